@@ -1,0 +1,173 @@
+//! The contract between a core and the engine that runs it.
+//!
+//! One turn of an engine:
+//!
+//! 1. take a bounded batch of ready completions and mail, and hand each to [`Shard::handle`];
+//! 2. when [`Shard::poll_timeout`] is due, hand over [`Event::Timeout`];
+//! 3. call [`Shard::poll_effect`] until it answers `None`, and carry out each effect;
+//! 4. wait for completions, mail, or the instant that [`Shard::poll_timeout`] names.
+//!
+//! A core that has bytes for a connection says [`Effect::Transmit`] once; the engine then takes them with
+//! [`Shard::poll_transmit`], as one write. So all that one turn produced for a connection leaves in one send.
+//!
+//! The life of a [`ConnId`] begins with `Accepted` or `Connected` and ends with exactly one `Closed`, whichever side
+//! ended it. Between the core's [`Effect::Close`] and that `Closed` no `Received` comes any more.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{ConnId, Instant, SendBatch, ShardId};
+
+/// One core's share of the work: single-threaded, deterministic, without I/O.
+pub trait Shard {
+    /// What shards of one process tell each other.
+    type Mail: Send + 'static;
+
+    /// Takes in one event. `now` never goes back from call to call.
+    fn handle(&mut self, now: Instant, event: Event<'_, Self::Mail>);
+
+    /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail>>;
+
+    /// Moves the bytes to write next on `conn` into `batch`, which comes empty. Called once for a `Transmit`, and again
+    /// before the engine closes a connection gracefully, until the batch stays empty. At most one batch of a connection
+    /// is in flight; `Event::Sent` tells its end.
+    fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch);
+
+    /// When the core wants `Event::Timeout`, at the latest; `None` for never.
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// What happened, told to a core.
+#[derive(Debug)]
+pub enum Event<'a, M> {
+    /// A listener took a connection from `peer`.
+    Accepted {
+        /// The connection's name from here on.
+        conn: ConnId,
+        /// The remote address.
+        peer: IpAddr,
+    },
+    /// An [`Effect::Connect`] came through.
+    Connected {
+        /// The connection's name from here on.
+        conn: ConnId,
+        /// The token of the `Connect`.
+        token: u64,
+    },
+    /// An [`Effect::Connect`] failed; there is no connection.
+    ConnectFailed {
+        /// The token of the `Connect`.
+        token: u64,
+        /// Why.
+        error: ConnectError,
+    },
+    /// Bytes came in, in order, split anyhow. They are gone when `handle` returns.
+    Received {
+        /// From which connection.
+        conn: ConnId,
+        /// Never empty.
+        bytes: &'a [u8],
+    },
+    /// The batch in flight on this connection is written to the socket; the next `Transmit` may be asked for. It does not come
+    /// for a batch that a close cut off.
+    Sent {
+        /// Which connection.
+        conn: ConnId,
+        /// The size of the batch.
+        bytes: usize,
+    },
+    /// The peer will send no more (FIN). The core may still transmit, and closes when it is done.
+    Finished {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// The connection is gone and its name is free for reuse.
+    Closed {
+        /// Which connection.
+        conn: ConnId,
+        /// How it ended.
+        reason: CloseReason,
+    },
+    /// Another shard, or the control thread, says something.
+    Mail {
+        /// Who says it.
+        from: ShardId,
+        /// What it says.
+        mail: M,
+    },
+    /// The instant of [`Shard::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What the engine is to do for a core.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect<M> {
+    /// There are bytes for `conn`; take them with [`Shard::poll_transmit`]. Ignored while a batch is in flight.
+    Transmit {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// End the connection.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// What becomes of the bytes not yet written.
+        linger: Linger,
+    },
+    /// Open a connection.
+    Connect {
+        /// Comes back in `Connected` or `ConnectFailed`.
+        token: u64,
+        /// Whom to connect to.
+        peer: SocketAddr,
+        /// The source address, or any.
+        source: Option<IpAddr>,
+    },
+    /// Tell another shard or the control thread something. Order is kept per pair.
+    Mail {
+        /// Whom.
+        to: ShardId,
+        /// What.
+        mail: M,
+    },
+    /// Close the listener: no `Accepted` comes any more.
+    StopAccepting,
+    /// Close everything and return from the engine's loop.
+    Stop,
+}
+
+/// What becomes of a closing connection's unwritten bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Linger {
+    /// Write what the core still has, shut the write side, drain the peer until its FIN, then close: the last notice gets through. Bounded by the
+    /// engine's linger time.
+    Flush,
+    /// Drop everything and reset.
+    Abort,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// The core asked for it.
+    Local,
+    /// The peer reset it.
+    Reset,
+    /// The socket reported another error.
+    Failed,
+}
+
+/// Why a connect failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectError {
+    /// Nobody listens there, or the peer reset.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// No route, no such address, or the source address cannot be bound.
+    Unreachable,
+    /// Out of file descriptors, ports or memory.
+    Exhausted,
+    /// Anything else.
+    Other,
+}

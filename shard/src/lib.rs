@@ -1,0 +1,15 @@
+//! All that a deterministic core may know of the world: the contract with the engine, time, ids, timers and
+//! bounded containers.
+//!
+//! Nothing here reads a clock, opens a socket, starts a thread or asks the system for randomness. The same seed and the
+//! same events give the same effects, byte for byte.
+
+mod contract;
+mod ids;
+mod send_batch;
+mod time;
+
+pub use contract::{CloseReason, ConnectError, Effect, Event, Linger, Shard};
+pub use ids::{ConnId, ShardId};
+pub use send_batch::{SEND_BATCH_BYTES_MAX, Segment, SendBatch};
+pub use time::Instant;

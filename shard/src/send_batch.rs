@@ -1,0 +1,138 @@
+//! The bytes of one write, filled by the core and owned by the engine.
+
+use bytes::Bytes;
+
+/// A core stops filling a batch once it holds this many bytes; one item may overshoot it.
+pub const SEND_BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Shared items up to this size are copied when the batch already holds something: one contiguous send is cheaper than a
+/// gather list.
+const COPY_BYTES_MAX: usize = 1024;
+
+/// The bytes of one write: small items copied into one buffer, large or lone ones shared by reference count.
+///
+/// Engines keep batches in a pool, so that a batch allocates nothing once warm and exists only while in flight.
+#[derive(Debug, Default)]
+pub struct SendBatch {
+    copied: Vec<u8>,
+    /// Each with the offset in `copied` that it stands before.
+    shared: Vec<(u32, Bytes)>,
+    len: usize,
+}
+
+/// A contiguous piece of a [`SendBatch`], in the order of writing.
+pub type Segment<'a> = &'a [u8];
+
+impl SendBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes in the batch.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the core should stop filling.
+    pub fn is_full(&self) -> bool {
+        self.len >= SEND_BATCH_BYTES_MAX
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn copy(&mut self, bytes: &[u8]) {
+        self.copied.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Appends `bytes`: by reference when it is alone or large, else by copy.
+    pub fn share(&mut self, bytes: Bytes) {
+        if self.is_empty() || bytes.len() > COPY_BYTES_MAX {
+            self.len += bytes.len();
+            self.shared.push((self.copied.len() as u32, bytes));
+            return;
+        }
+        if self.copied.is_empty() && self.shared.len() == 1 && self.shared[0].1.len() <= COPY_BYTES_MAX {
+            let (_, first) = self.shared.pop().expect("the one shared item");
+            self.copied.extend_from_slice(&first);
+        }
+        self.copy(&bytes);
+    }
+
+    /// The one contiguous piece, when there is just one.
+    pub fn contiguous(&self) -> Option<Segment<'_>> {
+        match (self.copied.is_empty(), self.shared.as_slice()) {
+            (false, []) => Some(&self.copied),
+            (true, [(_, bytes)]) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The pieces in the order of writing.
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        let mut from = 0;
+        let pieces = self.shared.iter().flat_map(move |(offset, bytes)| {
+            let before = &self.copied[from..*offset as usize];
+            from = *offset as usize;
+            [before, &bytes[..]]
+        });
+        let tail = &self.copied[self.shared.last().map_or(0, |(offset, _)| *offset as usize)..];
+        pieces.chain(std::iter::once(tail)).filter(|piece| !piece.is_empty())
+    }
+
+    /// Empties the batch and keeps its room, up to `SEND_BATCH_BYTES_MAX`.
+    pub fn clear(&mut self) {
+        self.copied.clear();
+        self.copied.shrink_to(SEND_BATCH_BYTES_MAX);
+        self.shared.clear();
+        self.len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(batch: &SendBatch) -> Vec<u8> {
+        batch.segments().flatten().copied().collect()
+    }
+
+    #[test]
+    fn a_lone_item_is_not_copied() {
+        let frame = Bytes::from_static(b"frame");
+        let mut batch = SendBatch::new();
+        batch.share(frame.clone());
+        assert_eq!(batch.contiguous().map(<[u8]>::as_ptr), Some(frame.as_ptr()));
+    }
+
+    #[test]
+    fn small_items_become_one_piece() {
+        let mut batch = SendBatch::new();
+        batch.share(Bytes::from_static(b"one"));
+        batch.share(Bytes::from_static(b"two"));
+        batch.copy(b"three");
+        assert_eq!(batch.contiguous(), Some(&b"onetwothree"[..]));
+        assert_eq!(batch.len(), 11);
+    }
+
+    #[test]
+    fn order_is_kept_around_large_items() {
+        let large = Bytes::from(vec![b'L'; COPY_BYTES_MAX + 1]);
+        let mut batch = SendBatch::new();
+        batch.copy(b"a");
+        batch.share(large.clone());
+        batch.share(Bytes::from_static(b"b"));
+        batch.share(large.clone());
+        let wanted = [b"a", &large[..], b"b", &large[..]].concat();
+        assert_eq!(joined(&batch), wanted);
+        assert_eq!(batch.len(), wanted.len());
+        assert_eq!(batch.contiguous(), None);
+        batch.clear();
+        assert!(batch.is_empty() && joined(&batch).is_empty());
+    }
+}

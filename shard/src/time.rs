@@ -1,0 +1,51 @@
+//! Time as the cores see it.
+
+use std::ops::{Add, AddAssign};
+use std::time::Duration;
+
+/// Nanoseconds since the UNIX epoch, as the engine tells them: the wall clock read once at start, advanced by the
+/// monotonic clock. It never goes back within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The instant `nanos` nanoseconds after the UNIX epoch.
+    pub const fn from_unix_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the UNIX epoch.
+    pub const fn unix_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Milliseconds since the UNIX epoch, rounded down.
+    pub const fn unix_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Seconds since the UNIX epoch, rounded down.
+    pub const fn unix_secs(self) -> u64 {
+        self.0 / 1_000_000_000
+    }
+
+    /// The time from `earlier` to `self`; zero when `earlier` is the later one.
+    pub const fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, span: Duration) -> Instant {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_add(nanos))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, span: Duration) {
+        *self = *self + span;
+    }
+}
