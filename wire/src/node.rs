@@ -3,6 +3,10 @@
 //! Every gateway shard speaks with the router shard that owns a user or a room. A message for a user travels
 //! sender's shard -> owner -> receiver's shard; its outcome travels the same way back.
 
+mod owners;
+
+pub use owners::Owners;
+
 use bytes::Bytes;
 
 use crate::client::{Message, NoticeCode, Outcome, SendAck};
