@@ -1,0 +1,310 @@
+//! What an operator may set of the gateway core, with bounds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wire::BizCode;
+use wire::node::Class;
+
+use crate::limits;
+
+/// Everything settable. Every key has a default; [`Config::validate`] names the key that is out of bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How a silent client is found.
+    pub heartbeat: Heartbeat,
+    /// How reliable messages are repeated.
+    pub delivery: Delivery,
+    /// What one connection, address or shard may take.
+    pub limits: Limits,
+    /// How a node goes.
+    pub drain: Drain,
+    /// Where each business code goes; a code that is absent is refused.
+    pub routes: Routes,
+}
+
+/// How a silent client is found: it is offline after `period_ms + grace_ms` without a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Heartbeat {
+    /// How often clients are to send a heartbeat.
+    pub period_ms: u32,
+    /// How much longer silence is forgiven.
+    pub grace_ms: u32,
+}
+
+/// How reliable messages are repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// How long the first try waits for its ack; each further try waits twice as long.
+    pub ack_timeout_ms: u32,
+    /// How often a message is written before it is handed over as undelivered.
+    pub tries: u8,
+    /// How many messages of one connection may be written and not yet acked.
+    pub window: u16,
+}
+
+/// What one connection, address or shard may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The longest body of a frame.
+    pub frame_bytes_max: u32,
+    /// Connections of one shard.
+    pub connections_max: u32,
+    /// Connections of one shard from one address.
+    pub address_connections_max: u32,
+    /// How long a connection may stay without a login.
+    pub login_deadline_ms: u32,
+    /// Frames that one connection may send per second, sustained.
+    pub frames_per_second: u32,
+    /// Frames that one connection may send at once.
+    pub frames_burst: u32,
+    /// Rooms that one session may be in.
+    pub rooms_max: u16,
+    /// Reliable messages that may wait for one connection, those in flight included.
+    pub reliable_messages_max: u32,
+    /// Bytes of reliable messages that may wait for one connection, those in flight included.
+    pub reliable_bytes_max: u32,
+    /// Bytes of lossy messages that may wait for one connection; the oldest are dropped.
+    pub lossy_bytes_max: u32,
+    /// Bytes that may wait for all connections of one shard.
+    pub outbox_bytes_max: u64,
+}
+
+/// How a node goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Clients are told to come back after a random time up to this, so that they do not all come at once.
+    pub spread_ms: u32,
+    /// How long connections with unacked messages are kept.
+    pub deadline_ms: u32,
+}
+
+/// Where a business code goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Destination {
+    /// To the sessions of one user.
+    User,
+    /// To the members of one room.
+    Room,
+    /// To the backend.
+    Bridge,
+}
+
+/// One row of the route table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Which business code.
+    pub biz_code: BizCode,
+    /// Where it goes.
+    pub to: Destination,
+    /// How it is delivered.
+    #[serde(with = "class_name")]
+    pub class: Class,
+}
+
+/// The route table, sorted by business code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Route>", into = "Vec<Route>")]
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    /// The route of a business code.
+    pub fn get(&self, biz_code: BizCode) -> Option<Route> {
+        self.0.binary_search_by_key(&biz_code, |route| route.biz_code).ok().map(|at| self.0[at])
+    }
+
+    /// Every route, by business code.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
+    }
+}
+
+impl From<Vec<Route>> for Routes {
+    fn from(mut routes: Vec<Route>) -> Self {
+        routes.sort_by_key(|route| route.biz_code);
+        Self(routes)
+    }
+}
+
+impl From<Routes> for Vec<Route> {
+    fn from(routes: Routes) -> Self {
+        routes.0
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { period_ms: 30_000, grace_ms: 30_000 }
+    }
+}
+
+impl Heartbeat {
+    /// How long a connection may be silent.
+    pub fn silence_max(&self) -> Duration {
+        Duration::from_millis(u64::from(self.period_ms) + u64::from(self.grace_ms))
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { ack_timeout_ms: 5_000, tries: 3, window: 64 }
+    }
+}
+
+impl Delivery {
+    /// How long try number `tries` (from 1) waits for its ack.
+    pub fn ack_timeout(&self, tries: u8) -> Duration {
+        Duration::from_millis(u64::from(self.ack_timeout_ms) << (tries.clamp(1, limits::TRIES_CEILING) - 1))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 64 * 1024,
+            connections_max: 1_000_000,
+            address_connections_max: 4_096,
+            login_deadline_ms: 10_000,
+            frames_per_second: 1_000,
+            frames_burst: 2_000,
+            rooms_max: 16,
+            reliable_messages_max: 1_024,
+            reliable_bytes_max: 512 * 1024,
+            lossy_bytes_max: 128 * 1024,
+            outbox_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { spread_ms: 10_000, deadline_ms: 10_000 }
+    }
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let route = |biz_code, to, class| Route { biz_code: BizCode(biz_code), to, class };
+        Routes::from(vec![
+            route(5555, Destination::Room, Class::Lossy),
+            route(5556, Destination::Room, Class::Reliable),
+            route(5557, Destination::User, Class::Reliable),
+            route(5558, Destination::Bridge, Class::Reliable),
+            route(5559, Destination::Room, Class::Lossy),
+            route(6001, Destination::User, Class::Reliable),
+            route(6002, Destination::User, Class::Lossy),
+        ])
+    }
+}
+
+impl Config {
+    /// Checks every bound; the error names the key, its value and what it wants.
+    pub fn validate(&self) -> Result<(), String> {
+        let Config { heartbeat, delivery, limits, drain, routes } = self;
+        within("heartbeat.period_ms", heartbeat.period_ms, 100, 3_600_000)?;
+        within("heartbeat.grace_ms", heartbeat.grace_ms, 0, 3_600_000)?;
+        within("delivery.ack_timeout_ms", delivery.ack_timeout_ms, 10, 600_000)?;
+        within("delivery.tries", delivery.tries, 1, limits::TRIES_CEILING)?;
+        within("delivery.window", delivery.window, 1, limits::WINDOW_CEILING)?;
+        within("limits.frame_bytes_max", limits.frame_bytes_max, 512, limits::FRAME_BYTES_CEILING)?;
+        within("limits.connections_max", limits.connections_max, 1, limits::CONNECTIONS_CEILING)?;
+        within(
+            "limits.address_connections_max",
+            limits.address_connections_max,
+            1,
+            limits::CONNECTIONS_CEILING,
+        )?;
+        within("limits.login_deadline_ms", limits.login_deadline_ms, 100, 600_000)?;
+        within("limits.frames_per_second", limits.frames_per_second, 1, 1_000_000)?;
+        within("limits.frames_burst", limits.frames_burst, 1, 1_000_000)?;
+        within("limits.rooms_max", limits.rooms_max, 1, limits::ROOMS_CEILING)?;
+        within(
+            "limits.reliable_messages_max",
+            limits.reliable_messages_max,
+            u32::from(delivery.window),
+            1 << 20,
+        )?;
+        within("limits.reliable_bytes_max", limits.reliable_bytes_max, limits.frame_bytes_max, 1 << 30)?;
+        within("limits.lossy_bytes_max", limits.lossy_bytes_max, limits.frame_bytes_max, 1 << 30)?;
+        within(
+            "limits.outbox_bytes_max",
+            limits.outbox_bytes_max,
+            u64::from(limits.reliable_bytes_max) + u64::from(limits.lossy_bytes_max),
+            1 << 40,
+        )?;
+        within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
+        within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
+        match routes.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {
+            Some(pair) => {
+                Err(format!("routes: business code {} stands twice; give it one route", pair[0].biz_code.0))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Result<(), String> {
+    if value < min || value > max {
+        return Err(format!("{key} = {value}: want a number from {min} to {max}"));
+    }
+    Ok(())
+}
+
+/// [`Class`] by its name, as it stands in a config.
+mod class_name {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use wire::node::Class;
+
+    pub fn serialize<S: Serializer>(class: &Class, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match class {
+            Class::Reliable => "reliable",
+            Class::Lossy => "lossy",
+        })
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Class, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "reliable" => Ok(Class::Reliable),
+            "lossy" => Ok(Class::Lossy),
+            other => Err(D::Error::unknown_variant(other, &["reliable", "lossy"])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_bounds() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_what_it_wants() {
+        let mut config = Config::default();
+        config.delivery.tries = 0;
+        assert_eq!(config.validate(), Err("delivery.tries = 0: want a number from 1 to 8".into()));
+    }
+
+    #[test]
+    fn a_code_has_one_route() {
+        let twice = Routes::default().get(BizCode(5555)).unwrap();
+        let config = Config { routes: vec![twice, twice].into(), ..Config::default() };
+        assert!(config.validate().unwrap_err().contains("5555"));
+    }
+
+    #[test]
+    fn each_try_waits_twice_as_long() {
+        let delivery = Delivery::default();
+        assert_eq!([1, 2, 3].map(|tries| delivery.ack_timeout(tries).as_secs()), [5, 10, 20]);
+    }
+}

@@ -1,0 +1,19 @@
+//! What no configuration may exceed, and how the bounds hang together.
+
+/// The longest body of a frame that may be configured.
+pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
+/// Connections of one shard; the index of a connection takes 24 bits in a timer.
+pub const CONNECTIONS_CEILING: u32 = 1 << 24;
+/// Rooms of one session; they are searched one by one.
+pub const ROOMS_CEILING: u16 = 256;
+/// Tries of one message.
+pub const TRIES_CEILING: u8 = 8;
+/// Messages in flight to one connection; they are searched one by one.
+pub const WINDOW_CEILING: u16 = 1024;
+/// Answers (heartbeats, send-acks, retries) that may wait for one connection; a client that asks and never reads is closed.
+pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// Events taken from a wheel in one turn.
+pub const TIMEOUTS_PER_TURN: usize = 4096;
+
+const _: () = assert!(CONTROL_BYTES_MAX >= 2 * 4096, "a burst of answers fits");
+const _: () = assert!((WINDOW_CEILING as u64) < u32::MAX as u64);
