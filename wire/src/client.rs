@@ -3,6 +3,7 @@
 mod binary;
 mod deframer;
 mod json;
+mod reader;
 
 use std::borrow::Cow;
 
@@ -23,6 +24,8 @@ pub const MAGIC_JSON_OLD: u16 = 18673;
 pub const HEARTBEAT_ECHO_BYTES_MAX: usize = 64;
 /// The most message ids in one binary ack.
 pub const ACK_IDS_MAX: usize = 128;
+/// The longest login token.
+pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// How the bodies of a connection are encoded. Its first frame decides; every answer uses the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,8 +98,19 @@ impl Code {
     ];
 
     /// The code of that number.
-    pub fn from_i32(code: i32) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| *known as i32 == code)
+    pub const fn from_i32(code: i32) -> Option<Self> {
+        match code {
+            1001 => Some(Self::Login),
+            1002 => Some(Self::Logout),
+            1003 => Some(Self::Business),
+            1004 => Some(Self::Heartbeat),
+            1005 => Some(Self::Ack),
+            1006 => Some(Self::SendAck),
+            1007 => Some(Self::Notice),
+            1010 => Some(Self::Join),
+            1011 => Some(Self::Leave),
+            _ => None,
+        }
     }
 }
 
@@ -179,6 +193,19 @@ impl AckIds<'_> {
 }
 
 impl<'a> ClientFrame<'a> {
+    /// The code in its header.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Login { .. } => Code::Login,
+            Self::Logout => Code::Logout,
+            Self::Business(_) => Code::Business,
+            Self::Heartbeat { .. } => Code::Heartbeat,
+            Self::Ack(_) => Code::Ack,
+            Self::Join { .. } => Code::Join,
+            Self::Leave { .. } => Code::Leave,
+        }
+    }
+
     /// Decodes the body of a frame.
     pub fn decode(frame: &Frame<'a>) -> Result<Self, DecodeError> {
         match frame.encoding {
@@ -187,7 +214,8 @@ impl<'a> ClientFrame<'a> {
         }
     }
 
-    /// Appends header and body. `app` and `user` stand in every JSON body and nowhere else.
+    /// Appends header and body. `app` and `user` stand in every JSON body and nowhere else. JSON acks one message a frame,
+    /// so an ack of several becomes several frames.
     pub fn encode(&self, encoding: Encoding, app: AppId, user: UserId, out: &mut Vec<u8>) {
         match encoding {
             Encoding::Binary => binary::encode_client(self, out),
@@ -290,6 +318,19 @@ pub enum Outcome {
     Failed(FailReason),
 }
 
+impl Outcome {
+    /// The name in metrics and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Stored => "stored",
+            Self::Sequenced { .. } => "sequenced",
+            Self::Answered => "answered",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Why a message failed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u16)]
@@ -321,6 +362,11 @@ impl FailReason {
         Self::NoRoute,
         Self::Busy,
     ];
+
+    /// The reason of that number.
+    pub fn from_u16(reason: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as u16 == reason)
+    }
 
     /// The name in metrics and in JSON.
     pub const fn name(self) -> &'static str {
@@ -407,6 +453,11 @@ impl NoticeCode {
         Self::Busy,
     ];
 
+    /// The notice of that number.
+    pub fn from_u16(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| *known as u16 == code)
+    }
+
     /// Whether the server closes after it.
     pub const fn closes(self) -> bool {
         (self as u16) < 100
@@ -451,6 +502,20 @@ impl From<DecodeError> for NoticeCode {
 }
 
 impl<'a> ServerFrame<'a> {
+    /// The code in its header.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::LoggedIn { .. } => Code::Login,
+            Self::LoggedOut => Code::Logout,
+            Self::Deliver(_) => Code::Business,
+            Self::Heartbeat { .. } => Code::Heartbeat,
+            Self::SendAck(_) => Code::SendAck,
+            Self::Notice { .. } => Code::Notice,
+            Self::Joined { .. } => Code::Join,
+            Self::Left { .. } => Code::Leave,
+        }
+    }
+
     /// Decodes the body of a frame, on the client's side.
     pub fn decode(frame: &Frame<'a>) -> Result<Self, DecodeError> {
         match frame.encoding {
@@ -467,4 +532,15 @@ impl<'a> ServerFrame<'a> {
             Encoding::Json | Encoding::JsonOld => json::encode_server(self, encoding, app, user, out),
         }
     }
+}
+
+/// Appends a header and what `put_body` appends as its body.
+fn put_frame(encoding: Encoding, code: Code, out: &mut Vec<u8>, put_body: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&encoding.magic().to_be_bytes());
+    out.extend_from_slice(&(code as i32).to_be_bytes());
+    out.extend_from_slice(&[0; 4]);
+    let body_start = out.len();
+    put_body(out);
+    let body_bytes = i32::try_from(out.len() - body_start).expect("limits keep a body far below 2 GiB");
+    out[body_start - 4..body_start].copy_from_slice(&body_bytes.to_be_bytes());
 }
