@@ -4,12 +4,23 @@
 //! Nothing here reads a clock, opens a socket, starts a thread or asks the system for randomness. The same seed and the
 //! same events give the same effects, byte for byte.
 
+mod bounded_queue;
+mod chunk;
+mod conn_map;
 mod contract;
 mod ids;
+mod prng;
 mod send_batch;
+mod slab;
 mod time;
+mod wheel;
 
+pub use bounded_queue::BoundedQueue;
+pub use conn_map::ConnMap;
 pub use contract::{CloseReason, ConnectError, Effect, Event, Linger, Shard};
 pub use ids::{ConnId, ShardId};
+pub use prng::Prng;
 pub use send_batch::{SEND_BATCH_BYTES_MAX, Segment, SendBatch};
+pub use slab::{Key, Slab};
 pub use time::Instant;
+pub use wheel::{TimerId, Wheel};
