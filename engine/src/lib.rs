@@ -1,1 +1,30 @@
-//! stub
+//! Thread-per-core I/O: runs any [`shard::Shard`] on sockets.
+//!
+//! Each shard has a thread of its own, pinned to a core, with its own `SO_REUSEPORT` listener, its own connections and its
+//! own pools. Shards share nothing but mailboxes. An engine knows bytes, not frames: there is no protocol in here, no
+//! business rule and no dependency on `wire`.
+//!
+//! Two policies of every engine, whatever its [`Kind`]:
+//!
+//! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while any of it
+//!   waits, the sending shard takes nothing from its sockets; it goes on taking mail, sending and keeping time. So a slow
+//!   shard slows the peers whose messages it cannot keep up with, and nothing grows but by what is already inside.
+//! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before it could be named,
+//!   is closed at once and counted; the listener goes on. Out of file descriptors, accepting pauses for 100 ms.
+
+mod choice;
+mod clock;
+mod listener;
+mod mailbox;
+mod options;
+mod running;
+mod stats;
+mod sys;
+mod uring;
+
+pub use choice::{Chosen, Kind, choose};
+pub use clock::Clock;
+pub use mailbox::{MAILBOX_CAPACITY, Remote};
+pub use options::Options;
+pub use running::{Running, start};
+pub use stats::{Counter, HISTOGRAM_BUCKETS, Histogram, Stats};

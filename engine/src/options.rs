@@ -1,0 +1,49 @@
+//! What an engine can be told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::Clock;
+
+/// How to run shards. The same for all of them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen, or nowhere. Port 0 takes a free one; all shards share it.
+    pub listen: Option<SocketAddr>,
+    /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use, round and round; an empty list
+    /// pins nothing.
+    pub pin: Option<Vec<usize>>,
+    /// Connections of one shard, accepted and opened ones together.
+    pub connections_max: u32,
+    /// How long a closing connection may take to flush and to see the peer's FIN.
+    pub linger: Duration,
+    /// `SO_SNDBUF` of every connection, in bytes; `None` leaves it to the kernel.
+    pub send_buffer_bytes: Option<u32>,
+    /// `SO_RCVBUF` of every connection, in bytes; `None` leaves it to the kernel.
+    pub recv_buffer_bytes: Option<u32>,
+    /// Receive buffers of one shard, shared by its connections: a power of two, at most 32,768.
+    pub recv_buffers: u16,
+    /// Size of one receive buffer.
+    pub recv_buffer_size_bytes: u32,
+    /// Connections the kernel may hold ready for one listener.
+    pub backlog: u32,
+    /// The clock the cores are told the time from.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            pin: None,
+            connections_max: 1 << 20,
+            linger: Duration::from_secs(1),
+            send_buffer_bytes: None,
+            recv_buffer_bytes: None,
+            recv_buffers: 4096,
+            recv_buffer_size_bytes: 2048,
+            backlog: 4096,
+            clock: Clock::start(),
+        }
+    }
+}

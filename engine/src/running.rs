@@ -1,0 +1,187 @@
+//! Starts the shards' threads and waits for them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use shard::{Shard, ShardId};
+use socket2::Socket;
+
+use crate::mailbox::{Exchange, Post, Remote};
+use crate::{Kind, Options, Stats, listener, sys, uring};
+
+/// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
+pub struct Running<M> {
+    address: Option<SocketAddr>,
+    exchange: Arc<Exchange<M>>,
+    control: Receiver<(ShardId, M)>,
+    stats: Vec<Arc<Stats>>,
+    threads: Vec<(ShardId, JoinHandle<io::Result<()>>)>,
+}
+
+impl<M> Running<M> {
+    /// Where all shards listen.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Sends mail to the shards; may be cloned and kept.
+    pub fn remote(&self) -> Remote<M> {
+        self.exchange.remote()
+    }
+
+    /// The mail that cores address to [`ShardId::CONTROL`], with its sender. It is bounded: when nobody reads, mail is dropped
+    /// and counted.
+    pub fn control(&self) -> &Receiver<(ShardId, M)> {
+        &self.control
+    }
+
+    /// The counters, in the order of the shards.
+    pub fn stats(&self) -> &[Arc<Stats>] {
+        &self.stats
+    }
+
+    /// Whether all shards still run. One that fails or panics ends the others.
+    pub fn is_alive(&self) -> bool {
+        self.threads.iter().all(|(_, thread)| !thread.is_finished())
+    }
+
+    /// Waits until every shard has stopped.
+    ///
+    /// # Errors
+    /// The first failure or panic of a shard's thread.
+    pub fn join(mut self) -> io::Result<()> {
+        self.join_all()
+    }
+
+    fn join_all(&mut self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for (id, thread) in self.threads.drain(..) {
+            let ended = thread.join().unwrap_or_else(|payload| {
+                let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+                let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+                Err(io::Error::other(format!("shard {id:?} panicked: {text}")))
+            });
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}
+
+impl<M> Drop for Running<M> {
+    fn drop(&mut self) {
+        self.exchange.halt();
+        let _ = self.join_all(); // whoever wants to know calls join
+    }
+}
+
+/// Runs `shards` on engine `kind`, each on a thread of its own. Each core is built on its thread, by its function. Returns
+/// when all are ready.
+///
+/// # Errors
+/// The address cannot be listened on, a core cannot be pinned, or an engine cannot be set up.
+pub fn start<S, F>(kind: Kind, options: Options, shards: Vec<(ShardId, F)>) -> io::Result<Running<S::Mail>>
+where
+    S: Shard,
+    F: FnOnce(ShardId) -> S + Send + 'static,
+{
+    let (address, listeners) = listener::open(&options, shards.len())?;
+    let pins = pins(&options, shards.len())?;
+    let (exchange, control) = Exchange::new(shards.iter().map(|(id, _)| *id).collect())?;
+    let options = Arc::new(options);
+    let mut running = Running { address, exchange, control, stats: Vec::new(), threads: Vec::new() };
+    let mut all_ready = Vec::new();
+    let mut listeners = listeners.into_iter();
+    for (at, (id, build)) in shards.into_iter().enumerate() {
+        let stats = Arc::new(Stats::default());
+        let (ready, is_ready) = bounded(1);
+        let seat = Seat {
+            id,
+            listener: listeners.next(),
+            post: Post::new(running.exchange.clone(), at, stats.clone()),
+            stats: stats.clone(),
+            options: options.clone(),
+            ready,
+        };
+        let (exchange, pin) = (running.exchange.clone(), pins[at]);
+        let thread = thread::Builder::new()
+            .name(format!("shard {id:?}"))
+            .spawn(move || run_shard(kind, pin, seat, build, &exchange, at))?;
+        running.stats.push(stats);
+        running.threads.push((id, thread));
+        all_ready.push(is_ready);
+    }
+    if all_ready.iter().any(|is_ready| is_ready.recv().is_err()) {
+        running.exchange.halt();
+        running.join_all()?;
+        return Err(io::Error::other("a shard returned before it was ready"));
+    }
+    Ok(running)
+}
+
+/// What a shard's thread has besides its core.
+pub(crate) struct Seat<M> {
+    pub(crate) id: ShardId,
+    pub(crate) listener: Option<Socket>,
+    pub(crate) post: Post<M>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) options: Arc<Options>,
+    ready: Sender<()>,
+}
+
+impl<M> Seat<M> {
+    /// Says that the engine is set up and the core built. An engine that returns without it has failed to start.
+    pub(crate) fn ready(&self) {
+        let _ = self.ready.send(()); // nobody waits when another shard failed first
+    }
+}
+
+fn run_shard<S, F>(
+    kind: Kind,
+    pin: Option<usize>,
+    seat: Seat<S::Mail>,
+    build: F,
+    exchange: &Exchange<S::Mail>,
+    at: usize,
+) -> io::Result<()>
+where
+    S: Shard,
+    F: FnOnce(ShardId) -> S,
+{
+    // Unwind safe: the core and the engine are gone after a panic, and mailboxes are never left half-changed.
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(core) = pin {
+            sys::pin_thread(core).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot pin a shard to core {core}: {error}"))
+            })?;
+        }
+        match kind {
+            Kind::Uring => uring::run(seat, build),
+            Kind::Monoio | Kind::Epoll | Kind::Glommio => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }));
+    exchange.retire(at);
+    if !matches!(ended, Ok(Ok(()))) {
+        exchange.halt();
+    }
+    ended.unwrap_or_else(|payload| resume_unwind(payload))
+}
+
+/// The core of each shard.
+fn pins(options: &Options, count: usize) -> io::Result<Vec<Option<usize>>> {
+    match &options.pin {
+        None => {
+            let cores = sys::allowed_cores()?;
+            Ok(cores.iter().cycle().take(count).map(|&core| Some(core)).collect())
+        }
+        Some(list) if list.is_empty() => Ok(vec![None; count]),
+        Some(list) if list.len() < count => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} cores to pin {count} shards to: name one for each", list.len()),
+        )),
+        Some(list) => Ok(list.iter().map(|&core| Some(core)).collect()),
+    }
+}
