@@ -1,0 +1,28 @@
+//! The hash of the tables of users and rooms.
+
+use wire::AppId;
+
+/// A seeded hash of (app, id): fast, and fit for keys that a peer cannot choose freely. Apart from the hash of
+/// [`wire::node::Owners`], under which all keys of one router have something in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdHash {
+    seed: u64,
+}
+
+impl IdHash {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    pub(crate) fn of(self, app: AppId, id: i64) -> u64 {
+        // An odd factor, so no two apps fall together.
+        mix(mix((id as u64) ^ self.seed).wrapping_add((app.0 as u64).wrapping_mul(0xff51_afd7_ed55_8ccd)))
+    }
+}
+
+/// The finalizer of MurmurHash3 (Appleby): a bijection in which every bit of the input moves about half of the output's.
+const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}

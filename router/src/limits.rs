@@ -1,0 +1,97 @@
+//! What a router may hold.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The highest router number: it takes 10 bits of a message id.
+pub const NUMBER_MAX: u16 = (1 << 10) - 1;
+/// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
+const BINDINGS_MAX: u32 = 1 << 30;
+/// The most pending messages that may be allowed.
+const PENDING_MAX: u32 = 1 << 24;
+/// The most outcomes that may be remembered: their places in the window are told apart modulo 2^32.
+const DEDUPE_MAX: u32 = 1 << 30;
+/// The longest time that may be set, a day.
+const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
+/// Pending messages that one timeout ends; the rest follow in the next turn.
+pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
+/// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks when it can.
+pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
+
+const _: () = assert!(BINDINGS_MAX < u32::MAX);
+const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);
+const _: () = assert!(FORGET_PER_SUBMIT_MAX > 1);
+
+/// What one router may hold, and for how long. Rooms have no limit of their own: a gateway shard bounds its sessions and the
+/// rooms of each.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bindings, of all users together; past it a session that binds is kicked with `server_full`.
+    pub bindings_max: u32,
+    /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
+    pub pending_max: u32,
+    /// How long a reliable message waits for its receivers' shards before it counts as unacked. They settle much sooner; this
+    /// is for a shard that is gone.
+    pub pending_timeout_ms: u32,
+    /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
+    pub dedupe_max: u32,
+    /// How long an outcome is remembered.
+    pub dedupe_window_ms: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bindings_max: 1 << 24,
+            pending_max: 1 << 16,
+            pending_timeout_ms: 300_000,
+            dedupe_max: 1 << 18,
+            dedupe_window_ms: 120_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Checks every bound; the error names the key, its value and what it wants.
+    pub fn validate(&self) -> Result<(), String> {
+        within("router.bindings_max", self.bindings_max, 1, BINDINGS_MAX)?;
+        within("router.pending_max", self.pending_max, 1, PENDING_MAX)?;
+        within("router.pending_timeout_ms", self.pending_timeout_ms, 1, TIME_MS_MAX)?;
+        within("router.dedupe_max", self.dedupe_max, 1, DEDUPE_MAX)?;
+        within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)
+    }
+
+    pub(crate) fn pending_timeout(&self) -> Duration {
+        Duration::from_millis(self.pending_timeout_ms.into())
+    }
+
+    pub(crate) fn dedupe_window(&self) -> Duration {
+        Duration::from_millis(self.dedupe_window_ms.into())
+    }
+}
+
+fn within<T: PartialOrd + Display>(key: &str, value: T, min: T, max: T) -> Result<(), String> {
+    if value < min || value > max {
+        return Err(format!("{key} = {value}: want a number from {min} to {max}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_bounds() {
+        assert_eq!(Limits::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_what_it_wants() {
+        let limits = Limits { pending_max: 0, ..Limits::default() };
+        assert_eq!(limits.validate(), Err("router.pending_max = 0: want a number from 1 to 16777216".into()));
+    }
+}

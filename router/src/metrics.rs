@@ -1,0 +1,68 @@
+//! What a router counts.
+
+use wire::client::FailReason;
+
+/// Counts since the start, and what is held at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Held: bindings of sessions.
+    pub bindings: u64,
+    /// Held: users with at least one binding.
+    pub users: u64,
+    /// Held: rooms with at least one member shard.
+    pub rooms: u64,
+    /// Held: reliable messages that wait for their receivers.
+    pub pending: u64,
+    /// Held: outcomes remembered for repeated messages.
+    pub remembered: u64,
+    /// Sessions that bound.
+    pub binds: u64,
+    /// Sessions that were kicked because a newer one bound.
+    pub kicks: u64,
+    /// Sessions that were kicked because the router was full.
+    pub refused: u64,
+    /// Sessions that unbound.
+    pub unbinds: u64,
+    /// Unbinds of sessions that were no longer bound: replaced or refused ones.
+    pub unbinds_stale: u64,
+    /// Messages submitted to users, reliable, repeats included.
+    pub submitted_user_reliable: u64,
+    /// Messages submitted to users, lossy, repeats included.
+    pub submitted_user_lossy: u64,
+    /// Messages submitted to rooms, reliable, repeats included.
+    pub submitted_room_reliable: u64,
+    /// Messages submitted to rooms, lossy, repeats included.
+    pub submitted_room_lossy: u64,
+    /// Submitted messages that repeat one that is pending.
+    pub repeats_pending: u64,
+    /// Submitted messages that repeat one whose outcome is remembered.
+    pub repeats_done: u64,
+    /// Messages sent to sessions, one for each session.
+    pub forwarded: u64,
+    /// Room messages sent to shards, one for each shard.
+    pub broadcasts: u64,
+    /// Reliable messages to users that a receiver acked.
+    pub delivered: u64,
+    /// Reliable messages to users that no receiver acked, in the order of `FailReason::ALL`.
+    pub undelivered: [u64; FailReason::ALL.len()],
+    /// Lossy messages to users without a session; they are gone.
+    pub lossy_offline: u64,
+    /// Messages that were turned away, the sender told to try again later.
+    pub busy: u64,
+    /// Pending messages whose receivers' shards never settled.
+    pub expired: u64,
+    /// Settlements that nobody waited for: after another receiver's ack, after the timeout, or of an earlier life.
+    pub settles_stale: u64,
+}
+
+impl Metrics {
+    /// Reliable messages to users that no receiver acked, by the reason of the last failure.
+    pub fn undelivered_by_reason(&self) -> impl Iterator<Item = (FailReason, u64)> {
+        FailReason::ALL.into_iter().zip(self.undelivered)
+    }
+
+    pub(crate) fn count_undelivered(&mut self, reason: FailReason) {
+        let known = FailReason::ALL.iter().position(|known| *known == reason);
+        self.undelivered[known.expect("ALL has every reason")] += 1;
+    }
+}

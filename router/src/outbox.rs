@@ -1,0 +1,35 @@
+//! What a router says, until the engine takes it.
+
+use std::collections::VecDeque;
+
+use shard::ShardId;
+use wire::node::{NodeMessage, SessionId, ToBridge, ToGateway};
+
+/// A session and the shard it lives on. A [`SessionId`] alone means something to its own shard only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seat {
+    pub(crate) shard: ShardId,
+    pub(crate) session: SessionId,
+}
+
+/// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the same turn.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    mail: VecDeque<(ShardId, NodeMessage)>,
+}
+
+impl Outbox {
+    /// To the gateway core of a shard.
+    pub(crate) fn gateway(&mut self, to: ShardId, message: ToGateway) {
+        self.mail.push_back((to, NodeMessage::ToGateway(message)));
+    }
+
+    /// To the bridge.
+    pub(crate) fn bridge(&mut self, message: ToBridge) {
+        self.mail.push_back((ShardId::BRIDGE, NodeMessage::ToBridge(message)));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(ShardId, NodeMessage)> {
+        self.mail.pop_front()
+    }
+}

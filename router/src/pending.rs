@@ -1,0 +1,193 @@
+//! Reliable messages that wait for their receivers.
+
+use hashbrown::HashTable;
+use shard::{Instant, Slab};
+use wire::client::Message;
+use wire::node::DeliveryId;
+use wire::{DeviceClass, UserId};
+
+use crate::dedupe::Key;
+use crate::outbox::Seat;
+
+/// A reliable message to a user.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    /// `None` when the sender gave it no id, and so waits for nothing.
+    pub(crate) key: Option<Key>,
+    /// Who gets the send-ack: the session that sent it last.
+    pub(crate) sender: Seat,
+    pub(crate) receiver: UserId,
+    pub(crate) message: Message,
+}
+
+/// The letters that are on their way, oldest first. All wait equally long, so the oldest is the first to time out.
+pub(crate) struct Pending {
+    slab: Slab<Waiting>,
+    /// Those whose sender gave an id, by its key.
+    table: HashTable<shard::Key>,
+    oldest: Option<shard::Key>,
+    newest: Option<shard::Key>,
+    /// Added to the generations in delivery ids, so that those of an earlier life of this router mean nothing to this one.
+    epoch: u32,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    letter: Letter,
+    receivers: Receivers,
+    deadline: Instant,
+    older: Option<shard::Key>,
+    newer: Option<shard::Key>,
+}
+
+/// The sessions of which a letter waits for an outcome, at most one for each class of device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Receivers {
+    seats: [Option<Seat>; DeviceClass::ALL.len()],
+}
+
+impl Receivers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seats.iter().all(Option::is_none)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Seat> + '_ {
+        self.seats.iter().flatten().copied()
+    }
+
+    /// Removes one; tells whether it was there.
+    fn remove(&mut self, seat: Seat) -> bool {
+        let place = self.seats.iter_mut().find(|place| **place == Some(seat));
+        place.and_then(Option::take).is_some()
+    }
+}
+
+impl FromIterator<Seat> for Receivers {
+    fn from_iter<I: IntoIterator<Item = Seat>>(seats: I) -> Self {
+        let mut receivers = Self::default();
+        for (at, seat) in seats.into_iter().enumerate() {
+            receivers.seats[at] = Some(seat);
+        }
+        receivers
+    }
+}
+
+/// The end of one delivery.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    /// The letter.
+    pub(crate) at: shard::Key,
+    /// Whether other sessions may still ack it.
+    pub(crate) others: bool,
+}
+
+impl Pending {
+    pub(crate) fn new(epoch: u32) -> Self {
+        Self { slab: Slab::new(), table: HashTable::new(), oldest: None, newest: None, epoch }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// When the oldest letter times out.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.oldest.map(|oldest| self.at(oldest).deadline)
+    }
+
+    /// Takes in a letter until one of `receivers` acks it, all fail, or `deadline`, which is no earlier than that of any
+    /// letter before.
+    pub(crate) fn insert(&mut self, letter: Letter, receivers: Receivers, deadline: Instant) -> DeliveryId {
+        let key = letter.key;
+        let older = self.newest;
+        let at = self.slab.insert(Waiting { letter, receivers, deadline, older, newer: None });
+        match older {
+            Some(older) => self.at_mut(older).newer = Some(at),
+            None => self.oldest = Some(at),
+        }
+        self.newest = Some(at);
+        if let Some(key) = key {
+            let slab = &self.slab;
+            self.table.insert_unique(key.hash(), at, |&at| key_of(slab, at).hash());
+        }
+        let generation = at.generation.wrapping_add(self.epoch);
+        DeliveryId(shard::Key { generation, ..at }.as_u64())
+    }
+
+    /// The letter that its sender names so.
+    pub(crate) fn find_mut(&mut self, key: Key) -> Option<&mut Letter> {
+        let slab = &self.slab;
+        let at = *self.table.find(key.hash(), |&at| key_of(slab, at) == key)?;
+        Some(&mut self.at_mut(at).letter)
+    }
+
+    /// Strikes a receiver off a letter; the letter stays. `None` when nobody waited for it.
+    pub(crate) fn settle(&mut self, delivery: DeliveryId, receiver: Seat) -> Option<Settled> {
+        let mut at = shard::Key::from_u64(delivery.0);
+        at.generation = at.generation.wrapping_sub(self.epoch);
+        let receivers = &mut self.slab.get_mut(at)?.receivers;
+        receivers.remove(receiver).then(|| Settled { at, others: !receivers.is_empty() })
+    }
+
+    /// Takes a letter out: its outcome is known.
+    pub(crate) fn remove(&mut self, at: shard::Key) -> Letter {
+        let Waiting { letter, older, newer, .. } = self.slab.remove(at).expect("the key names a letter");
+        if let Some(key) = letter.key {
+            let entry = self.table.find_entry(key.hash(), |&known| known == at);
+            entry.expect("a letter with a key is in the table").remove();
+        }
+        match older {
+            Some(older) => self.at_mut(older).newer = newer,
+            None => self.oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.at_mut(newer).older = older,
+            None => self.newest = older,
+        }
+        letter
+    }
+
+    /// Takes out the oldest letter if its time has come.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Letter> {
+        let oldest = self.oldest.filter(|&oldest| self.at(oldest).deadline <= now)?;
+        Some(self.remove(oldest))
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        let mut keys = 0;
+        let (mut at, mut older, mut listed) = (self.oldest, None, 0);
+        while let Some(here) = at {
+            let waiting = self.at(here);
+            assert_eq!(waiting.older, older, "the list leads back");
+            assert!(!waiting.receivers.is_empty(), "a letter that all have settled is done");
+            assert!(
+                older.is_none_or(|older| self.at(older).deadline <= waiting.deadline),
+                "the oldest is due first"
+            );
+            if let Some(key) = waiting.letter.key {
+                let found = self.table.find(key.hash(), |&known| key_of(&self.slab, known) == key);
+                assert_eq!(found, Some(&here), "a key leads to one letter");
+                keys += 1;
+            }
+            listed += 1;
+            assert!(listed <= self.slab.len(), "the list ends");
+            (older, at) = (at, waiting.newer);
+        }
+        assert_eq!(self.newest, older, "the list ends at the newest");
+        assert_eq!(listed, self.slab.len(), "every letter is in the list");
+        assert_eq!(keys, self.table.len(), "the table has letters only");
+    }
+
+    fn at(&self, at: shard::Key) -> &Waiting {
+        self.slab.get(at).expect("a key within this file names a letter")
+    }
+
+    fn at_mut(&mut self, at: shard::Key) -> &mut Waiting {
+        self.slab.get_mut(at).expect("a key within this file names a letter")
+    }
+}
+
+fn key_of(slab: &Slab<Waiting>, at: shard::Key) -> Key {
+    let letter = slab.get(at).map(|waiting| &waiting.letter);
+    letter.and_then(|letter| letter.key).expect("the table names letters that have a key")
+}

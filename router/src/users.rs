@@ -1,0 +1,258 @@
+//! Where users are.
+
+use hashbrown::HashTable;
+use shard::ShardId;
+use wire::node::SessionId;
+use wire::{AppId, DeviceClass, UserId};
+
+use crate::hash::IdHash;
+use crate::outbox::Seat;
+
+/// The end of a chain. No binding has this index.
+const NONE: u32 = u32::MAX;
+const CHUNK_BINDINGS: usize = 1024;
+
+/// The bindings of every user, at most one for each class of device.
+///
+/// A binding costs 32 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are chained to it. Both
+/// grow without copying a binding.
+#[derive(Debug)]
+pub(crate) struct Users {
+    hash: IdHash,
+    bindings_max: u32,
+    /// One index for each user, of the first binding.
+    table: HashTable<u32>,
+    bindings: Bindings,
+}
+
+/// What a bind has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bound {
+    /// The user had no session on that class of device.
+    First,
+    /// The same session was bound already.
+    Again,
+    /// This session was bound until now.
+    Replaced(Seat),
+    /// Nothing: there are as many bindings as there may be.
+    Full,
+}
+
+impl Users {
+    pub(crate) fn new(seed: u64, bindings_max: u32) -> Self {
+        let bindings = Bindings { chunks: Vec::new(), free: NONE, len: 0 };
+        Self { hash: IdHash::new(seed), bindings_max, table: HashTable::new(), bindings }
+    }
+
+    /// Bindings held.
+    pub(crate) fn bindings(&self) -> usize {
+        self.bindings.len
+    }
+
+    /// Users with a binding.
+    pub(crate) fn users(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn bind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) -> Bound {
+        let first = self.first(app, user);
+        if let Some(at) = self.on_device(first, device) {
+            let binding = self.bindings.get_mut(at);
+            let old = binding.seat();
+            if old == seat {
+                return Bound::Again;
+            }
+            binding.shard = seat.shard;
+            binding.session = seat.session;
+            return Bound::Replaced(old);
+        }
+        if self.bindings.len >= self.bindings_max as usize {
+            return Bound::Full;
+        }
+        let Seat { shard, session } = seat;
+        let at =
+            self.bindings.insert(Binding { user, session, app, shard, next: NONE, device: Some(device) });
+        if first == NONE {
+            let (hash, bindings) = (self.hash, &self.bindings);
+            self.table.insert_unique(hash.of(app, user.0), at, |&at| {
+                let binding = bindings.get(at);
+                hash.of(binding.app, binding.user.0)
+            });
+        } else {
+            // Behind the first, which the table names.
+            let second = std::mem::replace(&mut self.bindings.get_mut(first).next, at);
+            self.bindings.get_mut(at).next = second;
+        }
+        Bound::First
+    }
+
+    /// Removes the binding if it is that session's; tells whether it was.
+    pub(crate) fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) -> bool {
+        let first = self.first(app, user);
+        let own = |&at: &u32| self.bindings.get(at).seat() == seat;
+        let Some(at) = self.on_device(first, device).filter(own) else { return false };
+        self.remove(at, first);
+        true
+    }
+
+    /// The sessions of a user, one for each class of device, in no order that means anything.
+    pub(crate) fn of(&self, app: AppId, user: UserId) -> impl Iterator<Item = (DeviceClass, Seat)> + '_ {
+        self.chain(self.first(app, user)).map(|at| {
+            let binding = self.bindings.get(at);
+            (binding.device.expect("a binding in a chain has a device"), binding.seat())
+        })
+    }
+
+    fn first(&self, app: AppId, user: UserId) -> u32 {
+        let is = |&at: &u32| self.bindings.get(at).is(app, user);
+        self.table.find(self.hash.of(app, user.0), is).copied().unwrap_or(NONE)
+    }
+
+    /// The indexes of a chain. Short: no chain has more bindings than there are classes of device.
+    fn chain(&self, first: u32) -> impl Iterator<Item = u32> + use<'_> {
+        let some = |at: u32| (at != NONE).then_some(at);
+        std::iter::successors(some(first), move |&at| some(self.bindings.get(at).next))
+    }
+
+    /// The binding for a class of device in the chain from `first`.
+    fn on_device(&self, first: u32, device: DeviceClass) -> Option<u32> {
+        self.chain(first).find(|&at| self.bindings.get(at).device == Some(device))
+    }
+
+    /// Removes the binding at `at`, which is in the chain from `first`.
+    fn remove(&mut self, at: u32, first: u32) {
+        let binding = *self.bindings.get(at);
+        if at != first {
+            let previous = self.chain(first).find(|&before| self.bindings.get(before).next == at);
+            let previous = previous.expect("one stands before every binding but the first");
+            self.bindings.get_mut(previous).next = binding.next;
+            self.bindings.remove(at);
+        } else if binding.next != NONE {
+            // The second moves to the first's place, so that the table stays as it is.
+            *self.bindings.get_mut(at) = *self.bindings.get(binding.next);
+            self.bindings.remove(binding.next);
+        } else {
+            let hash = self.hash.of(binding.app, binding.user.0);
+            let entry = self.table.find_entry(hash, |&known| known == at);
+            entry.expect("the table names the first binding of each user").remove();
+            self.bindings.remove(at);
+        }
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        let mut in_chains = 0;
+        for &first in &self.table {
+            let Binding { app, user, .. } = *self.bindings.get(first);
+            assert_eq!(self.first(app, user), first, "a user is found under its name");
+            let mut devices = Vec::new();
+            for at in self.chain(first) {
+                let binding = self.bindings.get(at);
+                assert!(binding.is(app, user), "a chain is of one user");
+                devices.push(binding.device.expect("a binding in a chain has a device"));
+                assert!(devices.len() <= DeviceClass::ALL.len(), "a chain ends");
+            }
+            in_chains += devices.len();
+            devices.sort_unstable();
+            assert!(devices.is_sorted_by(|a, b| a < b), "a class of device stands once");
+        }
+        assert_eq!(in_chains, self.bindings.len, "every binding is in a chain");
+        assert!(self.bindings.len <= self.bindings_max as usize);
+        self.bindings.check_invariants();
+    }
+}
+
+/// The binding of one session, or a free place.
+#[derive(Clone, Copy, Debug)]
+struct Binding {
+    user: UserId,
+    session: SessionId,
+    app: AppId,
+    shard: ShardId,
+    /// The next binding of the same user, or the next free place.
+    next: u32,
+    /// `None` marks a free place.
+    device: Option<DeviceClass>,
+}
+
+const _: () = assert!(size_of::<Binding>() == 32, "a million users are what this is laid out for");
+
+impl Binding {
+    const FREE: Binding = Binding {
+        user: UserId(0),
+        session: SessionId(0),
+        app: AppId(0),
+        shard: ShardId::CONTROL,
+        next: NONE,
+        device: None,
+    };
+
+    fn is(&self, app: AppId, user: UserId) -> bool {
+        self.user == user && self.app == app
+    }
+
+    fn seat(&self) -> Seat {
+        Seat { shard: self.shard, session: self.session }
+    }
+}
+
+/// Bindings by index, in chunks, so that growing copies none. [`shard::Slab`] would cost 8 bytes more for each, for generations
+/// that nothing here needs: indexes never leave this file.
+#[derive(Debug)]
+struct Bindings {
+    chunks: Vec<Box<[Binding]>>,
+    free: u32,
+    len: usize,
+}
+
+impl Bindings {
+    fn get(&self, at: u32) -> &Binding {
+        &self.chunks[at as usize / CHUNK_BINDINGS][at as usize % CHUNK_BINDINGS]
+    }
+
+    fn get_mut(&mut self, at: u32) -> &mut Binding {
+        &mut self.chunks[at as usize / CHUNK_BINDINGS][at as usize % CHUNK_BINDINGS]
+    }
+
+    fn insert(&mut self, binding: Binding) -> u32 {
+        if self.free == NONE {
+            self.grow();
+        }
+        let at = self.free;
+        let place = self.get_mut(at);
+        let free = std::mem::replace(place, binding).next;
+        self.free = free;
+        self.len += 1;
+        at
+    }
+
+    fn remove(&mut self, at: u32) {
+        let free = self.free;
+        *self.get_mut(at) = Binding { next: free, ..Binding::FREE };
+        self.free = at;
+        self.len -= 1;
+    }
+
+    /// Adds a chunk of free places, the lowest index first in the list.
+    fn grow(&mut self) {
+        let base = self.chunks.len() * CHUNK_BINDINGS;
+        let place = |offset: usize| {
+            let next = if offset + 1 < CHUNK_BINDINGS { (base + offset + 1) as u32 } else { NONE };
+            Binding { next, ..Binding::FREE }
+        };
+        self.chunks.push((0..CHUNK_BINDINGS).map(place).collect());
+        self.free = base as u32;
+    }
+
+    fn check_invariants(&self) {
+        let places = self.chunks.len() * CHUNK_BINDINGS;
+        let mut free = 0;
+        let mut at = self.free;
+        while at != NONE {
+            assert!(self.get(at).device.is_none(), "the free list holds free places only");
+            free += 1;
+            assert!(free <= places, "the free list ends");
+            at = self.get(at).next;
+        }
+        assert_eq!(free + self.len, places, "every place is free or taken");
+    }
+}
