@@ -163,13 +163,15 @@ fn decode_business(body: Body<'_>) -> Result<ClientFrame<'_>, DecodeError> {
 }
 
 fn decode_message(body: Body<'_>) -> Result<ServerFrame<'_>, DecodeError> {
+    let room = body.room_id.integer()?.map(RoomId);
+    let sequence = if room.is_some() { body.sequence.integer()?.unwrap_or_default() } else { 0 };
     Ok(ServerFrame::Deliver(Cow::Owned(Message {
         id: MessageId(body.msg_id.integer()?.ok_or(DecodeError::BadBody)?),
         app: AppId(body.app_id.integer()?.unwrap_or_default()),
         sender: UserId(body.user_id.integer()?.unwrap_or_default()),
         biz_code: BizCode(body.biz_code.integer()?.unwrap_or_default()),
-        room: body.room_id.integer()?.map(RoomId),
-        sequence: body.sequence.integer()?.unwrap_or_default(),
+        room,
+        sequence,
         ack_wanted: body.ack.flag()?,
         client_msg_id: own_client_msg_id(body.client_msg_id.text()?)?,
         payload: Bytes::from(payload(body.data, body.data_encoding)?.into_owned()),
