@@ -107,7 +107,7 @@ fn assert_exact(
             Err(error) => assert_eq!(error, DecodeError::BadBody),
         }
     }
-    let longer = [body, &[b'x']].concat();
+    let longer = [body, b"x"].concat();
     match decode(&longer) {
         Ok(same) => assert!(tail.is_some() && !same, "trailing byte of {longer:?}"),
         Err(error) => assert_eq!(error, DecodeError::BadBody),
