@@ -1,0 +1,99 @@
+//! `cargo xtask ci`: one verdict, the same on every machine.
+
+use std::io;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::root;
+
+/// A command of cargo that must succeed.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+/// Quickest first. All use the dev profile, so that there is one set of artefacts; `cargo test` runs the doc tests too.
+const STEPS: [Step; 4] = [
+    Step { name: "format", arguments: &["fmt", "--all", "--check"], environment: &[] },
+    Step {
+        name: "lints",
+        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        environment: &[],
+    },
+    Step { name: "tests", arguments: &["test", "--locked", "--workspace"], environment: &[] },
+    Step {
+        name: "docs",
+        arguments: &["doc", "--locked", "--workspace", "--no-deps"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+];
+
+/// Runs the steps in order and stops at the first that fails.
+pub fn run() -> anyhow::Result<()> {
+    let start = Instant::now();
+    install_tools()?;
+    for (number, step) in STEPS.iter().enumerate() {
+        let command = format!("cargo {}", step.arguments.join(" "));
+        println!("\n=== {}/{} {}: {command}", number + 1, STEPS.len(), step.name);
+        let step_start = Instant::now();
+        let status = cargo(step.arguments)
+            .envs(step.environment.iter().copied())
+            .status()
+            .with_context(|| format!("cannot start `{command}`"))?;
+        let elapsed = seconds(step_start.elapsed());
+        if !status.success() {
+            bail!("ci failed in {} after {elapsed} ({status}); to repeat it: {command}", step.name);
+        }
+        println!("=== {} passed in {elapsed}", step.name);
+    }
+    println!("\n=== ci passed in {}", seconds(start.elapsed()));
+    Ok(())
+}
+
+/// Adds what the steps need beyond cargo and a linker, without which this program would not run.
+fn install_tools() -> anyhow::Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !succeeds(&mut cargo(&[subcommand, "--version"]))? {
+            install(Command::new("rustup").args(["component", "add", component]), component)?;
+        }
+    }
+    // The build script of glommio calls git.
+    if !succeeds(Command::new("git").arg("--version"))? {
+        let install_git = "apt-get update && apt-get install --yes --no-install-recommends git";
+        install(Command::new("sh").args(["-c", install_git]), "git")?;
+    }
+    Ok(())
+}
+
+fn install(command: &mut Command, tool: &str) -> anyhow::Result<()> {
+    println!("=== installing {tool}: {command:?}");
+    if !matches!(command.stdin(Stdio::null()).status(), Ok(status) if status.success()) {
+        bail!(
+            "ci needs {tool} and could not install it; install it by hand, then run `cargo xtask ci` again"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the command is there and succeeds; its output is dropped.
+fn succeeds(command: &mut Command) -> anyhow::Result<bool> {
+    match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(status) => Ok(status.success()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot start {command:?}")),
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+fn seconds(span: Duration) -> String {
+    format!("{:.1} s", span.as_secs_f64())
+}

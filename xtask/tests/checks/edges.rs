@@ -1,0 +1,90 @@
+//! The arrows between crates.
+
+use serde_json::{Value, json};
+
+use crate::{members, name};
+
+/// Each crate with those of ours that it may depend on, for its tests too.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("sailfish", &["engine", "gateway", "loadgen", "router", "shard", "wire"]),
+    ("gateway", &["shard", "wire"]),
+    ("router", &["shard", "wire"]),
+    ("loadgen", &["shard", "wire"]),
+    ("engine", &["shard"]),
+    ("shard", &[]),
+    ("wire", &[]),
+    // Measures everything below the binary.
+    ("benches", &["engine", "gateway", "loadgen", "router", "shard", "wire"]),
+    // Builds and runs the others as programs.
+    ("xtask", &[]),
+];
+
+/// Crates that know no I/O, clock or thread.
+const CORES: [&str; 5] = ["wire", "shard", "gateway", "router", "loadgen"];
+
+/// What would let a core reach a runtime, a socket, the operating system or its randomness.
+const BANNED_IN_CORES: [&str; 14] = [
+    "async-std",
+    "compio",
+    "fastrand",
+    "getrandom",
+    "glommio",
+    "io-uring",
+    "libc",
+    "mio",
+    "monoio",
+    "nix",
+    "rand",
+    "rustix",
+    "socket2",
+    "tokio",
+];
+
+#[test]
+fn crates_depend_only_on_what_is_below_them() {
+    let faults = faults(&members());
+    assert!(
+        faults.is_empty(),
+        "\n{}\nThe allowed arrows stand in xtask/tests/checks/edges.rs.",
+        faults.join("\n")
+    );
+}
+
+#[test]
+fn a_wrong_arrow_is_found() {
+    let package =
+        |name: &str, dependency: &str| json!({ "name": name, "dependencies": [{ "name": dependency }] });
+    let others = [package("shard", "bytes"), package("engine", "libc"), package("wire", "serde")];
+    assert_eq!(faults(&others), [""; 0]);
+    for (from, to) in [("engine", "wire"), ("shard", "wire"), ("gateway", "tokio"), ("newcomer", "bytes")] {
+        let packages: Vec<Value> = others.iter().cloned().chain([package(from, to)]).collect();
+        assert_eq!(faults(&packages).len(), 1, "{from} -> {to}");
+    }
+}
+
+/// One line for each arrow that should not be there.
+fn faults(packages: &[Value]) -> Vec<String> {
+    let ours: Vec<&str> = packages.iter().map(name).collect();
+    let mut faults = Vec::new();
+    for package in packages {
+        let from = name(package);
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == from) else {
+            faults.push(format!("{from}: a crate without a place; say what it may depend on"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().expect("a list of dependencies") {
+            let to = name(dependency);
+            if is_ours(to, &ours) && !allowed.contains(&to) {
+                faults.push(format!("{from} -> {to}: this arrow points up or sideways"));
+            }
+            if CORES.contains(&from) && BANNED_IN_CORES.contains(&to) {
+                faults.push(format!("{from} -> {to}: a core knows no I/O, clock, thread or OS randomness"));
+            }
+        }
+    }
+    faults
+}
+
+fn is_ours(dependency: &str, ours: &[&str]) -> bool {
+    ours.contains(&dependency) || ALLOWED.iter().any(|(name, _)| *name == dependency)
+}

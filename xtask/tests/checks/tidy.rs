@@ -1,0 +1,152 @@
+//! How sources and docs are kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{members, name, root};
+
+/// A file that grows past this has a concept in it that asks for a file of its own.
+const SOURCE_LINES_MAX: usize = 800;
+const ARCHITECTURE_LINES_MAX: usize = 300;
+
+/// Where unsafe code may stand: the system calls of the engine, the raw loops that measurements are held against or driven by, and a
+/// test's counting allocator.
+const UNSAFE_PLACES: [&str; 5] = [
+    "engine/src",
+    "benches/src/raw",
+    "benches/src/raw.rs",
+    "benches/src/peer/epoll.rs",
+    "shard/tests/allocations.rs",
+];
+
+#[test]
+fn every_crate_stands_in_the_code_map() {
+    let path = root().join("docs/ARCHITECTURE.md");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("docs/ARCHITECTURE.md: {error}; it must be there, with a Code Map that names every crate")
+    });
+    let lines = text.lines().count();
+    assert!(
+        lines <= ARCHITECTURE_LINES_MAX,
+        "docs/ARCHITECTURE.md: {lines} lines, at most {ARCHITECTURE_LINES_MAX}"
+    );
+    let map = section(&text, "Code Map").expect("docs/ARCHITECTURE.md: no heading `Code Map`");
+    let packages = members();
+    let missing: Vec<&str> = packages
+        .iter()
+        .map(name)
+        .filter(|name| !map.contains(&format!("`{name}/`")) && !map.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/ARCHITECTURE.md: the Code Map does not name {missing:?} (as `name/`)");
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    for package in members() {
+        let path = package["manifest_path"].as_str().expect("a package has a manifest");
+        let manifest = fs::read_to_string(path).expect("the manifest is readable");
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{path}: add `[lints]` with `workspace = true`"
+        );
+    }
+}
+
+#[test]
+fn sources_are_short() {
+    let long = sources().into_iter().filter_map(|path| {
+        let lines = lines_without_tests(&path, &read(&path));
+        (lines > SOURCE_LINES_MAX).then(|| format!("{}: {lines} lines without its tests", path.display()))
+    });
+    let long: Vec<String> = long.collect();
+    assert!(
+        long.is_empty(),
+        "\n{}\nAt most {SOURCE_LINES_MAX}: which concept asks for its own file?",
+        long.join("\n")
+    );
+}
+
+#[test]
+fn unsafe_stays_where_it_belongs() {
+    let strays = sources().into_iter().filter(|path| {
+        !UNSAFE_PLACES.iter().any(|place| path.starts_with(place)) && read(path).lines().any(has_unsafe)
+    });
+    let strays: Vec<PathBuf> = strays.collect();
+    assert!(strays.is_empty(), "unsafe code in {strays:?}; it may stand in {UNSAFE_PLACES:?} only");
+}
+
+#[test]
+fn the_checks_see_what_they_look_for() {
+    assert!(has_unsafe("    let x = unsafe { read(p) };") && has_unsafe("unsafe impl Sync for X {}"));
+    assert!(
+        !has_unsafe("// unsafe { } is not needed")
+            && !has_unsafe(&["let x = ", "unsafe { }", ";"].join("\""))
+    );
+    assert!(has_unsafe("#[unsafe(no_mangle)]") && !has_unsafe("#![allow(unsafe_code)]"));
+    let file = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n}\n";
+    assert_eq!(lines_without_tests(Path::new("wire/src/lib.rs"), file), 2);
+    assert_eq!(lines_without_tests(Path::new("wire/src/client/tests.rs"), file), 0);
+    assert_eq!(lines_without_tests(Path::new("gateway/tests/login.rs"), file), 0);
+    assert_eq!(section("# A\n## Map\nx\n### y\nz\n## B\n", "Map"), Some("x\n### y\nz\n"));
+    assert!(sources().contains(&PathBuf::from("xtask/tests/checks/tidy.rs")));
+}
+
+/// Every Rust source of the workspace, relative to the root.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = members()
+        .iter()
+        .map(|package| package["manifest_path"].as_str().expect("a package has a manifest"))
+        .map(|manifest| Path::new(manifest).parent().expect("a manifest lies in a folder").to_owned())
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder is readable") {
+            let path = entry.expect("the entry is readable").path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path.strip_prefix(root()).expect("crates lie in the root").to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(root().join(path)).expect("the source is readable")
+}
+
+/// Unit tests stand at a file's end, or in files and folders named `tests`.
+fn lines_without_tests(path: &Path, text: &str) -> usize {
+    if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
+        return 0;
+    }
+    text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
+}
+
+/// Whether a line has unsafe code; a comment, a string or the name of a lint is none.
+fn has_unsafe(line: &str) -> bool {
+    let without_strings: String = line.split('"').step_by(2).collect();
+    let code = without_strings.split("//").next().unwrap_or_default();
+    ["{", "fn ", "impl ", "impl<", "extern ", "trait "]
+        .iter()
+        .any(|what| code.contains(&format!("unsafe {what}")))
+        || code.contains("#[unsafe(")
+}
+
+/// The lines under a heading, up to the next of its rank or above.
+fn section<'a>(text: &'a str, heading: &str) -> Option<&'a str> {
+    let mut at = 0;
+    let mut start = None;
+    for line in text.split_inclusive('\n') {
+        let rank = line.bytes().take_while(|byte| *byte == b'#').count();
+        match start {
+            None if rank > 0 && line[rank..].trim() == heading => start = Some((at + line.len(), rank)),
+            Some((from, own)) if rank > 0 && rank <= own => return Some(&text[from..at]),
+            _ => {}
+        }
+        at += line.len();
+    }
+    start.map(|(from, _)| &text[from..])
+}
