@@ -28,6 +28,11 @@ impl ShardId {
         self.0 as u16
     }
 
+    /// The inverse of [`ShardId::as_u32`].
+    pub const fn from_u32(packed: u32) -> Self {
+        Self(packed)
+    }
+
     /// The packed form: `node << 16 | index`.
     pub const fn as_u32(self) -> u32 {
         self.0

@@ -1,6 +1,7 @@
 //! A table that names its entries itself.
 
 use std::fmt;
+use std::ops::{Index, IndexMut};
 
 use crate::chunk::{CHUNK_ENTRIES, Chunk, chunk, join, split};
 
@@ -156,6 +157,22 @@ impl<T> Slab<T> {
 impl<T> Default for Slab<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<T> Index<Key> for Slab<T> {
+    type Output = T;
+
+    /// # Panics
+    /// When nothing is stored under `key`.
+    fn index(&self, key: Key) -> &T {
+        self.get(key).expect("the key is live")
+    }
+}
+
+impl<T> IndexMut<Key> for Slab<T> {
+    fn index_mut(&mut self, key: Key) -> &mut T {
+        self.get_mut(key).expect("the key is live")
     }
 }
 
