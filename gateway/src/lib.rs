@@ -3,9 +3,20 @@
 //! Sans-IO: events in, effects out, by the contract of [`shard::Shard`]. It opens no socket, reads no clock and calls
 //! nobody: tokens are verified here, and users and rooms are found by the router shard that owns them.
 
+mod admission;
 mod config;
+mod delivery;
+mod frames;
+mod gateway;
+mod hash;
 mod limits;
+mod metrics;
+mod outbox;
+mod rooms;
+mod session;
 mod token;
 
 pub use config::{Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
+pub use gateway::{Gateway, Setup};
+pub use metrics::Metrics;
 pub use token::{Claims, TOKEN_BYTES_MAX, TokenError, TokenKeys, mint_hs256};

@@ -17,3 +17,9 @@ pub const TIMEOUTS_PER_TURN: usize = 4096;
 
 const _: () = assert!(CONTROL_BYTES_MAX >= 2 * 4096, "a burst of answers fits");
 const _: () = assert!((WINDOW_CEILING as u64) < u32::MAX as u64);
+/// Frames of reliable messages up to this size are copied into a write; larger ones are shared with it.
+pub const FRAME_COPY_BYTES_MAX: usize = 1024;
+/// Bytes of answers that a pooled outbox keeps room for.
+pub const POOLED_BYTES_MAX: usize = 1024;
+/// Messages of each lane that a pooled outbox keeps room for.
+pub const POOLED_ENTRIES_MAX: usize = 16;

@@ -1,0 +1,511 @@
+//! The core itself: its state, and the events of connections and time.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use shard::{
+    ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, TimerId, Wheel,
+};
+use wire::client::{Code, DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
+use wire::node::{NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::{AppId, DeviceClass, RoomId, UserId};
+
+use crate::admission::{Addresses, Bucket, Rate};
+use crate::config::Config;
+use crate::limits::TIMEOUTS_PER_TURN;
+use crate::metrics::Metrics;
+use crate::outbox::{OutboxId, Outboxes};
+use crate::rooms::{Memberships, Rooms};
+use crate::session::{Phase, Session};
+use crate::token::TokenKeys;
+
+/// What a gateway shard is made of.
+pub struct Setup {
+    /// Which router shard owns a user or a room.
+    pub owners: Owners,
+    /// How login tokens are checked.
+    pub keys: TokenKeys,
+    /// Checked by [`Config::validate`].
+    pub config: Config,
+    /// Of everything that is random here.
+    pub seed: u64,
+}
+
+/// The gateway core of one shard.
+///
+/// Sessions live in one table, by the engine's connection id; what waits for a connection in a pooled outbox; who is in a
+/// room in [`Rooms`]. Handlers change these and mark a connection dirty; [`Shard::poll_effect`] gives each dirty
+/// connection out once, so everything that one turn produced for it leaves in one write.
+pub struct Gateway {
+    pub(crate) owners: Owners,
+    pub(crate) keys: TokenKeys,
+    pub(crate) config: Config,
+    pub(crate) rate: Rate,
+    pub(crate) prng: Prng,
+    pub(crate) sessions: ConnMap<Session>,
+    pub(crate) outboxes: Outboxes,
+    pub(crate) rooms: Rooms,
+    pub(crate) addresses: Addresses,
+    pub(crate) wheel: Wheel<u64>,
+    pub(crate) effects: VecDeque<Effect<NodeMessage>>,
+    pub(crate) dirty: VecDeque<ConnId>,
+    pub(crate) metrics: Metrics,
+    /// Until when connections with unacked messages are kept; set by a drain.
+    draining_until: Option<Instant>,
+    drain_timer: Option<TimerId>,
+}
+
+/// What a timer is for, packed into the wheel's 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timer {
+    /// The login deadline or the idle timer of a connection.
+    Session { conn_index: u32 },
+    /// The ack timer of a flight.
+    Ack { conn_index: u32, flight: u32 },
+    /// The end of a drain.
+    Drain,
+}
+
+impl Timer {
+    const ACK: u64 = 1 << 63;
+    const DRAIN: u64 = 1 << 62;
+
+    pub(crate) fn pack(self) -> u64 {
+        match self {
+            Self::Session { conn_index } => u64::from(conn_index),
+            Self::Ack { conn_index, flight } => Self::ACK | u64::from(conn_index) << 32 | u64::from(flight),
+            Self::Drain => Self::DRAIN,
+        }
+    }
+
+    fn unpack(packed: u64) -> Self {
+        if packed & Self::ACK != 0 {
+            let conn_index = ((packed & !Self::ACK) >> 32) as u32;
+            return Self::Ack { conn_index, flight: packed as u32 };
+        }
+        if packed == Self::DRAIN {
+            return Self::Drain;
+        }
+        Self::Session { conn_index: packed as u32 }
+    }
+}
+
+impl Shard for Gateway {
+    type Mail = NodeMessage;
+
+    fn handle(&mut self, now: Instant, event: Event<'_, NodeMessage>) {
+        match event {
+            Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
+            Event::Received { conn, bytes } => self.received(now, conn, bytes),
+            Event::Sent { conn, bytes: _ } => self.sent(conn),
+            Event::Finished { conn } => self.finished(conn),
+            Event::Closed { conn, reason: _ } => self.closed(conn),
+            Event::Mail { from, mail: NodeMessage::ToGateway(mail) } => self.mail(now, from, mail),
+            Event::Mail { from, mail: mail @ (NodeMessage::ToRouter(_) | NodeMessage::ToBridge(_)) } => {
+                panic!("{from:?} sent a gateway what is for others: {mail:?}")
+            }
+            Event::Timeout => self.timeouts(now),
+            Event::Connected { .. } | Event::ConnectFailed { .. } => {
+                panic!("a gateway core asks for no connection")
+            }
+        }
+    }
+
+    fn poll_effect(&mut self, _now: Instant) -> Option<Effect<NodeMessage>> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        while let Some(conn) = self.dirty.pop_front() {
+            let Some(session) = self.sessions.get_mut(conn) else { continue };
+            session.is_dirty = false;
+            if session.phase != Phase::Closing && !session.is_writing {
+                return Some(Effect::Transmit { conn });
+            }
+        }
+        None
+    }
+
+    fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
+        let Self { sessions, outboxes, wheel, config, .. } = self;
+        let Some(session) = sessions.get_mut(conn) else { return };
+        if session.outbox == OutboxId::NONE {
+            return;
+        }
+        let deadline = now + config.delivery.ack_timeout(1);
+        outboxes.update(&mut session.outbox, |outbox| {
+            outbox.fill(batch, config.delivery.window, |flight| {
+                wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
+            });
+        });
+        session.is_writing = !batch.is_empty();
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+}
+
+impl Gateway {
+    /// A gateway shard without connections.
+    pub fn new(now: Instant, setup: Setup) -> Self {
+        let Setup { owners, keys, config, seed } = setup;
+        let mut prng = Prng::new(seed);
+        Self {
+            owners,
+            keys,
+            rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
+            config,
+            sessions: ConnMap::new(),
+            outboxes: Outboxes::default(),
+            rooms: Rooms::new(prng.next_u64()),
+            addresses: Addresses::new(prng.next_u64()),
+            prng,
+            wheel: Wheel::new(now),
+            effects: VecDeque::new(),
+            dirty: VecDeque::new(),
+            metrics: Metrics::default(),
+            draining_until: None,
+            drain_timer: None,
+        }
+    }
+
+    /// A copy of the counters, gauges brought up to date.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            connections: self.sessions.len() as u64,
+            rooms: self.rooms.len() as u64,
+            memberships: self.rooms.memberships() as u64,
+            timers: self.wheel.len() as u64,
+            outbox_bytes: self.outboxes.bytes(),
+            ..self.metrics.clone()
+        }
+    }
+
+    /// Puts another checked configuration in force. Timers that are armed keep their deadlines.
+    pub fn reload(&mut self, config: Config) {
+        self.rate = Rate::new(config.limits.frames_per_second, config.limits.frames_burst);
+        self.config = config;
+    }
+
+    /// Begins to go: takes no more connections, tells every client when to come back elsewhere, and closes each connection once its
+    /// messages are acked, all of them at the deadline.
+    pub fn drain(&mut self, now: Instant) {
+        if self.draining_until.is_some() {
+            return;
+        }
+        let until = now + std::time::Duration::from_millis(u64::from(self.config.drain.deadline_ms));
+        self.draining_until = Some(until);
+        self.drain_timer = Some(self.wheel.arm(until, Timer::Drain.pack()));
+        self.effects.push_back(Effect::StopAccepting);
+        for conn in self.connections() {
+            if self.is_settled(conn) {
+                self.close_draining(conn);
+            }
+        }
+    }
+
+    /// Whether a drain has come to its end: no connection is left.
+    pub fn is_drained(&self) -> bool {
+        self.draining_until.is_some() && self.sessions.len() == 0
+    }
+
+    /// Own-state invariants; called after every step of a test or simulation.
+    pub fn check_invariants(&self) {
+        let mut outboxes = 0;
+        let mut sessions = 0;
+        for (conn, session) in self.sessions.iter() {
+            outboxes += usize::from(session.outbox != OutboxId::NONE);
+            sessions += u64::from(session.is_logged_in());
+            assert!(
+                session.is_logged_in() || session.rooms == Memberships::NONE,
+                "{conn:?} is in a room without a login"
+            );
+        }
+        assert_eq!(sessions, self.metrics.sessions);
+        assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
+        self.outboxes.check_invariants(outboxes);
+        self.rooms.check_invariants();
+    }
+
+    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
+        let (address, from_address) = self.addresses.enter(peer);
+        let deadline =
+            now + std::time::Duration::from_millis(u64::from(self.config.limits.login_deadline_ms));
+        let session = Session {
+            user: UserId(0),
+            app: AppId(0),
+            device: DeviceClass::Phone,
+            phase: Phase::Fresh,
+            encoding: None,
+            is_dirty: false,
+            is_writing: false,
+            address,
+            outbox: OutboxId::NONE,
+            rooms: Memberships::NONE,
+            deframer: Deframer::default(),
+            last_seen: now,
+            bucket: Bucket::default(),
+            timer: self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack()),
+        };
+        self.sessions.insert(conn, session);
+        self.metrics.accepted += 1;
+        if self.draining_until.is_some() {
+            self.close_draining(conn);
+        } else if self.sessions.len() > self.config.limits.connections_max as usize {
+            self.close_with_notice(conn, NoticeCode::ServerFull);
+        } else if from_address > self.config.limits.address_connections_max {
+            self.close_with_notice(conn, NoticeCode::AddressLimit);
+        }
+    }
+
+    fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        let mut deframer = std::mem::take(&mut session.deframer);
+        while let Some(phase) = self.sessions.get(conn).map(|session| session.phase)
+            && phase != Phase::Closing
+        {
+            match deframer.next(&mut bytes, self.config.limits.frame_bytes_max as usize) {
+                Ok(Some(frame)) => {
+                    if let Err(notice) = self.frame(now, conn, &frame) {
+                        self.close_with_notice(conn, notice);
+                    }
+                }
+                Ok(None) => {
+                    if let Some(session) = self.sessions.get_mut(conn) {
+                        session.deframer = deframer;
+                    }
+                    return;
+                }
+                Err(error) => self.close_with_notice(conn, DecodeError::into(error)),
+            }
+        }
+    }
+
+    fn sent(&mut self, conn: ConnId) {
+        let Self { sessions, outboxes, dirty, config, .. } = self;
+        let Some(session) = sessions.get_mut(conn) else { return };
+        session.is_writing = false;
+        let Some(outbox) = outboxes.get_mut(session.outbox) else { return };
+        if outbox.can_fill(config.delivery.window) {
+            mark_dirty(session, conn, dirty);
+        } else if outbox.is_idle() {
+            outboxes.release(&mut session.outbox);
+        }
+    }
+
+    /// The peer will say no more, which for a client of a chat means that it is gone.
+    pub(crate) fn finished(&mut self, conn: ConnId) {
+        if self.end(conn) {
+            self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId) {
+        self.end(conn);
+        let Some(mut session) = self.sessions.remove(conn) else { return };
+        self.addresses.exit(session.address);
+        if session.outbox != OutboxId::NONE {
+            self.outboxes.update(&mut session.outbox, |outbox| outbox.clear_control());
+            self.outboxes.release(&mut session.outbox);
+        }
+    }
+
+    fn timeouts(&mut self, now: Instant) {
+        for _ in 0..TIMEOUTS_PER_TURN {
+            match self.wheel.pop_expired(now).map(Timer::unpack) {
+                None => break,
+                Some(Timer::Session { conn_index }) => self.session_timeout(now, conn_index),
+                Some(Timer::Ack { conn_index, flight }) => self.ack_timeout(now, conn_index, flight),
+                Some(Timer::Drain) => {
+                    for conn in self.connections() {
+                        self.close_draining(conn);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The login deadline has passed, or it is time to look whether the client is still there. A heartbeat re-arms nothing, so
+    /// the timer fires early and is set anew to the moment that the last frame allows.
+    fn session_timeout(&mut self, now: Instant, conn_index: u32) {
+        let silence_max = self.config.heartbeat.silence_max();
+        let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
+        if session.phase != Phase::Live {
+            return self.close_with_notice(conn, NoticeCode::LoginTimeout);
+        }
+        let deadline = session.last_seen + silence_max;
+        if now >= deadline {
+            return self.close_with_notice(conn, NoticeCode::IdleTimeout);
+        }
+        session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
+    }
+
+    /// Says why, and closes once that is written.
+    pub(crate) fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
+        self.close_with(conn, code, 0);
+    }
+
+    fn close_draining(&mut self, conn: ConnId) {
+        let spread_ms = u64::from(self.config.drain.spread_ms);
+        let retry_after_ms = self.prng.below(spread_ms + 1) as u32;
+        self.close_with(conn, NoticeCode::Draining, retry_after_ms);
+    }
+
+    /// Closes a connection that a drain kept for the sake of unacked messages, once there are none.
+    pub(crate) fn close_if_drained(&mut self, conn: ConnId) {
+        if self.draining_until.is_some() && self.is_settled(conn) {
+            self.close_draining(conn);
+        }
+    }
+
+    fn close_with(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+        assert!(code.closes(), "{code:?} leaves the connection open");
+        if !self.end(conn) {
+            return;
+        }
+        self.say_notice(conn, code, retry_after_ms);
+        self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+    }
+
+    /// Queues a notice.
+    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+        self.metrics.count_notice(code);
+        self.say(
+            conn,
+            Code::Notice,
+            &ServerFrame::Notice { code, text: notice_text(code).into(), retry_after_ms },
+        );
+    }
+
+    /// Queues an answer. A client that asks and never reads is closed.
+    pub(crate) fn say(&mut self, conn: ConnId, code: Code, frame: &ServerFrame<'_>) {
+        let Self { sessions, outboxes, dirty, .. } = self;
+        let Some(session) = sessions.get_mut(conn) else { return };
+        let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
+        let taken = outboxes.update(&mut session.outbox, |outbox| {
+            outbox.push_control(|control| frame.encode(encoding, app, user, control))
+        });
+        if taken {
+            mark_dirty(session, conn, dirty);
+            self.metrics.count_out(code, 1);
+        } else if session.phase != Phase::Closing {
+            self.close_with_notice(conn, NoticeCode::SlowReader);
+        }
+    }
+
+    /// Ends what the connection stood for, however it came to that: the binding, the memberships, the messages that wait
+    /// for it. False when it had ended before.
+    fn end(&mut self, conn: ConnId) -> bool {
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
+        if session.phase == Phase::Closing {
+            return false;
+        }
+        let (app, user, device) = (session.app, session.user, session.device);
+        let was_logged_in = session.is_logged_in();
+        session.phase = Phase::Closing;
+        session.deframer = Deframer::default();
+        self.wheel.cancel(session.timer);
+        if was_logged_in {
+            self.metrics.sessions -= 1;
+            let owner = self.owner_of_user(app, user);
+            let session = SessionId(conn.as_u64());
+            self.to_router(owner, ToRouter::Unbind { app, user, device, session });
+            self.leave_all(conn, app, user);
+            self.abandon(conn, user, FailReason::Disconnected);
+        }
+        true
+    }
+
+    fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        let mut memberships = session.rooms;
+        session.rooms = Memberships::NONE;
+        while let Some((room, last)) = self.rooms.leave_any(&mut memberships) {
+            self.left(app, user, room, last.0);
+        }
+    }
+
+    /// Tells who must know that a session is out of a room.
+    pub(crate) fn left(&mut self, app: AppId, user: UserId, room: RoomId, last: bool) {
+        if last {
+            let owner = self.owner_of_room(app, room);
+            self.to_router(owner, ToRouter::Leave { app, room });
+        }
+        self.to_bridge(ToBridge::Left { app, user, room });
+    }
+
+    fn is_settled(&mut self, conn: ConnId) -> bool {
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
+        self.outboxes.get_mut(session.outbox).is_none_or(|outbox| outbox.is_settled())
+    }
+
+    fn connections(&self) -> Vec<ConnId> {
+        self.sessions.iter().map(|(conn, _)| conn).collect()
+    }
+
+    pub(crate) fn owner_of_user(&self, app: AppId, user: UserId) -> ShardId {
+        ShardId::from_u32(self.owners.of_user(app, user))
+    }
+
+    pub(crate) fn owner_of_room(&self, app: AppId, room: RoomId) -> ShardId {
+        ShardId::from_u32(self.owners.of_room(app, room))
+    }
+
+    pub(crate) fn to_router(&mut self, to: ShardId, mail: ToRouter) {
+        self.effects.push_back(Effect::Mail { to, mail: NodeMessage::ToRouter(mail) });
+    }
+
+    pub(crate) fn to_bridge(&mut self, mail: ToBridge) {
+        self.effects.push_back(Effect::Mail { to: ShardId::BRIDGE, mail: NodeMessage::ToBridge(mail) });
+    }
+
+    fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
+        match mail {
+            ToGateway::Bound { session } => self.bound(now, ConnId::from_u64(session.0)),
+            ToGateway::Kick { session, notice } => {
+                self.close_with_notice(ConnId::from_u64(session.0), notice)
+            }
+            ToGateway::Joined { app, room, sequence } => self.joined(app, room, sequence),
+            ToGateway::Deliver { session, delivery, message } => {
+                self.deliver(from, ConnId::from_u64(session.0), delivery, &message);
+            }
+            ToGateway::Broadcast { message } => self.broadcast(message),
+            ToGateway::SendAck { session, ack } => {
+                self.say(ConnId::from_u64(session.0), Code::SendAck, &ServerFrame::SendAck(ack));
+            }
+        }
+    }
+}
+
+/// Puts a connection into the list of those to flush, once.
+pub(crate) fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeque<ConnId>) {
+    if !session.is_dirty && !session.is_writing {
+        session.is_dirty = true;
+        dirty.push_back(conn);
+    }
+}
+
+fn notice_text(code: NoticeCode) -> &'static str {
+    match code {
+        NoticeCode::Kicked => "a newer login of this user and device class took over",
+        NoticeCode::Draining => "this server is going down; connect again after retry_after_ms",
+        NoticeCode::RateLimited => "more frames than a connection may send",
+        NoticeCode::IdleTimeout => "no frame within the heartbeat period and its grace",
+        NoticeCode::SlowReader => "this connection reads too slowly",
+        NoticeCode::BadMagic => "not the magic of a Sailfish frame, or another one than before",
+        NoticeCode::BadCode => "unknown frame code",
+        NoticeCode::BadLength => "negative body length, or longer than allowed",
+        NoticeCode::BadBody => "the body is not what its magic and code say",
+        NoticeCode::LoginRequired => "log in first",
+        NoticeCode::LoginTimeout => "no login within the deadline",
+        NoticeCode::TokenInvalid => "the token is malformed or forged",
+        NoticeCode::TokenExpired => "the token has expired",
+        NoticeCode::AlreadyLoggedIn => "this connection is logged in already",
+        NoticeCode::AddressLimit => "too many connections from this address",
+        NoticeCode::ServerFull => "this server holds as many connections as it may",
+        NoticeCode::NotMember => "not in that room; join it first",
+        NoticeCode::NoRoute => "no route for this business code and target",
+        NoticeCode::RoomLimit => "in as many rooms as a session may be",
+        NoticeCode::Busy => "the server is at a limit; try again later",
+    }
+}

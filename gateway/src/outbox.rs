@@ -1,0 +1,341 @@
+//! What waits for one connection, and what is in flight to it.
+//!
+//! Three kinds of bytes leave in this order: answers (heartbeats, send-acks, notices, retries), then the two lanes, reliable and
+//! lossy, merged by the stamp of their arrival so that a room keeps its one order. A reliable message at the head
+//! that finds the ack window full holds back what came after it, for the same reason.
+//!
+//! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are pooled, so a warm
+//! shard allocates none.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shard::{SendBatch, ShardId, TimerId};
+use wire::MessageId;
+use wire::client::Message;
+use wire::node::DeliveryId;
+
+use crate::limits::{CONTROL_BYTES_MAX, FRAME_COPY_BYTES_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX};
+
+/// The pool of outboxes of a shard.
+#[derive(Default)]
+pub(crate) struct Outboxes {
+    slots: Vec<Outbox>,
+    free: Vec<u32>,
+    /// Over all outboxes.
+    bytes: u64,
+}
+
+/// A session's handle to its outbox, or to none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OutboxId(u32);
+
+impl OutboxId {
+    pub(crate) const NONE: OutboxId = OutboxId(u32::MAX);
+}
+
+impl Outboxes {
+    /// The outbox of `id`, taken from the pool when there is none yet.
+    pub(crate) fn open(&mut self, id: &mut OutboxId) -> &mut Outbox {
+        if *id == OutboxId::NONE {
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(Outbox::default());
+                self.slots.len() as u32 - 1
+            });
+            *id = OutboxId(index);
+        }
+        &mut self.slots[id.0 as usize]
+    }
+
+    /// The outbox of `id`, if there is one.
+    pub(crate) fn get_mut(&mut self, id: OutboxId) -> Option<&mut Outbox> {
+        self.slots.get_mut(id.0 as usize)
+    }
+
+    /// Changes an outbox and keeps the count of bytes true.
+    pub(crate) fn update<R>(&mut self, id: &mut OutboxId, change: impl FnOnce(&mut Outbox) -> R) -> R {
+        let outbox = self.open(id);
+        let before = outbox.bytes();
+        let result = change(outbox);
+        let after = outbox.bytes();
+        self.bytes = self.bytes + after - before;
+        result
+    }
+
+    /// Gives the outbox back to the pool, which must be empty by then.
+    pub(crate) fn release(&mut self, id: &mut OutboxId) {
+        if *id == OutboxId::NONE {
+            return;
+        }
+        let outbox = &mut self.slots[id.0 as usize];
+        assert_eq!(outbox.bytes(), 0, "an outbox is emptied before it is pooled");
+        outbox.trim();
+        self.free.push(id.0);
+        *id = OutboxId::NONE;
+    }
+
+    /// Bytes that wait or are in flight, over all connections of the shard.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Own-state invariants, for tests and simulation.
+    pub(crate) fn check_invariants(&self, open: usize) {
+        assert_eq!(self.slots.len() - self.free.len(), open, "every open outbox belongs to one session");
+        assert_eq!(self.slots.iter().map(Outbox::bytes).sum::<u64>(), self.bytes);
+        self.slots.iter().for_each(Outbox::check_invariants);
+    }
+}
+
+/// What waits for one connection, and what is in flight to it.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    /// Encoded answers, in order.
+    control: Vec<u8>,
+    reliable: VecDeque<Reliable>,
+    lossy: VecDeque<Lossy>,
+    flights: VecDeque<Flight>,
+    /// The arrival stamp of the next message of either lane.
+    stamp: u32,
+    /// The key of the next flight.
+    flight_key: u32,
+    /// Of `reliable` and `flights`.
+    reliable_bytes: u32,
+    lossy_bytes: u32,
+}
+
+/// Who hears how a reliable message ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Owed {
+    /// The router shard that waits for the delivery.
+    Router { router: ShardId, delivery: DeliveryId },
+    /// The bridge, and only if it failed: a message to a room has its send-ack already.
+    Bridge(Arc<Message>),
+}
+
+struct Reliable {
+    stamp: u32,
+    id: MessageId,
+    frame: Bytes,
+    owed: Owed,
+}
+
+struct Lossy {
+    stamp: u32,
+    frame: Bytes,
+}
+
+/// A reliable message that was handed to the socket and is not acked yet.
+pub(crate) struct Flight {
+    /// Names the flight in its timer.
+    key: u32,
+    id: MessageId,
+    frame: Bytes,
+    pub(crate) owed: Owed,
+    pub(crate) timer: TimerId,
+    /// How often it was written.
+    pub(crate) tries: u8,
+}
+
+impl Outbox {
+    /// Appends an answer. False when the peer asks and never reads: the answer is not taken.
+    pub(crate) fn push_control(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.control.len() > CONTROL_BYTES_MAX {
+            return false;
+        }
+        write(&mut self.control);
+        true
+    }
+
+    /// Appends to the lossy lane and drops its oldest while it holds more than `bytes_max`. Answers how many it dropped.
+    pub(crate) fn push_lossy(&mut self, frame: Bytes, bytes_max: u32) -> u64 {
+        self.lossy_bytes += frame.len() as u32;
+        let stamp = self.next_stamp();
+        self.lossy.push_back(Lossy { stamp, frame });
+        let mut dropped = 0;
+        while self.lossy_bytes > bytes_max {
+            self.pop_lossy().expect("a lane with bytes has a message");
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Appends to the reliable lane; gives the debt back when that would go over a bound.
+    pub(crate) fn push_reliable(
+        &mut self,
+        id: MessageId,
+        frame: Bytes,
+        owed: Owed,
+        messages_max: u32,
+        bytes_max: u32,
+    ) -> Result<(), Owed> {
+        let messages = self.reliable.len() + self.flights.len();
+        let bytes = self.reliable_bytes as usize + frame.len();
+        if messages >= messages_max as usize || bytes > bytes_max as usize {
+            return Err(owed);
+        }
+        self.reliable_bytes = bytes as u32;
+        let stamp = self.next_stamp();
+        self.reliable.push_back(Reliable { stamp, id, frame, owed });
+        Ok(())
+    }
+
+    /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a timer that `arm`
+    /// sets for its key.
+    pub(crate) fn fill(&mut self, batch: &mut SendBatch, window: u16, mut arm: impl FnMut(u32) -> TimerId) {
+        batch.copy(&self.control);
+        self.control.clear();
+        while !batch.is_full() {
+            let reliable = self.reliable.front().map(|message| message.stamp);
+            let lossy = self.lossy.front().map(|message| message.stamp);
+            match (reliable, lossy) {
+                (None, None) => break,
+                (Some(reliable), lossy) if lossy.is_none_or(|lossy| is_before(reliable, lossy)) => {
+                    if self.flights.len() >= window as usize {
+                        break;
+                    }
+                    self.launch(batch, &mut arm);
+                }
+                (_, Some(_)) => batch.share(self.pop_lossy().expect("the lane has a front")),
+                (Some(_), None) => unreachable!("a lone reliable message comes first"),
+            }
+        }
+    }
+
+    /// Whether `fill` would put something into a batch.
+    pub(crate) fn can_fill(&self, window: u16) -> bool {
+        if !self.control.is_empty() {
+            return true;
+        }
+        match (self.reliable.front(), self.lossy.front()) {
+            (None, None) => false,
+            (None, Some(_)) => true,
+            (Some(_), None) => self.flights.len() < window as usize,
+            (Some(reliable), Some(lossy)) => {
+                is_before(lossy.stamp, reliable.stamp) || self.flights.len() < window as usize
+            }
+        }
+    }
+
+    /// Ends the flight of that message.
+    pub(crate) fn ack(&mut self, id: MessageId) -> Option<Flight> {
+        let at = self.flights.iter().position(|flight| flight.id == id)?;
+        Some(self.land(at))
+    }
+
+    /// Repeats the flight of that key, and answers it so that its timer can be armed again; ends it and gives it back when
+    /// it has had its tries.
+    pub(crate) fn retry(&mut self, key: u32, tries_max: u8) -> Retry<'_> {
+        let Some(at) = self.flights.iter().position(|flight| flight.key == key) else {
+            return Retry::Gone;
+        };
+        if self.flights[at].tries >= tries_max {
+            return Retry::Exhausted(self.land(at));
+        }
+        let flight = &mut self.flights[at];
+        flight.tries += 1;
+        if self.control.len() <= CONTROL_BYTES_MAX {
+            self.control.extend_from_slice(&flight.frame);
+        }
+        Retry::Again(flight)
+    }
+
+    /// Empties both lanes and the window, oldest first; answers stay.
+    pub(crate) fn abandon(&mut self, mut each: impl FnMut(Owed, Option<TimerId>)) {
+        for flight in self.flights.drain(..) {
+            each(flight.owed, Some(flight.timer));
+        }
+        for message in self.reliable.drain(..) {
+            each(message.owed, None);
+        }
+        self.lossy.clear();
+        self.reliable_bytes = 0;
+        self.lossy_bytes = 0;
+    }
+
+    /// Drops the answers too.
+    pub(crate) fn clear_control(&mut self) {
+        self.control.clear();
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.bytes() == 0
+    }
+
+    /// Whether every reliable message is acked.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.reliable_bytes == 0
+    }
+
+    fn bytes(&self) -> u64 {
+        self.control.len() as u64 + u64::from(self.reliable_bytes) + u64::from(self.lossy_bytes)
+    }
+
+    fn next_stamp(&mut self) -> u32 {
+        let stamp = self.stamp;
+        self.stamp = stamp.wrapping_add(1);
+        stamp
+    }
+
+    fn pop_lossy(&mut self) -> Option<Bytes> {
+        let message = self.lossy.pop_front()?;
+        self.lossy_bytes -= message.frame.len() as u32;
+        Some(message.frame)
+    }
+
+    fn launch(&mut self, batch: &mut SendBatch, arm: &mut impl FnMut(u32) -> TimerId) {
+        let Reliable { stamp: _, id, frame, owed } = self.reliable.pop_front().expect("the lane has a front");
+        let key = self.flight_key;
+        self.flight_key = key.wrapping_add(1);
+        if frame.len() <= FRAME_COPY_BYTES_MAX {
+            batch.copy(&frame);
+        } else {
+            batch.share(frame.clone());
+        }
+        self.flights.push_back(Flight { key, id, frame, owed, timer: arm(key), tries: 1 });
+    }
+
+    fn land(&mut self, at: usize) -> Flight {
+        let flight = self.flights.remove(at).expect("the flight was found there");
+        self.reliable_bytes -= flight.frame.len() as u32;
+        flight
+    }
+
+    /// Gives room back that a busy time left behind.
+    fn trim(&mut self) {
+        self.control.shrink_to(POOLED_BYTES_MAX);
+        self.reliable.shrink_to(POOLED_ENTRIES_MAX);
+        self.lossy.shrink_to(POOLED_ENTRIES_MAX);
+        self.flights.shrink_to(POOLED_ENTRIES_MAX);
+    }
+
+    fn check_invariants(&self) {
+        let waiting: usize = self.reliable.iter().map(|message| message.frame.len()).sum();
+        let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
+        assert_eq!(waiting + flying, self.reliable_bytes as usize);
+        assert_eq!(
+            self.lossy.iter().map(|message| message.frame.len()).sum::<usize>(),
+            self.lossy_bytes as usize
+        );
+    }
+}
+
+/// What [`Outbox::retry`] found.
+pub(crate) enum Retry<'a> {
+    /// It goes out once more; arm its timer again.
+    Again(&'a mut Flight),
+    /// It has had its tries.
+    Exhausted(Flight),
+    /// There is no such flight.
+    Gone,
+}
+
+/// Whether stamp `a` was given before stamp `b`, however often the counter wrapped.
+fn is_before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use shard::{Instant, Wheel};
+
+use super::*;
+
+const WINDOW: u16 = 2;
+
+struct Fixture {
+    outbox: Outbox,
+    wheel: Wheel<u64>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { outbox: Outbox::default(), wheel: Wheel::new(Instant::default()) }
+    }
+
+    fn reliable(&mut self, id: u64, frame: &'static str) -> Result<(), Owed> {
+        let owed = Owed::Router { router: ShardId::new(0, 0), delivery: DeliveryId(id) };
+        self.outbox.push_reliable(MessageId(id), frame.into(), owed, 4, 1 << 20)
+    }
+
+    fn lossy(&mut self, frame: &'static str, bytes_max: u32) -> u64 {
+        self.outbox.push_lossy(frame.into(), bytes_max)
+    }
+
+    fn fill(&mut self) -> String {
+        let mut batch = SendBatch::new();
+        let Self { outbox, wheel } = self;
+        let could = outbox.can_fill(WINDOW);
+        outbox.fill(&mut batch, WINDOW, |key| wheel.arm(Instant::default(), u64::from(key)));
+        assert_eq!(could, !batch.is_empty(), "can_fill says what fill does");
+        outbox.check_invariants();
+        String::from_utf8(batch.segments().flatten().copied().collect()).unwrap()
+    }
+}
+
+#[test]
+fn answers_come_first_and_the_lanes_keep_their_common_order() {
+    let mut it = Fixture::new();
+    it.lossy("a", 99);
+    it.reliable(1, "b").unwrap();
+    it.lossy("c", 99);
+    assert!(it.outbox.push_control(|control| control.extend_from_slice(b"!")));
+    assert_eq!(it.fill(), "!abc");
+    assert_eq!(it.fill(), "");
+    assert!(!it.outbox.is_idle(), "b waits for its ack");
+    assert!(it.outbox.ack(MessageId(1)).is_some());
+    assert!(it.outbox.is_idle());
+}
+
+#[test]
+fn a_full_window_holds_back_what_came_later_until_an_ack() {
+    let mut it = Fixture::new();
+    for (id, frame) in [(1, "1"), (2, "2"), (3, "3")] {
+        it.reliable(id, frame).unwrap();
+    }
+    it.lossy("x", 99);
+    assert_eq!(it.fill(), "12");
+    assert_eq!(it.fill(), "");
+    assert!(it.outbox.ack(MessageId(2)).is_some());
+    assert!(it.outbox.ack(MessageId(2)).is_none(), "an ack ends one flight");
+    assert_eq!(it.fill(), "3x");
+}
+
+#[test]
+fn the_lossy_lane_drops_its_oldest() {
+    let mut it = Fixture::new();
+    assert_eq!(it.lossy("11", 6), 0);
+    assert_eq!(it.lossy("22", 6), 0);
+    assert_eq!(it.lossy("3333", 6), 1);
+    assert_eq!(it.fill(), "223333");
+}
+
+#[test]
+fn the_reliable_lane_refuses_what_goes_over_its_bound() {
+    let mut it = Fixture::new();
+    for id in 1..=4 {
+        it.reliable(id, "m").unwrap();
+    }
+    it.fill();
+    assert!(it.reliable(5, "m").is_err(), "flights count too");
+    assert!(it.outbox.ack(MessageId(1)).is_some());
+    assert!(it.reliable(5, "m").is_ok());
+}
+
+#[test]
+fn a_flight_is_repeated_and_then_given_back() {
+    let mut it = Fixture::new();
+    it.reliable(1, "m").unwrap();
+    assert_eq!(it.fill(), "m");
+    assert!(matches!(it.outbox.retry(0, 2), Retry::Again(_)));
+    assert_eq!(it.fill(), "m");
+    assert!(matches!(it.outbox.retry(0, 2), Retry::Exhausted(_)));
+    assert!(matches!(it.outbox.retry(0, 2), Retry::Gone));
+    assert!(it.outbox.is_idle());
+}
+
+#[test]
+fn a_batch_stops_when_it_is_full() {
+    let mut it = Fixture::new();
+    let large: &'static str = Box::leak("L".repeat(shard::SEND_BATCH_BYTES_MAX).into_boxed_str());
+    it.lossy(large, u32::MAX);
+    it.lossy("rest", u32::MAX);
+    assert_eq!(it.fill().len(), large.len());
+    assert_eq!(it.fill(), "rest");
+}
+
+#[test]
+fn abandoning_tells_every_debt_once() {
+    let mut it = Fixture::new();
+    for id in 1..=3 {
+        it.reliable(id, "m").unwrap();
+    }
+    it.lossy("x", 99);
+    it.fill();
+    let mut told = Vec::new();
+    it.outbox.abandon(|owed, timer| match owed {
+        Owed::Router { delivery, .. } => told.push((delivery.0, timer.is_some())),
+        Owed::Bridge(_) => unreachable!("none was pushed"),
+    });
+    assert_eq!(told, [(1, true), (2, true), (3, false)]);
+    assert!(it.outbox.is_idle());
+}
+
+#[test]
+fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
+    let mut outboxes = Outboxes::default();
+    let mut one = OutboxId::NONE;
+    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 99));
+    assert_eq!(outboxes.bytes(), 3);
+    outboxes.check_invariants(1);
+    let mut batch = SendBatch::new();
+    outboxes
+        .update(&mut one, |outbox| outbox.fill(&mut batch, WINDOW, |_| unreachable!("lossy flies without")));
+    outboxes.release(&mut one);
+    assert_eq!((outboxes.bytes(), one), (0, OutboxId::NONE));
+    let mut two = OutboxId::NONE;
+    outboxes.open(&mut two);
+    assert_eq!(two, OutboxId(0), "the pool gave it out again");
+}
+
+#[test]
+fn stamps_are_compared_across_the_wrap() {
+    assert!(is_before(u32::MAX, 0));
+    assert!(!is_before(0, u32::MAX));
+    assert!(is_before(7, 8));
+}

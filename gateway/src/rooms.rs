@@ -1,0 +1,259 @@
+//! Which local sessions are in which rooms.
+//!
+//! A shard asks a room's owner for its messages once, with its first member, and gives them up with its last. A membership
+//! knows its place in the room's member list, and its session's next membership, so joining and leaving are O(1) in the
+//! size of the room.
+
+use hashbrown::HashTable;
+use shard::{ConnId, Key, Slab};
+use wire::{AppId, RoomId};
+
+use crate::hash;
+
+/// The first of a session's memberships, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Memberships(u32);
+
+impl Memberships {
+    pub(crate) const NONE: Memberships = Memberships(NONE);
+}
+
+const NONE: u32 = u32::MAX;
+
+pub(crate) struct Rooms {
+    seed: u64,
+    index: HashTable<Key>,
+    rooms: Slab<Room>,
+    memberships: Vec<Membership>,
+    free: Vec<u32>,
+}
+
+/// A room with members on this shard.
+pub(crate) struct Room {
+    pub(crate) app: AppId,
+    pub(crate) id: RoomId,
+    pub(crate) members: Vec<Member>,
+    /// The sequence of the last message seen; what a member that joins is told.
+    pub(crate) sequence: u64,
+    /// The owner has been asked and has not answered yet; members wait for their answer.
+    pub(crate) joining: bool,
+}
+
+/// A member as a broadcast walks over it.
+#[derive(Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) conn: ConnId,
+    membership: u32,
+}
+
+struct Membership {
+    room: Key,
+    /// Where the room's list has it.
+    position: u32,
+    /// The session's next membership.
+    next: u32,
+}
+
+/// What a join found.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Joined {
+    /// Ask the owner.
+    First,
+    /// The owner has been asked already.
+    Waiting,
+    /// In, from this sequence on.
+    At(u64),
+}
+
+impl Rooms {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, index: HashTable::new(), rooms: Slab::new(), memberships: Vec::new(), free: Vec::new() }
+    }
+
+    pub(crate) fn find(&mut self, app: AppId, room: RoomId) -> Option<&mut Room> {
+        let key = self.key(app, room)?;
+        self.rooms.get_mut(key)
+    }
+
+    /// Rooms with members here.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Memberships of all sessions.
+    pub(crate) fn memberships(&self) -> usize {
+        self.memberships.len() - self.free.len()
+    }
+
+    /// Whether the session is in the room.
+    pub(crate) fn contains(&self, of: Memberships, room: RoomId) -> bool {
+        self.of(of).any(|(_, id)| id == room)
+    }
+
+    /// The one room of a session that is in just one.
+    pub(crate) fn only(&self, of: Memberships) -> Option<RoomId> {
+        let mut rooms = self.of(of);
+        match (rooms.next(), rooms.next()) {
+            (Some((_, room)), None) => Some(room),
+            _ => None,
+        }
+    }
+
+    /// How many rooms the session is in.
+    pub(crate) fn count(&self, of: Memberships) -> usize {
+        self.of(of).count()
+    }
+
+    /// Puts a session, which is not in it, into a room.
+    pub(crate) fn join(&mut self, of: &mut Memberships, conn: ConnId, app: AppId, id: RoomId) -> Joined {
+        let (key, joined) = match self.key(app, id) {
+            Some(key) => {
+                let room = &self.rooms[key];
+                (key, if room.joining { Joined::Waiting } else { Joined::At(room.sequence) })
+            }
+            None => {
+                let key =
+                    self.rooms.insert(Room { app, id, members: Vec::new(), sequence: 0, joining: true });
+                let (rooms, seed) = (&self.rooms, self.seed);
+                self.index.insert_unique(hash::room(seed, app, id), key, |key| {
+                    let room = &rooms[*key];
+                    hash::room(seed, room.app, room.id)
+                });
+                (key, Joined::First)
+            }
+        };
+        let members = &mut self.rooms[key].members;
+        let membership = Membership { room: key, position: members.len() as u32, next: of.0 };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.memberships[at as usize] = membership;
+                at
+            }
+            None => {
+                self.memberships.push(membership);
+                self.memberships.len() as u32 - 1
+            }
+        };
+        members.push(Member { conn, membership: at });
+        *of = Memberships(at);
+        joined
+    }
+
+    /// Takes a session out of a room. Answers whether it was in it, and whether the owner is to be told that it was the
+    /// last.
+    pub(crate) fn leave(&mut self, of: &mut Memberships, id: RoomId) -> Option<Last> {
+        let mut before = NONE;
+        let mut at = of.0;
+        while at != NONE {
+            let membership = &self.memberships[at as usize];
+            let (room, next) = (membership.room, membership.next);
+            if self.rooms[room].id == id {
+                match before {
+                    NONE => *of = Memberships(next),
+                    before => self.memberships[before as usize].next = next,
+                }
+                return Some(self.remove(at));
+            }
+            before = at;
+            at = next;
+        }
+        None
+    }
+
+    /// Takes a session out of any one of its rooms; `None` when it is in none any more.
+    pub(crate) fn leave_any(&mut self, of: &mut Memberships) -> Option<(RoomId, Last)> {
+        let at = of.0;
+        let membership = self.memberships.get(at as usize)?;
+        let id = self.rooms[membership.room].id;
+        *of = Memberships(membership.next);
+        Some((id, self.remove(at)))
+    }
+
+    /// The owner answered. Gives the room with its waiting members, or `None` when the last of them has left meanwhile: then the
+    /// owner is to be told.
+    pub(crate) fn joined(&mut self, app: AppId, id: RoomId, sequence: u64) -> Answered<'_> {
+        let Some(key) = self.key(app, id) else {
+            return Answered::Unknown;
+        };
+        let room = &mut self.rooms[key];
+        if !room.joining {
+            return Answered::Unknown;
+        }
+        room.joining = false;
+        room.sequence = room.sequence.max(sequence);
+        if room.members.is_empty() {
+            self.forget(key);
+            return Answered::Deserted;
+        }
+        Answered::Members(&self.rooms[key])
+    }
+
+    fn of(&self, of: Memberships) -> impl Iterator<Item = (Key, RoomId)> + '_ {
+        let mut at = of.0;
+        std::iter::from_fn(move || {
+            let membership = self.memberships.get(at as usize)?;
+            at = membership.next;
+            Some((membership.room, self.rooms[membership.room].id))
+        })
+    }
+
+    fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
+        let is_it = |key: &Key| {
+            let room = &self.rooms[*key];
+            room.app == app && room.id == id
+        };
+        self.index.find(hash::room(self.seed, app, id), is_it).copied()
+    }
+
+    fn remove(&mut self, at: u32) -> Last {
+        let Membership { room: key, position, .. } = self.memberships[at as usize];
+        self.free.push(at);
+        let room = &mut self.rooms[key];
+        room.members.swap_remove(position as usize);
+        if let Some(moved) = room.members.get(position as usize) {
+            self.memberships[moved.membership as usize].position = position;
+        }
+        if !room.members.is_empty() || room.joining {
+            return Last(false);
+        }
+        self.forget(key);
+        Last(true)
+    }
+
+    fn forget(&mut self, key: Key) {
+        let room = &self.rooms[key];
+        let hash = hash::room(self.seed, room.app, room.id);
+        self.index.find_entry(hash, |found| *found == key).expect("every room is indexed").remove();
+        self.rooms.remove(key);
+    }
+
+    /// Own-state invariants, for tests and simulation.
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.index.len(), self.rooms.len());
+        let mut members = 0;
+        for (key, room) in self.rooms.iter() {
+            assert!(room.joining || !room.members.is_empty(), "a room is forgotten with its last member");
+            assert_eq!(self.key(room.app, room.id), Some(key));
+            for (position, member) in room.members.iter().enumerate() {
+                let membership = &self.memberships[member.membership as usize];
+                assert_eq!((membership.room, membership.position as usize), (key, position));
+            }
+            members += room.members.len();
+        }
+        assert_eq!(members, self.memberships());
+    }
+}
+
+/// Whether the owner is to be told that this shard has no member any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Last(pub(crate) bool);
+
+/// What the owner's answer to a join found.
+pub(crate) enum Answered<'a> {
+    /// The room, whose members all wait for this answer.
+    Members(&'a Room),
+    /// Everybody has left; tell the owner.
+    Deserted,
+    /// Nobody asked.
+    Unknown,
+}

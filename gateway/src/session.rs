@@ -1,0 +1,60 @@
+//! What a shard knows of one connection. There are a million of these: every byte counts.
+
+use shard::{Instant, TimerId};
+use wire::client::{Deframer, Encoding};
+use wire::{AppId, DeviceClass, UserId};
+
+use crate::admission::{AddressId, Bucket};
+use crate::outbox::OutboxId;
+use crate::rooms::Memberships;
+
+/// A connection and, from its login on, the session of a user.
+pub(crate) struct Session {
+    /// Meaningful from `Phase::Binding` on, as are `app` and `device`.
+    pub(crate) user: UserId,
+    pub(crate) app: AppId,
+    pub(crate) device: DeviceClass,
+    pub(crate) phase: Phase,
+    /// Set by the first frame.
+    pub(crate) encoding: Option<Encoding>,
+    /// It stands in the list of connections to flush.
+    pub(crate) is_dirty: bool,
+    /// A batch is with the engine.
+    pub(crate) is_writing: bool,
+    pub(crate) address: AddressId,
+    pub(crate) outbox: OutboxId,
+    pub(crate) rooms: Memberships,
+    pub(crate) deframer: Deframer,
+    /// When the last whole frame came.
+    pub(crate) last_seen: Instant,
+    pub(crate) bucket: Bucket,
+    /// The login deadline, later the idle timer.
+    pub(crate) timer: TimerId,
+}
+
+const _: () = assert!(size_of::<Session>() <= 80, "a million sessions are held in memory");
+
+/// Where a session stands in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Connected; a login is awaited.
+    Fresh,
+    /// The token was good; the owner of the user is asked to bind it. It may send already.
+    Binding,
+    /// Reachable.
+    Live,
+    /// Ended; its last bytes are being written. It hears and says nothing any more.
+    Closing,
+}
+
+impl Session {
+    /// Whether a user stands behind the connection.
+    pub(crate) fn is_logged_in(&self) -> bool {
+        matches!(self.phase, Phase::Binding | Phase::Live)
+    }
+
+    /// The encoding of what the server says: the client's own, binary before it said anything.
+    pub(crate) fn answer_encoding(&self) -> Encoding {
+        self.encoding.unwrap_or(Encoding::Binary)
+    }
+}

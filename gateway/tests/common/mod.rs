@@ -1,0 +1,409 @@
+//! A gateway core with clients on its connections, a router that answers, and time that jumps.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway::{Claims, Config, Gateway, Metrics, Setup, TokenKeys, mint_hs256};
+use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, Shard, ShardId};
+use wire::client::{
+    AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
+};
+use wire::node::{DeliveryId, NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
+
+pub const APP: AppId = AppId(1);
+pub const SECRET: &[u8] = b"a secret of the tests";
+pub const ROUTER: ShardId = ShardId::new(0, 3);
+
+/// The sequence that the router tells of every room that is joined.
+pub const SEQUENCE: u64 = 40;
+
+pub struct World {
+    pub gateway: Gateway,
+    pub now: Instant,
+    /// What the gateway told routers and bridge, in order; `Bind` and `Join` are answered besides.
+    pub to_router: VecDeque<ToRouter>,
+    pub to_bridge: VecDeque<ToBridge>,
+    pub router_answers: bool,
+    pub stopped_accepting: bool,
+    clients: BTreeMap<u32, Client>,
+    generations: u32,
+}
+
+pub struct Client {
+    pub conn: ConnId,
+    pub user: UserId,
+    /// It reads: writes to it end at once.
+    pub reads: bool,
+    /// The server has closed.
+    pub closed: Option<Linger>,
+    /// Batches written to it, and their bytes.
+    pub writes: usize,
+    encoding: Encoding,
+    deframer: Deframer,
+    unread: Vec<u8>,
+    /// The batch that a stopped reader has not taken.
+    stuck: Option<usize>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With the default configuration, changed.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap();
+        let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
+        let setup = Setup {
+            owners: Owners::new(vec![ROUTER.as_u32()]),
+            keys: TokenKeys::hs256(SECRET),
+            config,
+            seed: 7,
+        };
+        Self {
+            gateway: Gateway::new(now, setup),
+            now,
+            to_router: VecDeque::new(),
+            to_bridge: VecDeque::new(),
+            router_answers: true,
+            stopped_accepting: false,
+            clients: BTreeMap::new(),
+            generations: 0,
+        }
+    }
+
+    // -- clients
+
+    pub fn connect(&mut self) -> u32 {
+        self.connect_from([127, 0, 0, 1].into())
+    }
+
+    pub fn connect_from(&mut self, peer: IpAddr) -> u32 {
+        let index = (0..).find(|index| !self.clients.contains_key(index)).unwrap();
+        self.generations += 1;
+        let conn = ConnId { index, generation: self.generations };
+        let client = Client {
+            conn,
+            user: UserId(0),
+            reads: true,
+            closed: None,
+            writes: 0,
+            encoding: Encoding::Binary,
+            deframer: Deframer::default(),
+            unread: Vec::new(),
+            stuck: None,
+        };
+        self.clients.insert(index, client);
+        self.handle(Event::Accepted { conn, peer });
+        index
+    }
+
+    /// Connected and logged in, the answer read.
+    pub fn login(&mut self, user: i64) -> u32 {
+        self.login_as(user, DeviceClass::Phone, Encoding::Binary)
+    }
+
+    pub fn login_as(&mut self, user: i64, device: DeviceClass, encoding: Encoding) -> u32 {
+        let client = self.connect();
+        self.client(client).encoding = encoding;
+        self.client(client).user = UserId(user);
+        let token = self.token(user, device);
+        self.say(client, ClientFrame::Login { token: token.into() });
+        let heartbeat_ms = if encoding == Encoding::Binary { 30_000 } else { 0 };
+        let heard = self.hear(client);
+        assert!(
+            matches!(heard.as_slice(), [ServerFrame::LoggedIn { .. }]),
+            "{heard:?}, not a login answer ({heartbeat_ms} ms)"
+        );
+        client
+    }
+
+    pub fn token(&self, user: i64, device: DeviceClass) -> String {
+        let exp = self.now.unix_secs() + 3_600;
+        mint_hs256(SECRET, &Claims { app: APP, user: UserId(user), device, exp })
+    }
+
+    pub fn client(&mut self, client: u32) -> &mut Client {
+        self.clients.get_mut(&client).unwrap()
+    }
+
+    pub fn say(&mut self, client: u32, frame: ClientFrame<'_>) {
+        let it = self.client(client);
+        let mut bytes = Vec::new();
+        frame.encode(it.encoding, APP, it.user, &mut bytes);
+        self.say_bytes(client, &bytes);
+    }
+
+    pub fn say_bytes(&mut self, client: u32, bytes: &[u8]) {
+        let conn = self.client(client).conn;
+        if self.client(client).closed.is_none() && !bytes.is_empty() {
+            self.handle(Event::Received { conn, bytes });
+        }
+    }
+
+    pub fn send(&mut self, client: u32, biz_code: i32, target: i64, id: &str, payload: &str) {
+        self.say(
+            client,
+            ClientFrame::Business(Business {
+                biz_code: BizCode(biz_code),
+                target,
+                client_msg_id: id.into(),
+                payload: payload.as_bytes().into(),
+            }),
+        );
+    }
+
+    pub fn ack(&mut self, client: u32, id: u64) {
+        let encoding = self.client(client).encoding;
+        let packed = id.to_be_bytes();
+        self.say(
+            client,
+            ClientFrame::Ack(match encoding {
+                Encoding::Binary => AckIds::Packed(&packed),
+                Encoding::Json | Encoding::JsonOld => AckIds::One(MessageId(id)),
+            }),
+        );
+    }
+
+    pub fn join(&mut self, client: u32, room: i64) {
+        self.say(client, ClientFrame::Join { room: RoomId(room) });
+    }
+
+    /// What the client got since it last listened.
+    pub fn hear(&mut self, client: u32) -> Vec<ServerFrame<'static>> {
+        let it = self.client(client);
+        let unread = std::mem::take(&mut it.unread);
+        let mut input = &unread[..];
+        let mut heard = Vec::new();
+        while let Some(frame) = it.deframer.next(&mut input, 1 << 20).unwrap() {
+            heard.push(into_static(ServerFrame::decode(&frame).unwrap()));
+        }
+        heard
+    }
+
+    /// The messages among what the client got.
+    pub fn messages(&mut self, client: u32) -> Vec<Message> {
+        let frames = self.hear(client).into_iter();
+        frames
+            .filter_map(|frame| match frame {
+                ServerFrame::Deliver(message) => Some(message.into_owned()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The code of the notice that closed the connection.
+    pub fn closing_notice(&mut self, client: u32) -> NoticeCode {
+        assert_eq!(self.client(client).closed, Some(Linger::Flush), "the server has not closed");
+        match self.hear(client).pop() {
+            Some(ServerFrame::Notice { code, .. }) => code,
+            last => panic!("the last frame is no notice but {last:?}"),
+        }
+    }
+
+    /// The socket of this client takes no byte any more.
+    pub fn stop_reading(&mut self, client: u32) {
+        self.client(client).reads = false;
+    }
+
+    /// The socket takes what it was given, and goes on.
+    pub fn go_on_reading(&mut self, client: u32) {
+        let it = self.client(client);
+        it.reads = true;
+        let conn = it.conn;
+        if let Some(bytes) = it.stuck.take() {
+            self.handle(Event::Sent { conn, bytes });
+        }
+    }
+
+    /// The client's side is reset.
+    pub fn reset(&mut self, client: u32) {
+        let conn = self.clients.remove(&client).unwrap().conn;
+        self.handle(Event::Closed { conn, reason: CloseReason::Reset });
+    }
+
+    pub fn finish(&mut self, client: u32) {
+        let conn = self.client(client).conn;
+        self.handle(Event::Finished { conn });
+    }
+
+    // -- the router
+
+    pub fn session(&mut self, client: u32) -> SessionId {
+        SessionId(self.client(client).conn.as_u64())
+    }
+
+    pub fn deliver(&mut self, client: u32, id: u64, payload: &str) {
+        let session = self.session(client);
+        let message = message(id, None, true, payload);
+        self.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(id + 1000)), message });
+    }
+
+    pub fn deliver_lossy(&mut self, client: u32, id: u64, payload: &str) {
+        let session = self.session(client);
+        let message = message(id, None, false, payload);
+        self.tell(ToGateway::Deliver { session, delivery: None, message });
+    }
+
+    pub fn broadcast(&mut self, room: i64, id: u64, ack_wanted: bool, payload: &str) {
+        self.tell(ToGateway::Broadcast { message: message(id, Some(room), ack_wanted, payload) });
+    }
+
+    pub fn tell(&mut self, mail: ToGateway) {
+        self.handle(Event::Mail { from: ROUTER, mail: NodeMessage::ToGateway(mail) });
+    }
+
+    /// The settlements the gateway sent, oldest first, and forgets the rest.
+    pub fn settled(&mut self) -> Vec<(u64, Outcome)> {
+        let mail = self.to_router.drain(..);
+        mail.filter_map(|mail| match mail {
+            ToRouter::Settle { delivery, outcome, .. } => Some((delivery.0 - 1000, outcome)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    pub fn submissions(&mut self) -> Vec<wire::node::Submission> {
+        let mail = self.to_router.drain(..);
+        mail.filter_map(|mail| match mail {
+            ToRouter::Submit { submission, .. } => Some(submission),
+            _ => None,
+        })
+        .collect()
+    }
+
+    // -- time
+
+    /// Lets time pass, waking the core exactly when it asks.
+    pub fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(due) = self.gateway.poll_timeout()
+            && due <= until
+        {
+            self.now = self.now.max(due);
+            self.handle(Event::Timeout);
+        }
+        self.now = until;
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        self.gateway.metrics()
+    }
+
+    // -- the engine
+
+    pub fn handle(&mut self, event: Event<'_, NodeMessage>) {
+        self.gateway.handle(self.now, event);
+        self.run();
+    }
+
+    pub fn run(&mut self) {
+        while let Some(effect) = self.gateway.poll_effect(self.now) {
+            self.carry_out(effect);
+        }
+        self.gateway.check_invariants();
+    }
+
+    fn carry_out(&mut self, effect: Effect<NodeMessage>) {
+        match effect {
+            Effect::Transmit { conn } => {
+                self.transmit(conn);
+            }
+            Effect::Close { conn, linger } => {
+                if linger == Linger::Flush && self.clients.get(&conn.index).is_some_and(|it| it.reads) {
+                    while self.transmit(conn) {}
+                }
+                if let Some(it) = self.clients.get_mut(&conn.index) {
+                    assert_eq!(it.closed.replace(linger), None, "closed twice");
+                }
+                self.gateway.handle(self.now, Event::Closed { conn, reason: CloseReason::Local });
+            }
+            Effect::Mail { to, mail } => self.mail(to, mail),
+            Effect::StopAccepting => self.stopped_accepting = true,
+            Effect::Connect { .. } | Effect::Stop => panic!("a gateway does not ask for {effect:?}"),
+        }
+    }
+
+    fn transmit(&mut self, conn: ConnId) -> bool {
+        let Some(it) = self.clients.get_mut(&conn.index) else { return false };
+        assert_eq!((it.conn, it.stuck), (conn, None), "one batch in flight at most");
+        let mut batch = SendBatch::new();
+        self.gateway.poll_transmit(self.now, conn, &mut batch);
+        if batch.is_empty() {
+            return false;
+        }
+        it.writes += 1;
+        it.unread.extend(batch.segments().flatten());
+        if it.reads {
+            self.gateway.handle(self.now, Event::Sent { conn, bytes: batch.len() });
+        } else {
+            it.stuck = Some(batch.len());
+        }
+        true
+    }
+
+    fn mail(&mut self, to: ShardId, mail: NodeMessage) {
+        let answer = match &mail {
+            NodeMessage::ToRouter(ToRouter::Bind { session, .. }) => {
+                Some(ToGateway::Bound { session: *session })
+            }
+            NodeMessage::ToRouter(ToRouter::Join { app, room }) => {
+                Some(ToGateway::Joined { app: *app, room: *room, sequence: SEQUENCE })
+            }
+            _ => None,
+        };
+        match mail {
+            NodeMessage::ToRouter(mail) => {
+                assert_eq!(to, ROUTER);
+                self.to_router.push_back(mail);
+            }
+            NodeMessage::ToBridge(mail) => {
+                assert_eq!(to, ShardId::BRIDGE);
+                self.to_bridge.push_back(mail);
+            }
+            NodeMessage::ToGateway(mail) => panic!("a gateway does not tell gateways: {mail:?}"),
+        }
+        if let Some(answer) = answer.filter(|_| self.router_answers) {
+            self.gateway.handle(self.now, Event::Mail { from: ROUTER, mail: NodeMessage::ToGateway(answer) });
+        }
+    }
+}
+
+pub fn message(id: u64, room: Option<i64>, ack_wanted: bool, payload: &str) -> Message {
+    Message {
+        id: MessageId(id),
+        app: APP,
+        sender: UserId(77),
+        biz_code: BizCode(6001),
+        room: room.map(RoomId),
+        sequence: room.map_or(0, |_| SEQUENCE + id),
+        ack_wanted,
+        client_msg_id: ClientMsgId::new(Bytes::from(format!("c{id}"))),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+pub fn send_ack(id: &'static str, outcome: Outcome) -> SendAck {
+    SendAck { client_msg_id: ClientMsgId::new(Bytes::from_static(id.as_bytes())), id: MessageId(9), outcome }
+}
+
+fn into_static(frame: ServerFrame<'_>) -> ServerFrame<'static> {
+    match frame {
+        ServerFrame::LoggedIn { heartbeat_ms } => ServerFrame::LoggedIn { heartbeat_ms },
+        ServerFrame::LoggedOut => ServerFrame::LoggedOut,
+        ServerFrame::Deliver(message) => ServerFrame::Deliver(std::borrow::Cow::Owned(message.into_owned())),
+        ServerFrame::Heartbeat { echo } => ServerFrame::Heartbeat { echo: Vec::leak(echo.to_vec()) },
+        ServerFrame::SendAck(ack) => ServerFrame::SendAck(ack),
+        ServerFrame::Notice { code, text, retry_after_ms } => {
+            ServerFrame::Notice { code, text: text.into_owned().into(), retry_after_ms }
+        }
+        ServerFrame::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
+        ServerFrame::Left { room } => ServerFrame::Left { room },
+    }
+}

@@ -1,0 +1,141 @@
+//! Login, logout, kick: who a connection is, and for how long.
+
+mod common;
+
+use common::{APP, SECRET, World};
+use gateway::{Claims, mint_hs256};
+use wire::client::{ClientFrame, Encoding, NoticeCode, ServerFrame};
+use wire::node::{ToBridge, ToGateway, ToRouter};
+use wire::{DeviceClass, RoomId, UserId};
+
+#[test]
+fn a_login_binds_the_tokens_user_and_is_answered_when_bound() {
+    let mut world = World::new();
+    world.router_answers = false;
+    let client = world.connect();
+    let token = world.token(10_001, DeviceClass::Web);
+    world.say(client, ClientFrame::Login { token: token.into() });
+    let session = world.session(client);
+    assert_eq!(
+        world.to_router.pop_front(),
+        Some(ToRouter::Bind { app: APP, user: UserId(10_001), device: DeviceClass::Web, session })
+    );
+    assert_eq!(world.hear(client), [], "not reachable yet, so not answered yet");
+    world.tell(ToGateway::Bound { session });
+    assert_eq!(world.hear(client), [ServerFrame::LoggedIn { heartbeat_ms: 30_000 }]);
+    assert_eq!(world.metrics().logins, 1);
+}
+
+#[test]
+fn a_login_works_in_every_encoding() {
+    for encoding in [Encoding::Binary, Encoding::Json, Encoding::JsonOld] {
+        World::new().login_as(5, DeviceClass::Phone, encoding);
+    }
+}
+
+#[test]
+fn a_bad_token_ends_the_connection_with_its_notice() {
+    let mut world = World::new();
+    let now = world.now.unix_secs();
+    let claims = Claims { app: APP, user: UserId(1), device: DeviceClass::Phone, exp: now };
+    for (token, code) in [
+        (mint_hs256(SECRET, &claims), NoticeCode::TokenExpired),
+        (mint_hs256(b"forger", &Claims { exp: now + 9, ..claims }), NoticeCode::TokenInvalid),
+        ("no.token".into(), NoticeCode::TokenInvalid),
+        (String::new(), NoticeCode::TokenInvalid),
+    ] {
+        let client = world.connect();
+        world.say(client, ClientFrame::Login { token: token.into() });
+        assert_eq!(world.closing_notice(client), code);
+    }
+    assert!(world.to_router.is_empty(), "nobody else hears of it");
+}
+
+#[test]
+fn nothing_comes_before_login_and_login_comes_once() {
+    let mut world = World::new();
+    for frame in [
+        ClientFrame::Heartbeat { echo: b"" },
+        ClientFrame::Logout,
+        ClientFrame::Join { room: RoomId(1) },
+        ClientFrame::Leave { room: RoomId(1) },
+    ] {
+        let client = world.connect();
+        world.say(client, frame);
+        assert_eq!(world.closing_notice(client), NoticeCode::LoginRequired);
+    }
+    let client = world.login(1);
+    let token = world.token(1, DeviceClass::Phone);
+    world.say(client, ClientFrame::Login { token: token.into() });
+    assert_eq!(world.closing_notice(client), NoticeCode::AlreadyLoggedIn);
+}
+
+#[test]
+fn a_logout_is_answered_and_clears_everything() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.join(client, 7);
+    world.hear(client);
+    world.to_router.clear();
+    let session = world.session(client);
+    world.say(client, ClientFrame::Logout);
+    assert_eq!(world.hear(client), [ServerFrame::LoggedOut]);
+    assert!(world.client(client).closed.is_some());
+    let (user, device) = (UserId(1), DeviceClass::Phone);
+    assert!(world.to_router.contains(&ToRouter::Unbind { app: APP, user, device, session }));
+    assert!(world.to_router.contains(&ToRouter::Leave { app: APP, room: RoomId(7) }));
+    assert!(world.to_bridge.contains(&ToBridge::Left { app: APP, user, room: RoomId(7) }));
+    let metrics = world.metrics();
+    assert_eq!((metrics.connections, metrics.sessions, metrics.memberships, metrics.timers), (0, 0, 0, 0));
+}
+
+#[test]
+fn every_way_to_end_unbinds_that_session() {
+    for end in [World::reset, World::finish] {
+        let mut world = World::new();
+        let client = world.login(1);
+        let session = world.session(client);
+        world.to_router.clear();
+        end(&mut world, client);
+        let unbind = ToRouter::Unbind { app: APP, user: UserId(1), device: DeviceClass::Phone, session };
+        assert_eq!(world.to_router, [unbind]);
+        assert_eq!((world.metrics().sessions, world.metrics().timers), (0, 0));
+    }
+}
+
+#[test]
+fn a_kick_tells_the_old_session_and_leaves_the_new_one() {
+    let mut world = World::new();
+    let old = world.login(1);
+    let new = world.login(1);
+    let session = world.session(old);
+    world.tell(ToGateway::Kick { session, notice: NoticeCode::Kicked });
+    assert_eq!(world.closing_notice(old), NoticeCode::Kicked);
+    assert_eq!(world.metrics().sessions, 1);
+    world.say(new, ClientFrame::Heartbeat { echo: b"hi" });
+    assert_eq!(world.hear(new), [ServerFrame::Heartbeat { echo: b"hi" }]);
+}
+
+#[test]
+fn what_is_addressed_to_a_session_that_is_gone_reaches_no_later_one() {
+    let mut world = World::new();
+    let old = world.login(1);
+    let session = world.session(old);
+    world.reset(old);
+    let new = world.login(2);
+    assert_eq!(new, old, "the index is used again");
+    world.tell(ToGateway::Kick { session, notice: NoticeCode::Kicked });
+    world.tell(ToGateway::Bound { session });
+    assert!(world.hear(new).is_empty() && world.client(new).closed.is_none());
+}
+
+#[test]
+fn an_owner_that_never_answers_ends_in_the_login_deadline() {
+    let mut world = World::with(|config| config.limits.login_deadline_ms = 500);
+    world.router_answers = false;
+    let client = world.connect();
+    let token = world.token(1, DeviceClass::Phone);
+    world.say(client, ClientFrame::Login { token: token.into() });
+    world.pass(std::time::Duration::from_millis(502));
+    assert_eq!(world.closing_notice(client), NoticeCode::LoginTimeout);
+}
