@@ -1,0 +1,123 @@
+//! Rooms: who gets a message, and in which order.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::*;
+use shard::ShardId;
+use wire::client::{FailReason, Message, Outcome};
+use wire::node::{NodeMessage, ToGateway};
+use wire::{MessageId, RoomId};
+
+/// The broadcasts of some mail, with their receivers.
+fn broadcasts(mail: &Mail) -> Vec<(ShardId, Message)> {
+    let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
+        NodeMessage::ToGateway(ToGateway::Broadcast { message }) => Some((*to, message.clone())),
+        _ => None,
+    };
+    mail.iter().filter_map(broadcast).collect()
+}
+
+#[test]
+fn each_shard_with_members_gets_it_once_and_the_sender_its_place() {
+    let mut bench = Bench::new();
+    let base = bench.join(C, ROOM);
+    for shard in [A, B, A] {
+        assert_eq!(bench.join(shard, ROOM), base);
+    }
+    bench.join(A, RoomId(8));
+    let submitted = to_room(ROOM, "m1");
+    let said = bench.submit(A, 1, submitted.clone());
+    let sent = broadcasts(&said);
+    assert_eq!(sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [A, B, C]);
+    let message = &sent[0].1;
+    assert_eq!((message.room, message.sequence, message.ack_wanted), (Some(ROOM), base + 1, true));
+    assert!(sent.iter().all(|(_, other)| other == message));
+    assert!(sent.iter().all(|(_, other)| other.payload.as_ptr() == submitted.payload.as_ptr()), "shared");
+    let sequenced = Outcome::Sequenced { sequence: base + 1 };
+    assert_eq!(said[3..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    let metrics = bench.router.metrics();
+    assert_eq!((metrics.broadcasts, metrics.rooms, metrics.submitted_room_reliable), (3, 2, 1));
+}
+
+#[test]
+fn all_shards_see_one_order_without_gaps() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    bench.join(B, ROOM);
+    let mut seen: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
+    for n in 0..100 {
+        let sender = [A, B, C][n % 3];
+        for (to, message) in broadcasts(&bench.submit(sender, 1, to_room(ROOM, &n.to_string()))) {
+            seen.entry(to).or_default().push(message.sequence);
+        }
+        if n == 50 {
+            assert_eq!(bench.join(C, ROOM), base + 51, "a shard that joins hears where the room stands");
+        }
+    }
+    let all: Vec<u64> = (base + 1..=base + 100).collect();
+    assert_eq!(seen[&A], all);
+    assert_eq!(seen[&B], all);
+    assert_eq!(seen[&C], all[51..]);
+}
+
+#[test]
+fn a_shard_that_left_gets_nothing() {
+    let mut bench = Bench::new();
+    for shard in [A, B, C] {
+        bench.join(shard, ROOM);
+    }
+    assert_eq!(bench.leave(B, ROOM), []);
+    assert_eq!(bench.leave(B, ROOM), [], "once more does no harm");
+    let sent = broadcasts(&bench.submit(A, 1, to_room(ROOM, "m1")));
+    assert_eq!(sent.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [A, C]);
+    assert_eq!(bench.router.room_shards(APP, ROOM), [A, C]);
+}
+
+#[test]
+fn an_empty_room_is_forgotten_and_comes_again_higher() {
+    let mut bench = Bench::new();
+    let mut last = bench.join(A, ROOM);
+    for _ in 0..5 {
+        for _ in 0..3 {
+            last = broadcasts(&bench.submit(A, 1, to_room(ROOM, "")))[0].1.sequence;
+        }
+        bench.leave(A, ROOM);
+        assert_eq!(bench.router.metrics().rooms, 0);
+        // In the same millisecond, so that time alone does not keep the order.
+        let again = bench.join(A, ROOM);
+        assert!(again >= last, "{again} after {last}");
+        last = again;
+    }
+    bench.leave(A, ROOM);
+    bench.pass(Duration::from_millis(1));
+    let again = bench.join(A, ROOM);
+    assert!(again > last && again < 1 << 53);
+    let restarted = Bench { now: bench.now + Duration::from_secs(1), ..Bench::new() }.join(A, ROOM);
+    assert!(restarted > again, "another router continues higher too");
+}
+
+#[test]
+fn a_lossy_message_has_its_place_too() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    let said = bench.submit(A, 1, lossy(to_room(ROOM, "m1")));
+    let message = &broadcasts(&said)[0].1;
+    assert_eq!((message.sequence, message.ack_wanted), (base + 1, false));
+    let sequenced = Outcome::Sequenced { sequence: base + 1 };
+    assert_eq!(said[1..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    assert_eq!(bench.submit(A, 1, lossy(to_room(ROOM, ""))).len(), 1, "no name, no send-ack");
+}
+
+/// The gateway has checked that the sender is in the room, so the router is behind; the sender is to try again.
+#[test]
+fn a_room_that_the_router_does_not_know_is_busy() {
+    let mut bench = Bench::new();
+    let busy = Outcome::Failed(FailReason::Busy);
+    assert_eq!(bench.submit(A, 1, to_room(ROOM, "m1")), [send_ack(A, 1, "m1", MessageId(0), busy)]);
+    assert_eq!(bench.router.metrics().rooms, 0);
+    bench.join(A, ROOM);
+    assert_eq!(broadcasts(&bench.submit(A, 1, to_room(ROOM, "m1"))).len(), 1, "it is not remembered");
+}
