@@ -183,14 +183,14 @@ impl Gateway {
             }
             Owed::Bridge(message) => {
                 let message = Arc::unwrap_or_clone(message);
-                self.to_bridge(ToBridge::Undelivered { user, reason, message });
+                self.tell_bridge(ToBridge::Undelivered { user, reason, message });
             }
         }
     }
 
     fn settle(&mut self, router: ShardId, conn: ConnId, delivery: DeliveryId, outcome: Outcome) {
         let session = SessionId(conn.as_u64());
-        self.to_router(router, ToRouter::Settle { delivery, session, outcome });
+        self.tell_router(router, ToRouter::Settle { delivery, session, outcome });
     }
 }
 

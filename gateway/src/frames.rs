@@ -75,7 +75,7 @@ impl Gateway {
             device: claims.device,
             session: SessionId(conn.as_u64()),
         };
-        self.to_router(owner, bind);
+        self.tell_router(owner, bind);
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl Gateway {
                 };
                 let class = route.class;
                 let submission = Submission { app, sender, target, biz_code, class, client_msg_id, payload };
-                self.to_router(owner, ToRouter::Submit { session, submission });
+                self.tell_router(owner, ToRouter::Submit { session, submission });
             }
             (Destination::User | Destination::Room, None) => unreachable!("route finds a target for these"),
             (Destination::Bridge, target) => {
@@ -155,7 +155,7 @@ impl Gateway {
                     Some(Target::Room(room)) => Some(room),
                     Some(Target::User(_)) | None => None,
                 };
-                self.to_bridge(ToBridge::Request {
+                self.tell_bridge(ToBridge::Request {
                     session,
                     device,
                     room,
@@ -206,11 +206,11 @@ impl Gateway {
             return self.say_notice(conn, NoticeCode::RoomLimit, 0);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
-        self.to_bridge(ToBridge::Joined { app, user, room });
+        self.tell_bridge(ToBridge::Joined { app, user, room });
         match joined {
             Joined::First => {
                 let owner = self.owner_of_room(app, room);
-                self.to_router(owner, ToRouter::Join { app, room });
+                self.tell_router(owner, ToRouter::Join { app, room });
             }
             Joined::Waiting => {}
             Joined::At(sequence) => self.say(conn, Code::Join, &ServerFrame::Joined { room, sequence }),
@@ -238,7 +238,7 @@ impl Gateway {
             }
             crate::rooms::Answered::Deserted => {
                 let owner = self.owner_of_room(app, room);
-                self.to_router(owner, ToRouter::Leave { app, room });
+                self.tell_router(owner, ToRouter::Leave { app, room });
             }
             crate::rooms::Answered::Unknown => {}
         }

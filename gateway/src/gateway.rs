@@ -206,7 +206,7 @@ impl Gateway {
 
     /// Whether a drain has come to its end: no connection is left.
     pub fn is_drained(&self) -> bool {
-        self.draining_until.is_some() && self.sessions.len() == 0
+        self.draining_until.is_some() && self.sessions.is_empty()
     }
 
     /// Own-state invariants; called after every step of a test or simulation.
@@ -409,7 +409,7 @@ impl Gateway {
             self.metrics.sessions -= 1;
             let owner = self.owner_of_user(app, user);
             let session = SessionId(conn.as_u64());
-            self.to_router(owner, ToRouter::Unbind { app, user, device, session });
+            self.tell_router(owner, ToRouter::Unbind { app, user, device, session });
             self.leave_all(conn, app, user);
             self.abandon(conn, user, FailReason::Disconnected);
         }
@@ -429,9 +429,9 @@ impl Gateway {
     pub(crate) fn left(&mut self, app: AppId, user: UserId, room: RoomId, last: bool) {
         if last {
             let owner = self.owner_of_room(app, room);
-            self.to_router(owner, ToRouter::Leave { app, room });
+            self.tell_router(owner, ToRouter::Leave { app, room });
         }
-        self.to_bridge(ToBridge::Left { app, user, room });
+        self.tell_bridge(ToBridge::Left { app, user, room });
     }
 
     fn is_settled(&mut self, conn: ConnId) -> bool {
@@ -451,11 +451,11 @@ impl Gateway {
         ShardId::from_u32(self.owners.of_room(app, room))
     }
 
-    pub(crate) fn to_router(&mut self, to: ShardId, mail: ToRouter) {
+    pub(crate) fn tell_router(&mut self, to: ShardId, mail: ToRouter) {
         self.effects.push_back(Effect::Mail { to, mail: NodeMessage::ToRouter(mail) });
     }
 
-    pub(crate) fn to_bridge(&mut self, mail: ToBridge) {
+    pub(crate) fn tell_bridge(&mut self, mail: ToBridge) {
         self.effects.push_back(Effect::Mail { to: ShardId::BRIDGE, mail: NodeMessage::ToBridge(mail) });
     }
 

@@ -1,0 +1,273 @@
+//! Heartbeats, admission, slow readers, bad input, drain: what a connection may do, and what becomes of it otherwise.
+
+mod common;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use common::World;
+use shard::Linger;
+use wire::DeviceClass;
+use wire::client::{ClientFrame, Code, FailReason, NoticeCode, Outcome, ServerFrame};
+use wire::node::ToRouter;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn heartbeat(world: &mut World, client: u32) {
+    world.say(client, ClientFrame::Heartbeat { echo: b"" });
+}
+
+// -- heartbeats
+
+#[test]
+fn a_silent_client_is_offline_after_period_and_grace() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.to_router.clear();
+    world.pass(59 * SECOND);
+    assert!(world.client(client).closed.is_none());
+    world.pass(SECOND + Duration::from_millis(2));
+    assert_eq!(world.closing_notice(client), NoticeCode::IdleTimeout);
+    assert!(matches!(world.to_router.make_contiguous(), [ToRouter::Unbind { .. }]));
+}
+
+#[test]
+fn heartbeats_keep_a_client_and_cost_no_call_and_no_timer() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.to_router.clear();
+    world.to_bridge.clear();
+    for _ in 0..1_000 {
+        world.pass(30 * SECOND);
+        heartbeat(&mut world, client);
+        assert_eq!(world.hear(client), [ServerFrame::Heartbeat { echo: b"" }]);
+        assert_eq!(world.metrics().timers, 1);
+    }
+    assert!(world.to_router.is_empty() && world.to_bridge.is_empty(), "nobody else hears of a heartbeat");
+}
+
+#[test]
+fn half_a_frame_is_no_sign_of_life() {
+    let mut world = World::new();
+    let client = world.login(1);
+    for byte in [0x53, 0x46, 0, 0, 3, 0xec, 0] {
+        world.pass(9 * SECOND);
+        world.say_bytes(client, &[byte]);
+    }
+    assert_eq!(world.closing_notice(client), NoticeCode::IdleTimeout);
+}
+
+#[test]
+fn a_connection_without_a_login_ends_at_the_deadline_however_it_dribbles() {
+    let mut world = World::new();
+    let (mute, slow) = (world.connect(), world.connect());
+    for byte in [0x53, 0x46, 0, 0, 3, 0xe9, 0, 0, 0, 9] {
+        world.say_bytes(slow, &[byte]);
+        world.pass(SECOND);
+    }
+    world.pass(Duration::from_millis(2));
+    for client in [mute, slow] {
+        assert_eq!(world.closing_notice(client), NoticeCode::LoginTimeout);
+    }
+    assert_eq!((world.metrics().connections, world.metrics().timers), (0, 0));
+}
+
+// -- admission
+
+#[test]
+fn an_address_has_so_many_connections_and_gets_them_back() {
+    let mut world = World::with(|config| config.limits.address_connections_max = 2);
+    let [here, there]: [IpAddr; 2] = [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
+    let (first, _second, third) =
+        (world.connect_from(here), world.connect_from(here), world.connect_from(here));
+    assert_eq!(world.closing_notice(third), NoticeCode::AddressLimit);
+    let other = world.connect_from(there);
+    assert!(world.client(other).closed.is_none());
+    world.reset(first);
+    let again = world.connect_from(here);
+    assert!(world.client(again).closed.is_none());
+    assert_eq!(world.metrics().notices_of(NoticeCode::AddressLimit), 1);
+}
+
+#[test]
+fn a_shard_holds_so_many_connections() {
+    let mut world = World::with(|config| config.limits.connections_max = 2);
+    let (_one, _two, three) = (world.connect(), world.connect(), world.connect());
+    assert_eq!(world.closing_notice(three), NoticeCode::ServerFull);
+}
+
+#[test]
+fn a_flood_of_frames_ends_the_connection() {
+    let mut world = World::with(|config| {
+        config.limits.frames_per_second = 10;
+        config.limits.frames_burst = 5;
+    });
+    let client = world.login(1);
+    for _ in 0..4 {
+        heartbeat(&mut world, client);
+    }
+    assert_eq!(world.hear(client).len(), 4, "the login was the fifth");
+    world.pass(SECOND / 10);
+    heartbeat(&mut world, client);
+    assert_eq!(world.hear(client).len(), 1);
+    heartbeat(&mut world, client);
+    assert_eq!(world.closing_notice(client), NoticeCode::RateLimited);
+}
+
+// -- slow readers
+
+#[test]
+fn lossy_messages_for_a_slow_reader_drop_oldest_first_within_the_bound() {
+    let mut world = World::new();
+    let (slow, other) = (world.login(1), world.login(2));
+    world.stop_reading(slow);
+    let payload = "x".repeat(1_000);
+    for id in 1..=1_000 {
+        world.deliver_lossy(slow, id, &payload);
+        world.deliver_lossy(other, id, "y");
+        assert!(world.metrics().outbox_bytes <= 128 * 1024);
+    }
+    assert_eq!(world.messages(other).len(), 1_000, "others feel nothing");
+    world.go_on_reading(slow);
+    let kept: Vec<u64> = world.messages(slow).iter().map(|m| m.id.0).collect();
+    let dropped = world.metrics().lossy_dropped;
+    assert!((120..140).contains(&(kept.len() - 1)), "{} kept", kept.len());
+    assert_eq!(kept[0], 1, "in flight before the socket filled up");
+    assert!(kept[1..].iter().copied().eq(dropped + 2..=1_000), "the newest are kept, in order");
+    assert_eq!(world.metrics().outbox_bytes, 0);
+}
+
+#[test]
+fn reliable_messages_for_a_slow_reader_wait_and_then_end_it_and_are_handed_over() {
+    let mut world = World::with(|config| config.limits.reliable_messages_max = 100);
+    let slow = world.login(1);
+    world.stop_reading(slow);
+    for id in 1..=100 {
+        world.deliver(slow, id, "m");
+    }
+    assert!(world.client(slow).closed.is_none() && world.settled().is_empty());
+    world.deliver(slow, 101, "m");
+    assert_eq!(world.client(slow).closed, Some(Linger::Flush));
+    assert_eq!(world.metrics().notices_of(NoticeCode::SlowReader), 1);
+    let settled = world.settled();
+    assert_eq!(settled.len(), 101, "every one is handed over");
+    assert!(settled.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
+    assert!(settled.contains(&(101, Outcome::Failed(FailReason::Overflow))));
+    assert_eq!((world.metrics().outbox_bytes, world.metrics().timers), (0, 0));
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads_is_ended() {
+    let mut world = World::with(|config| {
+        config.limits.frames_per_second = 1_000_000;
+        config.limits.frames_burst = 1_000_000;
+    });
+    let client = world.login(1);
+    world.stop_reading(client);
+    for _ in 0..20_000 {
+        world.say(client, ClientFrame::Heartbeat { echo: &[7; 64] });
+    }
+    assert!(world.client(client).closed.is_some());
+    assert_eq!(world.metrics().outbox_bytes, 0);
+}
+
+// -- bad input
+
+#[test]
+fn bad_bytes_end_the_connection_with_the_notice_that_names_them() {
+    let mut world = World::new();
+    let bystander = world.login(9);
+    let header = |magic: u16, code: i32, len: i32| {
+        [&magic.to_be_bytes()[..], &code.to_be_bytes(), &len.to_be_bytes()].concat()
+    };
+    use wire::client::Encoding::{Binary, Json};
+    for (encoding, bytes, code) in [
+        (Binary, b"GET / HTTP/1.1\r\n".to_vec(), NoticeCode::BadMagic),
+        (Binary, header(0x5346, 999, 0), NoticeCode::BadCode),
+        (Binary, header(0x5346, Code::Notice as i32, 0), NoticeCode::BadCode),
+        (Binary, header(0x5346, 1004, -1), NoticeCode::BadLength),
+        (Binary, header(0x5346, 1004, 1 << 30), NoticeCode::BadLength),
+        (Json, [header(18677, 1001, 3), b"{x}".to_vec()].concat(), NoticeCode::BadBody),
+        (Binary, [header(0x5346, 1005, 3), b"abc".to_vec()].concat(), NoticeCode::BadBody),
+        (Binary, [header(0x5346, 1004, 0), header(18677, 1004, 0)].concat(), NoticeCode::BadMagic),
+    ] {
+        let client = world.login_as(1, DeviceClass::Phone, encoding);
+        world.say_bytes(client, &bytes);
+        assert_eq!(world.closing_notice(client), code, "{bytes:?}");
+    }
+    assert!(world.client(bystander).closed.is_none());
+    assert_eq!((world.metrics().connections, world.metrics().sessions), (1, 1));
+}
+
+#[test]
+fn nothing_is_taken_from_a_connection_that_is_ending() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.to_router.clear();
+    let mut bytes = vec![0xff; 2];
+    ClientFrame::Logout.encode(wire::client::Encoding::Binary, common::APP, wire::UserId(1), &mut bytes);
+    world.say_bytes(client, &bytes);
+    assert_eq!(world.closing_notice(client), NoticeCode::BadMagic);
+    assert_eq!(world.metrics().frames_in[1], 0);
+}
+
+// -- drain
+
+#[test]
+fn a_drain_tells_everyone_waits_for_acks_and_ends() {
+    let mut world = World::new();
+    let (idle, busy) = (world.login(1), world.login(2));
+    world.deliver(busy, 5, "m");
+    world.hear(busy);
+    let now = world.now;
+    world.gateway.drain(now);
+    world.run();
+    assert!(world.stopped_accepting && !world.gateway.is_drained());
+    match world.hear(idle).as_slice() {
+        [ServerFrame::Notice { code: NoticeCode::Draining, retry_after_ms, .. }] => {
+            assert!(*retry_after_ms <= 10_000);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(world.client(busy).closed.is_none(), "its ack is awaited");
+    world.ack(busy, 5);
+    assert_eq!(world.closing_notice(busy), NoticeCode::Draining);
+    assert_eq!(world.settled(), [(5, Outcome::Delivered)]);
+    assert!(world.gateway.is_drained());
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline_and_hands_over_the_rest() {
+    let mut world = World::new();
+    let busy = world.login(2);
+    world.deliver(busy, 5, "m");
+    let now = world.now;
+    world.gateway.drain(now);
+    world.run();
+    world.pass(10 * SECOND + Duration::from_millis(2));
+    assert_eq!(world.closing_notice(busy), NoticeCode::Draining);
+    assert_eq!(world.settled(), [(5, Outcome::Failed(FailReason::Disconnected))]);
+    assert!(world.gateway.is_drained());
+}
+
+// -- the whole
+
+#[test]
+fn the_same_seed_and_events_give_the_same_effects() {
+    let run = || {
+        let mut world = World::new();
+        let clients = [1, 2, 3].map(|user| world.login(user));
+        for client in clients {
+            world.join(client, 7);
+            world.deliver(client, u64::from(client) + 1, "m");
+        }
+        world.broadcast(7, 9, true, "all");
+        world.pass(7 * SECOND);
+        let now = world.now;
+        world.gateway.drain(now);
+        world.run();
+        world.pass(60 * SECOND);
+        (clients.map(|client| world.hear(client)), world.to_router, world.to_bridge)
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,193 @@
+//! Rooms: one join a shard, one order, and nobody harmed by a member that is gone.
+
+mod common;
+
+use common::{APP, SEQUENCE, World};
+use shard::Prng;
+use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
+use wire::node::{Class, Target, ToBridge, ToGateway, ToRouter};
+use wire::{DeviceClass, RoomId, UserId};
+
+const ROOM: RoomId = RoomId(7);
+
+fn joins(world: &World) -> usize {
+    world.to_router.iter().filter(|mail| matches!(mail, ToRouter::Join { .. })).count()
+}
+
+fn leaves(world: &World) -> usize {
+    world.to_router.iter().filter(|mail| matches!(mail, ToRouter::Leave { .. })).count()
+}
+
+#[test]
+fn the_owner_hears_of_the_first_member_and_of_the_last() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    for client in [one, two, one] {
+        world.join(client, 7);
+        assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE }]);
+    }
+    assert_eq!(joins(&world), 1);
+    world.say(one, ClientFrame::Leave { room: ROOM });
+    assert_eq!(world.hear(one), [ServerFrame::Left { room: ROOM }]);
+    assert_eq!(leaves(&world), 0);
+    world.reset(two);
+    assert_eq!(leaves(&world), 1);
+    let told = |user, joined| match joined {
+        true => ToBridge::Joined { app: APP, user: UserId(user), room: ROOM },
+        false => ToBridge::Left { app: APP, user: UserId(user), room: ROOM },
+    };
+    assert_eq!(world.to_bridge, [told(1, true), told(2, true), told(1, false), told(2, false)]);
+}
+
+#[test]
+fn a_join_is_answered_only_when_the_owner_has_answered() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    world.router_answers = false;
+    world.join(one, 7);
+    world.join(two, 7);
+    assert_eq!((world.hear(one), world.hear(two)), (vec![], vec![]));
+    world.tell(ToGateway::Joined { app: APP, room: ROOM, sequence: 3 });
+    for client in [one, two] {
+        assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: 3 }]);
+    }
+    assert_eq!(joins(&world), 1);
+}
+
+#[test]
+fn a_room_that_is_deserted_before_the_owner_answers_is_given_up_then() {
+    let mut world = World::new();
+    let one = world.login(1);
+    world.router_answers = false;
+    world.join(one, 7);
+    world.say(one, ClientFrame::Leave { room: ROOM });
+    assert_eq!(leaves(&world), 0, "a leave now would cross the join's answer");
+    world.tell(ToGateway::Joined { app: APP, room: ROOM, sequence: 3 });
+    assert_eq!((leaves(&world), world.metrics().rooms), (1, 0));
+}
+
+#[test]
+fn a_late_joiner_is_told_the_last_sequence_seen() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    world.join(one, 7);
+    world.broadcast(7, 5, false, "m");
+    world.join(two, 7);
+    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 5 }]);
+}
+
+#[test]
+fn a_broadcast_reaches_members_only_each_in_its_encoding_and_in_order() {
+    let mut world = World::new();
+    let members = [Encoding::Binary, Encoding::Json, Encoding::JsonOld]
+        .map(|it| world.login_as(1, DeviceClass::Tv, it));
+    let (stranger, elsewhere) = (world.login(8), world.login(9));
+    members.iter().for_each(|member| world.join(*member, 7));
+    world.join(elsewhere, 8);
+    world.hear(elsewhere);
+    members.iter().for_each(|member| drop(world.hear(*member)));
+    for id in 1..=3 {
+        world.broadcast(7, id, id == 2, "hello");
+    }
+    for member in members {
+        let heard = world.messages(member);
+        let order: Vec<(u64, u64)> = heard.iter().map(|m| (m.id.0, m.sequence)).collect();
+        assert_eq!(order, [(1, SEQUENCE + 1), (2, SEQUENCE + 2), (3, SEQUENCE + 3)]);
+        assert!(heard.iter().all(|m| m.room == Some(ROOM) && &m.payload[..] == b"hello"));
+    }
+    assert_eq!((world.hear(stranger), world.hear(elsewhere)), (vec![], vec![]));
+}
+
+#[test]
+fn a_reliable_broadcast_that_one_member_never_acks_is_handed_over_for_that_member() {
+    let mut world = World::with(|config| config.heartbeat.grace_ms = 600_000);
+    let (one, two) = (world.login(1), world.login(2));
+    world.join(one, 7);
+    world.join(two, 7);
+    world.to_bridge.clear();
+    world.broadcast(7, 5, true, "gift");
+    world.ack(one, 5);
+    world.pass(std::time::Duration::from_secs(36));
+    match world.to_bridge.make_contiguous() {
+        [ToBridge::Undelivered { user: UserId(2), reason: FailReason::Unacked, message }] => {
+            assert_eq!((message.id.0, &message.payload[..]), (5, &b"gift"[..]));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_a_member_may_send_to_a_room() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.send(client, 5555, 7, "m", "x");
+    match world.hear(client).as_slice() {
+        [ServerFrame::SendAck(ack)] => assert_eq!(ack.outcome, Outcome::Failed(FailReason::NotMember)),
+        other => panic!("{other:?}"),
+    }
+    world.send(client, 5555, 7, "", "x");
+    match world.hear(client).as_slice() {
+        [ServerFrame::Notice { code: NoticeCode::NotMember, .. }] => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(world.submissions().is_empty());
+    world.join(client, 7);
+    world.send(client, 5555, 7, "m", "x");
+    world.send(client, 5555, 0, "n", "the only room is meant");
+    let submitted: Vec<_> = world.submissions().iter().map(|it| (it.target, it.class)).collect();
+    assert_eq!(submitted, [(Target::Room(ROOM), Class::Lossy); 2]);
+    world.say(client, ClientFrame::Leave { room: ROOM });
+    world.send(client, 5555, 7, "o", "x");
+    assert!(world.submissions().is_empty());
+}
+
+#[test]
+fn a_session_is_in_so_many_rooms_at_most() {
+    let mut world = World::with(|config| config.limits.rooms_max = 2);
+    let client = world.login(1);
+    for room in 1..=3 {
+        world.join(client, room);
+    }
+    match world.hear(client).as_slice() {
+        [_, _, ServerFrame::Notice { code: NoticeCode::RoomLimit, .. }] => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.metrics().memberships, 2);
+}
+
+#[test]
+fn ten_thousand_members_leave_at_random_and_every_broadcast_reaches_just_the_rest() {
+    let seed = 20_260_101;
+    println!("seed {seed}");
+    let mut prng = Prng::new(seed);
+    let mut world = World::with(|config| config.limits.address_connections_max = 20_000);
+    world.check_every = 500;
+    let mut members: Vec<u32> = (0..10_000)
+        .map(|user| {
+            let client = world.login(user + 1);
+            world.join(client, 7);
+            world.hear(client);
+            client
+        })
+        .collect();
+    for round in 1..=5 {
+        for _ in 0..1_000 {
+            let client = members.swap_remove(prng.below(members.len() as u64) as usize);
+            match prng.below(3) {
+                0 => world.reset(client),
+                1 => world.say(client, ClientFrame::Logout),
+                _ => {
+                    world.say(client, ClientFrame::Leave { room: ROOM });
+                    world.hear(client);
+                }
+            }
+        }
+        world.broadcast(7, round, round % 2 == 0, "m");
+        assert_eq!(world.metrics().memberships, members.len() as u64);
+        for client in &members {
+            let heard: Vec<u64> = world.messages(*client).iter().map(|m| m.id.0).collect();
+            assert_eq!(heard, [round], "round {round}");
+        }
+    }
+    assert_eq!(world.metrics().frames_out[2], 9_000 + 8_000 + 7_000 + 6_000 + 5_000);
+}
