@@ -1,5 +1,4 @@
 //! What cutting a stream and reading a body costs: user-space time alone, to hold against the microseconds a system call takes.
-#![expect(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::borrow::Cow;
 use std::hint::black_box;
