@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use shard::Instant;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use wire::MessageId;
@@ -12,6 +11,7 @@ use wire::client::Outcome;
 use wire::node::{Submission, Target};
 
 use crate::limits::FORGET_PER_SUBMIT_MAX;
+use crate::stripes::Stripes;
 
 /// A submitted message as its sender names it: a keyed hash of app, sender, target and client_msg_id. 128 bits, so that no two
 /// messages of a window meet, and keyed, so that no client can make them meet.
@@ -79,7 +79,7 @@ pub(crate) struct Dedupe {
     /// The number of the oldest in `outcomes`, counted from the start, modulo 2^32.
     oldest: u32,
     /// The number of each outcome that can still be found, by its key.
-    table: HashTable<u32>,
+    table: Stripes<u32>,
 }
 
 #[derive(Debug)]
@@ -92,7 +92,9 @@ struct Remembered {
 impl Dedupe {
     pub(crate) fn new(window: Duration, outcomes_max: u32) -> Self {
         let outcomes_max = outcomes_max as usize;
-        Self { window, outcomes_max, outcomes: VecDeque::new(), oldest: 0, table: HashTable::new() }
+        // All at once, for to grow would copy megabytes in between; pages count when they are first used.
+        let outcomes = VecDeque::with_capacity(outcomes_max);
+        Self { window, outcomes_max, outcomes, oldest: 0, table: Stripes::new() }
     }
 
     /// Outcomes held.
@@ -122,10 +124,11 @@ impl Dedupe {
         self.outcomes.push_back(Remembered { key, answer, since: now });
         let (outcomes, oldest) = (&self.outcomes, self.oldest);
         let key_of = |number: u32| outcomes[number.wrapping_sub(oldest) as usize].key;
-        let entry =
-            self.table.entry(key.hash(), |&known| key_of(known) == key, |&known| key_of(known).hash());
         // One that is past its time and not yet forgotten may stand there: this takes its place.
-        entry.and_modify(|known| *known = number).or_insert(number);
+        match self.table.find_mut(key.hash(), |&known| key_of(known) == key) {
+            Some(known) => *known = number,
+            None => self.table.insert_unique(key.hash(), number, |&known| key_of(known).hash()),
+        }
     }
 
     fn at(&self, number: u32) -> &Remembered {
@@ -139,9 +142,8 @@ impl Dedupe {
     fn forget_oldest(&mut self) {
         let Some(forgotten) = self.outcomes.pop_front() else { return };
         let number = self.oldest;
-        if let Ok(entry) = self.table.find_entry(forgotten.key.hash(), |&known| known == number) {
-            entry.remove();
-        }
+        // Not there when another has taken its place.
+        self.table.remove(forgotten.key.hash(), |&known| known == number);
         self.oldest = number.wrapping_add(1);
     }
 
@@ -154,7 +156,7 @@ impl Dedupe {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), self.table.len(), "an outcome is found under one key");
-        for &number in &self.table {
+        for &number in self.table.iter() {
             let key = self.at(number).key;
             let found = self.table.find(key.hash(), |&known| self.at(known).key == key);
             assert_eq!(found, Some(&number), "a key leads to one outcome");

@@ -22,6 +22,7 @@ mod outbox;
 mod pending;
 mod rooms;
 mod router;
+mod stripes;
 mod users;
 
 pub use limits::{Limits, NUMBER_MAX};

@@ -11,8 +11,8 @@ pub const NUMBER_MAX: u16 = (1 << 10) - 1;
 const BINDINGS_MAX: u32 = 1 << 30;
 /// The most pending messages that may be allowed.
 const PENDING_MAX: u32 = 1 << 24;
-/// The most outcomes that may be remembered: their places in the window are told apart modulo 2^32.
-const DEDUPE_MAX: u32 = 1 << 30;
+/// The most outcomes that may be remembered: 800 MB. Their places in the window are told apart modulo 2^32.
+const DEDUPE_MAX: u32 = 1 << 24;
 /// The longest time that may be set, a day.
 const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 /// Pending messages that one timeout ends; the rest follow in the next turn.

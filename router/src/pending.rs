@@ -1,6 +1,5 @@
 //! Reliable messages that wait for their receivers.
 
-use hashbrown::HashTable;
 use shard::{Instant, Slab};
 use wire::client::Message;
 use wire::node::DeliveryId;
@@ -8,6 +7,7 @@ use wire::{DeviceClass, UserId};
 
 use crate::dedupe::Key;
 use crate::outbox::Seat;
+use crate::stripes::Stripes;
 
 /// A reliable message to a user.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Letter {
 pub(crate) struct Pending {
     slab: Slab<Waiting>,
     /// Those whose sender gave an id, by its key.
-    table: HashTable<shard::Key>,
+    table: Stripes<shard::Key>,
     oldest: Option<shard::Key>,
     newest: Option<shard::Key>,
     /// Added to the generations in delivery ids, so that those of an earlier life of this router mean nothing to this one.
@@ -83,7 +83,7 @@ pub(crate) struct Settled {
 
 impl Pending {
     pub(crate) fn new(epoch: u32) -> Self {
-        Self { slab: Slab::new(), table: HashTable::new(), oldest: None, newest: None, epoch }
+        Self { slab: Slab::new(), table: Stripes::new(), oldest: None, newest: None, epoch }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -133,8 +133,8 @@ impl Pending {
     pub(crate) fn remove(&mut self, at: shard::Key) -> Letter {
         let Waiting { letter, older, newer, .. } = self.slab.remove(at).expect("the key names a letter");
         if let Some(key) = letter.key {
-            let entry = self.table.find_entry(key.hash(), |&known| known == at);
-            entry.expect("a letter with a key is in the table").remove();
+            let removed = self.table.remove(key.hash(), |&known| known == at);
+            assert_eq!(removed, Some(at), "a letter with a key is in the table");
         }
         match older {
             Some(older) => self.at_mut(older).newer = newer,

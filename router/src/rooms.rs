@@ -1,12 +1,11 @@
 //! Where rooms are, and their order.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use shard::{Instant, ShardId};
 use wire::{AppId, RoomId};
 
 use crate::hash::IdHash;
 use crate::message_ids::sequence_base;
+use crate::stripes::Stripes;
 
 /// The rooms with members, each with the shards that have them.
 ///
@@ -15,7 +14,7 @@ use crate::message_ids::sequence_base;
 #[derive(Debug)]
 pub(crate) struct Rooms {
     hash: IdHash,
-    table: HashTable<Room>,
+    table: Stripes<Room>,
     /// No room to come begins below this: the highest sequence of any room that was forgotten.
     floor: u64,
 }
@@ -38,7 +37,7 @@ impl Room {
 
 impl Rooms {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { hash: IdHash::new(seed), table: HashTable::new(), floor: 0 }
+        Self { hash: IdHash::new(seed), table: Stripes::new(), floor: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -47,41 +46,29 @@ impl Rooms {
 
     /// Adds a member shard, once however often it joins; the answer is the sequence of the room's last message.
     pub(crate) fn join(&mut self, now: Instant, app: AppId, room: RoomId, shard: ShardId) -> u64 {
-        let hash = self.hash;
-        let entry = self.table.entry(
-            hash.of(app, room.0),
-            |known| known.is(app, room),
-            |known| hash.of(known.app, known.room.0),
-        );
-        match entry {
-            Entry::Occupied(mut known) => {
-                let known = known.get_mut();
-                if let Err(at) = known.members.binary_search(&shard) {
-                    known.members.insert(at, shard);
-                }
-                known.sequence
+        let hash = self.hash.of(app, room.0);
+        if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
+            if let Err(at) = known.members.binary_search(&shard) {
+                known.members.insert(at, shard);
             }
-            Entry::Vacant(vacant) => {
-                let sequence = sequence_base(now).max(self.floor);
-                vacant.insert(Room { app, room, sequence, members: vec![shard] });
-                sequence
-            }
+            return known.sequence;
         }
+        let sequence = sequence_base(now).max(self.floor);
+        let anew = Room { app, room, sequence, members: vec![shard] };
+        self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
+        sequence
     }
 
     /// Removes a member shard, and the room with its last one.
     pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) {
-        let Ok(mut known) = self.table.find_entry(self.hash.of(app, room.0), |known| known.is(app, room))
-        else {
-            return;
-        };
-        let members = &mut known.get_mut().members;
-        if let Ok(at) = members.binary_search(&shard) {
-            members.remove(at);
+        let hash = self.hash.of(app, room.0);
+        let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) else { return };
+        if let Ok(at) = known.members.binary_search(&shard) {
+            known.members.remove(at);
         }
-        if members.is_empty() {
-            let (forgotten, _) = known.remove();
-            self.floor = self.floor.max(forgotten.sequence);
+        if known.members.is_empty() {
+            self.floor = self.floor.max(known.sequence);
+            self.table.remove(hash, |known| known.is(app, room));
         }
     }
 
@@ -99,7 +86,7 @@ impl Rooms {
     }
 
     pub(crate) fn check_invariants(&self) {
-        for known in &self.table {
+        for known in self.table.iter() {
             assert!(!known.members.is_empty(), "a room without members is forgotten");
             assert!(known.members.is_sorted_by(|a, b| a < b), "member shards ascend, each once");
             assert_eq!(self.members(known.app, known.room), known.members, "a room is found under its name");

@@ -1,12 +1,12 @@
 //! Where users are.
 
-use hashbrown::HashTable;
 use shard::ShardId;
 use wire::node::SessionId;
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::hash::IdHash;
 use crate::outbox::Seat;
+use crate::stripes::Stripes;
 
 /// The end of a chain. No binding has this index.
 const NONE: u32 = u32::MAX;
@@ -21,7 +21,7 @@ pub(crate) struct Users {
     hash: IdHash,
     bindings_max: u32,
     /// One index for each user, of the first binding.
-    table: HashTable<u32>,
+    table: Stripes<u32>,
     bindings: Bindings,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Bound {
 impl Users {
     pub(crate) fn new(seed: u64, bindings_max: u32) -> Self {
         let bindings = Bindings { chunks: Vec::new(), free: NONE, len: 0 };
-        Self { hash: IdHash::new(seed), bindings_max, table: HashTable::new(), bindings }
+        Self { hash: IdHash::new(seed), bindings_max, table: Stripes::new(), bindings }
     }
 
     /// Bindings held.
@@ -133,15 +133,15 @@ impl Users {
             self.bindings.remove(binding.next);
         } else {
             let hash = self.hash.of(binding.app, binding.user.0);
-            let entry = self.table.find_entry(hash, |&known| known == at);
-            entry.expect("the table names the first binding of each user").remove();
+            let removed = self.table.remove(hash, |&known| known == at);
+            assert_eq!(removed, Some(at), "the table names the first binding of each user");
             self.bindings.remove(at);
         }
     }
 
     pub(crate) fn check_invariants(&self) {
         let mut in_chains = 0;
-        for &first in &self.table {
+        for &first in self.table.iter() {
             let Binding { app, user, .. } = *self.bindings.get(first);
             assert_eq!(self.first(app, user), first, "a user is found under its name");
             let mut devices = Vec::new();
