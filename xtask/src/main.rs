@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask bench`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ci;
 
 /// Developer commands of Sailfish.
@@ -20,11 +21,14 @@ struct Arguments {
 enum Command {
     /// Checks all that the main branch must pass: format, lints, tests, docs.
     Ci,
+    /// Measures the table of ratios: the gateway beside the raw loops and its peers.
+    Bench(bench::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Ci => ci::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
     }
 }
 

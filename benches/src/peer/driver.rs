@@ -1,12 +1,12 @@
 //! Connects everybody, publishes at a fixed rate whatever comes back, and counts.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
-use socket2::SockRef;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::epoll::Epoll;
 use super::{Dialect, Item, Role, Usage};
@@ -66,6 +66,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections whose answers may be outstanding at once: fewer than any server's backlog.
 const CONNECTING_MAX: usize = 128;
 const READ_BYTES: usize = 64 * 1024;
+/// Servers cap the connections of one address.
+const CONNECTIONS_PER_ADDRESS: usize = 2_000;
+const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Small, so that a stopped reader stops its sender soon.
 const STOPPED_RECEIVE_BYTES: usize = 4096;
 
@@ -165,8 +168,7 @@ impl<'a> Client<'a> {
     }
 
     fn connect(&mut self, target: SocketAddr, index: usize, stopped: bool, role: Role) -> anyhow::Result<()> {
-        let stream = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT)
-            .with_context(|| format!("connection {index} to {target}"))?;
+        let stream = open(target, index).with_context(|| format!("connection {index} to {target}"))?;
         stream.set_nodelay(true)?;
         if stopped {
             SockRef::from(&stream).set_recv_buffer_size(STOPPED_RECEIVE_BYTES)?;
@@ -278,4 +280,15 @@ impl<'a> Client<'a> {
         connection.unparsed = input.to_vec();
         Ok(())
     }
+}
+
+/// A connection from a loopback address of its own for every `CONNECTIONS_PER_ADDRESS`, when the target is on loopback.
+fn open(target: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    if target.ip() == Ipv4Addr::LOCALHOST {
+        let source = Ipv4Addr::from_bits(FIRST_SOURCE.to_bits() + (index / CONNECTIONS_PER_ADDRESS) as u32);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    socket.connect_timeout(&target.into(), CONNECT_TIMEOUT)?;
+    Ok(socket.into())
 }

@@ -1,0 +1,147 @@
+//! One run: a load on core 1 against a server, and what it reports.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use super::machine::pinned;
+use super::rows::{Contestant, Load, Metric};
+use super::server::{Running, SECRET};
+
+const CORE: u32 = 1;
+/// How long a load may take beyond the time it measures.
+const OVERHEAD: Duration = Duration::from_secs(120);
+
+const ECHO_CONNECTIONS: u32 = 1_000;
+const CHAT_CONNECTIONS: u32 = 1_000;
+const IDLE_CONNECTIONS: u32 = 9_500;
+const STORM_CONNECTIONS: u32 = 5_000;
+const PAYLOAD_BYTES: u32 = 200;
+
+/// What a load reports; both `sailfish load --json` and `peer` write this.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Report {
+    /// Operations that failed, whichever are counted.
+    #[serde(default)]
+    pub lost: u64,
+    /// Operations a second.
+    pub per_second: f64,
+    /// From the intended send time; `peer` does not measure it.
+    pub latency_us: Option<Latency>,
+    /// What the server used.
+    pub server: Option<ServerReport>,
+}
+
+/// Percentiles.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// One in a hundred is slower.
+    pub p99: f64,
+    /// One in a thousand is slower.
+    pub p999: f64,
+}
+
+/// What the server used.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct ServerReport {
+    cpu_us_per_op: Option<f64>,
+    rss_bytes_per_connection: Option<f64>,
+}
+
+impl Report {
+    /// The number that is asked for.
+    pub fn metric(&self, metric: Metric) -> anyhow::Result<f64> {
+        let number = match metric {
+            Metric::CpuUs => self.server.and_then(|server| server.cpu_us_per_op),
+            Metric::RssBytes => self.server.and_then(|server| server.rss_bytes_per_connection),
+            Metric::PerSecond => Some(self.per_second),
+        };
+        number.filter(|number| number.is_finite()).with_context(|| format!("the load reports no {metric:?}"))
+    }
+}
+
+/// Runs the load of `contestant` against its running server.
+pub fn run(
+    contestant: Contestant,
+    server: &Running,
+    seconds: u32,
+    programs: &Path,
+    scratch: &Path,
+) -> anyhow::Result<Report> {
+    let json = scratch.join("load.json");
+    let mut command = match contestant.load {
+        Load::FanOut { receivers, stopped, rate } => {
+            let mut command = pinned(CORE, &programs.join("peer"));
+            command.args([contestant.server.protocol(), "--secret", SECRET]);
+            arguments(&mut command, "--receivers", receivers);
+            arguments(&mut command, "--stopped", stopped);
+            arguments(&mut command, "--rate", rate);
+            command.stdout(fs::File::create(&json)?);
+            command
+        }
+        Load::Echo { rate } => {
+            let mut command = sailfish_load(programs, "echo", ECHO_CONNECTIONS, &json);
+            arguments(&mut command, "--rate", rate);
+            command
+        }
+        Load::Chat { rate } => {
+            let mut command = sailfish_load(programs, "chat", CHAT_CONNECTIONS, &json);
+            arguments(&mut command, "--rate", rate);
+            arguments(&mut command, "--payload", PAYLOAD_BYTES);
+            command
+        }
+        Load::Idle => sailfish_load(programs, "idle", IDLE_CONNECTIONS, &json),
+        Load::Storm => sailfish_load(programs, "storm", STORM_CONNECTIONS, &json),
+    };
+    arguments(&mut command, "--target", server.address);
+    arguments(&mut command, "--seconds", seconds);
+    arguments(&mut command, "--server-pid", server.pid());
+    let log = scratch.join("load.log");
+    command.stdin(Stdio::null()).stderr(fs::File::create(&log)?);
+    // A report left by another run must not be taken for this one's.
+    if !matches!(contestant.load, Load::FanOut { .. }) && json.exists() {
+        fs::remove_file(&json)?;
+    }
+    let status =
+        wait(command.spawn().context("starting the load")?, Duration::from_secs(seconds.into()) + OVERHEAD)?;
+    // `sailfish load` fails when something was lost, and reports all the same.
+    let report = fs::read(&json).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    report.with_context(|| {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        format!("the load ended ({status}) without a report: {}", log.trim())
+    })
+}
+
+fn sailfish_load(programs: &Path, scenario: &str, connections: u32, json: &Path) -> Command {
+    let mut command = pinned(CORE, &programs.join("sailfish"));
+    command.args(["load", scenario, "--json"]).arg(json);
+    arguments(&mut command, "--connections", connections);
+    command.env("SAILFISH_TOKEN__SECRET", SECRET).stdout(Stdio::null());
+    command
+}
+
+fn arguments(command: &mut Command, option: &str, value: impl ToString) {
+    command.arg(option).arg(value.to_string());
+}
+
+fn wait(mut child: Child, timeout: Duration) -> anyhow::Result<ExitStatus> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("the load did not end within {timeout:?}");
+        }
+        sleep(Duration::from_millis(20));
+    }
+}

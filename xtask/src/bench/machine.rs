@@ -1,0 +1,43 @@
+//! What the machine is, and how a program is bound to one of its cores.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::root;
+
+/// `program` bound to `core`, with as many open files as it may have.
+pub fn pinned(core: u32, program: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -n "$(ulimit -Hn)"; exec taskset -c "$0" "$@""#]);
+    command.arg(core.to_string()).arg(program);
+    command
+}
+
+/// Model, cores, kernel, commit: what a figure is worth nothing without.
+pub fn describe() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // The version alone; what a distributor or a host appends says nothing about speed.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{model}, {cores} cores, Linux {kernel}, commit {}", commit())
+}
+
+/// The date in UTC, as YYYY-MM-DD.
+pub fn date() -> String {
+    output(Command::new("date").args(["-u", "+%F"]))
+}
+
+fn commit() -> String {
+    let commit = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+    let changed = output(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"]));
+    if changed.is_empty() { commit } else { format!("{commit} with changes") }
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.current_dir(root()).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}

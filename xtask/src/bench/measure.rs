@@ -1,0 +1,215 @@
+//! From rows to figures.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use super::load::{self, Report};
+use super::machine::pinned;
+use super::rows::{Contestant, Group, Load, Method, Metric, Row};
+use crate::root;
+
+/// The measured row.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub row: Row,
+    /// The median of the runs.
+    pub value: f64,
+    /// Of `value` and `floor`.
+    pub unit: &'static str,
+    /// The median of what it is compared with.
+    pub floor: Option<f64>,
+    /// What else there is to say; mostly empty.
+    pub note: String,
+}
+
+/// Where the programs are and how long a run takes.
+pub struct Bench {
+    programs: PathBuf,
+    /// Logs and reports of the last run.
+    scratch: PathBuf,
+    seconds: u32,
+    rounds: usize,
+}
+
+/// Runs of a figure; odd, so that the median is one of them.
+const ROUNDS: usize = 3;
+const SECONDS: u32 = 6;
+const SECONDS_QUICK: u32 = 2;
+
+/// Steps on the way to the saturating rate, each this much above the last.
+const STEPS_MAX: usize = 16;
+const STEP: f64 = 1.25;
+/// A rate is saturating when less than this share of it gets through, or a median message takes longer than this.
+const THROUGH_MIN: f64 = 0.95;
+const SATURATED_P50_US: f64 = 20_000.0;
+const TAIL_SHARE: f64 = 0.7;
+
+impl Bench {
+    /// Builds the programs in release mode.
+    pub fn build(quick: bool) -> anyhow::Result<Self> {
+        let own = std::env::current_exe()?;
+        let target =
+            own.parent().and_then(|profile| profile.parent()).context("xtask lies in target/PROFILE")?;
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--release", "--bins", "-p", "sailfish", "-p", "benches", "--target-dir"])
+            .arg(target)
+            .current_dir(root())
+            .status()?;
+        ensure!(status.success(), "the release build failed");
+        ensure!(std::thread::available_parallelism()?.get() >= 2, "server and load need a core each");
+        let scratch = target.join("bench");
+        fs::create_dir_all(&scratch)?;
+        let seconds = if quick { SECONDS_QUICK } else { SECONDS };
+        Ok(Self { programs: target.join("release"), scratch, seconds, rounds: ROUNDS })
+    }
+
+    /// The figures of a group's rows; those of servers that are not installed are left out.
+    pub fn measure(&self, group: &Group) -> anyhow::Result<Vec<Figure>> {
+        match group.method {
+            Method::Ratio { floor, .. } if !floor.server.is_installed() => {
+                eprintln!("bench: {} is left out: {} is not installed", group.name, floor.server.name());
+                Ok(Vec::new())
+            }
+            Method::Ratio { floor, metric } => self.in_turns(&group.rows, Some(floor), metric),
+            Method::Alone(metric) => self.in_turns(&group.rows, None, metric),
+            Method::Wheel => self.wheel(&group.rows),
+            Method::Tail => self.tail(&group.rows[0]).map(|figure| vec![figure]),
+            Method::Stopped => self.stopped(&group.rows[0]).map(|figure| vec![figure]),
+        }
+    }
+
+    /// Runs floor and rows in turns, so that a slow minute of the machine hits them alike.
+    fn in_turns(
+        &self,
+        rows: &[Row],
+        floor: Option<Contestant>,
+        metric: Metric,
+    ) -> anyhow::Result<Vec<Figure>> {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.contestant.server.is_installed()).collect();
+        let contestants: Vec<Contestant> = rows.iter().map(|row| row.contestant).chain(floor).collect();
+        let mut numbers = vec![Vec::new(); contestants.len()];
+        let mut lost = vec![0; contestants.len()];
+        for round in 1..=self.rounds {
+            for (at, contestant) in contestants.iter().enumerate().rev() {
+                let report = self.run(*contestant, self.seconds)?;
+                let number = report.metric(metric)?;
+                eprintln!(
+                    "{round}/{}  {:<12} {:?}: {number:.2} {}",
+                    self.rounds,
+                    contestant.server.name(),
+                    contestant.load,
+                    metric.unit()
+                );
+                numbers[at].push(number);
+                lost[at] += report.lost;
+            }
+        }
+        let floor_number = floor.is_some().then(|| median(&mut numbers[rows.len()]));
+        let figure = |(at, row): (usize, &&Row)| Figure {
+            row: (*row).clone(),
+            value: median(&mut numbers[at]),
+            unit: metric.unit(),
+            floor: floor_number,
+            note: if lost[at] > 0 { format!("{} lost", lost[at]) } else { String::new() },
+        };
+        Ok(rows.iter().enumerate().map(figure).collect())
+    }
+
+    fn wheel(&self, rows: &[Row]) -> anyhow::Result<Vec<Figure>> {
+        #[derive(Deserialize)]
+        struct Wheel {
+            arm_cancel_ns: f64,
+            arm_cancel_random_ns: f64,
+            allocations: u64,
+        }
+        let mut runs = Vec::new();
+        for _ in 0..self.rounds {
+            let output = pinned(0, &self.programs.join("wheel")).output()?;
+            ensure!(output.status.success(), "wheel failed: {}", String::from_utf8_lossy(&output.stderr));
+            runs.push(serde_json::from_slice::<Wheel>(&output.stdout)?);
+        }
+        let allocations: u64 = runs.iter().map(|run| run.allocations).sum();
+        let figure = |row: &Row| {
+            let number = |run: &Wheel| {
+                if row.name == "wheel" { run.arm_cancel_ns } else { run.arm_cancel_random_ns }
+            };
+            let value = median(&mut runs.iter().map(number).collect::<Vec<_>>());
+            let note = if allocations > 0 { format!("{allocations} allocations") } else { String::new() };
+            Figure { row: row.clone(), value, unit: "ns", floor: None, note }
+        };
+        Ok(rows.iter().map(figure).collect())
+    }
+
+    fn tail(&self, row: &Row) -> anyhow::Result<Figure> {
+        let Load::Chat { rate: first } = row.contestant.load else {
+            unreachable!("the tail is measured with chat");
+        };
+        let at_rate = |rate: f64, seconds| {
+            let load = Load::Chat { rate: rate as u32 };
+            self.run(Contestant { load, ..row.contestant }, seconds)
+        };
+        let mut saturating = 0.0_f64;
+        let mut rate = f64::from(first);
+        for _ in 0..STEPS_MAX {
+            let report = at_rate(rate, SECONDS_QUICK)?;
+            let latency = report.latency_us.context("chat reports its latency")?;
+            eprintln!("offered {rate:.0}/s, through {:.0}/s, p50 {:.0} us", report.per_second, latency.p50);
+            saturating = saturating.max(report.per_second);
+            if report.per_second < rate * THROUGH_MIN || latency.p50 > SATURATED_P50_US {
+                break;
+            }
+            rate *= STEP;
+        }
+        let mut ratios = Vec::new();
+        for _ in 0..self.rounds {
+            let report = at_rate(saturating * TAIL_SHARE, self.seconds)?;
+            let latency = report.latency_us.context("chat reports its latency")?;
+            eprintln!("p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us", latency.p50, latency.p99, latency.p999);
+            ratios.push(latency.p999 / latency.p50);
+        }
+        let note = format!("saturates at {saturating:.0}/s");
+        Ok(Figure { row: row.clone(), value: median(&mut ratios), unit: "x", floor: None, note })
+    }
+
+    /// The larger of two losses: of deliveries that came through, and of deliveries that a second of CPU time makes.
+    fn stopped(&self, row: &Row) -> anyhow::Result<Figure> {
+        let Load::FanOut { receivers, rate, .. } = row.contestant.load else {
+            unreachable!("stopped readers are measured with fan-out");
+        };
+        let all_read = Contestant { load: Load::FanOut { receivers, stopped: 0, rate }, ..row.contestant };
+        let (mut cpu, mut cpu_all_read) = (Vec::new(), Vec::new());
+        let mut through = Vec::new();
+        for round in 1..=self.rounds {
+            let before = self.run(all_read, self.seconds)?;
+            let with = self.run(row.contestant, self.seconds)?;
+            cpu_all_read.push(before.metric(Metric::CpuUs)?);
+            cpu.push(with.metric(Metric::CpuUs)?);
+            through.push(with.per_second / before.per_second);
+            eprintln!(
+                "{round}/{}  {:.0}/s without, {:.0}/s with",
+                self.rounds, before.per_second, with.per_second
+            );
+        }
+        let (cpu, cpu_all_read) = (median(&mut cpu), median(&mut cpu_all_read));
+        let lost = (1.0 - median(&mut through)).max(1.0 - cpu_all_read / cpu).max(0.0);
+        let note = format!("CPU a delivery {cpu_all_read:.2} -> {cpu:.2} us");
+        Ok(Figure { row: row.clone(), value: lost * 100.0, unit: "%", floor: None, note })
+    }
+
+    /// One run against a fresh server.
+    fn run(&self, contestant: Contestant, seconds: u32) -> anyhow::Result<Report> {
+        let server = contestant.server.start(&self.programs, &self.scratch)?;
+        load::run(contestant, &server, seconds, &self.programs, &self.scratch)
+            .with_context(|| format!("{} under {:?}", contestant.server.name(), contestant.load))
+    }
+}
+
+fn median(numbers: &mut [f64]) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}

@@ -1,0 +1,338 @@
+//! The rows: what is measured, against what, and what it must reach.
+
+use std::borrow::Cow;
+
+use super::server::Server;
+
+/// What a judged number must reach, and what it is to reach then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// No more than this.
+    AtMost {
+        /// Otherwise the row falls short.
+        must: f64,
+        /// The aim.
+        aim: f64,
+    },
+    /// No less than this.
+    AtLeast {
+        /// Otherwise the row falls short.
+        must: f64,
+        /// The aim.
+        aim: f64,
+    },
+    /// Printed for information.
+    None,
+}
+
+/// What drives a server in one run.
+#[derive(Clone, Copy, Debug)]
+pub enum Load {
+    /// `sailfish load echo`: heartbeats at a rate.
+    Echo {
+        /// Heartbeats a second.
+        rate: u32,
+    },
+    /// `sailfish load chat`: pairs of users, reliable and acked.
+    Chat {
+        /// Messages a second.
+        rate: u32,
+    },
+    /// `sailfish load idle`: logged-in connections, heartbeats at their period.
+    Idle,
+    /// `sailfish load storm`: connect and log in, all at once.
+    Storm,
+    /// `peer`: one publisher, many receivers.
+    FanOut {
+        /// Connections that read.
+        receivers: u32,
+        /// Connections that take part and never read.
+        stopped: u32,
+        /// Messages a second.
+        rate: u32,
+    },
+}
+
+/// A server under a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Contestant {
+    /// The server.
+    pub server: Server,
+    /// What drives it.
+    pub load: Load,
+}
+
+/// A line of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// For `--only` and JSON.
+    pub name: &'static str,
+    /// What is measured.
+    pub title: &'static str,
+    /// What is judged: the ratio if there is a floor, else the value.
+    pub goal: Goal,
+    /// Who is measured.
+    pub contestant: Contestant,
+}
+
+/// How the figures of a group come about.
+#[derive(Clone, Copy, Debug)]
+pub enum Method {
+    /// The metric of each row, divided by that of the floor.
+    Ratio {
+        /// What everything in the group is compared with.
+        floor: Contestant,
+        /// Which number of a run.
+        metric: Metric,
+    },
+    /// The metric of each row by itself.
+    Alone(Metric),
+    /// The `wheel` program.
+    Wheel,
+    /// Steps up to the saturating rate, then p99.9 / p50 at 70 % of it.
+    Tail,
+    /// What the other connections lose when some stop to read.
+    Stopped,
+}
+
+/// A number of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Metric {
+    /// Server CPU time per operation.
+    CpuUs,
+    /// Growth of the server's resident memory per connection.
+    RssBytes,
+    /// Logins a second.
+    PerSecond,
+}
+
+impl Metric {
+    /// For the table.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::CpuUs => "us",
+            Self::RssBytes => "B",
+            Self::PerSecond => "/s",
+        }
+    }
+}
+
+/// Rows that are measured together, in turns.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// For messages.
+    pub name: &'static str,
+    /// How.
+    pub method: Method,
+    /// Never empty.
+    pub rows: Cow<'static, [Row]>,
+}
+
+/// Every row, in the order of the table.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().flat_map(|group| group.rows.iter())
+}
+
+const RATIO_1_25: Goal = Goal::AtMost { must: 1.25, aim: 1.10 };
+
+const HEARTBEATS: Load = Load::Echo { rate: 20_000 };
+/// Messages a second in the comparison of 1:1 with the echo loop, for both.
+const CHAT_RATE: u32 = 10_000;
+const ROOM: Load = Load::FanOut { receivers: 5_000, stopped: 0, rate: 10 };
+const DENSE: Load = Load::FanOut { receivers: 1_000, stopped: 0, rate: 200 };
+const SPARSE: Load = Load::FanOut { receivers: 1_000, stopped: 0, rate: 10 };
+
+/// The table.
+pub static GROUPS: &[Group] = &[
+    Group {
+        name: "heartbeat",
+        method: Method::Ratio { floor: by(Server::RawUring, HEARTBEATS), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[
+            row(
+                "heartbeat",
+                "heartbeat answered, CPU / raw io_uring echo",
+                RATIO_1_25,
+                Server::Uring,
+                HEARTBEATS,
+            ),
+            row("heartbeat-monoio", "the same on monoio (io_uring)", Goal::None, Server::Monoio, HEARTBEATS),
+            row("heartbeat-epoll", "the same on monoio (epoll)", Goal::None, Server::Epoll, HEARTBEATS),
+            row("heartbeat-glommio", "the same on glommio", Goal::None, Server::Glommio, HEARTBEATS),
+            row(
+                "raw-echo-epoll",
+                "raw epoll echo, CPU / raw io_uring echo",
+                Goal::None,
+                Server::RawEpoll,
+                HEARTBEATS,
+            ),
+        ]),
+    },
+    Group {
+        name: "room",
+        method: Method::Ratio { floor: by(Server::RawUring, ROOM), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[
+            row(
+                "room",
+                "room fan-out to 5,000, CPU a delivery / raw batched io_uring",
+                Goal::AtMost { must: 1.25, aim: 1.05 },
+                Server::Uring,
+                ROOM,
+            ),
+            row("room-monoio", "the same on monoio (io_uring)", Goal::None, Server::Monoio, ROOM),
+            row("room-epoll", "the same on monoio (epoll)", Goal::None, Server::Epoll, ROOM),
+            row("room-glommio", "the same on glommio", Goal::None, Server::Glommio, ROOM),
+            row(
+                "raw-room-epoll",
+                "raw epoll fan-out, CPU / raw batched io_uring",
+                Goal::None,
+                Server::RawEpoll,
+                ROOM,
+            ),
+        ]),
+    },
+    Group {
+        name: "dense",
+        method: Method::Ratio { floor: by(Server::Nats, DENSE), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[
+            row(
+                "dense",
+                "dense fan-out (200/s to 1,000), CPU a delivery / nats-server",
+                Goal::AtMost { must: 0.5, aim: 0.25 },
+                Server::Uring,
+                DENSE,
+            ),
+            row(
+                "dense-mosquitto",
+                "mosquitto under the same load / nats-server",
+                Goal::None,
+                Server::Mosquitto,
+                DENSE,
+            ),
+        ]),
+    },
+    Group {
+        name: "sparse",
+        method: Method::Ratio { floor: by(Server::Nats, SPARSE), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[
+            row(
+                "sparse",
+                "sparse fan-out (10/s to 1,000), CPU a delivery / nats-server",
+                Goal::AtMost { must: 0.4, aim: 0.3 },
+                Server::Uring,
+                SPARSE,
+            ),
+            row(
+                "sparse-mosquitto",
+                "mosquitto under the same load / nats-server",
+                Goal::None,
+                Server::Mosquitto,
+                SPARSE,
+            ),
+        ]),
+    },
+    Group {
+        name: "chat",
+        method: Method::Ratio {
+            floor: by(Server::RawUring, Load::Echo { rate: CHAT_RATE }),
+            metric: Metric::CpuUs,
+        },
+        rows: Cow::Borrowed(&[row(
+            "chat-one-node",
+            "1:1 delivered, acked, send-acked on ONE node, CPU / raw echo (goal: two nodes)",
+            Goal::AtMost { must: 3.5, aim: 2.5 },
+            Server::Uring,
+            Load::Chat { rate: CHAT_RATE },
+        )]),
+    },
+    Group {
+        name: "memory",
+        method: Method::Alone(Metric::RssBytes),
+        rows: Cow::Borrowed(&[
+            row(
+                "memory",
+                "user-space memory of an idle logged-in connection",
+                Goal::AtMost { must: 400.0, aim: 250.0 },
+                Server::Uring,
+                Load::Idle,
+            ),
+            row("memory-monoio", "the same on monoio (io_uring)", Goal::None, Server::Monoio, Load::Idle),
+            row("memory-epoll", "the same on monoio (epoll)", Goal::None, Server::Epoll, Load::Idle),
+            row("memory-glommio", "the same on glommio", Goal::None, Server::Glommio, Load::Idle),
+            row("memory-nats", "a connection of nats-server", Goal::None, Server::Nats, SPARSE),
+            row("memory-mosquitto", "a connection of mosquitto", Goal::None, Server::Mosquitto, SPARSE),
+        ]),
+    },
+    Group {
+        name: "storm",
+        method: Method::Ratio { floor: by(Server::RawUring, Load::Storm), metric: Metric::PerSecond },
+        rows: Cow::Borrowed(&[row(
+            "storm",
+            "connect + login storm, connections a second / raw accept loop",
+            Goal::AtLeast { must: 0.7, aim: 0.85 },
+            Server::Uring,
+            Load::Storm,
+        )]),
+    },
+    Group {
+        name: "wheel",
+        method: Method::Wheel,
+        rows: Cow::Borrowed(&[
+            row(
+                "wheel",
+                "timer wheel: arm + cancel as acks do, one million pending",
+                Goal::AtMost { must: 40.0, aim: 20.0 },
+                Server::Uring,
+                Load::Idle,
+            ),
+            row(
+                "wheel-random",
+                "the same, cancelling any of the million",
+                Goal::None,
+                Server::Uring,
+                Load::Idle,
+            ),
+        ]),
+    },
+    Group {
+        name: "tail",
+        method: Method::Tail,
+        rows: Cow::Borrowed(&[row(
+            "tail",
+            "p99.9 / p50 at 70 % of the saturating rate, 1:1",
+            Goal::AtMost { must: 10.0, aim: 5.0 },
+            Server::Uring,
+            Load::Chat { rate: 4_000 },
+        )]),
+    },
+    Group {
+        name: "stopped",
+        method: Method::Stopped,
+        rows: Cow::Borrowed(&[row(
+            "stopped-readers",
+            "1 % stopped readers: throughput lost by the others",
+            Goal::AtMost { must: 3.0, aim: 1.0 },
+            Server::Uring,
+            Load::FanOut { receivers: 1_000, stopped: 10, rate: 50 },
+        )]),
+    },
+];
+
+const fn by(server: Server, load: Load) -> Contestant {
+    Contestant { server, load }
+}
+
+const fn row(name: &'static str, title: &'static str, goal: Goal, server: Server, load: Load) -> Row {
+    Row { name, title, goal, contestant: by(server, load) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = all().map(|row| row.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+}
