@@ -1,6 +1,25 @@
 //! The `uring` engine: one io_uring for each shard, no runtime.
+//!
+//! A turn waits in one system call, which also hands over everything that the turn before it queued. Accepts and receives
+//! are multishot: armed once for a connection, they go on by themselves. Received bytes land in buffers that all
+//! connections of the shard share ([`buffers`]), so that an idle connection costs a table entry ([`conns`]) and what the
+//! kernel keeps. A connection has one send in flight at most ([`sends`]).
+//!
+//! A connection is freed only when all its operations have ended, so a late completion never meets the next user of its
+//! index; the generation in the [`token`] checks that once more.
 
+mod buffers;
+mod close;
+mod connect;
+mod conns;
+mod driver;
+mod kernel;
 mod probe;
+mod receive;
+mod ring;
+mod sends;
+mod socket;
+mod token;
 
 use std::io;
 
@@ -12,7 +31,5 @@ pub(crate) use probe::probe;
 
 /// Runs the shard until its core stops.
 pub(crate) fn run<S: Shard>(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<()> {
-    let _core = build(seat.id);
-    seat.ready();
-    Err(io::ErrorKind::Unsupported.into())
+    driver::Driver::new(seat, build)?.run()
 }

@@ -1,0 +1,269 @@
+//! The loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use io_uring::opcode;
+use io_uring::types::Fd;
+use shard::{ConnId, ConnectError, Effect, Event, Instant, Shard, ShardId};
+
+use super::conns::{Conn, Conns, State};
+use super::kernel::Kernel;
+use super::ring::Completion;
+use super::socket;
+use super::token::{CONNECTIONS_MAX, Op, Token};
+use crate::running::Seat;
+
+/// Completions worked off in one turn: enough to batch well, few enough that mail and timers wait a millisecond at most.
+const COMPLETIONS_PER_TURN: usize = 1024;
+/// Mail worked off in one turn.
+const MAIL_PER_TURN: usize = 1024;
+/// How long accepting pauses when the process is out of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a pushed-back shard sleeps at most before it tries again.
+const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
+
+/// One shard at work.
+pub(super) struct Driver<S: Shard> {
+    pub(super) core: S,
+    pub(super) seat: Seat<S::Mail>,
+    pub(super) kernel: Kernel,
+    pub(super) conns: Conns,
+    /// Told to the core at the start of the next turn.
+    pub(super) news: VecDeque<News>,
+    /// Closing connections with the end of their linger time.
+    pub(super) lingers: VecDeque<(Instant, ConnId)>,
+    /// Connections whose receive found no buffer.
+    pub(super) starved: VecDeque<ConnId>,
+    /// Receives that came while mail waits for room. Each holds a buffer, so the kernel runs out of them and stops too.
+    pub(super) held: VecDeque<Completion>,
+    /// When to accept again after a failure.
+    accept_at: Option<Instant>,
+    stopped: bool,
+}
+
+/// What the core has to be told that no completion tells.
+pub(super) enum News {
+    /// A connection's operations have all ended.
+    Gone(ConnId),
+    /// A connect failed before it reached the kernel.
+    ConnectFailed(u64, ConnectError),
+}
+
+impl<S: Shard> Driver<S> {
+    pub(super) fn new(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
+        let kernel = Kernel::new(seat.options.recv_buffers, seat.options.recv_buffer_size_bytes)?;
+        let core = build(seat.id);
+        Ok(Self {
+            core,
+            seat,
+            kernel,
+            conns: Conns::default(),
+            news: VecDeque::new(),
+            lingers: VecDeque::new(),
+            starved: VecDeque::new(),
+            held: VecDeque::new(),
+            accept_at: None,
+            stopped: false,
+        })
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        self.listen_for_mail()?;
+        self.accept()?;
+        self.kernel.ring.submit()?;
+        self.seat.ready();
+        let mut now = self.seat.options.clock.now();
+        loop {
+            self.take_news(now)?;
+            self.take_completions(now)?;
+            self.take_mail(now);
+            self.take_time(now)?;
+            self.take_effects(now)?;
+            self.seat.post.flush();
+            if self.stopped || self.seat.post.is_halted() {
+                return Ok(());
+            }
+            self.receive_again()?;
+            now = self.wait(now)?;
+        }
+    }
+
+    fn take_news(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(news) = self.news.pop_front() {
+            match news {
+                News::Gone(conn) => self.bury(now, conn)?,
+                News::ConnectFailed(token, error) => self.tell(now, Event::ConnectFailed { token, error }),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_completions(&mut self, now: Instant) -> io::Result<()> {
+        if !self.seat.post.is_pushed_back() {
+            for _ in 0..COMPLETIONS_PER_TURN {
+                let Some(completion) = self.held.pop_front() else { break };
+                self.on_receive(now, completion)?;
+            }
+        }
+        for _ in 0..COMPLETIONS_PER_TURN {
+            let Some(completion) = self.kernel.ring.next() else { break };
+            match completion.token.op() {
+                Op::Receive if self.seat.post.is_pushed_back() || !self.held.is_empty() => {
+                    self.held.push_back(completion);
+                }
+                Op::Receive => self.on_receive(now, completion)?,
+                Op::Send => self.on_send(now, completion)?,
+                Op::Accept => self.on_accept(now, completion)?,
+                Op::Connect => self.on_connect(now, completion)?,
+                Op::Bell if completion.has_more() => {}
+                Op::Bell => self.listen_for_mail()?,
+                Op::Cancel | Op::Close => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        for _ in 0..MAIL_PER_TURN {
+            let Some((from, mail)) = self.seat.post.take() else { break };
+            self.tell(now, Event::Mail { from, mail });
+        }
+    }
+
+    fn take_time(&mut self, now: Instant) -> io::Result<()> {
+        if self.core.poll_timeout().is_some_and(|due| due <= now) {
+            self.tell(now, Event::Timeout);
+        }
+        if self.accept_at.is_some_and(|due| due <= now) {
+            self.accept_at = None;
+            self.accept()?;
+        }
+        self.end_lingers(now);
+        self.give_up_connects(now)
+    }
+
+    fn take_effects(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(effect) = self.core.poll_effect(now) {
+            match effect {
+                Effect::Transmit { conn } => self.transmit(now, conn)?,
+                Effect::Close { conn, linger } => self.close(now, conn, linger)?,
+                Effect::Connect { token, peer, source } => self.connect(now, token, peer, source)?,
+                Effect::Mail { to, mail } => self.seat.post.send(to, mail),
+                Effect::StopAccepting => self.stop_accepting(),
+                Effect::Stop => self.stopped = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the turn: hands over what it queued and sleeps until there is something to do. Tells the time of the next turn.
+    fn wait(&mut self, began: Instant) -> io::Result<Instant> {
+        let clock = self.seat.options.clock;
+        let now = clock.now();
+        self.seat.stats.turns.add(1);
+        self.seat.stats.turn_time.record(now.since(began));
+        let pushed_back = self.seat.post.is_pushed_back();
+        let has_work = self.kernel.ring.is_ready()
+            || !self.news.is_empty()
+            || !self.starved.is_empty() && !pushed_back
+            || !self.held.is_empty() && !pushed_back;
+        let due = self.next_due(now, pushed_back);
+        if has_work || due.is_some_and(|due| due <= now) || !self.seat.post.park() {
+            self.kernel.ring.submit()?;
+        } else {
+            self.kernel.ring.submit_and_wait(due.map(|due| due.since(now)))?;
+            self.seat.post.unpark();
+        }
+        Ok(clock.now())
+    }
+
+    fn next_due(&self, now: Instant, pushed_back: bool) -> Option<Instant> {
+        let due = [
+            self.core.poll_timeout(),
+            self.accept_at,
+            self.lingers.front().map(|(due, _)| *due),
+            self.kernel.connects.next_due(),
+            pushed_back.then(|| now + PUSHED_BACK_PAUSE),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    fn listen_for_mail(&mut self) -> io::Result<()> {
+        // Multishot: every write to the eventfd completes it once more, so nobody has to read it.
+        let poll = opcode::PollAdd::new(Fd(self.seat.post.bell()), libc::POLLIN as u32).multi(true).build();
+        self.kernel.ring.push_plain(poll, Token::new(Op::Bell))
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        let Some(listener) = &self.seat.listener else { return Ok(()) };
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        self.kernel.ring.push_plain(accept, Token::new(Op::Accept))
+    }
+
+    fn on_accept(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+        if completion.result >= 0 {
+            self.take_connection(now, completion.result)?;
+        } else {
+            self.on_accept_error(now, -completion.result);
+        }
+        if !completion.has_more() && self.accept_at.is_none() {
+            self.accept()?;
+        }
+        Ok(())
+    }
+
+    fn take_connection(&mut self, now: Instant, file: i32) -> io::Result<()> {
+        let socket = socket::accepted(file);
+        if self.seat.listener.is_none() {
+            return Ok(()); // it came while the listener closed
+        }
+        self.seat.stats.accepts.add(1);
+        let peer = match socket::peer_of(&socket) {
+            Ok(peer) if self.has_room() => peer,
+            _ => {
+                self.seat.stats.accepts_refused.add(1);
+                return Ok(());
+            }
+        };
+        let conn = self.conns.insert(Conn::new(socket, State::Open));
+        self.count_connections();
+        self.tell(now, Event::Accepted { conn, peer });
+        self.receive(conn)
+    }
+
+    fn on_accept_error(&mut self, now: Instant, errno: i32) {
+        match errno {
+            libc::ECANCELED | libc::EINVAL => {} // the listener is closed
+            // The connection was gone before it was taken.
+            libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::EPERM => {}
+            _ => {
+                self.seat.stats.accept_errors.add(1);
+                self.accept_at = Some(now + ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    /// Shutting the listener down ends the accept that is armed.
+    fn stop_accepting(&mut self) {
+        self.accept_at = None;
+        if let Some(listener) = self.seat.listener.take() {
+            let _ = listener.shutdown(std::net::Shutdown::Both); // closed either way
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.conns.len() < self.seat.options.connections_max.min(CONNECTIONS_MAX) as usize
+    }
+
+    pub(super) fn count_connections(&self) {
+        self.seat.stats.connections.set(self.conns.len() as u64);
+    }
+
+    pub(super) fn tell(&mut self, now: Instant, event: Event<'_, S::Mail>) {
+        self.seat.stats.events.add(1);
+        self.core.handle(now, event);
+    }
+}

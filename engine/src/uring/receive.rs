@@ -1,0 +1,158 @@
+//! Bytes in and bytes out.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use io_uring::opcode;
+use io_uring::types::Fd;
+use shard::{CloseReason, ConnId, Event, Instant, Shard};
+
+use super::buffers::GROUP;
+use super::conns::State;
+use super::driver::Driver;
+use super::ring::Completion;
+use super::sends;
+use super::token::{Op, Token};
+
+impl<S: Shard> Driver<S> {
+    /// Arms the receive of a connection, unless it is armed or there is nothing to receive any more.
+    pub(super) fn receive(&mut self, conn: ConnId) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        if entry.receiving || entry.finished || matches!(entry.state, State::Connecting | State::Dying) {
+            return Ok(());
+        }
+        entry.receiving = true;
+        let receive = opcode::RecvMulti::new(Fd(entry.socket.as_raw_fd()), GROUP).build();
+        self.kernel.ring.push_plain(receive, Token::of(Op::Receive, conn))
+    }
+
+    /// Arms the receives that found no buffer; by now the core has seen the bytes, and the buffers are back.
+    pub(super) fn receive_again(&mut self) -> io::Result<()> {
+        if self.seat.post.is_pushed_back() || !self.held.is_empty() {
+            return Ok(());
+        }
+        let buffers = self.kernel.buffers.as_ref().map_or(0, |buffers| buffers.count());
+        for _ in 0..buffers {
+            let Some(conn) = self.starved.pop_front() else { break };
+            self.receive(conn)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_receive(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+        let conn = completion.token.conn();
+        if let Some(buffer) = completion.buffer() {
+            self.deliver(now, conn, buffer, completion.result);
+        }
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        if completion.has_more() {
+            return Ok(());
+        }
+        entry.receiving = false;
+        if entry.state == State::Dying {
+            self.bury_if_idle(conn);
+            return Ok(());
+        }
+        match completion.result {
+            0 => self.on_finish(now, conn),
+            // A multishot receive ends now and then for reasons of its own.
+            1.. => self.receive(conn)?,
+            error => match -error {
+                libc::ENOBUFS => {
+                    self.seat.stats.receive_exhaustions.add(1);
+                    self.starved.push_back(conn);
+                }
+                libc::EINTR | libc::EAGAIN => self.receive(conn)?,
+                errno => self.fail(conn, errno),
+            },
+        }
+        Ok(())
+    }
+
+    /// Hands received bytes to the core, or drops those of a closing connection, and gives the buffer back.
+    fn deliver(&mut self, now: Instant, conn: ConnId, buffer: u16, result: i32) {
+        let Some(buffers) = &mut self.kernel.buffers else { return };
+        let len = usize::try_from(result).unwrap_or(0);
+        let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.state == State::Open);
+        if let Some(bytes) = buffers.get(buffer, len)
+            && is_open
+            && len > 0
+        {
+            let stats = &self.seat.stats;
+            stats.events.add(1);
+            stats.receives.add(1);
+            stats.bytes_in.add(len as u64);
+            self.core.handle(now, Event::Received { conn, bytes });
+        }
+        buffers.give_back(buffer);
+    }
+
+    fn on_finish(&mut self, now: Instant, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        entry.finished = true;
+        match entry.state {
+            State::Open => self.tell(now, Event::Finished { conn }),
+            State::Draining => self.die(conn, CloseReason::Local),
+            State::Flushing | State::Connecting | State::Dying => {}
+        }
+    }
+
+    /// Takes the next batch of an open connection, unless one is in flight.
+    pub(super) fn transmit(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
+        match self.conns.get_mut(conn) {
+            Some(entry) if entry.state == State::Open && !entry.is_sending() => {
+                self.send_next(now, conn).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what the core has for `conn`. Whether it had anything.
+    pub(super) fn send_next(&mut self, now: Instant, conn: ConnId) -> io::Result<bool> {
+        let mut batch = self.kernel.sends.batch();
+        self.core.poll_transmit(now, conn, &mut batch);
+        if batch.is_empty() {
+            self.kernel.sends.put_back(batch);
+            return Ok(false);
+        }
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(false) };
+        entry.send = self.kernel.sends.add(batch);
+        self.seat.stats.sends.add(1);
+        self.push_send(conn)?;
+        Ok(true)
+    }
+
+    pub(super) fn on_send(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+        let conn = completion.token.conn();
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        let state = entry.state;
+        let written = usize::try_from(completion.result).unwrap_or(0);
+        let through = self.kernel.sends.wrote(entry.send, written);
+        let retry = written > 0 || matches!(-completion.result, libc::EINTR | libc::EAGAIN);
+        if through.is_none() && retry && state != State::Dying {
+            return self.push_send(conn);
+        }
+        self.kernel.sends.remove(entry.send);
+        entry.send = sends::NONE;
+        if state == State::Dying {
+            self.bury_if_idle(conn);
+            return Ok(());
+        }
+        let Some(bytes) = through else {
+            self.fail(conn, -completion.result);
+            return Ok(());
+        };
+        self.seat.stats.bytes_out.add(bytes as u64);
+        self.tell(now, Event::Sent { conn, bytes });
+        if state == State::Flushing {
+            self.flush(now, conn)?;
+        }
+        Ok(())
+    }
+
+    fn push_send(&mut self, conn: ConnId) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        let fd = Fd(entry.socket.as_raw_fd());
+        self.kernel.send(entry.send, fd, conn)
+    }
+}

@@ -1,0 +1,156 @@
+//! The io_uring of one shard: entries in, completions out.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+
+use super::token::{Op, Token};
+
+/// Entries handed to the kernel at once; more operations in one turn take more system calls.
+const SUBMISSION_ENTRIES: u32 = 512;
+/// Completions the kernel can leave between two looks. Past it they wait in the kernel, slower; none is lost.
+const COMPLETION_ENTRIES: u32 = 8192;
+
+/// A completed operation, or one shot of a multishot one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) token: Token,
+    /// The operation's result, or a negative errno.
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// Whether more completions of the same operation follow.
+    pub(super) fn has_more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that holds what was received.
+    pub(super) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+pub(super) struct Ring {
+    uring: IoUring,
+    ready: VecDeque<Completion>,
+    /// Operations whose last completion has not been taken in.
+    in_flight: usize,
+}
+
+impl Ring {
+    pub(super) fn new() -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun() // completions are worked off by this thread, when it asks for them
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETION_ENTRIES)
+            .build(SUBMISSION_ENTRIES)?;
+        Ok(Self { uring, ready: VecDeque::new(), in_flight: 0 })
+    }
+
+    pub(super) fn uring(&self) -> &IoUring {
+        &self.uring
+    }
+
+    /// Operations that the kernel may still be at.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Queues `entry` under `token`.
+    ///
+    /// # Safety
+    ///
+    /// The memory that `entry` points to stays valid and unchanged until the operation's last completion was taken in,
+    /// or [`Ring::in_flight`] is zero.
+    pub(super) unsafe fn push(&mut self, entry: Entry, token: Token) -> io::Result<()> {
+        let entry = entry.user_data(token.as_u64());
+        // SAFETY: the caller answers for the memory.
+        while unsafe { self.uring.submission().push(&entry) }.is_err() {
+            self.submit()?; // full
+        }
+        if token.op() != Op::Close {
+            self.in_flight += 1;
+        }
+        Ok(())
+    }
+
+    /// Queues an entry that points to no memory.
+    pub(super) fn push_plain(&mut self, entry: Entry, token: Token) -> io::Result<()> {
+        // SAFETY: `entry` points to no memory.
+        unsafe { self.push(entry, token) }
+    }
+
+    /// Cancels every operation.
+    pub(super) fn cancel_all(&mut self) -> io::Result<()> {
+        self.push_plain(opcode::AsyncCancel2::new(CancelBuilder::any()).build(), Token::new(Op::Cancel))
+    }
+
+    /// Hands what is queued to the kernel, and takes in what is complete.
+    pub(super) fn submit(&mut self) -> io::Result<()> {
+        let wanted = {
+            let queue = self.uring.submission();
+            !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+        };
+        if wanted {
+            let entered = self.uring.submit();
+            self.entered(entered)?;
+        }
+        self.harvest();
+        Ok(())
+    }
+
+    /// The same, and waits for a completion, up to `timeout` (`None`: as long as it takes).
+    pub(super) fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = match timeout {
+            None => self.uring.submit_and_wait(1),
+            Some(timeout) => {
+                let time = Timespec::from(timeout);
+                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+        self.entered(entered)?;
+        self.harvest();
+        Ok(())
+    }
+
+    /// Whether [`Ring::next`] has something.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next completion taken in.
+    pub(super) fn next(&mut self) -> Option<Completion> {
+        self.ready.pop_front()
+    }
+
+    fn harvest(&mut self) {
+        for entry in self.uring.completion() {
+            let token = Token::from_u64(entry.user_data());
+            let completion = Completion { token, result: entry.result(), flags: entry.flags() };
+            if !completion.has_more() && token.op() != Op::Close {
+                self.in_flight -= 1;
+            }
+            self.ready.push_back(completion);
+        }
+    }
+
+    /// What is no error: the time is up, a signal came, or the kernel wants completions taken in first.
+    fn entered(&mut self, entered: io::Result<usize>) -> io::Result<()> {
+        match entered {
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+}

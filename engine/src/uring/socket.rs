@@ -1,0 +1,91 @@
+//! Sockets, outside of the ring.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use shard::ConnectError;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::{Options, listener};
+
+/// Takes over a file that an accept completed with.
+pub(super) fn accepted(result: i32) -> OwnedFd {
+    assert!(result >= 0, "an accept that did not fail has a file");
+    // SAFETY: the kernel opened the file for this completion, and each completion is taken in once.
+    unsafe { OwnedFd::from_raw_fd(result) }
+}
+
+/// The remote address. It fails when the connection is gone already.
+pub(super) fn peer_of(socket: &OwnedFd) -> io::Result<IpAddr> {
+    let address = SockRef::from(socket).peer_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(address.ip().to_canonical())
+}
+
+/// Sends a FIN after what is written.
+pub(super) fn finish_writing(socket: &OwnedFd) -> io::Result<()> {
+    SockRef::from(socket).shutdown(Shutdown::Write)
+}
+
+/// Resets the connection: the peer gets a RST at once, unsent bytes are gone, and every operation on the socket ends. Cheaper
+/// than cancelling them, which searches the ring's table.
+pub(super) fn reset(socket: &OwnedFd) {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    // SAFETY: `nobody` is readable for the length given. Connecting a TCP socket to `AF_UNSPEC` dissolves its connection and
+    // neither blocks nor fails on a socket of ours.
+    unsafe { libc::connect(socket.as_raw_fd(), &nobody, size_of::<libc::sockaddr>() as libc::socklen_t) };
+}
+
+/// A socket to connect with: bound to `source`, the port left to the connect, so that only (source, peer) pairs must differ.
+pub(super) fn to_connect(
+    peer: SocketAddr,
+    source: Option<IpAddr>,
+    options: &Options,
+) -> Result<OwnedFd, ConnectError> {
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP)).map_err(why)?;
+    listener::set_connection_options(&socket, options).map_err(why)?;
+    if let Some(source) = source {
+        leave_port_to_connect(&socket).map_err(why)?;
+        socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => ConnectError::Unreachable, // not an address of this machine
+            _ => why(error),
+        })?;
+    }
+    Ok(socket.into())
+}
+
+/// What a failed connect means.
+pub(super) fn why(error: io::Error) -> ConnectError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,
+        Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EAFNOSUPPORT) => ConnectError::Unreachable,
+        // Without a port in the bind, EADDRNOTAVAIL says that all ports are taken.
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOMEM
+            | libc::ENOBUFS
+            | libc::EADDRNOTAVAIL
+            | libc::EADDRINUSE
+            | libc::EAGAIN,
+        ) => ConnectError::Exhausted,
+        _ => ConnectError::Other,
+    }
+}
+
+fn leave_port_to_connect(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is readable for the length given.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,76 @@
+//! What an operation is for: the `user_data` of its entries.
+
+use shard::ConnId;
+
+/// Connections of one shard: the index has 24 bits in a token.
+pub(super) const CONNECTIONS_MAX: u32 = 1 << 24;
+
+/// The kinds of operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Op {
+    /// Multishot poll of the eventfd that others wake this shard through.
+    Bell,
+    /// Multishot accept.
+    Accept,
+    /// Multishot receive of a connection.
+    Receive,
+    /// The send in flight of a connection.
+    Send,
+    /// A connect under way.
+    Connect,
+    /// Cancels another; its own completion says nothing of use.
+    Cancel,
+    /// Closes a file; silent when it succeeds.
+    Close,
+}
+
+/// `op << 56 | index << 32 | generation`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Token(u64);
+
+impl Token {
+    /// An operation that belongs to no connection.
+    pub(super) const fn new(op: Op) -> Self {
+        Self((op as u64) << 56)
+    }
+
+    pub(super) fn of(op: Op, conn: ConnId) -> Self {
+        assert!(conn.index < CONNECTIONS_MAX, "the table is bounded by CONNECTIONS_MAX");
+        Self(Self::new(op).0 | (conn.index as u64) << 32 | conn.generation as u64)
+    }
+
+    pub(super) const fn from_u64(user_data: u64) -> Self {
+        Self(user_data)
+    }
+
+    pub(super) const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn op(self) -> Op {
+        const OPS: [Op; 7] =
+            [Op::Bell, Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Cancel, Op::Close];
+        OPS[(self.0 >> 56) as usize]
+    }
+
+    /// Meaningful for the operations of a connection only.
+    pub(super) const fn conn(self) -> ConnId {
+        ConnId { index: (self.0 >> 32) as u32 & (CONNECTIONS_MAX - 1), generation: self.0 as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_back_what_it_was_made_of() {
+        for op in [Op::Bell, Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Cancel, Op::Close] {
+            assert_eq!(Token::new(op).op(), op);
+            let conn = ConnId { index: CONNECTIONS_MAX - 1, generation: u32::MAX };
+            let token = Token::from_u64(Token::of(op, conn).as_u64());
+            assert_eq!((token.op(), token.conn()), (op, conn));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Connections come: accepted, opened, refused, and by the thousand.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::{Kind, Options};
+use shard::{ConnectError, Effect, Linger, ShardId};
+
+use crate::harness::{Hands, Mail, PATIENCE, Rig, Seen, echo, exchange, nothing, options};
+
+pub fn names_are_reused_with_another_generation(kind: Kind) {
+    let rig = Rig::one(kind, echo);
+    let mut names = HashSet::new();
+    for _ in 0..20 {
+        drop(rig.dial());
+        let (conn, _) = rig.closed();
+        assert!(conn.index < 4, "{conn:?}: indexes are dense");
+        assert!(names.insert(conn), "{conn:?} came twice");
+    }
+    rig.stop();
+}
+
+/// Those that need thousands of files take turns.
+static MANY_FILES: Mutex<()> = Mutex::new(());
+
+pub fn thousands_connect_at_once(kind: Kind) {
+    const CONNECTIONS: u64 = 3000;
+    let _turn = MANY_FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Rig::one(kind, echo);
+    let (address, mut echoed, mut closed) = (server.address(), 0, 0);
+    let behaviour = move |hands: &mut Hands, seen: &Seen| match seen {
+        Seen::Connected(conn, token) => hands.send(*conn, token.to_be_bytes().to_vec()),
+        Seen::Received(conn, bytes) => {
+            assert_eq!(bytes.len(), 8);
+            hands.close(*conn, Linger::Flush);
+            echoed += 1;
+        }
+        Seen::Closed(..) => {
+            closed += 1;
+            if closed == CONNECTIONS {
+                hands.mail(ShardId::CONTROL, echoed);
+            }
+        }
+        Seen::ConnectFailed(token, error) => panic!("connect {token}: {error:?}"),
+        _ => {}
+    };
+    let client = Rig::start(kind, Options { listen: None, ..options() }, vec![Box::new(behaviour)]);
+    client.tell(0, move |hands| {
+        for token in 0..CONNECTIONS {
+            let source = Ipv4Addr::new(127, 0, 0, 2 + (token % 4) as u8);
+            hands.connect(token, address, Some(source.into()));
+        }
+    });
+    let (_, told) = client.running.control().recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(told, Mail::Number(CONNECTIONS)));
+    assert_eq!(client.running.stats()[0].connects.get(), CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        server.closed();
+    }
+    assert_eq!(server.running.stats()[0].connections.get(), 0);
+    client.stop();
+    server.stop();
+}
+
+pub fn a_connect_can_choose_its_source(kind: Kind) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let rig = Rig::one(kind, |hands, seen| {
+        if let Seen::Connected(conn, _) = seen {
+            hands.send(*conn, &b"hello"[..]);
+            hands.close(*conn, Linger::Flush);
+        }
+    });
+    rig.tell(0, move |hands| hands.connect(7, address, Some(Ipv4Addr::new(127, 8, 9, 10).into())));
+    let (mut stream, peer) = server.accept().unwrap();
+    assert_eq!(peer.ip(), Ipv4Addr::new(127, 8, 9, 10));
+    let mut received = String::new();
+    stream.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "hello");
+    drop(stream);
+    assert!(matches!(rig.next(0), Seen::Connected(_, 7)));
+    rig.closed();
+    rig.tell(0, move |hands| hands.connect(8, address, Some(Ipv4Addr::new(192, 0, 2, 1).into())));
+    assert_eq!(rig.next(0), Seen::ConnectFailed(8, ConnectError::Unreachable));
+    rig.stop();
+}
+
+pub fn a_refused_connect_says_so(kind: Kind) {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rig = Rig::one(kind, nothing);
+    rig.tell(0, move |hands| hands.connect(1, nobody, None));
+    assert_eq!(rig.next(0), Seen::ConnectFailed(1, ConnectError::Refused));
+    assert_eq!(rig.running.stats()[0].connections.get(), 0);
+    rig.stop();
+}
+
+pub fn stop_accepting_refuses_and_keeps_what_is_open(kind: Kind) {
+    let rig = Rig::one(kind, echo);
+    let mut stream = rig.dial();
+    exchange(&mut stream, b"before");
+    rig.tell(0, |hands| {
+        hands.effect(Effect::StopAccepting);
+        hands.mail(ShardId::CONTROL, 1);
+    });
+    rig.running.control().recv_timeout(PATIENCE).unwrap();
+    wait_until(|| TcpStream::connect(rig.address()).is_err());
+    exchange(&mut stream, b"after");
+    let accepted = |seen| matches!(seen, Seen::Accepted(..));
+    let mut count = 0;
+    while let Some(seen) = rig.within(0, Duration::from_millis(20)) {
+        count += accepted(seen) as usize;
+    }
+    assert_eq!(count, 1);
+    rig.stop();
+}
+
+pub fn a_port_in_use_is_an_error(kind: Kind) {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = Rig::one(kind, nothing);
+    for address in [taken.local_addr().unwrap(), ours.address()] {
+        let same = Options { listen: Some(address), ..options() };
+        let Err(error) = Rig::try_start(kind, same, vec![Box::new(nothing)]) else {
+            panic!("{address} is taken")
+        };
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+    ours.stop();
+}
+
+pub fn a_full_shard_refuses(kind: Kind) {
+    let small = Options { connections_max: 2, ..options() };
+    let rig = Rig::start(kind, small, vec![Box::new(echo)]);
+    let mut first = rig.dial();
+    let mut second = rig.dial();
+    exchange(&mut first, b"one");
+    exchange(&mut second, b"two");
+    let mut third = rig.dial();
+    assert_refused(&mut third);
+    drop(first);
+    rig.closed();
+    exchange(&mut rig.dial(), b"four");
+    exchange(&mut second, b"still there");
+    rig.stop();
+}
+
+/// The limit on open files is the process's, so this runs in one of its own.
+pub fn out_of_files_is_survived(kind: Kind) {
+    if std::env::var_os("FEW_FILES").is_some() {
+        return with_few_files(kind);
+    }
+    let program = std::env::current_exe().unwrap();
+    let script =
+        format!("ulimit -n 64; exec '{}' --exact {kind}::out_of_files_is_survived", program.display());
+    let output = Command::new("sh").args(["-c", &script]).env("FEW_FILES", "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+fn with_few_files(kind: Kind) {
+    let rig = Rig::one(kind, echo);
+    // Both ends are in this process: dial until it has no more files, then give one back for the server's end.
+    let mut peers = Vec::new();
+    while let Ok(stream) = TcpStream::connect(rig.address()) {
+        peers.push(stream);
+    }
+    wait_until(|| rig.running.stats()[0].accept_errors.get() > 0);
+    peers.truncate(peers.len() / 4);
+    let mut stream = wait_for(|| TcpStream::connect(rig.address()).ok());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    exchange(&mut stream, b"room again");
+    rig.stop();
+}
+
+fn assert_refused(stream: &mut TcpStream) {
+    match stream.read(&mut [0; 1]) {
+        Ok(count) => assert_eq!(count, 0),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    wait_for(|| done().then_some(()));
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..PATIENCE.as_millis() / 5 {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it did not come to that in time")
+}

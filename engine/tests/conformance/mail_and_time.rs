@@ -1,0 +1,130 @@
+//! Mail between shards, and time.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use engine::{Kind, MAILBOX_CAPACITY};
+use shard::{Instant, ShardId};
+
+use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, nothing, options, shard};
+
+pub fn mail_goes_both_ways_between_control_and_shards(kind: Kind) {
+    let answer = || -> Behaviour {
+        Box::new(|hands, seen| {
+            if let Seen::Mail(ShardId::CONTROL, number) = seen {
+                hands.mail(ShardId::CONTROL, number + 1);
+            }
+        })
+    };
+    let rig = Rig::start(kind, options(), vec![answer(), answer()]);
+    let remote = rig.running.remote();
+    for round in 0..100 {
+        for index in [0, 1] {
+            assert!(remote.send(shard(index), Mail::Number(round)).is_ok());
+            let (from, mail) = rig.running.control().recv_timeout(PATIENCE).unwrap();
+            assert_eq!(from, shard(index));
+            assert!(matches!(mail, Mail::Number(number) if number == round + 1));
+        }
+    }
+    assert!(remote.send(shard(2), Mail::Number(0)).is_err(), "there is no such shard");
+    rig.stop();
+    assert!(remote.send(shard(0), Mail::Number(0)).is_err(), "a stopped shard takes no mail");
+}
+
+pub fn full_mailboxes_lose_nothing_and_keep_order(kind: Kind) {
+    const COUNT: u64 = 5 * MAILBOX_CAPACITY as u64;
+    const SHARDS: u16 = 3;
+    // Everyone sends to everyone, itself included, more in one turn than a mailbox holds.
+    let behaviour = || -> Behaviour {
+        let mut next = [0; SHARDS as usize];
+        Box::new(move |hands, seen| {
+            let Seen::Mail(from, number) = seen else { return };
+            let wanted = &mut next[from.index() as usize];
+            assert_eq!(number, wanted, "from {from:?}");
+            *wanted += 1;
+            if next.iter().all(|count| *count == COUNT) {
+                hands.mail(ShardId::CONTROL, 1);
+            }
+        })
+    };
+    let rig = Rig::start(kind, options(), (0..SHARDS).map(|_| behaviour()).collect());
+    for index in 0..SHARDS {
+        rig.tell(index, |hands| {
+            for number in 0..COUNT {
+                for to in 0..SHARDS {
+                    hands.mail(shard(to), number);
+                }
+            }
+        });
+    }
+    for _ in 0..SHARDS {
+        rig.running.control().recv_timeout(PATIENCE).unwrap();
+    }
+    let stats = rig.running.stats();
+    assert!(stats.iter().any(|stats| stats.mail_overflows.get() > 0), "nothing was pushed back");
+    assert!(stats.iter().all(|stats| stats.mail_dropped.get() == 0));
+    rig.stop();
+}
+
+pub fn a_pushed_back_shard_reads_no_socket(kind: Kind) {
+    const COUNT: u64 = 2 * MAILBOX_CAPACITY as u64;
+    let (go, gate) = bounded::<()>(0);
+    let mut taken = 0;
+    let blocked = move |hands: &mut Hands, seen: &Seen| {
+        if let Seen::Mail(..) = seen {
+            if taken == 0 {
+                gate.recv_timeout(PATIENCE).unwrap();
+            }
+            taken += 1;
+            if taken == COUNT {
+                hands.mail(ShardId::CONTROL, taken);
+            }
+        }
+    };
+    let rig = Rig::start(kind, options(), vec![Box::new(nothing), Box::new(blocked)]);
+    let mut stream = loop {
+        // The port is shared: dial until shard 0 takes the connection.
+        let stream = rig.dial();
+        if let Some(Seen::Accepted(..)) = rig.within(0, Duration::from_millis(100)) {
+            break stream;
+        }
+    };
+    rig.tell(0, |hands| {
+        for number in 0..COUNT {
+            hands.mail(shard(1), number);
+        }
+        hands.mail(ShardId::CONTROL, 0);
+    });
+    rig.running.control().recv_timeout(PATIENCE).unwrap();
+    stream.write_all(b"wait").unwrap();
+    assert_eq!(rig.within(0, Duration::from_millis(100)), None, "read although pushed back");
+    // Mail is still taken.
+    assert!(rig.running.remote().send(shard(0), Mail::Number(5)).is_ok());
+    assert_eq!(rig.next(0), Seen::Mail(ShardId::CONTROL, 5));
+    go.send(()).unwrap();
+    assert!(matches!(rig.next(0), Seen::Received(_, bytes) if bytes == b"wait"));
+    let (_, told) = rig.running.control().recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(told, Mail::Number(COUNT)));
+    rig.stop();
+}
+
+pub fn timeouts_are_never_early(kind: Kind) {
+    // The rig's core asserts that none comes early.
+    let rig = Rig::one(kind, nothing);
+    let mut latest = Duration::ZERO;
+    for micros in [0, 1, 50, 300, 1000, 2500, 10_000, 60_000] {
+        rig.tell(0, move |hands| hands.timeout = Some(hands.now + Duration::from_micros(micros)));
+        let late = rig.find(|seen| match seen {
+            Seen::Timeout(at, due) => Some(at.since(due)),
+            _ => None,
+        });
+        latest = latest.max(late);
+    }
+    assert!(latest < Duration::from_millis(500), "{latest:?} late");
+    // A far one is replaced by a near one, and never comes.
+    rig.tell(0, |hands| hands.timeout = Some(hands.now + Duration::from_secs(3600)));
+    rig.tell(0, |hands| hands.timeout = Some(hands.now));
+    assert!(matches!(rig.next(0), Seen::Timeout(at, due) if at >= due && due > Instant::default()));
+    rig.stop();
+}

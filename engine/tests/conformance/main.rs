@@ -1,0 +1,66 @@
+//! What every engine must do, whatever it is made of.
+
+mod bytes_in_and_out;
+mod connections;
+mod ends;
+mod harness;
+mod mail_and_time;
+
+use engine::Kind;
+
+/// Runs a test on `kind`, where the kernel allows that.
+fn on(kind: Kind, test: fn(Kind)) {
+    match engine::choose(Some(kind)) {
+        Ok(_) => test(kind),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
+macro_rules! conformance {
+    ($($topic:ident: $($test:ident)*;)*) => {
+        conformance!(@ uring Uring $($topic: $($test)*;)*);
+    };
+    (@ $module:ident $kind:ident $($topic:ident: $($test:ident)*;)*) => {
+        mod $module {
+            $($(
+                #[test]
+                fn $test() {
+                    super::on(super::Kind::$kind, super::$topic::$test);
+                }
+            )*)*
+        }
+    };
+}
+
+conformance! {
+    bytes_in_and_out:
+        echo_comes_back
+        split_reads_keep_order
+        a_slow_reader_gets_everything
+        a_fast_writer_is_read_completely
+        more_data_than_receive_buffers
+        sent_tells_the_size_of_each_batch;
+    ends:
+        a_reset_closes_with_reset
+        a_half_closed_connection_is_still_answered
+        a_flush_delivers_the_last_bytes_although_the_peer_goes_on_sending
+        a_flush_ends_after_the_linger_time
+        a_flush_can_become_an_abort
+        an_abort_resets
+        stop_ends_everything
+        a_panic_is_an_error_of_join;
+    connections:
+        names_are_reused_with_another_generation
+        thousands_connect_at_once
+        a_connect_can_choose_its_source
+        a_refused_connect_says_so
+        stop_accepting_refuses_and_keeps_what_is_open
+        a_port_in_use_is_an_error
+        a_full_shard_refuses
+        out_of_files_is_survived;
+    mail_and_time:
+        mail_goes_both_ways_between_control_and_shards
+        full_mailboxes_lose_nothing_and_keep_order
+        a_pushed_back_shard_reads_no_socket
+        timeouts_are_never_early;
+}
