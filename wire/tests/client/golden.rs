@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use wire::client::{
-    AckIds, Business, ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame,
+    AckIds, Business, ClientFrame, Code, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck,
+    ServerFrame,
 };
 use wire::{BizCode, MessageId, RoomId, UserId};
 
@@ -156,6 +157,29 @@ fn json_frames(magic: u16, code: i32, bodies: &str) -> Vec<u8> {
         [&magic.to_be_bytes()[..], &code.to_be_bytes(), &len, body.as_bytes()].concat()
     };
     bodies.split(' ').flat_map(frame).collect()
+}
+
+const PROTOCOL_MD: &str = include_str!("../../../docs/PROTOCOL.md");
+
+#[test]
+fn protocol_md_shows_every_frame_and_every_number() {
+    let server = server_frames().into_iter().map(|(_, binary, json)| (binary, json));
+    for (binary, json) in client_frames().into_iter().map(|(_, binary, json)| (binary, json)).chain(server) {
+        assert!(PROTOCOL_MD.contains(binary), "{binary} is not drawn");
+        let json = json.split(' ').next().expect("a split gives one part at least");
+        assert!(PROTOCOL_MD.contains(&format!("`{json}`")), "{json} is not shown");
+    }
+    let notices = NoticeCode::ALL.map(|code| (code as u16, code.name()));
+    let reasons = FailReason::ALL.map(|reason| (reason as u16, reason.name()));
+    for (number, name) in notices.into_iter().chain(reasons) {
+        assert!(
+            PROTOCOL_MD.contains(&format!("\n| {number} | `{name}` | ")),
+            "{number} {name} is not listed"
+        );
+    }
+    for code in Code::ALL {
+        assert!(PROTOCOL_MD.contains(&format!("\n| {} | ", code as i32)), "{code:?} is not listed");
+    }
 }
 
 #[test]
