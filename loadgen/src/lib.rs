@@ -1,1 +1,34 @@
-//! stub
+//! A load generator for the gateway: a great many clients in one core, an open-loop scheduler, and the proof of what became of
+//! every message.
+//!
+//! [`Fleet`] is a [`shard::Shard`], so it runs on the engines that the server runs on, and in memory in tests. It keeps to what
+//! a real client does: it logs in, sends heartbeats at the period the server told, acks what it gets, keeps a message until its
+//! send-ack comes and repeats it after a reconnect with the same client message id.
+//!
+//! Operation `i` has the intended time `start + i / rate`, whatever the server does meanwhile. Latency is measured from there,
+//! so a server that stalls is charged for every operation it kept waiting (no coordinated omission).
+//!
+//! Not in here: processes, sockets, clocks, the terminal. Several fleets on one clock make one run; [`Report`] merges
+//! what they say.
+
+mod client;
+mod fleet;
+mod mail;
+mod order;
+mod plan;
+mod render;
+mod report;
+
+mod rooms;
+mod schedule;
+mod stamp;
+mod tally;
+
+pub use fleet::{Fleet, Mint};
+pub use mail::{Mail, Progress, RoomEnd};
+pub use plan::{Plan, Scenario, Sources};
+pub use render::render;
+pub use report::{Percentiles, Report, Run, ServerCost, ServerUse, StormFigures};
+
+pub use stamp::STAMP_BYTES;
+pub use tally::{RoomTally, Samples, Tally};

@@ -1,0 +1,147 @@
+//! The figures of a run, as people get them.
+
+use std::fmt::Write;
+
+use crate::report::{Percentiles, Report};
+
+/// The widest bar of the plot.
+const BAR_CHARS: f64 = 50.0;
+
+/// The report as text: a table, a plot of the percentiles, and what should be known.
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let line = |text: &mut String, title: &str, cells: &[(String, &str)]| {
+        let cells: Vec<_> = cells.iter().map(|(value, unit)| format!("{value:>13} {unit:<12}")).collect();
+        put(text, format!("  {title:<12}{}", cells.concat()).trim_end());
+    };
+    let count = |value: u64| grouped(&value.to_string());
+    let decimal = |value: f64| grouped(&format!("{value:.1}"));
+    line(
+        &mut text,
+        "connections",
+        &[(count(report.connected), "connected"), (count(report.failed), "failed")],
+    );
+    line(
+        &mut text,
+        "operations",
+        &[
+            (count(report.sent), "sent"),
+            (count(report.accepted), "accepted"),
+            (count(report.delivered), "delivered"),
+            (count(report.acked), "acked"),
+        ],
+    );
+    line(
+        &mut text,
+        "faults",
+        &[
+            (count(report.lost), "lost"),
+            (count(report.duplicated), "duplicated"),
+            (count(report.out_of_order), "out of order"),
+        ],
+    );
+    line(&mut text, "throughput", &[(decimal(report.per_second), "a second")]);
+    if let Some(storm) = &report.storm {
+        let figures = |seconds: f64, rate: f64| [(format!("{seconds:.3}"), "s"), (decimal(rate), "a second")];
+        line(&mut text, "connect", &figures(storm.connect_seconds, storm.connects_per_second));
+        line(&mut text, "all back", &figures(storm.reconnect_seconds, storm.reconnects_per_second));
+    }
+    if let (Some(cpu), Some(rss)) = (report.server.cpu_us_per_op, report.server.rss_bytes_per_connection) {
+        line(
+            &mut text,
+            "server",
+            &[(decimal(cpu), "us CPU an operation"), (grouped(&format!("{rss:.0}")), "bytes a connection")],
+        );
+    }
+    distributions(&mut text, report);
+    plot(&mut text, report);
+    let remarks = report.remarks();
+    if !remarks.is_empty() {
+        put(&mut text, "");
+    }
+    for remark in remarks {
+        put(&mut text, &format!("  ! {remark}"));
+    }
+    text
+}
+
+fn distributions(text: &mut String, report: &Report) {
+    put(text, "");
+    put(text, &format!("  {:<18}{:>12}{:>12}{:>12}{:>12}{:>12}", "us", "p50", "p90", "p99", "p99.9", "max"));
+    let mut row = |title: &str, figures: &Percentiles| {
+        if figures.max > 0.0 {
+            let figures = [figures.p50, figures.p90, figures.p99, figures.p999, figures.max];
+            let cells: Vec<_> =
+                figures.iter().map(|us| format!("{:>12}", grouped(&format!("{us:.1}")))).collect();
+            put(text, &format!("  {title:<18}{}", cells.concat()));
+        }
+    };
+    if report.storm.is_none() {
+        row("latency", &report.latency_us);
+    }
+    row("send-ack", &report.send_ack_us);
+    row("connect to login", &report.login_us);
+    if let Some(storm) = &report.storm {
+        row("reset to login", &storm.reconnect_us);
+    }
+    let lag = report.schedule_lag_us;
+    if lag.max > 0.0 {
+        let (p99, max) = (grouped(&format!("{:.1}", lag.p99)), grouped(&format!("{:.1}", lag.max)));
+        put(text, &format!("  {:<18}{:>36}{:>24}", "schedule lag", p99, max));
+    }
+}
+
+/// Bars as long as the logarithm of the latency.
+fn plot(text: &mut String, report: &Report) {
+    let samples = &report.latency;
+    if samples.is_empty() {
+        return;
+    }
+    let (least, most) = (samples.min_us().max(0.1), samples.max_us().max(0.2));
+    put(text, "");
+    let steps =
+        [("min", 0.0), ("p10", 0.1), ("p25", 0.25), ("p50", 0.5), ("p75", 0.75), ("p90", 0.9), ("p95", 0.95)];
+    let tail = [("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
+    for (name, quantile) in steps.into_iter().chain(tail) {
+        let us = samples.quantile_us(quantile);
+        let share = ((us.max(least) / least).ln() / (most / least).ln().max(1e-9)).clamp(0.0, 1.0);
+        let bar = "#".repeat(1 + (share * (BAR_CHARS - 1.0)).round() as usize);
+        put(text, &format!("  {name:>7} {:>12} us |{bar}", grouped(&format!("{us:.1}"))));
+    }
+    put(text, &format!("  {:>24}(logarithmic, {} samples)", "", grouped(&samples.len().to_string())));
+}
+
+fn put(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a String takes everything");
+}
+
+/// A number with commas between its thousands.
+fn grouped(number: &str) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let mut out = String::from(sign);
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if !fraction.is_empty() {
+        out.push('.');
+        out.push_str(fraction);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_told_apart() {
+        assert_eq!(grouped("0"), "0");
+        assert_eq!(grouped("999"), "999");
+        assert_eq!(grouped("1000"), "1,000");
+        assert_eq!(grouped("-1234567.8"), "-1,234,567.8");
+    }
+}

@@ -1,0 +1,69 @@
+//! Open-loop time: operations are due when they are due, whatever became of those before.
+
+use shard::Instant;
+
+/// Operation `i` is due at `start + i / rate`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    start_ns: u64,
+    interval_ns: f64,
+    next: u64,
+    end: u64,
+}
+
+impl Schedule {
+    /// Operations at `rate` a second from `start` on, the last one before `duration_ns` have passed.
+    pub(crate) fn new(start: Instant, rate: f64, duration_ns: u64) -> Self {
+        let interval_ns = if rate > 0.0 { 1e9 / rate } else { f64::INFINITY };
+        let end = if rate > 0.0 { (duration_ns as f64 / interval_ns).ceil() as u64 } else { 0 };
+        Self { start_ns: start.unix_nanos(), interval_ns, next: 0, end }
+    }
+
+    /// When the next operation is due; `None` after the last.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let after_ns = self.next as f64 * self.interval_ns;
+        (self.next < self.end)
+            .then(|| Instant::from_unix_nanos(self.start_ns.saturating_add(after_ns as u64)))
+    }
+
+    /// Takes the next operation, its number and its intended time, if it is due.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(u64, Instant)> {
+        let due = self.due().filter(|due| *due <= now)?;
+        self.next += 1;
+        Some((self.next - 1, due))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ns: u64) -> Instant {
+        Instant::from_unix_nanos(1_000_000_000 + ns)
+    }
+
+    #[test]
+    fn operations_keep_their_times_however_late_they_are_taken() {
+        let mut schedule = Schedule::new(at(0), 1000.0, 3_000_000);
+        assert_eq!(schedule.take(at(0)), Some((0, at(0))));
+        assert_eq!(schedule.take(at(999_999)), None);
+        assert_eq!(schedule.take(at(9_000_000)), Some((1, at(1_000_000))));
+        assert_eq!(schedule.take(at(9_000_000)), Some((2, at(2_000_000))));
+        assert_eq!(schedule.take(at(9_000_000)), None);
+        assert_eq!(schedule.due(), None);
+    }
+
+    #[test]
+    fn as_many_operations_as_rate_times_seconds() {
+        for rate in [1.0, 3.0, 5000.0, 33_333.0] {
+            let mut schedule = Schedule::new(at(0), rate, 2_000_000_000);
+            let taken = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2))).count();
+            assert_eq!(taken, 2 * rate as usize, "rate {rate}");
+        }
+    }
+
+    #[test]
+    fn no_rate_means_no_operation() {
+        assert_eq!(Schedule::new(at(0), 0.0, 1_000_000_000).due(), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! Fleets and a model of the gateway in one thread: no socket, no clock, and faults on demand.
+
+mod server;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use loadgen::{Fleet, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally};
+use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
+use wire::{AppId, BizCode};
+
+pub use server::{Fault, Server};
+
+/// How long bytes are on their way.
+const HOP: Duration = Duration::from_micros(50);
+const SECOND_NS: u64 = 1_000_000_000;
+/// Turns of a test at most.
+const TURNS_MAX: usize = 2_000_000;
+
+/// The plan of a run with one fleet.
+pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
+    Plan {
+        scenario,
+        target: "127.0.0.1:7000".parse().unwrap(),
+        sources: Some(Sources { first: Ipv4Addr::new(127, 1, 0, 1), per_address: 10 }),
+        run: 0x5a11_f154,
+        app: AppId(1),
+        first_user: 10_001,
+        first_client: 0,
+        clients,
+        json: false,
+        biz_code: BizCode(if scenario == Scenario::Room { 5555 } else { 6001 }),
+        payload_bytes: STAMP_BYTES as u32 + 10,
+        rate,
+        phase_ns: 0,
+        warmup_ns: 0,
+        measure_ns: SECOND_NS,
+        heartbeat_ms: None,
+        connect_rate: None,
+        connect_window: 64,
+        rooms: 1,
+        first_room: 1,
+        publishers: 1,
+        drain_ns: SECOND_NS,
+    }
+}
+
+/// Everything a test can turn.
+pub struct World {
+    pub server: Server,
+    fleets: Vec<Fleet>,
+    plan: Plan,
+    now: Instant,
+    conns: BTreeMap<u64, (usize, ConnId)>,
+    next_conn: u32,
+    /// Events on their way to a fleet.
+    to_fleets: VecDeque<(Instant, usize, Arrival)>,
+    /// What the fleets said and nobody has looked at yet.
+    said: VecDeque<(usize, Mail)>,
+    /// Every byte the fleets wrote, to compare runs.
+    pub written: Vec<u8>,
+    /// Bytes reach a fleet in pieces of this size.
+    pub piece_bytes: usize,
+    /// Nobody listens.
+    pub refuse: bool,
+    /// Every connect asked for: when and from where.
+    pub connects: Vec<(Instant, String)>,
+}
+
+enum Arrival {
+    Connected(ConnId, u64),
+    Refused(u64),
+    Bytes(u64, Vec<u8>),
+    Sent(u64, usize),
+    Closed(u64, CloseReason),
+}
+
+/// How a run ended.
+pub struct Outcome {
+    pub report: Report,
+    pub tally: Tally,
+}
+
+impl World {
+    /// One fleet.
+    pub fn new(plan: Plan) -> Self {
+        Self::with_fleets(plan, 1)
+    }
+
+    /// As many fleets of the same size.
+    pub fn with_fleets(plan: Plan, count: u32) -> Self {
+        let plans = (0..count).map(|i| Plan { first_client: i * plan.clients, ..plan.clone() });
+        let mint = |app: AppId, user: wire::UserId| format!("token of {} in {}", user.0, app.0);
+        Self {
+            server: Server::new(),
+            fleets: plans.map(|plan| Fleet::new(plan, Box::new(mint))).collect(),
+            plan,
+            now: Instant::from_unix_nanos(1_790_000_000 * SECOND_NS),
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            to_fleets: VecDeque::new(),
+            said: VecDeque::new(),
+            written: Vec::new(),
+            piece_bytes: usize::MAX,
+            refuse: false,
+            connects: Vec::new(),
+        }
+    }
+
+    /// A whole run, as whoever runs fleets does it.
+    pub fn run(&mut self) -> Outcome {
+        let begun_ns = self.now.unix_nanos();
+        self.tell(Mail::Begin { at_ns: begun_ns });
+        self.wait(|mail| matches!(mail, Mail::Settled(_)));
+        let start_ns = self.now.unix_nanos() + SECOND_NS / 10;
+        self.tell(Mail::Start { at_ns: start_ns });
+        let mut rooms: BTreeMap<u32, u64> = BTreeMap::new();
+        for mail in self.wait(|mail| matches!(mail, Mail::Sent { .. })) {
+            let Mail::Sent { rooms: ends } = mail else { continue };
+            for end in ends {
+                let last = rooms.entry(end.room).or_default();
+                *last = end.sequence.max(*last);
+            }
+        }
+        let rooms = rooms.into_iter().map(|(room, sequence)| RoomEnd { room, sequence }).collect();
+        self.tell(Mail::Expect { rooms });
+        let mut tally = Tally::default();
+        for mail in self.wait(|mail| matches!(mail, Mail::Done(_))) {
+            let Mail::Done(one) = mail else { continue };
+            // As it goes through the pipe.
+            let json = serde_json::to_string(&one).unwrap();
+            tally.merge(&serde_json::from_str(&json).unwrap());
+        }
+        let run = Run {
+            scenario: self.plan.scenario,
+            connections: self.fleets.len() as u64 * u64::from(self.plan.clients),
+            rate: self.plan.rate,
+            seconds: self.plan.measure_ns as f64 / 1e9,
+            begun_ns,
+            reset_ns: start_ns + self.plan.measure_ns,
+            server: None,
+        };
+        Outcome { report: Report::new(&run, tally.clone()), tally }
+    }
+
+    fn tell(&mut self, mail: Mail) {
+        for fleet in &mut self.fleets {
+            fleet.handle(self.now, Event::Mail { from: ShardId::CONTROL, mail: mail.clone() });
+        }
+    }
+
+    /// Goes on until every fleet has said what is waited for.
+    fn wait(&mut self, wanted: impl Fn(&Mail) -> bool) -> Vec<Mail> {
+        let mut found = Vec::new();
+        for _ in 0..TURNS_MAX {
+            while let Some((_, mail)) = self.said.pop_front() {
+                if wanted(&mail) {
+                    found.push(mail);
+                }
+            }
+            if found.len() == self.fleets.len() {
+                return found;
+            }
+            self.turn();
+        }
+        panic!("the fleets never said it");
+    }
+
+    fn turn(&mut self) {
+        for fleet in 0..self.fleets.len() {
+            self.carry_out(fleet);
+        }
+        let answers = self.server.answer(self.now);
+        for (conn, bytes) in answers {
+            self.send_to_fleet(conn, bytes);
+        }
+        for conn in self.server.take_closed() {
+            let at = self.now + HOP;
+            if let Some(&(fleet, _)) = self.conns.get(&conn) {
+                self.to_fleets.push_back((at, fleet, Arrival::Closed(conn, CloseReason::Reset)));
+            }
+        }
+        self.jump();
+        while self.to_fleets.front().is_some_and(|(at, ..)| *at <= self.now) {
+            let (_, fleet, arrival) = self.to_fleets.pop_front().unwrap();
+            self.arrive(fleet, arrival);
+        }
+        for fleet in &mut self.fleets {
+            if fleet.poll_timeout().is_some_and(|at| at <= self.now) {
+                fleet.handle(self.now, Event::Timeout);
+            }
+        }
+    }
+
+    /// To the next thing that happens, and no further than a millisecond.
+    fn jump(&mut self) {
+        let arrival = self.to_fleets.front().map(|(at, ..)| *at);
+        let timeouts = self.fleets.iter().filter_map(Shard::poll_timeout);
+        let next = arrival.into_iter().chain(timeouts).chain([self.now + Duration::from_millis(1)]).min();
+        self.now = next.unwrap().max(self.now + Duration::from_nanos(1));
+    }
+
+    fn arrive(&mut self, fleet: usize, arrival: Arrival) {
+        let core = &mut self.fleets[fleet];
+        match arrival {
+            Arrival::Connected(conn, token) => core.handle(self.now, Event::Connected { conn, token }),
+            Arrival::Refused(token) => {
+                core.handle(self.now, Event::ConnectFailed { token, error: ConnectError::Refused });
+            }
+            Arrival::Bytes(conn, bytes) => {
+                let Some(&(_, conn)) = self.conns.get(&conn) else { return };
+                for bytes in bytes.chunks(self.piece_bytes) {
+                    core.handle(self.now, Event::Received { conn, bytes });
+                }
+            }
+            Arrival::Sent(conn, bytes) => {
+                let Some(&(_, conn)) = self.conns.get(&conn) else { return };
+                core.handle(self.now, Event::Sent { conn, bytes });
+            }
+            Arrival::Closed(conn, reason) => {
+                let Some((_, conn)) = self.conns.remove(&conn) else { return };
+                core.handle(self.now, Event::Closed { conn, reason });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, fleet: usize) {
+        let mut batch = SendBatch::new();
+        while let Some(effect) = self.fleets[fleet].poll_effect(self.now) {
+            match effect {
+                Effect::Transmit { conn } => {
+                    batch.clear();
+                    self.fleets[fleet].poll_transmit(self.now, conn, &mut batch);
+                    let bytes: Vec<u8> = batch.segments().flatten().copied().collect();
+                    assert!(!bytes.is_empty(), "a transmit without bytes");
+                    self.written.extend_from_slice(&bytes);
+                    let key = self.key(fleet, conn);
+                    self.server.receive(key, &bytes);
+                    self.to_fleets.push_back((self.now + HOP, fleet, Arrival::Sent(key, bytes.len())));
+                }
+                Effect::Close { conn, .. } => {
+                    let key = self.key(fleet, conn);
+                    self.server.disconnect(key);
+                    self.to_fleets.push_back((
+                        self.now + HOP,
+                        fleet,
+                        Arrival::Closed(key, CloseReason::Local),
+                    ));
+                }
+                Effect::Connect { token, source, .. } => {
+                    self.connects.push((self.now, source.map_or(String::new(), |source| source.to_string())));
+                    let arrival = if self.refuse {
+                        Arrival::Refused(token)
+                    } else {
+                        let conn = ConnId { index: self.next_conn, generation: 0 };
+                        self.next_conn += 1;
+                        self.conns.insert(u64::from(conn.index), (fleet, conn));
+                        Arrival::Connected(conn, token)
+                    };
+                    self.to_fleets.push_back((self.now + HOP, fleet, arrival));
+                }
+                Effect::Mail { to, mail } => {
+                    assert_eq!(to, ShardId::CONTROL);
+                    self.said.push_back((fleet, mail));
+                }
+                Effect::StopAccepting | Effect::Stop => panic!("nobody asked for that"),
+            }
+        }
+    }
+
+    fn key(&self, fleet: usize, conn: ConnId) -> u64 {
+        let key = u64::from(conn.index);
+        assert_eq!(self.conns.get(&key), Some(&(fleet, conn)), "an effect for a connection that is gone");
+        key
+    }
+
+    fn send_to_fleet(&mut self, conn: u64, bytes: Vec<u8>) {
+        if let Some(&(fleet, _)) = self.conns.get(&conn) {
+            self.to_fleets.push_back((self.now + HOP, fleet, Arrival::Bytes(conn, bytes)));
+        }
+    }
+}
