@@ -55,7 +55,13 @@ pub fn a_flush_delivers_the_last_bytes_although_the_peer_goes_on_sending(kind: K
     let mut writer = stream.try_clone().unwrap();
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| while !enough.load(Ordering::Relaxed) && writer.write_all(&[7; 100]).is_ok() {});
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                if writer.write_all(&[7; 100]).is_err() {
+                    break;
+                }
+            }
+        });
         let mut received = Vec::new();
         let ended = stream.read_to_end(&mut received);
         enough.store(true, Ordering::Relaxed);
