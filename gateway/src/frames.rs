@@ -2,9 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant};
-use wire::client::{
-    Business, ClientFrame, Code, FailReason, Frame, NoticeCode, Outcome, SendAck, ServerFrame,
-};
+use wire::client::{Business, ClientFrame, FailReason, Frame, NoticeCode, Outcome, SendAck, ServerFrame};
 use wire::node::{SessionId, Submission, Target, ToBridge, ToRouter};
 use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -42,9 +40,7 @@ impl Gateway {
             ClientFrame::Login { .. } => unreachable!("handled above"),
             ClientFrame::Logout => self.logout(conn),
             ClientFrame::Business(business) => self.business(conn, &business),
-            ClientFrame::Heartbeat { echo } => {
-                self.say(conn, Code::Heartbeat, &ServerFrame::Heartbeat { echo })
-            }
+            ClientFrame::Heartbeat { echo } => self.say(conn, &ServerFrame::Heartbeat { echo }),
             ClientFrame::Ack(ids) => {
                 for id in ids.iter() {
                     self.ack(conn, id);
@@ -91,11 +87,11 @@ impl Gateway {
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack());
         self.metrics.logins += 1;
         let heartbeat_ms = self.config.heartbeat.period_ms;
-        self.say(conn, Code::Login, &ServerFrame::LoggedIn { heartbeat_ms });
+        self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
     }
 
     fn logout(&mut self, conn: ConnId) {
-        self.say(conn, Code::Logout, &ServerFrame::LoggedOut);
+        self.say(conn, &ServerFrame::LoggedOut);
         self.finished(conn);
     }
 
@@ -188,7 +184,7 @@ impl Gateway {
             id: MessageId(0),
             outcome: Outcome::Failed(reason),
         };
-        self.say(conn, Code::SendAck, &ServerFrame::SendAck(ack));
+        self.say(conn, &ServerFrame::SendAck(ack));
     }
 
     fn join(&mut self, conn: ConnId, room: RoomId) {
@@ -198,7 +194,7 @@ impl Gateway {
             let known = self.rooms.find(app, room).expect("a room with a member is known");
             let (joining, sequence) = (known.joining, known.sequence);
             if !joining {
-                self.say(conn, Code::Join, &ServerFrame::Joined { room, sequence });
+                self.say(conn, &ServerFrame::Joined { room, sequence });
             }
             return;
         }
@@ -213,7 +209,7 @@ impl Gateway {
                 self.tell_router(owner, ToRouter::Join { app, room });
             }
             Joined::Waiting => {}
-            Joined::At(sequence) => self.say(conn, Code::Join, &ServerFrame::Joined { room, sequence }),
+            Joined::At(sequence) => self.say(conn, &ServerFrame::Joined { room, sequence }),
         }
     }
 
@@ -223,7 +219,7 @@ impl Gateway {
         if let Some(last) = self.rooms.leave(&mut session.rooms, room) {
             self.left(app, user, room, last.0);
         }
-        self.say(conn, Code::Leave, &ServerFrame::Left { room });
+        self.say(conn, &ServerFrame::Left { room });
     }
 
     /// The owner of a room answered this shard's join: its members here hear of it.
@@ -233,7 +229,7 @@ impl Gateway {
                 let sequence = known.sequence;
                 let members: Vec<ConnId> = known.members.iter().map(|member| member.conn).collect();
                 for conn in members {
-                    self.say(conn, Code::Join, &ServerFrame::Joined { room, sequence });
+                    self.say(conn, &ServerFrame::Joined { room, sequence });
                 }
             }
             crate::rooms::Answered::Deserted => {

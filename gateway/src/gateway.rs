@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use shard::{
     ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, TimerId, Wheel,
 };
-use wire::client::{Code, DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
+use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
 use wire::node::{NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -370,15 +370,11 @@ impl Gateway {
     /// Queues a notice.
     pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
         self.metrics.count_notice(code);
-        self.say(
-            conn,
-            Code::Notice,
-            &ServerFrame::Notice { code, text: notice_text(code).into(), retry_after_ms },
-        );
+        self.say(conn, &ServerFrame::Notice { code, text: notice_text(code).into(), retry_after_ms });
     }
 
     /// Queues an answer. A client that asks and never reads is closed.
-    pub(crate) fn say(&mut self, conn: ConnId, code: Code, frame: &ServerFrame<'_>) {
+    pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
         let Self { sessions, outboxes, dirty, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
@@ -387,7 +383,7 @@ impl Gateway {
         });
         if taken {
             mark_dirty(session, conn, dirty);
-            self.metrics.count_out(code, 1);
+            self.metrics.count_out(frame.code(), 1);
         } else if session.phase != Phase::Closing {
             self.close_with_notice(conn, NoticeCode::SlowReader);
         }
@@ -471,7 +467,7 @@ impl Gateway {
             }
             ToGateway::Broadcast { message } => self.broadcast(message),
             ToGateway::SendAck { session, ack } => {
-                self.say(ConnId::from_u64(session.0), Code::SendAck, &ServerFrame::SendAck(ack));
+                self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
             }
         }
     }

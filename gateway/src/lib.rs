@@ -19,4 +19,4 @@ mod token;
 pub use config::{Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
 pub use gateway::{Gateway, Setup};
 pub use metrics::Metrics;
-pub use token::{Claims, TOKEN_BYTES_MAX, TokenError, TokenKeys, mint_hs256};
+pub use token::{Claims, TokenError, TokenKeys, mint_hs256};

@@ -9,10 +9,8 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use wire::client::TOKEN_BYTES_MAX;
 use wire::{AppId, DeviceClass, UserId};
-
-/// The longest token that is looked at, in bytes.
-pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// Who a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
