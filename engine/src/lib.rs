@@ -14,12 +14,15 @@
 
 mod choice;
 mod clock;
+mod glommio;
 mod listener;
 mod mailbox;
+mod monoio;
 mod options;
 mod running;
 mod stats;
 mod sys;
+mod tasks;
 mod uring;
 
 pub use choice::{Chosen, Kind, choose};

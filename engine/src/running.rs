@@ -11,7 +11,7 @@ use shard::{Shard, ShardId};
 use socket2::Socket;
 
 use crate::mailbox::{Exchange, Post, Remote};
-use crate::{Kind, Options, Stats, listener, sys, uring};
+use crate::{Kind, Options, Stats, glommio, listener, monoio, sys, uring};
 
 /// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
 pub struct Running<M> {
@@ -85,7 +85,7 @@ impl<M> Drop for Running<M> {
 /// The address cannot be listened on, a core cannot be pinned, or an engine cannot be set up.
 pub fn start<S, F>(kind: Kind, options: Options, shards: Vec<(ShardId, F)>) -> io::Result<Running<S::Mail>>
 where
-    S: Shard,
+    S: Shard + 'static,
     F: FnOnce(ShardId) -> S + Send + 'static,
 {
     let (address, listeners) = listener::open(&options, shards.len())?;
@@ -148,7 +148,7 @@ fn run_shard<S, F>(
     at: usize,
 ) -> io::Result<()>
 where
-    S: Shard,
+    S: Shard + 'static,
     F: FnOnce(ShardId) -> S,
 {
     // Unwind safe: the core and the engine are gone after a panic, and mailboxes are never left half-changed.
@@ -160,7 +160,9 @@ where
         }
         match kind {
             Kind::Uring => uring::run(seat, build),
-            Kind::Monoio | Kind::Epoll | Kind::Glommio => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Monoio => monoio::run_uring(seat, build),
+            Kind::Epoll => monoio::run_epoll(seat, build),
+            Kind::Glommio => glommio::run(seat, build),
         }
     }));
     exchange.retire(at);

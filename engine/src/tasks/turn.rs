@@ -1,0 +1,519 @@
+//! What the tasks of a shard do to its core and its connections; nothing in here waits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, Key, Linger, SendBatch, Shard, Slab};
+
+use super::{Runtime, socket};
+use crate::mailbox::Post;
+use crate::{Options, Stats};
+
+/// Mail taken in one turn.
+const MAIL_PER_TURN: usize = 1024;
+
+/// Rounds of effects and their outcomes in one turn, before sockets are looked at again.
+const ROUNDS_PER_TURN: usize = 4;
+
+/// Empty batches kept for the next sends.
+const BATCHES_MAX: usize = 64;
+
+/// How soon a full mailbox is tried again.
+const PUSH_BACK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The core, its connections and its mail.
+pub(super) struct Turn<S: Shard, R: Runtime> {
+    core: S,
+    post: Post<S::Mail>,
+    stats: Arc<Stats>,
+    options: Arc<Options>,
+    connections: Slab<Connection<R::Socket>>,
+    /// What the core is told when it has no more effects, oldest first.
+    outcomes: VecDeque<Outcome>,
+    /// Gracefully closing connections and the end of their time, earliest first: all get the same span.
+    lingering: VecDeque<(Instant, ConnId)>,
+    batches: Vec<SendBatch>,
+    jobs: Vec<Job<R::Socket>>,
+    /// Readers that wait for the end of a turn in which nobody pushes back.
+    held: Vec<Waker>,
+    /// When the first event since the last turn came in.
+    began: Option<Instant>,
+    accepting: bool,
+    stopped: bool,
+}
+
+struct Connection<K> {
+    /// `None` once it has ended.
+    socket: Option<Rc<K>>,
+    state: State,
+    /// A batch is in flight: from its first send until the core is told of its end.
+    sending: bool,
+    /// The peer's FIN has come.
+    finished: bool,
+    /// Its reader, when it waits for the end of the connection only.
+    reader: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The core does not know of it yet.
+    Connecting,
+    Open,
+    /// The core wants it closed; its last batches are being written.
+    Flushing,
+    /// All is written and our FIN is sent; the peer's is awaited.
+    Draining,
+    /// The core is not told yet.
+    Ended,
+}
+
+enum Outcome {
+    Sent { conn: ConnId, bytes: usize },
+    Closed { conn: ConnId, reason: CloseReason },
+    ConnectFailed { token: u64, error: ConnectError },
+}
+
+/// What needs a task of its own.
+pub(super) enum Job<K> {
+    /// Wait until the socket takes `batch` from byte `written` on.
+    Write { conn: ConnId, socket: Rc<K>, batch: SendBatch, written: usize },
+    /// Wait until the socket has connected.
+    Connect { conn: ConnId, socket: Rc<K>, token: u64 },
+}
+
+/// What is to follow a turn.
+pub(super) struct Next {
+    /// The core has stopped.
+    pub(super) stop: bool,
+    /// There is more to do as soon as the sockets had their chance.
+    pub(super) more: bool,
+    /// When there is something to do at the latest.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Whether a reader may read.
+pub(super) enum Permit {
+    Granted,
+    /// It is woken when it is time to ask again.
+    Held,
+    /// The connection has ended.
+    Gone,
+}
+
+impl<S: Shard, R: Runtime> Turn<S, R> {
+    pub(super) fn new(core: S, post: Post<S::Mail>, stats: Arc<Stats>, options: Arc<Options>) -> Self {
+        Self {
+            core,
+            post,
+            stats,
+            options,
+            connections: Slab::new(),
+            outcomes: VecDeque::new(),
+            lingering: VecDeque::new(),
+            batches: Vec::new(),
+            jobs: Vec::new(),
+            held: Vec::new(),
+            began: None,
+            accepting: true,
+            stopped: false,
+        }
+    }
+
+    /// Ends a turn: mail and time go to the core, its effects are carried out.
+    pub(super) fn run(&mut self) -> Next {
+        let now = self.now();
+        self.began.get_or_insert(now);
+        let all_mail = self.take_mail(now);
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.tell(now, Event::Timeout);
+        }
+        self.expire(now);
+        self.settle(now);
+        self.post.flush();
+        if !self.post.is_pushed_back() {
+            self.held.drain(..).for_each(Waker::wake);
+        }
+        let ended = self.now();
+        self.stats.turns.add(1);
+        self.stats.turn_time.record(ended.since(self.began.take().unwrap_or(now)));
+        Next {
+            stop: self.stopped || self.post.is_halted(),
+            more: !all_mail || !self.outcomes.is_empty(),
+            deadline: self.deadline(ended),
+        }
+    }
+
+    /// What the turn left to tasks.
+    pub(super) fn take_jobs(&mut self) -> Vec<Job<R::Socket>> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// Before waiting for a task's notice: `false` when mail came in.
+    pub(super) fn park(&self) -> bool {
+        self.post.park()
+    }
+
+    /// After waiting.
+    pub(super) fn unpark(&self) {
+        self.post.unpark();
+    }
+
+    /// How long it is until `at`.
+    pub(super) fn until(&self, at: Instant) -> Duration {
+        at.since(self.now())
+    }
+
+    /// Whether new connections are wanted.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting
+    }
+
+    /// A connection came in. `None` when there is no room for it.
+    pub(super) fn accepted(&mut self, fd: OwnedFd, peer: IpAddr) -> Option<(ConnId, Rc<R::Socket>)> {
+        self.stats.accepts.add(1);
+        let added = self.add(fd, State::Open);
+        let Ok((conn, socket)) = added else {
+            self.stats.accepts_refused.add(1);
+            return None;
+        };
+        self.count_open(1);
+        let now = self.begin();
+        self.tell(now, Event::Accepted { conn, peer });
+        Some((conn, socket))
+    }
+
+    /// The listener had no connection to give, for want of something.
+    pub(super) fn accept_failed(&mut self) {
+        self.stats.accept_errors.add(1);
+    }
+
+    /// A connect ended, or ran out of time. Whether the connection is open.
+    pub(super) fn connected(&mut self, conn: ConnId, token: u64, ended: Result<(), ConnectError>) -> bool {
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return false };
+        if connection.state != State::Connecting {
+            return false;
+        }
+        connection.state = State::Open;
+        let now = self.begin();
+        match ended {
+            Ok(()) => {
+                self.stats.connects.add(1);
+                self.count_open(1);
+                self.tell(now, Event::Connected { conn, token });
+                true
+            }
+            Err(error) => {
+                self.connections.remove(key(conn));
+                self.tell(now, Event::ConnectFailed { token, error });
+                false
+            }
+        }
+    }
+
+    /// Asks for a reader whether it may go on; `waker` is its own.
+    pub(super) fn permit(&mut self, conn: ConnId, waker: &Waker) -> Permit {
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return Permit::Gone };
+        match connection.state {
+            State::Ended => return Permit::Gone,
+            State::Open if self.post.is_pushed_back() => self.held.push(waker.clone()),
+            _ if connection.finished => connection.reader = Some(waker.clone()),
+            _ => return Permit::Granted,
+        }
+        Permit::Held
+    }
+
+    /// Wakes `waker` when a turn has run.
+    pub(super) fn hold(&mut self, waker: &Waker) {
+        self.held.push(waker.clone());
+    }
+
+    /// A reader got bytes, or none at the peer's FIN, or an error.
+    pub(super) fn received(&mut self, conn: ConnId, received: io::Result<&[u8]>) {
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+        let state = connection.state;
+        match received {
+            Ok([]) => {
+                connection.finished = true;
+                match state {
+                    State::Open => {
+                        let now = self.begin();
+                        self.tell(now, Event::Finished { conn });
+                    }
+                    State::Draining => self.end(conn, CloseReason::Local),
+                    State::Connecting | State::Flushing | State::Ended => {}
+                }
+            }
+            Ok(bytes) if state == State::Open => {
+                self.stats.receives.add(1);
+                self.stats.bytes_in.add(bytes.len() as u64);
+                let now = self.begin();
+                self.tell(now, Event::Received { conn, bytes });
+            }
+            Ok(_) => {} // the core has closed
+            Err(error) => self.fail(conn, &error),
+        }
+    }
+
+    /// A writer came to its end.
+    pub(super) fn written(&mut self, conn: ConnId, batch: SendBatch, ended: io::Result<()>) {
+        match ended {
+            Ok(()) => self.sent(conn, batch),
+            Err(error) => {
+                self.recycle(batch);
+                self.fail(conn, &error);
+            }
+        }
+    }
+
+    /// Shuts every connection, so that all tasks come to their ends.
+    pub(super) fn shut_all(&mut self) {
+        self.accepting = false;
+        let all: Vec<ConnId> = self.connections.iter().map(|(key, _)| conn_id(key)).collect();
+        for conn in all {
+            self.end(conn, CloseReason::Local);
+        }
+        self.outcomes.clear();
+        self.held.drain(..).for_each(Waker::wake);
+        self.stats.connections.set(0);
+    }
+
+    fn now(&self) -> Instant {
+        self.options.clock.now()
+    }
+
+    /// The time of an event, which may be the first of a turn.
+    fn begin(&mut self) -> Instant {
+        let now = self.now();
+        self.began.get_or_insert(now);
+        now
+    }
+
+    fn tell(&mut self, now: Instant, event: Event<'_, S::Mail>) {
+        self.stats.events.add(1);
+        self.core.handle(now, event);
+    }
+
+    /// Whether the mailbox is empty now.
+    fn take_mail(&mut self, now: Instant) -> bool {
+        for _ in 0..MAIL_PER_TURN {
+            let Some((from, mail)) = self.post.take() else { return true };
+            self.tell(now, Event::Mail { from, mail });
+        }
+        false
+    }
+
+    /// Resets the closing connections whose time is over.
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(at, conn)) = self.lingering.front()
+            && at <= now
+        {
+            self.lingering.pop_front();
+            self.abort(conn);
+        }
+    }
+
+    /// Carries out effects and tells the core what came of them, until there are none.
+    fn settle(&mut self, now: Instant) {
+        for _ in 0..ROUNDS_PER_TURN {
+            while let Some(effect) = self.core.poll_effect(now) {
+                self.carry_out(now, effect);
+                if self.stopped {
+                    return;
+                }
+            }
+            if self.outcomes.is_empty() {
+                return;
+            }
+            for _ in 0..self.outcomes.len() {
+                let outcome = self.outcomes.pop_front().expect("as many as counted");
+                self.tell_outcome(now, outcome);
+            }
+        }
+        while let Some(effect) = self.core.poll_effect(now) {
+            self.carry_out(now, effect);
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, effect: Effect<S::Mail>) {
+        match effect {
+            Effect::Transmit { conn } => {
+                if let Some(connection) = self.connections.get(key(conn))
+                    && connection.state == State::Open
+                    && !connection.sending
+                {
+                    self.write(now, conn);
+                }
+            }
+            Effect::Close { conn, linger: Linger::Abort } => self.abort(conn),
+            Effect::Close { conn, linger: Linger::Flush } => self.close(now, conn),
+            Effect::Connect { token, peer, source } => self.connect(token, peer, source),
+            Effect::Mail { to, mail } => self.post.send(to, mail),
+            Effect::StopAccepting => self.accepting = false,
+            Effect::Stop => self.stopped = true,
+        }
+    }
+
+    fn tell_outcome(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Sent { conn, bytes } => {
+                let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+                if connection.state == State::Ended {
+                    return;
+                }
+                connection.sending = false;
+                let flushing = connection.state == State::Flushing;
+                self.tell(now, Event::Sent { conn, bytes });
+                if flushing {
+                    self.flush(now, conn);
+                }
+            }
+            Outcome::Closed { conn, reason } => {
+                self.connections.remove(key(conn));
+                self.tell(now, Event::Closed { conn, reason });
+            }
+            Outcome::ConnectFailed { token, error } => self.tell(now, Event::ConnectFailed { token, error }),
+        }
+    }
+
+    /// Takes the core's next batch for `conn` and sends it. `false` when there is none.
+    fn write(&mut self, now: Instant, conn: ConnId) -> bool {
+        let mut batch = self.batches.pop().unwrap_or_default();
+        self.core.poll_transmit(now, conn, &mut batch);
+        if batch.is_empty() {
+            self.recycle(batch);
+            return false;
+        }
+        let connection = self.connections.get_mut(key(conn)).expect("the callers found it");
+        connection.sending = true;
+        let socket = connection.socket.clone().expect("it has not ended");
+        self.stats.sends.add(1);
+        let written = match socket::send_batch(&*socket, &batch, 0) {
+            Ok(written) if written == batch.len() => {
+                self.sent(conn, batch);
+                return true;
+            }
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                self.recycle(batch);
+                self.fail(conn, &error);
+                return true;
+            }
+        };
+        self.jobs.push(Job::Write { conn, socket, batch, written });
+        true
+    }
+
+    fn sent(&mut self, conn: ConnId, batch: SendBatch) {
+        let bytes = batch.len();
+        self.recycle(batch);
+        self.stats.bytes_out.add(bytes as u64);
+        self.outcomes.push_back(Outcome::Sent { conn, bytes });
+    }
+
+    fn recycle(&mut self, mut batch: SendBatch) {
+        batch.clear();
+        if self.batches.len() < BATCHES_MAX {
+            self.batches.push(batch);
+        }
+    }
+
+    /// Begins a graceful close.
+    fn close(&mut self, now: Instant, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+        if connection.state != State::Open {
+            return;
+        }
+        connection.state = State::Flushing;
+        self.lingering.push_back((now + self.options.linger, conn));
+        if !connection.sending {
+            self.flush(now, conn);
+        }
+    }
+
+    /// Goes on with a graceful close; no batch is in flight.
+    fn flush(&mut self, now: Instant, conn: ConnId) {
+        if self.write(now, conn) {
+            return;
+        }
+        let connection = self.connections.get_mut(key(conn)).expect("it was there to write to");
+        if connection.finished {
+            return self.end(conn, CloseReason::Local);
+        }
+        connection.state = State::Draining;
+        let socket = connection.socket.as_ref().expect("it has not ended");
+        socket::shutdown(&**socket, Shutdown::Write);
+    }
+
+    fn abort(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get(key(conn)) else { return };
+        if let Some(socket) = &connection.socket {
+            socket::reset(&**socket);
+            self.end(conn, CloseReason::Local);
+        }
+    }
+
+    fn fail(&mut self, conn: ConnId, error: &io::Error) {
+        let Some(connection) = self.connections.get(key(conn)) else { return };
+        let asked_for = connection.state != State::Open;
+        self.end(conn, if asked_for { CloseReason::Local } else { socket::close_reason(error) });
+    }
+
+    /// The connection is over. Its tasks wake up and drop the socket.
+    fn end(&mut self, conn: ConnId, reason: CloseReason) {
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+        let Some(socket) = connection.socket.take() else { return };
+        let known = connection.state != State::Connecting;
+        connection.state = State::Ended;
+        connection.reader.take().into_iter().for_each(Waker::wake);
+        socket::shutdown(&*socket, Shutdown::Both);
+        if known {
+            self.count_open(-1);
+            self.outcomes.push_back(Outcome::Closed { conn, reason });
+        }
+    }
+
+    fn connect(&mut self, token: u64, peer: SocketAddr, source: Option<IpAddr>) {
+        let begun =
+            socket::connect(peer, source, &self.options).and_then(|fd| self.add(fd, State::Connecting));
+        match begun {
+            Ok((conn, socket)) => self.jobs.push(Job::Connect { conn, socket, token }),
+            Err(error) => self.outcomes.push_back(Outcome::ConnectFailed { token, error }),
+        }
+    }
+
+    fn add(&mut self, fd: OwnedFd, state: State) -> Result<(ConnId, Rc<R::Socket>), ConnectError> {
+        if self.connections.len() >= self.options.connections_max as usize {
+            return Err(ConnectError::Exhausted);
+        }
+        let socket = Rc::new(R::socket(fd).map_err(|error| socket::connect_error(&error))?);
+        let connection =
+            Connection { socket: Some(socket.clone()), state, sending: false, finished: false, reader: None };
+        Ok((conn_id(self.connections.insert(connection)), socket))
+    }
+
+    fn count_open(&self, more: i64) {
+        let open = &self.stats.connections;
+        open.set(open.get().wrapping_add_signed(more));
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let retry = self.post.is_pushed_back().then(|| now + PUSH_BACK_INTERVAL);
+        let linger = self.lingering.front().map(|(at, _)| *at);
+        [self.core.poll_timeout(), linger, retry].into_iter().flatten().min()
+    }
+}
+
+fn key(conn: ConnId) -> Key {
+    Key { index: conn.index, generation: conn.generation }
+}
+
+fn conn_id(key: Key) -> ConnId {
+    ConnId { index: key.index, generation: key.generation }
+}
