@@ -33,28 +33,27 @@ pub struct TimerId {
 ///
 /// - A timer never expires early. Its deadline is rounded up to a tick of 2^20 ns; it is given out by the first
 ///   [`Wheel::pop_expired`] from then on.
-/// - Expired timers come in the order of their ticks, and those of one tick in the order in which they were armed. The
-///   wheel stands at the tick of the timer it gave out last, or of the last `now` when it had none left; a deadline
+/// - Expired timers come in the order of their ticks. Those of one tick come in an order that the same calls repeat, mostly that of
+///   arming.
+/// - The wheel stands at the tick of the timer it gave out last, or of the last `now` when it had none left; a deadline
 ///   before that counts as that.
 ///
 /// Time jumps cost no more than the timers they expire: bitmaps tell which slots hold any.
 pub struct Wheel<T> {
-    /// Where the wheel stands: no timer has an earlier tick, and those of this very tick are in its level-0 slot.
+    /// Where the wheel stands: no timer has an earlier tick, and those of this very tick are on level 0.
     current: u64,
-    levels: Box<[Level; LEVELS]>,
+    /// Which slots hold timers, a bit each: `occupied` of level `l` at `digit / 64`.
+    occupied: [[u64; LEVEL_SLOTS / 64]; LEVELS],
+    /// A slot of level `l` holds the timers of 256^l ticks that differ in the lower `l` bytes only, and stands at the place that byte `l`
+    /// tells. A timer is on the lowest level on which its slot lies less than a turn ahead of the slot of `current`; so the timers
+    /// of a minute from now never wait in one slot together, wherever `current` stands.
+    slots: Box<[[Ends; LEVEL_SLOTS]; LEVELS]>,
     chunks: Vec<Box<Nodes<T>>>,
     free_head: u32,
     len: usize,
 }
 
-/// A timer in `slots[digit]` of level `l` has that digit in byte `l` of its tick, and the higher bytes of the tick are those of
-/// `current`. The digit is greater than that of `current`; on level 0 it may be equal, for what is due.
-struct Level {
-    slots: [Ends; LEVEL_SLOTS],
-    occupied: [u64; LEVEL_SLOTS / 64],
-}
-
-/// Of the list in a slot; both name the slot itself when the list is empty.
+/// The list in a slot; both name the slot itself when the list is empty.
 #[derive(Clone, Copy)]
 struct Ends {
     first: u32,
@@ -82,7 +81,10 @@ impl<T: Copy> Wheel<T> {
     pub fn new(now: Instant) -> Self {
         Self {
             current: tick_floor(now),
-            levels: Box::new(std::array::from_fn(Level::new)),
+            occupied: [[0; LEVEL_SLOTS / 64]; LEVELS],
+            slots: Box::new(std::array::from_fn(|level| {
+                std::array::from_fn(|digit| Ends::empty(level, digit))
+            })),
             chunks: Vec::new(),
             free_head: NONE,
             len: 0,
@@ -135,24 +137,28 @@ impl<T: Copy> Wheel<T> {
     /// The value of the next expired timer; to be called until it answers `None`. `now` must not go back.
     pub fn pop_expired(&mut self, now: Instant) -> Option<T> {
         let target = tick_floor(now);
-        while let Some((level, tick)) = self.next_slot() {
-            if tick > target {
-                break;
-            }
-            self.current = tick;
-            let digit = digit(tick, level);
-            if level > 0 {
-                self.cascade(level, digit);
-                continue;
-            }
-            let index = self.levels[0].slots[digit].first;
-            let node = *self.node(index);
-            self.unlink(&node);
-            self.free(index);
-            return Some(node.value);
+        if target < self.current {
+            return None;
         }
-        self.current = self.current.max(target);
-        None
+        loop {
+            let index = self.slots[0][digit(self.current, 0)].first;
+            if index & SLOT_BIT == 0 {
+                let node = *self.node(index);
+                self.unlink(&node);
+                self.free(index);
+                return Some(node.value);
+            }
+            match self.next_slot() {
+                Some((level, tick)) if tick <= target => {
+                    self.current = tick;
+                    self.cascade(level);
+                }
+                _ => {
+                    self.current = target;
+                    return None;
+                }
+            }
+        }
     }
 
     /// When [`Wheel::pop_expired`] has something to do next, at the earliest: the earliest deadline rounded up to its tick, or
@@ -162,23 +168,26 @@ impl<T: Copy> Wheel<T> {
         Some(Instant::from_unix_nanos(tick.saturating_mul(TICK_NANOS)))
     }
 
-    /// The level of the occupied slot that comes first, and the tick that it begins with. Every slot of a level comes before
-    /// those of the levels above.
+    /// The occupied slot that begins first, as its level and first tick. Of several the highest: its timers were armed first.
     fn next_slot(&self) -> Option<(usize, u64)> {
-        if self.len == 0 {
-            return None;
-        }
-        self.levels.iter().enumerate().find_map(|(number, level)| {
-            let digit = level.first_occupied(digit(self.current, number))?;
-            let shift = LEVEL_BITS * number as u32;
-            let above = self.current >> shift >> LEVEL_BITS << LEVEL_BITS;
-            Some((number, (above | digit as u64) << shift))
-        })
+        let firsts = self.occupied.iter().enumerate().filter_map(|(level, bits)| {
+            let shift = LEVEL_BITS * level as u32;
+            let slot = self.current >> shift;
+            let ahead = first_from(bits, slot as usize % LEVEL_SLOTS)?;
+            Some((level, (slot + ahead as u64) << shift))
+        });
+        firsts.reduce(|first, other| if other.1 <= first.1 { other } else { first })
     }
 
-    /// Moves the timers of a slot whose first tick is `current` to the levels below, in order.
-    fn cascade(&mut self, level: usize, digit: usize) {
-        let mut index = self.levels[level].take(level, digit).first;
+    /// Moves the timers of the slot that begins at `current` to the levels below, in order. On level 0 they stay: they are due.
+    fn cascade(&mut self, level: usize) {
+        if level == 0 {
+            return;
+        }
+        let digit = digit(self.current, level);
+        self.occupied[level][digit / 64] &= !(1 << (digit % 64));
+        let ends = std::mem::replace(&mut self.slots[level][digit], Ends::empty(level, digit));
+        let mut index = ends.first;
         while index & SLOT_BIT == 0 {
             let Node { tick, next, .. } = *self.node(index);
             self.append(index, tick);
@@ -188,21 +197,29 @@ impl<T: Copy> Wheel<T> {
 
     /// Puts a node at the end of the slot of `tick`.
     fn append(&mut self, index: u32, tick: u64) {
-        let differing = tick ^ self.current;
-        let level = (u64::BITS - 1 - (differing | 1).leading_zeros()) / LEVEL_BITS;
-        let level = level as usize;
+        let level = self.level(tick);
         let digit = digit(tick, level);
         let slot = slot_link(level, digit);
-        let last = std::mem::replace(&mut self.levels[level].slots[digit].last, index);
+        let last = std::mem::replace(&mut self.slots[level][digit].last, index);
         if last == slot {
-            self.levels[level].slots[digit].first = index;
-            self.levels[level].occupied[digit / 64] |= 1 << (digit % 64);
+            self.slots[level][digit].first = index;
+            self.occupied[level][digit / 64] |= 1 << (digit % 64);
         } else {
             self.node_mut(last).next = index;
         }
         let node = self.node_mut(index);
         node.next = slot;
         node.previous = last;
+    }
+
+    /// The lowest level on which the slot of `tick` lies less than a turn ahead: that of the highest byte of the distance, or the one above
+    /// when the distance in slots, each end rounded down, comes to a whole turn.
+    fn level(&self, tick: u64) -> usize {
+        let distance = tick - self.current;
+        let level = (u64::BITS - 1 - (distance | 1).leading_zeros()) / LEVEL_BITS;
+        let shift = LEVEL_BITS * level;
+        let slots_ahead = (tick >> shift) - (self.current >> shift);
+        level as usize + usize::from(slots_ahead == LEVEL_SLOTS as u64)
     }
 
     /// Takes `node` out of the list it stands in.
@@ -212,16 +229,16 @@ impl<T: Copy> Wheel<T> {
             self.node_mut(previous).next = next;
         } else {
             let (level, digit) = slot_of(previous);
-            self.levels[level].slots[digit].first = next;
+            self.slots[level][digit].first = next;
             if next == previous {
-                self.levels[level].occupied[digit / 64] &= !(1 << (digit % 64));
+                self.occupied[level][digit / 64] &= !(1 << (digit % 64));
             }
         }
         if next & SLOT_BIT == 0 {
             self.node_mut(next).previous = previous;
         } else {
             let (level, digit) = slot_of(next);
-            self.levels[level].slots[digit].last = previous;
+            self.slots[level][digit].last = previous;
         }
     }
 
@@ -259,30 +276,6 @@ impl<T: Copy> Wheel<T> {
     }
 }
 
-impl Level {
-    fn new(number: usize) -> Self {
-        let slots = std::array::from_fn(|digit| Ends::empty(number, digit));
-        Self { slots, occupied: [0; LEVEL_SLOTS / 64] }
-    }
-
-    /// The first occupied slot from `digit` on.
-    fn first_occupied(&self, digit: usize) -> Option<usize> {
-        let mut word = digit / 64;
-        let mut bits = self.occupied[word] & (u64::MAX << (digit % 64));
-        while bits == 0 {
-            word += 1;
-            bits = *self.occupied.get(word)?;
-        }
-        Some(word * 64 + bits.trailing_zeros() as usize)
-    }
-
-    /// Empties a slot.
-    fn take(&mut self, number: usize, digit: usize) -> Ends {
-        self.occupied[digit / 64] &= !(1 << (digit % 64));
-        std::mem::replace(&mut self.slots[digit], Ends::empty(number, digit))
-    }
-}
-
 impl Ends {
     fn empty(level: usize, digit: usize) -> Self {
         let slot = slot_link(level, digit);
@@ -299,6 +292,20 @@ fn slot_link(level: usize, digit: usize) -> u32 {
 fn slot_of(link: u32) -> (usize, usize) {
     let number = (link & !SLOT_BIT) as usize;
     (number >> LEVEL_BITS, number % LEVEL_SLOTS)
+}
+
+/// How many slots after `digit` the first occupied one stands, going round.
+fn first_from(occupied: &[u64; LEVEL_SLOTS / 64], digit: usize) -> Option<usize> {
+    let (word, bit) = (digit / 64, digit % 64);
+    let ahead = occupied[word] >> bit;
+    if ahead != 0 {
+        return Some(ahead.trailing_zeros() as usize);
+    }
+    // The last round comes back to the bits of the first word that stand below `digit`.
+    (1..=occupied.len()).find_map(|step| {
+        let bits = occupied[(word + step) % occupied.len()];
+        (bits != 0).then(|| 64 * step - bit + bits.trailing_zeros() as usize)
+    })
 }
 
 fn digit(tick: u64, level: usize) -> usize {
