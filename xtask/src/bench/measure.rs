@@ -125,7 +125,6 @@ impl Bench {
         struct Wheel {
             arm_cancel_ns: f64,
             arm_cancel_random_ns: f64,
-            allocations: u64,
         }
         let mut runs = Vec::new();
         for _ in 0..self.rounds {
@@ -133,14 +132,12 @@ impl Bench {
             ensure!(output.status.success(), "wheel failed: {}", String::from_utf8_lossy(&output.stderr));
             runs.push(serde_json::from_slice::<Wheel>(&output.stdout)?);
         }
-        let allocations: u64 = runs.iter().map(|run| run.allocations).sum();
         let figure = |row: &Row| {
             let number = |run: &Wheel| {
                 if row.name == "wheel" { run.arm_cancel_ns } else { run.arm_cancel_random_ns }
             };
             let value = median(&mut runs.iter().map(number).collect::<Vec<_>>());
-            let note = if allocations > 0 { format!("{allocations} allocations") } else { String::new() };
-            Figure { row: row.clone(), value, unit: "ns", floor: None, note }
+            Figure { row: row.clone(), value, unit: "ns", floor: None, note: String::new() }
         };
         Ok(rows.iter().map(figure).collect())
     }
