@@ -1,2 +1,51 @@
-//! stub
-fn main() {}
+//! The `sailfish` binary: reads the configuration, composes the cores on threads, owns signals and the admin port.
+//!
+//! No protocol and no business rule lives here.
+#![allow(clippy::disallowed_methods)] // clocks, threads and sleeping are this binary's to use; the cores get them as arguments
+
+mod admin;
+mod chat;
+mod cli;
+mod config;
+mod control;
+mod files;
+mod node;
+mod secret;
+mod token;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An IM gateway for live streaming and chat.
+#[derive(Parser)]
+#[command(name = "sailfish", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Token(token::TokenArgs),
+    Chat(chat::ChatArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Up(args) => up::run(&args),
+        Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Chat(args) => chat::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        // One line: what happened, and what it came from.
+        eprintln!("sailfish: {error:#}");
+        let is_config = error.downcast_ref::<config::ConfigError>().is_some();
+        ExitCode::from(if is_config { 2 } else { 1 })
+    })
+}

@@ -1,0 +1,125 @@
+//! The admin port: health, metrics and the online query, by HTTP.
+
+mod exposition;
+mod metrics;
+mod process;
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use wire::{AppId, UserId};
+
+use crate::control::Shards;
+
+/// Users that one online query may name.
+const ONLINE_USERS_MAX: usize = 1_000;
+
+/// Serves the admin port for as long as the process lives.
+pub async fn serve(listener: TcpListener, shards: Arc<Shards>) {
+    let app = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics_text))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/online", get(online))
+        .with_state(shards);
+    if let Err(error) = axum::serve(listener, app).await {
+        tracing::error!("the admin port failed: {error}");
+    }
+}
+
+async fn index() -> &'static str {
+    "sailfish: /metrics, /healthz, /readyz, /online?app=1&user=10001,10002\n"
+}
+
+async fn metrics_text(State(shards): State<Arc<Shards>>) -> Response {
+    let cores = shards.metrics().await;
+    let text = metrics::text(&shards, &cores, process::Process::read());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Whether every shard takes its mail and answers.
+async fn healthz(State(shards): State<Arc<Shards>>) -> (StatusCode, String) {
+    let answers = shards.metrics().await;
+    let silent: Vec<String> = shards
+        .ids()
+        .iter()
+        .zip(&answers)
+        .filter(|(_, answer)| answer.is_none())
+        .map(|(id, _)| id.index().to_string())
+        .collect();
+    match silent.as_slice() {
+        [] => (StatusCode::OK, "ok\n".into()),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, format!("no answer from shard {}\n", silent.join(", "))),
+    }
+}
+
+/// Whether clients are to be sent here.
+async fn readyz(State(shards): State<Arc<Shards>>) -> (StatusCode, &'static str) {
+    if shards.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
+
+#[derive(Deserialize)]
+struct OnlineQuery {
+    app: i32,
+    /// One or several, separated by commas.
+    user: String,
+}
+
+#[derive(Serialize)]
+struct OnlineAnswer {
+    app: i32,
+    users: Vec<OnlineUser>,
+}
+
+#[derive(Serialize)]
+struct OnlineUser {
+    user: i64,
+    online: bool,
+    devices: Vec<&'static str>,
+}
+
+async fn online(
+    State(shards): State<Arc<Shards>>,
+    query: Result<Query<OnlineQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    const WANTED: &str = "want /online?app=1&user=10001,10002\n";
+    let Ok(Query(OnlineQuery { app, user })) = query else {
+        return (StatusCode::BAD_REQUEST, WANTED).into_response();
+    };
+    let users: Result<Vec<UserId>, _> = user.split(',').map(|user| user.trim().parse().map(UserId)).collect();
+    let Ok(mut users) = users else {
+        return (StatusCode::BAD_REQUEST, WANTED).into_response();
+    };
+    users.sort_unstable();
+    users.dedup();
+    if users.len() > ONLINE_USERS_MAX {
+        let line = format!("want at most {ONLINE_USERS_MAX} users in one query\n");
+        return (StatusCode::BAD_REQUEST, line).into_response();
+    }
+    match shards.online(AppId(app), &users).await {
+        Ok(mut found) => {
+            found.sort_unstable_by_key(|presence| presence.user);
+            let users = found.into_iter().map(|presence| OnlineUser {
+                user: presence.user.0,
+                online: !presence.devices.is_empty(),
+                devices: presence.devices.into_iter().map(|device| device.name()).collect(),
+            });
+            Json(OnlineAnswer { app, users: users.collect() }).into_response()
+        }
+        Err(silent) => {
+            let line = format!("no answer from shard {}\n", silent.index());
+            (StatusCode::SERVICE_UNAVAILABLE, line).into_response()
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The page of `/metrics`.
+
+use std::sync::Arc;
+
+use engine::Stats;
+use wire::client::{Code, FailReason, NoticeCode};
+
+use super::exposition::{Exposition, Kind, Labels};
+use super::process::Process;
+use crate::control::Shards;
+use crate::node::ShardMetrics;
+
+/// The core metrics of each shard; `None` for one that did not answer.
+type Cores = [Option<Box<ShardMetrics>>];
+
+/// Histogram buckets from about a microsecond to about a second; what is shorter is counted in the first.
+const TURN_BUCKETS: std::ops::Range<usize> = 10..30;
+
+/// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others and has
+/// `sailfish_shard_up` 0.
+pub fn text(shards: &Shards, cores: &Cores, process: Process) -> String {
+    let mut page =
+        Page { out: Exposition::default(), shards: (0..cores.len()).map(|at| at.to_string()).collect() };
+    page.build(shards);
+    page.connections(cores);
+    page.frames(cores);
+    page.delivery(cores);
+    page.router(cores);
+    page.bridge(cores);
+    page.engine(shards.stats());
+    page.process(process);
+    page.out.into_text()
+}
+
+struct Page {
+    out: Exposition,
+    /// The value of each shard's label.
+    shards: Vec<String>,
+}
+
+use Kind::{Counter, Gauge};
+
+impl Page {
+    fn build(&mut self, shards: &Shards) {
+        let mut family = self.out.family("sailfish_build_info", Gauge, "The version that runs.");
+        family.sample(Labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
+        let draining = u8::from(shards.is_draining());
+        self.out.family("sailfish_draining", Gauge, "1 while the node goes.").sample(Labels(&[]), draining);
+    }
+
+    fn connections(&mut self, cores: &Cores) {
+        let mut up = self.out.family("sailfish_shard_up", Gauge, "1 if the shard answered within a second.");
+        for (shard, core) in self.shards.iter().zip(cores) {
+            up.sample(Labels(&[("shard", shard)]), u8::from(core.is_some()));
+        }
+        self.core("sailfish_connections", Gauge, "Connections, closing ones included.", cores, |m| {
+            m.gateway.connections
+        });
+        self.core("sailfish_sessions", Gauge, "Logged-in sessions.", cores, |m| m.gateway.sessions);
+        self.core("sailfish_accepted_total", Counter, "Connections taken.", cores, |m| m.gateway.accepted);
+        self.core("sailfish_logins_total", Counter, "Logins that were answered.", cores, |m| {
+            m.gateway.logins
+        });
+        self.core("sailfish_rooms", Gauge, "Rooms with members on the shard.", cores, |m| m.gateway.rooms);
+        self.core("sailfish_memberships", Gauge, "Memberships of all sessions.", cores, |m| {
+            m.gateway.memberships
+        });
+        self.core("sailfish_timers", Gauge, "Armed timers of the gateway core.", cores, |m| m.gateway.timers);
+    }
+
+    fn frames(&mut self, cores: &Cores) {
+        let names = Code::ALL.map(code_name);
+        let help = "Frames from clients.";
+        self.by("sailfish_frames_in_total", help, "code", &names, cores, |m| &m.gateway.frames_in);
+        let help = "Frames to clients, repeats included.";
+        self.by("sailfish_frames_out_total", help, "code", &names, cores, |m| &m.gateway.frames_out);
+        let names = NoticeCode::ALL.map(NoticeCode::name);
+        let help = "Notices to clients; most end the connection.";
+        self.by("sailfish_notices_total", help, "notice", &names, cores, |m| &m.gateway.notices);
+        let help = "Connections closed because their client reads too slowly.";
+        let name = "sailfish_slow_reader_closes_total";
+        self.core(name, Counter, help, cores, |m| m.gateway.notices_of(NoticeCode::SlowReader));
+    }
+
+    fn delivery(&mut self, cores: &Cores) {
+        let classes = ["reliable", "lossy"];
+        let help = "Messages queued for a connection.";
+        self.by_value("sailfish_deliveries_total", help, "class", &classes, cores, |m| {
+            vec![m.gateway.deliveries_reliable, m.gateway.deliveries_lossy]
+        });
+        let help = "Lossy messages dropped because their receiver is slow.";
+        self.core("sailfish_lossy_dropped_total", Counter, help, cores, |m| m.gateway.lossy_dropped);
+        let help = "Acks that ended a delivery.";
+        self.core("sailfish_acks_total", Counter, help, cores, |m| m.gateway.acks);
+        let help = "Acks for messages that are not in flight: late, repeated or made up.";
+        self.core("sailfish_acks_unknown_total", Counter, help, cores, |m| m.gateway.acks_unknown);
+        let help = "Reliable messages written again.";
+        self.core("sailfish_retries_total", Counter, help, cores, |m| m.gateway.retries);
+        let reasons = FailReason::ALL.map(FailReason::name);
+        let help = "Reliable deliveries to a connection that ended without an ack.";
+        self.by("sailfish_undelivered_total", help, "reason", &reasons, cores, |m| &m.gateway.undelivered);
+        let help = "Messages refused to their sender by the gateway core.";
+        self.by("sailfish_refused_total", help, "reason", &reasons, cores, |m| &m.gateway.refused);
+        let help = "Bytes that wait or are in flight for all connections.";
+        self.core("sailfish_outbox_bytes", Gauge, help, cores, |m| m.gateway.outbox_bytes);
+    }
+
+    fn router(&mut self, cores: &Cores) {
+        self.core("sailfish_router_bindings", Gauge, "Sessions whose users the shard owns.", cores, |m| {
+            m.router.bindings
+        });
+        self.core("sailfish_router_users", Gauge, "Users online that the shard owns.", cores, |m| {
+            m.router.users
+        });
+        self.core("sailfish_router_rooms", Gauge, "Rooms with members that the shard owns.", cores, |m| {
+            m.router.rooms
+        });
+        let help = "Reliable messages that wait for their receivers.";
+        self.core("sailfish_router_pending", Gauge, help, cores, |m| m.router.pending);
+        let help = "Outcomes remembered for repeated messages.";
+        self.core("sailfish_router_remembered", Gauge, help, cores, |m| m.router.remembered);
+        let help = "Sessions kicked because a newer one of the same user and device class came.";
+        self.core("sailfish_router_kicks_total", Counter, help, cores, |m| m.router.kicks);
+        let targets = ["user", "user", "room", "room"];
+        let classes = ["reliable", "lossy", "reliable", "lossy"];
+        let help = "Messages submitted to the owner of their target, repeats included.";
+        let mut family = self.out.family("sailfish_router_submitted_total", Counter, help);
+        for (shard, metrics) in answered(&self.shards, cores) {
+            let router = &metrics.router;
+            let counts = [
+                router.submitted_user_reliable,
+                router.submitted_user_lossy,
+                router.submitted_room_reliable,
+                router.submitted_room_lossy,
+            ];
+            for ((target, class), count) in targets.into_iter().zip(classes).zip(counts) {
+                family.sample(Labels(&[("shard", shard), ("target", target), ("class", class)]), count);
+            }
+        }
+        let help = "Submitted messages that repeat an earlier one; they are delivered once.";
+        self.core("sailfish_router_repeats_total", Counter, help, cores, |m| {
+            m.router.repeats_pending + m.router.repeats_done
+        });
+        let help = "Messages sent to sessions, one for each.";
+        self.core("sailfish_router_forwarded_total", Counter, help, cores, |m| m.router.forwarded);
+        let help = "Room messages sent to shards, one for each.";
+        self.core("sailfish_router_broadcasts_total", Counter, help, cores, |m| m.router.broadcasts);
+        let help = "Reliable messages to users that a receiver acked.";
+        self.core("sailfish_router_delivered_total", Counter, help, cores, |m| m.router.delivered);
+        let reasons = FailReason::ALL.map(FailReason::name);
+        let help = "Reliable messages to users that no receiver acked.";
+        self.by("sailfish_router_undelivered_total", help, "reason", &reasons, cores, |m| {
+            &m.router.undelivered
+        });
+        let help = "Messages turned away at a limit, the sender told to try again.";
+        self.core("sailfish_router_busy_total", Counter, help, cores, |m| m.router.busy);
+        let help = "Pending messages whose receiver's shard never answered.";
+        self.core("sailfish_router_expired_total", Counter, help, cores, |m| m.router.expired);
+    }
+
+    fn bridge(&mut self, cores: &Cores) {
+        let events = ["online", "offline", "joined", "left", "request"];
+        let help = "Events for the bridge, which this node does not have; they were dropped.";
+        self.by_value("sailfish_bridge_dropped_total", help, "event", &events, cores, |m| {
+            let bridge = &m.unbridged;
+            vec![bridge.online, bridge.offline, bridge.joined, bridge.left, bridge.requests]
+        });
+        let reasons = FailReason::ALL.map(FailReason::name);
+        let help =
+            "Reliable messages handed over as undelivered to the bridge, which this node does not have.";
+        self.by("sailfish_bridge_undelivered_total", help, "reason", &reasons, cores, |m| {
+            &m.unbridged.undelivered
+        });
+    }
+
+    fn engine(&mut self, stats: &[Arc<Stats>]) {
+        self.stat("sailfish_turns_total", Counter, "Turns of the shard's loop.", stats, |s| s.turns.get());
+        self.turn_time(stats);
+        self.stat("sailfish_events_total", Counter, "Events handed to the cores.", stats, |s| s.events.get());
+        self.stat("sailfish_received_bytes_total", Counter, "Bytes received.", stats, |s| s.bytes_in.get());
+        self.stat("sailfish_sent_bytes_total", Counter, "Bytes written.", stats, |s| s.bytes_out.get());
+        self.stat("sailfish_receives_total", Counter, "Receives that brought bytes.", stats, |s| {
+            s.receives.get()
+        });
+        self.stat("sailfish_sends_total", Counter, "Sends, one for each batch.", stats, |s| s.sends.get());
+        let help = "Sockets the engine holds open.";
+        self.stat("sailfish_sockets", Gauge, help, stats, |s| s.connections.get());
+        let help = "Failed accepts: out of open files or memory.";
+        self.stat("sailfish_accept_errors_total", Counter, help, stats, |s| s.accept_errors.get());
+        let help = "Connections closed right after the accept: the shard was full, or the peer gone.";
+        self.stat("sailfish_accepts_refused_total", Counter, help, stats, |s| s.accepts_refused.get());
+        self.stat("sailfish_mail_in_total", Counter, "Mail handed to the cores.", stats, |s| s.mail_in.get());
+        let help = "Mail to other shards and to the control thread.";
+        self.stat("sailfish_mail_out_total", Counter, help, stats, |s| s.mail_out.get());
+        let help = "Mail that found the mailbox full and waited with its sender.";
+        self.stat("sailfish_mail_overflows_total", Counter, help, stats, |s| s.mail_overflows.get());
+        let help = "Mail dropped: the receiver has stopped.";
+        self.stat("sailfish_mail_dropped_total", Counter, help, stats, |s| s.mail_dropped.get());
+        let help = "Times a receive found no free buffer and had to be started again.";
+        self.stat("sailfish_receive_exhaustions_total", Counter, help, stats, |s| {
+            s.receive_exhaustions.get()
+        });
+    }
+
+    fn turn_time(&mut self, stats: &[Arc<Stats>]) {
+        let labels: Vec<_> = self.shards.iter().map(|shard| [("shard", shard.as_str())]).collect();
+        let series = labels.iter().zip(stats).map(|(labels, stats)| {
+            let counts = stats.turn_time.buckets();
+            let mut cumulative = counts[..TURN_BUCKETS.start].iter().sum::<u64>();
+            let mut buckets = Vec::new();
+            for at in TURN_BUCKETS {
+                cumulative += counts[at];
+                buckets.push((upper_seconds(at), cumulative));
+            }
+            let count = counts.iter().sum();
+            // The middle of each bucket: within a factor of 1.5 of the truth.
+            let sum =
+                counts.iter().enumerate().map(|(at, count)| *count as f64 * upper_seconds(at) * 0.75).sum();
+            (Labels(labels), buckets, count, sum)
+        });
+        self.out.histogram(
+            "sailfish_turn_seconds",
+            "Time of one turn of the shard's loop, without the wait at its end; the sum is an estimate.",
+            series,
+        );
+    }
+
+    fn process(&mut self, process: Process) {
+        let gauges = [
+            ("process_resident_memory_bytes", Gauge, "Resident memory.", process.rss_bytes as f64),
+            ("process_open_fds", Gauge, "Open files.", process.open_files as f64),
+            ("process_max_fds", Gauge, "The limit of open files.", process.open_files_max as f64),
+            ("process_cpu_seconds_total", Counter, "CPU time, user and system.", process.cpu_seconds),
+        ];
+        for (name, kind, help, value) in gauges {
+            self.out.family(name, kind, help).sample(Labels(&[]), value);
+        }
+    }
+
+    /// One number of the cores.
+    fn core(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &str,
+        cores: &Cores,
+        of: impl Fn(&ShardMetrics) -> u64,
+    ) {
+        let mut family = self.out.family(name, kind, help);
+        for (shard, metrics) in answered(&self.shards, cores) {
+            family.sample(Labels(&[("shard", shard)]), of(metrics));
+        }
+    }
+
+    /// One counter of the cores for each name.
+    fn by<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &'static str,
+        names: &[&'static str; N],
+        cores: &Cores,
+        of: impl Fn(&ShardMetrics) -> &[u64; N],
+    ) {
+        self.by_value(name, help, label, names, cores, |metrics| of(metrics).to_vec());
+    }
+
+    fn by_value(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        label: &'static str,
+        names: &[&'static str],
+        cores: &Cores,
+        of: impl Fn(&ShardMetrics) -> Vec<u64>,
+    ) {
+        let mut family = self.out.family(name, Counter, help);
+        for (shard, metrics) in answered(&self.shards, cores) {
+            for (value, count) in names.iter().zip(of(metrics)) {
+                family.sample(Labels(&[("shard", shard), (label, value)]), count);
+            }
+        }
+    }
+
+    /// One number of the engines.
+    fn stat(
+        &mut self,
+        name: &'static str,
+        kind: Kind,
+        help: &str,
+        stats: &[Arc<Stats>],
+        of: impl Fn(&Stats) -> u64,
+    ) {
+        let mut family = self.out.family(name, kind, help);
+        for (shard, stats) in self.shards.iter().zip(stats) {
+            family.sample(Labels(&[("shard", shard)]), of(stats));
+        }
+    }
+}
+
+/// The shards that answered.
+fn answered<'a>(shards: &'a [String], cores: &'a Cores) -> impl Iterator<Item = (&'a str, &'a ShardMetrics)> {
+    shards.iter().zip(cores).filter_map(|(shard, core)| Some((shard.as_str(), core.as_deref()?)))
+}
+
+/// Where bucket `at` of the engine's histogram ends.
+fn upper_seconds(at: usize) -> f64 {
+    2_f64.powi(at as i32 + 1) / 1e9
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Login => "login",
+        Code::Logout => "logout",
+        Code::Business => "business",
+        Code::Heartbeat => "heartbeat",
+        Code::Ack => "ack",
+        Code::SendAck => "send_ack",
+        Code::Notice => "notice",
+        Code::Join => "join",
+        Code::Leave => "leave",
+    }
+}

@@ -1,0 +1,105 @@
+//! One connection of the chat client.
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use wire::client::{ClientFrame, Deframer, ServerFrame};
+
+use super::Input;
+use super::client::Identity;
+
+/// How long a connect may take, for each address of the target.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// How long a write may block.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+/// The longest body of a server's frame.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A connection whose frames come in as [`Input`] with its number.
+pub struct Link {
+    /// Tells the inputs of this connection from those of an earlier one.
+    pub number: u64,
+    stream: TcpStream,
+}
+
+impl Link {
+    /// Connects, and reads on a thread of its own.
+    pub fn connect(number: u64, target: &str, inputs: Sender<Input>) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in target.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_write_timeout(Some(WRITE_TIME))?;
+                    let reader = stream.try_clone()?;
+                    std::thread::spawn(move || {
+                        let why = read(number, reader, &inputs);
+                        let _ = inputs.send(Input::Lost(number, why)); // the client may be gone
+                    });
+                    return Ok(Self { number, stream });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Writes a frame. A failure shows as [`Input::Lost`].
+    pub fn send(&mut self, identity: &Identity, frame: &ClientFrame<'_>) {
+        let mut bytes = Vec::new();
+        frame.encode(identity.encoding, identity.app, identity.user, &mut bytes);
+        if self.stream.write_all(&bytes).is_err() {
+            let _ = self.stream.shutdown(Shutdown::Both); // ends the reader, which says why
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both); // it may be gone already
+    }
+}
+
+/// Hands frames over until the connection ends; answers why it did.
+fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> String {
+    let mut deframer = Deframer::default();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let mut bytes = match stream.read(&mut buffer) {
+            Ok(0) => return "the server closed".into(),
+            Ok(count) => &buffer[..count],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return error.to_string(),
+        };
+        loop {
+            let frame = match deframer.next(&mut bytes, BODY_BYTES_MAX) {
+                Ok(None) => break,
+                Ok(Some(frame)) => ServerFrame::decode(&frame).map(owned),
+                Err(error) => Err(error),
+            };
+            match frame.map(|frame| inputs.send(Input::Frame(number, frame)).is_ok()) {
+                Ok(true) => {}
+                Ok(false) => return "the client ended".into(),
+                Err(error) => return format!("the server sent what is no frame: {error:?}"),
+            }
+        }
+    }
+}
+
+fn owned(frame: ServerFrame<'_>) -> ServerFrame<'static> {
+    match frame {
+        ServerFrame::LoggedIn { heartbeat_ms } => ServerFrame::LoggedIn { heartbeat_ms },
+        ServerFrame::LoggedOut => ServerFrame::LoggedOut,
+        ServerFrame::Deliver(message) => ServerFrame::Deliver(Cow::Owned(message.into_owned())),
+        ServerFrame::Heartbeat { echo: _ } => ServerFrame::Heartbeat { echo: &[] },
+        ServerFrame::SendAck(ack) => ServerFrame::SendAck(ack),
+        ServerFrame::Notice { code, text, retry_after_ms } => {
+            ServerFrame::Notice { code, text: Cow::Owned(text.into_owned()), retry_after_ms }
+        }
+        ServerFrame::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
+        ServerFrame::Left { room } => ServerFrame::Left { room },
+    }
+}

@@ -1,0 +1,48 @@
+//! What all subcommands share: where the configuration comes from, and how output is written.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::config::{Config, ConfigError, Layers};
+
+/// Where the configuration comes from.
+#[derive(clap::Args, Clone, Default)]
+pub struct ConfigArgs {
+    /// A TOML file with the configuration; see `sailfish up --print-config`.
+    #[arg(long, value_name = "FILE", env = "SAILFISH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Sets one key of the configuration, like limits.rooms_max=8; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The layers: file, environment, `--set`.
+    pub fn layers(&self) -> Result<Layers, ConfigError> {
+        let mut layers = Layers::new();
+        if let Some(file) = &self.config {
+            layers.file(file)?;
+        }
+        let vars = std::env::vars_os();
+        layers.env(
+            vars.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )?;
+        for assignment in &self.set {
+            layers.set(assignment)?;
+        }
+        Ok(layers)
+    }
+
+    /// The configuration of the layers.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        self.layers()?.config()
+    }
+}
+
+/// Writes to stdout at once. A reader that went away ends the process, quietly.
+pub fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,223 @@
+//! The configuration: one TOML file, the same keys in the environment, flags on top.
+//!
+//! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the defaults stand in
+//! the types. An error is one line: where the value came from, the key, and what it wants.
+
+mod keys;
+mod layers;
+mod print;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use layers::Layers;
+pub use print::print;
+
+/// Where clients connect when nothing else is said: the port reads like the magic `SF`, 0x5346.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
+/// The admin port when nothing else is said.
+pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
+
+/// Everything an operator can set.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where each business code goes.
+    pub routes: gateway::Routes,
+    /// The process: addresses, threads, engine.
+    pub node: NodeConfig,
+    /// What login tokens are checked with.
+    pub token: TokenConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How a silent client is found.
+    pub heartbeat: gateway::Heartbeat,
+    /// How reliable messages are repeated.
+    pub delivery: gateway::Delivery,
+    /// What one connection, address or shard may take.
+    pub limits: gateway::Limits,
+    /// How a node goes.
+    pub drain: gateway::Drain,
+    /// What a shard holds of users, rooms and messages.
+    pub router: router::Limits,
+    /// Buffers and sockets.
+    pub engine: EngineConfig,
+}
+
+/// The process: addresses, threads, engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where metrics and health are served.
+    pub admin: SocketAddr,
+    /// Threads that hold connections; 0 means one for each core this process may use.
+    pub shards: u16,
+    /// `auto`, `uring`, `monoio`, `epoll` or `glommio`.
+    pub engine: String,
+    /// Whether each shard stays on one core.
+    pub pin: bool,
+}
+
+/// What login tokens are checked with.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenConfig {
+    /// The HS256 secret itself; empty for none.
+    pub secret: String,
+    /// A file with the HS256 secret; empty for the one that the first run makes.
+    pub secret_file: PathBuf,
+    /// An Ed25519 public key, 64 hexadecimal digits; empty for none.
+    pub ed25519_public_key: String,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level, or directives like `info,gateway=debug`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+/// Buffers and sockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// `SO_SNDBUF` of each connection; 0 leaves it to the kernel.
+    pub send_buffer_bytes: u32,
+    /// `SO_RCVBUF` of each connection; 0 leaves it to the kernel.
+    pub recv_buffer_bytes: u32,
+    /// Receive buffers of one shard.
+    pub recv_buffers: u16,
+    /// Size of one of them.
+    pub recv_buffer_size_bytes: u32,
+    /// Connections the kernel may hold ready for one listener.
+    pub backlog: u32,
+    /// How long a closing connection may take to flush its last notice.
+    pub linger_ms: u32,
+}
+
+/// Why a configuration is refused: one line that names the key and what it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: LISTEN_DEFAULT.parse().expect("a socket address"),
+            admin: ADMIN_DEFAULT.parse().expect("a socket address"),
+            shards: 0,
+            engine: "auto".into(),
+            pin: true,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: "text".into() }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            send_buffer_bytes: 0,
+            recv_buffer_bytes: 0,
+            recv_buffers: 4096,
+            recv_buffer_size_bytes: 2048,
+            backlog: 4096,
+            linger_ms: 1_000,
+        }
+    }
+}
+
+impl fmt::Debug for TokenConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = if self.secret.is_empty() { "" } else { "(set)" };
+        f.debug_struct("TokenConfig")
+            .field("secret", &secret)
+            .field("secret_file", &self.secret_file)
+            .field("ed25519_public_key", &self.ed25519_public_key)
+            .finish()
+    }
+}
+
+impl Config {
+    /// The part that the gateway core takes.
+    pub fn gateway(&self) -> gateway::Config {
+        gateway::Config {
+            heartbeat: self.heartbeat.clone(),
+            delivery: self.delivery.clone(),
+            limits: self.limits.clone(),
+            drain: self.drain.clone(),
+            routes: self.routes.clone(),
+        }
+    }
+
+    /// Checks what the types do not say. The error begins with the key.
+    fn validate(&self) -> Result<(), String> {
+        self.gateway().validate()?;
+        self.router.validate()?;
+        let NodeConfig { engine, .. } = &self.node;
+        const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
+        if !ENGINES.contains(&engine.as_str()) {
+            return Err(format!("node.engine = {engine:?}: want one of {}", ENGINES.join(", ")));
+        }
+        if self.node.shards > SHARDS_MAX {
+            return Err(format!("node.shards = {}: want a number from 0 to {SHARDS_MAX}", self.node.shards));
+        }
+        let LogConfig { filter, format } = &self.log;
+        if filter.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            return Err(format!(
+                "log.filter = {filter:?}: want a level or directives like info,gateway=debug"
+            ));
+        }
+        if format != "text" && format != "json" {
+            return Err(format!("log.format = {format:?}: want text or json"));
+        }
+        let key = &self.token.ed25519_public_key;
+        if !key.is_empty() && crate::secret::ed25519_public_key(key).is_none() {
+            return Err("token.ed25519_public_key: want the 64 hexadecimal digits of a public key".into());
+        }
+        if !self.token.secret.is_empty() && !self.token.secret_file.as_os_str().is_empty() {
+            return Err("token.secret_file: token.secret is set too; want only one of them".into());
+        }
+        self.validate_engine()
+    }
+
+    fn validate_engine(&self) -> Result<(), String> {
+        let engine = &self.engine;
+        if !engine.recv_buffers.is_power_of_two() || engine.recv_buffers > 32_768 {
+            let buffers = engine.recv_buffers;
+            return Err(format!("engine.recv_buffers = {buffers}: want a power of two up to 32768"));
+        }
+        within("engine.recv_buffer_size_bytes", engine.recv_buffer_size_bytes, 256, 1 << 20)?;
+        within("engine.backlog", engine.backlog, 1, 1 << 20)?;
+        within("engine.linger_ms", engine.linger_ms, 0, 60_000)
+    }
+}
+
+/// More threads than this are no use on any machine.
+const SHARDS_MAX: u16 = 1024;
+
+fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{key} = {value}: want a number from {min} to {max}"))
+}

@@ -1,0 +1,115 @@
+//! Every key with what `--print-config` says about it.
+
+/// A section or key, and its comment.
+pub struct Key {
+    /// The dotted name.
+    pub name: &'static str,
+    /// What it means, with its unit; one line, or several.
+    pub comment: &'static str,
+}
+
+/// The sections in the order of printing. `routes` stands before them: it is a key of the top level.
+pub const SECTIONS: &[Key] = &[
+    key("node", "The process: addresses, threads, engine."),
+    key("token", "What login tokens are checked with."),
+    key("log", "Logs go to stderr."),
+    key(
+        "heartbeat",
+        "How a silent client is found: it is offline after period_ms + grace_ms without a frame.",
+    ),
+    key("delivery", "How reliable messages are repeated."),
+    key("limits", "What one connection, address or shard may take."),
+    key("drain", "How the node goes on SIGTERM or SIGINT."),
+    key("router", "What a shard holds of users, rooms and messages."),
+    key("engine", "Buffers and sockets."),
+];
+
+/// Every key, in the order of printing.
+pub const KEYS: &[Key] = &[
+    key(
+        "routes",
+        "Where each business code goes: to = \"user\", \"room\" or \"bridge\" (the backend), and its class: \"reliable\"\n\
+         (acked, repeated, handed over when undelivered) or \"lossy\" (dropped first when a reader is slow).\n\
+         A code that is not here is refused.",
+    ),
+    key(
+        "node.listen",
+        "Where clients connect: ADDRESS:PORT. 0.0.0.0 takes every interface, port 0 a free port.",
+    ),
+    key(
+        "node.admin",
+        "Where /metrics, /healthz, /readyz and /online are served: ADDRESS:PORT. It asks for no password.",
+    ),
+    key("node.shards", "Threads that hold connections; 0 means one for each core this process may use."),
+    key("node.engine", "auto, uring, monoio, epoll or glommio. auto takes uring where the kernel allows it."),
+    key("node.pin", "Whether each shard stays on one core."),
+    key(
+        "token.secret",
+        "The HS256 secret itself. Empty: secret_file. A secret that is set is not shown by --print-config.",
+    ),
+    key(
+        "token.secret_file",
+        "A file with the HS256 secret, used byte for byte but for line ends at its end.\n\
+         Empty: the secret that the first run made, in $XDG_STATE_HOME/sailfish or ~/.local/state/sailfish.",
+    ),
+    key(
+        "token.ed25519_public_key",
+        "Accept tokens signed by EdDSA with this key too: 64 hexadecimal digits. Empty: none.",
+    ),
+    key("log.filter", "A level (error, warn, info, debug, trace) or directives like info,gateway=debug."),
+    key("log.format", "text or json."),
+    key("heartbeat.period_ms", "How often clients are to send a heartbeat, in ms. They are told at login."),
+    key("heartbeat.grace_ms", "How much longer silence is forgiven, in ms."),
+    key(
+        "delivery.ack_timeout_ms",
+        "How long the first try waits for the client's ack, in ms. Each further try waits twice as long.",
+    ),
+    key("delivery.tries", "How often a message is written before it is handed over as undelivered."),
+    key("delivery.window", "How many messages of one connection may be written and not yet acked."),
+    key("limits.frame_bytes_max", "The longest body of a frame, in bytes."),
+    key("limits.connections_max", "Connections of one shard. The limit of open files may allow fewer."),
+    key("limits.address_connections_max", "Connections of one shard from one address."),
+    key("limits.login_deadline_ms", "How long a connection may stay without a login, in ms."),
+    key("limits.frames_per_second", "Frames that one connection may send per second, sustained."),
+    key("limits.frames_burst", "Frames that one connection may send at once."),
+    key("limits.rooms_max", "Rooms that one session may be in."),
+    key(
+        "limits.reliable_messages_max",
+        "Reliable messages that may wait for one connection, those in flight included.",
+    ),
+    key(
+        "limits.reliable_bytes_max",
+        "Bytes of reliable messages that may wait for one connection, those in flight included.",
+    ),
+    key(
+        "limits.lossy_bytes_max",
+        "Bytes of lossy messages that may wait for one connection; past it the oldest are dropped.",
+    ),
+    key("limits.outbox_bytes_max", "Bytes that may wait for all connections of one shard."),
+    key(
+        "drain.spread_ms",
+        "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
+    ),
+    key("drain.deadline_ms", "How long connections with unacked messages are kept, in ms."),
+    key("router.bindings_max", "Sessions whose users one shard owns; a login past it is refused."),
+    key(
+        "router.pending_max",
+        "Reliable messages that wait for their receivers; past it a sender is told to try again.",
+    ),
+    key("router.pending_timeout_ms", "How long one waits for a receiver's shard that never answers, in ms."),
+    key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
+    key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
+    key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
+    key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
+    key(
+        "engine.recv_buffers",
+        "Receive buffers of one shard, shared by its connections: a power of two up to 32768.",
+    ),
+    key("engine.recv_buffer_size_bytes", "Size of one receive buffer, in bytes."),
+    key("engine.backlog", "Connections the kernel may hold ready for one shard's listener."),
+    key("engine.linger_ms", "How long a closing connection may take to flush its last notice, in ms."),
+];
+
+const fn key(name: &'static str, comment: &'static str) -> Key {
+    Key { name, comment }
+}

@@ -1,0 +1,295 @@
+//! The layers a value can come from, put on top of each other: default, file, environment, flags.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::keys::{KEYS, SECTIONS};
+use super::{Config, ConfigError};
+
+/// The prefix of environment variables.
+const ENV_PREFIX: &str = "SAILFISH_";
+
+/// What was given, by dotted key, each with where it came from; a later layer replaces an earlier one's value.
+#[derive(Default)]
+pub struct Layers {
+    given: BTreeMap<String, Given>,
+    defaults: BTreeMap<String, Value>,
+}
+
+struct Given {
+    value: Value,
+    /// What an error line begins with.
+    source: String,
+}
+
+impl Layers {
+    /// No layer but the defaults.
+    pub fn new() -> Self {
+        let defaults = Table::try_from(Config::default()).expect("the defaults are plain TOML values");
+        Self { given: BTreeMap::new(), defaults: flatten(defaults).collect() }
+    }
+
+    /// The keys of a TOML file.
+    pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let source = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{source}: {error}")))?;
+        self.toml(&text, &source)
+    }
+
+    fn toml(&mut self, text: &str, source: &str) -> Result<(), ConfigError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+            ConfigError(format!("{source}:{line}: {}", error.message().replace('\n', " ")))
+        })?;
+        for (key, value) in flatten(table) {
+            self.put(&key, value, source)?;
+        }
+        Ok(())
+    }
+
+    /// The environment: `SAILFISH_LIMITS__FRAME_BYTES_MAX` is `limits.frame_bytes_max`. A variable with the prefix and a
+    /// double underscore that is no key is refused, as it would be in a file.
+    pub fn env(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        for (name, text) in vars {
+            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+            let key = rest.replace("__", ".").to_lowercase();
+            if key.contains('.') || self.defaults.contains_key(&key) {
+                self.text(&key, &text, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One `KEY=VALUE` of `--set`.
+    pub fn set(&mut self, assignment: &str) -> Result<(), ConfigError> {
+        let (key, text) = assignment.split_once('=').ok_or_else(|| {
+            ConfigError(format!("--set {assignment}: want KEY=VALUE, like --set limits.frame_bytes_max=4096"))
+        })?;
+        self.text(key.trim(), text.trim(), "--set")
+    }
+
+    /// A value as text, from a flag or the environment.
+    pub fn text(&mut self, key: &str, text: &str, source: &str) -> Result<(), ConfigError> {
+        let bare = || Value::String(text.to_owned());
+        let parsed = || {
+            let table: Option<Table> = format!("value = {text}").parse().ok();
+            table.and_then(|mut table| table.remove("value")).unwrap_or_else(bare)
+        };
+        let value = match self.defaults.get(key) {
+            Some(Value::String(_)) => bare(),
+            _ => parsed(),
+        };
+        self.put(key, value, source)
+    }
+
+    fn put(&mut self, key: &str, value: Value, source: &str) -> Result<(), ConfigError> {
+        let Some(default) = self.defaults.get(key) else {
+            return Err(ConfigError(format!("{source}: {key}: {}", no_such_key(key))));
+        };
+        let wanted = match default {
+            Value::String(_) => "a text",
+            Value::Integer(_) | Value::Float(_) => "a whole number",
+            Value::Boolean(_) => "true or false",
+            Value::Array(_) => {
+                "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"
+            }
+            Value::Datetime(_) | Value::Table(_) => unreachable!("no key has such a default"),
+        };
+        if !default.same_type(&value) {
+            return Err(ConfigError(format!("{source}: {key} = {value}: want {wanted}")));
+        }
+        self.given.insert(key.to_owned(), Given { value, source: source.to_owned() });
+        Ok(())
+    }
+
+    /// Where the value of a key came from, unless it is the default.
+    pub fn source(&self, key: &str) -> Option<&str> {
+        self.given.get(key).map(|given| given.source.as_str())
+    }
+
+    /// The whole configuration, checked.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let mut root = Table::new();
+        for (key, given) in &self.given {
+            match key.split_once('.') {
+                Some((section, name)) => {
+                    let section = root.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                    let section = section.as_table_mut().expect("a section is no key");
+                    section.insert(name.to_owned(), given.value.clone());
+                }
+                None => {
+                    root.insert(key.clone(), given.value.clone());
+                }
+            }
+        }
+        let config: Config = serde_path_to_error::deserialize(Value::Table(root)).map_err(|error| {
+            let path = error.path().to_string();
+            self.refusal(&path, error.inner().message())
+        })?;
+        config.validate().map_err(|line| {
+            let key = line.split([' ', ':']).next().unwrap_or_default();
+            ConfigError(match self.source(key) {
+                Some(source) => format!("{source}: {line}"),
+                None => line,
+            })
+        })?;
+        Ok(config)
+    }
+
+    /// What a type says about a value of the right TOML type that it cannot take.
+    fn refusal(&self, path: &str, message: &str) -> ConfigError {
+        let key = path.split('[').next().unwrap_or(path);
+        let source = self.source(key).unwrap_or_default();
+        let value = self.given.get(path).map_or(String::new(), |given| format!(" = {}", given.value));
+        let integer_max = [("u8", u64::from(u8::MAX)), ("u16", u16::MAX.into()), ("u32", u32::MAX.into())]
+            .into_iter()
+            .chain([("u64", i64::MAX as u64)])
+            .find(|(name, _)| message.ends_with(&format!("expected {name}")))
+            .map(|(_, max)| format!("want a whole number from 0 to {max}"));
+        let wanted = match integer_max {
+            Some(wanted) => wanted,
+            None if message.contains("socket address") => {
+                "want an address and a port, like 127.0.0.1:5346".into()
+            }
+            None => message.replace('\n', " "),
+        };
+        ConfigError(format!("{source}: {path}{value}: {wanted}"))
+    }
+}
+
+/// The leaves of a configuration by dotted key. Arrays are leaves, and so is an empty table: it has no key to complain of.
+fn flatten(root: Table) -> impl Iterator<Item = (String, Value)> {
+    root.into_iter().flat_map(|(section, value)| match value {
+        Value::Table(keys) if !keys.is_empty() || is_section(&section) => {
+            keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)).collect::<Vec<_>>()
+        }
+        leaf => vec![(section, leaf)],
+    })
+}
+
+fn is_section(name: &str) -> bool {
+    SECTIONS.iter().any(|section| section.name == name)
+}
+
+fn no_such_key(key: &str) -> String {
+    if is_section(key) {
+        return format!("it is a section; want keys below it, like {}", siblings(key).join(", "));
+    }
+    match key.split_once('.') {
+        Some((section, _)) if is_section(section) => {
+            format!("no such key; want one of {}", siblings(section).join(", "))
+        }
+        _ => {
+            let sections: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+            format!("no such key; want routes or a key below {}", sections.join(", "))
+        }
+    }
+}
+
+fn siblings(section: &str) -> Vec<&'static str> {
+    let below = |name: &'static str| name.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+    KEYS.iter().map(|key| key.name).filter(|name| below(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let mut layers = Layers::new();
+        match layers.toml(text, "sailfish.toml") {
+            Ok(()) => layers.config().unwrap_err().0,
+            Err(error) => error.0,
+        }
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        assert_eq!(Layers::new().config(), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_key_has_a_comment_and_every_comment_a_key() {
+        let documented: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+        let mut sorted = documented.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, Layers::new().defaults.keys().collect::<Vec<_>>());
+        for key in documented {
+            assert!(!key.contains('.') || is_section(key.split('.').next().unwrap()), "{key}");
+        }
+    }
+
+    #[test]
+    fn flags_go_over_the_environment_over_the_file() {
+        let mut layers = Layers::new();
+        layers.toml("limits = { frame_bytes_max = 1000, rooms_max = 1, frames_burst = 1 }", "f").unwrap();
+        let vars = [
+            ("SAILFISH_LIMITS__ROOMS_MAX", "2"),
+            ("SAILFISH_LIMITS__FRAMES_BURST", "2"),
+            ("SAILFISH_CONFIG", "x"),
+        ];
+        layers.env(vars.map(|(name, value)| (name.into(), value.into())).into_iter()).unwrap();
+        layers.set("limits.frames_burst=3").unwrap();
+        let limits = layers.config().unwrap().limits;
+        assert_eq!((limits.frame_bytes_max, limits.rooms_max, limits.frames_burst), (1000, 2, 3));
+    }
+
+    #[test]
+    fn an_error_names_source_key_and_wish() {
+        assert_eq!(
+            refused("[limits]\nframe_bytes_max = -1"),
+            "sailfish.toml: limits.frame_bytes_max = -1: want a whole number from 0 to 4294967295"
+        );
+        assert_eq!(
+            refused("[delivery]\ntries = 9"),
+            "sailfish.toml: delivery.tries = 9: want a number from 1 to 8"
+        );
+        assert_eq!(
+            refused("[heartbeat]\nperiod = 9"),
+            "sailfish.toml: heartbeat.period: no such key; want one of heartbeat.period_ms, heartbeat.grace_ms"
+        );
+        assert_eq!(
+            refused("[node]\nlisten = \"5346\""),
+            "sailfish.toml: node.listen = \"5346\": want an address and a port, like 127.0.0.1:5346"
+        );
+        assert_eq!(refused("[node]\npin = 1"), "sailfish.toml: node.pin = 1: want true or false");
+    }
+
+    #[test]
+    fn other_bad_files_are_refused_in_one_line() {
+        for (text, part) in [
+            ("[limits", "sailfish.toml:1: "),
+            ("\n\n[node]\nx = = 2", "sailfish.toml:4: "),
+            ("[nonsense]", "nonsense: no such key"),
+            ("limits = 3", "limits: it is a section"),
+            (
+                "routes = [{ biz_code = 1, to = \"moon\", class = \"lossy\" }]",
+                "routes[0].to: unknown variant `moon`",
+            ),
+            ("[node]\nengine = \"tokio\"", "node.engine = \"tokio\": want one of auto, uring"),
+            ("[log]\nformat = \"xml\"", "log.format = \"xml\": want text or json"),
+            ("[token]\ned25519_public_key = \"abc\"", "token.ed25519_public_key: want the 64 hexadecimal"),
+            ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),
+        ] {
+            let line = refused(text);
+            assert!(line.contains(part) && !line.contains('\n'), "{text:?} gave {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_or_assignment_is_refused_by_name() {
+        let mut layers = Layers::new();
+        let var = ("SAILFISH_LIMITS__FRAME_BYTES".to_owned(), "1".to_owned());
+        let line = layers.env([var].into_iter()).unwrap_err().0;
+        assert!(line.starts_with("SAILFISH_LIMITS__FRAME_BYTES: limits.frame_bytes: no such key"), "{line}");
+        assert!(layers.set("limits.rooms_max").unwrap_err().0.contains("want KEY=VALUE"));
+        assert_eq!(
+            layers.set("limits.rooms_max=many").unwrap_err().0,
+            "--set: limits.rooms_max = \"many\": want a whole number"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! `--print-config`: every key with its value and what it means.
+
+use std::fmt::Write;
+
+use toml::{Table, Value};
+
+use super::Config;
+use super::keys::{KEYS, Key, SECTIONS};
+
+/// The configuration as a TOML file with comments. It reads back as the same configuration, but for a token secret, which
+/// is not shown.
+pub fn print(config: &Config) -> String {
+    let mut shown = config.clone();
+    shown.token.secret.clear();
+    let table = Table::try_from(shown).expect("a configuration is plain TOML values");
+    let mut out = String::from(
+        "# Sailfish. Every key may also stand in the environment, as SAILFISH_SECTION__KEY, or in --set section.key=VALUE;\n\
+         # flags go over the environment, the environment over this file.\n",
+    );
+    for key in KEYS.iter().filter(|key| !key.name.contains('.')) {
+        out.push('\n');
+        entry(&mut out, key, key.name, &table[key.name]);
+    }
+    for section in SECTIONS {
+        out.push('\n');
+        comment(&mut out, section.comment);
+        let _ = writeln!(out, "[{}]", section.name);
+        for key in KEYS {
+            if let Some((of, name)) = key.name.split_once('.')
+                && of == section.name
+            {
+                entry(&mut out, key, name, &table[of][name]);
+            }
+        }
+    }
+    out
+}
+
+fn entry(out: &mut String, key: &Key, name: &str, value: &Value) {
+    comment(out, key.comment);
+    let _ = match value {
+        Value::Array(rows) if !rows.is_empty() => {
+            let rows: String = rows.iter().map(|row| format!("  {row},\n")).collect();
+            writeln!(out, "{name} = [\n{rows}]")
+        }
+        value => writeln!(out, "{name} = {value}"),
+    };
+}
+
+fn comment(out: &mut String, text: &str) {
+    for line in text.lines() {
+        let _ = writeln!(out, "# {}", line.trim_start());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed() -> Config {
+        let mut config = Config::default();
+        config.node.listen = "0.0.0.0:1".parse().unwrap();
+        config.limits.outbox_bytes_max = 1 << 30;
+        config.token.secret_file = "/etc/sail\"fish/secret".into();
+        config.log.filter = "info,gateway=debug".into();
+        config.routes = Vec::from(config.routes)[..2].to_vec().into();
+        config
+    }
+
+    #[test]
+    fn it_reads_back_as_the_same() {
+        for config in [Config::default(), changed()] {
+            assert_eq!(toml::from_str(&print(&config)), Ok(config));
+        }
+    }
+
+    #[test]
+    fn it_mentions_every_key() {
+        let table: Table = print(&changed()).parse().unwrap();
+        for key in KEYS {
+            let value = match key.name.split_once('.') {
+                Some((section, name)) => table.get(section).and_then(|section| section.get(name)),
+                None => table.get(key.name),
+            };
+            assert!(value.is_some(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn it_keeps_a_secret() {
+        let mut config = Config::default();
+        config.token.secret = "hush".into();
+        assert!(!print(&config).contains("hush"));
+    }
+}

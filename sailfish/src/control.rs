@@ -1,0 +1,165 @@
+//! The control thread's end of the shards' mail: questions with their answers, and orders.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::{Remote, Running, Stats};
+use shard::ShardId;
+use tokio::sync::{Semaphore, oneshot};
+use wire::node::Owners;
+use wire::{AppId, UserId};
+
+use crate::node::{Control, Mail, Presence, Report, ShardMetrics};
+
+/// How long a shard may take to answer before it counts as stuck.
+pub const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// The shards of this node, as the control thread sees them.
+pub struct Shards {
+    ids: Vec<ShardId>,
+    remote: Remote<Mail>,
+    stats: Vec<Arc<Stats>>,
+    owners: Owners,
+    asked: Mutex<HashMap<u64, oneshot::Sender<Report>>>,
+    asks: AtomicU64,
+    draining: AtomicBool,
+    /// One permit for each shard that has drained.
+    drained: Semaphore,
+}
+
+impl Shards {
+    /// The shards `ids` of `running`. A thread hands their reports to whoever asked.
+    #[allow(clippy::disallowed_methods)] // the binary starts threads
+    pub fn new(ids: Vec<ShardId>, running: &Running<Mail>, owners: Owners) -> Arc<Self> {
+        let shards = Arc::new(Self {
+            ids,
+            remote: running.remote(),
+            stats: running.stats().to_vec(),
+            owners,
+            asked: Mutex::default(),
+            asks: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            drained: Semaphore::new(0),
+        });
+        let (reports, to) = (running.control().clone(), shards.clone());
+        std::thread::spawn(move || {
+            for (_, mail) in reports {
+                if let Mail::Report(report) = mail {
+                    to.report(report);
+                }
+            }
+        });
+        shards
+    }
+
+    /// Each shard's id.
+    pub fn ids(&self) -> &[ShardId] {
+        &self.ids
+    }
+
+    /// Each shard's engine counters.
+    pub fn stats(&self) -> &[Arc<Stats>] {
+        &self.stats
+    }
+
+    /// Sends an order to every shard; answers whether all mailboxes took it.
+    pub fn order(&self, control: impl Fn() -> Control) -> bool {
+        let taken = self.ids.iter().filter(|id| self.remote.send(**id, Mail::Control(control())).is_ok());
+        taken.count() == self.ids.len()
+    }
+
+    /// Starts the farewell on every shard.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.order(|| Control::Drain);
+    }
+
+    /// Whether the farewell has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every shard has drained.
+    pub async fn drained(&self) {
+        let count = u32::try_from(self.ids.len()).expect("there are few shards");
+        let _ = self.drained.acquire_many(count).await; // never closed
+    }
+
+    /// What each shard counts, in the order of [`Shards::ids`]; `None` for one that does not answer in time.
+    pub async fn metrics(&self) -> Vec<Option<Box<ShardMetrics>>> {
+        let asked: Vec<_> = self.ids.iter().map(|id| self.ask(*id, |ask| Control::Stats { ask })).collect();
+        let deadline = tokio::time::Instant::now() + ANSWER_TIME;
+        let mut answers = Vec::with_capacity(asked.len());
+        for question in asked {
+            answers.push(match self.answer(question, deadline).await {
+                Some(Report::Stats { metrics, .. }) => Some(metrics),
+                _ => None,
+            });
+        }
+        answers
+    }
+
+    /// Which of `users` are online, asked of the shards that own them; in no particular order.
+    ///
+    /// # Errors
+    /// The shard that did not answer in time.
+    pub async fn online(&self, app: AppId, users: &[UserId]) -> Result<Vec<Presence>, ShardId> {
+        let owned_by = |id: ShardId| {
+            let of = |user: &&UserId| self.owners.of_user(app, **user) == id.as_u32();
+            users.iter().filter(of).copied().collect::<Vec<_>>()
+        };
+        let mut asked = Vec::new();
+        for &id in &self.ids {
+            let users = owned_by(id);
+            if !users.is_empty() {
+                asked.push((id, self.ask(id, |ask| Control::Online { ask, app, users })));
+            }
+        }
+        let deadline = tokio::time::Instant::now() + ANSWER_TIME;
+        let mut found = Vec::with_capacity(users.len());
+        for (id, question) in asked {
+            match self.answer(question, deadline).await {
+                Some(Report::Online { users, .. }) => found.extend(users),
+                _ => return Err(id),
+            }
+        }
+        Ok(found)
+    }
+
+    fn ask(&self, id: ShardId, control: impl FnOnce(u64) -> Control) -> (u64, oneshot::Receiver<Report>) {
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.asked().insert(ask, answer);
+        if self.remote.send(id, Mail::Control(control(ask))).is_err() {
+            self.asked().remove(&ask);
+        }
+        (ask, answered)
+    }
+
+    async fn answer(
+        &self,
+        (ask, answered): (u64, oneshot::Receiver<Report>),
+        deadline: tokio::time::Instant,
+    ) -> Option<Report> {
+        let answer = tokio::time::timeout_at(deadline, answered).await;
+        self.asked().remove(&ask);
+        answer.ok()?.ok()
+    }
+
+    fn report(&self, report: Report) {
+        match report {
+            Report::Stats { ask, .. } | Report::Online { ask, .. } => {
+                if let Some(answer) = self.asked().remove(&ask) {
+                    let _ = answer.send(report); // whoever asked may have given up
+                }
+            }
+            Report::Drained => self.drained.add_permits(1),
+        }
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Report>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

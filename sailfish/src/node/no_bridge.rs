@@ -1,0 +1,190 @@
+//! What happens to messages for the bridge on a node that has none: they are counted and logged, never silent.
+
+use std::time::Duration;
+
+use shard::Instant;
+use tracing::{debug, warn};
+use wire::MessageId;
+use wire::client::{FailReason, Outcome, SendAck};
+use wire::node::{ToBridge, ToGateway};
+
+/// How often lost messages are logged at most; each line has the totals.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Counts of what would have gone to the bridge, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unbridged {
+    /// Sessions that came.
+    pub online: u64,
+    /// Sessions that ended.
+    pub offline: u64,
+    /// Room joins.
+    pub joined: u64,
+    /// Room leaves.
+    pub left: u64,
+    /// Business packets for the backend; their senders were told that there is no route.
+    pub requests: u64,
+    /// Reliable messages that were handed over as undelivered, in the order of [`FailReason::ALL`].
+    pub undelivered: [u64; FailReason::ALL.len()],
+}
+
+/// Stands in for the bridge.
+#[derive(Default)]
+pub struct NoBridge {
+    counts: Unbridged,
+    /// Lost since the last line.
+    unlogged: u64,
+    /// When the next line may be written.
+    log_from: Instant,
+}
+
+impl NoBridge {
+    /// The counts so far.
+    pub fn counts(&self) -> Unbridged {
+        self.counts
+    }
+
+    /// Takes in a message; answers it where somebody waits.
+    pub fn handle(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
+        match message {
+            ToBridge::Online { app, user, device } => {
+                self.counts.online += 1;
+                debug!(app = app.0, user = user.0, device = device.name(), "online");
+            }
+            ToBridge::Offline { app, user, device } => {
+                self.counts.offline += 1;
+                debug!(app = app.0, user = user.0, device = device.name(), "offline");
+            }
+            ToBridge::Joined { app, user, room } => {
+                self.counts.joined += 1;
+                debug!(app = app.0, user = user.0, room = room.0, "joined");
+            }
+            ToBridge::Left { app, user, room } => {
+                self.counts.left += 1;
+                debug!(app = app.0, user = user.0, room = room.0, "left");
+            }
+            ToBridge::Undelivered { user, reason, message } => {
+                let at = FailReason::ALL.iter().position(|known| *known == reason);
+                self.counts.undelivered[at.expect("ALL has every reason")] += 1;
+                debug!(
+                    app = message.app.0,
+                    user = user.0,
+                    id = message.id.0,
+                    reason = reason.name(),
+                    "undelivered"
+                );
+                self.lost(now);
+            }
+            ToBridge::Request { session, client_msg_id, .. } => {
+                self.counts.requests += 1;
+                self.lost(now);
+                if !client_msg_id.is_empty() {
+                    let outcome = Outcome::Failed(FailReason::NoRoute);
+                    let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
+                    return Some(ToGateway::SendAck { session, ack });
+                }
+            }
+        }
+        None
+    }
+
+    /// Logs what has come since the last line, when that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.unlogged > 0 && now >= self.log_from {
+            self.log(now);
+        }
+    }
+
+    /// When the next line is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        (self.unlogged > 0).then_some(self.log_from)
+    }
+
+    fn lost(&mut self, now: Instant) {
+        self.unlogged += 1;
+        if now >= self.log_from {
+            self.log(now);
+        }
+    }
+
+    fn log(&mut self, now: Instant) {
+        let undelivered =
+            FailReason::ALL.into_iter().zip(self.counts.undelivered).filter(|(_, count)| *count > 0);
+        let undelivered: Vec<String> =
+            undelivered.map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+        warn!(
+            new = self.unlogged,
+            requests_total = self.counts.requests,
+            undelivered_total = undelivered.join(", "),
+            "messages for the backend were dropped: this node has no bridge"
+        );
+        self.unlogged = 0;
+        self.log_from = now + LOG_EVERY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use wire::client::Message;
+    use wire::node::SessionId;
+    use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
+
+    use super::*;
+
+    const NOW: Instant = Instant::from_unix_nanos(1 << 60);
+
+    fn undelivered(reason: FailReason) -> ToBridge {
+        let message = Message {
+            id: MessageId(1),
+            app: AppId(1),
+            sender: UserId(2),
+            biz_code: BizCode(6001),
+            room: None,
+            sequence: 0,
+            ack_wanted: true,
+            client_msg_id: ClientMsgId::default(),
+            payload: Bytes::new(),
+        };
+        ToBridge::Undelivered { user: UserId(3), reason, message }
+    }
+
+    fn request(client_msg_id: &'static str) -> ToBridge {
+        ToBridge::Request {
+            session: SessionId(9),
+            device: DeviceClass::Phone,
+            room: None,
+            app: AppId(1),
+            sender: UserId(2),
+            biz_code: BizCode(5558),
+            client_msg_id: ClientMsgId::new(Bytes::from_static(client_msg_id.as_bytes())),
+            payload: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn a_request_is_refused_to_its_sender_if_it_waits() {
+        let mut bridge = NoBridge::default();
+        let Some(ToGateway::SendAck { session, ack }) = bridge.handle(NOW, request("a")) else {
+            panic!("a sender who waits gets an answer");
+        };
+        assert_eq!((session, ack.client_msg_id.as_str()), (SessionId(9), "a"));
+        assert_eq!(ack.outcome, Outcome::Failed(FailReason::NoRoute));
+        assert_eq!(bridge.handle(NOW, request("")), None);
+        assert_eq!(bridge.counts().requests, 2);
+    }
+
+    #[test]
+    fn losses_are_counted_by_reason_and_logged_at_most_so_often() {
+        let mut bridge = NoBridge::default();
+        for reason in [FailReason::Offline, FailReason::Unacked, FailReason::Offline] {
+            assert_eq!(bridge.handle(NOW, undelivered(reason)), None);
+        }
+        assert_eq!(bridge.counts().undelivered[..2], [2, 1]);
+        assert_eq!(bridge.unlogged, 2, "the first was logged at once");
+        let due = bridge.poll_timeout().unwrap();
+        assert_eq!(due, NOW + LOG_EVERY);
+        bridge.handle_timeout(due);
+        assert_eq!((bridge.unlogged, bridge.poll_timeout()), (0, None));
+    }
+}

@@ -1,0 +1,114 @@
+//! The token secret: given, or made once and kept in a file of the user's own.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use gateway::TokenKeys;
+
+use crate::config::TokenConfig;
+
+/// Bytes of randomness in a secret that is made here.
+const SECRET_BYTES: usize = 32;
+
+/// A secret and where it came from.
+pub struct Secret {
+    /// What tokens are signed with.
+    pub bytes: Vec<u8>,
+    /// The file it stands in; `None` when it was given itself.
+    pub file: Option<PathBuf>,
+}
+
+impl Secret {
+    /// The secret of a configuration. With none configured it is the one that the first run made, and the first run is
+    /// this one if there is none yet.
+    pub fn find(config: &TokenConfig) -> anyhow::Result<Self> {
+        if !config.secret.is_empty() {
+            return Ok(Self { bytes: config.secret.clone().into_bytes(), file: None });
+        }
+        if !config.secret_file.as_os_str().is_empty() {
+            let path = &config.secret_file;
+            let bytes = read(path).with_context(|| format!("token.secret_file: {}", path.display()))?;
+            return Ok(Self { bytes, file: Some(path.clone()) });
+        }
+        let path = state_file()?;
+        let wish = || format!("{}: cannot keep a token secret here; set token.secret_file", path.display());
+        let bytes = match read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).with_context(wish)?,
+            read => read.with_context(wish)?,
+        };
+        Ok(Self { bytes, file: Some(path) })
+    }
+
+    /// What a shard verifies tokens with.
+    pub fn keys(&self, config: &TokenConfig) -> anyhow::Result<TokenKeys> {
+        let keys = TokenKeys::hs256(&self.bytes);
+        if config.ed25519_public_key.is_empty() {
+            return Ok(keys);
+        }
+        let public_key =
+            ed25519_public_key(&config.ed25519_public_key).context("the config was validated")?;
+        keys.with_ed25519(&public_key)
+            .map_err(|_| anyhow::anyhow!("token.ed25519_public_key: these digits are no Ed25519 public key"))
+    }
+}
+
+/// 64 hexadecimal digits as bytes.
+pub fn ed25519_public_key(digits: &str) -> Option<[u8; 32]> {
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut key = [0; 32];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(key)
+}
+
+/// Random bytes of the system.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+            .expect("every Linux since 3.17 has getrandom");
+    }
+    bytes
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = fs::read(path)?;
+    while bytes.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    }
+    Ok(bytes)
+}
+
+fn state_file() -> anyhow::Result<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    let state = state.context("neither XDG_STATE_HOME nor HOME is set; set token.secret_file")?;
+    Ok(state.join("sailfish/token-secret"))
+}
+
+/// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or not at all.
+fn make(path: &Path) -> io::Result<Vec<u8>> {
+    let folder = path.parent().expect("it ends in sailfish/token-secret");
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let digits: String = random::<SECRET_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let draft = folder.join(format!(".token-secret.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(digits.as_bytes())?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => read(path),
+    }
+}

@@ -1,0 +1,76 @@
+//! `sailfish token`: prints a login token.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gateway::{Claims, mint_hs256};
+use wire::{AppId, DeviceClass, UserId};
+
+use crate::cli::ConfigArgs;
+use crate::secret::Secret;
+
+/// Prints a login token, signed with the secret that `sailfish up` uses.
+#[derive(clap::Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The app of the user.
+    #[arg(long, default_value_t = 1)]
+    app: i32,
+    /// The user.
+    #[arg(long, allow_negative_numbers = true)]
+    user: i64,
+    /// phone, tablet, web, desktop, tv or bot.
+    #[arg(long, default_value = "phone", value_parser = device)]
+    device: DeviceClass,
+    /// How long the token is good: 90s, 15m, 1h or 30d.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+}
+
+/// Runs `sailfish token`.
+pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    let secret = Secret::find(&config.token)?;
+    let token = mint(&secret, AppId(args.app), UserId(args.user), args.device, args.ttl);
+    crate::cli::print(&format!("{token}\n"));
+    Ok(())
+}
+
+/// A token that is good for `ttl` from here on.
+#[allow(clippy::disallowed_methods)] // the binary reads clocks
+pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl: Duration) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let exp = now.as_secs().saturating_add(ttl.as_secs());
+    mint_hs256(&secret.bytes, &Claims { app, user, device, exp })
+}
+
+/// Parses a class of device.
+pub fn device(name: &str) -> Result<DeviceClass, String> {
+    DeviceClass::parse(name).ok_or_else(|| "want phone, tablet, web, desktop, tv or bot".into())
+}
+
+/// Parses a duration like `90s`, `15m`, `1h` or `30d`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let unit_secs = match &text[number.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err("want a number with s, m, h or d, like 1h".into()),
+    };
+    let count: u64 = number.parse().map_err(|_| "want a number with s, m, h or d, like 1h".to_owned())?;
+    Ok(Duration::from_secs(count.saturating_mul(unit_secs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text| duration(text).map(|span| span.as_secs());
+        assert_eq!(["90", "90s", "15m", "1h", "30d"].map(seconds), [90, 90, 900, 3600, 2_592_000].map(Ok));
+        assert!(["", "h", "1w", "-1h", "1.5h"].into_iter().all(|text| duration(text).is_err()));
+    }
+}

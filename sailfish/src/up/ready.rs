@@ -1,0 +1,175 @@
+//! What `sailfish up` prints once it is ready.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use engine::Chosen;
+
+use crate::cli::ConfigArgs;
+use crate::config::Layers;
+use crate::files::Files;
+use crate::secret::Secret;
+
+/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=..`.
+pub struct Summary<'a> {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where metrics and health are.
+    pub admin: SocketAddr,
+    /// The engine and why.
+    pub chosen: &'a Chosen,
+    /// How many.
+    pub shards: usize,
+    /// What the process may open.
+    pub files: Files,
+    /// Of one shard.
+    pub connections_max: u32,
+    /// Of one shard, if there were files enough.
+    pub connections_max_configured: u32,
+    /// When the process started.
+    pub started: Instant,
+}
+
+impl Summary<'_> {
+    /// One line in the log.
+    pub fn log(&self) {
+        tracing::info!(
+            clients = %self.clients,
+            admin = %self.admin,
+            engine = %self.chosen.kind,
+            reason = self.chosen.reason,
+            shards = self.shards,
+            open_files = self.files.limit,
+            connections_max_per_shard = self.connections_max,
+            "ready"
+        );
+    }
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clients, admin, chosen, shards, files, connections_max, .. } = self;
+        writeln!(f, "ready clients={clients} admin={admin} engine={} shards={shards}", chosen.kind)?;
+        writeln!(f)?;
+        writeln!(f, "  started  in {} ms", self.started.elapsed().as_millis())?;
+        writeln!(f, "  clients  {clients}")?;
+        writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
+        writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;
+        let each = if *shards == 1 { "1 shard" } else { &format!("each of {shards} shards") };
+        writeln!(f, "  room     for {connections_max} connections on {each}")?;
+        if *connections_max < self.connections_max_configured {
+            writeln!(
+                f,
+                "           bound by {} open files; for more raise the hard limit: ulimit -Hn, or LimitNOFILE= in systemd",
+                files.limit
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How to go on: commands that work as they stand, from any directory.
+pub struct Hint {
+    program: String,
+    /// Flags by which the commands find the same secret.
+    config: String,
+    target: SocketAddr,
+    /// The secret came from where the commands cannot look.
+    note: bool,
+}
+
+impl Hint {
+    /// Commands that find `secret` as this process did.
+    pub fn new(args: &ConfigArgs, layers: &Layers, secret: &Secret, clients: SocketAddr) -> Self {
+        let mut config = String::new();
+        // The first run's secret is found without any flag, unless the environment moved it.
+        let moved = std::env::var_os("XDG_STATE_HOME").is_some();
+        let source = layers.source("token.secret").or(layers.source("token.secret_file"));
+        let from_file = args.config.as_ref().filter(|file| source == Some(&file.display().to_string()));
+        match (from_file, &secret.file) {
+            (Some(file), _) => config = format!(" --config {}", quoted(&absolute(file))),
+            (None, Some(file)) if source.is_some() || moved => {
+                config = format!(" --set token.secret_file={}", quoted(&absolute(file)));
+            }
+            _ => {}
+        }
+        let note = from_file.is_none() && secret.file.is_none();
+        Self { program: program(), config, target: reachable(clients), note }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { program, config, target, note } = self;
+        writeln!(f)?;
+        writeln!(f, "Send a first message, from two more terminals:")?;
+        writeln!(f, "  {program} chat --user 10001 --room 7 --target {target}{config}")?;
+        writeln!(f, "  {program} chat --user 10002 --room 7 --target {target}{config}")?;
+        writeln!(f, "A login token for a client of your own:")?;
+        writeln!(f, "  {program} token --app 1 --user 10001{config}")?;
+        writeln!(f, "How fast it is:")?;
+        writeln!(
+            f,
+            "  {program} load chat --target {target} --connections 200 --rate 1000 --seconds 10{config}"
+        )?;
+        if *note {
+            writeln!(
+                f,
+                "These need the same token secret: in SAILFISH_TOKEN__SECRET, or as --set token.secret=..."
+            )?;
+        }
+        writeln!(f, "Ctrl-C ends it: clients are told, and what is under way is finished.")
+    }
+}
+
+/// How this program is called: by its name if it was found on the PATH, else by its full path.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if called.components().count() == 1 && !called.as_os_str().is_empty() {
+        return quoted(&called);
+    }
+    std::env::current_exe().map_or_else(|_| "sailfish".into(), |path| quoted(&path))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// For a POSIX shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@:".contains(&byte)) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Where a client on this machine connects.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_when_a_shell_would_split_it() {
+        assert_eq!(quoted(Path::new("/opt/sail-fish/x_1")), "/opt/sail-fish/x_1");
+        assert_eq!(quoted(Path::new("/my files/it's")), r"'/my files/it'\''s'");
+    }
+
+    #[test]
+    fn every_interface_is_reached_by_loopback() {
+        assert_eq!(reachable("0.0.0.0:1".parse().unwrap()), "127.0.0.1:1".parse().unwrap());
+        assert_eq!(reachable("[::]:1".parse().unwrap()), "[::1]:1".parse().unwrap());
+        assert_eq!(reachable("10.0.0.1:1".parse().unwrap()), "10.0.0.1:1".parse().unwrap());
+    }
+}

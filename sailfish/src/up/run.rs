@@ -1,0 +1,120 @@
+//! The control thread: the admin port, the signals, and the end.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{Up, bounded};
+use crate::config::{Config, ConfigError};
+use crate::node::Control;
+
+/// How often the shards' threads are looked after.
+const WATCH: Duration = Duration::from_millis(250);
+/// How long the shards may take to close everything and end.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// Serves the admin port until a signal ends the node, or a shard fails.
+pub fn until_stopped(
+    up: Up,
+    admin: TcpListener,
+    config: Config,
+    reread: impl Fn() -> Result<Config, ConfigError>,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let admin = tokio::net::TcpListener::from_std(admin)?;
+        tokio::spawn(crate::admin::serve(admin, up.shards.clone()));
+        control(&up, config, reread).await
+    });
+    stop(up)?;
+    ended?;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the signals; returns when it is time to stop.
+async fn control(
+    up: &Up,
+    mut config: Config,
+    reread: impl Fn() -> Result<Config, ConfigError>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut watch = tokio::time::interval(WATCH);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(up, &mut config, reread()),
+            _ = watch.tick() => if !up.running.is_alive() {
+                error!("a shard has ended by itself; the node goes");
+                return Ok(()); // joining tells why
+            },
+        }
+    }
+    drain(up, &config, &mut terminate, &mut interrupt).await;
+    Ok(())
+}
+
+/// Tells the clients, and gives what is under way its time.
+async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut Signal) {
+    let deadline = config.drain.deadline_ms + config.engine.linger_ms;
+    let connections: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
+    info!(connections, deadline_ms = deadline, "draining; a second signal stops at once");
+    up.shards.drain();
+    tokio::select! {
+        () = up.shards.drained() => info!("drained"),
+        () = tokio::time::sleep(Duration::from_millis(deadline.into())) => {
+            let left: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
+            warn!(connections = left, "the drain's deadline has passed");
+        }
+        _ = terminate.recv() => warn!("stopping at once"),
+        _ = interrupt.recv() => warn!("stopping at once"),
+    }
+}
+
+fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
+    let new = match read {
+        Ok(new) => new,
+        Err(error) => {
+            error!("reload refused, the old configuration stays: {error}");
+            return;
+        }
+    };
+    let gateway = bounded(new.gateway(), up.connections_max);
+    if !up.shards.order(|| Control::Reload(Box::new(gateway.clone()))) {
+        error!("reload: the mailbox of a shard is full; send SIGHUP again");
+        return;
+    }
+    let kept = Config {
+        node: config.node.clone(),
+        token: config.token.clone(),
+        log: config.log.clone(),
+        router: config.router.clone(),
+        engine: config.engine.clone(),
+        ..new.clone()
+    };
+    if kept != new {
+        warn!("reload: [node], [token], [log], [router] and [engine] take effect at the next start");
+    }
+    info!("reloaded routes, heartbeat, delivery, limits and drain");
+    *config = kept;
+}
+
+fn stop(up: Up) -> anyhow::Result<()> {
+    up.shards.order(|| Control::Stop);
+    let (done, joined) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(up.running.join()));
+    match joined.recv_timeout(STOP_TIME) {
+        Ok(joined) => joined.context("a shard failed"),
+        Err(_) => {
+            warn!("a shard did not stop in time; the process ends without it");
+            Ok(())
+        }
+    }
+}
