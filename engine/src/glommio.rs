@@ -97,10 +97,8 @@ impl Runtime for Glommio {
         Ok(())
     }
 
-    fn sleep(time: Duration) -> impl Future<Output = ()> + 'static {
-        async move {
-            Timer::new(time).await;
-        }
+    async fn sleep(time: Duration) {
+        Timer::new(time).await;
     }
 
     fn spawn(task: impl Future<Output = ()> + 'static) {

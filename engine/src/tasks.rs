@@ -157,9 +157,15 @@ impl Signal {
     }
 }
 
+/// What makes the next turn come in time.
+struct Alarm {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()>>>,
+}
+
 /// Runs a turn whenever something happened, until the core stops.
 async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
-    let mut alarm: Option<(Instant, Pin<Box<dyn Future<Output = ()>>>)> = None;
+    let mut alarm: Option<Alarm> = None;
     loop {
         let (next, jobs) = {
             let mut turn = shared.turn.borrow_mut();
@@ -186,16 +192,17 @@ async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
         }
         // An alarm that rings too early costs a turn; setting it anew in every turn would cost more.
         if let Some(deadline) = next.deadline
-            && alarm.as_ref().is_none_or(|(at, _)| deadline < *at)
+            && alarm.as_ref().is_none_or(|alarm| deadline < alarm.at)
         {
-            alarm = Some((deadline, Box::pin(R::sleep(shared.turn.borrow().until(deadline)))));
+            let sleep = R::sleep(shared.turn.borrow().until(deadline));
+            alarm = Some(Alarm { at: deadline, sleep: Box::pin(sleep) });
         }
         poll_fn(|cx| {
             if shared.due.poll(cx) || !shared.turn.borrow().park() {
                 return Poll::Ready(());
             }
             match &mut alarm {
-                Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| alarm = None),
+                Some(set) => set.sleep.as_mut().poll(cx).map(|()| alarm = None),
                 None => Poll::Pending,
             }
         })
