@@ -125,7 +125,7 @@ impl Plan {
     }
 
     /// How many of this fleet's clients send: all, or the publishers among them. They are its first ones.
-    pub(crate) fn senders(&self) -> u32 {
+    pub fn senders(&self) -> u32 {
         match self.scenario {
             Scenario::Idle | Scenario::Storm => 0,
             Scenario::Echo | Scenario::Chat => self.clients,

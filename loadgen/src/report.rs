@@ -22,6 +22,8 @@ pub struct Run {
     pub begun_ns: u64,
     /// When all were reset (storm), in ns since the UNIX epoch.
     pub reset_ns: u64,
+    /// What became of the readers that were stopped on purpose, counted by how their connections ended.
+    pub stopped_readers: BTreeMap<String, u64>,
     /// What the server used, if its process is known.
     pub server: Option<ServerUse>,
 }
@@ -96,6 +98,8 @@ pub struct Report {
     pub notices: BTreeMap<String, u64>,
     /// Connects that failed, by error.
     pub connect_errors: BTreeMap<String, u64>,
+    /// What became of the readers that were stopped on purpose: `open`, or by the last notice or how they ended.
+    pub stopped_readers: BTreeMap<String, u64>,
     #[serde(skip)]
     pub(crate) latency: Samples,
 }
@@ -191,6 +195,7 @@ impl Report {
             disconnected: tally.disconnected,
             notices: tally.notices,
             connect_errors: tally.connect_errors,
+            stopped_readers: run.stopped_readers.clone(),
             latency,
         }
     }
@@ -238,6 +243,9 @@ impl Report {
             if !self.disconnected.contains_key(name) {
                 remarks.push(format!("notice: {name} x {count}"));
             }
+        }
+        for (end, count) in &self.stopped_readers {
+            remarks.push(format!("stopped readers: {end} x {count}"));
         }
         let (lag, p50) = (self.schedule_lag_us.p99, self.latency_us.p50);
         if p50 > 0.0 && lag > p50 / 100.0 {
@@ -327,6 +335,7 @@ mod tests {
             seconds: 10.0,
             begun_ns: 0,
             reset_ns: 0,
+            stopped_readers: BTreeMap::new(),
             server: Some(ServerUse { cpu_us: 2500.0, rss_bytes: 8192.0 }),
         }
     }

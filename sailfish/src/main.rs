@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod control;
 mod files;
+mod load;
 mod node;
 mod secret;
 mod token;
@@ -34,6 +35,10 @@ enum Command {
     Up(up::UpArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
+    Load(Box<load::LoadArgs>),
+    /// One of the processes that `load` starts.
+    #[command(hide = true)]
+    LoadWorker,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
+        Command::Load(args) => load::run(&args),
+        Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {
         // One line: what happened, and what it came from.

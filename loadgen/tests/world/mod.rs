@@ -139,6 +139,7 @@ impl World {
             seconds: self.plan.measure_ns as f64 / 1e9,
             begun_ns,
             reset_ns: start_ns + self.plan.measure_ns,
+            stopped_readers: BTreeMap::new(),
             server: None,
         };
         Outcome { report: Report::new(&run, tally.clone()), tally }

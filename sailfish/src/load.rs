@@ -1,0 +1,147 @@
+//! `sailfish load`: loads a gateway, from as many processes as that takes, and proves what became of every message.
+
+mod cost;
+mod run;
+mod settings;
+mod stopped;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use loadgen::Scenario;
+
+use crate::cli::ConfigArgs;
+use crate::config::LISTEN_DEFAULT;
+use crate::secret::Secret;
+
+pub use worker::run as run_worker;
+
+/// Loads a gateway and tells how fast and how faithful it is.
+///
+/// Open loop: operation i is due at i / rate, whatever the gateway does, and its latency counts from then. Ends with 1 when
+/// anything was lost, duplicated, out of order or refused, or a connection failed.
+#[derive(clap::Args)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What to do.
+    #[arg(value_enum)]
+    scenario: Kind,
+    /// The gateway.
+    #[arg(long, value_name = "HOST:PORT", default_value = LISTEN_DEFAULT)]
+    target: String,
+    /// Clients, each with one connection.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    connections: u32,
+    /// Operations a second, of all clients together [default: 1000; room: 10].
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// The measured time; storm: how long everybody stays before the reset [default: 10; storm: 2].
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Seconds of the same load before it, checked but not measured.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    warmup: f64,
+    /// Bytes of a message's payload, at least 40.
+    #[arg(long, value_name = "B", default_value_t = 200)]
+    payload: u32,
+    /// Load processes; more when the open-file limit requires it.
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    processes: u32,
+    /// Processes of the server, to tell what they use; several with commas.
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    server_pid: Vec<u32>,
+    /// Writes the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rooms (room): client i is in room i % ROOMS.
+    #[arg(long, default_value_t = 1)]
+    rooms: u32,
+    /// The first room (room).
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
+    first_room: i64,
+    /// Publishers in each room (room).
+    #[arg(long, default_value_t = 1)]
+    publishers: u32,
+    /// Percent of the connections that stop reading once they are in their room (room).
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    stopped_readers: f64,
+    /// The business code of messages [default: 6001; room: 5555].
+    #[arg(long)]
+    biz_code: Option<i32>,
+    /// The app of all users.
+    #[arg(long, default_value_t = 1)]
+    app: i32,
+    /// The first user; the others follow it.
+    #[arg(long, default_value_t = 1_000_000, allow_negative_numbers = true)]
+    first_user: i64,
+    /// How bodies are encoded.
+    #[arg(long, value_enum, default_value_t = Encoding::Binary)]
+    encoding: Encoding,
+    /// Seconds between a client's heartbeats [default: what the server tells].
+    #[arg(long, value_name = "S")]
+    heartbeat: Option<f64>,
+    /// New connections a second [default: as fast as they succeed].
+    #[arg(long, value_name = "R")]
+    connect_rate: Option<f64>,
+    /// Connections on their way to a login at once, of all processes [default: 512; storm: 4096].
+    #[arg(long, value_name = "N")]
+    connect_window: Option<u32>,
+    /// Seconds to wait at the end for what is still on its way.
+    #[arg(long, value_name = "S", default_value_t = 15.0)]
+    drain: f64,
+    /// uring, monoio, epoll, glommio or auto, for the load's own connections.
+    #[arg(long, default_value = "auto")]
+    engine: String,
+    /// Cores to pin the load processes to, in turns; several with commas [default: none].
+    #[arg(long, value_delimiter = ',')]
+    core: Vec<usize>,
+}
+
+/// The kinds of load, as the command line has them.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Heartbeats only, at the period the server tells.
+    Idle,
+    /// Heartbeat round trips at a rate.
+    Echo,
+    /// Pairs of users that write to each other: reliable, acked.
+    Chat,
+    /// Rooms: few publish, every member gets everything.
+    Room,
+    /// All connect and log in; then all are reset and come back at once.
+    Storm,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Encoding {
+    Binary,
+    Json,
+}
+
+impl From<Kind> for Scenario {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Idle => Self::Idle,
+            Kind::Echo => Self::Echo,
+            Kind::Chat => Self::Chat,
+            Kind::Room => Self::Room,
+            Kind::Storm => Self::Storm,
+        }
+    }
+}
+
+/// Runs `sailfish load`.
+pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
+    let settings = match settings::Settings::new(args) {
+        Ok(settings) => settings,
+        Err(wrong) => {
+            eprintln!("sailfish load: {wrong:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let secret = Secret::find(&args.config.load()?.token)?;
+    run::run(&settings, &secret)
+}

@@ -1,0 +1,314 @@
+//! A run from the outside: starts the load processes, leads them through it, and reports.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use engine::Clock;
+use indicatif::{ProgressBar, ProgressStyle};
+use loadgen::{Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, render};
+use shard::Instant;
+
+use super::cost::Meter;
+use super::settings::Settings;
+use super::stopped::Stopped;
+use super::worker::Order;
+use crate::secret::Secret;
+
+/// From the order to start until operation 0: every process has heard it by then.
+const HEAD_START: Duration = Duration::from_millis(300);
+/// How long to wait for a word before looking at the clock again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs the load; whether it passed is the exit code.
+pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCode> {
+    let meter = Meter::new(&settings.server_pids)?;
+    announce(settings);
+    let mut conductor = Conductor::start(settings, secret)?;
+    let rss_before = meter.as_ref().map(Meter::rss_bytes).transpose()?;
+    let storm_cpu = meter.as_ref().map(Meter::cpu_us).transpose()?;
+
+    let begun = conductor.clock.now();
+    conductor.tell(&Mail::Begin { at_ns: begun.unix_nanos() })?;
+    conductor.wait(Stage::Connecting, |mail| matches!(mail, Mail::Settled(_)), |_| Ok(()))?;
+    let stopped = Stopped::start(settings, secret)?;
+    let rss_after = meter.as_ref().map(Meter::rss_bytes).transpose()?;
+
+    let plan = &settings.plans[0];
+    let start = conductor.clock.now() + HEAD_START;
+    let from = start + Duration::from_nanos(plan.warmup_ns);
+    let until = from + Duration::from_nanos(plan.measure_ns);
+    conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
+    let mut window = Window { from, until, at_from: None, at_until: None };
+    let ends = conductor.wait(
+        Stage::Running { start, until },
+        |mail| matches!(mail, Mail::Sent { .. }),
+        |now| window.look(now, meter.as_ref()),
+    )?;
+    if plan.scenario == Scenario::Storm {
+        window.at_from = storm_cpu;
+        window.at_until = meter.as_ref().map(Meter::cpu_us).transpose()?;
+    }
+    conductor.tell(&Mail::Expect { rooms: room_ends(ends) })?;
+    let words = conductor.wait(Stage::Draining, |mail| matches!(mail, Mail::Done(_)), |_| Ok(()))?;
+    let mut tally = Tally::default();
+    for word in words {
+        if let Mail::Done(one) = word {
+            tally.merge(&one);
+        }
+    }
+    conductor.end();
+    let server = window
+        .cpu_us()
+        .zip(rss_before.zip(rss_after))
+        .map(|(cpu_us, (before, after))| ServerUse { cpu_us, rss_bytes: after - before });
+    let figures = Run {
+        scenario: plan.scenario,
+        connections: u64::from(settings.connections()),
+        rate: settings.rate,
+        seconds: plan.measure_ns as f64 / 1e9,
+        begun_ns: begun.unix_nanos(),
+        reset_ns: until.unix_nanos(),
+        stopped_readers: stopped.end(),
+        server,
+    };
+    report(settings, Report::new(&figures, tally))
+}
+
+fn announce(settings: &Settings) {
+    let plan = &settings.plans[0];
+    let mut line =
+        format!("{}: {} connections to {}", plan.scenario.name(), settings.connections(), plan.target);
+    if settings.rate > 0.0 {
+        line += &format!(", {} a second", settings.rate);
+    }
+    line += &format!(" for {} s", plan.measure_ns as f64 / 1e9);
+    if matches!(plan.scenario, Scenario::Chat | Scenario::Room) {
+        line += &format!(", {} bytes each", plan.payload_bytes);
+    }
+    if settings.plans.len() > 1 {
+        line += &format!(", from {} processes", settings.plans.len());
+    }
+    for remark in &settings.remarks {
+        line += &format!("\n  {remark}");
+    }
+    crate::cli::print(&format!("{line}\n\n"));
+}
+
+fn report(settings: &Settings, report: Report) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &settings.json {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(file, json).with_context(|| format!("--json {}", file.display()))?;
+    }
+    crate::cli::print(&render(&report));
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How far each room has come, as any process knows it.
+fn room_ends(words: Vec<Mail>) -> Vec<RoomEnd> {
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    for word in words {
+        let Mail::Sent { rooms } = word else { continue };
+        for end in rooms {
+            let last = ends.entry(end.room).or_default();
+            *last = end.sequence.max(*last);
+        }
+    }
+    ends.into_iter().map(|(room, sequence)| RoomEnd { room, sequence }).collect()
+}
+
+/// The server's processor time at both ends of the measured time.
+struct Window {
+    from: Instant,
+    until: Instant,
+    at_from: Option<f64>,
+    at_until: Option<f64>,
+}
+
+impl Window {
+    fn look(&mut self, now: Instant, meter: Option<&Meter<'_>>) -> anyhow::Result<()> {
+        let Some(meter) = meter else { return Ok(()) };
+        if self.at_from.is_none() && now >= self.from {
+            self.at_from = Some(meter.cpu_us()?);
+        }
+        if self.at_until.is_none() && now >= self.until {
+            self.at_until = Some(meter.cpu_us()?);
+        }
+        Ok(())
+    }
+
+    fn cpu_us(&self) -> Option<f64> {
+        Some(self.at_until? - self.at_from?)
+    }
+}
+
+/// What the bar shows.
+enum Stage {
+    Connecting,
+    Running { start: Instant, until: Instant },
+    Draining,
+}
+
+/// The load processes, and the word with them.
+struct Conductor {
+    clock: Clock,
+    children: Vec<Child>,
+    inputs: Vec<ChildStdin>,
+    words: Receiver<(usize, Option<Mail>)>,
+    progress: Vec<Progress>,
+    connections: u32,
+    bar: ProgressBar,
+}
+
+impl Conductor {
+    fn start(settings: &Settings, secret: &Secret) -> anyhow::Result<Self> {
+        let (speaker, words) = channel();
+        let mut conductor = Self {
+            clock: Clock::start(),
+            children: Vec::new(),
+            inputs: Vec::new(),
+            words,
+            progress: vec![Progress::default(); settings.plans.len()],
+            connections: settings.plans.iter().map(|plan| plan.clients).sum(),
+            bar: ProgressBar::new(1),
+        };
+        for (i, plan) in settings.plans.iter().enumerate() {
+            let order = Order {
+                plan: plan.clone(),
+                secret: secret.bytes.clone(),
+                clock_offset_ns: conductor.clock.offset(),
+                engine: settings.engine.map_or("auto".to_owned(), |kind| kind.to_string()),
+                core: (!settings.cores.is_empty()).then(|| settings.cores[i % settings.cores.len()]),
+            };
+            conductor.spawn(i, &order, speaker.clone())?;
+        }
+        Ok(conductor)
+    }
+
+    fn spawn(
+        &mut self,
+        number: usize,
+        order: &Order,
+        speaker: Sender<(usize, Option<Mail>)>,
+    ) -> anyhow::Result<()> {
+        let program = std::env::current_exe().context("the own program")?;
+        let mut child = Command::new(program)
+            .arg("load-worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting a load process")?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        self.children.push(child);
+        let (mut input, output) = input.zip(output).context("both are piped")?;
+        say(&mut input, order)?;
+        self.inputs.push(input);
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // What is no mail is an error's text on the wrong stream: the end will tell.
+                let Ok(mail) = serde_json::from_str(&line) else { continue };
+                if speaker.send((number, Some(mail))).is_err() {
+                    return;
+                }
+            }
+            let _ = speaker.send((number, None)); // nobody listens at the end
+        });
+        Ok(())
+    }
+
+    fn tell(&mut self, mail: &Mail) -> anyhow::Result<()> {
+        self.inputs.iter_mut().try_for_each(|input| say(input, mail))
+    }
+
+    /// Waits until every process has said what is `wanted`, and looks at the clock meanwhile.
+    fn wait(
+        &mut self,
+        stage: Stage,
+        wanted: impl Fn(&Mail) -> bool,
+        mut look: impl FnMut(Instant) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Vec<Mail>> {
+        self.style(&stage);
+        let mut found = Vec::new();
+        while found.len() < self.children.len() {
+            let word = self.words.recv_timeout(LOOK).ok();
+            let now = self.clock.now();
+            look(now)?;
+            match word {
+                Some((number, Some(mail))) => {
+                    if let Mail::Progress(progress) | Mail::Settled(progress) = &mail {
+                        self.progress[number] = *progress;
+                    }
+                    if wanted(&mail) {
+                        found.push(mail);
+                    }
+                }
+                Some((number, None)) => bail!("load process {number} ended before its work: see above"),
+                None => {}
+            }
+            self.show(&stage, now);
+        }
+        self.bar.finish_and_clear();
+        Ok(found)
+    }
+
+    fn style(&mut self, stage: &Stage) {
+        let (length, template) = match stage {
+            Stage::Connecting => (u64::from(self.connections), "connecting {bar:40} {pos}/{len} {msg}"),
+            Stage::Running { start, until } => {
+                (until.since(*start).as_millis() as u64, "running    {bar:40} {msg}")
+            }
+            Stage::Draining => (1, "waiting for the last {spinner}"),
+        };
+        let style = ProgressStyle::with_template(template).expect("the templates are right");
+        self.bar = ProgressBar::new(length).with_style(style);
+    }
+
+    fn show(&self, stage: &Stage, now: Instant) {
+        let all = self.progress.iter().fold(Progress::default(), |sum, one| Progress {
+            ready: sum.ready + one.ready,
+            failed: sum.failed + one.failed,
+            sent: sum.sent + one.sent,
+            done: sum.done + one.done,
+        });
+        match stage {
+            Stage::Connecting => {
+                self.bar.set_position(u64::from(all.ready));
+                if all.failed > 0 {
+                    self.bar.set_message(format!("{} failed", all.failed));
+                }
+            }
+            Stage::Running { start, .. } => {
+                self.bar.set_position(now.since(*start).as_millis() as u64);
+                self.bar.set_message(format!("{} sent, {} arrived", all.sent, all.done));
+            }
+            Stage::Draining => self.bar.tick(),
+        }
+    }
+
+    /// Everything is said: the processes end with their stdin.
+    fn end(mut self) {
+        self.inputs.clear();
+        for mut child in std::mem::take(&mut self.children) {
+            let _ = child.wait(); // they have said all that counts
+        }
+    }
+}
+
+impl Drop for Conductor {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill(); // one that ended by itself cannot be killed
+            let _ = child.wait();
+        }
+    }
+}
+
+fn say(input: &mut ChildStdin, word: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    let said: io::Result<()> = input.write_all(&line).and_then(|()| input.flush());
+    said.context("a load process does not listen: see above")
+}

@@ -1,0 +1,317 @@
+//! From the command line to the plan of each process: every limit is looked at before the first connection.
+
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use engine::Kind;
+use loadgen::{Plan, STAMP_BYTES, Scenario, Sources};
+use wire::{AppId, BizCode};
+
+use super::{Encoding, LoadArgs};
+use crate::files::Files;
+
+/// Open files of a load process that are no connections.
+const FILES_RESERVE: u64 = 64;
+/// Connections from one source address on loopback: well under the server's cap per address.
+const CONNECTIONS_PER_ADDRESS: u32 = 1000;
+/// Rates past this are no rates.
+const RATE_MAX: f64 = 1e8;
+/// Times past this are no times, in s.
+const SECONDS_MAX: f64 = 1e6;
+
+/// A run, as it will be.
+pub(super) struct Settings {
+    /// The part of each process.
+    pub(super) plans: Vec<Plan>,
+    /// Readers that will be stopped: their first client, and the addresses they come from.
+    pub(super) stopped: u32,
+    pub(super) stopped_sources: Option<Sources>,
+    pub(super) engine: Option<Kind>,
+    pub(super) cores: Vec<usize>,
+    pub(super) server_pids: Vec<u32>,
+    pub(super) json: Option<PathBuf>,
+    /// Operations a second of all processes; 0 when the scenario has none.
+    pub(super) rate: f64,
+    /// What a reader should know before it starts.
+    pub(super) remarks: Vec<String>,
+}
+
+impl Settings {
+    /// Checks and completes what the command line says.
+    pub(super) fn new(args: &LoadArgs) -> anyhow::Result<Self> {
+        let scenario = Scenario::from(args.scenario);
+        let target = resolve(&args.target)?;
+        let engine = match args.engine.as_str() {
+            "auto" => None,
+            name => Some(name.parse().map_err(anyhow::Error::msg).context("--engine")?),
+        };
+        let rate = match scenario {
+            Scenario::Idle | Scenario::Storm => 0.0,
+            Scenario::Echo | Scenario::Chat => args.rate.unwrap_or(1000.0),
+            Scenario::Room => args.rate.unwrap_or(10.0),
+        };
+        check(args, scenario, rate)?;
+        let stopped = (f64::from(args.connections) * args.stopped_readers / 100.0).round() as u32;
+        let clients = args.connections - stopped;
+        if scenario == Scenario::Room {
+            let senders = u64::from(args.rooms) * u64::from(args.publishers);
+            ensure!(
+                senders <= u64::from(clients),
+                "{senders} publishers ({} in each of {} rooms) need as many reading --connections: there are {clients}",
+                args.publishers,
+                args.rooms
+            );
+        }
+        check_ports(target, args.connections)?;
+        let run = u32::from_ne_bytes(crate::secret::random());
+        let sources =
+            target.ip().is_loopback().then_some(target).and_then(|target| first_source(target, run));
+        let mut remarks = Vec::new();
+        let shares = shares(args, clients, &mut remarks)?;
+        let whole = Plan {
+            scenario,
+            target,
+            sources,
+            run,
+            app: AppId(args.app),
+            first_user: args.first_user,
+            first_client: 0,
+            clients,
+            json: args.encoding == Encoding::Json,
+            biz_code: BizCode(args.biz_code.unwrap_or(if scenario == Scenario::Room { 5555 } else { 6001 })),
+            payload_bytes: args.payload,
+            rate,
+            phase_ns: 0,
+            warmup_ns: nanos(args.warmup),
+            measure_ns: nanos(args.seconds.unwrap_or(if scenario == Scenario::Storm { 2.0 } else { 10.0 })),
+            heartbeat_ms: args.heartbeat.map(|seconds| (seconds * 1000.0).ceil() as u32),
+            connect_rate: args.connect_rate,
+            connect_window: args.connect_window.unwrap_or(if scenario == Scenario::Storm {
+                4096
+            } else {
+                512
+            }),
+            rooms: args.rooms,
+            first_room: args.first_room,
+            publishers: args.publishers,
+            drain_ns: nanos(args.drain),
+        };
+        let (plans, stopped_sources) = split(&whole, &shares);
+        Ok(Self {
+            plans,
+            stopped,
+            stopped_sources,
+            engine,
+            cores: args.core.clone(),
+            server_pids: args.server_pid.clone(),
+            json: args.json.clone(),
+            rate,
+            remarks,
+        })
+    }
+
+    /// Connections of all kinds.
+    pub(super) fn connections(&self) -> u32 {
+        self.plans.iter().map(|plan| plan.clients).sum::<u32>() + self.stopped
+    }
+}
+
+fn check(args: &LoadArgs, scenario: Scenario, rate: f64) -> anyhow::Result<()> {
+    let within = |name: &str, value: f64, most: f64| {
+        ensure!(value.is_finite() && (0.0..=most).contains(&value), "{name} {value}: want 0 to {most}");
+        Ok(())
+    };
+    within("--rate", rate, RATE_MAX)?;
+    within("--connect-rate", args.connect_rate.unwrap_or(1.0), RATE_MAX)?;
+    within("--seconds", args.seconds.unwrap_or(0.0), SECONDS_MAX)?;
+    within("--warmup", args.warmup, SECONDS_MAX)?;
+    within("--drain", args.drain, SECONDS_MAX)?;
+    within("--heartbeat", args.heartbeat.unwrap_or(0.0), SECONDS_MAX)?;
+    within("--stopped-readers", args.stopped_readers, 100.0)?;
+    ensure!(args.connect_rate != Some(0.0), "--connect-rate 0 would never connect");
+    ensure!(args.seconds != Some(0.0) || scenario == Scenario::Storm, "--seconds 0 would measure nothing");
+    ensure!(
+        rate > 0.0 || matches!(scenario, Scenario::Idle | Scenario::Storm),
+        "--rate 0 would do nothing: try idle"
+    );
+    ensure!(args.connections > 0, "--connections 0 would load nothing");
+    ensure!(args.processes > 0, "--processes 0 would load nothing");
+    ensure!(args.rooms > 0 && args.publishers > 0, "--rooms and --publishers want at least 1");
+    ensure!(
+        args.payload as usize >= STAMP_BYTES && args.payload <= 1 << 20,
+        "--payload {}: want {STAMP_BYTES} to {} bytes; a message carries who sent it, as its which, and when",
+        args.payload,
+        1 << 20
+    );
+    ensure!(
+        scenario != Scenario::Chat || args.connections.is_multiple_of(2),
+        "--connections {}: chat goes in pairs, want an even number",
+        args.connections
+    );
+    ensure!(
+        args.stopped_readers == 0.0 || scenario == Scenario::Room,
+        "--stopped-readers goes with room only"
+    );
+    Ok(())
+}
+
+/// How many clients each process gets: even numbers, so that pairs stay together.
+fn shares(args: &LoadArgs, clients: u32, remarks: &mut Vec<String>) -> anyhow::Result<Vec<u32>> {
+    let files = Files::raise().limit;
+    let most = files.saturating_sub(FILES_RESERVE).min(u64::from(u32::MAX)) as u32 & !1;
+    ensure!(
+        most >= 2,
+        "{files} open files a process are too few: raise the hard limit (ulimit -Hn, or LimitNOFILE= of a systemd unit)"
+    );
+    let needed = clients.div_ceil(most);
+    let processes = args.processes.max(needed).min(clients.div_ceil(2)).max(1);
+    if needed > args.processes {
+        remarks.push(format!("{files} open files a process: {clients} connections take {needed} processes"));
+    }
+    let pairs = clients.div_ceil(2);
+    let share = |i: u32| 2 * (pairs / processes + u32::from(i < pairs % processes));
+    let mut shares: Vec<_> = (0..processes).map(share).collect();
+    if clients % 2 == 1
+        && let Some(last) = shares.last_mut()
+    {
+        *last -= 1;
+    }
+    Ok(shares)
+}
+
+/// The plan of each process, and the source addresses after the last one's.
+fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
+    let mut sources = whole.sources;
+    let mut first_client = 0;
+    let plans = shares.iter().map(|&clients| {
+        let part = f64::from(clients) / f64::from(whole.clients.max(1));
+        let plan = Plan {
+            sources,
+            first_client,
+            clients,
+            connect_rate: whole.connect_rate.map(|rate| rate * part),
+            connect_window: (f64::from(whole.connect_window) * part).ceil() as u32,
+            ..whole.clone()
+        };
+        first_client += clients;
+        let addresses = clients.div_ceil(CONNECTIONS_PER_ADDRESS);
+        sources = sources
+            .map(|used| Sources { first: Ipv4Addr::from_bits(used.first.to_bits() + addresses), ..used });
+        plan
+    });
+    let mut plans: Vec<_> = plans.collect();
+    let all: u32 = plans.iter().map(Plan::senders).sum();
+    let mut before = 0;
+    for plan in &mut plans {
+        let senders = plan.senders();
+        if all > 0 {
+            plan.rate = whole.rate * f64::from(senders) / f64::from(all);
+            // Processes take turns: each begins its share of one interval later.
+            plan.phase_ns = (1e9 / whole.rate * f64::from(before) / f64::from(all)) as u64;
+        }
+        before += senders;
+    }
+    (plans, sources)
+}
+
+/// Where connections to loopback come from: a stretch of 127.0.0.0/8 for each run, so that two runs at once do not share
+/// the server's cap of connections per address.
+fn first_source(target: SocketAddr, run: u32) -> Option<Sources> {
+    let first = Ipv4Addr::new(127, 1 + (run % 200) as u8, 0, 1);
+    target.is_ipv4().then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
+}
+
+/// Past loopback there is one source address, and one port for each connection.
+fn check_ports(target: SocketAddr, connections: u32) -> anyhow::Result<()> {
+    if target.ip().is_loopback() && target.is_ipv4() {
+        return Ok(());
+    }
+    let Ok(range) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else { return Ok(()) };
+    let ends: Vec<u32> = range.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+    let [first, last] = ends[..] else { return Ok(()) };
+    let ports = (last + 1).saturating_sub(first);
+    ensure!(
+        connections <= ports,
+        "{connections} connections to one address need as many local ports, and there are {ports}: widen \
+         net.ipv4.ip_local_port_range, or use more load machines"
+    );
+    Ok(())
+}
+
+fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses =
+        target.to_socket_addrs().with_context(|| format!("--target {target}: want HOST:PORT"))?;
+    let Some(address) = addresses.next() else { bail!("--target {target}: no such host") };
+    Ok(address)
+}
+
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        load: LoadArgs,
+    }
+
+    fn settings(line: &str) -> anyhow::Result<Settings> {
+        Settings::new(&Cli::parse_from(format!("load {line}").split_whitespace()).load)
+    }
+
+    #[test]
+    fn processes_share_clients_rate_and_addresses() {
+        let settings = settings("chat --connections 5002 --processes 3 --rate 3000").unwrap();
+        let clients: Vec<_> = settings.plans.iter().map(|plan| (plan.first_client, plan.clients)).collect();
+        assert_eq!(clients, [(0, 1668), (1668, 1668), (3336, 1666)]);
+        let rate: f64 = settings.plans.iter().map(|plan| plan.rate).sum();
+        assert!((rate - 3000.0).abs() < 1e-6);
+        let phases: Vec<_> = settings.plans.iter().map(|plan| plan.phase_ns).collect();
+        assert!(
+            phases[0] == 0 && phases[1] > 100_000 && phases[2] > 200_000 && phases[2] < 333_333,
+            "{phases:?}"
+        );
+        let first: Vec<_> =
+            settings.plans.iter().map(|plan| plan.sources.unwrap().first.octets()[3]).collect();
+        assert_eq!(first, [1, 3, 5]);
+    }
+
+    #[test]
+    fn publishers_keep_the_rooms_rate() {
+        let settings = settings("room --connections 1001 --processes 2 --rate 20 --publishers 3").unwrap();
+        let rates: Vec<_> = settings.plans.iter().map(|plan| plan.rate).collect();
+        assert_eq!(rates, [20.0, 0.0]);
+        assert_eq!(settings.connections(), 1001);
+    }
+
+    #[test]
+    fn stopped_readers_are_part_of_the_connections() {
+        let settings = settings("room --connections 1000 --stopped-readers 1").unwrap();
+        assert_eq!((settings.stopped, settings.plans[0].clients, settings.connections()), (10, 990, 1000));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_is_wanted() {
+        for (line, wanted) in [
+            ("chat --connections 3", "even"),
+            ("chat --payload 39", "40"),
+            ("chat --rate 0", "idle"),
+            ("chat --rate NaN", "--rate"),
+            ("echo --stopped-readers 1", "room"),
+            ("room --rooms 2000", "2000 publishers"),
+            ("idle --target nowhere", "HOST:PORT"),
+            ("idle --engine kqueue", "kqueue"),
+            ("idle --target 192.0.2.1:80 --connections 70000", "local ports"),
+        ] {
+            let error = settings(line).err().unwrap_or_else(|| panic!("{line} should be refused"));
+            assert!(format!("{error:#}").contains(wanted), "{line}: {error:#}");
+        }
+    }
+}

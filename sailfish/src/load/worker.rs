@@ -1,0 +1,95 @@
+//! One load process: a fleet on an engine, its mail on stdin and stdout as JSON lines.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::RecvTimeoutError;
+use engine::{Clock, Kind, Options, Remote, Running};
+use loadgen::{Fleet, Mail, Plan};
+use serde::{Deserialize, Serialize};
+use shard::ShardId;
+use wire::DeviceClass;
+
+use crate::files::Files;
+use crate::secret::Secret;
+use crate::token;
+
+/// The one shard of a load process.
+const SHARD: ShardId = ShardId::new(0, 0);
+/// How long a token of the load is good.
+const TOKEN_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How often the engine is looked at while nothing is said.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The first line on stdin.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) plan: Plan,
+    /// What tokens are signed with.
+    pub(super) secret: Vec<u8>,
+    /// The clock of the whole run.
+    pub(super) clock_offset_ns: u64,
+    /// The engine's name, or `auto`.
+    pub(super) engine: String,
+    pub(super) core: Option<usize>,
+}
+
+/// Runs `sailfish load-worker`, which `sailfish load` starts.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let mut first = String::new();
+    io::stdin().read_line(&mut first)?;
+    let order: Order = serde_json::from_str(&first).context("an order on stdin")?;
+    let running = start(order)?;
+    let remote = running.remote();
+    std::thread::spawn(move || listen(&remote));
+    speak(&running)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(order: Order) -> anyhow::Result<Running<Mail>> {
+    Files::raise();
+    let kind: Kind = engine::choose(order.engine.parse().ok())?.kind;
+    let options = Options {
+        listen: None,
+        pin: Some(order.core.into_iter().collect()),
+        connections_max: order.plan.clients + 16,
+        clock: Clock::with_offset(order.clock_offset_ns),
+        ..Options::default()
+    };
+    let secret = Secret { bytes: order.secret, file: None };
+    let mint = move |app, user| token::mint(&secret, app, user, DeviceClass::Phone, TOKEN_TTL);
+    let plan = order.plan;
+    let build = move |_: ShardId| Fleet::new(plan, Box::new(mint));
+    Ok(engine::start(kind, options, vec![(SHARD, build)])?)
+}
+
+/// Hands what comes on stdin to the fleet. When stdin ends, so does whoever started this, and this.
+fn listen(remote: &Remote<Mail>) {
+    for line in io::stdin().lines().map_while(Result::ok) {
+        if let Ok(mail) = serde_json::from_str(&line) {
+            let _ = remote.send(SHARD, mail); // a fleet gets a handful; one that stopped is noticed by who speaks
+        }
+    }
+    std::process::exit(1);
+}
+
+/// Writes what the fleet says to stdout, up to its last word.
+fn speak(running: &Running<Mail>) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    loop {
+        match running.control().recv_timeout(LOOK) {
+            Ok((_, mail)) => {
+                serde_json::to_writer(&mut stdout, &mail)?;
+                stdout.write_all(b"\n")?;
+                stdout.flush()?;
+                if matches!(mail, Mail::Done(_)) {
+                    return Ok(());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if running.is_alive() => {}
+            Err(_) => anyhow::bail!("the engine has stopped"),
+        }
+    }
+}
