@@ -253,6 +253,10 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Adds a chunk of free nodes, the lowest index at the head of the free list. `filler` stands in for their values.
+    ///
+    /// Kept out of `arm`, which would touch stack pages for the whole chunk on every call.
+    #[cold]
+    #[inline(never)]
     fn grow(&mut self, filler: T) {
         let number = self.chunks.len();
         assert!(number < SLOT_BIT as usize / CHUNK_ENTRIES, "a wheel holds fewer than 2^31 timers");
