@@ -47,7 +47,7 @@ pub struct Metrics {
     pub undelivered: [u64; FailReason::ALL.len()],
     /// Lossy messages to users without a session; they are gone.
     pub lossy_offline: u64,
-    /// Messages that were turned away, the sender told to try again later.
+    /// Messages that met a limit, or a room that is not known yet: the sender is told to try again later.
     pub busy: u64,
     /// Pending messages whose receivers' shards never settled.
     pub expired: u64,

@@ -284,8 +284,7 @@ impl Router {
     fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {
         let reason = match outcome {
             Outcome::Delivered => None,
-            Outcome::Failed(reason) => Some(reason),
-            // No gateway says so of a delivery; one that does has not delivered it.
+            Outcome::Failed(reason) => Some(reason_of_failure(reason)),
             Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => Some(FailReason::Unacked),
         };
         let Some(settled) = self.pending.settle(delivery, receiver) else {
@@ -376,4 +375,12 @@ fn message(id: MessageId, room: Option<RoomId>, sequence: u64, submission: Submi
     let Submission { app, sender, target: _, biz_code, class, client_msg_id, payload } = submission;
     let ack_wanted = class == Class::Reliable;
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
+}
+
+/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does has no ack either.
+fn reason_of_failure(reason: FailReason) -> FailReason {
+    match reason {
+        FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow => reason,
+        FailReason::NotMember | FailReason::NoRoute | FailReason::Busy => FailReason::Unacked,
+    }
 }
