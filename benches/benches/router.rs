@@ -1,0 +1,119 @@
+//! What a router does for one message while it holds a million users.
+#![allow(missing_docs, reason = "criterion_group! makes an undocumented function")]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use router::{Config, Router};
+use shard::{Effect, Event, Instant, Prng, Shard, ShardId};
+use wire::client::Outcome;
+use wire::node::{
+    Class, DeliveryId, NodeMessage, Owners, SessionId, Submission, Target, ToGateway, ToRouter,
+};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, RoomId, UserId};
+
+const USERS: u64 = 1_000_000;
+const APP: AppId = AppId(1);
+const ROOM: RoomId = RoomId(7);
+const SENDER: UserId = UserId(-1);
+const START: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
+
+struct Bench {
+    router: Router,
+    prng: Prng,
+    now: Instant,
+    payload: Bytes,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let router = Router::new(Config { seed: 1, ..Config::default() });
+        let mut bench =
+            Self { router, prng: Prng::new(1), now: START, payload: Bytes::from(vec![b'x'; 200]) };
+        for user in 0..USERS {
+            let session = SessionId(user);
+            let (user, device) = (UserId(user as i64), DeviceClass::Phone);
+            bench.tell(0, ToRouter::Bind { app: APP, user, device, session });
+        }
+        for shard in 0..4 {
+            bench.tell(shard, ToRouter::Join { app: APP, room: ROOM });
+        }
+        bench
+    }
+
+    /// Hands over one message and takes what the router says; the last delivery in it, if any.
+    fn tell(&mut self, from: u16, mail: ToRouter) -> Option<DeliveryId> {
+        self.now += Duration::from_micros(10);
+        self.router
+            .handle(self.now, Event::Mail { from: ShardId::new(0, from), mail: NodeMessage::ToRouter(mail) });
+        let mut last = None;
+        while let Some(effect) = self.router.poll_effect(self.now) {
+            if let Effect::Mail {
+                mail: NodeMessage::ToGateway(ToGateway::Deliver { delivery, .. }), ..
+            } = &effect
+            {
+                last = *delivery;
+            }
+            black_box(effect);
+        }
+        last
+    }
+
+    fn submit(&mut self, target: Target, class: Class) -> Option<DeliveryId> {
+        let name = Bytes::copy_from_slice(&self.prng.next_u64().to_le_bytes().map(|byte| byte & 0x7f));
+        let submission = Submission {
+            app: APP,
+            sender: SENDER,
+            target,
+            biz_code: BizCode(6001),
+            class,
+            client_msg_id: ClientMsgId::new(name),
+            payload: self.payload.clone(),
+        };
+        self.tell(0, ToRouter::Submit { session: SessionId(1), submission })
+    }
+}
+
+fn messages(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("router/a million users");
+    let mut bench = Bench::new();
+    group.bench_function("to a user, settled", |bencher| {
+        bencher.iter(|| {
+            let user = bench.prng.below(USERS);
+            let delivery = bench.submit(Target::User(UserId(user as i64)), Class::Reliable);
+            let delivery = delivery.expect("every user is online");
+            bench
+                .tell(0, ToRouter::Settle { delivery, session: SessionId(user), outcome: Outcome::Delivered })
+        });
+    });
+    group.bench_function("to a room on 4 shards", |bencher| {
+        bencher.iter(|| bench.submit(Target::Room(ROOM), Class::Lossy));
+    });
+    group.bench_function("a session replaced", |bencher| {
+        bencher.iter(|| {
+            let user = UserId(bench.prng.below(USERS) as i64);
+            let session = SessionId(bench.prng.next_u64());
+            bench.tell(0, ToRouter::Bind { app: APP, user, device: DeviceClass::Phone, session })
+        });
+    });
+    group.finish();
+}
+
+fn owner(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("router/owner of a user");
+    for routers in [1, 2, 4, 8, 16] {
+        let (owners, mut user) = (Owners::new((0..routers).collect()), 0);
+        group.bench_function(format!("{routers} routers"), |bencher| {
+            bencher.iter(|| {
+                user += 1;
+                owners.of_user(APP, UserId(user))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, messages, owner);
+criterion_main!(benches);
