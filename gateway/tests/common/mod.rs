@@ -51,7 +51,7 @@ pub struct Client {
     pub closed: Option<Linger>,
     /// Batches written to it, and their bytes.
     pub writes: usize,
-    encoding: Encoding,
+    pub encoding: Encoding,
     deframer: Deframer,
     unread: Vec<u8>,
     /// The batch that a stopped reader has not taken.
