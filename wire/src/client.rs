@@ -524,6 +524,22 @@ impl<'a> ServerFrame<'a> {
         }
     }
 
+    /// The frame on its own, free of the bytes it was decoded from. The echo of a heartbeat is dropped.
+    pub fn into_owned(self) -> ServerFrame<'static> {
+        match self {
+            Self::LoggedIn { heartbeat_ms } => ServerFrame::LoggedIn { heartbeat_ms },
+            Self::LoggedOut => ServerFrame::LoggedOut,
+            Self::Deliver(message) => ServerFrame::Deliver(Cow::Owned(message.into_owned())),
+            Self::Heartbeat { echo: _ } => ServerFrame::Heartbeat { echo: &[] },
+            Self::SendAck(ack) => ServerFrame::SendAck(ack),
+            Self::Notice { code, text, retry_after_ms } => {
+                ServerFrame::Notice { code, text: Cow::Owned(text.into_owned()), retry_after_ms }
+            }
+            Self::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
+            Self::Left { room } => ServerFrame::Left { room },
+        }
+    }
+
     /// Appends header and body. `app` and `user` are the session's; they stand in JSON bodies and nowhere else. A delivered
     /// message has its sender in `userId`, so its bytes are the same for every receiver.
     pub fn encode(&self, encoding: Encoding, app: AppId, user: UserId, out: &mut Vec<u8>) {

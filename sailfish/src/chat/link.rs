@@ -1,6 +1,5 @@
 //! One connection of the chat client.
 
-use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::Sender;
@@ -77,7 +76,7 @@ fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> String {
         loop {
             let frame = match deframer.next(&mut bytes, BODY_BYTES_MAX) {
                 Ok(None) => break,
-                Ok(Some(frame)) => ServerFrame::decode(&frame).map(owned),
+                Ok(Some(frame)) => ServerFrame::decode(&frame).map(ServerFrame::into_owned),
                 Err(error) => Err(error),
             };
             match frame.map(|frame| inputs.send(Input::Frame(number, frame)).is_ok()) {
@@ -86,20 +85,5 @@ fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> String {
                 Err(error) => return format!("the server sent what is no frame: {error:?}"),
             }
         }
-    }
-}
-
-fn owned(frame: ServerFrame<'_>) -> ServerFrame<'static> {
-    match frame {
-        ServerFrame::LoggedIn { heartbeat_ms } => ServerFrame::LoggedIn { heartbeat_ms },
-        ServerFrame::LoggedOut => ServerFrame::LoggedOut,
-        ServerFrame::Deliver(message) => ServerFrame::Deliver(Cow::Owned(message.into_owned())),
-        ServerFrame::Heartbeat { echo: _ } => ServerFrame::Heartbeat { echo: &[] },
-        ServerFrame::SendAck(ack) => ServerFrame::SendAck(ack),
-        ServerFrame::Notice { code, text, retry_after_ms } => {
-            ServerFrame::Notice { code, text: Cow::Owned(text.into_owned()), retry_after_ms }
-        }
-        ServerFrame::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
-        ServerFrame::Left { room } => ServerFrame::Left { room },
     }
 }

@@ -41,13 +41,17 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
     let start = conductor.clock.now() + HEAD_START;
     let from = start + Duration::from_nanos(plan.warmup_ns);
     let until = from + Duration::from_nanos(plan.measure_ns);
-    conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
     let mut window = Window { from, until, at_from: None, at_until: None };
-    let ends = conductor.wait(
-        Stage::Running { start, until },
-        |mail| matches!(mail, Mail::Sent { .. }),
-        |now| window.look(now, meter.as_ref()),
-    )?;
+    let mut ends = Vec::new();
+    // With nobody there the rest would be a wait for nothing.
+    if conductor.sum().ready > 0 {
+        conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
+        ends = conductor.wait(
+            Stage::Running { start, until },
+            |mail| matches!(mail, Mail::Sent { .. }),
+            |now| window.look(now, meter.as_ref()),
+        )?;
+    }
     if plan.scenario == Scenario::Storm {
         window.at_from = storm_cpu;
         window.at_until = meter.as_ref().map(Meter::cpu_us).transpose()?;
@@ -210,7 +214,8 @@ impl Conductor {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 // What is no mail is an error's text on the wrong stream: the end will tell.
                 let Ok(mail) = serde_json::from_str(&line) else { continue };
-                if speaker.send((number, Some(mail))).is_err() {
+                let is_last = matches!(mail, Mail::Done(_));
+                if speaker.send((number, Some(mail))).is_err() || is_last {
                     return;
                 }
             }
@@ -266,13 +271,18 @@ impl Conductor {
         self.bar = ProgressBar::new(length).with_style(style);
     }
 
-    fn show(&self, stage: &Stage, now: Instant) {
-        let all = self.progress.iter().fold(Progress::default(), |sum, one| Progress {
+    /// How far all are together.
+    fn sum(&self) -> Progress {
+        self.progress.iter().fold(Progress::default(), |sum, one| Progress {
             ready: sum.ready + one.ready,
             failed: sum.failed + one.failed,
             sent: sum.sent + one.sent,
             done: sum.done + one.done,
-        });
+        })
+    }
+
+    fn show(&self, stage: &Stage, now: Instant) {
+        let all = self.sum();
         match stage {
             Stage::Connecting => {
                 self.bar.set_position(u64::from(all.ready));

@@ -207,8 +207,8 @@ fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
         let senders = plan.senders();
         if all > 0 {
             plan.rate = whole.rate * f64::from(senders) / f64::from(all);
-            // Processes take turns: each begins its share of one interval later.
-            plan.phase_ns = (1e9 / whole.rate * f64::from(before) / f64::from(all)) as u64;
+            // Processes take turns.
+            plan.phase_ns = (1e9 / plan.rate.max(1e-9) * f64::from(before) / f64::from(all)) as u64;
         }
         before += senders;
     }

@@ -16,6 +16,8 @@ use crate::node::Control;
 const WATCH: Duration = Duration::from_millis(250);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// How much longer than the cores' own deadline a drain is waited for.
+const DRAIN_SLACK: Duration = Duration::from_millis(500);
 
 /// Serves the admin port until a signal ends the node, or a shard fails.
 pub fn until_stopped(
@@ -63,13 +65,14 @@ async fn control(
 
 /// Tells the clients, and gives what is under way its time.
 async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut Signal) {
-    let deadline = config.drain.deadline_ms + config.engine.linger_ms;
+    let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
+    let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
     let connections: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
-    info!(connections, deadline_ms = deadline, "draining; a second signal stops at once");
+    info!(connections, deadline_ms = deadline.as_millis() as u64, "draining; a second signal stops at once");
     up.shards.drain();
     tokio::select! {
         () = up.shards.drained() => info!("drained"),
-        () = tokio::time::sleep(Duration::from_millis(deadline.into())) => {
+        () = tokio::time::sleep(deadline) => {
             let left: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
             warn!(connections = left, "the drain's deadline has passed");
         }

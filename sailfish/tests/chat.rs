@@ -1,0 +1,301 @@
+//! Clients that talk with each other, over real sockets, on a node of two shards.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use common::{Client, SECRET, Server, output, sailfish, token, until};
+use wire::client::{Encoding, FailReason, Message, Outcome, ServerFrame};
+use wire::{RoomId, UserId};
+
+/// Enough that all of them on one shard is no matter of chance: 2 in 2^16.
+const CLIENTS: i64 = 16;
+
+fn payload(message: &Message) -> &str {
+    std::str::from_utf8(&message.payload).unwrap()
+}
+
+fn on_two_shards(server: &Server) -> Vec<Client> {
+    let clients = (0..CLIENTS)
+        .map(|at| server.login_as(100 + at, if at % 2 == 0 { Encoding::Binary } else { Encoding::Json }));
+    let clients: Vec<_> = clients.collect();
+    for shard in ["shard=\"0\"", "shard=\"1\""] {
+        assert!(server.metric("sailfish_sessions", shard) >= 1.0, "nobody is on {shard}");
+    }
+    clients
+}
+
+#[test]
+fn users_on_different_shards_and_encodings_reach_each_other() {
+    let server = Server::start(&[]);
+    let mut clients = on_two_shards(&server);
+    for from in 0..clients.len() {
+        let to = (from + 1) % clients.len();
+        let receiver = clients[to].user;
+        clients[from].say(6001, receiver.0, "m1", "are you there?");
+        let message = clients[to].message();
+        assert_eq!((message.sender, payload(&message)), (clients[from].user, "are you there?"));
+        assert!(message.ack_wanted && message.room.is_none());
+        assert_eq!(message.client_msg_id.as_str(), "m1");
+        clients[to].ack(message.id);
+        assert_eq!(clients[from].outcome("m1"), Outcome::Delivered);
+    }
+}
+
+#[test]
+fn a_room_has_one_order_for_all_members() {
+    let server = Server::start(&[]);
+    let mut clients = on_two_shards(&server);
+    clients.iter_mut().for_each(|client| client.join(7));
+    const EACH: usize = 3;
+    for round in 0..EACH {
+        for client in &mut clients {
+            client.say(5555, 7, &format!("m{round}"), "hi all");
+        }
+    }
+    let count = EACH * clients.len();
+    let mut orders = Vec::new();
+    for client in &mut clients {
+        let (mut order, mut acks) = (Vec::new(), 0);
+        while order.len() < count || acks < EACH {
+            match client.next().expect("the server stays") {
+                ServerFrame::Deliver(message) => {
+                    assert_eq!(message.room, Some(RoomId(7)));
+                    order.push((message.sequence, message.sender, message.client_msg_id.clone()));
+                }
+                ServerFrame::SendAck(ack) => {
+                    assert!(matches!(ack.outcome, Outcome::Sequenced { .. }), "{ack:?}");
+                    acks += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(order.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{order:?}");
+        orders.push(order);
+    }
+    assert!(orders.iter().all(|order| *order == orders[0]));
+}
+
+#[test]
+fn a_sender_is_told_why_a_message_fails() {
+    let server = Server::start(&["--set", "delivery.ack_timeout_ms=50", "--set", "delivery.tries=2"]);
+    let mut sender = server.login(1);
+    for (biz_code, target, reason) in [
+        (6001, 404, FailReason::Offline),
+        (5555, 7, FailReason::NotMember),
+        (4711, 1, FailReason::NoRoute),
+        (5558, 0, FailReason::NoRoute),
+    ] {
+        sender.say(biz_code, target, "m1", "");
+        assert_eq!(sender.outcome("m1"), Outcome::Failed(reason), "business code {biz_code}");
+    }
+    // A receiver that never acks sees the same message twice, by the same id.
+    let mut receiver = server.login(2);
+    sender.say(6001, 2, "m2", "ack me");
+    let (first, second) = (receiver.message(), receiver.message());
+    assert_eq!(first, second);
+    assert_eq!(sender.outcome("m2"), Outcome::Failed(FailReason::Unacked));
+    assert_eq!(server.metric("sailfish_retries_total", ""), 1.0);
+    assert_eq!(server.metric("sailfish_bridge_undelivered_total", "reason=\"unacked\""), 1.0);
+    assert!(server.log().contains("messages for the backend were dropped"), "losses are logged");
+}
+
+#[test]
+fn a_repeated_message_is_delivered_once() {
+    let server = Server::start(&[]);
+    let (mut sender, mut receiver) = (server.login(1), server.login(2));
+    sender.say(6001, 2, "m1", "once");
+    sender.say(6001, 2, "m1", "once");
+    let message = receiver.message();
+    receiver.ack(message.id);
+    assert_eq!(sender.outcome("m1"), Outcome::Delivered);
+    drop(sender);
+    let mut sender = server.login(1);
+    sender.say(6001, 2, "m1", "once");
+    assert_eq!(sender.outcome("m1"), Outcome::Delivered);
+    sender.say(6001, 2, "m2", "twice");
+    assert_eq!(payload(&receiver.message()), "twice", "no repeat of the first came before");
+}
+
+#[test]
+fn a_newer_login_kicks_the_older_session_and_stays_reachable() {
+    let server = Server::start(&[]);
+    let mut older = server.login(1);
+    let mut newer = server.login(1);
+    older.expect_farewell(wire::client::NoticeCode::Kicked);
+    drop(older);
+    until("the older connection is gone", || server.metric("sailfish_connections", "") == 1.0);
+    let mut sender = server.login(2);
+    sender.say(6001, 1, "m1", "hello");
+    let message = newer.message();
+    newer.ack(message.id);
+    assert_eq!(sender.outcome("m1"), Outcome::Delivered);
+}
+
+/// The very bytes that clients of the Java platform write and read.
+#[test]
+fn clients_of_the_java_platform_work_unchanged() {
+    let server = Server::start(&[]);
+    let mut other = server.login(2);
+    other.join(7);
+    let mut java = Java(server.connect().stream);
+    java.write(1001, &format!(r#"{{"appId":1,"userId":1,"token":"{}","data":null}}"#, token(1, 60)));
+    java.expect(1001, r#"{"appId":1,"userId":1,"data":"true","heartbeatMs":30000}"#);
+    java.write(1004, r#"{"appId":1,"userId":1}"#);
+    java.expect(1004, r#"{"appId":1,"userId":1}"#);
+    java.write(1010, r#"{"appId":1,"userId":1,"data":"{\"roomId\":7}"}"#);
+    assert!(java.read(1010).contains(r#"\"roomId\":7"#));
+
+    // Room chat, with the sender forged: what counts is the session.
+    let chat = r#"{"appId":1,"userId":666,"bizCode":5555,"msgId":"9f0c","data":"{\"roomId\":7,\"content\":\"hi\"}"}"#;
+    java.write(1003, chat);
+    let message = other.message();
+    assert_eq!((message.sender, message.room), (UserId(1), Some(RoomId(7))));
+    assert_eq!(payload(&message), r#"{"roomId":7,"content":"hi"}"#);
+    let mut frames = [java.read_any(), java.read_any()];
+    frames.sort();
+    let own = r#"{"appId":1,"userId":1,"bizCode":5555,"msgId":""#;
+    assert!(frames[0].0 == 1003 && frames[0].1.starts_with(own), "{frames:?}");
+    assert!(frames[1].0 == 1006 && frames[1].1.contains("sequenced"), "{frames:?}");
+
+    // A message for it, acked by the id as a decimal string.
+    other.say(6001, 1, "m1", "hello");
+    let delivered = java.read(1003);
+    let id = delivered.split(r#""msgId":""#).nth(1).unwrap().split('"').next().unwrap();
+    let wanted = format!(
+        r#"{{"appId":1,"userId":2,"bizCode":6001,"msgId":"{id}","data":"hello","clientMsgId":"m1","ack":true}}"#
+    );
+    assert_eq!(delivered, wanted);
+    java.write(1005, &format!(r#"{{"appId":1,"userId":1,"msgId":"{id}"}}"#));
+    assert_eq!(other.outcome("m1"), Outcome::Delivered);
+    java.write(1002, r#"{"appId":1,"userId":1}"#);
+    java.expect(1002, r#"{"appId":1,"userId":1}"#);
+    assert_eq!(java.0.read(&mut [0]).unwrap(), 0, "the server closes after a logout");
+}
+
+/// A client of the Java platform: the header of 10 bytes, and text.
+struct Java(TcpStream);
+
+impl Java {
+    fn write(&mut self, code: i32, body: &str) {
+        let mut frame = 18677_u16.to_be_bytes().to_vec();
+        frame.extend(code.to_be_bytes());
+        frame.extend((body.len() as i32).to_be_bytes());
+        frame.extend(body.as_bytes());
+        self.0.write_all(&frame).unwrap();
+    }
+
+    fn read_any(&mut self) -> (i32, String) {
+        let mut header = [0; 10];
+        self.0.read_exact(&mut header).unwrap();
+        assert_eq!(header[..2], 18677_u16.to_be_bytes());
+        let number = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+        let mut body = vec![0; number(6) as usize];
+        self.0.read_exact(&mut body).unwrap();
+        (number(2), String::from_utf8(body).unwrap())
+    }
+
+    fn read(&mut self, code: i32) -> String {
+        let (found, body) = self.read_any();
+        assert_eq!(found, code, "{body}");
+        body
+    }
+
+    fn expect(&mut self, code: i32, body: &str) {
+        assert_eq!(self.read(code), body);
+    }
+}
+
+/// `sailfish chat` with stdin from a pipe: sends, waits for the outcome, and its exit code says how it went.
+#[test]
+fn the_terminal_client_tells_what_became_of_its_messages() {
+    let server = Server::start(&[]);
+    let target = server.clients.to_string();
+    let secret = format!("token.secret={SECRET}");
+    let run = |more: &[&str], input: &str| {
+        let mut command = sailfish();
+        command.args(["chat", "--user", "1", "--set", &secret, "--target", &target]).args(more);
+        let output = output(&mut command, input);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for encoding in ["binary", "json"] {
+        let mut receiver = server.login(2);
+        receiver.join(7);
+        let reader = std::thread::spawn(move || {
+            // Messages to different targets have no order among them.
+            let mut both = [receiver.message(), receiver.message()];
+            both.sort_by_key(|message| message.room.is_none());
+            receiver.ack(both[1].id);
+            both.map(|message| payload(&message).to_owned())
+        });
+        let (code, said) = run(&["--room", "7", "--encoding", encoding], "to all\n/to 2\nto you\n");
+        assert_eq!(reader.join().unwrap(), ["to all", "to you"]);
+        assert!(said.contains("sequenced #") && said.contains(": to all"), "{said}");
+        assert!(said.contains("delivered: to you"), "{said}");
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let (code, said) = run(&["--to", "404"], "anybody?\n");
+    assert!(code == Some(1) && said.contains("failed (offline): anybody?"), "{said}");
+    let (code, said) = run(&["--to", "2", "--token", "made.up.token"], "hi\n");
+    assert!(code == Some(1) && said.contains("notice token_invalid"), "{said}");
+}
+
+/// The connection breaks while a message has no outcome: the client connects again and repeats it, and the receiver gets it once.
+#[test]
+fn the_terminal_client_outlives_its_connection() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.clients);
+    let mut receiver = server.login(2);
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--to", "2", "--target", &proxy.address.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut chat = command.spawn().unwrap();
+    let mut stdin = chat.stdin.take().unwrap();
+    stdin.write_all(b"will it come?\n").unwrap();
+    let message = receiver.message();
+    proxy.cut();
+    let repeats = || server.metric("sailfish_router_repeats_total", "");
+    until("the message is repeated", || repeats() == 1.0);
+    receiver.ack(message.id);
+    drop(stdin);
+    let mut said = String::new();
+    chat.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(chat.wait().unwrap().success(), "{said}");
+    assert!(said.contains("connection lost") && said.contains("delivered: will it come?"), "{said}");
+    receiver.heartbeat();
+}
+
+/// Passes bytes on, and can break the connections that it passes them on.
+struct Proxy {
+    address: SocketAddr,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self { address: listener.local_addr().unwrap(), streams: Arc::default() };
+        let streams = proxy.streams.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(server).unwrap();
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                }
+                streams.lock().unwrap().extend([client, server]);
+            }
+        });
+        proxy
+    }
+
+    fn cut(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both); // either end may be gone
+        }
+    }
+}

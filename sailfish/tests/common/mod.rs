@@ -1,0 +1,314 @@
+//! A server of one test, and a client that says what it is told to.
+#![allow(dead_code)] // each test file uses a part
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gateway::{Claims, mint_hs256};
+use rustix::process::{Pid, Signal, kill_process};
+use wire::client::{
+    AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
+};
+use wire::{AppId, BizCode, DeviceClass, MessageId, RoomId, UserId};
+
+/// What all servers of the tests sign tokens with.
+pub const SECRET: &str = "the secret of the tests";
+/// The app of all users.
+pub const APP: AppId = AppId(1);
+/// How long anything may take; machines are slow and busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary, with nothing of the caller's environment that it reads.
+pub fn sailfish() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sailfish"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SAILFISH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A running `sailfish up`; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub clients: SocketAddr,
+    pub admin: SocketAddr,
+    /// Everything it printed up to the line that tells how to end it.
+    pub stdout: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts a server on free ports, with two shards and the secret of the tests.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut command = sailfish();
+        command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--set", &format!("token.secret={SECRET}")]);
+        if !arguments.contains(&"--shards") {
+            command.args(["--shards", "2"]);
+        }
+        Self::spawn(command.args(arguments))
+    }
+
+    /// Starts a server by a whole command.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, copy) = (child.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                copy.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        let mut stdout = String::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            stdout.push_str(&format!("{line}\n"));
+            if line.starts_with("Ctrl-C") {
+                break;
+            }
+        }
+        let word = |name: &str| {
+            let first = stdout.lines().next().filter(|line| line.starts_with("ready "));
+            let found = first.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(name)));
+            found.and_then(|address| address.parse().ok())
+        };
+        let (Some(clients), Some(admin)) = (word("clients="), word("admin=")) else {
+            panic!("not ready: {stdout}{}", log.lock().unwrap());
+        };
+        Self { child, clients, admin, stdout, log }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Status and body of a GET on the admin port.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: sailfish\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The sum of a metric over its samples whose labels contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (status, page) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let samples = page.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(series, _)| {
+            let rest = series.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{') && rest.contains(labels))
+        });
+        samples.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.clients)
+    }
+
+    /// A logged-in client that speaks binary.
+    pub fn login(&self, user: i64) -> Client {
+        self.login_as(user, Encoding::Binary)
+    }
+
+    pub fn login_as(&self, user: i64, encoding: Encoding) -> Client {
+        let mut client = self.connect();
+        client.encoding = encoding;
+        client.login(user);
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Runs a command to its end, `input` on its stdin.
+pub fn output(command: &mut Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may have ended
+    child.wait_with_output().unwrap()
+}
+
+/// A token of the tests' secret.
+pub fn token(user: i64, expires_in_secs: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let exp = now.saturating_add_signed(expires_in_secs);
+    mint_hs256(SECRET.as_bytes(), &Claims { app: APP, user: UserId(user), device: DeviceClass::Phone, exp })
+}
+
+/// Polls until `done`, for as long as patience lasts.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A connection. Does nothing by itself: no acks, no heartbeats.
+pub struct Client {
+    pub stream: TcpStream,
+    pub encoding: Encoding,
+    pub user: UserId,
+    deframer: Deframer,
+    heard: VecDeque<ServerFrame<'static>>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream,
+            encoding: Encoding::Binary,
+            user: UserId(0),
+            deframer: Deframer::default(),
+            heard: VecDeque::new(),
+        }
+    }
+
+    /// Logs in and waits for the answer.
+    pub fn login(&mut self, user: i64) {
+        self.user = UserId(user);
+        self.send_login(&token(user, 60));
+        match self.next() {
+            Some(ServerFrame::LoggedIn { .. }) => {}
+            other => panic!("instead of logged in: {other:?}"),
+        }
+    }
+
+    pub fn send_login(&mut self, token: &str) {
+        self.send(&ClientFrame::Login { token: token.into() });
+    }
+
+    pub fn send(&mut self, frame: &ClientFrame<'_>) {
+        let bytes = self.encoded(frame);
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    pub fn encoded(&self, frame: &ClientFrame<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame.encode(self.encoding, APP, self.user, &mut bytes);
+        bytes
+    }
+
+    /// Sends a message with a name, without waiting.
+    pub fn say(&mut self, biz_code: i32, target: i64, client_msg_id: &str, payload: &str) {
+        self.send(&ClientFrame::Business(Business {
+            biz_code: BizCode(biz_code),
+            target,
+            client_msg_id: client_msg_id.into(),
+            payload: payload.as_bytes().into(),
+        }));
+    }
+
+    pub fn ack(&mut self, id: MessageId) {
+        self.send(&ClientFrame::Ack(AckIds::One(id)));
+    }
+
+    pub fn join(&mut self, room: i64) {
+        self.send(&ClientFrame::Join { room: RoomId(room) });
+        match self.next() {
+            Some(ServerFrame::Joined { room: joined, .. }) => assert_eq!(joined, RoomId(room)),
+            other => panic!("instead of joined: {other:?}"),
+        }
+    }
+
+    /// The next frame; `None` when the server has closed.
+    pub fn next(&mut self) -> Option<ServerFrame<'static>> {
+        let mut buffer = [0; 16 * 1024];
+        while self.heard.is_empty() {
+            let mut bytes = match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => &buffer[..count],
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing came: {error}"),
+            };
+            while let Some(frame) = self.deframer.next(&mut bytes, 1 << 20).unwrap() {
+                self.heard.push_back(ServerFrame::decode(&frame).unwrap().into_owned());
+            }
+        }
+        self.heard.pop_front()
+    }
+
+    pub fn message(&mut self) -> Message {
+        match self.next() {
+            Some(ServerFrame::Deliver(message)) => message.into_owned(),
+            other => panic!("instead of a message: {other:?}"),
+        }
+    }
+
+    pub fn send_ack(&mut self) -> SendAck {
+        match self.next() {
+            Some(ServerFrame::SendAck(ack)) => ack,
+            other => panic!("instead of a send-ack: {other:?}"),
+        }
+    }
+
+    pub fn outcome(&mut self, client_msg_id: &str) -> Outcome {
+        let ack = self.send_ack();
+        assert_eq!(ack.client_msg_id.as_str(), client_msg_id);
+        ack.outcome
+    }
+
+    /// The same, whatever messages come in between.
+    pub fn outcome_beside_messages(&mut self, client_msg_id: &str) -> Outcome {
+        loop {
+            match self.next() {
+                Some(ServerFrame::Deliver(_)) => {}
+                Some(ServerFrame::SendAck(ack)) if ack.client_msg_id.as_str() == client_msg_id => {
+                    return ack.outcome;
+                }
+                other => panic!("instead of a send-ack for {client_msg_id}: {other:?}"),
+            }
+        }
+    }
+
+    pub fn heartbeat(&mut self) {
+        self.send(&ClientFrame::Heartbeat { echo: &[] });
+        assert_eq!(self.next(), Some(ServerFrame::Heartbeat { echo: &[] }));
+    }
+
+    /// The next frame is this notice, and then the server closes.
+    pub fn expect_farewell(&mut self, wanted: NoticeCode) {
+        match self.next() {
+            Some(ServerFrame::Notice { code, text, .. }) => {
+                assert_eq!(code, wanted);
+                assert!(!text.is_empty());
+            }
+            other => panic!("instead of notice {wanted:?}: {other:?}"),
+        }
+        assert_eq!(self.next(), None, "the server closes after {wanted:?}");
+    }
+}

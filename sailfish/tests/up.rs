@@ -1,0 +1,236 @@
+//! `sailfish up` as an operator meets it: the ready line, the configuration, signals, and errors in one line.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use common::{SECRET, Server, output, sailfish, until};
+use rustix::process::Signal;
+use wire::client::{NoticeCode, Outcome};
+
+/// A folder of one test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // only litter
+    }
+}
+
+/// Runs `sailfish` with arguments that it refuses; answers the code and the one line it says.
+fn refused(arguments: &[&str]) -> (i32, String) {
+    let output = output(sailfish().args(arguments), "");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(line.trim_end().lines().count(), 1, "more than one line: {line}");
+    (output.status.code().unwrap(), line)
+}
+
+#[test]
+fn it_is_ready_at_once_and_tells_how_to_go_on() {
+    let began = Instant::now();
+    let server = Server::start(&[]);
+    let took = began.elapsed();
+    assert!(took.as_secs() < 10, "{took:?}");
+    let first = server.stdout.lines().next().unwrap();
+    assert!(first.contains(" engine=") && first.ends_with(" shards=2"), "{first}");
+    for part in ["/metrics", " chat --user 10001 --room 7", " token --app 1", " load chat "] {
+        assert!(server.stdout.contains(part), "{part} is not in {}", server.stdout);
+    }
+    assert!(server.stdout.contains(&format!("--target {}", server.clients)));
+    assert!(server.log().contains("reason="), "the log says why the engine was chosen");
+}
+
+/// Each command of the ready text works as it stands, from another directory and in an environment without our variables.
+#[test]
+fn its_commands_work_as_printed() {
+    let folder = Folder::new("commands with spaces");
+    for given in ["state", "config"] {
+        let mut command = sailfish();
+        command.args(["up", "--listen", "0.0.0.0:0", "--admin", "127.0.0.1:0", "--shards", "1"]);
+        command.current_dir(&folder.0);
+        match given {
+            "state" => command.env("XDG_STATE_HOME", folder.0.join("state")),
+            _ => {
+                folder.file("sailfish.toml", "[token]\nsecret = \"of the file\"\n");
+                command.args(["--config", "sailfish.toml"])
+            }
+        };
+        let server = Server::spawn(&mut command);
+        let line = server.stdout.lines().find(|line| line.contains(" chat --user 10001")).unwrap();
+        let shell = output(
+            std::process::Command::new("sh").args(["-c", line]).current_dir("/").env_remove("XDG_STATE_HOME"),
+            "hello\n",
+        );
+        let said = String::from_utf8(shell.stdout).unwrap();
+        assert!(shell.status.success() && said.contains("sequenced"), "{given}: {line} said {said}");
+        let line = server.stdout.lines().find(|line| line.contains(" token --app 1")).unwrap();
+        let shell = output(std::process::Command::new("sh").args(["-c", line]).current_dir("/"), "");
+        let token = String::from_utf8(shell.stdout).unwrap();
+        let mut client = server.connect();
+        client.send_login(token.trim());
+        assert!(matches!(client.next(), Some(wire::client::ServerFrame::LoggedIn { .. })), "{given}: {line}");
+    }
+}
+
+#[test]
+fn the_first_secret_is_kept_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = Folder::new("secret");
+    let token = || {
+        let mut command = sailfish();
+        let output = output(
+            command.args(["token", "--user", "1", "--ttl", "30d"]).env("XDG_STATE_HOME", &folder.0),
+            "",
+        );
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (first, second) = (token(), token());
+    let header = |token: &str| token.split('.').next().unwrap().to_owned();
+    assert_eq!(first.split('.').count(), 3);
+    assert_eq!(header(&first), header(&second));
+    let path = folder.0.join("sailfish/token-secret");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = std::fs::read(&path).unwrap();
+    let keys = gateway::TokenKeys::hs256(&secret);
+    assert!(keys.verify(first.trim(), 0).is_ok() && keys.verify(second.trim(), 0).is_ok());
+}
+
+#[test]
+fn the_printed_configuration_is_one() {
+    let folder = Folder::new("print");
+    let printed = output(sailfish().args(["up", "--print-config", "--set", "limits.rooms_max=3"]), "");
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("rooms_max = 3") && text.contains("# Rooms that one session may be in."), "{text}");
+    let file = folder.file("printed.toml", &text);
+    let again = output(sailfish().args(["up", "--print-config", "--config", &file]), "");
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
+}
+
+#[test]
+fn a_bad_configuration_names_the_key_and_its_wish() {
+    let folder = Folder::new("config");
+    let file = folder.file("sailfish.toml", "[limits]\nframe_bytes_max = 1\n");
+    let (code, line) = refused(&["up", "--config", &file]);
+    assert_eq!(code, 2);
+    assert_eq!(
+        line,
+        format!("sailfish: {file}: limits.frame_bytes_max = 1: want a number from 512 to 1048576\n")
+    );
+    let (code, line) = refused(&["up", "--shards", "many"]);
+    assert_eq!(
+        (code, line.as_str()),
+        (2, "sailfish: --shards: node.shards = \"many\": want a whole number\n")
+    );
+    let (code, line) = refused(&["token", "--user", "1", "--set", "limits.frames=1"]);
+    assert!(code == 2 && line.contains("limits.frames: no such key"), "{line}");
+    let (code, line) = refused(&["up", "--config", "/no/such/file.toml"]);
+    assert!(code == 2 && line.contains("/no/such/file.toml"), "{line}");
+}
+
+#[test]
+fn a_port_in_use_is_told_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let set = format!("token.secret={SECRET}");
+    for arguments in
+        [["--listen", &address, "--admin", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--admin", &address]]
+    {
+        let arguments = [&["up", "--set", &set, "--shards", "2"][..], &arguments].concat();
+        let (code, line) = refused(&arguments);
+        assert_eq!(code, 1);
+        assert!(
+            line.contains(&address) && line.contains("in use") && line.contains("choose another"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_second_server_does_not_share_the_port() {
+    let server = Server::start(&[]);
+    let set = format!("token.secret={SECRET}");
+    let (code, line) =
+        refused(&["up", "--set", &set, "--admin", "127.0.0.1:0", "--listen", &server.clients.to_string()]);
+    assert!(code == 1 && line.contains("in use"), "{line}");
+}
+
+#[test]
+fn sigterm_tells_the_clients_and_finishes_what_is_under_way() {
+    let mut server = Server::start(&[]);
+    let mut idle = server.login(1);
+    let mut receiver = server.login(2);
+    let mut sender = server.login(3);
+    sender.say(6001, 2, "m1", "before the end");
+    let message = receiver.message();
+    server.signal(Signal::TERM);
+    idle.expect_farewell(NoticeCode::Draining);
+    assert_eq!(server.get("/readyz").0, 503);
+    // The receiver's connection is kept for its ack.
+    receiver.ack(message.id);
+    receiver.expect_farewell(NoticeCode::Draining);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0));
+    until("the log says how it ended", || server.log().contains("stopped"));
+    assert!(server.log().contains("drained"), "{}", server.log());
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline_and_a_second_signal_at_once() {
+    for (deadline, signals, said) in
+        [("drain.deadline_ms=100", 1, "drained"), ("drain.deadline_ms=600000", 2, "at once")]
+    {
+        let mut server = Server::start(&["--set", deadline, "--set", "engine.linger_ms=200"]);
+        let mut receiver = server.login(2);
+        let mut sender = server.login(3);
+        sender.say(6001, 2, "m1", "never acked");
+        receiver.message();
+        for _ in 0..signals {
+            server.signal(Signal::TERM);
+            until("the signal is seen", || server.log().contains("draining"));
+        }
+        assert_eq!(server.wait().code(), Some(0));
+        until("the log says why", || server.log().contains(said));
+    }
+}
+
+#[test]
+fn sighup_reloads_limits_and_refuses_a_bad_file() {
+    let folder = Folder::new("reload");
+    let file = folder.file("sailfish.toml", "");
+    let server = Server::start(&["--config", &file]);
+    let mut client = server.login(1);
+    client.join(7);
+    client.say(5555, 7, "m1", "routed");
+    assert!(matches!(client.outcome_beside_messages("m1"), Outcome::Sequenced { .. }));
+
+    std::fs::write(&file, "routes = []\n[limits]\nrooms_max = 0\n").unwrap();
+    server.signal(Signal::HUP);
+    until("the bad file is refused", || server.log().contains("limits.rooms_max = 0: want"));
+    client.say(5555, 7, "m2", "still routed");
+    assert!(matches!(client.outcome_beside_messages("m2"), Outcome::Sequenced { .. }));
+
+    std::fs::write(&file, "routes = []\n").unwrap();
+    server.signal(Signal::HUP);
+    until("the good file is taken", || server.log().contains("reloaded"));
+    client.say(5555, 7, "m3", "no route");
+    assert!(matches!(client.outcome_beside_messages("m3"), Outcome::Failed(_)));
+}
