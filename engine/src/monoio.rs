@@ -23,8 +23,12 @@ pub(crate) fn run_uring<S: Shard + 'static>(
     seat: Seat<S::Mail>,
     build: impl FnOnce(ShardId) -> S,
 ) -> io::Result<()> {
-    let runtime = RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build();
-    runtime?.block_on(tasks::run::<S, Monoio<false>>(seat, build))
+    // Completions are worked off when the loop waits for them, not by interrupting it: echo of 200 connections took 7.9 us of CPU
+    // an operation with, 10.4 us without.
+    let mut ring = io_uring_06::IoUring::builder();
+    ring.setup_single_issuer().setup_defer_taskrun();
+    let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(RING_ENTRIES);
+    builder.enable_timer().build()?.block_on(tasks::run::<S, Monoio<false>>(seat, build))
 }
 
 /// Runs the shard on epoll until its core stops.

@@ -5,9 +5,9 @@
 //! all tasks that were ready have run. So what met in one turn leaves in one send. A send that the socket does not take
 //! whole is finished by a task of its own.
 //!
-//! No task holds a borrow of the shared state while it waits. The only wait a runtime cannot be trusted with is a task
-//! that wakes itself (monoio runs it again before all others), so a task with more to do is woken by [`turns`], and
-//! [`turns`] by [`relay`].
+//! No task holds a borrow of the shared state while it waits. No task wakes itself, because monoio would run it again before
+//! all others and without a look at the sockets: a task with more to do is woken by [`turns`], and [`turns`] rings the
+//! shard's own bell.
 
 mod socket;
 mod turn;
@@ -89,7 +89,8 @@ where
     R: Runtime,
 {
     let core = build(seat.id);
-    let bell = R::watch(socket::duplicate(seat.post.bell())?)?;
+    let bell = socket::duplicate(seat.post.bell())?;
+    let watch = R::watch(bell.try_clone()?)?;
     let listener = match seat.listener.take() {
         Some(listener) => {
             listener.set_nonblocking(true)?;
@@ -102,14 +103,13 @@ where
     let shared = Rc::new(Shared::<S, R> {
         turn: RefCell::new(Turn::new(core, post, stats, options)),
         buffer: Rc::new(RefCell::new(vec![0; RECEIVE_BYTES].into())),
+        bell,
         due: Signal::default(),
-        again: Signal::default(),
         acceptor: Signal::default(),
         ringer: Signal::default(),
         ending: Cell::new(false),
     });
-    R::spawn(ring(shared.clone(), bell));
-    R::spawn(relay(shared.clone()));
+    R::spawn(ring(shared.clone(), watch));
     if let Some(listener) = listener {
         R::spawn(accept(shared.clone(), listener));
     }
@@ -122,10 +122,10 @@ where
 struct Shared<S: Shard, R: Runtime> {
     turn: RefCell<Turn<S, R>>,
     buffer: ReceiveBuffer,
+    /// An eventfd.
+    bell: OwnedFd,
     /// For [`turns`]: something happened.
     due: Signal,
-    /// For [`relay`]: something is left to do.
-    again: Signal,
     /// For [`accept`] and [`ring`]: look whether to go on.
     acceptor: Signal,
     ringer: Signal,
@@ -188,7 +188,7 @@ async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
             shared.acceptor.raise();
         }
         if next.more {
-            shared.again.raise();
+            socket::signal(&shared.bell);
         }
         // An alarm that rings too early costs a turn; setting it anew in every turn would cost more.
         if let Some(deadline) = next.deadline
@@ -208,14 +208,6 @@ async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
         })
         .await;
         shared.turn.borrow().unpark();
-    }
-}
-
-/// Makes the turn that follows one with more to do come after all tasks that are ready.
-async fn relay<S: Shard, R: Runtime>(shared: Rc<Shared<S, R>>) {
-    while !shared.ending.get() {
-        poll_fn(|cx| if shared.again.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-        shared.due.raise();
     }
 }
 
@@ -392,7 +384,6 @@ async fn end<S: Shard, R: Runtime>(shared: Rc<Shared<S, R>>) {
     shared.ending.set(true);
     shared.turn.borrow_mut().shut_all();
     shared.acceptor.raise();
-    shared.again.raise();
     shared.ringer.raise();
     let interval = Duration::from_millis(1);
     for _ in 0..END_TIME_MAX.as_millis() / interval.as_millis() {

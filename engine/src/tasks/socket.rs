@@ -125,6 +125,13 @@ pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Makes an eventfd readable.
+pub(super) fn signal(eventfd: &impl AsFd) {
+    let one = 1_u64;
+    // SAFETY: `one` is readable for its 8 bytes. A failure is EAGAIN: it has been readable for long.
+    unsafe { libc::write(eventfd.as_fd().as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
+}
+
 /// Empties an eventfd.
 pub(super) fn drain_eventfd(eventfd: &impl AsFd) {
     let mut count = 0_u64;
