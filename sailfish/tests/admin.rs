@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use common::{Server, token, until};
 use wire::client::NoticeCode;
 
+const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+
 #[test]
 fn health_and_metrics_are_served() {
     let server = Server::start(&[]);
@@ -30,7 +32,7 @@ fn health_and_metrics_are_served() {
     }
 }
 
-/// HELP and TYPE once for each family, before its samples, and no sample twice.
+/// HELP and TYPE once for each family, before its samples, no sample twice, and each family is documented.
 fn check_exposition(page: &str) {
     let mut families = Vec::new();
     let mut series = std::collections::HashSet::new();
@@ -38,6 +40,7 @@ fn check_exposition(page: &str) {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let name = help.split(' ').next().unwrap();
             assert!(!families.contains(&name), "{name} stands twice");
+            assert!(OPERATIONS.contains(&format!("`{name}`")), "docs/OPERATIONS.md does not tell of {name}");
             families.push(name);
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             assert_eq!(kind.split(' ').next(), families.last().copied());
