@@ -59,6 +59,8 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     #[test]
@@ -74,5 +76,18 @@ mod tests {
         assert_eq!(open(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
         assert!(open(&taken, 1).is_ok());
+    }
+
+    #[test]
+    fn connections_inherit_what_is_set_on_the_listener() {
+        let small = Options { listen: Some("127.0.0.1:0".parse().unwrap()), ..Options::default() };
+        let small = Options { send_buffer_bytes: Some(10_000), recv_buffer_bytes: Some(20_000), ..small };
+        let (address, listeners) = open(&small, 1).unwrap();
+        let _peer = TcpStream::connect(address.unwrap()).unwrap();
+        let (connection, _) = listeners[0].accept().unwrap();
+        assert!(connection.tcp_nodelay().unwrap());
+        // The kernel doubles them, for its own bookkeeping.
+        assert_eq!(connection.send_buffer_size().unwrap(), 20_000);
+        assert_eq!(connection.recv_buffer_size().unwrap(), 40_000);
     }
 }

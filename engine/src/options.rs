@@ -40,7 +40,7 @@ impl Default for Options {
             linger: Duration::from_secs(1),
             send_buffer_bytes: None,
             recv_buffer_bytes: None,
-            recv_buffers: 4096,
+            recv_buffers: 1024,
             recv_buffer_size_bytes: 2048,
             backlog: 4096,
             clock: Clock::start(),

@@ -105,7 +105,13 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, PAGE_BYTES).expect("2^15 buffers of 2^32 bytes fit an address")
 }
 
+/// Touches every page, so that the memory is there before the first connection, and not one page fault at a time.
 fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: the layout is not empty: `register` asks for one buffer of one byte at least.
-    NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
+    let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+    for offset in (0..layout.size()).step_by(PAGE_BYTES) {
+        // SAFETY: within the allocation. Volatile, or the compiler would see that the byte is zero already.
+        unsafe { memory.add(offset).write_volatile(0) };
+    }
+    memory
 }

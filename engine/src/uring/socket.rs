@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use shard::ConnectError;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -32,9 +33,15 @@ pub(super) fn finish_writing(socket: &OwnedFd) -> io::Result<()> {
 /// than cancelling them, which searches the ring's table.
 pub(super) fn reset(socket: &OwnedFd) {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: `nobody` is readable for the length given. Connecting a TCP socket to `AF_UNSPEC` dissolves its connection and
-    // neither blocks nor fails on a socket of ours.
-    unsafe { libc::connect(socket.as_raw_fd(), &nobody, size_of::<libc::sockaddr>() as libc::socklen_t) };
+    // does not block.
+    let failed = unsafe { libc::connect(socket.as_raw_fd(), &nobody, length) };
+    if failed != 0 {
+        // Some kernels say EBUSY when a worker of theirs waits on the socket. This wakes it, and the close resets.
+        let socket = SockRef::from(socket);
+        let _ = socket.set_linger(Some(Duration::ZERO)).and_then(|()| socket.shutdown(Shutdown::Both));
+    }
 }
 
 /// A socket to connect with: bound to `source`, the port left to the connect, so that only (source, peer) pairs must differ.
