@@ -8,6 +8,8 @@ mod no_bridge;
 
 use std::collections::VecDeque;
 
+use gateway::Gateway;
+use router::Router;
 use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::node::NodeMessage;
 
@@ -18,8 +20,8 @@ pub use no_bridge::Unbridged;
 /// The cores of one shard.
 pub struct Node {
     id: ShardId,
-    gateway: gateway::Gateway,
-    router: router::Router,
+    gateway: Gateway,
+    router: Router,
     bridge: NoBridge,
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail>>,
@@ -36,7 +38,7 @@ enum Drain {
 
 impl Node {
     /// The shard `id` of two cores that have seen nothing yet.
-    pub fn new(id: ShardId, gateway: gateway::Gateway, router: router::Router) -> Self {
+    pub fn new(id: ShardId, gateway: Gateway, router: Router) -> Self {
         Self { id, gateway, router, bridge: NoBridge::default(), own: VecDeque::new(), drain: Drain::Open }
     }
 
@@ -154,5 +156,110 @@ impl Shard for Node {
     fn poll_timeout(&self) -> Option<Instant> {
         let instants = [self.gateway.poll_timeout(), self.router.poll_timeout(), self.bridge.poll_timeout()];
         instants.into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway::{Claims, Setup, TokenKeys, mint_hs256};
+    use shard::Linger;
+    use wire::client::{ClientFrame, Code, Deframer, Encoding};
+    use wire::node::Owners;
+    use wire::{AppId, DeviceClass, UserId};
+
+    use super::*;
+
+    const ME: ShardId = ShardId::new(0, 0);
+    const NOW: Instant = Instant::from_unix_nanos(1_800_000_000_000_000_000);
+    const CONN: ConnId = ConnId { index: 0, generation: 1 };
+
+    /// The only shard of its node, so it owns everything.
+    fn node() -> Node {
+        let setup = Setup {
+            owners: Owners::new(vec![ME.as_u32()]),
+            keys: TokenKeys::hs256(b"secret"),
+            config: gateway::Config::default(),
+            seed: 1,
+        };
+        Node::new(ME, Gateway::new(NOW, setup), Router::new(router::Config::default()))
+    }
+
+    fn effects(node: &mut Node) -> Vec<Effect<Mail>> {
+        std::iter::from_fn(|| node.poll_effect(NOW)).collect()
+    }
+
+    fn login(node: &mut Node, conn: ConnId) {
+        let claims = Claims { app: AppId(1), user: UserId(7), device: DeviceClass::Phone, exp: u64::MAX };
+        let token = mint_hs256(b"secret", &claims).into();
+        let mut bytes = Vec::new();
+        ClientFrame::Login { token }.encode(Encoding::Binary, claims.app, claims.user, &mut bytes);
+        node.handle(NOW, Event::Accepted { conn, peer: [127, 0, 0, 1].into() });
+        node.handle(NOW, Event::Received { conn, bytes: &bytes });
+    }
+
+    fn written(node: &mut Node, conn: ConnId) -> Vec<Code> {
+        let mut batch = SendBatch::new();
+        node.poll_transmit(NOW, conn, &mut batch);
+        let bytes: Vec<u8> = batch.segments().flatten().copied().collect();
+        let (mut deframer, mut bytes) = (Deframer::default(), &bytes[..]);
+        let mut codes = Vec::new();
+        while let Some(frame) = deframer.next(&mut bytes, 1024).unwrap() {
+            codes.push(frame.code);
+        }
+        codes
+    }
+
+    #[test]
+    fn what_the_cores_say_to_each_other_is_settled_within_the_turn() {
+        let mut node = node();
+        login(&mut node, CONN);
+        // The login went to the router and back: no mail leaves, and one write has the answer.
+        assert!(matches!(effects(&mut node)[..], [Effect::Transmit { conn: CONN }]));
+        assert_eq!(written(&mut node, CONN), [Code::Login]);
+        assert_eq!(node.bridge.counts().online, 1);
+    }
+
+    #[test]
+    fn it_answers_the_control_thread() {
+        let mut node = node();
+        login(&mut node, CONN);
+        effects(&mut node);
+        let users = vec![UserId(8), UserId(7)];
+        let mail = Mail::Control(Control::Online { ask: 5, app: AppId(1), users });
+        node.handle(NOW, Event::Mail { from: ShardId::CONTROL, mail });
+        let mail = Mail::Control(Control::Stats { ask: 6 });
+        node.handle(NOW, Event::Mail { from: ShardId::CONTROL, mail });
+        let reports = effects(&mut node);
+        let [
+            Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(Report::Online { ask: 5, users }) },
+            Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(Report::Stats { ask: 6, metrics }) },
+        ] = &reports[..]
+        else {
+            panic!("two reports, in the order asked");
+        };
+        assert!(users[0].devices.is_empty());
+        assert_eq!((users[1].user, &users[1].devices[..]), (UserId(7), &[DeviceClass::Phone][..]));
+        assert_eq!((metrics.gateway.sessions, metrics.router.bindings), (1, 1));
+    }
+
+    #[test]
+    fn it_reports_once_when_the_last_client_is_gone() {
+        let mut node = node();
+        login(&mut node, CONN);
+        effects(&mut node);
+        written(&mut node, CONN);
+        node.handle(NOW, Event::Sent { conn: CONN, bytes: 1 });
+        node.handle(NOW, Event::Mail { from: ShardId::CONTROL, mail: Mail::Control(Control::Drain) });
+        let drained = |effect: &Effect<Mail>| {
+            matches!(effect, Effect::Mail { mail: Mail::Report(Report::Drained), .. })
+        };
+        let farewell = effects(&mut node);
+        let close = |effect: &Effect<Mail>| matches!(effect, Effect::Close { linger: Linger::Flush, .. });
+        assert!(farewell.iter().any(close) && !farewell.iter().any(drained));
+        assert_eq!(written(&mut node, CONN), [Code::Notice]);
+        node.handle(NOW, Event::Closed { conn: CONN, reason: shard::CloseReason::Local });
+        assert_eq!(effects(&mut node).iter().filter(|effect| drained(effect)).count(), 1);
+        node.handle(NOW, Event::Timeout);
+        assert_eq!(effects(&mut node).len(), 0);
     }
 }

@@ -1,0 +1,60 @@
+//! The same node on every engine.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use common::{SECRET, Server, output, sailfish};
+use rustix::process::Signal;
+use wire::client::{NoticeCode, Outcome};
+
+/// Starts, talks across shards, and drains.
+fn works_on(engine: &str) {
+    let mut server = Server::start(&["--engine", engine]);
+    assert!(server.stdout.contains(&format!(" engine={engine} ")), "{}", server.stdout);
+    let mut clients: Vec<_> = (1..=8).map(|user| server.login(user)).collect();
+    for from in 0..clients.len() {
+        let to = (from + 1) % clients.len();
+        let user = clients[to].user.0;
+        clients[from].say(6001, user, "m1", "hello");
+        let message = clients[to].message();
+        clients[to].ack(message.id);
+        assert_eq!(clients[from].outcome("m1"), Outcome::Delivered);
+    }
+    clients.iter_mut().for_each(|client| client.join(7));
+    clients[0].say(5555, 7, "m2", "all of you");
+    for client in &mut clients[1..] {
+        assert_eq!(client.message().client_msg_id.as_str(), "m2");
+    }
+    assert!(matches!(clients[0].outcome_beside_messages("m2"), Outcome::Sequenced { .. }));
+    server.connect().stream.shutdown(std::net::Shutdown::Both).unwrap();
+    server.signal(Signal::TERM);
+    for client in &mut clients[1..] {
+        client.expect_farewell(NoticeCode::Draining);
+    }
+    drop(clients);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// Whether this kernel gives the engine what it needs. The refusal is one line and names what is missing.
+fn is_refused(engine: &str) -> bool {
+    let set = format!("token.secret={SECRET}");
+    // A listen address that is no address of this machine ends it either way.
+    let arguments =
+        ["up", "--listen", "192.0.2.1:1", "--admin", "127.0.0.1:0", "--set", &set, "--engine", engine];
+    let output = output(sailfish().args(arguments), "");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
+    line.contains("cannot run here")
+}
+
+#[test]
+fn every_engine_that_the_kernel_allows_runs_a_node() {
+    for engine in ["uring", "monoio", "epoll", "glommio"] {
+        if is_refused(engine) {
+            assert_ne!(engine, "epoll", "epoll runs everywhere");
+            println!("{engine} is refused by this kernel");
+        } else {
+            works_on(engine);
+        }
+    }
+}
