@@ -1,9 +1,20 @@
 //! Whether the kernel has what the engine needs.
 
+use std::thread;
+
 use io_uring::{IoUring, Probe, opcode};
 
 /// `Err` says what is missing, in a few words.
+///
+/// A thread of its own asks: the kernel takes a ring down in the background and then interrupts the thread that made it, whose
+/// blocking calls would fail with `EINTR`.
 pub(crate) fn probe() -> Result<(), String> {
+    let asker = thread::Builder::new().name("io_uring probe".into()).spawn(ask);
+    let asker = asker.map_err(|error| format!("no thread to probe io_uring with: {error}"))?;
+    asker.join().unwrap_or_else(|_| Err("the io_uring probe panicked".into()))
+}
+
+fn ask() -> Result<(), String> {
     let ring: IoUring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(8).map_err(
         |error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
