@@ -41,8 +41,14 @@ impl ConfigArgs {
 
 /// Writes to stdout at once. A reader that went away ends the process, quietly.
 pub fn print(text: &str) {
-    let mut stdout = io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+    if write(text).is_err() {
         std::process::exit(0);
     }
+}
+
+/// Writes to stdout at once.
+pub fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }

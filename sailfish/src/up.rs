@@ -90,7 +90,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     };
     summary.log();
     let hint = ready::Hint::new(&args.config, &layers, &secret, address);
-    crate::cli::print(&format!("{summary}{hint}"));
+    let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
     run::until_stopped(up, admin, config, || args.layers()?.config())
 }
 

@@ -100,7 +100,7 @@ fn a_sender_is_told_why_a_message_fails() {
     assert_eq!(sender.outcome("m2"), Outcome::Failed(FailReason::Unacked));
     assert_eq!(server.metric("sailfish_retries_total", ""), 1.0);
     assert_eq!(server.metric("sailfish_bridge_undelivered_total", "reason=\"unacked\""), 1.0);
-    assert!(server.log().contains("messages for the backend were dropped"), "losses are logged");
+    until("losses are logged", || server.log().contains("messages for the backend were dropped"));
 }
 
 #[test]

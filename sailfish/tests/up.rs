@@ -54,7 +54,7 @@ fn it_is_ready_at_once_and_tells_how_to_go_on() {
         assert!(server.stdout.contains(part), "{part} is not in {}", server.stdout);
     }
     assert!(server.stdout.contains(&format!("--target {}", server.clients)));
-    assert!(server.log().contains("reason="), "the log says why the engine was chosen");
+    until("the log says why the engine was chosen", || server.log().contains("reason="));
 }
 
 /// Each command of the ready text works as it stands, from another directory and in an environment without our variables.
@@ -162,6 +162,18 @@ fn a_port_in_use_is_told_in_one_line() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn too_few_open_files_are_told_in_one_line() {
+    let mut shell = std::process::Command::new("sh");
+    let set = format!("token.secret={SECRET}");
+    shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sailfish")]);
+    shell.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--set", &set]);
+    let output = output(&mut shell, "");
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
+    assert!(line.contains("100 open files are too few") && line.contains("ulimit -Hn"), "{line}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
         writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;
         let each = if *shards == 1 { "1 shard" } else { &format!("each of {shards} shards") };
-        writeln!(f, "  room     for {connections_max} connections on {each}")?;
+        writeln!(f, "  capacity {connections_max} connections on {each}")?;
         if *connections_max < self.connections_max_configured {
             writeln!(
                 f,
