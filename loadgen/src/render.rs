@@ -53,7 +53,9 @@ pub fn render(report: &Report) -> String {
             &[(decimal(cpu), "us CPU an operation"), (grouped(&format!("{rss:.0}")), "bytes a connection")],
         );
     }
-    distributions(&mut text, report);
+    if report.login_us.max > 0.0 {
+        distributions(&mut text, report);
+    }
     plot(&mut text, report);
     let remarks = report.remarks();
     if !remarks.is_empty() {

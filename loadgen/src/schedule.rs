@@ -15,7 +15,8 @@ impl Schedule {
     /// Operations at `rate` a second from `start` on, the last one before `duration_ns` have passed.
     pub(crate) fn new(start: Instant, rate: f64, duration_ns: u64) -> Self {
         let interval_ns = if rate > 0.0 { 1e9 / rate } else { f64::INFINITY };
-        let end = if rate > 0.0 { (duration_ns as f64 / interval_ns).ceil() as u64 } else { 0 };
+        // A rounding error must not make one more.
+        let end = if rate > 0.0 { (duration_ns as f64 / interval_ns - 1e-6).ceil() as u64 } else { 0 };
         Self { start_ns: start.unix_nanos(), interval_ns, next: 0, end }
     }
 
@@ -55,10 +56,10 @@ mod tests {
 
     #[test]
     fn as_many_operations_as_rate_times_seconds() {
-        for rate in [1.0, 3.0, 5000.0, 33_333.0] {
-            let mut schedule = Schedule::new(at(0), rate, 2_000_000_000);
+        for rate in [1.0, 3.0, 1000.0 / 3.0, 5000.0, 33_333.0] {
+            let mut schedule = Schedule::new(at(0), rate, 3_000_000_000);
             let taken = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2))).count();
-            assert_eq!(taken, 2 * rate as usize, "rate {rate}");
+            assert_eq!(taken, (3.0 * rate).round() as usize, "rate {rate}");
         }
     }
 
