@@ -135,13 +135,14 @@ impl Default for LogConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
+        let options = engine::Options::default();
         Self {
-            send_buffer_bytes: 0,
-            recv_buffer_bytes: 0,
-            recv_buffers: 4096,
-            recv_buffer_size_bytes: 2048,
-            backlog: 4096,
-            linger_ms: 1_000,
+            send_buffer_bytes: options.send_buffer_bytes.unwrap_or(0),
+            recv_buffer_bytes: options.recv_buffer_bytes.unwrap_or(0),
+            recv_buffers: options.recv_buffers,
+            recv_buffer_size_bytes: options.recv_buffer_size_bytes,
+            backlog: options.backlog,
+            linger_ms: options.linger.as_millis() as u32,
         }
     }
 }
