@@ -31,12 +31,20 @@ const STEPS: [Step; 4] = [
     },
 ];
 
+impl Step {
+    /// What a developer types to repeat the step.
+    fn command_line(&self) -> String {
+        let environment = self.environment.iter().map(|(name, value)| format!("{name}='{value}' "));
+        format!("{}cargo {}", environment.collect::<String>(), self.arguments.join(" "))
+    }
+}
+
 /// Runs the steps in order and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
     let start = Instant::now();
     install_tools()?;
     for (number, step) in STEPS.iter().enumerate() {
-        let command = format!("cargo {}", step.arguments.join(" "));
+        let command = step.command_line();
         println!("\n=== {}/{} {}: {command}", number + 1, STEPS.len(), step.name);
         let step_start = Instant::now();
         let status = cargo(step.arguments)
