@@ -34,7 +34,7 @@ pub struct Setup {
 /// The gateway core of one shard.
 ///
 /// Sessions live in one table, by the engine's connection id; what waits for a connection in a pooled outbox; who is in a
-/// room in [`Rooms`]. Handlers change these and mark a connection dirty; [`Shard::poll_effect`] gives each dirty
+/// room in `Rooms`. Handlers change these and mark a connection dirty; [`Shard::poll_effect`] gives each dirty
 /// connection out once, so everything that one turn produced for it leaves in one write.
 pub struct Gateway {
     pub(crate) owners: Owners,
