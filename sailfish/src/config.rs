@@ -79,7 +79,7 @@ pub struct TokenConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// A level, or directives like `info,gateway=debug`.
+    /// A level, or directives like `info,sailfish=debug`.
     pub filter: String,
     /// `text` or `json`.
     pub format: String,
@@ -185,7 +185,7 @@ impl Config {
         let LogConfig { filter, format } = &self.log;
         if filter.parse::<tracing_subscriber::EnvFilter>().is_err() {
             return Err(format!(
-                "log.filter = {filter:?}: want a level or directives like info,gateway=debug"
+                "log.filter = {filter:?}: want a level or directives like info,sailfish=debug"
             ));
         }
         if format != "text" && format != "json" {

@@ -56,7 +56,7 @@ pub const KEYS: &[Key] = &[
         "token.ed25519_public_key",
         "Accept tokens signed by EdDSA with this key too: 64 hexadecimal digits. Empty: none.",
     ),
-    key("log.filter", "A level (error, warn, info, debug, trace) or directives like info,gateway=debug."),
+    key("log.filter", "A level (error, warn, info, debug, trace) or directives like info,sailfish=debug."),
     key("log.format", "text or json."),
     key("heartbeat.period_ms", "How often clients are to send a heartbeat, in ms. They are told at login."),
     key("heartbeat.grace_ms", "How much longer silence is forgiven, in ms."),

@@ -62,7 +62,7 @@ mod tests {
         config.node.listen = "0.0.0.0:1".parse().unwrap();
         config.limits.outbox_bytes_max = 1 << 30;
         config.token.secret_file = "/etc/sail\"fish/secret".into();
-        config.log.filter = "info,gateway=debug".into();
+        config.log.filter = "info,sailfish=debug".into();
         config.routes = Vec::from(config.routes)[..2].to_vec().into();
         config
     }

@@ -1,7 +1,9 @@
 //! A run from the outside: starts the load processes, leads them through it, and reports.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -26,6 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Runs the load; whether it passed is the exit code.
 pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCode> {
     let meter = Meter::new(&settings.server_pids)?;
+    let json = settings.json.as_deref().map(create).transpose()?;
     announce(settings);
     let mut conductor = Conductor::start(settings, secret)?;
     let rss_before = meter.as_ref().map(Meter::rss_bytes).transpose()?;
@@ -79,7 +82,7 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
         stopped_readers: stopped.end(),
         server,
     };
-    report(settings, Report::new(&figures, tally))
+    report(Report::new(&figures, tally), json)
 }
 
 fn announce(settings: &Settings) {
@@ -102,13 +105,18 @@ fn announce(settings: &Settings) {
     crate::cli::print(&format!("{line}\n\n"));
 }
 
-fn report(settings: &Settings, report: Report) -> anyhow::Result<ExitCode> {
-    if let Some(file) = &settings.json {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(file, json).with_context(|| format!("--json {}", file.display()))?;
+fn report(report: Report, json: Option<File>) -> anyhow::Result<ExitCode> {
+    if let Some(mut file) = json {
+        serde_json::to_writer_pretty(&mut file, &report).context("--json")?;
+        file.write_all(b"\n").context("--json")?;
     }
     crate::cli::print(&render(&report));
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Before the run: a report that cannot be written should not take one.
+fn create(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("--json {}", path.display()))
 }
 
 /// How far each room has come, as any process knows it.
