@@ -13,10 +13,13 @@ use crate::order::{Ids, Order, Seen};
 pub(crate) const PENDING_MAX: usize = 65_536;
 /// Unanswered heartbeats that a client remembers.
 pub(crate) const HEARTBEATS_MAX: usize = 4_096;
-/// Connects and logins in a row that may fail before a client gives up.
+/// Connects and logins in a row that may fail before a client gives up that was never ready.
 const TRIES_MAX: u8 = 5;
-/// The wait after the first failure; it doubles with each.
+/// The same for one that was: a server that restarts gets about 30 s.
+const TRIES_AGAIN_MAX: u8 = 19;
+/// The wait after the first failure; it doubles with each, up to the longest.
 const BACK_OFF: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 
 /// Where a client is between connecting and ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,8 +125,9 @@ impl Client {
     pub(crate) fn back_off(&mut self, spread: u32) -> Option<Duration> {
         self.tries += 1;
         let asked_for = Duration::from_millis(u64::from(self.retry_after_ms));
-        let wait = (BACK_OFF * (1 << (self.tries - 1))).max(asked_for);
-        (self.tries < TRIES_MAX).then_some(wait + Duration::from_millis(u64::from(spread % 64)))
+        let wait = (BACK_OFF * (1 << (self.tries - 1).min(8))).min(BACK_OFF_MAX).max(asked_for);
+        let tries_max = if self.was_ready { TRIES_AGAIN_MAX } else { TRIES_MAX };
+        (self.tries < tries_max).then_some(wait + Duration::from_millis(u64::from(spread % 64)))
     }
 }
 
@@ -294,5 +298,9 @@ mod tests {
         client.ready();
         client.retry_after_ms = 5000;
         assert_eq!(client.back_off(3), Some(Duration::from_millis(5003)));
+        client.ready();
+        client.retry_after_ms = 0;
+        let patience: Duration = std::iter::from_fn(|| client.back_off(0)).sum();
+        assert!((25..35).contains(&patience.as_secs()), "{patience:?}");
     }
 }

@@ -208,18 +208,18 @@ impl Fleet {
                     self.tick = now + LOOK;
                 }
             }
-            Phase::Draining { until } if self.unanswered == 0 || now >= until => self.sent(),
+            Phase::Draining { until } => {
+                let nobody_left = self.failed == self.plan.clients;
+                if self.unanswered == 0 || nobody_left || now >= until {
+                    self.sent();
+                }
+            }
             Phase::Counting { from, until } => {
                 if (now >= from && self.rooms_are_complete()) || now >= until {
                     self.finish();
                 }
             }
-            Phase::New
-            | Phase::Settled
-            | Phase::Holding { .. }
-            | Phase::Draining { .. }
-            | Phase::Sent
-            | Phase::Done => {}
+            Phase::New | Phase::Settled | Phase::Holding { .. } | Phase::Sent | Phase::Done => {}
         }
     }
 
@@ -248,12 +248,13 @@ impl Fleet {
     }
 
     fn rooms_are_complete(&self) -> bool {
-        self.rooms.is_empty()
-            || self.clients.iter().enumerate().filter(|(_, client)| client.was_ready).all(|(c, client)| {
-                let room = self.plan.room_index(self.global(c));
-                let order = client.inbox.as_ref().map(|inbox| &inbox.order);
-                order.is_some_and(|order| order.next() > self.rooms[room as usize].last && order.gaps() == 0)
-            })
+        let mut members = self.clients.iter().enumerate().filter_map(|(c, client)| {
+            let order = &client.inbox.as_ref().filter(|_| client.state == State::Ready)?.order;
+            Some((self.plan.room_index(self.global(c)) as usize, order))
+        });
+        let complete =
+            |(room, order): (usize, &Order)| order.next() > self.rooms[room].last && order.gaps() == 0;
+        self.rooms.is_empty() || members.all(complete)
     }
 
     fn finish(&mut self) {
@@ -299,10 +300,12 @@ impl Fleet {
         for (c, client) in self.clients.iter().enumerate() {
             let room = &mut rooms[self.plan.room_index(self.global(c)) as usize];
             room.unseen += client.outbox.unanswered().filter(|(_, _, seen)| !seen).count() as u64;
-            if let Some(inbox) = &client.inbox {
+            let Some(inbox) = &client.inbox else { continue };
+            tally.lost += inbox.order.gaps();
+            // Who went for good is owed nothing after that.
+            if client.state == State::Ready {
                 room.members += 1;
                 room.next_sum += inbox.order.next();
-                tally.lost += inbox.order.gaps();
             }
         }
         rooms.retain(|room| room.members > 0);

@@ -201,6 +201,14 @@ fn notices_are_told_by_name() {
 }
 
 #[test]
+fn who_is_kicked_does_not_come_back_and_is_owed_nothing_after() {
+    let (report, counts) = with_fault(room(), Fault::Kick(501));
+    assert_eq!((counts, report.failed), ([0, 0, 0], 1), "{}", render(&report));
+    assert_eq!(report.disconnected.get("kicked"), Some(&1));
+    assert!(!report.passed() && report.delivered < 1000);
+}
+
+#[test]
 fn unanswered_and_doubled_heartbeats_are_counted() {
     for scenario in [Scenario::Idle, Scenario::Echo] {
         let mut world = World::new(plan(scenario, 10, 1000.0));

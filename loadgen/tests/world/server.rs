@@ -35,6 +35,8 @@ pub enum Fault {
     ResetSender(u64),
     /// The receiver is told that it is over its rate, and reset.
     Limit(u64),
+    /// The receiver is told that somebody else took over, and reset.
+    Kick(u64),
 }
 
 #[derive(Default)]
@@ -262,8 +264,9 @@ impl Server {
                 let sender = self.users[&message.sender];
                 self.reset(sender);
             }
-            Some(Fault::Limit(at)) if at == n => {
-                let code = NoticeCode::RateLimited;
+            Some(Fault::Limit(at) | Fault::Kick(at)) if at == n => {
+                let is_kick = matches!(self.fault, Some(Fault::Kick(_)));
+                let code = if is_kick { NoticeCode::Kicked } else { NoticeCode::RateLimited };
                 self.put(
                     conn,
                     &ServerFrame::Notice { code, text: Cow::Borrowed("slow"), retry_after_ms: 50 },
