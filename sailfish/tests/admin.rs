@@ -86,9 +86,9 @@ fn the_online_query_asks_the_owner_of_each_user() {
 #[test]
 fn a_frozen_client_goes_offline_in_time() {
     let server = Server::start(&["--set", "heartbeat.period_ms=400", "--set", "heartbeat.grace_ms=400"]);
+    let since = Instant::now();
     let mut frozen = server.login(1);
     let mut alive = server.login(2);
-    let since = Instant::now();
     let is_online = |user: i64| server.get(&format!("/online?app=1&user={user}")).1.contains("true");
     assert!(is_online(1) && is_online(2));
     let mut beaten = Instant::now();
