@@ -20,6 +20,7 @@ mod mailbox;
 mod monoio;
 mod options;
 mod running;
+mod socket;
 mod stats;
 mod sys;
 mod tasks;

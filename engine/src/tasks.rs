@@ -9,7 +9,7 @@
 //! all others and without a look at the sockets: a task with more to do is woken by [`turns`], and [`turns`] rings the
 //! shard's own bell.
 
-mod socket;
+mod ready;
 mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +25,8 @@ use std::time::Duration;
 use shard::{ConnId, ConnectError, Instant, SendBatch, Shard, ShardId};
 
 use crate::running::Seat;
-pub(crate) use socket::{connected, receive, send};
+use crate::socket::{self, ACCEPT_PAUSE, CONNECT_TIME};
+pub(crate) use ready::{connected, receive, send};
 use turn::{Job, Permit, Turn};
 
 /// Connections taken from the listener in one turn.
@@ -36,12 +37,6 @@ const RECEIVES_PER_TURN: usize = 8;
 
 /// Size of the buffer that a shard's connections receive into.
 const RECEIVE_BYTES: usize = 64 * 1024;
-
-/// How long accepting rests when there are no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a connect may take.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long tasks may take to end after their sockets are shut.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
@@ -89,7 +84,7 @@ where
     R: Runtime,
 {
     let core = build(seat.id);
-    let bell = socket::duplicate(seat.post.bell())?;
+    let bell = ready::duplicate(seat.post.bell())?;
     let watch = R::watch(bell.try_clone()?)?;
     let listener = match seat.listener.take() {
         Some(listener) => {
@@ -188,7 +183,7 @@ async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
             shared.acceptor.raise();
         }
         if next.more {
-            socket::signal(&shared.bell);
+            ready::signal(&shared.bell);
         }
         // An alarm that rings too early costs a turn; setting it anew in every turn would cost more.
         if let Some(deadline) = next.deadline
@@ -222,7 +217,7 @@ async fn ring<S: Shard, R: Runtime>(shared: Rc<Shared<S, R>>, bell: R::Watch) {
             // A bell does not fail. If it did, mail would be looked for at this pace.
             R::sleep(ACCEPT_PAUSE).await;
         }
-        socket::drain_eventfd(&bell);
+        ready::drain_eventfd(&bell);
         shared.due.raise();
     }
 }
@@ -244,7 +239,7 @@ async fn accept<S: Shard + 'static, R: Runtime>(shared: Rc<Shared<S, R>>, listen
         }
     }
     // Waits for no task to drop the descriptor.
-    socket::shutdown(&listener, std::net::Shutdown::Both);
+    ready::shutdown(&listener);
 }
 
 enum Accepted {
@@ -257,7 +252,7 @@ enum Accepted {
 /// Takes the connections that are ready.
 fn accept_ready<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>, listener: &R::Watch) -> Accepted {
     for _ in 0..ACCEPTS_PER_TURN {
-        match socket::accept(listener) {
+        match ready::accept(listener) {
             Ok((fd, peer)) => begin(shared, fd, peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::All,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -341,7 +336,7 @@ async fn write<S: Shard, R: Runtime>(
     mut written: usize,
 ) {
     let mut ended = Ok(());
-    while let Some(piece) = socket::unwritten(&batch, written).next() {
+    while let Some(piece) = ready::unwritten(&batch, written).next() {
         match R::send(&socket, piece).await {
             Ok(bytes) => written += bytes,
             Err(error) => {
@@ -351,7 +346,7 @@ async fn write<S: Shard, R: Runtime>(
         }
         // It may take all the other pieces too; what keeps it from that is waited for, or found, by the next send.
         if written < batch.len() {
-            written += socket::send_batch(&*socket, &batch, written).unwrap_or(0);
+            written += ready::send_batch(&*socket, &batch, written).unwrap_or(0);
         }
     }
     shared.turn.borrow_mut().written(conn, batch, ended);
@@ -366,9 +361,9 @@ async fn connect<S: Shard + 'static, R: Runtime>(
     token: u64,
 ) {
     let mut connected = pin!(R::connected(&socket));
-    let mut too_late = pin!(R::sleep(CONNECT_TIME_MAX));
+    let mut too_late = pin!(R::sleep(CONNECT_TIME));
     let ended = poll_fn(|cx| match connected.as_mut().poll(cx) {
-        Poll::Ready(ended) => Poll::Ready(ended.map_err(|error| socket::connect_error(&error))),
+        Poll::Ready(ended) => Poll::Ready(ended.map_err(|error| socket::why(&error))),
         Poll::Pending => too_late.as_mut().poll(cx).map(|()| Err(ConnectError::TimedOut)),
     });
     let ended = ended.await;

@@ -8,6 +8,7 @@
 //! A connection is freed only when all its operations have ended, so a late completion never meets the next user of its
 //! index; the generation in the [`token`] checks that once more.
 
+mod accepted;
 mod buffers;
 mod close;
 mod connect;
@@ -18,7 +19,6 @@ mod probe;
 mod receive;
 mod ring;
 mod sends;
-mod socket;
 mod token;
 
 use std::io;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, Key, Linger, SendBatch, Shard, Slab};
 
-use super::{Runtime, socket};
+use super::{Runtime, ready};
 use crate::mailbox::Post;
-use crate::{Options, Stats};
+use crate::{Options, Stats, socket};
 
 /// Mail taken in one turn.
 const MAIL_PER_TURN: usize = 1024;
@@ -393,7 +393,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         connection.sending = true;
         let socket = connection.socket.clone().expect("it has not ended");
         self.stats.sends.add(1);
-        let written = match socket::send_batch(&*socket, &batch, 0) {
+        let written = match ready::send_batch(&*socket, &batch, 0) {
             Ok(written) if written == batch.len() => {
                 self.sent(conn, batch);
                 return true;
@@ -443,12 +443,12 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             return;
         }
         let connection = self.connections.get_mut(key(conn)).expect("it was there to write to");
-        if connection.finished {
-            return self.end(conn, CloseReason::Local);
-        }
         connection.state = State::Draining;
         let socket = connection.socket.as_ref().expect("it has not ended");
-        socket::shutdown(&**socket, Shutdown::Write);
+        let is_cut = socket::finish_writing(&**socket).is_err();
+        if is_cut || connection.finished {
+            self.end(conn, CloseReason::Local);
+        }
     }
 
     fn abort(&mut self, conn: ConnId) {
@@ -462,7 +462,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     fn fail(&mut self, conn: ConnId, error: &io::Error) {
         let Some(connection) = self.connections.get(key(conn)) else { return };
         let asked_for = connection.state != State::Open;
-        self.end(conn, if asked_for { CloseReason::Local } else { socket::close_reason(error) });
+        self.end(conn, if asked_for { CloseReason::Local } else { ready::close_reason(error) });
     }
 
     /// The connection is over. Its tasks wake up and drop the socket.
@@ -472,7 +472,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         let known = connection.state != State::Connecting;
         connection.state = State::Ended;
         connection.reader.take().into_iter().for_each(Waker::wake);
-        socket::shutdown(&*socket, Shutdown::Both);
+        ready::shutdown(&*socket);
         if known {
             self.count_open(-1);
             self.outcomes.push_back(Outcome::Closed { conn, reason });
@@ -481,7 +481,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
 
     fn connect(&mut self, token: u64, peer: SocketAddr, source: Option<IpAddr>) {
         let begun =
-            socket::connect(peer, source, &self.options).and_then(|fd| self.add(fd, State::Connecting));
+            ready::connect(peer, source, &self.options).and_then(|fd| self.add(fd, State::Connecting));
         match begun {
             Ok((conn, socket)) => self.jobs.push(Job::Connect { conn, socket, token }),
             Err(error) => self.outcomes.push_back(Outcome::ConnectFailed { token, error }),
@@ -492,7 +492,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         if self.connections.len() >= self.options.connections_max as usize {
             return Err(ConnectError::Exhausted);
         }
-        let socket = Rc::new(R::socket(fd).map_err(|error| socket::connect_error(&error))?);
+        let socket = Rc::new(R::socket(fd).map_err(|error| socket::why(&error))?);
         let connection =
             Connection { socket: Some(socket.clone()), state, sending: false, finished: false, reader: None };
         Ok((conn_id(self.connections.insert(connection)), socket))

@@ -6,7 +6,7 @@ use shard::{CloseReason, ConnId, Event, Instant, Linger, Shard};
 
 use super::conns::State;
 use super::driver::{Driver, News};
-use super::socket;
+use crate::socket;
 
 impl<S: Shard> Driver<S> {
     /// What the core asks for. A flush may still be turned into an abort.

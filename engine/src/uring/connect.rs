@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -14,11 +13,8 @@ use socket2::SockAddr;
 use super::conns::{Conn, State};
 use super::driver::{Driver, News};
 use super::ring::Completion;
-use super::socket;
 use super::token::{Op, Token};
-
-/// How long a connect may take.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
+use crate::socket::{self, CONNECT_TIME};
 
 /// The connects under way.
 #[derive(Default)]
@@ -88,7 +84,7 @@ impl<S: Shard> Driver<S> {
         }
         let error = match -completion.result {
             libc::ECANCELED if is_late => ConnectError::TimedOut,
-            errno => socket::why(io::Error::from_raw_os_error(errno)),
+            errno => socket::why(&io::Error::from_raw_os_error(errno)),
         };
         let failed = self.conns.remove(conn);
         self.count_connections();

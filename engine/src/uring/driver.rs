@@ -9,19 +9,18 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Effect, Event, Instant, Shard, ShardId};
 
+use super::accepted;
 use super::conns::{Conn, Conns, State};
 use super::kernel::Kernel;
 use super::ring::Completion;
-use super::socket;
 use super::token::{CONNECTIONS_MAX, Op, Token};
 use crate::running::Seat;
+use crate::socket::ACCEPT_PAUSE;
 
 /// Completions worked off in one turn: enough to batch well, few enough that mail and timers wait a millisecond at most.
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// Mail worked off in one turn.
 const MAIL_PER_TURN: usize = 1024;
-/// How long accepting pauses when the process is out of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a pushed-back shard sleeps at most before it tries again.
 const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
 
@@ -216,12 +215,12 @@ impl<S: Shard> Driver<S> {
     }
 
     fn take_connection(&mut self, now: Instant, file: i32) -> io::Result<()> {
-        let socket = socket::accepted(file);
+        let socket = accepted::accepted(file);
         if self.seat.listener.is_none() {
             return Ok(()); // it came while the listener closed
         }
         self.seat.stats.accepts.add(1);
-        let peer = match socket::peer_of(&socket) {
+        let peer = match accepted::peer_of(&socket) {
             Ok(peer) if self.has_room() => peer,
             _ => {
                 self.seat.stats.accepts_refused.add(1);

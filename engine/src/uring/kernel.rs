@@ -11,11 +11,11 @@ use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 use shard::ConnId;
 
+use super::accepted;
 use super::buffers::Buffers;
 use super::connect::Connects;
 use super::ring::Ring;
 use super::sends::Sends;
-use super::socket;
 use super::token::{Op, Token};
 use crate::Clock;
 
@@ -79,7 +79,7 @@ impl Kernel {
     fn drop_accepted(&mut self) {
         while let Some(completion) = self.ring.next() {
             if completion.token.op() == Op::Accept && completion.result >= 0 {
-                drop(socket::accepted(completion.result));
+                drop(accepted::accepted(completion.result));
             }
         }
     }

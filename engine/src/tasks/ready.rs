@@ -1,4 +1,4 @@
-//! Calls on sockets that never wait.
+//! System calls that never wait: what a task does when its socket is ready, or before it waits.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, Read};
@@ -7,9 +7,9 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use shard::{CloseReason, ConnectError, SendBatch};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
-use crate::{Options, listener};
+use crate::{Options, socket};
 
 /// Pieces of a batch given to one system call.
 const SLICES_MAX: usize = 64;
@@ -62,25 +62,11 @@ pub(super) fn connect(
     source: Option<IpAddr>,
     options: &Options,
 ) -> Result<OwnedFd, ConnectError> {
-    let open = || {
-        let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::TCP))?;
-        listener::set_connection_options(&socket, options)?;
-        Ok(socket)
-    };
-    let socket = open().map_err(|error| connect_error(&error))?;
-    if let Some(source) = source {
-        let bound = bind_late(&socket).and_then(|()| socket.bind(&SocketAddr::new(source, 0).into()));
-        bound.map_err(|error| match connect_error(&error) {
-            ConnectError::Exhausted if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                ConnectError::Unreachable
-            }
-            other => other,
-        })?;
-    }
-    match socket.connect(&peer.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(connect_error(&error)),
-        _ => Ok(socket.into()),
+    let fd = socket::to_connect(peer, source, options)?;
+    let socket = SockRef::from(&fd);
+    match socket.set_nonblocking(true).and_then(|()| socket.connect(&peer.into())) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(socket::why(&error)),
+        _ => Ok(fd),
     }
 }
 
@@ -92,26 +78,9 @@ pub(crate) fn connected(socket: &impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Ends the connection, or one way of it, and wakes whoever waits for the socket.
-pub(super) fn shutdown(socket: &impl AsFd, how: Shutdown) {
-    let _ = SockRef::from(socket).shutdown(how); // it is gone already
-}
-
-/// Drops what is not yet sent, resets the connection and wakes whoever waits for the socket.
-pub(super) fn reset(socket: &impl AsFd) {
-    // SAFETY: a `sockaddr` is plain data; all zeros is the address of family AF_UNSPEC.
-    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
-    // SAFETY: `nowhere` is readable for the length given; the descriptor is open while `socket` is borrowed.
-    let failed = unsafe {
-        libc::connect(
-            socket.as_fd().as_raw_fd(),
-            &raw const nowhere,
-            size_of_val(&nowhere) as libc::socklen_t,
-        )
-    };
-    if failed != 0 {
-        shutdown(socket, Shutdown::Both);
-    }
+/// Ends the connection and wakes whoever waits for the socket.
+pub(super) fn shutdown(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).shutdown(Shutdown::Both); // it fails when it is gone already
 }
 
 /// A copy of an open descriptor.
@@ -145,36 +114,4 @@ pub(super) fn close_reason(error: &io::Error) -> CloseReason {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseReason::Reset,
         _ => CloseReason::Failed,
     }
-}
-
-/// What a failed connect is called.
-pub(super) fn connect_error(error: &io::Error) -> ConnectError {
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,
-        Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => {
-            ConnectError::Unreachable
-        }
-        // EADDRNOTAVAIL of a connect: no port is left.
-        Some(
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN,
-        ) => ConnectError::Exhausted,
-        _ => ConnectError::Other,
-    }
-}
-
-/// The port is chosen at connect, where it need only be unique together with the peer's.
-fn bind_late(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: `on` is readable for the length given.
-    let failed = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

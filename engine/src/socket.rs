@@ -1,9 +1,9 @@
-//! Sockets, outside of the ring.
+//! What every engine does to a socket by a plain system call.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use shard::ConnectError;
@@ -11,32 +11,25 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{Options, listener};
 
-/// Takes over a file that an accept completed with.
-pub(super) fn accepted(result: i32) -> OwnedFd {
-    assert!(result >= 0, "an accept that did not fail has a file");
-    // SAFETY: the kernel opened the file for this completion, and each completion is taken in once.
-    unsafe { OwnedFd::from_raw_fd(result) }
-}
+/// How long a connect may take.
+pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// The remote address. It fails when the connection is gone already.
-pub(super) fn peer_of(socket: &OwnedFd) -> io::Result<IpAddr> {
-    let address = SockRef::from(socket).peer_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(address.ip().to_canonical())
-}
+/// How long accepting rests when the system has run out of file descriptors or memory.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sends a FIN after what is written.
-pub(super) fn finish_writing(socket: &OwnedFd) -> io::Result<()> {
+pub(crate) fn finish_writing(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
-/// Resets the connection: the peer gets a RST at once, unsent bytes are gone, and every operation on the socket ends. Cheaper
-/// than cancelling them, which searches the ring's table.
-pub(super) fn reset(socket: &OwnedFd) {
+/// Resets the connection: the peer gets a RST at once, unsent bytes are gone, and every operation and wait on the socket ends.
+/// Cheaper on io_uring than cancelling them, which searches the ring's table.
+pub(crate) fn reset(socket: &impl AsFd) {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: `nobody` is readable for the length given. Connecting a TCP socket to `AF_UNSPEC` dissolves its connection and
     // does not block.
-    let failed = unsafe { libc::connect(socket.as_raw_fd(), &nobody, length) };
+    let failed = unsafe { libc::connect(socket.as_fd().as_raw_fd(), &nobody, length) };
     if failed != 0 {
         // Some kernels say EBUSY when a worker of theirs waits on the socket. This wakes it, and the close resets.
         let socket = SockRef::from(socket);
@@ -45,25 +38,26 @@ pub(super) fn reset(socket: &OwnedFd) {
 }
 
 /// A socket to connect with: bound to `source`, the port left to the connect, so that only (source, peer) pairs must differ.
-pub(super) fn to_connect(
+pub(crate) fn to_connect(
     peer: SocketAddr,
     source: Option<IpAddr>,
     options: &Options,
 ) -> Result<OwnedFd, ConnectError> {
-    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP)).map_err(why)?;
-    listener::set_connection_options(&socket, options).map_err(why)?;
+    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))
+        .map_err(|error| why(&error))?;
+    listener::set_connection_options(&socket, options).map_err(|error| why(&error))?;
     if let Some(source) = source {
-        leave_port_to_connect(&socket).map_err(why)?;
+        leave_port_to_connect(&socket).map_err(|error| why(&error))?;
         socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => ConnectError::Unreachable, // not an address of this machine
-            _ => why(error),
+            _ => why(&error),
         })?;
     }
     Ok(socket.into())
 }
 
 /// What a failed connect means.
-pub(super) fn why(error: io::Error) -> ConnectError {
+pub(crate) fn why(error: &io::Error) -> ConnectError {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,
         Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
