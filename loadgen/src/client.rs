@@ -219,6 +219,8 @@ impl Outbox {
 pub(crate) struct Inbox {
     pub(crate) order: Order,
     ids: Ids,
+    /// Numbers below this came over an earlier connection.
+    this_connection: u64,
 }
 
 /// What a delivered message is to its receiver.
@@ -229,7 +231,8 @@ pub(crate) enum Arrival {
         /// A later one was faster.
         late: bool,
     },
-    /// The server repeats it, under the same id.
+    /// The server repeats it, under the same id; or under another id, but the receiver was away in between, and knows it by
+    /// its sender and client message id.
     Redelivered,
     /// It came before, under another id.
     Duplicate,
@@ -238,13 +241,19 @@ pub(crate) enum Arrival {
 impl Inbox {
     /// A stream whose first number is `first`.
     pub(crate) fn new(first: u64) -> Self {
-        Self { order: Order::new(first), ids: Ids::default() }
+        Self { order: Order::new(first), ids: Ids::default(), this_connection: 0 }
+    }
+
+    /// The receiver is back: another node may repeat what came before.
+    pub(crate) fn reconnect(&mut self) {
+        self.this_connection = self.order.next();
     }
 
     /// Takes a message that came.
     pub(crate) fn take(&mut self, number: u64, id: MessageId) -> Arrival {
         let seen = self.order.take(number);
         match seen {
+            Seen::Again if number < self.this_connection => Arrival::Redelivered,
             Seen::Again if self.ids.get(number) == Some(id) => Arrival::Redelivered,
             Seen::Again => Arrival::Duplicate,
             Seen::Next | Seen::Late => {
@@ -288,6 +297,10 @@ mod tests {
         assert_eq!(inbox.take(3, id(30)), Arrival::First { late: false });
         assert_eq!(inbox.take(2, id(20)), Arrival::First { late: true });
         assert_eq!(inbox.take(2, id(20)), Arrival::Redelivered);
+        inbox.reconnect();
+        assert_eq!(inbox.take(3, id(31)), Arrival::Redelivered);
+        assert_eq!(inbox.take(4, id(40)), Arrival::First { late: false });
+        assert_eq!(inbox.take(4, id(41)), Arrival::Duplicate);
     }
 
     #[test]

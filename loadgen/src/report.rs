@@ -86,7 +86,7 @@ pub struct Report {
     pub unanswered: u64,
     /// Operations that could not be sent.
     pub unsent: u64,
-    /// Messages that arrived again under the same server id; a client drops them.
+    /// Messages that arrived again and that a client knows to drop: under the same server id, or after a reconnect.
     pub redelivered: u64,
     /// Deliveries that belong to no message of the run.
     pub stray: u64,
@@ -228,7 +228,7 @@ impl Report {
         say(self.unanswered, "messages never got a send-ack");
         say(self.unsent, "operations could not be sent: not connected, or the server took no more");
         say(self.stray, "deliveries belong to no message of this run");
-        say(self.redelivered, "repeated by the server under the same id; a client drops them");
+        say(self.redelivered, "repeated by the server in a way that a client knows to drop");
         say(self.passed_by, "room messages passed while a member was away");
         for (reason, count) in &self.rejected {
             remarks.push(format!("failed, and the sender was told: {reason} x {count}"));
@@ -246,6 +246,12 @@ impl Report {
         }
         for (end, count) in &self.stopped_readers {
             remarks.push(format!("stopped readers: {end} x {count}"));
+        }
+        if self.server.rss_bytes_per_connection.is_some_and(|bytes| bytes <= 0.0) {
+            remarks.push(
+                "the server's memory did not grow: it held as many connections before; start it afresh"
+                    .into(),
+            );
         }
         let (lag, p50) = (self.schedule_lag_us.p99, self.latency_us.p50);
         if p50 > 0.0 && lag > p50 / 100.0 {

@@ -33,7 +33,7 @@ pub struct Tally {
     pub duplicated: u64,
     /// Messages that came after a later one of the same stream.
     pub out_of_order: u64,
-    /// Messages that arrived once more under the same server id: repeats that a client drops.
+    /// Messages that arrived once more and that a client knows to drop: under the same server id, or after it reconnected.
     pub redelivered: u64,
     /// Messages whose sender was told that they failed, by reason.
     pub rejected: BTreeMap<String, u64>,

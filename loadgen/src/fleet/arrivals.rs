@@ -181,6 +181,9 @@ impl Fleet {
         self.ready += 1;
         self.ready_at = now;
         self.clients[c].ready();
+        if let Some(inbox) = &mut self.clients[c].inbox {
+            inbox.reconnect();
+        }
         let waited = now.since(self.clients[c].since);
         if self.plan.scenario == Scenario::Storm {
             self.tally.accepted += 1;
