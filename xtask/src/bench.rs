@@ -17,7 +17,10 @@ use std::time::Instant;
 use anyhow::{bail, ensure};
 
 use measure::Bench;
-use rows::{GROUPS, Group};
+use rows::{GROUPS, Goal, Group, Row};
+
+/// Above this, what is measured is the company more than the server.
+const OTHERS_PERCENT_MAX: f64 = 5.0;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -28,7 +31,7 @@ pub struct Arguments {
     /// Measure the row NAME only; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Shorter runs: figures for orientation.
+    /// Shorter runs, and without the rows that are for information unless --only names them.
     #[arg(long)]
     quick: bool,
     /// Show the names of the rows and measure nothing.
@@ -49,7 +52,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bench = Bench::build(arguments.quick)?;
     let mut measured = Vec::new();
     let mut failed = Vec::new();
-    for group in GROUPS.iter().filter_map(|group| group.only(&arguments.only)) {
+    for group in GROUPS.iter().filter_map(|group| group.reduced(arguments)) {
         match bench.measure(&group) {
             Ok(figures) => measured.extend(figures),
             Err(error) => {
@@ -58,8 +61,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
     }
-    let machine = machine::describe();
+    let others = bench.others_percent();
+    let machine = format!("{}; other programs took {others:.0} % of core 0", machine::describe());
     println!("\n{}", report::table(&measured));
+    if others > OTHERS_PERCENT_MAX {
+        println!("The machine was busy with other things: these figures tell little.");
+    }
     println!("{machine}; {} rows in {:.0} s", measured.len(), start.elapsed().as_secs_f64());
     if let Some(file) = &arguments.json {
         report::write_json(file, &measured)?;
@@ -75,9 +82,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 impl Group {
     /// The group with the rows that are asked for; `None` when it has none of them.
-    fn only(&self, names: &[String]) -> Option<Group> {
-        let wanted = |name: &str| names.is_empty() || names.iter().any(|asked| asked == name);
-        let rows = self.rows.iter().filter(|row| wanted(row.name)).cloned().collect::<Vec<_>>();
+    fn reduced(&self, arguments: &Arguments) -> Option<Group> {
+        let wanted = |row: &&Row| match arguments.only.as_slice() {
+            [] => !arguments.quick || row.goal != Goal::None,
+            names => names.iter().any(|name| name == row.name),
+        };
+        let rows = self.rows.iter().filter(wanted).cloned().collect::<Vec<_>>();
         (!rows.is_empty()).then(|| Group { rows: rows.into(), ..self.clone() })
     }
 }

@@ -36,7 +36,8 @@ impl Dialect for Sailfish {
         let business = Business {
             biz_code: BIZ_CODE,
             target: ROOM.0,
-            client_msg_id: number.to_string().into(),
+            // The process makes it unique: a server that saw an earlier run would take it for a repeat.
+            client_msg_id: format!("{}-{number}", std::process::id()).into(),
             payload: payload.into(),
         };
         ClientFrame::Business(business).encode(Encoding::Binary, APP, UserId(0), out);

@@ -11,7 +11,7 @@ use io_uring::{IoUring, squeue};
 /// The one buffer group of a loop.
 pub const GROUP: u16 = 0;
 
-const ENTRIES: u16 = 4096;
+const ENTRIES: u16 = 1024;
 const BUFFER_BYTES: usize = 1024;
 /// One cache line more than a buffer, so that the first lines of the buffers spread over all cache sets.
 const STRIDE_BYTES: usize = BUFFER_BYTES + 64;

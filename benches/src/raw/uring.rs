@@ -12,8 +12,9 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use super::buffer_ring::{BufferRing, GROUP};
 use super::protocol::{Protocol, Reply};
 
-const SUBMISSIONS: u32 = 4096;
-const COMPLETIONS: u32 = 32 * 1024;
+/// Few, so that the queue stays in the cache; a large one made each send dearer.
+const SUBMISSIONS: u32 = 512;
+const COMPLETIONS: u32 = 8 * 1024;
 
 /// Serves `listener` until a system call fails. Sends of one connection are not queued behind each other: the floor
 /// expects its peers to read.
@@ -49,7 +50,10 @@ struct Server {
     /// Bytes that the kernel still reads, each with the number of sends under way.
     sends: Vec<(Bytes, usize)>,
     sends_free: Vec<usize>,
+    /// Taken from the ring and not yet handled.
     completions: Vec<cqueue::Entry>,
+    /// The empty other half of `completions`.
+    spare: Vec<cqueue::Entry>,
     replies: Vec<Reply>,
 }
 
@@ -70,24 +74,29 @@ impl Server {
             sends: Vec::new(),
             sends_free: Vec::new(),
             completions: Vec::new(),
+            spare: Vec::new(),
             replies: Vec::new(),
         })
     }
 
     fn turn(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        completions.extend(self.ring.completion());
-        for completion in completions.drain(..) {
-            let (kind, number) = unpack(completion.user_data());
-            match kind {
-                Kind::Accept => self.accepted(&completion),
-                Kind::Receive => self.received(number as RawFd, &completion),
-                Kind::Echo => self.buffers.put_back(number as u16),
-                Kind::Send => self.sent(number as usize),
-                Kind::Other => {}
-            }
+        self.completions.extend(self.ring.completion());
+        while !self.completions.is_empty() {
+            let mut completions = std::mem::replace(&mut self.completions, std::mem::take(&mut self.spare));
+            completions.drain(..).for_each(|completion| self.complete(&completion));
+            self.spare = completions;
         }
-        self.completions = completions;
+    }
+
+    fn complete(&mut self, completion: &cqueue::Entry) {
+        let (kind, number) = unpack(completion.user_data());
+        match kind {
+            Kind::Accept => self.accepted(completion),
+            Kind::Receive => self.received(number as RawFd, completion),
+            Kind::Echo => self.buffers.put_back(number as u16),
+            Kind::Send => self.sent(number as usize),
+            Kind::Other => {}
+        }
     }
 
     fn accepted(&mut self, completion: &cqueue::Entry) {
@@ -167,7 +176,9 @@ impl Server {
         // SAFETY: what an entry points at is a receive buffer, which lives as long as the process and is put back only after
         // its completion, or bytes in `sends`, which stay until the last completion.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            self.ring.submit().expect("a ring that is set up takes submissions");
+            // The kernel takes no submission while completions overflow.
+            self.completions.extend(self.ring.completion());
+            self.ring.submit().expect("a ring with room for completions takes submissions");
         }
     }
 }

@@ -20,7 +20,9 @@ const OVERHEAD: Duration = Duration::from_secs(120);
 const ECHO_CONNECTIONS: u32 = 1_000;
 const CHAT_CONNECTIONS: u32 = 1_000;
 const IDLE_CONNECTIONS: u32 = 9_500;
-const STORM_CONNECTIONS: u32 = 5_000;
+const STORM_CONNECTIONS: u32 = 9_500;
+/// As `peer` does by default.
+const WARM_UP_SECONDS: u32 = 1;
 const PAYLOAD_BYTES: u32 = 200;
 
 /// What a load reports; both `sailfish load --json` and `peer` write this.
@@ -98,6 +100,7 @@ pub fn run(
             command
         }
         Load::Idle => sailfish_load(programs, "idle", IDLE_CONNECTIONS, &json),
+        // Connections a second do not depend on the seconds that everybody stays.
         Load::Storm => sailfish_load(programs, "storm", STORM_CONNECTIONS, &json),
     };
     arguments(&mut command, "--target", server.address);
@@ -123,6 +126,7 @@ fn sailfish_load(programs: &Path, scenario: &str, connections: u32, json: &Path)
     let mut command = pinned(CORE, &programs.join("sailfish"));
     command.args(["load", scenario, "--json"]).arg(json);
     arguments(&mut command, "--connections", connections);
+    arguments(&mut command, "--warmup", WARM_UP_SECONDS);
     command.env("SAILFISH_TOKEN__SECRET", SECRET).stdout(Stdio::null());
     command
 }

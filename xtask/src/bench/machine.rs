@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context;
+
 use crate::root;
 
 /// `program` bound to `core`, with as many open files as it may have.
@@ -24,6 +26,37 @@ pub fn describe() -> String {
     // The version alone; what a distributor or a host appends says nothing about speed.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
     format!("{model}, {cores} cores, Linux {kernel}, commit {}", commit())
+}
+
+/// How long core 0 has worked so far, and how long it has been there, in ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CoreTime {
+    /// For anybody: user, system, interrupts, and what the host took away.
+    pub busy: u64,
+    /// Busy or not.
+    pub all: u64,
+}
+
+impl CoreTime {
+    /// Reads it now.
+    pub fn now() -> anyhow::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let line =
+            stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).context("/proc/stat has no cpu0")?;
+        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in the first two.
+        let ticks = line.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let all = ticks.iter().sum();
+        Ok(Self { busy: all - ticks.iter().skip(3).take(2).sum::<u64>(), all })
+    }
+}
+
+/// The CPU time of a process so far, in ticks.
+pub fn process_ticks(pid: u32) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, which may hold anything, ends with the last bracket; utime and stime are the 12th and 13th field after it.
+    let fields = stat.rsplit_once(')').context("a stat line names its process")?.1.split_whitespace();
+    let times = fields.skip(11).take(2).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    Ok(times.iter().sum())
 }
 
 /// The date in UTC, as YYYY-MM-DD.

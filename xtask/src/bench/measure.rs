@@ -1,5 +1,6 @@
 //! From rows to figures.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 use super::load::{self, Report};
-use super::machine::pinned;
+use super::machine::{CoreTime, pinned, process_ticks};
 use super::rows::{Contestant, Group, Load, Method, Metric, Row};
 use crate::root;
 
@@ -34,11 +35,13 @@ pub struct Bench {
     scratch: PathBuf,
     seconds: u32,
     rounds: usize,
+    /// Core 0 during all runs so far: what was not the server's.
+    others: Cell<CoreTime>,
 }
 
 /// Runs of a figure; odd, so that the median is one of them.
 const ROUNDS: usize = 3;
-const SECONDS: u32 = 6;
+const SECONDS: u32 = 4;
 const SECONDS_QUICK: u32 = 2;
 
 /// Steps on the way to the saturating rate, each this much above the last.
@@ -65,7 +68,13 @@ impl Bench {
         let scratch = target.join("bench");
         fs::create_dir_all(&scratch)?;
         let seconds = if quick { SECONDS_QUICK } else { SECONDS };
-        Ok(Self { programs: target.join("release"), scratch, seconds, rounds: ROUNDS })
+        Ok(Self {
+            programs: target.join("release"),
+            scratch,
+            seconds,
+            rounds: ROUNDS,
+            others: Cell::default(),
+        })
     }
 
     /// The figures of a group's rows; those of servers that are not installed are left out.
@@ -96,7 +105,9 @@ impl Bench {
         let mut lost = vec![0; contestants.len()];
         for round in 1..=self.rounds {
             for (at, contestant) in contestants.iter().enumerate().rev() {
-                let report = self.run(*contestant, self.seconds)?;
+                // Memory does not depend on how long it is looked at.
+                let seconds = if metric == Metric::RssBytes { SECONDS_QUICK } else { self.seconds };
+                let report = self.run(*contestant, seconds)?;
                 let number = report.metric(metric)?;
                 eprintln!(
                     "{round}/{}  {:<12} {:?}: {number:.2} {}",
@@ -201,8 +212,21 @@ impl Bench {
     /// One run against a fresh server.
     fn run(&self, contestant: Contestant, seconds: u32) -> anyhow::Result<Report> {
         let server = contestant.server.start(&self.programs, &self.scratch)?;
-        load::run(contestant, &server, seconds, &self.programs, &self.scratch)
-            .with_context(|| format!("{} under {:?}", contestant.server.name(), contestant.load))
+        let (core, own) = (CoreTime::now()?, process_ticks(server.pid())?);
+        let report = load::run(contestant, &server, seconds, &self.programs, &self.scratch)
+            .with_context(|| format!("{} under {:?}", contestant.server.name(), contestant.load))?;
+        let (core_after, own_after) = (CoreTime::now()?, process_ticks(server.pid())?);
+        let mut others = self.others.get();
+        others.busy += (core_after.busy - core.busy).saturating_sub(own_after - own);
+        others.all += core_after.all - core.all;
+        self.others.set(others);
+        Ok(report)
+    }
+
+    /// How much of core 0 other programs took while a server was measured there, in percent.
+    pub fn others_percent(&self) -> f64 {
+        let others = self.others.get();
+        100.0 * others.busy as f64 / others.all.max(1) as f64
     }
 }
 

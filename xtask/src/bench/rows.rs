@@ -138,7 +138,8 @@ const RATIO_1_25: Goal = Goal::AtMost { must: 1.25, aim: 1.10 };
 const HEARTBEATS: Load = Load::Echo { rate: 20_000 };
 /// Messages a second in the comparison of 1:1 with the echo loop, for both.
 const CHAT_RATE: u32 = 10_000;
-const ROOM: Load = Load::FanOut { receivers: 5_000, stopped: 0, rate: 10 };
+/// Few enough that one message is out before the next comes: nothing is coalesced, on either side.
+const ROOM: Load = Load::FanOut { receivers: 5_000, stopped: 0, rate: 5 };
 const DENSE: Load = Load::FanOut { receivers: 1_000, stopped: 0, rate: 200 };
 const SPARSE: Load = Load::FanOut { receivers: 1_000, stopped: 0, rate: 10 };
 
@@ -269,6 +270,17 @@ pub static GROUPS: &[Group] = &[
             "storm",
             "connect + login storm, connections a second / raw accept loop",
             Goal::AtLeast { must: 0.7, aim: 0.85 },
+            Server::Uring,
+            Load::Storm,
+        )]),
+    },
+    Group {
+        name: "storm-cpu",
+        method: Method::Ratio { floor: by(Server::RawUring, Load::Storm), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[row(
+            "storm-cpu",
+            "connect + login, server CPU a connection / raw accept loop",
+            Goal::None,
             Server::Uring,
             Load::Storm,
         )]),
