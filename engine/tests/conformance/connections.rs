@@ -1,6 +1,7 @@
 //! Connections come: accepted, opened, refused, and by the thousand.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
@@ -162,11 +163,14 @@ pub fn out_of_files_is_survived(kind: Kind) {
 
 fn with_few_files(kind: Kind) {
     let rig = Rig::one(kind, echo);
-    // Both ends are in this process: dial until it has no more files, then give one back for the server's end.
+    // Both ends are in this process. Its last file becomes the client's end of a connection that the server has no file for.
+    let spare = File::open("/dev/null").unwrap();
     let mut peers = Vec::new();
     while let Ok(stream) = TcpStream::connect(rig.address()) {
         peers.push(stream);
     }
+    drop(spare);
+    peers.extend(TcpStream::connect(rig.address()));
     wait_until(|| rig.running.stats()[0].accept_errors.get() > 0);
     peers.truncate(peers.len() / 4);
     let mut stream = wait_for(|| TcpStream::connect(rig.address()).ok());

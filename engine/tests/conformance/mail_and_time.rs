@@ -1,6 +1,7 @@
 //! Mail between shards, and time.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -83,13 +84,7 @@ pub fn a_pushed_back_shard_reads_no_socket(kind: Kind) {
         }
     };
     let rig = Rig::start(kind, options(), vec![Box::new(nothing), Box::new(blocked)]);
-    let mut stream = loop {
-        // The port is shared: dial until shard 0 takes the connection.
-        let stream = rig.dial();
-        if let Some(Seen::Accepted(..)) = rig.within(0, Duration::from_millis(100)) {
-            break stream;
-        }
-    };
+    let mut stream = dial_shard_0(&rig);
     rig.tell(0, |hands| {
         for number in 0..COUNT {
             hands.mail(shard(1), number);
@@ -121,10 +116,25 @@ pub fn timeouts_are_never_early(kind: Kind) {
         });
         latest = latest.max(late);
     }
-    assert!(latest < Duration::from_millis(500), "{latest:?} late");
+    assert!(latest < Duration::from_secs(2), "{latest:?} late");
     // A far one is replaced by a near one, and never comes.
     rig.tell(0, |hands| hands.timeout = Some(hands.now + Duration::from_secs(3600)));
     rig.tell(0, |hands| hands.timeout = Some(hands.now));
     assert!(matches!(rig.next(0), Seen::Timeout(at, due) if at >= due && due > Instant::default()));
     rig.stop();
+}
+
+/// The shards share a port, and the kernel deals the connections out.
+fn dial_shard_0(rig: &Rig) -> TcpStream {
+    loop {
+        let stream = rig.dial();
+        let taken_by = (0..20_000).map(|round| round % 2).find_map(|index| {
+            let seen = rig.within(index, Duration::from_millis(1))?;
+            assert!(matches!(seen, Seen::Accepted(..) | Seen::Finished(_)), "{seen:?}");
+            matches!(seen, Seen::Accepted(..)).then_some(index)
+        });
+        if taken_by == Some(0) {
+            return stream;
+        }
+    }
 }
