@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::{Remote, Running, Stats};
 use shard::ShardId;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use wire::node::Owners;
 use wire::{AppId, UserId};
 
@@ -15,6 +16,8 @@ use crate::node::{Control, Mail, Presence, Report, ShardMetrics};
 
 /// How long a shard may take to answer before it counts as stuck.
 pub const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// How often a full mailbox is tried again.
+const RETRY_TIME: Duration = Duration::from_millis(2);
 
 /// The shards of this node, as the control thread sees them.
 pub struct Shards {
@@ -27,6 +30,12 @@ pub struct Shards {
     draining: AtomicBool,
     /// One permit for each shard that has drained.
     drained: Semaphore,
+}
+
+/// A question that a shard was asked.
+struct Question {
+    ask: u64,
+    answered: oneshot::Receiver<Report>,
 }
 
 impl Shards {
@@ -64,16 +73,20 @@ impl Shards {
         &self.stats
     }
 
-    /// Sends an order to every shard; answers whether all mailboxes took it.
-    pub fn order(&self, control: impl Fn() -> Control) -> bool {
-        let taken = self.ids.iter().filter(|id| self.remote.send(**id, Mail::Control(control())).is_ok());
-        taken.count() == self.ids.len()
+    /// Gives an order to every shard; answers whether all took it.
+    pub async fn order(&self, control: impl Fn() -> Control) -> bool {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let mut all = true;
+        for id in &self.ids {
+            all &= self.deliver(*id, control(), deadline).await;
+        }
+        all
     }
 
     /// Starts the farewell on every shard.
-    pub fn drain(&self) {
+    pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.order(|| Control::Drain);
+        self.order(|| Control::Drain).await;
     }
 
     /// Whether the farewell has begun.
@@ -89,8 +102,11 @@ impl Shards {
 
     /// What each shard counts, in the order of [`Shards::ids`]; `None` for one that does not answer in time.
     pub async fn metrics(&self) -> Vec<Option<Box<ShardMetrics>>> {
-        let asked: Vec<_> = self.ids.iter().map(|id| self.ask(*id, |ask| Control::Stats { ask })).collect();
-        let deadline = tokio::time::Instant::now() + ANSWER_TIME;
+        let deadline = Instant::now() + ANSWER_TIME;
+        let mut asked = Vec::with_capacity(self.ids.len());
+        for id in &self.ids {
+            asked.push(self.ask(*id, deadline, |ask| Control::Stats { ask }).await);
+        }
         let mut answers = Vec::with_capacity(asked.len());
         for question in asked {
             answers.push(match self.answer(question, deadline).await {
@@ -110,14 +126,14 @@ impl Shards {
             let of = |user: &&UserId| self.owners.of_user(app, **user) == id.as_u32();
             users.iter().filter(of).copied().collect::<Vec<_>>()
         };
+        let deadline = Instant::now() + ANSWER_TIME;
         let mut asked = Vec::new();
         for &id in &self.ids {
             let users = owned_by(id);
             if !users.is_empty() {
-                asked.push((id, self.ask(id, |ask| Control::Online { ask, app, users })));
+                asked.push((id, self.ask(id, deadline, |ask| Control::Online { ask, app, users }).await));
             }
         }
-        let deadline = tokio::time::Instant::now() + ANSWER_TIME;
         let mut found = Vec::with_capacity(users.len());
         for (id, question) in asked {
             match self.answer(question, deadline).await {
@@ -128,24 +144,31 @@ impl Shards {
         Ok(found)
     }
 
-    fn ask(&self, id: ShardId, control: impl FnOnce(u64) -> Control) -> (u64, oneshot::Receiver<Report>) {
+    async fn ask(&self, id: ShardId, deadline: Instant, control: impl FnOnce(u64) -> Control) -> Question {
         let ask = self.asks.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.asked().insert(ask, answer);
-        if self.remote.send(id, Mail::Control(control(ask))).is_err() {
-            self.asked().remove(&ask);
-        }
-        (ask, answered)
+        self.deliver(id, control(ask), deadline).await;
+        Question { ask, answered }
     }
 
-    async fn answer(
-        &self,
-        (ask, answered): (u64, oneshot::Receiver<Report>),
-        deadline: tokio::time::Instant,
-    ) -> Option<Report> {
-        let answer = tokio::time::timeout_at(deadline, answered).await;
-        self.asked().remove(&ask);
+    async fn answer(&self, question: Question, deadline: Instant) -> Option<Report> {
+        let answer = tokio::time::timeout_at(deadline, question.answered).await;
+        self.asked().remove(&question.ask);
         answer.ok()?.ok()
+    }
+
+    /// Puts mail into a shard's mailbox. A full one belongs to a busy shard, and has room again soon.
+    async fn deliver(&self, id: ShardId, control: Control, deadline: Instant) -> bool {
+        let mut mail = Mail::Control(control);
+        loop {
+            match self.remote.send(id, mail) {
+                Ok(()) => return true,
+                Err(_) if Instant::now() >= deadline => return false,
+                Err(refused) => mail = refused,
+            }
+            tokio::time::sleep(RETRY_TIME).await;
+        }
     }
 
     fn report(&self, report: Report) {

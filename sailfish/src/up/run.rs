@@ -30,9 +30,11 @@ pub fn until_stopped(
     let ended = runtime.block_on(async {
         let admin = tokio::net::TcpListener::from_std(admin)?;
         tokio::spawn(crate::admin::serve(admin, up.shards.clone()));
-        control(&up, config, reread).await
+        let ended = control(&up, config, reread).await;
+        up.shards.order(|| Control::Stop).await;
+        ended
     });
-    stop(up)?;
+    join(up)?;
     ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -52,7 +54,7 @@ async fn control(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(up, &mut config, reread()),
+            _ = hangup.recv() => reload(up, &mut config, reread()).await,
             _ = watch.tick() => if !up.running.is_alive() {
                 error!("a shard has ended by itself; the node goes");
                 return Ok(()); // joining tells why
@@ -69,7 +71,7 @@ async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
     let connections: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
     info!(connections, deadline_ms = deadline.as_millis() as u64, "draining; a second signal stops at once");
-    up.shards.drain();
+    up.shards.drain().await;
     tokio::select! {
         () = up.shards.drained() => info!("drained"),
         () = tokio::time::sleep(deadline) => {
@@ -81,7 +83,7 @@ async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut
     }
 }
 
-fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
+async fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -90,8 +92,8 @@ fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
         }
     };
     let gateway = bounded(new.gateway(), up.connections_max);
-    if !up.shards.order(|| Control::Reload(Box::new(gateway.clone()))) {
-        error!("reload: the mailbox of a shard is full; send SIGHUP again");
+    if !up.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
+        error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
     let kept = Config {
@@ -109,8 +111,7 @@ fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
     *config = kept;
 }
 
-fn stop(up: Up) -> anyhow::Result<()> {
-    up.shards.order(|| Control::Stop);
+fn join(up: Up) -> anyhow::Result<()> {
     let (done, joined) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(up.running.join()));
     match joined.recv_timeout(STOP_TIME) {
