@@ -40,7 +40,6 @@ struct Question {
 
 impl Shards {
     /// The shards `ids` of `running`. A thread hands their reports to whoever asked.
-    #[allow(clippy::disallowed_methods)] // the binary starts threads
     pub fn new(ids: Vec<ShardId>, running: &Running<Mail>, owners: Owners) -> Arc<Self> {
         let shards = Arc::new(Self {
             ids,
