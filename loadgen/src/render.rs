@@ -46,12 +46,16 @@ pub fn render(report: &Report) -> String {
         line(&mut text, "connect", &figures(storm.connect_seconds, storm.connects_per_second));
         line(&mut text, "all back", &figures(storm.reconnect_seconds, storm.reconnects_per_second));
     }
-    if let (Some(cpu), Some(rss)) = (report.server.cpu_us_per_op, report.server.rss_bytes_per_connection) {
-        line(
-            &mut text,
-            "server",
-            &[(decimal(cpu), "us CPU an operation"), (grouped(&format!("{rss:.0}")), "bytes a connection")],
-        );
+    let mut cost = Vec::new();
+    if let Some(cpu) = report.server.cpu_us_per_op {
+        cost.push((decimal(cpu), "us CPU an operation"));
+    }
+    // A server that held as many connections before does not grow again.
+    if let Some(rss) = report.server.rss_bytes_per_connection.filter(|rss| *rss > 0.0) {
+        cost.push((grouped(&format!("{rss:.0}")), "bytes a connection"));
+    }
+    if !cost.is_empty() {
+        line(&mut text, "server", &cost);
     }
     if report.login_us.max > 0.0 {
         distributions(&mut text, report);

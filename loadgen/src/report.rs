@@ -247,12 +247,6 @@ impl Report {
         for (end, count) in &self.stopped_readers {
             remarks.push(format!("stopped readers: {end} x {count}"));
         }
-        if self.server.rss_bytes_per_connection.is_some_and(|bytes| bytes <= 0.0) {
-            remarks.push(
-                "the server's memory did not grow: it held as many connections before; start it afresh"
-                    .into(),
-            );
-        }
         let (lag, p50) = (self.schedule_lag_us.p99, self.latency_us.p50);
         if p50 > 0.0 && lag > p50 / 100.0 {
             let percent = lag / p50 * 100.0;

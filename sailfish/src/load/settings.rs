@@ -65,14 +65,12 @@ impl Settings {
         }
         check_ports(target, args.connections)?;
         let run = u32::from_ne_bytes(crate::secret::random());
-        let sources =
-            target.ip().is_loopback().then_some(target).and_then(|target| first_source(target, run));
         let mut remarks = Vec::new();
         let shares = shares(args, clients, &mut remarks)?;
         let whole = Plan {
             scenario,
             target,
-            sources,
+            sources: first_source(target, run),
             run,
             app: AppId(args.app),
             first_user: args.first_user,
@@ -219,7 +217,8 @@ fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
 /// the server's cap of connections per address.
 fn first_source(target: SocketAddr, run: u32) -> Option<Sources> {
     let first = Ipv4Addr::new(127, 1 + (run % 200) as u8, 0, 1);
-    target.is_ipv4().then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
+    (target.is_ipv4() && target.ip().is_loopback())
+        .then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
 }
 
 /// Past loopback there is one source address, and one port for each connection.
