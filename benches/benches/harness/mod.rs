@@ -16,7 +16,7 @@ const ROOM: RoomId = RoomId(7);
 const SECRET: &[u8] = b"a secret of the benchmarks";
 const ROUTER: ShardId = ShardId::new(0, 0);
 const START: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
-const TURN: Duration = Duration::from_micros(100);
+const TURN: Duration = Duration::from_micros(10);
 
 pub struct Core {
     gateway: Gateway,
@@ -31,10 +31,13 @@ pub struct Core {
 impl Core {
     /// `members` sessions, all in one room.
     pub fn new(members: u32) -> Self {
+        let mut config = Config::default();
+        // Simulated time flies: nobody is to fall silent.
+        config.heartbeat.period_ms = 24 * 60 * 60 * 1000;
         let setup = Setup {
             owners: Owners::new(vec![ROUTER.as_u32()]),
             keys: TokenKeys::hs256(SECRET),
-            config: Config::default(),
+            config,
             seed: 1,
         };
         let mut core = Self {
