@@ -81,17 +81,19 @@ pub fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let summary = ready::Summary {
         clients: address,
         admin: admin.local_addr()?,
-        chosen: &up.chosen,
+        chosen: up.chosen.clone(),
         shards: up.shards.ids().len(),
         files: up.files,
         connections_max: up.connections_max,
         connections_max_configured: config.limits.connections_max,
         started,
     };
-    summary.log();
     let hint = ready::Hint::new(&args.config, &layers, &secret, address);
-    let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
-    run::until_stopped(up, admin, config, || args.layers()?.config())
+    let announce = || {
+        summary.log();
+        let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
+    };
+    run::until_stopped(up, admin, config, announce, || args.layers()?.config())
 }
 
 /// The node at work.

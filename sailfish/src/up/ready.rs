@@ -13,13 +13,13 @@ use crate::files::Files;
 use crate::secret::Secret;
 
 /// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=..`.
-pub struct Summary<'a> {
+pub struct Summary {
     /// Where clients connect.
     pub clients: SocketAddr,
     /// Where metrics and health are.
     pub admin: SocketAddr,
     /// The engine and why.
-    pub chosen: &'a Chosen,
+    pub chosen: Chosen,
     /// How many.
     pub shards: usize,
     /// What the process may open.
@@ -32,7 +32,7 @@ pub struct Summary<'a> {
     pub started: Instant,
 }
 
-impl Summary<'_> {
+impl Summary {
     /// One line in the log.
     pub fn log(&self) {
         tracing::info!(
@@ -48,7 +48,7 @@ impl Summary<'_> {
     }
 }
 
-impl fmt::Display for Summary<'_> {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, admin, chosen, shards, files, connections_max, .. } = self;
         writeln!(f, "ready clients={clients} admin={admin} engine={} shards={shards}", chosen.kind)?;

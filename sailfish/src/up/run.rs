@@ -1,5 +1,6 @@
 //! The control thread: the admin port, the signals, and the end.
 
+use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,18 +20,22 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 /// How much longer than the cores' own deadline a drain is waited for.
 const DRAIN_SLACK: Duration = Duration::from_millis(500);
 
-/// Serves the admin port until a signal ends the node, or a shard fails.
+/// Serves the admin port until a signal ends the node, or a shard fails. Calls `announce` when it takes signals: whoever reads
+/// that the node is ready may send one at once.
 pub fn until_stopped(
     up: Up,
     admin: TcpListener,
     config: Config,
+    announce: impl FnOnce(),
     reread: impl Fn() -> Result<Config, ConfigError>,
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let admin = tokio::net::TcpListener::from_std(admin)?;
         tokio::spawn(crate::admin::serve(admin, up.shards.clone()));
-        let ended = control(&up, config, reread).await;
+        let mut signals = Signals::take()?;
+        announce();
+        let ended = control(&up, config, &mut signals, reread).await;
         up.shards.order(|| Control::Stop).await;
         ended
     });
@@ -40,33 +45,49 @@ pub fn until_stopped(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The signals that mean something to a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on they no longer end the process.
+    fn take() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
     up: &Up,
     mut config: Config,
+    signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut watch = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(up, &mut config, reread()).await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => reload(up, &mut config, reread()).await,
             _ = watch.tick() => if !up.running.is_alive() {
                 error!("a shard has ended by itself; the node goes");
                 return Ok(()); // joining tells why
             },
         }
     }
-    drain(up, &config, &mut terminate, &mut interrupt).await;
+    drain(up, &config, signals).await;
     Ok(())
 }
 
 /// Tells the clients, and gives what is under way its time.
-async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut Signal) {
+async fn drain(up: &Up, config: &Config, signals: &mut Signals) {
     let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
     let connections: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
@@ -78,8 +99,8 @@ async fn drain(up: &Up, config: &Config, terminate: &mut Signal, interrupt: &mut
             let left: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
             warn!(connections = left, "the drain's deadline has passed");
         }
-        _ = terminate.recv() => warn!("stopping at once"),
-        _ = interrupt.recv() => warn!("stopping at once"),
+        _ = signals.terminate.recv() => warn!("stopping at once"),
+        _ = signals.interrupt.recv() => warn!("stopping at once"),
     }
 }
 
