@@ -14,7 +14,7 @@ use crate::limits;
 pub struct Config {
     /// How a silent client is found.
     pub heartbeat: Heartbeat,
-    /// How reliable messages are repeated.
+    /// How messages are delivered.
     pub delivery: Delivery,
     /// What one connection, address or shard may take.
     pub limits: Limits,
@@ -34,7 +34,7 @@ pub struct Heartbeat {
     pub grace_ms: u32,
 }
 
-/// How reliable messages are repeated.
+/// How messages are delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
@@ -44,6 +44,9 @@ pub struct Delivery {
     pub tries: u8,
     /// How many messages of one connection may be written and not yet acked.
     pub window: u16,
+    /// The least time between two writes of a room's lossy messages; what comes sooner waits for its end and leaves together. 0:
+    /// every message leaves at once.
+    pub room_interval_ms: u32,
 }
 
 /// What one connection, address or shard may take.
@@ -154,7 +157,7 @@ impl Heartbeat {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { ack_timeout_ms: 5_000, tries: 3, window: 64 }
+        Self { ack_timeout_ms: 5_000, tries: 3, window: 64, room_interval_ms: 20 }
     }
 }
 
@@ -213,6 +216,7 @@ impl Config {
         within("delivery.ack_timeout_ms", delivery.ack_timeout_ms, 10, 600_000)?;
         within("delivery.tries", delivery.tries, 1, limits::TRIES_CEILING)?;
         within("delivery.window", delivery.window, 1, limits::WINDOW_CEILING)?;
+        within("delivery.room_interval_ms", delivery.room_interval_ms, 0, 1_000)?;
         within("limits.frame_bytes_max", limits.frame_bytes_max, 512, limits::FRAME_BYTES_CEILING)?;
         within("limits.connections_max", limits.connections_max, 1, limits::CONNECTIONS_CEILING)?;
         within(

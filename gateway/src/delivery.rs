@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shard::{ConnId, Instant, ShardId};
-use wire::client::{Code, Encoding, FailReason, Message, NoticeCode, Outcome, ServerFrame};
+use wire::client::{Code, FailReason, Message, NoticeCode, Outcome};
 use wire::node::{DeliveryId, SessionId, ToBridge, ToRouter};
 use wire::{MessageId, UserId};
 
+use crate::fan_out::encode;
 use crate::gateway::{Gateway, Timer, mark_dirty};
 use crate::outbox::{Flight, Owed, Retry};
-use crate::session::Session;
 
 impl Gateway {
     /// A message for one session.
@@ -28,55 +28,24 @@ impl Gateway {
             }
             return;
         };
-        let frame = encode(message, session.answer_encoding());
-        let owed = delivery.map(|delivery| Owed::Router { router, delivery });
-        let user = session.user;
-        if let Err(owed) = self.queue(conn, message.id, frame, owed) {
-            self.fail(conn, user, owed, FailReason::Overflow);
-            self.close_with_notice(conn, NoticeCode::SlowReader);
-        }
-        self.metrics.count_out(Code::Business, 1);
-    }
-
-    /// A message for every local member of its room, encoded once per encoding.
-    pub(crate) fn broadcast(&mut self, message: Message) {
-        let Some(id) = message.room else { return };
-        let app = message.app;
-        let Some(room) = self.rooms.find(app, id) else { return };
-        room.sequence = room.sequence.max(message.sequence);
-        let members = std::mem::take(&mut room.members);
-        let message = Arc::new(message);
-        let mut frames = Frames::new(&message);
-        let mut slow = Vec::new();
-        for member in &members {
-            let session = self.sessions.get(member.conn).expect("a member has a session");
-            let frame = frames.get(session.answer_encoding());
-            let owed = message.ack_wanted.then(|| Owed::Bridge(message.clone()));
-            if let Err(owed) = self.queue(member.conn, message.id, frame, owed) {
-                slow.push((member.conn, owed));
-            }
-        }
-        self.metrics.count_out(Code::Business, members.len() as u64);
-        let room = self.rooms.find(app, id).expect("nobody left meanwhile");
-        room.members = members;
-        for (conn, owed) in slow {
-            let user = self.sessions.get(conn).expect("a member has a session").user;
-            self.fail(conn, user, owed, FailReason::Overflow);
-            self.close_with_notice(conn, NoticeCode::SlowReader);
+        let frame = encode(std::slice::from_ref(message), session.answer_encoding());
+        match delivery {
+            Some(delivery) => self.queue_reliable(conn, message.id, frame, Owed::Router { router, delivery }),
+            None => self.queue_lossy(conn, frame, 1),
         }
     }
 
-    /// The client has a message.
-    pub(crate) fn ack(&mut self, conn: ConnId, id: MessageId) {
+    /// The client has a message. Whether that message was in flight.
+    pub(crate) fn ack(&mut self, conn: ConnId, id: MessageId) -> bool {
         let Self { sessions, outboxes, wheel, dirty, config, .. } = self;
-        let Some(session) = sessions.get_mut(conn) else { return };
+        let Some(session) = sessions.get_mut(conn) else { return false };
         let flight = match outboxes.get_mut(session.outbox) {
             Some(_) => outboxes.update(&mut session.outbox, |outbox| outbox.ack(id)),
             None => None,
         };
         let Some(flight) = flight else {
             self.metrics.acks_unknown += 1;
-            return;
+            return false;
         };
         wheel.cancel(flight.timer);
         let outbox = outboxes.open(&mut session.outbox);
@@ -89,6 +58,7 @@ impl Gateway {
         if let Owed::Router { router, delivery } = flight.owed {
             self.settle(router, conn, delivery, Outcome::Delivered);
         }
+        true
     }
 
     /// A flight has waited for its ack as long as it may.
@@ -143,35 +113,46 @@ impl Gateway {
         }
     }
 
-    /// Queues an encoded message: in the reliable lane when somebody is owed its outcome, else in the lossy one. Gives the
-    /// debt back when the connection reads too slowly to take more.
-    fn queue(&mut self, conn: ConnId, id: MessageId, frame: Bytes, owed: Option<Owed>) -> Result<(), Owed> {
-        let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
-        let session: &mut Session = sessions.get_mut(conn).expect("the caller looked it up");
-        let limits = &config.limits;
-        let is_full = outboxes.bytes() + frame.len() as u64 > limits.outbox_bytes_max;
-        match owed {
-            Some(owed) if is_full => return Err(owed),
-            Some(owed) => {
-                let (messages_max, bytes_max) = (limits.reliable_messages_max, limits.reliable_bytes_max);
-                outboxes.update(&mut session.outbox, |outbox| {
-                    outbox.push_reliable(id, frame, owed, messages_max, bytes_max)
-                })?;
-                metrics.deliveries_reliable += 1;
+    /// Queues the frame of a reliable message. A connection that reads too slowly to take it is closed; when it is the shard
+    /// that is full, the message fails and the connection stays.
+    pub(crate) fn queue_reliable(&mut self, conn: ConnId, id: MessageId, frame: Bytes, owed: Owed) {
+        let Self { sessions, outboxes, dirty, config, .. } = self;
+        let session = sessions.get_mut(conn).expect("the caller looked it up");
+        let (user, limits) = (session.user, &config.limits);
+        if outboxes.bytes() + frame.len() as u64 > limits.outbox_bytes_max {
+            return self.fail(conn, user, owed, FailReason::Overflow);
+        }
+        let queued = outboxes.update(&mut session.outbox, |outbox| {
+            let (messages_max, bytes_max) = (limits.reliable_messages_max, limits.reliable_bytes_max);
+            outbox.push_reliable(id, frame, owed, messages_max, bytes_max)
+        });
+        match queued {
+            Ok(()) => {
+                mark_dirty(session, conn, dirty);
+                self.metrics.deliveries_reliable += 1;
+                self.metrics.count_out(Code::Business, 1);
             }
-            None if is_full => {
-                metrics.lossy_dropped += 1;
-                return Ok(());
-            }
-            None => {
-                let bytes_max = limits.lossy_bytes_max;
-                metrics.lossy_dropped +=
-                    outboxes.update(&mut session.outbox, |outbox| outbox.push_lossy(frame, bytes_max));
-                metrics.deliveries_lossy += 1;
+            Err(owed) => {
+                self.fail(conn, user, owed, FailReason::Overflow);
+                self.close_with_notice(conn, NoticeCode::SlowReader);
             }
         }
+    }
+
+    /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too slowly.
+    pub(crate) fn queue_lossy(&mut self, conn: ConnId, frames: Bytes, messages: u32) {
+        let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
+        let session = sessions.get_mut(conn).expect("the caller looked it up");
+        if outboxes.bytes() + frames.len() as u64 > config.limits.outbox_bytes_max {
+            metrics.lossy_dropped += u64::from(messages);
+            return;
+        }
+        let bytes_max = config.limits.lossy_bytes_max;
+        metrics.lossy_dropped +=
+            outboxes.update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, bytes_max));
+        metrics.deliveries_lossy += u64::from(messages);
+        metrics.count_out(Code::Business, u64::from(messages));
         mark_dirty(session, conn, dirty);
-        Ok(())
     }
 
     /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge gets it.
@@ -192,33 +173,4 @@ impl Gateway {
         let session = SessionId(conn.as_u64());
         self.tell_router(router, ToRouter::Settle { delivery, session, outcome });
     }
-}
-
-/// A message's frames, one per encoding, each made when it is first wanted.
-struct Frames<'a> {
-    message: &'a Message,
-    frames: [Option<Bytes>; 3],
-}
-
-impl<'a> Frames<'a> {
-    fn new(message: &'a Message) -> Self {
-        Self { message, frames: [None, None, None] }
-    }
-
-    fn get(&mut self, encoding: Encoding) -> Bytes {
-        let at = match encoding {
-            Encoding::Binary => 0,
-            Encoding::Json => 1,
-            Encoding::JsonOld => 2,
-        };
-        self.frames[at].get_or_insert_with(|| encode(self.message, encoding)).clone()
-    }
-}
-
-fn encode(message: &Message, encoding: Encoding) -> Bytes {
-    // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
-    let mut frame = Vec::with_capacity(64 + message.client_msg_id.as_bytes().len() + message.payload.len());
-    let deliver = ServerFrame::Deliver(std::borrow::Cow::Borrowed(message));
-    deliver.encode(encoding, message.app, message.sender, &mut frame);
-    frame.into()
 }

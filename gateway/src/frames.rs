@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant};
-use wire::client::{Business, ClientFrame, FailReason, Frame, NoticeCode, Outcome, SendAck, ServerFrame};
+use wire::client::{
+    Business, ClientFrame, Code, FailReason, Frame, NoticeCode, Outcome, SendAck, ServerFrame,
+};
 use wire::node::{SessionId, Submission, Target, ToBridge, ToRouter};
 use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -21,7 +23,8 @@ impl Gateway {
         if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
             return Err(NoticeCode::BadMagic);
         }
-        if !session.bucket.take(now, self.rate) {
+        // Acks answer what others send, so they are not the client's to bound; see `ack` for made-up ones.
+        if frame.code != Code::Ack && !session.bucket.take(now, self.rate) {
             return Err(NoticeCode::RateLimited);
         }
         let is_logged_in = session.is_logged_in();
@@ -42,15 +45,21 @@ impl Gateway {
             ClientFrame::Business(business) => self.business(conn, &business),
             ClientFrame::Heartbeat { echo } => self.say(conn, &ServerFrame::Heartbeat { echo }),
             ClientFrame::Ack(ids) => {
-                for id in ids.iter() {
-                    self.ack(conn, id);
-                }
+                let unknown = ids.iter().filter(|id| !self.ack(conn, *id)).count();
                 self.close_if_drained(conn);
+                return self.bound_unknown_acks(now, conn, unknown);
             }
-            ClientFrame::Join { room } => self.join(conn, room),
+            ClientFrame::Join { room } => self.join(now, conn, room),
             ClientFrame::Leave { room } => self.leave(conn, room),
         }
         Ok(())
+    }
+
+    /// An ack for a message that is not in flight counts as a frame that the client chose to send.
+    fn bound_unknown_acks(&mut self, now: Instant, conn: ConnId, unknown: usize) -> Result<(), NoticeCode> {
+        let Some(session) = self.sessions.get_mut(conn) else { return Ok(()) };
+        let within = (0..unknown).all(|_| session.bucket.take(now, self.rate));
+        if within { Ok(()) } else { Err(NoticeCode::RateLimited) }
     }
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
@@ -98,28 +107,26 @@ impl Gateway {
     fn business(&mut self, conn: ConnId, business: &Business<'_>) {
         match self.route(conn, business) {
             Ok((route, target)) => self.submit(conn, business, route, target),
-            Err(reason) => self.refuse(conn, &business.client_msg_id, reason),
+            Err(refusal) => self.refuse(conn, &business.client_msg_id, refusal),
         }
     }
 
     /// Where a business packet goes, if its sender may send it there. A packet for a room that names none means the only room
     /// that its session is in.
-    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), FailReason> {
+    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), Refusal> {
         let session = self.sessions.get(conn).expect("the caller looked it up");
-        let route = self.config.routes.get(business.biz_code).ok_or(FailReason::NoRoute)?;
+        let route = self.config.routes.get(business.biz_code).ok_or(NO_ROUTE)?;
         let target = match route.to {
             Destination::User if business.target > 0 => Some(Target::User(UserId(business.target))),
-            Destination::User => return Err(FailReason::NoRoute),
+            Destination::User => return Err(NO_ROUTE),
             Destination::Room if business.target == 0 => {
-                Some(Target::Room(self.rooms.only(session.rooms).ok_or(FailReason::NotMember)?))
+                Some(Target::Room(self.rooms.only(session.rooms).ok_or(NOT_MEMBER)?))
             }
             Destination::Room => Some(Target::Room(RoomId(business.target))),
             Destination::Bridge => (business.target != 0).then_some(Target::Room(RoomId(business.target))),
         };
         match target {
-            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => {
-                Err(FailReason::NotMember)
-            }
+            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => Err(NOT_MEMBER),
             target => Ok((route, target)),
         }
     }
@@ -165,19 +172,10 @@ impl Gateway {
         }
     }
 
-    fn refuse(&mut self, conn: ConnId, client_msg_id: &str, reason: FailReason) {
+    fn refuse(&mut self, conn: ConnId, client_msg_id: &str, (reason, notice): Refusal) {
         self.metrics.count_refused(reason);
         if client_msg_id.is_empty() {
-            let code = match reason {
-                FailReason::NotMember => NoticeCode::NotMember,
-                FailReason::NoRoute => NoticeCode::NoRoute,
-                FailReason::Offline
-                | FailReason::Unacked
-                | FailReason::Disconnected
-                | FailReason::Overflow
-                | FailReason::Busy => NoticeCode::Busy,
-            };
-            return self.say_notice(conn, code, 0);
+            return self.say_notice(conn, notice, 0);
         }
         let ack = SendAck {
             client_msg_id: ClientMsgId::new(bytes::Bytes::copy_from_slice(client_msg_id.as_bytes())),
@@ -187,9 +185,12 @@ impl Gateway {
         self.say(conn, &ServerFrame::SendAck(ack));
     }
 
-    fn join(&mut self, conn: ConnId, room: RoomId) {
-        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+    fn join(&mut self, now: Instant, conn: ConnId, room: RoomId) {
+        let session = self.sessions.get(conn).expect("the caller looked it up");
         let (app, user) = (session.app, session.user);
+        // What waits is within the sequence that this member is told.
+        self.fan_out_before(now, app, room);
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         if self.rooms.contains(session.rooms, room) {
             let known = self.rooms.find(app, room).expect("a room with a member is known");
             let (joining, sequence) = (known.joining, known.sequence);
@@ -240,3 +241,9 @@ impl Gateway {
         }
     }
 }
+
+/// Why a packet goes nowhere: what the send-ack says, and the notice to a sender who gave no id.
+type Refusal = (FailReason, NoticeCode);
+
+const NOT_MEMBER: Refusal = (FailReason::NotMember, NoticeCode::NotMember);
+const NO_ROUTE: Refusal = (FailReason::NoRoute, NoticeCode::NoRoute);

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use shard::{
-    ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, TimerId, Wheel,
-};
+use shard::{ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
 use wire::node::{NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
@@ -52,7 +50,6 @@ pub struct Gateway {
     pub(crate) metrics: Metrics,
     /// Until when connections with unacked messages are kept; set by a drain.
     draining_until: Option<Instant>,
-    drain_timer: Option<TimerId>,
 }
 
 /// What a timer is for, packed into the wheel's 8 bytes.
@@ -62,6 +59,8 @@ pub(crate) enum Timer {
     Session { conn_index: u32 },
     /// The ack timer of a flight.
     Ack { conn_index: u32, flight: u32 },
+    /// The end of a room's interval.
+    Room { index: u32 },
     /// The end of a drain.
     Drain,
 }
@@ -69,11 +68,13 @@ pub(crate) enum Timer {
 impl Timer {
     const ACK: u64 = 1 << 63;
     const DRAIN: u64 = 1 << 62;
+    const ROOM: u64 = 1 << 61;
 
     pub(crate) fn pack(self) -> u64 {
         match self {
             Self::Session { conn_index } => u64::from(conn_index),
             Self::Ack { conn_index, flight } => Self::ACK | u64::from(conn_index) << 32 | u64::from(flight),
+            Self::Room { index } => Self::ROOM | u64::from(index),
             Self::Drain => Self::DRAIN,
         }
     }
@@ -85,6 +86,9 @@ impl Timer {
         }
         if packed == Self::DRAIN {
             return Self::Drain;
+        }
+        if packed & Self::ROOM != 0 {
+            return Self::Room { index: packed as u32 };
         }
         Self::Session { conn_index: packed as u32 }
     }
@@ -165,7 +169,6 @@ impl Gateway {
             dirty: VecDeque::new(),
             metrics: Metrics::default(),
             draining_until: None,
-            drain_timer: None,
         }
     }
 
@@ -195,7 +198,7 @@ impl Gateway {
         }
         let until = now + std::time::Duration::from_millis(u64::from(self.config.drain.deadline_ms));
         self.draining_until = Some(until);
-        self.drain_timer = Some(self.wheel.arm(until, Timer::Drain.pack()));
+        self.wheel.arm(until, Timer::Drain.pack());
         self.effects.push_back(Effect::StopAccepting);
         for conn in self.connections() {
             if self.is_settled(conn) {
@@ -316,6 +319,7 @@ impl Gateway {
                 None => break,
                 Some(Timer::Session { conn_index }) => self.session_timeout(now, conn_index),
                 Some(Timer::Ack { conn_index, flight }) => self.ack_timeout(now, conn_index, flight),
+                Some(Timer::Room { index }) => self.room_timeout(now, index),
                 Some(Timer::Drain) => {
                     for conn in self.connections() {
                         self.close_draining(conn);
@@ -465,7 +469,7 @@ impl Gateway {
             ToGateway::Deliver { session, delivery, message } => {
                 self.deliver(from, ConnId::from_u64(session.0), delivery, &message);
             }
-            ToGateway::Broadcast { message } => self.broadcast(message),
+            ToGateway::Broadcast { message } => self.broadcast(now, message),
             ToGateway::SendAck { session, ack } => {
                 self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
             }

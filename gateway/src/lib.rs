@@ -6,6 +6,7 @@
 mod admission;
 mod config;
 mod delivery;
+mod fan_out;
 mod frames;
 mod gateway;
 mod hash;

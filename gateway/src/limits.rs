@@ -2,7 +2,7 @@
 
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
-/// Connections of one shard; the index of a connection takes 24 bits in a timer.
+/// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
 pub const CONNECTIONS_CEILING: u32 = 1 << 24;
 /// Rooms of one session; they are searched one by one.
 pub const ROOMS_CEILING: u16 = 256;
@@ -23,3 +23,5 @@ pub const FRAME_COPY_BYTES_MAX: usize = 1024;
 pub const POOLED_BYTES_MAX: usize = 1024;
 /// Messages of each lane that a pooled outbox keeps room for.
 pub const POOLED_ENTRIES_MAX: usize = 16;
+/// Payload bytes that wait for the end of a room's interval; more leave at once.
+pub const HELD_BYTES_MAX: usize = 16 * 1024;

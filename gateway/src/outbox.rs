@@ -121,9 +121,11 @@ struct Reliable {
     owed: Owed,
 }
 
+/// The frames of some messages that came together.
 struct Lossy {
     stamp: u32,
-    frame: Bytes,
+    messages: u32,
+    frames: Bytes,
 }
 
 /// A reliable message that was handed to the socket and is not acked yet.
@@ -148,15 +150,15 @@ impl Outbox {
         true
     }
 
-    /// Appends to the lossy lane and drops its oldest while it holds more than `bytes_max`. Answers how many it dropped.
-    pub(crate) fn push_lossy(&mut self, frame: Bytes, bytes_max: u32) -> u64 {
-        self.lossy_bytes += frame.len() as u32;
+    /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more than `bytes_max`.
+    /// Answers how many messages it dropped.
+    pub(crate) fn push_lossy(&mut self, frames: Bytes, messages: u32, bytes_max: u32) -> u64 {
+        self.lossy_bytes += frames.len() as u32;
         let stamp = self.next_stamp();
-        self.lossy.push_back(Lossy { stamp, frame });
+        self.lossy.push_back(Lossy { stamp, messages, frames });
         let mut dropped = 0;
         while self.lossy_bytes > bytes_max {
-            self.pop_lossy().expect("a lane with bytes has a message");
-            dropped += 1;
+            dropped += u64::from(self.pop_lossy().expect("a lane with bytes has messages").messages);
         }
         dropped
     }
@@ -197,7 +199,7 @@ impl Outbox {
                     }
                     self.launch(batch, &mut arm);
                 }
-                (_, Some(_)) => batch.share(self.pop_lossy().expect("the lane has a front")),
+                (_, Some(_)) => batch.share(self.pop_lossy().expect("the lane has a front").frames),
                 (Some(_), None) => unreachable!("a lone reliable message comes first"),
             }
         }
@@ -279,10 +281,10 @@ impl Outbox {
         stamp
     }
 
-    fn pop_lossy(&mut self) -> Option<Bytes> {
-        let message = self.lossy.pop_front()?;
-        self.lossy_bytes -= message.frame.len() as u32;
-        Some(message.frame)
+    fn pop_lossy(&mut self) -> Option<Lossy> {
+        let oldest = self.lossy.pop_front()?;
+        self.lossy_bytes -= oldest.frames.len() as u32;
+        Some(oldest)
     }
 
     fn launch(&mut self, batch: &mut SendBatch, arm: &mut impl FnMut(u32) -> TimerId) {
@@ -316,7 +318,7 @@ impl Outbox {
         let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
         assert_eq!(waiting + flying, self.reliable_bytes as usize);
         assert_eq!(
-            self.lossy.iter().map(|message| message.frame.len()).sum::<usize>(),
+            self.lossy.iter().map(|lossy| lossy.frames.len()).sum::<usize>(),
             self.lossy_bytes as usize
         );
     }

@@ -5,7 +5,8 @@
 //! size of the room.
 
 use hashbrown::HashTable;
-use shard::{ConnId, Key, Slab};
+use shard::{ConnId, Instant, Key, Slab};
+use wire::client::Message;
 use wire::{AppId, RoomId};
 
 use crate::hash;
@@ -37,6 +38,12 @@ pub(crate) struct Room {
     pub(crate) sequence: u64,
     /// The owner has been asked and has not answered yet; members wait for their answer.
     pub(crate) joining: bool,
+    /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
+    pub(crate) held: Vec<Message>,
+    /// Of the payloads of `held`.
+    pub(crate) held_bytes: usize,
+    /// The end of the interval that the last fan-out began.
+    pub(crate) next_fan_out: Instant,
 }
 
 /// A member as a broadcast walks over it.
@@ -52,6 +59,21 @@ struct Membership {
     position: u32,
     /// The session's next membership.
     next: u32,
+}
+
+impl Room {
+    fn new(app: AppId, id: RoomId) -> Self {
+        Self {
+            app,
+            id,
+            members: Vec::new(),
+            sequence: 0,
+            joining: true,
+            held: Vec::new(),
+            held_bytes: 0,
+            next_fan_out: Instant::default(),
+        }
+    }
 }
 
 /// What a join found.
@@ -70,9 +92,27 @@ impl Rooms {
         Self { seed, index: HashTable::new(), rooms: Slab::new(), memberships: Vec::new(), free: Vec::new() }
     }
 
+    pub(crate) fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
+        let is_it = |key: &Key| {
+            let room = &self.rooms[*key];
+            room.app == app && room.id == id
+        };
+        self.index.find(hash::room(self.seed, app, id), is_it).copied()
+    }
+
+    /// The key of the room at that index, whichever it is.
+    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
+        self.rooms.key_at(index)
+    }
+
+    /// The room of a key that was just looked up.
+    pub(crate) fn get_mut(&mut self, key: Key) -> &mut Room {
+        &mut self.rooms[key]
+    }
+
     pub(crate) fn find(&mut self, app: AppId, room: RoomId) -> Option<&mut Room> {
         let key = self.key(app, room)?;
-        self.rooms.get_mut(key)
+        Some(self.get_mut(key))
     }
 
     /// Rooms with members here.
@@ -112,8 +152,7 @@ impl Rooms {
                 (key, if room.joining { Joined::Waiting } else { Joined::At(room.sequence) })
             }
             None => {
-                let key =
-                    self.rooms.insert(Room { app, id, members: Vec::new(), sequence: 0, joining: true });
+                let key = self.rooms.insert(Room::new(app, id));
                 let (rooms, seed) = (&self.rooms, self.seed);
                 self.index.insert_unique(hash::room(seed, app, id), key, |key| {
                     let room = &rooms[*key];
@@ -195,14 +234,6 @@ impl Rooms {
             at = membership.next;
             Some((membership.room, self.rooms[membership.room].id))
         })
-    }
-
-    fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
-        let is_it = |key: &Key| {
-            let room = &self.rooms[*key];
-            room.app == app && room.id == id
-        };
-        self.index.find(hash::room(self.seed, app, id), is_it).copied()
     }
 
     fn remove(&mut self, at: u32) -> Last {

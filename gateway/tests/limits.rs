@@ -114,6 +114,26 @@ fn a_flood_of_frames_ends_the_connection() {
     assert_eq!(world.closing_notice(client), NoticeCode::RateLimited);
 }
 
+#[test]
+fn a_client_is_not_bounded_by_acks_that_others_cause_but_by_those_it_makes_up() {
+    let mut world = World::with(|config| {
+        config.limits.frames_per_second = 10;
+        config.limits.frames_burst = 5;
+    });
+    let client = world.login(1);
+    for id in 1..=100 {
+        world.deliver(client, id, "m");
+        world.ack(client, id);
+    }
+    assert_eq!(world.settled().len(), 100);
+    assert!(world.is_open(client));
+    world.hear(client);
+    for id in 200..206 {
+        world.ack(client, id);
+    }
+    assert_eq!(world.closing_notice(client), NoticeCode::RateLimited);
+}
+
 // -- slow readers
 
 #[test]
@@ -154,6 +174,26 @@ fn reliable_messages_for_a_slow_reader_wait_and_then_end_it_and_are_handed_over(
     assert!(settled.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
     assert!(settled.contains(&(101, Outcome::Failed(FailReason::Overflow))));
     assert_eq!((world.metrics().outbox_bytes, world.metrics().timers), (0, 0));
+}
+
+#[test]
+fn a_full_shard_fails_messages_and_closes_nobody() {
+    let mut world = World::with(|config| {
+        config.limits.lossy_bytes_max = 64 * 1024;
+        config.limits.reliable_bytes_max = 64 * 1024;
+        config.limits.outbox_bytes_max = 128 * 1024;
+    });
+    let clients = [1, 2, 3].map(|user| world.login(user));
+    let payload = "x".repeat(60 * 1024);
+    for (id, client) in (1..).zip(clients) {
+        world.deliver(client, id, &payload);
+        world.deliver_lossy(client, id + 10, "y");
+    }
+    assert_eq!(world.settled(), [(3, Outcome::Failed(FailReason::Overflow))]);
+    assert!(clients.iter().all(|client| world.is_open(*client)));
+    world.ack(clients[0], 1);
+    world.deliver(clients[2], 4, &payload);
+    assert_eq!(world.settled(), [(1, Outcome::Delivered)], "there is room again");
 }
 
 #[test]

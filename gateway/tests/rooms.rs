@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{APP, SEQUENCE, World};
 use shard::Prng;
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
@@ -107,7 +109,7 @@ fn a_reliable_broadcast_that_one_member_never_acks_is_handed_over_for_that_membe
     world.to_bridge.clear();
     world.broadcast(7, 5, true, "gift");
     world.ack(one, 5);
-    world.pass(std::time::Duration::from_secs(36));
+    world.pass(Duration::from_secs(36));
     match world.to_bridge.make_contiguous() {
         [ToBridge::Undelivered { user: UserId(2), reason: FailReason::Unacked, message }] => {
             assert_eq!((message.id.0, &message.payload[..]), (5, &b"gift"[..]));
@@ -190,4 +192,67 @@ fn ten_thousand_members_leave_at_random_and_every_broadcast_reaches_just_the_res
         }
     }
     assert_eq!(world.metrics().frames_out[2], 9_000 + 8_000 + 7_000 + 6_000 + 5_000);
+}
+
+#[test]
+fn a_dense_room_leaves_once_an_interval_and_a_quiet_one_at_once() {
+    let mut world = World::with(|config| config.delivery.room_interval_ms = 20);
+    let (one, two) = (world.login(1), world.login_as(2, DeviceClass::Phone, Encoding::Json));
+    world.join(one, 7);
+    world.join(two, 7);
+    world.hear(one);
+    world.hear(two);
+    let writes = world.client(one).writes;
+    world.broadcast(7, 1, false, "at once");
+    assert_eq!(world.client(one).writes, writes + 1);
+    for id in 2..=5 {
+        world.pass(Duration::from_millis(3));
+        world.broadcast(7, id, false, "waits");
+    }
+    assert_eq!(world.client(one).writes, writes + 1);
+    world.pass(Duration::from_millis(10));
+    assert_eq!(world.client(one).writes, writes + 2, "the rest left together");
+    world.pass(Duration::from_millis(21));
+    world.broadcast(7, 6, false, "at once again");
+    assert_eq!(world.client(one).writes, writes + 3);
+    for member in [one, two] {
+        let order: Vec<u64> = world.messages(member).iter().map(|m| m.id.0).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5, 6]);
+    }
+    assert_eq!(world.metrics().deliveries_lossy, 12);
+}
+
+#[test]
+fn what_waits_in_a_room_leaves_before_a_reliable_message_and_before_a_join_is_answered() {
+    let mut world = World::with(|config| config.delivery.room_interval_ms = 20);
+    let (one, two) = (world.login(1), world.login(2));
+    world.join(one, 7);
+    world.hear(one);
+    for (id, ack_wanted) in [(1, false), (2, false), (3, true), (4, false)] {
+        world.broadcast(7, id, ack_wanted, "m");
+    }
+    let order = |world: &mut World| world.messages(one).iter().map(|m| m.id.0).collect::<Vec<_>>();
+    assert_eq!(order(&mut world), [1, 2, 3]);
+    world.join(two, 7);
+    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 4 }]);
+    assert_eq!(order(&mut world), [4]);
+    world.pass(Duration::from_millis(50));
+    assert_eq!((world.hear(one), world.hear(two)), (vec![], vec![]), "each message once");
+}
+
+#[test]
+fn a_room_that_is_deserted_while_messages_wait_harms_nobody() {
+    let mut world = World::with(|config| config.delivery.room_interval_ms = 20);
+    let (one, two) = (world.login(1), world.login(2));
+    world.join(one, 7);
+    world.broadcast(7, 1, false, "m");
+    world.broadcast(7, 2, false, "m");
+    world.reset(one);
+    world.join(two, 8);
+    world.hear(two);
+    world.broadcast(8, 3, false, "m");
+    world.broadcast(8, 4, false, "m");
+    world.pass(Duration::from_millis(50));
+    let heard: Vec<u64> = world.messages(two).iter().map(|m| m.id.0).collect();
+    assert_eq!(heard, [3, 4]);
 }

@@ -113,6 +113,15 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The key of the value that lives at `index`, whatever its generation.
+    pub fn key_at(&self, index: u32) -> Option<Key> {
+        let (chunk, offset) = split(index);
+        match &self.chunks.get(chunk)?[offset] {
+            Entry::Occupied { generation, .. } => Some(Key { index, generation: *generation }),
+            Entry::Vacant { .. } => None,
+        }
+    }
+
     /// Takes the value under `key` out.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let (chunk, offset) = split(key.index);

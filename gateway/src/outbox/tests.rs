@@ -20,7 +20,7 @@ impl Fixture {
     }
 
     fn lossy(&mut self, frame: &'static str, bytes_max: u32) -> u64 {
-        self.outbox.push_lossy(frame.into(), bytes_max)
+        self.outbox.push_lossy(frame.into(), 1, bytes_max)
     }
 
     fn fill(&mut self) -> String {
@@ -126,7 +126,7 @@ fn abandoning_tells_every_debt_once() {
 fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
     let mut outboxes = Outboxes::default();
     let mut one = OutboxId::NONE;
-    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 99));
+    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 1, 99));
     assert_eq!(outboxes.bytes(), 3);
     outboxes.check_invariants(1);
     let mut batch = SendBatch::new();

@@ -63,9 +63,10 @@ impl World {
         Self::with(|_| {})
     }
 
-    /// With the default configuration, changed.
+    /// With the default configuration, changed; rooms do not wait unless the change says so.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
+        config.delivery.room_interval_ms = 0;
         change(&mut config);
         config.validate().unwrap();
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
@@ -139,6 +140,10 @@ impl World {
 
     pub fn client(&mut self, client: u32) -> &mut Client {
         self.clients.get_mut(&client).unwrap()
+    }
+
+    pub fn is_open(&self, client: u32) -> bool {
+        self.clients[&client].closed.is_none()
     }
 
     pub fn say(&mut self, client: u32, frame: ClientFrame<'_>) {

@@ -1,0 +1,118 @@
+//! Messages for a room's members on this shard.
+//!
+//! Between two fan-outs of a room lies an interval. A lossy message that comes sooner waits for its end with those that
+//! follow, and they leave as one write to each member: a dense room costs a write an interval, not one a message. A quiet
+//! room's messages leave at once. Reliable messages never wait, and take what waits along, so the room's order holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shard::{Instant, Key};
+use wire::client::{Encoding, Message, ServerFrame};
+use wire::{AppId, RoomId};
+
+use crate::gateway::{Gateway, Timer};
+use crate::limits::HELD_BYTES_MAX;
+use crate::outbox::Owed;
+
+impl Gateway {
+    /// A message for every local member of its room.
+    pub(crate) fn broadcast(&mut self, now: Instant, message: Message) {
+        let found = message.room.and_then(|room| self.rooms.key(message.app, room));
+        let Some(key) = found else { return };
+        let room = self.rooms.get_mut(key);
+        room.sequence = room.sequence.max(message.sequence);
+        if message.ack_wanted {
+            self.fan_out_held(now, key);
+            return self.fan_out_reliable(key, message);
+        }
+        let is_early = now < room.next_fan_out;
+        if is_early && room.held.is_empty() {
+            self.wheel.arm(room.next_fan_out, Timer::Room { index: key.index }.pack());
+        }
+        room.held_bytes += message.payload.len();
+        room.held.push(message);
+        if !is_early || room.held_bytes > HELD_BYTES_MAX {
+            self.fan_out_held(now, key);
+        }
+    }
+
+    /// The interval of the room at `index` is over. A room may have been forgotten and another have taken its index since: that
+    /// one's messages then leave a little sooner than they might.
+    pub(crate) fn room_timeout(&mut self, now: Instant, index: u32) {
+        if let Some(key) = self.rooms.key_at(index) {
+            self.fan_out_held(now, key);
+        }
+    }
+
+    /// Sends what waits in a room, before something that must come after it.
+    pub(crate) fn fan_out_before(&mut self, now: Instant, app: AppId, room: RoomId) {
+        if let Some(key) = self.rooms.key(app, room) {
+            self.fan_out_held(now, key);
+        }
+    }
+
+    fn fan_out_held(&mut self, now: Instant, key: Key) {
+        let interval = Duration::from_millis(u64::from(self.config.delivery.room_interval_ms));
+        let room = self.rooms.get_mut(key);
+        if room.held.is_empty() {
+            return;
+        }
+        room.next_fan_out = now + interval;
+        room.held_bytes = 0;
+        let held = std::mem::take(&mut room.held);
+        let members = std::mem::take(&mut room.members);
+        let mut frames = Frames::new(&held);
+        for member in &members {
+            let session = self.sessions.get(member.conn).expect("a member has a session");
+            let frames = frames.get(session.answer_encoding());
+            self.queue_lossy(member.conn, frames, held.len() as u32);
+        }
+        self.rooms.get_mut(key).members = members;
+    }
+
+    fn fan_out_reliable(&mut self, key: Key, message: Message) {
+        let message = Arc::new(message);
+        let mut frames = Frames::new(std::slice::from_ref(&*message));
+        // A copy: a member that reads too slowly is closed, and leaves the room.
+        for member in self.rooms.get_mut(key).members.clone() {
+            let session = self.sessions.get(member.conn).expect("a member has a session");
+            let frame = frames.get(session.answer_encoding());
+            self.queue_reliable(member.conn, message.id, frame, Owed::Bridge(message.clone()));
+        }
+    }
+}
+
+/// The frames of some messages, together, one per encoding; each is made when it is first wanted.
+struct Frames<'a> {
+    messages: &'a [Message],
+    frames: [Option<Bytes>; 3],
+}
+
+impl<'a> Frames<'a> {
+    fn new(messages: &'a [Message]) -> Self {
+        Self { messages, frames: [None, None, None] }
+    }
+
+    fn get(&mut self, encoding: Encoding) -> Bytes {
+        let at = match encoding {
+            Encoding::Binary => 0,
+            Encoding::Json => 1,
+            Encoding::JsonOld => 2,
+        };
+        self.frames[at].get_or_insert_with(|| encode(self.messages, encoding)).clone()
+    }
+}
+
+/// The frames of `messages` in one piece.
+pub(crate) fn encode(messages: &[Message], encoding: Encoding) -> Bytes {
+    // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
+    let size = |message: &Message| 64 + message.client_msg_id.as_bytes().len() + message.payload.len();
+    let mut frames = Vec::with_capacity(messages.iter().map(size).sum());
+    for message in messages {
+        let deliver = ServerFrame::Deliver(std::borrow::Cow::Borrowed(message));
+        deliver.encode(encoding, message.app, message.sender, &mut frames);
+    }
+    frames.into()
+}
