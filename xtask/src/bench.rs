@@ -61,10 +61,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
     }
-    let others = bench.others_percent();
-    let machine = format!("{}; other programs took {others:.0} % of core 0", machine::describe());
+    let [others_0, others_1] = bench.others_percent();
+    let machine = format!(
+        "{}; others took {others_0:.0} % of core 0 and {others_1:.0} % of core 1",
+        machine::describe()
+    );
     println!("\n{}", report::table(&measured));
-    if others > OTHERS_PERCENT_MAX {
+    if others_0.max(others_1) > OTHERS_PERCENT_MAX {
         println!("The machine was busy with other things: these figures tell little.");
     }
     println!("{machine}; {} rows in {:.0} s", measured.len(), start.elapsed().as_secs_f64());

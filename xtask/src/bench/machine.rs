@@ -28,7 +28,7 @@ pub fn describe() -> String {
     format!("{model}, {cores} cores, Linux {kernel}, commit {}", commit())
 }
 
-/// How long core 0 has worked so far, and how long it has been there, in ticks.
+/// How long a core has worked so far, and how long it has been there, in ticks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CoreTime {
     /// For anybody: user, system, interrupts, and what the host took away.
@@ -39,10 +39,11 @@ pub struct CoreTime {
 
 impl CoreTime {
     /// Reads it now.
-    pub fn now() -> anyhow::Result<Self> {
+    pub fn of(core: u32) -> anyhow::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
+        let prefix = format!("cpu{core} ");
         let line =
-            stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).context("/proc/stat has no cpu0")?;
+            stat.lines().find_map(|line| line.strip_prefix(&prefix)).context("/proc/stat lacks a core")?;
         // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in the first two.
         let ticks = line.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
         let all = ticks.iter().sum();
@@ -52,10 +53,19 @@ impl CoreTime {
 
 /// The CPU time of a process so far, in ticks.
 pub fn process_ticks(pid: u32) -> anyhow::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, which may hold anything, ends with the last bracket; utime and stime are the 12th and 13th field after it.
+    ticks(&pid.to_string(), 11)
+}
+
+/// The CPU time of this process's children that have ended, in ticks.
+pub fn children_ticks() -> anyhow::Result<u64> {
+    ticks("self", 13)
+}
+
+/// Two neighbouring times of a stat line, user and system, counted from the bracket that ends the name, which may hold anything.
+fn ticks(process: &str, field: usize) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields = stat.rsplit_once(')').context("a stat line names its process")?.1.split_whitespace();
-    let times = fields.skip(11).take(2).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    let times = fields.skip(field).take(2).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
     Ok(times.iter().sum())
 }
 

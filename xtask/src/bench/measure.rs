@@ -9,8 +9,9 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 
 use super::load::{self, Report};
-use super::machine::{CoreTime, pinned, process_ticks};
+use super::machine::{CoreTime, children_ticks, pinned, process_ticks};
 use super::rows::{Contestant, Group, Load, Method, Metric, Row};
+use super::server::{self, Running, Server};
 use crate::root;
 
 /// The measured row.
@@ -35,8 +36,8 @@ pub struct Bench {
     scratch: PathBuf,
     seconds: u32,
     rounds: usize,
-    /// Core 0 during all runs so far: what was not the server's.
-    others: Cell<CoreTime>,
+    /// Both cores during all runs so far: what was not the server's, or the load's.
+    others: Cell<[CoreTime; 2]>,
 }
 
 /// Runs of a figure; odd, so that the median is one of them.
@@ -45,11 +46,13 @@ const SECONDS: u32 = 4;
 const SECONDS_QUICK: u32 = 2;
 
 /// Steps on the way to the saturating rate, each this much above the last.
-const STEPS_MAX: usize = 16;
-const STEP: f64 = 1.25;
-/// A rate is saturating when less than this share of it gets through, or a median message takes longer than this.
+const TAIL_FIRST_RATE: f64 = 8_000.0;
+const STEPS_MAX: usize = 12;
+const STEP: f64 = 1.4;
+/// A rate saturates when less than this share of it gets through.
 const THROUGH_MIN: f64 = 0.95;
-const SATURATED_P50_US: f64 = 20_000.0;
+/// The median message stands in a queue when it takes this many times as long as at the first rate.
+const QUEUED: f64 = 10.0;
 const TAIL_SHARE: f64 = 0.7;
 
 impl Bench {
@@ -87,7 +90,7 @@ impl Bench {
             Method::Ratio { floor, metric } => self.in_turns(&group.rows, Some(floor), metric),
             Method::Alone(metric) => self.in_turns(&group.rows, None, metric),
             Method::Wheel => self.wheel(&group.rows),
-            Method::Tail => self.tail(&group.rows[0]).map(|figure| vec![figure]),
+            Method::Tail => self.tail(&group.rows),
             Method::Stopped => self.stopped(&group.rows[0]).map(|figure| vec![figure]),
         }
     }
@@ -153,35 +156,52 @@ impl Bench {
         Ok(rows.iter().map(figure).collect())
     }
 
-    fn tail(&self, row: &Row) -> anyhow::Result<Figure> {
-        let Load::Chat { rate: first } = row.contestant.load else {
-            unreachable!("the tail is measured with chat");
+    fn tail(&self, rows: &[Row]) -> anyhow::Result<Vec<Figure>> {
+        let subject = rows[0].contestant;
+        let (saturating, unqueued) = self.saturating_rate(subject)?;
+        let figure = |row: &Row| {
+            let limit = if row.name == "tail" { saturating } else { unqueued };
+            let rate = (limit * TAIL_SHARE) as u32;
+            let floor = Contestant { server: Server::RawUring, load: Load::Echo { rate } };
+            let subject = Contestant { load: Load::Chat { rate }, ..subject };
+            let (mut ratios, mut floors) = (Vec::new(), Vec::new());
+            for round in 1..=self.rounds {
+                floors.push(self.run(floor, self.seconds)?.tail()?);
+                let report = self.run(subject, self.seconds)?;
+                let (p50, p999) = report.latency_us.map_or((0.0, 0.0), |latency| (latency.p50, latency.p999));
+                eprintln!("{round}/{}  at {rate}/s: p50 {p50:.0} us, p99.9 {p999:.0} us", self.rounds);
+                ratios.push(report.tail()?);
+            }
+            let note = format!("at {rate}/s; the raw echo loop at this rate: {:.1} x", median(&mut floors));
+            Ok(Figure { row: row.clone(), value: median(&mut ratios), unit: "x", floor: None, note })
         };
-        let at_rate = |rate: f64, seconds| {
+        rows.iter().map(figure).collect()
+    }
+
+    /// What gets through when more is offered, and the last rate at which the median message stands in no queue.
+    fn saturating_rate(&self, subject: Contestant) -> anyhow::Result<(f64, f64)> {
+        let mut rate = TAIL_FIRST_RATE;
+        let mut saturating = rate;
+        let mut unqueued = None;
+        let mut p50_max = f64::INFINITY;
+        for step in 0..STEPS_MAX {
             let load = Load::Chat { rate: rate as u32 };
-            self.run(Contestant { load, ..row.contestant }, seconds)
-        };
-        let mut saturating = 0.0_f64;
-        let mut rate = f64::from(first);
-        for _ in 0..STEPS_MAX {
-            let report = at_rate(rate, SECONDS_QUICK)?;
-            let latency = report.latency_us.context("chat reports its latency")?;
-            eprintln!("offered {rate:.0}/s, through {:.0}/s, p50 {:.0} us", report.per_second, latency.p50);
-            saturating = saturating.max(report.per_second);
-            if report.per_second < rate * THROUGH_MIN || latency.p50 > SATURATED_P50_US {
+            let report = self.run(Contestant { load, ..subject }, SECONDS_QUICK)?;
+            let p50 = report.latency_us.context("chat reports its latency")?.p50;
+            eprintln!("offered {rate:.0}/s, through {:.0}/s, p50 {p50:.0} us", report.per_second);
+            if step == 0 {
+                p50_max = QUEUED * p50;
+            }
+            if p50 > p50_max {
+                unqueued.get_or_insert(rate / STEP);
+            }
+            saturating = report.per_second;
+            if report.per_second < rate * THROUGH_MIN {
                 break;
             }
             rate *= STEP;
         }
-        let mut ratios = Vec::new();
-        for _ in 0..self.rounds {
-            let report = at_rate(saturating * TAIL_SHARE, self.seconds)?;
-            let latency = report.latency_us.context("chat reports its latency")?;
-            eprintln!("p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us", latency.p50, latency.p99, latency.p999);
-            ratios.push(latency.p999 / latency.p50);
-        }
-        let note = format!("saturates at {saturating:.0}/s");
-        Ok(Figure { row: row.clone(), value: median(&mut ratios), unit: "x", floor: None, note })
+        Ok((saturating, unqueued.unwrap_or(saturating)))
     }
 
     /// The larger of two losses: of deliveries that came through, and of deliveries that a second of CPU time makes.
@@ -211,22 +231,38 @@ impl Bench {
 
     /// One run against a fresh server.
     fn run(&self, contestant: Contestant, seconds: u32) -> anyhow::Result<Report> {
-        let server = contestant.server.start(&self.programs, &self.scratch)?;
-        let (core, own) = (CoreTime::now()?, process_ticks(server.pid())?);
+        let server = contestant.start(&self.programs, &self.scratch)?;
+        let before = Times::now(&server)?;
         let report = load::run(contestant, &server, seconds, &self.programs, &self.scratch)
             .with_context(|| format!("{} under {:?}", contestant.server.name(), contestant.load))?;
-        let (core_after, own_after) = (CoreTime::now()?, process_ticks(server.pid())?);
+        let after = Times::now(&server)?;
         let mut others = self.others.get();
-        others.busy += (core_after.busy - core.busy).saturating_sub(own_after - own);
-        others.all += core_after.all - core.all;
+        for (core, others) in others.iter_mut().enumerate() {
+            let busy = after.cores[core].busy - before.cores[core].busy;
+            others.busy += busy.saturating_sub(after.own[core] - before.own[core]);
+            others.all += after.cores[core].all - before.cores[core].all;
+        }
         self.others.set(others);
         Ok(report)
     }
 
-    /// How much of core 0 other programs took while a server was measured there, in percent.
-    pub fn others_percent(&self) -> f64 {
-        let others = self.others.get();
-        100.0 * others.busy as f64 / others.all.max(1) as f64
+    /// How much of the server's and of the load's core other programs took, in percent.
+    pub fn others_percent(&self) -> [f64; 2] {
+        self.others.get().map(|others| 100.0 * others.busy as f64 / others.all.max(1) as f64)
+    }
+}
+
+/// Times so far, of core 0 with the server and of core 1 with the load.
+struct Times {
+    cores: [CoreTime; 2],
+    /// Of what is measured there. A load counts once it has ended.
+    own: [u64; 2],
+}
+
+impl Times {
+    fn now(server: &Running) -> anyhow::Result<Self> {
+        let cores = [CoreTime::of(server::CORE)?, CoreTime::of(load::CORE)?];
+        Ok(Self { cores, own: [process_ticks(server.pid())?, children_ticks()?] })
     }
 }
 

@@ -15,7 +15,8 @@ use super::machine::pinned;
 /// Signs the tokens of all runs.
 pub const SECRET: &str = "a secret for benches only";
 
-const CORE: u32 = 0;
+/// Where it runs.
+pub const CORE: u32 = 0;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What can be measured.
@@ -112,10 +113,14 @@ impl Server {
         Ok(command)
     }
 
-    /// Starts it on a free port and waits until it accepts.
-    pub fn start(self, programs: &Path, scratch: &Path) -> anyhow::Result<Running> {
+    /// Starts it on a free port and waits until it accepts. Without huge pages its memory is told to 4 KiB, not to 2 MiB.
+    pub fn start(self, huge_pages: bool, programs: &Path, scratch: &Path) -> anyhow::Result<Running> {
         let address = free_address()?;
-        let child = self.command(programs, scratch, address)?.spawn().context("starting the server")?;
+        let mut command = self.command(programs, scratch, address)?;
+        if !huge_pages {
+            command.env("MIMALLOC_ALLOW_THP", "0");
+        }
+        let child = command.spawn().context("starting the server")?;
         let mut running = Running { child, address };
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
