@@ -157,11 +157,16 @@ impl Heartbeat {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { ack_timeout_ms: 5_000, tries: 3, window: 64, room_interval_ms: 20 }
+        Self { ack_timeout_ms: 5_000, tries: 3, window: 64, room_interval_ms: 25 }
     }
 }
 
 impl Delivery {
+    /// How long one message may stay in flight: all its tries.
+    pub fn flight_time_max(&self) -> Duration {
+        (1..=self.tries).map(|tries| self.ack_timeout(tries)).sum()
+    }
+
     /// How long try number `tries` (from 1) waits for its ack.
     pub fn ack_timeout(&self, tries: u8) -> Duration {
         Duration::from_millis(u64::from(self.ack_timeout_ms) << (tries.clamp(1, limits::TRIES_CEILING) - 1))

@@ -65,16 +65,19 @@ impl Gateway {
     pub(crate) fn ack_timeout(&mut self, now: Instant, conn_index: u32, key: u32) {
         let Self { sessions, outboxes, wheel, dirty, config, metrics, .. } = self;
         let Some((conn, session)) = sessions.get_mut_by_index(conn_index) else { return };
-        let exhausted: Option<Flight> =
-            outboxes.update(&mut session.outbox, |outbox| match outbox.retry(key, config.delivery.tries) {
-                Retry::Again(flight) => {
-                    let deadline = now + config.delivery.ack_timeout(flight.tries);
-                    flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
-                    None
-                }
-                Retry::Exhausted(flight) => Some(flight),
+        let exhausted: Option<Flight> = outboxes.update(&mut session.outbox, |outbox| {
+            let (flight, written) = match outbox.retry(key, config.delivery.tries) {
+                Retry::Again(flight) => (flight, 1),
+                Retry::Later(flight) => (flight, 0),
+                Retry::Exhausted(flight) => return Some(flight),
                 Retry::Gone => panic!("a flight's timer is cancelled with it"),
-            });
+            };
+            let deadline = now + config.delivery.ack_timeout(flight.tries);
+            flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
+            metrics.retries += written;
+            metrics.count_out(Code::Business, written);
+            None
+        });
         let user = session.user;
         let outbox = outboxes.open(&mut session.outbox);
         if outbox.can_fill(config.delivery.window) {
@@ -82,12 +85,8 @@ impl Gateway {
         } else if outbox.is_idle() && !session.is_writing {
             outboxes.release(&mut session.outbox);
         }
-        match exhausted {
-            Some(flight) => self.fail(conn, user, flight.owed, FailReason::Unacked),
-            None => {
-                metrics.retries += 1;
-                metrics.count_out(Code::Business, 1);
-            }
+        if let Some(flight) = exhausted {
+            self.fail(conn, user, flight.owed, FailReason::Unacked);
         }
         self.close_if_drained(conn);
     }

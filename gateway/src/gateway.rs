@@ -10,7 +10,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::{Addresses, Bucket, Rate};
 use crate::config::Config;
-use crate::limits::TIMEOUTS_PER_TURN;
+use crate::limits::{FAREWELL_PAUSE, FAREWELLS_PER_STEP, TIMEOUTS_PER_TURN};
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
@@ -50,6 +50,8 @@ pub struct Gateway {
     pub(crate) metrics: Metrics,
     /// Until when connections with unacked messages are kept; set by a drain.
     draining_until: Option<Instant>,
+    /// Connections that a drain has yet to look at.
+    farewells: Vec<ConnId>,
 }
 
 /// What a timer is for, packed into the wheel's 8 bytes.
@@ -169,6 +171,7 @@ impl Gateway {
             dirty: VecDeque::new(),
             metrics: Metrics::default(),
             draining_until: None,
+            farewells: Vec::new(),
         }
     }
 
@@ -198,13 +201,9 @@ impl Gateway {
         }
         let until = now + std::time::Duration::from_millis(u64::from(self.config.drain.deadline_ms));
         self.draining_until = Some(until);
-        self.wheel.arm(until, Timer::Drain.pack());
         self.effects.push_back(Effect::StopAccepting);
-        for conn in self.connections() {
-            if self.is_settled(conn) {
-                self.close_draining(conn);
-            }
-        }
+        self.farewells = self.connections();
+        self.drain_step(now);
     }
 
     /// Whether a drain has come to its end: no connection is left.
@@ -320,13 +319,29 @@ impl Gateway {
                 Some(Timer::Session { conn_index }) => self.session_timeout(now, conn_index),
                 Some(Timer::Ack { conn_index, flight }) => self.ack_timeout(now, conn_index, flight),
                 Some(Timer::Room { index }) => self.room_timeout(now, index),
-                Some(Timer::Drain) => {
-                    for conn in self.connections() {
-                        self.close_draining(conn);
-                    }
-                }
+                Some(Timer::Drain) => self.drain_step(now),
             }
         }
+    }
+
+    /// Says farewell to some connections, so that a drain of very many takes many short turns and not a long one. Before the
+    /// deadline, those with unacked messages are passed over.
+    fn drain_step(&mut self, now: Instant) {
+        let until = self.draining_until.expect("a drain is under way");
+        if self.farewells.is_empty() && now >= until {
+            self.farewells = self.connections();
+        }
+        let rest = self.farewells.len().saturating_sub(FAREWELLS_PER_STEP);
+        for conn in self.farewells.split_off(rest) {
+            if now >= until || self.is_settled(conn) {
+                self.close_draining(conn);
+            }
+        }
+        if self.farewells.is_empty() && now >= until {
+            return;
+        }
+        let next = if self.farewells.is_empty() { until } else { now + FAREWELL_PAUSE };
+        self.wheel.arm(next, Timer::Drain.pack());
     }
 
     /// The login deadline has passed, or it is time to look whether the client is still there. A heartbeat re-arms nothing, so

@@ -1,5 +1,7 @@
 //! What no configuration may exceed, and how the bounds hang together.
 
+use std::time::Duration;
+
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
@@ -12,6 +14,10 @@ pub const TRIES_CEILING: u8 = 8;
 pub const WINDOW_CEILING: u16 = 1024;
 /// Answers (heartbeats, send-acks, retries) that may wait for one connection; a client that asks and never reads is closed.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// Connections that one step of a drain looks at.
+pub const FAREWELLS_PER_STEP: usize = 4096;
+/// Between two steps of a drain.
+pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
 /// Events taken from a wheel in one turn.
 pub const TIMEOUTS_PER_TURN: usize = 4096;
 

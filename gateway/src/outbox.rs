@@ -236,10 +236,11 @@ impl Outbox {
             return Retry::Exhausted(self.land(at));
         }
         let flight = &mut self.flights[at];
-        flight.tries += 1;
-        if self.control.len() <= CONTROL_BYTES_MAX {
-            self.control.extend_from_slice(&flight.frame);
+        if self.control.len() > CONTROL_BYTES_MAX {
+            return Retry::Later(flight);
         }
+        flight.tries += 1;
+        self.control.extend_from_slice(&flight.frame);
         Retry::Again(flight)
     }
 
@@ -328,6 +329,8 @@ impl Outbox {
 pub(crate) enum Retry<'a> {
     /// It goes out once more; arm its timer again.
     Again(&'a mut Flight),
+    /// There is no room for it at the moment; arm its timer again.
+    Later(&'a mut Flight),
     /// It has had its tries.
     Exhausted(Flight),
     /// There is no such flight.

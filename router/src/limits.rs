@@ -33,8 +33,8 @@ pub struct Limits {
     pub bindings_max: u32,
     /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
     pub pending_max: u32,
-    /// How long a reliable message waits for its receivers' shards before it counts as unacked. They settle much sooner; this
-    /// is for a shard that is gone.
+    /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a shard that is gone, so
+    /// no less than what a living one may take: the time of all tries, as often as a full queue fills a window.
     pub pending_timeout_ms: u32,
     /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
     pub dedupe_max: u32,
@@ -47,7 +47,7 @@ impl Default for Limits {
         Self {
             bindings_max: 1 << 24,
             pending_max: 1 << 16,
-            pending_timeout_ms: 300_000,
+            pending_timeout_ms: 900_000,
             dedupe_max: 1 << 18,
             dedupe_window_ms: 120_000,
         }

@@ -174,6 +174,7 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         self.gateway().validate()?;
         self.router.validate()?;
+        self.validate_pending()?;
         let NodeConfig { engine, .. } = &self.node;
         const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
         if !ENGINES.contains(&engine.as_str()) {
@@ -199,6 +200,20 @@ impl Config {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
         self.validate_engine()
+    }
+
+    /// A router must not give up a message that a gateway may still deliver.
+    fn validate_pending(&self) -> Result<(), String> {
+        let windows = self.limits.reliable_messages_max.div_ceil(u32::from(self.delivery.window));
+        let wanted = self.delivery.flight_time_max().as_millis() * u128::from(windows);
+        let given = self.router.pending_timeout_ms;
+        if u128::from(given) < wanted {
+            return Err(format!(
+                "router.pending_timeout_ms = {given}: want at least {wanted}, the time in which delivery.* and \
+                 limits.reliable_messages_max let a message be delivered"
+            ));
+        }
+        Ok(())
     }
 
     fn validate_engine(&self) -> Result<(), String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::{Remote, Running, Stats};
 use shard::ShardId;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::node::Owners;
 use wire::{AppId, UserId};
@@ -30,12 +31,6 @@ pub struct Shards {
     draining: AtomicBool,
     /// One permit for each shard that has drained.
     drained: Semaphore,
-}
-
-/// A question that a shard was asked.
-struct Question {
-    ask: u64,
-    answered: oneshot::Receiver<Report>,
 }
 
 impl Shards {
@@ -100,61 +95,59 @@ impl Shards {
     }
 
     /// What each shard counts, in the order of [`Shards::ids`]; `None` for one that does not answer in time.
-    pub async fn metrics(&self) -> Vec<Option<Box<ShardMetrics>>> {
-        let deadline = Instant::now() + ANSWER_TIME;
-        let mut asked = Vec::with_capacity(self.ids.len());
-        for id in &self.ids {
-            asked.push(self.ask(*id, deadline, |ask| Control::Stats { ask }).await);
-        }
-        let mut answers = Vec::with_capacity(asked.len());
-        for question in asked {
-            answers.push(match self.answer(question, deadline).await {
+    pub async fn metrics(self: &Arc<Self>) -> Vec<Option<Box<ShardMetrics>>> {
+        let asked = self.ids.iter().map(|id| self.ask(*id, |ask| Control::Stats { ask })).collect();
+        let answers = answers(asked).await.into_iter();
+        answers
+            .map(|answer| match answer {
                 Some(Report::Stats { metrics, .. }) => Some(metrics),
                 _ => None,
-            });
-        }
-        answers
+            })
+            .collect()
     }
 
     /// Which of `users` are online, asked of the shards that own them; in no particular order.
     ///
     /// # Errors
     /// The shard that did not answer in time.
-    pub async fn online(&self, app: AppId, users: &[UserId]) -> Result<Vec<Presence>, ShardId> {
+    pub async fn online(self: &Arc<Self>, app: AppId, users: &[UserId]) -> Result<Vec<Presence>, ShardId> {
         let owned_by = |id: ShardId| {
             let of = |user: &&UserId| self.owners.of_user(app, **user) == id.as_u32();
             users.iter().filter(of).copied().collect::<Vec<_>>()
         };
-        let deadline = Instant::now() + ANSWER_TIME;
-        let mut asked = Vec::new();
-        for &id in &self.ids {
-            let users = owned_by(id);
-            if !users.is_empty() {
-                asked.push((id, self.ask(id, deadline, |ask| Control::Online { ask, app, users }).await));
-            }
-        }
+        let owners: Vec<ShardId> = self.ids.iter().copied().filter(|id| !owned_by(*id).is_empty()).collect();
+        let ask = |id: &ShardId| {
+            let users = owned_by(*id);
+            self.ask(*id, move |ask| Control::Online { ask, app, users })
+        };
+        let asked = owners.iter().map(ask).collect();
         let mut found = Vec::with_capacity(users.len());
-        for (id, question) in asked {
-            match self.answer(question, deadline).await {
+        for (id, answer) in owners.iter().zip(answers(asked).await) {
+            match answer {
                 Some(Report::Online { users, .. }) => found.extend(users),
-                _ => return Err(id),
+                _ => return Err(*id),
             }
         }
         Ok(found)
     }
 
-    async fn ask(&self, id: ShardId, deadline: Instant, control: impl FnOnce(u64) -> Control) -> Question {
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        self.asked().insert(ask, answer);
-        self.deliver(id, control(ask), deadline).await;
-        Question { ask, answered }
-    }
-
-    async fn answer(&self, question: Question, deadline: Instant) -> Option<Report> {
-        let answer = tokio::time::timeout_at(deadline, question.answered).await;
-        self.asked().remove(&question.ask);
-        answer.ok()?.ok()
+    /// Asks a shard, apart from what the others are asked: a stuck one takes no time from them.
+    fn ask(
+        self: &Arc<Self>,
+        id: ShardId,
+        control: impl FnOnce(u64) -> Control + Send + 'static,
+    ) -> JoinHandle<Option<Report>> {
+        let shards = self.clone();
+        tokio::spawn(async move {
+            let deadline = Instant::now() + ANSWER_TIME;
+            let ask = shards.asks.fetch_add(1, Ordering::Relaxed);
+            let (answer, answered) = oneshot::channel();
+            shards.asked().insert(ask, answer);
+            shards.deliver(id, control(ask), deadline).await;
+            let answer = tokio::time::timeout_at(deadline, answered).await;
+            shards.asked().remove(&ask);
+            answer.ok()?.ok()
+        })
     }
 
     /// Puts mail into a shard's mailbox. A full one belongs to a busy shard, and has room again soon.
@@ -184,4 +177,13 @@ impl Shards {
     fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Report>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answers to what was asked, in that order; `None` for one that did not come in time.
+async fn answers(asked: Vec<JoinHandle<Option<Report>>>) -> Vec<Option<Report>> {
+    let mut answers = Vec::with_capacity(asked.len());
+    for answer in asked {
+        answers.push(answer.await.ok().flatten());
+    }
+    answers
 }

@@ -68,7 +68,10 @@ impl Node {
                 self.gateway.drain(now);
                 self.drain = Drain::Draining;
             }
-            Control::Stop => self.own.push_back(Effect::Stop),
+            Control::Stop => {
+                self.bridge.handle_end(now);
+                self.own.push_back(Effect::Stop);
+            }
         }
     }
 

@@ -195,10 +195,21 @@ fn one_address_has_so_many_connections_and_no_more() {
     let mut bystanders = Bystanders::new(&server);
     let mut idle: Vec<Client> = (0..8).map(|_| server.connect()).collect();
     until("all are counted", || server.metric("sailfish_connections", "") == 10.0);
-    for _ in 0..100 {
-        server.connect().expect_farewell(NoticeCode::AddressLimit);
+    let mut resident = 0.0;
+    for wave in 1..=10 {
+        let mut refused: Vec<Client> = (0..1_000).map(|_| server.connect()).collect();
+        refused[0].expect_farewell(NoticeCode::AddressLimit);
+        refused[999].expect_farewell(NoticeCode::AddressLimit);
+        drop(refused);
+        let notices = || server.metric("sailfish_notices_total", "notice=\"address_limit\"");
+        until("each was told", || notices() == f64::from(wave) * 1_000.0);
+        until("all are gone", || server.metric("sailfish_connections", "") == 10.0);
+        if wave == 2 {
+            resident = server.metric("process_resident_memory_bytes", "");
+        }
     }
-    assert_eq!(server.metric("sailfish_notices_total", "notice=\"address_limit\""), 100.0);
+    let grown = server.metric("process_resident_memory_bytes", "") - resident;
+    assert!(grown < 4.0 * 1024.0 * 1024.0, "8,000 refused connections left {grown} bytes behind");
     bystanders.chat();
     // Another address has its own count, and a place that is given back is free again.
     let from_elsewhere = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

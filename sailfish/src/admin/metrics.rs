@@ -152,6 +152,10 @@ impl Page {
         self.by("sailfish_router_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.router.undelivered
         });
+        let help = "Lossy messages to users of whom no session is online.";
+        self.core("sailfish_router_lossy_offline_total", Counter, help, cores, |m| m.router.lossy_offline);
+        let help = "Sessions refused because the shard owns as many bindings as it may.";
+        self.core("sailfish_router_binds_refused_total", Counter, help, cores, |m| m.router.refused);
         let help = "Messages turned away at a limit, the sender told to try again.";
         self.core("sailfish_router_busy_total", Counter, help, cores, |m| m.router.busy);
         let help = "Pending messages whose receiver's shard never answered.";

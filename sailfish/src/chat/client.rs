@@ -333,7 +333,9 @@ impl Client {
         } else if let Some(room) = line.strip_prefix("/room ").and_then(number) {
             let room = RoomId(room);
             self.target = Some(Target::Room(room));
-            if self.rooms.insert(room, false).is_none() && self.logged_in {
+            let rooms = self.rooms.len();
+            self.rooms.entry(room).or_insert(false);
+            if self.rooms.len() > rooms && self.logged_in {
                 self.send(&ClientFrame::Join { room });
             }
         } else if line.starts_with('/') {

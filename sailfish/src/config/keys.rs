@@ -100,7 +100,10 @@ pub const KEYS: &[Key] = &[
         "router.pending_max",
         "Reliable messages that wait for their receivers; past it a sender is told to try again.",
     ),
-    key("router.pending_timeout_ms", "How long one waits for a receiver's shard that never answers, in ms."),
+    key(
+        "router.pending_timeout_ms",
+        "How long one waits for its receivers, in ms; no less than delivery.* and limits.* let it take.",
+    ),
     key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),

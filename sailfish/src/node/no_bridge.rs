@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shard::Instant;
-use tracing::{debug, warn};
+use tracing::{trace, warn};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
 use wire::node::{ToBridge, ToGateway};
@@ -49,24 +49,24 @@ impl NoBridge {
         match message {
             ToBridge::Online { app, user, device } => {
                 self.counts.online += 1;
-                debug!(app = app.0, user = user.0, device = device.name(), "online");
+                trace!(app = app.0, user = user.0, device = device.name(), "online");
             }
             ToBridge::Offline { app, user, device } => {
                 self.counts.offline += 1;
-                debug!(app = app.0, user = user.0, device = device.name(), "offline");
+                trace!(app = app.0, user = user.0, device = device.name(), "offline");
             }
             ToBridge::Joined { app, user, room } => {
                 self.counts.joined += 1;
-                debug!(app = app.0, user = user.0, room = room.0, "joined");
+                trace!(app = app.0, user = user.0, room = room.0, "joined");
             }
             ToBridge::Left { app, user, room } => {
                 self.counts.left += 1;
-                debug!(app = app.0, user = user.0, room = room.0, "left");
+                trace!(app = app.0, user = user.0, room = room.0, "left");
             }
             ToBridge::Undelivered { user, reason, message } => {
                 let at = FailReason::ALL.iter().position(|known| *known == reason);
                 self.counts.undelivered[at.expect("ALL has every reason")] += 1;
-                debug!(
+                trace!(
                     app = message.app.0,
                     user = user.0,
                     id = message.id.0,
@@ -91,6 +91,13 @@ impl NoBridge {
     /// Logs what has come since the last line, when that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.unlogged > 0 && now >= self.log_from {
+            self.log(now);
+        }
+    }
+
+    /// Logs what no line has told yet: there will be no later one.
+    pub fn handle_end(&mut self, now: Instant) {
+        if self.unlogged > 0 {
             self.log(now);
         }
     }
