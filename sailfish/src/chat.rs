@@ -81,7 +81,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(identity, args.room.map(RoomId), args.to.map(UserId), inputs.clone());
     read_stdin(inputs);
     if io::stdin().is_terminal() {
-        say("/to USER and /room ROOM say where lines go, /quit ends");
+        say("/to USER and /room ROOM say where lines go, /quit ends once all have their outcome");
     }
     Ok(if client.run(&received) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -62,7 +62,7 @@ pub struct Client {
     seen: HashSet<MessageId>,
     seen_order: VecDeque<MessageId>,
     failed: bool,
-    /// Set when stdin has ended.
+    /// Set when no more lines come.
     finish_by: Option<Instant>,
 }
 
@@ -110,10 +110,7 @@ impl Client {
             }
             let next = match received.recv_timeout(TICK) {
                 Ok(Input::Line(line)) => self.line(line.trim()),
-                Ok(Input::End) => {
-                    self.finish_by = Some(Instant::now() + FINISH_TIME);
-                    Next::GoOn
-                }
+                Ok(Input::End) => self.finish(),
                 Ok(Input::Frame(link, frame)) if self.is_current(link) => self.frame(frame),
                 Ok(Input::Lost(link, why)) if self.is_current(link) => self.lost(&why),
                 Ok(Input::Frame(..) | Input::Lost(..)) | Err(RecvTimeoutError::Timeout) => Next::GoOn,
@@ -327,19 +324,24 @@ impl Client {
     fn line(&mut self, line: &str) -> Next {
         let number = |rest: &str| rest.trim().parse::<i64>().ok();
         if line == "/quit" {
-            return Next::Done;
-        } else if let Some(user) = line.strip_prefix("/to ").and_then(number) {
+            return self.finish();
+        } else if let Some(rest) = line.strip_prefix("/to ") {
+            let (user, text) = rest.trim().split_once(' ').unwrap_or((rest, ""));
+            let Some(user) = number(user) else { return self.misunderstood() };
             self.target = Some(Target::User(UserId(user)));
+            say(&format!("lines go to user {user}"));
+            return self.line(text.trim());
         } else if let Some(room) = line.strip_prefix("/room ").and_then(number) {
             let room = RoomId(room);
             self.target = Some(Target::Room(room));
+            say(&format!("lines go to room {}", room.0));
             let rooms = self.rooms.len();
             self.rooms.entry(room).or_insert(false);
             if self.rooms.len() > rooms && self.logged_in {
                 self.send(&ClientFrame::Join { room });
             }
         } else if line.starts_with('/') {
-            say("want /to USER, /room ROOM or /quit");
+            return self.misunderstood();
         } else if !line.is_empty() {
             match self.target {
                 Some(target) => {
@@ -354,6 +356,18 @@ impl Client {
                 }
             }
         }
+        Next::GoOn
+    }
+
+    /// No more lines come: what is under way gets its time.
+    fn finish(&mut self) -> Next {
+        self.finish_by.get_or_insert(Instant::now() + FINISH_TIME);
+        Next::GoOn
+    }
+
+    fn misunderstood(&mut self) -> Next {
+        self.failed = true;
+        say("want /to USER, /to USER TEXT, /room ROOM or /quit");
         Next::GoOn
     }
 

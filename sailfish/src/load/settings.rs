@@ -15,6 +15,8 @@ use crate::files::Files;
 const FILES_RESERVE: u64 = 64;
 /// Connections from one source address on loopback: well under the server's cap per address.
 const CONNECTIONS_PER_ADDRESS: u32 = 1000;
+/// Processes that are started without being asked for by number: more do not fit a machine by accident.
+const PROCESSES_MAX: u32 = 256;
 /// Rates past this are no rates.
 const RATE_MAX: f64 = 1e8;
 /// Times past this are no times, in s.
@@ -163,6 +165,11 @@ fn shares(args: &LoadArgs, clients: u32, remarks: &mut Vec<String>) -> anyhow::R
         "{files} open files a process are too few: raise the hard limit (ulimit -Hn, or LimitNOFILE= of a systemd unit)"
     );
     let needed = clients.div_ceil(most);
+    ensure!(
+        needed <= PROCESSES_MAX.max(args.processes),
+        "--connections {clients} takes {needed} processes of {files} open files each, more than {PROCESSES_MAX}; \
+         raise the limit of open files, or ask for it with --processes {needed}"
+    );
     let processes = args.processes.max(needed).min(clients.div_ceil(2)).max(1);
     if needed > args.processes {
         remarks.push(format!("{files} open files a process: {clients} connections take {needed} processes"));
