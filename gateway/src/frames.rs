@@ -23,7 +23,7 @@ impl Gateway {
         if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
             return Err(NoticeCode::BadMagic);
         }
-        // Acks answer what others send, so they are not the client's to bound; see `ack` for made-up ones.
+        // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up ones.
         if frame.code != Code::Ack && !session.bucket.take(now, self.rate) {
             return Err(NoticeCode::RateLimited);
         }
