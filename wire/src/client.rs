@@ -3,14 +3,17 @@
 mod binary;
 mod deframer;
 mod json;
+mod outcome;
 mod reader;
 
 use std::borrow::Cow;
 
 pub use deframer::{Deframer, Frame};
+pub use outcome::Outcome;
 
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 use bytes::Bytes;
+use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
 /// Bytes of a header: `magic: u16 | code: i32 | len: i32`, big-endian.
 pub const HEADER_BYTES: usize = 10;
@@ -225,7 +228,7 @@ impl<'a> ClientFrame<'a> {
 }
 
 /// A message on its way to receivers, as every hop sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Message {
     /// The server's name for it, the same on every retry.
     pub id: MessageId,
@@ -290,7 +293,7 @@ pub enum ServerFrame<'a> {
 }
 
 /// What has become of a message: what is true, never what is hoped.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct SendAck {
     /// The sender's name for it; never empty.
     pub client_msg_id: ClientMsgId,
@@ -300,39 +303,8 @@ pub struct SendAck {
     pub outcome: Outcome,
 }
 
-/// The end of a message, as its sender is told.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
-    /// The receiver's client acked it.
-    Delivered,
-    /// The backend keeps it for the receiver.
-    Stored,
-    /// It has this place in the room's order.
-    Sequenced {
-        /// The room sequence.
-        sequence: u64,
-    },
-    /// The backend took the business packet.
-    Answered,
-    /// It will not arrive, and why.
-    Failed(FailReason),
-}
-
-impl Outcome {
-    /// The name in metrics and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Stored => "stored",
-            Self::Sequenced { .. } => "sequenced",
-            Self::Answered => "answered",
-            Self::Failed(_) => "failed",
-        }
-    }
-}
-
 /// Why a message failed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 #[repr(u16)]
 pub enum FailReason {
     /// The receiver has no live session, and nobody stores messages for it.
@@ -383,7 +355,7 @@ impl FailReason {
 }
 
 /// What a notice says. The server closes after every one below 100.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 #[repr(u16)]
 pub enum NoticeCode {
     /// A newer login of the same app, user and device class took over.

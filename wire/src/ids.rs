@@ -1,35 +1,46 @@
 //! Public ids.
 
 use bytes::Bytes;
+use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 use serde::{Deserialize, Serialize};
 
 /// A tenant: users and rooms of different apps never meet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(transparent)]
 pub struct AppId(pub i32);
 
 /// A user within an app.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(transparent)]
 pub struct UserId(pub i64);
 
 /// A room within an app.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(transparent)]
 pub struct RoomId(pub i64);
 
 /// A message as the server names it: unique in the cluster, the same on every retry, roughly ordered by time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(transparent)]
 pub struct MessageId(pub u64);
 
 /// What a business packet is about; the route table says where it goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(transparent)]
 pub struct BizCode(pub i32);
 
 /// A message as its sender names it: up to [`ClientMsgId::BYTES_MAX`] bytes of UTF-8; empty when the sender gave none.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Archive, Store, Load)]
 pub struct ClientMsgId(Bytes);
 
 impl ClientMsgId {
@@ -40,6 +51,11 @@ impl ClientMsgId {
     pub fn new(bytes: Bytes) -> Self {
         assert!(bytes.len() <= Self::BYTES_MAX, "the decoder bounds a client message id");
         Self(bytes)
+    }
+
+    /// Whether it is what [`ClientMsgId::new`] takes; one that came over a link may not be.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.0.len() <= Self::BYTES_MAX && std::str::from_utf8(&self.0).is_ok()
     }
 
     /// The id's bytes.
@@ -59,7 +75,9 @@ impl ClientMsgId {
 }
 
 /// The kind of device of a session. A user has at most one live session per class.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,
+)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum DeviceClass {

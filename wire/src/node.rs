@@ -1,27 +1,48 @@
-//! What gateway shards, router shards and the bridge tell each other.
+//! What gateway shards, router shards and the bridge tell each other, and its bytes on a link between nodes.
 //!
 //! Every gateway shard speaks with the router shard that owns a user or a room. A message for a user travels
 //! sender's shard -> owner -> receiver's shard; its outcome travels the same way back.
+#![allow(
+    missing_docs,
+    reason = "the derived archives have fields of their own; everything here is documented"
+)]
 
+mod batch;
+pub mod link;
 mod owners;
+mod question;
 
+pub use batch::{decode_batch, encode_batch};
 pub use owners::Owners;
+pub use question::{Answer, Presence, Question, Seat, ShardLoad};
 
 use bytes::Bytes;
+use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
-use crate::client::{Message, NoticeCode, Outcome, SendAck};
-use crate::{AppId, BizCode, ClientMsgId, DeviceClass, RoomId, UserId};
+use crate::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
+use crate::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 /// A session as its gateway shard names it; opaque to everyone else.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 pub struct SessionId(pub u64);
 
+impl SessionId {
+    /// No session: the control thread of a gateway speaks.
+    pub const CONTROL: SessionId = SessionId(u64::MAX);
+}
+
 /// A delivery that a router shard waits for; opaque to everyone else.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 pub struct DeliveryId(pub u64);
 
+/// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is the newer. It
+/// begins as ns since the UNIX epoch; an owner that knows of a higher one raises it above, and an announcement to
+/// another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Archive, Store, Load)]
+pub struct Login(pub u64);
+
 /// Anything one core says to another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum NodeMessage {
     /// For the router core of the addressed shard.
     ToRouter(ToRouter),
@@ -32,7 +53,7 @@ pub enum NodeMessage {
 }
 
 /// What happens to a business packet's message.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Archive, Store, Load)]
 pub enum Class {
     /// Acked by each receiver, repeated, handed over when undelivered.
     Reliable,
@@ -41,7 +62,7 @@ pub enum Class {
 }
 
 /// Where a message goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 pub enum Target {
     /// To every live session of a user.
     User(UserId),
@@ -49,9 +70,11 @@ pub enum Target {
     Room(RoomId),
 }
 
-/// A message as a session submits it; the owner of its target gives it an id.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A message as a session submits it.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Submission {
+    /// The id that the sender's shard gave it. It stays when the message goes to another owner.
+    pub id: MessageId,
     /// The app of sender and target.
     pub app: AppId,
     /// The session's user.
@@ -68,10 +91,21 @@ pub struct Submission {
     pub payload: Bytes,
 }
 
-/// From a gateway shard to the router shard that owns the user or room in question.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl Submission {
+    /// Whether the owner answers it: always, but for a lossy message of which no sender is told anything.
+    pub fn is_answered(&self) -> bool {
+        match (self.class, self.target) {
+            (Class::Reliable, _) => true,
+            (Class::Lossy, Target::Room(_)) => !self.client_msg_id.is_empty(),
+            (Class::Lossy, Target::User(_)) => false,
+        }
+    }
+}
+
+/// From a gateway shard to a router shard: the one that owns the user or room in question, where there is one.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToRouter {
-    /// A session logged in; answered by [`ToGateway::Bound`]. An older session of the same app, user and device class is kicked.
+    /// A session is the one of its user and device class. Of two sessions the older is kicked.
     Bind {
         /// Whose app.
         app: AppId,
@@ -81,8 +115,13 @@ pub enum ToRouter {
         device: DeviceClass,
         /// Which session.
         session: SessionId,
+        /// When it logged in.
+        login: Login,
+        /// It has just logged in, so it is newer than whatever is bound, and waits for [`ToGateway::Bound`]. Otherwise it is
+        /// announced to an owner that may not know it.
+        fresh: bool,
     },
-    /// A session ended. Removes the binding only while it is still this session's.
+    /// A session is no longer to be bound here. Removes the binding only while it is still this session's.
     Unbind {
         /// Whose app.
         app: AppId,
@@ -92,15 +131,19 @@ pub enum ToRouter {
         device: DeviceClass,
         /// Which session.
         session: SessionId,
+        /// It lives on, bound by another owner.
+        moved: bool,
     },
-    /// A shard got a member of a room; answered by [`ToGateway::Joined`].
+    /// A shard has members of a room; answered by [`ToGateway::Joined`].
     Join {
         /// Whose app.
         app: AppId,
         /// Which room.
         room: RoomId,
+        /// The highest sequence of it that this shard has seen; 0 for none.
+        sequence: u64,
     },
-    /// A shard lost its last member of a room.
+    /// A shard has no member of a room any more, or another owner for it.
     Leave {
         /// Whose app.
         app: AppId,
@@ -123,15 +166,34 @@ pub enum ToRouter {
         /// `Delivered`, or `Failed` and why.
         outcome: Outcome,
     },
+    /// The router shards that this gateway shard has links with, as packed shard ids, ascending.
+    Reach {
+        /// All of them.
+        routers: Vec<u32>,
+    },
+    /// Everything that this shard has under the view of that name, it has said before this.
+    Announced {
+        /// [`Owners::name`].
+        view: u64,
+    },
+    /// The control thread wants something; answered by [`ToGateway::Answer`].
+    Ask {
+        /// Comes back with the answer.
+        ask: u64,
+        /// What.
+        question: Question,
+    },
 }
 
 /// From a router shard to a gateway shard.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToGateway {
     /// The session is reachable.
     Bound {
         /// Which session.
         session: SessionId,
+        /// Its stamp, raised where it had to be.
+        login: Login,
     },
     /// The session is no longer the one of its user and device class.
     Kick {
@@ -158,24 +220,54 @@ pub enum ToGateway {
         /// The message.
         message: Message,
     },
-    /// A message for every local member of its room.
+    /// A message for the members of its room.
     Broadcast {
         /// The message.
         message: Message,
+        /// The shards of the node that have members, by index; the shard that gets it mails it on. Empty: it is for this
+        /// shard alone.
+        shards: Vec<u16>,
     },
     /// What has become of a message that a session sent.
     SendAck {
         /// Which session sent it last.
         session: SessionId,
-        /// What it is told.
+        /// The id that its shard gave it.
+        submitted: MessageId,
+        /// What it is told; nothing when it gave the message no id.
         ack: SendAck,
+    },
+    /// A message was sent once more, by another session, which gets the send-ack.
+    Superseded {
+        /// The id under which this shard submitted it.
+        submitted: MessageId,
+    },
+    /// The router shards that every gateway shard linked to this router reaches, ascending.
+    Common {
+        /// All of them.
+        routers: Vec<u32>,
+    },
+    /// A lossy message for every session of its app.
+    All {
+        /// The message.
+        message: Message,
+    },
+    /// The node is to go: what SIGTERM does.
+    Drain,
+    /// Answers [`ToRouter::Ask`].
+    Answer {
+        /// Which question.
+        ask: u64,
+        /// The answer.
+        answer: Answer,
     },
 }
 
 /// From a gateway or router shard to the bridge.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToBridge {
-    /// A user's session came.
+    /// A user's session came, or is bound by another owner. May be told twice; of what is told about one user and device
+    /// class the highest `login` counts, and of equal ones the last.
     Online {
         /// Whose app.
         app: AppId,
@@ -183,6 +275,8 @@ pub enum ToBridge {
         user: UserId,
         /// On what.
         device: DeviceClass,
+        /// Orders this against other events of the same user and device class.
+        login: Login,
     },
     /// A user's session ended, however it ended.
     Offline {
@@ -192,6 +286,8 @@ pub enum ToBridge {
         user: UserId,
         /// On what.
         device: DeviceClass,
+        /// That of the session that ended.
+        login: Login,
     },
     /// A user's session joined a room.
     Joined {
@@ -216,7 +312,7 @@ pub enum ToBridge {
         /// The receiver.
         user: UserId,
         /// Why.
-        reason: crate::client::FailReason,
+        reason: FailReason,
         /// The message.
         message: Message,
     },

@@ -46,6 +46,16 @@ impl Owners {
         self.routers.iter().map(|router| router.id)
     }
 
+    /// A name for this set of routers: the same for equal sets, and hardly ever for others.
+    pub fn name(&self) -> u64 {
+        self.routers.iter().fold(ROOM, |name, router| mix(name ^ u64::from(router.id)).wrapping_mul(FACTOR))
+    }
+
+    /// Whether this router shard is one of them.
+    pub fn contains(&self, router: u32) -> bool {
+        self.routers.binary_search_by_key(&router, |router| router.id).is_ok()
+    }
+
     /// The packed id of the router shard that owns a user.
     pub fn of_user(&self, app: AppId, user: UserId) -> u32 {
         self.of_key(key(USER, app, user.0))

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use crate::{members, name};
 
 /// Each crate with those of ours that it may depend on, for its tests too.
-const ALLOWED: [(&str, &[&str]); 9] = [
-    ("sailfish", &["engine", "gateway", "loadgen", "router", "shard", "wire"]),
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("sailfish", &["engine", "gateway", "link", "loadgen", "router", "shard", "wire"]),
+    ("link", &["shard", "wire"]),
     ("gateway", &["shard", "wire"]),
     ("router", &["shard", "wire"]),
     ("loadgen", &["shard", "wire"]),
@@ -20,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
 ];
 
 /// Crates that know no I/O, clock or thread.
-const CORES: [&str; 5] = ["wire", "shard", "gateway", "router", "loadgen"];
+const CORES: [&str; 6] = ["wire", "shard", "link", "gateway", "router", "loadgen"];
 
 /// What would let a core reach a runtime, a socket, the operating system or its randomness.
 const BANNED_IN_CORES: [&str; 14] = [

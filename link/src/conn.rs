@@ -1,0 +1,89 @@
+//! One connection of a link.
+
+use shard::{Instant, ShardId};
+use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, HANDSHAKE_BYTES_MAX, Identity, NONCE_BYTES};
+
+/// A connection, opened or accepted.
+pub(crate) struct Conn {
+    pub(crate) stage: Stage,
+    pub(crate) deframer: Deframer,
+    /// Frames of the handshake, a refusal or a farewell, to be written first.
+    pub(crate) out: Vec<u8>,
+    pub(crate) is_dirty: bool,
+    pub(crate) is_writing: bool,
+    /// It is to say how many batches came, though there is nothing else to say.
+    pub(crate) owes_credit: bool,
+    /// When it came about; later, when the other end was last heard.
+    pub(crate) heard_at: Instant,
+    /// When something was last written.
+    pub(crate) said_at: Instant,
+    /// The token of its dial, if this side opened it.
+    pub(crate) dial: Option<u64>,
+}
+
+/// Where the handshake is.
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    /// Accepted; a `Hello` is awaited.
+    Accepted,
+    /// Accepted; a `Proof` is awaited.
+    Challenged { hello: Party, challenge: Party },
+    /// Opened; a `Challenge` is awaited.
+    Greeted { hello: Party },
+    /// Opened; a `Welcome` is awaited.
+    Proven { hello: Party, challenge: Party },
+    /// Batches go both ways.
+    Linked { peer: ShardId },
+    /// Its last bytes are being written.
+    Closing,
+}
+
+/// One side of a handshake.
+#[derive(Clone, Copy)]
+pub(crate) struct Party {
+    pub(crate) identity: Identity,
+    pub(crate) nonce: [u8; NONCE_BYTES],
+}
+
+impl Party {
+    pub(crate) fn hello(self) -> Frame<'static> {
+        Frame::Hello { identity: self.identity, nonce: self.nonce }
+    }
+
+    pub(crate) fn challenge(self) -> Frame<'static> {
+        Frame::Challenge { identity: self.identity, nonce: self.nonce }
+    }
+}
+
+impl Conn {
+    pub(crate) fn new(now: Instant, stage: Stage, dial: Option<u64>) -> Self {
+        Self {
+            stage,
+            deframer: Deframer::default(),
+            out: Vec::new(),
+            is_dirty: false,
+            is_writing: false,
+            owes_credit: false,
+            heard_at: now,
+            said_at: now,
+            dial,
+        }
+    }
+
+    /// Who is at the other end, once that is proven.
+    pub(crate) fn peer(&self) -> Option<ShardId> {
+        match self.stage {
+            Stage::Linked { peer } => Some(peer),
+            Stage::Accepted
+            | Stage::Challenged { .. }
+            | Stage::Greeted { .. }
+            | Stage::Proven { .. }
+            | Stage::Closing => None,
+        }
+    }
+
+    /// How long the next body may be.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        if self.peer().is_some() { BODY_BYTES_MAX } else { HANDSHAKE_BYTES_MAX }
+    }
+}

@@ -1,0 +1,25 @@
+//! The link core: what one shard has to do with the shards of other nodes. Sans-IO.
+//!
+//! A link is one TCP connection between two shards. Gateway shards open links to router shards. Both ends prove that they know
+//! the cluster's secret, and then send each other batches of [`wire::node::NodeMessage`].
+//!
+//! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and after a broken
+//! connection the next one goes on where it ended. So within a session messages come once and in order, whatever the
+//! network does, and the cores on top hear of two things only: a peer is [`News::Up`], with nothing remembered, or it is
+//! [`News::Down`], gone with all that was on its way.
+//!
+//! Deliberately not here: what the messages mean, who owns what, sockets, clocks. The connection is authenticated, not
+//! encrypted.
+
+mod conn;
+mod dial;
+mod limits;
+mod links;
+mod metrics;
+mod outgoing;
+mod peer;
+mod proof;
+
+pub use limits::Config;
+pub use links::{Effect, Links, News, PeerInfo, Setup};
+pub use metrics::Metrics;

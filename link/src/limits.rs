@@ -1,0 +1,88 @@
+//! What a link may hold, and how long it waits.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wire::node::link::BODY_BYTES_MAX;
+
+/// What an operator may set of links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a silent peer is waited for: a router waits this long for a gateway, a gateway half as long for a router.
+    pub lease_ms: u32,
+    /// How often an idle link says that it is alive.
+    pub ping_ms: u32,
+    /// Bytes of batches that may be on their way to one peer and not yet taken in.
+    pub window_bytes: u32,
+    /// Bytes that may wait for one peer before the shard stops to read from its clients.
+    pub queue_bytes_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { lease_ms: 3_000, ping_ms: 250, window_bytes: 4 << 20, queue_bytes_max: 8 << 20 }
+    }
+}
+
+impl Config {
+    /// Checks every bound; the error names the key, its value and what it wants.
+    pub fn validate(&self) -> Result<(), String> {
+        within("cluster.lease_ms", self.lease_ms, 100, 600_000)?;
+        within("cluster.ping_ms", self.ping_ms, 10, self.lease_ms / 4)?;
+        within("cluster.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
+        within("cluster.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
+    }
+
+    /// How long a silent peer is waited for, by who waits.
+    pub(crate) fn patience(&self, for_gateways: bool) -> Duration {
+        let lease = Duration::from_millis(self.lease_ms.into());
+        if for_gateways { lease } else { lease / 2 }
+    }
+
+    pub(crate) fn ping(&self) -> Duration {
+        Duration::from_millis(self.ping_ms.into())
+    }
+}
+
+fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
+    if value < min || value > max {
+        return Err(format!("{key} = {value}: want a number from {min} to {max}"));
+    }
+    Ok(())
+}
+
+/// How often links look at the time.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+/// How long a handshake may take.
+pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// The wait after the first failed connect; it doubles with each, up to the longest, and chance makes it up to half longer.
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(40);
+/// See [`BACK_OFF`].
+pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(640);
+/// Messages of one batch.
+pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
+/// A batch takes no further message once its messages hold this many bytes.
+pub(crate) const BATCH_BYTES: usize = 48 << 10;
+/// What the fixed part of a message counts for in a queue.
+pub(crate) const MESSAGE_BYTES: usize = 128;
+/// A queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
+pub(crate) const QUEUE_CEILING: usize = 8;
+
+const _: () = assert!(BATCH_BYTES + (1 << 20) + BATCH_MESSAGES_MAX * 2 * MESSAGE_BYTES < BODY_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_bounds() {
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_what_it_wants() {
+        let config = Config { ping_ms: 2_000, ..Config::default() };
+        assert_eq!(config.validate(), Err("cluster.ping_ms = 2000: want a number from 10 to 750".into()));
+    }
+}

@@ -1,0 +1,738 @@
+//! The rules: handshake, sessions, time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
+use wire::node::link::{Frame, Identity, Refusal, Role};
+use wire::node::{NodeMessage, decode_batch};
+
+use crate::conn::{Conn, Party, Stage};
+use crate::dial::{Dial, State};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
+use crate::metrics::Metrics;
+use crate::peer::Peer;
+use crate::proof::{Secret, Side};
+
+/// What the links of a shard are made of.
+pub struct Setup {
+    /// Who this shard is.
+    pub identity: Identity,
+    /// What all nodes of the cluster know, and nobody else.
+    pub secret: Vec<u8>,
+    /// Of everything that is random here; fresh at each start.
+    pub seed: u64,
+    /// Checked by [`Config::validate`].
+    pub config: Config,
+}
+
+/// What the engine is to do for the links.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// There are bytes for this connection.
+    Transmit {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// End it.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// What becomes of its unwritten bytes.
+        linger: Linger,
+    },
+    /// Open one.
+    Connect {
+        /// Comes back.
+        token: u64,
+        /// Whom to connect to.
+        peer: SocketAddr,
+    },
+}
+
+/// What the cores of this shard are to know, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// A peer is there, and nothing that was said to it before counts.
+    Up {
+        /// Who.
+        peer: ShardId,
+        /// How many shards its node has.
+        shards: u16,
+        /// Which life of its process it is.
+        incarnation: u64,
+    },
+    /// A peer is gone, with everything that was on its way to it.
+    Down {
+        /// Who.
+        peer: ShardId,
+    },
+    /// A peer says something.
+    Message {
+        /// Who.
+        from: ShardId,
+        /// What.
+        message: NodeMessage,
+    },
+}
+
+/// A peer, for operators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// Who.
+    pub shard: ShardId,
+    /// What it is.
+    pub role: Role,
+    /// Which life of its process it is.
+    pub incarnation: u64,
+    /// Since when the session lasts.
+    pub since: Instant,
+    /// Whether there is a connection at the moment.
+    pub is_connected: bool,
+    /// Bytes that wait, or are on their way and not taken in.
+    pub queued_bytes: u64,
+}
+
+/// The links of one shard. See the crate's page.
+pub struct Links {
+    identity: Identity,
+    secret: Secret,
+    config: Config,
+    seed: u64,
+    prng: Prng,
+    nonces: u64,
+    /// The number of the last session, dial.
+    sessions: u64,
+    dials_made: u64,
+    conns: ConnMap<Box<Conn>>,
+    peers: BTreeMap<ShardId, Peer>,
+    dials: Vec<Dial>,
+    effects: VecDeque<Effect>,
+    dirty: VecDeque<ConnId>,
+    news: VecDeque<News>,
+    /// Peers for which more waits than should.
+    full: usize,
+    tick: Instant,
+    metrics: Metrics,
+}
+
+impl Links {
+    /// Links with nobody.
+    pub fn new(now: Instant, setup: Setup) -> Self {
+        let Setup { identity, secret, seed, config } = setup;
+        Self {
+            identity,
+            secret: Secret::new(&secret),
+            config,
+            seed,
+            prng: Prng::new(seed),
+            nonces: 0,
+            sessions: 0,
+            dials_made: 0,
+            conns: ConnMap::new(),
+            peers: BTreeMap::new(),
+            dials: Vec::new(),
+            effects: VecDeque::new(),
+            dirty: VecDeque::new(),
+            news: VecDeque::new(),
+            full: 0,
+            tick: now,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they last.
+    pub fn set_nodes(&mut self, nodes: &[SocketAddr]) {
+        self.dials.retain(|dial| nodes.contains(&dial.node));
+        for node in nodes {
+            if !self.dials.iter().any(|dial| dial.node == *node) {
+                self.dial(*node, 0);
+            }
+        }
+    }
+
+    /// Whether every node that is to be linked with is, with all its shards.
+    pub fn are_complete(&self) -> bool {
+        self.dials.iter().all(|dial| dial.peer.is_some_and(|peer| self.peers.contains_key(&peer)))
+    }
+
+    /// Tells a peer something. To one that is not up it is lost, and counted.
+    pub fn send(&mut self, to: ShardId, message: NodeMessage) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            self.metrics.unreachable += 1;
+            return;
+        };
+        peer.outgoing.push(message);
+        if let Some(conn) = peer.conn {
+            self.mark_dirty(conn);
+        }
+        self.weigh(to);
+        let ceiling = QUEUE_CEILING * self.config.queue_bytes_max as usize;
+        if self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > ceiling) {
+            self.lose(to);
+        }
+    }
+
+    /// Whether more waits for a peer than should: no lossy message ought to be added.
+    pub fn is_full(&self, to: ShardId) -> bool {
+        self.peers.get(&to).is_some_and(|peer| peer.is_full)
+    }
+
+    /// Whether more waits for some peer than should: whatever makes more is to stop.
+    pub fn is_pushed_back(&self) -> bool {
+        self.full > 0
+    }
+
+    /// Whether every peer has taken in everything.
+    pub fn are_flushed(&self) -> bool {
+        self.peers.values().all(|peer| peer.outgoing.is_empty())
+    }
+
+    /// Goes for good: peers forget this shard at once.
+    pub fn say_bye(&mut self) {
+        self.dials.clear();
+        let conns: Vec<ConnId> = self.peers.values().filter_map(|peer| peer.conn).collect();
+        for conn in conns {
+            self.close_with(conn, &Frame::Bye);
+        }
+    }
+
+    /// Whether a connection is one of these.
+    pub fn owns(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some()
+    }
+
+    /// The peers that are up, ascending.
+    pub fn peers(&self) -> impl Iterator<Item = PeerInfo> + '_ {
+        self.peers.iter().map(|(shard, peer)| PeerInfo {
+            shard: *shard,
+            role: peer.identity.role,
+            incarnation: peer.identity.incarnation,
+            since: peer.since,
+            is_connected: peer.conn.is_some(),
+            queued_bytes: peer.outgoing.bytes() as u64,
+        })
+    }
+
+    /// What has been counted, and what is held.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            peers: self.peers.len() as u64,
+            peers_away: self.peers.values().filter(|peer| peer.conn.is_none()).count() as u64,
+            queued_bytes: self.peers.values().map(|peer| peer.outgoing.bytes() as u64).sum(),
+            ..self.metrics.clone()
+        }
+    }
+
+    /// The next thing the cores are to know.
+    pub fn poll_news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
+    /// The next thing the engine is to do. To be asked when the cores have said all of this turn.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        while let Some(conn) = self.dirty.pop_front() {
+            let Some(entry) = self.conns.get_mut(conn) else { continue };
+            entry.is_dirty = false;
+            if !entry.is_writing {
+                return Some(Effect::Transmit { conn });
+            }
+        }
+        None
+    }
+
+    /// When [`Links::timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
+        (!is_idle).then_some(self.tick)
+    }
+
+    /// A connection came.
+    pub fn accepted(&mut self, now: Instant, conn: ConnId) {
+        self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
+    }
+
+    /// A connect came through.
+    pub fn connected(&mut self, now: Instant, conn: ConnId, token: u64) {
+        let hello = self.party();
+        let mut entry = Conn::new(now, Stage::Greeted { hello }, Some(token));
+        hello.hello().encode(&mut entry.out);
+        self.conns.insert(conn, Box::new(entry));
+        match self.dials.iter_mut().find(|dial| dial.token == token) {
+            Some(dial) => {
+                dial.state = State::Open(conn);
+                self.mark_dirty(conn);
+            }
+            None => self.abort(conn), // not wanted any more
+        }
+    }
+
+    /// A connect failed.
+    pub fn connect_failed(&mut self, now: Instant, token: u64) {
+        self.metrics.connect_failures += 1;
+        self.redial(now, token);
+    }
+
+    /// Bytes came.
+    pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        let mut deframer = std::mem::take(&mut entry.deframer);
+        let most = entry.body_bytes_max();
+        let fed = deframer.feed(bytes, most, |kind, body| {
+            self.frame(now, conn, kind, body)?;
+            Ok(self.conns.get(conn).map_or(0, |entry| entry.body_bytes_max()))
+        });
+        match (fed, self.conns.get_mut(conn)) {
+            (Ok(()), Some(entry)) => entry.deframer = deframer,
+            (Ok(()), None) => {}
+            (Err(reason), _) => self.refuse(conn, reason),
+        }
+    }
+
+    /// A batch was written.
+    pub fn sent(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        entry.is_writing = false;
+        let peer = entry.peer().and_then(|peer| self.peers.get(&peer));
+        let has_more = peer.is_some_and(|peer| peer.outgoing.can_fill(self.config.window_bytes as usize));
+        if has_more || entry.owes_credit || !entry.out.is_empty() {
+            self.mark_dirty(conn);
+        }
+    }
+
+    /// The other end will say no more: the connection is of no use.
+    pub fn finished(&mut self, conn: ConnId) {
+        self.abort(conn);
+    }
+
+    /// A connection is gone. Its session may go on with another.
+    pub fn closed(&mut self, now: Instant, conn: ConnId) {
+        let Some(entry) = self.conns.remove(conn) else { return };
+        for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
+            peer.conn = None;
+        }
+        if let Some(token) = entry.dial {
+            self.redial(now, token);
+        }
+    }
+
+    /// Moves what is to be written into `batch`.
+    pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        batch.copy(&entry.out);
+        entry.out.clear();
+        let linked = entry.peer();
+        if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(&peer)) {
+            let filled = peer.outgoing.fill(batch, self.config.window_bytes as usize, peer.received);
+            self.metrics.batches_out += filled.batches;
+            self.metrics.messages_out += filled.messages;
+            if entry.owes_credit && !filled.says_received {
+                let mut credit = Vec::new();
+                Frame::Credit { received: peer.received }.encode(&mut credit);
+                batch.copy(&credit);
+            }
+            if entry.owes_credit || filled.says_received {
+                entry.owes_credit = false;
+                peer.unsaid_bytes = 0;
+            }
+        }
+        entry.is_writing = !batch.is_empty();
+        if entry.is_writing {
+            entry.said_at = now;
+        }
+        if let Some(peer) = linked {
+            self.weigh(peer);
+        }
+    }
+
+    /// The time of [`Links::poll_timeout`] has come.
+    pub fn timeout(&mut self, now: Instant) {
+        if now < self.tick {
+            return;
+        }
+        self.tick = now + TICK;
+        self.dial_due(now);
+        self.look_at_conns(now);
+        let patience = self.config.patience(self.identity.role == Role::Router);
+        let lost = self.peers.iter().filter(|(_, peer)| now.since(peer.heard_at) >= patience);
+        let lost: Vec<ShardId> = lost.map(|(shard, _)| *shard).collect();
+        for peer in lost {
+            self.lose(peer);
+        }
+    }
+
+    /// Checks everything that must hold between events.
+    ///
+    /// # Panics
+    ///
+    /// When something does not hold.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.full, self.peers.values().filter(|peer| peer.is_full).count());
+        for (shard, peer) in &self.peers {
+            assert!(peer.session != 0, "a session has a name");
+            if let Some(conn) = peer.conn {
+                let entry = self.conns.get(conn).expect("a session's connection is open");
+                assert_eq!(entry.peer(), Some(*shard), "a connection carries its peer's session");
+            }
+            let ceiling = QUEUE_CEILING * self.config.queue_bytes_max as usize;
+            assert!(peer.outgoing.bytes() <= ceiling, "a queue that is too long ends its session");
+        }
+    }
+
+    fn dial(&mut self, node: SocketAddr, index: u16) {
+        self.dials_made += 1;
+        self.dials.push(Dial::new(self.dials_made, node, index));
+    }
+
+    fn redial(&mut self, now: Instant, token: u64) {
+        if let Some(dial) = self.dials.iter_mut().find(|dial| dial.token == token) {
+            dial.fail(now, &mut self.prng);
+        }
+    }
+
+    fn dial_due(&mut self, now: Instant) {
+        for dial in self.dials.iter_mut().filter(|dial| dial.is_due(now)) {
+            dial.state = State::Connecting;
+            self.effects.push_back(Effect::Connect { token: dial.token, peer: dial.address() });
+        }
+    }
+
+    /// Ends connections that are too slow or too silent, and has the silent say that they are there.
+    fn look_at_conns(&mut self, now: Instant) {
+        let silence_max = self.config.patience(self.identity.role == Role::Router) / 2;
+        let mut late = Vec::new();
+        let mut silent = Vec::new();
+        let mut mute = Vec::new();
+        for (conn, entry) in self.conns.iter() {
+            match entry.stage {
+                Stage::Closing => {}
+                Stage::Linked { .. } if now.since(entry.heard_at) >= silence_max => silent.push(conn),
+                Stage::Linked { .. } if now.since(entry.said_at) >= self.config.ping() => mute.push(conn),
+                Stage::Linked { .. } => {}
+                Stage::Accepted | Stage::Challenged { .. } | Stage::Greeted { .. } | Stage::Proven { .. } => {
+                    if now.since(entry.heard_at) >= HANDSHAKE_TIME {
+                        late.push(conn);
+                    }
+                }
+            }
+        }
+        late.into_iter().for_each(|conn| self.refuse(conn, Refusal::Late));
+        silent.into_iter().for_each(|conn| self.abort(conn));
+        mute.into_iter().for_each(|conn| self.owe_credit(conn));
+    }
+
+    fn owe_credit(&mut self, conn: ConnId) {
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.owes_credit = true;
+            self.mark_dirty(conn);
+        }
+    }
+
+    fn frame(&mut self, now: Instant, conn: ConnId, kind: u8, body: &[u8]) -> Result<(), Refusal> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        let frame = Frame::decode(kind, body)?;
+        if let Frame::Refused { reason } = frame {
+            self.metrics.count_refused(reason);
+            self.abort(conn);
+            return Ok(());
+        }
+        match (entry.stage, frame) {
+            (Stage::Closing, _) => Ok(()),
+            (Stage::Accepted, Frame::Hello { identity, nonce }) => {
+                self.challenge(conn, Party { identity, nonce })
+            }
+            (Stage::Greeted { hello }, Frame::Challenge { identity, nonce }) => {
+                self.prove(conn, hello, Party { identity, nonce })
+            }
+            (Stage::Challenged { hello, challenge }, Frame::Proof { session, received, proof }) => {
+                let said = [&hello.hello(), &challenge.challenge()];
+                if !self.secret.is_proof(&proof, Side::Connector, said, session, received) {
+                    return Err(Refusal::Secret);
+                }
+                self.admit(now, conn, [hello, challenge], session, received)
+            }
+            (Stage::Proven { hello, challenge }, Frame::Welcome { session, received, proof }) => {
+                let said = [&hello.hello(), &challenge.challenge()];
+                if !self.secret.is_proof(&proof, Side::Acceptor, said, session, received) {
+                    return Err(Refusal::Secret);
+                }
+                self.begin(now, conn, challenge.identity, session, received)
+            }
+            (Stage::Linked { peer }, Frame::Batch { received, archive }) => {
+                self.credit(now, conn, peer, received)?;
+                self.batch(conn, peer, archive)
+            }
+            (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(now, conn, peer, received),
+            (Stage::Linked { peer }, Frame::Bye) => {
+                self.lose(peer);
+                Ok(())
+            }
+            _ => Err(Refusal::BadFrame),
+        }
+    }
+
+    fn party(&mut self) -> Party {
+        self.nonces += 1;
+        Party { identity: self.identity, nonce: self.secret.nonce(self.seed, self.nonces) }
+    }
+
+    fn challenge(&mut self, conn: ConnId, hello: Party) -> Result<(), Refusal> {
+        if (self.identity.role, hello.identity.role) != (Role::Router, Role::Gateway) {
+            return Err(Refusal::Role);
+        }
+        let challenge = self.party();
+        self.go_on(conn, Stage::Challenged { hello, challenge }, &challenge.challenge());
+        Ok(())
+    }
+
+    fn prove(&mut self, conn: ConnId, hello: Party, challenge: Party) -> Result<(), Refusal> {
+        if challenge.identity.role != Role::Router {
+            return Err(Refusal::Role);
+        }
+        let known = self.peers.get(&ShardId::from_u32(challenge.identity.shard));
+        let known = known.filter(|peer| peer.identity.incarnation == challenge.identity.incarnation);
+        let (session, received) = known.map_or((0, 0), |peer| (peer.session, peer.received));
+        let said = [&hello.hello(), &challenge.challenge()];
+        let proof = self.secret.proof(Side::Connector, said, session, received);
+        self.go_on(conn, Stage::Proven { hello, challenge }, &Frame::Proof { session, received, proof });
+        Ok(())
+    }
+
+    /// The connector has proven itself: its session goes on, if both ends still have it, or begins.
+    fn admit(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        [hello, challenge]: [Party; 2],
+        session: u64,
+        received: u64,
+    ) -> Result<(), Refusal> {
+        let identity = hello.identity;
+        let shard = ShardId::from_u32(identity.shard);
+        let known = self.peers.get_mut(&shard);
+        if known.as_ref().is_some_and(|peer| peer.identity.incarnation > identity.incarnation) {
+            return Err(Refusal::Stale);
+        }
+        let resumed = known.is_some_and(|peer| {
+            let is_same = (peer.identity, peer.session) == (identity, session);
+            is_same && peer.outgoing.resume(received)
+        });
+        if !resumed {
+            self.lose(shard);
+            self.sessions += 1;
+            self.up(now, identity, self.sessions);
+        }
+        let peer = &self.peers[&shard];
+        let (session, received) = (peer.session, peer.received);
+        let said = [&hello.hello(), &challenge.challenge()];
+        let proof = self.secret.proof(Side::Acceptor, said, session, received);
+        self.go_on(conn, Stage::Linked { peer: shard }, &Frame::Welcome { session, received, proof });
+        self.carry(now, conn, shard, resumed);
+        Ok(())
+    }
+
+    /// The acceptor has proven itself too, and says which session it is.
+    fn begin(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        identity: Identity,
+        session: u64,
+        received: u64,
+    ) -> Result<(), Refusal> {
+        let shard = ShardId::from_u32(identity.shard);
+        let known = self.peers.get_mut(&shard);
+        let resumed = match known {
+            Some(peer) if peer.conn.is_some_and(|other| other != conn) => return Err(Refusal::Stale),
+            Some(peer) if (peer.identity, peer.session) == (identity, session) => {
+                if !peer.outgoing.resume(received) {
+                    return Err(Refusal::BadFrame);
+                }
+                true
+            }
+            _ => false,
+        };
+        if !resumed {
+            if session == 0 || received != 0 {
+                return Err(Refusal::BadFrame);
+            }
+            self.lose(shard);
+            self.up(now, identity, session);
+        }
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        entry.stage = Stage::Linked { peer: shard };
+        if let Some(token) = entry.dial {
+            self.dial_succeeded(token, shard, identity.shards);
+        }
+        self.carry(now, conn, shard, resumed);
+        Ok(())
+    }
+
+    /// A shard answered; its siblings are to be linked with too.
+    fn dial_succeeded(&mut self, token: u64, shard: ShardId, shards: u16) {
+        let Some(dial) = self.dials.iter_mut().find(|dial| dial.token == token) else { return };
+        dial.succeed(shard);
+        let node = dial.node;
+        self.dials.retain(|dial| dial.node != node || dial.index < shards.max(1));
+        for index in 1..shards {
+            if !self.dials.iter().any(|dial| (dial.node, dial.index) == (node, index)) {
+                self.dial(node, index);
+            }
+        }
+    }
+
+    fn up(&mut self, now: Instant, identity: Identity, session: u64) {
+        let shard = ShardId::from_u32(identity.shard);
+        self.metrics.sessions += 1;
+        self.peers.insert(shard, Peer::new(now, identity, session));
+        let Identity { shards, incarnation, .. } = identity;
+        self.news.push_back(News::Up { peer: shard, shards, incarnation });
+    }
+
+    /// From here on this connection carries the session.
+    fn carry(&mut self, now: Instant, conn: ConnId, shard: ShardId, resumed: bool) {
+        self.metrics.resumed += u64::from(resumed);
+        let peer = self.peers.get_mut(&shard).expect("the caller made sure of it");
+        peer.heard_at = now;
+        let other = peer.conn.replace(conn).filter(|other| *other != conn);
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.heard_at = now;
+        }
+        if let Some(other) = other {
+            self.abort(other);
+        }
+        self.mark_dirty(conn);
+    }
+
+    fn credit(&mut self, now: Instant, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
+        let Some(peer) = self.peers.get_mut(&shard) else { return Ok(()) };
+        peer.heard_at = now;
+        if !peer.outgoing.credit(received) {
+            return Err(Refusal::BadFrame);
+        }
+        let has_more = peer.outgoing.can_fill(self.config.window_bytes as usize);
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.heard_at = now;
+        }
+        if has_more {
+            self.mark_dirty(conn);
+        }
+        self.weigh(shard);
+        Ok(())
+    }
+
+    fn batch(&mut self, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let role = peer.identity.role;
+        let mut astray = false;
+        let (news, metrics) = (&mut self.news, &mut self.metrics);
+        decode_batch(archive, |message| {
+            astray |= !goes(role, &message);
+            metrics.messages_in += 1;
+            news.push_back(News::Message { from, message });
+        })?;
+        if astray {
+            return Err(Refusal::BadBatch);
+        }
+        self.metrics.batches_in += 1;
+        peer.received += 1;
+        peer.unsaid_bytes += archive.len();
+        if peer.unsaid_bytes >= self.config.window_bytes as usize / 4 {
+            self.owe_credit(conn);
+        }
+        Ok(())
+    }
+
+    /// Gives a peer up, and what was on its way to it.
+    fn lose(&mut self, shard: ShardId) {
+        let Some(peer) = self.peers.remove(&shard) else { return };
+        self.full -= usize::from(peer.is_full);
+        self.metrics.lost += 1;
+        self.news.push_back(News::Down { peer: shard });
+        if let Some(conn) = peer.conn {
+            self.abort(conn);
+        }
+    }
+
+    /// Refuses a connection, and says why. A session that it carried ends, for what came over it is not to be trusted.
+    fn refuse(&mut self, conn: ConnId, reason: Refusal) {
+        self.metrics.count_refused(reason);
+        if let Some(peer) = self.conns.get(conn).and_then(|entry| entry.peer()) {
+            // What came in the same bytes is not to be acted on either.
+            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == peer));
+            self.lose(peer);
+        }
+        self.close_with(conn, &Frame::Refused { reason });
+    }
+
+    fn close_with(&mut self, conn: ConnId, last: &Frame<'_>) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if matches!(entry.stage, Stage::Closing) {
+            return;
+        }
+        entry.stage = Stage::Closing;
+        last.encode(&mut entry.out);
+        self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+    }
+
+    fn abort(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if matches!(entry.stage, Stage::Closing) {
+            return;
+        }
+        entry.stage = Stage::Closing;
+        entry.out.clear();
+        self.effects.push_back(Effect::Close { conn, linger: Linger::Abort });
+        for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
+            peer.conn = None;
+        }
+    }
+
+    fn go_on(&mut self, conn: ConnId, stage: Stage, say: &Frame<'_>) {
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.stage = stage;
+            say.encode(&mut entry.out);
+            self.mark_dirty(conn);
+        }
+    }
+
+    fn mark_dirty(&mut self, conn: ConnId) {
+        if let Some(entry) = self.conns.get_mut(conn)
+            && !entry.is_dirty
+            && !entry.is_writing
+        {
+            entry.is_dirty = true;
+            self.dirty.push_back(conn);
+        }
+    }
+
+    /// Keeps the count of full peers true. One that was full has to be down to half before it no longer is.
+    fn weigh(&mut self, shard: ShardId) {
+        let Some(peer) = self.peers.get_mut(&shard) else { return };
+        let most = self.config.queue_bytes_max as usize;
+        let is_full = peer.outgoing.bytes() > if peer.is_full { most / 2 } else { most };
+        if is_full != peer.is_full {
+            peer.is_full = is_full;
+            if is_full {
+                self.full += 1;
+            } else {
+                self.full -= 1;
+            }
+        }
+    }
+}
+
+/// Whether a message may come from a peer of that role.
+fn goes(from: Role, message: &NodeMessage) -> bool {
+    matches!(
+        (from, message),
+        (Role::Gateway, NodeMessage::ToRouter(_)) | (Role::Router, NodeMessage::ToGateway(_))
+    )
+}
+
+/// Links look at the time often enough for the shortest ping.
+const _: () = assert!(TICK.as_millis() <= Duration::from_millis(20).as_millis());

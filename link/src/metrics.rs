@@ -1,0 +1,46 @@
+//! What links count.
+
+use wire::node::link::Refusal;
+
+/// Counts since the start, and what is held at the moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Held: peers that are up.
+    pub peers: u64,
+    /// Held: of these, those without a connection at the moment.
+    pub peers_away: u64,
+    /// Held: bytes that wait for peers, or are on their way and not taken in.
+    pub queued_bytes: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Connections that went on with a session.
+    pub resumed: u64,
+    /// Peers given up.
+    pub lost: u64,
+    /// Connects that failed.
+    pub connect_failures: u64,
+    /// Connections refused, by this side or by the other, in the order of [`Refusal::ALL`].
+    pub refused: [u64; Refusal::ALL.len()],
+    /// Messages sent in batches.
+    pub messages_out: u64,
+    /// Messages that came in batches.
+    pub messages_in: u64,
+    /// Batches sent, repeats not counted.
+    pub batches_out: u64,
+    /// Batches that came.
+    pub batches_in: u64,
+    /// Messages to a shard that is not linked.
+    pub unreachable: u64,
+}
+
+impl Metrics {
+    /// Connections refused, by reason.
+    pub fn refused_by_reason(&self) -> impl Iterator<Item = (Refusal, u64)> + use<> {
+        Refusal::ALL.into_iter().zip(self.refused)
+    }
+
+    pub(crate) fn count_refused(&mut self, reason: Refusal) {
+        let at = Refusal::ALL.iter().position(|known| *known == reason);
+        self.refused[at.expect("ALL has every reason")] += 1;
+    }
+}

@@ -1,0 +1,42 @@
+//! A shard at the other end, and the session with it.
+
+use shard::{ConnId, Instant};
+use wire::node::link::Identity;
+
+use crate::outgoing::Outgoing;
+
+/// A peer that is up.
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    /// The session's name. The acceptor gives it; never 0.
+    pub(crate) session: u64,
+    /// The connection that carries the session at the moment.
+    pub(crate) conn: Option<ConnId>,
+    /// When it was last heard.
+    pub(crate) heard_at: Instant,
+    /// When the session began.
+    pub(crate) since: Instant,
+    pub(crate) outgoing: Outgoing,
+    /// More waits for it than should.
+    pub(crate) is_full: bool,
+    /// Batches that came.
+    pub(crate) received: u64,
+    /// Their bytes since this side last said how many came.
+    pub(crate) unsaid_bytes: usize,
+}
+
+impl Peer {
+    pub(crate) fn new(now: Instant, identity: Identity, session: u64) -> Self {
+        Self {
+            identity,
+            session,
+            conn: None,
+            heard_at: now,
+            since: now,
+            outgoing: Outgoing::default(),
+            is_full: false,
+            received: 0,
+            unsaid_bytes: 0,
+        }
+    }
+}

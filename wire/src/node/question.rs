@@ -1,0 +1,94 @@
+//! What operators ask of the cluster.
+
+use rkyv::{Archive, Deserialize as Load, Serialize as Store};
+
+use super::Login;
+use crate::client::Message;
+use crate::{AppId, DeviceClass, UserId};
+
+/// What the control thread of a gateway asks a router shard.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub enum Question {
+    /// Where these users are, all owned by the router asked.
+    Online {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        users: Vec<UserId>,
+    },
+    /// End the sessions of a user.
+    Kick {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// On this class of device only.
+        device: Option<DeviceClass>,
+    },
+    /// Send a lossy message to every session of its app.
+    PushAll {
+        /// The message.
+        message: Message,
+    },
+    /// Make the gateways of that node go.
+    Drain {
+        /// Which node.
+        node: u16,
+    },
+    /// Which gateway shards are linked, and what they hold.
+    Nodes,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub enum Answer {
+    /// To `Online`, in the order asked.
+    Online {
+        /// One for each user.
+        users: Vec<Presence>,
+    },
+    /// To `Kick`: how many sessions.
+    Kicked {
+        /// That many.
+        sessions: u32,
+    },
+    /// To `PushAll` and `Drain`: how many gateway shards were told.
+    Told {
+        /// That many.
+        shards: u32,
+    },
+    /// To `Nodes`, ascending by shard.
+    Nodes {
+        /// One for each linked gateway shard.
+        shards: Vec<ShardLoad>,
+    },
+}
+
+/// Where a user is.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct Presence {
+    /// Who.
+    pub user: UserId,
+    /// The live sessions; none when offline.
+    pub seats: Vec<Seat>,
+}
+
+/// Where a session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct Seat {
+    /// On what.
+    pub device: DeviceClass,
+    /// The packed id of the gateway shard.
+    pub shard: u32,
+    /// When it logged in.
+    pub login: Login,
+}
+
+/// What a router shard knows of a gateway shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct ShardLoad {
+    /// The packed id of the gateway shard.
+    pub shard: u32,
+    /// Its sessions that this router owns.
+    pub sessions: u32,
+}
