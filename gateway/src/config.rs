@@ -75,6 +75,8 @@ pub struct Limits {
     pub lossy_bytes_max: u32,
     /// Bytes that may wait for all connections of one shard.
     pub outbox_bytes_max: u64,
+    /// Messages of one shard's connections that may wait for their owners' answers.
+    pub submitted_max: u32,
 }
 
 /// How a node goes.
@@ -187,6 +189,7 @@ impl Default for Limits {
             reliable_bytes_max: 512 * 1024,
             lossy_bytes_max: 128 * 1024,
             outbox_bytes_max: 256 * 1024 * 1024,
+            submitted_max: 1 << 16,
         }
     }
 }
@@ -248,6 +251,7 @@ impl Config {
             u64::from(limits.reliable_bytes_max) + u64::from(limits.lossy_bytes_max),
             1 << 40,
         )?;
+        within("limits.submitted_max", limits.submitted_max, 1, 1 << 24)?;
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
         match routes.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {

@@ -13,6 +13,19 @@ use crate::gateway::{Gateway, Timer, mark_dirty};
 use crate::outbox::{Flight, Owed, Retry};
 
 impl Gateway {
+    /// Whether the session has this message in its outbox already, from an owner before: then this one hears of its end too.
+    pub(crate) fn is_here(
+        &mut self,
+        router: ShardId,
+        conn: ConnId,
+        delivery: Option<DeliveryId>,
+        message: &Message,
+    ) -> bool {
+        let outbox = self.sessions.get(conn).and_then(|session| self.outboxes.get_mut(session.outbox));
+        let (Some(outbox), Some(delivery)) = (outbox, delivery) else { return false };
+        outbox.owe_also(message.id, router, delivery)
+    }
+
     /// A message for one session.
     pub(crate) fn deliver(
         &mut self,
@@ -55,9 +68,7 @@ impl Gateway {
             outboxes.release(&mut session.outbox);
         }
         self.metrics.acks += 1;
-        if let Owed::Router { router, delivery } = flight.owed {
-            self.settle(router, conn, delivery, Outcome::Delivered);
-        }
+        self.settle_owed(conn, flight.owed, Outcome::Delivered);
         true
     }
 
@@ -157,15 +168,21 @@ impl Gateway {
     /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge gets it.
     fn fail(&mut self, conn: ConnId, user: UserId, owed: Owed, reason: FailReason) {
         self.metrics.count_undelivered(reason);
-        match owed {
-            Owed::Router { router, delivery } => {
-                self.settle(router, conn, delivery, Outcome::Failed(reason));
-            }
-            Owed::Bridge(message) => {
-                let message = Arc::unwrap_or_clone(message);
-                self.tell_bridge(ToBridge::Undelivered { user, reason, message });
-            }
+        if let Some(message) = self.settle_owed(conn, owed, Outcome::Failed(reason)) {
+            self.tell_bridge(ToBridge::Undelivered { user, reason, message });
         }
+    }
+
+    /// Tells the routers that wait how a delivery ended; the message, if it is the bridge that is to hear of a failure.
+    fn settle_owed(&mut self, conn: ConnId, owed: Owed, outcome: Outcome) -> Option<Message> {
+        match owed {
+            Owed::Router { router, delivery } => self.settle(router, conn, delivery, outcome),
+            Owed::Routers(all) => {
+                all.into_iter().for_each(|(router, delivery)| self.settle(router, conn, delivery, outcome));
+            }
+            Owed::Bridge(message) => return Some(Arc::unwrap_or_clone(message)),
+        }
+        None
     }
 
     fn settle(&mut self, router: ShardId, conn: ConnId, delivery: DeliveryId, outcome: Outcome) {

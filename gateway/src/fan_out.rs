@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard::{Instant, Key};
-use wire::client::{Encoding, Message, ServerFrame};
+use shard::{Effect, Instant, Key, ShardId};
+use wire::client::{Encoding, FailReason, Message, ServerFrame};
+use wire::node::{NodeMessage, ToBridge, ToGateway};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
@@ -17,11 +18,28 @@ use crate::limits::HELD_BYTES_MAX;
 use crate::outbox::Owed;
 
 impl Gateway {
-    /// A message for every local member of its room.
-    pub(crate) fn broadcast(&mut self, now: Instant, message: Message) {
+    /// A message for the members of its room on some shards of this node; on none but this when none is named.
+    pub(crate) fn broadcast_to(&mut self, now: Instant, message: Message, shards: &[u16]) {
+        let me = self.id.index();
+        for &index in shards.iter().filter(|index| **index != me) {
+            let broadcast = ToGateway::Broadcast { message: message.clone(), shards: Vec::new() };
+            let to = ShardId::new(self.id.node(), index);
+            self.effects.push_back(Effect::Mail { to, mail: NodeMessage::ToGateway(broadcast) });
+        }
+        if shards.is_empty() || shards.contains(&me) {
+            self.broadcast(now, message);
+        }
+    }
+
+    /// A message for every local member of its room. One that comes after a newer one was on its way while the room changed its
+    /// owner: it would break the order.
+    fn broadcast(&mut self, now: Instant, message: Message) {
         let found = message.room.and_then(|room| self.rooms.key(message.app, room));
         let Some(key) = found else { return };
         let room = self.rooms.get_mut(key);
+        if message.sequence <= room.sequence && !room.joining {
+            return self.hand_over_late(key, message);
+        }
         room.sequence = room.sequence.max(message.sequence);
         if message.ack_wanted {
             self.fan_out_held(now, key);
@@ -35,6 +53,18 @@ impl Gateway {
         room.held.push(message);
         if !is_early || room.held_bytes > HELD_BYTES_MAX {
             self.fan_out_held(now, key);
+        }
+    }
+
+    fn hand_over_late(&mut self, key: Key, message: Message) {
+        self.metrics.room_late += 1;
+        if !message.ack_wanted {
+            return;
+        }
+        for member in self.rooms.get_mut(key).members.clone() {
+            let session = self.sessions.get(member.conn).expect("a member has a session");
+            let (user, message) = (session.user, message.clone());
+            self.tell_bridge(ToBridge::Undelivered { user, reason: FailReason::Unacked, message });
         }
     }
 
@@ -85,17 +115,17 @@ impl Gateway {
 }
 
 /// The frames of some messages, together, one per encoding; each is made when it is first wanted.
-struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     messages: &'a [Message],
     frames: [Option<Bytes>; 3],
 }
 
 impl<'a> Frames<'a> {
-    fn new(messages: &'a [Message]) -> Self {
+    pub(crate) fn new(messages: &'a [Message]) -> Self {
         Self { messages, frames: [None, None, None] }
     }
 
-    fn get(&mut self, encoding: Encoding) -> Bytes {
+    pub(crate) fn get(&mut self, encoding: Encoding) -> Bytes {
         let at = match encoding {
             Encoding::Binary => 0,
             Encoding::Json => 1,

@@ -1,14 +1,10 @@
 //! What clients say.
 
-use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant};
-use wire::client::{
-    Business, ClientFrame, Code, FailReason, Frame, NoticeCode, Outcome, SendAck, ServerFrame,
-};
-use wire::node::{SessionId, Submission, Target, ToBridge, ToRouter};
-use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
+use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
+use wire::node::{Login, SessionId, ToBridge, ToRouter};
+use wire::{AppId, RoomId};
 
-use crate::config::{Destination, Route};
 use crate::gateway::{Gateway, Timer};
 use crate::rooms::Joined;
 use crate::session::Phase;
@@ -42,7 +38,7 @@ impl Gateway {
         match frame {
             ClientFrame::Login { .. } => unreachable!("handled above"),
             ClientFrame::Logout => self.logout(conn),
-            ClientFrame::Business(business) => self.business(conn, &business),
+            ClientFrame::Business(business) => self.business(now, conn, &business),
             ClientFrame::Heartbeat { echo } => self.say(conn, &ServerFrame::Heartbeat { echo }),
             ClientFrame::Ack(ids) => {
                 let unknown = ids.iter().filter(|id| !self.ack(conn, *id)).count();
@@ -73,20 +69,20 @@ impl Gateway {
         session.device = claims.device;
         session.phase = Phase::Binding;
         self.metrics.sessions += 1;
-        let owner = self.owner_of_user(claims.app, claims.user);
-        let bind = ToRouter::Bind {
-            app: claims.app,
-            user: claims.user,
-            device: claims.device,
-            session: SessionId(conn.as_u64()),
-        };
-        self.tell_router(owner, bind);
+        session.login = Login(now.unix_nanos());
+        let (app, user, device, login) = (claims.app, claims.user, claims.device, session.login);
+        // Without an owner it waits for one, up to the login deadline.
+        if let Some(owner) = self.view.owner_of_user(app, user) {
+            let session = SessionId(conn.as_u64());
+            self.tell_router(owner, ToRouter::Bind { app, user, device, session, login, fresh: true });
+        }
         Ok(())
     }
 
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.
-    pub(crate) fn bound(&mut self, now: Instant, conn: ConnId) {
+    pub(crate) fn bound(&mut self, now: Instant, conn: ConnId, login: Login) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
+        session.login = session.login.max(login);
         if session.phase != Phase::Binding {
             return;
         }
@@ -102,87 +98,6 @@ impl Gateway {
     fn logout(&mut self, conn: ConnId) {
         self.say(conn, &ServerFrame::LoggedOut);
         self.finished(conn);
-    }
-
-    fn business(&mut self, conn: ConnId, business: &Business<'_>) {
-        match self.route(conn, business) {
-            Ok((route, target)) => self.submit(conn, business, route, target),
-            Err(refusal) => self.refuse(conn, &business.client_msg_id, refusal),
-        }
-    }
-
-    /// Where a business packet goes, if its sender may send it there. A packet for a room that names none means the only room
-    /// that its session is in.
-    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), Refusal> {
-        let session = self.sessions.get(conn).expect("the caller looked it up");
-        let route = self.config.routes.get(business.biz_code).ok_or(NO_ROUTE)?;
-        let target = match route.to {
-            Destination::User if business.target > 0 => Some(Target::User(UserId(business.target))),
-            Destination::User => return Err(NO_ROUTE),
-            Destination::Room if business.target == 0 => {
-                Some(Target::Room(self.rooms.only(session.rooms).ok_or(NOT_MEMBER)?))
-            }
-            Destination::Room => Some(Target::Room(RoomId(business.target))),
-            Destination::Bridge => (business.target != 0).then_some(Target::Room(RoomId(business.target))),
-        };
-        match target {
-            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => Err(NOT_MEMBER),
-            target => Ok((route, target)),
-        }
-    }
-
-    fn submit(&mut self, conn: ConnId, business: &Business<'_>, route: Route, target: Option<Target>) {
-        let session = self.sessions.get(conn).expect("the caller looked it up");
-        let (app, sender, device) = (session.app, session.user, session.device);
-        let session = SessionId(conn.as_u64());
-        let (id, payload) = (business.client_msg_id.as_bytes(), &business.payload[..]);
-        let mut both = BytesMut::with_capacity(id.len() + payload.len());
-        both.put_slice(id);
-        both.put_slice(payload);
-        let mut payload = both.freeze();
-        let client_msg_id = ClientMsgId::new(payload.split_to(id.len()));
-        let biz_code = business.biz_code;
-        match (route.to, target) {
-            (Destination::User | Destination::Room, Some(target)) => {
-                let owner = match target {
-                    Target::User(user) => self.owner_of_user(app, user),
-                    Target::Room(room) => self.owner_of_room(app, room),
-                };
-                let class = route.class;
-                let submission = Submission { app, sender, target, biz_code, class, client_msg_id, payload };
-                self.tell_router(owner, ToRouter::Submit { session, submission });
-            }
-            (Destination::User | Destination::Room, None) => unreachable!("route finds a target for these"),
-            (Destination::Bridge, target) => {
-                let room = match target {
-                    Some(Target::Room(room)) => Some(room),
-                    Some(Target::User(_)) | None => None,
-                };
-                self.tell_bridge(ToBridge::Request {
-                    session,
-                    device,
-                    room,
-                    app,
-                    sender,
-                    biz_code,
-                    client_msg_id,
-                    payload,
-                });
-            }
-        }
-    }
-
-    fn refuse(&mut self, conn: ConnId, client_msg_id: &str, (reason, notice): Refusal) {
-        self.metrics.count_refused(reason);
-        if client_msg_id.is_empty() {
-            return self.say_notice(conn, notice, 0);
-        }
-        let ack = SendAck {
-            client_msg_id: ClientMsgId::new(bytes::Bytes::copy_from_slice(client_msg_id.as_bytes())),
-            id: MessageId(0),
-            outcome: Outcome::Failed(reason),
-        };
-        self.say(conn, &ServerFrame::SendAck(ack));
     }
 
     fn join(&mut self, now: Instant, conn: ConnId, room: RoomId) {
@@ -206,8 +121,9 @@ impl Gateway {
         self.tell_bridge(ToBridge::Joined { app, user, room });
         match joined {
             Joined::First => {
-                let owner = self.owner_of_room(app, room);
-                self.tell_router(owner, ToRouter::Join { app, room });
+                if let Some(owner) = self.view.owner_of_room(app, room) {
+                    self.tell_router(owner, ToRouter::Join { app, room, sequence: 0 });
+                }
             }
             Joined::Waiting => {}
             Joined::At(sequence) => self.say(conn, &ServerFrame::Joined { room, sequence }),
@@ -234,16 +150,11 @@ impl Gateway {
                 }
             }
             crate::rooms::Answered::Deserted => {
-                let owner = self.owner_of_room(app, room);
-                self.tell_router(owner, ToRouter::Leave { app, room });
+                if let Some(owner) = self.view.owner_of_room(app, room) {
+                    self.tell_router(owner, ToRouter::Leave { app, room });
+                }
             }
             crate::rooms::Answered::Unknown => {}
         }
     }
 }
-
-/// Why a packet goes nowhere: what the send-ack says, and the notice to a sender who gave no id.
-type Refusal = (FailReason, NoticeCode);
-
-const NOT_MEMBER: Refusal = (FailReason::NotMember, NoticeCode::NotMember);
-const NO_ROUTE: Refusal = (FailReason::NoRoute, NoticeCode::NoRoute);

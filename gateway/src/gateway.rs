@@ -5,22 +5,25 @@ use std::net::IpAddr;
 
 use shard::{ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{Login, NodeMessage, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::{Addresses, Bucket, Rate};
 use crate::config::Config;
 use crate::limits::{FAREWELL_PAUSE, FAREWELLS_PER_STEP, TIMEOUTS_PER_TURN};
+use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
 use crate::session::{Phase, Session};
+use crate::submitted::Submitted;
 use crate::token::TokenKeys;
+use crate::view::View;
 
 /// What a gateway shard is made of.
 pub struct Setup {
-    /// Which router shard owns a user or a room.
-    pub owners: Owners,
+    /// Which shard it is.
+    pub id: ShardId,
     /// How login tokens are checked.
     pub keys: TokenKeys,
     /// Checked by [`Config::validate`].
@@ -35,7 +38,10 @@ pub struct Setup {
 /// room in `Rooms`. Handlers change these and mark a connection dirty; [`Shard::poll_effect`] gives each dirty
 /// connection out once, so everything that one turn produced for it leaves in one write.
 pub struct Gateway {
-    pub(crate) owners: Owners,
+    pub(crate) id: ShardId,
+    pub(crate) view: View,
+    pub(crate) ids: MessageIds,
+    pub(crate) submitted: Submitted,
     pub(crate) keys: TokenKeys,
     pub(crate) config: Config,
     pub(crate) rate: Rate,
@@ -65,12 +71,15 @@ pub(crate) enum Timer {
     Room { index: u32 },
     /// The end of a drain.
     Drain,
+    /// The next step of an announcement.
+    Announce,
 }
 
 impl Timer {
     const ACK: u64 = 1 << 63;
     const DRAIN: u64 = 1 << 62;
     const ROOM: u64 = 1 << 61;
+    const ANNOUNCE: u64 = 1 << 60;
 
     pub(crate) fn pack(self) -> u64 {
         match self {
@@ -78,6 +87,7 @@ impl Timer {
             Self::Ack { conn_index, flight } => Self::ACK | u64::from(conn_index) << 32 | u64::from(flight),
             Self::Room { index } => Self::ROOM | u64::from(index),
             Self::Drain => Self::DRAIN,
+            Self::Announce => Self::ANNOUNCE,
         }
     }
 
@@ -88,6 +98,9 @@ impl Timer {
         }
         if packed == Self::DRAIN {
             return Self::Drain;
+        }
+        if packed == Self::ANNOUNCE {
+            return Self::Announce;
         }
         if packed & Self::ROOM != 0 {
             return Self::Room { index: packed as u32 };
@@ -107,7 +120,11 @@ impl Shard for Gateway {
             Event::Finished { conn } => self.finished(conn),
             Event::Closed { conn, reason: _ } => self.closed(conn),
             Event::Mail { from, mail: NodeMessage::ToGateway(mail) } => self.mail(now, from, mail),
-            Event::Mail { from, mail: mail @ (NodeMessage::ToRouter(_) | NodeMessage::ToBridge(_)) } => {
+            Event::Mail {
+                from,
+                mail:
+                    mail @ (NodeMessage::ToRouter(_) | NodeMessage::ToBridge(_) | NodeMessage::ToDirectory(_)),
+            } => {
                 panic!("{from:?} sent a gateway what is for others: {mail:?}")
             }
             Event::Timeout => self.timeouts(now),
@@ -154,10 +171,13 @@ impl Shard for Gateway {
 impl Gateway {
     /// A gateway shard without connections.
     pub fn new(now: Instant, setup: Setup) -> Self {
-        let Setup { owners, keys, config, seed } = setup;
+        let Setup { id, keys, config, seed } = setup;
         let mut prng = Prng::new(seed);
         Self {
-            owners,
+            id,
+            view: View::default(),
+            ids: MessageIds::new(id),
+            submitted: Submitted::default(),
             keys,
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
             config,
@@ -183,6 +203,9 @@ impl Gateway {
             memberships: self.rooms.memberships() as u64,
             timers: self.wheel.len() as u64,
             outbox_bytes: self.outboxes.bytes(),
+            submitted: self.submitted.len() as u64,
+            routers: self.routers().count() as u64,
+            owners: self.owners().count() as u64,
             ..self.metrics.clone()
         }
     }
@@ -245,6 +268,7 @@ impl Gateway {
             outbox: OutboxId::NONE,
             rooms: Memberships::NONE,
             deframer: Deframer::default(),
+            login: Login::default(),
             last_seen: now,
             bucket: Bucket::default(),
             timer: self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack()),
@@ -320,6 +344,7 @@ impl Gateway {
                 Some(Timer::Ack { conn_index, flight }) => self.ack_timeout(now, conn_index, flight),
                 Some(Timer::Room { index }) => self.room_timeout(now, index),
                 Some(Timer::Drain) => self.drain_step(now),
+                Some(Timer::Announce) => self.announce_step(now),
             }
         }
     }
@@ -422,13 +447,21 @@ impl Gateway {
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            let owner = self.owner_of_user(app, user);
-            let session = SessionId(conn.as_u64());
-            self.tell_router(owner, ToRouter::Unbind { app, user, device, session });
+            self.unbind(conn, app, user, device);
             self.leave_all(conn, app, user);
             self.abandon(conn, user, FailReason::Disconnected);
         }
         true
+    }
+
+    /// A session that has yet to be announced to another owner is bound by the one before.
+    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) {
+        let session = SessionId(conn.as_u64());
+        let owner = self.view.owner_of_user(app, user);
+        let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
+        for owner in owner.into_iter().chain(before) {
+            self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+        }
     }
 
     fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
@@ -442,8 +475,7 @@ impl Gateway {
 
     /// Tells who must know that a session is out of a room.
     pub(crate) fn left(&mut self, app: AppId, user: UserId, room: RoomId, last: bool) {
-        if last {
-            let owner = self.owner_of_room(app, room);
+        if last && let Some(owner) = self.view.owner_of_room(app, room) {
             self.tell_router(owner, ToRouter::Leave { app, room });
         }
         self.tell_bridge(ToBridge::Left { app, user, room });
@@ -454,16 +486,8 @@ impl Gateway {
         self.outboxes.get_mut(session.outbox).is_none_or(|outbox| outbox.is_settled())
     }
 
-    fn connections(&self) -> Vec<ConnId> {
+    pub(crate) fn connections(&self) -> Vec<ConnId> {
         self.sessions.iter().map(|(conn, _)| conn).collect()
-    }
-
-    pub(crate) fn owner_of_user(&self, app: AppId, user: UserId) -> ShardId {
-        ShardId::from_u32(self.owners.of_user(app, user))
-    }
-
-    pub(crate) fn owner_of_room(&self, app: AppId, room: RoomId) -> ShardId {
-        ShardId::from_u32(self.owners.of_room(app, room))
     }
 
     pub(crate) fn tell_router(&mut self, to: ShardId, mail: ToRouter) {
@@ -476,19 +500,31 @@ impl Gateway {
 
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
         match mail {
-            ToGateway::Bound { session } => self.bound(now, ConnId::from_u64(session.0)),
+            ToGateway::Bound { session, login } => self.bound(now, ConnId::from_u64(session.0), login),
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
             ToGateway::Joined { app, room, sequence } => self.joined(app, room, sequence),
-            ToGateway::Deliver { session, delivery, message } => {
-                self.deliver(from, ConnId::from_u64(session.0), delivery, &message);
+            ToGateway::Deliver { session, delivery, again, message } => {
+                let conn = ConnId::from_u64(session.0);
+                if !(again && self.is_here(from, conn, delivery, &message)) {
+                    self.deliver(from, conn, delivery, &message);
+                }
             }
-            ToGateway::Broadcast { message } => self.broadcast(now, message),
-            ToGateway::SendAck { session, ack } => {
-                self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
+            ToGateway::Broadcast { message, shards } => self.broadcast_to(now, message, &shards),
+            ToGateway::SendAck { session, submitted, ack } => self.answered(from, session, submitted, ack),
+            ToGateway::Superseded { submitted } => {
+                self.submitted.remove(submitted);
             }
+            ToGateway::Common { routers } => self.common(now, from, routers),
+            ToGateway::All { message } => self.push_all(&message),
+            // The control thread asked, and is the one to go.
+            mail @ (ToGateway::Drain | ToGateway::Answer { .. }) => self.tell_control(mail),
         }
+    }
+
+    pub(crate) fn tell_control(&mut self, mail: ToGateway) {
+        self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToGateway(mail) });
     }
 }
 

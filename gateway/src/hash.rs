@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
-use wire::{AppId, RoomId};
+use wire::{AppId, MessageId, RoomId};
 
 /// The hash of a room.
 pub(crate) fn room(seed: u64, app: AppId, room: RoomId) -> u64 {
@@ -15,6 +15,12 @@ pub(crate) fn room(seed: u64, app: AppId, room: RoomId) -> u64 {
 /// The hash of an address.
 pub(crate) fn address(seed: u64, address: IpAddr) -> u64 {
     one(seed, address)
+}
+
+/// The hash of a message id, which no client chooses: one multiplication, its halves folded.
+pub(crate) fn message(id: MessageId) -> u64 {
+    let product = u128::from(id.0) * 0xa076_1d64_78bd_642f;
+    product as u64 ^ (product >> 64) as u64
 }
 
 fn one(seed: u64, value: impl Hash) -> u64 {

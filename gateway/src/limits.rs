@@ -18,6 +18,10 @@ pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
+/// Sessions that one step of an announcement looks at: a million take two seconds.
+pub const ANNOUNCEMENTS_PER_STEP: usize = 2048;
+/// Between two steps of an announcement.
+pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.
 pub const TIMEOUTS_PER_TURN: usize = 4096;
 

@@ -17,6 +17,18 @@ pub struct Metrics {
     pub timers: u64,
     /// Gauge: bytes that wait or are in flight for all connections.
     pub outbox_bytes: u64,
+    /// Gauge: messages that wait for their owners' answers.
+    pub submitted: u64,
+    /// Gauge: router shards that are linked.
+    pub routers: u64,
+    /// Gauge: router shards that own users and rooms.
+    pub owners: u64,
+    /// Changes of owners.
+    pub views: u64,
+    /// Messages given to another owner because theirs went.
+    pub submitted_again: u64,
+    /// Room messages that came after newer ones of their room, from an owner before: dropped or, reliable ones, handed over.
+    pub room_late: u64,
     /// Connections taken.
     pub accepted: u64,
     /// Logins that were answered.

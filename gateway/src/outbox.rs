@@ -110,8 +110,24 @@ pub(crate) struct Outbox {
 pub(crate) enum Owed {
     /// The router shard that waits for the delivery.
     Router { router: ShardId, delivery: DeliveryId },
+    /// The same of several, each of which was the owner for a while.
+    Routers(Vec<(ShardId, DeliveryId)>),
     /// The bridge, and only if it failed: a message to a room has its send-ack already.
     Bridge(Arc<Message>),
+}
+
+impl Owed {
+    /// Adds a router shard to those that wait; false when it is the bridge that does.
+    fn add(&mut self, router: ShardId, delivery: DeliveryId) -> bool {
+        match self {
+            Self::Router { router: first, delivery: its } => {
+                *self = Self::Routers(vec![(*first, *its), (router, delivery)]);
+            }
+            Self::Routers(all) => all.push((router, delivery)),
+            Self::Bridge(_) => return false,
+        }
+        true
+    }
 }
 
 struct Reliable {
@@ -181,6 +197,14 @@ impl Outbox {
         let stamp = self.next_stamp();
         self.reliable.push_back(Reliable { stamp, id, frame, owed });
         Ok(())
+    }
+
+    /// Another router shard waits for the delivery of a message that is here already; whether it is.
+    pub(crate) fn owe_also(&mut self, id: MessageId, router: ShardId, delivery: DeliveryId) -> bool {
+        let waiting = self.reliable.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
+        let flying = self.flights.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
+        let Some(owed) = waiting.chain(flying).next() else { return false };
+        owed.add(router, delivery)
     }
 
     /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a timer that `arm`

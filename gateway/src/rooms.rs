@@ -115,6 +115,11 @@ impl Rooms {
         Some(self.get_mut(key))
     }
 
+    /// The rooms with members here, or whose owner has yet to hear that there are none, each with the highest sequence seen.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, RoomId, u64)> + '_ {
+        self.rooms.iter().map(|(_, room)| (room.app, room.id, room.sequence))
+    }
+
     /// Rooms with members here.
     pub(crate) fn len(&self) -> usize {
         self.index.len()

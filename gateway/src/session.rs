@@ -2,6 +2,7 @@
 
 use shard::{Instant, TimerId};
 use wire::client::{Deframer, Encoding};
+use wire::node::Login;
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::{AddressId, Bucket};
@@ -25,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) outbox: OutboxId,
     pub(crate) rooms: Memberships,
     pub(crate) deframer: Deframer,
+    /// Orders it among the sessions of its user and device class.
+    pub(crate) login: Login,
     /// When the last whole frame came.
     pub(crate) last_seen: Instant,
     pub(crate) bucket: Bucket,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
 use wire::node::link::{Frame, Identity, Refusal, Role};
-use wire::node::{NodeMessage, decode_batch};
+use wire::node::{NodeMessage, ToRouter, decode_batch};
 
 use crate::conn::{Conn, Party, Stage};
 use crate::dial::{Dial, State};
@@ -728,10 +728,12 @@ impl Links {
 
 /// Whether a message may come from a peer of that role.
 fn goes(from: Role, message: &NodeMessage) -> bool {
-    matches!(
-        (from, message),
-        (Role::Gateway, NodeMessage::ToRouter(_)) | (Role::Router, NodeMessage::ToGateway(_))
-    )
+    match (from, message) {
+        // What the directory finds is told within a node.
+        (Role::Gateway, NodeMessage::ToRouter(mail)) => !matches!(mail, ToRouter::Found { .. }),
+        (Role::Router, NodeMessage::ToGateway(_)) => true,
+        _ => false,
+    }
 }
 
 /// Links look at the time often enough for the shortest ping.

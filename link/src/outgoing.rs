@@ -129,7 +129,10 @@ fn weight(message: &NodeMessage) -> usize {
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
         ) => message.payload.len(),
-        NodeMessage::ToRouter(_) | NodeMessage::ToGateway(_) | NodeMessage::ToBridge(_) => 0,
+        NodeMessage::ToRouter(_)
+        | NodeMessage::ToGateway(_)
+        | NodeMessage::ToBridge(_)
+        | NodeMessage::ToDirectory(_) => 0,
     };
     MESSAGE_BYTES + payload
 }

@@ -13,10 +13,11 @@
 //! anything that lasts: all is soft state that gateway shards can announce again. A sender is never assumed to be on the
 //! own node, so the same rules serve mailboxes between the shards of a process and links between nodes.
 
+mod cluster;
 mod dedupe;
 mod hash;
 mod limits;
-mod message_ids;
+mod messages;
 mod metrics;
 mod outbox;
 mod pending;
@@ -25,6 +26,6 @@ mod router;
 mod stripes;
 mod users;
 
-pub use limits::{Limits, NUMBER_MAX};
+pub use limits::Limits;
 pub use metrics::Metrics;
 pub use router::{Config, Router};

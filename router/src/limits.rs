@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The highest router number: it takes 10 bits of a message id.
-pub const NUMBER_MAX: u16 = (1 << 10) - 1;
 /// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
 const BINDINGS_MAX: u32 = 1 << 30;
 /// The most pending messages that may be allowed.
@@ -40,6 +38,9 @@ pub struct Limits {
     pub dedupe_max: u32,
     /// How long an outcome is remembered.
     pub dedupe_window_ms: u32,
+    /// How long, at most, messages are held back while gateways do not agree who owns what, or a router has just come up and may
+    /// not have heard of everybody.
+    pub settle_ms: u32,
 }
 
 impl Default for Limits {
@@ -50,6 +51,7 @@ impl Default for Limits {
             pending_timeout_ms: 900_000,
             dedupe_max: 1 << 18,
             dedupe_window_ms: 120_000,
+            settle_ms: 2_000,
         }
     }
 }
@@ -61,11 +63,16 @@ impl Limits {
         within("router.pending_max", self.pending_max, 1, PENDING_MAX)?;
         within("router.pending_timeout_ms", self.pending_timeout_ms, 1, TIME_MS_MAX)?;
         within("router.dedupe_max", self.dedupe_max, 1, DEDUPE_MAX)?;
-        within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)
+        within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)?;
+        within("router.settle_ms", self.settle_ms, 0, 60_000)
     }
 
     pub(crate) fn pending_timeout(&self) -> Duration {
         Duration::from_millis(self.pending_timeout_ms.into())
+    }
+
+    pub(crate) fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms.into())
     }
 
     pub(crate) fn dedupe_window(&self) -> Duration {

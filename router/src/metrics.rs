@@ -15,6 +15,20 @@ pub struct Metrics {
     pub pending: u64,
     /// Held: outcomes remembered for repeated messages.
     pub remembered: u64,
+    /// Held: messages held back until gateways agree.
+    pub parked: u64,
+    /// Held: gateway shards that are linked.
+    pub gateways: u64,
+    /// Held: router shards that all of these reach.
+    pub common: u64,
+    /// Held: whether gateways disagree at the moment, or this router has just come up.
+    pub unsettled: u64,
+    /// Mail from shards that are not linked.
+    pub strangers: u64,
+    /// Gateway shards that went.
+    pub gateways_lost: u64,
+    /// Sessions announced by their gateways to this new owner.
+    pub announced: u64,
     /// Sessions that bound.
     pub binds: u64,
     /// Sessions that were kicked because a newer one bound.

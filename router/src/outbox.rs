@@ -3,13 +3,21 @@
 use std::collections::VecDeque;
 
 use shard::ShardId;
-use wire::node::{NodeMessage, SessionId, ToBridge, ToGateway};
+use wire::MessageId;
+use wire::node::{NodeMessage, SessionId, ToBridge, ToDirectory, ToGateway};
 
 /// A session and the shard it lives on. A [`SessionId`] alone means something to its own shard only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seat {
     pub(crate) shard: ShardId,
     pub(crate) session: SessionId,
+}
+
+/// Who submitted a message, and under which id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sender {
+    pub(crate) seat: Seat,
+    pub(crate) submitted: MessageId,
 }
 
 /// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the same turn.
@@ -27,6 +35,11 @@ impl Outbox {
     /// To the bridge.
     pub(crate) fn bridge(&mut self, message: ToBridge) {
         self.mail.push_back((ShardId::BRIDGE, NodeMessage::ToBridge(message)));
+    }
+
+    /// To the directory.
+    pub(crate) fn directory(&mut self, message: ToDirectory) {
+        self.mail.push_back((ShardId::DIRECTORY, NodeMessage::ToDirectory(message)));
     }
 
     pub(crate) fn pop(&mut self) -> Option<(ShardId, NodeMessage)> {

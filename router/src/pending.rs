@@ -1,12 +1,12 @@
 //! Reliable messages that wait for their receivers.
 
-use shard::{Instant, Slab};
+use shard::{Instant, ShardId, Slab};
 use wire::client::Message;
 use wire::node::DeliveryId;
 use wire::{DeviceClass, UserId};
 
 use crate::dedupe::Key;
-use crate::outbox::Seat;
+use crate::outbox::{Seat, Sender};
 use crate::stripes::Stripes;
 
 /// A reliable message to a user.
@@ -15,7 +15,7 @@ pub(crate) struct Letter {
     /// `None` when the sender gave it no id, and so waits for nothing.
     pub(crate) key: Option<Key>,
     /// Who gets the send-ack: the session that sent it last.
-    pub(crate) sender: Seat,
+    pub(crate) sender: Sender,
     pub(crate) receiver: UserId,
     pub(crate) message: Message,
 }
@@ -110,6 +110,10 @@ impl Pending {
             let slab = &self.slab;
             self.table.insert_unique(key.hash(), at, |&at| key_of(slab, at).hash());
         }
+        self.delivery(at)
+    }
+
+    fn delivery(&self, at: shard::Key) -> DeliveryId {
         let generation = at.generation.wrapping_add(self.epoch);
         DeliveryId(shard::Key { generation, ..at }.as_u64())
     }
@@ -127,6 +131,19 @@ impl Pending {
         at.generation = at.generation.wrapping_sub(self.epoch);
         let receivers = &mut self.slab.get_mut(at)?.receivers;
         receivers.remove(receiver).then(|| Settled { at, others: !receivers.is_empty() })
+    }
+
+    /// The deliveries that wait for a shard, oldest first, each with the session there.
+    pub(crate) fn on_shard(&self, shard: ShardId) -> Vec<(DeliveryId, Seat)> {
+        let mut found = Vec::new();
+        let mut at = self.oldest;
+        while let Some(here) = at {
+            let waiting = self.at(here);
+            let there = waiting.receivers.iter().filter(|seat| seat.shard == shard);
+            found.extend(there.map(|seat| (self.delivery(here), seat)));
+            at = waiting.newer;
+        }
+        found
     }
 
     /// Takes a letter out: its outcome is known.

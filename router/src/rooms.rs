@@ -1,11 +1,16 @@
 //! Where rooms are, and their order.
 
 use shard::{Instant, ShardId};
-use wire::{AppId, RoomId};
+use wire::{AppId, EPOCH_UNIX_MS, RoomId};
 
 use crate::hash::IdHash;
-use crate::message_ids::sequence_base;
 use crate::stripes::Stripes;
+
+/// Room messages that one ms of a room's base stands for.
+const SEQUENCE_BITS: u32 = 12;
+/// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the one before may
+/// have given some that no shard had seen yet.
+const MOVE_GAP: u64 = 1 << 16;
 
 /// The rooms with members, each with the shards that have them.
 ///
@@ -20,11 +25,13 @@ pub(crate) struct Rooms {
 }
 
 #[derive(Debug)]
-struct Room {
+pub(crate) struct Room {
     app: AppId,
     room: RoomId,
     /// Of the last message.
     sequence: u64,
+    /// The time of agreement (see `Cluster`) in which it became known here.
+    pub(crate) era: u32,
     /// Ascending, never empty.
     members: Vec<ShardId>,
 }
@@ -44,19 +51,47 @@ impl Rooms {
         self.table.len()
     }
 
-    /// Adds a member shard, once however often it joins; the answer is the sequence of the room's last message.
-    pub(crate) fn join(&mut self, now: Instant, app: AppId, room: RoomId, shard: ShardId) -> u64 {
+    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`; the answer is the
+    /// sequence of the room's last message.
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        (app, room): (AppId, RoomId),
+        shard: ShardId,
+        seen: u64,
+        era: u32,
+    ) -> u64 {
+        let after_seen = if seen == 0 { 0 } else { seen + MOVE_GAP };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
             if let Err(at) = known.members.binary_search(&shard) {
                 known.members.insert(at, shard);
             }
+            if seen > known.sequence {
+                known.sequence = after_seen;
+            }
             return known.sequence;
         }
-        let sequence = sequence_base(now).max(self.floor);
-        let anew = Room { app, room, sequence, members: vec![shard] };
+        let sequence = sequence_base(now).max(self.floor).max(after_seen);
+        let anew = Room { app, room, sequence, era, members: vec![shard] };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
         sequence
+    }
+
+    /// The room of that name.
+    pub(crate) fn find(&self, app: AppId, room: RoomId) -> Option<&Room> {
+        self.table.find(self.hash.of(app, room.0), |known| known.is(app, room))
+    }
+
+    /// Removes a shard that is gone from every room, at the cost of a walk over all.
+    pub(crate) fn forget_shard(&mut self, shard: ShardId) {
+        let gone: Vec<(AppId, RoomId)> = self
+            .table
+            .iter()
+            .filter(|known| known.members.binary_search(&shard).is_ok())
+            .map(|known| (known.app, known.room))
+            .collect();
+        gone.into_iter().for_each(|(app, room)| self.leave(app, room, shard));
     }
 
     /// Removes a member shard, and the room with its last one.
@@ -81,8 +116,7 @@ impl Rooms {
 
     /// The shards with members, ascending; empty for a room without any.
     pub(crate) fn members(&self, app: AppId, room: RoomId) -> &[ShardId] {
-        let known = self.table.find(self.hash.of(app, room.0), |known| known.is(app, room));
-        known.map_or(&[], |known| &known.members)
+        self.find(app, room).map_or(&[], |known| &known.members)
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -91,5 +125,24 @@ impl Rooms {
             assert!(known.members.is_sorted_by(|a, b| a < b), "member shards ascend, each once");
             assert_eq!(self.members(known.app, known.room), known.members, "a room is found under its name");
         }
+    }
+}
+
+/// What a room's sequence begins after: it grows with time faster than a room can, so a room that is forgotten and comes
+/// again continues higher, on another router too. Below 2^53 until the year 2093, so JSON clients read it exactly.
+fn sequence_base(now: Instant) -> u64 {
+    now.unix_millis().saturating_sub(EPOCH_UNIX_MS).max(1) << SEQUENCE_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_stay_exact_in_json() {
+        let at_ms = |ms: u64| Instant::from_unix_nanos((EPOCH_UNIX_MS + ms) * 1_000_000);
+        let year_2093 = 69 * 365 * 24 * 60 * 60 * 1000;
+        assert!(sequence_base(at_ms(year_2093)) < 1 << 53);
+        assert!(sequence_base(at_ms(1)) < sequence_base(at_ms(2)));
     }
 }

@@ -1,24 +1,27 @@
-//! The rules.
+//! The core: who is where, and which gateways there are.
 
 use shard::{ConnId, Effect, Event, Instant, Prng, SendBatch, Shard, ShardId};
-use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, NodeMessage, Submission, Target, ToBridge, ToGateway, ToRouter};
-use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
+use wire::client::{FailReason, NoticeCode, Outcome};
+use wire::node::{
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, Target, ToBridge, ToDirectory, ToGateway,
+    ToRouter,
+};
+use wire::{AppId, DeviceClass, RoomId, UserId};
 
-use crate::dedupe::{Answer, Dedupe, Key, Keys};
-use crate::limits::{EXPIRE_PER_TIMEOUT_MAX, Limits};
-use crate::message_ids::MessageIds;
+use crate::cluster::{Cluster, Gateway};
+use crate::dedupe::{Dedupe, Keys};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Seat};
-use crate::pending::{Letter, Pending, Receivers};
+use crate::outbox::{Outbox, Seat, Sender};
+use crate::pending::Pending;
 use crate::rooms::Rooms;
-use crate::users::{Bound, Users};
+use crate::users::{Bound, Claim, Users};
 
 /// What makes one router differ from another.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Its number, up to [`crate::NUMBER_MAX`]; no two routers of a cluster may have the same at a time.
-    pub number: u16,
+    /// Which shard it is on.
+    pub id: ShardId,
     /// Where its hashes begin: fresh at each start, and unknown to clients.
     pub seed: u64,
     /// What it may hold.
@@ -31,26 +34,31 @@ pub struct Config {
 ///
 /// The rules in which the messages leave a choice:
 ///
-/// - **Online and offline** are told to the bridge when a user's class of device gets its first binding and loses its last. A
-///   session that replaces another tells neither: the user was there all the time.
+/// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here and loses its last.
+///   A session that replaces another tells neither: the user was there all the time. A session that moves to another owner is
+///   told online again there, under a higher stamp, and not offline here.
 /// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
 ///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
 ///   failed it is undelivered, for the reason of the last.
 /// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first, whatever became of it:
 ///   a failed one has been handed over, and to deliver it after all would make two of it. Only `busy` is not remembered, for it
 ///   asks to be sent again, nor a lossy message that met nobody.
+/// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may have members on shards
+///   that have not said so yet, is held back until they agree, or for [`Limits::settle_ms`].
+/// - **A gateway shard that goes** takes its bindings and memberships with it: its users are told offline, and what waited for their
+///   acks has failed.
 /// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
 pub struct Router {
-    limits: Limits,
-    keys: Keys,
-    ids: MessageIds,
-    users: Users,
-    rooms: Rooms,
-    pending: Pending,
-    dedupe: Dedupe,
+    pub(crate) limits: Limits,
+    pub(crate) keys: Keys,
+    pub(crate) users: Users,
+    pub(crate) rooms: Rooms,
+    pub(crate) cluster: Cluster,
+    pub(crate) pending: Pending,
+    pub(crate) dedupe: Dedupe,
     /// Without what is held at the moment.
-    metrics: Metrics,
-    outbox: Outbox,
+    pub(crate) metrics: Metrics,
+    pub(crate) outbox: Outbox,
 }
 
 impl Router {
@@ -58,16 +66,16 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When the number is too high or [`Limits::validate`] finds fault.
+    /// When [`Limits::validate`] finds fault.
     pub fn new(config: Config) -> Self {
-        let Config { number, seed, limits } = config;
+        let Config { id, seed, limits } = config;
         assert_eq!(limits.validate(), Ok(()));
         let mut prng = Prng::new(seed);
         Self {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
-            ids: MessageIds::new(number),
             users: Users::new(prng.next_u64(), limits.bindings_max),
             rooms: Rooms::new(prng.next_u64()),
+            cluster: Cluster::new(id, limits.settle()),
             pending: Pending::new(prng.next_u64() as u32),
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
@@ -76,14 +84,68 @@ impl Router {
         }
     }
 
-    /// The classes of device on which a user is online, and the shard that holds each session, in no particular order.
-    pub fn online(&self, app: AppId, user: UserId) -> impl Iterator<Item = (DeviceClass, ShardId)> + '_ {
-        self.users.of(app, user).map(|(device, seat)| (device, seat.shard))
+    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts.
+    pub fn gateway_up(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        shards: u16,
+        is_local: bool,
+        incarnation: u64,
+    ) {
+        self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
+    }
+
+    /// A gateway shard is gone, with all its sessions.
+    pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
+        if !self.cluster.down(shard) {
+            return;
+        }
+        self.metrics.gateways_lost += 1;
+        for (app, user, device, seat) in self.users.on_shard(shard) {
+            self.unbind(app, user, device, seat, false);
+        }
+        self.rooms.forget_shard(shard);
+        for (delivery, seat) in self.pending.on_shard(shard) {
+            self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
+        }
+        self.tell_common(None);
+        self.settle_views(now);
+    }
+
+    /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
+    pub fn leave(&mut self) {
+        self.cluster.leave();
+        self.tell_common(None);
+    }
+
+    /// Whether this router was asked to leave, and nobody needs it any more.
+    pub fn has_left(&self) -> bool {
+        let is_empty = self.users.users() == 0 && self.rooms.len() == 0;
+        self.cluster.is_leaving() && is_empty && self.pending.len() == 0 && self.cluster.parked_len() == 0
+    }
+
+    /// The live sessions of a user, one for each class of device, in no particular order.
+    pub fn online(&self, app: AppId, user: UserId) -> impl Iterator<Item = wire::node::Seat> + '_ {
+        self.users.of(app, user).map(|(device, seat, login)| wire::node::Seat {
+            device,
+            shard: seat.shard.as_u32(),
+            login,
+        })
     }
 
     /// The shards that have members of a room, ascending.
     pub fn room_shards(&self, app: AppId, room: RoomId) -> &[ShardId] {
         self.rooms.members(app, room)
+    }
+
+    /// Tells the directory of every binding again: it has lost some.
+    pub fn tell_directory_all(&mut self) {
+        let Self { users, cluster, outbox, .. } = self;
+        for (app, user, device, seat, login) in users.iter() {
+            let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
+            outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+        }
     }
 
     /// What has been counted, and what is held.
@@ -94,6 +156,10 @@ impl Router {
             rooms: self.rooms.len() as u64,
             pending: self.pending.len() as u64,
             remembered: self.dedupe.len() as u64,
+            parked: self.cluster.parked_len() as u64,
+            gateways: self.cluster.len() as u64,
+            common: self.cluster.common().len() as u64,
+            unsettled: u64::from(self.cluster.is_unsettled()),
             ..self.metrics
         }
     }
@@ -108,236 +174,179 @@ impl Router {
         self.rooms.check_invariants();
         self.pending.check_invariants();
         self.dedupe.check_invariants();
+        self.cluster.check_invariants();
         assert!(self.pending.len() <= self.limits.pending_max as usize);
+        assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
+        let sessions: u64 = self.cluster.loads().iter().map(|load| u64::from(load.sessions)).sum();
+        assert_eq!(sessions, self.users.bindings() as u64, "every binding is of a linked gateway");
     }
 
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
         let seat = |session| Seat { shard: from, session };
         match mail {
-            ToRouter::Bind { app, user, device, session } => self.bind(app, user, device, seat(session)),
-            ToRouter::Unbind { app, user, device, session } => self.unbind(app, user, device, seat(session)),
-            ToRouter::Join { app, room } => {
-                let sequence = self.rooms.join(now, app, room, from);
+            ToRouter::Found { app, user, seats } => return self.found(now, app, user, &seats),
+            // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
+            _ if self.cluster.get(from).is_none() => return self.metrics.strangers += 1,
+            ToRouter::Bind { app, user, device, session, login, fresh } => {
+                self.bind(now, app, user, Claim { device, seat: seat(session), login, fresh });
+            }
+            ToRouter::Unbind { app, user, device, session, moved } => {
+                self.unbind(app, user, device, seat(session), moved);
+            }
+            ToRouter::Join { app, room, sequence } => {
+                let era = self.cluster.era();
+                let sequence = self.rooms.join(now, (app, room), from, sequence, era);
                 self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
             }
             ToRouter::Leave { app, room } => self.rooms.leave(app, room, from),
-            ToRouter::Submit { session, submission } => self.submit(now, seat(session), submission),
+            ToRouter::Submit { session, submission } => {
+                let sender = Sender { seat: seat(session), submitted: submission.id };
+                self.submit(now, sender, submission);
+            }
             ToRouter::Settle { delivery, session, outcome } => {
                 self.settle(now, delivery, seat(session), outcome);
+            }
+            ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
+            ToRouter::Reach { routers } => {
+                self.cluster.set_reach(from, routers);
+                self.tell_common(Some(from));
+            }
+            ToRouter::View { view, done } => {
+                self.cluster.set_view(now, from, view, done);
+                self.settle_views(now);
+            }
+            ToRouter::Ask { ask, question } => {
+                let answer = self.answer(question);
+                self.outbox.gateway(from, ToGateway::Answer { ask, answer });
             }
         }
     }
 
-    fn bind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) {
-        match self.users.bind(app, user, device, seat) {
-            Bound::First => {
-                self.metrics.binds += 1;
-                self.outbox.gateway(seat.shard, ToGateway::Bound { session: seat.session });
-                self.outbox.bridge(ToBridge::Online { app, user, device });
+    fn bind(&mut self, now: Instant, app: AppId, user: UserId, claim: Claim) {
+        let Claim { device, seat, fresh, .. } = claim;
+        let login = match self.users.bind(app, user, claim) {
+            Bound::First(login) => {
+                self.outbox.bridge(ToBridge::Online { app, user, device, login });
+                self.count_session(seat.shard, 1);
+                login
             }
-            Bound::Again => {
-                self.outbox.gateway(seat.shard, ToGateway::Bound { session: seat.session });
-            }
-            Bound::Replaced(old) => {
-                self.metrics.binds += 1;
+            Bound::Replaced(old, login) => {
                 self.metrics.kicks += 1;
+                self.count_session(old.shard, -1);
+                self.count_session(seat.shard, 1);
                 self.kick(old, NoticeCode::Kicked);
-                self.outbox.gateway(seat.shard, ToGateway::Bound { session: seat.session });
+                login
             }
+            Bound::Again(login) => return self.say_bound(seat, login),
+            Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
                 self.metrics.refused += 1;
-                self.kick(seat, NoticeCode::ServerFull);
+                return self.kick(seat, NoticeCode::ServerFull);
             }
-        }
+        };
+        let counted = if fresh { &mut self.metrics.binds } else { &mut self.metrics.announced };
+        *counted += 1;
+        self.say_bound(seat, login);
+        let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
+        self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+        self.release(now, app, Target::User(user));
+    }
+
+    fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
+        self.outbox.gateway(shard, ToGateway::Bound { session, login });
     }
 
     fn kick(&mut self, Seat { shard, session }: Seat, notice: NoticeCode) {
         self.outbox.gateway(shard, ToGateway::Kick { session, notice });
     }
 
-    fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) {
-        if self.users.unbind(app, user, device, seat) {
-            self.metrics.unbinds += 1;
-            self.outbox.bridge(ToBridge::Offline { app, user, device });
-        } else {
+    /// The one place where a binding ends without another in its place.
+    fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
+        let Some(login) = self.users.unbind(app, user, device, seat) else {
             self.metrics.unbinds_stale += 1;
+            return;
+        };
+        self.metrics.unbinds += 1;
+        self.count_session(seat.shard, -1);
+        if !moved {
+            self.outbox.bridge(ToBridge::Offline { app, user, device, login });
+            self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
         }
     }
 
-    fn submit(&mut self, now: Instant, sender: Seat, submission: Submission) {
-        let submitted = match (submission.target, submission.class) {
-            (Target::User(_), Class::Reliable) => &mut self.metrics.submitted_user_reliable,
-            (Target::User(_), Class::Lossy) => &mut self.metrics.submitted_user_lossy,
-            (Target::Room(_), Class::Reliable) => &mut self.metrics.submitted_room_reliable,
-            (Target::Room(_), Class::Lossy) => &mut self.metrics.submitted_room_lossy,
-        };
-        *submitted += 1;
-        let key = self.keys.of(&submission);
-        if key.is_some_and(|key| self.is_repeat(now, key, sender, &submission.client_msg_id)) {
+    fn count_session(&mut self, shard: ShardId, by: i32) {
+        if let Some(gateway) = self.cluster.get_mut(shard) {
+            gateway.sessions = gateway.sessions.strict_add_signed(by);
+        }
+    }
+
+    /// The directory knows sessions of a user for whom messages are held back. Those that have not been announced yet are as
+    /// good as announced.
+    fn found(&mut self, now: Instant, app: AppId, user: UserId, seats: &[FoundSeat]) {
+        if !self.cluster.is_parked(app, Target::User(user)) {
             return;
         }
-        match (submission.target, submission.class) {
-            (Target::User(user), Class::Reliable) => self.forward(now, key, sender, user, submission),
-            (Target::User(user), Class::Lossy) => self.forward_lossy(now, key, user, submission),
-            (Target::Room(room), Class::Reliable | Class::Lossy) => {
-                self.broadcast(now, key, sender, room, submission);
+        for FoundSeat { seat, session, incarnation } in seats {
+            let shard = ShardId::from_u32(seat.shard);
+            let is_that_life =
+                self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
+            if is_that_life {
+                let seat_of = Seat { shard, session: *session };
+                let claim = Claim { device: seat.device, seat: seat_of, login: seat.login, fresh: false };
+                self.bind(now, app, user, claim);
             }
         }
     }
 
-    /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
-    fn is_repeat(&mut self, now: Instant, key: Key, sender: Seat, client_msg_id: &ClientMsgId) -> bool {
-        if let Some(letter) = self.pending.find_mut(key) {
-            letter.sender = sender;
-            self.metrics.repeats_pending += 1;
-            return true;
+    fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Online { app, users } => {
+                let presence = |user| Presence { user, seats: self.online(app, user).collect() };
+                Answer::Online { users: users.into_iter().map(presence).collect() }
+            }
+            Question::Kick { app, user, device } => {
+                let is_meant = |class| device.is_none_or(|device| device == class);
+                let seats: Vec<Seat> = self
+                    .users
+                    .of(app, user)
+                    .filter(|(class, ..)| is_meant(*class))
+                    .map(|(_, seat, _)| seat)
+                    .collect();
+                seats.iter().for_each(|seat| self.kick(*seat, NoticeCode::Kicked));
+                Answer::Kicked { sessions: seats.len() as u32 }
+            }
+            Question::PushAll { message } => {
+                for shard in self.cluster.shards() {
+                    self.outbox.gateway(shard, ToGateway::All { message: message.clone() });
+                }
+                Answer::Told { shards: self.cluster.len() as u32 }
+            }
+            Question::Drain { node } => {
+                let of_node = self.cluster.shards().filter(|shard| shard.node() == node);
+                let shards: Vec<ShardId> = of_node.collect();
+                shards.iter().for_each(|shard| self.outbox.gateway(*shard, ToGateway::Drain));
+                Answer::Told { shards: shards.len() as u32 }
+            }
+            Question::Nodes => Answer::Nodes { shards: self.cluster.loads() },
         }
-        let Some(Answer { id, outcome }) = self.dedupe.find(now, key) else { return false };
-        if let Some(outcome) = outcome {
-            self.send_ack(sender, client_msg_id.clone(), id, outcome);
-        }
-        self.metrics.repeats_done += 1;
-        true
     }
 
-    fn forward(
-        &mut self,
-        now: Instant,
-        key: Option<Key>,
-        sender: Seat,
-        receiver: UserId,
-        submission: Submission,
-    ) {
-        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat)| seat).collect();
-        let full = self.pending.len() >= self.limits.pending_max as usize;
-        if full && !receivers.is_empty() && key.is_some() {
-            return self.turn_away(sender, submission.client_msg_id);
+    /// Tells all gateways what they all reach when that has changed, else only `asker`.
+    fn tell_common(&mut self, asker: Option<ShardId>) {
+        let everybody = self.cluster.agree();
+        let routers = self.cluster.common().to_vec();
+        for shard in self.cluster.shards().filter(|shard| everybody || asker == Some(*shard)) {
+            self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone() });
         }
-        let message = message(self.ids.next(now), None, 0, submission);
-        let letter = Letter { key, sender, receiver, message };
-        if receivers.is_empty() {
-            return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
-        }
-        if full {
-            // No sender to send it again: it is handed over.
-            self.metrics.busy += 1;
-            return self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
-        }
-        let message = letter.message.clone();
-        let delivery = self.pending.insert(letter, receivers, now + self.limits.pending_timeout());
-        self.deliver(receivers.iter(), Some(delivery), &message);
     }
 
-    fn forward_lossy(&mut self, now: Instant, key: Option<Key>, receiver: UserId, submission: Submission) {
-        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat)| seat).collect();
-        if receivers.is_empty() {
-            self.metrics.lossy_offline += 1;
+    /// Lets go of what is held back, if there is agreement.
+    fn settle_views(&mut self, now: Instant) {
+        if !self.cluster.settles(now) {
             return;
         }
-        let message = message(self.ids.next(now), None, 0, submission);
-        if let Some(key) = key {
-            self.dedupe.remember(now, key, Answer { id: message.id, outcome: None });
-        }
-        self.deliver(receivers.iter(), None, &message);
-    }
-
-    fn deliver(
-        &mut self,
-        receivers: impl Iterator<Item = Seat>,
-        delivery: Option<DeliveryId>,
-        message: &Message,
-    ) {
-        for Seat { shard, session } in receivers {
-            self.metrics.forwarded += 1;
-            let message = message.clone();
-            self.outbox.gateway(shard, ToGateway::Deliver { session, delivery, message });
-        }
-    }
-
-    /// Gives a room message its place and sends it to every shard with members, in the order of their ids.
-    fn broadcast(
-        &mut self,
-        now: Instant,
-        key: Option<Key>,
-        sender: Seat,
-        room: RoomId,
-        submission: Submission,
-    ) {
-        let client_msg_id = submission.client_msg_id.clone();
-        let Some((sequence, members)) = self.rooms.sequence(submission.app, room) else {
-            // The sender is a member, so this router has yet to hear of the room again.
-            return self.turn_away(sender, client_msg_id);
-        };
-        let message = message(self.ids.next(now), Some(room), sequence, submission);
-        let id = message.id;
-        for &member in members {
-            self.metrics.broadcasts += 1;
-            self.outbox.gateway(member, ToGateway::Broadcast { message: message.clone() });
-        }
-        if let Some(key) = key {
-            let outcome = Outcome::Sequenced { sequence };
-            self.dedupe.remember(now, key, Answer { id, outcome: Some(outcome) });
-            self.send_ack(sender, client_msg_id, id, outcome);
-        }
-    }
-
-    fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {
-        let reason = match outcome {
-            Outcome::Delivered => None,
-            Outcome::Failed(reason) => Some(reason_of_failure(reason)),
-            Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => Some(FailReason::Unacked),
-        };
-        let Some(settled) = self.pending.settle(delivery, receiver) else {
-            self.metrics.settles_stale += 1;
-            return;
-        };
-        let outcome = match reason {
-            None => Outcome::Delivered,
-            Some(_) if settled.others => return,
-            Some(reason) => Outcome::Failed(reason),
-        };
-        let letter = self.pending.remove(settled.at);
-        self.conclude(now, letter, outcome);
-    }
-
-    fn expire(&mut self, now: Instant) {
-        for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
-            let Some(letter) = self.pending.expire(now) else { return };
-            self.metrics.expired += 1;
-            self.conclude(now, letter, Outcome::Failed(FailReason::Unacked));
-        }
-    }
-
-    /// The outcome of a reliable message to a user is known: hands it over if it failed, then tells and remembers it.
-    fn conclude(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
-        let Letter { key, sender, receiver, message } = letter;
-        if let Some(key) = key {
-            self.dedupe.remember(now, key, Answer { id: message.id, outcome: Some(outcome) });
-        }
-        let (client_msg_id, id) = (message.client_msg_id.clone(), message.id);
-        match outcome {
-            Outcome::Failed(reason) => {
-                self.metrics.count_undelivered(reason);
-                self.outbox.bridge(ToBridge::Undelivered { user: receiver, reason, message });
-            }
-            Outcome::Delivered | Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => {
-                self.metrics.delivered += 1;
-            }
-        }
-        self.send_ack(sender, client_msg_id, id, outcome);
-    }
-
-    /// Asks the sender to send the message again later.
-    fn turn_away(&mut self, sender: Seat, client_msg_id: ClientMsgId) {
-        self.metrics.busy += 1;
-        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(FailReason::Busy));
-    }
-
-    /// Tells a sender, if it gave the message an id, what has become of it.
-    fn send_ack(&mut self, sender: Seat, client_msg_id: ClientMsgId, id: MessageId, outcome: Outcome) {
-        if !client_msg_id.is_empty() {
-            let ack = SendAck { client_msg_id, id, outcome };
-            self.outbox.gateway(sender.shard, ToGateway::SendAck { session: sender.session, ack });
+        while let Some(parked) = self.cluster.unpark_any() {
+            self.resubmit(now, parked);
         }
     }
 }
@@ -348,8 +357,14 @@ impl Shard for Router {
     fn handle(&mut self, now: Instant, event: Event<'_, NodeMessage>) {
         match event {
             Event::Mail { from, mail: NodeMessage::ToRouter(mail) } => self.mail(now, from, mail),
-            Event::Mail { mail: NodeMessage::ToGateway(_) | NodeMessage::ToBridge(_), .. } => {}
-            Event::Timeout => self.expire(now),
+            Event::Mail {
+                mail: NodeMessage::ToGateway(_) | NodeMessage::ToBridge(_) | NodeMessage::ToDirectory(_),
+                ..
+            } => {}
+            Event::Timeout => {
+                self.expire(now);
+                self.settle_views(now);
+            }
             Event::Accepted { .. }
             | Event::Connected { .. }
             | Event::ConnectFailed { .. }
@@ -367,20 +382,18 @@ impl Shard for Router {
     fn poll_transmit(&mut self, _now: Instant, _conn: ConnId, _batch: &mut SendBatch) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.pending.deadline()
+        [self.pending.deadline(), self.cluster.deadline()].into_iter().flatten().min()
     }
 }
 
-fn message(id: MessageId, room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {
-    let Submission { app, sender, target: _, biz_code, class, client_msg_id, payload } = submission;
-    let ack_wanted = class == Class::Reliable;
-    Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
-}
-
-/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does has no ack either.
-fn reason_of_failure(reason: FailReason) -> FailReason {
-    match reason {
-        FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow => reason,
-        FailReason::NotMember | FailReason::NoRoute | FailReason::Busy => FailReason::Unacked,
-    }
+fn bind_record(
+    app: AppId,
+    user: UserId,
+    device: DeviceClass,
+    Seat { shard, session }: Seat,
+    login: Login,
+    incarnation: u64,
+) -> ToDirectory {
+    let seat = wire::node::Seat { device, shard: shard.as_u32(), login };
+    ToDirectory::Bind { app, user, seat: FoundSeat { seat, session, incarnation } }
 }

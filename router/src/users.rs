@@ -1,7 +1,7 @@
 //! Where users are.
 
 use shard::ShardId;
-use wire::node::SessionId;
+use wire::node::{Login, SessionId};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::hash::IdHash;
@@ -14,7 +14,7 @@ const CHUNK_BINDINGS: usize = 1024;
 
 /// The bindings of every user, at most one for each class of device.
 ///
-/// A binding costs 32 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are chained to it. Both
+/// A binding costs 40 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are chained to it. Both
 /// grow without copying a binding.
 #[derive(Debug)]
 pub(crate) struct Users {
@@ -25,15 +25,27 @@ pub(crate) struct Users {
     bindings: Bindings,
 }
 
-/// What a bind has changed.
+/// A session that wants to be bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) device: DeviceClass,
+    pub(crate) seat: Seat,
+    pub(crate) login: Login,
+    /// It is newer than whatever is bound.
+    pub(crate) fresh: bool,
+}
+
+/// What a bind has changed; with the stamp of the session that is bound then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bound {
     /// The user had no session on that class of device.
-    First,
+    First(Login),
     /// The same session was bound already.
-    Again,
+    Again(Login),
     /// This session was bound until now.
-    Replaced(Seat),
+    Replaced(Seat, Login),
+    /// Nothing: a newer session is bound.
+    Older,
     /// Nothing: there are as many bindings as there may be.
     Full,
 }
@@ -54,24 +66,29 @@ impl Users {
         self.table.len()
     }
 
-    pub(crate) fn bind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) -> Bound {
+    pub(crate) fn bind(&mut self, app: AppId, user: UserId, claim: Claim) -> Bound {
+        let Claim { device, seat, login, fresh } = claim;
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
             let binding = self.bindings.get_mut(at);
             let old = binding.seat();
             if old == seat {
-                return Bound::Again;
+                binding.login = binding.login.max(login);
+                return Bound::Again(binding.login);
             }
-            binding.shard = seat.shard;
-            binding.session = seat.session;
-            return Bound::Replaced(old);
+            if !fresh && binding.login > login {
+                return Bound::Older;
+            }
+            let login = login.max(Login(binding.login.0 + 1));
+            (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
+            return Bound::Replaced(old, login);
         }
         if self.bindings.len >= self.bindings_max as usize {
             return Bound::Full;
         }
         let Seat { shard, session } = seat;
-        let at =
-            self.bindings.insert(Binding { user, session, app, shard, next: NONE, device: Some(device) });
+        let binding = Binding { user, session, login, app, shard, next: NONE, device: Some(device) };
+        let at = self.bindings.insert(binding);
         if first == NONE {
             let (hash, bindings) = (self.hash, &self.bindings);
             self.table.insert_unique(hash.of(app, user.0), at, |&at| {
@@ -83,23 +100,49 @@ impl Users {
             let second = std::mem::replace(&mut self.bindings.get_mut(first).next, at);
             self.bindings.get_mut(at).next = second;
         }
-        Bound::First
+        Bound::First(login)
     }
 
-    /// Removes the binding if it is that session's; tells whether it was.
-    pub(crate) fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat) -> bool {
+    /// Removes the binding if it is that session's; its stamp then.
+    pub(crate) fn unbind(
+        &mut self,
+        app: AppId,
+        user: UserId,
+        device: DeviceClass,
+        seat: Seat,
+    ) -> Option<Login> {
         let first = self.first(app, user);
         let own = |&at: &u32| self.bindings.get(at).seat() == seat;
-        let Some(at) = self.on_device(first, device).filter(own) else { return false };
+        let at = self.on_device(first, device).filter(own)?;
+        let login = self.bindings.get(at).login;
         self.remove(at, first);
-        true
+        Some(login)
+    }
+
+    /// The sessions on a shard, in the order of their places, at the cost of a walk over all.
+    pub(crate) fn on_shard(&self, shard: ShardId) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
+        let bound = self.bindings.chunks.iter().flatten().filter(|binding| binding.shard == shard);
+        bound
+            .filter_map(|binding| Some((binding.app, binding.user, binding.device?, binding.seat())))
+            .collect()
+    }
+
+    /// Every binding, in the order of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_ {
+        let bound = self.bindings.chunks.iter().flatten();
+        bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)))
     }
 
     /// The sessions of a user, one for each class of device, in no order that means anything.
-    pub(crate) fn of(&self, app: AppId, user: UserId) -> impl Iterator<Item = (DeviceClass, Seat)> + '_ {
+    pub(crate) fn of(
+        &self,
+        app: AppId,
+        user: UserId,
+    ) -> impl Iterator<Item = (DeviceClass, Seat, Login)> + '_ {
         self.chain(self.first(app, user)).map(|at| {
             let binding = self.bindings.get(at);
-            (binding.device.expect("a binding in a chain has a device"), binding.seat())
+            let device = binding.device.expect("a binding in a chain has a device");
+            (device, binding.seat(), binding.login)
         })
     }
 
@@ -166,6 +209,7 @@ impl Users {
 struct Binding {
     user: UserId,
     session: SessionId,
+    login: Login,
     app: AppId,
     shard: ShardId,
     /// The next binding of the same user, or the next free place.
@@ -174,12 +218,13 @@ struct Binding {
     device: Option<DeviceClass>,
 }
 
-const _: () = assert!(size_of::<Binding>() == 32, "a million users are what this is laid out for");
+const _: () = assert!(size_of::<Binding>() == 40, "a million users are what this is laid out for");
 
 impl Binding {
     const FREE: Binding = Binding {
         user: UserId(0),
         session: SessionId(0),
+        login: Login(0),
         app: AppId(0),
         shard: ShardId::CONTROL,
         next: NONE,

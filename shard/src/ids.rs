@@ -13,6 +13,9 @@ impl ShardId {
     /// The bridge that hands business events to the backend.
     pub const BRIDGE: ShardId = ShardId(u32::MAX - 1);
 
+    /// The directory of the own node, where other services and cold routers read who is where.
+    pub const DIRECTORY: ShardId = ShardId(u32::MAX - 2);
+
     /// The shard `index` of `node`.
     pub const fn new(node: u16, index: u16) -> Self {
         Self(((node as u32) << 16) | index as u32)
@@ -44,6 +47,7 @@ impl fmt::Debug for ShardId {
         match *self {
             Self::CONTROL => f.write_str("control"),
             Self::BRIDGE => f.write_str("bridge"),
+            Self::DIRECTORY => f.write_str("directory"),
             id => write!(f, "{}/{}", id.node(), id.index()),
         }
     }

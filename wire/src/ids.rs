@@ -25,6 +25,9 @@ pub struct UserId(pub i64);
 #[serde(transparent)]
 pub struct RoomId(pub i64);
 
+/// 2024-01-01T00:00:00Z in ms since the UNIX epoch: where message ids and room sequences begin to count.
+pub const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
+
 /// A message as the server names it: unique in the cluster, the same on every retry, roughly ordered by time.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, Archive, Store, Load,

@@ -7,4 +7,4 @@ pub mod client;
 mod ids;
 pub mod node;
 
-pub use ids::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
+pub use ids::{AppId, BizCode, ClientMsgId, DeviceClass, EPOCH_UNIX_MS, MessageId, RoomId, UserId};

@@ -50,6 +50,8 @@ pub enum NodeMessage {
     ToGateway(ToGateway),
     /// For the bridge.
     ToBridge(ToBridge),
+    /// For the directory of the own node; never on a link.
+    ToDirectory(ToDirectory),
 }
 
 /// What happens to a business packet's message.
@@ -89,6 +91,8 @@ pub struct Submission {
     pub client_msg_id: ClientMsgId,
     /// What the receiver gets.
     pub payload: Bytes,
+    /// Another owner may have delivered it already.
+    pub again: bool,
 }
 
 impl Submission {
@@ -166,15 +170,27 @@ pub enum ToRouter {
         /// `Delivered`, or `Failed` and why.
         outcome: Outcome,
     },
+    /// The sender's shard has another owner for the target, and submits the message there. Forget it, if it is held back.
+    Withdraw {
+        /// Its app.
+        app: AppId,
+        /// Its target.
+        target: Target,
+        /// Its id.
+        id: MessageId,
+    },
     /// The router shards that this gateway shard has links with, as packed shard ids, ascending.
     Reach {
         /// All of them.
         routers: Vec<u32>,
     },
-    /// Everything that this shard has under the view of that name, it has said before this.
-    Announced {
+    /// This shard goes by the owners of that name from here on. It announces what it has to those of them that do not know
+    /// it, and says so when it is `done`.
+    View {
         /// [`Owners::name`].
         view: u64,
+        /// Everything is announced.
+        done: bool,
     },
     /// The control thread wants something; answered by [`ToGateway::Answer`].
     Ask {
@@ -182,6 +198,15 @@ pub enum ToRouter {
         ask: u64,
         /// What.
         question: Question,
+    },
+    /// The directory knows where a user is; from the own node only.
+    Found {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// Which life of the seat's process it is, and the seat with the session it has.
+        seats: Vec<FoundSeat>,
     },
 }
 
@@ -217,6 +242,8 @@ pub enum ToGateway {
         session: SessionId,
         /// Whom to tell the outcome; `None` for a lossy message.
         delivery: Option<DeliveryId>,
+        /// Another owner may have delivered it already: the session may still have it in flight.
+        again: bool,
         /// The message.
         message: Message,
     },
@@ -228,7 +255,7 @@ pub enum ToGateway {
         /// shard alone.
         shards: Vec<u16>,
     },
-    /// What has become of a message that a session sent.
+    /// What has become of a message that this shard submitted.
     SendAck {
         /// Which session sent it last.
         session: SessionId,
@@ -335,4 +362,47 @@ pub enum ToBridge {
         /// What the backend gets.
         payload: Bytes,
     },
+}
+
+/// From a router shard to the directory of its node.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub enum ToDirectory {
+    /// A user's session is bound.
+    Bind {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// Where.
+        seat: FoundSeat,
+    },
+    /// A user's session is bound no more. Says nothing of a newer one.
+    Unbind {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// That of the session.
+        login: Login,
+    },
+    /// Where is this user? Answered by [`ToRouter::Found`] if anywhere.
+    LookUp {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+    },
+}
+
+/// A session as the directory has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct FoundSeat {
+    /// On what, where, since when.
+    pub seat: Seat,
+    /// Which session of that shard.
+    pub session: SessionId,
+    /// Which life of the shard's process.
+    pub incarnation: u64,
 }

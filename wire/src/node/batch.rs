@@ -41,6 +41,9 @@ fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
         | NodeMessage::ToBridge(ToBridge::Undelivered { message, .. }) => Some(&message.client_msg_id),
         NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
         NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. }) => Some(client_msg_id),
-        NodeMessage::ToRouter(_) | NodeMessage::ToGateway(_) | NodeMessage::ToBridge(_) => None,
+        NodeMessage::ToRouter(_)
+        | NodeMessage::ToGateway(_)
+        | NodeMessage::ToBridge(_)
+        | NodeMessage::ToDirectory(_) => None,
     }
 }

@@ -1,0 +1,73 @@
+//! What operators and backends send.
+
+use bytes::Bytes;
+use shard::{ConnId, Instant};
+use wire::client::Message;
+use wire::node::{Class, Question, SessionId, Submission, Target, ToRouter};
+use wire::{AppId, BizCode, ClientMsgId, MessageId, UserId};
+
+use crate::fan_out::Frames;
+use crate::gateway::Gateway;
+
+/// A message that no session sends. Its receivers see user 0 as its sender.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Push {
+    /// Whose app.
+    pub app: AppId,
+    /// What it is about.
+    pub biz_code: BizCode,
+    /// How it is delivered.
+    pub class: Class,
+    /// The caller's name for it; empty for none.
+    pub client_msg_id: ClientMsgId,
+    /// What the receiver gets.
+    pub payload: Bytes,
+}
+
+impl Gateway {
+    /// Sends a message to a user or a room. Its id; when [`Submission::is_answered`], what becomes of it is mailed to the control
+    /// thread under that id. `None` when too many messages wait for answers.
+    pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
+        let Push { app, biz_code, class, client_msg_id, payload } = push;
+        let (id, sender, again) = (self.ids.next(now), UserId(0), false);
+        let submission =
+            Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again };
+        self.give(SessionId::CONTROL, submission).then_some(id)
+    }
+
+    /// Asks a router shard; the answer is mailed to the control thread. A message to all is made of `push`.
+    pub fn ask(&mut self, router: shard::ShardId, ask: u64, question: Question) {
+        self.tell_router(router, ToRouter::Ask { ask, question });
+    }
+
+    /// The message that [`Question::PushAll`] takes: always lossy.
+    pub fn message_to_all(&mut self, now: Instant, push: Push) -> Message {
+        let Push { app, biz_code, class: _, client_msg_id, payload } = push;
+        let (id, sender) = (self.ids.next(now), UserId(0));
+        Message {
+            id,
+            app,
+            sender,
+            biz_code,
+            room: None,
+            sequence: 0,
+            ack_wanted: false,
+            client_msg_id,
+            payload,
+        }
+    }
+
+    /// A lossy message for every session of its app.
+    pub(crate) fn push_all(&mut self, message: &Message) {
+        let of_app = |(conn, session): (ConnId, &crate::session::Session)| {
+            (session.is_logged_in() && session.app == message.app)
+                .then_some((conn, session.answer_encoding()))
+        };
+        let receivers: Vec<_> = self.sessions.iter().filter_map(of_app).collect();
+        let mut frames = Frames::new(std::slice::from_ref(message));
+        for (conn, encoding) in receivers {
+            let frame = frames.get(encoding);
+            self.queue_lossy(conn, frame, 1);
+        }
+    }
+}

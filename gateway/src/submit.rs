@@ -1,0 +1,140 @@
+//! What clients send: where it goes, and what they are told of it.
+
+use bytes::{BufMut, BytesMut};
+use shard::{ConnId, Instant, ShardId};
+use wire::client::{Business, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
+use wire::node::{SessionId, Submission, Target, ToBridge, ToGateway, ToRouter};
+use wire::{ClientMsgId, MessageId, RoomId, UserId};
+
+use crate::config::{Destination, Route};
+use crate::gateway::Gateway;
+use crate::submitted::Entry;
+
+impl Gateway {
+    pub(crate) fn business(&mut self, now: Instant, conn: ConnId, business: &Business<'_>) {
+        match self.route(conn, business) {
+            Ok((route, target)) => self.submit(now, conn, business, route, target),
+            Err(refusal) => self.refuse(conn, &business.client_msg_id, refusal),
+        }
+    }
+
+    /// Where a business packet goes, if its sender may send it there. A packet for a room that names none means the only room
+    /// that its session is in.
+    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), Refusal> {
+        let session = self.sessions.get(conn).expect("the caller looked it up");
+        let route = self.config.routes.get(business.biz_code).ok_or(NO_ROUTE)?;
+        let target = match route.to {
+            Destination::User if business.target > 0 => Some(Target::User(UserId(business.target))),
+            Destination::User => return Err(NO_ROUTE),
+            Destination::Room if business.target == 0 => {
+                Some(Target::Room(self.rooms.only(session.rooms).ok_or(NOT_MEMBER)?))
+            }
+            Destination::Room => Some(Target::Room(RoomId(business.target))),
+            Destination::Bridge => (business.target != 0).then_some(Target::Room(RoomId(business.target))),
+        };
+        match target {
+            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => Err(NOT_MEMBER),
+            target => Ok((route, target)),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        business: &Business<'_>,
+        route: Route,
+        target: Option<Target>,
+    ) {
+        let session = self.sessions.get(conn).expect("the caller looked it up");
+        let (app, sender, device) = (session.app, session.user, session.device);
+        let session = SessionId(conn.as_u64());
+        let (id, payload) = (business.client_msg_id.as_bytes(), &business.payload[..]);
+        let mut both = BytesMut::with_capacity(id.len() + payload.len());
+        both.put_slice(id);
+        both.put_slice(payload);
+        let mut payload = both.freeze();
+        let client_msg_id = ClientMsgId::new(payload.split_to(id.len()));
+        let biz_code = business.biz_code;
+        match (route.to, target) {
+            (Destination::User | Destination::Room, Some(target)) => {
+                let (id, class) = (self.ids.next(now), route.class);
+                let again = false;
+                let submission =
+                    Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again };
+                if !self.give(session, submission) {
+                    self.refuse(conn, &business.client_msg_id, BUSY);
+                }
+            }
+            (Destination::User | Destination::Room, None) => unreachable!("route finds a target for these"),
+            (Destination::Bridge, target) => {
+                let room = match target {
+                    Some(Target::Room(room)) => Some(room),
+                    Some(Target::User(_)) | None => None,
+                };
+                self.tell_bridge(ToBridge::Request {
+                    session,
+                    device,
+                    room,
+                    app,
+                    sender,
+                    biz_code,
+                    client_msg_id,
+                    payload,
+                });
+            }
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, client_msg_id: &str, (reason, notice): Refusal) {
+        self.metrics.count_refused(reason);
+        if client_msg_id.is_empty() {
+            return self.say_notice(conn, notice, 0);
+        }
+        let ack = SendAck {
+            client_msg_id: ClientMsgId::new(bytes::Bytes::copy_from_slice(client_msg_id.as_bytes())),
+            id: MessageId(0),
+            outcome: Outcome::Failed(reason),
+        };
+        self.say(conn, &ServerFrame::SendAck(ack));
+    }
+
+    /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many wait.
+    pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
+        let owner = self.view.owner_of(submission.app, submission.target);
+        if submission.is_answered() {
+            if self.submitted.len() >= self.config.limits.submitted_max as usize {
+                return false;
+            }
+            self.submitted.insert(Entry { session, owner, submission: submission.clone() });
+        }
+        if let Some(owner) = owner {
+            self.tell_router(owner, ToRouter::Submit { session, submission });
+        }
+        true
+    }
+
+    /// An owner tells what has become of a message. One that is not its owner any more may say that it was delivered; that
+    /// it failed, only the one that has it now.
+    pub(crate) fn answered(&mut self, from: ShardId, session: SessionId, submitted: MessageId, ack: SendAck) {
+        if from != ShardId::BRIDGE {
+            let Some(entry) = self.submitted.get(submitted) else { return };
+            if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
+                return;
+            }
+            self.submitted.remove(submitted);
+        }
+        if session == SessionId::CONTROL {
+            self.tell_control(ToGateway::SendAck { session, submitted, ack });
+        } else if !ack.client_msg_id.is_empty() {
+            self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
+        }
+    }
+}
+
+/// Why a packet goes nowhere: what the send-ack says, and the notice to a sender who gave no id.
+type Refusal = (FailReason, NoticeCode);
+
+const NOT_MEMBER: Refusal = (FailReason::NotMember, NoticeCode::NotMember);
+const NO_ROUTE: Refusal = (FailReason::NoRoute, NoticeCode::NoRoute);
+const BUSY: Refusal = (FailReason::Busy, NoticeCode::Busy);

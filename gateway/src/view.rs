@@ -1,0 +1,248 @@
+//! Which router shards there are, which of them own users and rooms, and what happens when that changes.
+//!
+//! A shard tells every router it is linked with which routers it reaches, and each of them answers with what everybody reaches.
+//! Owners are those that are reached from everywhere. When they change, what this shard has is announced to the owners that
+//! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step.
+
+use std::collections::BTreeMap;
+
+use shard::{ConnId, Instant, ShardId};
+use wire::node::{Login, Owners, SessionId, Target, ToRouter};
+use wire::{AppId, RoomId, UserId};
+
+use crate::gateway::{Gateway, Timer};
+use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP};
+use crate::session::Phase;
+
+/// What a gateway shard knows of routers.
+#[derive(Default)]
+pub(crate) struct View {
+    /// The router shards that are linked, each with what it says that everybody reaches.
+    routers: BTreeMap<ShardId, Option<Vec<u32>>>,
+    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached.
+    has_begun: bool,
+    /// `None` while there is no router.
+    owners: Option<Owners>,
+    announcing: Option<Announcing>,
+}
+
+/// Sessions that have yet to be announced.
+struct Announcing {
+    /// By whom they are bound.
+    before: Option<Owners>,
+    conns: Vec<ConnId>,
+}
+
+impl View {
+    /// Who owns a user; none while there is no router.
+    pub(crate) fn owner_of_user(&self, app: AppId, user: UserId) -> Option<ShardId> {
+        owner_of(self.owners.as_ref(), app, Target::User(user))
+    }
+
+    /// Who owned a user before the change under way.
+    pub(crate) fn owner_before(&self, app: AppId, user: UserId) -> Option<ShardId> {
+        let before = self.announcing.as_ref().and_then(|announcing| announcing.before.as_ref());
+        owner_of(before, app, Target::User(user))
+    }
+
+    /// Who owns a room; none while there is no router.
+    pub(crate) fn owner_of_room(&self, app: AppId, room: RoomId) -> Option<ShardId> {
+        owner_of(self.owners.as_ref(), app, Target::Room(room))
+    }
+
+    /// Who owns a target; none while there is no router.
+    pub(crate) fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
+        owner_of(self.owners.as_ref(), app, target)
+    }
+
+    fn is_up(&self, router: ShardId) -> bool {
+        self.routers.contains_key(&router)
+    }
+
+    fn reach(&self) -> Vec<u32> {
+        self.routers.keys().map(|router| router.as_u32()).collect()
+    }
+
+    /// The routers that everybody reaches, as far as those that are linked know. When two links are cut so that no router is left,
+    /// what this shard reaches has to do.
+    fn choice(&self) -> Option<Owners> {
+        let said = || self.routers.values().flatten();
+        said().next()?;
+        let is_common = |router: &u32| said().all(|common| common.contains(router));
+        let mut chosen = self.reach();
+        chosen.retain(is_common);
+        if chosen.is_empty() {
+            chosen = self.reach();
+        }
+        Some(Owners::new(chosen))
+    }
+}
+
+impl Gateway {
+    /// A router shard is linked, and knows nothing of this shard.
+    pub fn router_up(&mut self, now: Instant, router: ShardId) {
+        self.view.routers.insert(router, None);
+        self.tell_reach();
+        self.choose_owners(now);
+    }
+
+    /// A router shard is gone, with what it knew.
+    pub fn router_down(&mut self, now: Instant, router: ShardId) {
+        if self.view.routers.remove(&router).is_some() {
+            self.tell_reach();
+            self.choose_owners(now);
+        }
+    }
+
+    /// All routers that are to be linked are, or had their time.
+    pub fn begin(&mut self, now: Instant) {
+        if !self.view.has_begun {
+            self.view.has_begun = true;
+            self.tell_reach();
+            self.choose_owners(now);
+        }
+    }
+
+    /// The router shards that own users and rooms, as this shard sees it, ascending.
+    pub fn owners(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.view.owners.iter().flat_map(|owners| owners.routers()).map(ShardId::from_u32)
+    }
+
+    /// The router shards that are linked, ascending.
+    pub fn routers(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.view.routers.keys().copied()
+    }
+
+    /// A router says what everybody reaches.
+    pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>) {
+        if let Some(common) = self.view.routers.get_mut(&from) {
+            *common = Some(routers);
+            self.choose_owners(now);
+        }
+    }
+
+    fn tell_reach(&mut self) {
+        if !self.view.has_begun {
+            return;
+        }
+        let reach = self.view.reach();
+        for router in reach.iter().copied().map(ShardId::from_u32) {
+            self.tell_router(router, ToRouter::Reach { routers: reach.clone() });
+        }
+    }
+
+    fn choose_owners(&mut self, now: Instant) {
+        let chosen = self.view.choice();
+        // A router that has come up anew knows nothing, whether or not it is still an owner: it was no owner in between.
+        if chosen == self.view.owners {
+            return;
+        }
+        while self.view.announcing.is_some() {
+            self.announce_step(now);
+        }
+        let before = std::mem::replace(&mut self.view.owners, chosen);
+        self.metrics.views += 1;
+        self.say_view(false);
+        self.announce_rooms(before.as_ref());
+        self.submit_again(before.as_ref());
+        self.view.announcing = Some(Announcing { before, conns: self.connections() });
+        self.announce_step(now);
+    }
+
+    fn say_view(&mut self, done: bool) {
+        let Some(view) = self.view.owners.as_ref().map(Owners::name) else { return };
+        let routers: Vec<ShardId> = self.view.routers.keys().copied().collect();
+        for router in routers {
+            self.tell_router(router, ToRouter::View { view, done });
+        }
+    }
+
+    fn announce_rooms(&mut self, before: Option<&Owners>) {
+        let rooms: Vec<(AppId, RoomId, u64)> = self.rooms.iter().collect();
+        for (app, room, sequence) in rooms {
+            let target = Target::Room(room);
+            let (old, new) = (owner_of(before, app, target), self.view.owner_of(app, target));
+            if old == new {
+                continue;
+            }
+            if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
+                self.tell_router(old, ToRouter::Leave { app, room });
+            }
+            if let Some(new) = new {
+                self.tell_router(new, ToRouter::Join { app, room, sequence });
+            }
+        }
+    }
+
+    /// Gives what waits for an answer to the owners that the change makes, in the order it was sent.
+    fn submit_again(&mut self, before: Option<&Owners>) {
+        let view = &self.view;
+        let moved = self.submitted.changed(|entry| {
+            let (app, target) = (entry.submission.app, entry.submission.target);
+            let owner = view.owner_of(app, target);
+            let is_new = owner.is_some() && (owner != entry.owner || owner != owner_of(before, app, target));
+            if is_new {
+                entry.submission.again |= entry.owner.is_some();
+            }
+            is_new
+        });
+        for entry in moved {
+            let (app, target, id) = (entry.submission.app, entry.submission.target, entry.submission.id);
+            if let Some(old) = entry.owner.filter(|old| self.view.is_up(*old)) {
+                self.tell_router(old, ToRouter::Withdraw { app, target, id });
+            }
+            let owner = self.view.owner_of(app, target);
+            self.submitted.set_owner(id, owner);
+            if let Some(owner) = owner {
+                self.metrics.submitted_again += u64::from(entry.submission.again);
+                let (session, submission) = (entry.session, entry.submission);
+                self.tell_router(owner, ToRouter::Submit { session, submission });
+            }
+        }
+    }
+
+    /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
+    pub(crate) fn announce_step(&mut self, now: Instant) {
+        let Some(mut announcing) = self.view.announcing.take() else { return };
+        let rest = announcing.conns.len().saturating_sub(ANNOUNCEMENTS_PER_STEP);
+        for conn in announcing.conns.split_off(rest) {
+            self.announce(conn, announcing.before.as_ref());
+        }
+        if announcing.conns.is_empty() {
+            return self.say_view(true);
+        }
+        self.view.announcing = Some(announcing);
+        self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
+    }
+
+    fn announce(&mut self, conn: ConnId, before: Option<&Owners>) {
+        let Some(session) = self.sessions.get_mut(conn).filter(|session| session.is_logged_in()) else {
+            return;
+        };
+        let (app, user, device) = (session.app, session.user, session.device);
+        let target = Target::User(user);
+        let (old, new) = (owner_of(before, app, target), self.view.owner_of(app, target));
+        if old == new {
+            return;
+        }
+        let fresh = session.phase == Phase::Binding;
+        if !fresh {
+            session.login = Login(session.login.0 + 1);
+        }
+        let (session, login) = (SessionId(conn.as_u64()), session.login);
+        if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
+            self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
+        }
+        if let Some(new) = new {
+            self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh });
+        }
+    }
+}
+
+fn owner_of(owners: Option<&Owners>, app: AppId, target: Target) -> Option<ShardId> {
+    let owners = owners?;
+    Some(ShardId::from_u32(match target {
+        Target::User(user) => owners.of_user(app, user),
+        Target::Room(room) => owners.of_room(app, room),
+    }))
+}

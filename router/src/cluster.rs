@@ -1,0 +1,237 @@
+//! Which gateway shards are there, what they agree about, and what is held back until they do.
+//!
+//! Every gateway shard says which routers it reaches; a router tells all of them which routers everybody reaches, and gateways
+//! choose owners among those only. So a broken link between any two nodes soon has the same effect everywhere.
+//! Meanwhile gateways have different views. A router then holds back messages whose target it may not know of yet, or not
+//! all of, until all gateways have the same view and have announced what they have.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shard::{Instant, ShardId};
+use wire::AppId;
+use wire::node::{ShardLoad, Submission, Target};
+
+use crate::outbox::Sender;
+
+/// Messages held back for one target, in the order they came.
+pub(crate) type Parked = Vec<(Sender, Submission)>;
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    me: ShardId,
+    settle: Duration,
+    gateways: BTreeMap<ShardId, Gateway>,
+    /// What all gateways reach that have said so, ascending, without a router that leaves.
+    common: Vec<u32>,
+    is_leaving: bool,
+    /// Counts the times without agreement.
+    era: u32,
+    /// Until when, at most, messages are held back.
+    unsettled_until: Option<Instant>,
+    /// This router has just come up: gateways that it does not know yet may agree less than those it knows.
+    is_warming: bool,
+    parked: BTreeMap<(AppId, Target), Parked>,
+    parked_len: usize,
+}
+
+/// A gateway shard that is linked.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// How many shards its node has.
+    pub(crate) shards: u16,
+    /// It is in this process: mail to each of its siblings goes by itself.
+    pub(crate) is_local: bool,
+    /// Which life of its process.
+    pub(crate) incarnation: u64,
+    /// Bindings of its sessions here.
+    pub(crate) sessions: u32,
+    /// `None` until it has said so.
+    reach: Option<Vec<u32>>,
+    /// The name of its owners, and whether it has announced everything to them; `None` while it has none.
+    view: Option<(u64, bool)>,
+}
+
+impl Gateway {
+    pub(crate) fn new(shards: u16, is_local: bool, incarnation: u64) -> Self {
+        Self { shards, is_local, incarnation, sessions: 0, reach: None, view: None }
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(me: ShardId, settle: Duration) -> Self {
+        Self {
+            me,
+            settle,
+            gateways: BTreeMap::new(),
+            common: Vec::new(),
+            is_leaving: false,
+            era: 1,
+            unsettled_until: None,
+            is_warming: false,
+            parked: BTreeMap::new(),
+            parked_len: 0,
+        }
+    }
+
+    /// A gateway shard is there. The first one begins the time in which others may follow.
+    pub(crate) fn up(&mut self, now: Instant, shard: ShardId, gateway: Gateway) {
+        if self.gateways.is_empty() && !gateway.is_local {
+            self.is_warming = true;
+            self.begin(now);
+        }
+        self.gateways.insert(shard, gateway);
+    }
+
+    /// A gateway shard is gone; whether it was there.
+    pub(crate) fn down(&mut self, shard: ShardId) -> bool {
+        self.gateways.remove(&shard).is_some()
+    }
+
+    pub(crate) fn get(&self, shard: ShardId) -> Option<&Gateway> {
+        self.gateways.get(&shard)
+    }
+
+    pub(crate) fn get_mut(&mut self, shard: ShardId) -> Option<&mut Gateway> {
+        self.gateways.get_mut(&shard)
+    }
+
+    /// The gateway shards, ascending.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.gateways.keys().copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.gateways.len()
+    }
+
+    pub(crate) fn loads(&self) -> Vec<ShardLoad> {
+        let load = |(shard, gateway): (&ShardId, &Gateway)| ShardLoad {
+            shard: shard.as_u32(),
+            sessions: gateway.sessions,
+        };
+        self.gateways.iter().map(load).collect()
+    }
+
+    /// What all gateways reach.
+    pub(crate) fn common(&self) -> &[u32] {
+        &self.common
+    }
+
+    pub(crate) fn set_reach(&mut self, shard: ShardId, routers: Vec<u32>) {
+        if let Some(gateway) = self.gateways.get_mut(&shard) {
+            gateway.reach = Some(routers);
+        }
+    }
+
+    /// From here on gateways are to choose other owners.
+    pub(crate) fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// Works out anew what all gateways reach; whether that has changed.
+    pub(crate) fn agree(&mut self) -> bool {
+        let mut said = self.gateways.values().filter_map(|gateway| gateway.reach.as_deref());
+        let mut common = said.next().map(<[u32]>::to_vec).unwrap_or_default();
+        for reach in said {
+            common.retain(|router| reach.contains(router));
+        }
+        if self.is_leaving {
+            common.retain(|router| *router != self.me.as_u32());
+        }
+        let changed = common != self.common;
+        self.common = common;
+        changed
+    }
+
+    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement.
+    pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) {
+        if let Some(gateway) = self.gateways.get_mut(&shard) {
+            gateway.view = Some((view, done));
+        }
+        if !self.has_one_view() {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        if self.unsettled_until.is_none() {
+            self.era += 1;
+            self.unsettled_until = Some(now + self.settle);
+        }
+    }
+
+    /// Whether the time without agreement has come to its end: by agreement, or by the clock.
+    pub(crate) fn settles(&mut self, now: Instant) -> bool {
+        let Some(until) = self.unsettled_until else { return false };
+        if now < until && (self.is_warming || !self.has_one_view()) {
+            return false;
+        }
+        self.unsettled_until = None;
+        self.is_warming = false;
+        true
+    }
+
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled_until.is_some()
+    }
+
+    pub(crate) fn era(&self) -> u32 {
+        self.era
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.unsettled_until
+    }
+
+    /// Keeps a message until there is agreement. The caller bounds how many.
+    pub(crate) fn park(&mut self, sender: Sender, submission: Submission) {
+        self.parked_len += 1;
+        let key = (submission.app, submission.target);
+        self.parked.entry(key).or_default().push((sender, submission));
+    }
+
+    pub(crate) fn is_parked(&self, app: AppId, target: Target) -> bool {
+        self.parked.contains_key(&(app, target))
+    }
+
+    /// Takes what is held back for one target.
+    pub(crate) fn unpark(&mut self, app: AppId, target: Target) -> Parked {
+        let parked = self.parked.remove(&(app, target)).unwrap_or_default();
+        self.parked_len -= parked.len();
+        parked
+    }
+
+    /// Takes what is held back for some target.
+    pub(crate) fn unpark_any(&mut self) -> Option<Parked> {
+        let (_, parked) = self.parked.pop_first()?;
+        self.parked_len -= parked.len();
+        Some(parked)
+    }
+
+    pub(crate) fn parked_len(&self) -> usize {
+        self.parked_len
+    }
+
+    fn has_one_view(&self) -> bool {
+        let mut views = self.gateways.values().filter_map(|gateway| gateway.view);
+        let Some((first, _)) = views.clone().next() else { return true };
+        views.all(|view| view == (first, true))
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.parked_len, self.parked.values().map(Vec::len).sum::<usize>());
+        assert!(
+            self.parked.values().all(|parked| !parked.is_empty()),
+            "a target without messages is forgotten"
+        );
+        assert!(
+            self.parked.is_empty() || self.is_unsettled(),
+            "nothing is held back once there is agreement"
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! What becomes of messages.
+
+use shard::{Instant, ShardId};
+use wire::client::{FailReason, Message, Outcome, SendAck};
+use wire::node::{Class, DeliveryId, Submission, Target, ToBridge, ToDirectory, ToGateway};
+use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
+
+use crate::cluster::Parked;
+use crate::dedupe::{Answer, Key};
+use crate::limits::EXPIRE_PER_TIMEOUT_MAX;
+use crate::outbox::{Seat, Sender};
+use crate::pending::{Letter, Receivers};
+use crate::router::Router;
+
+impl Router {
+    pub(crate) fn submit(&mut self, now: Instant, sender: Sender, submission: Submission) {
+        let submitted = match (submission.target, submission.class) {
+            (Target::User(_), Class::Reliable) => &mut self.metrics.submitted_user_reliable,
+            (Target::User(_), Class::Lossy) => &mut self.metrics.submitted_user_lossy,
+            (Target::Room(_), Class::Reliable) => &mut self.metrics.submitted_room_reliable,
+            (Target::Room(_), Class::Lossy) => &mut self.metrics.submitted_room_lossy,
+        };
+        *submitted += 1;
+        self.decide(now, sender, submission);
+    }
+
+    /// What was held back is dealt with as if it came at this moment.
+    pub(crate) fn resubmit(&mut self, now: Instant, parked: Parked) {
+        for (sender, submission) in parked {
+            self.decide(now, sender, submission);
+        }
+    }
+
+    /// The target has become known.
+    pub(crate) fn release(&mut self, now: Instant, app: AppId, target: Target) {
+        if self.cluster.is_unsettled() {
+            let parked = self.cluster.unpark(app, target);
+            self.resubmit(now, parked);
+        }
+    }
+
+    /// The sender's shard has found another owner for a message that is held back.
+    pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
+        for (sender, submission) in self.cluster.unpark(app, target) {
+            if (sender.seat.shard, submission.id) != (from, id) {
+                self.cluster.park(sender, submission);
+            }
+        }
+    }
+
+    /// Whether a message has to wait until gateways agree who owns what: its target may live on a gateway that has not said so
+    /// yet.
+    fn must_wait(&self, submission: &Submission) -> bool {
+        if !self.cluster.is_unsettled() {
+            return false;
+        }
+        let app = submission.app;
+        match submission.target {
+            Target::User(user) => self.users.of(app, user).next().is_none(),
+            Target::Room(room) => {
+                self.rooms.find(app, room).is_none_or(|known| known.era >= self.cluster.era())
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Instant, sender: Sender, submission: Submission) {
+        if self.must_wait(&submission) {
+            return self.hold_back(sender, submission);
+        }
+        let key = self.keys.of(&submission);
+        if key.is_some_and(|key| self.is_repeat(now, key, sender, &submission)) {
+            return;
+        }
+        match (submission.target, submission.class) {
+            (Target::User(user), Class::Reliable) => self.forward(now, key, sender, user, submission),
+            (Target::User(user), Class::Lossy) => self.forward_lossy(now, key, user, submission),
+            (Target::Room(room), Class::Reliable | Class::Lossy) => {
+                self.broadcast(now, key, sender, room, submission);
+            }
+        }
+    }
+
+    fn hold_back(&mut self, sender: Sender, submission: Submission) {
+        if self.cluster.parked_len() >= self.limits.pending_max as usize {
+            return self.turn_away(sender, submission.client_msg_id);
+        }
+        if let Target::User(user) = submission.target
+            && !self.cluster.is_parked(submission.app, submission.target)
+        {
+            let app = submission.app;
+            self.outbox.directory(ToDirectory::LookUp { app, user });
+        }
+        self.cluster.park(sender, submission);
+    }
+
+    /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
+    fn is_repeat(&mut self, now: Instant, key: Key, sender: Sender, submission: &Submission) -> bool {
+        if let Some(letter) = self.pending.find_mut(key) {
+            let before = std::mem::replace(&mut letter.sender, sender);
+            if before.submitted != sender.submitted {
+                let superseded = ToGateway::Superseded { submitted: before.submitted };
+                self.outbox.gateway(before.seat.shard, superseded);
+            }
+            self.metrics.repeats_pending += 1;
+            return true;
+        }
+        let Some(Answer { id, outcome }) = self.dedupe.find(now, key) else { return false };
+        if let Some(outcome) = outcome {
+            self.send_ack(sender, submission.client_msg_id.clone(), id, outcome);
+        }
+        self.metrics.repeats_done += 1;
+        true
+    }
+
+    fn forward(
+        &mut self,
+        now: Instant,
+        key: Option<Key>,
+        sender: Sender,
+        receiver: UserId,
+        submission: Submission,
+    ) {
+        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat, _)| seat).collect();
+        let full = self.pending.len() >= self.limits.pending_max as usize;
+        if full && !receivers.is_empty() && key.is_some() {
+            return self.turn_away(sender, submission.client_msg_id);
+        }
+        let again = submission.again;
+        let message = message(None, 0, submission);
+        let letter = Letter { key, sender, receiver, message };
+        if receivers.is_empty() {
+            return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
+        }
+        if full {
+            // No sender to send it again: it is handed over.
+            self.metrics.busy += 1;
+            return self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
+        }
+        let message = letter.message.clone();
+        let delivery = self.pending.insert(letter, receivers, now + self.limits.pending_timeout());
+        self.deliver(receivers.iter(), Some(delivery), &message, again);
+    }
+
+    fn forward_lossy(&mut self, now: Instant, key: Option<Key>, receiver: UserId, submission: Submission) {
+        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat, _)| seat).collect();
+        if receivers.is_empty() {
+            self.metrics.lossy_offline += 1;
+            return;
+        }
+        let message = message(None, 0, submission);
+        if let Some(key) = key {
+            self.dedupe.remember(now, key, Answer { id: message.id, outcome: None });
+        }
+        self.deliver(receivers.iter(), None, &message, false);
+    }
+
+    fn deliver(
+        &mut self,
+        receivers: impl Iterator<Item = Seat>,
+        delivery: Option<DeliveryId>,
+        message: &Message,
+        again: bool,
+    ) {
+        for Seat { shard, session } in receivers {
+            self.metrics.forwarded += 1;
+            let message = message.clone();
+            self.outbox.gateway(shard, ToGateway::Deliver { session, delivery, again, message });
+        }
+    }
+
+    /// Gives a room message its place and sends it to every shard with members, in the order of their ids.
+    fn broadcast(
+        &mut self,
+        now: Instant,
+        key: Option<Key>,
+        sender: Sender,
+        room: RoomId,
+        submission: Submission,
+    ) {
+        let client_msg_id = submission.client_msg_id.clone();
+        let is_answered = submission.is_answered();
+        let Some((sequence, members)) = self.rooms.sequence(submission.app, room) else {
+            // The sender is a member, so this router has yet to hear of the room again.
+            return self.turn_away(sender, client_msg_id);
+        };
+        let message = message(Some(room), sequence, submission);
+        let id = message.id;
+        let members = members.to_vec();
+        for of_node in members.chunk_by(|a, b| a.node() == b.node()) {
+            self.broadcast_to_node(of_node, &message);
+        }
+        let outcome = Outcome::Sequenced { sequence };
+        if let Some(key) = key {
+            self.dedupe.remember(now, key, Answer { id, outcome: Some(outcome) });
+        }
+        if is_answered {
+            self.send_ack(sender, client_msg_id, id, outcome);
+        }
+    }
+
+    /// One message for a node, to the shard that the room's hash picks there, whether or not it has members: all messages of a
+    /// room go the same way, so they stay in order. In the own process each shard has its mailbox, and no way is shorter.
+    fn broadcast_to_node(&mut self, members: &[ShardId], message: &Message) {
+        let gateway = members.first().and_then(|member| self.cluster.get(*member));
+        let room = message.room.map_or(0, |room| room.0);
+        let picked = gateway.filter(|gateway| !gateway.is_local).map(|gateway| {
+            let index = room.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
+            ShardId::new(members[0].node(), index)
+        });
+        match picked.filter(|picked| self.cluster.get(*picked).is_some()) {
+            Some(picked) => {
+                self.metrics.broadcasts += 1;
+                let shards = members.iter().map(|member| member.index()).collect();
+                self.outbox.gateway(picked, ToGateway::Broadcast { message: message.clone(), shards });
+            }
+            None => {
+                for &member in members {
+                    self.metrics.broadcasts += 1;
+                    let broadcast = ToGateway::Broadcast { message: message.clone(), shards: Vec::new() };
+                    self.outbox.gateway(member, broadcast);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {
+        let reason = match outcome {
+            Outcome::Delivered => None,
+            Outcome::Failed(reason) => Some(reason_of_failure(reason)),
+            Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => Some(FailReason::Unacked),
+        };
+        let Some(settled) = self.pending.settle(delivery, receiver) else {
+            self.metrics.settles_stale += 1;
+            return;
+        };
+        let outcome = match reason {
+            None => Outcome::Delivered,
+            Some(_) if settled.others => return,
+            Some(reason) => Outcome::Failed(reason),
+        };
+        let letter = self.pending.remove(settled.at);
+        self.conclude(now, letter, outcome);
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) {
+        for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
+            let Some(letter) = self.pending.expire(now) else { return };
+            self.metrics.expired += 1;
+            self.conclude(now, letter, Outcome::Failed(FailReason::Unacked));
+        }
+    }
+
+    /// The outcome of a reliable message to a user is known: hands it over if it failed, then tells and remembers it.
+    fn conclude(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
+        let Letter { key, sender, receiver, message } = letter;
+        if let Some(key) = key {
+            self.dedupe.remember(now, key, Answer { id: message.id, outcome: Some(outcome) });
+        }
+        let (client_msg_id, id) = (message.client_msg_id.clone(), message.id);
+        match outcome {
+            Outcome::Failed(reason) => {
+                self.metrics.count_undelivered(reason);
+                self.outbox.bridge(ToBridge::Undelivered { user: receiver, reason, message });
+            }
+            Outcome::Delivered | Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => {
+                self.metrics.delivered += 1;
+            }
+        }
+        self.send_ack(sender, client_msg_id, id, outcome);
+    }
+
+    /// Asks the sender to send the message again later.
+    fn turn_away(&mut self, sender: Sender, client_msg_id: ClientMsgId) {
+        self.metrics.busy += 1;
+        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(FailReason::Busy));
+    }
+
+    /// Tells the sender's shard what has become of a message.
+    fn send_ack(&mut self, sender: Sender, client_msg_id: ClientMsgId, id: MessageId, outcome: Outcome) {
+        let Sender { seat: Seat { shard, session }, submitted } = sender;
+        let ack = SendAck { client_msg_id, id, outcome };
+        self.outbox.gateway(shard, ToGateway::SendAck { session, submitted, ack });
+    }
+}
+
+fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {
+    let Submission { id, app, sender, target: _, biz_code, class, client_msg_id, payload, again: _ } =
+        submission;
+    let ack_wanted = class == Class::Reliable;
+    Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
+}
+
+/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does has no ack either.
+fn reason_of_failure(reason: FailReason) -> FailReason {
+    match reason {
+        FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow => reason,
+        FailReason::NotMember | FailReason::NoRoute | FailReason::Busy => FailReason::Unacked,
+    }
+}
