@@ -1,9 +1,9 @@
 //! What operators and backends send.
 
 use bytes::Bytes;
-use shard::{ConnId, Instant};
+use shard::{ConnId, Instant, ShardId};
 use wire::client::Message;
-use wire::node::{Class, Question, SessionId, Submission, Target, ToRouter};
+use wire::node::{Class, Question, SessionId, Submission, Target, ToRouter, is_answered};
 use wire::{AppId, BizCode, ClientMsgId, MessageId, UserId};
 
 use crate::fan_out::Frames;
@@ -24,8 +24,15 @@ pub struct Push {
     pub payload: Bytes,
 }
 
+impl Push {
+    /// Whether anything will be said of what becomes of it.
+    pub fn is_answered(&self, target: Target) -> bool {
+        is_answered(self.class, target, &self.client_msg_id)
+    }
+}
+
 impl Gateway {
-    /// Sends a message to a user or a room. Its id; when [`Submission::is_answered`], what becomes of it is mailed to the control
+    /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed to the control
     /// thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
         let Push { app, biz_code, class, client_msg_id, payload } = push;
@@ -36,7 +43,7 @@ impl Gateway {
     }
 
     /// Asks a router shard; the answer is mailed to the control thread. A message to all is made of `push`.
-    pub fn ask(&mut self, router: shard::ShardId, ask: u64, question: Question) {
+    pub fn ask(&mut self, router: ShardId, ask: u64, question: Question) {
         self.tell_router(router, ToRouter::Ask { ask, question });
     }
 

@@ -108,6 +108,11 @@ impl Gateway {
         self.view.owners.iter().flat_map(|owners| owners.routers()).map(ShardId::from_u32)
     }
 
+    /// The router shard that owns a target; none while there is no router.
+    pub fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
+        self.view.owner_of(app, target)
+    }
+
     /// The router shards that are linked, ascending.
     pub fn routers(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.view.routers.keys().copied()

@@ -192,10 +192,19 @@ impl Links {
     /// Goes for good: peers forget this shard at once.
     pub fn say_bye(&mut self) {
         self.dials.clear();
-        let conns: Vec<ConnId> = self.peers.values().filter_map(|peer| peer.conn).collect();
-        for conn in conns {
-            self.close_with(conn, &Frame::Bye);
+        for (_, peer) in std::mem::take(&mut self.peers) {
+            if let Some(conn) = peer.conn {
+                self.close_with(conn, &Frame::Bye);
+            }
         }
+        self.full = 0;
+        let rest: Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
+        rest.into_iter().for_each(|conn| self.abort(conn));
+    }
+
+    /// Whether there is neither a peer nor a connection.
+    pub fn are_closed(&self) -> bool {
+        self.peers.is_empty() && self.conns.is_empty()
     }
 
     /// Whether a connection is one of these.

@@ -184,9 +184,9 @@ impl Router {
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
         let seat = |session| Seat { shard: from, session };
         match mail {
-            ToRouter::Found { app, user, seats } => return self.found(now, app, user, &seats),
+            ToRouter::Found { app, user, seats } => self.found(now, app, user, &seats),
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
-            _ if self.cluster.get(from).is_none() => return self.metrics.strangers += 1,
+            _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 self.bind(now, app, user, Claim { device, seat: seat(session), login, fresh });
             }
@@ -298,7 +298,8 @@ impl Router {
         }
     }
 
-    fn answer(&mut self, question: Question) -> Answer {
+    /// Answers what an operator asks, from what this router knows.
+    pub fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Online { app, users } => {
                 let presence = |user| Presence { user, seats: self.online(app, user).collect() };

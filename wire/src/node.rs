@@ -98,11 +98,16 @@ pub struct Submission {
 impl Submission {
     /// Whether the owner answers it: always, but for a lossy message of which no sender is told anything.
     pub fn is_answered(&self) -> bool {
-        match (self.class, self.target) {
-            (Class::Reliable, _) => true,
-            (Class::Lossy, Target::Room(_)) => !self.client_msg_id.is_empty(),
-            (Class::Lossy, Target::User(_)) => false,
-        }
+        is_answered(self.class, self.target, &self.client_msg_id)
+    }
+}
+
+/// Whether a message like this is answered by the owner of its target.
+pub fn is_answered(class: Class, target: Target, client_msg_id: &ClientMsgId) -> bool {
+    match (class, target) {
+        (Class::Reliable, _) => true,
+        (Class::Lossy, Target::Room(_)) => !client_msg_id.is_empty(),
+        (Class::Lossy, Target::User(_)) => false,
     }
 }
 

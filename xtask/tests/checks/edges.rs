@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::{members, name};
 
 /// Each crate with those of ours that it may depend on, for its tests too.
-const ALLOWED: [(&str, &[&str]); 10] = [
-    ("sailfish", &["engine", "gateway", "link", "loadgen", "router", "shard", "wire"]),
+const ALLOWED: [(&str, &[&str]); 12] = [
+    ("sailfish", &["engine", "gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
+    ("sim", &["gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
+    ("node", &["gateway", "link", "router", "shard", "wire"]),
     ("link", &["shard", "wire"]),
     ("gateway", &["shard", "wire"]),
     ("router", &["shard", "wire"]),
@@ -21,7 +23,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates that know no I/O, clock or thread.
-const CORES: [&str; 6] = ["wire", "shard", "link", "gateway", "router", "loadgen"];
+const CORES: [&str; 8] = ["wire", "shard", "node", "sim", "link", "gateway", "router", "loadgen"];
 
 /// What would let a core reach a runtime, a socket, the operating system or its randomness.
 const BANNED_IN_CORES: [&str; 14] = [

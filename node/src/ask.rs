@@ -1,0 +1,107 @@
+//! What the control thread wants to know, and of which router shards that is asked.
+
+use std::collections::BTreeMap;
+
+use gateway::{Gateway, Push};
+use shard::{Instant, ShardId};
+use wire::client::{FailReason, Outcome};
+use wire::node::{NodeMessage, Question, Target, ToGateway};
+use wire::{ClientMsgId, UserId};
+
+use crate::mail::Report;
+use crate::node::{Node, Outside};
+
+/// A question in parts, each for one router shard.
+pub type Parts = Vec<(ShardId, Question)>;
+
+impl<O: Outside> Node<O> {
+    /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own
+    /// users only.
+    pub(crate) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
+        let Some(gateway) = &mut self.gateway else {
+            let answer = self.router.as_mut().map(|router| router.answer(question));
+            self.report(Report::Asked { ask, parts: usize::from(answer.is_some()) });
+            if let Some(answer) = answer {
+                self.report(Report::Answer { ask, answer });
+            }
+            return;
+        };
+        let parts = parts(gateway, now, self.id, question);
+        let count = parts.len();
+        for (router, question) in parts {
+            gateway.ask(router, ask, question);
+        }
+        self.report(Report::Asked { ask, parts: count });
+    }
+
+    pub(crate) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
+        let busy = Report::Pushed { ask, id: 0, outcome: Some(Outcome::Failed(FailReason::Busy)) };
+        let Some(gateway) = &mut self.gateway else { return self.report(busy) };
+        let is_answered = push.is_answered(target);
+        match gateway.push(now, target, push) {
+            None => self.report(busy),
+            Some(id) if is_answered => {
+                self.pushed.insert(id, ask);
+            }
+            Some(id) => self.report(Report::Pushed { ask, id: id.0, outcome: None }),
+        }
+    }
+
+    /// What the gateway core has for the control thread.
+    pub(crate) fn tell_control(&mut self, mail: NodeMessage) {
+        match mail {
+            NodeMessage::ToGateway(ToGateway::Answer { ask, answer }) => {
+                self.report(Report::Answer { ask, answer });
+            }
+            NodeMessage::ToGateway(ToGateway::SendAck { submitted, ack, .. }) => {
+                if let Some(ask) = self.pushed.remove(&submitted) {
+                    self.report(Report::Pushed { ask, id: ack.id.0, outcome: Some(ack.outcome) });
+                }
+            }
+            NodeMessage::ToGateway(ToGateway::Drain) => self.report(Report::DrainAsked),
+            _ => unreachable!("a gateway core tells the control thread nothing else"),
+        }
+    }
+}
+
+/// Which routers a question goes to.
+fn parts(gateway: &mut Gateway, now: Instant, me: ShardId, question: Question) -> Parts {
+    let owners: Vec<ShardId> = gateway.owners().collect();
+    match question {
+        Question::Online { app, users } => {
+            let mut of_owner: BTreeMap<ShardId, Vec<UserId>> = BTreeMap::new();
+            for user in users {
+                if let Some(owner) = gateway.owner_of(app, Target::User(user)) {
+                    of_owner.entry(owner).or_default().push(user);
+                }
+            }
+            of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
+        }
+        Question::Kick { app, user, device } => {
+            let owner = gateway.owner_of(app, Target::User(user));
+            owner.into_iter().map(|owner| (owner, Question::Kick { app, user, device })).collect()
+        }
+        // Every gateway is linked with every owner, so one owner tells all.
+        Question::PushAll { message } => {
+            let push = Push {
+                app: message.app,
+                biz_code: message.biz_code,
+                class: wire::node::Class::Lossy,
+                client_msg_id: ClientMsgId::default(),
+                payload: message.payload,
+            };
+            let message = gateway.message_to_all(now, push);
+            owners
+                .into_iter()
+                .take(1)
+                .map(|owner| (owner, Question::PushAll { message: message.clone() }))
+                .collect()
+        }
+        Question::Drain { node } => {
+            let itself = gateway.routers().find(|router| router.node() == node && router.node() != me.node());
+            let asked = itself.or(owners.first().copied());
+            asked.into_iter().map(|router| (router, Question::Drain { node })).collect()
+        }
+        Question::Nodes => owners.into_iter().map(|owner| (owner, Question::Nodes)).collect(),
+    }
+}

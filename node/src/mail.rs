@@ -1,0 +1,129 @@
+//! What the shards of one process and its control thread tell each other.
+
+use std::net::SocketAddr;
+
+use gateway::Push;
+use shard::Instant;
+use wire::client::Outcome;
+use wire::node::{Answer, NodeMessage, Question, Target, ToRouter};
+
+/// Mail of this process.
+pub enum Mail {
+    /// From core to core.
+    Node(NodeMessage),
+    /// From the control thread.
+    Control(Control),
+    /// To the control thread.
+    Report(Report),
+}
+
+/// What the control thread asks of a shard. `ask` comes back in the report.
+pub enum Control {
+    /// Wants [`Report::Stats`].
+    Stats {
+        /// Which question.
+        ask: u64,
+    },
+    /// Wants [`Report::Peers`].
+    Peers {
+        /// Which question.
+        ask: u64,
+    },
+    /// Wants [`Report::Asked`], and then as many [`Report::Answer`] as that says.
+    Ask {
+        /// Which question.
+        ask: u64,
+        /// What. In a question about all, `message` is as its sender made it, but for its id.
+        question: Question,
+    },
+    /// Send a message; wants [`Report::Pushed`].
+    Push {
+        /// Which question.
+        ask: u64,
+        /// Whom it is for.
+        target: Target,
+        /// The message.
+        push: Push,
+    },
+    /// Use this configuration from here on.
+    Reload(Box<gateway::Config>),
+    /// The nodes to be linked with, by where their shard 0 takes links.
+    Nodes(Vec<SocketAddr>),
+    /// What the directory found.
+    Found(ToRouter),
+    /// The directory has lost bindings: it wants all of them again.
+    Resync,
+    /// Say farewell; [`Report::Drained`] when nothing is left.
+    Drain,
+    /// Close everything and end the thread.
+    Stop,
+}
+
+/// What a shard tells the control thread.
+pub enum Report {
+    /// Answers [`Control::Stats`].
+    Stats {
+        /// Which question.
+        ask: u64,
+        /// What the cores count.
+        metrics: Box<ShardMetrics>,
+    },
+    /// Answers [`Control::Peers`].
+    Peers {
+        /// Which question.
+        ask: u64,
+        /// The peers, ascending.
+        peers: Vec<Peer>,
+    },
+    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask.
+    Asked {
+        /// Which question.
+        ask: u64,
+        /// That many.
+        parts: usize,
+    },
+    /// One of the answers to [`Control::Ask`].
+    Answer {
+        /// Which question.
+        ask: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Answers [`Control::Push`].
+    Pushed {
+        /// Which question.
+        ask: u64,
+        /// The message's id; 0 when it got none.
+        id: u64,
+        /// What has become of it; `None` for a lossy message, of which nothing can be said.
+        outcome: Option<Outcome>,
+    },
+    /// An operator wants this node to go.
+    DrainAsked,
+    /// Nothing is left.
+    Drained,
+}
+
+/// What the cores of one shard count.
+#[derive(Default)]
+pub struct ShardMetrics {
+    /// Of the gateway core, if there is one.
+    pub gateway: Option<gateway::Metrics>,
+    /// Of the router core, if there is one.
+    pub router: Option<router::Metrics>,
+    /// Of the links, if there are any.
+    pub links: Option<link::Metrics>,
+    /// Messages to a peer for which too much waits: dropped, or failed.
+    pub link_overflows: u64,
+}
+
+/// The other end of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// As the links know it.
+    pub info: link::PeerInfo,
+    /// Whether it owns users and rooms, as this gateway shard sees it.
+    pub is_owner: bool,
+    /// The time by which `info.since` is to be read.
+    pub now: Instant,
+}

@@ -1,0 +1,461 @@
+//! The composition itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use gateway::Gateway;
+use link::{Effect as LinkEffect, Links, News};
+use router::Router;
+use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
+use wire::MessageId;
+use wire::client::{FailReason, Outcome};
+use wire::node::{Answer, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter};
+
+use crate::mail::{Control, Mail, Peer, Report, ShardMetrics};
+
+/// What lies outside of the cores and the links.
+pub trait Outside {
+    /// Takes a message for the bridge; the answer, where somebody waits for one.
+    fn bridge(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway>;
+
+    /// Takes a record for the directory.
+    fn directory(&mut self, now: Instant, record: ToDirectory);
+
+    /// When [`Outside::timeout`] is wanted.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// The time of [`Outside::poll_timeout`] has come.
+    fn timeout(&mut self, now: Instant);
+
+    /// The shard ends.
+    fn end(&mut self, now: Instant);
+}
+
+/// The cores of a shard. Everything that a node is follows from which of them it has.
+pub struct Cores {
+    /// It holds clients; every connection that it accepts is one.
+    pub gateway: Option<Gateway>,
+    /// It owns users and rooms.
+    pub router: Option<Router>,
+    /// To the shards of other nodes. A shard without a gateway takes every connection for a link.
+    pub links: Option<Links>,
+}
+
+/// How a shard is composed.
+pub struct Setup<O> {
+    /// Which shard it is.
+    pub id: ShardId,
+    /// How many shards its node has.
+    pub shards: u16,
+    /// Cores that have seen nothing yet.
+    pub cores: Cores,
+    /// What lies outside.
+    pub outside: O,
+    /// How long a gateway waits for routers that do not answer before it goes without them.
+    pub patience: Duration,
+}
+
+/// The cores of one shard.
+pub struct Node<O> {
+    pub(crate) id: ShardId,
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) router: Option<Router>,
+    pub(crate) links: Option<Links>,
+    outside: O,
+    /// Effects of the node itself: reports, and the end.
+    own: VecDeque<Effect<Mail>>,
+    drain: Drain,
+    /// When the gateway goes on without the routers that are missing.
+    begin_by: Option<Instant>,
+    /// It has been told which nodes to be linked with.
+    knows_nodes: bool,
+    /// The questions of the control thread that wait for what becomes of a message.
+    pub(crate) pushed: BTreeMap<MessageId, u64>,
+    link_overflows: u64,
+}
+
+/// How far the farewell is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    Open,
+    /// Clients are told, or gateways look for other routers.
+    Draining,
+    /// What is left to say is on its way to other nodes.
+    Leaving,
+    Drained,
+}
+
+impl<O: Outside> Node<O> {
+    /// A shard at its start. The routers of the own process are there at once.
+    pub fn new(now: Instant, setup: Setup<O>) -> Self {
+        let Setup { id, shards, cores, outside, patience } = setup;
+        let Cores { mut gateway, mut router, links } = cores;
+        if let (Some(gateway), Some(router)) = (&mut gateway, &mut router) {
+            let all = || (0..shards).map(|index| ShardId::new(id.node(), index));
+            all().for_each(|shard| router.gateway_up(now, shard, shards, true, 0));
+            all().for_each(|shard| gateway.router_up(now, shard));
+            gateway.begin(now);
+        }
+        let waits = gateway.is_some() && router.is_none();
+        Self {
+            id,
+            gateway,
+            router,
+            links,
+            outside,
+            own: VecDeque::new(),
+            drain: Drain::Open,
+            begin_by: waits.then(|| now + patience),
+            knows_nodes: false,
+            pushed: BTreeMap::new(),
+            link_overflows: 0,
+        }
+    }
+
+    /// The gateway core.
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
+    }
+
+    /// The router core.
+    pub fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
+    }
+
+    /// The links.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
+    }
+
+    /// What lies outside.
+    pub fn outside(&mut self) -> &mut O {
+        &mut self.outside
+    }
+
+    /// Own-state invariants of all cores; called after every step of a test or simulation.
+    pub fn check_invariants(&self) {
+        self.gateway.iter().for_each(Gateway::check_invariants);
+        self.router.iter().for_each(Router::check_invariants);
+        self.links.iter().for_each(Links::check_invariants);
+    }
+
+    fn control(&mut self, now: Instant, control: Control) {
+        match control {
+            Control::Stats { ask } => {
+                let metrics = Box::new(self.metrics());
+                self.report(Report::Stats { ask, metrics });
+            }
+            Control::Peers { ask } => {
+                let peers = self.peers(now);
+                self.report(Report::Peers { ask, peers });
+            }
+            Control::Ask { ask, question } => self.ask(now, ask, question),
+            Control::Push { ask, target, push } => self.push(now, ask, target, push),
+            Control::Reload(config) => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.reload(*config);
+                }
+            }
+            Control::Nodes(nodes) => {
+                if let Some(links) = &mut self.links {
+                    links.set_nodes(&nodes);
+                    self.knows_nodes = true;
+                }
+            }
+            Control::Found(found) => self.node_message(now, ShardId::DIRECTORY, NodeMessage::ToRouter(found)),
+            Control::Resync => {
+                if let Some(router) = &mut self.router {
+                    router.tell_directory_all();
+                }
+            }
+            Control::Drain => self.begin_drain(now),
+            Control::Stop => {
+                self.outside.end(now);
+                self.own.push_back(Effect::Stop);
+            }
+        }
+    }
+
+    fn metrics(&self) -> ShardMetrics {
+        ShardMetrics {
+            gateway: self.gateway.as_ref().map(Gateway::metrics),
+            router: self.router.as_ref().map(Router::metrics),
+            links: self.links.as_ref().map(Links::metrics),
+            link_overflows: self.link_overflows,
+        }
+    }
+
+    fn peers(&self, now: Instant) -> Vec<Peer> {
+        let owners: Vec<ShardId> = self.gateway.iter().flat_map(Gateway::owners).collect();
+        let infos = self.links.iter().flat_map(Links::peers);
+        infos.map(|info| Peer { info, is_owner: owners.contains(&info.shard), now }).collect()
+    }
+
+    pub(crate) fn report(&mut self, report: Report) {
+        self.own.push_back(Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(report) });
+    }
+
+    fn begin_drain(&mut self, now: Instant) {
+        if self.drain != Drain::Open {
+            return;
+        }
+        self.drain = Drain::Draining;
+        match (&mut self.gateway, &mut self.router) {
+            (Some(gateway), _) => gateway.drain(now),
+            (None, Some(router)) => router.leave(),
+            (None, None) => {}
+        }
+    }
+
+    /// Goes on with a farewell as far as it can.
+    fn drain_on(&mut self) {
+        let is_done = match (&self.gateway, &self.router) {
+            (Some(gateway), _) => gateway.is_drained(),
+            (None, Some(router)) => router.has_left(),
+            (None, None) => true,
+        };
+        if self.drain == Drain::Draining && is_done && self.links.as_ref().is_none_or(Links::are_flushed) {
+            self.drain = Drain::Leaving;
+            if let Some(links) = &mut self.links {
+                links.say_bye();
+            }
+        }
+        if self.drain == Drain::Leaving && self.links.as_ref().is_none_or(Links::are_closed) {
+            self.drain = Drain::Drained;
+            self.report(Report::Drained);
+        }
+    }
+
+    /// The gateway says which routers it reaches once all are there, or have had their time.
+    fn begin(&mut self, now: Instant) {
+        let (Some(by), Some(gateway), Some(links)) = (self.begin_by, &mut self.gateway, &self.links) else {
+            return;
+        };
+        if now >= by || self.knows_nodes && links.are_complete() {
+            self.begin_by = None;
+            gateway.begin(now);
+        }
+    }
+
+    fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
+        match mail {
+            NodeMessage::ToGateway(_) => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.handle(now, Event::Mail { from, mail });
+                }
+            }
+            NodeMessage::ToRouter(ToRouter::Ask { ask, question: Question::Drain { node } })
+                if node == self.id.node() =>
+            {
+                self.report(Report::DrainAsked);
+                let answer = Answer::Told { shards: 1 };
+                self.tell_peer(now, from, NodeMessage::ToGateway(ToGateway::Answer { ask, answer }));
+            }
+            NodeMessage::ToRouter(_) => {
+                if let Some(router) = &mut self.router {
+                    router.handle(now, Event::Mail { from, mail });
+                }
+            }
+            NodeMessage::ToBridge(message) => {
+                if let Some(answer) = self.outside.bridge(now, message) {
+                    self.node_message(now, ShardId::BRIDGE, NodeMessage::ToGateway(answer));
+                }
+            }
+            NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
+        }
+    }
+
+    fn take_news(&mut self, now: Instant) -> bool {
+        let Some(news) = self.links.as_mut().and_then(Links::poll_news) else { return false };
+        match news {
+            News::Up { peer, shards, incarnation } => {
+                if let Some(router) = &mut self.router {
+                    router.gateway_up(now, peer, shards, false, incarnation);
+                } else if let Some(gateway) = &mut self.gateway {
+                    gateway.router_up(now, peer);
+                }
+            }
+            News::Down { peer } => {
+                if let Some(router) = &mut self.router {
+                    router.gateway_down(now, peer);
+                } else if let Some(gateway) = &mut self.gateway {
+                    gateway.router_down(now, peer);
+                }
+            }
+            News::Message { from, message } => self.node_message(now, from, message),
+        }
+        true
+    }
+
+    /// What a core wants done, as the engine knows it; `None` when it stayed within this shard or its links.
+    fn outward(&mut self, now: Instant, effect: Effect<NodeMessage>) -> Option<Effect<Mail>> {
+        Some(match effect {
+            Effect::Mail { to: ShardId::CONTROL, mail } => {
+                self.tell_control(mail);
+                return None;
+            }
+            Effect::Mail { to, mail }
+                if to == self.id || to == ShardId::BRIDGE || to == ShardId::DIRECTORY =>
+            {
+                self.node_message(now, self.id, mail);
+                return None;
+            }
+            Effect::Mail { to, mail } if to.node() == self.id.node() => {
+                Effect::Mail { to, mail: Mail::Node(mail) }
+            }
+            Effect::Mail { to, mail } => {
+                self.tell_peer(now, to, mail);
+                return None;
+            }
+            Effect::Transmit { conn } => Effect::Transmit { conn },
+            Effect::Close { conn, linger } => Effect::Close { conn, linger },
+            Effect::Connect { token, peer, source } => Effect::Connect { token, peer, source },
+            Effect::StopAccepting => Effect::StopAccepting,
+            Effect::Stop => Effect::Stop,
+        })
+    }
+
+    /// A link for which too much waits takes no lossy message, and reliable ones to sessions fail: their router hands them
+    /// over. What is left is bounded by what clients may have under way.
+    fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
+        let Some(links) = &mut self.links else { return };
+        if !links.is_full(to) {
+            return links.send(to, mail);
+        }
+        match mail {
+            NodeMessage::ToGateway(ToGateway::Deliver { delivery: None, .. } | ToGateway::All { .. }) => {
+                self.link_overflows += 1;
+            }
+            NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
+                self.link_overflows += 1;
+            }
+            NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. }) => {
+                self.link_overflows += 1;
+                let outcome = Outcome::Failed(FailReason::Overflow);
+                let settle = ToRouter::Settle { delivery, session, outcome };
+                self.node_message(now, to, NodeMessage::ToRouter(settle));
+            }
+            mail => links.send(to, mail),
+        }
+    }
+}
+
+impl<O: Outside> Shard for Node<O> {
+    type Mail = Mail;
+
+    fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
+        match event {
+            Event::Mail { from, mail: Mail::Node(mail) } => self.node_message(now, from, mail),
+            Event::Mail { from: _, mail: Mail::Control(control) } => self.control(now, control),
+            Event::Mail { from: _, mail: Mail::Report(_) } => {
+                unreachable!("reports go to the control thread only")
+            }
+            Event::Timeout => self.timeout(now),
+            event => self.connection(now, event),
+        }
+        while self.take_news(now) {}
+        self.begin(now);
+    }
+
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail>> {
+        // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two cores say to each
+        // other in this turn is settled before bytes leave, and leaves in one write for each connection. Links come last.
+        loop {
+            let router = self.router.as_mut().and_then(|router| router.poll_effect(now));
+            let effect =
+                router.or_else(|| self.gateway.as_mut().and_then(|gateway| gateway.poll_effect(now)));
+            match effect {
+                Some(effect) => {
+                    if let Some(outward) = self.outward(now, effect) {
+                        return Some(outward);
+                    }
+                }
+                // A peer may have been given up, because too much waited for it.
+                None if self.take_news(now) => {}
+                None => break,
+            }
+        }
+        self.drain_on();
+        if let Some(effect) = self.links.as_mut().and_then(Links::poll_effect) {
+            return Some(match effect {
+                LinkEffect::Transmit { conn } => Effect::Transmit { conn },
+                LinkEffect::Close { conn, linger } => Effect::Close { conn, linger },
+                LinkEffect::Connect { token, peer } => Effect::Connect { token, peer, source: None },
+            });
+        }
+        self.own.pop_front()
+    }
+
+    fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
+        match (&mut self.links, &mut self.gateway) {
+            (Some(links), _) if links.owns(conn) => links.poll_transmit(now, conn, batch),
+            (_, Some(gateway)) => gateway.poll_transmit(now, conn, batch),
+            (_, None) => {}
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let instants = [
+            self.gateway.as_ref().and_then(Shard::poll_timeout),
+            self.router.as_ref().and_then(Shard::poll_timeout),
+            self.links.as_ref().and_then(Links::poll_timeout),
+            self.outside.poll_timeout(),
+            self.begin_by,
+        ];
+        instants.into_iter().flatten().min()
+    }
+}
+
+impl<O: Outside> Node<O> {
+    fn timeout(&mut self, now: Instant) {
+        if let Some(router) = &mut self.router {
+            router.handle(now, Event::Timeout);
+        }
+        if let Some(links) = &mut self.links {
+            links.timeout(now);
+        }
+        self.outside.timeout(now);
+        if let Some(gateway) = &mut self.gateway {
+            gateway.handle(now, Event::Timeout);
+        }
+    }
+
+    /// Connections that were opened are links; those that were accepted are clients where there is a gateway.
+    fn connection(&mut self, now: Instant, event: Event<'_, Mail>) {
+        let (event, links) = (without_mail(event), self.links.as_mut());
+        match (&event, links) {
+            (Event::Accepted { conn, .. }, Some(links)) if self.gateway.is_none() => {
+                return links.accepted(now, *conn);
+            }
+            (Event::Connected { conn, token }, Some(links)) => return links.connected(now, *conn, *token),
+            (Event::ConnectFailed { token, .. }, Some(links)) => return links.connect_failed(now, *token),
+            (Event::Received { conn, bytes }, Some(links)) if links.owns(*conn) => {
+                return links.received(now, *conn, bytes);
+            }
+            (Event::Sent { conn, .. }, Some(links)) if links.owns(*conn) => return links.sent(*conn),
+            (Event::Finished { conn }, Some(links)) if links.owns(*conn) => return links.finished(*conn),
+            (Event::Closed { conn, .. }, Some(links)) if links.owns(*conn) => {
+                return links.closed(now, *conn);
+            }
+            _ => {}
+        }
+        if let Some(gateway) = &mut self.gateway {
+            gateway.handle(now, event);
+        }
+    }
+}
+
+/// An event of a connection, as every core knows it.
+fn without_mail(event: Event<'_, Mail>) -> Event<'_, NodeMessage> {
+    match event {
+        Event::Accepted { conn, peer } => Event::Accepted { conn, peer },
+        Event::Connected { conn, token } => Event::Connected { conn, token },
+        Event::ConnectFailed { token, error } => Event::ConnectFailed { token, error },
+        Event::Received { conn, bytes } => Event::Received { conn, bytes },
+        Event::Sent { conn, bytes } => Event::Sent { conn, bytes },
+        Event::Finished { conn } => Event::Finished { conn },
+        Event::Closed { conn, reason } => Event::Closed { conn, reason },
+        Event::Timeout => Event::Timeout,
+        Event::Mail { .. } => unreachable!("mail is no event of a connection"),
+    }
+}
