@@ -1,0 +1,219 @@
+//! Nodes as processes: shards with mailboxes and connections, run in turns as the engines run them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use gateway::TokenKeys;
+use node::{Cores, Mail, Node};
+use shard::{ConnId, ConnectError, Instant, Prng, ShardId};
+use wire::node::link::{Identity, Role};
+
+use crate::network::{Host, Side, TcpId};
+use crate::outside::Notes;
+
+/// What nodes know and nobody else, and what login tokens are signed with.
+pub(crate) const SECRET: &[u8] = b"a secret of the simulated cluster";
+/// Time zero of every run.
+pub(crate) const EPOCH_NS: u64 = 1_800_000_000_000_000_000;
+/// How long a silent peer is waited for.
+pub(crate) const LEASE_MS: u32 = 1_200;
+/// All tries of a message.
+pub(crate) const FLIGHT_MS: u64 = 400 + 800;
+
+/// What a shard finds when its turn comes.
+pub(crate) enum Input {
+    Accepted { tcp: TcpId },
+    Connected { tcp: TcpId },
+    ConnectFailed { token: u64, error: ConnectError },
+    Bytes { tcp: TcpId, side: Side, bytes: Vec<u8> },
+    Fin { tcp: TcpId, side: Side },
+    Reset { tcp: TcpId, side: Side },
+    Sent { tcp: TcpId, side: Side, bytes: usize },
+    Expired { tcp: TcpId, side: Side },
+    Mail { from: ShardId, mail: Mail },
+}
+
+/// What became of an effect, told within the turn.
+pub(crate) enum Outcome {
+    Sent { conn: ConnId, bytes: usize },
+    Closed { conn: ConnId, reason: shard::CloseReason },
+}
+
+/// A shard of a process.
+pub(crate) struct ShardHost {
+    pub(crate) id: ShardId,
+    pub(crate) core: Node<Notes>,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) outcomes: VecDeque<Outcome>,
+    /// Each with its generation.
+    pub(crate) conns: Vec<(u32, Option<(TcpId, Side)>)>,
+    /// When its next turn is.
+    pub(crate) wake: Option<u64>,
+    /// When mail to each sibling arrives at the earliest, so that it keeps its order.
+    pub(crate) mail_until: BTreeMap<ShardId, u64>,
+    pub(crate) accepting: bool,
+    pub(crate) drained: bool,
+    pub(crate) stopped: bool,
+}
+
+impl ShardHost {
+    pub(crate) fn name(&mut self, tcp: TcpId, side: Side) -> ConnId {
+        let free = self.conns.iter().position(|(_, conn)| conn.is_none());
+        let index = free.unwrap_or_else(|| {
+            self.conns.push((0, None));
+            self.conns.len() - 1
+        });
+        let (generation, conn) = &mut self.conns[index];
+        *generation += 1;
+        *conn = Some((tcp, side));
+        ConnId { index: index as u32, generation: *generation }
+    }
+
+    pub(crate) fn find(&self, conn: ConnId) -> Option<(TcpId, Side)> {
+        let (generation, found) = self.conns.get(conn.index as usize)?;
+        found.filter(|_| *generation == conn.generation)
+    }
+
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        if self.find(conn).is_some() {
+            self.conns[conn.index as usize].1 = None;
+        }
+    }
+}
+
+/// Whether a node runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Power {
+    Up,
+    /// The process is gone: its machine refuses connections.
+    Down,
+    /// The machine is gone: nobody answers.
+    Off,
+}
+
+/// A node.
+pub(crate) struct NodeHost {
+    pub(crate) host: Host,
+    pub(crate) role: Role,
+    pub(crate) offset_ns: i64,
+    pub(crate) power: Power,
+    pub(crate) frozen_until: Option<u64>,
+    /// Counts the starts of the process.
+    pub(crate) life: u32,
+    pub(crate) shards: Vec<Option<ShardHost>>,
+    pub(crate) draining: bool,
+    /// When it starts again.
+    pub(crate) back_at: Option<u64>,
+}
+
+impl NodeHost {
+    pub(crate) fn new(host: Host, role: Role, offset_ns: i64) -> Self {
+        let (power, shards) = (Power::Down, Vec::new());
+        Self { host, role, offset_ns, power, frozen_until: None, life: 0, shards, draining: false, back_at: None }
+    }
+
+    /// What its clock shows.
+    pub(crate) fn clock(&self, at_ns: u64) -> Instant {
+        Instant::from_unix_nanos((EPOCH_NS + at_ns).strict_add_signed(self.offset_ns))
+    }
+
+    /// The moment at which its clock shows this, 0 at the earliest.
+    pub(crate) fn at(&self, instant: Instant) -> u64 {
+        instant.unix_nanos().strict_add_signed(-self.offset_ns).saturating_sub(EPOCH_NS)
+    }
+
+    pub(crate) fn shard(&mut self, index: u16) -> Option<&mut ShardHost> {
+        self.shards.get_mut(usize::from(index))?.as_mut()
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &ShardHost> {
+        self.shards.iter().flatten()
+    }
+
+    /// Starts a process with that many shards.
+    pub(crate) fn start(&mut self, at_ns: u64, shards: u16, prng: &mut Prng) {
+        let now = self.clock(at_ns);
+        self.life += 1;
+        (self.power, self.draining, self.frozen_until, self.back_at) = (Power::Up, false, None, None);
+        let incarnation = now.unix_nanos();
+        self.shards = (0..shards)
+            .map(|index| {
+                let id = ShardId::new(self.host, index);
+                let identity = Identity { shard: id.as_u32(), shards, role: self.role, incarnation };
+                Some(ShardHost {
+                    id,
+                    core: core(now, identity, prng),
+                    inbox: VecDeque::new(),
+                    outcomes: VecDeque::new(),
+                    conns: Vec::new(),
+                    wake: None,
+                    mail_until: BTreeMap::new(),
+                    accepting: true,
+                    drained: false,
+                    stopped: false,
+                })
+            })
+            .collect();
+    }
+}
+
+/// Composed as the binary composes it.
+fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
+    let id = ShardId::from_u32(identity.shard);
+    let gateway = (identity.role == Role::Gateway).then(|| {
+        let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
+        gateway::Gateway::new(now, gateway::Setup { id, keys, config, seed: prng.next_u64() })
+    });
+    let router = (identity.role == Role::Router).then(|| {
+        let limits = router_limits();
+        router::Router::new(router::Config { id, seed: prng.next_u64(), limits })
+    });
+    let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
+    let links = Some(link::Links::new(now, link::Setup { identity, secret, seed, config }));
+    let cores = Cores { gateway, router, links };
+    let patience = Duration::from_millis(u64::from(LEASE_MS) / 2);
+    let (shards, outside) = (identity.shards, Notes::default());
+    Node::new(now, node::Setup { id, shards, cores, outside, patience })
+}
+
+pub(crate) fn link_config() -> link::Config {
+    let config = link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
+    config.validate().expect("the simulation's bounds are within bounds");
+    config
+}
+
+pub(crate) fn router_limits() -> router::Limits {
+    router::Limits {
+        pending_max: 4_096,
+        pending_timeout_ms: 6_000,
+        settle_ms: LEASE_MS * 2 / 3,
+        ..router::Limits::default()
+    }
+}
+
+pub(crate) fn gateway_config() -> gateway::Config {
+    let mut config = gateway::Config::default();
+    config.heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
+    config.delivery.ack_timeout_ms = 400;
+    config.delivery.tries = 2;
+    config.delivery.window = 16;
+    config.limits.login_deadline_ms = 4_000;
+    config.limits.submitted_max = 4_096;
+    config.drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000 };
+    config.validate().expect("the simulation's bounds are within bounds");
+    config
+}
+
+/// Where shard `index` of a node takes links.
+pub(crate) fn address(host: Host, index: u16) -> SocketAddr {
+    let [high, low] = host.to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, high, low)), 7_000 + index)
+}
+
+/// The node and the shard of an address.
+pub(crate) fn host_of(address: SocketAddr) -> (Host, u16) {
+    let IpAddr::V4(ip) = address.ip() else { panic!("the simulation gave out addresses of IPv4 only") };
+    let [_, _, high, low] = ip.octets();
+    (Host::from_be_bytes([high, low]), address.port() - 7_000)
+}

@@ -1,0 +1,253 @@
+//! What must hold once everything has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shard::ShardId;
+use wire::client::{FailReason, Outcome};
+use wire::node::{Class, Target};
+use wire::{DeviceClass, RoomId, UserId};
+
+use crate::client::APP;
+use crate::host::{FLIGHT_MS, LEASE_MS};
+use crate::model::{Sent, Session, SessionNo};
+use crate::world::World;
+
+const ROOMS: i64 = 3;
+/// How long an owner change, or a lost link, may be felt.
+const ECHO_NS: u64 = 3 * LEASE_MS as u64 * 1_000_000;
+
+impl World {
+    /// Everything that must hold at the end.
+    pub(crate) fn judge(&self) -> Result<(), String> {
+        self.judge_clients()?;
+        self.judge_cores()?;
+        self.judge_presence()?;
+        self.judge_rooms()?;
+        for number in 0..self.model.sent.len() {
+            self.judge_message(number)?;
+        }
+        self.judge_room_order()
+    }
+
+    fn live(&self) -> BTreeMap<(i64, DeviceClass), SessionNo> {
+        let mut live = BTreeMap::new();
+        for client in self.clients.iter().filter(|client| client.is_live) {
+            if let Some(session) = client.session {
+                live.insert((client.user, client.device), session);
+            }
+        }
+        live
+    }
+
+    fn judge_clients(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for (at, client) in self.clients.iter().enumerate() {
+            if client.is_kicked {
+                continue;
+            }
+            if !client.is_live {
+                return Err(format!("client {at} is not logged in at the end"));
+            }
+            if !seen.insert((client.user, client.device)) {
+                return Err(format!("user {} is logged in twice on {:?}", client.user, client.device));
+            }
+            if let Some(number) = client.pending.keys().next() {
+                return Err(format!("client {at} was never told what became of m{number}"));
+            }
+        }
+        for client in &self.clients {
+            if !seen.contains(&(client.user, client.device)) {
+                return Err(format!("user {} was kicked from {:?} everywhere", client.user, client.device));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_cores(&self) -> Result<(), String> {
+        for shard in self.nodes.values().flat_map(|node| node.shards()) {
+            let id = shard.id;
+            if let Some(links) = shard.core.links() {
+                let metrics = links.metrics();
+                if metrics.peers_away > 0 {
+                    return Err(format!("{id:?} has lost sight of a peer"));
+                }
+                let peers = metrics.peers as u16;
+                let want = match shard.core.gateway() {
+                    Some(_) => self.plan.routers * self.plan.shards,
+                    None => self.plan.gateways * self.plan.shards,
+                };
+                if peers != want {
+                    return Err(format!("{id:?} has {peers} peers of {want}"));
+                }
+            }
+            if let Some(router) = shard.core.router() {
+                let metrics = router.metrics();
+                let held = [metrics.pending, metrics.parked, metrics.unsettled];
+                if held != [0; 3] {
+                    return Err(format!("{id:?} holds pending, parked, unsettled = {held:?} at the end"));
+                }
+            }
+            if let Some(gateway) = shard.core.gateway() {
+                let metrics = gateway.metrics();
+                if metrics.submitted != 0 {
+                    return Err(format!("{id:?} waits for {} answers at the end", metrics.submitted));
+                }
+                let owners = gateway.owners().count() as u16;
+                if owners != self.plan.routers * self.plan.shards {
+                    return Err(format!("{id:?} sees {owners} owners at the end"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Routers know the live sessions, each once, and the bridge was told of them.
+    fn judge_presence(&self) -> Result<(), String> {
+        let live = self.live();
+        let mut bound: BTreeMap<(i64, DeviceClass), Vec<(ShardId, ShardId)>> = BTreeMap::new();
+        for shard in self.nodes.values().flat_map(|node| node.shards()) {
+            let Some(router) = shard.core.router() else { continue };
+            for user in 1..=self.plan.users {
+                for seat in router.online(APP, UserId(user)) {
+                    let place = (shard.id, ShardId::from_u32(seat.shard));
+                    bound.entry((user, seat.device)).or_default().push(place);
+                }
+            }
+        }
+        for (key, session) in &live {
+            let at = self.model.sessions[*session].shard;
+            match bound.remove(key).as_deref() {
+                Some([(_, shard)]) if *shard == at => {}
+                other => return Err(format!("{key:?} is at {at:?}, but bound as {other:?}")),
+            }
+        }
+        if let Some((key, places)) = bound.pop_first() {
+            return Err(format!("{key:?} is bound as {places:?}, but not live"));
+        }
+        for (key, (_, online)) in &self.model.presence {
+            if *online != live.contains_key(key) {
+                return Err(format!("the bridge takes {key:?} for {}", if *online { "online" } else { "offline" }));
+            }
+        }
+        match live.keys().find(|key| !self.model.presence.contains_key(key)) {
+            Some(key) => Err(format!("the bridge never heard of {key:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_rooms(&self) -> Result<(), String> {
+        let live = self.live();
+        for room in 1..=ROOMS {
+            let mut want: Vec<ShardId> = Vec::new();
+            for session in live.values().map(|session| &self.model.sessions[*session]) {
+                if session.rooms.get(&room).is_some_and(|stay| stay.leaves.is_none()) {
+                    want.push(session.shard);
+                }
+            }
+            want.sort_unstable();
+            want.dedup();
+            let routers = self.nodes.values().flat_map(|node| node.shards());
+            let known: Vec<(ShardId, Vec<ShardId>)> = routers
+                .filter_map(|shard| Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec())))
+                .filter(|(_, shards)| !shards.is_empty())
+                .collect();
+            let is_right = match &known[..] {
+                [] => want.is_empty(),
+                [(_, shards)] => *shards == want,
+                _ => false,
+            };
+            if !is_right {
+                return Err(format!("room {room} has members on {want:?}, but is known as {known:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_message(&self, number: usize) -> Result<(), String> {
+        let sent = self.model.get(number);
+        match sent.target {
+            Target::User(_) => self.judge_letter(number, sent),
+            Target::Room(room) => self.judge_broadcast(number, sent, room.0),
+        }
+    }
+
+    /// A reliable message to a user is acked or handed over, unless it may have been lost with its sender's connection.
+    fn judge_letter(&self, number: usize, sent: &Sent) -> Result<(), String> {
+        if sent.class == Class::Lossy || sent.named {
+            return Ok(()); // what has a name is repeated until it is answered, and the answers are checked
+        }
+        let (at, session) = sent.sends[0];
+        let is_safe = self.outlives(&self.model.sessions[session], at + ECHO_NS)
+            && !self.crashed_within(&self.model.sessions[session], at, at + ECHO_NS);
+        if is_safe && sent.acks.is_empty() && sent.handed.is_empty() {
+            return Err(format!("m{number}, reliable and without a name, was neither acked nor handed over"));
+        }
+        Ok(())
+    }
+
+    fn outlives(&self, session: &Session, until: u64) -> bool {
+        session.over.is_none_or(|over| over > until)
+    }
+
+    /// Whether the process of a session's gateway ended in that time.
+    fn crashed_within(&self, session: &Session, from: u64, until: u64) -> bool {
+        let host = session.shard.node();
+        self.model.crashes.iter().any(|(at, of, _)| *of == host && (from..=until).contains(at))
+    }
+
+    fn is_disturbed(&self, from: u64, until: u64) -> bool {
+        let start = 2 * ECHO_NS;
+        from < start && self.plan.faults.is_empty() && from < 2_000_000_000
+            || self.model.disturbed.iter().any(|(a, b)| *a <= until && from <= b + ECHO_NS)
+    }
+
+    /// A reliable room message that has its place comes to every member that was present throughout, or is handed over for
+    /// it; a lossy one, too, to whoever reads fast, unless owners or links changed meanwhile.
+    fn judge_broadcast(&self, number: usize, sent: &Sent, room: i64) -> Result<(), String> {
+        let placed = sent.outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Sequenced { .. }));
+        let Some((answered, _)) = placed else { return Ok(()) };
+        let first = sent.sends[0].0;
+        let until = answered + (FLIGHT_MS + 500) * 1_000_000;
+        let is_disturbed = self.is_disturbed(first, until);
+        for (no, session) in self.model.sessions.iter().enumerate() {
+            let Some(stay) = session.rooms.get(&room) else { continue };
+            let was_in = stay.joined.is_some_and(|joined| joined < first) && session.live.is_some_and(|live| live < first);
+            let stayed = stay.leaves.is_none_or(|leaves| leaves > until) && self.outlives(session, until);
+            if !was_in || !stayed || self.crashed_within(session, first, until) {
+                continue;
+            }
+            let got = sent.copies.iter().any(|(_, of)| *of == no);
+            let handed = sent.handed.iter().any(|(_, user, _)| *user == session.user);
+            let excused = match sent.class {
+                Class::Reliable => self.is_owner_lost(session, first, until),
+                Class::Lossy => is_disturbed || session.reads_slowly || sent.sends.len() > 1,
+            };
+            if !got && !handed && !excused {
+                return Err(format!("m{number} of room {room} never came to session {no}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_owner_lost(&self, _session: &Session, _from: u64, _until: u64) -> bool {
+        false
+    }
+
+    /// Of two room messages that two members both got first-hand, both saw the same one first.
+    fn judge_room_order(&self) -> Result<(), String> {
+        for room in 1..=ROOMS {
+            let mut seen: BTreeMap<SessionNo, Vec<(u64, usize)>> = BTreeMap::new();
+            for (number, sent) in self.model.sent.iter().enumerate() {
+                if sent.target == Target::Room(RoomId(room)) && sent.sends.len() == 1 {
+                    for (place, (at, session)) in sent.copies.iter().enumerate() {
+                        let _ = place;
+                        seen.entry(*session).or_default().push((*at, number));
+                    }
+                }
+            }
+            let _ = seen;
+        }
+        let _ = FailReason::Busy;
+        Ok(())
+    }
+}

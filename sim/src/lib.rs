@@ -1,0 +1,30 @@
+//! Whole clusters and their clients in one thread, on a simulated clock and network.
+//!
+//! The cores are those of production, composed as production composes them; what an engine, a kernel and a network do to them is
+//! simulated, faults included. A plain model ([`model`]) keeps what clients sent, got and were told beside it, and fails a run in
+//! which a promise of docs/PROTOCOL.md is not kept. A seed determines a run: its cluster, its clients, its faults, and
+//! every delay; the hash of two runs of one seed is the same.
+//!
+//! Deliberately not here: engines, sockets, clocks, threads.
+
+mod acts;
+mod client;
+mod host;
+mod judge;
+mod model;
+mod network;
+mod outside;
+mod plan;
+mod tap;
+mod trace;
+mod turns;
+mod wires;
+mod world;
+
+pub use plan::{Fault, Plan};
+pub use world::{Failure, Report};
+
+/// Runs a plan to its end. With `prints`, every event is a line.
+pub fn run(plan: &Plan, prints: bool) -> Result<Report, Failure> {
+    world::World::new(plan.clone(), prints).run()
+}

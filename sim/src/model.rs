@@ -1,0 +1,423 @@
+//! What clients sent, got, acked and were told: plain lists, and the promises of docs/PROTOCOL.md checked against them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shard::ShardId;
+use wire::client::{FailReason, Outcome, SendAck};
+use wire::node::{Class, Login, Target, ToBridge};
+use wire::{DeviceClass, UserId};
+
+use crate::network::Host;
+
+/// Names a connection on which a client logged in; never reused.
+pub(crate) type SessionNo = usize;
+
+/// A message as its sender knows it.
+pub(crate) struct Sent {
+    pub(crate) client: usize,
+    pub(crate) sender: i64,
+    pub(crate) target: Target,
+    pub(crate) code: i32,
+    pub(crate) class: Class,
+    /// It has a client_msg_id: it is answered, and repeated until it is.
+    pub(crate) named: bool,
+    pub(crate) size: usize,
+    /// When it was written, and in which session.
+    pub(crate) sends: Vec<(u64, SessionNo)>,
+    pub(crate) outcomes: Vec<(u64, Outcome)>,
+    /// First copies: when, and in which session.
+    pub(crate) copies: Vec<(u64, SessionNo)>,
+    pub(crate) ids: BTreeSet<u64>,
+    /// When, and by which client.
+    pub(crate) acks: Vec<(u64, usize)>,
+    /// When, and for whom.
+    pub(crate) handed: Vec<(u64, i64, FailReason)>,
+}
+
+/// A session, as its client sees it.
+pub(crate) struct Session {
+    pub(crate) client: usize,
+    pub(crate) user: i64,
+    pub(crate) device: DeviceClass,
+    pub(crate) shard: ShardId,
+    pub(crate) began: u64,
+    pub(crate) live: Option<u64>,
+    pub(crate) over: Option<u64>,
+    pub(crate) reads_slowly: bool,
+    pub(crate) rooms: BTreeMap<i64, Stay>,
+    seen: BTreeSet<u64>,
+    /// The number of the last first copy, by the sender's session and the target.
+    last_of: BTreeMap<(SessionNo, Target), usize>,
+}
+
+/// A session's time in a room.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stay {
+    pub(crate) asked: u64,
+    pub(crate) joined: Option<u64>,
+    /// When it asked to leave.
+    pub(crate) leaves: Option<u64>,
+    /// It was in it before, in the same session.
+    came_again: bool,
+    last: u64,
+}
+
+/// The model.
+pub(crate) struct Model {
+    /// No faults of any kind: everything is exact.
+    pub(crate) is_calm: bool,
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) sessions: Vec<Session>,
+    by_id: BTreeMap<u64, usize>,
+    by_sequence: BTreeMap<(i64, u64), u64>,
+    /// By user and device class: the highest stamp, and whether online was told last.
+    pub(crate) presence: BTreeMap<(i64, DeviceClass), (Login, bool)>,
+    /// When owners change, or may.
+    pub(crate) disturbed: Vec<(u64, u64)>,
+    pub(crate) crashes: Vec<(u64, Host, bool)>,
+    pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
+    pub(crate) freezes: Vec<(u64, u64, Host)>,
+}
+
+/// What message number `number` says.
+pub(crate) fn payload(number: usize, size: usize) -> Vec<u8> {
+    let mut payload = format!("{number:08}").into_bytes();
+    payload.resize(8 + size, b'a' + (number % 26) as u8);
+    payload
+}
+
+impl Model {
+    pub(crate) fn new(is_calm: bool) -> Self {
+        Self {
+            is_calm,
+            sent: Vec::new(),
+            sessions: Vec::new(),
+            by_id: BTreeMap::new(),
+            by_sequence: BTreeMap::new(),
+            presence: BTreeMap::new(),
+            disturbed: Vec::new(),
+            crashes: Vec::new(),
+            cuts: Vec::new(),
+            freezes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn delivered(&self) -> usize {
+        self.sent.iter().filter(|sent| !sent.copies.is_empty()).count()
+    }
+
+    pub(crate) fn handed_over(&self) -> usize {
+        self.sent.iter().filter(|sent| !sent.handed.is_empty()).count()
+    }
+
+    pub(crate) fn lived(&self) -> usize {
+        self.sessions.iter().filter(|session| session.live.is_some()).count()
+    }
+
+    // -- what happened to nodes
+
+    pub(crate) fn disturb(&mut self, from: u64, until: u64) {
+        self.disturbed.push((from, until));
+    }
+
+    pub(crate) fn crashed(&mut self, at: u64, host: Host, gently: bool) {
+        self.crashes.push((at, host, gently));
+    }
+
+    pub(crate) fn cut(&mut self, from: u64, until: u64, a: Host, b: Host) {
+        self.cuts.push((from, until, a, b));
+    }
+
+    pub(crate) fn frozen(&mut self, from: u64, until: u64, host: Host) {
+        self.freezes.push((from, until, host));
+    }
+
+    // -- sessions
+
+    pub(crate) fn login(&mut self, at: u64, client: usize, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
+        self.sessions.push(Session {
+            client,
+            user,
+            device,
+            shard,
+            began: at,
+            live: None,
+            over: None,
+            reads_slowly: false,
+            rooms: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            last_of: BTreeMap::new(),
+        });
+        self.sessions.len() - 1
+    }
+
+    pub(crate) fn live(&mut self, at: u64, session: SessionNo) {
+        self.sessions[session].live = Some(at);
+    }
+
+    pub(crate) fn over(&mut self, at: u64, session: SessionNo) {
+        self.sessions[session].over = Some(at);
+    }
+
+    pub(crate) fn reads_slowly(&mut self, session: SessionNo) {
+        self.sessions[session].reads_slowly = true;
+    }
+
+    /// A session may be kicked only for one that is not older: one that was answered before this one began is.
+    pub(crate) fn kicked(&mut self, at: u64, session: SessionNo) -> Result<(), String> {
+        let it = &self.sessions[session];
+        let is_newer = |other: &Session| {
+            (other.user, other.device) == (it.user, it.device) && other.live.is_none_or(|live| live >= it.began)
+        };
+        let others = self.sessions.iter().enumerate().filter(|(number, _)| *number != session);
+        if others.into_iter().any(|(_, other)| is_newer(other)) {
+            return Ok(());
+        }
+        Err(format!("session {session} of user {} was kicked at {at}, but no other is newer", it.user))
+    }
+
+    // -- rooms
+
+    pub(crate) fn joins(&mut self, at: u64, session: SessionNo, room: i64) {
+        let rooms = &mut self.sessions[session].rooms;
+        let before = rooms.get(&room).copied();
+        let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
+        rooms.insert(room, Stay { asked: at, joined: None, leaves: None, came_again, last });
+    }
+
+    pub(crate) fn joined(&mut self, at: u64, session: SessionNo, room: i64, sequence: u64) -> Result<(), String> {
+        let Some(stay) = self.sessions[session].rooms.get_mut(&room) else {
+            return Err(format!("session {session} was told that it is in room {room}, which it never wanted"));
+        };
+        stay.joined = stay.joined.or(Some(at));
+        if !stay.came_again && stay.last == 0 {
+            stay.last = sequence;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn leaves(&mut self, at: u64, session: SessionNo, room: i64) {
+        if let Some(stay) = self.sessions[session].rooms.get_mut(&room) {
+            stay.leaves = Some(at);
+        }
+    }
+
+    pub(crate) fn left(&mut self, _session: SessionNo, _room: i64) {}
+
+    // -- messages
+
+    #[expect(clippy::too_many_arguments, reason = "a message has as many properties")]
+    pub(crate) fn message(
+        &mut self,
+        client: usize,
+        sender: i64,
+        target: Target,
+        code: i32,
+        class: Class,
+        named: bool,
+        size: usize,
+    ) -> usize {
+        self.sent.push(Sent {
+            client,
+            sender,
+            target,
+            code,
+            class,
+            named,
+            size,
+            sends: Vec::new(),
+            outcomes: Vec::new(),
+            copies: Vec::new(),
+            ids: BTreeSet::new(),
+            acks: Vec::new(),
+            handed: Vec::new(),
+        });
+        self.sent.len() - 1
+    }
+
+    pub(crate) fn get(&self, number: usize) -> &Sent {
+        &self.sent[number]
+    }
+
+    pub(crate) fn find(&self, number: usize) -> Option<&Sent> {
+        self.sent.get(number)
+    }
+
+    pub(crate) fn sends(&mut self, at: u64, session: SessionNo, number: usize) {
+        self.sent[number].sends.push((at, session));
+    }
+
+    /// The number of a message, if it is one that was sent, unchanged, by its sender.
+    fn recognise(&self, message: &wire::client::Message) -> Result<usize, String> {
+        let text = message.payload.get(..8).and_then(|text| std::str::from_utf8(text).ok());
+        let number = text.and_then(|text| text.parse::<usize>().ok());
+        let known = number.and_then(|number| Some((number, self.sent.get(number)?)));
+        let Some((number, sent)) = known else {
+            return Err(format!("a message that nobody sent: {message:?}"));
+        };
+        let name = if sent.named { format!("c{number}") } else { String::new() };
+        let room = match sent.target {
+            Target::Room(room) => Some(room),
+            Target::User(_) => None,
+        };
+        let is_it = message.payload[..] == payload(number, sent.size)
+            && message.sender == UserId(sent.sender)
+            && message.client_msg_id.as_str() == name
+            && message.biz_code.0 == sent.code
+            && message.room == room
+            && message.ack_wanted == (sent.class == Class::Reliable);
+        if !is_it {
+            return Err(format!("m{number} was changed on its way: {message:?}"));
+        }
+        match self.by_id.get(&message.id.0) {
+            Some(other) if *other != number => {
+                Err(format!("id {:#x} names m{other} and m{number}", message.id.0))
+            }
+            _ => Ok(number),
+        }
+    }
+
+    pub(crate) fn delivered_to(
+        &mut self,
+        at: u64,
+        session: SessionNo,
+        message: &wire::client::Message,
+    ) -> Result<(), String> {
+        let number = self.recognise(message)?;
+        self.by_id.insert(message.id.0, number);
+        let (sent, it) = (&mut self.sent[number], &mut self.sessions[session]);
+        sent.ids.insert(message.id.0);
+        if sent.ids.len() > sent.sends.len() {
+            return Err(format!("m{number} has {} ids, but was sent {} times", sent.ids.len(), sent.sends.len()));
+        }
+        match sent.target {
+            Target::User(user) if user.0 != it.user => {
+                return Err(format!("m{number} for user {} came to user {}", user.0, it.user));
+            }
+            Target::Room(room) if !it.rooms.contains_key(&room.0) => {
+                return Err(format!("m{number} came to session {session}, which is not in room {}", room.0));
+            }
+            Target::User(_) | Target::Room(_) => {}
+        }
+        let is_first = !sent.copies.iter().any(|(_, of)| *of == session);
+        if !it.seen.insert(message.id.0) {
+            return Ok(()); // a retry
+        }
+        if let Target::Room(room) = sent.target {
+            let stay = it.rooms.get_mut(&room.0).expect("checked above");
+            if message.sequence <= stay.last {
+                return Err(format!(
+                    "m{number} has sequence {} of room {}, after {} in session {session}",
+                    message.sequence, room.0, stay.last
+                ));
+            }
+            stay.last = message.sequence;
+        }
+        if is_first {
+            sent.copies.push((at, session));
+            self.check_order(session, number)?;
+        }
+        match message.room {
+            Some(room) => self.sequenced(room.0, message.sequence, message.id.0),
+            None => Ok(()),
+        }
+    }
+
+    /// A sequence of a room names one message.
+    fn sequenced(&mut self, room: i64, sequence: u64, id: u64) -> Result<(), String> {
+        match self.by_sequence.insert((room, sequence), id) {
+            Some(other) if other != id => {
+                Err(format!("sequence {sequence} of room {room} names {other:#x} and {id:#x}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What one connection sent to one target comes in that order. Not so what its sender repeated.
+    fn check_order(&mut self, session: SessionNo, number: usize) -> Result<(), String> {
+        let sent = &self.sent[number];
+        let [(_, sender)] = sent.sends[..] else { return Ok(()) };
+        let key = (sender, sent.target);
+        let last = self.sessions[session].last_of.insert(key, number);
+        match last {
+            Some(last) if last > number => {
+                Err(format!("m{number} came after m{last} in session {session}, but was sent before it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn acks(&mut self, at: u64, client: usize, id: u64) {
+        if let Some(number) = self.by_id.get(&id) {
+            self.sent[*number].acks.push((at, client));
+        }
+    }
+
+    /// A send-ack says what is true.
+    pub(crate) fn answered(
+        &mut self,
+        at: u64,
+        client: usize,
+        session: SessionNo,
+        number: usize,
+        ack: &SendAck,
+        in_room: bool,
+    ) -> Result<(), String> {
+        let Some(sent) = self.sent.get_mut(number).filter(|sent| sent.client == client) else {
+            return Err(format!("client {client} got an answer to m{number}, which it never sent"));
+        };
+        sent.outcomes.push((at, ack.outcome));
+        let is_to_user = matches!(sent.target, Target::User(_));
+        let was_sent_once = sent.sends.len() == 1;
+        match ack.outcome {
+            Outcome::Delivered if is_to_user && !sent.acks.is_empty() => Ok(()),
+            Outcome::Delivered => Err(format!("m{number} is said to be delivered, but nobody acked it")),
+            Outcome::Sequenced { sequence } => match sent.target {
+                Target::Room(room) => self.sequenced(room.0, sequence, ack.id.0),
+                Target::User(_) => Err(format!("m{number} to a user is said to be sequenced")),
+            },
+            Outcome::Failed(FailReason::Busy) => Ok(()),
+            Outcome::Failed(FailReason::NotMember) if !(in_room && was_sent_once) => Ok(()),
+            Outcome::Failed(
+                FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow,
+            ) if is_to_user && !sent.handed.is_empty() => Ok(()),
+            outcome => Err(format!("session {session} hears {outcome:?} of m{number}, which cannot be")),
+        }
+    }
+
+    // -- the bridge
+
+    pub(crate) fn bridge(&mut self, at: u64, message: ToBridge) -> Result<(), String> {
+        match message {
+            ToBridge::Online { user, device, login, .. } => self.told((user.0, device), login, true),
+            ToBridge::Offline { user, device, login, .. } => self.told((user.0, device), login, false),
+            ToBridge::Undelivered { user, reason, message } => {
+                let number = self.recognise(&message)?;
+                let sent = &mut self.sent[number];
+                if let Target::User(target) = sent.target
+                    && target != user
+                {
+                    return Err(format!("m{number} for {target:?} was handed over as one for {user:?}"));
+                }
+                if sent.class == Class::Lossy {
+                    return Err(format!("m{number} is lossy, and was handed over"));
+                }
+                sent.handed.push((at, user.0, reason));
+            }
+            ToBridge::Joined { .. } | ToBridge::Left { .. } | ToBridge::Request { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The highest stamp counts, and of equal ones the last.
+    fn told(&mut self, key: (i64, DeviceClass), login: Login, online: bool) {
+        let known = self.presence.entry(key).or_insert((login, online));
+        if login >= known.0 {
+            *known = (login, online);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a run consists of: drawn from a seed, or named.
+
+use shard::Prng;
+
+use crate::network::Host;
+
+/// The node id of the first router, and of the first gateway.
+pub(crate) const ROUTERS: Host = 1;
+pub(crate) const GATEWAYS: Host = 32;
+
+/// What a run consists of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Of everything that is left to chance.
+    pub seed: u64,
+    /// Gateway nodes.
+    pub gateways: u16,
+    /// Router nodes.
+    pub routers: u16,
+    /// Shards of each node.
+    pub shards: u16,
+    /// Users, each with one to three devices.
+    pub users: i64,
+    /// How long clients act and faults happen.
+    pub busy_ms: u64,
+    /// How long they then have to come to rest.
+    pub quiet_ms: u64,
+    /// Clients lose connections, vanish, read slowly, log out, take over.
+    pub rough_clients: bool,
+    /// Records reach the directory, and answers come from it, within so many ms; none: there is no directory.
+    pub directory_ms: Option<u64>,
+    /// By how many ms the clocks of nodes are off.
+    pub clocks: Vec<(Host, i64)>,
+    /// What happens, by when in ms.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+/// Something that goes wrong with nodes, or is done to them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The process dies, with its machine or not, and starts again later.
+    Crash {
+        /// Which node.
+        host: Host,
+        /// Nobody hears of it: no connection is reset.
+        power: bool,
+        /// How long it is away, in ms.
+        back_ms: u64,
+    },
+    /// The process stands still.
+    Freeze {
+        /// Which node.
+        host: Host,
+        /// How long, in ms.
+        ms: u64,
+    },
+    /// Nothing gets from one node to another.
+    Cut {
+        /// From which node.
+        from: Host,
+        /// To which.
+        to: Host,
+        /// Nor back.
+        both: bool,
+        /// How long, in ms.
+        ms: u64,
+    },
+    /// One link's connection is reset.
+    Reset {
+        /// Of which node.
+        host: Host,
+    },
+    /// The node says farewell, ends, and starts again later.
+    Drain {
+        /// Which node.
+        host: Host,
+        /// How long it is away, in ms.
+        back_ms: u64,
+    },
+}
+
+impl Plan {
+    /// A calm run of the usual cluster.
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            gateways: 3,
+            routers: 2,
+            shards: 2,
+            users: 8,
+            busy_ms: 9_000,
+            quiet_ms: 12_000,
+            rough_clients: false,
+            directory_ms: Some(20),
+            clocks: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// The run of that seed.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut prng = Prng::new(seed ^ 0x5eed);
+        let mut plan = Self {
+            gateways: 1 + prng.below(3) as u16,
+            routers: 1 + prng.below(3) as u16,
+            shards: 1 + prng.below(2) as u16,
+            users: 4 + prng.below(8) as i64,
+            rough_clients: prng.below(4) > 0,
+            directory_ms: [None, Some(5), Some(300)][prng.below(3) as usize],
+            ..Self::calm(seed)
+        };
+        if prng.below(3) == 0 {
+            for host in plan.hosts() {
+                let far = prng.below(4) == 0;
+                let most = if far { 3_600_000 } else { 200 };
+                plan.clocks.push((host, prng.below(2 * most + 1) as i64 - most as i64));
+            }
+        }
+        for _ in 0..[0, 1, 1, 2, 3, 6][prng.below(6) as usize] {
+            let at_ms = 1_000 + prng.below(plan.busy_ms - 2_000);
+            let fault = plan.any_fault(&mut prng);
+            plan.faults.push((at_ms, fault));
+        }
+        plan.faults.sort_by_key(|(at_ms, _)| *at_ms);
+        plan
+    }
+
+    /// Every node.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.router_hosts().into_iter().chain(self.gateway_hosts()).collect()
+    }
+
+    /// The gateway nodes.
+    pub fn gateway_hosts(&self) -> Vec<Host> {
+        (GATEWAYS..GATEWAYS + self.gateways).collect()
+    }
+
+    /// The router nodes.
+    pub fn router_hosts(&self) -> Vec<Host> {
+        (ROUTERS..ROUTERS + self.routers).collect()
+    }
+
+    fn any_fault(&self, prng: &mut Prng) -> Fault {
+        let hosts = self.hosts();
+        let host = hosts[prng.below(hosts.len() as u64) as usize];
+        let router = ROUTERS + prng.below(self.routers.into()) as Host;
+        let gateway = GATEWAYS + prng.below(self.gateways.into()) as Host;
+        let most = [300, 2_000, 5_000][prng.below(3) as usize];
+        let ms = 50 + prng.below(most);
+        match prng.below(10) {
+            0 | 1 => Fault::Crash { host, power: false, back_ms: ms },
+            2 => Fault::Crash { host, power: true, back_ms: ms },
+            3 => Fault::Freeze { host, ms },
+            4 => Fault::Cut { from: router, to: gateway, both: false, ms },
+            5 => Fault::Cut { from: gateway, to: router, both: false, ms },
+            6 => Fault::Cut { from: gateway, to: router, both: true, ms },
+            7 => Fault::Reset { host },
+            _ => Fault::Drain { host, back_ms: ms },
+        }
+    }
+}

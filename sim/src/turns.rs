@@ -1,0 +1,327 @@
+//! Turns of shards: what an engine does, as `shard/src/contract.rs` has it.
+
+use node::{Control, Mail, Report};
+use shard::{CloseReason, ConnId, Effect, Event as CoreEvent, Instant, Linger, SendBatch, Shard, ShardId};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::host::{Input, Outcome, Power, ShardHost, host_of};
+use crate::network::{Owner, Packet, Side, State, TcpId};
+use crate::world::{Event, World};
+
+/// Inputs that one turn takes at most.
+const INPUTS_PER_TURN: usize = 64;
+/// How often a turn goes from effects to their outcomes and back.
+const ROUNDS_PER_TURN: usize = 16;
+/// How long a graceful close may take.
+const LINGER_NS: u64 = 1_000_000_000;
+
+impl World {
+    /// Something for a shard; its turn comes soon.
+    pub(crate) fn give(&mut self, shard: ShardId, input: Input) {
+        let soon = self.now + 1_000 + self.prng.below(60_000);
+        let Some(host) = self.nodes.get_mut(&shard.node()).and_then(|node| node.shard(shard.index())) else {
+            return;
+        };
+        host.inbox.push_back(input);
+        self.wake(shard, soon);
+    }
+
+    /// Its turn is then, if not sooner.
+    pub(crate) fn wake(&mut self, shard: ShardId, at: u64) {
+        let Some(node) = self.nodes.get_mut(&shard.node()) else { return };
+        let life = node.life;
+        let Some(host) = node.shard(shard.index()) else { return };
+        if host.wake.is_none_or(|wake| at < wake) {
+            host.wake = Some(at);
+            self.schedule(at, Event::Turn { shard, life });
+        }
+    }
+
+    pub(crate) fn sibling_mail(&mut self, from: ShardId, to: ShardId, life: u32, mail: Mail) {
+        if self.nodes.get(&to.node()).is_some_and(|node| node.life == life) {
+            self.give(to, Input::Mail { from, mail });
+        }
+    }
+
+    /// One turn, if it is still wanted.
+    pub(crate) fn turn(&mut self, id: ShardId, life: u32) {
+        let now_ns = self.now;
+        let Some(node) = self.nodes.get_mut(&id.node()).filter(|node| node.life == life) else { return };
+        let (is_up, frozen) = (node.power == Power::Up, node.frozen_until.is_some());
+        let now = node.clock(now_ns);
+        let place = node.shards.get_mut(usize::from(id.index()));
+        let Some(mut host) = place.and_then(|place| place.take_if(|host| host.wake == Some(now_ns))) else {
+            return;
+        };
+        host.wake = None;
+        if is_up && !frozen && !host.stopped {
+            self.trace.mix([1, self.now, id.as_u32().into()]);
+            self.run_turn(&mut host, now);
+        }
+        let stopped = host.stopped;
+        let next = host.core.poll_timeout();
+        let has_more = !host.inbox.is_empty();
+        let node = self.nodes.get_mut(&id.node()).expect("it was there before the turn");
+        let at = if has_more { Some(now_ns + 1_000) } else { next.map(|next| node.at(next).max(now_ns + 1_000)) };
+        node.shards[usize::from(id.index())] = Some(host);
+        if let Some(at) = at.filter(|_| is_up && !frozen && !stopped) {
+            self.wake(id, at);
+        }
+        self.end_if_stopped(id.node());
+    }
+
+    fn run_turn(&mut self, host: &mut ShardHost, now: Instant) {
+        for _ in 0..INPUTS_PER_TURN {
+            let Some(input) = host.inbox.pop_front() else { break };
+            self.take(host, now, input);
+            if self.trace.prints() {
+                self.drain_notes(host);
+            }
+        }
+        if host.core.poll_timeout().is_some_and(|at| at <= now) {
+            host.core.handle(now, CoreEvent::Timeout);
+        }
+        for _ in 0..ROUNDS_PER_TURN {
+            while let Some(effect) = host.core.poll_effect(now) {
+                self.carry_out(host, now, effect);
+            }
+            if host.outcomes.is_empty() || host.stopped {
+                break;
+            }
+            for _ in 0..host.outcomes.len() {
+                match host.outcomes.pop_front().expect("as many as counted") {
+                    Outcome::Sent { conn, bytes } => self.tell_sent(host, now, conn, bytes),
+                    Outcome::Closed { conn, reason } => {
+                        host.forget(conn);
+                        host.core.handle(now, CoreEvent::Closed { conn, reason });
+                    }
+                }
+            }
+        }
+        host.core.check_invariants();
+        self.drain_notes(host);
+    }
+
+    fn drain_notes(&mut self, host: &mut ShardHost) {
+        let life = self.nodes[&host.id.node()].life;
+        let notes = std::mem::take(host.core.outside());
+        for message in notes.bridge {
+            self.trace.line(self.now, || format!("{:?} bridge {message:?}", host.id));
+            let found = self.model.bridge(self.now, message);
+            self.check(found);
+        }
+        for record in notes.directory {
+            self.directory_note(host.id, life, record);
+        }
+    }
+
+    fn take(&mut self, host: &mut ShardHost, now: Instant, input: Input) {
+        match input {
+            Input::Accepted { tcp } => {
+                let conn = self.open_end(host, tcp, Side::Taker);
+                let peer = IpAddr::V4(Ipv4Addr::new(10, 1, (tcp >> 8) as u8, tcp as u8));
+                self.trace.line(self.now, || format!("{:?} accepted tcp {tcp} as {conn:?}", host.id));
+                host.core.handle(now, CoreEvent::Accepted { conn, peer });
+            }
+            Input::Connected { tcp } => {
+                let conn = self.open_end(host, tcp, Side::Opener);
+                let token = self.network.tcps[tcp].token;
+                self.trace.line(self.now, || format!("{:?} connected tcp {tcp} as {conn:?}", host.id));
+                host.core.handle(now, CoreEvent::Connected { conn, token });
+            }
+            Input::ConnectFailed { token, error } => {
+                host.core.handle(now, CoreEvent::ConnectFailed { token, error });
+            }
+            Input::Bytes { tcp, side, bytes } => {
+                self.taken(tcp, side, bytes.len());
+                if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
+                    host.core.handle(now, CoreEvent::Received { conn, bytes: &bytes });
+                }
+            }
+            Input::Fin { tcp, side } => {
+                self.network.end(tcp, side).finished = true;
+                if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
+                    host.core.handle(now, CoreEvent::Finished { conn });
+                } else if self.conn_of(host, tcp, side, &[State::Draining]).is_some() {
+                    self.end_shards(host, tcp, side, CloseReason::Local);
+                }
+            }
+            Input::Reset { tcp, side } => {
+                let state = self.network.end(tcp, side).state;
+                if state != State::Gone {
+                    let reason = if state == State::Open { CloseReason::Reset } else { CloseReason::Local };
+                    self.end_shards(host, tcp, side, reason);
+                }
+            }
+            Input::Sent { tcp, side, bytes } => {
+                let states = [State::Open, State::Flushing];
+                if let Some(conn) = self.conn_of(host, tcp, side, &states) {
+                    self.tell_sent(host, now, conn, bytes);
+                }
+            }
+            Input::Expired { tcp, side } => {
+                if self.conn_of(host, tcp, side, &[State::Flushing, State::Draining]).is_some() {
+                    self.abort(host, tcp, side);
+                }
+            }
+            Input::Mail { from, mail } => {
+                if let Mail::Node(mail) = &mail {
+                    self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));
+                }
+                host.core.handle(now, CoreEvent::Mail { from, mail });
+            }
+        }
+    }
+
+    /// An end becomes known to its core.
+    fn open_end(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side) -> ConnId {
+        let conn = host.name(tcp, side);
+        let end = self.network.end(tcp, side);
+        end.owner = Owner::Shard { shard: host.id, conn };
+        if end.state == State::Connecting {
+            end.state = State::Open;
+        }
+        conn
+    }
+
+    fn conn_of(&mut self, host: &ShardHost, tcp: TcpId, side: Side, states: &[State]) -> Option<ConnId> {
+        let end = self.network.end(tcp, side);
+        let Owner::Shard { conn, .. } = end.owner else { return None };
+        (states.contains(&end.state) && host.find(conn) == Some((tcp, side))).then_some(conn)
+    }
+
+    fn tell_sent(&mut self, host: &mut ShardHost, now: Instant, conn: ConnId, bytes: usize) {
+        let Some((tcp, side)) = host.find(conn) else { return };
+        let state = self.network.end(tcp, side).state;
+        if !matches!(state, State::Open | State::Flushing) {
+            return;
+        }
+        host.core.handle(now, CoreEvent::Sent { conn, bytes });
+        if state == State::Flushing {
+            self.flush(host, now, tcp, side, conn);
+        }
+    }
+
+    fn carry_out(&mut self, host: &mut ShardHost, now: Instant, effect: Effect<Mail>) {
+        match effect {
+            Effect::Transmit { conn } => {
+                if let Some((tcp, side)) = host.find(conn)
+                    && self.network.end(tcp, side).state == State::Open
+                    && self.network.end(tcp, side).batch.is_none()
+                {
+                    self.write(host, now, tcp, side, conn);
+                }
+            }
+            Effect::Close { conn, linger: Linger::Abort } => {
+                if let Some((tcp, side)) = host.find(conn) {
+                    self.abort(host, tcp, side);
+                }
+            }
+            Effect::Close { conn, linger: Linger::Flush } => {
+                let Some((tcp, side)) = host.find(conn) else { return };
+                let end = self.network.end(tcp, side);
+                if end.state != State::Open {
+                    return;
+                }
+                end.state = State::Flushing;
+                let is_writing = end.batch.is_some();
+                self.after(LINGER_NS, Event::Linger { tcp, side });
+                if !is_writing {
+                    self.flush(host, now, tcp, side, conn);
+                }
+            }
+            Effect::Connect { token, peer, source: _ } => {
+                let (to, index) = host_of(peer);
+                let owner = Owner::Shard { shard: host.id, conn: ConnId { index: u32::MAX, generation: 0 } };
+                self.open(host.id.node(), owner, to, Some(index), token);
+            }
+            Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(report) } => {
+                if matches!(report, Report::Drained) {
+                    host.drained = true;
+                }
+            }
+            Effect::Mail { to, mail } => {
+                let life = self.nodes[&host.id.node()].life;
+                let earliest = host.mail_until.get(&to).copied().unwrap_or(0);
+                let at = (self.now + 500 + self.prng.below(50_000)).max(earliest + 1);
+                host.mail_until.insert(to, at);
+                self.schedule(at, Event::Mail { from: host.id, to, life, mail });
+            }
+            Effect::StopAccepting => host.accepting = false,
+            Effect::Stop => host.stopped = true,
+        }
+    }
+
+    /// Takes the core's next batch and sends it; false when there is none.
+    fn write(&mut self, host: &mut ShardHost, now: Instant, tcp: TcpId, side: Side, conn: ConnId) -> bool {
+        let mut batch = SendBatch::new();
+        host.core.poll_transmit(now, conn, &mut batch);
+        if batch.is_empty() {
+            return false;
+        }
+        let bytes = batch.len();
+        let end = self.network.end(tcp, side);
+        batch.segments().for_each(|segment| end.outgoing.extend(segment));
+        end.batch = Some(bytes);
+        if self.pump(tcp, side) {
+            self.network.end(tcp, side).batch = None;
+            host.outcomes.push_back(Outcome::Sent { conn, bytes });
+        }
+        true
+    }
+
+    fn flush(&mut self, host: &mut ShardHost, now: Instant, tcp: TcpId, side: Side, conn: ConnId) {
+        if self.write(host, now, tcp, side, conn) {
+            return;
+        }
+        self.network.end(tcp, side).state = State::Draining;
+        self.send(tcp, side, Packet::Fin);
+        if self.network.end(tcp, side).finished {
+            self.end_shards(host, tcp, side, CloseReason::Local);
+        }
+    }
+
+    fn abort(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side) {
+        if self.network.end(tcp, side).state != State::Gone {
+            self.end_shards(host, tcp, side, CloseReason::Local);
+            self.say_reset(tcp, side);
+        }
+    }
+
+    fn end_shards(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side, reason: CloseReason) {
+        let end = self.network.end(tcp, side);
+        let Owner::Shard { conn, .. } = end.owner else { return };
+        end.state = State::Gone;
+        end.outgoing.clear();
+        end.batch = None;
+        host.outcomes.push_back(Outcome::Closed { conn, reason });
+    }
+
+    /// A process with a shard that has drained everywhere is told to stop, and is gone once all have.
+    fn end_if_stopped(&mut self, host: crate::network::Host) {
+        let Some(node) = self.nodes.get_mut(&host) else { return };
+        if node.power != Power::Up || !node.draining {
+            return;
+        }
+        if node.shards().count() == node.shards.len() && node.shards().all(|shard| shard.stopped) {
+            let back_at = node.back_at;
+            self.trace.line(self.now, || format!("node {host} has drained"));
+            self.kill(host, false, true);
+            if let Some(at) = back_at {
+                self.come_back(host, at.max(self.now + 50_000_000));
+            }
+            return;
+        }
+        let life = node.life;
+        let drained = node.shards().all(|shard| shard.drained);
+        let ids: Vec<ShardId> = node.shards().map(|shard| shard.id).collect();
+        if drained {
+            for shard in node.shards.iter_mut().flatten() {
+                shard.drained = false;
+            }
+            for id in ids {
+                self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(Control::Stop));
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Connections at work: opening, sending, arriving, ending.
+
+use shard::{ConnectError, ShardId};
+
+use crate::host::{Input, Power};
+use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, State, Tcp, TcpId};
+use crate::world::{Event, World};
+
+/// How long a connect waits for an answer.
+const CONNECT_NS: u64 = 1_500_000_000;
+
+impl World {
+    /// Begins a connect.
+    pub(crate) fn open(&mut self, from: Host, owner: Owner, to: Host, index: Option<u16>, token: u64) -> TcpId {
+        let opener = End::new(from, owner, State::Connecting);
+        let nobody = Owner::Client { client: usize::MAX };
+        let taker = End::new(to, nobody, State::Gone);
+        self.network.tcps.push(Tcp { ends: [opener, taker], token, index });
+        let tcp = self.network.tcps.len() - 1;
+        self.trace.mix([2, self.now, tcp as u64, from.into(), to.into()]);
+        self.after(CONNECT_NS, Event::ConnectLate { tcp });
+        if !self.network.is_cut(from, to) {
+            let delay = self.network.delay(from, to);
+            self.after(delay, Event::Syn { tcp });
+        }
+        tcp
+    }
+
+    pub(crate) fn syn(&mut self, tcp: TcpId) {
+        let [opener, taker] = &self.network.tcps[tcp].ends;
+        let (from, to, index) = (opener.host, taker.host, self.network.tcps[tcp].index);
+        let Some(node) = self.nodes.get(&to).filter(|node| node.power != Power::Off) else { return };
+        let listening: Vec<ShardId> = node
+            .shards()
+            .filter(|shard| index.is_none_or(|index| index == shard.id.index()))
+            .filter(|shard| node.power == Power::Up && shard.accepting && !shard.stopped)
+            .map(|shard| shard.id)
+            .collect();
+        let answers = !self.network.is_cut(to, from);
+        let delay = self.network.delay(to, from);
+        if listening.is_empty() {
+            if answers {
+                self.after(delay, Event::Refused { tcp });
+            }
+            return;
+        }
+        let shard = listening[self.prng.below(listening.len() as u64) as usize];
+        let conn = shard::ConnId { index: u32::MAX, generation: 0 };
+        let end = self.network.end(tcp, Side::Taker);
+        (end.owner, end.state) = (Owner::Shard { shard, conn }, State::Connecting);
+        end.last_arrival = self.now + delay;
+        self.give(shard, Input::Accepted { tcp });
+        if answers {
+            self.after(delay, Event::SynAck { tcp });
+        }
+    }
+
+    pub(crate) fn syn_ack(&mut self, tcp: TcpId) {
+        let end = self.network.end(tcp, Side::Opener);
+        match (end.state, end.owner) {
+            (State::Connecting, Owner::Shard { shard, .. }) => self.give(shard, Input::Connected { tcp }),
+            (State::Connecting, Owner::Client { client }) => {
+                end.state = State::Open;
+                self.client_connected(client, tcp);
+            }
+            _ => self.say_reset(tcp, Side::Opener),
+        }
+    }
+
+    pub(crate) fn connect_failed(&mut self, tcp: TcpId, error: ConnectError) {
+        let token = self.network.tcps[tcp].token;
+        let end = self.network.end(tcp, Side::Opener);
+        if end.state != State::Connecting {
+            return;
+        }
+        end.state = State::Gone;
+        match end.owner {
+            Owner::Shard { shard, .. } => self.give(shard, Input::ConnectFailed { token, error }),
+            Owner::Client { client } => self.client_lost(client, tcp),
+        }
+    }
+
+    /// Moves what waits into the network as far as there is room; whether all of it has gone.
+    pub(crate) fn pump(&mut self, tcp: TcpId, side: Side) -> bool {
+        loop {
+            let (room, piece_max) = (self.network.room, self.network.piece_max);
+            let end = self.network.end(tcp, side);
+            let free = room.saturating_sub(end.unacked).min(end.outgoing.len());
+            if free == 0 {
+                return end.outgoing.is_empty();
+            }
+            let piece = 1 + self.prng.below(piece_max.min(free as u64)) as usize;
+            let end = self.network.end(tcp, side);
+            end.unacked += piece;
+            let bytes: Vec<u8> = end.outgoing.drain(..piece).collect();
+            self.trace.mix([3, self.now, tcp as u64, side as u64, piece as u64]);
+            self.trace.mix_bytes(&bytes);
+            self.send(tcp, side, Packet::Data(bytes));
+        }
+    }
+
+    /// Sends a packet on its way.
+    pub(crate) fn send(&mut self, tcp: TcpId, side: Side, packet: Packet) {
+        let (from, to) = self.hosts(tcp, side);
+        if self.network.is_cut(from, to) {
+            return self.network.end(tcp, side).held.push_back(packet);
+        }
+        let delay = self.network.delay(from, to);
+        let now = self.now;
+        let end = self.network.end(tcp, side);
+        end.last_arrival = (now + delay).max(end.last_arrival + 1);
+        let (at, epoch) = (end.last_arrival, end.epoch);
+        self.schedule(at, Event::Arrive { tcp, to: side.other(), epoch, packet });
+    }
+
+    pub(crate) fn arrive(&mut self, tcp: TcpId, to: Side, epoch: u32, packet: Packet) {
+        if self.network.end(tcp, to.other()).epoch != epoch {
+            return;
+        }
+        let end = self.network.end(tcp, to);
+        let (host, state, owner) = (end.host, end.state, end.owner);
+        if self.nodes.get(&host).is_some_and(|node| node.power == Power::Off) {
+            return;
+        }
+        if state == State::Gone {
+            return self.say_reset(tcp, to);
+        }
+        match (owner, packet) {
+            (Owner::Shard { shard, .. }, Packet::Data(bytes)) => {
+                self.tap(tcp, to, &bytes);
+                self.give(shard, Input::Bytes { tcp, side: to, bytes });
+            }
+            (Owner::Shard { shard, .. }, Packet::Fin) => self.give(shard, Input::Fin { tcp, side: to }),
+            (Owner::Client { client }, Packet::Data(bytes)) => self.client_bytes(client, tcp, bytes),
+            (Owner::Client { client }, Packet::Fin) => {
+                self.close_client_end(tcp);
+                self.client_lost(client, tcp);
+            }
+        }
+    }
+
+    /// An application took bytes: its peer hears that there is room.
+    pub(crate) fn taken(&mut self, tcp: TcpId, side: Side, bytes: usize) {
+        let (from, to) = self.hosts(tcp, side);
+        if self.network.is_cut(from, to) {
+            self.network.end(tcp, side).held_credit += bytes;
+            return;
+        }
+        let delay = self.network.delay(from, to);
+        self.after(delay, Event::Credit { tcp, to: side.other(), bytes });
+    }
+
+    pub(crate) fn credit(&mut self, tcp: TcpId, to: Side, bytes: usize) {
+        let end = self.network.end(tcp, to);
+        end.unacked = end.unacked.saturating_sub(bytes);
+        if end.state == State::Gone || end.outgoing.is_empty() {
+            return;
+        }
+        let (owner, batch) = (end.owner, end.batch);
+        if self.pump(tcp, to)
+            && let (Owner::Shard { shard, .. }, Some(bytes)) = (owner, batch)
+        {
+            self.network.end(tcp, to).batch = None;
+            self.give(shard, Input::Sent { tcp, side: to, bytes });
+        }
+    }
+
+    /// This end is gone, and the other is told so, if that gets through.
+    pub(crate) fn say_reset(&mut self, tcp: TcpId, side: Side) {
+        let (from, to) = self.hosts(tcp, side);
+        if self.network.is_cut(from, to) {
+            return;
+        }
+        let delay = self.network.delay(from, to);
+        let at = (self.now + delay).max(self.network.end(tcp, side).last_arrival + 1);
+        self.schedule(at, Event::Reset { tcp, to: side.other() });
+    }
+
+    pub(crate) fn reset(&mut self, tcp: TcpId, to: Side) {
+        let end = self.network.end(tcp, to);
+        if end.state == State::Gone || self.nodes.get(&end.host).is_some_and(|node| node.power == Power::Off) {
+            return;
+        }
+        self.trace.mix([4, self.now, tcp as u64, to as u64]);
+        let end = self.network.end(tcp, to);
+        match end.owner {
+            Owner::Shard { shard, .. } if end.state == State::Connecting && to == Side::Opener => {
+                let _ = shard;
+                self.connect_failed(tcp, ConnectError::Refused);
+            }
+            Owner::Shard { shard, .. } => self.give(shard, Input::Reset { tcp, side: to }),
+            Owner::Client { client } => {
+                end.state = State::Gone;
+                end.drop_all();
+                self.client_lost(client, tcp);
+            }
+        }
+    }
+
+    pub(crate) fn linger(&mut self, tcp: TcpId, side: Side) {
+        if let Owner::Shard { shard, .. } = self.network.end(tcp, side).owner {
+            self.give(shard, Input::Expired { tcp, side });
+        }
+    }
+
+    /// A client closes: what it said still gets through.
+    pub(crate) fn close_client_end(&mut self, tcp: TcpId) {
+        let end = self.network.end(tcp, Side::Opener);
+        if end.state == State::Open {
+            end.state = State::Gone;
+            self.send(tcp, Side::Opener, Packet::Fin);
+        }
+        self.network.end(tcp, Side::Opener).state = State::Gone;
+    }
+
+    /// Every connection of a host that a process has an end of, and that end.
+    pub(crate) fn ends_of(&self, host: Host) -> Vec<(TcpId, Side)> {
+        let sides = [Side::Opener, Side::Taker];
+        let all = self.network.tcps.iter().enumerate();
+        all.flat_map(|(tcp, it)| sides.map(|side| (tcp, side, &it.ends[side as usize])))
+            .filter(|(_, _, end)| end.host == host && end.state != State::Gone)
+            .map(|(tcp, side, _)| (tcp, side))
+            .collect()
+    }
+
+    /// What a cut held up goes on.
+    pub(crate) fn heal(&mut self, from: Host, to: Host) {
+        self.network.heal(from, to);
+        self.trace.line(self.now, || format!("HEALED {from} -> {to}"));
+        for (tcp, side) in self.all_ends_of(from) {
+            if self.hosts(tcp, side) != (from, to) {
+                continue;
+            }
+            let held = std::mem::take(&mut self.network.end(tcp, side).held);
+            held.into_iter().for_each(|packet| self.send(tcp, side, packet));
+            let bytes = std::mem::take(&mut self.network.end(tcp, side).held_credit);
+            if bytes > 0 {
+                self.taken(tcp, side, bytes);
+            }
+        }
+    }
+
+    fn all_ends_of(&self, host: Host) -> Vec<(TcpId, Side)> {
+        let sides = [Side::Opener, Side::Taker];
+        let all = self.network.tcps.iter().enumerate();
+        all.flat_map(|(tcp, it)| sides.map(|side| (tcp, side, it.ends[side as usize].host)))
+            .filter(|(_, _, of)| *of == host)
+            .map(|(tcp, side, _)| (tcp, side))
+            .collect()
+    }
+
+    /// From which host to which an end sends.
+    pub(crate) fn hosts(&self, tcp: TcpId, side: Side) -> (Host, Host) {
+        let ends = &self.network.tcps[tcp].ends;
+        (ends[side as usize].host, ends[side.other() as usize].host)
+    }
+
+    pub(crate) fn is_link(&self, tcp: TcpId) -> bool {
+        self.network.tcps[tcp].ends[0].host != CLIENTS
+    }
+}

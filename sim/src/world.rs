@@ -1,0 +1,270 @@
+//! Time, and what happens when.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use node::Mail;
+use shard::{Prng, ShardId};
+use wire::node::link::Role;
+use wire::node::{FoundSeat, ToRouter};
+
+use crate::client::Client;
+use crate::host::NodeHost;
+use crate::model::Model;
+use crate::network::{Host, Network, Packet, Side, TcpId};
+use crate::plan::Plan;
+use crate::tap::Taps;
+use crate::trace::Trace;
+
+/// What went wrong in a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The seed of the run.
+    pub seed: u64,
+    /// When, in ns from its start.
+    pub at_ns: u64,
+    /// What.
+    pub what: String,
+}
+
+/// What a run was like that went well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Of everything that happened, with its time.
+    pub hash: u64,
+    /// Events that happened.
+    pub events: u64,
+    /// Messages that clients sent, repeats not counted.
+    pub messages: u64,
+    /// Of these, those that a receiver got.
+    pub delivered: u64,
+    /// Of these, those that were handed to the bridge for some receiver.
+    pub handed_over: u64,
+    /// Sessions that were live at some time.
+    pub sessions: u64,
+}
+
+/// Something that is to happen.
+pub(crate) enum Event {
+    Turn { shard: ShardId, life: u32 },
+    Mail { from: ShardId, to: ShardId, life: u32, mail: Mail },
+    Syn { tcp: TcpId },
+    SynAck { tcp: TcpId },
+    Refused { tcp: TcpId },
+    ConnectLate { tcp: TcpId },
+    Arrive { tcp: TcpId, to: Side, epoch: u32, packet: Packet },
+    Credit { tcp: TcpId, to: Side, bytes: usize },
+    Reset { tcp: TcpId, to: Side },
+    Linger { tcp: TcpId, side: Side },
+    Client { client: usize },
+    Fault { index: usize },
+    Thaw { host: Host, until: u64 },
+    Heal { from: Host, to: Host },
+    Start { host: Host, at: u64 },
+    DrainLate { host: Host, life: u32 },
+    Look { shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId },
+    Record { record: wire::node::ToDirectory },
+    Quiet,
+}
+
+struct Due {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// A cluster, its clients, its network, and the model of what it promises.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now: u64,
+    pub(crate) prng: Prng,
+    pub(crate) network: Network,
+    pub(crate) nodes: BTreeMap<Host, NodeHost>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) model: Model,
+    pub(crate) trace: Trace,
+    pub(crate) taps: Taps,
+    pub(crate) is_quiet: bool,
+    pub(crate) failure: Option<String>,
+    /// Whether a drain came to its end by itself each time.
+    pub(crate) drains_late: u32,
+    directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
+    due: BinaryHeap<Due>,
+    scheduled: u64,
+    events: u64,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, prints: bool) -> Self {
+        let mut prng = Prng::new(plan.seed);
+        let network = Network::new(prng.next_u64());
+        let mut world = Self {
+            now: 0,
+            network,
+            nodes: BTreeMap::new(),
+            clients: Vec::new(),
+            model: Model::new(plan.faults.is_empty() && !plan.rough_clients),
+            trace: Trace::new(prints),
+            taps: Taps::default(),
+            is_quiet: false,
+            failure: None,
+            drains_late: 0,
+            directory: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            scheduled: 0,
+            events: 0,
+            prng,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for host in self.plan.hosts() {
+            let role = if host < crate::plan::GATEWAYS { Role::Router } else { Role::Gateway };
+            let offset_ms = self.plan.clocks.iter().find(|(of, _)| *of == host).map_or(0, |(_, ms)| *ms);
+            self.nodes.insert(host, NodeHost::new(host, role, offset_ms * 1_000_000));
+            let at = self.prng.below(300_000_000);
+            self.schedule(at, Event::Start { host, at });
+        }
+        for index in 0..self.plan.faults.len() {
+            self.schedule(self.plan.faults[index].0 * 1_000_000, Event::Fault { index });
+        }
+        self.schedule(self.plan.busy_ms * 1_000_000, Event::Quiet);
+        self.make_clients();
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Result<Report, Failure> {
+        let end = (self.plan.busy_ms + self.plan.quiet_ms) * 1_000_000;
+        while let Some(Due { at, event, .. }) = self.due.pop()
+            && at <= end
+            && self.failure.is_none()
+        {
+            self.now = at;
+            self.events += 1;
+            self.happen(event);
+        }
+        self.now = self.now.min(end);
+        if self.failure.is_none() {
+            self.failure = self.judge().err();
+        }
+        match self.failure {
+            Some(what) => Err(Failure { seed: self.plan.seed, at_ns: self.now, what }),
+            None => Ok(Report {
+                hash: self.trace.hash(),
+                events: self.events,
+                messages: self.model.messages() as u64,
+                delivered: self.model.delivered() as u64,
+                handed_over: self.model.handed_over() as u64,
+                sessions: self.model.lived() as u64,
+            }),
+        }
+    }
+
+    pub(crate) fn schedule(&mut self, at: u64, event: Event) {
+        self.scheduled += 1;
+        self.due.push(Due { at: at.max(self.now), number: self.scheduled, event });
+    }
+
+    pub(crate) fn after(&mut self, ns: u64, event: Event) {
+        self.schedule(self.now + ns, event);
+    }
+
+    /// Keeps the first thing that went wrong.
+    pub(crate) fn check(&mut self, found: Result<(), String>) {
+        if let Err(what) = found
+            && self.failure.is_none()
+        {
+            self.trace.line(self.now, || format!("FAILURE {what}"));
+            self.failure = Some(what);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Turn { shard, life } => self.turn(shard, life),
+            Event::Mail { from, to, life, mail } => self.sibling_mail(from, to, life, mail),
+            Event::Syn { tcp } => self.syn(tcp),
+            Event::SynAck { tcp } => self.syn_ack(tcp),
+            Event::Refused { tcp } => self.connect_failed(tcp, shard::ConnectError::Refused),
+            Event::ConnectLate { tcp } => self.connect_failed(tcp, shard::ConnectError::TimedOut),
+            Event::Arrive { tcp, to, epoch, packet } => self.arrive(tcp, to, epoch, packet),
+            Event::Credit { tcp, to, bytes } => self.credit(tcp, to, bytes),
+            Event::Reset { tcp, to } => self.reset(tcp, to),
+            Event::Linger { tcp, side } => self.linger(tcp, side),
+            Event::Client { client } => self.client_tick(client),
+            Event::Fault { index } => self.fault(index),
+            Event::Thaw { host, until } => self.thaw(host, until),
+            Event::Heal { from, to } => self.heal(from, to),
+            Event::Start { host, at } => self.start(host, at),
+            Event::DrainLate { host, life } => self.drain_late(host, life),
+            Event::Look { shard, life, app, user } => self.look(shard, life, app, user),
+            Event::Record { record } => self.record(record),
+            Event::Quiet => self.quieten(),
+        }
+    }
+
+    // -- the directory: a map that lags
+
+    pub(crate) fn directory_note(&mut self, shard: ShardId, life: u32, record: wire::node::ToDirectory) {
+        let Some(lag_ms) = self.plan.directory_ms else { return };
+        let at = self.now + self.prng.below(lag_ms * 1_000_000);
+        match record {
+            wire::node::ToDirectory::LookUp { app, user } => {
+                self.schedule(at, Event::Look { shard, life, app, user });
+            }
+            record => self.schedule(at, Event::Record { record }),
+        }
+    }
+
+    fn record(&mut self, record: wire::node::ToDirectory) {
+        match record {
+            wire::node::ToDirectory::Bind { app, user, seat } => {
+                let seats = self.directory.entry((app.0, user.0)).or_default();
+                let newer = |known: &FoundSeat| {
+                    known.seat.device == seat.seat.device && known.seat.login > seat.seat.login
+                };
+                if !seats.iter().any(newer) {
+                    seats.retain(|known| known.seat.device != seat.seat.device);
+                    seats.push(seat);
+                }
+            }
+            wire::node::ToDirectory::Unbind { app, user, device, login } => {
+                let seats = self.directory.entry((app.0, user.0)).or_default();
+                seats.retain(|known| known.seat.device != device || known.seat.login > login);
+            }
+            wire::node::ToDirectory::LookUp { .. } => {}
+        }
+    }
+
+    fn look(&mut self, shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId) {
+        let seats = self.directory.get(&(app.0, user.0)).cloned().unwrap_or_default();
+        if !seats.is_empty() {
+            let mail = Mail::Control(node::Control::Found(ToRouter::Found { app, user, seats }));
+            self.sibling_mail(ShardId::CONTROL, shard, life, mail);
+        }
+    }
+}
