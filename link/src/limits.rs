@@ -28,10 +28,10 @@ impl Default for Config {
 impl Config {
     /// Checks every bound; the error names the key, its value and what it wants.
     pub fn validate(&self) -> Result<(), String> {
-        within("cluster.lease_ms", self.lease_ms, 100, 600_000)?;
-        within("cluster.ping_ms", self.ping_ms, 10, self.lease_ms / 4)?;
-        within("cluster.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
-        within("cluster.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
+        within("link.lease_ms", self.lease_ms, 100, 600_000)?;
+        within("link.ping_ms", self.ping_ms, 10, self.lease_ms / 4)?;
+        within("link.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
+        within("link.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
     }
 
     /// How long a silent peer is waited for, by who waits.
@@ -83,6 +83,6 @@ mod tests {
     #[test]
     fn an_error_names_the_key_and_what_it_wants() {
         let config = Config { ping_ms: 2_000, ..Config::default() };
-        assert_eq!(config.validate(), Err("cluster.ping_ms = 2000: want a number from 10 to 750".into()));
+        assert_eq!(config.validate(), Err("link.ping_ms = 2000: want a number from 10 to 750".into()));
     }
 }

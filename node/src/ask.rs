@@ -12,7 +12,7 @@ use crate::mail::Report;
 use crate::node::{Node, Outside};
 
 /// A question in parts, each for one router shard.
-pub type Parts = Vec<(ShardId, Question)>;
+type Parts = Vec<(ShardId, Question)>;
 
 impl<O: Outside> Node<O> {
     /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own

@@ -11,7 +11,7 @@ use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter};
 
-use crate::mail::{Control, Mail, Peer, Report, ShardMetrics};
+use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
@@ -20,6 +20,9 @@ pub trait Outside {
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
+
+    /// What went to the bridge and met none.
+    fn unbridged(&self) -> Unbridged;
 
     /// When [`Outside::timeout`] is wanted.
     fn poll_timeout(&self) -> Option<Instant>;
@@ -182,6 +185,7 @@ impl<O: Outside> Node<O> {
             router: self.router.as_ref().map(Router::metrics),
             links: self.links.as_ref().map(Links::metrics),
             link_overflows: self.link_overflows,
+            unbridged: self.outside.unbridged(),
         }
     }
 

@@ -11,11 +11,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use node::ShardMetrics;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use wire::{AppId, UserId};
 
-use crate::control::Shards;
+use crate::control::{Shards, Unanswered};
+use crate::serve::Role;
 
 /// Users that one online query may name.
 const ONLINE_USERS_MAX: usize = 1_000;
@@ -60,12 +62,22 @@ async fn healthz(State(shards): State<Arc<Shards>>) -> (StatusCode, String) {
     }
 }
 
-/// Whether clients are to be sent here.
+/// Whether clients are to be sent here: not while the node goes, and not while no router owns their users.
 async fn readyz(State(shards): State<Arc<Shards>>) -> (StatusCode, &'static str) {
     if shards.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    if shards.role() == Role::Router {
+        return (StatusCode::OK, "ready\n");
+    }
+    let metrics = shards.metrics().await;
+    let has_owners = |shard: &Option<Box<ShardMetrics>>| {
+        shard.as_ref().and_then(|shard| shard.gateway.as_ref()).is_some_and(|gateway| gateway.owners > 0)
+    };
+    if metrics.iter().all(has_owners) {
         (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no router is linked\n")
     }
 }
 
@@ -107,19 +119,24 @@ async fn online(
         let line = format!("want at most {ONLINE_USERS_MAX} users in one query\n");
         return (StatusCode::BAD_REQUEST, line).into_response();
     }
-    match shards.online(AppId(app), &users).await {
+    match shards.online(AppId(app), users).await {
         Ok(mut found) => {
             found.sort_unstable_by_key(|presence| presence.user);
             let users = found.into_iter().map(|presence| OnlineUser {
                 user: presence.user.0,
-                online: !presence.devices.is_empty(),
-                devices: presence.devices.into_iter().map(|device| device.name()).collect(),
+                online: !presence.seats.is_empty(),
+                devices: presence.seats.into_iter().map(|seat| seat.device.name()).collect(),
             });
             Json(OnlineAnswer { app, users: users.collect() }).into_response()
         }
-        Err(silent) => {
-            let line = format!("no answer from shard {}\n", silent.index());
-            (StatusCode::SERVICE_UNAVAILABLE, line).into_response()
-        }
+        Err(unanswered) => (StatusCode::SERVICE_UNAVAILABLE, why(unanswered)).into_response(),
+    }
+}
+
+fn why(unanswered: Unanswered) -> String {
+    match unanswered {
+        Unanswered::Shard(id) => format!("no answer from shard {}\n", id.index()),
+        Unanswered::NoRouter => "no router is linked\n".into(),
+        Unanswered::Router => "no answer from a router in time\n".into(),
     }
 }

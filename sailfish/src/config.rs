@@ -21,6 +21,9 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
 /// The admin port when nothing else is said.
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
 
+/// Where a router takes links when nothing else is said; its shard `i` does at the port that many higher.
+pub const LINKS_DEFAULT: &str = "127.0.0.1:5350";
+
 /// Everything an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +46,12 @@ pub struct Config {
     pub drain: gateway::Drain,
     /// What a shard holds of users, rooms and messages.
     pub router: router::Limits,
+    /// The nodes of a cluster.
+    pub cluster: ClusterConfig,
+    /// How links between nodes wait and what they hold.
+    pub link: link::Config,
+    /// Who may use the control API.
+    pub control: ControlConfig,
     /// Buffers and sockets.
     pub engine: EngineConfig,
 }
@@ -61,6 +70,30 @@ pub struct NodeConfig {
     pub engine: String,
     /// Whether each shard stays on one core.
     pub pin: bool,
+}
+
+/// The nodes of a cluster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The own number; no two nodes may have the same at a time. 0: 1 for a router, 2 for a gateway.
+    pub node: u16,
+    /// Where this router takes links: its shard `i` at the port that many higher.
+    pub listen: SocketAddr,
+    /// Where each router takes links.
+    pub routers: Vec<SocketAddr>,
+    /// What all nodes know and nobody else; empty: `secret_file`.
+    pub secret: String,
+    /// A file with it; empty: the one that the first run makes.
+    pub secret_file: PathBuf,
+}
+
+/// Who may use the control API.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback address is listened on.
+    pub secret: String,
 }
 
 /// What login tokens are checked with.
@@ -127,6 +160,18 @@ impl Default for NodeConfig {
     }
 }
 
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            node: 0,
+            listen: LINKS_DEFAULT.parse().expect("a socket address"),
+            routers: Vec::new(),
+            secret: String::new(),
+            secret_file: PathBuf::new(),
+        }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self { filter: "info".into(), format: "text".into() }
@@ -147,11 +192,33 @@ impl Default for EngineConfig {
     }
 }
 
+/// What a secret is shown as.
+fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { "(set)" }
+}
+
+impl fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterConfig")
+            .field("node", &self.node)
+            .field("listen", &self.listen)
+            .field("routers", &self.routers)
+            .field("secret", &hidden(&self.secret))
+            .field("secret_file", &self.secret_file)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ControlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlConfig").field("secret", &hidden(&self.secret)).finish()
+    }
+}
+
 impl fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = if self.secret.is_empty() { "" } else { "(set)" };
         f.debug_struct("TokenConfig")
-            .field("secret", &secret)
+            .field("secret", &hidden(&self.secret))
             .field("secret_file", &self.secret_file)
             .field("ed25519_public_key", &self.ed25519_public_key)
             .finish()
@@ -175,6 +242,8 @@ impl Config {
         self.gateway().validate()?;
         self.router.validate()?;
         self.validate_pending()?;
+        self.link.validate()?;
+        self.validate_cluster()?;
         let NodeConfig { engine, .. } = &self.node;
         const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
         if !ENGINES.contains(&engine.as_str()) {
@@ -216,6 +285,27 @@ impl Config {
         Ok(())
     }
 
+    fn validate_cluster(&self) -> Result<(), String> {
+        let ClusterConfig { node, secret, secret_file, .. } = &self.cluster;
+        if *node > NODE_MAX {
+            return Err(format!("cluster.node = {node}: want a number from 0 to {NODE_MAX}"));
+        }
+        if !secret.is_empty() && !secret_file.as_os_str().is_empty() {
+            return Err("cluster.secret_file: cluster.secret is set too; want only one of them".into());
+        }
+        if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
+            return Err(format!("cluster.secret: want at least {SECRET_BYTES_MIN} bytes"));
+        }
+        let admin = self.node.admin.ip();
+        if self.control.secret.is_empty() && !admin.is_loopback() {
+            return Err(format!(
+                "control.secret: the admin port listens on {admin}, which others may reach; want a secret, or a loopback \
+                 address as node.admin"
+            ));
+        }
+        Ok(())
+    }
+
     fn validate_engine(&self) -> Result<(), String> {
         let engine = &self.engine;
         if !engine.recv_buffers.is_power_of_two() || engine.recv_buffers > 32_768 {
@@ -228,6 +318,10 @@ impl Config {
     }
 }
 
+/// The highest number of a node: it takes 10 bits of a message id.
+const NODE_MAX: u16 = 1023;
+/// A shorter secret can be guessed by whoever hears a handshake.
+const SECRET_BYTES_MIN: usize = 16;
 /// More threads than this are no use on any machine.
 const SHARDS_MAX: u16 = 1024;
 

@@ -10,10 +10,10 @@ mod config;
 mod control;
 mod files;
 mod load;
-mod node;
+mod outside;
 mod secret;
+mod serve;
 mod token;
-mod up;
 
 use std::process::ExitCode;
 
@@ -32,7 +32,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Up(up::UpArgs),
+    Up(serve::UpArgs),
+    Gateway(serve::GatewayArgs),
+    Router(serve::RouterArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
@@ -43,7 +45,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => serve::up(&args),
+        Command::Gateway(args) => serve::gateway(&args),
+        Command::Router(args) => serve::router(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),

@@ -94,6 +94,7 @@ impl Layers {
             Value::String(_) => "a text",
             Value::Integer(_) | Value::Float(_) => "a whole number",
             Value::Boolean(_) => "true or false",
+            Value::Array(_) if key == "cluster.routers" => "an array of addresses, like [\"10.0.0.1:5350\"]",
             Value::Array(_) => {
                 "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"
             }

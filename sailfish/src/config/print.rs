@@ -7,11 +7,13 @@ use toml::{Table, Value};
 use super::Config;
 use super::keys::{KEYS, Key, SECTIONS};
 
-/// The configuration as a TOML file with comments. It reads back as the same configuration, but for a token secret, which
-/// is not shown.
+/// The configuration as a TOML file with comments. It reads back as the same configuration, but for secrets, which
+/// are not shown.
 pub fn print(config: &Config) -> String {
     let mut shown = config.clone();
     shown.token.secret.clear();
+    shown.cluster.secret.clear();
+    shown.control.secret.clear();
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
     let mut out = String::from(
         "# Sailfish. Every key may also stand in the environment, as SAILFISH_SECTION__KEY, or in --set section.key=VALUE;\n\
