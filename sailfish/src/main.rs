@@ -8,6 +8,8 @@ mod chat;
 mod cli;
 mod config;
 mod control;
+#[allow(dead_code, reason = "the nodes of a cluster use it; no subcommand starts one")]
+mod directory;
 mod files;
 mod load;
 mod node;

@@ -21,6 +21,7 @@ pub const SECTIONS: &[Key] = &[
     key("limits", "What one connection, address or shard may take."),
     key("drain", "How the node goes on SIGTERM or SIGINT."),
     key("router", "What a shard holds of users, rooms and messages."),
+    key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -106,6 +107,21 @@ pub const KEYS: &[Key] = &[
     ),
     key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
+    key(
+        "directory.redis",
+        "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
+         Empty: none. A password is not shown by --print-config.",
+    ),
+    key("directory.prefix", "What every key in Redis begins with."),
+    key(
+        "directory.lease_ms",
+        "How long a node counts as living after it last renewed its lease, in ms; it does so three times in that time.",
+    ),
+    key("directory.timeout_ms", "How long Redis may take to connect, and to answer a batch, in ms."),
+    key(
+        "directory.queue_max",
+        "Records that may wait for Redis; past it they are dropped and written again later.",
+    ),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(

@@ -122,11 +122,14 @@ async fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>)
         token: config.token.clone(),
         log: config.log.clone(),
         router: config.router.clone(),
+        directory: config.directory.clone(),
         engine: config.engine.clone(),
         ..new.clone()
     };
     if kept != new {
-        warn!("reload: [node], [token], [log], [router] and [engine] take effect at the next start");
+        warn!(
+            "reload: [node], [token], [log], [router], [directory] and [engine] take effect at the next start"
+        );
     }
     info!("reloaded routes, heartbeat, delivery, limits and drain");
     *config = kept;
