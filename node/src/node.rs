@@ -168,7 +168,7 @@ impl<O: Outside> Node<O> {
             Control::Found(found) => self.node_message(now, ShardId::DIRECTORY, NodeMessage::ToRouter(found)),
             Control::Resync => {
                 if let Some(router) = &mut self.router {
-                    router.tell_directory_all();
+                    router.tell_directory_all(now);
                 }
             }
             Control::Drain => self.begin_drain(now),

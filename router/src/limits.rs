@@ -17,6 +17,10 @@ const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
 /// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks when it can.
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
+/// Places of bindings that one step of a resync tells the directory of.
+pub(crate) const RESYNC_PER_STEP: u32 = 512;
+/// Between two steps of a resync: about as fast as one Redis takes them.
+pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
 const _: () = assert!(BINDINGS_MAX < u32::MAX);
 const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);

@@ -10,7 +10,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
-use crate::limits::Limits;
+use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
 use crate::pending::Pending;
@@ -59,6 +59,8 @@ pub struct Router {
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Outbox,
+    /// Up to which place the directory was told again, and when it is told more.
+    resync: Option<(u32, Instant)>,
 }
 
 impl Router {
@@ -80,6 +82,7 @@ impl Router {
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
+            resync: None,
             limits,
         }
     }
@@ -139,13 +142,21 @@ impl Router {
         self.rooms.members(app, room)
     }
 
-    /// Tells the directory of every binding again: it has lost some.
-    pub fn tell_directory_all(&mut self) {
+    /// Tells the directory of every binding again, step by step: it has lost some.
+    pub fn tell_directory_all(&mut self, now: Instant) {
+        self.resync = Some((0, now));
+    }
+
+    fn resync_step(&mut self, now: Instant) {
+        let Some((from, due)) = self.resync.filter(|(_, due)| *due <= now) else { return };
         let Self { users, cluster, outbox, .. } = self;
-        for (app, user, device, seat, login) in users.iter() {
-            let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
-            outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        }
+        self.resync = users.in_places(from, RESYNC_PER_STEP).map(|bindings| {
+            for (app, user, device, seat, login) in bindings {
+                let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
+                outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+            }
+            (from + RESYNC_PER_STEP, due + RESYNC_PAUSE)
+        });
     }
 
     /// What has been counted, and what is held.
@@ -365,6 +376,7 @@ impl Shard for Router {
             Event::Timeout => {
                 self.expire(now);
                 self.settle_views(now);
+                self.resync_step(now);
             }
             Event::Accepted { .. }
             | Event::Connected { .. }
@@ -383,7 +395,8 @@ impl Shard for Router {
     fn poll_transmit(&mut self, _now: Instant, _conn: ConnId, _batch: &mut SendBatch) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.pending.deadline(), self.cluster.deadline()].into_iter().flatten().min()
+        let resync = self.resync.map(|(_, due)| due);
+        [self.pending.deadline(), self.cluster.deadline(), resync].into_iter().flatten().min()
     }
 }
 

@@ -127,10 +127,16 @@ impl Users {
             .collect()
     }
 
-    /// Every binding, in the order of their places.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_ {
-        let bound = self.bindings.chunks.iter().flatten();
-        bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)))
+    /// The bindings in some places, `count` of them from `from` on; `None` when there are no such places any more.
+    pub(crate) fn in_places(
+        &self,
+        from: u32,
+        count: u32,
+    ) -> Option<impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_> {
+        let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
+        let bound = (from..places.min(from + count)).map(|at| self.bindings.get(at));
+        let it = bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)));
+        (from < places).then_some(it)
     }
 
     /// The sessions of a user, one for each class of device, in no order that means anything.

@@ -14,9 +14,10 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::client::Outcome;
-use wire::node::{Answer, Presence, Question, Target};
+use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target, ToRouter};
 use wire::{AppId, UserId};
 
+use crate::directory::Binding;
 use crate::serve::Role;
 
 /// How long a shard may take to answer before it counts as stuck, and a router before it counts as gone.
@@ -102,6 +103,25 @@ impl Shards {
     pub fn set_nodes(&self, nodes: &[SocketAddr]) {
         for id in &self.ids {
             let _ = self.remote.send(*id, Mail::Control(Control::Nodes(nodes.to_vec())));
+        }
+    }
+
+    /// Hands over what the directory found.
+    pub fn found(&self, to: ShardId, app: AppId, user: UserId, bindings: &[Binding]) {
+        let seat = |binding: &Binding| FoundSeat {
+            seat: Seat { device: binding.device, shard: binding.shard.as_u32(), login: Login(binding.login) },
+            session: SessionId(binding.session),
+            incarnation: binding.incarnation,
+        };
+        let found = ToRouter::Found { app, user, seats: bindings.iter().map(seat).collect() };
+        // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a directory.
+        let _ = self.remote.send(to, Mail::Control(Control::Found(found)));
+    }
+
+    /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the next loss.
+    pub fn resync(&self) {
+        for id in &self.ids {
+            let _ = self.remote.send(*id, Mail::Control(Control::Resync));
         }
     }
 

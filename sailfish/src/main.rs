@@ -8,6 +8,7 @@ mod chat;
 mod cli;
 mod config;
 mod control;
+mod directory;
 mod files;
 mod load;
 mod outside;

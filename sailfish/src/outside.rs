@@ -1,22 +1,34 @@
 //! What lies outside of the cores: a bridge that this node does not have, so what is for it is counted and logged, never silent;
 //! and the directory.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use node::{Outside, Unbridged};
-use shard::Instant;
+use shard::{Instant, ShardId};
 use tracing::{trace, warn};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{ToBridge, ToDirectory, ToGateway};
+use wire::node::{FoundSeat, ToBridge, ToDirectory, ToGateway};
+
+use crate::directory::{Binding, Record, Writer};
 
 /// How often lost messages are logged at most; each line has the totals.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a shard of this process has around its cores.
-#[derive(Default)]
 pub struct Surroundings {
+    id: ShardId,
     bridge: NoBridge,
+    /// Empty until the directory has started, and for good where there is none.
+    directory: Arc<OnceLock<Writer>>,
+}
+
+impl Surroundings {
+    /// The surroundings of the shard `id`.
+    pub fn new(id: ShardId, directory: Arc<OnceLock<Writer>>) -> Self {
+        Self { id, bridge: NoBridge::default(), directory }
+    }
 }
 
 impl Outside for Surroundings {
@@ -24,7 +36,26 @@ impl Outside for Surroundings {
         self.bridge.handle(now, message)
     }
 
-    fn directory(&mut self, _now: Instant, _record: ToDirectory) {}
+    fn directory(&mut self, _now: Instant, record: ToDirectory) {
+        let Some(writer) = self.directory.get() else { return };
+        writer.push(match record {
+            ToDirectory::Bind { app, user, seat: FoundSeat { seat, session, incarnation } } => {
+                Record::Bind(Binding {
+                    app,
+                    user,
+                    device: seat.device,
+                    shard: ShardId::from_u32(seat.shard),
+                    incarnation,
+                    session: session.0,
+                    login: seat.login.0,
+                })
+            }
+            ToDirectory::Unbind { app, user, device, login } => {
+                Record::Unbind { app, user, device, login: login.0 }
+            }
+            ToDirectory::LookUp { app, user } => Record::LookUp { from: self.id, app, user },
+        });
+    }
 
     fn unbridged(&self) -> Unbridged {
         self.bridge.counts()

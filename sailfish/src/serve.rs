@@ -8,7 +8,7 @@ pub use ready::reachable;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +23,7 @@ use wire::node::link::{Identity, Role as LinkRole};
 use crate::cli::ConfigArgs;
 use crate::config::{self, Config, ConfigError, Layers};
 use crate::control::Shards;
+use crate::directory::{self, Directory, News, NodeInfo, Writer};
 use crate::files::{Files, REFUSALS_PER_SHARD};
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -180,7 +181,7 @@ fn run(
     init_log(&config);
     let secret = Secret::find(&config.token)?;
     let admin = admin_listener(config.node.admin)?;
-    let serving = start(role, &config, &secret)?;
+    let serving = start(role, &config, &secret, admin.local_addr()?)?;
     let address = serving.running.address().context("an engine that listens knows where")?;
     let summary = ready::Summary {
         role,
@@ -212,9 +213,10 @@ struct Serving {
     files: Files,
     /// Of one shard: what is configured, or what the open files allow.
     connections_max: u32,
+    directory: Option<Directory>,
 }
 
-fn start(role: Role, config: &Config, secret: &Secret) -> anyhow::Result<Serving> {
+fn start(role: Role, config: &Config, secret: &Secret, admin: SocketAddr) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
     let count = match config.node.shards {
@@ -239,6 +241,7 @@ fn start(role: Role, config: &Config, secret: &Secret) -> anyhow::Result<Serving
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
         gateway: bounded(config.gateway(), connections_max),
         incarnation: options.clock.now().unix_nanos(),
+        directory: Arc::default(),
     };
     let ids: Vec<ShardId> = (0..count).map(|index| ShardId::new(builder.node, index)).collect();
     let clock = options.clock;
@@ -247,14 +250,16 @@ fn start(role: Role, config: &Config, secret: &Secret) -> anyhow::Result<Serving
         let builder = builder.clone();
         (id, move |id| builder.shard(clock.now(), id))
     };
-    let shards = ids.iter().copied().map(build).collect();
-    let running = engine::start(chosen.kind, options, shards)
+    let built = ids.iter().copied().map(build).collect();
+    let running = engine::start(chosen.kind, options, built)
         .map_err(|error| listen_error(error, listen.unwrap_or(config.node.listen), "--listen"))?;
     let shards = Shards::new(role, ids, &running);
-    if role == Role::Gateway {
+    if role == Role::Gateway && !is_discovering(config) {
         shards.set_nodes(&routers_of(config));
     }
-    Ok(Serving { running, shards, chosen, files, connections_max })
+    let address = running.address().context("an engine that listens knows where")?;
+    let directory = builder.directory(&shards, address, admin)?;
+    Ok(Serving { running, shards, chosen, files, connections_max, directory })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -263,6 +268,11 @@ fn routers_of(config: &Config) -> Vec<SocketAddr> {
         [] => vec![config::LINKS_DEFAULT.parse().expect("a socket address")],
         routers => routers.to_vec(),
     }
+}
+
+/// Whether routers are found in the directory.
+fn is_discovering(config: &Config) -> bool {
+    config.cluster.routers.is_empty() && !config.directory.redis.is_empty()
 }
 
 /// Makes the shards of a node, each on its own thread.
@@ -277,11 +287,17 @@ struct Builder {
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
     incarnation: u64,
+    /// Set when the directory has started.
+    directory: Arc<OnceLock<Writer>>,
 }
 
 impl Builder {
     fn shard(self, now: Instant, id: ShardId) -> Node<Surroundings> {
-        let patience = Duration::from_millis(u64::from(self.config.link.lease_ms) / 2);
+        let patience_ms = match is_discovering(&self.config) {
+            true => self.config.directory.lease_ms,
+            false => self.config.link.lease_ms / 2,
+        };
+        let patience = Duration::from_millis(patience_ms.into());
         let random = || u64::from_ne_bytes(secret::random());
         let gateway = (self.role != Role::Router).then(|| {
             let (keys, config) = (self.keys.clone(), self.gateway.clone());
@@ -299,8 +315,49 @@ impl Builder {
             Links::new(now, link::Setup { identity, secret, seed: random(), config })
         });
         let cores = Cores { gateway, router, links };
-        let outside = Surroundings::default();
+        let outside = Surroundings::new(id, self.directory);
         Node::new(now, Setup { id, shards: self.count, cores, outside, patience })
+    }
+}
+
+impl Builder {
+    /// Starts the directory, if one is configured.
+    fn directory(
+        &self,
+        shards: &Arc<Shards>,
+        address: SocketAddr,
+        admin: SocketAddr,
+    ) -> anyhow::Result<Option<Directory>> {
+        if self.config.directory.redis.is_empty() {
+            return Ok(None);
+        }
+        let (role, is_router) = match self.role {
+            Role::Up => (directory::Role::Up, false),
+            Role::Gateway => (directory::Role::Gateway, false),
+            Role::Router => (directory::Role::Router, true),
+        };
+        let links = self.config.cluster.advertise.parse().unwrap_or(address);
+        let node = NodeInfo {
+            id: self.node,
+            incarnation: self.incarnation,
+            role,
+            shards: self.count,
+            links: is_router.then_some(links),
+            clients: (!is_router).then_some(address),
+            admin,
+        };
+        let (shards, follows) = (shards.clone(), self.role == Role::Gateway && is_discovering(&self.config));
+        let news = move |news| match news {
+            News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
+            News::Routers(routers) if follows => {
+                shards.set_nodes(&routers.iter().map(|router| router.links).collect::<Vec<_>>());
+            }
+            News::Routers(_) => {}
+            News::Resync => shards.resync(),
+        };
+        let directory = Directory::start(&self.config.directory, node, news)?;
+        self.directory.set(directory.writer()).ok().expect("it is set here only");
+        Ok(Some(directory))
     }
 }
 

@@ -27,6 +27,7 @@ pub const SECTIONS: &[Key] = &[
     ),
     key("link", "How links between nodes wait, and what they hold."),
     key("control", "Who may use the control API on the admin port."),
+    key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -125,7 +126,14 @@ pub const KEYS: &[Key] = &[
         "cluster.listen",
         "Where a router takes links: ADDRESS:PORT for its shard 0; shard i takes them at PORT + i.",
     ),
-    key("cluster.routers", "Where each router takes links: an array of \"ADDRESS:PORT\"."),
+    key(
+        "cluster.advertise",
+        "What a router says in the directory of where it takes links: ADDRESS:PORT. Empty: cluster.listen.",
+    ),
+    key(
+        "cluster.routers",
+        "Where each router takes links: an array of \"ADDRESS:PORT\". Empty: those in the directory, or\n127.0.0.1:5350 without one.",
+    ),
     key(
         "cluster.secret",
         "What all nodes of the cluster know, at least 16 bytes. Empty: secret_file. It is not shown by --print-config.",
@@ -144,6 +152,21 @@ pub const KEYS: &[Key] = &[
     key(
         "control.secret",
         "What a caller sends as `Authorization: Bearer`. Empty: nothing, on loopback only. It is not shown.",
+    ),
+    key(
+        "directory.redis",
+        "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
+         Empty: none. A password is not shown by --print-config.",
+    ),
+    key("directory.prefix", "What every key in Redis begins with."),
+    key(
+        "directory.lease_ms",
+        "How long a node counts as living after it last renewed its lease, in ms; it does so three times in that time.",
+    ),
+    key("directory.timeout_ms", "How long Redis may take to connect, and to answer a batch, in ms."),
+    key(
+        "directory.queue_max",
+        "Records that may wait for Redis; past it they are dropped and written again later.",
     ),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),

@@ -274,6 +274,13 @@ mod tests {
             ("[node]\nengine = \"tokio\"", "node.engine = \"tokio\": want one of auto, uring"),
             ("[log]\nformat = \"xml\"", "log.format = \"xml\": want text or json"),
             ("[token]\ned25519_public_key = \"abc\"", "token.ed25519_public_key: want the 64 hexadecimal"),
+            ("[directory]\nredis = \"http://a:1\"", "directory.redis: want redis://HOST:PORT"),
+            (
+                "[directory]\nredis = \"redis://a/1,redis://b\"",
+                "directory.redis: a Cluster has database 0 only",
+            ),
+            ("[directory]\nprefix = \"{a}\"", "directory.prefix = \"{a}\": want 1 to 64 letters"),
+            ("[directory]\nlease_ms = 2999", "directory.lease_ms = 2999: want a number from 3000 to 600000"),
             ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),
         ] {
             let line = refused(text);

@@ -14,6 +14,7 @@ pub fn print(config: &Config) -> String {
     shown.token.secret.clear();
     shown.cluster.secret.clear();
     shown.control.secret.clear();
+    shown.directory = shown.directory.without_password();
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
     let mut out = String::from(
         "# Sailfish. Every key may also stand in the environment, as SAILFISH_SECTION__KEY, or in --set section.key=VALUE;\n\
@@ -92,6 +93,10 @@ mod tests {
     fn it_keeps_a_secret() {
         let mut config = Config::default();
         config.token.secret = "hush".into();
-        assert!(!print(&config).contains("hush"));
+        config.directory.redis = "redis://me:hush@a:1,redis://:hush@b:2,redis://c:3/4".into();
+        for text in [print(&config), format!("{config:?}")] {
+            assert!(!text.contains("hush"));
+            assert!(text.contains("\"redis://me@a:1,redis://b:2,redis://c:3/4\""), "{text}");
+        }
     }
 }

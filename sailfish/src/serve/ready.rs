@@ -202,8 +202,9 @@ mod tests {
 
     #[test]
     fn every_interface_is_reached_by_loopback() {
-        assert_eq!(reachable("0.0.0.0:1".parse().unwrap()), "127.0.0.1:1".parse().unwrap());
-        assert_eq!(reachable("[::]:1".parse().unwrap()), "[::1]:1".parse().unwrap());
-        assert_eq!(reachable("10.0.0.1:1".parse().unwrap()), "10.0.0.1:1".parse().unwrap());
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(address("0.0.0.0:1")), address("127.0.0.1:1"));
+        assert_eq!(reachable(address("[::]:1")), address("[::1]:1"));
+        assert_eq!(reachable(address("10.0.0.1:1")), address("10.0.0.1:1"));
     }
 }

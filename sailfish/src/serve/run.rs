@@ -23,7 +23,7 @@ const DRAIN_SLACK: Duration = Duration::from_millis(500);
 /// Serves the admin port until a signal ends the node, or a shard fails. Calls `announce` when it takes signals: whoever reads
 /// that the node is ready may send one at once.
 pub fn until_stopped(
-    serving: Serving,
+    mut serving: Serving,
     admin: TcpListener,
     config: Config,
     announce: impl FnOnce(),
@@ -39,7 +39,11 @@ pub fn until_stopped(
         serving.shards.order(|| Control::Stop).await;
         ended
     });
+    let directory = serving.directory.take();
     join(serving)?;
+    if let Some(directory) = directory {
+        directory.stop();
+    }
     ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -129,6 +133,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         cluster: config.cluster.clone(),
         link: config.link.clone(),
         control: config.control.clone(),
+        directory: config.directory.clone(),
         engine: config.engine.clone(),
         ..new.clone()
     };
