@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
+pub mod cluster;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -34,7 +36,7 @@ pub fn sailfish() -> Command {
     command
 }
 
-/// A running `sailfish up`; killed when dropped.
+/// A running node; killed when dropped.
 pub struct Server {
     child: Child,
     pub clients: SocketAddr,
@@ -78,7 +80,8 @@ impl Server {
             let found = first.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(name)));
             found.and_then(|address| address.parse().ok())
         };
-        let (Some(clients), Some(admin)) = (word("clients="), word("admin=")) else {
+        // A router has no clients; links connect there.
+        let (Some(clients), Some(admin)) = (word("clients=").or(word("links=")), word("admin=")) else {
             panic!("not ready: {stdout}{}", log.lock().unwrap());
         };
         Self { child, clients, admin, stdout, log }
