@@ -238,7 +238,7 @@ impl Links {
         while let Some(conn) = self.dirty.pop_front() {
             let Some(entry) = self.conns.get_mut(conn) else { continue };
             entry.is_dirty = false;
-            if !entry.is_writing {
+            if !entry.is_writing && !matches!(entry.stage, Stage::Closing) {
                 return Some(Effect::Transmit { conn });
             }
         }
@@ -433,15 +433,19 @@ impl Links {
     }
 
     fn frame(&mut self, now: Instant, conn: ConnId, kind: u8, body: &[u8]) -> Result<(), Refusal> {
-        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let frame = Frame::decode(kind, body)?;
-        if let Frame::Refused { reason } = frame {
-            self.metrics.count_refused(reason);
-            self.abort(conn);
+        let Some(entry) = self.conns.get(conn) else { return Ok(()) };
+        if matches!(entry.stage, Stage::Closing) {
             return Ok(());
         }
-        match (entry.stage, frame) {
-            (Stage::Closing, _) => Ok(()),
+        match (entry.stage, Frame::decode(kind, body)?) {
+            (stage, Frame::Refused { reason }) => {
+                self.metrics.count_refused(reason);
+                if let Stage::Linked { peer } = stage {
+                    self.lose(peer); // as the other end has done
+                }
+                self.abort(conn);
+                Ok(())
+            }
             (Stage::Accepted, Frame::Hello { identity, nonce }) => {
                 self.challenge(conn, Party { identity, nonce })
             }
@@ -647,24 +651,42 @@ impl Links {
         Ok(())
     }
 
-    /// Gives a peer up, and what was on its way to it.
+    /// Gives a peer up, and what was on its way to it. A connection whose handshake is under way goes on: it finds that the
+    /// session is gone.
     fn lose(&mut self, shard: ShardId) {
-        let Some(peer) = self.peers.remove(&shard) else { return };
-        self.full -= usize::from(peer.is_full);
-        self.metrics.lost += 1;
-        self.news.push_back(News::Down { peer: shard });
-        if let Some(conn) = peer.conn {
+        if let Some(conn) = self.forget(shard) {
             self.abort(conn);
         }
     }
 
+    /// Gives a peer up, and tells it.
+    fn lose_with(&mut self, shard: ShardId, last: &Frame<'_>) {
+        if let Some(conn) = self.forget(shard) {
+            self.close_with(conn, last);
+        }
+    }
+
+    /// Ends a session; the caller ends the connection that carried it.
+    fn forget(&mut self, shard: ShardId) -> Option<ConnId> {
+        let peer = self.peers.remove(&shard)?;
+        self.full -= usize::from(peer.is_full);
+        self.metrics.lost += 1;
+        self.news.push_back(News::Down { peer: shard });
+        peer.conn
+    }
+
     /// Refuses a connection, and says why. A session that it carried ends, for what came over it is not to be trusted.
     fn refuse(&mut self, conn: ConnId, reason: Refusal) {
+        let Some(entry) = self.conns.get(conn) else { return };
+        if matches!(entry.stage, Stage::Closing) {
+            return; // what came in behind the end does not count
+        }
         self.metrics.count_refused(reason);
-        if let Some(peer) = self.conns.get(conn).and_then(|entry| entry.peer()) {
+        if let Some(shard) = entry.peer() {
             // What came in the same bytes is not to be acted on either.
-            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == peer));
-            self.lose(peer);
+            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == shard));
+            self.lose_with(shard, &Frame::Refused { reason });
+            return;
         }
         self.close_with(conn, &Frame::Refused { reason });
     }
@@ -704,6 +726,7 @@ impl Links {
         if let Some(entry) = self.conns.get_mut(conn)
             && !entry.is_dirty
             && !entry.is_writing
+            && !matches!(entry.stage, Stage::Closing)
         {
             entry.is_dirty = true;
             self.dirty.push_back(conn);
