@@ -459,12 +459,12 @@ impl Links {
                 }
                 self.admit(now, conn, [hello, challenge], session, received)
             }
-            (Stage::Proven { hello, challenge }, Frame::Welcome { session, received, proof }) => {
+            (Stage::Proven { hello, challenge, asked }, Frame::Welcome { session, received, proof }) => {
                 let said = [&hello.hello(), &challenge.challenge()];
                 if !self.secret.is_proof(&proof, Side::Acceptor, said, session, received) {
                     return Err(Refusal::Secret);
                 }
-                self.begin(now, conn, challenge.identity, session, received)
+                self.begin(now, conn, challenge.identity, asked, (session, received))
             }
             (Stage::Linked { peer }, Frame::Batch { received, archive }) => {
                 self.credit(now, conn, peer, received)?;
@@ -498,11 +498,13 @@ impl Links {
             return Err(Refusal::Role);
         }
         let known = self.peers.get(&ShardId::from_u32(challenge.identity.shard));
-        let known = known.filter(|peer| peer.identity.incarnation == challenge.identity.incarnation);
-        let (session, received) = known.map_or((0, 0), |peer| (peer.session, peer.received));
+        let known = known.filter(|peer| peer.identity == challenge.identity);
+        let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
+        let (session, received) = asked;
         let said = [&hello.hello(), &challenge.challenge()];
         let proof = self.secret.proof(Side::Connector, said, session, received);
-        self.go_on(conn, Stage::Proven { hello, challenge }, &Frame::Proof { session, received, proof });
+        let stage = Stage::Proven { hello, challenge, asked };
+        self.go_on(conn, stage, &Frame::Proof { session, received, proof });
         Ok(())
     }
 
@@ -545,23 +547,30 @@ impl Links {
         now: Instant,
         conn: ConnId,
         identity: Identity,
-        session: u64,
-        received: u64,
+        asked: (u64, u64),
+        (session, received): (u64, u64),
     ) -> Result<(), Refusal> {
         let shard = ShardId::from_u32(identity.shard);
         let known = self.peers.get_mut(&shard);
-        let resumed = match known {
-            Some(peer) if peer.conn.is_some_and(|other| other != conn) => return Err(Refusal::Stale),
-            Some(peer) if (peer.identity, peer.session) == (identity, session) => {
-                if !peer.outgoing.resume(received) {
-                    return Err(Refusal::BadFrame);
-                }
-                true
+        if known.as_ref().is_some_and(|peer| peer.conn.is_some()) {
+            return Err(Refusal::Stale);
+        }
+        if session == 0 {
+            return Err(Refusal::BadFrame);
+        }
+        let resumed = session == asked.0;
+        if resumed {
+            // The acceptor goes on where this side said that it was. If that has changed since, both begin anew.
+            let goes_on = known.is_some_and(|peer| {
+                let is_same = (peer.identity, peer.session, peer.received) == (identity, asked.0, asked.1);
+                is_same && peer.outgoing.resume(received)
+            });
+            if !goes_on {
+                self.lose(shard);
+                return Err(Refusal::Stale);
             }
-            _ => false,
-        };
-        if !resumed {
-            if session == 0 || received != 0 {
+        } else {
+            if received != 0 {
                 return Err(Refusal::BadFrame);
             }
             self.lose(shard);
