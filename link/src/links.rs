@@ -1,5 +1,6 @@
 //! The rules: handshake, sessions, time.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -497,6 +498,13 @@ impl Links {
         if challenge.identity.role != Role::Router {
             return Err(Refusal::Role);
         }
+        if self.is_stale(challenge.identity) {
+            // Another address of a shard that is linked already: it is no less complete for that.
+            let shard = ShardId::from_u32(challenge.identity.shard);
+            let shards = self.peers[&shard].identity.shards;
+            self.dial_answered(conn, shard, shards);
+            return Err(Refusal::Stale);
+        }
         let known = self.peers.get(&ShardId::from_u32(challenge.identity.shard));
         let known = known.filter(|peer| peer.identity == challenge.identity);
         let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
@@ -550,11 +558,11 @@ impl Links {
         asked: (u64, u64),
         (session, received): (u64, u64),
     ) -> Result<(), Refusal> {
-        let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(&shard);
-        if known.as_ref().is_some_and(|peer| peer.conn.is_some()) {
+        if self.is_stale(identity) {
             return Err(Refusal::Stale);
         }
+        let shard = ShardId::from_u32(identity.shard);
+        let known = self.peers.get_mut(&shard);
         if session == 0 {
             return Err(Refusal::BadFrame);
         }
@@ -578,17 +586,30 @@ impl Links {
         }
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         entry.stage = Stage::Linked { peer: shard };
-        if let Some(token) = entry.dial {
-            self.dial_succeeded(token, shard, identity.shards);
+        if let Some(dial) = self.dial_answered(conn, shard, identity.shards) {
+            dial.tries = 0;
         }
         self.carry(now, conn, shard, resumed);
         Ok(())
     }
 
-    /// A shard answered; its siblings are to be linked with too.
-    fn dial_succeeded(&mut self, token: u64, shard: ShardId, shards: u16) {
-        let Some(dial) = self.dials.iter_mut().find(|dial| dial.token == token) else { return };
-        dial.succeed(shard);
+    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or that one is
+    /// linked by another connection.
+    fn is_stale(&self, identity: Identity) -> bool {
+        self.peers.get(&ShardId::from_u32(identity.shard)).is_some_and(|peer| {
+            match peer.identity.incarnation.cmp(&identity.incarnation) {
+                Ordering::Less => false,
+                Ordering::Equal => peer.conn.is_some(),
+                Ordering::Greater => true,
+            }
+        })
+    }
+
+    /// A shard answered a dial; its siblings are to be linked with too. The dial, if it is still wanted.
+    fn dial_answered(&mut self, conn: ConnId, shard: ShardId, shards: u16) -> Option<&mut Dial> {
+        let token = self.conns.get(conn)?.dial?;
+        let dial = self.dials.iter_mut().find(|dial| dial.token == token)?;
+        dial.peer = Some(shard);
         let node = dial.node;
         self.dials.retain(|dial| dial.node != node || dial.index < shards.max(1));
         for index in 1..shards {
@@ -596,6 +617,7 @@ impl Links {
                 self.dial(node, index);
             }
         }
+        self.dials.iter_mut().find(|dial| dial.token == token)
     }
 
     fn up(&mut self, now: Instant, identity: Identity, session: u64) {
