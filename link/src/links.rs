@@ -10,90 +10,12 @@ use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{NodeMessage, decode_batch};
 
 use crate::conn::{Conn, Party, Stage};
+use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, State};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proof::{Secret, Side};
-
-/// What the links of a shard are made of.
-pub struct Setup {
-    /// Who this shard is.
-    pub identity: Identity,
-    /// What all nodes of the cluster know, and nobody else.
-    pub secret: Vec<u8>,
-    /// Of everything that is random here; fresh at each start.
-    pub seed: u64,
-    /// Checked by [`Config::validate`].
-    pub config: Config,
-}
-
-/// What the engine is to do for the links.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// There are bytes for this connection.
-    Transmit {
-        /// Which connection.
-        conn: ConnId,
-    },
-    /// End it.
-    Close {
-        /// Which connection.
-        conn: ConnId,
-        /// What becomes of its unwritten bytes.
-        linger: Linger,
-    },
-    /// Open one.
-    Connect {
-        /// Comes back.
-        token: u64,
-        /// Whom to connect to.
-        peer: SocketAddr,
-    },
-}
-
-/// What the cores of this shard are to know, in this order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    /// A peer is there, and nothing that was said to it before counts.
-    Up {
-        /// Who.
-        peer: ShardId,
-        /// How many shards its node has.
-        shards: u16,
-        /// Which life of its process it is.
-        incarnation: u64,
-    },
-    /// A peer is gone, with everything that was on its way to it.
-    Down {
-        /// Who.
-        peer: ShardId,
-    },
-    /// A peer says something.
-    Message {
-        /// Who.
-        from: ShardId,
-        /// What.
-        message: NodeMessage,
-    },
-}
-
-/// A peer, for operators.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerInfo {
-    /// Who.
-    pub shard: ShardId,
-    /// What it is.
-    pub role: Role,
-    /// Which life of its process it is.
-    pub incarnation: u64,
-    /// Since when the session lasts.
-    pub since: Instant,
-    /// Whether there is a connection at the moment.
-    pub is_connected: bool,
-    /// Bytes that wait, or are on their way and not taken in.
-    pub queued_bytes: u64,
-}
 
 /// The links of one shard. See the crate's page.
 pub struct Links {
@@ -498,16 +420,16 @@ impl Links {
         if challenge.identity.role != Role::Router {
             return Err(Refusal::Role);
         }
+        let shard = ShardId::from_u32(challenge.identity.shard);
+        let known = self.peers.get(&shard).filter(|peer| peer.identity == challenge.identity);
+        let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
         if self.is_stale(challenge.identity) {
-            // Another address of a shard that is linked already: it is no less complete for that.
-            let shard = ShardId::from_u32(challenge.identity.shard);
-            let shards = self.peers[&shard].identity.shards;
-            self.dial_answered(conn, shard, shards);
+            if asked.0 != 0 {
+                // Another address of a shard that is linked: it is no less complete for that.
+                self.dial_answered(conn, shard, challenge.identity.shards);
+            }
             return Err(Refusal::Stale);
         }
-        let known = self.peers.get(&ShardId::from_u32(challenge.identity.shard));
-        let known = known.filter(|peer| peer.identity == challenge.identity);
-        let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
         let (session, received) = asked;
         let said = [&hello.hello(), &challenge.challenge()];
         let proof = self.secret.proof(Side::Connector, said, session, received);
