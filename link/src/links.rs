@@ -37,6 +37,8 @@ pub struct Links {
     /// Peers for which more waits than should.
     full: usize,
     tick: Instant,
+    /// It has said `Bye`.
+    is_leaving: bool,
     metrics: Metrics,
 }
 
@@ -61,12 +63,16 @@ impl Links {
             news: VecDeque::new(),
             full: 0,
             tick: now,
+            is_leaving: false,
             metrics: Metrics::default(),
         }
     }
 
     /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they last.
     pub fn set_nodes(&mut self, nodes: &[SocketAddr]) {
+        if self.is_leaving {
+            return;
+        }
         self.dials.retain(|dial| nodes.contains(&dial.node));
         for node in nodes {
             if !self.dials.iter().any(|dial| dial.node == *node) {
@@ -112,13 +118,14 @@ impl Links {
         self.peers.values().all(|peer| peer.outgoing.is_empty())
     }
 
-    /// Goes for good: peers forget this shard at once.
+    /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from here on.
     pub fn say_bye(&mut self) {
+        self.is_leaving = true;
         self.dials.clear();
-        let conns: Vec<ConnId> = self.peers.values().filter_map(|peer| peer.conn).collect();
-        for conn in conns {
-            self.close_with(conn, &Frame::Bye);
-        }
+        let peers: Vec<ShardId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.lose_with(peer, &Frame::Bye));
+        let conns: Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
+        conns.into_iter().for_each(|conn| self.abort(conn));
     }
 
     /// Whether a connection is one of these.
@@ -177,6 +184,9 @@ impl Links {
     /// A connection came.
     pub fn accepted(&mut self, now: Instant, conn: ConnId) {
         self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
+        if self.is_leaving {
+            self.abort(conn);
+        }
     }
 
     /// A connect came through.
