@@ -213,6 +213,10 @@ impl Links {
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
+        if let Some(peer) = entry.peer().and_then(|peer| self.peers.get_mut(&peer)) {
+            entry.heard_at = now;
+            peer.heard_at = now;
+        }
         let mut deframer = std::mem::take(&mut entry.deframer);
         let most = entry.body_bytes_max();
         let fed = deframer.feed(bytes, most, |kind, body| {
@@ -400,10 +404,10 @@ impl Links {
                 self.begin(now, conn, challenge.identity, asked, (session, received))
             }
             (Stage::Linked { peer }, Frame::Batch { received, archive }) => {
-                self.credit(now, conn, peer, received)?;
+                self.credit(conn, peer, received)?;
                 self.batch(conn, peer, archive)
             }
-            (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(now, conn, peer, received),
+            (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(conn, peer, received),
             (Stage::Linked { peer }, Frame::Bye) => {
                 self.lose(peer);
                 Ok(())
@@ -575,17 +579,12 @@ impl Links {
         self.mark_dirty(conn);
     }
 
-    fn credit(&mut self, now: Instant, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
+    fn credit(&mut self, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
         let Some(peer) = self.peers.get_mut(&shard) else { return Ok(()) };
-        peer.heard_at = now;
         if !peer.outgoing.credit(received) {
             return Err(Refusal::BadFrame);
         }
-        let has_more = peer.outgoing.can_fill(self.config.window_bytes as usize);
-        if let Some(entry) = self.conns.get_mut(conn) {
-            entry.heard_at = now;
-        }
-        if has_more {
+        if peer.outgoing.can_fill(self.config.window_bytes as usize) {
             self.mark_dirty(conn);
         }
         self.weigh(shard);
