@@ -308,6 +308,11 @@ impl Links {
     /// When something does not hold.
     pub fn check_invariants(&self) {
         assert_eq!(self.full, self.peers.values().filter(|peer| peer.is_full).count());
+        let linked = self.conns.iter().filter_map(|(conn, entry)| Some((conn, entry.peer()?)));
+        for (conn, peer) in linked {
+            let peer = self.peers.get(&peer).expect("a linked connection has a session");
+            assert_eq!(peer.conn, Some(conn), "a session has one connection");
+        }
         for (shard, peer) in &self.peers {
             assert!(peer.session != 0, "a session has a name");
             if let Some(conn) = peer.conn {
