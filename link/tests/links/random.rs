@@ -9,6 +9,7 @@ use crate::world::{SECRET, World, address, millis};
 
 const GATEWAYS: usize = 2;
 const NODES: usize = 5;
+const ROUNDS: usize = 100;
 
 /// Two gateways, a router node of two shards and one of one.
 fn world(seed: u64) -> World {
@@ -64,7 +65,9 @@ fn disturb(world: &mut World) {
             world.nodes[node].has_left = true;
         }
         50 if node < GATEWAYS => world.nodes[node].links.set_nodes(&[address(3000)]),
-        51 if node < GATEWAYS => world.nodes[node].links.set_nodes(&[address(2000), address(3000), address(2001)]),
+        51 if node < GATEWAYS => {
+            world.nodes[node].links.set_nodes(&[address(2000), address(3000), address(2001)])
+        }
         52 if node < GATEWAYS => know_all(world, node),
         _ => {}
     }
@@ -74,11 +77,12 @@ fn disturb(world: &mut World) {
 
 fn play(seed: u64) {
     let mut world = world(seed);
-    for _ in 0..250 {
+    for _ in 0..ROUNDS {
         disturb(&mut world);
         let span = world.prng.below(30);
         world.run(millis(span));
     }
+    world.step = millis(20);
     // Peace: everyone finds everyone again, and hears all that is said from here on.
     (world.corrupt, world.reset_after, world.is_slow) = (false, None, false);
     (world.chunk, world.socket_bytes) = (64 << 10, 64 << 10);
@@ -94,7 +98,7 @@ fn play(seed: u64) {
         }
     }
     (0..GATEWAYS).for_each(|gateway| know_all(&mut world, gateway));
-    world.run(millis(4_000));
+    world.run(millis(2_500));
     for gateway in 0..GATEWAYS {
         assert!(world.nodes[gateway].links.are_complete(), "gateway {gateway} is complete");
         assert_eq!(world.nodes[gateway].links.peers().count(), NODES - GATEWAYS);

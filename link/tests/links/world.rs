@@ -10,7 +10,6 @@ use wire::node::link::{Identity, Role};
 use wire::node::{NodeMessage, ToGateway, ToRouter};
 use wire::{AppId, RoomId};
 
-pub const STEP: Duration = Duration::from_millis(5);
 pub const SECRET: &[u8] = b"the secret of the cluster";
 
 pub fn millis(count: u64) -> Duration {
@@ -80,6 +79,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub prng: Prng,
     pub config: Config,
+    /// How far the clock jumps.
+    pub step: Duration,
     /// Bytes that a socket holds.
     pub socket_bytes: usize,
     /// The most that moves at once.
@@ -102,6 +103,7 @@ impl World {
             nodes: Vec::new(),
             prng: Prng::new(seed),
             config: Config::default(),
+            step: millis(5),
             socket_bytes: 64 << 10,
             chunk: 16 << 10,
             is_slow: false,
@@ -232,7 +234,7 @@ impl World {
             if self.now >= end {
                 return;
             }
-            self.now += STEP;
+            self.now += self.step;
             for node in self.nodes.iter_mut().filter(|node| node.is_alive && !node.is_frozen) {
                 if node.links.poll_timeout().is_some_and(|at| at <= self.now) {
                     node.links.timeout(self.now);
@@ -279,6 +281,7 @@ impl World {
                 self.pipes.push(pipe);
             }
         }
+        self.nodes.iter().for_each(|node| node.links.check_invariants());
         moved
     }
 
@@ -313,7 +316,6 @@ impl World {
                     }
                 }
             }
-            self.nodes[node].links.check_invariants();
         }
         moved
     }
@@ -423,7 +425,6 @@ impl World {
         }
         assert!(this.inbox.len() <= socket_bytes);
         node.hear();
-        node.links.check_invariants();
         moved
     }
 
@@ -447,7 +448,6 @@ impl World {
         if !was_empty && this.pending.is_empty() && !this.is_closing {
             // Told at once, also to a frozen one: it is only told.
             node.links.sent(this.conn);
-            node.links.check_invariants();
         }
         bytes > 0
     }
