@@ -5,6 +5,7 @@ use link::{Config, Effect, Links, News, Setup};
 use sha2::Sha256;
 use shard::{ConnId, Instant, Linger, SendBatch, ShardId};
 use wire::node::link::{Deframer, Frame, Identity, Refusal, Role};
+use wire::node::{NodeMessage, ToGateway, encode_batch};
 
 use crate::world::{SECRET, World, address, millis};
 
@@ -161,6 +162,64 @@ fn an_acceptor_has_to_prove_itself_too() {
     let Ok(Frame::Proof { proof, .. }) = Frame::decode(said[0].0, &said[0].1) else { panic!("{said:?}") };
     raw.say(&Frame::Welcome { session: 1, received: 0, proof });
     raw.is_refused(Refusal::Secret);
+}
+
+/// A gateway dials a router's two addresses at once, and asks on both connections to go on with the session.
+#[test]
+fn of_two_handshakes_at_once_only_one_goes_on() {
+    let conns = [1, 2, 3].map(|index| ConnId { index, generation: 1 });
+    let setup = Setup { identity: GATEWAY, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+    let mut links = Links::new(START, setup);
+    let dialled = |links: &mut Links, now| {
+        links.timeout(now);
+        let token = |effect| match effect {
+            Effect::Connect { token, .. } => Some(token),
+            Effect::Transmit { .. } | Effect::Close { .. } => None,
+        };
+        std::iter::from_fn(|| links.poll_effect()).filter_map(token).collect::<Vec<_>>()
+    };
+    let say = |links: &mut Links, conn, frame: &Frame<'_>| {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        links.received(START, conn, &bytes);
+        links.check_invariants();
+    };
+    let heard = |links: &mut Links, conn| {
+        let mut batch = SendBatch::new();
+        links.poll_transmit(START, conn, &mut batch);
+        links.sent(conn);
+        batch.segments().flatten().copied().collect::<Vec<u8>>()
+    };
+    // The proof of a welcome, after hello, challenge and proof have been said.
+    let shake = |links: &mut Links, conn, token, session, received| {
+        links.connected(START, conn, token);
+        let hello = heard(links, conn);
+        let hello = Frame::decode(1, &hello[5..]).unwrap();
+        let challenge = Frame::Challenge { identity: ROUTER, nonce: [2; 16] };
+        say(links, conn, &challenge);
+        assert_eq!(heard(links, conn)[4], 3);
+        let proof = proof(SECRET, b"sailfish acceptor", [&hello, &challenge], session, received);
+        Frame::Welcome { session, received, proof }
+    };
+    let archive = encode_batch(&vec![NodeMessage::ToGateway(ToGateway::Drain)]);
+
+    links.set_nodes(&[address(2000)]);
+    let first = dialled(&mut links, START)[0];
+    let welcome = shake(&mut links, conns[0], first, 9, 0);
+    say(&mut links, conns[0], &welcome);
+    say(&mut links, conns[0], &Frame::Batch { received: 0, archive: &archive });
+    links.closed(START, conns[0]);
+    links.set_nodes(&[address(2000), address(3000)]);
+    let tokens = dialled(&mut links, START + millis(100));
+    let welcomes = [(1, 0), (2, 1)].map(|(conn, token)| shake(&mut links, conns[conn], tokens[token], 9, 0));
+    say(&mut links, conns[1], &welcomes[0]);
+    say(&mut links, conns[1], &Frame::Batch { received: 0, archive: &archive });
+    links.closed(START, conns[1]);
+    // The router goes on with what it was told on this connection: the second batch would come twice.
+    say(&mut links, conns[2], &welcomes[1]);
+    assert_eq!(heard(&mut links, conns[2]), [0, 0, 0, 1, 5, Refusal::Stale as u8]);
+    let news: Vec<News> = std::iter::from_fn(|| links.poll_news()).collect();
+    assert_eq!((news.len(), &news[3]), (4, &News::Down { peer: ShardId::new(2, 0) }));
 }
 
 #[test]
