@@ -12,6 +12,7 @@
 //! encrypted.
 
 mod conn;
+mod contract;
 mod dial;
 mod limits;
 mod links;
@@ -20,6 +21,7 @@ mod outgoing;
 mod peer;
 mod proof;
 
+pub use contract::{Effect, News, PeerInfo, Setup};
 pub use limits::Config;
-pub use links::{Effect, Links, News, PeerInfo, Setup};
+pub use links::Links;
 pub use metrics::Metrics;

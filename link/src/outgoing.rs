@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use shard::SendBatch;
+use wire::client::Message;
 use wire::node::link::Frame;
-use wire::node::{NodeMessage, ToGateway, ToRouter, encode_batch};
+use wire::node::{Answer, NodeMessage, Question, ToGateway, ToRouter, encode_batch};
 
 use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, MESSAGE_BYTES};
 
@@ -119,28 +120,46 @@ impl Outgoing {
     }
 }
 
-/// About how many bytes a message takes, here and on the wire.
+/// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how many here.
 fn weight(message: &NodeMessage) -> usize {
-    let payload = match message {
-        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => submission.payload.len(),
-        NodeMessage::ToRouter(ToRouter::Reach { routers }) => 4 * routers.len(),
-        NodeMessage::ToGateway(
-            ToGateway::Deliver { message, .. }
-            | ToGateway::Broadcast { message, .. }
-            | ToGateway::All { message },
-        ) => message.payload.len(),
+    let rest = match message {
+        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => {
+            submission.client_msg_id.as_bytes().len() + submission.payload.len()
+        }
+        NodeMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
+            Question::Online { users, .. } => 8 * users.len(),
+            Question::PushAll { message } => text(message),
+            Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
+        },
+        NodeMessage::ToRouter(ToRouter::Reach { routers })
+        | NodeMessage::ToGateway(ToGateway::Common { routers }) => 4 * routers.len(),
+        NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
+        NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
+            text(message)
+        }
+        NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
+        NodeMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
+            Answer::Online { users } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
+            Answer::Nodes { shards } => 8 * shards.len(),
+            Answer::Kicked { .. } | Answer::Told { .. } => 0,
+        },
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
         | NodeMessage::ToBridge(_)
         | NodeMessage::ToDirectory(_) => 0,
     };
-    MESSAGE_BYTES + payload
+    MESSAGE_BYTES + rest
+}
+
+fn text(message: &Message) -> usize {
+    message.client_msg_id.as_bytes().len() + message.payload.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::AppId;
-    use wire::RoomId;
+    use wire::client::{Outcome, SendAck};
+    use wire::node::{Class, Login, Presence, Seat, SessionId, ShardLoad, Submission, Target};
+    use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
     use super::*;
 
@@ -184,5 +203,66 @@ mod tests {
         assert_eq!(written(&mut outgoing, 1), (0, 0));
         assert!(outgoing.credit(1) && !outgoing.credit(2));
         assert_eq!(outgoing.bytes(), before - messages as usize * MESSAGE_BYTES);
+    }
+
+    fn heavy() -> Vec<NodeMessage> {
+        let client_msg_id = ClientMsgId::new(vec![b'x'; ClientMsgId::BYTES_MAX].into());
+        let submission = Submission {
+            id: MessageId(1),
+            app: AppId(1),
+            sender: UserId(1),
+            target: Target::Room(RoomId(1)),
+            biz_code: BizCode(1),
+            class: Class::Reliable,
+            client_msg_id: client_msg_id.clone(),
+            payload: vec![1; 999].into(),
+        };
+        let message = Message {
+            id: MessageId(1),
+            app: AppId(1),
+            sender: UserId(1),
+            biz_code: BizCode(1),
+            room: Some(RoomId(1)),
+            sequence: 1,
+            ack_wanted: true,
+            client_msg_id: client_msg_id.clone(),
+            payload: vec![1; 999].into(),
+        };
+        let seat = Seat { device: DeviceClass::Web, shard: 1, login: Login(1) };
+        let outcome = Outcome::Sequenced { sequence: 1 };
+        let ack = SendAck { client_msg_id, id: MessageId(1), outcome };
+        let presence = |seats| Presence { user: UserId(1), seats: vec![seat; seats] };
+        let session = SessionId(1);
+        let online = Question::Online { app: AppId(1), users: vec![UserId(1); 500] };
+        let to_router = [
+            ToRouter::Submit { session, submission },
+            ToRouter::Reach { routers: vec![1; 500] },
+            ToRouter::Ask { ask: 1, question: online },
+            ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
+        ];
+        let to_gateway = [
+            ToGateway::Deliver { session, delivery: None, message: message.clone() },
+            ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
+            ToGateway::All { message },
+            ToGateway::SendAck { session, submitted: MessageId(1), ack },
+            ToGateway::Common { routers: vec![1; 500] },
+            ToGateway::Answer { ask: 1, answer: Answer::Online { users: (0..100).map(presence).collect() } },
+            ToGateway::Answer {
+                ask: 1,
+                answer: Answer::Nodes { shards: vec![ShardLoad { shard: 1, sessions: 1 }; 500] },
+            },
+        ];
+        let to_router = to_router.into_iter().map(NodeMessage::ToRouter);
+        to_router.chain(to_gateway.into_iter().map(NodeMessage::ToGateway)).collect()
+    }
+
+    /// Else a queue would grow by being written, past its ceiling.
+    #[test]
+    fn no_message_is_longer_on_the_wire_than_its_weight() {
+        for (number, message) in heavy().into_iter().enumerate() {
+            let weight = weight(&message);
+            let archive = encode_batch(&vec![message]).len();
+            assert!((archive..archive + 64).contains(&weight), "message {number}: {weight} for {archive}");
+        }
     }
 }
