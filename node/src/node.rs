@@ -398,6 +398,12 @@ impl<O: Outside> Shard for Node<O> {
         }
     }
 
+    /// A link for which too much waits makes clients wait. A router's links are its clients: it takes what they say, and what
+    /// it has no room for fails.
+    fn is_pushed_back(&self) -> bool {
+        self.gateway.is_some() && self.links.as_ref().is_some_and(Links::is_pushed_back)
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         let instants = [
             self.gateway.as_ref().and_then(Shard::poll_timeout),

@@ -388,6 +388,7 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
     }
     Options {
         listen: Some(config.cluster.listen),
+        listen_each: true,
         send_buffer_bytes: None,
         recv_buffer_bytes: None,
         recv_buffers: ROUTER_RECV_BUFFERS,

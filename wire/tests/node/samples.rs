@@ -4,7 +4,7 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, Login, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad,
+    Answer, Class, DeliveryId, FoundSeat, Login, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad,
     Submission, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
@@ -49,6 +49,7 @@ fn submission() -> Submission {
         class: Class::Reliable,
         client_msg_id: id("m1"),
         payload: Bytes::from_static(b"hi"),
+        again: false,
     }
 }
 
@@ -63,7 +64,18 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
         ToRouter::Reach { routers: vec![1, 0x2_0000] },
-        ToRouter::Announced { view: u64::MAX },
+        ToRouter::View { view: u64::MAX, done: false },
+        ToRouter::View { view: 0, done: true },
+        ToRouter::Withdraw { app: APP, target: Target::Room(ROOM), id: MessageId(42) },
+        ToRouter::Found {
+            app: APP,
+            user: USER,
+            seats: vec![FoundSeat {
+                seat: Seat { device: PHONE, shard: 0x3_0001, login: LOGIN },
+                session: SESSION,
+                incarnation: 7,
+            }],
+        },
     ];
     all.extend(
         [
@@ -94,8 +106,18 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Bound { session: SESSION, login: LOGIN },
         ToGateway::Kick { session: SESSION, notice: NoticeCode::Kicked },
         ToGateway::Joined { app: APP, room: ROOM, sequence: 9 },
-        ToGateway::Deliver { session: SESSION, delivery: Some(DeliveryId(3)), message: message() },
-        ToGateway::Deliver { session: SESSION, delivery: None, message: Message { room: None, ..message() } },
+        ToGateway::Deliver {
+            session: SESSION,
+            delivery: Some(DeliveryId(3)),
+            again: true,
+            message: message(),
+        },
+        ToGateway::Deliver {
+            session: SESSION,
+            delivery: None,
+            again: false,
+            message: Message { room: None, ..message() },
+        },
         ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
         ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
         ToGateway::Superseded { submitted: MessageId(41) },
