@@ -11,6 +11,9 @@ use crate::stripes::Stripes;
 /// The end of a chain. No binding has this index.
 const NONE: u32 = u32::MAX;
 const CHUNK_BINDINGS: usize = 1024;
+/// How far above the stamp of the session that it replaces that of a newer one is at least, about a ms: each announcement of the
+/// older one, which does not know yet that it is kicked, raises its own by one.
+const RAISE_NS: u64 = 1 << 20;
 
 /// The bindings of every user, at most one for each class of device.
 ///
@@ -79,7 +82,7 @@ impl Users {
             if !fresh && binding.login > login {
                 return Bound::Older;
             }
-            let login = login.max(Login(binding.login.0 + 1));
+            let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
             (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
             return Bound::Replaced(old, login);
         }
