@@ -84,7 +84,8 @@ impl Router {
         }
     }
 
-    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts.
+    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts: one that is
+    /// there already has gone in between.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -93,6 +94,7 @@ impl Router {
         is_local: bool,
         incarnation: u64,
     ) {
+        self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
     }
 
@@ -223,7 +225,7 @@ impl Router {
     }
 
     fn bind(&mut self, now: Instant, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, fresh, .. } = claim;
+        let Claim { device, seat, login, fresh } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
                 self.outbox.bridge(ToBridge::Online { app, user, device, login });
@@ -241,7 +243,12 @@ impl Router {
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
                 self.metrics.refused += 1;
-                return self.kick(seat, NoticeCode::ServerFull);
+                self.kick(seat, NoticeCode::ServerFull);
+                if !fresh {
+                    // The owner before told of it, and leaves its end to this one.
+                    self.say_offline(app, user, device, login);
+                }
+                return;
             }
         };
         let counted = if fresh { &mut self.metrics.binds } else { &mut self.metrics.announced };
@@ -269,9 +276,13 @@ impl Router {
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
         if !moved {
-            self.outbox.bridge(ToBridge::Offline { app, user, device, login });
-            self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
+            self.say_offline(app, user, device, login);
         }
+    }
+
+    fn say_offline(&mut self, app: AppId, user: UserId, device: DeviceClass, login: Login) {
+        self.outbox.bridge(ToBridge::Offline { app, user, device, login });
+        self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
 
     fn count_session(&mut self, shard: ShardId, by: i32) {
