@@ -14,7 +14,7 @@ use wire::{MessageId, RoomId};
 /// The broadcasts of some mail, with their receivers.
 fn broadcasts(mail: &Mail) -> Vec<(ShardId, Message)> {
     let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
-        NodeMessage::ToGateway(ToGateway::Broadcast { message }) => Some((*to, message.clone())),
+        NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) => Some((*to, message.clone())),
         _ => None,
     };
     mail.iter().filter_map(broadcast).collect()
@@ -37,7 +37,7 @@ fn each_shard_with_members_gets_it_once_and_the_sender_its_place() {
     assert!(sent.iter().all(|(_, other)| other == message));
     assert!(sent.iter().all(|(_, other)| other.payload.as_ptr() == submitted.payload.as_ptr()), "shared");
     let sequenced = Outcome::Sequenced { sequence: base + 1 };
-    assert_eq!(said[3..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    assert_eq!(said[3..], [send_ack(A, 1, "m1", message.id, message.id, sequenced)]);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.broadcasts, metrics.rooms, metrics.submitted_room_reliable), (3, 2, 1));
 }
@@ -107,7 +107,7 @@ fn a_lossy_message_has_its_place_too() {
     let message = &broadcasts(&said)[0].1;
     assert_eq!((message.sequence, message.ack_wanted), (base + 1, false));
     let sequenced = Outcome::Sequenced { sequence: base + 1 };
-    assert_eq!(said[1..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    assert_eq!(said[1..], [send_ack(A, 1, "m1", message.id, message.id, sequenced)]);
     assert_eq!(bench.submit(A, 1, lossy(to_room(ROOM, ""))).len(), 1, "no name, no send-ack");
 }
 
@@ -116,7 +116,8 @@ fn a_lossy_message_has_its_place_too() {
 fn a_room_that_the_router_does_not_know_is_busy() {
     let mut bench = Bench::new();
     let busy = Outcome::Failed(FailReason::Busy);
-    assert_eq!(bench.submit(A, 1, to_room(ROOM, "m1")), [send_ack(A, 1, "m1", MessageId(0), busy)]);
+    let said = bench.submit(A, 1, to_room(ROOM, "m1"));
+    assert_eq!(said, [send_ack(A, 1, "m1", bench.last_id, MessageId(0), busy)]);
     assert_eq!(bench.router.metrics().rooms, 0);
     bench.join(A, ROOM);
     assert_eq!(broadcasts(&bench.submit(A, 1, to_room(ROOM, "m1"))).len(), 1, "it is not remembered");
