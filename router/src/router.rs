@@ -190,7 +190,8 @@ impl Router {
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => return self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
-                self.bind(now, app, user, Claim { device, seat: seat(session), login, fresh });
+                self.bind(app, user, Claim { device, seat: seat(session), login, fresh });
+                self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
                 self.unbind(app, user, device, seat(session), moved);
@@ -224,7 +225,7 @@ impl Router {
         }
     }
 
-    fn bind(&mut self, now: Instant, app: AppId, user: UserId, claim: Claim) {
+    fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
         let Claim { device, seat, login, fresh } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
@@ -256,7 +257,6 @@ impl Router {
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        self.release(now, app, Target::User(user));
     }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
@@ -304,9 +304,10 @@ impl Router {
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
                 let claim = Claim { device: seat.device, seat: seat_of, login: seat.login, fresh: false };
-                self.bind(now, app, user, claim);
+                self.bind(app, user, claim);
             }
         }
+        self.release(now, app, user);
     }
 
     fn answer(&mut self, question: Question) -> Answer {
