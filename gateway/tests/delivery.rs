@@ -134,7 +134,12 @@ fn a_delivery_to_a_session_that_is_gone_fails_at_once() {
     let session = world.session(client);
     world.reset(client);
     let message = message(5, None, true, "m");
-    world.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(1005)), message });
+    world.tell(ToGateway::Deliver {
+        session,
+        delivery: Some(DeliveryId(1005)),
+        again: false,
+        message,
+    });
     assert_eq!(world.settled(), [(5, failed(FailReason::Disconnected))]);
 }
 
@@ -207,9 +212,14 @@ fn a_send_ack_reaches_its_session() {
     let mut world = World::new();
     let client = world.login(1);
     let session = world.session(client);
-    let ack = send_ack("m-1", Outcome::Delivered);
-    world.tell(ToGateway::SendAck { session, ack: ack.clone() });
-    assert_eq!(world.hear(client), [ServerFrame::SendAck(ack)]);
+    world.send(client, 6001, 10_002, "m-1", "x");
+    let [submission] = world.submissions().try_into().unwrap();
+    let (submitted, ack) = (submission.id, send_ack("m-1", Outcome::Delivered));
+    for _ in 0..2 {
+        world.tell(ToGateway::SendAck { session, submitted, ack: ack.clone() });
+    }
+    assert_eq!(world.hear(client), [ServerFrame::SendAck(ack)], "once");
+    assert_eq!(world.metrics().submitted, 0);
 }
 
 #[test]
