@@ -24,7 +24,10 @@ fn a_newer_session_kicks_the_older_wherever_it_is() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
     assert_eq!(bench.bind(A, ALICE, PHONE, 2), [kicked(A, 1, NoticeCode::Kicked), bound(A, 2, login(RAISE))]);
-    assert_eq!(bench.bind(C, ALICE, PHONE, 9), [kicked(A, 2, NoticeCode::Kicked), bound(C, 9, login(2 * RAISE))]);
+    assert_eq!(
+        bench.bind(C, ALICE, PHONE, 9),
+        [kicked(A, 2, NoticeCode::Kicked), bound(C, 9, login(2 * RAISE))]
+    );
     assert_eq!(bench.online(ALICE), [(PHONE, C)]);
     assert_eq!(bench.router.metrics().kicks, 2);
 }

@@ -57,7 +57,10 @@ fn every_device_gets_it_and_the_first_ack_counts() {
     assert_eq!(on_b.message, on_c.message);
     let (id, at_b, at_c) = (on_b.message.id, on_b.delivery.unwrap(), on_c.delivery.unwrap());
     assert_eq!(bench.settle(B, 2, at_b, FAILED), []);
-    assert_eq!(bench.settle(C, 2, at_c, Outcome::Delivered), [send_ack(A, 1, "m1", id, id, Outcome::Delivered)]);
+    assert_eq!(
+        bench.settle(C, 2, at_c, Outcome::Delivered),
+        [send_ack(A, 1, "m1", id, id, Outcome::Delivered)]
+    );
     assert_eq!(bench.settle(C, 2, at_c, Outcome::Delivered), [], "it is done");
     assert_eq!(bench.router.metrics().settles_stale, 1);
 }
@@ -75,7 +78,10 @@ fn it_is_undelivered_once_all_have_failed_for_the_last_reason() {
     let message = &delivered[0].message;
     assert_eq!(
         said,
-        [undelivered(BOB, last, message), send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(last))]
+        [
+            undelivered(BOB, last, message),
+            send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(last))
+        ]
     );
     let by_reason: Vec<_> =
         bench.router.metrics().undelivered_by_reason().filter(|(_, count)| *count > 0).collect();
@@ -94,7 +100,10 @@ fn nobody_there_is_undelivered_at_once() {
     let reason = FailReason::Offline;
     assert_eq!(
         said,
-        [undelivered(BOB, reason, message), send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(reason))]
+        [
+            undelivered(BOB, reason, message),
+            send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(reason))
+        ]
     );
     assert_eq!(bench.router.metrics().pending, 0);
 }
@@ -192,7 +201,10 @@ fn one_that_no_shard_settles_is_handed_over_in_the_end() {
     let reason = FailReason::Unacked;
     assert_eq!(
         bench.pass(Duration::from_millis(1)),
-        [undelivered(BOB, reason, &early), send_ack(A, 1, "early", early.id, early.id, Outcome::Failed(reason))]
+        [
+            undelivered(BOB, reason, &early),
+            send_ack(A, 1, "early", early.id, early.id, Outcome::Failed(reason))
+        ]
     );
     let metrics = bench.router.metrics();
     assert_eq!((metrics.pending, metrics.expired), (1, 1));

@@ -12,9 +12,7 @@ use proptest::test_runner::TestCaseError;
 use router::{Config, Limits};
 use shard::{Instant, Shard, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
-use wire::node::{
-    Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter,
-};
+use wire::node::{Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 /// Small enough that every limit is met often.

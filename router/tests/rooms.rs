@@ -122,3 +122,54 @@ fn a_room_that_the_router_does_not_know_is_busy() {
     bench.join(A, ROOM);
     assert_eq!(broadcasts(&bench.submit(A, 1, to_room(ROOM, "m1"))).len(), 1, "it is not remembered");
 }
+
+/// The broadcasts of some mail: to whom, and for which shards of the node.
+fn shards_of(mail: &Mail) -> Vec<(ShardId, Vec<u16>)> {
+    let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
+        NodeMessage::ToGateway(ToGateway::Broadcast { shards, .. }) => Some((*to, shards.clone())),
+        _ => None,
+    };
+    mail.iter().filter_map(broadcast).collect()
+}
+
+#[test]
+fn another_node_gets_one_message_and_all_of_a_room_by_the_same_shard() {
+    let mut bench = Bench::new();
+    let there = |index| ShardId::new(12, index);
+    (0..4).for_each(|index| drop(bench.up_of(there(index), 4)));
+    for room in [ROOM, RoomId(8), RoomId(-1)] {
+        for shard in [there(2), B, there(0), A] {
+            bench.join(shard, room);
+        }
+    }
+    for _ in 0..3 {
+        let said = bench.submit(A, 1, to_room(ROOM, ""));
+        let expected = [(A, vec![]), (B, vec![]), (there(3), vec![0, 2])];
+        assert_eq!(shards_of(&said), expected, "7 modulo 4, though it has no member");
+    }
+    assert_eq!(bench.router.metrics().broadcasts, 9);
+    let picked = |bench: &mut Bench, room| shards_of(&bench.submit(A, 1, to_room(room, "")))[2].0;
+    assert_eq!(picked(&mut bench, RoomId(8)), there(0));
+    assert_eq!(picked(&mut bench, RoomId(-1)), there(3));
+    bench.down(there(3));
+    let said = bench.submit(A, 1, to_room(ROOM, ""));
+    let each = [(A, vec![]), (B, vec![]), (there(0), vec![]), (there(2), vec![])];
+    assert_eq!(shards_of(&said), each, "each by itself when the one that is picked is gone");
+}
+
+/// Its owner before may have given some places that no shard had seen yet.
+#[test]
+fn a_room_goes_on_well_above_what_any_member_has_seen() {
+    let gap = 1 << 16;
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    let seen = base + 5;
+    assert_eq!(bench.join_from(B, ROOM, seen), seen + gap);
+    assert_eq!(bench.join_from(C, ROOM, seen - 1), seen + gap, "less is no news");
+    let sent = broadcasts(&bench.submit(A, 1, to_room(ROOM, "m")));
+    assert!(sent.iter().all(|(_, message)| message.sequence == seen + gap + 1));
+    let unknown = RoomId(8);
+    assert_eq!(bench.join_from(B, unknown, seen), seen + gap);
+    bench.leave(B, unknown);
+    assert_eq!(bench.join(A, unknown), seen + gap, "never back");
+}
