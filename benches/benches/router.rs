@@ -32,8 +32,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut router =
-            Router::new(Config { id: ShardId::new(0, 0), seed: 1, limits: Limits::default() });
+        let mut router = Router::new(Config { id: ShardId::new(0, 0), seed: 1, limits: Limits::default() });
         for shard in 0..SHARDS {
             router.gateway_up(START, ShardId::new(0, shard), SHARDS, true, 1);
         }
