@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
 use crate::pending::Pending;
 use crate::rooms::Rooms;
-use crate::users::{Bound, Claim, Users};
+use crate::users::{Bound, Claim, SaidBy, Users};
 
 /// What makes one router differ from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -190,7 +190,8 @@ impl Router {
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => return self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
-                self.bind(app, user, Claim { device, seat: seat(session), login, fresh });
+                let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
+                self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
@@ -226,7 +227,7 @@ impl Router {
     }
 
     fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, login, fresh } = claim;
+        let Claim { device, seat, login, said_by } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
                 self.outbox.bridge(ToBridge::Online { app, user, device, login });
@@ -245,15 +246,17 @@ impl Router {
             Bound::Full => {
                 self.metrics.refused += 1;
                 self.kick(seat, NoticeCode::ServerFull);
-                if !fresh {
+                if said_by == SaidBy::Announcement {
                     // The owner before told of it, and leaves its end to this one.
                     self.say_offline(app, user, device, login);
                 }
                 return;
             }
         };
-        let counted = if fresh { &mut self.metrics.binds } else { &mut self.metrics.announced };
-        *counted += 1;
+        match said_by {
+            SaidBy::Login => self.metrics.binds += 1,
+            SaidBy::Announcement | SaidBy::Directory => self.metrics.announced += 1,
+        }
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
@@ -303,7 +306,8 @@ impl Router {
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
-                let claim = Claim { device: seat.device, seat: seat_of, login: seat.login, fresh: false };
+                let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
+                let claim = Claim { device, seat: seat_of, login, said_by };
                 self.bind(app, user, claim);
             }
         }
@@ -352,9 +356,16 @@ impl Router {
         }
     }
 
-    /// Lets go of what is held back, if there is agreement.
+    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not there: it has ended
+    /// before this router was its owner, and nobody would unbind it.
     fn settle_views(&mut self, now: Instant) {
-        if !self.cluster.settles(now) {
+        let settles = self.cluster.settles(now);
+        if self.cluster.is_agreed() {
+            for (app, user, device, seat) in self.users.guesses() {
+                self.unbind(app, user, device, seat, false);
+            }
+        }
+        if !settles {
             return;
         }
         while let Some(parked) = self.cluster.unpark_any() {

@@ -13,6 +13,7 @@ use wire::node::{
 use wire::{DeviceClass, MessageId, RoomId, UserId};
 
 const CAROL: UserId = UserId(10_003);
+const TV: DeviceClass = DeviceClass::Tv;
 const NOBODY: UserId = UserId(404);
 
 fn common(shard: ShardId, routers: &[u32]) -> (ShardId, NodeMessage) {
@@ -367,4 +368,34 @@ fn what_the_directory_finds_of_another_life_or_too_late_means_nothing() {
     settle(&mut bench);
     assert_eq!(tell(&mut bench, vec![found(B, 2, PHONE, login(1))]), [], "nothing waits for it");
     assert_eq!(bench.online(BOB), []);
+}
+
+/// The directory was behind: the session had ended before this router became its owner.
+#[test]
+fn what_the_directory_found_and_nobody_announced_is_offline_once_all_agree() {
+    let mut bench = unsettled();
+    bench.submit(A, 1, to_user(BOB, "m"));
+    let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2)), found(C, 4, TV, login(2))];
+    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    bench.announce(B, BOB, PHONE, 2, login(2));
+    bench.bind(A, BOB, TV, 9);
+    assert_eq!(settle(&mut bench), [offline(BOB, WEB, login(2))]);
+    assert_eq!(bench.online(BOB), [(PHONE, B), (TV, A)]);
+    bench.view(A, 3, false);
+    assert_eq!(bench.pass(Duration::from_secs(2)), [], "no guess is left");
+}
+
+#[test]
+fn what_the_directory_found_stays_when_only_the_time_is_over() {
+    let mut bench = unsettled();
+    bench.submit(A, 1, to_user(BOB, "m"));
+    let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2))];
+    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    assert_eq!(bench.pass(Duration::from_secs(2)), []);
+    assert_eq!(bench.online(BOB), [(PHONE, B), (WEB, C)], "C may be about to announce it");
+    bench.announce(C, BOB, WEB, 3, login(3));
+    for shard in [A, B] {
+        assert_eq!(bench.view(shard, 2, true), []);
+    }
+    assert_eq!(bench.view(C, 2, true), [offline(BOB, PHONE, login(1))]);
 }
