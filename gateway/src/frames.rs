@@ -1,6 +1,6 @@
 //! What clients say.
 
-use shard::{ConnId, Instant};
+use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter};
 use wire::{AppId, RoomId};
@@ -139,8 +139,12 @@ impl Gateway {
         self.say(conn, &ServerFrame::Left { room });
     }
 
-    /// The owner of a room answered this shard's join: its members here hear of it.
-    pub(crate) fn joined(&mut self, app: AppId, room: RoomId, sequence: u64) {
+    /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends nothing any more, and
+    /// its sequence may be higher than where this one begins: its answer would make messages look late.
+    pub(crate) fn joined(&mut self, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
+        if self.view.owner_of_room(app, room) != Some(from) {
+            return;
+        }
         match self.rooms.joined(app, room, sequence) {
             crate::rooms::Answered::Members(known) => {
                 let sequence = known.sequence;

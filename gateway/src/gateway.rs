@@ -440,27 +440,33 @@ impl Gateway {
         if session.phase == Phase::Closing {
             return false;
         }
-        let (app, user, device) = (session.app, session.user, session.device);
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         let was_logged_in = session.is_logged_in();
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            self.unbind(conn, app, user, device);
+            self.unbind(conn, app, user, device, login);
             self.leave_all(conn, app, user);
             self.abandon(conn, user, FailReason::Disconnected);
         }
         true
     }
 
-    /// A session that has yet to be announced to another owner is bound by the one before.
-    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) {
+    /// A session that has yet to be announced to another owner is bound by the one before. When that is gone nobody may know it
+    /// who could tell of its end.
+    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass, login: Login) {
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
         let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
         for owner in owner.into_iter().chain(before) {
-            self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+            if self.view.is_up(owner) {
+                self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+            }
+        }
+        if owner.is_none() || before.is_some_and(|before| !self.view.is_up(before)) {
+            self.tell_bridge(ToBridge::Offline { app, user, device, login });
         }
     }
 
@@ -504,7 +510,7 @@ impl Gateway {
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
-            ToGateway::Joined { app, room, sequence } => self.joined(app, room, sequence),
+            ToGateway::Joined { app, room, sequence } => self.joined(from, app, room, sequence),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {

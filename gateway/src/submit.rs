@@ -108,8 +108,9 @@ impl Gateway {
             }
             self.submitted.insert(Entry { session, owner, submission: submission.clone() });
         }
-        if let Some(owner) = owner {
-            self.tell_router(owner, ToRouter::Submit { session, submission });
+        match owner {
+            Some(owner) => self.tell_router(owner, ToRouter::Submit { session, submission }),
+            None => self.metrics.lossy_unowned += u64::from(!submission.is_answered()),
         }
         true
     }

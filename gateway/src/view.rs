@@ -55,7 +55,8 @@ impl View {
         owner_of(self.owners.as_ref(), app, target)
     }
 
-    fn is_up(&self, router: ShardId) -> bool {
+    /// Whether a router shard is linked.
+    pub(crate) fn is_up(&self, router: ShardId) -> bool {
         self.routers.contains_key(&router)
     }
 
@@ -83,6 +84,11 @@ impl Gateway {
     pub fn router_up(&mut self, now: Instant, router: ShardId) {
         self.view.routers.insert(router, None);
         self.tell_reach();
+        // Until it hears of another view it is to know that this shard may have more to announce.
+        if let Some(view) = self.view.owners.as_ref().map(Owners::name) {
+            let done = self.view.announcing.is_none();
+            self.tell_router(router, ToRouter::View { view, done });
+        }
         self.choose_owners(now);
     }
 
@@ -143,7 +149,7 @@ impl Gateway {
             return;
         }
         while self.view.announcing.is_some() {
-            self.announce_step(now);
+            self.announce_some();
         }
         let before = std::mem::replace(&mut self.view.owners, chosen);
         self.metrics.views += 1;
@@ -208,6 +214,13 @@ impl Gateway {
 
     /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
     pub(crate) fn announce_step(&mut self, now: Instant) {
+        self.announce_some();
+        if self.view.announcing.is_some() {
+            self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
+        }
+    }
+
+    fn announce_some(&mut self) {
         let Some(mut announcing) = self.view.announcing.take() else { return };
         let rest = announcing.conns.len().saturating_sub(ANNOUNCEMENTS_PER_STEP);
         for conn in announcing.conns.split_off(rest) {
@@ -217,7 +230,6 @@ impl Gateway {
             return self.say_view(true);
         }
         self.view.announcing = Some(announcing);
-        self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
     }
 
     fn announce(&mut self, conn: ConnId, before: Option<&Owners>) {

@@ -180,6 +180,11 @@ impl Cluster {
         self.unsettled_until.is_some()
     }
 
+    /// Whether all gateways have announced what they have, as far as they have said what they go by.
+    pub(crate) fn is_agreed(&self) -> bool {
+        !self.is_unsettled() && self.has_one_view()
+    }
+
     pub(crate) fn era(&self) -> u32 {
         self.era
     }

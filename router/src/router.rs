@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
 use crate::pending::Pending;
 use crate::rooms::Rooms;
-use crate::users::{Bound, Claim, Users};
+use crate::users::{Bound, Claim, SaidBy, Users};
 
 /// What makes one router differ from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,7 +87,8 @@ impl Router {
         }
     }
 
-    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts.
+    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts: one that is
+    /// there already has gone in between.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -96,6 +97,7 @@ impl Router {
         is_local: bool,
         incarnation: u64,
     ) {
+        self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
     }
 
@@ -199,7 +201,9 @@ impl Router {
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
-                self.bind(now, app, user, Claim { device, seat: seat(session), login, fresh });
+                let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
+                self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
+                self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
                 self.unbind(app, user, device, seat(session), moved);
@@ -233,8 +237,8 @@ impl Router {
         }
     }
 
-    fn bind(&mut self, now: Instant, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, fresh, .. } = claim;
+    fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
+        let Claim { device, seat, login, said_by } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
                 self.outbox.bridge(ToBridge::Online { app, user, device, login });
@@ -252,15 +256,21 @@ impl Router {
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
                 self.metrics.refused += 1;
-                return self.kick(seat, NoticeCode::ServerFull);
+                self.kick(seat, NoticeCode::ServerFull);
+                if said_by == SaidBy::Announcement {
+                    // The owner before told of it, and leaves its end to this one.
+                    self.say_offline(app, user, device, login);
+                }
+                return;
             }
         };
-        let counted = if fresh { &mut self.metrics.binds } else { &mut self.metrics.announced };
-        *counted += 1;
+        match said_by {
+            SaidBy::Login => self.metrics.binds += 1,
+            SaidBy::Announcement | SaidBy::Directory => self.metrics.announced += 1,
+        }
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        self.release(now, app, Target::User(user));
     }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
@@ -280,9 +290,13 @@ impl Router {
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
         if !moved {
-            self.outbox.bridge(ToBridge::Offline { app, user, device, login });
-            self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
+            self.say_offline(app, user, device, login);
         }
+    }
+
+    fn say_offline(&mut self, app: AppId, user: UserId, device: DeviceClass, login: Login) {
+        self.outbox.bridge(ToBridge::Offline { app, user, device, login });
+        self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
 
     fn count_session(&mut self, shard: ShardId, by: i32) {
@@ -303,10 +317,12 @@ impl Router {
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
-                let claim = Claim { device: seat.device, seat: seat_of, login: seat.login, fresh: false };
-                self.bind(now, app, user, claim);
+                let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
+                let claim = Claim { device, seat: seat_of, login, said_by };
+                self.bind(app, user, claim);
             }
         }
+        self.release(now, app, user);
     }
 
     /// Answers what an operator asks, from what this router knows.
@@ -352,9 +368,16 @@ impl Router {
         }
     }
 
-    /// Lets go of what is held back, if there is agreement.
+    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not there: it has ended
+    /// before this router was its owner, and nobody would unbind it.
     fn settle_views(&mut self, now: Instant) {
-        if !self.cluster.settles(now) {
+        let settles = self.cluster.settles(now);
+        if self.cluster.is_agreed() {
+            for (app, user, device, seat) in self.users.guesses() {
+                self.unbind(app, user, device, seat, false);
+            }
+        }
+        if !settles {
             return;
         }
         while let Some(parked) = self.cluster.unpark_any() {
