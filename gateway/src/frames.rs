@@ -175,7 +175,7 @@ impl Gateway {
     fn refuse(&mut self, conn: ConnId, client_msg_id: &str, (reason, notice): Refusal) {
         self.metrics.count_refused(reason);
         if client_msg_id.is_empty() {
-            return self.say_notice(conn, notice, 0);
+            return self.say_notice(conn, notice);
         }
         let ack = SendAck {
             client_msg_id: ClientMsgId::new(bytes::Bytes::copy_from_slice(client_msg_id.as_bytes())),
@@ -200,7 +200,7 @@ impl Gateway {
             return;
         }
         if self.rooms.count(session.rooms) >= self.config.limits.rooms_max as usize {
-            return self.say_notice(conn, NoticeCode::RoomLimit, 0);
+            return self.say_notice(conn, NoticeCode::RoomLimit);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
         self.tell_bridge(ToBridge::Joined { app, user, room });
