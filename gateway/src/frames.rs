@@ -115,7 +115,7 @@ impl Gateway {
             return;
         }
         if self.rooms.count(session.rooms) >= self.config.limits.rooms_max as usize {
-            return self.say_notice(conn, NoticeCode::RoomLimit, 0);
+            return self.say_notice(conn, NoticeCode::RoomLimit);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
         self.tell_bridge(ToBridge::Joined { app, user, room });

@@ -1,5 +1,6 @@
 //! The core itself: its state, and the events of connections and time.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -386,13 +387,25 @@ impl Gateway {
 
     /// Says why, and closes once that is written.
     pub(crate) fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
-        self.close_with(conn, code, 0);
+        self.close_with(conn, code, 0, Vec::new());
     }
 
     fn close_draining(&mut self, conn: ConnId) {
         let spread_ms = u64::from(self.config.drain.spread_ms);
         let retry_after_ms = self.prng.below(spread_ms + 1) as u32;
-        self.close_with(conn, NoticeCode::Draining, retry_after_ms);
+        let alternatives = self.alternatives();
+        self.close_with(conn, NoticeCode::Draining, retry_after_ms, alternatives);
+    }
+
+    /// The alternatives in an order of chance, so that clients spread over them.
+    fn alternatives(&mut self) -> Vec<Cow<'static, str>> {
+        let alternatives = &self.config.drain.alternatives;
+        if alternatives.is_empty() {
+            return Vec::new();
+        }
+        let first = self.prng.below(alternatives.len() as u64) as usize;
+        let (before, from) = alternatives.split_at(first);
+        from.iter().chain(before).map(|one| Cow::Owned(one.clone())).collect()
     }
 
     /// Closes a connection that a drain kept for the sake of unacked messages, once there are none.
@@ -402,19 +415,36 @@ impl Gateway {
         }
     }
 
-    fn close_with(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+    fn close_with(
+        &mut self,
+        conn: ConnId,
+        code: NoticeCode,
+        retry_after_ms: u32,
+        alternatives: Vec<Cow<'static, str>>,
+    ) {
         assert!(code.closes(), "{code:?} leaves the connection open");
         if !self.end(conn) {
             return;
         }
-        self.say_notice(conn, code, retry_after_ms);
+        self.put_notice(conn, code, retry_after_ms, alternatives);
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
-    /// Queues a notice.
-    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+    /// Queues a notice that leaves the connection open.
+    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode) {
+        self.put_notice(conn, code, 0, Vec::new());
+    }
+
+    fn put_notice(
+        &mut self,
+        conn: ConnId,
+        code: NoticeCode,
+        retry_after_ms: u32,
+        alternatives: Vec<Cow<'static, str>>,
+    ) {
         self.metrics.count_notice(code);
-        self.say(conn, &ServerFrame::Notice { code, text: notice_text(code).into(), retry_after_ms });
+        let text = notice_text(code).into();
+        self.say(conn, &ServerFrame::Notice { code, text, retry_after_ms, alternatives });
     }
 
     /// Queues an answer. A client that asks and never reads is closed.

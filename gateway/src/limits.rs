@@ -14,6 +14,8 @@ pub const TRIES_CEILING: u8 = 8;
 pub const WINDOW_CEILING: u16 = 1024;
 /// Answers (heartbeats, send-acks, retries) that may wait for one connection; a client that asks and never reads is closed.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// The name of a host, as DNS bounds it.
+pub const HOST_BYTES_MAX: usize = 253;
 /// Connections that one step of a drain looks at.
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.

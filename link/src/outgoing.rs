@@ -216,6 +216,7 @@ mod tests {
             class: Class::Reliable,
             client_msg_id: client_msg_id.clone(),
             payload: vec![1; 999].into(),
+            again: false,
         };
         let message = Message {
             id: MessageId(1),
@@ -241,7 +242,7 @@ mod tests {
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
         ];
         let to_gateway = [
-            ToGateway::Deliver { session, delivery: None, message: message.clone() },
+            ToGateway::Deliver { session, delivery: None, again: false, message: message.clone() },
             ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },

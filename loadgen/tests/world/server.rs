@@ -267,10 +267,9 @@ impl Server {
             Some(Fault::Limit(at) | Fault::Kick(at)) if at == n => {
                 let is_kick = matches!(self.fault, Some(Fault::Kick(_)));
                 let code = if is_kick { NoticeCode::Kicked } else { NoticeCode::RateLimited };
-                self.put(
-                    conn,
-                    &ServerFrame::Notice { code, text: Cow::Borrowed("slow"), retry_after_ms: 50 },
-                );
+                let text = Cow::Borrowed("slow");
+                let alternatives = Vec::new();
+                self.put(conn, &ServerFrame::Notice { code, text, retry_after_ms: 50, alternatives });
                 self.outcome(&message, Outcome::Failed(FailReason::Disconnected));
                 return self.closed.push(conn);
             }

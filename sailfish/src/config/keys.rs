@@ -103,6 +103,10 @@ pub const KEYS: &[Key] = &[
         "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
     ),
     key("drain.deadline_ms", "How long connections with unacked messages are kept, in ms."),
+    key(
+        "drain.alternatives",
+        "Nodes that clients are sent to instead: HOST:PORT of each, as clients reach them; at most 16.",
+    ),
     key("router.bindings_max", "Sessions whose users one shard owns; a login past it is refused."),
     key(
         "router.pending_max",
