@@ -116,12 +116,35 @@ fn a_session_that_ends_while_nobody_knows_it_is_told_offline() {
     let mut world = World::new();
     let client = world.login(1);
     world.router_down(ROUTER);
+    let never_online = log_in(&mut world, 2);
     world.forget();
     let login = Login(world.now.unix_nanos() + 1);
     world.reset(client);
+    world.reset(never_online);
     let (app, user, device) = (APP, UserId(1), DeviceClass::Phone);
     assert_eq!(world.to_bridge, [ToBridge::Offline { app, user, device, login }]);
     assert!(world.to_routers.is_empty());
+}
+
+/// Of very many sessions, those that the next owner has not heard of yet.
+#[test]
+fn a_session_that_ends_between_an_owner_that_is_gone_and_the_next_is_told_offline() {
+    let (mut world, clients) = crowd();
+    world.router_up(ROUTER_2);
+    world.pass(Duration::from_millis(30));
+    world.forget();
+    world.router_down(ROUTER_2);
+    assert_eq!(views(&world, ROUTER), [view(&[ROUTER], false)], "under way");
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = clients[user as usize - 1];
+    let (session, app, device) = (world.session(client), APP, DeviceClass::Phone);
+    world.forget();
+    world.reset(client);
+    assert_eq!(world.told(ROUTER_2), []);
+    let user = UserId(user);
+    let unbind = ToRouter::Unbind { app, user, device, session, moved: false };
+    assert_eq!(world.told(ROUTER), [unbind]);
+    assert!(matches!(world.to_bridge.make_contiguous(), [ToBridge::Offline { .. }]));
 }
 
 // -- another owner

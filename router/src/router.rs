@@ -186,9 +186,9 @@ impl Router {
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
         let seat = |session| Seat { shard: from, session };
         match mail {
-            ToRouter::Found { app, user, seats } => return self.found(now, app, user, &seats),
+            ToRouter::Found { app, user, seats } => self.found(now, app, user, &seats),
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
-            _ if self.cluster.get(from).is_none() => return self.metrics.strangers += 1,
+            _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
