@@ -505,17 +505,21 @@ fn when_no_router_is_reached_by_all_those_that_are_linked_have_to_do() {
 fn what_is_reached_is_told_when_all_routers_had_their_time_and_on_every_change() {
     let mut world = World::without_routers(|_| {});
     world.router_answers = false;
-    world.router_up(ROUTER);
-    world.router_up(ROUTER_2);
-    assert_eq!(world.to_routers, []);
-    world.begin();
-    world.begin();
     let both = [ROUTER, ROUTER_2];
-    assert_eq!(world.to_routers, both.map(|to| (to, reach(&both))));
+    world.router_up(ROUTER);
+    world.tell_from(ROUTER, common(&both));
+    world.router_up(ROUTER_2);
+    assert_eq!((&world.to_routers[..], chosen(&world)), (&[][..], vec![]));
+    world.begin();
+    world.begin();
+    let reaches: Vec<_> =
+        world.to_routers.iter().filter(|(_, mail)| matches!(mail, ToRouter::Reach { .. })).collect();
+    assert_eq!(reaches, both.map(|to| (to, reach(&both))).iter().collect::<Vec<_>>());
+    assert_eq!(chosen(&world), both, "what it heard meanwhile counts");
     world.forget();
     world.router_down(ROUTER);
     world.router_down(ROUTER);
-    assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))]);
+    assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))], "and no other has said anything");
 }
 
 // -- siblings
