@@ -471,22 +471,24 @@ impl Gateway {
             return false;
         }
         let (app, user, device, login) = (session.app, session.user, session.device, session.login);
-        let was_logged_in = session.is_logged_in();
+        let (was_logged_in, was_live) = (session.is_logged_in(), session.phase == Phase::Live);
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            self.unbind(conn, app, user, device, login);
+            if !self.unbind(conn, app, user, device) && was_live {
+                self.tell_bridge(ToBridge::Offline { app, user, device, login });
+            }
             self.leave_all(conn, app, user);
             self.abandon(conn, user, FailReason::Disconnected);
         }
         true
     }
 
-    /// A session that has yet to be announced to another owner is bound by the one before. When that is gone nobody may know it
-    /// who could tell of its end.
-    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass, login: Login) {
+    /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
+    /// may know the session who could tell of its end.
+    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) -> bool {
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
         let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
@@ -495,9 +497,7 @@ impl Gateway {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
             }
         }
-        if owner.is_none() || before.is_some_and(|before| !self.view.is_up(before)) {
-            self.tell_bridge(ToBridge::Offline { app, user, device, login });
-        }
+        owner.is_some() && before.is_none_or(|before| self.view.is_up(before))
     }
 
     fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {

@@ -19,7 +19,8 @@ use crate::session::Phase;
 pub(crate) struct View {
     /// The router shards that are linked, each with what it says that everybody reaches.
     routers: BTreeMap<ShardId, Option<Vec<u32>>>,
-    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached.
+    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached, and there are
+    /// no owners, for others may count on more of them.
     has_begun: bool,
     /// `None` while there is no router.
     owners: Option<Owners>,
@@ -68,7 +69,9 @@ impl View {
     /// what this shard reaches has to do.
     fn choice(&self) -> Option<Owners> {
         let said = || self.routers.values().flatten();
-        said().next()?;
+        if !self.has_begun || said().next().is_none() {
+            return None;
+        }
         let is_common = |router: &u32| said().all(|common| common.contains(router));
         let mut chosen = self.reach();
         chosen.retain(is_common);

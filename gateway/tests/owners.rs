@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::{APP, ME, ROUTER, ROUTER_2, ROUTER_3, SEQUENCE, World};
-use shard::{Event, ShardId};
+use shard::{Event, Prng, ShardId};
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
 use wire::node::{Login, NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
@@ -116,12 +116,35 @@ fn a_session_that_ends_while_nobody_knows_it_is_told_offline() {
     let mut world = World::new();
     let client = world.login(1);
     world.router_down(ROUTER);
+    let never_online = log_in(&mut world, 2);
     world.forget();
     let login = Login(world.now.unix_nanos() + 1);
     world.reset(client);
+    world.reset(never_online);
     let (app, user, device) = (APP, UserId(1), DeviceClass::Phone);
     assert_eq!(world.to_bridge, [ToBridge::Offline { app, user, device, login }]);
     assert!(world.to_routers.is_empty());
+}
+
+/// Of very many sessions, those that the next owner has not heard of yet.
+#[test]
+fn a_session_that_ends_between_an_owner_that_is_gone_and_the_next_is_told_offline() {
+    let (mut world, clients) = crowd();
+    world.router_up(ROUTER_2);
+    world.pass(Duration::from_millis(30));
+    world.forget();
+    world.router_down(ROUTER_2);
+    assert_eq!(views(&world, ROUTER), [view(&[ROUTER], false)], "under way");
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = clients[user as usize - 1];
+    let (session, app, device) = (world.session(client), APP, DeviceClass::Phone);
+    world.forget();
+    world.reset(client);
+    assert_eq!(world.told(ROUTER_2), []);
+    let user = UserId(user);
+    let unbind = ToRouter::Unbind { app, user, device, session, moved: false };
+    assert_eq!(world.told(ROUTER), [unbind]);
+    assert!(matches!(world.to_bridge.make_contiguous(), [ToBridge::Offline { .. }]));
 }
 
 // -- another owner
@@ -482,17 +505,21 @@ fn when_no_router_is_reached_by_all_those_that_are_linked_have_to_do() {
 fn what_is_reached_is_told_when_all_routers_had_their_time_and_on_every_change() {
     let mut world = World::without_routers(|_| {});
     world.router_answers = false;
-    world.router_up(ROUTER);
-    world.router_up(ROUTER_2);
-    assert_eq!(world.to_routers, []);
-    world.begin();
-    world.begin();
     let both = [ROUTER, ROUTER_2];
-    assert_eq!(world.to_routers, both.map(|to| (to, reach(&both))));
+    world.router_up(ROUTER);
+    world.tell_from(ROUTER, common(&both));
+    world.router_up(ROUTER_2);
+    assert_eq!((&world.to_routers[..], chosen(&world)), (&[][..], vec![]));
+    world.begin();
+    world.begin();
+    let reaches: Vec<_> =
+        world.to_routers.iter().filter(|(_, mail)| matches!(mail, ToRouter::Reach { .. })).collect();
+    assert_eq!(reaches, both.map(|to| (to, reach(&both))).iter().collect::<Vec<_>>());
+    assert_eq!(chosen(&world), both, "what it heard meanwhile counts");
     world.forget();
     world.router_down(ROUTER);
     world.router_down(ROUTER);
-    assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))]);
+    assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))], "and no other has said anything");
 }
 
 // -- siblings
@@ -517,4 +544,97 @@ fn a_room_message_for_several_shards_of_the_node_is_mailed_on() {
     let broadcast = ToGateway::Broadcast { message: message(3), shards: vec![] };
     world.handle(Event::Mail { from, mail: NodeMessage::ToGateway(broadcast) });
     assert_eq!(world.messages(member).len(), 1, "from a sibling");
+}
+
+// -- at random
+
+/// What routers know after all they were told.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Known {
+    sessions: BTreeSet<(ShardId, UserId, SessionId)>,
+    rooms: BTreeSet<(ShardId, RoomId)>,
+    messages: BTreeSet<(ShardId, MessageId)>,
+}
+
+impl Known {
+    fn by_routers(world: &World) -> Self {
+        let mut known = Self::default();
+        for (to, mail) in &world.to_routers {
+            match mail {
+                ToRouter::Bind { user, session, .. } => drop(known.sessions.insert((*to, *user, *session))),
+                ToRouter::Unbind { user, session, .. } => {
+                    known.sessions.remove(&(*to, *user, *session));
+                }
+                ToRouter::Join { room, .. } => drop(known.rooms.insert((*to, *room))),
+                ToRouter::Leave { room, .. } => drop(known.rooms.remove(&(*to, *room))),
+                ToRouter::Submit { submission, .. } => drop(known.messages.insert((*to, submission.id))),
+                ToRouter::Withdraw { id, .. } => drop(known.messages.remove(&(*to, *id))),
+                _ => {}
+            }
+        }
+        known
+    }
+}
+
+#[test]
+fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
+    for seed in 0..300 {
+        let mut prng = Prng::new(seed);
+        let mut world = World::new();
+        let routers = [ROUTER, ROUTER_2, ROUTER_3];
+        let mut up = BTreeSet::from([ROUTER]);
+        let mut live: Vec<(i64, u32, BTreeSet<i64>)> = Vec::new();
+        let mut sent: Vec<(MessageId, i64)> = Vec::new();
+        for step in 0..120_i64 {
+            let router = routers[prng.below(3) as usize];
+            let pick = prng.below(live.len().max(1) as u64) as usize;
+            match prng.below(10) {
+                0 if up.insert(router) => world.router_up(router),
+                1 if up.remove(&router) => {
+                    world.router_down(router);
+                    world.told(router);
+                }
+                2 => world.common = (prng.below(2) == 0).then(|| vec![router, ROUTER]),
+                3..5 => {
+                    live.push((step + 1, log_in(&mut world, step + 1), BTreeSet::new()));
+                }
+                5 if !live.is_empty() => world.reset(live.swap_remove(pick).1),
+                6 | 7 if !live.is_empty() => {
+                    let (room, (_, client, rooms)) = (prng.below(4) as i64 + 1, &mut live[pick]);
+                    if rooms.insert(room) {
+                        world.join(*client, room);
+                    } else {
+                        rooms.remove(&room);
+                        world.say(*client, ClientFrame::Leave { room: RoomId(room) });
+                    }
+                }
+                8 if !live.is_empty() => {
+                    let (target, now) = (prng.below(50) as i64 + 1, world.now);
+                    let push = gateway::Push {
+                        app: APP,
+                        biz_code: wire::BizCode(6001),
+                        class: wire::node::Class::Reliable,
+                        client_msg_id: ClientMsgId::default(),
+                        payload: bytes::Bytes::new(),
+                    };
+                    let id = world.gateway.push(now, wire::node::Target::User(UserId(target)), push);
+                    sent.push((id.unwrap(), target));
+                    world.run();
+                }
+                _ => world.pass(Duration::from_millis(3)),
+            }
+        }
+        if up.is_empty() {
+            world.router_up(ROUTER);
+        }
+        world.pass(Duration::from_millis(10));
+        let owners = chosen(&world);
+        let mut expected = Known::default();
+        for (user, client, rooms) in &live {
+            expected.sessions.insert((owner_of_user(&owners, *user), UserId(*user), world.session(*client)));
+            expected.rooms.extend(rooms.iter().map(|room| (owner_of_room(&owners, *room), RoomId(*room))));
+        }
+        expected.messages.extend(sent.iter().map(|(id, target)| (owner_of_user(&owners, *target), *id)));
+        assert_eq!(Known::by_routers(&world), expected, "seed {seed}");
+    }
 }

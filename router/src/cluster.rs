@@ -138,7 +138,7 @@ impl Cluster {
         let mut said = self.gateways.values().filter_map(|gateway| gateway.reach.as_deref());
         let mut common = said.next().map(<[u32]>::to_vec).unwrap_or_default();
         for reach in said {
-            common.retain(|router| reach.contains(router));
+            common.retain(|router| reach.binary_search(router).is_ok());
         }
         if self.is_leaving {
             common.retain(|router| *router != self.me.as_u32());
