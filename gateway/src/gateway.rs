@@ -19,7 +19,7 @@ use crate::rooms::{Memberships, Rooms};
 use crate::session::{Phase, Session};
 use crate::submitted::Submitted;
 use crate::token::TokenKeys;
-use crate::view::View;
+use crate::view::{End, View};
 
 /// What a gateway shard is made of.
 pub struct Setup {
@@ -489,12 +489,14 @@ impl Gateway {
     /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
     /// may know the session who could tell of its end.
     fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) -> bool {
+        let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
         let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
         for owner in owner.into_iter().chain(before) {
             if self.view.is_up(owner) {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+                self.view.remember_end(End { owner, app, user, device, login });
             }
         }
         owner.is_some() && before.is_none_or(|before| self.view.is_up(before))

@@ -22,6 +22,8 @@ pub const FAREWELLS_PER_STEP: usize = 4096;
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
 /// Sessions that one step of an announcement looks at: a million take two seconds.
 pub const ANNOUNCEMENTS_PER_STEP: usize = 2048;
+/// Ended sessions that are remembered, in case the router that was told of them goes.
+pub const ENDS_MAX: usize = 4096;
 /// Between two steps of an announcement.
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.

@@ -4,14 +4,14 @@
 //! Owners are those that are reached from everywhere. When they change, what this shard has is announced to the owners that
 //! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use shard::{ConnId, Instant, ShardId};
-use wire::node::{Login, Owners, SessionId, Target, ToRouter};
-use wire::{AppId, RoomId, UserId};
+use wire::node::{Login, Owners, SessionId, Target, ToBridge, ToRouter};
+use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::gateway::{Gateway, Timer};
-use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP};
+use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX};
 use crate::session::Phase;
 
 /// What a gateway shard knows of routers.
@@ -25,6 +25,18 @@ pub(crate) struct View {
     /// `None` while there is no router.
     owners: Option<Owners>,
     announcing: Option<Announcing>,
+    /// The sessions that ended last, oldest first.
+    ends: VecDeque<End>,
+}
+
+/// A session that ended, and the router that was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) owner: ShardId,
+    pub(crate) app: AppId,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceClass,
+    pub(crate) login: Login,
 }
 
 /// Sessions that have yet to be announced.
@@ -59,6 +71,21 @@ impl View {
     /// Whether a router shard is linked.
     pub(crate) fn is_up(&self, router: ShardId) -> bool {
         self.routers.contains_key(&router)
+    }
+
+    /// A router that goes may not have heard of the end, or told it on, so it is remembered for a while.
+    pub(crate) fn remember_end(&mut self, end: End) {
+        if self.ends.len() >= ENDS_MAX {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(end);
+    }
+
+    /// Takes the ends that a router was told of.
+    fn take_ends(&mut self, owner: ShardId) -> Vec<End> {
+        let ends = self.ends.iter().copied().filter(|end| end.owner == owner).collect();
+        self.ends.retain(|end| end.owner != owner);
+        ends
     }
 
     fn reach(&self) -> Vec<u32> {
@@ -98,6 +125,10 @@ impl Gateway {
     /// A router shard is gone, with what it knew.
     pub fn router_down(&mut self, now: Instant, router: ShardId) {
         if self.view.routers.remove(&router).is_some() {
+            // The next owner never knew these sessions. Told twice, it is of no harm: their stamps are old by then.
+            for End { app, user, device, login, .. } in self.view.take_ends(router) {
+                self.tell_bridge(ToBridge::Offline { app, user, device, login });
+            }
             self.tell_reach();
             self.choose_owners(now);
         }
@@ -247,7 +278,7 @@ impl Gateway {
         }
         let fresh = session.phase == Phase::Binding;
         if !fresh {
-            session.login = Login(session.login.0 + 1);
+            session.login = Login(session.login.0.saturating_add(1));
         }
         let (session, login) = (SessionId(conn.as_u64()), session.login);
         if let Some(old) = old.filter(|old| self.view.is_up(*old)) {

@@ -12,6 +12,7 @@ use shard::{Instant, ShardId};
 use wire::AppId;
 use wire::node::{ShardLoad, Submission, Target};
 
+use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;
 
 /// Messages held back for one target, in the order they came.
@@ -79,6 +80,7 @@ impl Cluster {
         if self.gateways.is_empty() && !gateway.is_local {
             self.is_warming = true;
             self.begin(now);
+            self.unsettled_until = Some(now + self.settle.min(WARM_UP_MAX));
         }
         self.gateways.insert(shard, gateway);
     }
@@ -148,13 +150,18 @@ impl Cluster {
         changed
     }
 
-    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement.
+    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
+    /// further one lengthens it.
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) {
-        if let Some(gateway) = self.gateways.get_mut(&shard) {
-            gateway.view = Some((view, done));
+        let Some(gateway) = self.gateways.get_mut(&shard) else { return };
+        let before = gateway.view.replace((view, done));
+        if self.has_one_view() {
+            return;
         }
-        if !self.has_one_view() {
-            self.begin(now);
+        self.begin(now);
+        // Another view takes the time that any takes to be announced.
+        if before.is_none_or(|(name, _)| name != view) {
+            self.unsettled_until = Some(now + self.settle);
         }
     }
 

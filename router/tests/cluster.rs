@@ -170,7 +170,7 @@ fn a_router_that_leaves_takes_itself_out_and_has_left_when_nobody_needs_it() {
     bench.view(B, 1, true);
     bench.submit(B, 1, to_user(ALICE, "n"));
     assert!(!bench.router.has_left(), "a message is held back");
-    bench.pass(Duration::from_millis(2_000));
+    bench.pass(Duration::from_millis(5_000));
     assert!(bench.router.has_left());
 }
 
@@ -248,7 +248,7 @@ fn no_agreement_holds_nothing_back_for_ever() {
     bench.submit(A, 1, to_user(NOBODY, "m"));
     bench.pass(Duration::from_millis(1_000));
     assert_eq!(bench.view(B, 2, false), [], "which begins no other time");
-    assert_eq!(bench.pass(Duration::from_millis(999)), []);
+    assert_eq!(bench.pass(Duration::from_millis(3_999)), []);
     assert_eq!(bench.pass(Duration::from_millis(1)).len(), 2);
     assert_eq!(bench.router.metrics().unsettled, 0);
 }
