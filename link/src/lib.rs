@@ -14,6 +14,7 @@
 mod conn;
 mod contract;
 mod dial;
+mod lazy;
 mod limits;
 mod links;
 mod metrics;

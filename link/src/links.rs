@@ -11,6 +11,7 @@ use wire::node::{NodeMessage, ToRouter, decode_batch};
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, State};
+use crate::lazy::{LAZY_TIME, Lazy, is_lazy};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -36,6 +37,7 @@ pub struct Links {
     /// Peers for which more waits than should.
     full: usize,
     tick: Instant,
+    lazy: Lazy,
     /// It has said `Bye`.
     is_leaving: bool,
     metrics: Metrics,
@@ -62,6 +64,7 @@ impl Links {
             news: VecDeque::new(),
             full: 0,
             tick: now,
+            lazy: Lazy::default(),
             is_leaving: false,
             metrics: Metrics::default(),
         }
@@ -86,13 +89,20 @@ impl Links {
     }
 
     /// Tells a peer something. To one that is not up it is lost, and counted.
-    pub fn send(&mut self, to: ShardId, message: NodeMessage) {
+    pub fn send(&mut self, now: Instant, to: ShardId, message: NodeMessage) {
         let Some(peer) = self.peers.get_mut(&to) else {
             self.metrics.unreachable += 1;
             return;
         };
-        peer.outgoing.push(message);
-        if let Some(conn) = peer.conn {
+        let entry = peer.conn.and_then(|conn| self.conns.get(conn));
+        let is_busy = entry.is_some_and(|entry| now.since(entry.said_at) < LAZY_TIME);
+        let may_wait = is_busy && is_lazy(&message) && !peer.outgoing.has_urgent();
+        peer.outgoing.push(message, may_wait);
+        if may_wait {
+            if peer.lazy_until.is_none() {
+                peer.lazy_until = Some(self.lazy.wait(now, to));
+            }
+        } else if let Some(conn) = peer.conn {
             self.mark_dirty(conn);
         }
         self.weigh(to);
@@ -182,7 +192,8 @@ impl Links {
     /// When [`Links::timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
-        (!is_idle).then_some(self.tick)
+        let tick = (!is_idle).then_some(self.tick);
+        [tick, self.lazy.due()].into_iter().flatten().min()
     }
 
     /// A connection came.
@@ -269,6 +280,7 @@ impl Links {
         let linked = entry.peer();
         if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(&peer)) {
             let filled = peer.outgoing.fill(batch, self.config.window_bytes as usize, peer.received);
+            peer.lazy_until = None;
             self.metrics.batches_out += filled.batches;
             self.metrics.messages_out += filled.messages;
             if entry.owes_credit && !filled.says_received {
@@ -292,6 +304,15 @@ impl Links {
 
     /// The time of [`Links::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
+        while let Some((due, shard)) = self.lazy.take(now) {
+            let Some(peer) = self.peers.get_mut(&shard) else { continue };
+            if peer.lazy_until == Some(due) {
+                peer.outgoing.hurry();
+                if let Some(conn) = peer.conn {
+                    self.mark_dirty(conn);
+                }
+            }
+        }
         if now < self.tick {
             return;
         }

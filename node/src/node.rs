@@ -324,7 +324,7 @@ impl<O: Outside> Node<O> {
     fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
-            return links.send(to, mail);
+            return links.send(now, to, mail);
         }
         match mail {
             NodeMessage::ToGateway(ToGateway::Deliver { delivery: None, .. } | ToGateway::All { .. }) => {
@@ -339,7 +339,7 @@ impl<O: Outside> Node<O> {
                 let settle = ToRouter::Settle { delivery, session, outcome };
                 self.node_message(now, to, NodeMessage::ToRouter(settle));
             }
-            mail => links.send(to, mail),
+            mail => links.send(now, to, mail),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a session outlives, and what it does not.
 
+use std::time::Duration;
+
 use shard::ShardId;
 use wire::node::link::Refusal;
 
@@ -171,7 +173,37 @@ fn bye_is_down_at_once() {
 fn a_message_to_nobody_is_counted() {
     let mut world = World::pair(1);
     let message = wire::node::ToRouter::View { view: 1, done: true };
-    world.nodes[0].links.send(ROUTER, wire::node::NodeMessage::ToRouter(message));
+    let now = world.now;
+    world.nodes[0].links.send(now, ROUTER, wire::node::NodeMessage::ToRouter(message));
     assert_eq!(world.nodes[0].links.metrics().unreachable, 1);
     assert!(world.nodes[0].links.are_flushed());
+}
+
+#[test]
+fn what_may_wait_waits_a_little_on_a_busy_link_and_goes_along_with_what_may_not() {
+    let mut world = World::linked_pair(1);
+    world.run(millis(100));
+    let written = |world: &World| world.nodes[1].links.metrics().batches_out;
+    let before = written(&world);
+    // The router's first is urgent, its second may wait, and so on.
+    for _ in 0..2 {
+        world.say(1, GATEWAY);
+        world.run(Duration::ZERO);
+    }
+    assert_eq!(written(&world), before + 1, "the link has just written");
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 2, "in the company of the next");
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 2);
+    world.run(millis(2));
+    assert_eq!(written(&world), before + 3, "alone, after a time");
+    world.run(millis(100));
+    assert_eq!(world.progress(1, 0), (4, 4));
+    world.say(1, GATEWAY);
+    world.run(millis(100));
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 5, "at once, on a quiet link");
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use link::{Config, Effect, Links, News, Setup};
 use shard::{ConnId, Instant, Linger, Prng, SendBatch, ShardId};
+use wire::client::{Outcome, SendAck};
 use wire::node::link::{Identity, Role};
-use wire::node::{NodeMessage, ToGateway, ToRouter};
-use wire::{AppId, RoomId};
+use wire::node::{DeliveryId, NodeMessage, SessionId, ToGateway, ToRouter};
+use wire::{AppId, ClientMsgId, MessageId, RoomId};
 
 pub const SECRET: &[u8] = b"the secret of the cluster";
 
@@ -201,13 +202,9 @@ impl World {
     pub fn say(&mut self, node: usize, to: ShardId) {
         let node = &mut self.nodes[node];
         let Some(said) = node.said.get_mut(&to) else { return };
-        let (app, room, sequence) = (said.session, RoomId(said.count), node.identity.incarnation);
+        let message = numbered(node.identity.role, said.session, said.count, node.identity.incarnation);
         said.count += 1;
-        let message = match node.identity.role {
-            Role::Gateway => NodeMessage::ToRouter(ToRouter::Join { app, room, sequence }),
-            Role::Router => NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence }),
-        };
-        node.links.send(to, message);
+        node.links.send(self.now, to, message);
         node.hear();
     }
 
@@ -469,18 +466,53 @@ impl Node {
                 }
                 News::Message { from, message } => {
                     let heard = self.heard.get_mut(from).expect("a message comes in a session");
-                    let (NodeMessage::ToRouter(ToRouter::Join { app, room, sequence })
-                    | NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence })) = message
-                    else {
-                        panic!("{message:?} was never said")
-                    };
-                    let of = (*sequence as i64, *app);
+                    let (app, count, incarnation) = read(message);
+                    let of = (incarnation as i64, app);
                     assert_eq!(*heard.of.get_or_insert(of), of, "one session hears one session");
-                    assert_eq!(room.0, heard.count, "once and in order");
+                    assert_eq!(count, heard.count, "once and in order");
                     heard.count += 1;
                 }
             }
             self.news.push(news);
         }
+    }
+}
+
+/// The `count`-th message of a session; every second one may wait for company.
+fn numbered(role: Role, session: AppId, count: i64, incarnation: u64) -> NodeMessage {
+    let (app, room, sequence) = (session, RoomId(count), incarnation);
+    let of_session = SessionId(session.0 as u64);
+    match (role, count % 2) {
+        (Role::Gateway, 0) => NodeMessage::ToRouter(ToRouter::Join { app, room, sequence }),
+        (Role::Router, 0) => NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence }),
+        (Role::Gateway, _) => NodeMessage::ToRouter(ToRouter::Settle {
+            delivery: DeliveryId((count as u64) << 16 | of_session.0),
+            session: SessionId(incarnation),
+            outcome: Outcome::Delivered,
+        }),
+        (Role::Router, _) => {
+            let ack = SendAck {
+                client_msg_id: ClientMsgId::default(),
+                id: MessageId(incarnation),
+                outcome: Outcome::Delivered,
+            };
+            let submitted = MessageId(count as u64);
+            NodeMessage::ToGateway(ToGateway::SendAck { session: of_session, submitted, ack })
+        }
+    }
+}
+
+/// Session, count and incarnation of a message.
+fn read(message: &NodeMessage) -> (AppId, i64, u64) {
+    match message {
+        NodeMessage::ToRouter(ToRouter::Join { app, room, sequence })
+        | NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence }) => (*app, room.0, *sequence),
+        NodeMessage::ToRouter(ToRouter::Settle { delivery, session, .. }) => {
+            (AppId((delivery.0 & 0xffff) as i32), (delivery.0 >> 16) as i64, session.0)
+        }
+        NodeMessage::ToGateway(ToGateway::SendAck { session, submitted, ack }) => {
+            (AppId(session.0 as i32), submitted.0 as i64, ack.id.0)
+        }
+        _ => panic!("{message:?} was never said"),
     }
 }
