@@ -73,6 +73,8 @@ conformance! {
     push_back:
         a_core_holds_accepted_connections_while_opened_ones_go_on
         pushing_back_again_and_again_loses_nothing
+        much_that_is_held_keeps_its_order
         what_is_held_does_not_delay_an_end
+        a_flush_ends_with_a_fin_that_is_held
         a_pushed_back_core_still_accepts_and_answers;
 }

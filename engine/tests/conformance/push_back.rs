@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine::{Kind, Options};
-use shard::{ConnId, Linger, ShardId};
+use shard::{CloseReason, ConnId, Linger, ShardId};
 
 use crate::harness::{Behaviour, Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options, pattern};
 
@@ -98,6 +98,27 @@ pub fn pushing_back_again_and_again_loses_nothing(kind: Kind) {
     rig.stop();
 }
 
+pub fn much_that_is_held_keeps_its_order(kind: Kind) {
+    // More receives than an engine takes in at once.
+    let many = Options { recv_buffers: 4096, recv_buffer_size_bytes: 16, ..options() };
+    let rig = Rig::start(kind, many, vec![Box::new(nothing)]);
+    let (mut stream, _) = accepted(&rig);
+    push_back(&rig, true);
+    let sent = pattern(256 << 10);
+    let mut received = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| stream.write_all(&sent).unwrap());
+        assert_eq!(rig.within(0, Duration::from_millis(50)), None, "taken although pushed back");
+        push_back(&rig, false);
+        while received.len() < sent.len() {
+            let Seen::Received(_, bytes) = rig.next(0) else { panic!("only bytes are to come") };
+            received.extend(bytes);
+        }
+    });
+    assert!(received == sent);
+    rig.stop();
+}
+
 pub fn what_is_held_does_not_delay_an_end(kind: Kind) {
     let rig = Rig::start(kind, few_buffers(), vec![Box::new(nothing)]);
     let mut clients: Vec<_> = (0..6).map(|_| accepted(&rig)).collect();
@@ -129,6 +150,19 @@ pub fn what_is_held_does_not_delay_an_end(kind: Kind) {
         }
         assert!(received == pattern(CLIENT_BYTES));
     }
+    rig.stop();
+}
+
+pub fn a_flush_ends_with_a_fin_that_is_held(kind: Kind) {
+    let patient = Options { linger: 10 * PATIENCE, ..options() };
+    let rig = Rig::start(kind, patient, vec![Box::new(nothing)]);
+    let (mut stream, conn) = accepted(&rig);
+    push_back(&rig, true);
+    stream.write_all(b"bye").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rig.within(0, Duration::from_millis(50)), None, "taken although pushed back");
+    rig.tell(0, move |hands| hands.close(conn, Linger::Flush));
+    assert_eq!(rig.next(0), Seen::Closed(conn, CloseReason::Local));
     rig.stop();
 }
 
