@@ -47,16 +47,17 @@ impl<S: Shard> Driver<S> {
         completion: Completion,
     ) -> io::Result<()> {
         let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
-        match self.conns.get_mut(completion.token.conn()) {
-            Some(entry) if waits && entry.state == State::Open => {
-                // The kernel is through with the last one, so a close need not wait until the core may see it.
-                entry.receiving &= completion.has_more();
-                entry.finished |= completion.result == 0;
-                self.intakes[group].held.push_back(completion);
-                Ok(())
-            }
-            _ => self.on_receive(now, group, completion),
+        if waits
+            && let Some(entry) = self.conns.get_mut(completion.token.conn())
+            && entry.state == State::Open
+        {
+            // The kernel is through with the last one, so a close need not wait until the core may see it.
+            entry.receiving &= completion.has_more();
+            entry.finished |= completion.result == 0;
+            self.intakes[group].held.push_back(completion);
+            return Ok(());
         }
+        self.on_receive(now, group, completion)
     }
 
     /// Arms the receives that found no buffer; by now the core has seen the bytes, and the buffers are back.
