@@ -39,8 +39,7 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Takes in a receive, or holds it. What the core is not to see does not wait: the end of a closing connection, and the
-    /// want of a buffer.
+    /// Takes in a receive, or holds it. What a closing connection receives is not for the core, and does not wait.
     pub(super) fn receive_or_hold(
         &mut self,
         now: Instant,
@@ -48,15 +47,17 @@ impl<S: Shard> Driver<S> {
         completion: Completion,
     ) -> io::Result<()> {
         let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
-        match self.conns.get_mut(completion.token.conn()) {
-            Some(entry) if waits && entry.state == State::Open && !completion.is_out_of_buffers() => {
-                // The kernel is through with the last one, so a close does not wait until the core may see it.
-                entry.receiving &= completion.has_more();
-                self.intakes[group].held.push_back(completion);
-                Ok(())
-            }
-            _ => self.on_receive(now, group, completion),
+        if waits
+            && let Some(entry) = self.conns.get_mut(completion.token.conn())
+            && entry.state == State::Open
+        {
+            // The kernel is through with the last one, so a close need not wait until the core may see it.
+            entry.receiving &= completion.has_more();
+            entry.finished |= completion.result == 0;
+            self.intakes[group].held.push_back(completion);
+            return Ok(());
         }
+        self.on_receive(now, group, completion)
     }
 
     /// Arms the receives that found no buffer; by now the core has seen the bytes, and the buffers are back.

@@ -31,11 +31,6 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
-    /// Whether a receive found no buffer.
-    pub(super) fn is_out_of_buffers(self) -> bool {
-        self.result == -libc::ENOBUFS
-    }
-
     /// The provided buffer that holds what was received.
     pub(super) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
