@@ -34,9 +34,10 @@ pub fn sailfish() -> Command {
     command
 }
 
-/// A running `sailfish up`; killed when dropped.
+/// A running node; killed when dropped.
 pub struct Server {
     child: Child,
+    /// Where clients connect; of a router, where links are taken.
     pub clients: SocketAddr,
     pub admin: SocketAddr,
     /// Everything it printed up to the line that tells how to end it.
@@ -78,7 +79,7 @@ impl Server {
             let found = first.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(name)));
             found.and_then(|address| address.parse().ok())
         };
-        let (Some(clients), Some(admin)) = (word("clients="), word("admin=")) else {
+        let (Some(clients), Some(admin)) = (word("clients=").or(word("links=")), word("admin=")) else {
             panic!("not ready: {stdout}{}", log.lock().unwrap());
         };
         Self { child, clients, admin, stdout, log }
@@ -108,13 +109,29 @@ impl Server {
 
     /// Status and body of a GET on the admin port.
     pub fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.http(&format!("GET {path} HTTP/1.1\r\n"), "");
+        (status, body)
+    }
+
+    /// Status and JSON of a POST on the admin port.
+    pub fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+        let (status, _, body) = self.http(&head, body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} answered {body}")))
+    }
+
+    /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in all.
+    pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: sailfish\r\nConnection: close\r\n\r\n").unwrap();
+        let length = body.len();
+        let head = format!("{head}Host: sailfish\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let _ = stream.write_all(body.as_bytes()); // what is refused is not read
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
     }
 
     /// The sum of a metric over its samples whose labels contain `labels`.
