@@ -11,7 +11,7 @@ use node::Control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Serving, bounded};
+use super::{Serving, bounded, watch};
 use crate::admin::{self, Admin};
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
@@ -42,6 +42,7 @@ pub fn until_stopped(
             payload_bytes_max: config.limits.frame_bytes_max.into(),
         });
         tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
         let ended = control(&serving, &admin, config, &mut signals, reread).await;
