@@ -248,7 +248,7 @@ fn later_stamps_win(server: &Server, config: &DirectoryConfig) {
     let held = |login| vec![binding(7, login)];
     rig.bind(7, OLD);
     assert_eq!(rig.look_up(7), held(OLD));
-    assert_eq!(server.user(7), [("phone".into(), format!("1.2.{INCARNATION}.{OLD}"))].into());
+    assert_eq!(server.user(7), [("phone".into(), format!("1.2.{INCARNATION}.9.{OLD}"))].into());
     rig.bind(7, NEW);
     assert_eq!(rig.look_up(7), held(NEW));
     rig.bind(7, OLD);
