@@ -1,6 +1,7 @@
 //! Answers for people.
 
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -18,11 +19,11 @@ pub fn online(answer: &Value) -> String {
 pub fn user(answer: &Value) -> String {
     let line = |session: &Value| {
         format!(
-            "{:<8} node {} shard {}, since {} ms of UNIX time\n",
+            "{:<8} on node {} shard {} for {}\n",
             text(&session["device"]),
             session["node"],
             session["shard"],
-            session["login_ms"]
+            age(&session["login_ms"])
         )
     };
     let lines: String = list(&answer["sessions"]).map(line).collect();
@@ -61,13 +62,13 @@ pub fn nodes(answer: &Value) -> String {
     for router in list(&answer["routers"]) {
         let _ = writeln!(
             out,
-            "router {} shard {}: {}{}, since {} ms of UNIX time, {} bytes queued",
+            "router {} shard {}: {}{} for {}, {} queued",
             router["node"],
             router["shard"],
             if router["up"] == true { "up" } else { "away" },
             if router["owner"] == true { ", owner" } else { "" },
-            router["since_ms"],
-            router["queued_bytes"]
+            age(&router["since_ms"]),
+            count(&router["queued_bytes"], "byte")
         );
     }
     for gateway in list(&answer["gateways"]) {
@@ -86,6 +87,25 @@ pub fn nodes(answer: &Value) -> String {
 pub fn count(number: &Value, noun: &str) -> String {
     let number = number.as_u64().unwrap_or_default();
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// How long ago that was, in ms since the UNIX epoch.
+fn age(since_ms: &Value) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    span(now.as_secs().saturating_sub(since_ms.as_u64().unwrap_or_default() / 1_000))
+}
+
+/// Seconds in the two largest units.
+fn span(secs: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match secs {
+        DAY.. => format!("{} d {} h", secs / DAY, secs % DAY / HOUR),
+        HOUR.. => format!("{} h {} min", secs / HOUR, secs % HOUR / MINUTE),
+        MINUTE.. => format!("{} min {} s", secs / MINUTE, secs % MINUTE),
+        _ => format!("{secs} s"),
+    }
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -115,6 +135,12 @@ mod tests {
         ] {
             assert_eq!(push(&answer), line);
         }
+    }
+
+    #[test]
+    fn spans_have_units() {
+        let spans = [59, 61, 3_660, 90_000].map(span);
+        assert_eq!(spans, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
     }
 
     #[test]
