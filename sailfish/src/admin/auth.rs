@@ -1,9 +1,10 @@
-//! Who may use the port: whoever knows `control.secret`, where there is one.
+//! Who may use the port: whoever knows `control.secret`; without one, programs of this machine.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -15,12 +16,25 @@ const PUBLIC: [&str; 4] = ["/", "/metrics", "/healthz", "/readyz"];
 
 /// Lets a request through, or refuses it before anything of it is read.
 pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let is_open = admin.secret.is_empty() || PUBLIC.contains(&request.uri().path());
-    if is_open || bears(request.headers(), admin.secret.as_bytes()) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+    let refusal = match (PUBLIC.contains(&request.uri().path()), admin.secret.as_bytes()) {
+        (true, _) => None,
+        (false, b"") => (!is_by_address(request.headers())).then(ApiError::forbidden),
+        (false, secret) => (!bears(request.headers(), secret)).then(ApiError::unauthorized),
+    };
+    match refusal {
+        None => next.run(request).await,
+        Some(refusal) => refusal.into_response(),
     }
+}
+
+/// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its reader's browser ask
+/// by that name.
+fn is_by_address(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true }; // no browser
+    let Ok(uri) = Uri::try_from(host.as_bytes()) else { return false };
+    let name = uri.host().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 fn bears(headers: &HeaderMap, secret: &[u8]) -> bool {
@@ -38,6 +52,22 @@ fn is_same(given: &[u8], wanted: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_another_site_is_no_address() {
+        let is_by_address = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            is_by_address(&headers)
+        };
+        for host in ["127.0.0.1:5347", "127.0.0.1", "[::1]:5347", "localhost:5347", "LOCALHOST"] {
+            assert!(is_by_address(host), "{host}");
+        }
+        for host in ["evil.example:5347", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"] {
+            assert!(!is_by_address(host), "{host}");
+        }
+        assert!(super::is_by_address(&HeaderMap::new()));
+    }
 
     #[test]
     fn only_the_whole_secret_is_the_secret() {

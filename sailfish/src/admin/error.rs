@@ -41,6 +41,12 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
+    /// It may come from a web page.
+    pub fn forbidden() -> Self {
+        let message = "without control.secret the port is to be asked by its address, or as localhost";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
     /// There is no such thing.
     pub fn not_found(message: impl Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)

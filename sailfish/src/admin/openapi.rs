@@ -61,6 +61,10 @@ fn complete(operation: &mut Operation) {
     let mut errors = vec![
         ("401", "`control.secret` is set, and the request does not bear it."),
         (
+            "403",
+            "There is no `control.secret`, and the header `Host` has neither an address nor `localhost`.",
+        ),
+        (
             "503",
             "A shard or a router does not answer, no router is linked, or a router was asked for what gateways do.",
         ),

@@ -124,8 +124,9 @@ impl Server {
     pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = format!("{head}Host: sailfish\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let (admin, length) = (self.admin, body.len());
+        let host = if head.contains("\r\nHost: ") { String::new() } else { format!("Host: {admin}\r\n") };
+        let head = format!("{head}{host}Connection: close\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let _ = stream.write_all(body.as_bytes()); // what is refused is not read
         let mut answer = String::new();
