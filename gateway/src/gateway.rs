@@ -552,7 +552,10 @@ impl Gateway {
             ToGateway::Broadcast { message, shards } => self.broadcast_to(now, message, &shards),
             ToGateway::SendAck { session, submitted, ack } => self.answered(from, session, submitted, ack),
             ToGateway::Superseded { submitted } => {
-                self.submitted.remove(submitted);
+                let entry = self.submitted.remove(submitted);
+                if entry.is_some_and(|entry| entry.session == SessionId::CONTROL) {
+                    self.tell_control(ToGateway::Superseded { submitted });
+                }
             }
             ToGateway::Common { routers } => self.common(now, from, routers),
             ToGateway::All { message } => self.push_all(&message),

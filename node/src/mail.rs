@@ -75,7 +75,8 @@ pub enum Report {
         /// The peers, ascending.
         peers: Vec<Peer>,
     },
-    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask.
+    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask. Answers [`Control::Push`] with 0 for
+    /// the same reason.
     Asked {
         /// Which question.
         ask: u64,
@@ -88,6 +89,13 @@ pub enum Report {
         ask: u64,
         /// The answer.
         answer: Answer,
+    },
+    /// Answers [`Control::Push`] when [`Report::Pushed`] will follow.
+    Taken {
+        /// Which question.
+        ask: u64,
+        /// The message's id.
+        id: u64,
     },
     /// Answers [`Control::Push`].
     Pushed {

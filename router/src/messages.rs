@@ -2,7 +2,7 @@
 
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, Submission, Target, ToBridge, ToDirectory, ToGateway};
+use wire::node::{Class, DeliveryId, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::cluster::Parked;
@@ -190,8 +190,12 @@ impl Router {
         let client_msg_id = submission.client_msg_id.clone();
         let is_answered = submission.is_answered();
         let Some((sequence, members)) = self.rooms.sequence(submission.app, room) else {
-            // The sender is a member, so this router has yet to hear of the room again.
-            return self.turn_away(sender, client_msg_id);
+            // An operator may send to a room that nobody is in. Every other sender is a member, so this router has yet to hear of
+            // the room again.
+            return match sender.seat.session {
+                SessionId::CONTROL => self.fail(sender, client_msg_id, FailReason::NotMember),
+                _ => self.turn_away(sender, client_msg_id),
+            };
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
@@ -282,7 +286,12 @@ impl Router {
     /// Asks the sender to send the message again later.
     fn turn_away(&mut self, sender: Sender, client_msg_id: ClientMsgId) {
         self.metrics.busy += 1;
-        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(FailReason::Busy));
+        self.fail(sender, client_msg_id, FailReason::Busy);
+    }
+
+    /// Tells the sender that a message was not taken.
+    fn fail(&mut self, sender: Sender, client_msg_id: ClientMsgId, reason: FailReason) {
+        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(reason));
     }
 
     /// Tells the sender's shard what has become of a message.

@@ -55,8 +55,19 @@ pub enum Unanswered {
 pub struct Pushed {
     /// The message's id; 0 when it got none.
     pub id: u64,
-    /// `None` for a lossy message, of which nothing can be said.
-    pub outcome: Option<Outcome>,
+    /// How it went.
+    pub fate: Fate,
+}
+
+/// How a push went.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// It is lossy: nothing more can be said.
+    Sent,
+    /// What its owner said.
+    Known(Outcome),
+    /// Its owner has not said anything yet.
+    Pending,
 }
 
 impl Shards {
@@ -87,6 +98,11 @@ impl Shards {
     /// What this node does.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// The own number.
+    pub fn node(&self) -> u16 {
+        self.ids[0].node()
     }
 
     /// Each shard's id.
@@ -209,8 +225,11 @@ impl Shards {
         let first = self.ids[0];
         if self.role == Role::Router {
             let asked = self.ask_all(|ask| Control::Ask { ask, question: question.clone() }).await;
-            let answers = asked.into_iter().flatten().filter_map(answer_of);
-            return Ok(merged(answers.collect()));
+            let mut answers = Vec::with_capacity(asked.len());
+            for (id, answer) in self.ids.iter().zip(asked) {
+                answers.push(answer.and_then(answer_of).ok_or(Unanswered::Shard(*id))?);
+            }
+            return Ok(merged(answers));
         }
         let mut asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
         let parts = match asked.next().await {
@@ -228,7 +247,7 @@ impl Shards {
     /// Sends a message and waits for what becomes of it, up to `patience`.
     ///
     /// # Errors
-    /// The shard did not take it, or there is no outcome yet.
+    /// No router is linked, or the shard did not take it.
     pub async fn push(
         self: &Arc<Self>,
         target: Target,
@@ -237,10 +256,16 @@ impl Shards {
     ) -> Result<Pushed, Unanswered> {
         let first = self.ids[0];
         let mut asked = self.begin(first, |ask| Control::Push { ask, target, push }).await;
+        let id = match asked.next().await {
+            Some(Report::Taken { id, .. }) => id,
+            Some(Report::Pushed { id, outcome, .. }) => return Ok(Pushed::of(id, outcome)),
+            Some(Report::Asked { .. }) => return Err(Unanswered::NoRouter),
+            _ => return Err(Unanswered::Shard(first)),
+        };
         asked.deadline = Instant::now() + patience;
         match asked.next().await {
-            Some(Report::Pushed { id, outcome, .. }) => Ok(Pushed { id, outcome }),
-            _ => Err(Unanswered::Router),
+            Some(Report::Pushed { id, outcome, .. }) => Ok(Pushed::of(id, outcome)),
+            _ => Ok(Pushed { id, fate: Fate::Pending }),
         }
     }
 
@@ -301,6 +326,7 @@ impl Shards {
             | Report::Peers { ask, .. }
             | Report::Asked { ask, .. }
             | Report::Answer { ask, .. }
+            | Report::Taken { ask, .. }
             | Report::Pushed { ask, .. } => {
                 if let Some(answer) = self.asked().get(&ask) {
                     let _ = answer.send(report); // whoever asked may have given up
@@ -313,6 +339,12 @@ impl Shards {
 
     fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Report>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pushed {
+    fn of(id: u64, outcome: Option<Outcome>) -> Self {
+        Self { id, fate: outcome.map_or(Fate::Sent, Fate::Known) }
     }
 }
 

@@ -92,7 +92,7 @@ pub enum News {
     },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),
-    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, by [`Writer::offer`].
+    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again.
     Resync,
 }
 
@@ -211,18 +211,6 @@ impl Writer {
             }
         }
     }
-
-    /// Queues a record of a resync, or gives it back: half of the queue stays free for what happens meanwhile. Try again
-    /// in a later turn.
-    pub fn offer(&self, record: Record) -> Result<(), Record> {
-        let queue = &self.0.stats.queue;
-        if queue.len() >= queue.capacity() / 2 {
-            return Err(record);
-        }
-        queue.push(record)?;
-        self.0.wake();
-        Ok(())
-    }
 }
 
 /// A number that any thread may add to.
@@ -280,9 +268,14 @@ impl Stats {
         }
     }
 
-    /// All commands sent.
-    pub fn commands(&self) -> u64 {
-        [&self.binds, &self.unbinds, &self.lookups, &self.leases].map(Count::get).iter().sum()
+    /// Commands sent, by kind.
+    pub fn commands(&self) -> [(&'static str, u64); 4] {
+        [
+            ("bind", self.binds.get()),
+            ("unbind", self.unbinds.get()),
+            ("look_up", self.lookups.get()),
+            ("lease", self.leases.get()),
+        ]
     }
 
     /// Records that wait.

@@ -8,6 +8,7 @@ mod chat;
 mod cli;
 mod config;
 mod control;
+mod ctl;
 mod directory;
 mod files;
 mod load;
@@ -39,6 +40,7 @@ enum Command {
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
+    Ctl(ctl::CtlArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
     LoadWorker,
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {

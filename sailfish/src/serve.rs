@@ -2,6 +2,7 @@
 
 mod ready;
 mod run;
+mod watch;
 
 pub use ready::reachable;
 

@@ -25,7 +25,7 @@ fn it_is_ready_at_once_and_tells_how_to_go_on() {
     let took = began.elapsed();
     assert!(took.as_secs() < 10, "{took:?}");
     let first = server.stdout.lines().next().unwrap();
-    assert!(first.contains(" engine=") && first.ends_with(" shards=2"), "{first}");
+    assert!(first.contains(" engine=") && first.ends_with(" shards=2 node=0"), "{first}");
     for part in ["/metrics", " chat --user 10001 --room 7", " token --app 1", " load chat "] {
         assert!(server.stdout.contains(part), "{part} is not in {}", server.stdout);
     }

@@ -6,9 +6,11 @@ use engine::Stats;
 use wire::client::{Code, FailReason, NoticeCode};
 use wire::node::link::Refusal;
 
+use super::Admin;
 use super::exposition::{Exposition, Kind, Labels};
 use super::process::Process;
 use crate::control::Shards;
+use crate::directory;
 use crate::serve::Role;
 use node::{ShardMetrics, Unbridged};
 
@@ -42,9 +44,10 @@ const TURN_BUCKETS: std::ops::Range<usize> = 10..30;
 
 /// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others and has
 /// `sailfish_shard_up` 0.
-pub fn text(shards: &Shards, cores: &[Option<Box<ShardMetrics>>], process: Process) -> String {
+pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process) -> String {
     let cores: Vec<Option<Core>> = cores.iter().map(|core| core.as_deref().map(Core::from)).collect();
-    let (cores, role) = (&cores[..], shards.role());
+    let (cores, shards) = (&cores[..], &admin.shards);
+    let role = shards.role();
     let mut page =
         Page { out: Exposition::default(), shards: (0..cores.len()).map(|at| at.to_string()).collect() };
     page.build(shards);
@@ -61,6 +64,9 @@ pub fn text(shards: &Shards, cores: &[Option<Box<ShardMetrics>>], process: Proce
     }
     if role != Role::Up {
         page.links(cores);
+    }
+    if let Some(directory) = &admin.directory {
+        page.directory(directory);
     }
     page.bridge(cores);
     page.engine(shards.stats());
@@ -263,6 +269,39 @@ impl Page {
         self.core("sailfish_link_unreachable_total", Counter, help, cores, |m| m.links.unreachable);
         let help = "Messages to peers for which too much waited: dropped, or failed and handed over.";
         self.core("sailfish_link_overflows_total", Counter, help, cores, |m| m.link_overflows);
+    }
+
+    fn directory(&mut self, stats: &directory::Stats) {
+        let help = "Commands sent to the directory, repeats included.";
+        let mut commands = self.out.family("sailfish_directory_commands_total", Counter, help);
+        for (kind, count) in stats.commands() {
+            commands.sample(Labels(&[("kind", kind)]), count);
+        }
+        let numbers = [
+            (
+                "sailfish_directory_batches_total",
+                Counter,
+                "Batches sent to the directory.",
+                stats.batches.get(),
+            ),
+            (
+                "sailfish_directory_errors_total",
+                Counter,
+                "Failed connects, broken connections and commands that the directory refused.",
+                stats.errors.get(),
+            ),
+            (
+                "sailfish_directory_dropped_total",
+                Counter,
+                "Records for the directory that found the queue full.",
+                stats.dropped.get(),
+            ),
+            ("sailfish_directory_queued", Gauge, "Records that wait for the directory.", stats.queued()),
+            ("sailfish_directory_connected", Gauge, "1 while the directory answers.", stats.connected.get()),
+        ];
+        for (name, kind, help, value) in numbers {
+            self.out.family(name, kind, help).sample(Labels(&[]), value);
+        }
     }
 
     fn bridge(&mut self, cores: &Cores) {

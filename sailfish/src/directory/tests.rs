@@ -361,7 +361,7 @@ fn ten_thousand_binds_take_few_round_trips() {
     let sent = stats.binds.get();
     assert!((10_000..=10_512).contains(&sent), "{sent}: the first batch twice, for want of the script");
     assert_eq!((stats.dropped.get(), stats.errors.get(), stats.queued()), (0, 0, 0));
-    assert!(stats.commands() > sent);
+    assert!(stats.commands().iter().map(|(_, count)| count).sum::<u64>() > sent);
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn a_restarted_empty_redis_gets_everything_again() {
     eventually("the loss is seen", || rig.directory.stats().connected.get() == 0);
     server.start_again();
     rig.wait_for_resync();
-    rig.writer.offer(Record::Bind(binding(1, OLD))).unwrap();
+    rig.bind(1, OLD);
     assert_eq!(rig.look_up(1), [binding(1, OLD)]);
     assert_eq!(rig.look_up(2), [binding(2, OLD)], "what came meanwhile has waited");
     let stats = rig.directory.stats();
@@ -476,7 +476,6 @@ fn a_frozen_redis_holds_nobody_up() {
     let stats = rig.directory.stats();
     assert!(longest < Duration::from_millis(300), "a push took {longest:?}"); // no longer than the scheduler may take
     assert!(stats.dropped.get() > 0 && stats.connected.get() == 0);
-    assert_eq!(rig.writer.offer(Record::Bind(binding(0, OLD))), Err(Record::Bind(binding(0, OLD))));
     server.signal(Signal::CONT);
     rig.wait_for_resync();
     rig.bind(user, NEW);

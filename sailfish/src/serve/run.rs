@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,8 +11,10 @@ use node::Control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Serving, bounded};
+use super::{Serving, bounded, watch};
+use crate::admin::{self, Admin};
 use crate::config::{Config, ConfigError};
+use crate::directory::Directory;
 
 /// How often the shards' threads are looked after.
 const WATCH: Duration = Duration::from_millis(250);
@@ -31,11 +34,18 @@ pub fn until_stopped(
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let admin = tokio::net::TcpListener::from_std(admin)?;
-        tokio::spawn(crate::admin::serve(admin, serving.shards.clone()));
+        let listener = tokio::net::TcpListener::from_std(admin)?;
+        let admin = Arc::new(Admin {
+            shards: serving.shards.clone(),
+            directory: serving.directory.as_ref().map(Directory::stats),
+            secret: config.control.secret.clone(),
+            payload_bytes_max: config.limits.frame_bytes_max.into(),
+        });
+        tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
-        let ended = control(&serving, config, &mut signals, reread).await;
+        let ended = control(&serving, &admin, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
@@ -70,6 +80,7 @@ impl Signals {
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
     serving: &Serving,
+    admin: &Admin,
     mut config: Config,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
@@ -83,7 +94,7 @@ async fn control(
                 info!("an operator asked for a drain");
                 break;
             }
-            _ = signals.hangup.recv() => reload(serving, &mut config, reread()).await,
+            _ = signals.hangup.recv() => reload(serving, admin, &mut config, reread()).await,
             _ = watch.tick() => if !serving.running.is_alive() {
                 error!("a shard has ended by itself; the node goes");
                 return Ok(()); // joining tells why
@@ -112,7 +123,7 @@ async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) {
     }
 }
 
-async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, ConfigError>) {
+async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Result<Config, ConfigError>) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -125,6 +136,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
+    admin.set_payload_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
         node: config.node.clone(),
         token: config.token.clone(),

@@ -41,6 +41,7 @@ pub fn sailfish() -> Command {
 /// A running node; killed when dropped.
 pub struct Server {
     child: Child,
+    /// Where clients connect; of a router, where links are taken.
     pub clients: SocketAddr,
     pub admin: SocketAddr,
     /// Everything it printed up to the line that tells how to end it.
@@ -113,13 +114,30 @@ impl Server {
 
     /// Status and body of a GET on the admin port.
     pub fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.http(&format!("GET {path} HTTP/1.1\r\n"), "");
+        (status, body)
+    }
+
+    /// Status and JSON of a POST on the admin port.
+    pub fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+        let (status, _, body) = self.http(&head, body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} answered {body}")))
+    }
+
+    /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in all.
+    pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: sailfish\r\nConnection: close\r\n\r\n").unwrap();
+        let (admin, length) = (self.admin, body.len());
+        let host = if head.contains("\r\nHost: ") { String::new() } else { format!("Host: {admin}\r\n") };
+        let head = format!("{head}{host}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let _ = stream.write_all(body.as_bytes()); // what is refused is not read
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
     }
 
     /// The sum of a metric over its samples whose labels contain `labels`.
