@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use router::{Config, Router};
+use router::{Config, Limits, Router};
 use shard::{Effect, Event, Instant, Prng, Shard, ShardId};
 use wire::client::Outcome;
 use wire::node::{
-    Class, DeliveryId, NodeMessage, Owners, SessionId, Submission, Target, ToGateway, ToRouter,
+    Class, DeliveryId, Login, NodeMessage, Owners, SessionId, Submission, Target, ToGateway, ToRouter,
 };
-use wire::{AppId, BizCode, ClientMsgId, DeviceClass, RoomId, UserId};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 const USERS: u64 = 1_000_000;
 const APP: AppId = AppId(1);
+/// Of the one node.
+const SHARDS: u16 = 4;
 const ROOM: RoomId = RoomId(7);
 const SENDER: UserId = UserId(-1);
 const START: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
@@ -25,20 +27,25 @@ struct Bench {
     prng: Prng,
     now: Instant,
     payload: Bytes,
+    last_id: MessageId,
 }
 
 impl Bench {
     fn new() -> Self {
-        let router = Router::new(Config { seed: 1, ..Config::default() });
-        let mut bench =
-            Self { router, prng: Prng::new(1), now: START, payload: Bytes::from(vec![b'x'; 200]) };
+        let mut router = Router::new(Config { id: ShardId::new(0, 0), seed: 1, limits: Limits::default() });
+        for shard in 0..SHARDS {
+            router.gateway_up(START, ShardId::new(0, shard), SHARDS, true, 1);
+        }
+        let payload = Bytes::from(vec![b'x'; 200]);
+        let mut bench = Self { router, prng: Prng::new(1), now: START, payload, last_id: MessageId(0) };
         for user in 0..USERS {
             let session = SessionId(user);
             let (user, device) = (UserId(user as i64), DeviceClass::Phone);
-            bench.tell(0, ToRouter::Bind { app: APP, user, device, session });
+            let login = Login(user.0 as u64);
+            bench.tell(0, ToRouter::Bind { app: APP, user, device, session, login, fresh: true });
         }
-        for shard in 0..4 {
-            bench.tell(shard, ToRouter::Join { app: APP, room: ROOM });
+        for shard in 0..SHARDS {
+            bench.tell(shard, ToRouter::Join { app: APP, room: ROOM, sequence: 0 });
         }
         bench
     }
@@ -63,7 +70,9 @@ impl Bench {
 
     fn submit(&mut self, target: Target, class: Class) -> Option<DeliveryId> {
         let name = Bytes::copy_from_slice(&self.prng.next_u64().to_le_bytes().map(|byte| byte & 0x7f));
+        self.last_id.0 += 1;
         let submission = Submission {
+            id: self.last_id,
             app: APP,
             sender: SENDER,
             target,
@@ -71,6 +80,7 @@ impl Bench {
             class,
             client_msg_id: ClientMsgId::new(name),
             payload: self.payload.clone(),
+            again: false,
         };
         self.tell(0, ToRouter::Submit { session: SessionId(1), submission })
     }
@@ -95,7 +105,8 @@ fn messages(criterion: &mut Criterion) {
         bencher.iter(|| {
             let user = UserId(bench.prng.below(USERS) as i64);
             let session = SessionId(bench.prng.next_u64());
-            bench.tell(0, ToRouter::Bind { app: APP, user, device: DeviceClass::Phone, session })
+            let (device, login) = (DeviceClass::Phone, Login(bench.now.unix_nanos()));
+            bench.tell(0, ToRouter::Bind { app: APP, user, device, session, login, fresh: true })
         });
     });
     group.finish();

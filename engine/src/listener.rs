@@ -1,4 +1,4 @@
-//! Listening sockets: one for each shard, all on one port.
+//! Listening sockets: one for each shard, all on one port or on ports in a row.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,28 +7,76 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::Options;
 
-/// Opens `count` listeners on `options.listen`. The first resolves port 0. What is set on a listener, its connections
-/// inherit.
+/// How often free ports in a row are looked for. Few ports are taken, so the first try mostly does.
+const ROWS_MAX: usize = 64;
+
+/// Opens `count` listeners on `options.listen`. The first resolves port 0, and its address is answered. What is set on a
+/// listener, its connections inherit.
 ///
 /// # Errors
 /// `AddrInUse` when anyone listens there already, and whatever the system says.
 pub(crate) fn open(options: &Options, count: usize) -> io::Result<(Option<SocketAddr>, Vec<Socket>)> {
-    let Some(mut address) = options.listen else { return Ok((None, Vec::new())) };
+    let Some(address) = options.listen else { return Ok((None, Vec::new())) };
+    let listeners = match (options.listen_each, address.port()) {
+        (false, _) => on_one_port(address, options, count)?,
+        (true, 0) => on_free_row(address, options, count)?,
+        (true, _) => on_row(address, options, count)?,
+    };
+    let first = listeners.first().map_or(Ok(address), address_of)?;
+    Ok((Some(first), listeners))
+}
+
+fn on_one_port(mut address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
     if address.port() != 0 {
         refuse_shared_port(address)?;
     }
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = bound(address, true)?;
-        set_connection_options(&socket, options)?;
-        address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        address = address_of(&socket)?;
         listeners.push(socket);
     }
-    // Only when all are bound: from the first `listen` on, connections are spread over those that listen.
+    listen(listeners, options)
+}
+
+/// Ports in a row, wherever the system has them free.
+fn on_free_row(address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
+    for _ in 1..ROWS_MAX {
+        match on_row(address, options, count) {
+            // One of them is taken, or past the last port.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::InvalidInput) => {}
+            done => return done,
+        }
+    }
+    on_row(address, options, count)
+}
+
+/// The port of `address` and those that follow it.
+fn on_row(mut address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
+    let mut listeners: Vec<Socket> = Vec::with_capacity(count);
+    for _ in 0..count {
+        if let Some(last) = listeners.last() {
+            let port = address_of(last)?.port().checked_add(1).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidInput, "a port for each shard: they go past 65535")
+            })?;
+            address.set_port(port);
+        }
+        listeners.push(bound(address, false)?);
+    }
+    listen(listeners, options)
+}
+
+/// Only when all are bound: from the first `listen` on, connections to a shared port are spread over those that listen.
+fn listen(listeners: Vec<Socket>, options: &Options) -> io::Result<Vec<Socket>> {
     for socket in &listeners {
+        set_connection_options(socket, options)?;
         socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
     }
-    Ok((Some(address), listeners))
+    Ok(listeners)
+}
+
+fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// What every connection wants: no Nagle delay (batches are complete when they are sent), and the buffer sizes asked for.
@@ -76,6 +124,27 @@ mod tests {
         assert_eq!(open(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
         assert!(open(&taken, 1).is_ok());
+    }
+
+    #[test]
+    fn ports_in_a_row_are_each_listened_on_alone() {
+        let options = Options { listen_each: true, ..Options::default() };
+        let anywhere = Options { listen: Some("127.0.0.1:0".parse().unwrap()), ..options.clone() };
+        let (first, mut listeners) = open(&anywhere, 4).unwrap();
+        let first = first.unwrap();
+        for (at, listener) in listeners.iter().enumerate() {
+            assert_eq!(address_of(listener).unwrap(), SocketAddr::new(first.ip(), first.port() + at as u16));
+            assert!(!listener.reuse_port().unwrap());
+        }
+        // Whichever of them is taken.
+        let row = Options { listen: Some(first), ..options.clone() };
+        while !listeners.is_empty() {
+            assert_eq!(open(&row, 4).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            listeners.remove(0);
+        }
+        assert!(open(&row, 4).is_ok());
+        let last = Options { listen: Some(SocketAddr::new(first.ip(), 65535)), ..options };
+        assert!(open(&last, 2).is_err());
     }
 
     #[test]

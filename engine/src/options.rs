@@ -10,6 +10,8 @@ use crate::Clock;
 pub struct Options {
     /// Where to listen, or nowhere. Port 0 takes a free one; all shards share it.
     pub listen: Option<SocketAddr>,
+    /// The shards share no port: shard `i` listens alone, on the port of `listen` plus `i`. Port 0 takes free ones in a row.
+    pub listen_each: bool,
     /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use, round and round; an empty list
     /// pins nothing.
     pub pin: Option<Vec<usize>>,
@@ -21,10 +23,16 @@ pub struct Options {
     pub send_buffer_bytes: Option<u32>,
     /// `SO_RCVBUF` of every connection, in bytes; `None` leaves it to the kernel.
     pub recv_buffer_bytes: Option<u32>,
-    /// Receive buffers of one shard, shared by its connections: a power of two, at most 32,768.
+    /// Receive buffers of one shard, shared by its accepted connections: a power of two, at most 32,768. A shard that
+    /// listens nowhere has them for the connections that its core opens.
     pub recv_buffers: u16,
     /// Size of one receive buffer.
     pub recv_buffer_size_bytes: u32,
+    /// Receive buffers of one shard that listens, shared by the connections that its core opens, from the first on: a power of
+    /// two, at most 32,768.
+    pub opened_recv_buffers: u16,
+    /// Size of one of them.
+    pub opened_recv_buffer_size_bytes: u32,
     /// Connections the kernel may hold ready for one listener.
     pub backlog: u32,
     /// The clock the cores are told the time from.
@@ -35,6 +43,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: None,
+            listen_each: false,
             pin: None,
             connections_max: 1 << 20,
             linger: Duration::from_secs(1),
@@ -42,6 +51,8 @@ impl Default for Options {
             recv_buffer_bytes: None,
             recv_buffers: 1024,
             recv_buffer_size_bytes: 2048,
+            opened_recv_buffers: 64,
+            opened_recv_buffer_size_bytes: 16 << 10,
             backlog: 4096,
             clock: Clock::start(),
         }

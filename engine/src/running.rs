@@ -23,7 +23,7 @@ pub struct Running<M> {
 }
 
 impl<M> Running<M> {
-    /// Where all shards listen.
+    /// Where all shards listen; with [`Options::listen_each`], where the first one does.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }

@@ -1,9 +1,11 @@
 //! What an operator may set of the gateway core, with bounds.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wire::BizCode;
+use wire::client::ALTERNATIVES_MAX;
 use wire::node::Class;
 
 use crate::limits;
@@ -87,6 +89,8 @@ pub struct Drain {
     pub spread_ms: u32,
     /// How long connections with unacked messages are kept.
     pub deadline_ms: u32,
+    /// Nodes that clients are sent to instead: `host:port` as clients reach them.
+    pub alternatives: Vec<String>,
 }
 
 /// Where a business code goes.
@@ -196,7 +200,7 @@ impl Default for Limits {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { spread_ms: 10_000, deadline_ms: 10_000 }
+        Self { spread_ms: 10_000, deadline_ms: 10_000, alternatives: Vec::new() }
     }
 }
 
@@ -254,6 +258,7 @@ impl Config {
         within("limits.submitted_max", limits.submitted_max, 1, 1 << 24)?;
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
+        alternatives("drain.alternatives", &drain.alternatives)?;
         match routes.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {
             Some(pair) => {
                 Err(format!("routes: business code {} stands twice; give it one route", pair[0].biz_code.0))
@@ -268,6 +273,33 @@ fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T
         return Err(format!("{key} = {value}: want a number from {min} to {max}"));
     }
     Ok(())
+}
+
+fn alternatives(key: &str, alternatives: &[String]) -> Result<(), String> {
+    if alternatives.len() > ALTERNATIVES_MAX {
+        return Err(format!("{key}: {} of them; want at most {ALTERNATIVES_MAX}", alternatives.len()));
+    }
+    match alternatives.iter().find(|alternative| !is_host_and_port(alternative)) {
+        Some(wrong) => {
+            Err(format!("{key}: {wrong:?}: want a host and a port, like \"im2.example.com:5346\""))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A name, an IPv4 address or an IPv6 address in brackets, then a port that can be connected to.
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            (1..=limits::HOST_BYTES_MAX).contains(&host.len())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        }
+    };
+    is_host
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// [`Class`] by its name, as it stands in a config.
@@ -313,6 +345,35 @@ mod tests {
         let twice = Routes::default().get(BizCode(5555)).unwrap();
         let config = Config { routes: vec![twice, twice].into(), ..Config::default() };
         assert!(config.validate().unwrap_err().contains("5555"));
+    }
+
+    #[test]
+    fn alternatives_are_hosts_with_ports() {
+        let check = |text: &str| {
+            let drain = Drain { alternatives: vec![text.into()], ..Drain::default() };
+            Config { drain, ..Config::default() }.validate()
+        };
+        for right in ["127.0.0.1:5346", "im-2.example.com:1", "[::1]:65535", "host:80"] {
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "host",
+            ":80",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:+1",
+            "::1:80",
+            "a b:80",
+            "a:80\nb:80",
+            "[x]:80",
+        ] {
+            let line = check(wrong).expect_err(wrong);
+            assert!(line.starts_with("drain.alternatives: ") && line.contains("host and a port"), "{line}");
+        }
+        let many = Drain { alternatives: vec!["a:1".into(); ALTERNATIVES_MAX + 1], ..Drain::default() };
+        assert!(Config { drain: many, ..Config::default() }.validate().unwrap_err().contains("at most 16"));
     }
 
     #[test]

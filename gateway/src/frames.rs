@@ -1,6 +1,6 @@
 //! What clients say.
 
-use shard::{ConnId, Instant};
+use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter};
 use wire::{AppId, RoomId};
@@ -115,7 +115,7 @@ impl Gateway {
             return;
         }
         if self.rooms.count(session.rooms) >= self.config.limits.rooms_max as usize {
-            return self.say_notice(conn, NoticeCode::RoomLimit, 0);
+            return self.say_notice(conn, NoticeCode::RoomLimit);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
         self.tell_bridge(ToBridge::Joined { app, user, room });
@@ -139,8 +139,12 @@ impl Gateway {
         self.say(conn, &ServerFrame::Left { room });
     }
 
-    /// The owner of a room answered this shard's join: its members here hear of it.
-    pub(crate) fn joined(&mut self, app: AppId, room: RoomId, sequence: u64) {
+    /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends nothing any more, and
+    /// its sequence may be higher than where this one begins: its answer would make messages look late.
+    pub(crate) fn joined(&mut self, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
+        if self.view.owner_of_room(app, room) != Some(from) {
+            return;
+        }
         match self.rooms.joined(app, room, sequence) {
             crate::rooms::Answered::Members(known) => {
                 let sequence = known.sequence;

@@ -1,5 +1,6 @@
 //! The core itself: its state, and the events of connections and time.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -18,7 +19,7 @@ use crate::rooms::{Memberships, Rooms};
 use crate::session::{Phase, Session};
 use crate::submitted::Submitted;
 use crate::token::TokenKeys;
-use crate::view::View;
+use crate::view::{End, View};
 
 /// What a gateway shard is made of.
 pub struct Setup {
@@ -386,13 +387,25 @@ impl Gateway {
 
     /// Says why, and closes once that is written.
     pub(crate) fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
-        self.close_with(conn, code, 0);
+        self.close_with(conn, code, 0, Vec::new());
     }
 
     fn close_draining(&mut self, conn: ConnId) {
         let spread_ms = u64::from(self.config.drain.spread_ms);
         let retry_after_ms = self.prng.below(spread_ms + 1) as u32;
-        self.close_with(conn, NoticeCode::Draining, retry_after_ms);
+        let alternatives = self.alternatives();
+        self.close_with(conn, NoticeCode::Draining, retry_after_ms, alternatives);
+    }
+
+    /// The alternatives in an order of chance, so that clients spread over them.
+    fn alternatives(&mut self) -> Vec<Cow<'static, str>> {
+        let alternatives = &self.config.drain.alternatives;
+        if alternatives.is_empty() {
+            return Vec::new();
+        }
+        let first = self.prng.below(alternatives.len() as u64) as usize;
+        let (before, from) = alternatives.split_at(first);
+        from.iter().chain(before).map(|one| Cow::Owned(one.clone())).collect()
     }
 
     /// Closes a connection that a drain kept for the sake of unacked messages, once there are none.
@@ -402,19 +415,36 @@ impl Gateway {
         }
     }
 
-    fn close_with(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+    fn close_with(
+        &mut self,
+        conn: ConnId,
+        code: NoticeCode,
+        retry_after_ms: u32,
+        alternatives: Vec<Cow<'static, str>>,
+    ) {
         assert!(code.closes(), "{code:?} leaves the connection open");
         if !self.end(conn) {
             return;
         }
-        self.say_notice(conn, code, retry_after_ms);
+        self.put_notice(conn, code, retry_after_ms, alternatives);
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
-    /// Queues a notice.
-    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode, retry_after_ms: u32) {
+    /// Queues a notice that leaves the connection open.
+    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode) {
+        self.put_notice(conn, code, 0, Vec::new());
+    }
+
+    fn put_notice(
+        &mut self,
+        conn: ConnId,
+        code: NoticeCode,
+        retry_after_ms: u32,
+        alternatives: Vec<Cow<'static, str>>,
+    ) {
         self.metrics.count_notice(code);
-        self.say(conn, &ServerFrame::Notice { code, text: notice_text(code).into(), retry_after_ms });
+        let text = notice_text(code).into();
+        self.say(conn, &ServerFrame::Notice { code, text, retry_after_ms, alternatives });
     }
 
     /// Queues an answer. A client that asks and never reads is closed.
@@ -440,28 +470,36 @@ impl Gateway {
         if session.phase == Phase::Closing {
             return false;
         }
-        let (app, user, device) = (session.app, session.user, session.device);
-        let was_logged_in = session.is_logged_in();
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
+        let (was_logged_in, was_live) = (session.is_logged_in(), session.phase == Phase::Live);
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            self.unbind(conn, app, user, device);
+            if !self.unbind(conn, app, user, device) && was_live {
+                self.tell_bridge(ToBridge::Offline { app, user, device, login });
+            }
             self.leave_all(conn, app, user);
             self.abandon(conn, user, FailReason::Disconnected);
         }
         true
     }
 
-    /// A session that has yet to be announced to another owner is bound by the one before.
-    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) {
+    /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
+    /// may know the session who could tell of its end.
+    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) -> bool {
+        let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
         let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
         for owner in owner.into_iter().chain(before) {
-            self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+            if self.view.is_up(owner) {
+                self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
+                self.view.remember_end(End { owner, app, user, device, login });
+            }
         }
+        owner.is_some() && before.is_none_or(|before| self.view.is_up(before))
     }
 
     fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
@@ -504,7 +542,7 @@ impl Gateway {
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
-            ToGateway::Joined { app, room, sequence } => self.joined(app, room, sequence),
+            ToGateway::Joined { app, room, sequence } => self.joined(from, app, room, sequence),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {
@@ -514,7 +552,10 @@ impl Gateway {
             ToGateway::Broadcast { message, shards } => self.broadcast_to(now, message, &shards),
             ToGateway::SendAck { session, submitted, ack } => self.answered(from, session, submitted, ack),
             ToGateway::Superseded { submitted } => {
-                self.submitted.remove(submitted);
+                let entry = self.submitted.remove(submitted);
+                if entry.is_some_and(|entry| entry.session == SessionId::CONTROL) {
+                    self.tell_control(ToGateway::Superseded { submitted });
+                }
             }
             ToGateway::Common { routers } => self.common(now, from, routers),
             ToGateway::All { message } => self.push_all(&message),

@@ -14,12 +14,16 @@ pub const TRIES_CEILING: u8 = 8;
 pub const WINDOW_CEILING: u16 = 1024;
 /// Answers (heartbeats, send-acks, retries) that may wait for one connection; a client that asks and never reads is closed.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// The name of a host, as DNS bounds it.
+pub const HOST_BYTES_MAX: usize = 253;
 /// Connections that one step of a drain looks at.
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
 /// Sessions that one step of an announcement looks at: a million take two seconds.
 pub const ANNOUNCEMENTS_PER_STEP: usize = 2048;
+/// Ended sessions that are remembered, in case the router that was told of them goes.
+pub const ENDS_MAX: usize = 4096;
 /// Between two steps of an announcement.
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.

@@ -45,6 +45,8 @@ pub struct Metrics {
     pub deliveries_lossy: u64,
     /// Lossy messages dropped because their receiver is slow.
     pub lossy_dropped: u64,
+    /// Lossy messages dropped because there was no router to give them to, of which no sender is told.
+    pub lossy_unowned: u64,
     /// Acks that ended a flight.
     pub acks: u64,
     /// Acks for a message that is not in flight: late, repeated or made up.

@@ -89,7 +89,7 @@ impl Gateway {
     fn refuse(&mut self, conn: ConnId, client_msg_id: &str, (reason, notice): Refusal) {
         self.metrics.count_refused(reason);
         if client_msg_id.is_empty() {
-            return self.say_notice(conn, notice, 0);
+            return self.say_notice(conn, notice);
         }
         let ack = SendAck {
             client_msg_id: ClientMsgId::new(bytes::Bytes::copy_from_slice(client_msg_id.as_bytes())),
@@ -108,8 +108,9 @@ impl Gateway {
             }
             self.submitted.insert(Entry { session, owner, submission: submission.clone() });
         }
-        if let Some(owner) = owner {
-            self.tell_router(owner, ToRouter::Submit { session, submission });
+        match owner {
+            Some(owner) => self.tell_router(owner, ToRouter::Submit { session, submission }),
+            None => self.metrics.lossy_unowned += u64::from(!submission.is_answered()),
         }
         true
     }

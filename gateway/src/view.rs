@@ -4,14 +4,14 @@
 //! Owners are those that are reached from everywhere. When they change, what this shard has is announced to the owners that
 //! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use shard::{ConnId, Instant, ShardId};
-use wire::node::{Login, Owners, SessionId, Target, ToRouter};
-use wire::{AppId, RoomId, UserId};
+use wire::node::{Login, Owners, SessionId, Target, ToBridge, ToRouter};
+use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::gateway::{Gateway, Timer};
-use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP};
+use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX};
 use crate::session::Phase;
 
 /// What a gateway shard knows of routers.
@@ -19,11 +19,24 @@ use crate::session::Phase;
 pub(crate) struct View {
     /// The router shards that are linked, each with what it says that everybody reaches.
     routers: BTreeMap<ShardId, Option<Vec<u32>>>,
-    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached.
+    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached, and there are
+    /// no owners, for others may count on more of them.
     has_begun: bool,
     /// `None` while there is no router.
     owners: Option<Owners>,
     announcing: Option<Announcing>,
+    /// The sessions that ended last, oldest first.
+    ends: VecDeque<End>,
+}
+
+/// A session that ended, and the router that was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) owner: ShardId,
+    pub(crate) app: AppId,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceClass,
+    pub(crate) login: Login,
 }
 
 /// Sessions that have yet to be announced.
@@ -55,8 +68,24 @@ impl View {
         owner_of(self.owners.as_ref(), app, target)
     }
 
-    fn is_up(&self, router: ShardId) -> bool {
+    /// Whether a router shard is linked.
+    pub(crate) fn is_up(&self, router: ShardId) -> bool {
         self.routers.contains_key(&router)
+    }
+
+    /// A router that goes may not have heard of the end, or told it on, so it is remembered for a while.
+    pub(crate) fn remember_end(&mut self, end: End) {
+        if self.ends.len() >= ENDS_MAX {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(end);
+    }
+
+    /// Takes the ends that a router was told of.
+    fn take_ends(&mut self, owner: ShardId) -> Vec<End> {
+        let ends = self.ends.iter().copied().filter(|end| end.owner == owner).collect();
+        self.ends.retain(|end| end.owner != owner);
+        ends
     }
 
     fn reach(&self) -> Vec<u32> {
@@ -67,7 +96,9 @@ impl View {
     /// what this shard reaches has to do.
     fn choice(&self) -> Option<Owners> {
         let said = || self.routers.values().flatten();
-        said().next()?;
+        if !self.has_begun || said().next().is_none() {
+            return None;
+        }
         let is_common = |router: &u32| said().all(|common| common.contains(router));
         let mut chosen = self.reach();
         chosen.retain(is_common);
@@ -83,12 +114,21 @@ impl Gateway {
     pub fn router_up(&mut self, now: Instant, router: ShardId) {
         self.view.routers.insert(router, None);
         self.tell_reach();
+        // Until it hears of another view it is to know that this shard may have more to announce.
+        if let Some(view) = self.view.owners.as_ref().map(Owners::name) {
+            let done = self.view.announcing.is_none();
+            self.tell_router(router, ToRouter::View { view, done });
+        }
         self.choose_owners(now);
     }
 
     /// A router shard is gone, with what it knew.
     pub fn router_down(&mut self, now: Instant, router: ShardId) {
         if self.view.routers.remove(&router).is_some() {
+            // The next owner never knew these sessions. Told twice, it is of no harm: their stamps are old by then.
+            for End { app, user, device, login, .. } in self.view.take_ends(router) {
+                self.tell_bridge(ToBridge::Offline { app, user, device, login });
+            }
             self.tell_reach();
             self.choose_owners(now);
         }
@@ -143,7 +183,7 @@ impl Gateway {
             return;
         }
         while self.view.announcing.is_some() {
-            self.announce_step(now);
+            self.announce_some();
         }
         let before = std::mem::replace(&mut self.view.owners, chosen);
         self.metrics.views += 1;
@@ -208,6 +248,13 @@ impl Gateway {
 
     /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
     pub(crate) fn announce_step(&mut self, now: Instant) {
+        self.announce_some();
+        if self.view.announcing.is_some() {
+            self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
+        }
+    }
+
+    fn announce_some(&mut self) {
         let Some(mut announcing) = self.view.announcing.take() else { return };
         let rest = announcing.conns.len().saturating_sub(ANNOUNCEMENTS_PER_STEP);
         for conn in announcing.conns.split_off(rest) {
@@ -217,7 +264,6 @@ impl Gateway {
             return self.say_view(true);
         }
         self.view.announcing = Some(announcing);
-        self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
     }
 
     fn announce(&mut self, conn: ConnId, before: Option<&Owners>) {
@@ -232,7 +278,7 @@ impl Gateway {
         }
         let fresh = session.phase == Phase::Binding;
         if !fresh {
-            session.login = Login(session.login.0 + 1);
+            session.login = Login(session.login.0.saturating_add(1));
         }
         let (session, login) = (SessionId(conn.as_u64()), session.login);
         if let Some(old) = old.filter(|old| self.view.is_up(*old)) {

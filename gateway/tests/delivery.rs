@@ -4,9 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{World, message, send_ack};
+use common::{ROUTER, ROUTER_2, ROUTER_3, World, message, send_ack};
+use shard::ShardId;
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
-use wire::node::{Class, DeliveryId, Target, ToBridge, ToGateway};
+use wire::node::{Class, DeliveryId, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -134,8 +135,63 @@ fn a_delivery_to_a_session_that_is_gone_fails_at_once() {
     let session = world.session(client);
     world.reset(client);
     let message = message(5, None, true, "m");
-    world.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(1005)), message });
+    world.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(1005)), again: false, message });
     assert_eq!(world.settled(), [(5, failed(FailReason::Disconnected))]);
+}
+
+/// What routers were told of deliveries.
+fn settlements(world: &mut World) -> Vec<(ShardId, u64, Outcome)> {
+    let told = std::mem::take(&mut world.to_routers);
+    let settle = |(to, mail)| match mail {
+        ToRouter::Settle { delivery, outcome, .. } => Some((to, delivery.0, outcome)),
+        _ => None,
+    };
+    told.into_iter().filter_map(settle).collect()
+}
+
+fn deliver_again(world: &mut World, client: u32, router: ShardId, delivery: u64) {
+    let session = world.session(client);
+    let (message, delivery) = (message(5, None, true, "hello"), Some(DeliveryId(delivery)));
+    world.tell_from(router, ToGateway::Deliver { session, delivery, again: true, message });
+}
+
+#[test]
+fn a_message_that_another_owner_sends_again_is_written_once_and_all_owners_hear_of_its_end() {
+    for is_acked in [true, false] {
+        let mut world = World::with(|config| config.delivery.window = 1);
+        let client = world.login(1);
+        world.deliver(client, 4, "in flight");
+        world.deliver(client, 5, "hello");
+        deliver_again(&mut world, client, ROUTER_2, 77);
+        world.ack(client, 4);
+        deliver_again(&mut world, client, ROUTER_3, 78);
+        assert_eq!(world.messages(client).iter().map(|m| m.id.0).collect::<Vec<_>>(), [4, 5]);
+        settlements(&mut world);
+        let outcome = match is_acked {
+            true => Outcome::Delivered,
+            false => failed(FailReason::Disconnected),
+        };
+        if is_acked {
+            world.ack(client, 5)
+        } else {
+            world.reset(client)
+        }
+        let expected = [(ROUTER, 1005), (ROUTER_2, 77), (ROUTER_3, 78)];
+        assert_eq!(settlements(&mut world), expected.map(|(router, id)| (router, id, outcome)));
+    }
+}
+
+#[test]
+fn a_message_that_is_sent_again_after_its_ack_is_written_again() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.deliver(client, 5, "hello");
+    world.ack(client, 5);
+    settlements(&mut world);
+    deliver_again(&mut world, client, ROUTER_2, 77);
+    assert_eq!(world.messages(client).len(), 2, "nobody remembers it");
+    world.ack(client, 5);
+    assert_eq!(settlements(&mut world), [(ROUTER_2, 77, Outcome::Delivered)]);
 }
 
 #[test]
@@ -207,9 +263,14 @@ fn a_send_ack_reaches_its_session() {
     let mut world = World::new();
     let client = world.login(1);
     let session = world.session(client);
-    let ack = send_ack("m-1", Outcome::Delivered);
-    world.tell(ToGateway::SendAck { session, ack: ack.clone() });
-    assert_eq!(world.hear(client), [ServerFrame::SendAck(ack)]);
+    world.send(client, 6001, 10_002, "m-1", "x");
+    let [submission] = world.submissions().try_into().unwrap();
+    let (submitted, ack) = (submission.id, send_ack("m-1", Outcome::Delivered));
+    for _ in 0..2 {
+        world.tell(ToGateway::SendAck { session, submitted, ack: ack.clone() });
+    }
+    assert_eq!(world.hear(client), [ServerFrame::SendAck(ack)], "once");
+    assert_eq!(world.metrics().submitted, 0);
 }
 
 #[test]

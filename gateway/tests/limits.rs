@@ -277,6 +277,30 @@ fn a_drain_tells_everyone_waits_for_acks_and_ends() {
 }
 
 #[test]
+fn a_drain_names_the_alternatives_each_first_for_some() {
+    let mut world =
+        World::with(|config| config.drain.alternatives = ["a:1", "b:2", "c:3"].map(String::from).to_vec());
+    let clients: Vec<_> = (1..=60).map(|user| world.login(user)).collect();
+    let now = world.now;
+    world.gateway.drain(now);
+    world.run();
+    let mut firsts = std::collections::BTreeMap::new();
+    for client in clients {
+        match world.hear(client).as_slice() {
+            [ServerFrame::Notice { alternatives, .. }] => {
+                let first = alternatives[0].clone().into_owned();
+                let mut sorted = alternatives.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, ["a:1", "b:2", "c:3"]);
+                *firsts.entry(first).or_insert(0) += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(firsts.len() == 3 && firsts.values().all(|count| (10..30).contains(count)), "{firsts:?}");
+}
+
+#[test]
 fn a_drain_ends_at_its_deadline_and_hands_over_the_rest() {
     let mut world = World::new();
     let busy = world.login(2);

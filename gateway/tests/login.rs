@@ -5,7 +5,7 @@ mod common;
 use common::{APP, SECRET, World};
 use gateway::{Claims, mint_hs256};
 use wire::client::{ClientFrame, Encoding, NoticeCode, ServerFrame};
-use wire::node::{ToBridge, ToGateway, ToRouter};
+use wire::node::{Login, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
 
 #[test]
@@ -16,12 +16,13 @@ fn a_login_binds_the_tokens_user_and_is_answered_when_bound() {
     let token = world.token(10_001, DeviceClass::Web);
     world.say(client, ClientFrame::Login { token: token.into() });
     let session = world.session(client);
+    let (user, device, login) = (UserId(10_001), DeviceClass::Web, Login(world.now.unix_nanos()));
     assert_eq!(
         world.to_router.pop_front(),
-        Some(ToRouter::Bind { app: APP, user: UserId(10_001), device: DeviceClass::Web, session })
+        Some(ToRouter::Bind { app: APP, user, device, session, login, fresh: true })
     );
     assert_eq!(world.hear(client), [], "not reachable yet, so not answered yet");
-    world.tell(ToGateway::Bound { session });
+    world.tell(ToGateway::Bound { session, login: Login(1) });
     assert_eq!(world.hear(client), [ServerFrame::LoggedIn { heartbeat_ms: 30_000 }]);
     assert_eq!(world.metrics().logins, 1);
 }
@@ -82,7 +83,7 @@ fn a_logout_is_answered_and_clears_everything() {
     assert_eq!(world.hear(client), [ServerFrame::LoggedOut]);
     assert!(world.client(client).closed.is_some());
     let (user, device) = (UserId(1), DeviceClass::Phone);
-    assert!(world.to_router.contains(&ToRouter::Unbind { app: APP, user, device, session }));
+    assert!(world.to_router.contains(&ToRouter::Unbind { app: APP, user, device, session, moved: false }));
     assert!(world.to_router.contains(&ToRouter::Leave { app: APP, room: RoomId(7) }));
     assert!(world.to_bridge.contains(&ToBridge::Left { app: APP, user, room: RoomId(7) }));
     let metrics = world.metrics();
@@ -97,7 +98,8 @@ fn every_way_to_end_unbinds_that_session() {
         let session = world.session(client);
         world.to_router.clear();
         end(&mut world, client);
-        let unbind = ToRouter::Unbind { app: APP, user: UserId(1), device: DeviceClass::Phone, session };
+        let (user, device) = (UserId(1), DeviceClass::Phone);
+        let unbind = ToRouter::Unbind { app: APP, user, device, session, moved: false };
         assert_eq!(world.to_router, [unbind]);
         assert_eq!((world.metrics().sessions, world.metrics().timers), (0, 0));
     }
@@ -125,7 +127,7 @@ fn what_is_addressed_to_a_session_that_is_gone_reaches_no_later_one() {
     let new = world.login(2);
     assert_eq!(new, old, "the index is used again");
     world.tell(ToGateway::Kick { session, notice: NoticeCode::Kicked });
-    world.tell(ToGateway::Bound { session });
+    world.tell(ToGateway::Bound { session, login: Login(1) });
     assert!(world.hear(new).is_empty() && world.client(new).closed.is_none());
 }
 

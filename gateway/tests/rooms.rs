@@ -256,3 +256,32 @@ fn a_room_that_is_deserted_while_messages_wait_harms_nobody() {
     let heard: Vec<u64> = world.messages(two).iter().map(|m| m.id.0).collect();
     assert_eq!(heard, [3, 4]);
 }
+
+/// It was on its way from an owner before while another one's came.
+#[test]
+fn a_message_that_comes_after_a_newer_one_is_dropped_or_handed_over() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    for client in [one, two] {
+        world.join(client, 7);
+        world.hear(client);
+    }
+    world.to_bridge.clear();
+    world.broadcast(7, 5, false, "m");
+    world.broadcast(7, 4, false, "late");
+    world.broadcast(7, 5, false, "twice");
+    assert!(world.to_bridge.is_empty());
+    world.broadcast(7, 3, true, "late gift");
+    let mut handed: Vec<(i64, FailReason, u64)> = Vec::new();
+    for mail in &world.to_bridge {
+        let ToBridge::Undelivered { user, reason, message } = mail else { panic!("{mail:?}") };
+        handed.push((user.0, *reason, message.id.0));
+    }
+    assert_eq!(handed, [(1, FailReason::Unacked, 3), (2, FailReason::Unacked, 3)]);
+    world.broadcast(7, 6, false, "m");
+    for client in [one, two] {
+        let heard: Vec<u64> = world.messages(client).iter().map(|m| m.id.0).collect();
+        assert_eq!(heard, [5, 6]);
+    }
+    assert_eq!(world.metrics().room_late, 3);
+}

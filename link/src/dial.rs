@@ -18,7 +18,7 @@ pub(crate) struct Dial {
     /// Who answered there last.
     pub(crate) peer: Option<ShardId>,
     /// Failures since the last success.
-    tries: u32,
+    pub(crate) tries: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,11 +49,5 @@ impl Dial {
         let jitter = prng.below(wait.as_nanos() as u64 / 2 + 1);
         self.tries += 1;
         self.state = State::Waiting { until: now + wait + Duration::from_nanos(jitter) };
-    }
-
-    /// The handshake is done.
-    pub(crate) fn succeed(&mut self, peer: ShardId) {
-        self.tries = 0;
-        self.peer = Some(peer);
     }
 }

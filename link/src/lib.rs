@@ -12,7 +12,9 @@
 //! encrypted.
 
 mod conn;
+mod contract;
 mod dial;
+mod lazy;
 mod limits;
 mod links;
 mod metrics;
@@ -20,6 +22,7 @@ mod outgoing;
 mod peer;
 mod proof;
 
+pub use contract::{Effect, News, PeerInfo, Setup};
 pub use limits::Config;
-pub use links::{Effect, Links, News, PeerInfo, Setup};
+pub use links::Links;
 pub use metrics::Metrics;

@@ -28,10 +28,10 @@ impl Default for Config {
 impl Config {
     /// Checks every bound; the error names the key, its value and what it wants.
     pub fn validate(&self) -> Result<(), String> {
-        within("cluster.lease_ms", self.lease_ms, 100, 600_000)?;
-        within("cluster.ping_ms", self.ping_ms, 10, self.lease_ms / 4)?;
-        within("cluster.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
-        within("cluster.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
+        within("link.lease_ms", self.lease_ms, LEASE_MS_MIN, 600_000)?;
+        within("link.ping_ms", self.ping_ms, 10, self.lease_ms / 8)?;
+        within("link.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
+        within("link.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
     }
 
     /// How long a silent peer is waited for, by who waits.
@@ -52,6 +52,7 @@ fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
     Ok(())
 }
 
+const LEASE_MS_MIN: u32 = 400;
 /// How often links look at the time.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long a handshake may take.
@@ -69,6 +70,8 @@ pub(crate) const MESSAGE_BYTES: usize = 128;
 /// A queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
 
+/// A gateway gives a connection up after a quarter of the lease: the longest ping, which waits for a tick, comes before that.
+const _: () = assert!(LEASE_MS_MIN as u128 / 8 + TICK.as_millis() < LEASE_MS_MIN as u128 / 4);
 const _: () = assert!(BATCH_BYTES + (1 << 20) + BATCH_MESSAGES_MAX * 2 * MESSAGE_BYTES < BODY_BYTES_MAX);
 
 #[cfg(test)]
@@ -83,6 +86,6 @@ mod tests {
     #[test]
     fn an_error_names_the_key_and_what_it_wants() {
         let config = Config { ping_ms: 2_000, ..Config::default() };
-        assert_eq!(config.validate(), Err("cluster.ping_ms = 2000: want a number from 10 to 750".into()));
+        assert_eq!(config.validate(), Err("link.ping_ms = 2000: want a number from 10 to 375".into()));
     }
 }

@@ -1,98 +1,21 @@
 //! The rules: handshake, sessions, time.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{NodeMessage, ToRouter, decode_batch};
 
 use crate::conn::{Conn, Party, Stage};
+use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, State};
+use crate::lazy::{LAZY_TIME, Lazy, is_lazy};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::proof::{Secret, Side};
-
-/// What the links of a shard are made of.
-pub struct Setup {
-    /// Who this shard is.
-    pub identity: Identity,
-    /// What all nodes of the cluster know, and nobody else.
-    pub secret: Vec<u8>,
-    /// Of everything that is random here; fresh at each start.
-    pub seed: u64,
-    /// Checked by [`Config::validate`].
-    pub config: Config,
-}
-
-/// What the engine is to do for the links.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// There are bytes for this connection.
-    Transmit {
-        /// Which connection.
-        conn: ConnId,
-    },
-    /// End it.
-    Close {
-        /// Which connection.
-        conn: ConnId,
-        /// What becomes of its unwritten bytes.
-        linger: Linger,
-    },
-    /// Open one.
-    Connect {
-        /// Comes back.
-        token: u64,
-        /// Whom to connect to.
-        peer: SocketAddr,
-    },
-}
-
-/// What the cores of this shard are to know, in this order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum News {
-    /// A peer is there, and nothing that was said to it before counts.
-    Up {
-        /// Who.
-        peer: ShardId,
-        /// How many shards its node has.
-        shards: u16,
-        /// Which life of its process it is.
-        incarnation: u64,
-    },
-    /// A peer is gone, with everything that was on its way to it.
-    Down {
-        /// Who.
-        peer: ShardId,
-    },
-    /// A peer says something.
-    Message {
-        /// Who.
-        from: ShardId,
-        /// What.
-        message: NodeMessage,
-    },
-}
-
-/// A peer, for operators.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerInfo {
-    /// Who.
-    pub shard: ShardId,
-    /// What it is.
-    pub role: Role,
-    /// Which life of its process it is.
-    pub incarnation: u64,
-    /// Since when the session lasts.
-    pub since: Instant,
-    /// Whether there is a connection at the moment.
-    pub is_connected: bool,
-    /// Bytes that wait, or are on their way and not taken in.
-    pub queued_bytes: u64,
-}
 
 /// The links of one shard. See the crate's page.
 pub struct Links {
@@ -114,6 +37,9 @@ pub struct Links {
     /// Peers for which more waits than should.
     full: usize,
     tick: Instant,
+    lazy: Lazy,
+    /// It has said `Bye`.
+    is_leaving: bool,
     metrics: Metrics,
 }
 
@@ -138,12 +64,17 @@ impl Links {
             news: VecDeque::new(),
             full: 0,
             tick: now,
+            lazy: Lazy::default(),
+            is_leaving: false,
             metrics: Metrics::default(),
         }
     }
 
     /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they last.
     pub fn set_nodes(&mut self, nodes: &[SocketAddr]) {
+        if self.is_leaving {
+            return;
+        }
         self.dials.retain(|dial| nodes.contains(&dial.node));
         for node in nodes {
             if !self.dials.iter().any(|dial| dial.node == *node) {
@@ -158,13 +89,20 @@ impl Links {
     }
 
     /// Tells a peer something. To one that is not up it is lost, and counted.
-    pub fn send(&mut self, to: ShardId, message: NodeMessage) {
+    pub fn send(&mut self, now: Instant, to: ShardId, message: NodeMessage) {
         let Some(peer) = self.peers.get_mut(&to) else {
             self.metrics.unreachable += 1;
             return;
         };
-        peer.outgoing.push(message);
-        if let Some(conn) = peer.conn {
+        let entry = peer.conn.and_then(|conn| self.conns.get(conn));
+        let is_busy = entry.is_some_and(|entry| now.since(entry.said_at) < LAZY_TIME);
+        let may_wait = is_busy && is_lazy(&message) && !peer.outgoing.has_urgent();
+        peer.outgoing.push(message, may_wait);
+        if may_wait {
+            if peer.lazy_until.is_none() {
+                peer.lazy_until = Some(self.lazy.wait(now, to));
+            }
+        } else if let Some(conn) = peer.conn {
             self.mark_dirty(conn);
         }
         self.weigh(to);
@@ -189,17 +127,14 @@ impl Links {
         self.peers.values().all(|peer| peer.outgoing.is_empty())
     }
 
-    /// Goes for good: peers forget this shard at once.
+    /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from here on.
     pub fn say_bye(&mut self) {
+        self.is_leaving = true;
         self.dials.clear();
-        for (_, peer) in std::mem::take(&mut self.peers) {
-            if let Some(conn) = peer.conn {
-                self.close_with(conn, &Frame::Bye);
-            }
-        }
-        self.full = 0;
-        let rest: Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
-        rest.into_iter().for_each(|conn| self.abort(conn));
+        let peers: Vec<ShardId> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.lose_with(peer, &Frame::Bye));
+        let conns: Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
+        conns.into_iter().for_each(|conn| self.abort(conn));
     }
 
     /// Whether there is neither a peer nor a connection.
@@ -247,7 +182,7 @@ impl Links {
         while let Some(conn) = self.dirty.pop_front() {
             let Some(entry) = self.conns.get_mut(conn) else { continue };
             entry.is_dirty = false;
-            if !entry.is_writing {
+            if !entry.is_writing && !matches!(entry.stage, Stage::Closing) {
                 return Some(Effect::Transmit { conn });
             }
         }
@@ -257,12 +192,16 @@ impl Links {
     /// When [`Links::timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
-        (!is_idle).then_some(self.tick)
+        let tick = (!is_idle).then_some(self.tick);
+        [tick, self.lazy.due()].into_iter().flatten().min()
     }
 
     /// A connection came.
     pub fn accepted(&mut self, now: Instant, conn: ConnId) {
         self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
+        if self.is_leaving {
+            self.abort(conn);
+        }
     }
 
     /// A connect came through.
@@ -289,6 +228,10 @@ impl Links {
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
+        if let Some(peer) = entry.peer().and_then(|peer| self.peers.get_mut(&peer)) {
+            entry.heard_at = now;
+            peer.heard_at = now;
+        }
         let mut deframer = std::mem::take(&mut entry.deframer);
         let most = entry.body_bytes_max();
         let fed = deframer.feed(bytes, most, |kind, body| {
@@ -337,6 +280,7 @@ impl Links {
         let linked = entry.peer();
         if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(&peer)) {
             let filled = peer.outgoing.fill(batch, self.config.window_bytes as usize, peer.received);
+            peer.lazy_until = None;
             self.metrics.batches_out += filled.batches;
             self.metrics.messages_out += filled.messages;
             if entry.owes_credit && !filled.says_received {
@@ -360,6 +304,15 @@ impl Links {
 
     /// The time of [`Links::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
+        while let Some((due, shard)) = self.lazy.take(now) {
+            let Some(peer) = self.peers.get_mut(&shard) else { continue };
+            if peer.lazy_until == Some(due) {
+                peer.outgoing.hurry();
+                if let Some(conn) = peer.conn {
+                    self.mark_dirty(conn);
+                }
+            }
+        }
         if now < self.tick {
             return;
         }
@@ -381,6 +334,11 @@ impl Links {
     /// When something does not hold.
     pub fn check_invariants(&self) {
         assert_eq!(self.full, self.peers.values().filter(|peer| peer.is_full).count());
+        let linked = self.conns.iter().filter_map(|(conn, entry)| Some((conn, entry.peer()?)));
+        for (conn, peer) in linked {
+            let peer = self.peers.get(&peer).expect("a linked connection has a session");
+            assert_eq!(peer.conn, Some(conn), "a session has one connection");
+        }
         for (shard, peer) in &self.peers {
             assert!(peer.session != 0, "a session has a name");
             if let Some(conn) = peer.conn {
@@ -442,15 +400,19 @@ impl Links {
     }
 
     fn frame(&mut self, now: Instant, conn: ConnId, kind: u8, body: &[u8]) -> Result<(), Refusal> {
-        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let frame = Frame::decode(kind, body)?;
-        if let Frame::Refused { reason } = frame {
-            self.metrics.count_refused(reason);
-            self.abort(conn);
+        let Some(entry) = self.conns.get(conn) else { return Ok(()) };
+        if matches!(entry.stage, Stage::Closing) {
             return Ok(());
         }
-        match (entry.stage, frame) {
-            (Stage::Closing, _) => Ok(()),
+        match (entry.stage, Frame::decode(kind, body)?) {
+            (stage, Frame::Refused { reason }) => {
+                self.metrics.count_refused(reason);
+                if let Stage::Linked { peer } = stage {
+                    self.lose(peer); // as the other end has done
+                }
+                self.abort(conn);
+                Ok(())
+            }
             (Stage::Accepted, Frame::Hello { identity, nonce }) => {
                 self.challenge(conn, Party { identity, nonce })
             }
@@ -464,18 +426,18 @@ impl Links {
                 }
                 self.admit(now, conn, [hello, challenge], session, received)
             }
-            (Stage::Proven { hello, challenge }, Frame::Welcome { session, received, proof }) => {
+            (Stage::Proven { hello, challenge, asked }, Frame::Welcome { session, received, proof }) => {
                 let said = [&hello.hello(), &challenge.challenge()];
                 if !self.secret.is_proof(&proof, Side::Acceptor, said, session, received) {
                     return Err(Refusal::Secret);
                 }
-                self.begin(now, conn, challenge.identity, session, received)
+                self.begin(now, conn, challenge.identity, asked, (session, received))
             }
             (Stage::Linked { peer }, Frame::Batch { received, archive }) => {
-                self.credit(now, conn, peer, received)?;
+                self.credit(conn, peer, received)?;
                 self.batch(conn, peer, archive)
             }
-            (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(now, conn, peer, received),
+            (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(conn, peer, received),
             (Stage::Linked { peer }, Frame::Bye) => {
                 self.lose(peer);
                 Ok(())
@@ -502,12 +464,21 @@ impl Links {
         if challenge.identity.role != Role::Router {
             return Err(Refusal::Role);
         }
-        let known = self.peers.get(&ShardId::from_u32(challenge.identity.shard));
-        let known = known.filter(|peer| peer.identity.incarnation == challenge.identity.incarnation);
-        let (session, received) = known.map_or((0, 0), |peer| (peer.session, peer.received));
+        let shard = ShardId::from_u32(challenge.identity.shard);
+        let known = self.peers.get(&shard).filter(|peer| peer.identity == challenge.identity);
+        let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
+        if self.is_stale(challenge.identity) {
+            if asked.0 != 0 {
+                // Another address of a shard that is linked: it is no less complete for that.
+                self.dial_answered(conn, shard, challenge.identity.shards);
+            }
+            return Err(Refusal::Stale);
+        }
+        let (session, received) = asked;
         let said = [&hello.hello(), &challenge.challenge()];
         let proof = self.secret.proof(Side::Connector, said, session, received);
-        self.go_on(conn, Stage::Proven { hello, challenge }, &Frame::Proof { session, received, proof });
+        let stage = Stage::Proven { hello, challenge, asked };
+        self.go_on(conn, stage, &Frame::Proof { session, received, proof });
         Ok(())
     }
 
@@ -550,23 +521,30 @@ impl Links {
         now: Instant,
         conn: ConnId,
         identity: Identity,
-        session: u64,
-        received: u64,
+        asked: (u64, u64),
+        (session, received): (u64, u64),
     ) -> Result<(), Refusal> {
+        if self.is_stale(identity) {
+            return Err(Refusal::Stale);
+        }
         let shard = ShardId::from_u32(identity.shard);
         let known = self.peers.get_mut(&shard);
-        let resumed = match known {
-            Some(peer) if peer.conn.is_some_and(|other| other != conn) => return Err(Refusal::Stale),
-            Some(peer) if (peer.identity, peer.session) == (identity, session) => {
-                if !peer.outgoing.resume(received) {
-                    return Err(Refusal::BadFrame);
-                }
-                true
+        if session == 0 {
+            return Err(Refusal::BadFrame);
+        }
+        let resumed = session == asked.0;
+        if resumed {
+            // The acceptor goes on where this side said that it was. If that has changed since, both begin anew.
+            let goes_on = known.is_some_and(|peer| {
+                let is_same = (peer.identity, peer.session, peer.received) == (identity, asked.0, asked.1);
+                is_same && peer.outgoing.resume(received)
+            });
+            if !goes_on {
+                self.lose(shard);
+                return Err(Refusal::Stale);
             }
-            _ => false,
-        };
-        if !resumed {
-            if session == 0 || received != 0 {
+        } else {
+            if received != 0 {
                 return Err(Refusal::BadFrame);
             }
             self.lose(shard);
@@ -574,17 +552,30 @@ impl Links {
         }
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         entry.stage = Stage::Linked { peer: shard };
-        if let Some(token) = entry.dial {
-            self.dial_succeeded(token, shard, identity.shards);
+        if let Some(dial) = self.dial_answered(conn, shard, identity.shards) {
+            dial.tries = 0;
         }
         self.carry(now, conn, shard, resumed);
         Ok(())
     }
 
-    /// A shard answered; its siblings are to be linked with too.
-    fn dial_succeeded(&mut self, token: u64, shard: ShardId, shards: u16) {
-        let Some(dial) = self.dials.iter_mut().find(|dial| dial.token == token) else { return };
-        dial.succeed(shard);
+    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or that one is
+    /// linked by another connection.
+    fn is_stale(&self, identity: Identity) -> bool {
+        self.peers.get(&ShardId::from_u32(identity.shard)).is_some_and(|peer| {
+            match peer.identity.incarnation.cmp(&identity.incarnation) {
+                Ordering::Less => false,
+                Ordering::Equal => peer.conn.is_some(),
+                Ordering::Greater => true,
+            }
+        })
+    }
+
+    /// A shard answered a dial; its siblings are to be linked with too. The dial, if it is still wanted.
+    fn dial_answered(&mut self, conn: ConnId, shard: ShardId, shards: u16) -> Option<&mut Dial> {
+        let token = self.conns.get(conn)?.dial?;
+        let dial = self.dials.iter_mut().find(|dial| dial.token == token)?;
+        dial.peer = Some(shard);
         let node = dial.node;
         self.dials.retain(|dial| dial.node != node || dial.index < shards.max(1));
         for index in 1..shards {
@@ -592,6 +583,7 @@ impl Links {
                 self.dial(node, index);
             }
         }
+        self.dials.iter_mut().find(|dial| dial.token == token)
     }
 
     fn up(&mut self, now: Instant, identity: Identity, session: u64) {
@@ -617,17 +609,12 @@ impl Links {
         self.mark_dirty(conn);
     }
 
-    fn credit(&mut self, now: Instant, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
+    fn credit(&mut self, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
         let Some(peer) = self.peers.get_mut(&shard) else { return Ok(()) };
-        peer.heard_at = now;
         if !peer.outgoing.credit(received) {
             return Err(Refusal::BadFrame);
         }
-        let has_more = peer.outgoing.can_fill(self.config.window_bytes as usize);
-        if let Some(entry) = self.conns.get_mut(conn) {
-            entry.heard_at = now;
-        }
-        if has_more {
+        if peer.outgoing.can_fill(self.config.window_bytes as usize) {
             self.mark_dirty(conn);
         }
         self.weigh(shard);
@@ -656,24 +643,42 @@ impl Links {
         Ok(())
     }
 
-    /// Gives a peer up, and what was on its way to it.
+    /// Gives a peer up, and what was on its way to it. A connection whose handshake is under way goes on: it finds that the
+    /// session is gone.
     fn lose(&mut self, shard: ShardId) {
-        let Some(peer) = self.peers.remove(&shard) else { return };
-        self.full -= usize::from(peer.is_full);
-        self.metrics.lost += 1;
-        self.news.push_back(News::Down { peer: shard });
-        if let Some(conn) = peer.conn {
+        if let Some(conn) = self.forget(shard) {
             self.abort(conn);
         }
     }
 
+    /// Gives a peer up, and tells it.
+    fn lose_with(&mut self, shard: ShardId, last: &Frame<'_>) {
+        if let Some(conn) = self.forget(shard) {
+            self.close_with(conn, last);
+        }
+    }
+
+    /// Ends a session; the caller ends the connection that carried it.
+    fn forget(&mut self, shard: ShardId) -> Option<ConnId> {
+        let peer = self.peers.remove(&shard)?;
+        self.full -= usize::from(peer.is_full);
+        self.metrics.lost += 1;
+        self.news.push_back(News::Down { peer: shard });
+        peer.conn
+    }
+
     /// Refuses a connection, and says why. A session that it carried ends, for what came over it is not to be trusted.
     fn refuse(&mut self, conn: ConnId, reason: Refusal) {
+        let Some(entry) = self.conns.get(conn) else { return };
+        if matches!(entry.stage, Stage::Closing) {
+            return; // what came in behind the end does not count
+        }
         self.metrics.count_refused(reason);
-        if let Some(peer) = self.conns.get(conn).and_then(|entry| entry.peer()) {
+        if let Some(shard) = entry.peer() {
             // What came in the same bytes is not to be acted on either.
-            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == peer));
-            self.lose(peer);
+            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == shard));
+            self.lose_with(shard, &Frame::Refused { reason });
+            return;
         }
         self.close_with(conn, &Frame::Refused { reason });
     }
@@ -713,6 +718,7 @@ impl Links {
         if let Some(entry) = self.conns.get_mut(conn)
             && !entry.is_dirty
             && !entry.is_writing
+            && !matches!(entry.stage, Stage::Closing)
         {
             entry.is_dirty = true;
             self.dirty.push_back(conn);
@@ -744,6 +750,3 @@ fn goes(from: Role, message: &NodeMessage) -> bool {
         _ => false,
     }
 }
-
-/// Links look at the time often enough for the shortest ping.
-const _: () = assert!(TICK.as_millis() <= Duration::from_millis(20).as_millis());

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use shard::SendBatch;
+use wire::client::Message;
 use wire::node::link::Frame;
-use wire::node::{NodeMessage, ToGateway, ToRouter, encode_batch};
+use wire::node::{Answer, NodeMessage, Question, ToGateway, ToRouter, encode_batch};
 
 use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, MESSAGE_BYTES};
 
@@ -14,6 +15,8 @@ use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, MESSAGE_BYTES};
 pub(crate) struct Outgoing {
     queue: VecDeque<NodeMessage>,
     queue_bytes: usize,
+    /// Something in the queue does not wait for company.
+    is_urgent: bool,
     kept: VecDeque<Batch>,
     kept_bytes: usize,
     first: u64,
@@ -34,7 +37,9 @@ pub(crate) struct Filled {
 }
 
 impl Outgoing {
-    pub(crate) fn push(&mut self, message: NodeMessage) {
+    /// Appends a message. While everything that waits may wait, `fill` is not called for.
+    pub(crate) fn push(&mut self, message: NodeMessage, may_wait: bool) {
+        self.is_urgent |= !may_wait;
         self.queue_bytes += weight(&message);
         self.queue.push_back(message);
     }
@@ -44,9 +49,20 @@ impl Outgoing {
         self.queue_bytes + self.kept_bytes
     }
 
-    /// Whether `fill` would write something.
+    /// What waits is not to wait any longer.
+    pub(crate) fn hurry(&mut self) {
+        self.is_urgent = true;
+    }
+
+    /// Whether something in the queue does not wait for company.
+    pub(crate) fn has_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
+    /// Whether `fill` has something to write that does not wait.
     pub(crate) fn can_fill(&self, window_bytes: usize) -> bool {
-        self.next < self.first + self.kept.len() as u64 || self.can_encode(window_bytes)
+        let has_kept = self.next < self.first + self.kept.len() as u64;
+        has_kept || self.is_urgent && self.can_encode(window_bytes)
     }
 
     /// Whether the other end has taken in everything.
@@ -112,6 +128,7 @@ impl Outgoing {
             messages.push(message);
         }
         self.queue_bytes -= bytes;
+        self.is_urgent &= !self.queue.is_empty();
         let archive = bytes::Bytes::from_owner(encode_batch(&messages));
         self.kept_bytes += archive.len();
         self.kept.push_back(Batch { archive });
@@ -119,28 +136,46 @@ impl Outgoing {
     }
 }
 
-/// About how many bytes a message takes, here and on the wire.
+/// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how many here.
 fn weight(message: &NodeMessage) -> usize {
-    let payload = match message {
-        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => submission.payload.len(),
-        NodeMessage::ToRouter(ToRouter::Reach { routers }) => 4 * routers.len(),
-        NodeMessage::ToGateway(
-            ToGateway::Deliver { message, .. }
-            | ToGateway::Broadcast { message, .. }
-            | ToGateway::All { message },
-        ) => message.payload.len(),
+    let rest = match message {
+        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => {
+            submission.client_msg_id.as_bytes().len() + submission.payload.len()
+        }
+        NodeMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
+            Question::Online { users, .. } => 8 * users.len(),
+            Question::PushAll { message } => text(message),
+            Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
+        },
+        NodeMessage::ToRouter(ToRouter::Reach { routers })
+        | NodeMessage::ToGateway(ToGateway::Common { routers }) => 4 * routers.len(),
+        NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
+        NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
+            text(message)
+        }
+        NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
+        NodeMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
+            Answer::Online { users } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
+            Answer::Nodes { shards } => 8 * shards.len(),
+            Answer::Kicked { .. } | Answer::Told { .. } => 0,
+        },
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
         | NodeMessage::ToBridge(_)
         | NodeMessage::ToDirectory(_) => 0,
     };
-    MESSAGE_BYTES + payload
+    MESSAGE_BYTES + rest
+}
+
+fn text(message: &Message) -> usize {
+    message.client_msg_id.as_bytes().len() + message.payload.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::AppId;
-    use wire::RoomId;
+    use wire::client::{Outcome, SendAck};
+    use wire::node::{Class, Login, Presence, Seat, SessionId, ShardLoad, Submission, Target};
+    use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
     use super::*;
 
@@ -158,7 +193,7 @@ mod tests {
     fn what_was_not_taken_in_is_written_again() {
         let mut outgoing = Outgoing::default();
         for room in 0..3 {
-            outgoing.push(message(room));
+            outgoing.push(message(room), false);
             assert_eq!(written(&mut outgoing, 1 << 20), (1, 1));
         }
         assert!(outgoing.credit(1) && !outgoing.can_fill(1 << 20));
@@ -176,7 +211,7 @@ mod tests {
     fn the_window_bounds_what_is_on_its_way() {
         let mut outgoing = Outgoing::default();
         for room in 0..10 * BATCH_MESSAGES_MAX as i64 {
-            outgoing.push(message(room));
+            outgoing.push(message(room), false);
         }
         let before = outgoing.bytes();
         let (batches, messages) = written(&mut outgoing, 1);
@@ -184,5 +219,67 @@ mod tests {
         assert_eq!(written(&mut outgoing, 1), (0, 0));
         assert!(outgoing.credit(1) && !outgoing.credit(2));
         assert_eq!(outgoing.bytes(), before - messages as usize * MESSAGE_BYTES);
+    }
+
+    fn heavy() -> Vec<NodeMessage> {
+        let client_msg_id = ClientMsgId::new(vec![b'x'; ClientMsgId::BYTES_MAX].into());
+        let submission = Submission {
+            id: MessageId(1),
+            app: AppId(1),
+            sender: UserId(1),
+            target: Target::Room(RoomId(1)),
+            biz_code: BizCode(1),
+            class: Class::Reliable,
+            client_msg_id: client_msg_id.clone(),
+            payload: vec![1; 999].into(),
+            again: false,
+        };
+        let message = Message {
+            id: MessageId(1),
+            app: AppId(1),
+            sender: UserId(1),
+            biz_code: BizCode(1),
+            room: Some(RoomId(1)),
+            sequence: 1,
+            ack_wanted: true,
+            client_msg_id: client_msg_id.clone(),
+            payload: vec![1; 999].into(),
+        };
+        let seat = Seat { device: DeviceClass::Web, shard: 1, login: Login(1) };
+        let outcome = Outcome::Sequenced { sequence: 1 };
+        let ack = SendAck { client_msg_id, id: MessageId(1), outcome };
+        let presence = |seats| Presence { user: UserId(1), seats: vec![seat; seats] };
+        let session = SessionId(1);
+        let online = Question::Online { app: AppId(1), users: vec![UserId(1); 500] };
+        let to_router = [
+            ToRouter::Submit { session, submission },
+            ToRouter::Reach { routers: vec![1; 500] },
+            ToRouter::Ask { ask: 1, question: online },
+            ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
+        ];
+        let to_gateway = [
+            ToGateway::Deliver { session, delivery: None, again: false, message: message.clone() },
+            ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
+            ToGateway::All { message },
+            ToGateway::SendAck { session, submitted: MessageId(1), ack },
+            ToGateway::Common { routers: vec![1; 500] },
+            ToGateway::Answer { ask: 1, answer: Answer::Online { users: (0..100).map(presence).collect() } },
+            ToGateway::Answer {
+                ask: 1,
+                answer: Answer::Nodes { shards: vec![ShardLoad { shard: 1, sessions: 1 }; 500] },
+            },
+        ];
+        let to_router = to_router.into_iter().map(NodeMessage::ToRouter);
+        to_router.chain(to_gateway.into_iter().map(NodeMessage::ToGateway)).collect()
+    }
+
+    /// Else a queue would grow by being written, past its ceiling.
+    #[test]
+    fn no_message_is_longer_on_the_wire_than_its_weight() {
+        for (number, message) in heavy().into_iter().enumerate() {
+            let weight = weight(&message);
+            let archive = encode_batch(&vec![message]).len();
+            assert!((archive..archive + 64).contains(&weight), "message {number}: {weight} for {archive}");
+        }
     }
 }

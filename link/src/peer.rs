@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     /// When the session began.
     pub(crate) since: Instant,
     pub(crate) outgoing: Outgoing,
+    /// Until when what waits for it may wait, if all of it may.
+    pub(crate) lazy_until: Option<Instant>,
     /// More waits for it than should.
     pub(crate) is_full: bool,
     /// Batches that came.
@@ -34,6 +36,7 @@ impl Peer {
             heard_at: now,
             since: now,
             outgoing: Outgoing::default(),
+            lazy_until: None,
             is_full: false,
             received: 0,
             unsaid_bytes: 0,

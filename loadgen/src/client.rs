@@ -3,21 +3,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use shard::{ConnId, Instant};
 use wire::MessageId;
 use wire::client::Deframer;
 
-use crate::order::{Ids, Order, Seen};
+use crate::order::{IDS_MAX, Order, Recent, Seen};
 
 /// Unanswered messages that a client keeps; past them it sends no more.
 pub(crate) const PENDING_MAX: usize = 65_536;
 /// Unanswered heartbeats that a client remembers.
 pub(crate) const HEARTBEATS_MAX: usize = 4_096;
-/// Connects and logins in a row that may fail before a client gives up that was never ready.
-const TRIES_MAX: u8 = 5;
+/// Rounds of connects and logins, one at each target, that may fail before a client gives up that was never ready.
+const ROUNDS_MAX: u32 = 5;
 /// The same for one that was: a server that restarts gets about 30 s.
-const TRIES_AGAIN_MAX: u8 = 19;
-/// The wait after the first failure; it doubles with each, up to the longest.
+const ROUNDS_AGAIN_MAX: u32 = 19;
+/// The wait after a failure of the first round; it doubles with each round, up to the longest.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 
@@ -45,10 +46,14 @@ pub(crate) enum State {
 pub(crate) struct Client {
     pub(crate) state: State,
     pub(crate) conn: Option<ConnId>,
+    /// The target that it is connected to or tries next.
+    pub(crate) target: u16,
     /// Since when it wants to be ready.
     pub(crate) since: Instant,
+    /// When it last stopped being ready, until it is so again.
+    pub(crate) lost: Option<Instant>,
     /// Failures since it was last ready.
-    tries: u8,
+    tries: u32,
     /// Why this connection ends, once that is known.
     pub(crate) ended: Option<&'static str>,
     pub(crate) retry_after_ms: u32,
@@ -81,11 +86,14 @@ pub(crate) struct Heartbeat {
 }
 
 impl Client {
-    pub(crate) fn new() -> Self {
+    /// A client that begins at that target.
+    pub(crate) fn new(target: u16) -> Self {
         Self {
             state: State::Away,
             conn: None,
+            target,
             since: Instant::default(),
+            lost: None,
             tries: 0,
             ended: None,
             retry_after_ms: 0,
@@ -120,14 +128,17 @@ impl Client {
         self.deframer = Deframer::default();
     }
 
-    /// A connect or a connection failed: how long to wait before the next try, or `None` to give up. `spread` keeps those who
-    /// failed together from coming back together.
-    pub(crate) fn back_off(&mut self, spread: u32) -> Option<Duration> {
+    /// A connect or a connection failed: how long to wait before the try at the next of the targets, or `None` to give up. `spread`
+    /// keeps those who failed together from coming back together.
+    pub(crate) fn back_off(&mut self, spread: u32, targets: u16) -> Option<Duration> {
+        let targets = u32::from(targets);
+        let round = self.tries / targets;
         self.tries += 1;
+        self.target = ((u32::from(self.target) + 1) % targets) as u16;
         let asked_for = Duration::from_millis(u64::from(self.retry_after_ms));
-        let wait = (BACK_OFF * (1 << (self.tries - 1).min(8))).min(BACK_OFF_MAX).max(asked_for);
-        let tries_max = if self.was_ready { TRIES_AGAIN_MAX } else { TRIES_MAX };
-        (self.tries < tries_max).then_some(wait + Duration::from_millis(u64::from(spread % 64)))
+        let wait = (BACK_OFF * (1 << round.min(8))).min(BACK_OFF_MAX).max(asked_for);
+        let rounds_max = if self.was_ready { ROUNDS_AGAIN_MAX } else { ROUNDS_MAX };
+        (self.tries < rounds_max * targets).then_some(wait + Duration::from_millis(u64::from(spread % 64)))
     }
 }
 
@@ -146,16 +157,33 @@ pub(crate) struct Outbox {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     intended: Instant,
+    /// When it was last written, if ever.
+    written: Option<Instant>,
     answered: bool,
-    /// It came back to its sender, as a member of the room.
-    seen: bool,
+    repeated: bool,
+}
+
+/// A message to be written: what its stamp says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Writing {
+    pub(crate) intended: Instant,
+    /// It was written before.
+    pub(crate) repeat: bool,
+}
+
+/// A message whose first send-ack has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Answered {
+    pub(crate) intended: Instant,
+    /// It was written more than once.
+    pub(crate) repeated: bool,
 }
 
 impl Outbox {
     /// Takes on a message; its number.
     pub(crate) fn push(&mut self, intended: Instant) -> u32 {
         self.last += 1;
-        self.pending.push_back(Pending { intended, answered: false, seen: false });
+        self.pending.push_back(Pending { intended, written: None, answered: false, repeated: false });
         self.last
     }
 
@@ -168,15 +196,29 @@ impl Outbox {
         self.last
     }
 
-    /// Notes the send-ack of a message; its intended time when it was the first one.
-    pub(crate) fn answer(&mut self, number: u32) -> Option<Instant> {
+    /// Notes that an unanswered message is written.
+    pub(crate) fn write(&mut self, number: u32, now: Instant) -> Option<Writing> {
+        let pending = self.get_mut(number).filter(|pending| !pending.answered)?;
+        pending.repeated = pending.written.replace(now).is_some();
+        Some(Writing { intended: pending.intended, repeat: pending.repeated })
+    }
+
+    /// Notes that a message counts as written at that time, to put off the next repeat or to hasten it.
+    pub(crate) fn count_as_written(&mut self, number: u32, at: Instant) {
+        if let Some(pending) = self.get_mut(number) {
+            pending.written = Some(at);
+        }
+    }
+
+    /// Notes the send-ack of a message; what it was when this is the first one.
+    pub(crate) fn answer(&mut self, number: u32) -> Option<Answered> {
         let pending = self.get_mut(number).filter(|pending| !pending.answered)?;
         pending.answered = true;
-        let intended = pending.intended;
+        let answered = Answered { intended: pending.intended, repeated: pending.repeated };
         while self.pending.front().is_some_and(|pending| pending.answered) {
             self.pending.pop_front();
         }
-        Some(intended)
+        Some(answered)
     }
 
     /// Notes that its sender was told that a message failed.
@@ -190,18 +232,19 @@ impl Outbox {
         self.rejected.binary_search(&number).is_ok()
     }
 
-    /// Notes that a message came back to its sender.
-    pub(crate) fn see(&mut self, number: u32) {
-        if let Some(pending) = self.get_mut(number) {
-            pending.seen = true;
-        }
+    /// The messages without a send-ack, oldest first.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
+        self.unanswered_since(Instant::from_unix_nanos(u64::MAX))
     }
 
-    /// The messages without a send-ack, oldest first: number, intended time, and whether it came back.
-    pub(crate) fn unanswered(&self) -> impl Iterator<Item = (u32, Instant, bool)> + '_ {
+    /// Those of them that were not written after `since`.
+    pub(crate) fn unanswered_since(&self, since: Instant) -> impl Iterator<Item = u32> + '_ {
         let first = self.first();
-        let numbered = self.pending.iter().enumerate().filter(|(_, pending)| !pending.answered);
-        numbered.map(move |(at, pending)| (first + at as u32, pending.intended, pending.seen))
+        let is_due = move |pending: &Pending| {
+            !pending.answered && pending.written.is_none_or(|written| written <= since)
+        };
+        let due = self.pending.iter().enumerate().filter(move |(_, pending)| is_due(pending));
+        due.map(move |(at, _)| first + at as u32)
     }
 
     fn first(&self) -> u32 {
@@ -218,7 +261,9 @@ impl Outbox {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) order: Order,
-    ids: Ids,
+    ids: Recent<IDS_MAX>,
+    /// Numbers that came in a copy marked as a repeat.
+    repeats: HashSet<u64>,
     /// Numbers below this came over an earlier connection.
     this_connection: u64,
 }
@@ -234,14 +279,16 @@ pub(crate) enum Arrival {
     /// The server repeats it, under the same id; or under another id, but the receiver was away in between, and knows it by
     /// its sender and client message id.
     Redelivered,
-    /// It came before, under another id.
+    /// It came before under another id, and its sender had repeated it: the server that knew the first is gone.
+    Renewed,
+    /// It came before under another id, and nobody repeated it.
     Duplicate,
 }
 
 impl Inbox {
     /// A stream whose first number is `first`.
     pub(crate) fn new(first: u64) -> Self {
-        Self { order: Order::new(first), ids: Ids::default(), this_connection: 0 }
+        Self { order: Order::new(first), ids: Recent::default(), repeats: HashSet::new(), this_connection: 0 }
     }
 
     /// The receiver is back: another node may repeat what came before.
@@ -249,16 +296,21 @@ impl Inbox {
         self.this_connection = self.order.next();
     }
 
-    /// Takes a message that came.
-    pub(crate) fn take(&mut self, number: u64, id: MessageId) -> Arrival {
+    /// Takes a message that came; `repeat` when its sender had sent it before. Such a one may be late.
+    pub(crate) fn take(&mut self, number: u64, id: MessageId, repeat: bool) -> Arrival {
         let seen = self.order.take(number);
+        let repeated = repeat || !self.repeats.is_empty() && self.repeats.contains(&number);
+        if repeat {
+            self.repeats.insert(number);
+        }
         match seen {
             Seen::Again if number < self.this_connection => Arrival::Redelivered,
-            Seen::Again if self.ids.get(number) == Some(id) => Arrival::Redelivered,
+            Seen::Again if self.ids.get(number) == Some(id.0) => Arrival::Redelivered,
+            Seen::Again if repeated => Arrival::Renewed,
             Seen::Again => Arrival::Duplicate,
             Seen::Next | Seen::Late => {
-                self.ids.put(number, id);
-                Arrival::First { late: seen == Seen::Late }
+                self.ids.put(number, id.0);
+                Arrival::First { late: seen == Seen::Late && !repeat }
             }
         }
     }
@@ -273,47 +325,88 @@ mod tests {
         let mut outbox = Outbox::default();
         let at = Instant::from_unix_nanos;
         assert_eq!([outbox.push(at(1)), outbox.push(at(2)), outbox.push(at(3))], [1, 2, 3]);
-        assert_eq!(outbox.answer(2), Some(at(2)));
+        let answered = |nanos| Some(Answered { intended: at(nanos), repeated: false });
+        assert_eq!(outbox.answer(2), answered(2));
         assert_eq!(outbox.answer(2), None);
-        let unanswered = |outbox: &Outbox| outbox.unanswered().map(|(number, ..)| number).collect::<Vec<_>>();
+        let unanswered = |outbox: &Outbox| outbox.unanswered().collect::<Vec<_>>();
         assert_eq!(unanswered(&outbox), [1, 3]);
-        assert_eq!(outbox.answer(1), Some(at(1)));
+        assert_eq!(outbox.answer(1), answered(1));
         assert_eq!(outbox.answer(1), None);
         assert_eq!(unanswered(&outbox), [3]);
         assert_eq!([0, 4, u32::MAX].map(|number| outbox.answer(number)), [None; 3]);
-        outbox.see(3);
-        assert_eq!(outbox.unanswered().collect::<Vec<_>>(), [(3, at(3), true)]);
         outbox.reject(3);
         assert!(outbox.is_rejected(3) && !outbox.is_rejected(2));
     }
 
     #[test]
+    fn what_is_written_again_is_a_repeat() {
+        let mut outbox = Outbox::default();
+        let at = Instant::from_unix_nanos;
+        outbox.push(at(1));
+        outbox.push(at(2));
+        let writing = |nanos, repeat| Some(Writing { intended: at(nanos), repeat });
+        assert_eq!(
+            [outbox.write(1, at(10)), outbox.write(2, at(20))],
+            [writing(1, false), writing(2, false)]
+        );
+        let due = |outbox: &Outbox, since| outbox.unanswered_since(at(since)).collect::<Vec<_>>();
+        assert_eq!([due(&outbox, 9), due(&outbox, 10), due(&outbox, 20)], [vec![], vec![1], vec![1, 2]]);
+        assert_eq!(outbox.write(1, at(30)), writing(1, true));
+        assert_eq!(due(&outbox, 20), [2]);
+        assert_eq!(outbox.answer(1), Some(Answered { intended: at(1), repeated: true }));
+        assert_eq!((outbox.write(1, at(40)), due(&outbox, 40)), (None, vec![2]));
+    }
+
+    #[test]
     fn a_repeat_is_told_from_a_duplicate_by_the_servers_id() {
         let mut inbox = Inbox::new(1);
-        let id = |id| MessageId(id);
-        assert_eq!(inbox.take(1, id(10)), Arrival::First { late: false });
-        assert_eq!(inbox.take(1, id(10)), Arrival::Redelivered);
-        assert_eq!(inbox.take(1, id(11)), Arrival::Duplicate);
-        assert_eq!(inbox.take(3, id(30)), Arrival::First { late: false });
-        assert_eq!(inbox.take(2, id(20)), Arrival::First { late: true });
-        assert_eq!(inbox.take(2, id(20)), Arrival::Redelivered);
+        let mut take = |number, id| inbox.take(number, MessageId(id), false);
+        assert_eq!(take(1, 10), Arrival::First { late: false });
+        assert_eq!(take(1, 10), Arrival::Redelivered);
+        assert_eq!(take(1, 11), Arrival::Duplicate);
+        assert_eq!(take(3, 30), Arrival::First { late: false });
+        assert_eq!(take(2, 20), Arrival::First { late: true });
+        assert_eq!(take(2, 20), Arrival::Redelivered);
         inbox.reconnect();
-        assert_eq!(inbox.take(3, id(31)), Arrival::Redelivered);
-        assert_eq!(inbox.take(4, id(40)), Arrival::First { late: false });
-        assert_eq!(inbox.take(4, id(41)), Arrival::Duplicate);
+        let mut take = |number, id| inbox.take(number, MessageId(id), false);
+        assert_eq!(take(3, 31), Arrival::Redelivered);
+        assert_eq!(take(4, 40), Arrival::First { late: false });
+        assert_eq!(take(4, 41), Arrival::Duplicate);
+    }
+
+    #[test]
+    fn a_senders_repeat_may_be_late_and_have_another_id() {
+        let mut inbox = Inbox::new(1);
+        assert_eq!(inbox.take(2, MessageId(20), false), Arrival::First { late: false });
+        assert_eq!(inbox.take(1, MessageId(10), true), Arrival::First { late: false });
+        // The mark is on the copy that came first, or on the other.
+        assert_eq!(inbox.take(1, MessageId(11), false), Arrival::Renewed);
+        assert_eq!(inbox.take(2, MessageId(21), true), Arrival::Renewed);
+        assert_eq!(inbox.take(2, MessageId(20), true), Arrival::Redelivered);
     }
 
     #[test]
     fn a_client_gives_up_after_a_while() {
-        let mut client = Client::new();
-        let waits: Vec<_> = std::iter::from_fn(|| client.back_off(0)).map(|wait| wait.as_millis()).collect();
+        let mut client = Client::new(0);
+        let waits: Vec<_> =
+            std::iter::from_fn(|| client.back_off(0, 1)).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800]);
         client.ready();
         client.retry_after_ms = 5000;
-        assert_eq!(client.back_off(3), Some(Duration::from_millis(5003)));
+        assert_eq!(client.back_off(3, 1), Some(Duration::from_millis(5003)));
         client.ready();
         client.retry_after_ms = 0;
-        let patience: Duration = std::iter::from_fn(|| client.back_off(0)).sum();
+        let patience: Duration = std::iter::from_fn(|| client.back_off(0, 1)).sum();
         assert!((25..35).contains(&patience.as_secs()), "{patience:?}");
+    }
+
+    #[test]
+    fn every_target_is_tried_before_the_wait_grows() {
+        let mut client = Client::new(1);
+        let tries = std::iter::from_fn(|| {
+            let wait = client.back_off(0, 3)?;
+            Some((client.target, wait.as_millis()))
+        });
+        assert_eq!(tries.take(5).collect::<Vec<_>>(), [(2, 100), (0, 100), (1, 100), (2, 200), (0, 200)]);
     }
 }

@@ -1,6 +1,7 @@
 //! The clients of one process: who is connected, and in which phase the run is.
 
 mod arrivals;
+mod repeats;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -16,12 +17,13 @@ use wire::{AppId, UserId};
 
 use crate::client::{Client, State};
 use crate::fleet::arrivals::Arrivals;
-use crate::mail::{Mail, Progress, RoomEnd};
+use crate::fleet::repeats::Sweep;
+use crate::mail::{Mail, Progress};
 use crate::order::Order;
 use crate::plan::{Plan, Scenario};
 use crate::rooms::Room;
 use crate::schedule::Schedule;
-use crate::tally::{RoomTally, Tally, count};
+use crate::tally::{Tally, count};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -60,6 +62,7 @@ pub struct Fleet {
     measured: Range<Instant>,
     /// Operations that wait for an answer.
     unanswered: u64,
+    sweep: Sweep,
     rooms: Vec<Room>,
     tally: Tally,
     /// When to look at the phase, and to tell progress.
@@ -104,11 +107,13 @@ impl Fleet {
             plan.payload_bytes as usize >= crate::STAMP_BYTES,
             "whoever made the plan left room for a stamp"
         );
+        assert!(!plan.targets.is_empty(), "whoever made the plan knows where to connect");
         let rooms = if plan.scenario == Scenario::Room { plan.rooms } else { 0 };
+        let clients = plan.first_client..plan.first_client + plan.clients;
         Self {
             encoding: plan.encoding(),
             phase: Phase::New,
-            clients: (0..plan.clients).map(|_| Client::new()).collect(),
+            clients: clients.map(|client| Client::new(plan.first_target(client))).collect(),
             connected: ConnMap::new(),
             effects: VecDeque::new(),
             buffers: Vec::new(),
@@ -120,6 +125,7 @@ impl Fleet {
             running: Instant::default()..Instant::default(),
             measured: Instant::default()..Instant::default(),
             unanswered: 0,
+            sweep: Sweep::default(),
             rooms: (0..rooms).map(|_| Room::default()).collect(),
             tally: Tally::default(),
             tick: Instant::default(),
@@ -141,10 +147,11 @@ impl Fleet {
                 self.arrivals.begin(at);
             }
             Mail::Start { at_ns } => self.start(Instant::from_unix_nanos(at_ns)),
+            Mail::Stop { at_ns } => self.stop(Instant::from_unix_nanos(at_ns)),
             Mail::Expect { rooms } => {
                 for end in rooms {
                     if let Some(room) = self.rooms.get_mut(end.room as usize) {
-                        room.last = room.last.max(end.sequence);
+                        room.expect(&end);
                     }
                 }
                 let until = now + Duration::from_nanos(self.plan.drain_ns);
@@ -158,7 +165,7 @@ impl Fleet {
 
     fn start(&mut self, at: Instant) {
         let from = at + Duration::from_nanos(self.plan.warmup_ns);
-        let until = from + Duration::from_nanos(self.plan.measure_ns);
+        let until = from + Duration::from_nanos(self.plan.measure_ns.unwrap_or(u64::MAX));
         if self.plan.scenario == Scenario::Storm {
             self.phase = Phase::Holding { until };
             return;
@@ -171,6 +178,14 @@ impl Fleet {
             let duration_ns = until.since(first).as_nanos() as u64;
             self.operations = Schedule::new(first, self.plan.rate, duration_ns);
         }
+    }
+
+    fn stop(&mut self, at: Instant) {
+        let Phase::Running { until } = &mut self.phase else { return };
+        *until = at;
+        self.running.end = at;
+        self.measured.end = at;
+        self.operations.stop(at);
     }
 
     fn advance(&mut self, now: Instant) {
@@ -193,6 +208,9 @@ impl Fleet {
             _ => PROGRESS,
         };
         self.tick = now + interval;
+        if matches!(self.phase, Phase::Running { .. } | Phase::Draining { .. }) {
+            self.repeat_unanswered(now);
+        }
         let progress = self.progress();
         match self.phase {
             Phase::Connecting | Phase::Returning => {
@@ -215,7 +233,7 @@ impl Fleet {
                 }
             }
             Phase::Counting { from, until } => {
-                if (now >= from && self.rooms_are_complete()) || now >= until {
+                if (now >= from && self.is_nothing_missing()) || now >= until {
                     self.finish();
                 }
             }
@@ -241,20 +259,22 @@ impl Fleet {
 
     fn sent(&mut self) {
         self.phase = Phase::Sent;
-        let ends = self.rooms.iter().enumerate().filter(|(_, room)| room.last > 0);
-        let rooms =
-            ends.map(|(room, Room { last, .. })| RoomEnd { room: room as u32, sequence: *last }).collect();
+        let ends = self.rooms.iter().enumerate().filter_map(|(room, known)| known.end(room as u32));
+        let rooms = ends.collect();
         self.say(Mail::Sent { rooms });
     }
 
-    fn rooms_are_complete(&self) -> bool {
-        let mut members = self.clients.iter().enumerate().filter_map(|(c, client)| {
-            let order = &client.inbox.as_ref().filter(|_| client.state == State::Ready)?.order;
-            Some((self.plan.room_index(self.global(c)) as usize, order))
-        });
-        let complete =
-            |(room, order): (usize, &Order)| order.next() > self.rooms[room].last && order.gaps() == 0;
-        self.rooms.is_empty() || members.all(complete)
+    /// Every member of a room in this fleet that was ever there.
+    fn members(&self) -> impl Iterator<Item = (&Room, &Order, State)> {
+        self.clients.iter().enumerate().filter_map(|(c, client)| {
+            let room = self.rooms.get(self.plan.room_index(self.global(c)) as usize)?;
+            Some((room, &client.inbox.as_ref()?.order, client.state))
+        })
+    }
+
+    fn is_nothing_missing(&self) -> bool {
+        let mut present = self.members().filter(|(.., state)| *state == State::Ready);
+        present.all(|(room, order, _)| room.missing(order, true) == 0)
     }
 
     fn finish(&mut self) {
@@ -263,6 +283,10 @@ impl Fleet {
         tally.connected = self.clients.iter().filter(|client| client.was_ready).count() as u64;
         tally.failed = self.clients.iter().filter(|client| client.state != State::Ready).count() as u64;
         for client in &self.clients {
+            if client.state == State::Ready {
+                let target = self.plan.targets[usize::from(client.target)];
+                count(&mut tally.on_targets, &target.to_string());
+            }
             tally.lost += client.heartbeats.iter().filter(|heartbeat| heartbeat.operation).count() as u64;
             tally.unanswered += client.outbox.unanswered().count() as u64;
         }
@@ -292,24 +316,10 @@ impl Fleet {
     }
 
     fn count_rooms(&self, tally: &mut Tally) {
-        let mut rooms: Vec<_> =
-            (0..self.rooms.len() as u32).map(|room| RoomTally { room, ..RoomTally::default() }).collect();
-        for (room, known) in rooms.iter_mut().zip(&self.rooms) {
-            room.last = known.last;
+        for (room, order, state) in self.members() {
+            tally.lost += room.missing(order, state == State::Ready);
+            tally.passed_by += room.passed_by(order);
         }
-        for (c, client) in self.clients.iter().enumerate() {
-            let room = &mut rooms[self.plan.room_index(self.global(c)) as usize];
-            room.unseen += client.outbox.unanswered().filter(|(_, _, seen)| !seen).count() as u64;
-            let Some(inbox) = &client.inbox else { continue };
-            tally.lost += inbox.order.gaps();
-            // Who went for good is owed nothing after that.
-            if client.state == State::Ready {
-                room.members += 1;
-                room.next_sum += inbox.order.next();
-            }
-        }
-        rooms.retain(|room| room.members > 0);
-        tally.rooms = rooms;
     }
 
     fn progress(&self) -> Progress {
@@ -410,6 +420,7 @@ impl Fleet {
         count(&mut self.tally.disconnected, why);
         if state == State::Ready {
             self.ready -= 1;
+            self.clients[c].lost = Some(now);
         } else {
             self.arrivals.left_the_way();
         }

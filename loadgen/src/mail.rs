@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Tally;
+use crate::places::Places;
 
 /// A word to or from a fleet. Times are nanoseconds since the UNIX epoch, on the run's one clock.
 ///
-/// The talk of a run: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`; `Expect`, then
-/// `Done`.
+/// The talk of a run: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a `Stop` in between if
+/// the plan has no end; `Expect`, then `Done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mail {
@@ -21,9 +22,14 @@ pub enum Mail {
         /// When.
         at_ns: u64,
     },
-    /// To the fleet: all fleets are done sending, and this is how far each room has come.
+    /// To the fleet: no operation is due from this time on. Only for a plan without an end of its own.
+    Stop {
+        /// When.
+        at_ns: u64,
+    },
+    /// To the fleet: all fleets are done sending, and this is what they said of their rooms in `Sent`.
     Expect {
-        /// Every room with a message in it.
+        /// One for each fleet and room.
         rooms: Vec<RoomEnd>,
     },
     /// From the fleet: how far it is.
@@ -32,20 +38,33 @@ pub enum Mail {
     Settled(Progress),
     /// From the fleet: everything is sent, and answered or given up.
     Sent {
-        /// The last message of each room, as far as this fleet knows.
+        /// Every room to which this fleet sent something.
         rooms: Vec<RoomEnd>,
     },
     /// From the fleet: its last word.
     Done(Box<Tally>),
 }
 
-/// How far a room has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// What a fleet's publishers were told of a room's messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RoomEnd {
     /// The room, as counted from the first one.
     pub room: u32,
-    /// The sequence of its last message.
+    /// The places that messages got.
+    pub sequenced: Places,
+    /// Those of messages that were sent more than once.
+    pub repeated: Vec<Repeated>,
+}
+
+/// A message that was sent more than once, at the place that its publisher was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Repeated {
+    /// Its place in the room.
     pub sequence: u64,
+    /// Its publisher, as counted over the whole run.
+    pub publisher: u32,
+    /// The publisher's number for it.
+    pub number: u32,
 }
 
 /// How far a fleet is.

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use wire::MessageId;
-
 /// How many of a stream's last server ids are known. A repeat of an older message counts as a duplicate.
-const IDS_MAX: usize = 4096;
+pub(crate) const IDS_MAX: usize = 4096;
 
 /// The sequence numbers that came, of a stream that should bring each once and in order.
 #[derive(Debug)]
 pub(crate) struct Order {
+    first: u64,
     /// The first number after the highest that came.
     next: u64,
     /// What did not come below `next`, ascending.
     missing: Vec<Range<u64>>,
+    /// What is not expected below `next`, ascending.
+    skipped: Vec<Range<u64>>,
 }
 
 /// What a sequence number is to the stream so far.
@@ -31,7 +32,7 @@ pub(crate) enum Seen {
 impl Order {
     /// A stream whose first number is `first`.
     pub(crate) fn new(first: u64) -> Self {
-        Self { next: first, missing: Vec::new() }
+        Self { first, next: first, missing: Vec::new(), skipped: Vec::new() }
     }
 
     /// The first number after the highest that came.
@@ -59,7 +60,19 @@ impl Order {
 
     /// Goes on at `next`: what is between is not expected.
     pub(crate) fn skip_to(&mut self, next: u64) {
-        self.next = self.next.max(next);
+        if next > self.next {
+            self.skipped.push(self.next..next);
+            self.next = next;
+        }
+    }
+
+    /// Whether that number came.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        let is_in = |ranges: &[Range<u64>]| {
+            let at = ranges.partition_point(|range| range.end <= number);
+            ranges.get(at).is_some_and(|range| range.contains(&number))
+        };
+        (self.first..self.next).contains(&number) && !is_in(&self.missing) && !is_in(&self.skipped)
     }
 
     /// Every number up to `last` that did not come.
@@ -73,48 +86,59 @@ impl Order {
             .take_while(move |number| *number <= last)
     }
 
-    /// How many numbers below the highest that came did not.
-    pub(crate) fn gaps(&self) -> u64 {
-        self.missing.iter().map(|gap| gap.end - gap.start).sum()
+    /// The numbers below the highest that came which did not.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.missing.iter().cloned()
+    }
+
+    /// The numbers past the highest that came.
+    pub(crate) fn tail(&self) -> Range<u64> {
+        self.next..u64::MAX
+    }
+
+    /// The numbers that were not expected.
+    pub(crate) fn skipped(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.skipped.iter().cloned()
     }
 }
 
-/// The server ids of a stream's last messages, to tell a repeat by the server (same id) from a duplicate (another id).
+/// A value, not 0, for each of a stream's last `MAX` numbers, such as the server's id: it tells a repeat by the server (same id)
+/// from a duplicate (another id).
 #[derive(Debug, Default)]
-pub(crate) struct Ids {
-    /// The sequence number of `ids[0]`.
+pub(crate) struct Recent<const MAX: usize> {
+    /// The number of `values[0]`.
     first: u64,
-    ids: VecDeque<MessageId>,
+    values: VecDeque<u64>,
 }
 
-impl Ids {
-    /// Remembers the id of a message. Numbers go up, gaps and late ones allowed.
-    pub(crate) fn put(&mut self, sequence: u64, id: MessageId) {
-        if self.ids.is_empty() || sequence >= self.first + (self.ids.len() + IDS_MAX) as u64 {
-            self.ids.clear();
-            self.first = sequence;
+impl<const MAX: usize> Recent<MAX> {
+    /// Remembers a number's value. Numbers go up, gaps and late ones allowed.
+    pub(crate) fn put(&mut self, number: u64, value: u64) {
+        if self.values.is_empty() || number >= self.first + (self.values.len() + MAX) as u64 {
+            self.values.clear();
+            self.first = number;
         }
-        let Some(at) = sequence.checked_sub(self.first) else { return };
+        let Some(at) = number.checked_sub(self.first) else { return };
         // The check above bounds the surplus by the length.
-        let surplus = (at + 1).saturating_sub(IDS_MAX as u64) as usize;
-        self.ids.drain(..surplus);
+        let surplus = (at + 1).saturating_sub(MAX as u64) as usize;
+        self.values.drain(..surplus);
         self.first += surplus as u64;
         let at = at as usize - surplus;
-        if at >= self.ids.len() {
-            self.ids.resize(at + 1, MessageId(0));
+        if at >= self.values.len() {
+            self.values.resize(at + 1, 0);
         }
-        self.ids[at] = id;
+        self.values[at] = value;
     }
 
-    /// The id of that message, if it is remembered.
-    pub(crate) fn get(&self, sequence: u64) -> Option<MessageId> {
-        let at = sequence.checked_sub(self.first)?;
-        self.ids.get(usize::try_from(at).ok()?).copied().filter(|id| id.0 != 0)
+    /// The value of that number, if it is remembered.
+    pub(crate) fn get(&self, number: u64) -> Option<u64> {
+        let at = number.checked_sub(self.first)?;
+        self.values.get(usize::try_from(at).ok()?).copied().filter(|value| *value != 0)
     }
 
     /// The first number after those remembered.
     pub(crate) fn next(&self) -> u64 {
-        self.first + self.ids.len() as u64
+        self.first + self.values.len() as u64
     }
 }
 
@@ -144,7 +168,8 @@ mod tests {
         assert_eq!(order.take(4), Seen::Late);
         assert_eq!(missing(&order, 6), [2, 3, 5]);
         assert_eq!(missing(&order, 2), [2]);
-        assert_eq!(order.gaps(), 3);
+        assert_eq!(order.gaps().collect::<Vec<_>>(), [2..4, 5..6]);
+        assert!(order.has(4) && !order.has(5) && !order.has(7) && !order.has(0));
         assert_eq!(order.take(4), Seen::Again);
         assert_eq!([2, 3, 5].map(|n| order.take(n)), [Seen::Late; 3]);
         assert!(missing(&order, 6).is_empty());
@@ -158,32 +183,34 @@ mod tests {
         order.skip_to(10);
         assert_eq!(order.take(10), Seen::Next);
         assert!(missing(&order, 10).is_empty());
+        assert_eq!(order.skipped().next(), Some(2..10));
+        assert!(order.has(1) && !order.has(2) && !order.has(9) && order.has(10));
     }
 
     #[test]
-    fn the_last_ids_are_known() {
-        let mut ids = Ids::default();
-        assert_eq!(ids.get(0), None);
+    fn the_last_values_are_known() {
+        let mut recent = Recent::<IDS_MAX>::default();
+        assert_eq!(recent.get(0), None);
         for n in 10..10 + 2 * IDS_MAX as u64 {
-            ids.put(n, MessageId(n * 100));
+            recent.put(n, n * 100);
         }
         let last = 9 + 2 * IDS_MAX as u64;
-        assert_eq!(ids.get(last), Some(MessageId(last * 100)));
-        assert_eq!(ids.get(last + 1 - IDS_MAX as u64), Some(MessageId((last + 1 - IDS_MAX as u64) * 100)));
-        assert_eq!(ids.get(last - IDS_MAX as u64), None);
-        assert_eq!(ids.get(last + 1), None);
+        assert_eq!(recent.get(last), Some(last * 100));
+        assert_eq!(recent.get(last + 1 - IDS_MAX as u64), Some((last + 1 - IDS_MAX as u64) * 100));
+        assert_eq!(recent.get(last - IDS_MAX as u64), None);
+        assert_eq!(recent.get(last + 1), None);
     }
 
     #[test]
-    fn ids_leave_gaps_and_take_late_ones() {
-        let mut ids = Ids::default();
-        ids.put(3, MessageId(30));
-        ids.put(6, MessageId(60));
-        assert_eq!(ids.get(5), None);
-        ids.put(5, MessageId(50));
-        assert_eq!([3, 5, 6].map(|n| ids.get(n).map(|id| id.0)), [Some(30), Some(50), Some(60)]);
-        ids.put(1_000_000, MessageId(7));
-        assert_eq!((ids.get(6), ids.get(1_000_000)), (None, Some(MessageId(7))));
-        assert_eq!(ids.next(), 1_000_001);
+    fn values_leave_gaps_and_take_late_ones() {
+        let mut recent = Recent::<IDS_MAX>::default();
+        recent.put(3, 30);
+        recent.put(6, 60);
+        assert_eq!(recent.get(5), None);
+        recent.put(5, 50);
+        assert_eq!([3, 5, 6].map(|n| recent.get(n)), [Some(30), Some(50), Some(60)]);
+        recent.put(1_000_000, 7);
+        assert_eq!((recent.get(6), recent.get(1_000_000)), (None, Some(7)));
+        assert_eq!(recent.next(), 1_000_001);
     }
 }

@@ -56,8 +56,8 @@ impl Sources {
 pub struct Plan {
     /// What kind of load.
     pub scenario: Scenario,
-    /// The gateway.
-    pub target: SocketAddr,
+    /// The gateways, at least one; see [`Plan::first_target`].
+    pub targets: Vec<SocketAddr>,
     /// Where connections come from; `None` leaves it to the system.
     pub sources: Option<Sources>,
     /// Names the run: tells its messages from those of another.
@@ -82,8 +82,12 @@ pub struct Plan {
     pub phase_ns: u64,
     /// Operations before this are sent, and checked, but not measured.
     pub warmup_ns: u64,
-    /// The measured time.
-    pub measure_ns: u64,
+    /// The measured time; `None` until [`Mail::Stop`](crate::Mail::Stop).
+    pub measure_ns: Option<u64>,
+    /// How long a client waits for a send-ack before it sends a message again on the same connection; 0 for ever.
+    pub repeat_ns: u64,
+    /// A message that is refused as `busy` is sent again a little later; without this, and without repeats, it has failed.
+    pub retry_busy: bool,
     /// The heartbeat period; `None` for the one the server tells at login.
     pub heartbeat_ms: Option<u32>,
     /// New connections a second; `None` for as fast as they succeed.
@@ -101,6 +105,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The target where a client, as counted over the whole run, begins. Neighbours begin at different ones, the partners of a
+    /// pair too, and each room has members at all of them. One after another is tried when a connection fails or ends.
+    pub fn first_target(&self, client: u32) -> u16 {
+        let rooms = if self.scenario == Scenario::Room { self.rooms.max(1) } else { 1 };
+        let turn = u64::from(client / rooms) + u64::from(client % rooms);
+        (turn % self.targets.len() as u64) as u16
+    }
+
     /// The user of a client, as counted over the whole run.
     pub(crate) fn user(&self, client: u32) -> UserId {
         UserId(self.first_user + i64::from(client))

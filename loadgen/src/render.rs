@@ -38,6 +38,7 @@ pub fn render(report: &Report) -> String {
             (count(report.lost), "lost"),
             (count(report.duplicated), "duplicated"),
             (count(report.out_of_order), "out of order"),
+            (count(report.handed_over), "handed over"),
         ],
     );
     line(&mut text, "throughput", &[(decimal(report.per_second), "a second")]);
@@ -45,6 +46,11 @@ pub fn render(report: &Report) -> String {
         let figures = |seconds: f64, rate: f64| [(format!("{seconds:.3}"), "s"), (decimal(rate), "a second")];
         line(&mut text, "connect", &figures(storm.connect_seconds, storm.connects_per_second));
         line(&mut text, "all back", &figures(storm.reconnect_seconds, storm.reconnects_per_second));
+    }
+    if report.on_targets.len() > 1 {
+        let on_targets =
+            report.on_targets.iter().map(|(target, clients)| format!("{} on {target}", count(*clients)));
+        put(&mut text, &format!("  {:<12}  {}", "at the end", on_targets.collect::<Vec<_>>().join(", ")));
     }
     let mut cost = Vec::new();
     if let Some(cpu) = report.server.cpu_us_per_op {
@@ -87,8 +93,9 @@ fn distributions(text: &mut String, report: &Report) {
     }
     row("send-ack", &report.send_ack_us);
     row("connect to login", &report.login_us);
-    if let Some(storm) = &report.storm {
-        row("reset to login", &storm.reconnect_us);
+    match &report.storm {
+        Some(storm) => row("reset to login", &storm.reconnect_us),
+        None => row("end to login", &report.reconnect_us),
     }
     let lag = report.schedule_lag_us;
     if lag.max > 0.0 {

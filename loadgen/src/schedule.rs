@@ -20,6 +20,12 @@ impl Schedule {
         Self { start_ns: start.unix_nanos(), interval_ns, next: 0, end }
     }
 
+    /// Nothing is due from `at` on.
+    pub(crate) fn stop(&mut self, at: Instant) {
+        let duration_ns = at.unix_nanos().saturating_sub(self.start_ns) as f64;
+        self.end = self.end.min((duration_ns / self.interval_ns).ceil() as u64);
+    }
+
     /// When the next operation is due; `None` after the last.
     pub(crate) fn due(&self) -> Option<Instant> {
         let after_ns = self.next as f64 * self.interval_ns;
@@ -61,6 +67,14 @@ mod tests {
             let taken = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2))).count();
             assert_eq!(taken, (3.0 * rate).round() as usize, "rate {rate}");
         }
+    }
+
+    #[test]
+    fn a_schedule_without_end_is_stopped() {
+        let mut schedule = Schedule::new(at(0), 1000.0, u64::MAX);
+        schedule.stop(at(2_500_000));
+        let taken = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2))).count();
+        assert_eq!((taken, schedule.due()), (3, None));
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use shard::Instant;
 
 /// Bytes of a stamp at the head of a payload, in hexadecimal so that JSON bodies take it as it is:
-/// `run: u32 | client: u32 | sequence: u32 | intended: u64`.
+/// `run: u32 | client: u32 | sequence: u32 | intended: u64`. The highest bit of `intended` marks a repeat: as a time in ns since the
+/// UNIX epoch it is 0 until the year 2262.
 pub const STAMP_BYTES: usize = 40;
+
+const REPEAT: u64 = 1 << 63;
 
 /// Bytes of the client message id: run and sequence in hexadecimal.
 pub(crate) const ID_BYTES: usize = 16;
@@ -20,6 +23,8 @@ pub(crate) struct Stamp {
     pub(crate) sequence: u32,
     /// When it was due.
     pub(crate) intended: Instant,
+    /// The sender may have sent it before.
+    pub(crate) repeat: bool,
 }
 
 impl Stamp {
@@ -28,17 +33,20 @@ impl Stamp {
         put_hex(u64::from(self.run), &mut payload[..8]);
         put_hex(u64::from(self.client), &mut payload[8..16]);
         put_hex(u64::from(self.sequence), &mut payload[16..24]);
-        put_hex(self.intended.unix_nanos(), &mut payload[24..STAMP_BYTES]);
+        let mark = if self.repeat { REPEAT } else { 0 };
+        put_hex(self.intended.unix_nanos() & !REPEAT | mark, &mut payload[24..STAMP_BYTES]);
     }
 
     /// The stamp at the head of `payload`, if there is one.
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let head = payload.first_chunk::<STAMP_BYTES>()?;
+        let intended = hex(&head[24..])?;
         Some(Self {
             run: u32::try_from(hex(&head[..8])?).ok()?,
             client: u32::try_from(hex(&head[8..16])?).ok()?,
             sequence: u32::try_from(hex(&head[16..24])?).ok()?,
-            intended: Instant::from_unix_nanos(hex(&head[24..])?),
+            intended: Instant::from_unix_nanos(intended & !REPEAT),
+            repeat: intended & REPEAT != 0,
         })
     }
 }
@@ -85,10 +93,13 @@ mod tests {
             client: 7,
             sequence: u32::MAX,
             intended: Instant::from_unix_nanos(1_790_000_000_123_456_789),
+            repeat: false,
         };
         let mut payload = [b'x'; 60];
-        stamp.write(&mut payload);
-        assert_eq!(Stamp::read(&payload), Some(stamp));
+        for stamp in [stamp, Stamp { repeat: true, ..stamp }] {
+            stamp.write(&mut payload);
+            assert_eq!(Stamp::read(&payload), Some(stamp));
+        }
         assert_eq!(Stamp::read(&payload[..STAMP_BYTES - 1]), None);
         payload[3] = b'x';
         assert_eq!(Stamp::read(&payload), None);

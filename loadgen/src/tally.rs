@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wire::client::FailReason;
 
 /// Significant decimal digits of a sample.
 const DIGITS: u8 = 3;
@@ -27,14 +28,21 @@ pub struct Tally {
     pub delivered: u64,
     /// Send-acks that say the receiver has acked.
     pub acked: u64,
-    /// What should have arrived and did not, apart from what [`Tally::rooms`] adds.
+    /// What should have arrived and did not.
     pub lost: u64,
-    /// Messages that arrived once more under another server id.
+    /// Messages that arrived once more under another server id, though nobody had repeated them.
     pub duplicated: u64,
     /// Messages that came after a later one of the same stream.
     pub out_of_order: u64,
-    /// Messages that arrived once more and that a client knows to drop: under the same server id, or after it reconnected.
+    /// Messages that arrived once more and that a client knows to drop: under the same server id, after it reconnected, or because
+    /// their sender had repeated them.
     pub redelivered: u64,
+    /// Of these, those whose sender's repeat got a server id of its own: the server had forgotten them.
+    pub renewed: u64,
+    /// Messages sent once more by their senders.
+    pub repeats: u64,
+    /// Times that a server was too busy for a message, which was sent again.
+    pub busy: u64,
     /// Messages whose sender was told that they failed, by reason.
     pub rejected: BTreeMap<String, u64>,
     /// Messages that got no send-ack.
@@ -61,29 +69,14 @@ pub struct Tally {
     pub send_ack: Samples,
     /// From the connect to the answered login.
     pub login: Samples,
-    /// From the reset of all to the answered login.
+    /// From the end of a connection to the answered login, and join.
     pub reconnect: Samples,
     /// When the last client became ready, in ns since the UNIX epoch.
     pub ready_at_ns: u64,
     /// When the last client was back after the reset of all.
     pub back_at_ns: u64,
-    /// The rooms of this fleet's clients.
-    pub rooms: Vec<RoomTally>,
-}
-
-/// What one fleet's members saw of a room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct RoomTally {
-    /// The room, as counted from the first one.
-    pub room: u32,
-    /// Members in this fleet.
-    pub members: u64,
-    /// The sum over members of the sequence after the last that came.
-    pub next_sum: u64,
-    /// The last sequence that any of them knows of.
-    pub last: u64,
-    /// Messages sent that were neither answered nor seen: lost for every member of the run.
-    pub unseen: u64,
+    /// Clients that are ready at the end, by target.
+    pub on_targets: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -99,6 +92,9 @@ impl Tally {
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
         self.redelivered += other.redelivered;
+        self.renewed += other.renewed;
+        self.repeats += other.repeats;
+        self.busy += other.busy;
         self.unanswered += other.unanswered;
         self.unsent += other.unsent;
         self.stray += other.stray;
@@ -115,37 +111,13 @@ impl Tally {
         self.reconnect.merge(&other.reconnect);
         self.ready_at_ns = self.ready_at_ns.max(other.ready_at_ns);
         self.back_at_ns = self.back_at_ns.max(other.back_at_ns);
-        for room in &other.rooms {
-            match self.rooms.binary_search_by_key(&room.room, |known| known.room) {
-                Ok(at) => self.rooms[at].merge(room),
-                Err(at) => self.rooms.insert(at, *room),
-            }
-        }
+        merge_counts(&mut self.on_targets, &other.on_targets);
     }
 
-    /// Everything lost, of all fleets: to be asked when all are merged.
-    pub fn lost_in_all(&self) -> u64 {
-        self.lost + self.rooms.iter().map(RoomTally::lost_at_the_end).sum::<u64>()
-    }
-
-    /// Messages whose sender was told that they failed.
-    pub fn rejected_in_all(&self) -> u64 {
-        self.rejected.values().sum()
-    }
-}
-
-impl RoomTally {
-    fn merge(&mut self, other: &RoomTally) {
-        self.members += other.members;
-        self.next_sum += other.next_sum;
-        self.last = self.last.max(other.last);
-        self.unseen += other.unseen;
-    }
-
-    /// What members miss past the last message that they got; gaps before it are in [`Tally::lost`].
-    fn lost_at_the_end(&self) -> u64 {
-        let tails = (self.members * (self.last + 1)).saturating_sub(self.next_sum);
-        tails + self.unseen * self.members
+    /// Messages that failed because their receiver was away or did not ack.
+    pub fn handed_over(&self) -> u64 {
+        let reasons = [FailReason::Offline, FailReason::Disconnected, FailReason::Unacked];
+        reasons.iter().filter_map(|reason| self.rejected.get(reason.name())).sum()
     }
 }
 
@@ -254,19 +226,5 @@ mod tests {
         assert_eq!(read.len(), 20_000);
         assert!((read.quantile_us(0.5) - 5000.0).abs() < 5.0);
         assert_eq!(Samples::default().quantile_us(0.5), 0.0);
-    }
-
-    #[test]
-    fn a_room_has_lost_what_its_members_did_not_get_of_what_any_fleet_knows() {
-        let room = |members, next_sum, last, unseen| Tally {
-            rooms: vec![RoomTally { room: 3, members, next_sum, last, unseen }],
-            ..Tally::default()
-        };
-        // Two members have everything up to 10; of three others, one lacks 10 and one lacks 9 and 10.
-        let mut tally = room(2, 22, 10, 0);
-        tally.merge(&room(3, 11 + 10 + 9, 8, 0));
-        assert_eq!(tally.lost_in_all(), 3);
-        tally.merge(&room(0, 0, 0, 1));
-        assert_eq!(tally.lost_in_all(), 3 + 5);
     }
 }

@@ -12,7 +12,7 @@ use crate::mail::Report;
 use crate::node::{Node, Outside};
 
 /// A question in parts, each for one router shard.
-pub type Parts = Vec<(ShardId, Question)>;
+type Parts = Vec<(ShardId, Question)>;
 
 impl<O: Outside> Node<O> {
     /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own
@@ -35,13 +35,18 @@ impl<O: Outside> Node<O> {
     }
 
     pub(crate) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
-        let busy = Report::Pushed { ask, id: 0, outcome: Some(Outcome::Failed(FailReason::Busy)) };
-        let Some(gateway) = &mut self.gateway else { return self.report(busy) };
+        let Some(gateway) = self.gateway.as_mut().filter(|gateway| gateway.owners().next().is_some()) else {
+            return self.report(Report::Asked { ask, parts: 0 });
+        };
         let is_answered = push.is_answered(target);
         match gateway.push(now, target, push) {
-            None => self.report(busy),
+            None => {
+                let outcome = Some(Outcome::Failed(FailReason::Busy));
+                self.report(Report::Pushed { ask, id: 0, outcome });
+            }
             Some(id) if is_answered => {
                 self.pushed.insert(id, ask);
+                self.report(Report::Taken { ask, id: id.0 });
             }
             Some(id) => self.report(Report::Pushed { ask, id: id.0, outcome: None }),
         }
@@ -57,6 +62,10 @@ impl<O: Outside> Node<O> {
                 if let Some(ask) = self.pushed.remove(&submitted) {
                     self.report(Report::Pushed { ask, id: ack.id.0, outcome: Some(ack.outcome) });
                 }
+            }
+            // The push that repeats it gets the answer.
+            NodeMessage::ToGateway(ToGateway::Superseded { submitted }) => {
+                self.pushed.remove(&submitted);
             }
             NodeMessage::ToGateway(ToGateway::Drain) => self.report(Report::DrainAsked),
             _ => unreachable!("a gateway core tells the control thread nothing else"),

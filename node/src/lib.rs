@@ -10,6 +10,5 @@ mod ask;
 mod mail;
 mod node;
 
-pub use ask::Parts;
-pub use mail::{Control, Mail, Peer, Report, ShardMetrics};
+pub use mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 pub use node::{Cores, Node, Outside, Setup};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use gateway::Push;
 use shard::Instant;
-use wire::client::Outcome;
+use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, NodeMessage, Question, Target, ToRouter};
 
 /// Mail of this process.
@@ -75,7 +75,8 @@ pub enum Report {
         /// The peers, ascending.
         peers: Vec<Peer>,
     },
-    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask.
+    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask. Answers [`Control::Push`] with 0 for
+    /// the same reason.
     Asked {
         /// Which question.
         ask: u64,
@@ -88,6 +89,13 @@ pub enum Report {
         ask: u64,
         /// The answer.
         answer: Answer,
+    },
+    /// Answers [`Control::Push`] when [`Report::Pushed`] will follow.
+    Taken {
+        /// Which question.
+        ask: u64,
+        /// The message's id.
+        id: u64,
     },
     /// Answers [`Control::Push`].
     Pushed {
@@ -115,6 +123,25 @@ pub struct ShardMetrics {
     pub links: Option<link::Metrics>,
     /// Messages to a peer for which too much waits: dropped, or failed.
     pub link_overflows: u64,
+    /// Of what would have gone to the bridge.
+    pub unbridged: Unbridged,
+}
+
+/// Counts of what would have gone to the bridge of a node that has none, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unbridged {
+    /// Sessions that came.
+    pub online: u64,
+    /// Sessions that ended.
+    pub offline: u64,
+    /// Room joins.
+    pub joined: u64,
+    /// Room leaves.
+    pub left: u64,
+    /// Business packets for the backend; their senders were told that there is no route.
+    pub requests: u64,
+    /// Reliable messages that were handed over as undelivered, in the order of [`FailReason::ALL`].
+    pub undelivered: [u64; FailReason::ALL.len()],
 }
 
 /// The other end of a link.

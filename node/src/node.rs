@@ -11,7 +11,7 @@ use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter};
 
-use crate::mail::{Control, Mail, Peer, Report, ShardMetrics};
+use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
@@ -20,6 +20,9 @@ pub trait Outside {
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
+
+    /// What went to the bridge and met none.
+    fn unbridged(&self) -> Unbridged;
 
     /// When [`Outside::timeout`] is wanted.
     fn poll_timeout(&self) -> Option<Instant>;
@@ -165,7 +168,7 @@ impl<O: Outside> Node<O> {
             Control::Found(found) => self.node_message(now, ShardId::DIRECTORY, NodeMessage::ToRouter(found)),
             Control::Resync => {
                 if let Some(router) = &mut self.router {
-                    router.tell_directory_all();
+                    router.tell_directory_all(now);
                 }
             }
             Control::Drain => self.begin_drain(now),
@@ -182,6 +185,7 @@ impl<O: Outside> Node<O> {
             router: self.router.as_ref().map(Router::metrics),
             links: self.links.as_ref().map(Links::metrics),
             link_overflows: self.link_overflows,
+            unbridged: self.outside.unbridged(),
         }
     }
 
@@ -320,7 +324,7 @@ impl<O: Outside> Node<O> {
     fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
-            return links.send(to, mail);
+            return links.send(now, to, mail);
         }
         match mail {
             NodeMessage::ToGateway(ToGateway::Deliver { delivery: None, .. } | ToGateway::All { .. }) => {
@@ -335,7 +339,7 @@ impl<O: Outside> Node<O> {
                 let settle = ToRouter::Settle { delivery, session, outcome };
                 self.node_message(now, to, NodeMessage::ToRouter(settle));
             }
-            mail => links.send(to, mail),
+            mail => links.send(now, to, mail),
         }
     }
 }
@@ -392,6 +396,12 @@ impl<O: Outside> Shard for Node<O> {
             (_, Some(gateway)) => gateway.poll_transmit(now, conn, batch),
             (_, None) => {}
         }
+    }
+
+    /// A link for which too much waits makes clients wait. A router's links are its clients: it takes what they say, and what
+    /// it has no room for fails.
+    fn is_pushed_back(&self) -> bool {
+        self.gateway.is_some() && self.links.as_ref().is_some_and(Links::is_pushed_back)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

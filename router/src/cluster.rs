@@ -12,6 +12,7 @@ use shard::{Instant, ShardId};
 use wire::AppId;
 use wire::node::{ShardLoad, Submission, Target};
 
+use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;
 
 /// Messages held back for one target, in the order they came.
@@ -79,6 +80,7 @@ impl Cluster {
         if self.gateways.is_empty() && !gateway.is_local {
             self.is_warming = true;
             self.begin(now);
+            self.unsettled_until = Some(now + self.settle.min(WARM_UP_MAX));
         }
         self.gateways.insert(shard, gateway);
     }
@@ -138,7 +140,7 @@ impl Cluster {
         let mut said = self.gateways.values().filter_map(|gateway| gateway.reach.as_deref());
         let mut common = said.next().map(<[u32]>::to_vec).unwrap_or_default();
         for reach in said {
-            common.retain(|router| reach.contains(router));
+            common.retain(|router| reach.binary_search(router).is_ok());
         }
         if self.is_leaving {
             common.retain(|router| *router != self.me.as_u32());
@@ -148,13 +150,18 @@ impl Cluster {
         changed
     }
 
-    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement.
+    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
+    /// further one lengthens it.
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) {
-        if let Some(gateway) = self.gateways.get_mut(&shard) {
-            gateway.view = Some((view, done));
+        let Some(gateway) = self.gateways.get_mut(&shard) else { return };
+        let before = gateway.view.replace((view, done));
+        if self.has_one_view() {
+            return;
         }
-        if !self.has_one_view() {
-            self.begin(now);
+        self.begin(now);
+        // Another view takes the time that any takes to be announced.
+        if before.is_none_or(|(name, _)| name != view) {
+            self.unsettled_until = Some(now + self.settle);
         }
     }
 
@@ -178,6 +185,11 @@ impl Cluster {
 
     pub(crate) fn is_unsettled(&self) -> bool {
         self.unsettled_until.is_some()
+    }
+
+    /// Whether all gateways have announced what they have, as far as they have said what they go by.
+    pub(crate) fn is_agreed(&self) -> bool {
+        !self.is_unsettled() && self.has_one_view()
     }
 
     pub(crate) fn era(&self) -> u32 {

@@ -17,6 +17,12 @@ const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
 /// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks when it can.
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
+/// How long a router that has come up waits for gateways that it has not heard of; they try again more often than that.
+pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(2);
+/// Places of bindings that one step of a resync tells the directory of.
+pub(crate) const RESYNC_PER_STEP: u32 = 512;
+/// Between two steps of a resync: about as fast as one Redis takes them.
+pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
 const _: () = assert!(BINDINGS_MAX < u32::MAX);
 const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);
@@ -51,7 +57,7 @@ impl Default for Limits {
             pending_timeout_ms: 900_000,
             dedupe_max: 1 << 18,
             dedupe_window_ms: 120_000,
-            settle_ms: 2_000,
+            settle_ms: 5_000,
         }
     }
 }

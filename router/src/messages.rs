@@ -2,7 +2,7 @@
 
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, Submission, Target, ToBridge, ToDirectory, ToGateway};
+use wire::node::{Class, DeliveryId, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::cluster::Parked;
@@ -31,10 +31,10 @@ impl Router {
         }
     }
 
-    /// The target has become known.
-    pub(crate) fn release(&mut self, now: Instant, app: AppId, target: Target) {
-        if self.cluster.is_unsettled() {
-            let parked = self.cluster.unpark(app, target);
+    /// Lets go of what is held back for a user, if the user has become known.
+    pub(crate) fn release(&mut self, now: Instant, app: AppId, user: UserId) {
+        if self.cluster.is_unsettled() && self.users.of(app, user).next().is_some() {
+            let parked = self.cluster.unpark(app, Target::User(user));
             self.resubmit(now, parked);
         }
     }
@@ -65,7 +65,7 @@ impl Router {
 
     fn decide(&mut self, now: Instant, sender: Sender, submission: Submission) {
         if self.must_wait(&submission) {
-            return self.hold_back(sender, submission);
+            return self.hold_back(now, sender, submission);
         }
         let key = self.keys.of(&submission);
         if key.is_some_and(|key| self.is_repeat(now, key, sender, &submission)) {
@@ -80,9 +80,14 @@ impl Router {
         }
     }
 
-    fn hold_back(&mut self, sender: Sender, submission: Submission) {
+    fn hold_back(&mut self, now: Instant, sender: Sender, submission: Submission) {
         if self.cluster.parked_len() >= self.limits.pending_max as usize {
-            return self.turn_away(sender, submission.client_msg_id);
+            return match submission.target {
+                Target::User(receiver) if submission.client_msg_id.is_empty() && submission.is_answered() => {
+                    self.hand_over_busy(now, sender, receiver, submission);
+                }
+                Target::User(_) | Target::Room(_) => self.turn_away(sender, submission.client_msg_id),
+            };
         }
         if let Target::User(user) = submission.target
             && !self.cluster.is_parked(submission.app, submission.target)
@@ -125,20 +130,25 @@ impl Router {
         if full && !receivers.is_empty() && key.is_some() {
             return self.turn_away(sender, submission.client_msg_id);
         }
+        if full && !receivers.is_empty() {
+            return self.hand_over_busy(now, sender, receiver, submission);
+        }
         let again = submission.again;
         let message = message(None, 0, submission);
         let letter = Letter { key, sender, receiver, message };
         if receivers.is_empty() {
             return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
         }
-        if full {
-            // No sender to send it again: it is handed over.
-            self.metrics.busy += 1;
-            return self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
-        }
         let message = letter.message.clone();
         let delivery = self.pending.insert(letter, receivers, now + self.limits.pending_timeout());
         self.deliver(receivers.iter(), Some(delivery), &message, again);
+    }
+
+    /// There is no place for a message, and its sender, who gave it no id, will not send it again.
+    fn hand_over_busy(&mut self, now: Instant, sender: Sender, receiver: UserId, submission: Submission) {
+        self.metrics.busy += 1;
+        let letter = Letter { key: None, sender, receiver, message: message(None, 0, submission) };
+        self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
     }
 
     fn forward_lossy(&mut self, now: Instant, key: Option<Key>, receiver: UserId, submission: Submission) {
@@ -180,8 +190,12 @@ impl Router {
         let client_msg_id = submission.client_msg_id.clone();
         let is_answered = submission.is_answered();
         let Some((sequence, members)) = self.rooms.sequence(submission.app, room) else {
-            // The sender is a member, so this router has yet to hear of the room again.
-            return self.turn_away(sender, client_msg_id);
+            // An operator may send to a room that nobody is in. Every other sender is a member, so this router has yet to hear of
+            // the room again.
+            return match sender.seat.session {
+                SessionId::CONTROL => self.fail(sender, client_msg_id, FailReason::NotMember),
+                _ => self.turn_away(sender, client_msg_id),
+            };
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
@@ -272,7 +286,12 @@ impl Router {
     /// Asks the sender to send the message again later.
     fn turn_away(&mut self, sender: Sender, client_msg_id: ClientMsgId) {
         self.metrics.busy += 1;
-        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(FailReason::Busy));
+        self.fail(sender, client_msg_id, FailReason::Busy);
+    }
+
+    /// Tells the sender that a message was not taken.
+    fn fail(&mut self, sender: Sender, client_msg_id: ClientMsgId, reason: FailReason) {
+        self.send_ack(sender, client_msg_id, MessageId(0), Outcome::Failed(reason));
     }
 
     /// Tells the sender's shard what has become of a message.

@@ -61,7 +61,7 @@ impl Rooms {
         seen: u64,
         era: u32,
     ) -> u64 {
-        let after_seen = if seen == 0 { 0 } else { seen + MOVE_GAP };
+        let after_seen = if seen == 0 { 0 } else { seen.saturating_add(MOVE_GAP) };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
             if let Err(at) = known.members.binary_search(&shard) {

@@ -10,12 +10,12 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
-use crate::limits::Limits;
+use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
 use crate::pending::Pending;
 use crate::rooms::Rooms;
-use crate::users::{Bound, Claim, Users};
+use crate::users::{Bound, Claim, SaidBy, Users};
 
 /// What makes one router differ from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +59,8 @@ pub struct Router {
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Outbox,
+    /// Up to which place the directory was told again, and when it is told more.
+    resync: Option<(u32, Instant)>,
 }
 
 impl Router {
@@ -80,11 +82,13 @@ impl Router {
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
+            resync: None,
             limits,
         }
     }
 
-    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts.
+    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts: one that is
+    /// there already has gone in between.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -93,6 +97,7 @@ impl Router {
         is_local: bool,
         incarnation: u64,
     ) {
+        self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
     }
 
@@ -139,13 +144,21 @@ impl Router {
         self.rooms.members(app, room)
     }
 
-    /// Tells the directory of every binding again: it has lost some.
-    pub fn tell_directory_all(&mut self) {
+    /// Tells the directory of every binding again, step by step: it has lost some.
+    pub fn tell_directory_all(&mut self, now: Instant) {
+        self.resync = Some((0, now));
+    }
+
+    fn resync_step(&mut self, now: Instant) {
+        let Some((from, due)) = self.resync.filter(|(_, due)| *due <= now) else { return };
         let Self { users, cluster, outbox, .. } = self;
-        for (app, user, device, seat, login) in users.iter() {
-            let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
-            outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        }
+        self.resync = users.in_places(from, RESYNC_PER_STEP).map(|bindings| {
+            for (app, user, device, seat, login) in bindings {
+                let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
+                outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+            }
+            (from + RESYNC_PER_STEP, due + RESYNC_PAUSE)
+        });
     }
 
     /// What has been counted, and what is held.
@@ -188,7 +201,9 @@ impl Router {
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
-                self.bind(now, app, user, Claim { device, seat: seat(session), login, fresh });
+                let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
+                self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
+                self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
                 self.unbind(app, user, device, seat(session), moved);
@@ -222,8 +237,8 @@ impl Router {
         }
     }
 
-    fn bind(&mut self, now: Instant, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, fresh, .. } = claim;
+    fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
+        let Claim { device, seat, login, said_by } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
                 self.outbox.bridge(ToBridge::Online { app, user, device, login });
@@ -241,15 +256,21 @@ impl Router {
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
                 self.metrics.refused += 1;
-                return self.kick(seat, NoticeCode::ServerFull);
+                self.kick(seat, NoticeCode::ServerFull);
+                if said_by == SaidBy::Announcement {
+                    // The owner before told of it, and leaves its end to this one.
+                    self.say_offline(app, user, device, login);
+                }
+                return;
             }
         };
-        let counted = if fresh { &mut self.metrics.binds } else { &mut self.metrics.announced };
-        *counted += 1;
+        match said_by {
+            SaidBy::Login => self.metrics.binds += 1,
+            SaidBy::Announcement | SaidBy::Directory => self.metrics.announced += 1,
+        }
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        self.release(now, app, Target::User(user));
     }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
@@ -269,9 +290,13 @@ impl Router {
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
         if !moved {
-            self.outbox.bridge(ToBridge::Offline { app, user, device, login });
-            self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
+            self.say_offline(app, user, device, login);
         }
+    }
+
+    fn say_offline(&mut self, app: AppId, user: UserId, device: DeviceClass, login: Login) {
+        self.outbox.bridge(ToBridge::Offline { app, user, device, login });
+        self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
 
     fn count_session(&mut self, shard: ShardId, by: i32) {
@@ -292,10 +317,12 @@ impl Router {
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
-                let claim = Claim { device: seat.device, seat: seat_of, login: seat.login, fresh: false };
-                self.bind(now, app, user, claim);
+                let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
+                let claim = Claim { device, seat: seat_of, login, said_by };
+                self.bind(app, user, claim);
             }
         }
+        self.release(now, app, user);
     }
 
     /// Answers what an operator asks, from what this router knows.
@@ -341,9 +368,16 @@ impl Router {
         }
     }
 
-    /// Lets go of what is held back, if there is agreement.
+    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not there: it has ended
+    /// before this router was its owner, and nobody would unbind it.
     fn settle_views(&mut self, now: Instant) {
-        if !self.cluster.settles(now) {
+        let settles = self.cluster.settles(now);
+        if self.cluster.is_agreed() {
+            for (app, user, device, seat) in self.users.guesses() {
+                self.unbind(app, user, device, seat, false);
+            }
+        }
+        if !settles {
             return;
         }
         while let Some(parked) = self.cluster.unpark_any() {
@@ -365,6 +399,7 @@ impl Shard for Router {
             Event::Timeout => {
                 self.expire(now);
                 self.settle_views(now);
+                self.resync_step(now);
             }
             Event::Accepted { .. }
             | Event::Connected { .. }
@@ -383,7 +418,8 @@ impl Shard for Router {
     fn poll_transmit(&mut self, _now: Instant, _conn: ConnId, _batch: &mut SendBatch) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.pending.deadline(), self.cluster.deadline()].into_iter().flatten().min()
+        let resync = self.resync.map(|(_, due)| due);
+        [self.pending.deadline(), self.cluster.deadline(), resync].into_iter().flatten().min()
     }
 }
 

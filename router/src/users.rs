@@ -11,6 +11,9 @@ use crate::stripes::Stripes;
 /// The end of a chain. No binding has this index.
 const NONE: u32 = u32::MAX;
 const CHUNK_BINDINGS: usize = 1024;
+/// How far above the stamp of the session that it replaces that of a newer one is at least, about a ms: each announcement of the
+/// older one, which does not know yet that it is kicked, raises its own by one.
+const RAISE_NS: u64 = 1 << 20;
 
 /// The bindings of every user, at most one for each class of device.
 ///
@@ -23,6 +26,8 @@ pub(crate) struct Users {
     /// One index for each user, of the first binding.
     table: Stripes<u32>,
     bindings: Bindings,
+    /// Bindings that only the directory knows of.
+    guesses: usize,
 }
 
 /// A session that wants to be bound.
@@ -31,8 +36,18 @@ pub(crate) struct Claim {
     pub(crate) device: DeviceClass,
     pub(crate) seat: Seat,
     pub(crate) login: Login,
-    /// It is newer than whatever is bound.
-    pub(crate) fresh: bool,
+    pub(crate) said_by: SaidBy,
+}
+
+/// From where a session is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SaidBy {
+    /// It has just logged in, so it is newer than whatever is bound.
+    Login,
+    /// Its gateway announces it to another owner.
+    Announcement,
+    /// The directory, which may be behind: it may have ended since.
+    Directory,
 }
 
 /// What a bind has changed; with the stamp of the session that is bound then.
@@ -53,7 +68,7 @@ pub(crate) enum Bound {
 impl Users {
     pub(crate) fn new(seed: u64, bindings_max: u32) -> Self {
         let bindings = Bindings { chunks: Vec::new(), free: NONE, len: 0 };
-        Self { hash: IdHash::new(seed), bindings_max, table: Stripes::new(), bindings }
+        Self { hash: IdHash::new(seed), bindings_max, table: Stripes::new(), bindings, guesses: 0 }
     }
 
     /// Bindings held.
@@ -67,28 +82,35 @@ impl Users {
     }
 
     pub(crate) fn bind(&mut self, app: AppId, user: UserId, claim: Claim) -> Bound {
-        let Claim { device, seat, login, fresh } = claim;
+        let Claim { device, seat, login, said_by } = claim;
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
             let binding = self.bindings.get_mut(at);
             let old = binding.seat();
             if old == seat {
                 binding.login = binding.login.max(login);
-                return Bound::Again(binding.login);
+                let login = binding.login;
+                if said_by != SaidBy::Directory {
+                    self.set_guess(at, false);
+                }
+                return Bound::Again(login);
             }
-            if !fresh && binding.login > login {
+            if said_by != SaidBy::Login && binding.login > login {
                 return Bound::Older;
             }
-            let login = login.max(Login(binding.login.0 + 1));
+            let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
             (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
+            self.set_guess(at, said_by == SaidBy::Directory);
             return Bound::Replaced(old, login);
         }
         if self.bindings.len >= self.bindings_max as usize {
             return Bound::Full;
         }
         let Seat { shard, session } = seat;
-        let binding = Binding { user, session, login, app, shard, next: NONE, device: Some(device) };
+        let (next, device) = (NONE, Some(device));
+        let binding = Binding { user, session, login, app, shard, next, device, is_guess: false };
         let at = self.bindings.insert(binding);
+        self.set_guess(at, said_by == SaidBy::Directory);
         if first == NONE {
             let (hash, bindings) = (self.hash, &self.bindings);
             self.table.insert_unique(hash.of(app, user.0), at, |&at| {
@@ -115,6 +137,7 @@ impl Users {
         let own = |&at: &u32| self.bindings.get(at).seat() == seat;
         let at = self.on_device(first, device).filter(own)?;
         let login = self.bindings.get(at).login;
+        self.set_guess(at, false);
         self.remove(at, first);
         Some(login)
     }
@@ -127,10 +150,33 @@ impl Users {
             .collect()
     }
 
-    /// Every binding, in the order of their places.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_ {
-        let bound = self.bindings.chunks.iter().flatten();
-        bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)))
+    /// The sessions that no gateway has announced, in the order of their places, at the cost of a walk over all if there are any.
+    pub(crate) fn guesses(&self) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
+        if self.guesses == 0 {
+            return Vec::new();
+        }
+        let guessed = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess);
+        guessed
+            .filter_map(|binding| Some((binding.app, binding.user, binding.device?, binding.seat())))
+            .collect()
+    }
+
+    fn set_guess(&mut self, at: u32, is_guess: bool) {
+        let binding = self.bindings.get_mut(at);
+        self.guesses = self.guesses - usize::from(binding.is_guess) + usize::from(is_guess);
+        binding.is_guess = is_guess;
+    }
+
+    /// The bindings in some places, `count` of them from `from` on; `None` when there are no such places any more.
+    pub(crate) fn in_places(
+        &self,
+        from: u32,
+        count: u32,
+    ) -> Option<impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_> {
+        let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
+        let bound = (from..places.min(from + count)).map(|at| self.bindings.get(at));
+        let it = bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)));
+        (from < places).then_some(it)
     }
 
     /// The sessions of a user, one for each class of device, in no order that means anything.
@@ -199,6 +245,8 @@ impl Users {
             assert!(devices.is_sorted_by(|a, b| a < b), "a class of device stands once");
         }
         assert_eq!(in_chains, self.bindings.len, "every binding is in a chain");
+        let guesses = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess);
+        assert_eq!(guesses.count(), self.guesses);
         assert!(self.bindings.len <= self.bindings_max as usize);
         self.bindings.check_invariants();
     }
@@ -216,6 +264,8 @@ struct Binding {
     next: u32,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
+    /// Only the directory knows of it.
+    is_guess: bool,
 }
 
 const _: () = assert!(size_of::<Binding>() == 40, "a million users are what this is laid out for");
@@ -229,6 +279,7 @@ impl Binding {
         shard: ShardId::CONTROL,
         next: NONE,
         device: None,
+        is_guess: false,
     };
 
     fn is(&self, app: AppId, user: UserId) -> bool {

@@ -5,14 +5,14 @@ mod common;
 use common::*;
 use shard::Event;
 use wire::client::NoticeCode;
-use wire::node::{NodeMessage, SessionId, ToRouter};
+use wire::node::{Login, NodeMessage, SessionId, ToRouter};
 use wire::{AppId, DeviceClass, UserId};
 
 #[test]
 fn the_first_binding_of_a_device_is_online() {
     let mut bench = Bench::new();
-    assert_eq!(bench.bind(A, ALICE, PHONE, 1), [bound(A, 1), online(ALICE, PHONE)]);
-    assert_eq!(bench.bind(B, ALICE, WEB, 1), [bound(B, 1), online(ALICE, WEB)]);
+    assert_eq!(bench.bind(A, ALICE, PHONE, 1), [online(ALICE, PHONE, login(0)), bound(A, 1, login(0))]);
+    assert_eq!(bench.bind(B, ALICE, WEB, 1), [online(ALICE, WEB, login(0)), bound(B, 1, login(0))]);
     assert_eq!(bench.online(ALICE), [(PHONE, A), (WEB, B)]);
     assert_eq!(bench.online(BOB), []);
     let metrics = bench.router.metrics();
@@ -23,8 +23,11 @@ fn the_first_binding_of_a_device_is_online() {
 fn a_newer_session_kicks_the_older_wherever_it_is() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(A, ALICE, PHONE, 2), [kicked(A, 1, NoticeCode::Kicked), bound(A, 2)]);
-    assert_eq!(bench.bind(C, ALICE, PHONE, 9), [kicked(A, 2, NoticeCode::Kicked), bound(C, 9)]);
+    assert_eq!(bench.bind(A, ALICE, PHONE, 2), [kicked(A, 1, NoticeCode::Kicked), bound(A, 2, login(RAISE))]);
+    assert_eq!(
+        bench.bind(C, ALICE, PHONE, 9),
+        [kicked(A, 2, NoticeCode::Kicked), bound(C, 9, login(2 * RAISE))]
+    );
     assert_eq!(bench.online(ALICE), [(PHONE, C)]);
     assert_eq!(bench.router.metrics().kicks, 2);
 }
@@ -34,7 +37,7 @@ fn a_newer_session_kicks_the_older_wherever_it_is() {
 fn the_same_number_on_another_shard_is_another_session() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(B, ALICE, PHONE, 1), [kicked(A, 1, NoticeCode::Kicked), bound(B, 1)]);
+    assert_eq!(bench.bind(B, ALICE, PHONE, 1), [kicked(A, 1, NoticeCode::Kicked), bound(B, 1, login(RAISE))]);
     assert_eq!(bench.unbind(A, ALICE, PHONE, 1), []);
     assert_eq!(bench.online(ALICE), [(PHONE, B)]);
 }
@@ -43,7 +46,7 @@ fn the_same_number_on_another_shard_is_another_session() {
 fn to_bind_again_changes_nothing_and_is_answered() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(A, ALICE, PHONE, 1), [bound(A, 1)]);
+    assert_eq!(bench.bind(A, ALICE, PHONE, 1), [bound(A, 1, login(0))]);
     assert_eq!(bench.router.metrics().bindings, 1);
 }
 
@@ -55,7 +58,7 @@ fn the_close_of_a_replaced_session_removes_nothing() {
     bench.bind(A, ALICE, PHONE, 2);
     assert_eq!(bench.unbind(A, ALICE, PHONE, 1), []);
     assert_eq!(bench.online(ALICE), [(PHONE, A)]);
-    assert_eq!(bench.unbind(A, ALICE, PHONE, 2), [offline(ALICE, PHONE)]);
+    assert_eq!(bench.unbind(A, ALICE, PHONE, 2), [offline(ALICE, PHONE, login(RAISE))]);
     assert_eq!(bench.online(ALICE), []);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.unbinds, metrics.unbinds_stale, metrics.users), (1, 1, 0));
@@ -79,7 +82,7 @@ fn devices_go_in_any_order() {
         }
         let others = || DeviceClass::ALL.into_iter().filter(|&device| device != last);
         for device in others() {
-            assert_eq!(bench.unbind(A, ALICE, device, device as u64), [offline(ALICE, device)]);
+            assert_eq!(bench.unbind(A, ALICE, device, device as u64), [offline(ALICE, device, login(0))]);
         }
         assert_eq!(bench.online(ALICE), [(last, A)]);
         for device in others() {
@@ -93,8 +96,9 @@ fn devices_go_in_any_order() {
 fn apps_do_not_meet() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    let other = ToRouter::Bind { app: AppId(2), user: ALICE, device: PHONE, session: SessionId(2) };
-    assert_eq!(bench.tell(A, other)[0], bound(A, 2));
+    let (session, login) = (SessionId(2), login(7));
+    let other = ToRouter::Bind { app: AppId(2), user: ALICE, device: PHONE, session, login, fresh: true };
+    assert_eq!(bench.tell(A, other)[1], bound(A, 2, login));
     assert_eq!(bench.online(ALICE), [(PHONE, A)]);
     assert_eq!(bench.router.metrics().users, 2);
 }
@@ -106,10 +110,10 @@ fn past_the_limit_a_session_is_told_that_the_server_is_full() {
     bench.bind(A, BOB, PHONE, 2);
     assert_eq!(bench.bind(A, ALICE, WEB, 3), [kicked(A, 3, NoticeCode::ServerFull)]);
     assert_eq!(bench.bind(A, UserId(3), WEB, 4), [kicked(A, 4, NoticeCode::ServerFull)]);
-    assert_eq!(bench.bind(A, BOB, PHONE, 5), [kicked(A, 2, NoticeCode::Kicked), bound(A, 5)]);
+    assert_eq!(bench.bind(A, BOB, PHONE, 5), [kicked(A, 2, NoticeCode::Kicked), bound(A, 5, login(RAISE))]);
     assert_eq!(bench.unbind(A, ALICE, WEB, 3), [], "it was never bound");
     bench.unbind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(A, ALICE, WEB, 6), [bound(A, 6), online(ALICE, WEB)]);
+    assert_eq!(bench.bind(A, ALICE, WEB, 6), [online(ALICE, WEB, login(0)), bound(A, 6, login(0))]);
     assert_eq!(bench.router.metrics().refused, 2);
 }
 
@@ -123,14 +127,27 @@ fn many_users_come_and_go() {
     for user in 0..users {
         tell(
             &mut bench,
-            ToRouter::Bind { app: APP, user: UserId(user), device: PHONE, session: SessionId(1) },
+            ToRouter::Bind {
+                app: APP,
+                user: UserId(user),
+                device: PHONE,
+                session: SessionId(1),
+                login: Login(1),
+                fresh: true,
+            },
         );
     }
     bench.router.check_invariants();
     for user in (0..users).rev().step_by(2) {
         tell(
             &mut bench,
-            ToRouter::Unbind { app: APP, user: UserId(user), device: PHONE, session: SessionId(1) },
+            ToRouter::Unbind {
+                app: APP,
+                user: UserId(user),
+                device: PHONE,
+                session: SessionId(1),
+                moved: false,
+            },
         );
     }
     bench.router.check_invariants();

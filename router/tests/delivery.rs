@@ -41,7 +41,7 @@ fn the_ack_of_the_receiver_reaches_the_sender() {
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
     assert_eq!(bench.router.metrics().pending, 1);
     let said = bench.settle(B, 2, delivery, Outcome::Delivered);
-    assert_eq!(said, [send_ack(A, 1, "m1", message.id, Outcome::Delivered)]);
+    assert_eq!(said, [send_ack(A, 1, "m1", message.id, message.id, Outcome::Delivered)]);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.pending, metrics.delivered), (0, 1));
 }
@@ -57,7 +57,10 @@ fn every_device_gets_it_and_the_first_ack_counts() {
     assert_eq!(on_b.message, on_c.message);
     let (id, at_b, at_c) = (on_b.message.id, on_b.delivery.unwrap(), on_c.delivery.unwrap());
     assert_eq!(bench.settle(B, 2, at_b, FAILED), []);
-    assert_eq!(bench.settle(C, 2, at_c, Outcome::Delivered), [send_ack(A, 1, "m1", id, Outcome::Delivered)]);
+    assert_eq!(
+        bench.settle(C, 2, at_c, Outcome::Delivered),
+        [send_ack(A, 1, "m1", id, id, Outcome::Delivered)]
+    );
     assert_eq!(bench.settle(C, 2, at_c, Outcome::Delivered), [], "it is done");
     assert_eq!(bench.router.metrics().settles_stale, 1);
 }
@@ -75,7 +78,10 @@ fn it_is_undelivered_once_all_have_failed_for_the_last_reason() {
     let message = &delivered[0].message;
     assert_eq!(
         said,
-        [undelivered(BOB, last, message), send_ack(A, 1, "m1", message.id, Outcome::Failed(last))]
+        [
+            undelivered(BOB, last, message),
+            send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(last))
+        ]
     );
     let by_reason: Vec<_> =
         bench.router.metrics().undelivered_by_reason().filter(|(_, count)| *count > 0).collect();
@@ -94,7 +100,10 @@ fn nobody_there_is_undelivered_at_once() {
     let reason = FailReason::Offline;
     assert_eq!(
         said,
-        [undelivered(BOB, reason, message), send_ack(A, 1, "m1", message.id, Outcome::Failed(reason))]
+        [
+            undelivered(BOB, reason, message),
+            send_ack(A, 1, "m1", message.id, message.id, Outcome::Failed(reason))
+        ]
     );
     assert_eq!(bench.router.metrics().pending, 0);
 }
@@ -137,31 +146,37 @@ fn a_settled_delivery_does_not_settle_the_next_one_in_its_place() {
 fn a_session_that_binds_later_does_not_get_it() {
     let mut bench = bench();
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
-    assert_eq!(bench.bind(C, BOB, WEB, 5), [bound(C, 5), online(BOB, WEB)]);
+    assert_eq!(bench.bind(C, BOB, WEB, 5), [online(BOB, WEB, login(0)), bound(C, 5, login(0))]);
     let reason = FailReason::Disconnected;
     let said = bench.settle(B, 2, delivery, FAILED);
     assert_eq!(said[0], undelivered(BOB, reason, &message));
 }
 
 #[test]
-fn messages_of_one_sender_keep_their_order() {
+fn messages_of_one_sender_keep_their_order_and_their_ids() {
     let mut bench = bench();
     let mut last = MessageId(0);
     for n in 0..500 {
         let (_, message) = delivery(bench.submit(A, 1, to_user(BOB, &n.to_string())));
+        assert_eq!(message.id, bench.last_id);
         assert!(message.id > last);
         last = message.id;
     }
 }
 
 #[test]
-fn without_a_name_nobody_is_told_but_nothing_is_lost() {
+fn without_a_name_only_the_senders_shard_is_told_and_nothing_is_lost() {
     let mut bench = bench();
-    let (first, _) = delivery(bench.submit(A, 1, to_user(BOB, "")));
+    let (first, earlier) = delivery(bench.submit(A, 1, to_user(BOB, "")));
     let (second, message) = delivery(bench.submit(A, 1, to_user(BOB, "")));
     assert_ne!(first, second, "nothing tells a repeat");
-    assert_eq!(bench.settle(B, 2, first, Outcome::Delivered), []);
-    assert_eq!(bench.settle(B, 2, second, FAILED), [undelivered(BOB, FailReason::Disconnected, &message)]);
+    let said = bench.settle(B, 2, first, Outcome::Delivered);
+    assert_eq!(said, [send_ack(A, 1, "", earlier.id, earlier.id, Outcome::Delivered)]);
+    let reason = FailReason::Disconnected;
+    assert_eq!(
+        bench.settle(B, 2, second, FAILED),
+        [undelivered(BOB, reason, &message), send_ack(A, 1, "", message.id, message.id, FAILED)]
+    );
     assert_eq!(bench.router.metrics().remembered, 0);
 }
 
@@ -186,7 +201,10 @@ fn one_that_no_shard_settles_is_handed_over_in_the_end() {
     let reason = FailReason::Unacked;
     assert_eq!(
         bench.pass(Duration::from_millis(1)),
-        [undelivered(BOB, reason, &early), send_ack(A, 1, "early", early.id, Outcome::Failed(reason))]
+        [
+            undelivered(BOB, reason, &early),
+            send_ack(A, 1, "early", early.id, early.id, Outcome::Failed(reason))
+        ]
     );
     let metrics = bench.router.metrics();
     assert_eq!((metrics.pending, metrics.expired), (1, 1));
@@ -200,10 +218,12 @@ fn past_the_pending_limit_the_sender_is_to_try_again() {
     bench.bind(B, BOB, PHONE, 2);
     let (first, _) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
     let busy = Outcome::Failed(FailReason::Busy);
-    assert_eq!(bench.submit(A, 1, to_user(BOB, "m2")), [send_ack(A, 1, "m2", MessageId(0), busy)]);
+    let said = bench.submit(A, 1, to_user(BOB, "m2"));
+    assert_eq!(said, [send_ack(A, 1, "m2", bench.last_id, MessageId(0), busy)]);
     let said = bench.submit(A, 1, to_user(BOB, ""));
+    assert_eq!(said[1..], [send_ack(A, 1, "", bench.last_id, bench.last_id, busy)]);
     assert!(
-        matches!(&said[..], [(_, NodeMessage::ToBridge(_))]),
+        matches!(&said[..1], [(_, NodeMessage::ToBridge(_))]),
         "who cannot send again has it handed over: {said:?}"
     );
     assert_eq!(bench.submit(A, 1, to_user(UserId(404), "m3")).len(), 2, "offline needs no place");

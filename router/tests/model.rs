@@ -12,7 +12,7 @@ use proptest::test_runner::TestCaseError;
 use router::{Config, Limits};
 use shard::{Instant, Shard, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
+use wire::node::{Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 /// Small enough that every limit is met often.
@@ -22,9 +22,10 @@ const LIMITS: Limits = Limits {
     pending_timeout_ms: 2_000,
     dedupe_max: 4,
     dedupe_window_ms: 1_000,
+    settle_ms: 500,
 };
-const NUMBER: u16 = 3;
 const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
+const MOVE_GAP: u64 = 1 << 16;
 const SHARDS: [ShardId; 3] = [A, B, C];
 
 /// What a test does next. Numbers are taken modulo what there is to choose from.
@@ -35,20 +36,26 @@ enum Step {
         user: i64,
         device: usize,
         session: u64,
+        login: u64,
+        fresh: bool,
     },
     Unbind {
         shard: usize,
         user: i64,
         device: usize,
         session: u64,
+        moved: bool,
     },
     /// Unbinds a session that is bound.
     UnbindOne {
         pick: usize,
+        moved: bool,
     },
     Join {
         shard: usize,
         room: i64,
+        /// How far the shard has seen more than the router, or less; `None` when it has seen nothing.
+        ahead: Option<i64>,
     },
     Leave {
         shard: usize,
@@ -70,6 +77,14 @@ enum Step {
     Pass {
         ms: u64,
     },
+    /// A gateway shard goes.
+    Down {
+        shard: usize,
+    },
+    /// It comes back, if it was gone.
+    Up {
+        shard: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -83,30 +98,42 @@ fn step() -> impl Strategy<Value = Step> {
         3 => prop::sample::select(FailReason::ALL.to_vec()).prop_map(Outcome::Failed),
     ];
     prop_oneof![
-        4 => binding().prop_map(|(shard, user, device, session)| Step::Bind { shard, user, device, session }),
-        1 => binding().prop_map(|(shard, user, device, session)| Step::Unbind { shard, user, device, session }),
-        1 => any::<usize>().prop_map(|pick| Step::UnbindOne { pick }),
-        2 => (shard(), 1..4i64).prop_map(|(shard, room)| Step::Join { shard, room }),
+        4 => (binding(), 0..20u64, prop::bool::weighted(0.7)).prop_map(
+            |((shard, user, device, session), login, fresh)| {
+                Step::Bind { shard, user, device, session, login: login * RAISE / 4, fresh }
+            }
+        ),
+        1 => (binding(), any::<bool>()).prop_map(|((shard, user, device, session), moved)| {
+            Step::Unbind { shard, user, device, session, moved }
+        }),
+        1 => any::<(usize, bool)>().prop_map(|(pick, moved)| Step::UnbindOne { pick, moved }),
+        2 => (shard(), 1..4i64, prop_oneof![3 => Just(None), 1 => (-3..4i64).prop_map(Some)])
+            .prop_map(|(shard, room, ahead)| Step::Join { shard, room, ahead }),
         2 => (shard(), 1..4i64).prop_map(|(shard, room)| Step::Leave { shard, room }),
         8 => (shard(), 1..4u64, target, class, name)
             .prop_map(|(shard, session, target, class, name)| Step::Submit { shard, session, target, class, name }),
         6 => (any::<usize>(), prop::bool::weighted(0.1), outcome)
             .prop_map(|(pick, stray, outcome)| Step::Settle { pick, stray, outcome }),
         2 => prop_oneof![4 => 0..3u64, 2 => 0..600u64, 1 => 0..3_000u64].prop_map(|ms| Step::Pass { ms }),
+        // A stays: with no gateway at all, the router would wait for others.
+        1 => (1..SHARDS.len()).prop_map(|shard| Step::Down { shard }),
+        3 => (1..SHARDS.len()).prop_map(|shard| Step::Up { shard }),
     ]
 }
 
 type Seat = (ShardId, SessionId);
+/// With the id under which the sender's shard submitted.
+type Sender = (Seat, MessageId);
 type Name = (AppId, UserId, Target, ClientMsgId);
 
 /// The rules in maps and lists, with no thought of speed. A delivery is named by its message's id.
 #[derive(Default)]
 struct Model {
     now: Instant,
-    bindings: BTreeMap<(UserId, DeviceClass), Seat>,
+    linked: BTreeSet<ShardId>,
+    bindings: BTreeMap<(UserId, DeviceClass), (Seat, Login)>,
     rooms: BTreeMap<RoomId, (u64, BTreeSet<ShardId>)>,
     sequence_floor: u64,
-    last_id: (u64, u64),
     /// Oldest first.
     pending: Vec<Letter>,
     /// Oldest first.
@@ -117,7 +144,7 @@ struct Model {
 struct Letter {
     due: Instant,
     name: Name,
-    sender: Seat,
+    sender: Sender,
     receiver: UserId,
     waiting: Vec<Seat>,
     message: Message,
@@ -125,31 +152,31 @@ struct Letter {
 
 impl Model {
     fn tell(&mut self, from: ShardId, mail: &ToRouter) -> Mail {
+        if !self.linked.contains(&from) {
+            return Mail::new();
+        }
         match mail.clone() {
-            ToRouter::Bind { user, device, session, .. } => self.bind((from, session), user, device),
-            ToRouter::Unbind { user, device, session, .. } => {
-                if self.bindings.get(&(user, device)) == Some(&(from, session)) {
-                    self.bindings.remove(&(user, device));
-                    self.said.push(offline(user, device));
-                }
+            ToRouter::Bind { user, device, session, login, fresh, .. } => {
+                self.bind((from, session), user, device, login, fresh);
             }
-            ToRouter::Join { app, room } => {
-                let base = (self.ms() << 12).max(self.sequence_floor);
+            ToRouter::Unbind { user, device, session, moved, .. } => {
+                self.unbind((from, session), user, device, moved);
+            }
+            ToRouter::Join { app, room, sequence: seen } => {
+                let after_seen = if seen == 0 { 0 } else { seen + MOVE_GAP };
+                let base = (self.ms() << 12).max(self.sequence_floor).max(after_seen);
                 let (sequence, members) = self.rooms.entry(room).or_insert((base, BTreeSet::new()));
                 members.insert(from);
+                if seen > *sequence {
+                    *sequence = after_seen;
+                }
                 let joined = ToGateway::Joined { app, room, sequence: *sequence };
                 self.gateway(from, joined);
             }
-            ToRouter::Leave { room, .. } => {
-                if let Some((sequence, members)) = self.rooms.get_mut(&room) {
-                    members.remove(&from);
-                    if members.is_empty() {
-                        self.sequence_floor = self.sequence_floor.max(*sequence);
-                        self.rooms.remove(&room);
-                    }
-                }
+            ToRouter::Leave { room, .. } => self.leave(from, room),
+            ToRouter::Submit { session, submission } => {
+                self.submit(((from, session), submission.id), submission);
             }
-            ToRouter::Submit { session, submission } => self.submit((from, session), submission),
             ToRouter::Settle { delivery, session, outcome } => {
                 let outcome = match outcome {
                     // They would ask the sender to try again, but the message is handed over.
@@ -160,38 +187,84 @@ impl Model {
                 };
                 self.settle((from, session), MessageId(delivery.0), outcome);
             }
+            other => panic!("no step says {other:?}"),
         }
         std::mem::take(&mut self.said)
+    }
+
+    fn down(&mut self, shard: ShardId) -> Mail {
+        if self.linked.remove(&shard) {
+            let there = self.bindings.clone().into_iter().filter(|(_, (seat, _))| seat.0 == shard);
+            for ((user, device), (seat, _)) in there {
+                self.unbind(seat, user, device, false);
+            }
+            self.rooms.clone().into_keys().for_each(|room| self.leave(shard, room));
+            let mut waiting = Vec::new();
+            for letter in &self.pending {
+                let there = letter.waiting.iter().filter(|seat| seat.0 == shard);
+                waiting.extend(there.map(|seat| (*seat, letter.message.id)));
+            }
+            for (seat, id) in waiting {
+                self.settle(seat, id, Outcome::Failed(FailReason::Disconnected));
+            }
+        }
+        std::mem::take(&mut self.said)
+    }
+
+    fn leave(&mut self, shard: ShardId, room: RoomId) {
+        let Some((sequence, members)) = self.rooms.get_mut(&room) else { return };
+        members.remove(&shard);
+        if members.is_empty() {
+            self.sequence_floor = self.sequence_floor.max(*sequence);
+            self.rooms.remove(&room);
+        }
     }
 
     fn gateway(&mut self, to: ShardId, message: ToGateway) {
         self.said.push((to, NodeMessage::ToGateway(message)));
     }
 
-    fn bind(&mut self, seat: Seat, user: UserId, device: DeviceClass) {
+    fn bind(&mut self, seat: Seat, user: UserId, device: DeviceClass, mut login: Login, fresh: bool) {
         let (shard, session) = seat;
-        let old = self.bindings.get(&(user, device)).copied();
-        if old.is_none() && self.bindings.len() == LIMITS.bindings_max as usize {
-            return self.said.push(kicked(shard, session.0, NoticeCode::ServerFull));
-        }
-        self.bindings.insert((user, device), seat);
-        self.said.push(bound(shard, session.0));
-        match old {
-            None => self.said.push(online(user, device)),
-            Some((shard, session)) if (shard, session) != seat => {
+        match self.bindings.get(&(user, device)).copied() {
+            None if self.bindings.len() == LIMITS.bindings_max as usize => {
+                self.said.push(kicked(shard, session.0, NoticeCode::ServerFull));
+                if !fresh {
+                    self.said.push(offline(user, device, login));
+                }
+                return;
+            }
+            None => self.said.push(online(user, device, login)),
+            Some((old, known)) if old == seat => login = login.max(known),
+            Some((_, known)) if !fresh && known > login => {
+                return self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
+            }
+            Some(((shard, session), known)) => {
+                login = login.max(Login(known.0 + RAISE));
                 self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
             }
-            Some(_) => {}
+        }
+        self.bindings.insert((user, device), (seat, login));
+        self.said.push(bound(shard, session.0, login));
+    }
+
+    fn unbind(&mut self, seat: Seat, user: UserId, device: DeviceClass, moved: bool) {
+        let known = self.bindings.get(&(user, device)).copied();
+        if let Some((_, login)) = known.filter(|(known, _)| *known == seat) {
+            self.bindings.remove(&(user, device));
+            if !moved {
+                self.said.push(offline(user, device, login));
+            }
         }
     }
 
-    fn submit(&mut self, sender: Seat, submission: Submission) {
+    fn submit(&mut self, sender: Sender, submission: Submission) {
         let name = (submission.app, submission.sender, submission.target, submission.client_msg_id.clone());
         let named = !name.3.is_empty();
         if named {
             if let Some(letter) = self.pending.iter_mut().find(|letter| letter.name == name) {
-                letter.sender = sender;
-                return;
+                let ((shard, _), submitted) = std::mem::replace(&mut letter.sender, sender);
+                return self.said.push(superseded(shard, submitted));
             }
             let window = Duration::from_millis(LIMITS.dedupe_window_ms.into());
             self.done.retain(|(since, ..)| self.now.since(*since) < window);
@@ -205,9 +278,9 @@ impl Model {
         }
     }
 
-    fn submit_to_user(&mut self, sender: Seat, name: Name, receiver: UserId, submission: Submission) {
+    fn submit_to_user(&mut self, sender: Sender, name: Name, receiver: UserId, submission: Submission) {
         let of_user = self.bindings.iter().filter(|((user, _), _)| *user == receiver);
-        let waiting: Vec<Seat> = of_user.map(|(_, seat)| *seat).collect();
+        let waiting: Vec<Seat> = of_user.map(|(_, (seat, _))| *seat).collect();
         let lossy = submission.class == Class::Lossy;
         if lossy && waiting.is_empty() {
             return;
@@ -216,14 +289,16 @@ impl Model {
         if full && !waiting.is_empty() && !name.3.is_empty() {
             return self.ack(sender, &name, MessageId(0), Outcome::Failed(FailReason::Busy));
         }
-        let message = self.message(None, 0, submission);
+        let again = submission.again;
+        let message = message(None, 0, submission);
         if lossy {
             self.remember(&name, message.id, None);
         }
         if !full {
             for &(shard, session) in &waiting {
                 let delivery = (!lossy).then_some(DeliveryId(message.id.0));
-                self.gateway(shard, ToGateway::Deliver { session, delivery, message: message.clone() });
+                let (again, message) = (again && !lossy, message.clone());
+                self.gateway(shard, ToGateway::Deliver { session, delivery, again, message });
             }
         }
         if lossy {
@@ -241,19 +316,24 @@ impl Model {
         }
     }
 
-    fn submit_to_room(&mut self, sender: Seat, name: Name, room: RoomId, submission: Submission) {
+    fn submit_to_room(&mut self, sender: Sender, name: Name, room: RoomId, submission: Submission) {
         let Some((sequence, members)) = self.rooms.get_mut(&room) else {
             return self.ack(sender, &name, MessageId(0), Outcome::Failed(FailReason::Busy));
         };
         *sequence += 1;
         let (sequence, members) = (*sequence, members.clone());
-        let message = self.message(Some(room), sequence, submission);
+        let is_answered = submission.is_answered();
+        let message = message(Some(room), sequence, submission);
         let id = message.id;
         for member in members {
-            self.gateway(member, ToGateway::Broadcast { message: message.clone() });
+            // C is the only shard of its node, and the others are of the router's own.
+            let shards = if member == C { vec![0] } else { vec![] };
+            self.gateway(member, ToGateway::Broadcast { message: message.clone(), shards });
         }
         self.remember(&name, id, Some(Outcome::Sequenced { sequence }));
-        self.ack(sender, &name, id, Outcome::Sequenced { sequence });
+        if is_answered {
+            self.ack(sender, &name, id, Outcome::Sequenced { sequence });
+        }
     }
 
     fn settle(&mut self, seat: Seat, id: MessageId, outcome: Outcome) {
@@ -294,25 +374,21 @@ impl Model {
         }
     }
 
-    fn ack(&mut self, (shard, session): Seat, name: &Name, id: MessageId, outcome: Outcome) {
-        if !name.3.is_empty() {
-            let ack = SendAck { client_msg_id: name.3.clone(), id, outcome };
-            self.gateway(shard, ToGateway::SendAck { session, ack });
-        }
+    fn ack(&mut self, sender: Sender, name: &Name, id: MessageId, outcome: Outcome) {
+        let ((shard, session), submitted) = sender;
+        let ack = SendAck { client_msg_id: name.3.clone(), id, outcome };
+        self.gateway(shard, ToGateway::SendAck { session, submitted, ack });
     }
 
     fn ms(&self) -> u64 {
         self.now.unix_millis() - EPOCH_UNIX_MS
     }
+}
 
-    fn message(&mut self, room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {
-        let Submission { app, sender, biz_code, class, client_msg_id, payload, .. } = submission;
-        let ack_wanted = class == Class::Reliable;
-        self.last_id =
-            if self.ms() > self.last_id.0 { (self.ms(), 0) } else { (self.last_id.0, self.last_id.1 + 1) };
-        let id = MessageId(self.last_id.0 << 22 | u64::from(NUMBER) << 12 | self.last_id.1);
-        Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
-    }
+fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {
+    let Submission { id, app, sender, biz_code, class, client_msg_id, payload, .. } = submission;
+    let ack_wanted = class == Class::Reliable;
+    Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
 }
 
 /// The router and the model, fed the same.
@@ -321,18 +397,30 @@ struct Pair {
     model: Model,
     /// The delivery of each message, as the router named it, with a session it went to.
     deliveries: Vec<(MessageId, DeliveryId, Seat)>,
+    last_id: u64,
 }
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let bench = Bench::with(|config| *config = Config { number: NUMBER, seed, limits: LIMITS });
-        Self { bench, model: Model { now: START, ..Model::default() }, deliveries: Vec::new() }
+        let bench = Bench::with(|config| *config = Config { id: ROUTER, seed, limits: LIMITS });
+        let model = Model { now: START, linked: SHARDS.into(), ..Model::default() };
+        Self { bench, model, deliveries: Vec::new(), last_id: 0 }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         if let Step::Pass { ms } = *step {
             let said = self.bench.pass(Duration::from_millis(ms));
             return self.compare(said, |model| model.pass(ms));
+        }
+        if let Step::Down { shard } = *step {
+            let said = self.bench.down(SHARDS[shard]);
+            return self.compare(said, |model| model.down(SHARDS[shard]));
+        }
+        if let Step::Up { shard } = *step {
+            if self.model.linked.insert(SHARDS[shard]) {
+                prop_assert_eq!(self.bench.up(SHARDS[shard]), []);
+            }
+            return Ok(());
         }
         let Some((from, mail)) = self.mail(step) else { return Ok(()) };
         let said = self.bench.tell(from, mail.clone());
@@ -341,27 +429,34 @@ impl Pair {
     }
 
     /// The mail that a step stands for.
-    fn mail(&self, step: &Step) -> Option<(ShardId, ToRouter)> {
+    fn mail(&mut self, step: &Step) -> Option<(ShardId, ToRouter)> {
         let app = APP;
         let (shard, mail) = match *step {
-            Step::Bind { shard, user, device, session } => {
+            Step::Bind { shard, user, device, session, login: later, fresh } => {
                 let (user, device, session) = (UserId(user), DeviceClass::ALL[device], SessionId(session));
-                (SHARDS[shard], ToRouter::Bind { app, user, device, session })
+                (SHARDS[shard], ToRouter::Bind { app, user, device, session, login: login(later), fresh })
             }
-            Step::Unbind { shard, user, device, session } => {
+            Step::Unbind { shard, user, device, session, moved } => {
                 let (user, device, session) = (UserId(user), DeviceClass::ALL[device], SessionId(session));
-                (SHARDS[shard], ToRouter::Unbind { app, user, device, session })
+                (SHARDS[shard], ToRouter::Unbind { app, user, device, session, moved })
             }
-            Step::UnbindOne { pick } => {
+            Step::UnbindOne { pick, moved } => {
                 let bindings = &self.model.bindings;
-                let (&(user, device), &(shard, session)) =
+                let (&(user, device), &((shard, session), _)) =
                     bindings.iter().nth(pick % bindings.len().max(1))?;
-                (shard, ToRouter::Unbind { app, user, device, session })
+                (shard, ToRouter::Unbind { app, user, device, session, moved })
             }
-            Step::Join { shard, room } => (SHARDS[shard], ToRouter::Join { app, room: RoomId(room) }),
+            Step::Join { shard, room, ahead } => {
+                let room = RoomId(room);
+                let known = self.model.rooms.get(&room).map_or(self.model.ms() << 12, |(known, _)| *known);
+                let sequence = ahead.map_or(0, |ahead| known.strict_add_signed(ahead));
+                (SHARDS[shard], ToRouter::Join { app, room, sequence })
+            }
             Step::Leave { shard, room } => (SHARDS[shard], ToRouter::Leave { app, room: RoomId(room) }),
             Step::Submit { shard, session, target, class, name } => {
+                self.last_id += 1;
                 let submission = Submission {
+                    id: MessageId(self.last_id),
                     app,
                     sender: ALICE,
                     target,
@@ -369,6 +464,7 @@ impl Pair {
                     class,
                     client_msg_id: ClientMsgId::new(Bytes::from_static(name.as_bytes())),
                     payload: Bytes::from_static(b"payload"),
+                    again: self.last_id.is_multiple_of(5),
                 };
                 (SHARDS[shard], ToRouter::Submit { session: SessionId(session), submission })
             }
@@ -378,7 +474,7 @@ impl Pair {
                 let session = if stray { SessionId(session.0 + 1) } else { session };
                 (shard, ToRouter::Settle { delivery, session, outcome })
             }
-            Step::Pass { .. } => return None,
+            Step::Pass { .. } | Step::Down { .. } | Step::Up { .. } => return None,
         };
         Some((shard, mail))
     }
@@ -401,8 +497,12 @@ impl Pair {
         model: impl FnOnce(&mut Model) -> Mail,
     ) -> Result<(), TestCaseError> {
         for (shard, mail) in &mut said {
-            if let NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), message }) =
-                mail
+            if let NodeMessage::ToGateway(ToGateway::Deliver {
+                session,
+                delivery: Some(delivery),
+                message,
+                ..
+            }) = mail
             {
                 self.deliveries.push((message.id, *delivery, (*shard, *session)));
                 *delivery = DeliveryId(message.id.0);
@@ -420,7 +520,7 @@ impl Pair {
         prop_assert_eq!(self.bench.router.poll_timeout(), model.pending.first().map(|letter| letter.due));
         for user in (1..6).map(UserId) {
             let of_user = model.bindings.iter().filter(|((known, _), _)| *known == user);
-            let expected: Vec<_> = of_user.map(|((_, device), (shard, _))| (*device, *shard)).collect();
+            let expected: Vec<_> = of_user.map(|((_, device), ((shard, _), _))| (*device, *shard)).collect();
             prop_assert_eq!(self.bench.online(user), expected);
         }
         Ok(())
@@ -451,13 +551,15 @@ proptest! {
             for step in &steps {
                 match *step {
                     Step::Pass { ms } => said.extend(pair.bench.pass(Duration::from_millis(ms))),
+                    Step::Down { shard } => said.extend(pair.bench.down(SHARDS[shard])),
+                    Step::Up { shard } => drop(pair.bench.up(SHARDS[shard])),
                     _ => if let Some((from, mail)) = pair.mail(step) {
                         said.extend(pair.bench.tell(from, mail));
                     }
                 }
                 // The deliveries of the steps to come.
                 for (shard, mail) in &said {
-                    if let NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), message }) = mail {
+                    if let NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), message, .. }) = mail {
                         let seen = (message.id, *delivery, (*shard, *session));
                         if !pair.deliveries.contains(&seen) {
                             pair.deliveries.push(seen);
@@ -479,13 +581,16 @@ fn the_steps_reach_every_rule() {
 
     let mut runner = TestRunner::deterministic();
     let mut pair = Pair::new(1);
-    for _ in 0..20_000 {
+    for _ in 0..40_000 {
         let step = step().new_tree(&mut runner).expect("a strategy without filters").current();
         pair.step(&step).expect("the router does what the model does");
     }
     let m = pair.bench.router.metrics();
     let reached = [
         m.kicks,
+        m.announced,
+        m.gateways_lost,
+        m.strangers,
         m.refused,
         m.unbinds,
         m.unbinds_stale,

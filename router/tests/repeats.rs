@@ -19,10 +19,13 @@ fn bench() -> Bench {
 fn while_it_is_pending_the_latest_session_waits_for_the_answer() {
     let mut bench = bench();
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
-    assert_eq!(bench.submit(A, 1, to_user(BOB, "m1")), []);
-    assert_eq!(bench.submit(C, 8, to_user(BOB, "m1")), [], "the sender has come back elsewhere");
+    assert_eq!(bench.submit(A, 1, to_user(BOB, "m1")), [superseded(A, message.id)]);
+    let repeat = bench.last_id;
+    let said = bench.submit(C, 8, to_user(BOB, "m1"));
+    assert_eq!(said, [superseded(A, repeat)], "the sender has come back elsewhere");
+    let last = bench.last_id;
     let said = bench.settle(B, 2, delivery, Outcome::Delivered);
-    assert_eq!(said, [send_ack(C, 8, "m1", message.id, Outcome::Delivered)]);
+    assert_eq!(said, [send_ack(C, 8, "m1", last, message.id, Outcome::Delivered)]);
     assert_eq!(bench.router.metrics().repeats_pending, 2);
 }
 
@@ -32,7 +35,7 @@ fn once_it_is_done_the_repeat_gets_the_same_answer() {
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
     bench.settle(B, 2, delivery, Outcome::Delivered);
     let again = bench.submit(C, 8, to_user(BOB, "m1"));
-    assert_eq!(again, [send_ack(C, 8, "m1", message.id, Outcome::Delivered)]);
+    assert_eq!(again, [send_ack(C, 8, "m1", bench.last_id, message.id, Outcome::Delivered)]);
     assert_eq!(bench.router.metrics().repeats_done, 1);
 }
 
@@ -41,9 +44,14 @@ fn once_it_is_done_the_repeat_gets_the_same_answer() {
 fn a_failed_one_stays_failed_when_the_receiver_comes() {
     let mut bench = bench();
     bench.unbind(B, BOB, PHONE, 2);
+    let failed = Outcome::Failed(FailReason::Offline);
     let first = bench.submit(A, 1, to_user(BOB, "m1"));
+    let id = bench.last_id;
+    assert_eq!(first[1..], [send_ack(A, 1, "m1", id, id, failed)]);
     bench.bind(B, BOB, PHONE, 3);
-    assert_eq!(bench.submit(A, 1, to_user(BOB, "m1")), first[1..], "the answer, and no second hand-over");
+    let said = bench.submit(A, 1, to_user(BOB, "m1"));
+    let again = send_ack(A, 1, "m1", bench.last_id, id, failed);
+    assert_eq!(said, [again], "the answer, and no second hand-over");
 }
 
 #[test]
@@ -51,12 +59,13 @@ fn a_room_message_keeps_its_place() {
     let mut bench = Bench::new();
     let base = bench.join(A, ROOM);
     let first = bench.submit(A, 1, to_room(ROOM, "m1"));
-    let [(_, NodeMessage::ToGateway(ToGateway::Broadcast { message })), _] = first.as_slice() else {
+    let [(_, NodeMessage::ToGateway(ToGateway::Broadcast { message, .. })), _] = first.as_slice() else {
         panic!("{first:?}")
     };
     bench.submit(A, 1, to_room(ROOM, "m2"));
     let sequenced = Outcome::Sequenced { sequence: base + 1 };
-    assert_eq!(bench.submit(B, 9, to_room(ROOM, "m1")), [send_ack(B, 9, "m1", message.id, sequenced)]);
+    let said = bench.submit(B, 9, to_room(ROOM, "m1"));
+    assert_eq!(said, [send_ack(B, 9, "m1", bench.last_id, message.id, sequenced)]);
     assert_eq!(bench.join(A, ROOM), base + 2, "the repeat took no place");
 }
 
@@ -98,11 +107,12 @@ fn the_answer_is_remembered_for_the_window() {
     let mut bench = bench();
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
     bench.pass(Duration::from_secs(250));
-    assert_eq!(bench.submit(A, 1, to_user(BOB, "m1")), [], "pending, however old");
+    let said = bench.submit(A, 1, to_user(BOB, "m1"));
+    assert_eq!(said, [superseded(A, message.id)], "pending, however old");
     bench.settle(B, 2, delivery, Outcome::Delivered);
     bench.pass(Duration::from_millis(119_999));
     let again = bench.submit(A, 1, to_user(BOB, "m1"));
-    assert_eq!(again, [send_ack(A, 1, "m1", message.id, Outcome::Delivered)]);
+    assert_eq!(again, [send_ack(A, 1, "m1", bench.last_id, message.id, Outcome::Delivered)]);
     bench.pass(Duration::from_millis(1));
     let (_, anew) = common::delivery(bench.submit(A, 1, to_user(BOB, "m1")));
     assert!(anew.id > message.id);
@@ -117,7 +127,7 @@ fn the_oldest_answer_makes_room_but_never_a_pending_message() {
         bench.submit(A, 1, to_user(UserId(404), name));
     }
     assert_eq!(bench.router.metrics().remembered, 2);
-    assert_eq!(bench.submit(A, 1, to_user(BOB, "pending")), []);
+    assert_eq!(bench.submit(A, 1, to_user(BOB, "pending")), [superseded(A, message.id)]);
     assert_eq!(bench.submit(A, 1, to_user(UserId(404), "m3")).len(), 1, "remembered");
     assert_eq!(bench.submit(A, 1, to_user(UserId(404), "m1")).len(), 2, "forgotten");
     let said = bench.settle(B, 2, pending, Outcome::Failed(FailReason::Unacked));

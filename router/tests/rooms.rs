@@ -14,7 +14,7 @@ use wire::{MessageId, RoomId};
 /// The broadcasts of some mail, with their receivers.
 fn broadcasts(mail: &Mail) -> Vec<(ShardId, Message)> {
     let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
-        NodeMessage::ToGateway(ToGateway::Broadcast { message }) => Some((*to, message.clone())),
+        NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) => Some((*to, message.clone())),
         _ => None,
     };
     mail.iter().filter_map(broadcast).collect()
@@ -37,7 +37,7 @@ fn each_shard_with_members_gets_it_once_and_the_sender_its_place() {
     assert!(sent.iter().all(|(_, other)| other == message));
     assert!(sent.iter().all(|(_, other)| other.payload.as_ptr() == submitted.payload.as_ptr()), "shared");
     let sequenced = Outcome::Sequenced { sequence: base + 1 };
-    assert_eq!(said[3..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    assert_eq!(said[3..], [send_ack(A, 1, "m1", message.id, message.id, sequenced)]);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.broadcasts, metrics.rooms, metrics.submitted_room_reliable), (3, 2, 1));
 }
@@ -107,7 +107,7 @@ fn a_lossy_message_has_its_place_too() {
     let message = &broadcasts(&said)[0].1;
     assert_eq!((message.sequence, message.ack_wanted), (base + 1, false));
     let sequenced = Outcome::Sequenced { sequence: base + 1 };
-    assert_eq!(said[1..], [send_ack(A, 1, "m1", message.id, sequenced)]);
+    assert_eq!(said[1..], [send_ack(A, 1, "m1", message.id, message.id, sequenced)]);
     assert_eq!(bench.submit(A, 1, lossy(to_room(ROOM, ""))).len(), 1, "no name, no send-ack");
 }
 
@@ -116,8 +116,60 @@ fn a_lossy_message_has_its_place_too() {
 fn a_room_that_the_router_does_not_know_is_busy() {
     let mut bench = Bench::new();
     let busy = Outcome::Failed(FailReason::Busy);
-    assert_eq!(bench.submit(A, 1, to_room(ROOM, "m1")), [send_ack(A, 1, "m1", MessageId(0), busy)]);
+    let said = bench.submit(A, 1, to_room(ROOM, "m1"));
+    assert_eq!(said, [send_ack(A, 1, "m1", bench.last_id, MessageId(0), busy)]);
     assert_eq!(bench.router.metrics().rooms, 0);
     bench.join(A, ROOM);
     assert_eq!(broadcasts(&bench.submit(A, 1, to_room(ROOM, "m1"))).len(), 1, "it is not remembered");
+}
+
+/// The broadcasts of some mail: to whom, and for which shards of the node.
+fn shards_of(mail: &Mail) -> Vec<(ShardId, Vec<u16>)> {
+    let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
+        NodeMessage::ToGateway(ToGateway::Broadcast { shards, .. }) => Some((*to, shards.clone())),
+        _ => None,
+    };
+    mail.iter().filter_map(broadcast).collect()
+}
+
+#[test]
+fn another_node_gets_one_message_and_all_of_a_room_by_the_same_shard() {
+    let mut bench = Bench::new();
+    let there = |index| ShardId::new(12, index);
+    (0..4).for_each(|index| drop(bench.up_of(there(index), 4)));
+    for room in [ROOM, RoomId(8), RoomId(-1)] {
+        for shard in [there(2), B, there(0), A] {
+            bench.join(shard, room);
+        }
+    }
+    for _ in 0..3 {
+        let said = bench.submit(A, 1, to_room(ROOM, ""));
+        let expected = [(A, vec![]), (B, vec![]), (there(3), vec![0, 2])];
+        assert_eq!(shards_of(&said), expected, "7 modulo 4, though it has no member");
+    }
+    assert_eq!(bench.router.metrics().broadcasts, 9);
+    let picked = |bench: &mut Bench, room| shards_of(&bench.submit(A, 1, to_room(room, "")))[2].0;
+    assert_eq!(picked(&mut bench, RoomId(8)), there(0));
+    assert_eq!(picked(&mut bench, RoomId(-1)), there(3));
+    bench.down(there(3));
+    let said = bench.submit(A, 1, to_room(ROOM, ""));
+    let each = [(A, vec![]), (B, vec![]), (there(0), vec![]), (there(2), vec![])];
+    assert_eq!(shards_of(&said), each, "each by itself when the one that is picked is gone");
+}
+
+/// Its owner before may have given some places that no shard had seen yet.
+#[test]
+fn a_room_goes_on_well_above_what_any_member_has_seen() {
+    let gap = 1 << 16;
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    let seen = base + 5;
+    assert_eq!(bench.join_from(B, ROOM, seen), seen + gap);
+    assert_eq!(bench.join_from(C, ROOM, seen - 1), seen + gap, "less is no news");
+    let sent = broadcasts(&bench.submit(A, 1, to_room(ROOM, "m")));
+    assert!(sent.iter().all(|(_, message)| message.sequence == seen + gap + 1));
+    let unknown = RoomId(8);
+    assert_eq!(bench.join_from(B, unknown, seen), seen + gap);
+    bench.leave(B, unknown);
+    assert_eq!(bench.join(A, unknown), seen + gap, "never back");
 }

@@ -1,125 +1,97 @@
-//! The admin port: health, metrics and the online query, by HTTP.
+//! The admin port: health, metrics, and the control API, by HTTP.
+//!
+//! One file a resource. Whoever may speak to this port may do everything: `auth` is the one place that asks who it is.
 
+mod auth;
+mod body;
+mod drain;
+mod error;
 mod exposition;
+mod health;
+mod kick;
 mod metrics;
+mod nodes;
+mod online;
+mod openapi;
 mod process;
+mod push;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::{Router, http::Uri};
 use tokio::net::TcpListener;
-use wire::{AppId, UserId};
 
-use crate::control::Shards;
+use crate::control::{Shards, Unanswered};
+use crate::directory;
+use crate::serve::Role;
+use error::ApiError;
 
-/// Users that one online query may name.
-const ONLINE_USERS_MAX: usize = 1_000;
+/// A request's body in bytes: a payload of the longest frame as base64, or as text of which some is escaped.
+const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// What the handlers work with.
+pub struct Admin {
+    /// The shards of this node.
+    pub shards: Arc<Shards>,
+    /// What the directory counts, where there is one.
+    pub directory: Option<Arc<directory::Stats>>,
+    /// What callers must send; empty for nothing.
+    pub secret: String,
+    /// The longest payload of a push.
+    pub payload_bytes_max: AtomicU32,
+}
+
+impl Admin {
+    /// From here on, no push is longer.
+    pub fn set_payload_bytes_max(&self, bytes: u32) {
+        self.payload_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A router has nobody to send to, and knows no other router.
+    fn require_gateway(&self) -> Result<(), ApiError> {
+        match self.shards.role() {
+            Role::Up | Role::Gateway => Ok(()),
+            Role::Router => Err(ApiError::unavailable("no_gateway", "this node is a router; ask a gateway")),
+        }
+    }
+}
 
 /// Serves the admin port for as long as the process lives.
-pub async fn serve(listener: TcpListener, shards: Arc<Shards>) {
-    let app = Router::new()
-        .route("/", get(index))
-        .route("/metrics", get(metrics_text))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/online", get(online))
-        .with_state(shards);
-    if let Err(error) = axum::serve(listener, app).await {
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    if let Err(error) = axum::serve(listener, router(admin)).await {
         tracing::error!("the admin port failed: {error}");
     }
 }
 
-async fn index() -> &'static str {
-    "sailfish: /metrics, /healthz, /readyz, /online?app=1&user=10001,10002\n"
+fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .merge(health::router())
+        .merge(online::router())
+        .merge(kick::router())
+        .merge(push::router())
+        .merge(drain::router())
+        .merge(nodes::router())
+        .merge(openapi::router())
+        .fallback(async |uri: Uri| {
+            ApiError::not_found(format!("no such path: {}; see /openapi.json", uri.path()))
+        })
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(admin.clone(), auth::guard))
+        .with_state(admin)
 }
 
-async fn metrics_text(State(shards): State<Arc<Shards>>) -> Response {
-    let cores = shards.metrics().await;
-    let text = metrics::text(&shards, &cores, process::Process::read());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-}
-
-/// Whether every shard takes its mail and answers.
-async fn healthz(State(shards): State<Arc<Shards>>) -> (StatusCode, String) {
-    let answers = shards.metrics().await;
-    let silent: Vec<String> = shards
-        .ids()
-        .iter()
-        .zip(&answers)
-        .filter(|(_, answer)| answer.is_none())
-        .map(|(id, _)| id.index().to_string())
-        .collect();
-    match silent.as_slice() {
-        [] => (StatusCode::OK, "ok\n".into()),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, format!("no answer from shard {}\n", silent.join(", "))),
-    }
-}
-
-/// Whether clients are to be sent here.
-async fn readyz(State(shards): State<Arc<Shards>>) -> (StatusCode, &'static str) {
-    if shards.is_draining() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else {
-        (StatusCode::OK, "ready\n")
-    }
-}
-
-#[derive(Deserialize)]
-struct OnlineQuery {
-    app: i32,
-    /// One or several, separated by commas.
-    user: String,
-}
-
-#[derive(Serialize)]
-struct OnlineAnswer {
-    app: i32,
-    users: Vec<OnlineUser>,
-}
-
-#[derive(Serialize)]
-struct OnlineUser {
-    user: i64,
-    online: bool,
-    devices: Vec<&'static str>,
-}
-
-async fn online(
-    State(shards): State<Arc<Shards>>,
-    query: Result<Query<OnlineQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    const WANTED: &str = "want /online?app=1&user=10001,10002\n";
-    let Ok(Query(OnlineQuery { app, user })) = query else {
-        return (StatusCode::BAD_REQUEST, WANTED).into_response();
-    };
-    let users: Result<Vec<UserId>, _> = user.split(',').map(|user| user.trim().parse().map(UserId)).collect();
-    let Ok(mut users) = users else {
-        return (StatusCode::BAD_REQUEST, WANTED).into_response();
-    };
-    users.sort_unstable();
-    users.dedup();
-    if users.len() > ONLINE_USERS_MAX {
-        let line = format!("want at most {ONLINE_USERS_MAX} users in one query\n");
-        return (StatusCode::BAD_REQUEST, line).into_response();
-    }
-    match shards.online(AppId(app), &users).await {
-        Ok(mut found) => {
-            found.sort_unstable_by_key(|presence| presence.user);
-            let users = found.into_iter().map(|presence| OnlineUser {
-                user: presence.user.0,
-                online: !presence.devices.is_empty(),
-                devices: presence.devices.into_iter().map(|device| device.name()).collect(),
-            });
-            Json(OnlineAnswer { app, users: users.collect() }).into_response()
-        }
-        Err(silent) => {
-            let line = format!("no answer from shard {}\n", silent.index());
-            (StatusCode::SERVICE_UNAVAILABLE, line).into_response()
+impl From<Unanswered> for ApiError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Shard(id) => {
+                Self::unavailable("no_answer", format!("no answer from shard {}", id.index()))
+            }
+            Unanswered::NoRouter => Self::unavailable("no_router", "no router is linked"),
+            Unanswered::Router => Self::unavailable("no_answer", "no answer from a router in time"),
         }
     }
 }

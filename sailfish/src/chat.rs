@@ -75,7 +75,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         None => crate::token::mint(&Secret::find(&config.token)?, app, user, args.device, TOKEN_TTL),
     };
     let target = args.target.clone();
-    let target = target.unwrap_or_else(|| crate::up::reachable(config.node.listen).to_string());
+    let target = target.unwrap_or_else(|| crate::serve::reachable(config.node.listen).to_string());
     let identity = Identity { app, user, token, target, encoding: args.encoding };
     let (inputs, received) = mpsc::channel();
     let client = Client::new(identity, args.room.map(RoomId), args.to.map(UserId), inputs.clone());

@@ -21,6 +21,9 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
 /// The admin port when nothing else is said.
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
 
+/// Where a router takes links when nothing else is said; its shard `i` does at the port that many higher.
+pub const LINKS_DEFAULT: &str = "127.0.0.1:5350";
+
 /// Everything an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +46,14 @@ pub struct Config {
     pub drain: gateway::Drain,
     /// What a shard holds of users, rooms and messages.
     pub router: router::Limits,
+    /// The nodes of a cluster.
+    pub cluster: ClusterConfig,
+    /// How links between nodes wait and what they hold.
+    pub link: link::Config,
+    /// Who may use the control API.
+    pub control: ControlConfig,
+    /// Where a cluster keeps who is connected where.
+    pub directory: DirectoryConfig,
     /// Buffers and sockets.
     pub engine: EngineConfig,
 }
@@ -61,6 +72,32 @@ pub struct NodeConfig {
     pub engine: String,
     /// Whether each shard stays on one core.
     pub pin: bool,
+}
+
+/// The nodes of a cluster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The own number; no two nodes may have the same at a time. 0: 1 for a router, 2 for a gateway.
+    pub node: u16,
+    /// Where this router takes links: its shard `i` at the port that many higher.
+    pub listen: SocketAddr,
+    /// Where others reach what is at `listen`: ADDRESS:PORT; empty: there.
+    pub advertise: String,
+    /// Where each router takes links.
+    pub routers: Vec<SocketAddr>,
+    /// What all nodes know and nobody else; empty: `secret_file`.
+    pub secret: String,
+    /// A file with it; empty: the one that the first run makes.
+    pub secret_file: PathBuf,
+}
+
+/// Who may use the control API.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback address is listened on.
+    pub secret: String,
 }
 
 /// What login tokens are checked with.
@@ -83,6 +120,22 @@ pub struct LogConfig {
     pub filter: String,
     /// `text` or `json`.
     pub format: String,
+}
+
+/// Where a cluster keeps who is connected where.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// `redis://...`, or several with commas for a Redis Cluster; empty for none.
+    pub redis: String,
+    /// What every key begins with.
+    pub prefix: String,
+    /// How long a node counts as living after it last renewed its lease.
+    pub lease_ms: u32,
+    /// How long Redis may take to connect, and to answer a batch.
+    pub timeout_ms: u32,
+    /// Records that may wait.
+    pub queue_max: u32,
 }
 
 /// Buffers and sockets.
@@ -127,9 +180,34 @@ impl Default for NodeConfig {
     }
 }
 
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self {
+            node: 0,
+            listen: LINKS_DEFAULT.parse().expect("a socket address"),
+            advertise: String::new(),
+            routers: Vec::new(),
+            secret: String::new(),
+            secret_file: PathBuf::new(),
+        }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> Self {
         Self { filter: "info".into(), format: "text".into() }
+    }
+}
+
+impl Default for DirectoryConfig {
+    fn default() -> Self {
+        Self {
+            redis: String::new(),
+            prefix: "sailfish".into(),
+            lease_ms: 6000,
+            timeout_ms: 1000,
+            queue_max: 65_536,
+        }
     }
 }
 
@@ -147,13 +225,80 @@ impl Default for EngineConfig {
     }
 }
 
+/// What a secret is shown as.
+fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { "(set)" }
+}
+
+impl fmt::Debug for ClusterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterConfig")
+            .field("node", &self.node)
+            .field("listen", &self.listen)
+            .field("advertise", &self.advertise)
+            .field("routers", &self.routers)
+            .field("secret", &hidden(&self.secret))
+            .field("secret_file", &self.secret_file)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ControlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlConfig").field("secret", &hidden(&self.secret)).finish()
+    }
+}
+
 impl fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = if self.secret.is_empty() { "" } else { "(set)" };
         f.debug_struct("TokenConfig")
-            .field("secret", &secret)
+            .field("secret", &hidden(&self.secret))
             .field("secret_file", &self.secret_file)
             .field("ed25519_public_key", &self.ed25519_public_key)
+            .finish()
+    }
+}
+
+impl DirectoryConfig {
+    /// Without what only the servers may know.
+    fn without_password(&self) -> Self {
+        let hidden = |url: &str| match url.split_once("://").zip(url.rsplit_once('@')) {
+            Some(((scheme, rest), (_, server))) => {
+                let user = rest.split([':', '@']).next().unwrap_or_default();
+                let at = if user.is_empty() { "" } else { "@" };
+                format!("{scheme}://{user}{at}{server}")
+            }
+            None => url.to_owned(),
+        };
+        let redis = self.redis.split(',').map(hidden).collect::<Vec<_>>().join(",");
+        Self { redis, ..self.clone() }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if !self.redis.is_empty() {
+            crate::directory::check_urls(&self.redis).map_err(|wish| format!("directory.redis: {wish}"))?;
+        }
+        let prefix = &self.prefix;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_plain) {
+            return Err(format!("directory.prefix = {prefix:?}: want 1 to 64 letters, digits or _ - . :"));
+        }
+        within("directory.timeout_ms", self.timeout_ms, 10, 60_000)?;
+        // A lease must outlive a few failed tries to renew it.
+        within("directory.lease_ms", self.lease_ms, self.timeout_ms * 3, 600_000)?;
+        within("directory.queue_max", self.queue_max, 1024, 1 << 24)
+    }
+}
+
+impl fmt::Debug for DirectoryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { redis, prefix, lease_ms, timeout_ms, queue_max } = self.without_password();
+        f.debug_struct("DirectoryConfig")
+            .field("redis", &redis)
+            .field("prefix", &prefix)
+            .field("lease_ms", &lease_ms)
+            .field("timeout_ms", &timeout_ms)
+            .field("queue_max", &queue_max)
             .finish()
     }
 }
@@ -175,6 +320,8 @@ impl Config {
         self.gateway().validate()?;
         self.router.validate()?;
         self.validate_pending()?;
+        self.link.validate()?;
+        self.validate_cluster()?;
         let NodeConfig { engine, .. } = &self.node;
         const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
         if !ENGINES.contains(&engine.as_str()) {
@@ -199,6 +346,7 @@ impl Config {
         if !self.token.secret.is_empty() && !self.token.secret_file.as_os_str().is_empty() {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
+        self.directory.validate()?;
         self.validate_engine()
     }
 
@@ -216,6 +364,32 @@ impl Config {
         Ok(())
     }
 
+    fn validate_cluster(&self) -> Result<(), String> {
+        let ClusterConfig { node, advertise, secret, secret_file, .. } = &self.cluster;
+        if *node > NODE_MAX {
+            return Err(format!("cluster.node = {node}: want a number from 0 to {NODE_MAX}"));
+        }
+        if !advertise.is_empty() && advertise.parse::<SocketAddr>().is_err() {
+            return Err(format!(
+                "cluster.advertise = {advertise:?}: want an address and a port, like 10.0.0.1:5350"
+            ));
+        }
+        if !secret.is_empty() && !secret_file.as_os_str().is_empty() {
+            return Err("cluster.secret_file: cluster.secret is set too; want only one of them".into());
+        }
+        if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
+            return Err(format!("cluster.secret: want at least {SECRET_BYTES_MIN} bytes"));
+        }
+        let admin = self.node.admin.ip();
+        if self.control.secret.is_empty() && !admin.is_loopback() {
+            return Err(format!(
+                "control.secret: the admin port listens on {admin}, which others may reach; want a secret, or a loopback \
+                 address as node.admin"
+            ));
+        }
+        Ok(())
+    }
+
     fn validate_engine(&self) -> Result<(), String> {
         let engine = &self.engine;
         if !engine.recv_buffers.is_power_of_two() || engine.recv_buffers > 32_768 {
@@ -228,6 +402,10 @@ impl Config {
     }
 }
 
+/// The highest number of a node: it takes 10 bits of a message id.
+const NODE_MAX: u16 = 1023;
+/// A shorter secret can be guessed by whoever hears a handshake.
+const SECRET_BYTES_MIN: usize = 16;
 /// More threads than this are no use on any machine.
 const SHARDS_MAX: u16 = 1024;
 

@@ -1,50 +1,88 @@
 //! The control thread's end of the shards' mail: questions with their answers, and orders.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{Remote, Running, Stats};
+use gateway::Push;
+use node::{Control, Mail, Peer, Report, ShardMetrics};
 use shard::ShardId;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wire::node::Owners;
+use wire::client::Outcome;
+use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target, ToRouter};
 use wire::{AppId, UserId};
 
-use crate::node::{Control, Mail, Presence, Report, ShardMetrics};
+use crate::directory::Binding;
+use crate::serve::Role;
 
-/// How long a shard may take to answer before it counts as stuck.
+/// How long a shard may take to answer before it counts as stuck, and a router before it counts as gone.
 pub const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// How often a full mailbox is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(2);
 
 /// The shards of this node, as the control thread sees them.
 pub struct Shards {
+    role: Role,
     ids: Vec<ShardId>,
     remote: Remote<Mail>,
     stats: Vec<Arc<Stats>>,
-    owners: Owners,
-    asked: Mutex<HashMap<u64, oneshot::Sender<Report>>>,
+    asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Report>>>,
     asks: AtomicU64,
     draining: AtomicBool,
     /// One permit for each shard that has drained.
     drained: Semaphore,
+    drain_asked: Notify,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unanswered {
+    /// That shard of this node does not answer.
+    Shard(ShardId),
+    /// No router is linked.
+    NoRouter,
+    /// A router did not answer in time.
+    Router,
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug)]
+pub struct Pushed {
+    /// The message's id; 0 when it got none.
+    pub id: u64,
+    /// How it went.
+    pub fate: Fate,
+}
+
+/// How a push went.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate {
+    /// It is lossy: nothing more can be said.
+    Sent,
+    /// What its owner said.
+    Known(Outcome),
+    /// Its owner has not said anything yet.
+    Pending,
 }
 
 impl Shards {
     /// The shards `ids` of `running`. A thread hands their reports to whoever asked.
-    pub fn new(ids: Vec<ShardId>, running: &Running<Mail>, owners: Owners) -> Arc<Self> {
+    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>) -> Arc<Self> {
         let shards = Arc::new(Self {
+            role,
             ids,
             remote: running.remote(),
             stats: running.stats().to_vec(),
-            owners,
             asked: Mutex::default(),
             asks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             drained: Semaphore::new(0),
+            drain_asked: Notify::new(),
         });
         let (reports, to) = (running.control().clone(), shards.clone());
         std::thread::spawn(move || {
@@ -57,6 +95,16 @@ impl Shards {
         shards
     }
 
+    /// What this node does.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The own number.
+    pub fn node(&self) -> u16 {
+        self.ids[0].node()
+    }
+
     /// Each shard's id.
     pub fn ids(&self) -> &[ShardId] {
         &self.ids
@@ -65,6 +113,32 @@ impl Shards {
     /// Each shard's engine counters.
     pub fn stats(&self) -> &[Arc<Stats>] {
         &self.stats
+    }
+
+    /// Tells every shard which routers to link with. A mailbox that is full belongs to a shard that is told again soon.
+    pub fn set_nodes(&self, nodes: &[SocketAddr]) {
+        for id in &self.ids {
+            let _ = self.remote.send(*id, Mail::Control(Control::Nodes(nodes.to_vec())));
+        }
+    }
+
+    /// Hands over what the directory found.
+    pub fn found(&self, to: ShardId, app: AppId, user: UserId, bindings: &[Binding]) {
+        let seat = |binding: &Binding| FoundSeat {
+            seat: Seat { device: binding.device, shard: binding.shard.as_u32(), login: Login(binding.login) },
+            session: SessionId(binding.session),
+            incarnation: binding.incarnation,
+        };
+        let found = ToRouter::Found { app, user, seats: bindings.iter().map(seat).collect() };
+        // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a directory.
+        let _ = self.remote.send(to, Mail::Control(Control::Found(found)));
+    }
+
+    /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the next loss.
+    pub fn resync(&self) {
+        for id in &self.ids {
+            let _ = self.remote.send(*id, Mail::Control(Control::Resync));
+        }
     }
 
     /// Gives an order to every shard; answers whether all took it.
@@ -94,10 +168,19 @@ impl Shards {
         let _ = self.drained.acquire_many(count).await; // never closed
     }
 
+    /// Wants this node to go.
+    pub fn ask_for_drain(&self) {
+        self.drain_asked.notify_one();
+    }
+
+    /// Waits until somebody wants this node to go.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
+    }
+
     /// What each shard counts, in the order of [`Shards::ids`]; `None` for one that does not answer in time.
     pub async fn metrics(self: &Arc<Self>) -> Vec<Option<Box<ShardMetrics>>> {
-        let asked = self.ids.iter().map(|id| self.ask(*id, |ask| Control::Stats { ask })).collect();
-        let answers = answers(asked).await.into_iter();
+        let answers = self.ask_all(|ask| Control::Stats { ask }).await.into_iter();
         answers
             .map(|answer| match answer {
                 Some(Report::Stats { metrics, .. }) => Some(metrics),
@@ -106,48 +189,122 @@ impl Shards {
             .collect()
     }
 
-    /// Which of `users` are online, asked of the shards that own them; in no particular order.
-    ///
-    /// # Errors
-    /// The shard that did not answer in time.
-    pub async fn online(self: &Arc<Self>, app: AppId, users: &[UserId]) -> Result<Vec<Presence>, ShardId> {
-        let owned_by = |id: ShardId| {
-            let of = |user: &&UserId| self.owners.of_user(app, **user) == id.as_u32();
-            users.iter().filter(of).copied().collect::<Vec<_>>()
+    /// The links of each shard, in the order of [`Shards::ids`]; none for one that does not answer in time.
+    pub async fn peers(self: &Arc<Self>) -> Vec<(ShardId, Vec<Peer>)> {
+        let answers = self.ask_all(|ask| Control::Peers { ask }).await;
+        let of = |(id, answer): (&ShardId, Option<Report>)| match answer {
+            Some(Report::Peers { peers, .. }) => (*id, peers),
+            _ => (*id, Vec::new()),
         };
-        let owners: Vec<ShardId> = self.ids.iter().copied().filter(|id| !owned_by(*id).is_empty()).collect();
-        let ask = |id: &ShardId| {
-            let users = owned_by(*id);
-            self.ask(*id, move |ask| Control::Online { ask, app, users })
-        };
-        let asked = owners.iter().map(ask).collect();
-        let mut found = Vec::with_capacity(users.len());
-        for (id, answer) in owners.iter().zip(answers(asked).await) {
-            match answer {
-                Some(Report::Online { users, .. }) => found.extend(users),
-                _ => return Err(*id),
-            }
-        }
-        Ok(found)
+        self.ids.iter().zip(answers).map(of).collect()
     }
 
-    /// Asks a shard, apart from what the others are asked: a stuck one takes no time from them.
-    fn ask(
+    /// Which of `users` are online, asked of the routers that own them; in no particular order.
+    ///
+    /// # Errors
+    /// Who did not answer in time.
+    pub async fn online(
         self: &Arc<Self>,
-        id: ShardId,
-        control: impl FnOnce(u64) -> Control + Send + 'static,
-    ) -> JoinHandle<Option<Report>> {
-        let shards = self.clone();
-        tokio::spawn(async move {
-            let deadline = Instant::now() + ANSWER_TIME;
-            let ask = shards.asks.fetch_add(1, Ordering::Relaxed);
-            let (answer, answered) = oneshot::channel();
-            shards.asked().insert(ask, answer);
-            shards.deliver(id, control(ask), deadline).await;
-            let answer = tokio::time::timeout_at(deadline, answered).await;
-            shards.asked().remove(&ask);
-            answer.ok()?.ok()
-        })
+        app: AppId,
+        users: Vec<UserId>,
+    ) -> Result<Vec<Presence>, Unanswered> {
+        let answers = self.question(Question::Online { app, users }).await?;
+        let presences = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Online { users } => Some(users),
+            _ => None,
+        });
+        Ok(presences.flatten().collect())
+    }
+
+    /// Asks the routers that know. One that owns nothing of what is asked for is not asked.
+    ///
+    /// # Errors
+    /// Who did not answer in time.
+    pub async fn question(self: &Arc<Self>, question: Question) -> Result<Vec<Answer>, Unanswered> {
+        // Shards of a gateway have the same links; a router's or a lone node's know only what they own.
+        let first = self.ids[0];
+        if self.role == Role::Router {
+            let asked = self.ask_all(|ask| Control::Ask { ask, question: question.clone() }).await;
+            let mut answers = Vec::with_capacity(asked.len());
+            for (id, answer) in self.ids.iter().zip(asked) {
+                answers.push(answer.and_then(answer_of).ok_or(Unanswered::Shard(*id))?);
+            }
+            return Ok(merged(answers));
+        }
+        let mut asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        let parts = match asked.next().await {
+            Some(Report::Asked { parts: 0, .. }) => return Err(Unanswered::NoRouter),
+            Some(Report::Asked { parts, .. }) => parts,
+            _ => return Err(Unanswered::Shard(first)),
+        };
+        let mut answers = Vec::with_capacity(parts);
+        for _ in 0..parts {
+            answers.push(asked.next().await.and_then(answer_of).ok_or(Unanswered::Router)?);
+        }
+        Ok(answers)
+    }
+
+    /// Sends a message and waits for what becomes of it, up to `patience`.
+    ///
+    /// # Errors
+    /// No router is linked, or the shard did not take it.
+    pub async fn push(
+        self: &Arc<Self>,
+        target: Target,
+        push: Push,
+        patience: Duration,
+    ) -> Result<Pushed, Unanswered> {
+        let first = self.ids[0];
+        let mut asked = self.begin(first, |ask| Control::Push { ask, target, push }).await;
+        let id = match asked.next().await {
+            Some(Report::Taken { id, .. }) => id,
+            Some(Report::Pushed { id, outcome, .. }) => return Ok(Pushed::of(id, outcome)),
+            Some(Report::Asked { .. }) => return Err(Unanswered::NoRouter),
+            _ => return Err(Unanswered::Shard(first)),
+        };
+        asked.deadline = Instant::now() + patience;
+        match asked.next().await {
+            Some(Report::Pushed { id, outcome, .. }) => Ok(Pushed::of(id, outcome)),
+            _ => Ok(Pushed { id, fate: Fate::Pending }),
+        }
+    }
+
+    /// Asks every shard, apart from the others: a stuck one takes no time from them.
+    async fn ask_all(self: &Arc<Self>, control: impl Fn(u64) -> Control) -> Vec<Option<Report>> {
+        let asked: Vec<JoinHandle<Option<Report>>> = self
+            .ids
+            .iter()
+            .map(|id| {
+                let (shards, id) = (self.clone(), *id);
+                let ask = shards.asks.fetch_add(1, Ordering::Relaxed);
+                let control = control(ask);
+                tokio::spawn(async move {
+                    let mut asked = shards.begin_as(ask, id, control).await;
+                    match asked.next().await {
+                        Some(Report::Asked { .. }) => asked.next().await,
+                        report => report,
+                    }
+                })
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(answer.await.ok().flatten());
+        }
+        answers
+    }
+
+    async fn begin(self: &Arc<Self>, id: ShardId, control: impl FnOnce(u64) -> Control) -> Asked {
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        self.begin_as(ask, id, control(ask)).await
+    }
+
+    async fn begin_as(self: &Arc<Self>, ask: u64, id: ShardId, control: Control) -> Asked {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let (answer, reports) = mpsc::unbounded_channel();
+        self.asked().insert(ask, answer);
+        self.deliver(id, control, deadline).await;
+        Asked { shards: self.clone(), ask, reports, deadline }
     }
 
     /// Puts mail into a shard's mailbox. A full one belongs to a busy shard, and has room again soon.
@@ -165,25 +322,79 @@ impl Shards {
 
     fn report(&self, report: Report) {
         match report {
-            Report::Stats { ask, .. } | Report::Online { ask, .. } => {
-                if let Some(answer) = self.asked().remove(&ask) {
+            Report::Stats { ask, .. }
+            | Report::Peers { ask, .. }
+            | Report::Asked { ask, .. }
+            | Report::Answer { ask, .. }
+            | Report::Taken { ask, .. }
+            | Report::Pushed { ask, .. } => {
+                if let Some(answer) = self.asked().get(&ask) {
                     let _ = answer.send(report); // whoever asked may have given up
                 }
             }
+            Report::DrainAsked => self.ask_for_drain(),
             Report::Drained => self.drained.add_permits(1),
         }
     }
 
-    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Report>>> {
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::UnboundedSender<Report>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The answers to what was asked, in that order; `None` for one that did not come in time.
-async fn answers(asked: Vec<JoinHandle<Option<Report>>>) -> Vec<Option<Report>> {
-    let mut answers = Vec::with_capacity(asked.len());
-    for answer in asked {
-        answers.push(answer.await.ok().flatten());
+impl Pushed {
+    fn of(id: u64, outcome: Option<Outcome>) -> Self {
+        Self { id, fate: outcome.map_or(Fate::Sent, Fate::Known) }
     }
-    answers
+}
+
+/// A question under way.
+struct Asked {
+    shards: Arc<Shards>,
+    ask: u64,
+    reports: mpsc::UnboundedReceiver<Report>,
+    deadline: Instant,
+}
+
+impl Asked {
+    /// The next report, if it comes in time.
+    async fn next(&mut self) -> Option<Report> {
+        tokio::time::timeout_at(self.deadline, self.reports.recv()).await.ok().flatten()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.shards.asked().remove(&self.ask);
+    }
+}
+
+fn answer_of(report: Report) -> Option<Answer> {
+    match report {
+        Report::Answer { answer, .. } => Some(answer),
+        _ => None,
+    }
+}
+
+/// The answers of a router's own shards about the same users, as one: only the shard that owns a user knows of it.
+fn merged(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut users: Vec<Presence> = Vec::new();
+    let mut others = Vec::new();
+    for answer in answers {
+        match answer {
+            Answer::Online { users: some } => {
+                for presence in some {
+                    match users.iter_mut().find(|known| known.user == presence.user) {
+                        Some(known) => known.seats.extend(presence.seats),
+                        None => users.push(presence),
+                    }
+                }
+            }
+            other => others.push(other),
+        }
+    }
+    if !users.is_empty() {
+        others.push(Answer::Online { users });
+    }
+    others
 }

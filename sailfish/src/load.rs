@@ -1,5 +1,6 @@
 //! `sailfish load`: loads a gateway, from as many processes as that takes, and proves what became of every message.
 
+mod chaos;
 mod cost;
 mod run;
 mod settings;
@@ -21,7 +22,8 @@ pub use worker::run as run_worker;
 /// Loads a gateway and tells how fast and how faithful it is.
 ///
 /// Open loop: operation i is due at i / rate, whatever the gateway does, and its latency counts from then. Ends with 1 when
-/// anything was lost, duplicated, out of order or refused, or a connection failed.
+/// anything was lost, duplicated, out of order or refused, or a connection failed. Where faults are made (--chaos, --restart), a message
+/// whose receiver was just away may be handed over as undelivered instead.
 #[derive(clap::Args)]
 pub struct LoadArgs {
     #[command(flatten)]
@@ -29,16 +31,16 @@ pub struct LoadArgs {
     /// What to do.
     #[arg(value_enum)]
     scenario: Kind,
-    /// The gateway.
-    #[arg(long, value_name = "HOST:PORT", default_value = LISTEN_DEFAULT)]
-    target: String,
+    /// The gateways; several with commas, or repeated. Clients spread over them, and go on to the next when one fails.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = LISTEN_DEFAULT)]
+    target: Vec<String>,
     /// Clients, each with one connection.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     connections: u32,
-    /// Operations a second, of all clients together [default: 1000; room: 10].
+    /// Operations a second, of all clients together [default: 1000; room: 10; storm: only with --restart].
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
-    /// The measured time; storm: how long everybody stays before the reset [default: 10; storm: 2].
+    /// The measured time; storm: how long everybody stays before the reset or the first --restart [default: 10; storm: 2].
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Seconds of the same load before it, checked but not measured.
@@ -89,9 +91,18 @@ pub struct LoadArgs {
     /// Connections on their way to a login at once, of all processes [default: 512; storm: 4096].
     #[arg(long, value_name = "N")]
     connect_window: Option<u32>,
-    /// Seconds to wait at the end for what is still on its way.
-    #[arg(long, value_name = "S", default_value_t = 15.0)]
-    drain: f64,
+    /// Seconds to wait at the end for what is still on its way [default: 15; with --chaos or --restart, --repeat more].
+    #[arg(long, value_name = "S")]
+    drain: Option<f64>,
+    /// Seconds after which a client sends a message without a send-ack again, with the same client message id; 0 for never.
+    #[arg(long, value_name = "S", default_value_t = 35.0)]
+    repeat: f64,
+    /// Runs `sh -c COMMAND` that many seconds after the first operation is due; may be repeated. What it prints goes to stderr.
+    #[arg(long, value_name = "SECONDS:COMMAND", conflicts_with = "restart")]
+    chaos: Vec<String>,
+    /// Instead of the reset (storm): pairs chat, and `sh -c COMMAND` restarts a node; repeated, the next one once every client is back.
+    #[arg(long, value_name = "COMMAND")]
+    restart: Vec<String>,
     /// uring, monoio, epoll, glommio or auto, for the load's own connections.
     #[arg(long, default_value = "auto")]
     engine: String,
@@ -111,7 +122,7 @@ enum Kind {
     Chat,
     /// Rooms: few publish, every member gets everything.
     Room,
-    /// All connect and log in; then all are reset and come back at once.
+    /// All connect and log in; then all are reset and come back at once, or, with --restart, one node after the other restarts under load.
     Storm,
 }
 

@@ -8,12 +8,14 @@ mod chat;
 mod cli;
 mod config;
 mod control;
+mod ctl;
+mod directory;
 mod files;
 mod load;
-mod node;
+mod outside;
 mod secret;
+mod serve;
 mod token;
-mod up;
 
 use std::process::ExitCode;
 
@@ -32,10 +34,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Up(up::UpArgs),
+    Up(serve::UpArgs),
+    Gateway(serve::GatewayArgs),
+    Router(serve::RouterArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
+    Ctl(ctl::CtlArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
     LoadWorker,
@@ -43,10 +48,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => serve::up(&args),
+        Command::Gateway(args) => serve::gateway(&args),
+        Command::Router(args) => serve::router(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {

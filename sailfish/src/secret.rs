@@ -1,4 +1,4 @@
-//! The token secret: given, or made once and kept in a file of the user's own.
+//! The secrets of tokens and of the cluster: given, or made once and kept in a file of the user's own.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use gateway::TokenKeys;
 
-use crate::config::TokenConfig;
+use crate::config::{ClusterConfig, TokenConfig};
 
 /// Bytes of randomness in a secret that is made here.
 const SECRET_BYTES: usize = 32;
 
 /// A secret and where it came from.
+#[derive(Clone)]
 pub struct Secret {
     /// What tokens are signed with.
     pub bytes: Vec<u8>,
@@ -25,16 +26,25 @@ impl Secret {
     /// The secret of a configuration. With none configured it is the one that the first run made, and the first run is
     /// this one if there is none yet.
     pub fn find(config: &TokenConfig) -> anyhow::Result<Self> {
-        if !config.secret.is_empty() {
-            return Ok(Self { bytes: config.secret.clone().into_bytes(), file: None });
+        Self::of("token", &config.secret, &config.secret_file)
+    }
+
+    /// The secret of a cluster, found in the same way.
+    pub fn of_cluster(config: &ClusterConfig) -> anyhow::Result<Self> {
+        Self::of("cluster", &config.secret, &config.secret_file)
+    }
+
+    fn of(section: &str, given: &str, file: &Path) -> anyhow::Result<Self> {
+        if !given.is_empty() {
+            return Ok(Self { bytes: given.as_bytes().to_vec(), file: None });
         }
-        if !config.secret_file.as_os_str().is_empty() {
-            let path = &config.secret_file;
-            let bytes = read(path).with_context(|| format!("token.secret_file: {}", path.display()))?;
-            return Ok(Self { bytes, file: Some(path.clone()) });
+        if !file.as_os_str().is_empty() {
+            let bytes = read(file).with_context(|| format!("{section}.secret_file: {}", file.display()))?;
+            return Ok(Self { bytes, file: Some(file.to_owned()) });
         }
-        let path = state_file()?;
-        let wish = || format!("{}: cannot keep a token secret here; set token.secret_file", path.display());
+        let path = state_file(section)?;
+        let wish =
+            || format!("{}: cannot keep a {section} secret here; set {section}.secret_file", path.display());
         let bytes = match read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).with_context(wish)?,
             read => read.with_context(wish)?,
@@ -89,19 +99,20 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn state_file() -> anyhow::Result<PathBuf> {
+fn state_file(section: &str) -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    let state = state.context("neither XDG_STATE_HOME nor HOME is set; set token.secret_file")?;
-    Ok(state.join("sailfish/token-secret"))
+    let state = state
+        .with_context(|| format!("neither XDG_STATE_HOME nor HOME is set; set {section}.secret_file"))?;
+    Ok(state.join(format!("sailfish/{section}-secret")))
 }
 
 /// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or not at all.
 fn make(path: &Path) -> io::Result<Vec<u8>> {
-    let folder = path.parent().expect("it ends in sailfish/token-secret");
+    let folder = path.parent().expect("it ends in sailfish/ and a name");
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let digits: String = random::<SECRET_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let draft = folder.join(format!(".token-secret.{}", std::process::id()));
+    let draft = folder.join(format!(".secret.{}.{}", std::process::id(), u64::from_ne_bytes(random())));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(digits.as_bytes())?;
     file.sync_all()?;

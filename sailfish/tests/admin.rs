@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{Server, token, until};
 use wire::client::NoticeCode;
@@ -29,6 +29,21 @@ fn health_and_metrics_are_served() {
     for shard in ["shard=\"0\"", "shard=\"1\""] {
         page = server.get("/metrics").1;
         assert!(server.metric("sailfish_turn_seconds_count", shard) > 0.0, "{page}");
+    }
+}
+
+/// A directory that nobody answers for is told of, and holds nobody up.
+#[test]
+fn the_directory_is_counted() {
+    let server = Server::start(&["--set", "directory.redis=redis://127.0.0.1:1"]);
+    server.login(1);
+    until("a connect has failed", || server.metric("sailfish_directory_errors_total", "") > 0.0);
+    assert_eq!(server.metric("sailfish_directory_connected", ""), 0.0);
+    assert!(server.metric("sailfish_directory_queued", "") >= 1.0);
+    let page = server.get("/metrics").1;
+    check_exposition(&page);
+    for kind in ["bind", "unbind", "look_up", "lease"] {
+        assert!(page.contains(&format!("sailfish_directory_commands_total{{kind=\"{kind}\"}} 0")), "{page}");
     }
 }
 
@@ -67,12 +82,19 @@ fn the_online_query_asks_the_owner_of_each_user() {
     let (status, body) = server.get(&format!("/online?app=1&user={list},99"));
     assert_eq!(status, 200);
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let wanted: Vec<_> = users
-        .iter()
-        .map(|user| serde_json::json!({ "user": user, "online": true, "devices": ["phone"] }))
-        .chain([serde_json::json!({ "user": 99, "online": false, "devices": [] })])
-        .collect();
-    assert_eq!(answer, serde_json::json!({ "app": 1, "users": wanted }));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(answer["users"].as_array().unwrap().len(), 9);
+    for (user, found) in users.iter().zip(answer["users"].as_array().unwrap()) {
+        assert_eq!((&found["user"], &found["online"]), (&(*user).into(), &true.into()));
+        assert_eq!(found["devices"], serde_json::json!(["phone"]));
+        let session = &found["sessions"][0];
+        assert_eq!((&session["device"], &session["node"]), (&"phone".into(), &0.into()));
+        assert!(session["shard"].as_u64().unwrap() < 2, "{session}");
+        let login_secs = session["login_ms"].as_u64().unwrap() / 1_000;
+        assert!(now.abs_diff(login_secs) < 60, "{session}");
+    }
+    let offline = serde_json::json!({ "user": 99, "online": false, "devices": [], "sessions": [] });
+    assert_eq!((&answer["app"], &answer["users"][8]), (&1.into(), &offline));
     // Users of another app are others.
     assert!(!server.get("/online?app=2&user=1").1.contains("true"));
     for bad in ["/online", "/online?app=1", "/online?app=x&user=1", "/online?app=1&user=1,x"] {

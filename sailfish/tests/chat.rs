@@ -269,6 +269,29 @@ fn the_terminal_client_outlives_its_connection() {
     receiver.heartbeat();
 }
 
+/// One node goes and names two others, of which one is not there.
+#[test]
+fn the_terminal_client_goes_where_a_draining_node_sends_it() {
+    let other = Server::start(&[]);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let alternatives = format!("drain.alternatives=[\"{nobody}\", \"{}\"]", other.clients);
+    let mut server = Server::start(&["--set", &alternatives, "--set", "drain.spread_ms=0"]);
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut chat = command.spawn().unwrap();
+    until("it is logged in", || server.metric("sailfish_sessions", "") == 1.0);
+    server.signal(rustix::process::Signal::TERM);
+    until("it is on the other node", || other.metric("sailfish_sessions", "") == 1.0);
+    assert_eq!(server.wait().code(), Some(0));
+    drop(chat.stdin.take());
+    let mut said = String::new();
+    chat.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(chat.wait().unwrap().success(), "{said}");
+    assert!(said.contains(&format!("logged in to {} as user 1", other.clients)), "{said}");
+}
+
 /// Passes bytes on, and can break the connections that it passes them on.
 struct Proxy {
     address: SocketAddr,

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{SECRET, Server, sailfish};
+use common::{Folder, SECRET, Server, sailfish};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// `sailfish load` with the secret of the tests and a report of its own.
@@ -17,7 +19,7 @@ struct Load {
 }
 
 impl Load {
-    fn new(target: std::net::SocketAddr, arguments: &str) -> Self {
+    fn new(target: SocketAddr, arguments: &str) -> Self {
         let unique = format!("sailfish-load-{}-{:?}.json", std::process::id(), std::thread::current().id());
         let json = std::env::temp_dir().join(unique);
         let mut command = sailfish();
@@ -145,4 +147,117 @@ fn a_killed_server_loses_nothing_that_was_promised() {
     let [sent, accepted] = numbers(&report, ["sent", "accepted"]);
     assert_eq!((sent, accepted + rejected), (1500, 1500), "{text}");
     assert!(text.contains("closed by the server"), "{text}");
+}
+
+/// A server that shell commands start and restart on one address; killed when dropped.
+struct Restarted {
+    folder: Folder,
+    address: SocketAddr,
+}
+
+impl Restarted {
+    fn start() -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let server = Self { folder: Folder::new("restarted"), address };
+        let started = Command::new("sh").args(["-c", &server.command("true")]).status().unwrap();
+        assert!(started.success());
+        common::until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        server
+    }
+
+    fn pid_file(&self) -> String {
+        self.folder.path("pid")
+    }
+
+    /// A shell command that ends the process of `$PID` in some way, and starts the server anew.
+    fn command(&self, end: &str) -> String {
+        let (program, pid_file, address) = (env!("CARGO_BIN_EXE_sailfish"), self.pid_file(), self.address);
+        format!(
+            "PID=$(cat {pid_file} 2>/dev/null); {end}; {program} up --listen {address} --admin 127.0.0.1:0 --shards 2 \
+             --set 'token.secret={SECRET}' --set drain.spread_ms=100 </dev/null >/dev/null 2>&1 & echo $! > {pid_file}"
+        )
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.pid_file()).ok().and_then(|pid| pid.trim().parse().ok());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL); // it may have ended
+        }
+    }
+}
+
+/// Runs a load with commands: its exit code, report, and what it printed.
+fn with_commands(
+    server: &Restarted,
+    arguments: &str,
+    commands: &[(&str, String)],
+) -> (Option<i32>, Value, String) {
+    let mut load = Load::new(server.address, arguments);
+    for (option, command) in commands {
+        load.command.args([option, command.as_str()]);
+    }
+    let (output, report) = load.run();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code(), report, text)
+}
+
+#[test]
+fn chaos_kills_the_server_in_the_middle_and_nothing_promised_is_lost() {
+    let server = Restarted::start();
+    let kill = format!("1:{}", server.command("kill -KILL $PID; sleep 0.3"));
+    let arguments = "chat --connections 100 --rate 500 --seconds 3 --repeat 5";
+    let (code, report, text) = with_commands(&server, arguments, &[("--chaos", kill)]);
+    assert_eq!(
+        numbers(&report, ["failed", "lost", "duplicated", "out_of_order", "unanswered"]),
+        [0; 5],
+        "{text}"
+    );
+    let [sent, accepted, handed_over, reconnects] =
+        numbers(&report, ["sent", "accepted", "handed_over", "reconnects"]);
+    assert_eq!((sent, accepted + handed_over, reconnects), (1500, 1500, 100), "{text}");
+    assert!(report["reconnect_us"]["max"].as_f64().unwrap() > 100_000.0, "{text}");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("at 1.0 s: PID=") && text.contains("ended well"), "{text}");
+}
+
+#[test]
+fn a_command_that_fails_fails_the_run() {
+    let server = Restarted::start();
+    let arguments = "chat --connections 10 --rate 50 --seconds 1";
+    let commands = [("--chaos", "0.1:echo said; exit 7".to_owned()), ("--chaos", "0.2:true".to_owned())];
+    let (code, report, text) = with_commands(&server, arguments, &commands);
+    assert_eq!((code, numbers(&report, ["sent", "acked"])), (Some(1), [50, 50]), "{text}");
+    assert!(text.contains("said\n") && text.contains("exit status: 7: echo said; exit 7"), "{text}");
+}
+
+#[test]
+fn a_storm_restarts_under_load() {
+    let server = Restarted::start();
+    let restart = server.command("kill -TERM $PID; sleep 0.3");
+    let arguments = "storm --connections 100 --rate 500 --seconds 0.5 --repeat 5";
+    let commands = [("--restart", restart.clone()), ("--restart", restart)];
+    let (code, report, text) = with_commands(&server, arguments, &commands);
+    assert_eq!((code, &report["scenario"]), (Some(0), &Value::from("storm")), "{text}");
+    assert_eq!(
+        numbers(&report, ["failed", "lost", "duplicated", "out_of_order", "unanswered"]),
+        [0; 5],
+        "{text}"
+    );
+    let [sent, accepted, handed_over, reconnects] =
+        numbers(&report, ["sent", "accepted", "handed_over", "reconnects"]);
+    assert_eq!((accepted + handed_over, reconnects), (sent, 200), "{text}");
+    // Half a second, and a second after each restart.
+    assert!(sent >= 1250 && report["notices"]["draining"] == 200, "{text}");
+    assert!(report["latency_us"]["p50"].as_f64().unwrap() > 1.0 && report["storm"].is_null(), "{text}");
+}
+
+#[test]
+fn clients_go_round_several_targets() {
+    let server = Server::start(&[]);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let report = passes(&server, &format!("chat --connections 10 --rate 50 --seconds 1 --target {nobody}"));
+    assert_eq!(report["on_targets"][server.clients.to_string()], 10, "{report}");
+    assert_eq!(report["connect_errors"]["refused"], 5, "{report}");
 }

@@ -4,35 +4,11 @@
 mod common;
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use common::{SECRET, Server, output, sailfish, until};
+use common::{Folder, SECRET, Server, output, sailfish, until};
 use rustix::process::Signal;
 use wire::client::{NoticeCode, Outcome};
-
-/// A folder of one test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0); // only litter
-    }
-}
 
 /// Runs `sailfish` with arguments that it refuses; answers the code and the one line it says.
 fn refused(arguments: &[&str]) -> (i32, String) {
@@ -49,7 +25,7 @@ fn it_is_ready_at_once_and_tells_how_to_go_on() {
     let took = began.elapsed();
     assert!(took.as_secs() < 10, "{took:?}");
     let first = server.stdout.lines().next().unwrap();
-    assert!(first.contains(" engine=") && first.ends_with(" shards=2"), "{first}");
+    assert!(first.contains(" engine=") && first.ends_with(" shards=2 node=0"), "{first}");
     for part in ["/metrics", " chat --user 10001 --room 7", " token --app 1", " load chat "] {
         assert!(server.stdout.contains(part), "{part} is not in {}", server.stdout);
     }

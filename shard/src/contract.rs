@@ -12,6 +12,9 @@
 //!
 //! The life of a [`ConnId`] begins with `Accepted` or `Connected` and ends with exactly one `Closed`, whichever side
 //! ended it. Between the core's [`Effect::Close`] and that `Closed` no `Received` comes any more.
+//!
+//! A core whose own queues are full says so by [`Shard::is_pushed_back`], and the engine leaves what accepted connections
+//! send in their sockets until it says otherwise.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,6 +38,14 @@ pub trait Shard {
 
     /// When the core wants `Event::Timeout`, at the latest; `None` for never.
     fn poll_timeout(&self) -> Option<Instant>;
+
+    /// Whether the engine is to take nothing from accepted connections: no `Received`, no `Finished`. All else goes on, the
+    /// connections that the core opened itself among it, and accepting. Nothing is lost and order is kept: what waits comes
+    /// when this is false again. Looked at once a turn, after the effects; so the events of a turn that began before still come,
+    /// and only an event or a call of the engine may change the answer.
+    fn is_pushed_back(&self) -> bool {
+        false
+    }
 }
 
 /// What happened, told to a core.

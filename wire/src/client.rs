@@ -29,6 +29,8 @@ pub const HEARTBEAT_ECHO_BYTES_MAX: usize = 64;
 pub const ACK_IDS_MAX: usize = 128;
 /// The longest login token.
 pub const TOKEN_BYTES_MAX: usize = 4096;
+/// The most alternatives that a notice may name.
+pub const ALTERNATIVES_MAX: usize = 16;
 
 /// How the bodies of a connection are encoded. Its first frame decides; every answer uses the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -273,10 +275,12 @@ pub enum ServerFrame<'a> {
     Notice {
         /// What happened.
         code: NoticeCode,
-        /// The same for people.
+        /// The same for people, in one line.
         text: Cow<'a, str>,
         /// How long the client is to wait before it connects again, in ms.
         retry_after_ms: u32,
+        /// Where it may connect instead, best first: `host:port` each. Only `draining` has some.
+        alternatives: Vec<Cow<'a, str>>,
     },
     /// In the room: every message with a sequence past `sequence` will come.
     Joined {
@@ -504,9 +508,12 @@ impl<'a> ServerFrame<'a> {
             Self::Deliver(message) => ServerFrame::Deliver(Cow::Owned(message.into_owned())),
             Self::Heartbeat { echo: _ } => ServerFrame::Heartbeat { echo: &[] },
             Self::SendAck(ack) => ServerFrame::SendAck(ack),
-            Self::Notice { code, text, retry_after_ms } => {
-                ServerFrame::Notice { code, text: Cow::Owned(text.into_owned()), retry_after_ms }
-            }
+            Self::Notice { code, text, retry_after_ms, alternatives } => ServerFrame::Notice {
+                code,
+                text: Cow::Owned(text.into_owned()),
+                retry_after_ms,
+                alternatives: alternatives.into_iter().map(|one| Cow::Owned(one.into_owned())).collect(),
+            },
             Self::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
             Self::Left { room } => ServerFrame::Left { room },
         }

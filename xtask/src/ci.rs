@@ -68,10 +68,12 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git.
-    if !succeeds(Command::new("git").arg("--version"))? {
-        let install_git = "apt-get update && apt-get install --yes --no-install-recommends git";
-        install(Command::new("sh").args(["-c", install_git]), "git")?;
+    // The build script of glommio calls git; the tests of the directory start a redis-server.
+    for tool in ["git", "redis-server"] {
+        if !succeeds(Command::new(tool).arg("--version"))? {
+            let get = format!("apt-get update && apt-get install --yes --no-install-recommends {tool}");
+            install(Command::new("sh").args(["-c", &get]), tool)?;
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gateway::{Claims, Config, Gateway, Setup, TokenKeys, mint_hs256};
 use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::client::{AckIds, ClientFrame, Encoding, Message};
-use wire::node::{DeliveryId, NodeMessage, Owners, SessionId, ToGateway, ToRouter};
+use wire::node::{DeliveryId, NodeMessage, SessionId, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 const APP: AppId = AppId(1);
@@ -34,12 +34,7 @@ impl Core {
         let mut config = Config::default();
         // Simulated time flies: nobody is to fall silent.
         config.heartbeat.period_ms = 24 * 60 * 60 * 1000;
-        let setup = Setup {
-            owners: Owners::new(vec![ROUTER.as_u32()]),
-            keys: TokenKeys::hs256(SECRET),
-            config,
-            seed: 1,
-        };
+        let setup = Setup { id: ROUTER, keys: TokenKeys::hs256(SECRET), config, seed: 1 };
         let mut core = Self {
             gateway: Gateway::new(START, setup),
             now: START,
@@ -48,6 +43,9 @@ impl Core {
             payload: Bytes::from(vec![b'x'; 200]),
             stopped: 0,
         };
+        core.gateway.router_up(START, ROUTER);
+        core.gateway.begin(START);
+        core.turn();
         (0..members).for_each(|index| core.log_in(index));
         core
     }
@@ -74,7 +72,7 @@ impl Core {
     /// A room message from the router, for every member.
     pub fn broadcast(&mut self) {
         let message = self.message(Some(ROOM), false);
-        self.tell(ToGateway::Broadcast { message });
+        self.tell(ToGateway::Broadcast { message, shards: Vec::new() });
     }
 
     /// A reliable message from the router, for one member; its id.
@@ -82,7 +80,8 @@ impl Core {
         let message = self.message(None, true);
         let id = message.id;
         let session = SessionId(conn(index).as_u64());
-        self.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(id.0)), message });
+        let delivery = Some(DeliveryId(id.0));
+        self.tell(ToGateway::Deliver { session, delivery, again: false, message });
         id
     }
 
@@ -105,7 +104,7 @@ impl Core {
                         self.handle(Event::Sent { conn, bytes });
                     }
                 }
-                Effect::Mail { mail: NodeMessage::ToRouter(mail), .. } => self.answer(&mail),
+                Effect::Mail { mail: NodeMessage::ToRouter(mail), .. } => self.answer(mail),
                 Effect::Mail { .. } => {}
                 effect => panic!("{effect:?} is not for these clients"),
             }
@@ -117,10 +116,11 @@ impl Core {
         written
     }
 
-    fn answer(&mut self, mail: &ToRouter) {
-        match *mail {
-            ToRouter::Bind { session, .. } => self.tell(ToGateway::Bound { session }),
-            ToRouter::Join { app, room } => self.tell(ToGateway::Joined { app, room, sequence: 0 }),
+    fn answer(&mut self, mail: ToRouter) {
+        match mail {
+            ToRouter::Bind { session, login, .. } => self.tell(ToGateway::Bound { session, login }),
+            ToRouter::Join { app, room, .. } => self.tell(ToGateway::Joined { app, room, sequence: 0 }),
+            ToRouter::Reach { routers } => self.tell(ToGateway::Common { routers }),
             _ => {}
         }
     }

@@ -40,8 +40,12 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     lingering: VecDeque<(Instant, ConnId)>,
     batches: Vec<SendBatch>,
     jobs: Vec<Job<R::Socket>>,
-    /// Readers that wait for the end of a turn in which nobody pushes back.
+    /// Readers that wait for the end of a turn in which no mailbox pushes back.
     held: Vec<Waker>,
+    /// Connections whose readers wait until the core does not push back.
+    held_back: Vec<ConnId>,
+    /// What the core said at the end of the last turn.
+    core_pushes_back: bool,
     /// When the first event since the last turn came in.
     began: Option<Instant>,
     accepting: bool,
@@ -52,11 +56,13 @@ struct Connection<K> {
     /// `None` once it has ended.
     socket: Option<Rc<K>>,
     state: State,
+    /// By the core, not by the peer.
+    opened: bool,
     /// A batch is in flight: from its first send until the core is told of its end.
     sending: bool,
     /// The peer's FIN has come.
     finished: bool,
-    /// Its reader, when it waits for the end of the connection only.
+    /// Its reader, when it waits for the end of the connection, or until the core does not push back.
     reader: Option<Waker>,
 }
 
@@ -109,6 +115,7 @@ pub(super) enum Permit {
 impl<S: Shard, R: Runtime> Turn<S, R> {
     pub(super) fn new(core: S, post: Post<S::Mail>, stats: Arc<Stats>, options: Arc<Options>) -> Self {
         Self {
+            core_pushes_back: core.is_pushed_back(),
             core,
             post,
             stats,
@@ -119,6 +126,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             batches: Vec::new(),
             jobs: Vec::new(),
             held: Vec::new(),
+            held_back: Vec::new(),
             began: None,
             accepting: true,
             stopped: false,
@@ -136,9 +144,8 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.expire(now);
         self.settle(now);
         self.post.flush();
-        if !self.post.is_pushed_back() {
-            self.held.drain(..).for_each(Waker::wake);
-        }
+        self.core_pushes_back = self.core.is_pushed_back();
+        self.wake_held();
         let ended = self.now();
         self.stats.turns.add(1);
         self.stats.turn_time.record(ended.since(self.began.take().unwrap_or(now)));
@@ -222,6 +229,11 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         match connection.state {
             State::Ended => return Permit::Gone,
             State::Open if self.post.is_pushed_back() => self.held.push(waker.clone()),
+            State::Open if self.core_pushes_back && !connection.opened && !connection.finished => {
+                if connection.reader.replace(waker.clone()).is_none() {
+                    self.hold_back(conn);
+                }
+            }
             _ if connection.finished => connection.reader = Some(waker.clone()),
             _ => return Permit::Granted,
         }
@@ -297,6 +309,28 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     fn tell(&mut self, now: Instant, event: Event<'_, S::Mail>) {
         self.stats.events.add(1);
         self.core.handle(now, event);
+    }
+
+    fn hold_back(&mut self, conn: ConnId) {
+        // Those that have ended are forgotten before they outnumber the others.
+        if self.held_back.len() >= 2 * self.connections.len() {
+            self.held_back.retain(|&conn| self.connections.get(key(conn)).is_some());
+        }
+        self.held_back.push(conn);
+    }
+
+    /// Wakes the readers that nobody pushes back any more.
+    fn wake_held(&mut self) {
+        if self.post.is_pushed_back() {
+            return;
+        }
+        self.held.drain(..).for_each(Waker::wake);
+        if !self.core_pushes_back {
+            for conn in self.held_back.drain(..) {
+                let reader = self.connections.get_mut(key(conn)).and_then(|found| found.reader.take());
+                reader.into_iter().for_each(Waker::wake);
+            }
+        }
     }
 
     /// Whether the mailbox is empty now.
@@ -431,6 +465,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             return;
         }
         connection.state = State::Flushing;
+        connection.reader.take().into_iter().for_each(Waker::wake); // from here on it only looks for the FIN
         self.lingering.push_back((now + self.options.linger, conn));
         if !connection.sending {
             self.flush(now, conn);
@@ -493,8 +528,14 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             return Err(ConnectError::Exhausted);
         }
         let socket = Rc::new(R::socket(fd).map_err(|error| socket::why(&error))?);
-        let connection =
-            Connection { socket: Some(socket.clone()), state, sending: false, finished: false, reader: None };
+        let connection = Connection {
+            socket: Some(socket.clone()),
+            state,
+            opened: state == State::Connecting,
+            sending: false,
+            finished: false,
+            reader: None,
+        };
         Ok((conn_id(self.connections.insert(connection)), socket))
     }
 

@@ -1,16 +1,51 @@
-//! The receive buffers of one shard: a ring that the kernel picks from whenever bytes arrive, so that a connection owns none.
+//! The receive buffers of one shard: rings that the kernel picks from whenever bytes arrive, so that a connection owns none.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
+use std::ops::{Index, IndexMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-/// The only buffer group.
-pub(super) const GROUP: u16 = 0;
+/// Connections that share buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Group {
+    /// Those that came through the listener.
+    Accepted,
+    /// Those that the core opened. They go on while the core pushes the others back and their bytes hold all their buffers.
+    Opened,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 2] = [Self::Accepted, Self::Opened];
+
+    /// The kernel's name for it.
+    pub(super) const fn id(self) -> u16 {
+        self as u16
+    }
+}
+
+/// One for each group.
+#[derive(Default)]
+pub(super) struct PerGroup<T>([T; Group::ALL.len()]);
+
+impl<T> Index<Group> for PerGroup<T> {
+    type Output = T;
+
+    fn index(&self, group: Group) -> &T {
+        &self.0[group as usize]
+    }
+}
+
+impl<T> IndexMut<Group> for PerGroup<T> {
+    fn index_mut(&mut self, group: Group) -> &mut T {
+        &mut self.0[group as usize]
+    }
+}
 
 const PAGE_BYTES: usize = 4096;
 
@@ -23,10 +58,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Registers `count` buffers, a power of two, with the ring behind `submitter`.
-    ///
-    /// The caller drops the buffers only after the ring has nothing in flight, or leaks them.
-    pub(super) fn register(submitter: &Submitter<'_>, count: u16, size_bytes: u32) -> io::Result<Self> {
+    /// Whether buffers can be asked for like that.
+    pub(super) fn check(count: u16, size_bytes: u32) -> io::Result<()> {
         if !count.is_power_of_two() || count > 1 << 15 || size_bytes == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -35,6 +68,19 @@ impl Buffers {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    /// Registers `count` buffers, a power of two, for `group` with the ring behind `submitter`.
+    ///
+    /// The caller drops the buffers only after the ring has nothing in flight, or leaks them.
+    pub(super) fn register(
+        submitter: &Submitter<'_>,
+        group: Group,
+        count: u16,
+        size_bytes: u32,
+    ) -> io::Result<Self> {
+        Self::check(count, size_bytes)?;
         let entries = allocate(entries_layout(count)).cast();
         let memory = allocate(memory_layout(count, size_bytes));
         let mut buffers = Self { entries, memory, count, size_bytes, tail: 0 };
@@ -42,7 +88,7 @@ impl Buffers {
             buffers.give_back(id);
         }
         // SAFETY: the entries are page-aligned, initialised, and live as long as the ring may use them (see above).
-        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, GROUP, 0)? };
+        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group.id(), 0)? };
         Ok(buffers)
     }
 

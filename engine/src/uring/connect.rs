@@ -10,6 +10,7 @@ use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Event, Instant, Shard};
 use socket2::SockAddr;
 
+use super::buffers::Group;
 use super::conns::{Conn, State};
 use super::driver::{Driver, News};
 use super::ring::Completion;
@@ -61,8 +62,12 @@ impl<S: Shard> Driver<S> {
                 return Ok(());
             }
         };
+        if self.kernel.have_opened_buffers(&self.seat.options).is_err() {
+            self.news.push_back(News::ConnectFailed(token, ConnectError::Exhausted));
+            return Ok(());
+        }
         let fd = Fd(socket.as_raw_fd());
-        let conn = self.conns.insert(Conn::new(socket, State::Connecting));
+        let conn = self.conns.insert(Conn::new(socket, State::Connecting, Group::Opened));
         self.count_connections();
         let connects = &mut self.kernel.connects;
         connects.dues.push_back((now + CONNECT_TIME, conn));

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use shard::{CloseReason, ConnId, Slab};
 
+use super::buffers::Group;
 use super::sends;
 
 /// Where a connection is in its life.
@@ -27,6 +28,8 @@ pub(super) struct Conn {
     /// The send in flight, or [`sends::NONE`].
     pub(super) send: u32,
     pub(super) state: State,
+    /// Whose buffers it receives into.
+    pub(super) group: Group,
     /// Whether a receive is armed.
     pub(super) receiving: bool,
     /// Whether the peer's FIN came.
@@ -36,11 +39,12 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(socket: OwnedFd, state: State) -> Self {
+    pub(super) fn new(socket: OwnedFd, state: State, group: Group) -> Self {
         Self {
             socket,
             send: sends::NONE,
             state,
+            group,
             receiving: false,
             finished: false,
             reason: CloseReason::Local,
@@ -72,6 +76,10 @@ impl Conns {
     pub(super) fn insert(&mut self, conn: Conn) -> ConnId {
         let key = self.0.insert(conn);
         ConnId { index: key.index, generation: key.generation }
+    }
+
+    pub(super) fn contains(&self, conn: ConnId) -> bool {
+        self.0.get(key(conn)).is_some()
     }
 
     pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Conn> {

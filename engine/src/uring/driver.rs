@@ -10,7 +10,9 @@ use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Effect, Event, Instant, Shard, ShardId};
 
 use super::accepted;
+use super::buffers::{Group, PerGroup};
 use super::conns::{Conn, Conns, State};
+use super::intake::Intake;
 use super::kernel::Kernel;
 use super::ring::Completion;
 use super::token::{CONNECTIONS_MAX, Op, Token};
@@ -34,10 +36,9 @@ pub(super) struct Driver<S: Shard> {
     pub(super) news: VecDeque<News>,
     /// Closing connections with the end of their linger time.
     pub(super) lingers: VecDeque<(Instant, ConnId)>,
-    /// Connections whose receive found no buffer.
-    pub(super) starved: VecDeque<ConnId>,
-    /// Receives that came while mail waits for room. Each holds a buffer, so the kernel runs out of them and stops too.
-    pub(super) held: VecDeque<Completion>,
+    pub(super) intakes: PerGroup<Intake>,
+    /// What the core said at the end of the last turn.
+    pub(super) core_pushes_back: bool,
     /// When to accept again after a failure.
     accept_at: Option<Instant>,
     stopped: bool,
@@ -53,17 +54,17 @@ pub(super) enum News {
 
 impl<S: Shard> Driver<S> {
     pub(super) fn new(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
-        let kernel = Kernel::new(seat.options.recv_buffers, seat.options.recv_buffer_size_bytes)?;
+        let kernel = Kernel::new(&seat.options, seat.listener.is_some())?;
         let core = build(seat.id);
         Ok(Self {
+            core_pushes_back: core.is_pushed_back(),
             core,
             seat,
             kernel,
             conns: Conns::default(),
             news: VecDeque::new(),
             lingers: VecDeque::new(),
-            starved: VecDeque::new(),
-            held: VecDeque::new(),
+            intakes: PerGroup::default(),
             accept_at: None,
             stopped: false,
         })
@@ -85,6 +86,7 @@ impl<S: Shard> Driver<S> {
             if self.stopped || self.seat.post.is_halted() {
                 return Ok(());
             }
+            self.core_pushes_back = self.core.is_pushed_back();
             self.receive_again()?;
             now = self.wait(now)?;
         }
@@ -101,19 +103,14 @@ impl<S: Shard> Driver<S> {
     }
 
     fn take_completions(&mut self, now: Instant) -> io::Result<()> {
-        if !self.seat.post.is_pushed_back() {
-            for _ in 0..COMPLETIONS_PER_TURN {
-                let Some(completion) = self.held.pop_front() else { break };
-                self.on_receive(now, completion)?;
-            }
+        for group in Group::ALL {
+            self.receive_held(now, group, COMPLETIONS_PER_TURN)?;
         }
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.kernel.ring.next() else { break };
             match completion.token.op() {
-                Op::Receive if self.seat.post.is_pushed_back() || !self.held.is_empty() => {
-                    self.held.push_back(completion);
-                }
-                Op::Receive => self.on_receive(now, completion)?,
+                Op::ReceiveAccepted => self.receive_or_hold(now, Group::Accepted, completion)?,
+                Op::ReceiveOpened => self.receive_or_hold(now, Group::Opened, completion)?,
                 Op::Send => self.on_send(now, completion)?,
                 Op::Accept => self.on_accept(now, completion)?,
                 Op::Connect => self.on_connect(now, completion)?,
@@ -164,12 +161,10 @@ impl<S: Shard> Driver<S> {
         let now = clock.now();
         self.seat.stats.turns.add(1);
         self.seat.stats.turn_time.record(now.since(began));
-        let pushed_back = self.seat.post.is_pushed_back();
         let has_work = self.kernel.ring.is_ready()
             || !self.news.is_empty()
-            || !self.starved.is_empty() && !pushed_back
-            || !self.held.is_empty() && !pushed_back;
-        let due = self.next_due(now, pushed_back);
+            || Group::ALL.into_iter().any(|group| self.has_intake(group));
+        let due = self.next_due(now);
         if has_work || due.is_some_and(|due| due <= now) || !self.seat.post.park() {
             self.kernel.ring.submit()?;
         } else {
@@ -179,13 +174,13 @@ impl<S: Shard> Driver<S> {
         Ok(clock.now())
     }
 
-    fn next_due(&self, now: Instant, pushed_back: bool) -> Option<Instant> {
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let due = [
             self.core.poll_timeout(),
             self.accept_at,
             self.lingers.front().map(|(due, _)| *due),
             self.kernel.connects.next_due(),
-            pushed_back.then(|| now + PUSHED_BACK_PAUSE),
+            self.seat.post.is_pushed_back().then(|| now + PUSHED_BACK_PAUSE),
         ];
         due.into_iter().flatten().min()
     }
@@ -227,7 +222,7 @@ impl<S: Shard> Driver<S> {
                 return Ok(());
             }
         };
-        let conn = self.conns.insert(Conn::new(socket, State::Open));
+        let conn = self.conns.insert(Conn::new(socket, State::Open, Group::Accepted));
         self.count_connections();
         self.tell(now, Event::Accepted { conn, peer });
         self.receive(conn)

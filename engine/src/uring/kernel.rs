@@ -12,12 +12,12 @@ use io_uring::types::Fd;
 use shard::ConnId;
 
 use super::accepted;
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Group, PerGroup};
 use super::connect::Connects;
 use super::ring::Ring;
 use super::sends::Sends;
 use super::token::{Op, Token};
-use crate::Clock;
+use crate::{Clock, Options};
 
 /// How long the operations still in flight at the end may take to be cancelled.
 const CANCEL_TIME: Duration = Duration::from_secs(1);
@@ -27,15 +27,37 @@ pub(super) struct Kernel {
     pub(super) ring: Ring,
     pub(super) sends: Sends,
     pub(super) connects: Connects,
-    /// `None` when it had to be left to the kernel.
-    pub(super) buffers: Option<Buffers>,
+    /// `None` for a group that has no connections yet.
+    pub(super) buffers: PerGroup<Option<Buffers>>,
 }
 
 impl Kernel {
-    pub(super) fn new(recv_buffers: u16, recv_buffer_size_bytes: u32) -> io::Result<Self> {
-        let ring = Ring::new()?;
-        let buffers = Buffers::register(&ring.uring().submitter(), recv_buffers, recv_buffer_size_bytes)?;
-        Ok(Self { ring, sends: Sends::default(), connects: Connects::default(), buffers: Some(buffers) })
+    /// A shard that `listens` gets the buffers of opened connections with the first of those. For another, they are all.
+    pub(super) fn new(options: &Options, listens: bool) -> io::Result<Self> {
+        Buffers::check(options.opened_recv_buffers, options.opened_recv_buffer_size_bytes)?;
+        let mut kernel = Self {
+            ring: Ring::new()?,
+            sends: Sends::default(),
+            connects: Connects::default(),
+            buffers: PerGroup::default(),
+        };
+        let group = if listens { Group::Accepted } else { Group::Opened };
+        kernel.register(group, options.recv_buffers, options.recv_buffer_size_bytes)?;
+        Ok(kernel)
+    }
+
+    /// Before a connect.
+    pub(super) fn have_opened_buffers(&mut self, options: &Options) -> io::Result<()> {
+        if self.buffers[Group::Opened].is_some() {
+            return Ok(());
+        }
+        self.register(Group::Opened, options.opened_recv_buffers, options.opened_recv_buffer_size_bytes)
+    }
+
+    fn register(&mut self, group: Group, count: u16, size_bytes: u32) -> io::Result<()> {
+        let submitter = self.ring.uring().submitter();
+        self.buffers[group] = Some(Buffers::register(&submitter, group, count, size_bytes)?);
+        Ok(())
     }
 
     /// Writes what is left of the batch `send`.
@@ -91,7 +113,7 @@ impl Drop for Kernel {
             // The kernel may still write to this memory, and read it: better leaked than reused.
             mem::forget(mem::take(&mut self.sends));
             mem::forget(mem::take(&mut self.connects));
-            mem::forget(self.buffers.take());
+            mem::forget(mem::take(&mut self.buffers));
         }
     }
 }

@@ -7,7 +7,7 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 use shard::{CloseReason, ConnId, Event, Instant, Shard};
 
-use super::buffers::GROUP;
+use super::buffers::Group;
 use super::conns::State;
 use super::driver::Driver;
 use super::ring::Completion;
@@ -22,27 +22,20 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         }
         entry.receiving = true;
-        let receive = opcode::RecvMulti::new(Fd(entry.socket.as_raw_fd()), GROUP).build();
-        self.kernel.ring.push_plain(receive, Token::of(Op::Receive, conn))
+        let receive = opcode::RecvMulti::new(Fd(entry.socket.as_raw_fd()), entry.group.id()).build();
+        let token = Token::of(Op::receive(entry.group), conn);
+        self.kernel.ring.push_plain(receive, token)
     }
 
-    /// Arms the receives that found no buffer; by now the core has seen the bytes, and the buffers are back.
-    pub(super) fn receive_again(&mut self) -> io::Result<()> {
-        if self.seat.post.is_pushed_back() || !self.held.is_empty() {
-            return Ok(());
-        }
-        let buffers = self.kernel.buffers.as_ref().map_or(0, |buffers| buffers.count());
-        for _ in 0..buffers {
-            let Some(conn) = self.starved.pop_front() else { break };
-            self.receive(conn)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_receive(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+    pub(super) fn on_receive(
+        &mut self,
+        now: Instant,
+        group: Group,
+        completion: Completion,
+    ) -> io::Result<()> {
         let conn = completion.token.conn();
         if let Some(buffer) = completion.buffer() {
-            self.deliver(now, conn, buffer, completion.result);
+            self.deliver(now, group, conn, buffer, completion.result);
         }
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         if completion.has_more() {
@@ -60,7 +53,7 @@ impl<S: Shard> Driver<S> {
             error => match -error {
                 libc::ENOBUFS => {
                     self.seat.stats.receive_exhaustions.add(1);
-                    self.starved.push_back(conn);
+                    self.intakes[group].starved.push_back(conn);
                 }
                 libc::EINTR | libc::EAGAIN => self.receive(conn)?,
                 errno => self.fail(conn, errno),
@@ -70,8 +63,8 @@ impl<S: Shard> Driver<S> {
     }
 
     /// Hands received bytes to the core, or drops those of a closing connection, and gives the buffer back.
-    fn deliver(&mut self, now: Instant, conn: ConnId, buffer: u16, result: i32) {
-        let Some(buffers) = &mut self.kernel.buffers else { return };
+    fn deliver(&mut self, now: Instant, group: Group, conn: ConnId, buffer: u16, result: i32) {
+        let Some(buffers) = &mut self.kernel.buffers[group] else { return };
         let len = usize::try_from(result).unwrap_or(0);
         let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.state == State::Open);
         if let Some(bytes) = buffers.get(buffer, len)

@@ -2,6 +2,8 @@
 
 use shard::ConnId;
 
+use super::buffers::Group;
+
 /// Connections of one shard: the index has 24 bits in a token.
 pub(super) const CONNECTIONS_MAX: u32 = 1 << 24;
 
@@ -13,8 +15,10 @@ pub(super) enum Op {
     Bell,
     /// Multishot accept.
     Accept,
-    /// Multishot receive of a connection.
-    Receive,
+    /// Multishot receive of an accepted connection.
+    ReceiveAccepted,
+    /// The same of an opened one.
+    ReceiveOpened,
     /// The send in flight of a connection.
     Send,
     /// A connect under way.
@@ -23,6 +27,15 @@ pub(super) enum Op {
     Cancel,
     /// Closes a file; silent when it succeeds.
     Close,
+}
+
+impl Op {
+    pub(super) const fn receive(group: Group) -> Self {
+        match group {
+            Group::Accepted => Self::ReceiveAccepted,
+            Group::Opened => Self::ReceiveOpened,
+        }
+    }
 }
 
 /// `op << 56 | index << 32 | generation`.
@@ -49,8 +62,16 @@ impl Token {
     }
 
     pub(super) fn op(self) -> Op {
-        const OPS: [Op; 7] =
-            [Op::Bell, Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Cancel, Op::Close];
+        const OPS: [Op; 8] = [
+            Op::Bell,
+            Op::Accept,
+            Op::ReceiveAccepted,
+            Op::ReceiveOpened,
+            Op::Send,
+            Op::Connect,
+            Op::Cancel,
+            Op::Close,
+        ];
         OPS[(self.0 >> 56) as usize]
     }
 
@@ -66,7 +87,9 @@ mod tests {
 
     #[test]
     fn a_token_gives_back_what_it_was_made_of() {
-        for op in [Op::Bell, Op::Accept, Op::Receive, Op::Send, Op::Connect, Op::Cancel, Op::Close] {
+        let receives = Group::ALL.map(Op::receive);
+        let others = [Op::Bell, Op::Accept, Op::Send, Op::Connect, Op::Cancel, Op::Close];
+        for op in receives.into_iter().chain(others) {
             assert_eq!(Token::new(op).op(), op);
             let conn = ConnId { index: CONNECTIONS_MAX - 1, generation: u32::MAX };
             let token = Token::from_u64(Token::of(op, conn).as_u64());

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use engine::{Kind, Options};
 use shard::{ConnectError, Effect, Linger, ShardId};
 
-use crate::harness::{Hands, Mail, PATIENCE, Rig, Seen, echo, exchange, nothing, options};
+use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, dial, echo, exchange, nothing, options};
 
 pub fn names_are_reused_with_another_generation(kind: Kind) {
     let rig = Rig::one(kind, echo);
@@ -130,6 +130,28 @@ pub fn a_port_in_use_is_an_error(kind: Kind) {
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
     ours.stop();
+}
+
+pub fn each_shard_can_listen_alone(kind: Kind) {
+    const SHARDS: u16 = 3;
+    let each = Options { listen_each: true, ..options() };
+    let rig = Rig::start(kind, each.clone(), (0..SHARDS).map(|_| Box::new(echo) as Behaviour).collect());
+    let at = |index: u16| SocketAddr::new(rig.address().ip(), rig.address().port() + index);
+    for index in (0..SHARDS).rev() {
+        for _ in 0..5 {
+            exchange(&mut dial(at(index)), b"whom did I reach?");
+            rig.find_at(index, |seen| matches!(seen, Seen::Accepted(..)).then_some(()));
+        }
+    }
+    for (index, stats) in rig.running.stats().iter().enumerate() {
+        assert_eq!(stats.accepts.get(), 5, "shard {index}");
+        let taken = Options { listen: Some(at(index as u16)), ..each.clone() };
+        let Err(error) = Rig::try_start(kind, taken, vec![Box::new(nothing), Box::new(nothing)]) else {
+            panic!("the port of shard {index} is taken")
+        };
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+    rig.stop();
 }
 
 pub fn a_full_shard_refuses(kind: Kind) {

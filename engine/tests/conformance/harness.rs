@@ -42,6 +42,7 @@ pub type Behaviour = Box<dyn FnMut(&mut Hands, &Seen) + Send>;
 pub struct Hands {
     pub now: Instant,
     pub timeout: Option<Instant>,
+    pub pushed_back: bool,
     effects: VecDeque<Effect<Mail>>,
     conns: HashMap<ConnId, Life>,
     buried: HashSet<ConnId>,
@@ -191,6 +192,10 @@ impl Shard for Core {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.hands.timeout
+    }
+
+    fn is_pushed_back(&self) -> bool {
+        self.hands.pushed_back
     }
 }
 

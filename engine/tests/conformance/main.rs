@@ -7,6 +7,7 @@ mod connections;
 mod ends;
 mod harness;
 mod mail_and_time;
+mod push_back;
 
 use engine::Kind;
 
@@ -61,6 +62,7 @@ conformance! {
         a_refused_connect_says_so
         stop_accepting_refuses_and_keeps_what_is_open
         a_port_in_use_is_an_error
+        each_shard_can_listen_alone
         a_full_shard_refuses
         out_of_files_is_survived;
     mail_and_time:
@@ -68,4 +70,11 @@ conformance! {
         full_mailboxes_lose_nothing_and_keep_order
         a_pushed_back_shard_reads_no_socket
         timeouts_are_never_early;
+    push_back:
+        a_core_holds_accepted_connections_while_opened_ones_go_on
+        pushing_back_again_and_again_loses_nothing
+        much_that_is_held_keeps_its_order
+        what_is_held_does_not_delay_an_end
+        a_flush_ends_with_a_fin_that_is_held
+        a_pushed_back_core_still_accepts_and_answers;
 }

@@ -15,12 +15,17 @@ use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, Shar
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
 };
-use wire::node::{DeliveryId, NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{DeliveryId, NodeMessage, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 pub const APP: AppId = AppId(1);
 pub const SECRET: &[u8] = b"a secret of the tests";
+/// The gateway shard itself.
+pub const ME: ShardId = ShardId::new(0, 1);
 pub const ROUTER: ShardId = ShardId::new(0, 3);
+/// Two more, of other nodes.
+pub const ROUTER_2: ShardId = ShardId::new(2, 0);
+pub const ROUTER_3: ShardId = ShardId::new(3, 0);
 
 /// The sequence that the router tells of every room that is joined.
 pub const SEQUENCE: u64 = 40;
@@ -28,9 +33,18 @@ pub const SEQUENCE: u64 = 40;
 pub struct World {
     pub gateway: Gateway,
     pub now: Instant,
-    /// What the gateway told routers and bridge, in order; `Bind` and `Join` are answered besides.
+    /// What the gateway told routers and bridge, in order; `Bind`, `Join` and `Reach` are answered besides, and some `Submit`.
     pub to_router: VecDeque<ToRouter>,
     pub to_bridge: VecDeque<ToBridge>,
+    /// The same, with the router of each.
+    pub to_routers: Vec<(ShardId, ToRouter)>,
+    pub to_siblings: Vec<(ShardId, ToGateway)>,
+    pub to_control: Vec<ToGateway>,
+    /// What routers say that everybody reaches; `None` for what this gateway does.
+    pub common: Option<Vec<ShardId>>,
+    /// What routers answer to every message; nothing at first.
+    pub answer_submit: Option<Outcome>,
+    router_mail: VecDeque<(ShardId, ToGateway)>,
     pub router_answers: bool,
     pub stopped_accepting: bool,
     /// Checks the core's invariants after every so many steps.
@@ -65,22 +79,31 @@ impl World {
 
     /// With the default configuration, changed; rooms do not wait unless the change says so.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut world = Self::without_routers(change);
+        world.router_up(ROUTER);
+        world.begin();
+        world.forget();
+        world
+    }
+
+    pub fn without_routers(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.delivery.room_interval_ms = 0;
         change(&mut config);
         config.validate().unwrap();
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
-        let setup = Setup {
-            owners: Owners::new(vec![ROUTER.as_u32()]),
-            keys: TokenKeys::hs256(SECRET),
-            config,
-            seed: 7,
-        };
+        let setup = Setup { id: ME, keys: TokenKeys::hs256(SECRET), config, seed: 7 };
         Self {
             gateway: Gateway::new(now, setup),
             now,
             to_router: VecDeque::new(),
             to_bridge: VecDeque::new(),
+            to_routers: Vec::new(),
+            to_siblings: Vec::new(),
+            to_control: Vec::new(),
+            common: None,
+            answer_submit: None,
+            router_mail: VecDeque::new(),
             router_answers: true,
             stopped_accepting: false,
             check_every: 1,
@@ -249,6 +272,36 @@ impl World {
 
     // -- the router
 
+    pub fn router_up(&mut self, router: ShardId) {
+        self.gateway.router_up(self.now, router);
+        self.run();
+    }
+
+    pub fn router_down(&mut self, router: ShardId) {
+        self.gateway.router_down(self.now, router);
+        self.run();
+    }
+
+    pub fn begin(&mut self) {
+        self.gateway.begin(self.now);
+        self.run();
+    }
+
+    /// Forgets what the gateway told so far.
+    pub fn forget(&mut self) {
+        self.to_router.clear();
+        self.to_bridge.clear();
+        self.to_routers.clear();
+    }
+
+    /// What the gateway told one router, oldest first; the rest stays.
+    pub fn told(&mut self, router: ShardId) -> Vec<ToRouter> {
+        let all = std::mem::take(&mut self.to_routers);
+        let (its, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(to, _)| *to == router);
+        self.to_routers = rest;
+        its.into_iter().map(|(_, mail)| mail).collect()
+    }
+
     pub fn session(&mut self, client: u32) -> SessionId {
         SessionId(self.client(client).conn.as_u64())
     }
@@ -256,21 +309,31 @@ impl World {
     pub fn deliver(&mut self, client: u32, id: u64, payload: &str) {
         let session = self.session(client);
         let message = message(id, None, true, payload);
-        self.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(id + 1000)), message });
+        self.tell(ToGateway::Deliver {
+            session,
+            delivery: Some(DeliveryId(id + 1000)),
+            again: false,
+            message,
+        });
     }
 
     pub fn deliver_lossy(&mut self, client: u32, id: u64, payload: &str) {
         let session = self.session(client);
         let message = message(id, None, false, payload);
-        self.tell(ToGateway::Deliver { session, delivery: None, message });
+        self.tell(ToGateway::Deliver { session, delivery: None, again: false, message });
     }
 
     pub fn broadcast(&mut self, room: i64, id: u64, ack_wanted: bool, payload: &str) {
-        self.tell(ToGateway::Broadcast { message: message(id, Some(room), ack_wanted, payload) });
+        let message = message(id, Some(room), ack_wanted, payload);
+        self.tell(ToGateway::Broadcast { message, shards: Vec::new() });
     }
 
     pub fn tell(&mut self, mail: ToGateway) {
-        self.handle(Event::Mail { from: ROUTER, mail: NodeMessage::ToGateway(mail) });
+        self.tell_from(ROUTER, mail);
+    }
+
+    pub fn tell_from(&mut self, from: ShardId, mail: ToGateway) {
+        self.handle(Event::Mail { from, mail: NodeMessage::ToGateway(mail) });
     }
 
     /// The settlements the gateway sent, oldest first, and forgets the rest.
@@ -318,8 +381,13 @@ impl World {
     }
 
     pub fn run(&mut self) {
-        while let Some(effect) = self.gateway.poll_effect(self.now) {
-            self.carry_out(effect);
+        loop {
+            while let Some(effect) = self.gateway.poll_effect(self.now) {
+                self.carry_out(effect);
+            }
+            // Routers answer when all is said, as they do when they are elsewhere.
+            let Some((from, mail)) = self.router_mail.pop_front() else { break };
+            self.gateway.handle(self.now, Event::Mail { from, mail: NodeMessage::ToGateway(mail) });
         }
         self.steps += 1;
         if self.steps.is_multiple_of(self.check_every) {
@@ -366,28 +434,45 @@ impl World {
     }
 
     fn mail(&mut self, to: ShardId, mail: NodeMessage) {
-        let answer = match &mail {
-            NodeMessage::ToRouter(ToRouter::Bind { session, .. }) => {
-                Some(ToGateway::Bound { session: *session })
-            }
-            NodeMessage::ToRouter(ToRouter::Join { app, room }) => {
-                Some(ToGateway::Joined { app: *app, room: *room, sequence: SEQUENCE })
-            }
-            _ => None,
-        };
         match mail {
             NodeMessage::ToRouter(mail) => {
-                assert_eq!(to, ROUTER);
-                self.to_router.push_back(mail);
+                assert!([ROUTER, ROUTER_2, ROUTER_3].contains(&to));
+                if let Some(answer) = self.answer(&mail).filter(|_| self.router_answers) {
+                    self.router_mail.push_back((to, answer));
+                }
+                self.to_router.push_back(mail.clone());
+                self.to_routers.push((to, mail));
             }
             NodeMessage::ToBridge(mail) => {
                 assert_eq!(to, ShardId::BRIDGE);
                 self.to_bridge.push_back(mail);
             }
-            NodeMessage::ToGateway(mail) => panic!("a gateway does not tell gateways: {mail:?}"),
+            NodeMessage::ToGateway(mail) if to == ShardId::CONTROL => self.to_control.push(mail),
+            NodeMessage::ToGateway(mail) => self.to_siblings.push((to, mail)),
+            NodeMessage::ToDirectory(mail) => panic!("a gateway does not tell the directory: {mail:?}"),
         }
-        if let Some(answer) = answer.filter(|_| self.router_answers) {
-            self.gateway.handle(self.now, Event::Mail { from: ROUTER, mail: NodeMessage::ToGateway(answer) });
+    }
+
+    /// What a router says to it.
+    fn answer(&self, mail: &ToRouter) -> Option<ToGateway> {
+        match mail {
+            ToRouter::Bind { session, login, .. } => {
+                Some(ToGateway::Bound { session: *session, login: *login })
+            }
+            ToRouter::Join { app, room, .. } => {
+                Some(ToGateway::Joined { app: *app, room: *room, sequence: SEQUENCE })
+            }
+            ToRouter::Reach { routers } => {
+                let common = self.common.as_ref().map(|common| common.iter().map(|it| it.as_u32()).collect());
+                Some(ToGateway::Common { routers: common.unwrap_or_else(|| routers.clone()) })
+            }
+            ToRouter::Submit { session, submission } if submission.is_answered() => {
+                let (submitted, client_msg_id) = (submission.id, submission.client_msg_id.clone());
+                let ack = |outcome| SendAck { client_msg_id, id: submitted, outcome };
+                let ack = self.answer_submit.map(ack)?;
+                Some(ToGateway::SendAck { session: *session, submitted, ack })
+            }
+            _ => None,
         }
     }
 }
@@ -410,17 +495,10 @@ pub fn send_ack(id: &'static str, outcome: Outcome) -> SendAck {
     SendAck { client_msg_id: ClientMsgId::new(Bytes::from_static(id.as_bytes())), id: MessageId(9), outcome }
 }
 
+/// Free of the bytes it was decoded from, the echo of a heartbeat too.
 fn into_static(frame: ServerFrame<'_>) -> ServerFrame<'static> {
     match frame {
-        ServerFrame::LoggedIn { heartbeat_ms } => ServerFrame::LoggedIn { heartbeat_ms },
-        ServerFrame::LoggedOut => ServerFrame::LoggedOut,
-        ServerFrame::Deliver(message) => ServerFrame::Deliver(std::borrow::Cow::Owned(message.into_owned())),
         ServerFrame::Heartbeat { echo } => ServerFrame::Heartbeat { echo: Vec::leak(echo.to_vec()) },
-        ServerFrame::SendAck(ack) => ServerFrame::SendAck(ack),
-        ServerFrame::Notice { code, text, retry_after_ms } => {
-            ServerFrame::Notice { code, text: text.into_owned().into(), retry_after_ms }
-        }
-        ServerFrame::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
-        ServerFrame::Left { room } => ServerFrame::Left { room },
+        other => other.into_owned(),
     }
 }

@@ -107,7 +107,7 @@ impl Fleet {
             state.since = since;
             self.effects.push_back(Effect::Connect {
                 token: u64::from(client),
-                peer: self.plan.target,
+                peer: self.plan.targets[usize::from(state.target)],
                 source: self.plan.sources.map(|sources| sources.address(client)),
             });
         }
@@ -130,7 +130,7 @@ impl Fleet {
         let (name, hopeless) = match error {
             ConnectError::Refused => ("refused", false),
             ConnectError::TimedOut => ("timed_out", false),
-            ConnectError::Unreachable => ("unreachable", true),
+            ConnectError::Unreachable => ("unreachable", self.plan.targets.len() == 1),
             ConnectError::Exhausted => ("exhausted", true),
             ConnectError::Other => ("other", false),
         };
@@ -166,13 +166,9 @@ impl Fleet {
         }
         match &mut client.inbox {
             None => client.inbox = Some(Box::new(Inbox::new(sequence + 1))),
-            Some(inbox) => {
-                self.tally.passed_by += (sequence + 1).saturating_sub(inbox.order.next());
-                inbox.order.skip_to(sequence + 1);
-            }
+            // What passed while it was away.
+            Some(inbox) => inbox.order.skip_to(sequence + 1),
         }
-        let room = self.plan.room_index(self.global(c)) as usize;
-        self.rooms[room].last = self.rooms[room].last.max(sequence);
         self.arrived(now, c);
     }
 
@@ -184,33 +180,32 @@ impl Fleet {
         if let Some(inbox) = &mut self.clients[c].inbox {
             inbox.reconnect();
         }
-        let waited = now.since(self.clients[c].since);
         if self.plan.scenario == Scenario::Storm {
             self.tally.accepted += 1;
             self.tally.delivered += 1;
             self.tally.measured += 1;
         }
-        match self.phase {
-            Phase::Connecting => {
-                self.tally.login.record(waited);
-                self.tally.ready_at_ns = now.unix_nanos();
-            }
-            Phase::Returning => {
-                self.tally.reconnect.record(waited);
+        match self.clients[c].lost.take() {
+            Some(lost) => {
+                self.tally.reconnect.record(now.since(lost));
                 self.tally.back_at_ns = now.unix_nanos();
             }
-            _ => {}
+            None => {
+                self.tally.login.record(now.since(self.clients[c].since));
+                self.tally.ready_at_ns = now.unix_nanos();
+            }
         }
         let unanswered: Vec<_> = self.clients[c].outbox.unanswered().collect();
-        for (number, intended, _) in unanswered {
-            self.write_message(c, number, intended);
+        for number in unanswered {
+            self.write_message(now, c, number);
         }
         self.settle();
     }
 
-    /// A connect or a connection failed: comes again later, or never.
+    /// A connect or a connection failed: comes again later and at the next target, or never.
     pub(super) fn retry(&mut self, now: Instant, c: usize, hopeless: bool) {
-        let wait = self.clients[c].back_off(c as u32).filter(|_| !hopeless);
+        let targets = self.plan.targets.len() as u16;
+        let wait = self.clients[c].back_off(c as u32, targets).filter(|_| !hopeless);
         self.clients[c].disconnect();
         if self.clients[c].state == State::Failed {
             return;
@@ -255,6 +250,7 @@ impl Fleet {
             let Some(conn) = client.conn else { continue };
             client.state = State::Closing;
             client.since = at;
+            client.lost = Some(at);
             self.ready -= 1;
             self.effects.push_back(Effect::Close { conn, linger: Linger::Abort });
         }

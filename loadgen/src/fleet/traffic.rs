@@ -3,20 +3,22 @@
 use std::borrow::Cow;
 
 use shard::{ConnId, Instant};
-use wire::client::{Business, ClientFrame, Encoding, Message, Outcome, SendAck, ServerFrame};
+use wire::client::{Business, ClientFrame, Encoding, FailReason, Message, Outcome, SendAck, ServerFrame};
 
-use super::Fleet;
-use crate::client::{Arrival, HEARTBEATS_MAX, Heartbeat, Inbox, State};
+use super::{Fleet, Phase};
+use crate::client::{Answered, Arrival, HEARTBEATS_MAX, Heartbeat, Inbox, State, Writing};
 use crate::order::Seen;
 use crate::plan::Scenario;
-use crate::rooms::Place;
+use crate::rooms::{Place, Placed};
 use crate::stamp::{Stamp, client_msg_id, sequence_of};
 use crate::tally::count;
 
 /// The longest body a client takes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// What a client may have waiting to be written; past it, it sends no more.
-const OUT_BYTES_MAX: usize = 1 << 20;
+pub(super) const OUT_BYTES_MAX: usize = 1 << 20;
+/// How soon a message is sent again that the server was too busy for.
+const BUSY_WAIT_NS: u64 = 1_000_000_000;
 /// Operations started in one turn.
 const OPERATIONS_PER_TURN: usize = 1024;
 
@@ -28,7 +30,7 @@ impl Fleet {
             let c = (number % u64::from(self.plan.senders())) as usize;
             let started = match self.plan.scenario {
                 Scenario::Echo => self.heartbeat(c, intended, true),
-                Scenario::Chat | Scenario::Room => self.send(c, intended),
+                Scenario::Chat | Scenario::Room => self.send(now, c, intended),
                 Scenario::Idle | Scenario::Storm => false,
             };
             self.note_start(now, intended, started);
@@ -89,26 +91,29 @@ impl Fleet {
     }
 
     /// Takes on a message. While the client is away it waits, and its latency runs.
-    fn send(&mut self, c: usize, intended: Instant) -> bool {
+    fn send(&mut self, now: Instant, c: usize, intended: Instant) -> bool {
         let client = &mut self.clients[c];
         if client.state == State::Failed || client.outbox.is_full() || client.out.len() > OUT_BYTES_MAX {
             return false;
         }
         let number = client.outbox.push(intended);
         if client.state == State::Ready {
-            self.write_message(c, number, intended);
+            self.write_message(now, c, number);
         }
         true
     }
 
-    pub(super) fn write_message(&mut self, c: usize, number: u32, intended: Instant) {
+    /// Writes a message that has no send-ack, for the first time or again.
+    pub(super) fn write_message(&mut self, now: Instant, c: usize, number: u32) {
+        let Some(Writing { intended, repeat }) = self.clients[c].outbox.write(number, now) else { return };
+        self.tally.repeats += u64::from(repeat);
         let client = self.global(c);
         let target = match self.plan.scenario {
             Scenario::Room => self.plan.room(self.plan.room_index(client)).0,
             _ => self.plan.user(client ^ 1).0,
         };
         let mut payload = std::mem::take(&mut self.payload);
-        Stamp { run: self.plan.run, client, sequence: number, intended }.write(&mut payload);
+        Stamp { run: self.plan.run, client, sequence: number, intended, repeat }.write(&mut payload);
         let id = client_msg_id(self.plan.run, number);
         let id = std::str::from_utf8(&id).expect("hexadecimal digits");
         let business = Business {
@@ -205,17 +210,27 @@ impl Fleet {
     fn answered(&mut self, now: Instant, c: usize, ack: &SendAck) {
         let number = sequence_of(self.plan.run, ack.client_msg_id.as_bytes());
         let Some(number) = number else { return };
+        // Once the fleets have told each other what is owed to members, nothing is added to it.
+        let is_over = matches!(self.phase, Phase::Sent | Phase::Counting { .. });
+        if is_over && self.plan.scenario == Scenario::Room {
+            return;
+        }
+        if ack.outcome == Outcome::Failed(FailReason::Busy) && self.plan.retry_busy && self.plan.repeat_ns > 0
+        {
+            return self.put_off(now, c, number);
+        }
         let outbox = &mut self.clients[c].outbox;
         // The answer to a repeat may come after the answer to the first.
-        let Some(intended) = outbox.answer(number) else { return };
+        let Some(Answered { intended, repeated }) = outbox.answer(number) else { return };
         self.unanswered -= 1;
         match ack.outcome {
             Outcome::Delivered => self.tally.acked += 1,
             Outcome::Stored | Outcome::Answered => {}
             Outcome::Sequenced { sequence } => {
-                let room = self.plan.room_index(self.global(c)) as usize;
+                let publisher = self.global(c);
+                let room = self.plan.room_index(publisher) as usize;
                 if let Some(room) = self.rooms.get_mut(room) {
-                    room.last = room.last.max(sequence);
+                    room.sequenced(sequence, publisher, number, repeated);
                 }
             }
             Outcome::Failed(reason) => {
@@ -228,6 +243,14 @@ impl Fleet {
         if self.measured.contains(&intended) {
             self.tally.send_ack.record(now.since(intended));
         }
+    }
+
+    /// The server is too busy for a message, and has not taken note of it.
+    fn put_off(&mut self, now: Instant, c: usize, number: u32) {
+        self.tally.busy += 1;
+        let earlier_ns = self.plan.repeat_ns.saturating_sub(BUSY_WAIT_NS);
+        let at = Instant::from_unix_nanos(now.unix_nanos().saturating_sub(earlier_ns));
+        self.clients[c].outbox.count_as_written(number, at);
     }
 
     fn delivered(&mut self, now: Instant, c: usize, message: &Message) {
@@ -255,12 +278,16 @@ impl Fleet {
             return;
         }
         let inbox = self.clients[c].inbox.get_or_insert_with(|| Box::new(Inbox::new(1)));
-        match inbox.take(u64::from(stamp.sequence), message.id) {
+        match inbox.take(u64::from(stamp.sequence), message.id, stamp.repeat) {
             Arrival::First { late } => {
                 self.tally.out_of_order += u64::from(late);
                 self.note_arrival(now, stamp.intended);
             }
             Arrival::Redelivered => self.tally.redelivered += 1,
+            Arrival::Renewed => {
+                self.tally.redelivered += 1;
+                self.tally.renewed += 1;
+            }
             Arrival::Duplicate => self.tally.duplicated += 1,
         }
     }
@@ -273,18 +300,25 @@ impl Fleet {
             self.tally.stray += 1;
             return;
         };
-        let place = room.check(message.sequence, message.id, stamp.client, stamp.sequence);
+        let place = room.check(Placed {
+            sequence: message.sequence,
+            id: message.id,
+            publisher: stamp.client,
+            number: stamp.sequence,
+            repeat: stamp.repeat,
+        });
         match (place, inbox.order.take(message.sequence)) {
             (Place::Duplicate, _) => self.tally.duplicated += 1,
             (Place::Disordered, _) => self.tally.out_of_order += 1,
-            (Place::Right, Seen::Again) => self.tally.redelivered += 1,
-            (Place::Right, seen) => {
+            (Place::Right | Place::Repeat { .. }, Seen::Again) => self.tally.redelivered += 1,
+            (Place::Repeat { earlier }, _) if inbox.order.has(earlier) => {
+                self.tally.redelivered += 1;
+                self.tally.renewed += 1;
+            }
+            (Place::Right | Place::Repeat { .. }, seen) => {
                 self.tally.out_of_order += u64::from(seen == Seen::Late);
                 self.note_arrival(now, stamp.intended);
             }
-        }
-        if stamp.client == own {
-            self.clients[c].outbox.see(stamp.sequence);
         }
     }
 }

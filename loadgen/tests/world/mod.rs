@@ -1,9 +1,10 @@
 //! Fleets and a model of the gateway in one thread: no socket, no clock, and faults on demand.
+#![allow(dead_code)] // each test file uses a part
 
 mod server;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use loadgen::{Fleet, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally};
@@ -22,7 +23,7 @@ const TURNS_MAX: usize = 2_000_000;
 pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
     Plan {
         scenario,
-        target: "127.0.0.1:7000".parse().unwrap(),
+        targets: vec![target(0)],
         sources: Some(Sources { first: Ipv4Addr::new(127, 1, 0, 1), per_address: 10 }),
         run: 0x5a11_f154,
         app: AppId(1),
@@ -35,7 +36,9 @@ pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
         rate,
         phase_ns: 0,
         warmup_ns: 0,
-        measure_ns: SECOND_NS,
+        measure_ns: Some(SECOND_NS),
+        repeat_ns: 35 * SECOND_NS,
+        retry_busy: false,
         heartbeat_ms: None,
         connect_rate: None,
         connect_window: 64,
@@ -46,13 +49,45 @@ pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
     }
 }
 
+/// The address of a gateway. All of them are one cluster, which never loses a message between them.
+pub fn target(number: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7000 + number))
+}
+
+/// What happens to the cluster in the middle of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// A gateway resets its connections, and nobody listens there.
+    Kill(SocketAddr),
+    /// Somebody listens there again.
+    Revive(SocketAddr),
+    /// Send-acks get lost, or not any longer.
+    Mute(bool),
+    /// Messages get lost, or not any longer.
+    Swallow(bool),
+    /// Messages are refused as busy, or not any longer.
+    Refuse(bool),
+    /// Owners come without memory to those that they replace.
+    Forget,
+    /// The run is told to stop.
+    Stop,
+}
+
 /// Everything a test can turn.
 pub struct World {
     pub server: Server,
     fleets: Vec<Fleet>,
     plan: Plan,
+    begun: Instant,
     now: Instant,
     conns: BTreeMap<u64, (usize, ConnId)>,
+    /// The gateway of each connection.
+    at: BTreeMap<u64, SocketAddr>,
+    down: BTreeSet<SocketAddr>,
+    /// What happens, and when, in ms from the beginning, in order. Operations begin after about 100.
+    pub script: VecDeque<(u64, Act)>,
+    /// Faults are made on purpose.
+    pub faults_made: bool,
     next_conn: u32,
     /// Events on their way to a fleet.
     to_fleets: VecDeque<(Instant, usize, Arrival)>,
@@ -90,14 +125,20 @@ impl World {
 
     /// As many fleets of the same size.
     pub fn with_fleets(plan: Plan, count: u32) -> Self {
+        let begun = Instant::from_unix_nanos(1_790_000_000 * SECOND_NS);
         let plans = (0..count).map(|i| Plan { first_client: i * plan.clients, ..plan.clone() });
         let mint = |app: AppId, user: wire::UserId| format!("token of {} in {}", user.0, app.0);
         Self {
             server: Server::new(),
             fleets: plans.map(|plan| Fleet::new(plan, Box::new(mint))).collect(),
             plan,
-            now: Instant::from_unix_nanos(1_790_000_000 * SECOND_NS),
+            begun,
+            now: begun,
             conns: BTreeMap::new(),
+            at: BTreeMap::new(),
+            down: BTreeSet::new(),
+            script: VecDeque::new(),
+            faults_made: false,
             next_conn: 0,
             to_fleets: VecDeque::new(),
             said: VecDeque::new(),
@@ -115,16 +156,14 @@ impl World {
         self.wait(|mail| matches!(mail, Mail::Settled(_)));
         let start_ns = self.now.unix_nanos() + SECOND_NS / 10;
         self.tell(Mail::Start { at_ns: start_ns });
-        let mut rooms: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut rooms: Vec<RoomEnd> = Vec::new();
         for mail in self.wait(|mail| matches!(mail, Mail::Sent { .. })) {
             let Mail::Sent { rooms: ends } = mail else { continue };
-            for end in ends {
-                let last = rooms.entry(end.room).or_default();
-                *last = end.sequence.max(*last);
-            }
+            rooms.extend(ends);
         }
-        let rooms = rooms.into_iter().map(|(room, sequence)| RoomEnd { room, sequence }).collect();
-        self.tell(Mail::Expect { rooms });
+        // As it goes through the pipe.
+        let expect = serde_json::to_string(&Mail::Expect { rooms }).unwrap();
+        self.tell(serde_json::from_str(&expect).unwrap());
         let mut tally = Tally::default();
         for mail in self.wait(|mail| matches!(mail, Mail::Done(_))) {
             let Mail::Done(one) = mail else { continue };
@@ -136,9 +175,10 @@ impl World {
             scenario: self.plan.scenario,
             connections: self.fleets.len() as u64 * u64::from(self.plan.clients),
             rate: self.plan.rate,
-            seconds: self.plan.measure_ns as f64 / 1e9,
+            seconds: self.plan.measure_ns.unwrap_or(SECOND_NS) as f64 / 1e9,
             begun_ns,
-            reset_ns: start_ns + self.plan.measure_ns,
+            reset_ns: (self.plan.scenario == Scenario::Storm).then_some(start_ns + SECOND_NS),
+            faults_made: self.faults_made,
             stopped_readers: BTreeMap::new(),
             server: None,
         };
@@ -172,6 +212,12 @@ impl World {
         for fleet in 0..self.fleets.len() {
             self.carry_out(fleet);
         }
+        while let Some(&(ms, act)) = self.script.front()
+            && self.now.since(self.begun) >= Duration::from_millis(ms)
+        {
+            self.script.pop_front();
+            self.act(act);
+        }
         let answers = self.server.answer(self.now);
         for (conn, bytes) in answers {
             self.send_to_fleet(conn, bytes);
@@ -191,6 +237,25 @@ impl World {
             if fleet.poll_timeout().is_some_and(|at| at <= self.now) {
                 fleet.handle(self.now, Event::Timeout);
             }
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Kill(target) => {
+                self.down.insert(target);
+                let conns = self.at.iter().filter(|(_, at)| **at == target).map(|(conn, _)| *conn);
+                for conn in conns.collect::<Vec<_>>() {
+                    self.at.remove(&conn);
+                    self.server.reset(conn);
+                }
+            }
+            Act::Revive(target) => drop(self.down.remove(&target)),
+            Act::Mute(is_mute) => self.server.mute = is_mute,
+            Act::Swallow(swallows) => self.server.swallow = swallows,
+            Act::Refuse(refuses) => self.server.busy = refuses,
+            Act::Forget => self.server.forget(),
+            Act::Stop => self.tell(Mail::Stop { at_ns: self.now.unix_nanos() }),
         }
     }
 
@@ -220,6 +285,7 @@ impl World {
                 core.handle(self.now, Event::Sent { conn, bytes });
             }
             Arrival::Closed(conn, reason) => {
+                self.at.remove(&conn);
                 let Some((_, conn)) = self.conns.remove(&conn) else { return };
                 core.handle(self.now, Event::Closed { conn, reason });
             }
@@ -249,14 +315,15 @@ impl World {
                         Arrival::Closed(key, CloseReason::Local),
                     ));
                 }
-                Effect::Connect { token, source, .. } => {
+                Effect::Connect { token, source, peer } => {
                     self.connects.push((self.now, source.map_or(String::new(), |source| source.to_string())));
-                    let arrival = if self.refuse {
+                    let arrival = if self.refuse || self.down.contains(&peer) {
                         Arrival::Refused(token)
                     } else {
                         let conn = ConnId { index: self.next_conn, generation: 0 };
                         self.next_conn += 1;
                         self.conns.insert(u64::from(conn.index), (fleet, conn));
+                        self.at.insert(u64::from(conn.index), peer);
                         Arrival::Connected(conn, token)
                     };
                     self.to_fleets.push_back((self.now + HOP, fleet, arrival));

@@ -60,6 +60,12 @@ pub struct Server {
     /// Forgets what it has answered before: repeats go out as new messages.
     pub no_dedupe: bool,
     pub heartbeats: u64,
+    /// Say no send-ack, but keep it for repeats.
+    pub mute: bool,
+    /// Refuse every message as busy, without taking note of it.
+    pub busy: bool,
+    /// Lose every message on its way in.
+    pub swallow: bool,
     encoding: Encoding,
     peers: BTreeMap<u64, Peer>,
     users: BTreeMap<UserId, u64>,
@@ -83,6 +89,9 @@ impl Server {
             double_heartbeats: false,
             no_dedupe: false,
             heartbeats: 0,
+            mute: false,
+            busy: false,
+            swallow: false,
             encoding: Encoding::Binary,
             peers: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -94,6 +103,13 @@ impl Server {
             deliveries: 0,
             next_id: 1000,
         }
+    }
+
+    /// Other owners take over: repeats are new to them, and rooms go on at a higher base.
+    pub fn forget(&mut self) {
+        self.answers.clear();
+        self.waiting.clear();
+        self.rooms.values_mut().for_each(|(sequence, _)| *sequence += 1_000_000_000);
     }
 
     /// How many are logged in.
@@ -187,8 +203,16 @@ impl Server {
     }
 
     fn business(&mut self, conn: u64, business: Business<'_>) {
+        if self.swallow {
+            return;
+        }
         let sender = self.peers[&conn].user.unwrap();
         let name = ClientMsgId::new(Bytes::copy_from_slice(business.client_msg_id.as_bytes()));
+        if self.busy {
+            let outcome = Outcome::Failed(FailReason::Busy);
+            let ack = SendAck { client_msg_id: name, id: MessageId(0), outcome };
+            return self.put(conn, &ServerFrame::SendAck(ack));
+        }
         let key = (sender, business.client_msg_id.clone().into_owned());
         if let Some((id, outcome)) = self.answers.get(&key).cloned()
             && !self.no_dedupe
@@ -267,10 +291,9 @@ impl Server {
             Some(Fault::Limit(at) | Fault::Kick(at)) if at == n => {
                 let is_kick = matches!(self.fault, Some(Fault::Kick(_)));
                 let code = if is_kick { NoticeCode::Kicked } else { NoticeCode::RateLimited };
-                self.put(
-                    conn,
-                    &ServerFrame::Notice { code, text: Cow::Borrowed("slow"), retry_after_ms: 50 },
-                );
+                let text = Cow::Borrowed("slow");
+                let alternatives = Vec::new();
+                self.put(conn, &ServerFrame::Notice { code, text, retry_after_ms: 50, alternatives });
                 self.outcome(&message, Outcome::Failed(FailReason::Disconnected));
                 return self.closed.push(conn);
             }
@@ -283,7 +306,7 @@ impl Server {
         }
     }
 
-    fn reset(&mut self, conn: u64) {
+    pub fn reset(&mut self, conn: u64) {
         self.disconnect(conn);
         self.closed.push(conn);
     }
@@ -296,7 +319,7 @@ impl Server {
 
     fn settle(&mut self, sender: UserId, name: ClientMsgId, id: MessageId, outcome: Outcome) {
         self.answers.insert((sender, name.as_str().to_owned()), (id, Some(outcome)));
-        if let Some(conn) = self.users.get(&sender).copied() {
+        if let Some(conn) = self.users.get(&sender).copied().filter(|_| !self.mute) {
             self.put(conn, &ServerFrame::SendAck(SendAck { client_msg_id: name, id, outcome }));
         }
     }

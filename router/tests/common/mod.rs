@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use router::{Config, Router};
+use router::{Config, Limits, Router};
 use shard::{Effect, Event, Instant, Shard, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Class, DeliveryId, NodeMessage, SessionId, Submission, Target, ToBridge, ToGateway, ToRouter,
+    Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway,
+    ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 pub const APP: AppId = AppId(1);
 pub const ROOM: RoomId = RoomId(7);
+/// The router itself, on the node of A and B.
+pub const ROUTER: ShardId = ShardId::new(0, 3);
 /// Gateway shards, on different nodes.
 pub const A: ShardId = ShardId::new(0, 0);
 pub const B: ShardId = ShardId::new(0, 1);
@@ -23,6 +26,9 @@ pub const BOB: UserId = UserId(10_002);
 pub const PHONE: DeviceClass = DeviceClass::Phone;
 pub const WEB: DeviceClass = DeviceClass::Web;
 
+/// How far above the stamp of a session that it replaces that of another is at least.
+pub const RAISE: u64 = 1 << 20;
+
 /// 2026-01-01.
 pub const START: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
 
@@ -31,6 +37,10 @@ pub type Mail = Vec<(ShardId, NodeMessage)>;
 pub struct Bench {
     pub router: Router,
     pub now: Instant,
+    /// What the directory was told.
+    pub directory: Vec<ToDirectory>,
+    /// The id of the last message submitted.
+    pub last_id: MessageId,
 }
 
 impl Bench {
@@ -38,10 +48,55 @@ impl Bench {
         Self::with(|_| {})
     }
 
+    /// With A, B and C linked.
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config { number: 3, seed: 42, ..Config::default() };
+        let mut bench = Self::without_gateways(change);
+        [A, B, C].into_iter().for_each(|shard| drop(bench.up(shard)));
+        bench
+    }
+
+    pub fn without_gateways(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config { id: ROUTER, seed: 42, limits: Limits::default() };
         change(&mut config);
-        Self { router: Router::new(config), now: START }
+        Self { router: Router::new(config), now: START, directory: Vec::new(), last_id: MessageId(0) }
+    }
+
+    /// A gateway shard is linked: one of two on the own node, the only one on any other.
+    pub fn up(&mut self, shard: ShardId) -> Mail {
+        let is_local = shard.node() == ROUTER.node();
+        self.up_of(shard, if is_local { 2 } else { 1 })
+    }
+
+    /// A gateway shard is linked whose node has so many.
+    pub fn up_of(&mut self, shard: ShardId, shards: u16) -> Mail {
+        self.router.gateway_up(self.now, shard, shards, shard.node() == ROUTER.node(), incarnation(shard));
+        self.taken()
+    }
+
+    pub fn down(&mut self, shard: ShardId) -> Mail {
+        self.router.gateway_down(self.now, shard);
+        self.taken()
+    }
+
+    /// What the router said, the directory's part apart.
+    pub fn taken(&mut self) -> Mail {
+        self.router.check_invariants();
+        self.taken_unchecked()
+    }
+
+    fn taken_unchecked(&mut self) -> Mail {
+        let mut said = Mail::new();
+        while let Some(effect) = self.router.poll_effect(self.now) {
+            let Effect::Mail { to, mail } = effect else { panic!("a router only mails: {effect:?}") };
+            match mail {
+                NodeMessage::ToDirectory(mail) => {
+                    assert_eq!(to, ShardId::DIRECTORY);
+                    self.directory.push(mail);
+                }
+                mail => said.push((to, mail)),
+            }
+        }
+        said
     }
 
     pub fn handle(&mut self, event: Event<'_, NodeMessage>) -> Mail {
@@ -53,12 +108,7 @@ impl Bench {
     /// For many events: the invariants are the caller's.
     pub fn handle_unchecked(&mut self, event: Event<'_, NodeMessage>) -> Mail {
         self.router.handle(self.now, event);
-        let mut said = Mail::new();
-        while let Some(effect) = self.router.poll_effect(self.now) {
-            let Effect::Mail { to, mail } = effect else { panic!("a router only mails: {effect:?}") };
-            said.push((to, mail));
-        }
-        said
+        self.taken_unchecked()
     }
 
     pub fn tell(&mut self, from: ShardId, mail: ToRouter) -> Mail {
@@ -75,16 +125,55 @@ impl Bench {
         said
     }
 
+    /// A session that has just logged in, by the clock of the test.
     pub fn bind(&mut self, shard: ShardId, user: UserId, device: DeviceClass, session: u64) -> Mail {
-        self.tell(shard, ToRouter::Bind { app: APP, user, device, session: SessionId(session) })
+        self.bind_at(shard, user, device, session, Login(self.now.unix_nanos()), true)
     }
 
+    /// A session that its gateway announces to another owner.
+    pub fn announce(
+        &mut self,
+        shard: ShardId,
+        user: UserId,
+        device: DeviceClass,
+        session: u64,
+        login: Login,
+    ) -> Mail {
+        self.bind_at(shard, user, device, session, login, false)
+    }
+
+    pub fn bind_at(
+        &mut self,
+        shard: ShardId,
+        user: UserId,
+        device: DeviceClass,
+        session: u64,
+        login: Login,
+        fresh: bool,
+    ) -> Mail {
+        let session = SessionId(session);
+        self.tell(shard, ToRouter::Bind { app: APP, user, device, session, login, fresh })
+    }
+
+    /// A session that has ended.
     pub fn unbind(&mut self, shard: ShardId, user: UserId, device: DeviceClass, session: u64) -> Mail {
-        self.tell(shard, ToRouter::Unbind { app: APP, user, device, session: SessionId(session) })
+        let session = SessionId(session);
+        self.tell(shard, ToRouter::Unbind { app: APP, user, device, session, moved: false })
+    }
+
+    /// A session that another owner binds.
+    pub fn move_away(&mut self, shard: ShardId, user: UserId, device: DeviceClass, session: u64) -> Mail {
+        let session = SessionId(session);
+        self.tell(shard, ToRouter::Unbind { app: APP, user, device, session, moved: true })
     }
 
     pub fn join(&mut self, shard: ShardId, room: RoomId) -> u64 {
-        match self.tell(shard, ToRouter::Join { app: APP, room }).as_slice() {
+        self.join_from(shard, room, 0)
+    }
+
+    /// A shard joins that has seen the room's messages up to a sequence.
+    pub fn join_from(&mut self, shard: ShardId, room: RoomId, sequence: u64) -> u64 {
+        match self.tell(shard, ToRouter::Join { app: APP, room, sequence }).as_slice() {
             [(to, NodeMessage::ToGateway(ToGateway::Joined { app: APP, room: joined, sequence }))]
                 if *to == shard && *joined == room =>
             {
@@ -98,8 +187,19 @@ impl Bench {
         self.tell(shard, ToRouter::Leave { app: APP, room })
     }
 
+    /// Submits a message under the next id, as the sender's shard gives it one.
     pub fn submit(&mut self, shard: ShardId, session: u64, submission: Submission) -> Mail {
+        self.last_id.0 += 1;
+        self.submit_as(shard, session, Submission { id: self.last_id, ..submission })
+    }
+
+    /// Submits a message under the id that it has.
+    pub fn submit_as(&mut self, shard: ShardId, session: u64, submission: Submission) -> Mail {
         self.tell(shard, ToRouter::Submit { session: SessionId(session), submission })
+    }
+
+    pub fn view(&mut self, shard: ShardId, view: u64, done: bool) -> Mail {
+        self.tell(shard, ToRouter::View { view, done })
     }
 
     pub fn settle(&mut self, shard: ShardId, session: u64, delivery: DeliveryId, outcome: Outcome) -> Mail {
@@ -108,15 +208,27 @@ impl Bench {
 
     /// The classes of device and shards of a user, sorted.
     pub fn online(&self, user: UserId) -> Vec<(DeviceClass, ShardId)> {
-        let mut online: Vec<_> = self.router.online(APP, user).collect();
+        let seats = self.router.online(APP, user);
+        let mut online: Vec<_> = seats.map(|seat| (seat.device, ShardId::from_u32(seat.shard))).collect();
         online.sort();
         online
     }
 }
 
-/// A reliable message of ALICE.
+/// Which life of its process a gateway shard is in.
+pub fn incarnation(shard: ShardId) -> u64 {
+    1_000 + u64::from(shard.node())
+}
+
+/// The stamp of a session that logs in at the beginning, or so much later.
+pub fn login(later: u64) -> Login {
+    Login(START.unix_nanos() + later)
+}
+
+/// A reliable message of ALICE, which has no id until it is submitted.
 pub fn submission(target: Target, client_msg_id: &str) -> Submission {
     Submission {
+        id: MessageId(0),
         app: APP,
         sender: ALICE,
         target,
@@ -124,6 +236,7 @@ pub fn submission(target: Target, client_msg_id: &str) -> Submission {
         class: Class::Reliable,
         client_msg_id: ClientMsgId::new(Bytes::copy_from_slice(client_msg_id.as_bytes())),
         payload: Bytes::from_static(b"hello"),
+        again: false,
     }
 }
 
@@ -139,32 +252,38 @@ pub fn lossy(submission: Submission) -> Submission {
     Submission { class: Class::Lossy, ..submission }
 }
 
-pub fn bound(shard: ShardId, session: u64) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Bound { session: SessionId(session) }))
+pub fn bound(shard: ShardId, session: u64, login: Login) -> (ShardId, NodeMessage) {
+    (shard, NodeMessage::ToGateway(ToGateway::Bound { session: SessionId(session), login }))
 }
 
 pub fn kicked(shard: ShardId, session: u64, notice: NoticeCode) -> (ShardId, NodeMessage) {
     (shard, NodeMessage::ToGateway(ToGateway::Kick { session: SessionId(session), notice }))
 }
 
-pub fn online(user: UserId, device: DeviceClass) -> (ShardId, NodeMessage) {
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Online { app: APP, user, device }))
+pub fn online(user: UserId, device: DeviceClass, login: Login) -> (ShardId, NodeMessage) {
+    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Online { app: APP, user, device, login }))
 }
 
-pub fn offline(user: UserId, device: DeviceClass) -> (ShardId, NodeMessage) {
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Offline { app: APP, user, device }))
+pub fn offline(user: UserId, device: DeviceClass, login: Login) -> (ShardId, NodeMessage) {
+    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Offline { app: APP, user, device, login }))
 }
 
+pub fn superseded(shard: ShardId, submitted: MessageId) -> (ShardId, NodeMessage) {
+    (shard, NodeMessage::ToGateway(ToGateway::Superseded { submitted }))
+}
+
+/// The answer to the message that its shard submitted under an id, with the id that the receiver saw.
 pub fn send_ack(
     shard: ShardId,
     session: u64,
     client_msg_id: &str,
+    submitted: MessageId,
     id: MessageId,
     outcome: Outcome,
 ) -> (ShardId, NodeMessage) {
     let client_msg_id = ClientMsgId::new(Bytes::copy_from_slice(client_msg_id.as_bytes()));
     let ack = SendAck { client_msg_id, id, outcome };
-    (shard, NodeMessage::ToGateway(ToGateway::SendAck { session: SessionId(session), ack }))
+    (shard, NodeMessage::ToGateway(ToGateway::SendAck { session: SessionId(session), submitted, ack }))
 }
 
 pub fn undelivered(user: UserId, reason: FailReason, message: &Message) -> (ShardId, NodeMessage) {
@@ -178,14 +297,15 @@ pub struct Delivered {
     pub to: ShardId,
     pub session: u64,
     pub delivery: Option<DeliveryId>,
+    pub again: bool,
     pub message: Message,
 }
 
 /// The deliveries, and nothing else may be among the mail.
 pub fn deliveries(mail: Mail) -> Vec<Delivered> {
     let delivered = |(to, mail)| match mail {
-        NodeMessage::ToGateway(ToGateway::Deliver { session, delivery, message }) => {
-            Delivered { to, session: session.0, delivery, message }
+        NodeMessage::ToGateway(ToGateway::Deliver { session, delivery, again, message }) => {
+            Delivered { to, session: session.0, delivery, again, message }
         }
         other => panic!("only deliveries, not {other:?}"),
     };

@@ -4,28 +4,70 @@ use std::sync::Arc;
 
 use engine::Stats;
 use wire::client::{Code, FailReason, NoticeCode};
+use wire::node::link::Refusal;
 
+use super::Admin;
 use super::exposition::{Exposition, Kind, Labels};
 use super::process::Process;
 use crate::control::Shards;
-use crate::node::ShardMetrics;
+use crate::directory;
+use crate::serve::Role;
+use node::{ShardMetrics, Unbridged};
 
 /// The core metrics of each shard; `None` for one that did not answer.
-type Cores = [Option<Box<ShardMetrics>>];
+type Cores = [Option<Core>];
+
+/// What the cores of a shard count; zeros for a core that it does not have.
+#[derive(Default)]
+struct Core {
+    gateway: gateway::Metrics,
+    router: router::Metrics,
+    links: link::Metrics,
+    link_overflows: u64,
+    unbridged: Unbridged,
+}
+
+impl From<&ShardMetrics> for Core {
+    fn from(metrics: &ShardMetrics) -> Self {
+        Self {
+            gateway: metrics.gateway.clone().unwrap_or_default(),
+            router: metrics.router.unwrap_or_default(),
+            links: metrics.links.clone().unwrap_or_default(),
+            link_overflows: metrics.link_overflows,
+            unbridged: metrics.unbridged,
+        }
+    }
+}
 
 /// Histogram buckets from about a microsecond to about a second; what is shorter is counted in the first.
 const TURN_BUCKETS: std::ops::Range<usize> = 10..30;
 
 /// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others and has
 /// `sailfish_shard_up` 0.
-pub fn text(shards: &Shards, cores: &Cores, process: Process) -> String {
+pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process) -> String {
+    let cores: Vec<Option<Core>> = cores.iter().map(|core| core.as_deref().map(Core::from)).collect();
+    let (cores, shards) = (&cores[..], &admin.shards);
+    let role = shards.role();
     let mut page =
         Page { out: Exposition::default(), shards: (0..cores.len()).map(|at| at.to_string()).collect() };
     page.build(shards);
-    page.connections(cores);
-    page.frames(cores);
-    page.delivery(cores);
-    page.router(cores);
+    page.up(cores);
+    if role != Role::Router {
+        page.connections(cores);
+        page.frames(cores);
+        page.delivery(cores);
+        page.owners(cores);
+    }
+    if role != Role::Gateway {
+        page.router(cores);
+        page.cluster(cores);
+    }
+    if role != Role::Up {
+        page.links(cores);
+    }
+    if let Some(directory) = &admin.directory {
+        page.directory(directory);
+    }
     page.bridge(cores);
     page.engine(shards.stats());
     page.process(process);
@@ -48,11 +90,14 @@ impl Page {
         self.out.family("sailfish_draining", Gauge, "1 while the node goes.").sample(Labels(&[]), draining);
     }
 
-    fn connections(&mut self, cores: &Cores) {
+    fn up(&mut self, cores: &Cores) {
         let mut up = self.out.family("sailfish_shard_up", Gauge, "1 if the shard answered within a second.");
         for (shard, core) in self.shards.iter().zip(cores) {
             up.sample(Labels(&[("shard", shard)]), u8::from(core.is_some()));
         }
+    }
+
+    fn connections(&mut self, cores: &Cores) {
         self.core("sailfish_connections", Gauge, "Connections, closing ones included.", cores, |m| {
             m.gateway.connections
         });
@@ -162,6 +207,103 @@ impl Page {
         self.core("sailfish_router_expired_total", Counter, help, cores, |m| m.router.expired);
     }
 
+    fn owners(&mut self, cores: &Cores) {
+        let help = "Messages of clients that wait for their owners' answers.";
+        self.core("sailfish_submitted", Gauge, help, cores, |m| m.gateway.submitted);
+        let help = "Router shards that own users and rooms, as the shard sees it.";
+        self.core("sailfish_owners", Gauge, help, cores, |m| m.gateway.owners);
+        let help = "Router shards that the shard is linked with.";
+        self.core("sailfish_routers", Gauge, help, cores, |m| m.gateway.routers);
+        let help = "Changes of owners.";
+        self.core("sailfish_owner_changes_total", Counter, help, cores, |m| m.gateway.views);
+        let help = "Messages given to another owner because theirs went.";
+        self.core("sailfish_submitted_again_total", Counter, help, cores, |m| m.gateway.submitted_again);
+        let help =
+            "Room messages of an owner before that came after newer ones; reliable ones were handed over.";
+        self.core("sailfish_room_late_total", Counter, help, cores, |m| m.gateway.room_late);
+    }
+
+    fn cluster(&mut self, cores: &Cores) {
+        let help = "Gateway shards that the shard is linked with.";
+        self.core("sailfish_router_gateways", Gauge, help, cores, |m| m.router.gateways);
+        let help = "Router shards that all of these reach: the owners.";
+        self.core("sailfish_router_common", Gauge, help, cores, |m| m.router.common);
+        let help = "1 while gateways disagree about owners, or the shard has just come up.";
+        self.core("sailfish_router_unsettled", Gauge, help, cores, |m| m.router.unsettled);
+        let help = "Messages held back until they agree.";
+        self.core("sailfish_router_parked", Gauge, help, cores, |m| m.router.parked);
+        let help = "Gateway shards that went, with their sessions.";
+        self.core("sailfish_router_gateways_lost_total", Counter, help, cores, |m| m.router.gateways_lost);
+        let help = "Sessions that gateways announced because their owner changed.";
+        self.core("sailfish_router_announced_total", Counter, help, cores, |m| m.router.announced);
+    }
+
+    fn links(&mut self, cores: &Cores) {
+        self.core("sailfish_link_peers", Gauge, "Shards of other nodes that are up.", cores, |m| {
+            m.links.peers
+        });
+        let help = "Of these, those without a connection at the moment.";
+        self.core("sailfish_link_peers_away", Gauge, help, cores, |m| m.links.peers_away);
+        let help = "Bytes that wait for peers, or are on their way and not taken in.";
+        self.core("sailfish_link_queued_bytes", Gauge, help, cores, |m| m.links.queued_bytes);
+        let help = "Sessions begun with peers.";
+        self.core("sailfish_link_sessions_total", Counter, help, cores, |m| m.links.sessions);
+        let help = "Connections that went on with a session after a break.";
+        self.core("sailfish_link_resumed_total", Counter, help, cores, |m| m.links.resumed);
+        let help = "Peers given up.";
+        self.core("sailfish_link_lost_total", Counter, help, cores, |m| m.links.lost);
+        let help = "Connects to peers that failed.";
+        self.core("sailfish_link_connect_failures_total", Counter, help, cores, |m| m.links.connect_failures);
+        let reasons = Refusal::ALL.map(Refusal::name);
+        let help = "Links refused, by this side or the other.";
+        self.by("sailfish_link_refused_total", help, "reason", &reasons, cores, |m| &m.links.refused);
+        let help = "Messages to peers.";
+        self.core("sailfish_link_messages_out_total", Counter, help, cores, |m| m.links.messages_out);
+        let help = "Messages from peers.";
+        self.core("sailfish_link_messages_in_total", Counter, help, cores, |m| m.links.messages_in);
+        let help = "Batches to peers.";
+        self.core("sailfish_link_batches_out_total", Counter, help, cores, |m| m.links.batches_out);
+        let help = "Batches from peers.";
+        self.core("sailfish_link_batches_in_total", Counter, help, cores, |m| m.links.batches_in);
+        let help = "Messages to shards that are not linked.";
+        self.core("sailfish_link_unreachable_total", Counter, help, cores, |m| m.links.unreachable);
+        let help = "Messages to peers for which too much waited: dropped, or failed and handed over.";
+        self.core("sailfish_link_overflows_total", Counter, help, cores, |m| m.link_overflows);
+    }
+
+    fn directory(&mut self, stats: &directory::Stats) {
+        let help = "Commands sent to the directory, repeats included.";
+        let mut commands = self.out.family("sailfish_directory_commands_total", Counter, help);
+        for (kind, count) in stats.commands() {
+            commands.sample(Labels(&[("kind", kind)]), count);
+        }
+        let numbers = [
+            (
+                "sailfish_directory_batches_total",
+                Counter,
+                "Batches sent to the directory.",
+                stats.batches.get(),
+            ),
+            (
+                "sailfish_directory_errors_total",
+                Counter,
+                "Failed connects, broken connections and commands that the directory refused.",
+                stats.errors.get(),
+            ),
+            (
+                "sailfish_directory_dropped_total",
+                Counter,
+                "Records for the directory that found the queue full.",
+                stats.dropped.get(),
+            ),
+            ("sailfish_directory_queued", Gauge, "Records that wait for the directory.", stats.queued()),
+            ("sailfish_directory_connected", Gauge, "1 while the directory answers.", stats.connected.get()),
+        ];
+        for (name, kind, help, value) in numbers {
+            self.out.family(name, kind, help).sample(Labels(&[]), value);
+        }
+    }
+
     fn bridge(&mut self, cores: &Cores) {
         let events = ["online", "offline", "joined", "left", "request"];
         let help = "Events for the bridge, which this node does not have; they were dropped.";
@@ -242,14 +384,7 @@ impl Page {
     }
 
     /// One number of the cores.
-    fn core(
-        &mut self,
-        name: &'static str,
-        kind: Kind,
-        help: &str,
-        cores: &Cores,
-        of: impl Fn(&ShardMetrics) -> u64,
-    ) {
+    fn core(&mut self, name: &'static str, kind: Kind, help: &str, cores: &Cores, of: impl Fn(&Core) -> u64) {
         let mut family = self.out.family(name, kind, help);
         for (shard, metrics) in answered(&self.shards, cores) {
             family.sample(Labels(&[("shard", shard)]), of(metrics));
@@ -264,7 +399,7 @@ impl Page {
         label: &'static str,
         names: &[&'static str; N],
         cores: &Cores,
-        of: impl Fn(&ShardMetrics) -> &[u64; N],
+        of: impl Fn(&Core) -> &[u64; N],
     ) {
         self.by_value(name, help, label, names, cores, |metrics| of(metrics).to_vec());
     }
@@ -276,7 +411,7 @@ impl Page {
         label: &'static str,
         names: &[&'static str],
         cores: &Cores,
-        of: impl Fn(&ShardMetrics) -> Vec<u64>,
+        of: impl Fn(&Core) -> Vec<u64>,
     ) {
         let mut family = self.out.family(name, Counter, help);
         for (shard, metrics) in answered(&self.shards, cores) {
@@ -303,8 +438,8 @@ impl Page {
 }
 
 /// The shards that answered.
-fn answered<'a>(shards: &'a [String], cores: &'a Cores) -> impl Iterator<Item = (&'a str, &'a ShardMetrics)> {
-    shards.iter().zip(cores).filter_map(|(shard, core)| Some((shard.as_str(), core.as_deref()?)))
+fn answered<'a>(shards: &'a [String], cores: &'a Cores) -> impl Iterator<Item = (&'a str, &'a Core)> {
+    shards.iter().zip(cores).filter_map(|(shard, core)| Some((shard.as_str(), core.as_ref()?)))
 }
 
 /// Where bucket `at` of the engine's histogram ends.

@@ -33,7 +33,7 @@ pub struct Identity {
     pub user: UserId,
     /// The login token.
     pub token: String,
-    /// HOST:PORT.
+    /// HOST:PORT; a gateway that goes may name others.
     pub target: String,
     /// How bodies are encoded.
     pub encoding: Encoding,
@@ -43,6 +43,8 @@ pub struct Identity {
 pub struct Client {
     identity: Identity,
     inputs: Sender<Input>,
+    /// Where to try when the target takes no connection, in turns.
+    elsewhere: VecDeque<String>,
     link: Option<Link>,
     links: u64,
     logged_in: bool,
@@ -82,6 +84,7 @@ impl Client {
         Self {
             identity,
             inputs,
+            elsewhere: VecDeque::new(),
             link: None,
             links: 0,
             logged_in: false,
@@ -173,13 +176,35 @@ impl Client {
             }
             Err(error) => {
                 let wait = self.back_off(Duration::ZERO);
+                let failed = self.next_target();
                 let target = &self.identity.target;
                 say(&format!(
-                    "cannot connect to {target}: {error}; is `sailfish up` running? Trying again in {} ms",
+                    "cannot connect to {failed}: {error}; is `sailfish up` running? Trying {target} in {} ms",
                     wait.as_millis()
                 ));
             }
         }
+    }
+
+    /// Goes on to the next gateway that is known, if there is another; the one before it.
+    fn next_target(&mut self) -> String {
+        let before = self.identity.target.clone();
+        if let Some(next) = self.elsewhere.pop_front() {
+            self.elsewhere.push_back(std::mem::replace(&mut self.identity.target, next));
+        }
+        before
+    }
+
+    /// A gateway that goes says where to be instead; it comes last itself.
+    fn go_elsewhere(&mut self, alternatives: &[Cow<'_, str>]) {
+        if alternatives.is_empty() {
+            return;
+        }
+        let left = &self.identity.target;
+        let others =
+            alternatives.iter().filter(|other| *other != left).map(|other| other.clone().into_owned());
+        self.elsewhere = others.collect();
+        self.next_target();
     }
 
     /// Sets the time of the next connect, at the earliest `least` from here on.
@@ -216,7 +241,8 @@ impl Client {
             ServerFrame::Deliver(message) => self.message(&message),
             ServerFrame::Heartbeat { .. } => {}
             ServerFrame::SendAck(ack) => self.outcome(&ack),
-            ServerFrame::Notice { code, text, retry_after_ms } => {
+            ServerFrame::Notice { code, text, retry_after_ms, alternatives } => {
+                self.go_elsewhere(&alternatives);
                 return self.notice(code, &text, Duration::from_millis(retry_after_ms.into()));
             }
             ServerFrame::Joined { room, sequence } => {
@@ -309,7 +335,7 @@ impl Client {
             | NoticeCode::ServerFull => {
                 let wait = self.back_off(retry_after);
                 self.drop_link();
-                say(&format!("connecting again in {} ms", wait.as_millis()));
+                say(&format!("connecting to {} in {} ms", self.identity.target, wait.as_millis()));
                 Next::GoOn
             }
             // To try again would only fail again, or kick whoever kicked us.

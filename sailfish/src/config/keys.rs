@@ -21,6 +21,13 @@ pub const SECTIONS: &[Key] = &[
     key("limits", "What one connection, address or shard may take."),
     key("drain", "How the node goes on SIGTERM or SIGINT."),
     key("router", "What a shard holds of users, rooms and messages."),
+    key(
+        "cluster",
+        "The nodes of a cluster: `sailfish gateway` and `sailfish router`. `sailfish up` is alone.",
+    ),
+    key("link", "How links between nodes wait, and what they hold."),
+    key("control", "Who may use the control API on the admin port."),
+    key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -38,7 +45,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "node.admin",
-        "Where /metrics, /healthz, /readyz and /online are served: ADDRESS:PORT. It asks for no password.",
+        "Where metrics, health and the control API are served: ADDRESS:PORT. Past loopback it wants control.secret.",
     ),
     key("node.shards", "Threads that hold connections; 0 means one for each core this process may use."),
     key("node.engine", "auto, uring, monoio, epoll or glommio. auto takes uring where the kernel allows it."),
@@ -90,11 +97,16 @@ pub const KEYS: &[Key] = &[
         "Bytes of lossy messages that may wait for one connection; past it the oldest are dropped.",
     ),
     key("limits.outbox_bytes_max", "Bytes that may wait for all connections of one shard."),
+    key("limits.submitted_max", "Messages of one shard's clients that may wait for their owners' answers."),
     key(
         "drain.spread_ms",
         "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
     ),
     key("drain.deadline_ms", "How long connections with unacked messages are kept, in ms."),
+    key(
+        "drain.alternatives",
+        "Nodes that clients are sent to instead: HOST:PORT of each, as clients reach them; at most 16.",
+    ),
     key("router.bindings_max", "Sessions whose users one shard owns; a login past it is refused."),
     key(
         "router.pending_max",
@@ -106,6 +118,60 @@ pub const KEYS: &[Key] = &[
     ),
     key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
+    key(
+        "router.settle_ms",
+        "How long messages are held back, at most, while gateways do not agree who owns what, or a router has just come up, in ms.",
+    ),
+    key(
+        "cluster.node",
+        "The own number, 1 to 1023, unlike that of any other node. 0: 1 for a router, 2 for a gateway.",
+    ),
+    key(
+        "cluster.listen",
+        "Where a router takes links: ADDRESS:PORT for its shard 0; shard i takes them at PORT + i.",
+    ),
+    key(
+        "cluster.advertise",
+        "What a router says in the directory of where it takes links: ADDRESS:PORT. Empty: cluster.listen.",
+    ),
+    key(
+        "cluster.routers",
+        "Where each router takes links: an array of \"ADDRESS:PORT\". Empty: those in the directory, or\n127.0.0.1:5350 without one.",
+    ),
+    key(
+        "cluster.secret",
+        "What all nodes of the cluster know, at least 16 bytes. Empty: secret_file. It is not shown by --print-config.",
+    ),
+    key(
+        "cluster.secret_file",
+        "A file with it. Empty: the one that the first run made, beside the token secret; copy it to every machine.",
+    ),
+    key(
+        "link.lease_ms",
+        "How long a node may be silent, in ms, before a router counts it and its users as gone; gateways wait half as long.",
+    ),
+    key("link.ping_ms", "How often an idle link says that it is alive, in ms."),
+    key("link.window_bytes", "Bytes that may be on their way to one shard and not yet taken in."),
+    key("link.queue_bytes_max", "Bytes that may wait for one shard before clients are read no further."),
+    key(
+        "control.secret",
+        "What a caller sends as `Authorization: Bearer`. Empty: nothing, on loopback only. It is not shown.",
+    ),
+    key(
+        "directory.redis",
+        "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
+         Empty: none. A password is not shown by --print-config.",
+    ),
+    key("directory.prefix", "What every key in Redis begins with."),
+    key(
+        "directory.lease_ms",
+        "How long a node counts as living after it last renewed its lease, in ms; it does so three times in that time.",
+    ),
+    key("directory.timeout_ms", "How long Redis may take to connect, and to answer a batch, in ms."),
+    key(
+        "directory.queue_max",
+        "Records that may wait for Redis; past it they are dropped and written again later.",
+    ),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(

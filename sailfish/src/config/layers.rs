@@ -94,6 +94,8 @@ impl Layers {
             Value::String(_) => "a text",
             Value::Integer(_) | Value::Float(_) => "a whole number",
             Value::Boolean(_) => "true or false",
+            Value::Array(_) if key == "cluster.routers" => "an array of addresses, like [\"10.0.0.1:5350\"]",
+            Value::Array(_) if key == "drain.alternatives" => "an array of texts, like [\"10.0.0.2:5346\"]",
             Value::Array(_) => {
                 "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"
             }
@@ -230,11 +232,13 @@ mod tests {
         let vars = [
             ("SAILFISH_LIMITS__ROOMS_MAX", "2"),
             ("SAILFISH_LIMITS__FRAMES_BURST", "2"),
+            ("SAILFISH_DRAIN__ALTERNATIVES", "[\"a:1\", \"b:2\"]"),
             ("SAILFISH_CONFIG", "x"),
         ];
         layers.env(vars.map(|(name, value)| (name.into(), value.into())).into_iter()).unwrap();
         layers.set("limits.frames_burst=3").unwrap();
-        let limits = layers.config().unwrap().limits;
+        let Config { limits, drain, .. } = layers.config().unwrap();
+        assert_eq!(drain.alternatives, ["a:1", "b:2"]);
         assert_eq!((limits.frame_bytes_max, limits.rooms_max, limits.frames_burst), (1000, 2, 3));
     }
 
@@ -270,9 +274,22 @@ mod tests {
                 "routes = [{ biz_code = 1, to = \"moon\", class = \"lossy\" }]",
                 "routes[0].to: unknown variant `moon`",
             ),
+            ("[drain]\nalternatives = \"a:1\"", "drain.alternatives = \"a:1\": want an array of texts"),
+            ("[drain]\nalternatives = [\"a\"]", "sailfish.toml: drain.alternatives: \"a\": want a host and"),
+            (
+                "[drain]\nalternatives = [1]",
+                "drain.alternatives[0]: invalid type: integer `1`, expected a string",
+            ),
             ("[node]\nengine = \"tokio\"", "node.engine = \"tokio\": want one of auto, uring"),
             ("[log]\nformat = \"xml\"", "log.format = \"xml\": want text or json"),
             ("[token]\ned25519_public_key = \"abc\"", "token.ed25519_public_key: want the 64 hexadecimal"),
+            ("[directory]\nredis = \"http://a:1\"", "directory.redis: want redis://HOST:PORT"),
+            (
+                "[directory]\nredis = \"redis://a/1,redis://b\"",
+                "directory.redis: a Cluster has database 0 only",
+            ),
+            ("[directory]\nprefix = \"{a}\"", "directory.prefix = \"{a}\": want 1 to 64 letters"),
+            ("[directory]\nlease_ms = 2999", "directory.lease_ms = 2999: want a number from 3000 to 600000"),
             ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),
         ] {
             let line = refused(text);

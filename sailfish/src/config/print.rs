@@ -7,11 +7,14 @@ use toml::{Table, Value};
 use super::Config;
 use super::keys::{KEYS, Key, SECTIONS};
 
-/// The configuration as a TOML file with comments. It reads back as the same configuration, but for a token secret, which
-/// is not shown.
+/// The configuration as a TOML file with comments. It reads back as the same configuration, but for secrets, which
+/// are not shown.
 pub fn print(config: &Config) -> String {
     let mut shown = config.clone();
     shown.token.secret.clear();
+    shown.cluster.secret.clear();
+    shown.control.secret.clear();
+    shown.directory = shown.directory.without_password();
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
     let mut out = String::from(
         "# Sailfish. Every key may also stand in the environment, as SAILFISH_SECTION__KEY, or in --set section.key=VALUE;\n\
@@ -90,6 +93,10 @@ mod tests {
     fn it_keeps_a_secret() {
         let mut config = Config::default();
         config.token.secret = "hush".into();
-        assert!(!print(&config).contains("hush"));
+        config.directory.redis = "redis://me:hush@a:1,redis://:hush@b:2,redis://c:3/4".into();
+        for text in [print(&config), format!("{config:?}")] {
+            assert!(!text.contains("hush"));
+            assert!(text.contains("\"redis://me@a:1,redis://b:2,redis://c:3/4\""), "{text}");
+        }
     }
 }

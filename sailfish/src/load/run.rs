@@ -1,6 +1,5 @@
 //! A run from the outside: starts the load processes, leads them through it, and reports.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use loadgen::{Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, render};
 use shard::Instant;
 
+use super::chaos::Chaos;
 use super::cost::Meter;
 use super::settings::Settings;
 use super::stopped::Stopped;
@@ -36,31 +36,41 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
 
     let begun = conductor.clock.now();
     conductor.tell(&Mail::Begin { at_ns: begun.unix_nanos() })?;
-    conductor.wait(Stage::Connecting, |mail| matches!(mail, Mail::Settled(_)), |_| Ok(()))?;
+    conductor.wait(Stage::Connecting, |mail| matches!(mail, Mail::Settled(_)), |_, _| Ok(None))?;
     let stopped = Stopped::start(settings, secret)?;
     let rss_after = meter.as_ref().map(Meter::rss_bytes).transpose()?;
 
     let plan = &settings.plans[0];
     let start = conductor.clock.now() + HEAD_START;
     let from = start + Duration::from_nanos(plan.warmup_ns);
-    let until = from + Duration::from_nanos(plan.measure_ns);
+    let until = plan.measure_ns.map(|measure_ns| from + Duration::from_nanos(measure_ns));
     let mut window = Window { from, until, at_from: None, at_until: None };
-    let mut ends = Vec::new();
+    let mut chaos = match settings.restarts.as_slice() {
+        [] => Chaos::new(start, &settings.strikes),
+        commands => Chaos::rolling(from, commands, settings.stay, conductor.connections),
+    };
+    let mut rooms = Vec::new();
     // With nobody there the rest would be a wait for nothing.
     if conductor.sum().ready > 0 {
         conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
-        ends = conductor.wait(
+        let words = conductor.wait(
             Stage::Running { start, until },
             |mail| matches!(mail, Mail::Sent { .. }),
-            |now| window.look(now, meter.as_ref()),
+            |now, progress| {
+                window.look(now, meter.as_ref())?;
+                let is_over = chaos.look(now, progress);
+                Ok(is_over.then(|| Mail::Stop { at_ns: window.stop(now).unix_nanos() }))
+            },
         )?;
+        rooms = room_ends(words);
     }
     if plan.scenario == Scenario::Storm {
         window.at_from = storm_cpu;
         window.at_until = meter.as_ref().map(Meter::cpu_us).transpose()?;
     }
-    conductor.tell(&Mail::Expect { rooms: room_ends(ends) })?;
-    let words = conductor.wait(Stage::Draining, |mail| matches!(mail, Mail::Done(_)), |_| Ok(()))?;
+    let failures = chaos.end(|| conductor.clock.now());
+    conductor.tell(&Mail::Expect { rooms })?;
+    let words = conductor.wait(Stage::Draining, |mail| matches!(mail, Mail::Done(_)), |_, _| Ok(None))?;
     let mut tally = Tally::default();
     for word in words {
         if let Mail::Done(one) = word {
@@ -72,27 +82,37 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
         .cpu_us()
         .zip(rss_before.zip(rss_after))
         .map(|(cpu_us, (before, after))| ServerUse { cpu_us, rss_bytes: after - before });
+    let until = window.until.unwrap_or(from);
     let figures = Run {
-        scenario: plan.scenario,
+        scenario: settings.scenario,
         connections: u64::from(settings.connections()),
         rate: settings.rate,
-        seconds: plan.measure_ns as f64 / 1e9,
+        seconds: until.since(from).as_secs_f64(),
         begun_ns: begun.unix_nanos(),
-        reset_ns: until.unix_nanos(),
+        reset_ns: (plan.scenario == Scenario::Storm).then_some(until.unix_nanos()),
+        faults_made: settings.makes_faults(),
         stopped_readers: stopped.end(),
         server,
     };
-    report(Report::new(&figures, tally), json)
+    report(Report::new(&figures, tally), json, &failures)
 }
 
 fn announce(settings: &Settings) {
     let plan = &settings.plans[0];
-    let mut line =
-        format!("{}: {} connections to {}", plan.scenario.name(), settings.connections(), plan.target);
+    let targets: Vec<_> = plan.targets.iter().map(ToString::to_string).collect();
+    let mut line = format!(
+        "{}: {} connections to {}",
+        settings.scenario.name(),
+        settings.connections(),
+        targets.join(", ")
+    );
     if settings.rate > 0.0 {
         line += &format!(", {} a second", settings.rate);
     }
-    line += &format!(" for {} s", plan.measure_ns as f64 / 1e9);
+    line += &match plan.measure_ns {
+        Some(measure_ns) => format!(" for {} s", measure_ns as f64 / 1e9),
+        None => format!(" during {} restarts", settings.restarts.len()),
+    };
     if matches!(plan.scenario, Scenario::Chat | Scenario::Room) {
         line += &format!(", {} bytes each", plan.payload_bytes);
     }
@@ -105,13 +125,17 @@ fn announce(settings: &Settings) {
     crate::cli::print(&format!("{line}\n\n"));
 }
 
-fn report(report: Report, json: Option<File>) -> anyhow::Result<ExitCode> {
+fn report(report: Report, json: Option<File>, failures: &[String]) -> anyhow::Result<ExitCode> {
     if let Some(mut file) = json {
         serde_json::to_writer_pretty(&mut file, &report).context("--json")?;
         file.write_all(b"\n").context("--json")?;
     }
     crate::cli::print(&render(&report));
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    for failure in failures {
+        eprintln!("sailfish load: {failure}");
+    }
+    let passed = report.passed() && failures.is_empty();
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Before the run: a report that cannot be written should not take one.
@@ -119,23 +143,20 @@ fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("--json {}", path.display()))
 }
 
-/// How far each room has come, as any process knows it.
+/// What all processes said of their rooms.
 fn room_ends(words: Vec<Mail>) -> Vec<RoomEnd> {
-    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
-    for word in words {
-        let Mail::Sent { rooms } = word else { continue };
-        for end in rooms {
-            let last = ends.entry(end.room).or_default();
-            *last = end.sequence.max(*last);
-        }
-    }
-    ends.into_iter().map(|(room, sequence)| RoomEnd { room, sequence }).collect()
+    let ends = words.into_iter().map(|word| match word {
+        Mail::Sent { rooms } => rooms,
+        _ => Vec::new(),
+    });
+    ends.flatten().collect()
 }
 
 /// The server's processor time at both ends of the measured time.
 struct Window {
     from: Instant,
-    until: Instant,
+    /// `None` until the end is known.
+    until: Option<Instant>,
     at_from: Option<f64>,
     at_until: Option<f64>,
 }
@@ -146,10 +167,15 @@ impl Window {
         if self.at_from.is_none() && now >= self.from {
             self.at_from = Some(meter.cpu_us()?);
         }
-        if self.at_until.is_none() && now >= self.until {
+        if self.at_until.is_none() && self.until.is_some_and(|until| now >= until) {
             self.at_until = Some(meter.cpu_us()?);
         }
         Ok(())
+    }
+
+    /// The end has come: when it is.
+    fn stop(&mut self, now: Instant) -> Instant {
+        *self.until.insert(now + HEAD_START)
     }
 
     fn cpu_us(&self) -> Option<f64> {
@@ -160,7 +186,7 @@ impl Window {
 /// What the bar shows.
 enum Stage {
     Connecting,
-    Running { start: Instant, until: Instant },
+    Running { start: Instant, until: Option<Instant> },
     Draining,
 }
 
@@ -236,19 +262,22 @@ impl Conductor {
         self.inputs.iter_mut().try_for_each(|input| say(input, mail))
     }
 
-    /// Waits until every process has said what is `wanted`, and looks at the clock meanwhile.
+    /// Waits until every process has said what is `wanted`. Meanwhile `look` sees the time and how far all are, and may have
+    /// something to tell them.
     fn wait(
         &mut self,
         stage: Stage,
         wanted: impl Fn(&Mail) -> bool,
-        mut look: impl FnMut(Instant) -> anyhow::Result<()>,
+        mut look: impl FnMut(Instant, Progress) -> anyhow::Result<Option<Mail>>,
     ) -> anyhow::Result<Vec<Mail>> {
         self.style(&stage);
         let mut found = Vec::new();
         while found.len() < self.children.len() {
             let word = self.words.recv_timeout(LOOK).ok();
             let now = self.clock.now();
-            look(now)?;
+            if let Some(mail) = look(now, self.sum())? {
+                self.tell(&mail)?;
+            }
             match word {
                 Some((number, Some(mail))) => {
                     if let Mail::Progress(progress) | Mail::Settled(progress) = &mail {
@@ -270,9 +299,10 @@ impl Conductor {
     fn style(&mut self, stage: &Stage) {
         let (length, template) = match stage {
             Stage::Connecting => (u64::from(self.connections), "connecting {bar:40} {pos}/{len} {msg}"),
-            Stage::Running { start, until } => {
+            Stage::Running { start, until: Some(until) } => {
                 (until.since(*start).as_millis() as u64, "running    {bar:40} {msg}")
             }
+            Stage::Running { until: None, .. } => (1, "running    {msg} {spinner}"),
             Stage::Draining => (1, "waiting for the last {spinner}"),
         };
         let style = ProgressStyle::with_template(template).expect("the templates are right");

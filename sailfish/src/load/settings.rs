@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use engine::Kind;
 use loadgen::{Plan, STAMP_BYTES, Scenario, Sources};
 use wire::{AppId, BizCode};
 
+use super::chaos::Strike;
 use super::{Encoding, LoadArgs};
 use crate::files::Files;
 
@@ -17,13 +19,20 @@ const FILES_RESERVE: u64 = 64;
 const CONNECTIONS_PER_ADDRESS: u32 = 1000;
 /// Processes that are started without being asked for by number: more do not fit a machine by accident.
 const PROCESSES_MAX: u32 = 256;
+/// Gateways past this are no cluster.
+const TARGETS_MAX: usize = 1000;
 /// Rates past this are no rates.
 const RATE_MAX: f64 = 1e8;
 /// Times past this are no times, in s.
 const SECONDS_MAX: f64 = 1e6;
 
+/// How long to wait at the end, in s, unless the command line says it.
+const DRAIN_SECONDS: f64 = 15.0;
+
 /// A run, as it will be.
 pub(super) struct Settings {
+    /// What the command line calls it. A rolling restart is a storm whose clients chat.
+    pub(super) scenario: Scenario,
     /// The part of each process.
     pub(super) plans: Vec<Plan>,
     /// Readers that will be stopped: their first client, and the addresses they come from.
@@ -35,6 +44,12 @@ pub(super) struct Settings {
     pub(super) json: Option<PathBuf>,
     /// Operations a second of all processes; 0 when the scenario has none.
     pub(super) rate: f64,
+    /// Commands to run at their times.
+    pub(super) strikes: Vec<Strike>,
+    /// Commands that restart one node after the other.
+    pub(super) restarts: Vec<String>,
+    /// The load before the first of them.
+    pub(super) stay: Duration,
     /// What a reader should know before it starts.
     pub(super) remarks: Vec<String>,
 }
@@ -43,17 +58,29 @@ impl Settings {
     /// Checks and completes what the command line says.
     pub(super) fn new(args: &LoadArgs) -> anyhow::Result<Self> {
         let scenario = Scenario::from(args.scenario);
-        let target = resolve(&args.target)?;
+        let targets = args.target.iter().map(|target| resolve(target)).collect::<anyhow::Result<Vec<_>>>()?;
+        let is_rolling = !args.restart.is_empty();
+        let fleet_scenario = if is_rolling { Scenario::Chat } else { scenario };
         let engine = match args.engine.as_str() {
             "auto" => None,
             name => Some(name.parse().map_err(anyhow::Error::msg).context("--engine")?),
         };
-        let rate = match scenario {
+        let rate = match fleet_scenario {
             Scenario::Idle | Scenario::Storm => 0.0,
             Scenario::Echo | Scenario::Chat => args.rate.unwrap_or(1000.0),
             Scenario::Room => args.rate.unwrap_or(10.0),
         };
-        check(args, scenario, rate)?;
+        check(args, scenario, fleet_scenario, rate)?;
+        let seconds = args.seconds.unwrap_or(if scenario == Scenario::Storm { 2.0 } else { 10.0 });
+        let strikes = args
+            .chaos
+            .iter()
+            .map(|chaos| Strike::new(chaos, args.warmup + seconds))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let drain = args.drain.unwrap_or(match strikes.is_empty() && !is_rolling {
+            true => DRAIN_SECONDS,
+            false => DRAIN_SECONDS + args.repeat,
+        });
         let stopped = (f64::from(args.connections) * args.stopped_readers / 100.0).round() as u32;
         let clients = args.connections - stopped;
         if scenario == Scenario::Room {
@@ -65,14 +92,14 @@ impl Settings {
                 args.rooms
             );
         }
-        check_ports(target, args.connections)?;
+        check_ports(&targets, args.connections)?;
         let run = u32::from_ne_bytes(crate::secret::random());
         let mut remarks = Vec::new();
         let shares = shares(args, clients, &mut remarks)?;
         let whole = Plan {
-            scenario,
-            target,
-            sources: first_source(target, run),
+            scenario: fleet_scenario,
+            sources: first_source(&targets, run),
+            targets,
             run,
             app: AppId(args.app),
             first_user: args.first_user,
@@ -84,7 +111,9 @@ impl Settings {
             rate,
             phase_ns: 0,
             warmup_ns: nanos(args.warmup),
-            measure_ns: nanos(args.seconds.unwrap_or(if scenario == Scenario::Storm { 2.0 } else { 10.0 })),
+            measure_ns: (!is_rolling).then(|| nanos(seconds)),
+            repeat_ns: nanos(args.repeat),
+            retry_busy: is_rolling || !strikes.is_empty(),
             heartbeat_ms: args.heartbeat.map(|seconds| (seconds * 1000.0).ceil() as u32),
             connect_rate: args.connect_rate,
             connect_window: args.connect_window.unwrap_or(if scenario == Scenario::Storm {
@@ -95,10 +124,11 @@ impl Settings {
             rooms: args.rooms,
             first_room: args.first_room,
             publishers: args.publishers,
-            drain_ns: nanos(args.drain),
+            drain_ns: nanos(drain),
         };
         let (plans, stopped_sources) = split(&whole, &shares);
         Ok(Self {
+            scenario,
             plans,
             stopped,
             stopped_sources,
@@ -107,8 +137,16 @@ impl Settings {
             server_pids: args.server_pid.clone(),
             json: args.json.clone(),
             rate,
+            strikes,
+            restarts: args.restart.clone(),
+            stay: Duration::from_secs_f64(seconds),
             remarks,
         })
+    }
+
+    /// Whether faults are made on purpose.
+    pub(super) fn makes_faults(&self) -> bool {
+        !self.strikes.is_empty() || !self.restarts.is_empty()
     }
 
     /// Connections of all kinds.
@@ -117,7 +155,7 @@ impl Settings {
     }
 }
 
-fn check(args: &LoadArgs, scenario: Scenario, rate: f64) -> anyhow::Result<()> {
+fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f64) -> anyhow::Result<()> {
     let within = |name: &str, value: f64, most: f64| {
         ensure!(value.is_finite() && (0.0..=most).contains(&value), "{name} {value}: want 0 to {most}");
         Ok(())
@@ -126,13 +164,14 @@ fn check(args: &LoadArgs, scenario: Scenario, rate: f64) -> anyhow::Result<()> {
     within("--connect-rate", args.connect_rate.unwrap_or(1.0), RATE_MAX)?;
     within("--seconds", args.seconds.unwrap_or(0.0), SECONDS_MAX)?;
     within("--warmup", args.warmup, SECONDS_MAX)?;
-    within("--drain", args.drain, SECONDS_MAX)?;
+    within("--drain", args.drain.unwrap_or(0.0), SECONDS_MAX)?;
+    within("--repeat", args.repeat, SECONDS_MAX)?;
     within("--heartbeat", args.heartbeat.unwrap_or(0.0), SECONDS_MAX)?;
     within("--stopped-readers", args.stopped_readers, 100.0)?;
     ensure!(args.connect_rate != Some(0.0), "--connect-rate 0 would never connect");
     ensure!(args.seconds != Some(0.0) || scenario == Scenario::Storm, "--seconds 0 would measure nothing");
     ensure!(
-        rate > 0.0 || matches!(scenario, Scenario::Idle | Scenario::Storm),
+        rate > 0.0 || matches!(fleet_scenario, Scenario::Idle | Scenario::Storm),
         "--rate 0 would do nothing: try idle"
     );
     ensure!(args.connections > 0, "--connections 0 would load nothing");
@@ -145,10 +184,20 @@ fn check(args: &LoadArgs, scenario: Scenario, rate: f64) -> anyhow::Result<()> {
         1 << 20
     );
     ensure!(
-        scenario != Scenario::Chat || args.connections.is_multiple_of(2),
+        fleet_scenario != Scenario::Chat || args.connections.is_multiple_of(2),
         "--connections {}: chat goes in pairs, want an even number",
         args.connections
     );
+    ensure!(
+        args.chaos.is_empty() || !matches!(scenario, Scenario::Idle | Scenario::Echo),
+        "--chaos goes with chat, room and storm: a heartbeat does not outlive its connection"
+    );
+    ensure!(args.restart.is_empty() || scenario == Scenario::Storm, "--restart goes with storm only");
+    ensure!(
+        args.server_pid.is_empty() || args.chaos.is_empty() && args.restart.is_empty(),
+        "--server-pid does not go with --chaos or --restart: a process that ends cannot be measured"
+    );
+    ensure!(args.target.len() <= TARGETS_MAX, "--target: want {TARGETS_MAX} at most");
     ensure!(
         args.stopped_readers == 0.0 || scenario == Scenario::Room,
         "--stopped-readers goes with room only"
@@ -222,17 +271,17 @@ fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
 
 /// Where connections to loopback come from: a stretch of 127.0.0.0/8 for each run, so that two runs at once do not share
 /// the server's cap of connections per address.
-fn first_source(target: SocketAddr, run: u32) -> Option<Sources> {
+fn first_source(targets: &[SocketAddr], run: u32) -> Option<Sources> {
     let first = Ipv4Addr::new(127, 1 + (run % 200) as u8, 0, 1);
-    (target.is_ipv4() && target.ip().is_loopback())
-        .then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
+    targets.iter().all(is_ipv4_loopback).then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
 }
 
-/// Past loopback there is one source address, and one port for each connection.
-fn check_ports(target: SocketAddr, connections: u32) -> anyhow::Result<()> {
-    if target.ip().is_loopback() && target.is_ipv4() {
+/// Past loopback there is one source address, and one port for each connection to one target.
+fn check_ports(targets: &[SocketAddr], connections: u32) -> anyhow::Result<()> {
+    if targets.iter().all(is_ipv4_loopback) {
         return Ok(());
     }
+    let connections = connections.div_ceil(targets.len() as u32);
     let Ok(range) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else { return Ok(()) };
     let ends: Vec<u32> = range.split_whitespace().filter_map(|port| port.parse().ok()).collect();
     let [first, last] = ends[..] else { return Ok(()) };
@@ -243,6 +292,10 @@ fn check_ports(target: SocketAddr, connections: u32) -> anyhow::Result<()> {
          net.ipv4.ip_local_port_range, or use more load machines"
     );
     Ok(())
+}
+
+fn is_ipv4_loopback(target: &SocketAddr) -> bool {
+    target.is_ipv4() && target.ip().is_loopback()
 }
 
 fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
@@ -301,6 +354,21 @@ mod tests {
     }
 
     #[test]
+    fn targets_come_with_commas_or_repeated() {
+        let settings = settings("chat --target 127.0.0.1:1,127.0.0.1:2 --target 127.0.0.1:3").unwrap();
+        let ports: Vec<_> = settings.plans[0].targets.iter().map(SocketAddr::port).collect();
+        assert_eq!(ports, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_storm_with_restarts_chats_without_an_end() {
+        let settings = settings("storm --restart true --restart true --repeat 5").unwrap();
+        let plan = &settings.plans[0];
+        assert_eq!((settings.scenario, plan.scenario), (Scenario::Storm, Scenario::Chat));
+        assert_eq!((settings.rate, plan.measure_ns, plan.drain_ns), (1000.0, None, 20_000_000_000));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_what_is_wanted() {
         for (line, wanted) in [
             ("chat --connections 3", "even"),
@@ -310,6 +378,15 @@ mod tests {
             ("echo --stopped-readers 1", "room"),
             ("room --rooms 2000", "2000 publishers"),
             ("idle --target nowhere", "HOST:PORT"),
+            ("idle --target 127.0.0.1:1,nowhere", "HOST:PORT"),
+            ("chat --restart true", "storm"),
+            ("storm --restart true --connections 3", "even"),
+            ("chat --chaos 1:true --server-pid 1", "--server-pid"),
+            ("echo --chaos 1:true", "chat, room and storm"),
+            ("chat --chaos true", "SECONDS:COMMAND"),
+            ("chat --chaos x:true", "SECONDS:COMMAND"),
+            ("chat --chaos 1:", "SECONDS:COMMAND"),
+            ("chat --chaos 11:true", "0 to 10"),
             ("idle --engine kqueue", "kqueue"),
             ("idle --target 192.0.2.1:80 --connections 70000", "local ports"),
         ] {

@@ -37,8 +37,10 @@ impl Stopped {
         let first = plan.first_client + plan.clients;
         let readers = (0..settings.stopped).map(|index| {
             let source = settings.stopped_sources.map(|sources| SocketAddr::new(sources.address(index), 0));
-            let stream = connect(plan.target, source).context("a reader to be stopped")?;
-            join(stream, plan, first + index, secret).context("a reader to be stopped")
+            let client = first + index;
+            let target = plan.targets[usize::from(plan.first_target(client))];
+            let stream = connect(target, source).context("a reader to be stopped")?;
+            join(stream, plan, client, secret).context("a reader to be stopped")
         });
         Ok(Self { readers: readers.collect::<anyhow::Result<_>>()? })
     }

@@ -2,10 +2,14 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
+pub mod cluster;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,9 +38,10 @@ pub fn sailfish() -> Command {
     command
 }
 
-/// A running `sailfish up`; killed when dropped.
+/// A running node; killed when dropped.
 pub struct Server {
     child: Child,
+    /// Where clients connect; of a router, where links are taken.
     pub clients: SocketAddr,
     pub admin: SocketAddr,
     /// Everything it printed up to the line that tells how to end it.
@@ -78,7 +83,8 @@ impl Server {
             let found = first.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(name)));
             found.and_then(|address| address.parse().ok())
         };
-        let (Some(clients), Some(admin)) = (word("clients="), word("admin=")) else {
+        // A router has no clients; links connect there.
+        let (Some(clients), Some(admin)) = (word("clients=").or(word("links=")), word("admin=")) else {
             panic!("not ready: {stdout}{}", log.lock().unwrap());
         };
         Self { child, clients, admin, stdout, log }
@@ -108,13 +114,30 @@ impl Server {
 
     /// Status and body of a GET on the admin port.
     pub fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.http(&format!("GET {path} HTTP/1.1\r\n"), "");
+        (status, body)
+    }
+
+    /// Status and JSON of a POST on the admin port.
+    pub fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+        let (status, _, body) = self.http(&head, body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} answered {body}")))
+    }
+
+    /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in all.
+    pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: sailfish\r\nConnection: close\r\n\r\n").unwrap();
+        let (admin, length) = (self.admin, body.len());
+        let host = if head.contains("\r\nHost: ") { String::new() } else { format!("Host: {admin}\r\n") };
+        let head = format!("{head}{host}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let _ = stream.write_all(body.as_bytes()); // what is refused is not read
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
     }
 
     /// The sum of a metric over its samples whose labels contain `labels`.
@@ -152,6 +175,36 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }
+    }
+}
+
+/// A folder of one test, removed at its end.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("{name}-{}-{number}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // only litter
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::reader::Reader;
 use super::{
-    ACK_IDS_MAX, AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason,
+    ACK_IDS_MAX, ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason,
     HEARTBEAT_ECHO_BYTES_MAX, Message, NoticeCode, Outcome, SendAck, ServerFrame, TOKEN_BYTES_MAX, put_frame,
 };
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
@@ -45,11 +45,7 @@ pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, 
         Code::Business => ServerFrame::Deliver(Cow::Owned(decode_message(&mut reader)?)),
         Code::Heartbeat => ServerFrame::Heartbeat { echo: echo(reader.rest())? },
         Code::SendAck => ServerFrame::SendAck(decode_send_ack(&mut reader)?),
-        Code::Notice => {
-            let code = NoticeCode::from_u16(reader.u16()?).ok_or(DecodeError::BadBody)?;
-            let retry_after_ms = reader.u32()?;
-            ServerFrame::Notice { code, text: Cow::Borrowed(utf8(reader.rest())?), retry_after_ms }
-        }
+        Code::Notice => decode_notice(&mut reader)?,
         Code::Join => ServerFrame::Joined { room: RoomId(reader.i64()?), sequence: reader.u64()? },
         Code::Leave => ServerFrame::Left { room: RoomId(reader.i64()?) },
         Code::Ack => return Err(DecodeError::BadCode),
@@ -83,10 +79,10 @@ pub(super) fn encode_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         ServerFrame::Deliver(message) => encode_message(message, out),
         ServerFrame::Heartbeat { echo } => out.extend_from_slice(echo),
         ServerFrame::SendAck(ack) => encode_send_ack(ack, out),
-        ServerFrame::Notice { code, text, retry_after_ms } => {
+        ServerFrame::Notice { code, text, retry_after_ms, alternatives } => {
             out.extend_from_slice(&(*code as u16).to_be_bytes());
             out.extend_from_slice(&retry_after_ms.to_be_bytes());
-            out.extend_from_slice(text.as_bytes());
+            put_lines(text, alternatives, out);
         }
         ServerFrame::Joined { room, sequence } => {
             out.extend_from_slice(&room.0.to_be_bytes());
@@ -94,6 +90,27 @@ pub(super) fn encode_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
         }
         ServerFrame::Left { room } => out.extend_from_slice(&room.0.to_be_bytes()),
     });
+}
+
+fn decode_notice<'a>(reader: &mut Reader<'a>) -> Result<ServerFrame<'a>, DecodeError> {
+    let code = NoticeCode::from_u16(reader.u16()?).ok_or(DecodeError::BadBody)?;
+    let retry_after_ms = reader.u32()?;
+    let mut lines = utf8(reader.rest())?.split('\n');
+    let text = Cow::Borrowed(lines.next().unwrap_or_default());
+    if lines.clone().count() > ALTERNATIVES_MAX {
+        return Err(DecodeError::BadBody);
+    }
+    Ok(ServerFrame::Notice { code, text, retry_after_ms, alternatives: lines.map(Cow::Borrowed).collect() })
+}
+
+fn put_lines(text: &str, alternatives: &[Cow<'_, str>], out: &mut Vec<u8>) {
+    assert!(!text.contains('\n'), "whoever made the notice kept its text to one line");
+    out.extend_from_slice(text.as_bytes());
+    for alternative in alternatives {
+        assert!(!alternative.contains('\n'), "whoever made the notice kept an alternative to one line");
+        out.push(b'\n');
+        out.extend_from_slice(alternative.as_bytes());
+    }
 }
 
 /// The app is the session's and not on the wire: it decodes as 0.

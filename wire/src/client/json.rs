@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use self::scalar::Scalar;
 use super::{
-    AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason, Message, NoticeCode, Outcome,
-    SendAck, ServerFrame, TOKEN_BYTES_MAX, put_frame,
+    ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason, Message,
+    NoticeCode, Outcome, SendAck, ServerFrame, TOKEN_BYTES_MAX, put_frame,
 };
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -68,7 +68,12 @@ pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, 
             let code = notice.code.integer()?.and_then(NoticeCode::from_u16).ok_or(DecodeError::BadBody)?;
             let retry_after_ms = notice.retry_after_ms.integer()?.unwrap_or_default();
             let text = Cow::Owned(notice.text.text()?.into_owned());
-            Ok(ServerFrame::Notice { code, text, retry_after_ms })
+            let alternatives = notice.alternatives.unwrap_or_default();
+            if alternatives.len() > ALTERNATIVES_MAX {
+                return Err(DecodeError::BadBody);
+            }
+            let alternatives = alternatives.into_iter().map(Cow::Owned).collect();
+            Ok(ServerFrame::Notice { code, text, retry_after_ms, alternatives })
         }
         Code::Join => {
             let data = Body::parse(body)?.data.text()?;
@@ -135,9 +140,14 @@ pub(super) fn encode_server(
             data: Some(Data::object(&SendAckOut::of(ack))),
             ..body
         },
-        ServerFrame::Notice { code, text, retry_after_ms } => {
-            let notice =
-                NoticeOut { code: *code as u16, name: code.name(), text, retry_after_ms: *retry_after_ms };
+        ServerFrame::Notice { code, text, retry_after_ms, alternatives } => {
+            let notice = NoticeOut {
+                code: *code as u16,
+                name: code.name(),
+                text,
+                retry_after_ms: *retry_after_ms,
+                alternatives,
+            };
             BodyOut { data: Some(Data::object(&notice)), ..body }
         }
         ServerFrame::Joined { room, sequence } => {
@@ -320,6 +330,7 @@ struct NoticeData<'a> {
     #[serde(borrow)]
     text: Scalar<'a>,
     retry_after_ms: Scalar<'a>,
+    alternatives: Option<Vec<String>>,
 }
 
 /// A derived struct would take an array, too.
@@ -450,6 +461,8 @@ struct NoticeOut<'a> {
     name: &'static str,
     text: &'a str,
     retry_after_ms: u32,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    alternatives: &'a [Cow<'a, str>],
 }
 
 #[derive(Serialize)]

@@ -59,7 +59,7 @@ pub enum Refusal {
     BadBatch = 5,
     /// No handshake in time.
     Late = 6,
-    /// Another process, started later, has the same node id.
+    /// A process started later has the same node id, or the two have another connection, or the session is gone.
     Stale = 7,
     /// That role does not link with this one.
     Role = 8,

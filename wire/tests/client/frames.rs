@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use wire::client::{
-    AckIds, ClientFrame, Code, DecodeError, Encoding, FailReason, Frame, HEADER_BYTES, NoticeCode,
-    ServerFrame,
+    ALTERNATIVES_MAX, AckIds, ClientFrame, Code, DecodeError, Encoding, FailReason, Frame, HEADER_BYTES,
+    NoticeCode, ServerFrame,
 };
 
 use crate::samples::{
@@ -207,6 +207,9 @@ fn binary_fields_out_of_range_are_refused() {
     assert_eq!(server(Code::Notice, &[0, 1, 0, 0, 0, 0]), None);
     assert_eq!(server(Code::Notice, &[0, 0, 0, 0, 0, 0]), bad, "an unknown notice");
     assert_eq!(server(Code::Notice, &[0, 1, 0, 0, 0, 0, 0xff]), bad, "a text that is no UTF-8");
+    let lines = |count| [&[0, 1, 0, 0, 0, 0][..], &vec![b'\n'; count]].concat();
+    assert_eq!(server(Code::Notice, &lines(ALTERNATIVES_MAX)), None);
+    assert_eq!(server(Code::Notice, &lines(ALTERNATIVES_MAX + 1)), bad, "too many alternatives");
     let client = |code, body: &[u8]| ClientFrame::decode(&binary(code, body)).err();
     assert_eq!(client(Code::Login, b"\xff"), bad, "a token that is no UTF-8");
 }

@@ -129,9 +129,20 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static str, &'static str)> {
                 code: NoticeCode::Draining,
                 text: Cow::Borrowed("bye"),
                 retry_after_ms: 1500,
+                alternatives: Vec::new(),
             },
             "5346 000003ef 00000009 0002 000005dc 627965",
             r#"{"appId":1,"userId":10001,"data":"{\"code\":2,\"name\":\"draining\",\"text\":\"bye\",\"retryAfterMs\":1500}"}"#,
+        ),
+        (
+            ServerFrame::Notice {
+                code: NoticeCode::Draining,
+                text: Cow::Borrowed("bye"),
+                retry_after_ms: 1500,
+                alternatives: vec![Cow::Borrowed("b:1"), Cow::Borrowed("c:2")],
+            },
+            "5346 000003ef 00000011 0002 000005dc 627965 0a 623a31 0a 633a32",
+            r#"{"appId":1,"userId":10001,"data":"{\"code\":2,\"name\":\"draining\",\"text\":\"bye\",\"retryAfterMs\":1500,\"alternatives\":[\"b:1\",\"c:2\"]}"}"#,
         ),
         (
             ServerFrame::Joined { room: RoomId(7), sequence: 9 },

@@ -8,8 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use wire::client::{
-    AckIds, Business, ClientFrame, Deframer, Encoding, FailReason, Frame, Message, NoticeCode, Outcome,
-    SendAck, ServerFrame,
+    ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Deframer, Encoding, FailReason, Frame, Message,
+    NoticeCode, Outcome, SendAck, ServerFrame,
 };
 use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -102,8 +102,17 @@ pub fn server_samples() -> Vec<Sample<ServerFrame<'static>>> {
     }
     for code in NoticeCode::ALL {
         let text = Cow::Borrowed("\"go\" \u{1f40b}");
-        samples.push(sample(ServerFrame::Notice { code, text, retry_after_ms: 250 }, 6, Some(9)));
+        let notice = ServerFrame::Notice { code, text, retry_after_ms: 250, alternatives: Vec::new() };
+        samples.push(sample(notice, 6, Some(9)));
     }
+    let alternatives = vec![Cow::Borrowed("10.0.0.2:5346"), Cow::Borrowed("[::1]:5346")];
+    let notice = ServerFrame::Notice {
+        code: NoticeCode::Draining,
+        text: Cow::Borrowed("bye"),
+        retry_after_ms: 0,
+        alternatives,
+    };
+    samples.push(sample(notice, 6, Some(28)));
     samples
 }
 
@@ -238,8 +247,15 @@ pub fn any_server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
     let ack = (any_client_msg_id(), any::<u64>(), any_outcome()).prop_map(|(client_msg_id, id, outcome)| {
         ServerFrame::SendAck(SendAck { client_msg_id, id: MessageId(id), outcome })
     });
-    let notice = (select(&NoticeCode::ALL[..]), any_text(40), any::<u32>()).prop_map(
-        |(code, text, retry_after_ms)| ServerFrame::Notice { code, text: text.into(), retry_after_ms },
+    let line = || any_text(40).prop_map(|text| Cow::Owned(text.replace('\n', "")));
+    let alternatives = vec(line(), 0..=ALTERNATIVES_MAX);
+    let notice = (select(&NoticeCode::ALL[..]), line(), any::<u32>(), alternatives).prop_map(
+        |(code, text, retry_after_ms, alternatives)| ServerFrame::Notice {
+            code,
+            text,
+            retry_after_ms,
+            alternatives,
+        },
     );
     prop_oneof![
         any::<u32>().prop_map(|heartbeat_ms| ServerFrame::LoggedIn { heartbeat_ms }),

@@ -105,13 +105,21 @@ pub fn run(
             arguments(&mut command, "--payload", PAYLOAD_BYTES);
             command
         }
+        Load::Room { members, rate } => {
+            let mut command = sailfish_load(programs, "room", members, &json);
+            arguments(&mut command, "--rate", rate);
+            arguments(&mut command, "--payload", PAYLOAD_BYTES);
+            command
+        }
         Load::Idle => sailfish_load(programs, "idle", IDLE_CONNECTIONS, &json),
         // Connections a second do not depend on the seconds that everybody stays.
         Load::Storm => sailfish_load(programs, "storm", STORM_CONNECTIONS, &json),
     };
-    arguments(&mut command, "--target", server.address);
+    let targets: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+    arguments(&mut command, "--target", targets.join(","));
     arguments(&mut command, "--seconds", seconds);
-    arguments(&mut command, "--server-pid", server.pid());
+    let pids: Vec<String> = server.measured.iter().map(ToString::to_string).collect();
+    arguments(&mut command, "--server-pid", pids.join(","));
     let log = scratch.join("load.log");
     command.stdin(Stdio::null()).stderr(fs::File::create(&log)?);
     // A report left by another run must not be taken for this one's.

@@ -91,6 +91,11 @@ impl Bench {
             Method::Alone(metric) => self.in_turns(&group.rows, None, metric),
             Method::Wheel => self.wheel(&group.rows),
             Method::Tail => self.tail(&group.rows),
+            Method::Redis if !Server::ClusterRedis.is_installed() => {
+                eprintln!("bench: {} is left out: redis-server is not installed", group.name);
+                Ok(Vec::new())
+            }
+            Method::Redis => group.rows.iter().map(|row| self.redis(row)).collect(),
             Method::Stopped => self.stopped(&group.rows[0]).map(|figure| vec![figure]),
         }
     }
@@ -229,6 +234,40 @@ impl Bench {
         Ok(Figure { row: row.clone(), value: lost * 100.0, unit: "%", floor: None, note })
     }
 
+    /// Commands for bindings and look-ups that the nodes sent, for each login or for each heartbeat; leases, which are for each node
+    /// and not for each user, go by themselves.
+    fn redis(&self, row: &Row) -> anyhow::Result<Figure> {
+        let server = row.contestant.start(&self.programs, &self.scratch)?;
+        let report = load::run(row.contestant, &server, self.seconds, &self.programs, &self.scratch)?;
+        let sum = |name: &str, label: &str| {
+            let pages = server.admins.iter().map(|admin| server::get(*admin, "/metrics"));
+            let pages = pages.collect::<std::io::Result<Vec<_>>>()?;
+            let samples = pages.iter().flat_map(|page| page.lines()).filter(|line| line.starts_with(name));
+            let samples = samples.filter(|line| line.contains(label));
+            let values = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            anyhow::Ok(values.sum::<f64>())
+        };
+        let logins = sum("sailfish_logins_total", "")?;
+        let binds = sum("sailfish_directory_commands_total", "kind=\"bind\"")?;
+        let leases = sum("sailfish_directory_commands_total", "kind=\"lease\"")?;
+        let all = sum("sailfish_directory_commands_total", "")?;
+        let heartbeats = sum("sailfish_frames_in_total", "code=\"heartbeat\"")?;
+        ensure!(logins > 0.0 && binds > 0.0, "no login reached Redis");
+        let value = match row.contestant.load {
+            Load::Idle => binds / logins,
+            // Unbinds are of clients that went when the load ended.
+            _ => {
+                (all - leases - binds - sum("sailfish_directory_commands_total", "kind=\"unbind\"")?)
+                    / heartbeats
+            }
+        };
+        let note = format!(
+            "{logins:.0} logins, {heartbeats:.0} heartbeats, {leases:.0} lease commands, {} lost",
+            report.lost
+        );
+        Ok(Figure { row: row.clone(), value, unit: "", floor: None, note })
+    }
+
     /// One run against a fresh server.
     fn run(&self, contestant: Contestant, seconds: u32) -> anyhow::Result<Report> {
         let server = contestant.start(&self.programs, &self.scratch)?;
@@ -262,7 +301,10 @@ struct Times {
 impl Times {
     fn now(server: &Running) -> anyhow::Result<Self> {
         let cores = [CoreTime::of(server::CORE)?, CoreTime::of(load::CORE)?];
-        Ok(Self { cores, own: [process_ticks(server.pid())?, children_ticks()?] })
+        Ok(Self {
+            cores,
+            own: [server.pids().map(process_ticks).sum::<anyhow::Result<u64>>()?, children_ticks()?],
+        })
     }
 }
 

@@ -43,6 +43,13 @@ pub enum Load {
     Idle,
     /// `sailfish load storm`: connect and log in, all at once.
     Storm,
+    /// `sailfish load room`: one publisher, everybody a member.
+    Room {
+        /// Members, over all nodes.
+        members: u32,
+        /// Messages a second.
+        rate: u32,
+    },
     /// `peer`: one publisher, many receivers.
     FanOut {
         /// Connections that read.
@@ -101,6 +108,8 @@ pub enum Method {
     Tail,
     /// What the other connections lose when some stop to read.
     Stopped,
+    /// What the nodes say that they sent to Redis.
+    Redis,
 }
 
 /// A number of a run.
@@ -245,13 +254,69 @@ pub static GROUPS: &[Group] = &[
             floor: by(Server::RawUring, Load::Echo { rate: CHAT_RATE }),
             metric: Metric::CpuUs,
         },
-        rows: Cow::Borrowed(&[row(
-            "chat-one-node",
-            "1:1 delivered, acked, send-acked on ONE node, CPU / raw echo (goal: two nodes)",
-            Goal::AtMost { must: 3.5, aim: 2.5 },
-            Server::Uring,
-            Load::Chat { rate: CHAT_RATE },
-        )]),
+        rows: Cow::Borrowed(&[
+            row(
+                "chat",
+                "1:1 delivered, acked, send-acked across two nodes, total CPU / raw echo",
+                Goal::AtMost { must: 3.5, aim: 2.5 },
+                Server::Cluster,
+                Load::Chat { rate: CHAT_RATE },
+            ),
+            row(
+                "chat-one-node",
+                "the same on one node",
+                Goal::None,
+                Server::Uring,
+                Load::Chat { rate: CHAT_RATE },
+            ),
+        ]),
+    },
+    Group {
+        name: "nodes",
+        method: Method::Alone(Metric::CpuUs),
+        rows: Cow::Borrowed(&[
+            row(
+                "router-forward",
+                "router CPU per 1:1 message: submit, deliver, settle, send-ack",
+                Goal::None,
+                Server::ClusterRouter,
+                Load::Chat { rate: CHAT_RATE },
+            ),
+            row(
+                "room-two-nodes",
+                "room of 5,000 over two nodes, total CPU a delivery",
+                Goal::None,
+                Server::Cluster,
+                Load::Room { members: 5_000, rate: 5 },
+            ),
+            row(
+                "room-router",
+                "the same, router CPU a delivery",
+                Goal::None,
+                Server::ClusterRouter,
+                Load::Room { members: 5_000, rate: 5 },
+            ),
+        ]),
+    },
+    Group {
+        name: "redis",
+        method: Method::Redis,
+        rows: Cow::Borrowed(&[
+            row(
+                "redis-login",
+                "Redis commands a login",
+                Goal::AtMost { must: 1.0, aim: 1.0 },
+                Server::ClusterRedis,
+                Load::Idle,
+            ),
+            row(
+                "redis-heartbeat",
+                "Redis commands a heartbeat",
+                Goal::AtMost { must: 0.0, aim: 0.0 },
+                Server::ClusterRedis,
+                Load::Echo { rate: 20_000 },
+            ),
+        ]),
     },
     Group {
         name: "memory",

@@ -1,7 +1,7 @@
 //! The servers, each started alone on core 0.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -38,6 +38,12 @@ pub enum Server {
     Nats,
     /// mosquitto.
     Mosquitto,
+    /// Two gateways and a router, one shard each; all three are measured.
+    Cluster,
+    /// The same; only the router is measured.
+    ClusterRouter,
+    /// The same with a directory on Redis.
+    ClusterRedis,
 }
 
 impl Server {
@@ -52,6 +58,9 @@ impl Server {
             Self::Glommio => "glommio",
             Self::Nats => "nats-server",
             Self::Mosquitto => "mosquitto",
+            Self::Cluster => "cluster",
+            Self::ClusterRouter => "router",
+            Self::ClusterRedis => "redis-server",
         }
     }
 
@@ -66,7 +75,7 @@ impl Server {
 
     /// Whether it can be run here; only the peers may be missing.
     pub fn is_installed(self) -> bool {
-        let (Self::Nats | Self::Mosquitto) = self else {
+        let (Self::Nats | Self::Mosquitto | Self::ClusterRedis) = self else {
             return true;
         };
         let found = Command::new(self.name()).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -107,53 +116,149 @@ impl Server {
                 command.arg("-c").arg(config);
                 command
             }
+            Self::Cluster | Self::ClusterRouter | Self::ClusterRedis => {
+                unreachable!("a cluster is started by `cluster`")
+            }
         };
-        let log = File::create(scratch.join("server.log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        log_to(&mut command, scratch, "server.log")?;
         Ok(command)
     }
 
     /// Starts it on a free port and waits until it accepts. Without huge pages its memory is told to 4 KiB, not to 2 MiB.
     pub fn start(self, huge_pages: bool, programs: &Path, scratch: &Path) -> anyhow::Result<Running> {
+        match self {
+            Self::Cluster => return cluster(programs, scratch, None),
+            Self::ClusterRouter => {
+                let mut running = cluster(programs, scratch, None)?;
+                running.measured.truncate(1); // the router is the first
+                return Ok(running);
+            }
+            Self::ClusterRedis => return cluster(programs, scratch, Some(free_address()?)),
+            _ => {}
+        }
         let address = free_address()?;
         let mut command = self.command(programs, scratch, address)?;
         if !huge_pages {
             command.env("MIMALLOC_ALLOW_THP", "0");
         }
-        let child = command.spawn().context("starting the server")?;
-        let mut running = Running { child, address };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            let ended = running.child.try_wait()?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(scratch.join("server.log")).unwrap_or_default();
-                bail!("{} does not accept connections: {}", self.name(), log.trim());
-            }
-            sleep(Duration::from_millis(10));
-        }
+        let mut running = Running::default();
+        running.spawn(&mut command)?;
+        running.addresses.push(address);
+        running.wait(scratch, self.name(), || TcpStream::connect(address).is_ok())?;
         Ok(running)
     }
 }
 
-/// A server that runs until this is dropped.
+/// Two gateways and a router.
+fn cluster(programs: &Path, scratch: &Path, redis: Option<SocketAddr>) -> anyhow::Result<Running> {
+    let mut running = Running::default();
+    let links = free_address()?;
+    let program = programs.join("sailfish");
+    let node = |role: &str, number: u16, listen: SocketAddr, admin: SocketAddr| {
+        let mut command = pinned(CORE, &program);
+        command.args([role, "--id", &number.to_string(), "--listen", &listen.to_string()]);
+        command.args(["--admin", &admin.to_string(), "--shards", "1"]);
+        command.env("SAILFISH_TOKEN__SECRET", SECRET).env("SAILFISH_CLUSTER__SECRET", SECRET);
+        command.env("SAILFISH_LOG__FILTER", "warn");
+        if let Some(redis) = redis {
+            command.env("SAILFISH_DIRECTORY__REDIS", format!("redis://{redis}"));
+        }
+        command
+    };
+    if let Some(redis) = redis {
+        let mut command = pinned(CORE, Path::new("redis-server"));
+        let (ip, port) = (redis.ip().to_string(), redis.port().to_string());
+        command.args(["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no"]);
+        log_to(&mut command, scratch, "redis.log")?;
+        running.spawn(&mut command)?;
+        running.wait(scratch, "redis-server", || TcpStream::connect(redis).is_ok())?;
+        running.measured.clear();
+    }
+    let admin = free_address()?;
+    let mut router = node("router", 1, links, admin);
+    log_to(&mut router, scratch, "router.log")?;
+    running.spawn(&mut router)?;
+    running.admins.push(admin);
+    for number in [33, 34] {
+        let (listen, admin) = (free_address()?, free_address()?);
+        let mut gateway = node("gateway", number, listen, admin);
+        gateway.args(["--routers", &links.to_string()]);
+        log_to(&mut gateway, scratch, &format!("gateway-{number}.log"))?;
+        running.spawn(&mut gateway)?;
+        running.addresses.push(listen);
+        running.admins.push(admin);
+    }
+    let admins = running.admins.clone();
+    let is_ready = |admin: &SocketAddr| get(*admin, "/readyz").is_ok_and(|page| page.contains(" 200 "));
+    running.wait(scratch, "cluster", || admins.iter().all(is_ready))?;
+    Ok(running)
+}
+
+/// The answer to a GET, head and body.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(START_TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: sailfish\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn log_to(command: &mut Command, scratch: &Path, name: &str) -> anyhow::Result<()> {
+    let log = File::create(scratch.join(name))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(())
+}
+
+/// Servers that run until this is dropped.
+#[derive(Default)]
 pub struct Running {
-    child: Child,
-    /// Where it listens.
-    pub address: SocketAddr,
+    children: Vec<Child>,
+    /// Where clients connect.
+    pub addresses: Vec<SocketAddr>,
+    /// The admin ports of a cluster: of the router first.
+    pub admins: Vec<SocketAddr>,
+    /// The processes whose use counts.
+    pub measured: Vec<u32>,
 }
 
 impl Running {
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// All its processes.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.children.iter().map(Child::id)
+    }
+
+    fn spawn(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        let child = command.spawn().context("starting a server")?;
+        self.measured.push(child.id());
+        self.children.push(child);
+        Ok(())
+    }
+
+    fn wait(&mut self, scratch: &Path, name: &str, is_ready: impl Fn() -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !is_ready() {
+            let mut ended = false;
+            for child in &mut self.children {
+                ended |= child.try_wait()?.is_some();
+            }
+            if ended || Instant::now() > deadline {
+                let log = fs::read_to_string(scratch.join("server.log")).unwrap_or_default();
+                bail!("{name} does not come up; its logs are in {}: {}", scratch.display(), log.trim());
+            }
+            sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when it has ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in &mut self.children {
+            // Both fail only when it has ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -3,15 +3,18 @@
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use node::Control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Up, bounded};
+use super::{Serving, bounded, watch};
+use crate::admin::{self, Admin};
 use crate::config::{Config, ConfigError};
-use crate::node::Control;
+use crate::directory::Directory;
 
 /// How often the shards' threads are looked after.
 const WATCH: Duration = Duration::from_millis(250);
@@ -23,7 +26,7 @@ const DRAIN_SLACK: Duration = Duration::from_millis(500);
 /// Serves the admin port until a signal ends the node, or a shard fails. Calls `announce` when it takes signals: whoever reads
 /// that the node is ready may send one at once.
 pub fn until_stopped(
-    up: Up,
+    mut serving: Serving,
     admin: TcpListener,
     config: Config,
     announce: impl FnOnce(),
@@ -31,15 +34,26 @@ pub fn until_stopped(
 ) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let admin = tokio::net::TcpListener::from_std(admin)?;
-        tokio::spawn(crate::admin::serve(admin, up.shards.clone()));
+        let listener = tokio::net::TcpListener::from_std(admin)?;
+        let admin = Arc::new(Admin {
+            shards: serving.shards.clone(),
+            directory: serving.directory.as_ref().map(Directory::stats),
+            secret: config.control.secret.clone(),
+            payload_bytes_max: config.limits.frame_bytes_max.into(),
+        });
+        tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
-        let ended = control(&up, config, &mut signals, reread).await;
-        up.shards.order(|| Control::Stop).await;
+        let ended = control(&serving, &admin, config, &mut signals, reread).await;
+        serving.shards.order(|| Control::Stop).await;
         ended
     });
-    join(up)?;
+    let directory = serving.directory.take();
+    join(serving)?;
+    if let Some(directory) = directory {
+        directory.stop();
+    }
     ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -65,7 +79,8 @@ impl Signals {
 
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
-    up: &Up,
+    serving: &Serving,
+    admin: &Admin,
     mut config: Config,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
@@ -75,28 +90,32 @@ async fn control(
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => reload(up, &mut config, reread()).await,
-            _ = watch.tick() => if !up.running.is_alive() {
+            () = serving.shards.drain_asked() => {
+                info!("an operator asked for a drain");
+                break;
+            }
+            _ = signals.hangup.recv() => reload(serving, admin, &mut config, reread()).await,
+            _ = watch.tick() => if !serving.running.is_alive() {
                 error!("a shard has ended by itself; the node goes");
                 return Ok(()); // joining tells why
             },
         }
     }
-    drain(up, &config, signals).await;
+    drain(serving, &config, signals).await;
     Ok(())
 }
 
 /// Tells the clients, and gives what is under way its time.
-async fn drain(up: &Up, config: &Config, signals: &mut Signals) {
+async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) {
     let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
-    let connections: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
+    let connections: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
     info!(connections, deadline_ms = deadline.as_millis() as u64, "draining; a second signal stops at once");
-    up.shards.drain().await;
+    serving.shards.drain().await;
     tokio::select! {
-        () = up.shards.drained() => info!("drained"),
+        () = serving.shards.drained() => info!("drained"),
         () = tokio::time::sleep(deadline) => {
-            let left: u64 = up.running.stats().iter().map(|stats| stats.connections.get()).sum();
+            let left: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
             warn!(connections = left, "the drain's deadline has passed");
         }
         _ = signals.terminate.recv() => warn!("stopping at once"),
@@ -104,7 +123,7 @@ async fn drain(up: &Up, config: &Config, signals: &mut Signals) {
     }
 }
 
-async fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>) {
+async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Result<Config, ConfigError>) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -112,29 +131,34 @@ async fn reload(up: &Up, config: &mut Config, read: Result<Config, ConfigError>)
             return;
         }
     };
-    let gateway = bounded(new.gateway(), up.connections_max);
-    if !up.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
+    let gateway = bounded(new.gateway(), serving.connections_max);
+    if !serving.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
         error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
+    admin.set_payload_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
         node: config.node.clone(),
         token: config.token.clone(),
         log: config.log.clone(),
         router: config.router.clone(),
+        cluster: config.cluster.clone(),
+        link: config.link.clone(),
+        control: config.control.clone(),
+        directory: config.directory.clone(),
         engine: config.engine.clone(),
         ..new.clone()
     };
     if kept != new {
-        warn!("reload: [node], [token], [log], [router] and [engine] take effect at the next start");
+        warn!("reload: only routes, heartbeat, delivery, limits and drain take effect before the next start");
     }
     info!("reloaded routes, heartbeat, delivery, limits and drain");
     *config = kept;
 }
 
-fn join(up: Up) -> anyhow::Result<()> {
+fn join(serving: Serving) -> anyhow::Result<()> {
     let (done, joined) = std::sync::mpsc::channel();
-    std::thread::spawn(move || done.send(up.running.join()));
+    std::thread::spawn(move || done.send(serving.running.join()));
     match joined.recv_timeout(STOP_TIME) {
         Ok(joined) => joined.context("a shard failed"),
         Err(_) => {

@@ -1,4 +1,4 @@
-//! What `sailfish up` prints once it is ready.
+//! What a node prints once it is ready.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,15 +7,23 @@ use std::time::Instant;
 
 use engine::Chosen;
 
+use super::Role;
 use crate::cli::ConfigArgs;
 use crate::config::Layers;
 use crate::files::Files;
 use crate::secret::Secret;
 
-/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=..`.
+/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a router has `links=..`
+/// for clients.
 pub struct Summary {
-    /// Where clients connect.
-    pub clients: SocketAddr,
+    /// What it does.
+    pub role: Role,
+    /// The own number.
+    pub node: u16,
+    /// Where clients, or links, connect.
+    pub address: SocketAddr,
+    /// The routers of a gateway.
+    pub routers: Vec<SocketAddr>,
     /// Where metrics and health are.
     pub admin: SocketAddr,
     /// The engine and why.
@@ -36,7 +44,9 @@ impl Summary {
     /// One line in the log.
     pub fn log(&self) {
         tracing::info!(
-            clients = %self.clients,
+            role = self.role.name(),
+            node = self.node,
+            address = %self.address,
             admin = %self.admin,
             engine = %self.chosen.kind,
             reason = self.chosen.reason,
@@ -50,13 +60,34 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { clients, admin, chosen, shards, files, connections_max, .. } = self;
-        writeln!(f, "ready clients={clients} admin={admin} engine={} shards={shards}", chosen.kind)?;
+        let Self { role, node, address, admin, chosen, shards, files, connections_max, .. } = self;
+        let (what, of) = match role {
+            Role::Router => ("links", "links  "),
+            Role::Up | Role::Gateway => ("clients", "clients"),
+        };
+        writeln!(
+            f,
+            "ready {what}={address} admin={admin} engine={} shards={shards} node={node}",
+            chosen.kind
+        )?;
         writeln!(f)?;
         writeln!(f, "  started  in {} ms", self.started.elapsed().as_millis())?;
-        writeln!(f, "  clients  {clients}")?;
+        match role {
+            Role::Router if *shards > 1 => {
+                let last = address.port().saturating_add(*shards as u16 - 1);
+                writeln!(f, "  {of}  {address} to port {last}, one for each shard")?;
+            }
+            _ => writeln!(f, "  {of}  {address}")?,
+        }
+        if *role == Role::Gateway {
+            let routers: Vec<String> = self.routers.iter().map(ToString::to_string).collect();
+            writeln!(f, "  routers  {}; /readyz says whether they are linked", routers.join(", "))?;
+        }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
         writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;
+        if *role == Role::Router {
+            return Ok(());
+        }
         let each = if *shards == 1 { "1 shard" } else { &format!("each of {shards} shards") };
         writeln!(f, "  capacity {connections_max} connections on {each}")?;
         if *connections_max < self.connections_max_configured {
@@ -69,6 +100,9 @@ impl fmt::Display for Summary {
         Ok(())
     }
 }
+
+/// The last line.
+pub const END: &str = "Ctrl-C ends it: clients are told, and what is under way is finished.\n";
 
 /// How to go on: commands that work as they stand, from any directory.
 pub struct Hint {
@@ -120,7 +154,7 @@ impl fmt::Display for Hint {
                 "These need the same token secret: in SAILFISH_TOKEN__SECRET, or as --set token.secret=..."
             )?;
         }
-        writeln!(f, "Ctrl-C ends it: clients are told, and what is under way is finished.")
+        f.write_str(END)
     }
 }
 
@@ -168,8 +202,9 @@ mod tests {
 
     #[test]
     fn every_interface_is_reached_by_loopback() {
-        assert_eq!(reachable("0.0.0.0:1".parse().unwrap()), "127.0.0.1:1".parse().unwrap());
-        assert_eq!(reachable("[::]:1".parse().unwrap()), "[::1]:1".parse().unwrap());
-        assert_eq!(reachable("10.0.0.1:1".parse().unwrap()), "10.0.0.1:1".parse().unwrap());
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(address("0.0.0.0:1")), address("127.0.0.1:1"));
+        assert_eq!(reachable(address("[::]:1")), address("[::1]:1"));
+        assert_eq!(reachable(address("10.0.0.1:1")), address("10.0.0.1:1"));
     }
 }

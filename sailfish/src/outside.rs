@@ -1,31 +1,77 @@
-//! What happens to messages for the bridge on a node that has none: they are counted and logged, never silent.
+//! What lies outside of the cores: a bridge that this node does not have, so what is for it is counted and logged, never silent;
+//! and the directory.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use shard::Instant;
+use node::{Outside, Unbridged};
+use shard::{Instant, ShardId};
 use tracing::{trace, warn};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{ToBridge, ToGateway};
+use wire::node::{FoundSeat, ToBridge, ToDirectory, ToGateway};
+
+use crate::directory::{Binding, Record, Writer};
 
 /// How often lost messages are logged at most; each line has the totals.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Counts of what would have gone to the bridge, since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unbridged {
-    /// Sessions that came.
-    pub online: u64,
-    /// Sessions that ended.
-    pub offline: u64,
-    /// Room joins.
-    pub joined: u64,
-    /// Room leaves.
-    pub left: u64,
-    /// Business packets for the backend; their senders were told that there is no route.
-    pub requests: u64,
-    /// Reliable messages that were handed over as undelivered, in the order of [`FailReason::ALL`].
-    pub undelivered: [u64; FailReason::ALL.len()],
+/// What a shard of this process has around its cores.
+pub struct Surroundings {
+    id: ShardId,
+    bridge: NoBridge,
+    /// Empty until the directory has started, and for good where there is none.
+    directory: Arc<OnceLock<Writer>>,
+}
+
+impl Surroundings {
+    /// The surroundings of the shard `id`.
+    pub fn new(id: ShardId, directory: Arc<OnceLock<Writer>>) -> Self {
+        Self { id, bridge: NoBridge::default(), directory }
+    }
+}
+
+impl Outside for Surroundings {
+    fn bridge(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
+        self.bridge.handle(now, message)
+    }
+
+    fn directory(&mut self, _now: Instant, record: ToDirectory) {
+        let Some(writer) = self.directory.get() else { return };
+        writer.push(match record {
+            ToDirectory::Bind { app, user, seat: FoundSeat { seat, session, incarnation } } => {
+                Record::Bind(Binding {
+                    app,
+                    user,
+                    device: seat.device,
+                    shard: ShardId::from_u32(seat.shard),
+                    incarnation,
+                    session: session.0,
+                    login: seat.login.0,
+                })
+            }
+            ToDirectory::Unbind { app, user, device, login } => {
+                Record::Unbind { app, user, device, login: login.0 }
+            }
+            ToDirectory::LookUp { app, user } => Record::LookUp { from: self.id, app, user },
+        });
+    }
+
+    fn unbridged(&self) -> Unbridged {
+        self.bridge.counts()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.bridge.poll_timeout()
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        self.bridge.handle_timeout(now);
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.bridge.handle_end(now);
+    }
 }
 
 /// Stands in for the bridge.
@@ -40,18 +86,18 @@ pub struct NoBridge {
 
 impl NoBridge {
     /// The counts so far.
-    pub fn counts(&self) -> Unbridged {
+    fn counts(&self) -> Unbridged {
         self.counts
     }
 
     /// Takes in a message; answers it where somebody waits.
-    pub fn handle(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
+    fn handle(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
         match message {
-            ToBridge::Online { app, user, device } => {
+            ToBridge::Online { app, user, device, login: _ } => {
                 self.counts.online += 1;
                 trace!(app = app.0, user = user.0, device = device.name(), "online");
             }
-            ToBridge::Offline { app, user, device } => {
+            ToBridge::Offline { app, user, device, login: _ } => {
                 self.counts.offline += 1;
                 trace!(app = app.0, user = user.0, device = device.name(), "offline");
             }
@@ -81,7 +127,7 @@ impl NoBridge {
                 if !client_msg_id.is_empty() {
                     let outcome = Outcome::Failed(FailReason::NoRoute);
                     let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
-                    return Some(ToGateway::SendAck { session, ack });
+                    return Some(ToGateway::SendAck { session, submitted: MessageId(0), ack });
                 }
             }
         }
@@ -89,21 +135,21 @@ impl NoBridge {
     }
 
     /// Logs what has come since the last line, when that is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         if self.unlogged > 0 && now >= self.log_from {
             self.log(now);
         }
     }
 
     /// Logs what no line has told yet: there will be no later one.
-    pub fn handle_end(&mut self, now: Instant) {
+    fn handle_end(&mut self, now: Instant) {
         if self.unlogged > 0 {
             self.log(now);
         }
     }
 
     /// When the next line is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         (self.unlogged > 0).then_some(self.log_from)
     }
 
@@ -172,7 +218,7 @@ mod tests {
     #[test]
     fn a_request_is_refused_to_its_sender_if_it_waits() {
         let mut bridge = NoBridge::default();
-        let Some(ToGateway::SendAck { session, ack }) = bridge.handle(NOW, request("a")) else {
+        let Some(ToGateway::SendAck { session, ack, .. }) = bridge.handle(NOW, request("a")) else {
             panic!("a sender who waits gets an answer");
         };
         assert_eq!((session, ack.client_msg_id.as_str()), (SessionId(9), "a"));

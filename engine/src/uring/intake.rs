@@ -1,0 +1,100 @@
+//! Receives that wait: for a buffer, or until nobody pushes the shard back. Apart for the two groups of connections, so that
+//! the one goes on while the other is held.
+
+use std::collections::VecDeque;
+use std::io;
+
+use shard::{ConnId, Instant, Shard};
+
+use super::buffers::Group;
+use super::conns::State;
+use super::driver::Driver;
+use super::ring::Completion;
+
+/// What waits of one group.
+#[derive(Default)]
+pub(super) struct Intake {
+    /// Connections whose receive found no buffer.
+    pub(super) starved: VecDeque<ConnId>,
+    /// Receives that came while the group is pushed back. They hold buffers, so the kernel runs out of them and stops too.
+    held: VecDeque<Completion>,
+}
+
+impl<S: Shard> Driver<S> {
+    /// Whether something waits that need not.
+    pub(super) fn has_intake(&self, group: Group) -> bool {
+        let Intake { starved, held } = &self.intakes[group];
+        !(starved.is_empty() && held.is_empty() || self.is_pushed_back(group))
+    }
+
+    /// Takes in up to `count` receives that were held.
+    pub(super) fn receive_held(&mut self, now: Instant, group: Group, count: usize) -> io::Result<()> {
+        if self.is_pushed_back(group) {
+            return Ok(());
+        }
+        for _ in 0..count {
+            let Some(completion) = self.intakes[group].held.pop_front() else { break };
+            self.on_receive(now, group, completion)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in a receive, or holds it. What a closing connection receives is not for the core, and does not wait.
+    pub(super) fn receive_or_hold(
+        &mut self,
+        now: Instant,
+        group: Group,
+        completion: Completion,
+    ) -> io::Result<()> {
+        let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
+        if waits
+            && let Some(entry) = self.conns.get_mut(completion.token.conn())
+            && entry.state == State::Open
+        {
+            // The kernel is through with the last one, so a close need not wait until the core may see it.
+            entry.receiving &= completion.has_more();
+            entry.finished |= completion.result == 0;
+            self.intakes[group].held.push_back(completion);
+            return Ok(());
+        }
+        self.on_receive(now, group, completion)
+    }
+
+    /// Arms the receives that found no buffer; by now the core has seen the bytes, and the buffers are back.
+    pub(super) fn receive_again(&mut self) -> io::Result<()> {
+        for group in Group::ALL {
+            if self.is_pushed_back(group) {
+                self.forget_gone(group);
+                continue;
+            }
+            if !self.intakes[group].held.is_empty() {
+                continue;
+            }
+            for _ in 0..self.buffers_of(group) {
+                let Some(conn) = self.intakes[group].starved.pop_front() else { break };
+                self.receive(conn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is taken from the connections of `group`.
+    fn is_pushed_back(&self, group: Group) -> bool {
+        self.seat.post.is_pushed_back() || self.core_pushes_back && group == Group::Accepted
+    }
+
+    /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the others. A buffer is
+    /// never forgotten.
+    fn forget_gone(&mut self, group: Group) {
+        let enough = 2 * (self.conns.len() + self.buffers_of(group));
+        let Intake { starved, held } = &mut self.intakes[group];
+        if starved.len() + held.len() > enough {
+            starved.retain(|&conn| self.conns.contains(conn));
+            held.retain(|held| held.buffer().is_some() || self.conns.contains(held.token.conn()));
+        }
+    }
+
+    fn buffers_of(&self, group: Group) -> usize {
+        self.kernel.buffers[group].as_ref().map_or(0, |buffers| buffers.count())
+    }
+}

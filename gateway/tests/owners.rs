@@ -1,0 +1,640 @@
+//! Routers that come and go: who owns what, and what the new owners are told.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::{APP, ME, ROUTER, ROUTER_2, ROUTER_3, SEQUENCE, World};
+use shard::{Event, Prng, ShardId};
+use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
+use wire::node::{Login, NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::{ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
+
+fn owners(routers: &[ShardId]) -> Owners {
+    Owners::new(routers.iter().map(|router| router.as_u32()).collect())
+}
+
+fn owner_of_user(routers: &[ShardId], user: i64) -> ShardId {
+    ShardId::from_u32(owners(routers).of_user(APP, UserId(user)))
+}
+
+fn owner_of_room(routers: &[ShardId], room: i64) -> ShardId {
+    ShardId::from_u32(owners(routers).of_room(APP, RoomId(room)))
+}
+
+fn view(routers: &[ShardId], done: bool) -> ToRouter {
+    ToRouter::View { view: owners(routers).name(), done }
+}
+
+fn reach(routers: &[ShardId]) -> ToRouter {
+    ToRouter::Reach { routers: routers.iter().map(|router| router.as_u32()).collect() }
+}
+
+fn common(routers: &[ShardId]) -> ToGateway {
+    ToGateway::Common { routers: routers.iter().map(|router| router.as_u32()).collect() }
+}
+
+/// The first users that one router owns, and another when it comes up as well.
+fn users_of(router: ShardId, count: usize) -> Vec<i64> {
+    (1..).filter(|user| owner_of_user(&[ROUTER, ROUTER_2], *user) == router).take(count).collect()
+}
+
+fn log_in(world: &mut World, user: i64) -> u32 {
+    let client = world.connect();
+    world.client(client).user = UserId(user);
+    let token = world.token(user, DeviceClass::Phone);
+    world.say(client, ClientFrame::Login { token: token.into() });
+    client
+}
+
+/// What routers have bound after all they were told: each session with its router.
+fn bindings(world: &World) -> BTreeMap<(ShardId, UserId), SessionId> {
+    let mut bound = BTreeMap::new();
+    for (router, mail) in &world.to_routers {
+        match mail {
+            ToRouter::Bind { user, session, .. } => {
+                bound.insert((*router, *user), *session);
+            }
+            ToRouter::Unbind { user, session, .. } if bound.get(&(*router, *user)) == Some(session) => {
+                bound.remove(&(*router, *user));
+            }
+            _ => {}
+        }
+    }
+    bound
+}
+
+fn views(world: &World, router: ShardId) -> Vec<ToRouter> {
+    let told = world.to_routers.iter().filter(|(to, _)| *to == router).map(|(_, mail)| mail.clone());
+    told.filter(|mail| matches!(mail, ToRouter::View { .. })).collect()
+}
+
+// -- no router
+
+#[test]
+fn without_a_router_logins_joins_and_messages_wait_for_one() {
+    let mut world = World::without_routers(|_| {});
+    let client = log_in(&mut world, 1);
+    world.join(client, 7);
+    world.send(client, 6001, 10_002, "m-1", "x");
+    assert_eq!((world.hear(client), world.to_routers.len()), (vec![], 0));
+    let login = Login(world.now.unix_nanos());
+    world.pass(Duration::from_secs(1));
+    world.router_up(ROUTER);
+    assert_eq!(world.to_routers.len(), 0, "other routers may be about to come");
+    world.begin();
+    let session = world.session(client);
+    let told = world.told(ROUTER);
+    let ToRouter::Submit { session: sender, submission } = &told[3] else { panic!("{told:?}") };
+    assert_eq!((*sender, submission.client_msg_id.as_str(), submission.again), (session, "m-1", false));
+    let (app, user, device, fresh) = (APP, UserId(1), DeviceClass::Phone, true);
+    assert_eq!(told[..2], [reach(&[ROUTER]), view(&[ROUTER], false)]);
+    assert_eq!(told[2], ToRouter::Join { app, room: RoomId(7), sequence: 0 });
+    assert_eq!(told[4], ToRouter::Bind { app, user, device, session, login, fresh });
+    assert_eq!(told[5..], [view(&[ROUTER], true)]);
+    match world.hear(client).as_slice() {
+        [ServerFrame::Joined { .. }, ServerFrame::LoggedIn { .. }] => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_login_waits_for_a_router_no_longer_than_its_deadline() {
+    let mut world = World::without_routers(|config| config.limits.login_deadline_ms = 500);
+    let client = log_in(&mut world, 1);
+    world.pass(Duration::from_millis(502));
+    assert_eq!(world.closing_notice(client), NoticeCode::LoginTimeout);
+    world.router_up(ROUTER);
+    world.begin();
+    assert!(bindings(&world).is_empty());
+}
+
+/// Its router has told of it, and is gone.
+#[test]
+fn a_session_that_ends_while_nobody_knows_it_is_told_offline() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.router_down(ROUTER);
+    let never_online = log_in(&mut world, 2);
+    world.forget();
+    let login = Login(world.now.unix_nanos() + 1);
+    world.reset(client);
+    world.reset(never_online);
+    let (app, user, device) = (APP, UserId(1), DeviceClass::Phone);
+    assert_eq!(world.to_bridge, [ToBridge::Offline { app, user, device, login }]);
+    assert!(world.to_routers.is_empty());
+}
+
+/// Of very many sessions, those that the next owner has not heard of yet.
+#[test]
+fn a_session_that_ends_between_an_owner_that_is_gone_and_the_next_is_told_offline() {
+    let (mut world, clients) = crowd();
+    world.router_up(ROUTER_2);
+    world.pass(Duration::from_millis(30));
+    world.forget();
+    world.router_down(ROUTER_2);
+    assert_eq!(views(&world, ROUTER), [view(&[ROUTER], false)], "under way");
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = clients[user as usize - 1];
+    let (session, app, device) = (world.session(client), APP, DeviceClass::Phone);
+    world.forget();
+    world.reset(client);
+    assert_eq!(world.told(ROUTER_2), []);
+    let user = UserId(user);
+    let unbind = ToRouter::Unbind { app, user, device, session, moved: false };
+    assert_eq!(world.told(ROUTER), [unbind]);
+    assert!(matches!(world.to_bridge.make_contiguous(), [ToBridge::Offline { .. }]));
+}
+
+// -- another owner
+
+#[test]
+fn just_what_moves_is_announced_between_the_two_views() {
+    let mut world = World::new();
+    let both = [ROUTER, ROUTER_2];
+    let login = Login(world.now.unix_nanos());
+    let clients: Vec<u32> = (1..=20).map(|user| world.login(user)).collect();
+    (1..=8).for_each(|room| world.join(clients[0], room));
+    world.forget();
+    world.router_up(ROUTER_2);
+    let moved: Vec<i64> = (1..=20).filter(|user| owner_of_user(&both, *user) == ROUTER_2).collect();
+    let rooms: Vec<RoomId> =
+        (1..=8).filter(|room| owner_of_room(&both, *room) == ROUTER_2).map(RoomId).collect();
+    assert!((5..16).contains(&moved.len()) && (1..8).contains(&rooms.len()), "{moved:?} {rooms:?}");
+
+    let (old, new) = (world.told(ROUTER), world.told(ROUTER_2));
+    assert_eq!(old[..2], [reach(&both), view(&both, false)]);
+    assert_eq!(new[..3], [reach(&both), view(&[ROUTER], true), view(&both, false)]);
+    assert_eq!((old.last(), new.last()), (Some(&view(&both, true)), Some(&view(&both, true))));
+    let (app, device) = (APP, DeviceClass::Phone);
+    assert_eq!((old.len(), new.len()), (3 + moved.len() + rooms.len(), 4 + moved.len() + rooms.len()));
+    for room in rooms {
+        assert!(old.contains(&ToRouter::Leave { app, room }));
+        assert!(new.contains(&ToRouter::Join { app, room, sequence: SEQUENCE }));
+    }
+    for user in moved {
+        let session = world.session(clients[user as usize - 1]);
+        let (user, login, fresh) = (UserId(user), Login(login.0 + 1), false);
+        assert!(old.contains(&ToRouter::Unbind { app, user, device, session, moved: true }));
+        assert!(new.contains(&ToRouter::Bind { app, user, device, session, login, fresh }));
+    }
+    assert!(clients.iter().all(|client| world.is_open(*client)));
+}
+
+#[test]
+fn an_owner_that_is_gone_is_told_nothing_and_stamps_rise() {
+    let mut world = World::new();
+    let login = Login(world.now.unix_nanos());
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = world.login(user);
+    world.router_up(ROUTER_2);
+    world.forget();
+    world.router_down(ROUTER_2);
+    assert_eq!(world.told(ROUTER_2), []);
+    let (session, login, fresh) = (world.session(client), Login(login.0 + 2), false);
+    let (app, user, device) = (APP, UserId(user), DeviceClass::Phone);
+    let bind = ToRouter::Bind { app, user, device, session, login, fresh };
+    let expected = [reach(&[ROUTER]), view(&[ROUTER], false), bind, view(&[ROUTER], true)];
+    assert_eq!(world.told(ROUTER), expected);
+}
+
+#[test]
+fn a_login_that_is_not_answered_yet_is_a_login_for_the_next_owner_too() {
+    let mut world = World::new();
+    world.router_answers = false;
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = log_in(&mut world, user);
+    let login = Login(world.now.unix_nanos());
+    world.router_up(ROUTER_2);
+    world.tell_from(ROUTER, common(&[ROUTER, ROUTER_2]));
+    let binds = |mail: &ToRouter| match mail {
+        ToRouter::Bind { login, fresh, .. } => Some((*login, *fresh)),
+        _ => None,
+    };
+    assert_eq!(world.told(ROUTER_2).iter().filter_map(binds).collect::<Vec<_>>(), [(login, true)]);
+    let session = world.session(client);
+    world.tell_from(ROUTER_2, ToGateway::Bound { session, login });
+    assert!(matches!(world.hear(client)[..], [ServerFrame::LoggedIn { .. }]));
+}
+
+#[test]
+fn the_stamp_that_an_owner_raised_is_announced() {
+    let mut world = World::new();
+    let user = users_of(ROUTER_2, 1)[0];
+    let client = world.login(user);
+    let (session, raised) = (world.session(client), Login(world.now.unix_nanos() + 500));
+    world.tell(ToGateway::Bound { session, login: raised });
+    world.tell(ToGateway::Bound { session, login: Login(3) });
+    world.router_up(ROUTER_2);
+    let told = world.told(ROUTER_2);
+    let is_higher = |mail: &ToRouter| matches!(mail, ToRouter::Bind { login, .. } if login.0 == raised.0 + 1);
+    assert!(told.iter().any(is_higher), "{told:?}");
+}
+
+/// It asked for messages of the owner before, which does not send any.
+#[test]
+fn an_owner_before_answers_no_join() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let room = (1..).find(|room| owner_of_room(&[ROUTER, ROUTER_2], *room) == ROUTER_2).unwrap();
+    world.router_answers = false;
+    world.join(client, room);
+    world.router_up(ROUTER_2);
+    world.tell_from(ROUTER, common(&[ROUTER, ROUTER_2]));
+    let joined = |sequence| ToGateway::Joined { app: APP, room: RoomId(room), sequence };
+    world.tell_from(ROUTER, joined(1 << 50));
+    assert_eq!(world.hear(client), []);
+    world.tell_from(ROUTER_2, joined(3));
+    assert_eq!(world.hear(client), [ServerFrame::Joined { room: RoomId(room), sequence: 3 }]);
+    let message = wire::client::Message { sequence: 4, ..common::message(9, Some(room), false, "m") };
+    world.tell_from(ROUTER_2, ToGateway::Broadcast { message, shards: vec![] });
+    assert_eq!(world.messages(client).len(), 1);
+}
+
+// -- very many sessions
+
+const MANY: i64 = 5_000;
+
+fn crowd() -> (World, Vec<u32>) {
+    let mut world = World::with(|config| config.limits.address_connections_max = 20_000);
+    world.check_every = 1_000;
+    let clients = (1..=MANY).map(|user| world.login(user)).collect();
+    (world, clients)
+}
+
+/// Every live session is bound by its owner, and nothing else is bound by anybody.
+fn assert_bound(world: &mut World, routers: &[ShardId], live: &[(i64, u32)]) {
+    let expected: BTreeMap<_, _> = live
+        .iter()
+        .map(|(user, client)| ((owner_of_user(routers, *user), UserId(*user)), world.session(*client)))
+        .collect();
+    let bound = bindings(world);
+    assert_eq!(bound.len(), expected.len());
+    assert!(bound == expected);
+}
+
+#[test]
+fn very_many_sessions_are_announced_step_by_step_while_others_come_and_go() {
+    let (mut world, clients) = crowd();
+    let both = [ROUTER, ROUTER_2];
+    let before = world.to_routers.len();
+    world.router_up(ROUTER_2);
+    assert_eq!(views(&world, ROUTER).last(), Some(&view(&both, false)), "not done");
+    assert!(world.to_routers.len() < before + 2 * 2_048, "a step is short");
+    let mut live: Vec<(i64, u32)> = (1..=MANY).zip(clients).collect();
+    // The last are announced first, so the first have yet to be.
+    for at in [MANY as usize - 1, 700, 300, 100, 5] {
+        let (_, client) = live.remove(at);
+        world.reset(client);
+    }
+    for user in MANY + 1..MANY + 20 {
+        live.push((user, world.login(user)));
+    }
+    world.pass(Duration::from_millis(4) + Duration::from_millis(2));
+    let (_, client) = live.remove(10);
+    world.reset(client);
+    world.pass(Duration::from_millis(20));
+    for router in both {
+        let its = world.to_routers.iter().filter(|(to, _)| *to == router).map(|(_, mail)| mail);
+        assert_eq!(its.last(), Some(&view(&both, true)), "the last word");
+        let views = views(&world, router);
+        let (first, rest) = views.split_at(views.len() - 2);
+        assert_eq!(rest, [view(&both, false), view(&both, true)]);
+        assert!(first.iter().all(|it| *it == view(&[ROUTER], true)), "{first:?}");
+    }
+    assert_bound(&mut world, &both, &live);
+    assert_eq!(world.metrics().timers, live.len() as u64);
+}
+
+#[test]
+fn another_change_meanwhile_waits_for_the_rest_of_the_first() {
+    let (mut world, clients) = crowd();
+    let (two, three) = ([ROUTER, ROUTER_2], [ROUTER, ROUTER_2, ROUTER_3]);
+    world.router_up(ROUTER_2);
+    world.router_up(ROUTER_3);
+    world.pass(Duration::from_millis(2));
+    let mut live: Vec<(i64, u32)> = (1..=MANY).zip(clients).collect();
+    let (_, client) = live.remove(1_000);
+    world.reset(client);
+    world.pass(Duration::from_millis(30));
+    let expected = [view(&two, false), view(&two, true), view(&three, false), view(&three, true)];
+    assert_eq!(views(&world, ROUTER), expected);
+    assert_eq!(views(&world, ROUTER_3), expected, "from the moment it is there");
+    assert_bound(&mut world, &three, &live);
+    assert_eq!(world.metrics().timers, live.len() as u64, "no timer is left over");
+    world.router_down(ROUTER_2);
+    world.router_up(ROUTER_2);
+    world.pass(Duration::from_millis(30));
+    // A router that was gone knows only what it was told since.
+    let gone =
+        world.to_routers.iter().rposition(|(to, mail)| *to == ROUTER_2 && *mail == view(&three, false));
+    let gone = gone.expect("it was told of the view");
+    let mut at = 0;
+    world.to_routers.retain(|(to, _)| {
+        at += 1;
+        *to != ROUTER_2 || at > gone
+    });
+    assert_bound(&mut world, &three, &live);
+}
+
+// -- messages that wait for an answer
+
+fn answer(world: &mut World, router: ShardId, client: u32, submitted: MessageId, outcome: Outcome) {
+    let session = world.session(client);
+    let client_msg_id = ClientMsgId::new(bytes::Bytes::from_static(b"m"));
+    let ack = SendAck { client_msg_id, id: submitted, outcome };
+    world.tell_from(router, ToGateway::SendAck { session, submitted, ack });
+}
+
+fn outcomes(world: &mut World, client: u32) -> Vec<Outcome> {
+    let heard = world.hear(client).into_iter();
+    heard
+        .map(|frame| match frame {
+            ServerFrame::SendAck(ack) => ack.outcome,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn submits(mail: &[ToRouter]) -> Vec<(MessageId, bool)> {
+    let submit = |mail: &ToRouter| match mail {
+        ToRouter::Submit { submission, .. } => Some((submission.id, submission.again)),
+        _ => None,
+    };
+    mail.iter().filter_map(submit).collect()
+}
+
+fn withdrawn(mail: &[ToRouter]) -> Vec<MessageId> {
+    let withdraw = |mail: &ToRouter| match mail {
+        ToRouter::Withdraw { id, .. } => Some(*id),
+        _ => None,
+    };
+    mail.iter().filter_map(withdraw).collect()
+}
+
+#[test]
+fn what_is_not_answered_goes_to_the_next_owner_in_order_under_the_same_id() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    let (moving, staying) = (users_of(ROUTER_2, 2), users_of(ROUTER, 1)[0]);
+    world.forget();
+    for (client, target) in [(one, moving[0]), (two, moving[1]), (one, staying), (one, moving[0])] {
+        world.send(client, 6001, target, "m", "x");
+    }
+    let ids: Vec<MessageId> = submits(&world.told(ROUTER)).iter().map(|(id, _)| *id).collect();
+    world.router_up(ROUTER_2);
+    let moved = [ids[0], ids[1], ids[3]];
+    let old = world.told(ROUTER);
+    assert_eq!((withdrawn(&old), submits(&old)), (moved.to_vec(), vec![]));
+    assert_eq!(submits(&world.told(ROUTER_2)), moved.map(|id| (id, true)));
+    assert_eq!((world.metrics().submitted, world.metrics().submitted_again), (4, 3));
+
+    let failed = Outcome::Failed(FailReason::Offline);
+    answer(&mut world, ROUTER, one, ids[0], failed);
+    assert_eq!(outcomes(&mut world, one), [], "another has it");
+    answer(&mut world, ROUTER_2, one, ids[0], failed);
+    answer(&mut world, ROUTER, one, ids[3], Outcome::Delivered);
+    answer(&mut world, ROUTER_2, one, ids[3], failed);
+    answer(&mut world, ROUTER, one, ids[2], failed);
+    assert_eq!(outcomes(&mut world, one), [failed, Outcome::Delivered, failed], "each once");
+    assert_eq!(world.metrics().submitted, 1);
+    world.router_down(ROUTER_2);
+    assert_eq!(submits(&world.told(ROUTER)), [(ids[1], true)]);
+}
+
+#[test]
+fn a_router_that_comes_again_is_given_what_it_knew() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.send(client, 6001, 9, "m", "x");
+    world.router_down(ROUTER);
+    world.send(client, 6001, 9, "n", "x");
+    world.forget();
+    world.router_up(ROUTER);
+    let submitted = submits(&world.told(ROUTER));
+    assert_eq!(submitted.iter().map(|(_, again)| *again).collect::<Vec<_>>(), [true, false]);
+    assert!(submitted[0].0 < submitted[1].0);
+}
+
+#[test]
+fn so_many_messages_wait_for_answers_at_most() {
+    let mut world = World::with(|config| config.limits.submitted_max = 1);
+    let client = world.login(1);
+    world.forget();
+    world.send(client, 6001, 9, "m", "x");
+    let [(id, _)] = submits(&world.told(ROUTER))[..] else { panic!("one") };
+    world.send(client, 6001, 9, "n", "x");
+    world.send(client, 6001, 9, "", "x");
+    let busy = Outcome::Failed(FailReason::Busy);
+    match world.hear(client).as_slice() {
+        [ServerFrame::SendAck(ack), ServerFrame::Notice { code: NoticeCode::Busy, .. }] => {
+            assert_eq!((ack.client_msg_id.as_str(), ack.outcome), ("n", busy));
+        }
+        other => panic!("{other:?}"),
+    }
+    answer(&mut world, ROUTER, client, id, Outcome::Delivered);
+    world.send(client, 6001, 9, "n", "x");
+    assert_eq!(submits(&world.told(ROUTER)).len(), 1, "there is room again");
+}
+
+#[test]
+fn a_message_that_another_session_sent_again_waits_no_more() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.forget();
+    world.send(client, 6001, 9, "m", "x");
+    let [(submitted, _)] = submits(&world.told(ROUTER))[..] else { panic!("one") };
+    world.tell(ToGateway::Superseded { submitted });
+    assert_eq!(world.metrics().submitted, 0);
+    answer(&mut world, ROUTER, client, submitted, Outcome::Delivered);
+    assert_eq!(world.hear(client), []);
+}
+
+#[test]
+fn answers_are_given_on_and_nothing_is_kept() {
+    let mut world = World::new();
+    world.answer_submit = Some(Outcome::Delivered);
+    let client = world.login(1);
+    for name in ["a", "b", ""] {
+        world.send(client, 6001, 9, name, "x");
+    }
+    assert_eq!(outcomes(&mut world, client), [Outcome::Delivered; 2], "the third has no name");
+    assert_eq!(world.metrics().submitted, 0);
+}
+
+// -- which routers
+
+fn chosen(world: &World) -> Vec<ShardId> {
+    world.gateway.owners().collect()
+}
+
+#[test]
+fn owners_are_the_routers_that_everybody_reaches() {
+    let mut world = World::without_routers(|_| {});
+    world.router_answers = false;
+    [ROUTER, ROUTER_2, ROUTER_3].into_iter().for_each(|router| world.router_up(router));
+    world.begin();
+    assert_eq!(chosen(&world), [], "nobody has said so");
+    world.tell_from(ROUTER, common(&[ROUTER, ROUTER_2, ROUTER_3, ShardId::new(9, 9)]));
+    assert_eq!(chosen(&world), [ROUTER, ROUTER_2, ROUTER_3], "those that are linked here");
+    world.tell_from(ROUTER_2, common(&[ROUTER, ROUTER_2]));
+    assert_eq!(chosen(&world), [ROUTER, ROUTER_2]);
+    let views = world.metrics().views;
+    world.tell_from(ROUTER_3, common(&[ROUTER, ROUTER_2, ROUTER_3]));
+    assert_eq!((chosen(&world), world.metrics().views), (vec![ROUTER, ROUTER_2], views), "no change");
+    world.tell_from(ShardId::new(9, 9), common(&[]));
+    assert_eq!(chosen(&world).len(), 2, "not linked, not heard");
+}
+
+#[test]
+fn when_no_router_is_reached_by_all_those_that_are_linked_have_to_do() {
+    let mut world = World::without_routers(|_| {});
+    world.router_answers = false;
+    [ROUTER, ROUTER_2].into_iter().for_each(|router| world.router_up(router));
+    world.begin();
+    world.tell_from(ROUTER, common(&[ROUTER]));
+    assert_eq!(chosen(&world), [ROUTER]);
+    world.tell_from(ROUTER_2, common(&[ROUTER_2]));
+    assert_eq!(chosen(&world), [ROUTER, ROUTER_2]);
+    world.router_down(ROUTER);
+    assert_eq!(chosen(&world), [ROUTER_2]);
+}
+
+#[test]
+fn what_is_reached_is_told_when_all_routers_had_their_time_and_on_every_change() {
+    let mut world = World::without_routers(|_| {});
+    world.router_answers = false;
+    let both = [ROUTER, ROUTER_2];
+    world.router_up(ROUTER);
+    world.tell_from(ROUTER, common(&both));
+    world.router_up(ROUTER_2);
+    assert_eq!((&world.to_routers[..], chosen(&world)), (&[][..], vec![]));
+    world.begin();
+    world.begin();
+    let reaches: Vec<_> =
+        world.to_routers.iter().filter(|(_, mail)| matches!(mail, ToRouter::Reach { .. })).collect();
+    assert_eq!(reaches, both.map(|to| (to, reach(&both))).iter().collect::<Vec<_>>());
+    assert_eq!(chosen(&world), both, "what it heard meanwhile counts");
+    world.forget();
+    world.router_down(ROUTER);
+    world.router_down(ROUTER);
+    assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))], "and no other has said anything");
+}
+
+// -- siblings
+
+#[test]
+fn a_room_message_for_several_shards_of_the_node_is_mailed_on() {
+    let mut world = World::new();
+    let member = world.login_as(1, DeviceClass::Phone, Encoding::Binary);
+    world.join(member, 7);
+    world.hear(member);
+    let message = |id| common::message(id, Some(7), false, "m");
+    world.tell(ToGateway::Broadcast { message: message(1), shards: vec![0, ME.index(), 2] });
+    assert_eq!(world.messages(member).len(), 1);
+    let single = |index, id| {
+        (ShardId::new(ME.node(), index), ToGateway::Broadcast { message: message(id), shards: vec![] })
+    };
+    assert_eq!(std::mem::take(&mut world.to_siblings), [single(0, 1), single(2, 1)]);
+    world.tell(ToGateway::Broadcast { message: message(2), shards: vec![2] });
+    assert_eq!(world.to_siblings, [single(2, 2)]);
+    assert_eq!(world.messages(member).len(), 0, "not for this shard");
+    let from = ShardId::new(ME.node(), 0);
+    let broadcast = ToGateway::Broadcast { message: message(3), shards: vec![] };
+    world.handle(Event::Mail { from, mail: NodeMessage::ToGateway(broadcast) });
+    assert_eq!(world.messages(member).len(), 1, "from a sibling");
+}
+
+// -- at random
+
+/// What routers know after all they were told.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Known {
+    sessions: BTreeSet<(ShardId, UserId, SessionId)>,
+    rooms: BTreeSet<(ShardId, RoomId)>,
+    messages: BTreeSet<(ShardId, MessageId)>,
+}
+
+impl Known {
+    fn by_routers(world: &World) -> Self {
+        let mut known = Self::default();
+        for (to, mail) in &world.to_routers {
+            match mail {
+                ToRouter::Bind { user, session, .. } => drop(known.sessions.insert((*to, *user, *session))),
+                ToRouter::Unbind { user, session, .. } => {
+                    known.sessions.remove(&(*to, *user, *session));
+                }
+                ToRouter::Join { room, .. } => drop(known.rooms.insert((*to, *room))),
+                ToRouter::Leave { room, .. } => drop(known.rooms.remove(&(*to, *room))),
+                ToRouter::Submit { submission, .. } => drop(known.messages.insert((*to, submission.id))),
+                ToRouter::Withdraw { id, .. } => drop(known.messages.remove(&(*to, *id))),
+                _ => {}
+            }
+        }
+        known
+    }
+}
+
+#[test]
+fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
+    for seed in 0..300 {
+        let mut prng = Prng::new(seed);
+        let mut world = World::new();
+        let routers = [ROUTER, ROUTER_2, ROUTER_3];
+        let mut up = BTreeSet::from([ROUTER]);
+        let mut live: Vec<(i64, u32, BTreeSet<i64>)> = Vec::new();
+        let mut sent: Vec<(MessageId, i64)> = Vec::new();
+        for step in 0..120_i64 {
+            let router = routers[prng.below(3) as usize];
+            let pick = prng.below(live.len().max(1) as u64) as usize;
+            match prng.below(10) {
+                0 if up.insert(router) => world.router_up(router),
+                1 if up.remove(&router) => {
+                    world.router_down(router);
+                    world.told(router);
+                }
+                2 => world.common = (prng.below(2) == 0).then(|| vec![router, ROUTER]),
+                3..5 => {
+                    live.push((step + 1, log_in(&mut world, step + 1), BTreeSet::new()));
+                }
+                5 if !live.is_empty() => world.reset(live.swap_remove(pick).1),
+                6 | 7 if !live.is_empty() => {
+                    let (room, (_, client, rooms)) = (prng.below(4) as i64 + 1, &mut live[pick]);
+                    if rooms.insert(room) {
+                        world.join(*client, room);
+                    } else {
+                        rooms.remove(&room);
+                        world.say(*client, ClientFrame::Leave { room: RoomId(room) });
+                    }
+                }
+                8 if !live.is_empty() => {
+                    let (target, now) = (prng.below(50) as i64 + 1, world.now);
+                    let push = gateway::Push {
+                        app: APP,
+                        biz_code: wire::BizCode(6001),
+                        class: wire::node::Class::Reliable,
+                        client_msg_id: ClientMsgId::default(),
+                        payload: bytes::Bytes::new(),
+                    };
+                    let id = world.gateway.push(now, wire::node::Target::User(UserId(target)), push);
+                    sent.push((id.unwrap(), target));
+                    world.run();
+                }
+                _ => world.pass(Duration::from_millis(3)),
+            }
+        }
+        if up.is_empty() {
+            world.router_up(ROUTER);
+        }
+        world.pass(Duration::from_millis(10));
+        let owners = chosen(&world);
+        let mut expected = Known::default();
+        for (user, client, rooms) in &live {
+            expected.sessions.insert((owner_of_user(&owners, *user), UserId(*user), world.session(*client)));
+            expected.rooms.extend(rooms.iter().map(|room| (owner_of_room(&owners, *room), RoomId(*room))));
+        }
+        expected.messages.extend(sent.iter().map(|(id, target)| (owner_of_user(&owners, *target), *id)));
+        assert_eq!(Known::by_routers(&world), expected, "seed {seed}");
+    }
+}

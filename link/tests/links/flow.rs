@@ -1,0 +1,80 @@
+//! Nothing grows because a peer is slow.
+
+use shard::ShardId;
+use wire::node::link::Role;
+
+use crate::world::{SECRET, World, address, millis};
+
+const ROUTER: ShardId = ShardId::new(2, 0);
+
+fn world(window_bytes: u32) -> World {
+    let mut world = World::new(1);
+    world.config.window_bytes = window_bytes;
+    world.config.queue_bytes_max = 1 << 20;
+    world.socket_bytes = 64 << 20;
+    world.add(Role::Gateway, ShardId::new(1, 0), 1, 1000, SECRET);
+    world.add(Role::Router, ROUTER, 1, 2000, SECRET);
+    world.nodes[0].links.set_nodes(&[address(2000)]);
+    world.run(millis(100));
+    assert!(world.nodes[0].links.are_complete());
+    world
+}
+
+#[test]
+fn the_window_bounds_what_is_written_and_push_back_ends() {
+    let window = 256 << 10;
+    let mut world = world(window);
+    world.nodes[1].is_deaf = true;
+    let before = world.nodes[0].written;
+    for _ in 0..20_000 {
+        world.say(0, ROUTER);
+    }
+    assert!(world.nodes[0].links.is_pushed_back() && world.nodes[0].links.is_full(ROUTER));
+    world.run(millis(500));
+    let written = world.nodes[0].written - before;
+    let one_batch = 1024 * 80;
+    assert!((window as usize..window as usize + one_batch + 500).contains(&written), "{written}");
+    assert!(world.nodes[0].links.is_pushed_back());
+    assert!(world.nodes[0].links.metrics().queued_bytes > 1 << 20);
+    world.nodes[1].is_deaf = false;
+    world.run(millis(1_000));
+    assert_eq!(world.progress(0, 1), (20_000, 20_000));
+    assert!(!world.nodes[0].links.is_pushed_back() && !world.nodes[0].links.is_full(ROUTER));
+    world.run(millis(300));
+    assert!(world.nodes[0].links.are_flushed());
+    assert_eq!(world.nodes[0].links.metrics().queued_bytes, 0);
+    assert_eq!((world.take_changes(0).len(), world.take_changes(1).len()), (1, 1), "one session");
+}
+
+#[test]
+fn a_queue_at_its_ceiling_ends_the_session() {
+    let mut world = world(64 << 10);
+    world.nodes[1].is_deaf = true;
+    let ceiling = 8 * (1 << 20) / 128;
+    for _ in 0..ceiling {
+        world.say(0, ROUTER);
+    }
+    assert_eq!(world.take_changes(0), [(2, true)]);
+    world.say(0, ROUTER);
+    assert_eq!(world.take_changes(0), [(2, false)]);
+    assert!(!world.nodes[0].links.is_pushed_back());
+    world.nodes[0].links.check_invariants();
+    world.nodes[1].is_deaf = false;
+    world.run(millis(300));
+    assert_eq!(world.take_changes(0), [(2, true)]);
+    assert_eq!(world.take_changes(1), [(1, true), (1, false), (1, true)]);
+}
+
+#[test]
+fn a_push_back_ends_with_its_peer() {
+    let mut world = world(64 << 10);
+    world.nodes[1].is_deaf = true;
+    for _ in 0..20_000 {
+        world.say(0, ROUTER);
+    }
+    assert!(world.nodes[0].links.is_pushed_back());
+    world.kill(1);
+    world.run(millis(1_700));
+    assert_eq!(world.take_changes(0), [(2, true), (2, false)]);
+    assert!(!world.nodes[0].links.is_pushed_back());
+}

@@ -1,0 +1,209 @@
+//! What a session outlives, and what it does not.
+
+use std::time::Duration;
+
+use shard::ShardId;
+use wire::node::link::Refusal;
+
+use crate::world::{World, address, millis};
+
+const GATEWAY: ShardId = ShardId::new(1, 0);
+const ROUTER: ShardId = ShardId::new(2, 0);
+const BAD_BATCH: usize = Refusal::BadBatch as usize - 1;
+
+fn both_say(world: &mut World, count: usize) {
+    for _ in 0..count {
+        world.say(0, ROUTER);
+        world.say(1, GATEWAY);
+    }
+}
+
+fn all_came(world: &World) {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (heard, said) = world.progress(from, to);
+        assert!(heard == said && said > 0, "{heard} of {said} from {from} to {to}");
+    }
+    assert!(world.nodes.iter().all(|node| node.links.are_flushed()));
+}
+
+#[test]
+fn a_broken_connection_loses_nothing() {
+    let mut world = World::linked_pair(1);
+    for round in 1..20 {
+        both_say(&mut world, 100);
+        world.is_slow = true;
+        world.run(millis(10));
+        world.reset_all();
+        both_say(&mut world, 100);
+        world.is_slow = false;
+        world.run(millis(300));
+        assert_eq!(world.nodes[0].links.metrics().resumed, round);
+    }
+    world.run(millis(500));
+    all_came(&world);
+    assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
+}
+
+/// Some 900 bytes go over a link that is made and takes ten messages each way.
+#[test]
+fn a_reset_at_any_byte_loses_nothing() {
+    let mut resumed = 0;
+    for at in 1..1_200 {
+        let mut world = World::pair(at);
+        world.step = millis(20);
+        world.chunk = 1 + at as usize % 40;
+        world.reset_after = Some(at as usize);
+        world.run(millis(20));
+        both_say(&mut world, 5);
+        world.run(millis(20));
+        both_say(&mut world, 5);
+        world.reset_after = world.reset_after.or(Some(at as usize / 2 + 1));
+        world.run(millis(800));
+        both_say(&mut world, 1);
+        world.run(millis(400));
+        all_came(&world);
+        // Before the Welcome has come, only the acceptor knows of the session.
+        let [gateway, router] = [0, 1].map(|node| world.take_changes(node));
+        assert_eq!(gateway, [(2, true)], "reset after {at}");
+        let anew = [(1, true), (1, false), (1, true)];
+        assert!(router == anew[..1] || router == anew, "reset after {at}: {router:?}");
+        resumed += world.nodes[0].links.metrics().resumed;
+    }
+    assert!(resumed > 800, "{resumed}");
+}
+
+#[test]
+fn a_broken_batch_ends_the_session_and_the_link_comes_back() {
+    for (from, to, peer) in [(0, 1, ROUTER), (1, 0, GATEWAY)] {
+        let mut world = World::linked_pair(1);
+        both_say(&mut world, 5);
+        world.run(millis(50));
+        world.corrupt = true;
+        world.say(from, peer);
+        world.run(millis(5));
+        for node in [0, 1] {
+            assert_eq!(world.take_changes(node), [([2, 1][node], false)], "told at once");
+            assert_eq!(world.nodes[node].links.metrics().refused[BAD_BATCH], 1, "counted at both ends");
+        }
+        world.run(millis(300));
+        assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![(2, true)], vec![(1, true)]));
+        both_say(&mut world, 5);
+        world.run(millis(300));
+        assert_eq!(world.progress(from, to), (5, 5));
+        all_came(&world);
+    }
+}
+
+#[test]
+fn a_restart_is_down_then_up() {
+    for (node, other) in [(0, 1), (1, 0)] {
+        let mut world = World::linked_pair(1);
+        both_say(&mut world, 5);
+        world.run(millis(20));
+        both_say(&mut world, 5);
+        world.restart(node);
+        if node == 0 {
+            world.nodes[0].links.set_nodes(&[address(2000)]);
+        }
+        world.run(millis(300));
+        let peer = world.nodes[node].id.node();
+        assert_eq!(world.take_changes(other), [(peer, false), (peer, true)]);
+        both_say(&mut world, 3);
+        world.run(millis(300));
+        all_came(&world);
+        assert_eq!(world.progress(0, 1), (3, 3));
+    }
+}
+
+#[test]
+fn a_frozen_peer_is_waited_for() {
+    // A gateway waits half the lease for a router, a router all of it for a gateway. The last word may be a ping old.
+    for (frozen, waits, patience) in [(1, 0, 1_500), (0, 1, 3_000)] {
+        let mut world = World::linked_pair(1);
+        world.run(millis(1_000));
+        world.nodes[frozen].is_frozen = true;
+        world.run(millis(patience - 300));
+        assert_eq!(world.take_changes(waits), []);
+        assert_eq!(world.nodes[waits].links.peers().count(), 1);
+        world.run(millis(350));
+        assert_eq!(world.take_changes(waits), [(world.nodes[frozen].id.node(), false)]);
+        world.nodes[frozen].is_frozen = false;
+        world.run(millis(7_000));
+        assert!(world.nodes[0].links.are_complete());
+        both_say(&mut world, 3);
+        world.run(millis(300));
+        all_came(&world);
+    }
+}
+
+#[test]
+fn a_peer_that_thaws_in_time_goes_on() {
+    for frozen in [0, 1] {
+        let mut world = World::linked_pair(1);
+        world.nodes[frozen].is_frozen = true;
+        both_say(&mut world, 50);
+        world.run(millis(1_000));
+        world.nodes[frozen].is_frozen = false;
+        world.run(millis(2_000));
+        assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
+        all_came(&world);
+    }
+}
+
+#[test]
+fn bye_is_down_at_once() {
+    for (leaves, stays) in [(0, 1), (1, 0)] {
+        let mut world = World::linked_pair(1);
+        both_say(&mut world, 5);
+        world.run(millis(300));
+        world.nodes[leaves].links.say_bye();
+        world.nodes[leaves].hear();
+        world.nodes[leaves].links.check_invariants();
+        world.run(millis(5));
+        let peers = [leaves, stays].map(|node| world.nodes[node].id.node());
+        assert_eq!(world.take_changes(leaves), [(peers[1], false)]);
+        assert_eq!(world.take_changes(stays), [(peers[0], false)]);
+        world.run(millis(2_000));
+        assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
+        assert_eq!(world.nodes[leaves].links.poll_timeout(), None, "it has nothing left to do");
+    }
+}
+
+#[test]
+fn a_message_to_nobody_is_counted() {
+    let mut world = World::pair(1);
+    let message = wire::node::ToRouter::View { view: 1, done: true };
+    let now = world.now;
+    world.nodes[0].links.send(now, ROUTER, wire::node::NodeMessage::ToRouter(message));
+    assert_eq!(world.nodes[0].links.metrics().unreachable, 1);
+    assert!(world.nodes[0].links.are_flushed());
+}
+
+#[test]
+fn what_may_wait_waits_a_little_on_a_busy_link_and_goes_along_with_what_may_not() {
+    let mut world = World::linked_pair(1);
+    world.run(millis(100));
+    let written = |world: &World| world.nodes[1].links.metrics().batches_out;
+    let before = written(&world);
+    // The router's first is urgent, its second may wait, and so on.
+    for _ in 0..2 {
+        world.say(1, GATEWAY);
+        world.run(Duration::ZERO);
+    }
+    assert_eq!(written(&world), before + 1, "the link has just written");
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 2, "in the company of the next");
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 2);
+    world.run(millis(2));
+    assert_eq!(written(&world), before + 3, "alone, after a time");
+    world.run(millis(100));
+    assert_eq!(world.progress(1, 0), (4, 4));
+    world.say(1, GATEWAY);
+    world.run(millis(100));
+    world.say(1, GATEWAY);
+    world.run(Duration::ZERO);
+    assert_eq!(written(&world), before + 5, "at once, on a quiet link");
+}

@@ -1,0 +1,86 @@
+//! What operators ask.
+
+mod common;
+
+use common::*;
+use shard::ShardId;
+use wire::client::NoticeCode;
+use wire::node::{Answer, NodeMessage, Presence, Question, Seat, ShardLoad, ToGateway, ToRouter};
+use wire::{MessageId, UserId};
+
+/// Asks from A; what else is said, and the answer.
+fn ask(bench: &mut Bench, question: Question) -> (Mail, Answer) {
+    let mut said = bench.tell(A, ToRouter::Ask { ask: 5, question });
+    match said.pop() {
+        Some((A, NodeMessage::ToGateway(ToGateway::Answer { ask: 5, answer }))) => (said, answer),
+        other => panic!("the answer comes last, not {other:?}"),
+    }
+}
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    bench.bind(C, ALICE, WEB, 2);
+    bench.bind(C, BOB, PHONE, 3);
+    bench
+}
+
+#[test]
+fn who_is_online_in_the_order_asked() {
+    let mut bench = bench();
+    let users = vec![UserId(404), BOB, ALICE];
+    let (said, answer) = ask(&mut bench, Question::Online { app: APP, users });
+    let Answer::Online { mut users } = answer else { panic!("{answer:?}") };
+    assert_eq!((said, users.len()), (vec![], 3));
+    users[2].seats.sort_by_key(|seat| seat.device);
+    let seat = |shard: ShardId, device| Seat { device, shard: shard.as_u32(), login: login(0) };
+    let presence = |user, seats| Presence { user, seats };
+    assert_eq!(users[0], presence(UserId(404), vec![]));
+    assert_eq!(users[1], presence(BOB, vec![seat(C, PHONE)]));
+    assert_eq!(users[2], presence(ALICE, vec![seat(A, PHONE), seat(C, WEB)]));
+}
+
+#[test]
+fn a_kick_ends_the_sessions_that_are_meant() {
+    let mut bench = bench();
+    let kick = |device| Question::Kick { app: APP, user: ALICE, device };
+    let (said, answer) = ask(&mut bench, kick(Some(WEB)));
+    assert_eq!((said, answer), (vec![kicked(C, 2, NoticeCode::Kicked)], Answer::Kicked { sessions: 1 }));
+    let (mut said, answer) = ask(&mut bench, kick(None));
+    said.sort_by_key(|(to, _)| *to);
+    assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked), kicked(C, 2, NoticeCode::Kicked)]);
+    assert_eq!(answer, Answer::Kicked { sessions: 2 });
+    let nobody = Question::Kick { app: APP, user: UserId(404), device: None };
+    assert_eq!(ask(&mut bench, nobody), (vec![], Answer::Kicked { sessions: 0 }));
+}
+
+#[test]
+fn a_message_to_all_goes_to_every_gateway_shard() {
+    let mut bench = bench();
+    bench.bind(B, UserId(7), PHONE, 9);
+    let (_, message) = delivery(bench.submit(A, 1, to_user(BOB, "m")));
+    let message = wire::client::Message { id: MessageId(77), ack_wanted: false, ..message };
+    let (said, answer) = ask(&mut bench, Question::PushAll { message: message.clone() });
+    let all = |shard| (shard, NodeMessage::ToGateway(ToGateway::All { message: message.clone() }));
+    assert_eq!((said, answer), ([A, B, C].map(all).to_vec(), Answer::Told { shards: 3 }));
+}
+
+#[test]
+fn a_drain_goes_to_the_shards_of_that_node() {
+    let mut bench = bench();
+    let drain = |shard| (shard, NodeMessage::ToGateway(ToGateway::Drain));
+    let of_node = |bench: &mut Bench, node| ask(bench, Question::Drain { node });
+    assert_eq!(of_node(&mut bench, 9), (vec![drain(C)], Answer::Told { shards: 1 }));
+    assert_eq!(of_node(&mut bench, 0), (vec![drain(A), drain(B)], Answer::Told { shards: 2 }));
+    assert_eq!(of_node(&mut bench, 3), (vec![], Answer::Told { shards: 0 }));
+}
+
+#[test]
+fn which_gateway_shards_there_are_and_what_they_hold() {
+    let mut bench = bench();
+    bench.bind(B, BOB, PHONE, 8);
+    let load = |shard: ShardId, sessions| ShardLoad { shard: shard.as_u32(), sessions };
+    let (said, answer) = ask(&mut bench, Question::Nodes);
+    assert_eq!(said, []);
+    assert_eq!(answer, Answer::Nodes { shards: vec![load(A, 1), load(B, 1), load(C, 1)] });
+}

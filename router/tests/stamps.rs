@@ -1,0 +1,141 @@
+//! Sessions that move between owners: which of two is the newer, and what bridge and directory hear of it.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use wire::client::NoticeCode;
+use wire::node::{FoundSeat, Login, SessionId, ToDirectory};
+use wire::{DeviceClass, UserId};
+
+fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, wire::node::NodeMessage) {
+    kicked(shard, session, NoticeCode::Kicked)
+}
+
+fn record(shard: shard::ShardId, session: u64, device: DeviceClass, login: Login) -> FoundSeat {
+    let seat = wire::node::Seat { device, shard: shard.as_u32(), login };
+    FoundSeat { seat, session: SessionId(session), incarnation: incarnation(shard) }
+}
+
+#[test]
+fn a_login_beats_whatever_is_bound_though_its_clock_is_behind() {
+    let mut bench = Bench::new();
+    let ahead = login(1_000_000_000);
+    bench.announce(A, ALICE, PHONE, 1, ahead);
+    let raised = Login(ahead.0 + RAISE);
+    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [kick(A, 1), bound(B, 2, raised)]);
+    assert_eq!(bench.unbind(B, ALICE, PHONE, 2), [offline(ALICE, PHONE, raised)]);
+}
+
+#[test]
+fn an_announced_session_that_is_older_is_kicked() {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    let older = Login(login(0).0 - 1);
+    assert_eq!(bench.announce(B, ALICE, PHONE, 2, older), [kick(B, 2)]);
+    assert_eq!(bench.online(ALICE), [(PHONE, A)]);
+    assert_eq!(bench.unbind(B, ALICE, PHONE, 2), [], "it was never bound here");
+    assert_eq!(bench.router.metrics().announced, 0);
+}
+
+#[test]
+fn an_announced_session_that_is_newer_kicks() {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    let newer = login(9 * RAISE);
+    assert_eq!(bench.announce(B, ALICE, PHONE, 2, newer), [kick(A, 1), bound(B, 2, newer)]);
+    assert_eq!(bench.online(ALICE), [(PHONE, B)]);
+    let metrics = bench.router.metrics();
+    assert_eq!((metrics.binds, metrics.announced, metrics.kicks), (1, 1, 1));
+}
+
+/// Its gateway does not know yet that it is kicked, and raises its stamp with each owner.
+#[test]
+fn an_older_session_does_not_catch_up_by_being_announced() {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    let newer = login(RAISE);
+    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [kick(A, 1), bound(B, 2, newer)], "in the same ns");
+    let mut next_owner = Bench::new();
+    next_owner.announce(B, ALICE, PHONE, 2, Login(newer.0 + 1));
+    assert_eq!(next_owner.announce(A, ALICE, PHONE, 1, login(50)), [kick(A, 1)]);
+    let mut other_order = Bench::new();
+    other_order.announce(A, ALICE, PHONE, 1, login(50));
+    let said = other_order.announce(B, ALICE, PHONE, 2, Login(newer.0 + 1));
+    assert_eq!(said[0], kick(A, 1));
+    assert_eq!(other_order.online(ALICE), [(PHONE, B)]);
+}
+
+#[test]
+fn a_session_that_is_known_raises_its_stamp_and_never_lowers_it() {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    assert_eq!(bench.announce(A, ALICE, PHONE, 1, login(9)), [bound(A, 1, login(9))]);
+    assert_eq!(bench.announce(A, ALICE, PHONE, 1, login(4)), [bound(A, 1, login(9))]);
+    assert_eq!(bench.unbind(A, ALICE, PHONE, 1), [offline(ALICE, PHONE, login(9))]);
+}
+
+#[test]
+fn a_session_that_moves_is_not_told_offline_here_but_online_there() {
+    let (mut before, mut after) = (Bench::new(), Bench::new());
+    before.bind(A, ALICE, PHONE, 1);
+    before.directory.clear();
+    assert_eq!(before.move_away(A, ALICE, PHONE, 1), []);
+    assert_eq!((before.online(ALICE), &before.directory[..]), (vec![], &[][..]));
+    let said = after.announce(A, ALICE, PHONE, 1, login(1));
+    assert_eq!(said, [online(ALICE, PHONE, login(1)), bound(A, 1, login(1))]);
+    assert_eq!((after.router.metrics().binds, after.router.metrics().announced), (0, 1));
+}
+
+/// The owner before says nothing, and so nobody else would.
+#[test]
+fn a_session_that_moves_to_a_full_owner_is_told_offline() {
+    let mut bench = Bench::with(|config| config.limits.bindings_max = 1);
+    bench.bind(A, BOB, PHONE, 1);
+    let said = bench.announce(A, ALICE, PHONE, 2, login(5));
+    assert_eq!(said, [kicked(A, 2, NoticeCode::ServerFull), offline(ALICE, PHONE, login(5))]);
+    assert_eq!(bench.bind(A, ALICE, PHONE, 3), [kicked(A, 3, NoticeCode::ServerFull)], "was never online");
+}
+
+#[test]
+fn the_directory_is_told_of_every_binding_and_its_end() {
+    let mut bench = Bench::new();
+    bench.bind(A, ALICE, PHONE, 1);
+    bench.announce(C, ALICE, WEB, 2, login(3));
+    bench.bind(C, ALICE, PHONE, 4);
+    bench.unbind(C, ALICE, WEB, 2);
+    bench.unbind(A, ALICE, PHONE, 1);
+    let bind = |seat| ToDirectory::Bind { app: APP, user: ALICE, seat };
+    let last = record(C, 4, PHONE, login(RAISE));
+    assert_eq!(
+        bench.directory,
+        [
+            bind(record(A, 1, PHONE, login(0))),
+            bind(record(C, 2, WEB, login(3))),
+            bind(last),
+            ToDirectory::Unbind { app: APP, user: ALICE, device: WEB, login: login(3) },
+        ]
+    );
+    bench.directory.clear();
+    bench.router.tell_directory_all(bench.now);
+    assert_eq!(bench.pass(Duration::from_millis(100)), []);
+    assert_eq!(bench.directory, [bind(last)]);
+}
+
+#[test]
+fn many_users_are_told_to_the_directory_again_step_by_step() {
+    let mut bench = Bench::new();
+    (0..2000).for_each(|user| drop(bench.bind(A, UserId(user), PHONE, user as u64)));
+    bench.directory.clear();
+    bench.router.tell_directory_all(bench.now);
+    bench.pass(Duration::ZERO);
+    assert!((1..1000).contains(&bench.directory.len()), "not all at once");
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.directory.len(), 2000);
+    assert!((0..2000).all(|user| bench.directory.iter().any(|record| is_of(record, UserId(user)))));
+}
+
+fn is_of(record: &ToDirectory, wanted: UserId) -> bool {
+    matches!(record, ToDirectory::Bind { user, .. } if *user == wanted)
+}

@@ -1,0 +1,86 @@
+//! Who may use the port: whoever knows `control.secret`; without one, programs of this machine.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Admin;
+use super::error::ApiError;
+
+/// What load balancers and Prometheus ask for. It names no user and changes nothing.
+const PUBLIC: [&str; 4] = ["/", "/metrics", "/healthz", "/readyz"];
+
+/// Lets a request through, or refuses it before anything of it is read.
+pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let refusal = match (PUBLIC.contains(&request.uri().path()), admin.secret.as_bytes()) {
+        (true, _) => None,
+        (false, b"") => (!is_by_address(request.headers())).then(ApiError::forbidden),
+        (false, secret) => (!bears(request.headers(), secret)).then(ApiError::unauthorized),
+    };
+    match refusal {
+        None => next.run(request).await,
+        Some(refusal) => refusal.into_response(),
+    }
+}
+
+/// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its reader's browser ask
+/// by that name.
+fn is_by_address(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true }; // no browser
+    let Ok(uri) = Uri::try_from(host.as_bytes()) else { return false };
+    let name = uri.host().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+fn bears(headers: &HeaderMap, secret: &[u8]) -> bool {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
+    let Some((scheme, token)) = value.as_bytes().split_at_checked("Bearer ".len()) else { return false };
+    scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(token, secret)
+}
+
+/// Takes the same time wherever the two differ, so that no secret is guessed byte by byte. Its length is no secret.
+fn is_same(given: &[u8], wanted: &[u8]) -> bool {
+    let differs = |sum, (a, b): (&u8, &u8)| std::hint::black_box(sum | (a ^ b));
+    given.len() == wanted.len() && given.iter().zip(wanted).fold(0, differs) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_another_site_is_no_address() {
+        let is_by_address = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            is_by_address(&headers)
+        };
+        for host in ["127.0.0.1:5347", "127.0.0.1", "[::1]:5347", "localhost:5347", "LOCALHOST"] {
+            assert!(is_by_address(host), "{host}");
+        }
+        for host in ["evil.example:5347", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"] {
+            assert!(!is_by_address(host), "{host}");
+        }
+        assert!(super::is_by_address(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn only_the_whole_secret_is_the_secret() {
+        let bears = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            bears(&headers, b"hush")
+        };
+        assert!(bears("Bearer hush") && bears("bearer hush"));
+        for wrong in ["hush", "Bearer", "Bearer ", "Bearer hus", "Bearer hush ", "Bearer husk", "Basic hush"]
+        {
+            assert!(!bears(wrong), "{wrong}");
+        }
+        assert!(!super::bears(&HeaderMap::new(), b"hush"));
+    }
+}

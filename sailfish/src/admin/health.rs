@@ -1,0 +1,67 @@
+//! Whether the node is well, and what it counts.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use node::ShardMetrics;
+
+use super::{Admin, metrics, process};
+use crate::serve::Role;
+
+pub fn router() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics_text))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+}
+
+async fn index() -> &'static str {
+    "sailfish: /metrics, /healthz, /readyz, /online?app=1&user=10001,10002, and the control API: /openapi.json\n"
+}
+
+async fn metrics_text(State(admin): State<Arc<Admin>>) -> Response {
+    let cores = admin.shards.metrics().await;
+    let text = metrics::text(&admin, &cores, process::Process::read());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Whether every shard takes its mail and answers.
+async fn healthz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
+    let answers = admin.shards.metrics().await;
+    let silent: Vec<String> = admin
+        .shards
+        .ids()
+        .iter()
+        .zip(&answers)
+        .filter(|(_, answer)| answer.is_none())
+        .map(|(id, _)| id.index().to_string())
+        .collect();
+    match silent.as_slice() {
+        [] => (StatusCode::OK, "ok\n".into()),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, format!("no answer from shard {}\n", silent.join(", "))),
+    }
+}
+
+/// Whether clients are to be sent here: not while the node goes, and not while no router owns their users.
+async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
+    if admin.shards.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    if admin.shards.role() == Role::Router {
+        return (StatusCode::OK, "ready\n");
+    }
+    let metrics = admin.shards.metrics().await;
+    let has_owners = |shard: &Option<Box<ShardMetrics>>| {
+        shard.as_ref().and_then(|shard| shard.gateway.as_ref()).is_some_and(|gateway| gateway.owners > 0)
+    };
+    if metrics.iter().all(has_owners) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no router is linked\n")
+    }
+}

@@ -1,0 +1,217 @@
+//! `sailfish ctl`: the control API from a terminal.
+
+mod http;
+mod render;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use wire::DeviceClass;
+
+use crate::cli::ConfigArgs;
+use crate::config::Config;
+use crate::serve::reachable;
+use crate::token::device;
+use http::{Answer, Method, Request};
+
+/// Asks a running node who is where, and gives it orders.
+#[derive(clap::Args)]
+pub struct CtlArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The node's admin port: HOST:PORT [default: node.admin].
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    admin: Option<String>,
+    /// What the node wants of its callers [default: control.secret].
+    #[arg(long, value_name = "SECRET", global = true)]
+    secret: Option<String>,
+    /// Prints the node's answer as it came.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    order: Order,
+}
+
+#[derive(Subcommand)]
+enum Order {
+    /// Says which of these users are online.
+    Online {
+        #[command(flatten)]
+        app: AppArg,
+        /// One or several.
+        #[arg(required = true, value_name = "USER", allow_negative_numbers = true)]
+        users: Vec<i64>,
+    },
+    /// Says where a user is.
+    Where {
+        #[command(flatten)]
+        app: AppArg,
+        /// Who.
+        #[arg(value_name = "USER", allow_negative_numbers = true)]
+        user: i64,
+    },
+    /// Ends the sessions of a user.
+    Kick {
+        #[command(flatten)]
+        app: AppArg,
+        /// Who.
+        #[arg(value_name = "USER", allow_negative_numbers = true)]
+        user: i64,
+        /// Only on phone, tablet, web, desktop, tv or bot.
+        #[arg(long, value_parser = device)]
+        device: Option<DeviceClass>,
+    },
+    /// Sends a message to a user, a room or everybody.
+    Push(PushArgs),
+    /// Makes a node go: the one that is asked, or another.
+    Drain {
+        /// Its number.
+        #[arg(long, value_name = "N")]
+        node: Option<u16>,
+    },
+    /// Lists the nodes that this one knows.
+    Nodes,
+}
+
+#[derive(clap::Args)]
+struct AppArg {
+    /// The app of the users.
+    #[arg(long, default_value_t = 1)]
+    app: i32,
+}
+
+#[derive(clap::Args)]
+struct PushArgs {
+    #[command(flatten)]
+    app: AppArg,
+    #[command(flatten)]
+    target: Target,
+    /// The message.
+    #[arg(long)]
+    text: String,
+    /// What it is about [default: 6001 to a user, 5555 to a room or all].
+    #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
+    biz_code: Option<i32>,
+    /// Drop it first when a receiver is slow, and say nothing of what becomes of it.
+    #[arg(long)]
+    lossy: bool,
+    /// A name: the same again is delivered once.
+    #[arg(long, value_name = "NAME")]
+    client_msg_id: Option<String>,
+    /// How long to wait for the outcome, up to 30000 [default: 1000].
+    #[arg(long, value_name = "MS", conflicts_with = "all")]
+    wait_ms: Option<u32>,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// Every session of this user.
+    #[arg(long, allow_negative_numbers = true)]
+    user: Option<i64>,
+    /// The members of this room.
+    #[arg(long, allow_negative_numbers = true)]
+    room: Option<i64>,
+    /// Every session of the app; always lossy.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs `sailfish ctl`.
+pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?;
+    let admin = args.admin.clone().unwrap_or_else(|| reachable(config.node.admin).to_string());
+    let request = args.order.request();
+    let answer = http::ask(&admin, args.secret(&config), &request)?;
+    let (body, value) = args.order.check(&admin, answer)?;
+    if args.json {
+        crate::cli::print(&format!("{}\n", body.trim_end()));
+    } else {
+        crate::cli::print(&args.order.render(&value));
+    }
+    let is_failed = value["outcome"] == "failed";
+    Ok(if is_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl CtlArgs {
+    fn secret<'a>(&'a self, config: &'a Config) -> &'a str {
+        self.secret.as_deref().unwrap_or(&config.control.secret)
+    }
+}
+
+impl Order {
+    fn request(&self) -> Request {
+        let post = |path: &str, body: Value| Request { method: Method::Post(body), path: path.into() };
+        match self {
+            Self::Online { app, users } => post("/v1/online", json!({ "app": app.app, "users": users })),
+            Self::Where { app, user } => {
+                Request { method: Method::Get, path: format!("/v1/users/{}/{user}", app.app) }
+            }
+            Self::Kick { app, user, device } => {
+                let device = device.map(DeviceClass::name);
+                post("/v1/kick", json!({ "app": app.app, "user": user, "device": device }))
+            }
+            Self::Push(push) => push.request(),
+            Self::Drain { node } => post("/v1/drain", json!({ "node": node })),
+            Self::Nodes => Request { method: Method::Get, path: "/v1/nodes".into() },
+        }
+    }
+
+    /// The answer's body, as it came and read; or one line that says why there is none.
+    fn check(&self, admin: &str, answer: Answer) -> anyhow::Result<(String, Value)> {
+        let Answer { status, body } = answer;
+        let value: Option<Value> = serde_json::from_str(&body).ok();
+        if status == 200 {
+            let value = value.with_context(|| format!("{admin} is no admin port of Sailfish"))?;
+            return Ok((body, value));
+        }
+        let message = value.as_ref().and_then(|value| value["message"].as_str());
+        match (status, message) {
+            (401, Some(_)) => {
+                anyhow::bail!(
+                    "{admin} refuses the secret; give the node's control.secret by --secret or SAILFISH_CONTROL__SECRET"
+                )
+            }
+            (_, Some(message)) => anyhow::bail!("{admin}: {message}"),
+            (_, None) => anyhow::bail!("{admin} is no admin port of Sailfish: it answers {status}"),
+        }
+    }
+
+    fn render(&self, answer: &Value) -> String {
+        match self {
+            Self::Online { .. } => render::online(answer),
+            Self::Where { .. } => render::user(answer),
+            Self::Kick { .. } => format!("{} kicked\n", render::count(&answer["kicked"], "session")),
+            Self::Push(_) => render::push(answer),
+            Self::Drain { .. } => format!("node {} goes\n", answer["node"]),
+            Self::Nodes => render::nodes(answer),
+        }
+    }
+}
+
+impl PushArgs {
+    fn request(&self) -> Request {
+        let Target { user, room, all: _ } = &self.target;
+        let mut body = json!({ "app": self.app.app, "data": self.text });
+        let path = match (user, room) {
+            (Some(user), _) => {
+                body["user"] = json!(user);
+                "/v1/push/user"
+            }
+            (None, Some(room)) => {
+                body["room"] = json!(room);
+                "/v1/push/room"
+            }
+            (None, None) => "/v1/push/all",
+        };
+        body["biz_code"] = json!(self.biz_code.unwrap_or(if user.is_some() { 6001 } else { 5555 }));
+        if user.is_some() || room.is_some() {
+            body["class"] = json!(if self.lossy { "lossy" } else { "reliable" });
+            body["client_msg_id"] = json!(self.client_msg_id);
+            body["wait_ms"] = json!(self.wait_ms);
+        }
+        Request { method: Method::Post(body), path: path.into() }
+    }
+}

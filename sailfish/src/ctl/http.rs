@@ -1,0 +1,113 @@
+//! One request by HTTP/1.0: the answer comes in one piece, and the server closes after it.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// How long a connect may take.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long nothing may come: longer than the node waits for what becomes of a message.
+const ANSWER_TIME: Duration = Duration::from_secs(40);
+/// The longest answer, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// What is asked.
+pub struct Request {
+    /// How, with the body.
+    pub method: Method,
+    /// Of what.
+    pub path: String,
+}
+
+/// How it is asked.
+pub enum Method {
+    /// Without a body.
+    Get,
+    /// With this body.
+    Post(Value),
+}
+
+/// What came back.
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// Asks the admin port of a node.
+///
+/// # Errors
+/// One line: nobody listens there, or what does is no HTTP server.
+pub fn ask(admin: &str, secret: &str, request: &Request) -> anyhow::Result<Answer> {
+    let addresses = admin.to_socket_addrs().with_context(|| format!("--admin {admin}: want HOST:PORT"))?;
+    let mut stream = connect(admin, addresses)?;
+    stream.set_read_timeout(Some(ANSWER_TIME))?;
+    stream.set_write_timeout(Some(ANSWER_TIME))?;
+    // A node that refuses the request early may not read all of it; its answer is what counts.
+    let written = stream.write_all(request.text(admin, secret).as_bytes());
+    let mut answer = Vec::new();
+    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    if answer.is_empty() {
+        written.and(read.map(|_| ())).with_context(|| format!("no answer from {admin}"))?;
+    }
+    parse(&answer).with_context(|| format!("{admin} is no admin port of Sailfish: it does not speak HTTP"))
+}
+
+fn connect(admin: &str, addresses: impl Iterator<Item = std::net::SocketAddr>) -> anyhow::Result<TcpStream> {
+    let mut why = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => why = Some(error),
+        }
+    }
+    let wish = || format!("no node answers at {admin}; start one, or say where it is with --admin HOST:PORT");
+    Err(why.map_or_else(|| anyhow::anyhow!("no such address"), anyhow::Error::from).context(wish()))
+}
+
+impl Request {
+    fn text(&self, host: &str, secret: &str) -> String {
+        let bearer = match secret {
+            "" => String::new(),
+            secret => format!("Authorization: Bearer {secret}\r\n"),
+        };
+        let path = &self.path;
+        match &self.method {
+            Method::Get => format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{bearer}\r\n"),
+            Method::Post(body) => {
+                let body = body.to_string();
+                let length = body.len();
+                format!(
+                    "POST {path} HTTP/1.0\r\nHost: {host}\r\n{bearer}Content-Type: application/json\r\n\
+                     Content-Length: {length}\r\n\r\n{body}"
+                )
+            }
+        }
+    }
+}
+
+fn parse(answer: &[u8]) -> Option<Answer> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let mut words = head.lines().next()?.split(' ');
+    words.next().filter(|version| version.starts_with("HTTP/"))?;
+    Some(Answer { status: words.next()?.parse().ok()?, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_status_and_a_body() {
+        let answer = parse(b"HTTP/1.0 404 Not Found\r\na: b\r\n\r\n{}\r\n\r\n").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (404, "{}\r\n\r\n"));
+        for wrong in ["", "SSH-2.0-x\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
+            assert!(parse(wrong.as_bytes()).is_none(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The directory: who is connected where, and which nodes live, written through to Redis for whoever does not hold it in memory.
+//!
+//! It is never in a message's way. A shard pushes records into a bounded queue and goes on; one thread, the sidecar, carries
+//! them to Redis in batches. A slow, frozen or dead Redis costs staleness, nothing else. What the queue could not take is
+//! counted, and made good by [`News::Resync`].
+
+mod keys;
+mod leases;
+mod link;
+mod sidecar;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use crossbeam_queue::ArrayQueue;
+use serde::{Deserialize, Serialize};
+use shard::ShardId;
+use tracing::warn;
+use wire::{AppId, DeviceClass, UserId};
+
+use crate::config::DirectoryConfig;
+use sidecar::Sidecar;
+
+pub use link::check_urls;
+
+/// Where one session of a user is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Whose user.
+    pub app: AppId,
+    /// Who.
+    pub user: UserId,
+    /// On which class of device.
+    pub device: DeviceClass,
+    /// The gateway's shard that has the session.
+    pub shard: ShardId,
+    /// Of the gateway's process: when it started, in nanoseconds.
+    pub incarnation: u64,
+    /// The session, as that shard names it.
+    pub session: u64,
+    /// The login's stamp; a higher one is newer.
+    pub login: u64,
+}
+
+/// What a shard has for the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Keep this binding, unless a newer login is there.
+    Bind(Binding),
+    /// Remove the binding, unless it is of a newer login.
+    Unbind {
+        /// Whose user.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// On which class of device.
+        device: DeviceClass,
+        /// The stamp of the login that ended.
+        login: u64,
+    },
+    /// Wants [`News::Found`]. No answer comes while Redis does not answer: the asker needs a time-out of its own.
+    LookUp {
+        /// Who asks.
+        from: ShardId,
+        /// Whose user.
+        app: AppId,
+        /// Who.
+        user: UserId,
+    },
+}
+
+/// What the directory has for the shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Answers [`Record::LookUp`].
+    Found {
+        /// Who asked.
+        to: ShardId,
+        /// Whose user.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// The bindings whose node lives; none when nobody knows of a session.
+        bindings: Vec<Binding>,
+    },
+    /// The living routers, by id, whenever that list has changed.
+    Routers(Vec<RouterAddress>),
+    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again.
+    Resync,
+}
+
+/// Where a router takes links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterAddress {
+    /// The node.
+    pub id: u16,
+    /// Of its process.
+    pub incarnation: u64,
+    /// How many shards it has.
+    pub shards: u16,
+    /// Where shard 0 takes links; shard i at port + i.
+    pub links: SocketAddr,
+}
+
+/// What a process is in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Holds connections; wants to know the routers.
+    Gateway,
+    /// Owns users and rooms; wants to know the other routers.
+    Router,
+    /// Both in one process, and all there is.
+    Up,
+}
+
+/// What a node says of itself; the text of its lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Unique among the living nodes.
+    pub id: u16,
+    /// When the process started, in nanoseconds.
+    pub incarnation: u64,
+    /// What it is.
+    pub role: Role,
+    /// How many shards it has.
+    pub shards: u16,
+    /// Of a router: where shard 0 takes links; shard i at port + i.
+    pub links: Option<SocketAddr>,
+    /// Where clients connect.
+    pub clients: Option<SocketAddr>,
+    /// Where its admin port is.
+    pub admin: SocketAddr,
+}
+
+/// The sidecar at work.
+pub struct Directory {
+    shared: Arc<Shared>,
+    ended: mpsc::Receiver<()>,
+    /// The longest that [`Directory::stop`] waits.
+    stop_time: Duration,
+}
+
+impl Directory {
+    /// Starts the sidecar. It is no error when Redis cannot be reached: it is tried for ever. `news` is called on the
+    /// sidecar's thread, and what it does there keeps the directory waiting.
+    pub fn start(
+        config: &DirectoryConfig,
+        node: NodeInfo,
+        news: impl Fn(News) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let shared = Arc::new(Shared::new(config.queue_max as usize));
+        let sidecar = Sidecar::new(config, node, shared.clone(), news)?;
+        let (done, ended) = mpsc::channel();
+        let thread = thread::Builder::new().name("directory".into()).spawn(move || {
+            sidecar.run();
+            let _ = done.send(()); // whoever stopped it may have stopped waiting
+        });
+        let thread = thread.context("cannot start the directory's thread")?.thread().clone();
+        shared.thread.set(thread).expect("it is set here only");
+        // A connect, the batch in hand and the farewell, each bounded by the time-out.
+        let stop_time = 4 * Duration::from_millis(config.timeout_ms.into());
+        Ok(Self { shared, ended, stop_time })
+    }
+
+    /// A way in for one shard.
+    pub fn writer(&self) -> Writer {
+        Writer(self.shared.clone())
+    }
+
+    /// What the directory counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.shared.stats.clone()
+    }
+
+    /// Writes what is queued, gives the own lease back and ends, all of it as far as Redis answers within a few time-outs.
+    pub fn stop(self) {
+        self.shared.stop();
+        if self.ended.recv_timeout(self.stop_time).is_err() {
+            warn!("the directory did not stop in time; the process ends without it");
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+/// Where shards put records. Never blocks.
+#[derive(Clone)]
+pub struct Writer(Arc<Shared>);
+
+impl Writer {
+    /// Queues a record. When the queue is full it is dropped and counted, and a resync follows once Redis has caught up.
+    pub fn push(&self, record: Record) {
+        let is_write = !matches!(record, Record::LookUp { .. });
+        match self.0.stats.queue.push(record) {
+            Ok(()) => self.0.wake(),
+            Err(_) => {
+                self.0.stats.dropped.add(1);
+                self.0.lost.fetch_or(is_write, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// A number that any thread may add to.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The value, as it was a moment ago.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// What the directory counts, since the start. Commands are counted as they are sent, repeats too.
+pub struct Stats {
+    /// Commands that write a binding, one for each.
+    pub binds: Count,
+    /// Commands that remove a binding, one for each.
+    pub unbinds: Count,
+    /// Commands that look a user up, leases read for it included.
+    pub lookups: Count,
+    /// Commands for the own lease and to find the other nodes.
+    pub leases: Count,
+    /// Batches of records, each one round trip.
+    pub batches: Count,
+    /// Failed connects, broken connections, and commands that Redis refused.
+    pub errors: Count,
+    /// Records that found the queue full.
+    pub dropped: Count,
+    /// 1 while Redis answers.
+    pub connected: Count,
+    queue: ArrayQueue<Record>,
+}
+
+impl Stats {
+    fn new(queue_max: usize) -> Self {
+        Self {
+            binds: Count::default(),
+            unbinds: Count::default(),
+            lookups: Count::default(),
+            leases: Count::default(),
+            batches: Count::default(),
+            errors: Count::default(),
+            dropped: Count::default(),
+            connected: Count::default(),
+            queue: ArrayQueue::new(queue_max.max(2)),
+        }
+    }
+
+    /// Commands sent, by kind.
+    pub fn commands(&self) -> [(&'static str, u64); 4] {
+        [
+            ("bind", self.binds.get()),
+            ("unbind", self.unbinds.get()),
+            ("look_up", self.lookups.get()),
+            ("lease", self.leases.get()),
+        ]
+    }
+
+    /// Records that wait.
+    pub fn queued(&self) -> u64 {
+        self.queue.len() as u64
+    }
+}
+
+/// What the shards' threads and the sidecar have in common.
+struct Shared {
+    /// The queue stands in it.
+    stats: Arc<Stats>,
+    /// Whether a write was dropped since the last resync.
+    lost: AtomicBool,
+    /// Whether the sidecar waits for records; then a push wakes it.
+    asleep: AtomicBool,
+    stopping: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Shared {
+    fn new(queue_max: usize) -> Self {
+        Self {
+            stats: Arc::new(Stats::new(queue_max)),
+            lost: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        }
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes the sidecar if it waits for records: a system call only then.
+    fn wake(&self) {
+        fence(Ordering::SeqCst); // the push before the look at `asleep`; `wait` has the counterpart
+        if self.asleep.load(Ordering::Relaxed)
+            && self.asleep.swap(false, Ordering::Relaxed)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Sleeps until there is a record, a stop or that time.
+    fn wait(&self, until: Instant) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.stats.queue.is_empty() {
+            self.park(until);
+        }
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Sleeps until that time or a stop, records or not; may return early.
+    fn park(&self, until: Instant) {
+        let time = until.saturating_duration_since(Instant::now());
+        if !self.stopping.load(Ordering::Acquire) && !time.is_zero() {
+            thread::park_timeout(time);
+        }
+    }
+}

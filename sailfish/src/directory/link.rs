@@ -1,0 +1,253 @@
+//! Connections to Redis: one server, or the masters of a Cluster.
+//!
+//! The redis crate's own pipelines read on after a time-out, which takes a time-out for each command of a batch. Here a batch
+//! has one time-out, and a connection on which anything failed is dropped: no late reply is taken for another command's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use redis::cluster_routing::Slot;
+use redis::{
+    Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, Value, cmd,
+};
+
+/// How often a batch follows a Cluster that moves its slots, before it fails and is tried again later.
+const REDIRECTS_MAX: usize = 3;
+
+/// A command and the slot of its key.
+pub struct Command {
+    slot: Slot,
+    packed: Vec<u8>,
+}
+
+impl Command {
+    pub fn new(key: &str, command: Cmd) -> Self {
+        Self { slot: Slot::for_key(key), packed: command.get_packed_command() }
+    }
+}
+
+/// What a server answered: a value, or why it refused.
+pub type Reply = RedisResult<Value>;
+
+/// Open connections to all servers that hold a part of the directory.
+pub struct Link {
+    servers: Vec<Server>,
+    /// Which server has a slot; `None` for a single server, which has all.
+    slots: Option<HashMap<Slot, usize>>,
+    seeds: Vec<ConnectionInfo>,
+    timeout: Duration,
+}
+
+struct Server {
+    host: String,
+    port: u16,
+    connection: Connection,
+}
+
+impl Link {
+    /// Connects: to the one server, or to all masters of the Cluster that the servers belong to.
+    pub fn connect(seeds: &[ConnectionInfo], timeout: Duration) -> RedisResult<Self> {
+        let mut link = Self { servers: Vec::new(), slots: None, seeds: seeds.to_vec(), timeout };
+        match seeds {
+            [only] => {
+                let (host, port) = address(only)?;
+                link.server(&host, port)?;
+            }
+            _ => link.read_slots()?,
+        }
+        Ok(link)
+    }
+
+    /// Whether masters may change behind an open link.
+    pub fn is_cluster(&self) -> bool {
+        self.slots.is_some()
+    }
+
+    /// Sends all commands and then takes all replies, in the order of the commands. After an error the link is of no use.
+    pub fn run(&mut self, commands: &[Command]) -> RedisResult<Vec<Reply>> {
+        let all: Vec<usize> = (0..commands.len()).collect();
+        let mut replies: Vec<Reply> = all.iter().map(|_| Ok(Value::Nil)).collect();
+        let mut open = all;
+        for _ in 0..=REDIRECTS_MAX {
+            self.round(commands, &open, &mut replies)?;
+            let mut moved = Vec::new();
+            for &at in &open {
+                match redirect(&replies[at]) {
+                    Some(Redirect::Moved) => moved.push(at),
+                    Some(Redirect::Ask(host, port)) => replies[at] = self.ask(&host, port, &commands[at])?,
+                    None => {}
+                }
+            }
+            if moved.is_empty() {
+                return Ok(replies);
+            }
+            self.read_slots()?;
+            open = moved;
+        }
+        Err(failure("the Cluster keeps moving its slots"))
+    }
+
+    /// Which runs of a server hold the data: an unknown one may lack some.
+    pub fn run_ids(&mut self) -> RedisResult<BTreeSet<String>> {
+        let mut info = cmd("INFO");
+        info.arg("server");
+        let mut ids = BTreeSet::new();
+        for server in &mut self.servers {
+            let text: String = match info.query(&mut server.connection) {
+                Err(error) if error.is_io_error() => return Err(error),
+                told => told.unwrap_or_default(), // some servers do not let every user ask
+            };
+            ids.extend(text.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned));
+        }
+        Ok(ids)
+    }
+
+    /// One round trip to each server that has a part in it.
+    fn round(&mut self, commands: &[Command], open: &[usize], replies: &mut [Reply]) -> RedisResult<()> {
+        let deadline = Instant::now() + self.timeout;
+        let mut of_server: Vec<Vec<usize>> = vec![Vec::new(); self.servers.len()];
+        for &at in open {
+            of_server[self.server_of(commands[at].slot)?].push(at);
+        }
+        for (server, indexes) in self.servers.iter_mut().zip(&of_server) {
+            if !indexes.is_empty() {
+                let packed: Vec<u8> = indexes.iter().flat_map(|&at| &commands[at].packed).copied().collect();
+                server.connection.send_packed_command(&packed)?;
+            }
+        }
+        for (server, indexes) in self.servers.iter_mut().zip(&of_server) {
+            for &at in indexes {
+                if Instant::now() > deadline {
+                    return Err(failure("timed out"));
+                }
+                replies[at] = server.connection.recv_response()?.extract_error();
+            }
+        }
+        Ok(())
+    }
+
+    fn server_of(&self, slot: Slot) -> RedisResult<usize> {
+        match &self.slots {
+            None => Ok(0),
+            Some(slots) => {
+                slots.get(&slot).copied().ok_or_else(|| failure("no master of the Cluster has a key's slot"))
+            }
+        }
+    }
+
+    /// A slot on its way from one master to another: its key is with the other one already.
+    fn ask(&mut self, host: &str, port: u16, command: &Command) -> RedisResult<Reply> {
+        let at = self.server(host, port)?;
+        let connection = &mut self.servers[at].connection;
+        connection.send_packed_command(&cmd("ASKING").get_packed_command())?;
+        connection.send_packed_command(&command.packed)?;
+        connection.recv_response()?.extract_error()?;
+        Ok(connection.recv_response()?.extract_error())
+    }
+
+    /// Learns anew which master has which slot, from the first server that tells.
+    fn read_slots(&mut self) -> RedisResult<()> {
+        self.servers.clear();
+        let mut last = failure("no server of the Cluster was given");
+        for seed in self.seeds.clone() {
+            let told = address(&seed).and_then(|(host, port)| {
+                let at = self.server(&host, port)?;
+                let told = cmd("CLUSTER").arg("SLOTS").query(&mut self.servers[at].connection)?;
+                Ok((host, told))
+            });
+            match told {
+                Ok((host, told)) => return self.take_slots(&host, told),
+                Err(error) => {
+                    self.servers.clear();
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// `told` is a list of first slot, last slot, master and replicas; a master is host, port and more.
+    fn take_slots(&mut self, teller: &str, told: Vec<Vec<Value>>) -> RedisResult<()> {
+        let mut slots = HashMap::new();
+        for range in told {
+            let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = range.as_slice() else {
+                return Err(failure("CLUSTER SLOTS has an unknown form"));
+            };
+            let [host, Value::Int(port), ..] = master.as_slice() else {
+                return Err(failure("CLUSTER SLOTS has an unknown form"));
+            };
+            let host: Option<String> = redis::from_redis_value_ref(host)?;
+            let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| teller.to_owned());
+            let at = self.server(&host, *port as u16)?;
+            let range = *first as u16..=*last as u16;
+            slots.extend(range.filter_map(Slot::new).map(|slot| (slot, at)));
+        }
+        self.slots = Some(slots);
+        Ok(())
+    }
+
+    /// The server at that address; connects if there is none.
+    fn server(&mut self, host: &str, port: u16) -> RedisResult<usize> {
+        if let Some(at) = self.servers.iter().position(|server| server.host == host && server.port == port) {
+            return Ok(at);
+        }
+        // Without the crate's own greeting a frozen server costs one time-out, not one for each of its commands.
+        let settings = self.seeds[0].redis_settings().clone().set_skip_set_lib_name();
+        let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
+        let client = redis::Client::open(info.set_redis_settings(settings))?;
+        let connection = client.get_connection_with_timeout(self.timeout)?;
+        connection.set_read_timeout(Some(self.timeout))?;
+        connection.set_write_timeout(Some(self.timeout))?;
+        self.servers.push(Server { host: host.to_owned(), port, connection });
+        Ok(self.servers.len() - 1)
+    }
+}
+
+enum Redirect {
+    Moved,
+    Ask(String, u16),
+}
+
+fn redirect(reply: &Reply) -> Option<Redirect> {
+    let error = reply.as_ref().err()?;
+    match error.code()? {
+        "MOVED" => Some(Redirect::Moved),
+        "ASK" => {
+            let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+            Some(Redirect::Ask(host.to_owned(), port.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+fn failure(why: &'static str) -> RedisError {
+    std::io::Error::other(why).into()
+}
+
+fn address(info: &ConnectionInfo) -> RedisResult<(String, u16)> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) => Ok((host.clone(), *port)),
+        _ => Err(failure("only redis://HOST:PORT is supported")),
+    }
+}
+
+/// Whether the value of `directory.redis` names servers; says what it wants if not.
+pub fn check_urls(urls: &str) -> Result<(), String> {
+    seeds(urls).map(drop)
+}
+
+/// The servers that `directory.redis` names. Errors do not show the value: it may hold a password.
+pub fn seeds(urls: &str) -> Result<Vec<ConnectionInfo>, String> {
+    let seed = |url: &str| {
+        let info = url.starts_with("redis://").then(|| url.into_connection_info().ok()).flatten();
+        info.filter(|info| address(info).is_ok())
+    };
+    let seeds: Option<Vec<ConnectionInfo>> = urls.split(',').map(|url| seed(url.trim())).collect();
+    let seeds = seeds.ok_or(
+        "want redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several of a Cluster with commas",
+    )?;
+    if seeds.len() > 1 && seeds.iter().any(|seed| seed.redis_settings().db() != 0) {
+        return Err("a Cluster has database 0 only; want its servers without /DB".into());
+    }
+    Ok(seeds)
+}

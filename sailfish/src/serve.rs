@@ -1,0 +1,435 @@
+//! `sailfish up`, `gateway` and `router`: one node, in the role that the subcommand says.
+
+mod ready;
+mod run;
+mod watch;
+
+pub use ready::reachable;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use engine::{Chosen, Options, Running};
+use gateway::Gateway;
+use link::Links;
+use node::{Cores, Mail, Node, Setup};
+use router::Router;
+use shard::{Instant, ShardId};
+use wire::node::link::{Identity, Role as LinkRole};
+
+use crate::cli::ConfigArgs;
+use crate::config::{self, Config, ConfigError, Layers};
+use crate::control::Shards;
+use crate::directory::{self, Directory, News, NodeInfo, Writer};
+use crate::files::{Files, REFUSALS_PER_SHARD};
+use crate::outside::Surroundings;
+use crate::secret::{self, Secret};
+
+/// What a node of a cluster may have as shards, since their index is 5 bits of a message id.
+const CLUSTER_SHARDS_MAX: u16 = 32;
+/// Receive buffers of a router: few links, each with much to say.
+const ROUTER_RECV_BUFFERS: u16 = 256;
+const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
+
+/// What a node does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Everything, alone: each shard is gateway and router.
+    Up,
+    /// It holds clients, and links to routers.
+    Gateway,
+    /// It owns users and rooms, and takes links.
+    Router,
+}
+
+impl Role {
+    /// The name of the subcommand, in metrics and in the directory.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Gateway => "gateway",
+            Self::Router => "router",
+        }
+    }
+
+    /// The node number of a configuration.
+    fn node(self, config: &Config) -> u16 {
+        match (self, config.cluster.node) {
+            (Self::Up, node) => node,
+            (Self::Router, 0) => 1,
+            (Self::Gateway, 0) => 2,
+            (Self::Gateway | Self::Router, node) => node,
+        }
+    }
+}
+
+/// Flags of every role.
+#[derive(clap::Args)]
+pub struct NodeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where metrics, health and the control API are served: ADDRESS:PORT [default: 127.0.0.1:5347].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<String>,
+    /// Threads [default: one for each core].
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// uring, monoio, epoll, glommio or auto [default: auto].
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// Prints the configuration in force, every key with its meaning, and ends.
+    #[arg(long)]
+    print_config: bool,
+}
+
+/// Runs the whole of it on this machine, with defaults for everything.
+#[derive(clap::Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+}
+
+/// Runs a gateway of a cluster: it holds clients.
+#[derive(clap::Args)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The own number, unlike that of any other node [default: 2].
+    #[arg(long, value_name = "N")]
+    id: Option<String>,
+    /// Where routers take links; several with commas [default: 127.0.0.1:5350].
+    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    routers: Vec<String>,
+}
+
+/// Runs a router of a cluster: it owns users and rooms.
+#[derive(clap::Args)]
+pub struct RouterArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where links are taken: ADDRESS:PORT for shard 0, the next ports for the others [default: 127.0.0.1:5350].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The own number, unlike that of any other node [default: 1].
+    #[arg(long, value_name = "N")]
+    id: Option<String>,
+}
+
+impl NodeArgs {
+    fn layers(&self, more: &[(&str, &str, &Option<String>)]) -> Result<Layers, ConfigError> {
+        let mut layers = self.config.layers()?;
+        let own = [
+            ("--admin", "node.admin", &self.admin),
+            ("--shards", "node.shards", &self.shards),
+            ("--engine", "node.engine", &self.engine),
+        ];
+        for (flag, key, value) in own.iter().chain(more) {
+            if let Some(value) = value {
+                layers.text(key, value, flag)?;
+            }
+        }
+        Ok(layers)
+    }
+}
+
+/// Runs `sailfish up`.
+pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
+    run(Role::Up, &args.node, || args.node.layers(&[("--listen", "node.listen", &args.listen)]))
+}
+
+/// Runs `sailfish gateway`.
+pub fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
+    let routers = (!args.routers.is_empty()).then(|| format!("[\"{}\"]", args.routers.join("\", \"")));
+    run(Role::Gateway, &args.node, || {
+        args.node.layers(&[
+            ("--listen", "node.listen", &args.listen),
+            ("--id", "cluster.node", &args.id),
+            ("--routers", "cluster.routers", &routers),
+        ])
+    })
+}
+
+/// Runs `sailfish router`.
+pub fn router(args: &RouterArgs) -> anyhow::Result<ExitCode> {
+    run(Role::Router, &args.node, || {
+        args.node.layers(&[("--listen", "cluster.listen", &args.listen), ("--id", "cluster.node", &args.id)])
+    })
+}
+
+/// Runs a node until it is told to go.
+fn run(
+    role: Role,
+    args: &NodeArgs,
+    layers_of: impl Fn() -> Result<Layers, ConfigError>,
+) -> anyhow::Result<ExitCode> {
+    let started = std::time::Instant::now();
+    let layers = layers_of()?;
+    let config = layers.config()?;
+    if args.print_config {
+        crate::cli::print(&config::print(&config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    init_log(&config);
+    let secret = Secret::find(&config.token)?;
+    let admin = admin_listener(config.node.admin)?;
+    let serving = start(role, &config, &secret, admin.local_addr()?)?;
+    let address = serving.running.address().context("an engine that listens knows where")?;
+    let summary = ready::Summary {
+        role,
+        node: role.node(&config),
+        address,
+        admin: admin.local_addr()?,
+        routers: config.cluster.routers.clone(),
+        chosen: serving.chosen.clone(),
+        shards: serving.shards.ids().len(),
+        files: serving.files,
+        connections_max: serving.connections_max,
+        connections_max_configured: config.limits.connections_max,
+        started,
+    };
+    let hint = (role != Role::Router).then(|| ready::Hint::new(&args.config, &layers, &secret, address));
+    let announce = || {
+        summary.log();
+        let hint = hint.as_ref().map_or_else(|| ready::END.to_owned(), ToString::to_string);
+        let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
+    };
+    run::until_stopped(serving, admin, config, announce, || layers_of()?.config())
+}
+
+/// A node at work.
+struct Serving {
+    running: Running<Mail>,
+    shards: Arc<Shards>,
+    chosen: Chosen,
+    files: Files,
+    /// Of one shard: what is configured, or what the open files allow.
+    connections_max: u32,
+    directory: Option<Directory>,
+}
+
+fn start(role: Role, config: &Config, secret: &Secret, admin: SocketAddr) -> anyhow::Result<Serving> {
+    let requested = config.node.engine.parse().ok(); // `auto` is no kind
+    let chosen = engine::choose(requested)?;
+    let count = match config.node.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1024) as u16),
+        count => count,
+    };
+    let most = if role == Role::Up { u16::MAX } else { CLUSTER_SHARDS_MAX };
+    anyhow::ensure!(
+        count <= most,
+        "a {} has up to {most} shards, not {count}; start more nodes",
+        role.name()
+    );
+    let files = Files::raise();
+    let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
+    let options = engine_options(role, config, connections_max);
+    let builder = Builder {
+        role,
+        node: role.node(config),
+        count,
+        config: config.clone(),
+        keys: secret.keys(&config.token)?,
+        cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
+        gateway: bounded(config.gateway(), connections_max),
+        incarnation: options.clock.now().unix_nanos(),
+        directory: Arc::default(),
+    };
+    let ids: Vec<ShardId> = (0..count).map(|index| ShardId::new(builder.node, index)).collect();
+    let clock = options.clock;
+    let listen = options.listen;
+    let build = |id: ShardId| {
+        let builder = builder.clone();
+        (id, move |id| builder.shard(clock.now(), id))
+    };
+    let built = ids.iter().copied().map(build).collect();
+    let running = engine::start(chosen.kind, options, built)
+        .map_err(|error| listen_error(error, listen.unwrap_or(config.node.listen), "--listen"))?;
+    let shards = Shards::new(role, ids, &running);
+    if role == Role::Gateway && !is_discovering(config) {
+        shards.set_nodes(&routers_of(config));
+    }
+    let address = running.address().context("an engine that listens knows where")?;
+    let directory = builder.directory(&shards, address, admin)?;
+    Ok(Serving { running, shards, chosen, files, connections_max, directory })
+}
+
+/// The routers of a static list; without one, the one that `sailfish router` is by default.
+fn routers_of(config: &Config) -> Vec<SocketAddr> {
+    match config.cluster.routers.as_slice() {
+        [] => vec![config::LINKS_DEFAULT.parse().expect("a socket address")],
+        routers => routers.to_vec(),
+    }
+}
+
+/// Whether routers are found in the directory.
+fn is_discovering(config: &Config) -> bool {
+    config.cluster.routers.is_empty() && !config.directory.redis.is_empty()
+}
+
+/// Makes the shards of a node, each on its own thread.
+#[derive(Clone)]
+struct Builder {
+    role: Role,
+    node: u16,
+    count: u16,
+    config: Config,
+    keys: gateway::TokenKeys,
+    cluster_secret: Option<Secret>,
+    gateway: gateway::Config,
+    /// When the process started, in ns since the UNIX epoch.
+    incarnation: u64,
+    /// Set when the directory has started.
+    directory: Arc<OnceLock<Writer>>,
+}
+
+impl Builder {
+    fn shard(self, now: Instant, id: ShardId) -> Node<Surroundings> {
+        let patience_ms = match is_discovering(&self.config) {
+            true => self.config.directory.lease_ms,
+            false => self.config.link.lease_ms / 2,
+        };
+        let patience = Duration::from_millis(patience_ms.into());
+        let random = || u64::from_ne_bytes(secret::random());
+        let gateway = (self.role != Role::Router).then(|| {
+            let (keys, config) = (self.keys.clone(), self.gateway.clone());
+            Gateway::new(now, gateway::Setup { id, keys, config, seed: random() })
+        });
+        let router = (self.role != Role::Gateway).then(|| {
+            let limits = self.config.router.clone();
+            Router::new(router::Config { id, seed: random(), limits })
+        });
+        let links = self.cluster_secret.as_ref().map(|secret| {
+            let role = if self.role == Role::Router { LinkRole::Router } else { LinkRole::Gateway };
+            let (shards, incarnation) = (self.count, self.incarnation);
+            let identity = Identity { shard: id.as_u32(), shards, role, incarnation };
+            let (secret, config) = (secret.bytes.clone(), self.config.link.clone());
+            Links::new(now, link::Setup { identity, secret, seed: random(), config })
+        });
+        let cores = Cores { gateway, router, links };
+        let outside = Surroundings::new(id, self.directory);
+        Node::new(now, Setup { id, shards: self.count, cores, outside, patience })
+    }
+}
+
+impl Builder {
+    /// Starts the directory, if one is configured.
+    fn directory(
+        &self,
+        shards: &Arc<Shards>,
+        address: SocketAddr,
+        admin: SocketAddr,
+    ) -> anyhow::Result<Option<Directory>> {
+        if self.config.directory.redis.is_empty() {
+            return Ok(None);
+        }
+        let (role, is_router) = match self.role {
+            Role::Up => (directory::Role::Up, false),
+            Role::Gateway => (directory::Role::Gateway, false),
+            Role::Router => (directory::Role::Router, true),
+        };
+        let links = self.config.cluster.advertise.parse().unwrap_or(address);
+        let node = NodeInfo {
+            id: self.node,
+            incarnation: self.incarnation,
+            role,
+            shards: self.count,
+            links: is_router.then_some(links),
+            clients: (!is_router).then_some(address),
+            admin,
+        };
+        let (shards, follows) = (shards.clone(), self.role == Role::Gateway && is_discovering(&self.config));
+        let news = move |news| match news {
+            News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
+            News::Routers(routers) if follows => {
+                shards.set_nodes(&routers.iter().map(|router| router.links).collect::<Vec<_>>());
+            }
+            News::Routers(_) => {}
+            News::Resync => shards.resync(),
+        };
+        let directory = Directory::start(&self.config.directory, node, news)?;
+        self.directory.set(directory.writer()).ok().expect("it is set here only");
+        Ok(Some(directory))
+    }
+}
+
+/// The gateway's part of a configuration, with no more connections than the open files allow.
+fn bounded(mut gateway: gateway::Config, connections_max: u32) -> gateway::Config {
+    gateway.limits.connections_max = gateway.limits.connections_max.min(connections_max);
+    gateway
+}
+
+fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options {
+    let engine = &config.engine;
+    let unless_zero = |bytes: u32| (bytes > 0).then_some(bytes);
+    let options = Options {
+        listen: Some(config.node.listen),
+        pin: if config.node.pin { None } else { Some(Vec::new()) },
+        // Those past the gateway's limit are told so before they are closed.
+        connections_max: connections_max.saturating_add(REFUSALS_PER_SHARD),
+        linger: Duration::from_millis(engine.linger_ms.into()),
+        send_buffer_bytes: unless_zero(engine.send_buffer_bytes),
+        recv_buffer_bytes: unless_zero(engine.recv_buffer_bytes),
+        recv_buffers: engine.recv_buffers,
+        recv_buffer_size_bytes: engine.recv_buffer_size_bytes,
+        backlog: engine.backlog,
+        ..Options::default()
+    };
+    if role != Role::Router {
+        return options;
+    }
+    Options {
+        listen: Some(config.cluster.listen),
+        listen_each: true,
+        send_buffer_bytes: None,
+        recv_buffer_bytes: None,
+        recv_buffers: ROUTER_RECV_BUFFERS,
+        recv_buffer_size_bytes: ROUTER_RECV_BUFFER_BYTES,
+        ..options
+    }
+}
+
+fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| listen_error(error, address, "--admin"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// One line that says what to do.
+fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use: another program listens there, perhaps another sailfish; stop it, or choose another \
+             address with {flag} ADDRESS:PORT"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!(
+                "{address}: no permission to listen there; choose a port from 1024 on with {flag}"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!(
+                "{address} is no address of this machine; choose another with {flag} ADDRESS:PORT"
+            )
+        }
+        _ => error.into(),
+    }
+}
+
+fn init_log(config: &Config) {
+    let filter: tracing_subscriber::EnvFilter = config.log.filter.parse().expect("the config was validated");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log.format.as_str() {
+        "json" => builder.json().init(),
+        _ => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+    }
+}

@@ -1,0 +1,120 @@
+//! What the log tells of a node's links: who came and went, and who was refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node::{Peer, ShardMetrics};
+use shard::ShardId;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{info, warn};
+use wire::node::link::Refusal;
+
+use super::Role;
+use crate::control::Shards;
+
+/// How often the links are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often refused links are logged at most; each line has the totals.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks at the links of a node for as long as it lives.
+pub async fn links(shards: Arc<Shards>) {
+    if shards.role() == Role::Up {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut linked, mut refused) = (Linked::default(), Refused::default());
+    loop {
+        ticks.tick().await;
+        linked.look(&shards.peers().await);
+        refused.look(Instant::now(), totals(&shards.metrics().await));
+    }
+}
+
+/// The shards of other nodes.
+#[derive(Default)]
+struct Linked {
+    /// Each with the life of its process.
+    peers: BTreeSet<(ShardId, u64)>,
+    owners: BTreeSet<ShardId>,
+}
+
+impl Linked {
+    /// Logs what has changed. A shard that does not answer hides nobody: the others have the same links.
+    fn look(&mut self, of_shards: &[(ShardId, Vec<Peer>)]) {
+        let peers = || of_shards.iter().flat_map(|(_, peers)| peers);
+        let seen = Self {
+            peers: peers().map(|peer| (peer.info.shard, peer.info.incarnation)).collect(),
+            owners: peers().filter(|peer| peer.is_owner).map(|peer| peer.info.shard).collect(),
+        };
+        if seen.peers != self.peers || seen.owners != self.owners {
+            info!(
+                linked = seen.peers.len(),
+                gained = seen.peers.difference(&self.peers).count(),
+                lost = self.peers.difference(&seen.peers).count(),
+                owners = seen.owners.len(),
+                owners_gained = seen.owners.difference(&self.owners).count(),
+                owners_lost = self.owners.difference(&seen.owners).count(),
+                "the shards of other nodes have changed"
+            );
+        }
+        *self = seen;
+    }
+}
+
+/// Links that were refused, in the order of [`Refusal::ALL`].
+type Totals = [u64; Refusal::ALL.len()];
+
+#[derive(Default)]
+struct Refused {
+    logged: Totals,
+    /// When the next line may be written.
+    log_from: Option<Instant>,
+}
+
+impl Refused {
+    /// Logs what no line has told yet, when that is due; answers whether it did.
+    fn look(&mut self, now: Instant, totals: Totals) -> bool {
+        let new: u64 =
+            totals.iter().zip(self.logged).map(|(total, logged)| total.saturating_sub(logged)).sum();
+        if new == 0 || self.log_from.is_some_and(|from| now < from) {
+            return false;
+        }
+        let reasons = Refusal::ALL.into_iter().zip(totals).filter(|(_, total)| *total > 0);
+        let reasons: Vec<String> =
+            reasons.map(|(reason, total)| format!("{} {total}", reason.name())).collect();
+        warn!(new, refused_total = reasons.join(", "), "links were refused, by this node or the other");
+        self.logged = totals;
+        self.log_from = Some(now + REFUSED_EVERY);
+        true
+    }
+}
+
+/// The sum over all shards.
+fn totals(metrics: &[Option<Box<ShardMetrics>>]) -> Totals {
+    let mut totals = Totals::default();
+    for links in metrics.iter().flatten().filter_map(|shard| shard.links.as_ref()) {
+        totals.iter_mut().zip(links.refused).for_each(|(total, count)| *total += count);
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_links_are_logged_at_most_once_a_minute() {
+        let (mut refused, start) = (Refused::default(), Instant::now());
+        let mut totals = Totals::default();
+        assert!(!refused.look(start, totals), "nothing was refused");
+        totals[0] = 2;
+        assert!(refused.look(start, totals));
+        totals[1] = 1;
+        assert!(!refused.look(start + REFUSED_EVERY - Duration::from_secs(1), totals));
+        assert!(refused.look(start + REFUSED_EVERY, totals));
+        assert!(!refused.look(start + 2 * REFUSED_EVERY, totals), "nothing more was refused");
+    }
+}

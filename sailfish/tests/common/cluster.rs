@@ -1,0 +1,233 @@
+//! Routers and gateways of one test, as processes on addresses of its own in 127.0.0.0/8, so that they can be killed and come
+//! back where they were.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use super::{SECRET, Server, sailfish, until};
+
+/// What all nodes of the tests know.
+pub const CLUSTER_SECRET: &str = "the cluster's secret of the tests";
+/// How long a node may be silent; short, so that tests are.
+pub const LEASE: Duration = Duration::from_millis(1_000);
+const CLIENTS_PORT: u16 = 5346;
+const ADMIN_PORT: u16 = 5347;
+const LINKS_PORT: u16 = 5350;
+const REDIS_PORT: u16 = 6379;
+
+/// Counts the clusters of this process.
+static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+
+/// The nodes of a test.
+pub struct Cluster {
+    /// The third byte is left to the node.
+    net: [u8; 2],
+    pub routers: Vec<Node>,
+    pub gateways: Vec<Node>,
+    pub redis: Option<Redis>,
+}
+
+/// A node, running or not.
+pub struct Node {
+    command: Vec<String>,
+    server: Option<Server>,
+}
+
+impl Node {
+    /// The running node.
+    pub fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("it runs")
+    }
+
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts it again, where it was.
+    pub fn start(&mut self) {
+        let mut command = sailfish();
+        command.args(&self.command);
+        self.server = Some(Server::spawn(&mut command));
+    }
+
+    /// The command that starts it, for a shell.
+    pub fn shell_command(&self) -> String {
+        let words = self.command.iter().map(|word| format!("'{word}'"));
+        format!("{} {}", env!("CARGO_BIN_EXE_sailfish"), words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+impl Cluster {
+    /// Starts so many routers and gateways, and waits until every gateway says that it is ready.
+    pub fn start(routers: u8, gateways: u8, more: &[&str]) -> Self {
+        let mut cluster = Self::new(routers, gateways, more);
+        cluster.start_all();
+        cluster
+    }
+
+    /// The same with a Redis.
+    pub fn start_with_redis(routers: u8, gateways: u8, more: &[&str]) -> Self {
+        let mut cluster = Self::empty();
+        let redis = Redis::start(cluster.address(3, 1, REDIS_PORT));
+        let url = format!("directory.redis={}", redis.url());
+        let more: Vec<&str> = more
+            .iter()
+            .copied()
+            .chain(["--set", &url, "--set", "directory.lease_ms=1000", "--set", "directory.timeout_ms=200"])
+            .collect();
+        cluster.redis = Some(redis);
+        cluster.add(routers, gateways, &more);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Nodes that do not run yet.
+    pub fn new(routers: u8, gateways: u8, more: &[&str]) -> Self {
+        let mut cluster = Self::empty();
+        cluster.add(routers, gateways, more);
+        cluster
+    }
+
+    fn empty() -> Self {
+        let pid = std::process::id();
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        // Two bytes of the address for a process, one of them shared with the number of its cluster.
+        let net = [64 + (pid % 128) as u8, (pid / 128 % 16) as u8 * 16 + number % 16];
+        Self { net, routers: Vec::new(), gateways: Vec::new(), redis: None }
+    }
+
+    fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {
+        let links: Vec<String> =
+            (1..=routers).map(|number| self.address(1, number, LINKS_PORT).to_string()).collect();
+        for number in 1..=routers {
+            let listen = self.address(1, number, LINKS_PORT);
+            let command = self.command("router", number.into(), listen, self.address(1, number, ADMIN_PORT));
+            let command = command.into_iter().chain(more.iter().map(ToString::to_string)).collect();
+            self.routers.push(Node { command, server: None });
+        }
+        for number in 1..=gateways {
+            let listen = self.address(2, number, CLIENTS_PORT);
+            let admin = self.address(2, number, ADMIN_PORT);
+            let mut command = self.command("gateway", 32 + u16::from(number), listen, admin);
+            command.extend(["--routers".into(), links.join(",")]);
+            command.extend(more.iter().map(ToString::to_string));
+            self.gateways.push(Node { command, server: None });
+        }
+    }
+
+    fn command(&self, role: &str, id: u16, listen: SocketAddr, admin: SocketAddr) -> Vec<String> {
+        let lease = LEASE.as_millis();
+        let words = [
+            role.into(),
+            format!("--id={id}"),
+            format!("--listen={listen}"),
+            format!("--admin={admin}"),
+            "--shards=2".into(),
+            format!("--set=token.secret={SECRET}"),
+            format!("--set=cluster.secret={CLUSTER_SECRET}"),
+            format!("--set=link.lease_ms={lease}"),
+            "--set=link.ping_ms=100".into(),
+            "--set=router.settle_ms=500".into(),
+            "--set=node.pin=false".into(),
+        ];
+        words.to_vec()
+    }
+
+    fn address(&self, kind: u8, number: u8, port: u16) -> SocketAddr {
+        let ip = Ipv4Addr::new(127, self.net[0], self.net[1], kind * 64 + number);
+        SocketAddr::new(IpAddr::V4(ip), port)
+    }
+
+    fn start_all(&mut self) {
+        self.routers.iter_mut().chain(&mut self.gateways).for_each(Node::start);
+        self.wait_ready();
+    }
+
+    /// Waits until every gateway that runs is ready, and sees as many owners as router shards run.
+    pub fn wait_ready(&mut self) {
+        let routers = self.routers.iter().filter(|node| node.server.is_some()).count();
+        for node in self.gateways.iter_mut().filter(|node| node.server.is_some()) {
+            let server = node.server();
+            until("a gateway is ready", || {
+                // Two shards, each of which sees two shards of every router.
+                server.get("/readyz").0 == 200 && server.metric("sailfish_owners", "") == 4.0 * routers as f64
+            });
+        }
+    }
+
+    pub fn gateway(&mut self, at: usize) -> &mut Server {
+        self.gateways[at].server()
+    }
+
+    pub fn router(&mut self, at: usize) -> &mut Server {
+        self.routers[at].server()
+    }
+
+    /// Where clients connect, with commas.
+    pub fn targets(&mut self) -> String {
+        let addresses = self.gateways.iter_mut().map(|node| node.server().clients.to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A redis-server of one test.
+pub struct Redis {
+    address: SocketAddr,
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Redis {
+    fn start(address: SocketAddr) -> Self {
+        let folder = std::env::temp_dir().join(format!("sailfish-cluster-redis-{}", address.ip()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let child = Self::spawn(address, &folder);
+        Self { address, folder, child }
+    }
+
+    fn spawn(address: SocketAddr, folder: &std::path::Path) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("redis-server is installed: cargo xtask ci does that");
+        until("redis-server listens", || TcpStream::connect(address).is_ok());
+        child
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = Self::spawn(self.address, &self.folder);
+    }
+
+    /// What a command answers, as `redis-cli` prints it.
+    pub fn ask(&self, words: &[&str]) -> String {
+        let (ip, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        let output = Command::new("redis-cli").args(["-h", &ip, "-p", &port]).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.folder); // left to the system's cleaning otherwise
+    }
+}

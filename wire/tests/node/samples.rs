@@ -1,0 +1,209 @@
+//! One of each.
+
+use bytes::Bytes;
+use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
+use wire::node::link::{Frame, Identity, Refusal, Role};
+use wire::node::{
+    Answer, Class, DeliveryId, FoundSeat, Login, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad,
+    Submission, Target, ToBridge, ToGateway, ToRouter,
+};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
+
+pub const APP: AppId = AppId(7);
+const USER: UserId = UserId(-10_001);
+const ROOM: RoomId = RoomId(7);
+const SESSION: SessionId = SessionId(0x0102_0304_0506_0708);
+const LOGIN: Login = Login(1_700_000_000_000_000_000);
+const PHONE: DeviceClass = DeviceClass::Phone;
+
+pub const IDENTITY: Identity =
+    Identity { shard: 0x0003_0001, shards: 2, role: Role::Gateway, incarnation: 0x1122_3344_5566_7788 };
+pub const NONCE: [u8; 16] = [0xaa; 16];
+pub const PROOF: [u8; 32] = [0xbb; 32];
+
+pub fn id(text: &'static str) -> ClientMsgId {
+    ClientMsgId::new(Bytes::from_static(text.as_bytes()))
+}
+
+pub fn message() -> Message {
+    Message {
+        id: MessageId(42),
+        app: APP,
+        sender: USER,
+        biz_code: BizCode(5555),
+        room: Some(ROOM),
+        sequence: 9,
+        ack_wanted: true,
+        client_msg_id: id("m1"),
+        payload: Bytes::from_static(b"hi"),
+    }
+}
+
+fn submission() -> Submission {
+    Submission {
+        id: MessageId(42),
+        app: APP,
+        sender: USER,
+        target: Target::Room(ROOM),
+        biz_code: BizCode(5555),
+        class: Class::Reliable,
+        client_msg_id: id("m1"),
+        payload: Bytes::from_static(b"hi"),
+        again: false,
+    }
+}
+
+pub fn to_router() -> Vec<ToRouter> {
+    let direct =
+        Submission { target: Target::User(USER), class: Class::Lossy, client_msg_id: id(""), ..submission() };
+    let mut all = vec![
+        ToRouter::Bind { app: APP, user: USER, device: PHONE, session: SESSION, login: LOGIN, fresh: true },
+        ToRouter::Unbind { app: APP, user: USER, device: PHONE, session: SESSION, moved: false },
+        ToRouter::Join { app: APP, room: ROOM, sequence: 9 },
+        ToRouter::Leave { app: APP, room: ROOM },
+        ToRouter::Submit { session: SESSION, submission: submission() },
+        ToRouter::Submit { session: SESSION, submission: direct },
+        ToRouter::Reach { routers: vec![1, 0x2_0000] },
+        ToRouter::View { view: u64::MAX, done: false },
+        ToRouter::View { view: 0, done: true },
+        ToRouter::Withdraw { app: APP, target: Target::Room(ROOM), id: MessageId(42) },
+        ToRouter::Found {
+            app: APP,
+            user: USER,
+            seats: vec![FoundSeat {
+                seat: Seat { device: PHONE, shard: 0x3_0001, login: LOGIN },
+                session: SESSION,
+                incarnation: 7,
+            }],
+        },
+    ];
+    all.extend(
+        [
+            Outcome::Delivered,
+            Outcome::Stored,
+            Outcome::Sequenced { sequence: 9 },
+            Outcome::Answered,
+            Outcome::Failed(FailReason::Busy),
+        ]
+        .map(|outcome| ToRouter::Settle { delivery: DeliveryId(3), session: SESSION, outcome }),
+    );
+    let questions = [
+        Question::Online { app: APP, users: vec![USER, UserId(2)] },
+        Question::Kick { app: APP, user: USER, device: Some(PHONE) },
+        Question::Kick { app: APP, user: USER, device: None },
+        Question::PushAll { message: message() },
+        Question::Drain { node: 3 },
+        Question::Nodes,
+    ];
+    all.extend(questions.map(|question| ToRouter::Ask { ask: 5, question }));
+    all
+}
+
+pub fn to_gateway() -> Vec<ToGateway> {
+    let ack = SendAck { client_msg_id: id("m1"), id: MessageId(42), outcome: Outcome::Stored };
+    let seat = Seat { device: PHONE, shard: 0x3_0001, login: LOGIN };
+    let mut all = vec![
+        ToGateway::Bound { session: SESSION, login: LOGIN },
+        ToGateway::Kick { session: SESSION, notice: NoticeCode::Kicked },
+        ToGateway::Joined { app: APP, room: ROOM, sequence: 9 },
+        ToGateway::Deliver {
+            session: SESSION,
+            delivery: Some(DeliveryId(3)),
+            again: true,
+            message: message(),
+        },
+        ToGateway::Deliver {
+            session: SESSION,
+            delivery: None,
+            again: false,
+            message: Message { room: None, ..message() },
+        },
+        ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
+        ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
+        ToGateway::Superseded { submitted: MessageId(41) },
+        ToGateway::Common { routers: vec![1, 2] },
+        ToGateway::All { message: message() },
+        ToGateway::Drain,
+    ];
+    let answers = [
+        Answer::Online {
+            users: vec![
+                Presence { user: USER, seats: vec![seat, seat] },
+                Presence { user: UserId(2), seats: vec![] },
+            ],
+        },
+        Answer::Kicked { sessions: 2 },
+        Answer::Told { shards: 2 },
+        Answer::Nodes { shards: vec![ShardLoad { shard: 0x3_0001, sessions: 9 }] },
+    ];
+    all.extend(answers.map(|answer| ToGateway::Answer { ask: 5, answer }));
+    all
+}
+
+fn to_bridge() -> Vec<ToBridge> {
+    vec![
+        ToBridge::Online { app: APP, user: USER, device: PHONE, login: LOGIN },
+        ToBridge::Offline { app: APP, user: USER, device: PHONE, login: LOGIN },
+        ToBridge::Joined { app: APP, user: USER, room: ROOM },
+        ToBridge::Left { app: APP, user: USER, room: ROOM },
+        ToBridge::Undelivered { user: USER, reason: FailReason::Offline, message: message() },
+        ToBridge::Request {
+            session: SESSION,
+            device: PHONE,
+            room: Some(ROOM),
+            app: APP,
+            sender: USER,
+            biz_code: BizCode(5558),
+            client_msg_id: id("m1"),
+            payload: Bytes::from_static(b"hi"),
+        },
+    ]
+}
+
+/// Each variant, and each variant within.
+pub fn messages() -> Vec<NodeMessage> {
+    let all = to_router().into_iter().map(NodeMessage::ToRouter);
+    let all = all.chain(to_gateway().into_iter().map(NodeMessage::ToGateway));
+    all.chain(to_bridge().into_iter().map(NodeMessage::ToBridge)).collect()
+}
+
+/// The text that a message carries as an id.
+pub fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
+    match message {
+        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => Some(&submission.client_msg_id),
+        NodeMessage::ToRouter(ToRouter::Ask { question: Question::PushAll { message }, .. }) => {
+            Some(&message.client_msg_id)
+        }
+        NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
+        NodeMessage::ToGateway(
+            ToGateway::Deliver { message, .. }
+            | ToGateway::Broadcast { message, .. }
+            | ToGateway::All { message },
+        ) => Some(&message.client_msg_id),
+        NodeMessage::ToBridge(ToBridge::Undelivered { message, .. }) => Some(&message.client_msg_id),
+        NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. }) => Some(client_msg_id),
+        _ => None,
+    }
+}
+
+/// Each frame with the size of its body.
+pub fn frames() -> Vec<(Frame<'static>, usize)> {
+    let router = Identity { role: Role::Router, ..IDENTITY };
+    let mut all = vec![
+        (Frame::Hello { identity: IDENTITY, nonce: NONCE }, 37),
+        (Frame::Challenge { identity: router, nonce: NONCE }, 33),
+        (Frame::Proof { session: 1, received: 2, proof: PROOF }, 48),
+        (Frame::Welcome { session: u64::MAX, received: 0, proof: PROOF }, 48),
+        (Frame::Batch { received: 3, archive: b"archive" }, 15),
+        (Frame::Credit { received: 4 }, 8),
+        (Frame::Bye, 0),
+    ];
+    all.extend(Refusal::ALL.map(|reason| (Frame::Refused { reason }, 1)));
+    all
+}
+
+pub fn encoded(frame: &Frame<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    bytes
+}
