@@ -14,11 +14,11 @@
 mod conn;
 mod contract;
 mod dial;
-mod lazy;
 mod limits;
 mod links;
 mod metrics;
 mod outgoing;
+mod pace;
 mod peer;
 mod proof;
 

@@ -13,6 +13,8 @@ pub struct Config {
     pub lease_ms: u32,
     /// How often an idle link says that it is alive.
     pub ping_ms: u32,
+    /// The least time between two flushes of a busy shard's links: what comes sooner leaves together. 0: at once.
+    pub interval_us: u32,
     /// Bytes of batches that may be on their way to one peer and not yet taken in.
     pub window_bytes: u32,
     /// Bytes that may wait for one peer before the shard stops to read from its clients.
@@ -21,7 +23,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lease_ms: 3_000, ping_ms: 250, window_bytes: 4 << 20, queue_bytes_max: 8 << 20 }
+        Self {
+            lease_ms: 3_000,
+            ping_ms: 250,
+            interval_us: 500,
+            window_bytes: 4 << 20,
+            queue_bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -30,6 +38,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), String> {
         within("link.lease_ms", self.lease_ms, LEASE_MS_MIN, 600_000)?;
         within("link.ping_ms", self.ping_ms, 10, self.lease_ms / 8)?;
+        within("link.interval_us", self.interval_us, 0, 1_000 * self.ping_ms)?;
         within("link.window_bytes", self.window_bytes, 64 << 10, 1 << 30)?;
         within("link.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
     }
@@ -38,6 +47,10 @@ impl Config {
     pub(crate) fn patience(&self, for_gateways: bool) -> Duration {
         let lease = Duration::from_millis(self.lease_ms.into());
         if for_gateways { lease } else { lease / 2 }
+    }
+
+    pub(crate) fn interval(&self) -> Duration {
+        Duration::from_micros(self.interval_us.into())
     }
 
     pub(crate) fn ping(&self) -> Duration {

@@ -11,9 +11,9 @@ use wire::node::{NodeMessage, ToRouter, decode_batch};
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, State};
-use crate::lazy::{LAZY_TIME, Lazy, is_lazy};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::proof::{Secret, Side};
 
@@ -37,7 +37,7 @@ pub struct Links {
     /// Peers for which more waits than should.
     full: usize,
     tick: Instant,
-    lazy: Lazy,
+    pace: Pace,
     /// It has said `Bye`.
     is_leaving: bool,
     metrics: Metrics,
@@ -47,6 +47,7 @@ impl Links {
     /// Links with nobody.
     pub fn new(now: Instant, setup: Setup) -> Self {
         let Setup { identity, secret, seed, config } = setup;
+        let pace = Pace::new(config.interval());
         Self {
             identity,
             secret: Secret::new(&secret),
@@ -64,7 +65,7 @@ impl Links {
             news: VecDeque::new(),
             full: 0,
             tick: now,
-            lazy: Lazy::default(),
+            pace,
             is_leaving: false,
             metrics: Metrics::default(),
         }
@@ -94,16 +95,15 @@ impl Links {
             self.metrics.unreachable += 1;
             return;
         };
-        let entry = peer.conn.and_then(|conn| self.conns.get(conn));
-        let is_busy = entry.is_some_and(|entry| now.since(entry.said_at) < LAZY_TIME);
-        let may_wait = is_busy && is_lazy(&message) && !peer.outgoing.has_urgent();
-        peer.outgoing.push(message, may_wait);
-        if may_wait {
-            if peer.lazy_until.is_none() {
-                peer.lazy_until = Some(self.lazy.wait(now, to));
+        peer.outgoing.push(message);
+        let is_large = peer.outgoing.is_large();
+        let conn = peer.conn;
+        if is_large || self.pace.is_open(now) {
+            if let Some(conn) = conn {
+                self.mark_dirty(conn);
             }
-        } else if let Some(conn) = peer.conn {
-            self.mark_dirty(conn);
+        } else if !std::mem::replace(&mut peer.is_waiting, true) {
+            self.pace.wait(to);
         }
         self.weigh(to);
         let ceiling = QUEUE_CEILING * self.config.queue_bytes_max as usize;
@@ -193,7 +193,7 @@ impl Links {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
         let tick = (!is_idle).then_some(self.tick);
-        [tick, self.lazy.due()].into_iter().flatten().min()
+        [tick, self.pace.due()].into_iter().flatten().min()
     }
 
     /// A connection came.
@@ -250,7 +250,9 @@ impl Links {
         let Some(entry) = self.conns.get_mut(conn) else { return };
         entry.is_writing = false;
         let peer = entry.peer().and_then(|peer| self.peers.get(&peer));
-        let has_more = peer.is_some_and(|peer| peer.outgoing.can_fill(self.config.window_bytes as usize));
+        let has_more = peer.is_some_and(|peer| {
+            !peer.is_waiting && peer.outgoing.can_fill(self.config.window_bytes as usize)
+        });
         if has_more || entry.owes_credit || !entry.out.is_empty() {
             self.mark_dirty(conn);
         }
@@ -280,7 +282,7 @@ impl Links {
         let linked = entry.peer();
         if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(&peer)) {
             let filled = peer.outgoing.fill(batch, self.config.window_bytes as usize, peer.received);
-            peer.lazy_until = None;
+            peer.is_waiting = false;
             self.metrics.batches_out += filled.batches;
             self.metrics.messages_out += filled.messages;
             if entry.owes_credit && !filled.says_received {
@@ -304,13 +306,12 @@ impl Links {
 
     /// The time of [`Links::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
-        while let Some((due, shard)) = self.lazy.take(now) {
+        for shard in self.pace.take(now) {
             let Some(peer) = self.peers.get_mut(&shard) else { continue };
-            if peer.lazy_until == Some(due) {
-                peer.outgoing.hurry();
-                if let Some(conn) = peer.conn {
-                    self.mark_dirty(conn);
-                }
+            if std::mem::take(&mut peer.is_waiting)
+                && let Some(conn) = peer.conn
+            {
+                self.mark_dirty(conn);
             }
         }
         if now < self.tick {

@@ -15,8 +15,6 @@ use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, MESSAGE_BYTES};
 pub(crate) struct Outgoing {
     queue: VecDeque<NodeMessage>,
     queue_bytes: usize,
-    /// Something in the queue does not wait for company.
-    is_urgent: bool,
     kept: VecDeque<Batch>,
     kept_bytes: usize,
     first: u64,
@@ -37,9 +35,7 @@ pub(crate) struct Filled {
 }
 
 impl Outgoing {
-    /// Appends a message. While everything that waits may wait, `fill` is not called for.
-    pub(crate) fn push(&mut self, message: NodeMessage, may_wait: bool) {
-        self.is_urgent |= !may_wait;
+    pub(crate) fn push(&mut self, message: NodeMessage) {
         self.queue_bytes += weight(&message);
         self.queue.push_back(message);
     }
@@ -49,20 +45,14 @@ impl Outgoing {
         self.queue_bytes + self.kept_bytes
     }
 
-    /// What waits is not to wait any longer.
-    pub(crate) fn hurry(&mut self) {
-        self.is_urgent = true;
+    /// Whether enough waits for a batch that gains nothing from more.
+    pub(crate) fn is_large(&self) -> bool {
+        self.queue_bytes >= BATCH_BYTES / 2
     }
 
-    /// Whether something in the queue does not wait for company.
-    pub(crate) fn has_urgent(&self) -> bool {
-        self.is_urgent
-    }
-
-    /// Whether `fill` has something to write that does not wait.
+    /// Whether `fill` would write something.
     pub(crate) fn can_fill(&self, window_bytes: usize) -> bool {
-        let has_kept = self.next < self.first + self.kept.len() as u64;
-        has_kept || self.is_urgent && self.can_encode(window_bytes)
+        self.next < self.first + self.kept.len() as u64 || self.can_encode(window_bytes)
     }
 
     /// Whether the other end has taken in everything.
@@ -128,7 +118,6 @@ impl Outgoing {
             messages.push(message);
         }
         self.queue_bytes -= bytes;
-        self.is_urgent &= !self.queue.is_empty();
         let archive = bytes::Bytes::from_owner(encode_batch(&messages));
         self.kept_bytes += archive.len();
         self.kept.push_back(Batch { archive });
@@ -193,7 +182,7 @@ mod tests {
     fn what_was_not_taken_in_is_written_again() {
         let mut outgoing = Outgoing::default();
         for room in 0..3 {
-            outgoing.push(message(room), false);
+            outgoing.push(message(room));
             assert_eq!(written(&mut outgoing, 1 << 20), (1, 1));
         }
         assert!(outgoing.credit(1) && !outgoing.can_fill(1 << 20));
@@ -211,7 +200,7 @@ mod tests {
     fn the_window_bounds_what_is_on_its_way() {
         let mut outgoing = Outgoing::default();
         for room in 0..10 * BATCH_MESSAGES_MAX as i64 {
-            outgoing.push(message(room), false);
+            outgoing.push(message(room));
         }
         let before = outgoing.bytes();
         let (batches, messages) = written(&mut outgoing, 1);

@@ -17,8 +17,8 @@ pub(crate) struct Peer {
     /// When the session began.
     pub(crate) since: Instant,
     pub(crate) outgoing: Outgoing,
-    /// Until when what waits for it may wait, if all of it may.
-    pub(crate) lazy_until: Option<Instant>,
+    /// It is among those that the next flush writes to.
+    pub(crate) is_waiting: bool,
     /// More waits for it than should.
     pub(crate) is_full: bool,
     /// Batches that came.
@@ -36,7 +36,7 @@ impl Peer {
             heard_at: now,
             since: now,
             outgoing: Outgoing::default(),
-            lazy_until: None,
+            is_waiting: false,
             is_full: false,
             received: 0,
             unsaid_bytes: 0,

@@ -110,7 +110,17 @@ pub(crate) struct NodeHost {
 impl NodeHost {
     pub(crate) fn new(host: Host, role: Role, offset_ns: i64) -> Self {
         let (power, shards) = (Power::Down, Vec::new());
-        Self { host, role, offset_ns, power, frozen_until: None, life: 0, shards, draining: false, back_at: None }
+        Self {
+            host,
+            role,
+            offset_ns,
+            power,
+            frozen_until: None,
+            life: 0,
+            shards,
+            draining: false,
+            back_at: None,
+        }
     }
 
     /// What its clock shows.
@@ -178,7 +188,8 @@ fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
 }
 
 pub(crate) fn link_config() -> link::Config {
-    let config = link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
+    let config =
+        link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

@@ -126,7 +126,10 @@ impl World {
         }
         for (key, (_, online)) in &self.model.presence {
             if *online != live.contains_key(key) {
-                return Err(format!("the bridge takes {key:?} for {}", if *online { "online" } else { "offline" }));
+                return Err(format!(
+                    "the bridge takes {key:?} for {}",
+                    if *online { "online" } else { "offline" }
+                ));
             }
         }
         match live.keys().find(|key| !self.model.presence.contains_key(key)) {
@@ -148,7 +151,9 @@ impl World {
             want.dedup();
             let routers = self.nodes.values().flat_map(|node| node.shards());
             let known: Vec<(ShardId, Vec<ShardId>)> = routers
-                .filter_map(|shard| Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec())))
+                .filter_map(|shard| {
+                    Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec()))
+                })
                 .filter(|(_, shards)| !shards.is_empty())
                 .collect();
             let is_right = match &known[..] {
@@ -211,7 +216,8 @@ impl World {
         let is_disturbed = self.is_disturbed(first, until);
         for (no, session) in self.model.sessions.iter().enumerate() {
             let Some(stay) = session.rooms.get(&room) else { continue };
-            let was_in = stay.joined.is_some_and(|joined| joined < first) && session.live.is_some_and(|live| live < first);
+            let was_in = stay.joined.is_some_and(|joined| joined < first)
+                && session.live.is_some_and(|live| live < first);
             let stayed = stay.leaves.is_none_or(|leaves| leaves > until) && self.outlives(session, until);
             if !was_in || !stayed || self.crashed_within(session, first, until) {
                 continue;

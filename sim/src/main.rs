@@ -53,7 +53,9 @@ fn main() -> ExitCode {
         }
     }
     if !is_one {
-        println!("{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over");
+        println!(
+            "{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over"
+        );
     }
     ExitCode::SUCCESS
 }

@@ -138,7 +138,14 @@ impl Model {
 
     // -- sessions
 
-    pub(crate) fn login(&mut self, at: u64, client: usize, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
+    pub(crate) fn login(
+        &mut self,
+        at: u64,
+        client: usize,
+        user: i64,
+        device: DeviceClass,
+        shard: ShardId,
+    ) -> SessionNo {
         self.sessions.push(Session {
             client,
             user,
@@ -171,7 +178,8 @@ impl Model {
     pub(crate) fn kicked(&mut self, at: u64, session: SessionNo) -> Result<(), String> {
         let it = &self.sessions[session];
         let is_newer = |other: &Session| {
-            (other.user, other.device) == (it.user, it.device) && other.live.is_none_or(|live| live >= it.began)
+            (other.user, other.device) == (it.user, it.device)
+                && other.live.is_none_or(|live| live >= it.began)
         };
         let others = self.sessions.iter().enumerate().filter(|(number, _)| *number != session);
         if others.into_iter().any(|(_, other)| is_newer(other)) {
@@ -189,9 +197,17 @@ impl Model {
         rooms.insert(room, Stay { asked: at, joined: None, leaves: None, came_again, last });
     }
 
-    pub(crate) fn joined(&mut self, at: u64, session: SessionNo, room: i64, sequence: u64) -> Result<(), String> {
+    pub(crate) fn joined(
+        &mut self,
+        at: u64,
+        session: SessionNo,
+        room: i64,
+        sequence: u64,
+    ) -> Result<(), String> {
         let Some(stay) = self.sessions[session].rooms.get_mut(&room) else {
-            return Err(format!("session {session} was told that it is in room {room}, which it never wanted"));
+            return Err(format!(
+                "session {session} was told that it is in room {room}, which it never wanted"
+            ));
         };
         stay.joined = stay.joined.or(Some(at));
         if !stay.came_again && stay.last == 0 {
@@ -292,7 +308,11 @@ impl Model {
         let (sent, it) = (&mut self.sent[number], &mut self.sessions[session]);
         sent.ids.insert(message.id.0);
         if sent.ids.len() > sent.sends.len() {
-            return Err(format!("m{number} has {} ids, but was sent {} times", sent.ids.len(), sent.sends.len()));
+            return Err(format!(
+                "m{number} has {} ids, but was sent {} times",
+                sent.ids.len(),
+                sent.sends.len()
+            ));
         }
         match sent.target {
             Target::User(user) if user.0 != it.user => {

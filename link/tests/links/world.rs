@@ -146,7 +146,12 @@ impl World {
 
     /// A gateway (node 0) that knows of a router (node 1).
     pub fn pair(seed: u64) -> Self {
+        Self::pair_with(seed, |_| {})
+    }
+
+    pub fn pair_with(seed: u64, change: impl FnOnce(&mut Config)) -> Self {
         let mut world = Self::new(seed);
+        change(&mut world.config);
         world.add(Role::Gateway, ShardId::new(1, 0), 1, 1000, SECRET);
         world.add(Role::Router, ShardId::new(2, 0), 1, 2000, SECRET);
         world.nodes[0].links.set_nodes(&[address(2000)]);

@@ -151,6 +151,10 @@ pub const KEYS: &[Key] = &[
         "How long a node may be silent, in ms, before a router counts it and its users as gone; gateways wait half as long.",
     ),
     key("link.ping_ms", "How often an idle link says that it is alive, in ms."),
+    key(
+        "link.interval_us",
+        "The least time between two flushes of a busy shard's links, in us; what comes sooner leaves together. 0: at once.",
+    ),
     key("link.window_bytes", "Bytes that may be on their way to one shard and not yet taken in."),
     key("link.queue_bytes_max", "Bytes that may wait for one shard before clients are read no further."),
     key(
