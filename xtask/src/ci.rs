@@ -68,10 +68,12 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git; the tests of the directory start a redis-server.
-    for tool in ["git", "redis-server"] {
-        if !succeeds(Command::new(tool).arg("--version"))? {
-            let get = format!("apt-get update && apt-get install --yes --no-install-recommends {tool}");
+    // The build script of glommio calls git; tests start a redis-server, and make network namespaces by ip.
+    for (tool, version, package) in
+        [("git", "--version", "git"), ("redis-server", "--version", "redis-server"), ("ip", "-V", "iproute2")]
+    {
+        if !succeeds(Command::new(tool).arg(version))? {
+            let get = format!("apt-get update && apt-get install --yes --no-install-recommends {package}");
             install(Command::new("sh").args(["-c", &get]), tool)?;
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{SECRET, Server, sailfish, until};
 
 /// What all nodes of the tests know.
-pub const CLUSTER_SECRET: &str = "the cluster's secret of the tests";
+pub const CLUSTER_SECRET: &str = "the cluster secret of the tests";
 /// How long a node may be silent; short, so that tests are.
 pub const LEASE: Duration = Duration::from_millis(1_000);
 const CLIENTS_PORT: u16 = 5346;
@@ -53,6 +53,11 @@ impl Node {
         self.server = Some(Server::spawn(&mut command));
     }
 
+    /// What no other process has in its command line.
+    pub fn pattern(&self) -> String {
+        self.command[..4].join(" ")
+    }
+
     /// The command that starts it, for a shell.
     pub fn shell_command(&self) -> String {
         let words = self.command.iter().map(|word| format!("'{word}'"));
@@ -84,6 +89,25 @@ impl Cluster {
         cluster
     }
 
+    /// The same, with gateways that are told of no router.
+    pub fn discovering(routers: u8, gateways: u8) -> Self {
+        let mut cluster = Self::start_with_redis(routers, 0, &[]);
+        let url = format!("directory.redis={}", cluster.redis.as_ref().expect("it was started").url());
+        cluster.add(
+            0,
+            gateways,
+            &["--set", &url, "--set", "directory.lease_ms=1000", "--set", "directory.timeout_ms=200"],
+        );
+        cluster.gateways.iter_mut().for_each(Node::start);
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// What no other cluster has in its names.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.net[0], self.net[1])
+    }
+
     /// Nodes that do not run yet.
     pub fn new(routers: u8, gateways: u8, more: &[&str]) -> Self {
         let mut cluster = Self::empty();
@@ -112,7 +136,9 @@ impl Cluster {
             let listen = self.address(2, number, CLIENTS_PORT);
             let admin = self.address(2, number, ADMIN_PORT);
             let mut command = self.command("gateway", 32 + u16::from(number), listen, admin);
-            command.extend(["--routers".into(), links.join(",")]);
+            if !links.is_empty() {
+                command.extend(["--routers".into(), links.join(",")]);
+            }
             command.extend(more.iter().map(ToString::to_string));
             self.gateways.push(Node { command, server: None });
         }
