@@ -79,6 +79,8 @@ pub struct Limits {
     pub outbox_bytes_max: u64,
     /// Messages of one shard's connections that may wait for their owners' answers.
     pub submitted_max: u32,
+    /// Bytes of these messages.
+    pub submitted_bytes_max: u64,
 }
 
 /// How a node goes.
@@ -194,6 +196,7 @@ impl Default for Limits {
             lossy_bytes_max: 128 * 1024,
             outbox_bytes_max: 256 * 1024 * 1024,
             submitted_max: 1 << 16,
+            submitted_bytes_max: 64 * 1024 * 1024,
         }
     }
 }
@@ -256,6 +259,8 @@ impl Config {
             1 << 40,
         )?;
         within("limits.submitted_max", limits.submitted_max, 1, 1 << 24)?;
+        let frame = u64::from(limits.frame_bytes_max);
+        within("limits.submitted_bytes_max", limits.submitted_bytes_max, frame, 1 << 40)?;
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
         alternatives("drain.alternatives", &drain.alternatives)?;

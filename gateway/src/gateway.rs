@@ -251,6 +251,7 @@ impl Gateway {
         assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
+        self.submitted.check_invariants();
     }
 
     fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {

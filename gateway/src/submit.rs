@@ -103,7 +103,10 @@ impl Gateway {
     pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
         let owner = self.view.owner_of(submission.app, submission.target);
         if submission.is_answered() {
-            if self.submitted.len() >= self.config.limits.submitted_max as usize {
+            let limits = &self.config.limits;
+            let is_full = self.submitted.len() >= limits.submitted_max as usize
+                || self.submitted.bytes() >= limits.submitted_bytes_max;
+            if is_full {
                 return false;
             }
             self.submitted.insert(Entry { session, owner, submission: submission.clone() });

@@ -14,6 +14,8 @@ use crate::hash;
 #[derive(Default)]
 pub(crate) struct Submitted {
     table: HashTable<Entry>,
+    /// Of their payloads and names.
+    bytes: u64,
 }
 
 /// A message that waits for an answer.
@@ -26,14 +28,26 @@ pub(crate) struct Entry {
     pub(crate) submission: Submission,
 }
 
+impl Entry {
+    fn bytes(&self) -> u64 {
+        (self.submission.client_msg_id.as_bytes().len() + self.submission.payload.len()) as u64
+    }
+}
+
 impl Submitted {
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Bytes of their payloads and names.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Keeps a message; its id is used once.
     pub(crate) fn insert(&mut self, entry: Entry) {
         let id = entry.submission.id;
+        self.bytes += entry.bytes();
         self.table.insert_unique(hash::message(id), entry, |known| hash::message(known.submission.id));
     }
 
@@ -51,7 +65,14 @@ impl Submitted {
     /// The answer is there.
     pub(crate) fn remove(&mut self, id: MessageId) -> Option<Entry> {
         let found = self.table.find_entry(hash::message(id), |known| known.submission.id == id).ok()?;
-        Some(found.remove().0)
+        let entry = found.remove().0;
+        self.bytes -= entry.bytes();
+        Some(entry)
+    }
+
+    /// Own-state invariants, for tests and simulation.
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.table.iter().map(Entry::bytes).sum::<u64>(), self.bytes);
     }
 
     /// Every message for which `change` is true, oldest first, after the change.

@@ -80,8 +80,12 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
 /// What the fixed part of a message counts for in a queue.
 pub(crate) const MESSAGE_BYTES: usize = 128;
-/// A queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
+/// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
+/// From so many times `queue_bytes_max` on, a router fails reliable messages instead.
+pub(crate) const QUEUE_STUFFED: usize = 4;
+
+const _: () = assert!(QUEUE_STUFFED < QUEUE_CEILING);
 
 /// A gateway gives a connection up after a quarter of the lease: the longest ping, which waits for a tick, comes before that.
 const _: () = assert!(LEASE_MS_MIN as u128 / 8 + TICK.as_millis() < LEASE_MS_MIN as u128 / 4);

@@ -11,7 +11,7 @@ use wire::node::{NodeMessage, ToRouter, decode_batch};
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, State};
-use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peer::Peer;
@@ -106,15 +106,29 @@ impl Links {
             self.pace.wait(to);
         }
         self.weigh(to);
-        let ceiling = QUEUE_CEILING * self.config.queue_bytes_max as usize;
-        if self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > ceiling) {
+        if self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > self.ceiling()) {
             self.lose(to);
+        }
+    }
+
+    /// The bytes for one peer that end its session. A gateway has none: it reads its clients no further long before, and what it
+    /// gives to another owner is bounded by itself. To begin a session anew would only make it say all that once more.
+    fn ceiling(&self) -> usize {
+        match self.identity.role {
+            Role::Gateway => usize::MAX,
+            Role::Router => QUEUE_CEILING * self.config.queue_bytes_max as usize,
         }
     }
 
     /// Whether more waits for a peer than should: no lossy message ought to be added.
     pub fn is_full(&self, to: ShardId) -> bool {
         self.peers.get(&to).is_some_and(|peer| peer.is_full)
+    }
+
+    /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that it failed.
+    pub fn is_stuffed(&self, to: ShardId) -> bool {
+        let most = QUEUE_STUFFED * self.config.queue_bytes_max as usize;
+        self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > most)
     }
 
     /// Whether more waits for some peer than should: whatever makes more is to stop.
@@ -163,6 +177,7 @@ impl Links {
     pub fn metrics(&self) -> Metrics {
         Metrics {
             peers: self.peers.len() as u64,
+            peers_full: self.full as u64,
             peers_away: self.peers.values().filter(|peer| peer.conn.is_none()).count() as u64,
             queued_bytes: self.peers.values().map(|peer| peer.outgoing.bytes() as u64).sum(),
             ..self.metrics.clone()
@@ -346,8 +361,7 @@ impl Links {
                 let entry = self.conns.get(conn).expect("a session's connection is open");
                 assert_eq!(entry.peer(), Some(*shard), "a connection carries its peer's session");
             }
-            let ceiling = QUEUE_CEILING * self.config.queue_bytes_max as usize;
-            assert!(peer.outgoing.bytes() <= ceiling, "a queue that is too long ends its session");
+            assert!(peer.outgoing.bytes() <= self.ceiling(), "a queue that is too long ends its session");
         }
     }
 

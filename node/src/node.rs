@@ -319,8 +319,8 @@ impl<O: Outside> Node<O> {
         })
     }
 
-    /// A link for which too much waits takes no lossy message, and reliable ones to sessions fail: their router hands them
-    /// over. What is left is bounded by what clients may have under way.
+    /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to sessions fail, and their
+    /// router hands them over. What is left is bounded by what clients may have under way.
     fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
@@ -333,7 +333,9 @@ impl<O: Outside> Node<O> {
             NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
                 self.link_overflows += 1;
             }
-            NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. }) => {
+            NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. })
+                if links.is_stuffed(to) =>
+            {
                 self.link_overflows += 1;
                 let outcome = Outcome::Failed(FailReason::Overflow);
                 let settle = ToRouter::Settle { delivery, session, outcome };

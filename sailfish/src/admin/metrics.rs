@@ -244,6 +244,8 @@ impl Page {
         });
         let help = "Of these, those without a connection at the moment.";
         self.core("sailfish_link_peers_away", Gauge, help, cores, |m| m.links.peers_away);
+        let help = "Of these, those for which more waits than should: clients are read no further.";
+        self.core("sailfish_link_peers_full", Gauge, help, cores, |m| m.links.peers_full);
         let help = "Bytes that wait for peers, or are on their way and not taken in.";
         self.core("sailfish_link_queued_bytes", Gauge, help, cores, |m| m.links.queued_bytes);
         let help = "Sessions begun with peers.";

@@ -98,6 +98,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.outbox_bytes_max", "Bytes that may wait for all connections of one shard."),
     key("limits.submitted_max", "Messages of one shard's clients that may wait for their owners' answers."),
+    key("limits.submitted_bytes_max", "Bytes of these messages."),
     key(
         "drain.spread_ms",
         "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
