@@ -95,6 +95,7 @@ impl World {
 
     /// The network forgets a connection: both ends hear of it, and what was on its way is lost.
     pub(crate) fn break_connection(&mut self, tcp: usize) {
+        self.network.tcps[tcp].is_broken = true;
         for side in [crate::network::Side::Opener, crate::network::Side::Taker] {
             self.network.end(tcp, side).drop_all();
             let delay = self.prng.below(30_000_000);

@@ -354,10 +354,11 @@ impl World {
         if self.clients[at].tcp != Some(tcp) {
             return;
         }
-        if self.now < self.clients[at].reads_from {
-            return self.clients[at].unread.extend(bytes);
+        self.clients[at].unread.extend(bytes);
+        if self.now >= self.clients[at].reads_from {
+            let bytes = std::mem::take(&mut self.clients[at].unread);
+            self.client_reads(at, tcp, bytes);
         }
-        self.client_reads(at, tcp, bytes);
     }
 
     fn client_reads(&mut self, at: usize, tcp: TcpId, bytes: Vec<u8>) {

@@ -15,7 +15,7 @@ impl World {
         let opener = End::new(from, owner, State::Connecting);
         let nobody = Owner::Client { client: usize::MAX };
         let taker = End::new(to, nobody, State::Gone);
-        self.network.tcps.push(Tcp { ends: [opener, taker], token, index });
+        self.network.tcps.push(Tcp { ends: [opener, taker], token, index, is_broken: false });
         let tcp = self.network.tcps.len() - 1;
         self.trace.mix([2, self.now, tcp as u64, from.into(), to.into()]);
         self.after(CONNECT_NS, Event::ConnectLate { tcp });
@@ -114,7 +114,7 @@ impl World {
     }
 
     pub(crate) fn arrive(&mut self, tcp: TcpId, to: Side, epoch: u32, packet: Packet) {
-        if self.network.end(tcp, to.other()).epoch != epoch {
+        if self.network.tcps[tcp].is_broken || self.network.end(tcp, to.other()).epoch != epoch {
             return;
         }
         let end = self.network.end(tcp, to);
