@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use shard::{ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{Login, NodeMessage, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::{Addresses, Bucket, Rate};
@@ -42,6 +42,7 @@ pub struct Gateway {
     pub(crate) id: ShardId,
     pub(crate) view: View,
     pub(crate) ids: MessageIds,
+    pub(crate) stamps: StampClock,
     pub(crate) submitted: Submitted,
     pub(crate) keys: TokenKeys,
     pub(crate) config: Config,
@@ -178,6 +179,7 @@ impl Gateway {
             id,
             view: View::default(),
             ids: MessageIds::new(id),
+            stamps: StampClock::default(),
             submitted: Submitted::default(),
             keys,
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
@@ -542,7 +544,7 @@ impl Gateway {
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
-            ToGateway::Joined { app, room, sequence } => self.joined(from, app, room, sequence),
+            ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {

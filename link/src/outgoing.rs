@@ -147,7 +147,7 @@ fn weight(message: &NodeMessage) -> usize {
             Question::PushAll { message } => text(message),
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
         },
-        NodeMessage::ToRouter(ToRouter::Reach { routers })
+        NodeMessage::ToRouter(ToRouter::Reach { routers, .. })
         | NodeMessage::ToGateway(ToGateway::Common { routers }) => 4 * routers.len(),
         NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
         NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
@@ -253,7 +253,7 @@ mod tests {
         let online = Question::Online { app: AppId(1), users: vec![UserId(1); 500] };
         let to_router = [
             ToRouter::Submit { session, submission },
-            ToRouter::Reach { routers: vec![1; 500] },
+            ToRouter::Reach { routers: vec![1; 500], clock: Login(0) },
             ToRouter::Ask { ask: 1, question: online },
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
         ];

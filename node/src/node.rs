@@ -70,6 +70,7 @@ pub struct Node<O> {
     drain: Drain,
     /// When the gateway goes on without the routers that are missing.
     begin_by: Option<Instant>,
+    patience: Duration,
     /// It has been told which nodes to be linked with.
     knows_nodes: bool,
     /// The questions of the control thread that wait for what becomes of a message.
@@ -109,6 +110,7 @@ impl<O: Outside> Node<O> {
             own: VecDeque::new(),
             drain: Drain::Open,
             begin_by: waits.then(|| now + patience),
+            patience,
             knows_nodes: false,
             pushed: BTreeMap::new(),
             link_overflows: 0,
@@ -284,6 +286,9 @@ impl<O: Outside> Node<O> {
                     router.gateway_down(now, peer);
                 } else if let Some(gateway) = &mut self.gateway {
                     gateway.router_down(now, peer);
+                    if gateway.routers().next().is_none() {
+                        self.begin_by = Some(now + self.patience);
+                    }
                 }
             }
             News::Message { from, message } => self.node_message(now, from, message),

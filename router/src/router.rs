@@ -3,7 +3,7 @@
 use shard::{ConnId, Effect, Event, Instant, Prng, SendBatch, Shard, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, Target, ToBridge, ToDirectory, ToGateway,
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory, ToGateway,
     ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
@@ -35,8 +35,9 @@ pub struct Config {
 /// The rules in which the messages leave a choice:
 ///
 /// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here and loses its last.
-///   A session that replaces another tells neither: the user was there all the time. A session that moves to another owner is
-///   told online again there, under a higher stamp, and not offline here.
+///   A session that replaces another tells online under its own stamp, for the other's end may have been told elsewhere, and no
+///   offline: the user was there all the time. A session that moves to another owner is told online again there, under a
+///   higher stamp, and not offline here.
 /// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
 ///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
 ///   failed it is undelivered, for the reason of the last.
@@ -59,6 +60,8 @@ pub struct Router {
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Outbox,
+    /// Shows as much as the fastest clock of a gateway.
+    stamps: StampClock,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
 }
@@ -82,6 +85,7 @@ impl Router {
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
+            stamps: StampClock::default(),
             resync: None,
             limits,
         }
@@ -202,6 +206,8 @@ impl Router {
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
+                self.stamps.hear(now.unix_nanos(), login);
+                let login = if fresh { self.stamps.show(now.unix_nanos()) } else { login };
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
             }
@@ -222,7 +228,8 @@ impl Router {
                 self.settle(now, delivery, seat(session), outcome);
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
-            ToRouter::Reach { routers } => {
+            ToRouter::Reach { routers, clock } => {
+                self.stamps.hear(now.unix_nanos(), clock);
                 self.cluster.set_reach(from, routers);
                 self.tell_common(Some(from));
             }
@@ -250,6 +257,7 @@ impl Router {
                 self.count_session(old.shard, -1);
                 self.count_session(seat.shard, 1);
                 self.kick(old, NoticeCode::Kicked);
+                self.outbox.bridge(ToBridge::Online { app, user, device, login });
                 login
             }
             Bound::Again(login) => return self.say_bound(seat, login),
