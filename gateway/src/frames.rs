@@ -81,7 +81,6 @@ impl Gateway {
 
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.
     pub(crate) fn bound(&mut self, now: Instant, conn: ConnId, login: Login) {
-        self.stamps.hear(now.unix_nanos(), login);
         let Some(session) = self.sessions.get_mut(conn) else { return };
         session.login = session.login.max(login);
         if session.phase != Phase::Binding {

@@ -559,7 +559,7 @@ impl Gateway {
                     self.tell_control(ToGateway::Superseded { submitted });
                 }
             }
-            ToGateway::Common { routers } => self.common(now, from, routers),
+            ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
             ToGateway::All { message } => self.push_all(&message),
             // The control thread asked, and is the one to go.
             mail @ (ToGateway::Drain | ToGateway::Answer { .. }) => self.tell_control(mail),

@@ -161,7 +161,8 @@ impl Gateway {
     }
 
     /// A router says what everybody reaches.
-    pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>) {
+    pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>, clock: Login) {
+        self.stamps.hear(now.unix_nanos(), clock);
         if let Some(common) = self.view.routers.get_mut(&from) {
             *common = Some(routers);
             self.choose_owners(now);

@@ -148,7 +148,7 @@ fn weight(message: &NodeMessage) -> usize {
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
         },
         NodeMessage::ToRouter(ToRouter::Reach { routers, .. })
-        | NodeMessage::ToGateway(ToGateway::Common { routers }) => 4 * routers.len(),
+        | NodeMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
         NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
         NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
             text(message)
@@ -262,7 +262,7 @@ mod tests {
             ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },
-            ToGateway::Common { routers: vec![1; 500] },
+            ToGateway::Common { routers: vec![1; 500], clock: Login(0) },
             ToGateway::Answer { ask: 1, answer: Answer::Online { users: (0..100).map(presence).collect() } },
             ToGateway::Answer {
                 ask: 1,

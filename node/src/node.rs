@@ -208,7 +208,7 @@ impl<O: Outside> Node<O> {
         self.drain = Drain::Draining;
         match (&mut self.gateway, &mut self.router) {
             (Some(gateway), _) => gateway.drain(now),
-            (None, Some(router)) => router.leave(),
+            (None, Some(router)) => router.leave(now),
             (None, None) => {}
         }
     }

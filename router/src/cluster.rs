@@ -203,8 +203,13 @@ impl Cluster {
     /// Keeps a message until there is agreement. The caller bounds how many.
     pub(crate) fn park(&mut self, sender: Sender, submission: Submission) {
         self.parked_len += 1;
-        let key = (submission.app, submission.target);
-        self.parked.entry(key).or_default().push((sender, submission));
+        let parked = self.parked.entry((submission.app, submission.target)).or_default();
+        // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids ascend.
+        let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
+        let is_last = parked.iter().rev().find(of_shard).is_none_or(|(_, last)| last.id < submission.id);
+        let later = |known: &(Sender, Submission)| of_shard(&known) && known.1.id > submission.id;
+        let at = if is_last { None } else { parked.iter().position(later) };
+        parked.insert(at.unwrap_or(parked.len()), (sender, submission));
     }
 
     pub(crate) fn is_parked(&self, app: AppId, target: Target) -> bool {

@@ -118,14 +118,14 @@ impl Router {
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
         }
-        self.tell_common(None);
+        self.tell_common(now, None);
         self.settle_views(now);
     }
 
     /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, now: Instant) {
         self.cluster.leave();
-        self.tell_common(None);
+        self.tell_common(now, None);
     }
 
     /// Whether this router was asked to leave, and nobody needs it any more.
@@ -207,7 +207,6 @@ impl Router {
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
                 self.stamps.hear(now.unix_nanos(), login);
-                let login = if fresh { self.stamps.show(now.unix_nanos()) } else { login };
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
             }
@@ -231,7 +230,7 @@ impl Router {
             ToRouter::Reach { routers, clock } => {
                 self.stamps.hear(now.unix_nanos(), clock);
                 self.cluster.set_reach(from, routers);
-                self.tell_common(Some(from));
+                self.tell_common(now, Some(from));
             }
             ToRouter::View { view, done } => {
                 self.cluster.set_view(now, from, view, done);
@@ -368,11 +367,12 @@ impl Router {
     }
 
     /// Tells all gateways what they all reach when that has changed, else only `asker`.
-    fn tell_common(&mut self, asker: Option<ShardId>) {
+    fn tell_common(&mut self, now: Instant, asker: Option<ShardId>) {
+        let clock = self.stamps.show(now.unix_nanos());
         let everybody = self.cluster.agree();
         let routers = self.cluster.common().to_vec();
         for shard in self.cluster.shards().filter(|shard| everybody || asker == Some(*shard)) {
-            self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone() });
+            self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone(), clock });
         }
     }
 

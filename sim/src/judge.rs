@@ -10,6 +10,8 @@ use wire::{DeviceClass, RoomId, UserId};
 use crate::client::APP;
 use crate::host::{FLIGHT_MS, LEASE_MS};
 use crate::model::{Sent, Session, SessionNo};
+use crate::network::Host;
+use crate::plan::GATEWAYS;
 use crate::world::World;
 
 const ROOMS: i64 = 3;
@@ -195,12 +197,6 @@ impl World {
         self.model.crashes.iter().any(|(at, of, _)| *of == host && (from..=until).contains(at))
     }
 
-    fn is_disturbed(&self, from: u64, until: u64) -> bool {
-        let start = 2 * ECHO_NS;
-        from < start && self.plan.faults.is_empty() && from < 2_000_000_000
-            || self.model.disturbed.iter().any(|(a, b)| *a <= until && from <= b + ECHO_NS)
-    }
-
     /// A reliable room message that has its place comes to every member that was present throughout, or is handed over for
     /// it; a lossy one, too, to whoever reads fast, unless owners or links changed meanwhile.
     fn judge_broadcast(&self, number: usize, sent: &Sent, room: i64) -> Result<(), String> {
@@ -208,7 +204,7 @@ impl World {
         let Some((answered, _)) = placed else { return Ok(()) };
         let first = sent.sends[0].0;
         let until = answered + (FLIGHT_MS + 500) * 1_000_000;
-        let is_disturbed = self.is_disturbed(first, until);
+        let is_disturbed = self.model.is_disturbed(first, until);
         for (no, session) in self.model.sessions.iter().enumerate() {
             let Some(stay) = session.rooms.get(&room) else { continue };
             let was_in = stay.joined.is_some_and(|joined| joined < first) && session.live.is_some_and(|live| live < first);
@@ -229,8 +225,18 @@ impl World {
         Ok(())
     }
 
-    fn is_owner_lost(&self, _session: &Session, _from: u64, _until: u64) -> bool {
-        false
+    /// The exception to the promise of reliable room messages. The owner answers when it has sent a message to all shards with members,
+    /// and keeps no copy: what is on a link whose session ends then, because the owner dies or because link or node stand still
+    /// for longer than the lease, is lost to the members on the other end, and nobody is left who knows them and the message.
+    fn is_owner_lost(&self, session: &Session, from: u64, until: u64) -> bool {
+        let lease = u64::from(LEASE_MS) * 1_000_000;
+        let host = session.shard.node();
+        let is_router = |host: Host| host < GATEWAYS;
+        let dies = |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
+        let overlaps = |a: u64, b: u64| b - a >= lease / 4 && a <= until && from <= b + 2 * lease;
+        self.model.crashes.iter().any(dies)
+            || self.model.cuts.iter().any(|(a, b, x, y)| (*x == host || *y == host) && overlaps(*a, *b))
+            || self.model.freezes.iter().any(|(a, b, of)| (*of == host || is_router(*of)) && overlaps(*a, *b))
     }
 
     /// Of two room messages that two members both got first-hand, both saw the same one first.

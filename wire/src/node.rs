@@ -282,6 +282,8 @@ pub enum ToGateway {
     Common {
         /// All of them.
         routers: Vec<u32>,
+        /// What the router's [`StampClock`] shows.
+        clock: Login,
     },
     /// A lossy message for every session of its app.
     All {
