@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shard::{Instant, ShardId};
-use wire::AppId;
-use wire::node::{ShardLoad, Submission, Target};
+use wire::{AppId, UserId};
+use wire::node::{Owners, ShardLoad, Submission, Target};
 
 use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;
@@ -190,6 +190,16 @@ impl Cluster {
     /// Whether all gateways have announced what they have, as far as they have said what they go by.
     pub(crate) fn is_agreed(&self) -> bool {
         !self.is_unsettled() && self.has_one_view()
+    }
+
+    /// Whether this router owns a user by the view that all gateways agree about.
+    pub(crate) fn owns(&self, app: AppId, user: UserId) -> bool {
+        let view = self.gateways.values().find_map(|gateway| gateway.view);
+        if self.common.is_empty() || !self.has_one_view() {
+            return false;
+        }
+        let owners = Owners::new(self.common.clone());
+        view == Some((owners.name(), true)) && owners.of_user(app, user) == self.me.as_u32()
     }
 
     pub(crate) fn era(&self) -> u32 {

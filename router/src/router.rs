@@ -118,14 +118,14 @@ impl Router {
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
         }
-        self.tell_common(now, None);
+        self.tell_common(now, Asker::Nobody);
         self.settle_views(now);
     }
 
     /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
     pub fn leave(&mut self, now: Instant) {
         self.cluster.leave();
-        self.tell_common(now, None);
+        self.tell_common(now, Asker::Nobody);
     }
 
     /// Whether this router was asked to leave, and nobody needs it any more.
@@ -228,9 +228,9 @@ impl Router {
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
             ToRouter::Reach { routers, clock } => {
-                self.stamps.hear(now.unix_nanos(), clock);
+                let is_ahead = self.stamps.hear(now.unix_nanos(), clock);
                 self.cluster.set_reach(from, routers);
-                self.tell_common(now, Some(from));
+                self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }
             ToRouter::View { view, done } => {
                 self.cluster.set_view(now, from, view, done);
@@ -247,7 +247,6 @@ impl Router {
         let Claim { device, seat, login, said_by } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
-                self.outbox.bridge(ToBridge::Online { app, user, device, login });
                 self.count_session(seat.shard, 1);
                 login
             }
@@ -256,9 +255,9 @@ impl Router {
                 self.count_session(old.shard, -1);
                 self.count_session(seat.shard, 1);
                 self.kick(old, NoticeCode::Kicked);
-                self.outbox.bridge(ToBridge::Online { app, user, device, login });
                 login
             }
+            Bound::Confirmed(login) => login,
             Bound::Again(login) => return self.say_bound(seat, login),
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
@@ -273,8 +272,11 @@ impl Router {
         };
         match said_by {
             SaidBy::Login => self.metrics.binds += 1,
-            SaidBy::Announcement | SaidBy::Directory => self.metrics.announced += 1,
+            SaidBy::Announcement => self.metrics.announced += 1,
+            // It may have ended, or be bound by another owner: nobody is told before its gateway announces it.
+            SaidBy::Directory => return,
         }
+        self.outbox.bridge(ToBridge::Online { app, user, device, login });
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
@@ -290,13 +292,14 @@ impl Router {
 
     /// The one place where a binding ends without another in its place.
     fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
-        let Some(login) = self.users.unbind(app, user, device, seat) else {
+        let Some((login, is_guess)) = self.users.unbind(app, user, device, seat) else {
             self.metrics.unbinds_stale += 1;
             return;
         };
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
-        if !moved {
+        // Of one that only the directory knew, its owner tells.
+        if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
         }
     }
@@ -366,12 +369,13 @@ impl Router {
         }
     }
 
-    /// Tells all gateways what they all reach when that has changed, else only `asker`.
-    fn tell_common(&mut self, now: Instant, asker: Option<ShardId>) {
+    /// Tells all gateways what they all reach when that has changed, else only who is to know anyway.
+    fn tell_common(&mut self, now: Instant, asker: Asker) {
         let clock = self.stamps.show(now.unix_nanos());
-        let everybody = self.cluster.agree();
+        let has_changed = self.cluster.agree();
         let routers = self.cluster.common().to_vec();
-        for shard in self.cluster.shards().filter(|shard| everybody || asker == Some(*shard)) {
+        let is_told = |shard: &ShardId| has_changed || asker == Asker::All || asker == Asker::One(*shard);
+        for shard in self.cluster.shards().filter(is_told) {
             self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone(), clock });
         }
     }
@@ -429,6 +433,15 @@ impl Shard for Router {
         let resync = self.resync.map(|(_, due)| due);
         [self.pending.deadline(), self.cluster.deadline(), resync].into_iter().flatten().min()
     }
+}
+
+/// Who is told what everybody reaches, though it has not changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Nobody,
+    One(ShardId),
+    /// A clock has come that is ahead of what they know.
+    All,
 }
 
 fn bind_record(
