@@ -162,10 +162,22 @@ impl Gateway {
 
     /// A router says what everybody reaches.
     pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>, clock: Login) {
-        self.stamps.hear(now.unix_nanos(), clock);
+        let forward = self.stamps.hear(now.unix_nanos(), clock);
+        if forward > 0 {
+            self.put_logins_forward(forward);
+        }
         if let Some(common) = self.view.routers.get_mut(&from) {
             *common = Some(routers);
             self.choose_owners(now);
+        }
+    }
+
+    /// Logins that wait for an owner were stamped by a clock that was behind.
+    fn put_logins_forward(&mut self, by_ns: u64) {
+        for conn in self.connections() {
+            if let Some(session) = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Binding) {
+                session.login = Login(session.login.0.saturating_add(by_ns));
+            }
         }
     }
 

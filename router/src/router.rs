@@ -218,7 +218,13 @@ impl Router {
                 let sequence = self.rooms.join(now, (app, room), from, sequence, era);
                 self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
             }
-            ToRouter::Leave { app, room } => self.rooms.leave(app, room, from),
+            ToRouter::Leave { app, room } => {
+                self.rooms.leave(app, room, from);
+                // Maybe to another owner, and others may follow.
+                if self.cluster.is_unsettled() {
+                    self.rooms.set_era(app, room, self.cluster.era());
+                }
+            }
             ToRouter::Submit { session, submission } => {
                 let sender = Sender { seat: seat(session), submitted: submission.id };
                 self.submit(now, sender, submission);
@@ -228,7 +234,7 @@ impl Router {
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
             ToRouter::Reach { routers, clock } => {
-                let is_ahead = self.stamps.hear(now.unix_nanos(), clock);
+                let is_ahead = self.stamps.hear(now.unix_nanos(), clock) > 0;
                 self.cluster.set_reach(from, routers);
                 self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }

@@ -12,11 +12,12 @@ pub struct StampClock {
 }
 
 impl StampClock {
-    /// Another clock showed this a moment ago. Whether it is so far ahead that others should hear of it.
-    pub fn hear(&mut self, now_ns: u64, shown: Login) -> bool {
+    /// Another clock showed this a moment ago. By how many ns this one is put forward, if others should hear of it; else 0.
+    pub fn hear(&mut self, now_ns: u64, shown: Login) -> u64 {
         let before = self.ahead_ns;
         self.ahead_ns = before.max(shown.0.saturating_sub(now_ns));
-        self.ahead_ns - before > NOTABLE_NS
+        let forward = self.ahead_ns - before;
+        if forward > NOTABLE_NS { forward } else { 0 }
     }
 
     /// What it shows when the own clock shows `now_ns`.
@@ -33,11 +34,12 @@ mod tests {
     fn the_fastest_clock_counts() {
         let mut clock = StampClock::default();
         assert_eq!(clock.show(10), Login(10));
-        assert!(!clock.hear(10, Login(3_010)));
-        assert!(!clock.hear(10, Login(7)));
-        assert!(!clock.hear(3_500, Login(4_000)));
+        assert_eq!(clock.hear(10, Login(3_010)), 0, "hardly");
+        assert_eq!(clock.hear(10, Login(7)), 0);
+        assert_eq!(clock.hear(3_500, Login(4_000)), 0);
         assert_eq!(clock.show(4_000), Login(7_000));
-        assert!(clock.hear(0, Login(u64::MAX)));
+        assert_eq!(clock.hear(0, Login(3_000 + 2 * NOTABLE_NS)), 2 * NOTABLE_NS);
+        assert!(clock.hear(0, Login(u64::MAX)) > 0);
         assert_eq!(clock.show(5), Login(u64::MAX));
     }
 }
