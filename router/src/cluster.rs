@@ -151,18 +151,31 @@ impl Cluster {
     }
 
     /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
-    /// further one lengthens it.
-    pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) {
-        let Some(gateway) = self.gateways.get_mut(&shard) else { return };
+    /// further one lengthens it. Whether it is another than its last.
+    pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
+        let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
-        if self.has_one_view() {
-            return;
+        if !self.has_one_view() {
+            self.begin(now);
+            // Another view takes the time that any takes to be announced.
+            if before.is_none_or(|(name, _)| name != view) {
+                self.unsettled_until = Some(now + self.settle);
+            }
         }
-        self.begin(now);
-        // Another view takes the time that any takes to be announced.
-        if before.is_none_or(|(name, _)| name != view) {
-            self.unsettled_until = Some(now + self.settle);
+        before.is_some_and(|(name, _)| name != view)
+    }
+
+    /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy, has found other owners
+    /// and goes on with them: it would come late.
+    pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
+        let before = self.parked_len;
+        for parked in self.parked.values_mut() {
+            let known = parked.len();
+            parked.retain(|(sender, submission)| sender.seat.shard != shard || submission.is_answered());
+            self.parked_len -= known - parked.len();
         }
+        self.parked.retain(|_, parked| !parked.is_empty());
+        before - self.parked_len
     }
 
     fn begin(&mut self, now: Instant) {

@@ -239,7 +239,9 @@ impl Router {
                 self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }
             ToRouter::View { view, done } => {
-                self.cluster.set_view(now, from, view, done);
+                if self.cluster.set_view(now, from, view, done) {
+                    self.metrics.lossy_offline += self.cluster.drop_unanswered(from) as u64;
+                }
                 self.settle_views(now);
             }
             ToRouter::Ask { ask, question } => {
