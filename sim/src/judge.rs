@@ -209,7 +209,7 @@ impl World {
             let Some(stay) = session.rooms.get(&room) else { continue };
             let was_in = stay.joined.is_some_and(|joined| joined < first) && session.live.is_some_and(|live| live < first);
             let stayed = stay.leaves.is_none_or(|leaves| leaves > until) && self.outlives(session, until);
-            if !was_in || !stayed || self.crashed_within(session, first, until) {
+            if !was_in || !stayed || self.crashed_within(session, session.began, until) {
                 continue;
             }
             let got = sent.copies.iter().any(|(_, of)| *of == no);
