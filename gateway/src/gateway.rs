@@ -479,7 +479,7 @@ impl Gateway {
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            if !self.unbind(conn, app, user, device) && was_live {
+            if !self.unbind(conn, app, user, device, was_live) && was_live {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             self.leave_all(conn, app, user);
@@ -490,7 +490,14 @@ impl Gateway {
 
     /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
     /// may know the session who could tell of its end.
-    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) -> bool {
+    fn unbind(
+        &mut self,
+        conn: ConnId,
+        app: AppId,
+        user: UserId,
+        device: DeviceClass,
+        was_live: bool,
+    ) -> bool {
         let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
@@ -498,7 +505,10 @@ impl Gateway {
         for owner in owner.into_iter().chain(before) {
             if self.view.is_up(owner) {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
-                self.view.remember_end(End { owner, app, user, device, login });
+                // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
+                if was_live {
+                    self.view.remember_end(End { owner, app, user, device, login });
+                }
             }
         }
         owner.is_some() && before.is_none_or(|before| self.view.is_up(before))

@@ -27,12 +27,15 @@ fn view(routers: &[ShardId], done: bool) -> ToRouter {
     ToRouter::View { view: owners(routers).name(), done }
 }
 
+/// When each world begins.
+const CLOCK: Login = Login(1_800_000_000_000_000_000);
+
 fn reach(routers: &[ShardId]) -> ToRouter {
-    ToRouter::Reach { routers: routers.iter().map(|router| router.as_u32()).collect() }
+    ToRouter::Reach { routers: routers.iter().map(|router| router.as_u32()).collect(), clock: CLOCK }
 }
 
 fn common(routers: &[ShardId]) -> ToGateway {
-    ToGateway::Common { routers: routers.iter().map(|router| router.as_u32()).collect() }
+    ToGateway::Common { routers: routers.iter().map(|router| router.as_u32()).collect(), clock: CLOCK }
 }
 
 /// The first users that one router owns, and another when it comes up as well.

@@ -17,11 +17,11 @@ const TV: DeviceClass = DeviceClass::Tv;
 const NOBODY: UserId = UserId(404);
 
 fn common(shard: ShardId, routers: &[u32]) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Common { routers: routers.to_vec() }))
+    (shard, NodeMessage::ToGateway(ToGateway::Common { routers: routers.to_vec(), clock: login(0) }))
 }
 
 fn reach(bench: &mut Bench, shard: ShardId, routers: &[u32]) -> Mail {
-    bench.tell(shard, ToRouter::Reach { routers: routers.to_vec() })
+    bench.tell(shard, ToRouter::Reach { routers: routers.to_vec(), clock: login(0) })
 }
 
 /// All gateways have the view 1; A has the view 2 and announces.
@@ -159,7 +159,7 @@ fn a_router_that_leaves_takes_itself_out_and_has_left_when_nobody_needs_it() {
     bench.join(B, ROOM);
     let (delivery, _) = delivery(bench.submit(B, 1, to_user(ALICE, "m")));
     assert!(!bench.router.has_left());
-    bench.router.leave();
+    bench.router.leave(bench.now);
     assert_eq!(bench.taken(), [A, B, C].map(|shard| common(shard, &[me + 1])));
     assert_eq!(bench.move_away(A, ALICE, PHONE, 1), []);
     bench.leave(B, ROOM);

@@ -166,6 +166,7 @@ impl World {
         let life = node.life;
         let ids: Vec<ShardId> = node.shards().map(|shard| shard.id).collect();
         self.model.disturb(self.now, self.now + DRAIN_NS);
+        self.model.drains.push((self.now, host));
         for id in ids {
             self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(Control::Drain));
         }

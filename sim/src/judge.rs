@@ -180,7 +180,7 @@ impl World {
         }
         let (at, session) = sent.sends[0];
         let is_safe = self.outlives(&self.model.sessions[session], at + ECHO_NS)
-            && !self.crashed_within(&self.model.sessions[session], at, at + ECHO_NS);
+            && !self.crashed_within(&self.model.sessions[session], at, u64::MAX);
         if is_safe && sent.acks.is_empty() && sent.handed.is_empty() {
             return Err(format!("m{number}, reliable and without a name, was neither acked nor handed over"));
         }
@@ -233,8 +233,16 @@ impl World {
         let host = session.shard.node();
         let is_router = |host: Host| host < GATEWAYS;
         let dies = |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
-        let overlaps = |a: u64, b: u64| b - a >= lease / 4 && a <= until && from <= b + 2 * lease;
-        self.model.crashes.iter().any(dies)
+        // A connection is given up after a quarter of the lease, and the next may take long to come about.
+        let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + 2 * lease;
+        // With one router cut off from one gateway and another gone, no router is left that all gateways reach, and they go by
+        // those that they do reach: then a room has two owners.
+        let is_gone = |at: u64, of: Host| is_router(of) && at <= until && from <= at + 8 * lease;
+        let two_owners = self.model.cuts.iter().any(|(a, b, ..)| overlaps(*a, *b))
+            && (self.model.crashes.iter().any(|(at, of, _)| is_gone(*at, *of))
+                || self.model.drains.iter().any(|(at, of)| is_gone(*at, *of)));
+        two_owners
+            || self.model.crashes.iter().any(dies)
             || self.model.cuts.iter().any(|(a, b, x, y)| (*x == host || *y == host) && overlaps(*a, *b))
             || self.model.freezes.iter().any(|(a, b, of)| (*of == host || is_router(*of)) && overlaps(*a, *b))
     }

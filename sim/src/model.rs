@@ -78,6 +78,7 @@ pub(crate) struct Model {
     pub(crate) crashes: Vec<(u64, Host, bool)>,
     pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
     pub(crate) freezes: Vec<(u64, u64, Host)>,
+    pub(crate) drains: Vec<(u64, Host)>,
 }
 
 /// What message number `number` says.
@@ -100,6 +101,7 @@ impl Model {
             crashes: Vec::new(),
             cuts: Vec::new(),
             freezes: Vec::new(),
+            drains: Vec::new(),
         }
     }
 
