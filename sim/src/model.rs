@@ -26,7 +26,7 @@ pub(crate) struct Sent {
     /// When it was written, and in which session.
     pub(crate) sends: Vec<(u64, SessionNo)>,
     pub(crate) outcomes: Vec<(u64, Outcome)>,
-    /// First copies: when, and in which session.
+    /// First copies: the how manieth of all copies, and in which session.
     pub(crate) copies: Vec<(u64, SessionNo)>,
     pub(crate) ids: BTreeSet<u64>,
     /// When, and by which client.
@@ -37,7 +37,6 @@ pub(crate) struct Sent {
 
 /// A session, as its client sees it.
 pub(crate) struct Session {
-    pub(crate) client: usize,
     pub(crate) user: i64,
     pub(crate) device: DeviceClass,
     pub(crate) shard: ShardId,
@@ -54,7 +53,6 @@ pub(crate) struct Session {
 /// A session's time in a room.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stay {
-    pub(crate) asked: u64,
     pub(crate) joined: Option<u64>,
     /// When it asked to leave.
     pub(crate) leaves: Option<u64>,
@@ -64,11 +62,11 @@ pub(crate) struct Stay {
 }
 
 /// The model.
+#[derive(Default)]
 pub(crate) struct Model {
-    /// No faults of any kind: everything is exact.
-    pub(crate) is_calm: bool,
     pub(crate) sent: Vec<Sent>,
     pub(crate) sessions: Vec<Session>,
+    arrivals: u64,
     by_id: BTreeMap<u64, usize>,
     by_sequence: BTreeMap<(i64, u64), u64>,
     /// By user and device class: the highest stamp, and whether online was told last.
@@ -89,22 +87,6 @@ pub(crate) fn payload(number: usize, size: usize) -> Vec<u8> {
 }
 
 impl Model {
-    pub(crate) fn new(is_calm: bool) -> Self {
-        Self {
-            is_calm,
-            sent: Vec::new(),
-            sessions: Vec::new(),
-            by_id: BTreeMap::new(),
-            by_sequence: BTreeMap::new(),
-            presence: BTreeMap::new(),
-            disturbed: Vec::new(),
-            crashes: Vec::new(),
-            cuts: Vec::new(),
-            freezes: Vec::new(),
-            drains: Vec::new(),
-        }
-    }
-
     pub(crate) fn messages(&self) -> usize {
         self.sent.len()
     }
@@ -115,6 +97,15 @@ impl Model {
 
     pub(crate) fn handed_over(&self) -> usize {
         self.sent.iter().filter(|sent| !sent.handed.is_empty()).count()
+    }
+
+    pub(crate) fn unaccounted(&self) -> usize {
+        let is_answered = |sent: &&Sent| {
+            let busy = Outcome::Failed(FailReason::Busy);
+            sent.outcomes.iter().any(|(_, outcome)| *outcome != busy)
+        };
+        let reliable = self.sent.iter().filter(|sent| sent.class == Class::Reliable && sent.named);
+        reliable.filter(|sent| !is_answered(sent)).count()
     }
 
     pub(crate) fn lived(&self) -> usize {
@@ -147,9 +138,8 @@ impl Model {
 
     // -- sessions
 
-    pub(crate) fn login(&mut self, at: u64, client: usize, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
+    pub(crate) fn login(&mut self, at: u64, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
         self.sessions.push(Session {
-            client,
             user,
             device,
             shard,
@@ -191,11 +181,11 @@ impl Model {
 
     // -- rooms
 
-    pub(crate) fn joins(&mut self, at: u64, session: SessionNo, room: i64) {
+    pub(crate) fn joins(&mut self, session: SessionNo, room: i64) {
         let rooms = &mut self.sessions[session].rooms;
         let before = rooms.get(&room).copied();
         let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
-        rooms.insert(room, Stay { asked: at, joined: None, leaves: None, came_again, last });
+        rooms.insert(room, Stay { joined: None, leaves: None, came_again, last });
     }
 
     pub(crate) fn joined(&mut self, at: u64, session: SessionNo, room: i64, sequence: u64) -> Result<(), String> {
@@ -214,8 +204,6 @@ impl Model {
             stay.leaves = Some(at);
         }
     }
-
-    pub(crate) fn left(&mut self, _session: SessionNo, _room: i64) {}
 
     // -- messages
 
@@ -327,7 +315,8 @@ impl Model {
             stay.last = message.sequence;
         }
         if is_first {
-            sent.copies.push((at, session));
+            self.arrivals += 1;
+            sent.copies.push((self.arrivals, session));
             self.check_order(at, session, number)?;
         }
         match message.room {
