@@ -14,7 +14,7 @@ use wire::node::{NodeMessage, ToBridge, ToGateway};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
-use crate::limits::HELD_BYTES_MAX;
+use crate::limits::{EARLY_MESSAGES_MAX, HELD_BYTES_MAX};
 use crate::outbox::Owed;
 
 impl Gateway {
@@ -37,7 +37,10 @@ impl Gateway {
         let found = message.room.and_then(|room| self.rooms.key(message.app, room));
         let Some(key) = found else { return };
         let room = self.rooms.get_mut(key);
-        if message.sequence <= room.sequence && !room.joining {
+        if room.joining && room.early.len() < EARLY_MESSAGES_MAX {
+            return room.early.push(message);
+        }
+        if message.sequence <= room.sequence || room.joining {
             return self.hand_over_late(key, message);
         }
         room.sequence = room.sequence.max(message.sequence);
@@ -53,6 +56,14 @@ impl Gateway {
         room.held.push(message);
         if !is_early || room.held_bytes > HELD_BYTES_MAX {
             self.fan_out_held(now, key);
+        }
+    }
+
+    /// The owner has answered: members get what they were told that comes.
+    pub(crate) fn fan_out_early(&mut self, now: Instant, app: AppId, room: RoomId, sequence: u64) {
+        let early = self.rooms.find(app, room).map(|room| std::mem::take(&mut room.early));
+        for message in early.into_iter().flatten().filter(|message| message.sequence > sequence) {
+            self.broadcast(now, message);
         }
     }
 

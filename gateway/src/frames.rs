@@ -69,7 +69,7 @@ impl Gateway {
         session.device = claims.device;
         session.phase = Phase::Binding;
         self.metrics.sessions += 1;
-        session.login = Login(now.unix_nanos());
+        session.login = self.stamps.show(now.unix_nanos());
         let (app, user, device, login) = (claims.app, claims.user, claims.device, session.login);
         // Without an owner it waits for one, up to the login deadline.
         if let Some(owner) = self.view.owner_of_user(app, user) {
@@ -141,7 +141,7 @@ impl Gateway {
 
     /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends nothing any more, and
     /// its sequence may be higher than where this one begins: its answer would make messages look late.
-    pub(crate) fn joined(&mut self, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
+    pub(crate) fn joined(&mut self, now: Instant, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
         if self.view.owner_of_room(app, room) != Some(from) {
             return;
         }
@@ -152,6 +152,7 @@ impl Gateway {
                 for conn in members {
                     self.say(conn, &ServerFrame::Joined { room, sequence });
                 }
+                self.fan_out_early(now, app, room, sequence);
             }
             crate::rooms::Answered::Deserted => {
                 if let Some(owner) = self.view.owner_of_room(app, room) {

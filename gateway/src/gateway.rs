@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use shard::{ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{Login, NodeMessage, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::{Addresses, Bucket, Rate};
@@ -42,6 +42,7 @@ pub struct Gateway {
     pub(crate) id: ShardId,
     pub(crate) view: View,
     pub(crate) ids: MessageIds,
+    pub(crate) stamps: StampClock,
     pub(crate) submitted: Submitted,
     pub(crate) keys: TokenKeys,
     pub(crate) config: Config,
@@ -178,6 +179,7 @@ impl Gateway {
             id,
             view: View::default(),
             ids: MessageIds::new(id),
+            stamps: StampClock::default(),
             submitted: Submitted::default(),
             keys,
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
@@ -478,7 +480,7 @@ impl Gateway {
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;
-            if !self.unbind(conn, app, user, device) && was_live {
+            if !self.unbind(conn, app, user, device, was_live) && was_live {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             self.leave_all(conn, app, user);
@@ -489,7 +491,14 @@ impl Gateway {
 
     /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
     /// may know the session who could tell of its end.
-    fn unbind(&mut self, conn: ConnId, app: AppId, user: UserId, device: DeviceClass) -> bool {
+    fn unbind(
+        &mut self,
+        conn: ConnId,
+        app: AppId,
+        user: UserId,
+        device: DeviceClass,
+        was_live: bool,
+    ) -> bool {
         let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = SessionId(conn.as_u64());
         let owner = self.view.owner_of_user(app, user);
@@ -497,7 +506,10 @@ impl Gateway {
         for owner in owner.into_iter().chain(before) {
             if self.view.is_up(owner) {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
-                self.view.remember_end(End { owner, app, user, device, login });
+                // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
+                if was_live {
+                    self.view.remember_end(End { owner, app, user, device, login });
+                }
             }
         }
         owner.is_some() && before.is_none_or(|before| self.view.is_up(before))
@@ -543,7 +555,7 @@ impl Gateway {
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
-            ToGateway::Joined { app, room, sequence } => self.joined(from, app, room, sequence),
+            ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {
@@ -558,7 +570,7 @@ impl Gateway {
                     self.tell_control(ToGateway::Superseded { submitted });
                 }
             }
-            ToGateway::Common { routers } => self.common(now, from, routers),
+            ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
             ToGateway::All { message } => self.push_all(&message),
             // The control thread asked, and is the one to go.
             mail @ (ToGateway::Drain | ToGateway::Answer { .. }) => self.tell_control(mail),

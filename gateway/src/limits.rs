@@ -39,3 +39,5 @@ pub const POOLED_BYTES_MAX: usize = 1024;
 pub const POOLED_ENTRIES_MAX: usize = 16;
 /// Payload bytes that wait for the end of a room's interval; more leave at once.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
+/// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late.
+pub const EARLY_MESSAGES_MAX: usize = 1024;

@@ -40,6 +40,8 @@ pub(crate) struct Room {
     pub(crate) joining: bool,
     /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
     pub(crate) held: Vec<Message>,
+    /// Messages that overtook the owner's answer, on the way over a sibling.
+    pub(crate) early: Vec<Message>,
     /// Of the payloads of `held`.
     pub(crate) held_bytes: usize,
     /// The end of the interval that the last fan-out began.
@@ -70,6 +72,7 @@ impl Room {
             sequence: 0,
             joining: true,
             held: Vec::new(),
+            early: Vec::new(),
             held_bytes: 0,
             next_fan_out: Instant::default(),
         }
@@ -268,6 +271,7 @@ impl Rooms {
         assert_eq!(self.index.len(), self.rooms.len());
         let mut members = 0;
         for (key, room) in self.rooms.iter() {
+            assert!(room.joining || room.early.is_empty(), "early messages wait for the answer only");
             assert!(room.joining || !room.members.is_empty(), "a room is forgotten with its last member");
             assert_eq!(self.key(room.app, room.id), Some(key));
             for (position, member) in room.members.iter().enumerate() {

@@ -113,7 +113,7 @@ impl Gateway {
     /// A router shard is linked, and knows nothing of this shard.
     pub fn router_up(&mut self, now: Instant, router: ShardId) {
         self.view.routers.insert(router, None);
-        self.tell_reach();
+        self.tell_reach(now);
         // Until it hears of another view it is to know that this shard may have more to announce.
         if let Some(view) = self.view.owners.as_ref().map(Owners::name) {
             let done = self.view.announcing.is_none();
@@ -129,7 +129,9 @@ impl Gateway {
             for End { app, user, device, login, .. } in self.view.take_ends(router) {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
-            self.tell_reach();
+            // Alone, it is where it was at the start: the first router that comes is not all there are.
+            self.view.has_begun &= !self.view.routers.is_empty();
+            self.tell_reach(now);
             self.choose_owners(now);
         }
     }
@@ -138,7 +140,7 @@ impl Gateway {
     pub fn begin(&mut self, now: Instant) {
         if !self.view.has_begun {
             self.view.has_begun = true;
-            self.tell_reach();
+            self.tell_reach(now);
             self.choose_owners(now);
         }
     }
@@ -159,20 +161,36 @@ impl Gateway {
     }
 
     /// A router says what everybody reaches.
-    pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>) {
+    pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>, clock: Login) {
+        let forward = self.stamps.hear(now.unix_nanos(), clock);
+        if forward > 0 {
+            self.put_logins_forward(forward);
+        }
         if let Some(common) = self.view.routers.get_mut(&from) {
             *common = Some(routers);
             self.choose_owners(now);
         }
     }
 
-    fn tell_reach(&mut self) {
+    /// Logins that wait for an owner were stamped by a clock that was behind.
+    fn put_logins_forward(&mut self, by_ns: u64) {
+        for conn in self.connections() {
+            if let Some(session) =
+                self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Binding)
+            {
+                session.login = Login(session.login.0.saturating_add(by_ns));
+            }
+        }
+    }
+
+    fn tell_reach(&mut self, now: Instant) {
         if !self.view.has_begun {
             return;
         }
         let reach = self.view.reach();
         for router in reach.iter().copied().map(ShardId::from_u32) {
-            self.tell_router(router, ToRouter::Reach { routers: reach.clone() });
+            let clock = self.stamps.show(now.unix_nanos());
+            self.tell_router(router, ToRouter::Reach { routers: reach.clone(), clock });
         }
     }
 
@@ -209,6 +227,9 @@ impl Gateway {
             let (old, new) = (owner_of(before, app, target), self.view.owner_of(app, target));
             if old == new {
                 continue;
+            }
+            if let Some(room) = self.rooms.find(app, room) {
+                room.early.clear(); // the answer that they wait for will be another's
             }
             if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
                 self.tell_router(old, ToRouter::Leave { app, room });
@@ -276,8 +297,7 @@ impl Gateway {
         if old == new {
             return;
         }
-        let fresh = session.phase == Phase::Binding;
-        if !fresh {
+        if session.phase == Phase::Live {
             session.login = Login(session.login.0.saturating_add(1));
         }
         let (session, login) = (SessionId(conn.as_u64()), session.login);
@@ -285,7 +305,8 @@ impl Gateway {
             self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }
         if let Some(new) = new {
-            self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh });
+            // One that is not bound yet has waited, and a later login may have come in between: its stamp decides.
+            self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
         }
     }
 }

@@ -27,12 +27,15 @@ fn view(routers: &[ShardId], done: bool) -> ToRouter {
     ToRouter::View { view: owners(routers).name(), done }
 }
 
+/// When each world begins.
+const CLOCK: Login = Login(1_800_000_000_000_000_000);
+
 fn reach(routers: &[ShardId]) -> ToRouter {
-    ToRouter::Reach { routers: routers.iter().map(|router| router.as_u32()).collect() }
+    ToRouter::Reach { routers: routers.iter().map(|router| router.as_u32()).collect(), clock: CLOCK }
 }
 
 fn common(routers: &[ShardId]) -> ToGateway {
-    ToGateway::Common { routers: routers.iter().map(|router| router.as_u32()).collect() }
+    ToGateway::Common { routers: routers.iter().map(|router| router.as_u32()).collect(), clock: CLOCK }
 }
 
 /// The first users that one router owns, and another when it comes up as well.
@@ -88,8 +91,10 @@ fn without_a_router_logins_joins_and_messages_wait_for_one() {
     let told = world.told(ROUTER);
     let ToRouter::Submit { session: sender, submission } = &told[3] else { panic!("{told:?}") };
     assert_eq!((*sender, submission.client_msg_id.as_str(), submission.again), (session, "m-1", false));
-    let (app, user, device, fresh) = (APP, UserId(1), DeviceClass::Phone, true);
-    assert_eq!(told[..2], [reach(&[ROUTER]), view(&[ROUTER], false)]);
+    let (app, user, device, fresh) = (APP, UserId(1), DeviceClass::Phone, false);
+    let clock = Login(world.now.unix_nanos());
+    let routers = vec![ROUTER.as_u32()];
+    assert_eq!(told[..2], [ToRouter::Reach { routers, clock }, view(&[ROUTER], false)]);
     assert_eq!(told[2], ToRouter::Join { app, room: RoomId(7), sequence: 0 });
     assert_eq!(told[4], ToRouter::Bind { app, user, device, session, login, fresh });
     assert_eq!(told[5..], [view(&[ROUTER], true)]);
@@ -200,7 +205,7 @@ fn an_owner_that_is_gone_is_told_nothing_and_stamps_rise() {
 }
 
 #[test]
-fn a_login_that_is_not_answered_yet_is_a_login_for_the_next_owner_too() {
+fn a_login_that_is_not_answered_yet_is_one_by_its_stamp_for_the_next_owner() {
     let mut world = World::new();
     world.router_answers = false;
     let user = users_of(ROUTER_2, 1)[0];
@@ -212,7 +217,7 @@ fn a_login_that_is_not_answered_yet_is_a_login_for_the_next_owner_too() {
         ToRouter::Bind { login, fresh, .. } => Some((*login, *fresh)),
         _ => None,
     };
-    assert_eq!(world.told(ROUTER_2).iter().filter_map(binds).collect::<Vec<_>>(), [(login, true)]);
+    assert_eq!(world.told(ROUTER_2).iter().filter_map(binds).collect::<Vec<_>>(), [(login, false)]);
     let session = world.session(client);
     world.tell_from(ROUTER_2, ToGateway::Bound { session, login });
     assert!(matches!(world.hear(client)[..], [ServerFrame::LoggedIn { .. }]));
@@ -412,6 +417,8 @@ fn a_router_that_comes_again_is_given_what_it_knew() {
     world.send(client, 6001, 9, "n", "x");
     world.forget();
     world.router_up(ROUTER);
+    assert_eq!(submits(&world.told(ROUTER)), [], "others may be about to come too");
+    world.begin();
     let submitted = submits(&world.told(ROUTER));
     assert_eq!(submitted.iter().map(|(_, again)| *again).collect::<Vec<_>>(), [true, false]);
     assert!(submitted[0].0 < submitted[1].0);
@@ -589,7 +596,10 @@ fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
             let router = routers[prng.below(3) as usize];
             let pick = prng.below(live.len().max(1) as u64) as usize;
             match prng.below(10) {
-                0 if up.insert(router) => world.router_up(router),
+                0 if up.insert(router) => {
+                    world.router_up(router);
+                    world.begin();
+                }
                 1 if up.remove(&router) => {
                     world.router_down(router);
                     world.told(router);
@@ -626,6 +636,7 @@ fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
         }
         if up.is_empty() {
             world.router_up(ROUTER);
+            world.begin();
         }
         world.pass(Duration::from_millis(10));
         let owners = chosen(&world);

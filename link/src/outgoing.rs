@@ -136,8 +136,8 @@ fn weight(message: &NodeMessage) -> usize {
             Question::PushAll { message } => text(message),
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
         },
-        NodeMessage::ToRouter(ToRouter::Reach { routers })
-        | NodeMessage::ToGateway(ToGateway::Common { routers }) => 4 * routers.len(),
+        NodeMessage::ToRouter(ToRouter::Reach { routers, .. })
+        | NodeMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
         NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
         NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
             text(message)
@@ -242,7 +242,7 @@ mod tests {
         let online = Question::Online { app: AppId(1), users: vec![UserId(1); 500] };
         let to_router = [
             ToRouter::Submit { session, submission },
-            ToRouter::Reach { routers: vec![1; 500] },
+            ToRouter::Reach { routers: vec![1; 500], clock: Login(0) },
             ToRouter::Ask { ask: 1, question: online },
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
         ];
@@ -251,7 +251,7 @@ mod tests {
             ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },
-            ToGateway::Common { routers: vec![1; 500] },
+            ToGateway::Common { routers: vec![1; 500], clock: Login(0) },
             ToGateway::Answer { ask: 1, answer: Answer::Online { users: (0..100).map(presence).collect() } },
             ToGateway::Answer {
                 ask: 1,

@@ -68,8 +68,9 @@ pub struct Node<O> {
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail>>,
     drain: Drain,
-    /// When the gateway goes on without the routers that are missing.
+    /// When the gateway goes on without the routers that are missing: some time after the first one came.
     begin_by: Option<Instant>,
+    patience: Duration,
     /// It has been told which nodes to be linked with.
     knows_nodes: bool,
     /// The questions of the control thread that wait for what becomes of a message.
@@ -99,7 +100,6 @@ impl<O: Outside> Node<O> {
             all().for_each(|shard| gateway.router_up(now, shard));
             gateway.begin(now);
         }
-        let waits = gateway.is_some() && router.is_none();
         Self {
             id,
             gateway,
@@ -108,7 +108,8 @@ impl<O: Outside> Node<O> {
             outside,
             own: VecDeque::new(),
             drain: Drain::Open,
-            begin_by: waits.then(|| now + patience),
+            begin_by: None,
+            patience,
             knows_nodes: false,
             pushed: BTreeMap::new(),
             link_overflows: 0,
@@ -206,7 +207,7 @@ impl<O: Outside> Node<O> {
         self.drain = Drain::Draining;
         match (&mut self.gateway, &mut self.router) {
             (Some(gateway), _) => gateway.drain(now),
-            (None, Some(router)) => router.leave(),
+            (None, Some(router)) => router.leave(now),
             (None, None) => {}
         }
     }
@@ -235,6 +236,10 @@ impl<O: Outside> Node<O> {
         let (Some(by), Some(gateway), Some(links)) = (self.begin_by, &mut self.gateway, &self.links) else {
             return;
         };
+        if gateway.routers().next().is_none() {
+            self.begin_by = None; // the next one is the first again
+            return;
+        }
         if now >= by || self.knows_nodes && links.are_complete() {
             self.begin_by = None;
             gateway.begin(now);
@@ -276,6 +281,9 @@ impl<O: Outside> Node<O> {
                 if let Some(router) = &mut self.router {
                     router.gateway_up(now, peer, shards, false, incarnation);
                 } else if let Some(gateway) = &mut self.gateway {
+                    if gateway.routers().next().is_none() {
+                        self.begin_by = Some(now + self.patience);
+                    }
                     gateway.router_up(now, peer);
                 }
             }

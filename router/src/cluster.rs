@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shard::{Instant, ShardId};
-use wire::AppId;
-use wire::node::{ShardLoad, Submission, Target};
+use wire::node::{Owners, ShardLoad, Submission, Target};
+use wire::{AppId, UserId};
 
 use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;
@@ -151,18 +151,31 @@ impl Cluster {
     }
 
     /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
-    /// further one lengthens it.
-    pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) {
-        let Some(gateway) = self.gateways.get_mut(&shard) else { return };
+    /// further one lengthens it. Whether it is another than its last.
+    pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
+        let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
-        if self.has_one_view() {
-            return;
+        if !self.has_one_view() {
+            self.begin(now);
+            // Another view takes the time that any takes to be announced.
+            if before.is_none_or(|(name, _)| name != view) {
+                self.unsettled_until = Some(now + self.settle);
+            }
         }
-        self.begin(now);
-        // Another view takes the time that any takes to be announced.
-        if before.is_none_or(|(name, _)| name != view) {
-            self.unsettled_until = Some(now + self.settle);
+        before.is_some_and(|(name, _)| name != view)
+    }
+
+    /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy, has found other owners
+    /// and goes on with them: it would come late.
+    pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
+        let before = self.parked_len;
+        for parked in self.parked.values_mut() {
+            let known = parked.len();
+            parked.retain(|(sender, submission)| sender.seat.shard != shard || submission.is_answered());
+            self.parked_len -= known - parked.len();
         }
+        self.parked.retain(|_, parked| !parked.is_empty());
+        before - self.parked_len
     }
 
     fn begin(&mut self, now: Instant) {
@@ -192,6 +205,16 @@ impl Cluster {
         !self.is_unsettled() && self.has_one_view()
     }
 
+    /// Whether this router owns a user by the view that all gateways agree about.
+    pub(crate) fn owns(&self, app: AppId, user: UserId) -> bool {
+        let view = self.gateways.values().find_map(|gateway| gateway.view);
+        if self.common.is_empty() || !self.has_one_view() {
+            return false;
+        }
+        let owners = Owners::new(self.common.clone());
+        view == Some((owners.name(), true)) && owners.of_user(app, user) == self.me.as_u32()
+    }
+
     pub(crate) fn era(&self) -> u32 {
         self.era
     }
@@ -203,8 +226,13 @@ impl Cluster {
     /// Keeps a message until there is agreement. The caller bounds how many.
     pub(crate) fn park(&mut self, sender: Sender, submission: Submission) {
         self.parked_len += 1;
-        let key = (submission.app, submission.target);
-        self.parked.entry(key).or_default().push((sender, submission));
+        let parked = self.parked.entry((submission.app, submission.target)).or_default();
+        // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids ascend.
+        let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
+        let is_last = parked.iter().rev().find(of_shard).is_none_or(|(_, last)| last.id < submission.id);
+        let later = |known: &(Sender, Submission)| of_shard(&known) && known.1.id > submission.id;
+        let at = if is_last { None } else { parked.iter().position(later) };
+        parked.insert(at.unwrap_or(parked.len()), (sender, submission));
     }
 
     pub(crate) fn is_parked(&self, app: AppId, target: Target) -> bool {

@@ -30,7 +30,7 @@ pub(crate) struct Room {
     room: RoomId,
     /// Of the last message.
     sequence: u64,
-    /// The time of agreement (see `Cluster`) in which it became known here.
+    /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
     pub(crate) era: u32,
     /// Ascending, never empty.
     members: Vec<ShardId>,
@@ -81,6 +81,12 @@ impl Rooms {
     /// The room of that name.
     pub(crate) fn find(&self, app: AppId, room: RoomId) -> Option<&Room> {
         self.table.find(self.hash.of(app, room.0), |known| known.is(app, room))
+    }
+
+    pub(crate) fn set_era(&mut self, app: AppId, room: RoomId, era: u32) {
+        if let Some(known) = self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room)) {
+            known.era = era;
+        }
     }
 
     /// Removes a shard that is gone from every room, at the cost of a walk over all.

@@ -3,8 +3,8 @@
 use shard::{ConnId, Effect, Event, Instant, Prng, SendBatch, Shard, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, Target, ToBridge, ToDirectory, ToGateway,
-    ToRouter,
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory,
+    ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -35,8 +35,9 @@ pub struct Config {
 /// The rules in which the messages leave a choice:
 ///
 /// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here and loses its last.
-///   A session that replaces another tells neither: the user was there all the time. A session that moves to another owner is
-///   told online again there, under a higher stamp, and not offline here.
+///   A session that replaces another tells online under its own stamp, for the other's end may have been told elsewhere, and no
+///   offline: the user was there all the time. A session that moves to another owner is told online again there, under a
+///   higher stamp, and not offline here.
 /// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
 ///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
 ///   failed it is undelivered, for the reason of the last.
@@ -59,6 +60,8 @@ pub struct Router {
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
     pub(crate) outbox: Outbox,
+    /// Shows as much as the fastest clock of a gateway.
+    stamps: StampClock,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
 }
@@ -82,6 +85,7 @@ impl Router {
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
+            stamps: StampClock::default(),
             resync: None,
             limits,
         }
@@ -114,14 +118,14 @@ impl Router {
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
         }
-        self.tell_common(None);
+        self.tell_common(now, Asker::Nobody);
         self.settle_views(now);
     }
 
     /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, now: Instant) {
         self.cluster.leave();
-        self.tell_common(None);
+        self.tell_common(now, Asker::Nobody);
     }
 
     /// Whether this router was asked to leave, and nobody needs it any more.
@@ -202,6 +206,7 @@ impl Router {
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
+                self.stamps.hear(now.unix_nanos(), login);
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
             }
@@ -213,7 +218,13 @@ impl Router {
                 let sequence = self.rooms.join(now, (app, room), from, sequence, era);
                 self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
             }
-            ToRouter::Leave { app, room } => self.rooms.leave(app, room, from),
+            ToRouter::Leave { app, room } => {
+                self.rooms.leave(app, room, from);
+                // Maybe to another owner, and others may follow.
+                if self.cluster.is_unsettled() {
+                    self.rooms.set_era(app, room, self.cluster.era());
+                }
+            }
             ToRouter::Submit { session, submission } => {
                 let sender = Sender { seat: seat(session), submitted: submission.id };
                 self.submit(now, sender, submission);
@@ -222,12 +233,15 @@ impl Router {
                 self.settle(now, delivery, seat(session), outcome);
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
-            ToRouter::Reach { routers } => {
+            ToRouter::Reach { routers, clock } => {
+                let is_ahead = self.stamps.hear(now.unix_nanos(), clock) > 0;
                 self.cluster.set_reach(from, routers);
-                self.tell_common(Some(from));
+                self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }
             ToRouter::View { view, done } => {
-                self.cluster.set_view(now, from, view, done);
+                if self.cluster.set_view(now, from, view, done) {
+                    self.metrics.lossy_offline += self.cluster.drop_unanswered(from) as u64;
+                }
                 self.settle_views(now);
             }
             ToRouter::Ask { ask, question } => {
@@ -241,7 +255,6 @@ impl Router {
         let Claim { device, seat, login, said_by } = claim;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
-                self.outbox.bridge(ToBridge::Online { app, user, device, login });
                 self.count_session(seat.shard, 1);
                 login
             }
@@ -252,6 +265,7 @@ impl Router {
                 self.kick(old, NoticeCode::Kicked);
                 login
             }
+            Bound::Confirmed(login) => login,
             Bound::Again(login) => return self.say_bound(seat, login),
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
@@ -266,8 +280,11 @@ impl Router {
         };
         match said_by {
             SaidBy::Login => self.metrics.binds += 1,
-            SaidBy::Announcement | SaidBy::Directory => self.metrics.announced += 1,
+            SaidBy::Announcement => self.metrics.announced += 1,
+            // It may have ended, or be bound by another owner: nobody is told before its gateway announces it.
+            SaidBy::Directory => return,
         }
+        self.outbox.bridge(ToBridge::Online { app, user, device, login });
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
@@ -283,13 +300,14 @@ impl Router {
 
     /// The one place where a binding ends without another in its place.
     fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
-        let Some(login) = self.users.unbind(app, user, device, seat) else {
+        let Some((login, is_guess)) = self.users.unbind(app, user, device, seat) else {
             self.metrics.unbinds_stale += 1;
             return;
         };
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
-        if !moved {
+        // Of one that only the directory knew, its owner tells.
+        if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
         }
     }
@@ -359,12 +377,14 @@ impl Router {
         }
     }
 
-    /// Tells all gateways what they all reach when that has changed, else only `asker`.
-    fn tell_common(&mut self, asker: Option<ShardId>) {
-        let everybody = self.cluster.agree();
+    /// Tells all gateways what they all reach when that has changed, else only who is to know anyway.
+    fn tell_common(&mut self, now: Instant, asker: Asker) {
+        let clock = self.stamps.show(now.unix_nanos());
+        let has_changed = self.cluster.agree();
         let routers = self.cluster.common().to_vec();
-        for shard in self.cluster.shards().filter(|shard| everybody || asker == Some(*shard)) {
-            self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone() });
+        let is_told = |shard: &ShardId| has_changed || asker == Asker::All || asker == Asker::One(*shard);
+        for shard in self.cluster.shards().filter(is_told) {
+            self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone(), clock });
         }
     }
 
@@ -421,6 +441,15 @@ impl Shard for Router {
         let resync = self.resync.map(|(_, due)| due);
         [self.pending.deadline(), self.cluster.deadline(), resync].into_iter().flatten().min()
     }
+}
+
+/// Who is told what everybody reaches, though it has not changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Nobody,
+    One(ShardId),
+    /// A clock has come that is ahead of what they know.
+    All,
 }
 
 fn bind_record(

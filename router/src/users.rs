@@ -57,6 +57,8 @@ pub(crate) enum Bound {
     First(Login),
     /// The same session was bound already.
     Again(Login),
+    /// The same session was bound, as only the directory knew.
+    Confirmed(Login),
     /// This session was bound until now.
     Replaced(Seat, Login),
     /// Nothing: a newer session is bound.
@@ -89,11 +91,12 @@ impl Users {
             let old = binding.seat();
             if old == seat {
                 binding.login = binding.login.max(login);
-                let login = binding.login;
-                if said_by != SaidBy::Directory {
-                    self.set_guess(at, false);
+                let (login, is_guess) = (binding.login, binding.is_guess);
+                if !is_guess || said_by == SaidBy::Directory {
+                    return Bound::Again(login);
                 }
-                return Bound::Again(login);
+                self.set_guess(at, false);
+                return Bound::Confirmed(login);
             }
             if said_by != SaidBy::Login && binding.login > login {
                 return Bound::Older;
@@ -125,21 +128,21 @@ impl Users {
         Bound::First(login)
     }
 
-    /// Removes the binding if it is that session's; its stamp then.
+    /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of it.
     pub(crate) fn unbind(
         &mut self,
         app: AppId,
         user: UserId,
         device: DeviceClass,
         seat: Seat,
-    ) -> Option<Login> {
+    ) -> Option<(Login, bool)> {
         let first = self.first(app, user);
         let own = |&at: &u32| self.bindings.get(at).seat() == seat;
         let at = self.on_device(first, device).filter(own)?;
-        let login = self.bindings.get(at).login;
+        let Binding { login, is_guess, .. } = *self.bindings.get(at);
         self.set_guess(at, false);
         self.remove(at, first);
-        Some(login)
+        Some((login, is_guess))
     }
 
     /// The sessions on a shard, in the order of their places, at the cost of a walk over all.

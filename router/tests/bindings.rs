@@ -23,11 +23,12 @@ fn the_first_binding_of_a_device_is_online() {
 fn a_newer_session_kicks_the_older_wherever_it_is() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(A, ALICE, PHONE, 2), [kicked(A, 1, NoticeCode::Kicked), bound(A, 2, login(RAISE))]);
-    assert_eq!(
-        bench.bind(C, ALICE, PHONE, 9),
-        [kicked(A, 2, NoticeCode::Kicked), bound(C, 9, login(2 * RAISE))]
-    );
+    let told = |stamp| online(ALICE, PHONE, stamp);
+    let said = bench.bind(A, ALICE, PHONE, 2);
+    assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked), told(login(RAISE)), bound(A, 2, login(RAISE))]);
+    let third = login(2 * RAISE);
+    let said = bench.bind(C, ALICE, PHONE, 9);
+    assert_eq!(said, [kicked(A, 2, NoticeCode::Kicked), told(third), bound(C, 9, third)]);
     assert_eq!(bench.online(ALICE), [(PHONE, C)]);
     assert_eq!(bench.router.metrics().kicks, 2);
 }
@@ -37,7 +38,8 @@ fn a_newer_session_kicks_the_older_wherever_it_is() {
 fn the_same_number_on_another_shard_is_another_session() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
-    assert_eq!(bench.bind(B, ALICE, PHONE, 1), [kicked(A, 1, NoticeCode::Kicked), bound(B, 1, login(RAISE))]);
+    let (raised, said) = (login(RAISE), bench.bind(B, ALICE, PHONE, 1));
+    assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked), online(ALICE, PHONE, raised), bound(B, 1, raised)]);
     assert_eq!(bench.unbind(A, ALICE, PHONE, 1), []);
     assert_eq!(bench.online(ALICE), [(PHONE, B)]);
 }
@@ -110,7 +112,8 @@ fn past_the_limit_a_session_is_told_that_the_server_is_full() {
     bench.bind(A, BOB, PHONE, 2);
     assert_eq!(bench.bind(A, ALICE, WEB, 3), [kicked(A, 3, NoticeCode::ServerFull)]);
     assert_eq!(bench.bind(A, UserId(3), WEB, 4), [kicked(A, 4, NoticeCode::ServerFull)]);
-    assert_eq!(bench.bind(A, BOB, PHONE, 5), [kicked(A, 2, NoticeCode::Kicked), bound(A, 5, login(RAISE))]);
+    let (raised, said) = (login(RAISE), bench.bind(A, BOB, PHONE, 5));
+    assert_eq!(said, [kicked(A, 2, NoticeCode::Kicked), online(BOB, PHONE, raised), bound(A, 5, raised)]);
     assert_eq!(bench.unbind(A, ALICE, WEB, 3), [], "it was never bound");
     bench.unbind(A, ALICE, PHONE, 1);
     assert_eq!(bench.bind(A, ALICE, WEB, 6), [online(ALICE, WEB, login(0)), bound(A, 6, login(0))]);

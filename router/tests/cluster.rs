@@ -17,11 +17,11 @@ const TV: DeviceClass = DeviceClass::Tv;
 const NOBODY: UserId = UserId(404);
 
 fn common(shard: ShardId, routers: &[u32]) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Common { routers: routers.to_vec() }))
+    (shard, NodeMessage::ToGateway(ToGateway::Common { routers: routers.to_vec(), clock: login(0) }))
 }
 
 fn reach(bench: &mut Bench, shard: ShardId, routers: &[u32]) -> Mail {
-    bench.tell(shard, ToRouter::Reach { routers: routers.to_vec() })
+    bench.tell(shard, ToRouter::Reach { routers: routers.to_vec(), clock: login(0) })
 }
 
 /// All gateways have the view 1; A has the view 2 and announces.
@@ -159,7 +159,7 @@ fn a_router_that_leaves_takes_itself_out_and_has_left_when_nobody_needs_it() {
     bench.join(B, ROOM);
     let (delivery, _) = delivery(bench.submit(B, 1, to_user(ALICE, "m")));
     assert!(!bench.router.has_left());
-    bench.router.leave();
+    bench.router.leave(bench.now);
     assert_eq!(bench.taken(), [A, B, C].map(|shard| common(shard, &[me + 1])));
     assert_eq!(bench.move_away(A, ALICE, PHONE, 1), []);
     bench.leave(B, ROOM);
@@ -352,7 +352,8 @@ fn what_the_directory_finds_is_as_good_as_announced() {
     let mut to: Vec<ShardId> = sent(&said).iter().map(|(to, _)| *to).collect();
     to.sort();
     assert_eq!(to, [B, C], "every session gets it");
-    assert_eq!(bench.announce(B, BOB, PHONE, 2, login(2)), [bound(B, 2, login(2))]);
+    let stamp = login(2);
+    assert_eq!(bench.announce(B, BOB, PHONE, 2, stamp), [online(BOB, PHONE, stamp), bound(B, 2, stamp)]);
     assert_eq!(bench.router.metrics().parked, 0);
 }
 
@@ -374,17 +375,34 @@ fn what_the_directory_finds_of_another_life_or_too_late_means_nothing() {
 
 /// The directory was behind: the session had ended before this router became its owner.
 #[test]
-fn what_the_directory_found_and_nobody_announced_is_offline_once_all_agree() {
+fn what_the_directory_found_and_nobody_announced_is_forgotten_once_all_agree() {
     let mut bench = unsettled();
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2)), found(C, 4, TV, login(2))];
     bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
     bench.announce(B, BOB, PHONE, 2, login(2));
     bench.bind(A, BOB, TV, 9);
-    assert_eq!(settle(&mut bench), [offline(BOB, WEB, login(2))]);
+    assert_eq!(settle(&mut bench), [], "its owner, if it lives, tells");
     assert_eq!(bench.online(BOB), [(PHONE, B), (TV, A)]);
     bench.view(A, 3, false);
     assert_eq!(bench.pass(Duration::from_secs(2)), [], "no guess is left");
+}
+
+#[test]
+fn what_the_directory_found_and_nobody_announced_to_its_owner_is_told_offline() {
+    let mut bench = unsettled();
+    let me = ROUTER.as_u32();
+    let view = wire::node::Owners::new(vec![me]).name();
+    for shard in [A, B, C] {
+        reach(&mut bench, shard, &[me]);
+    }
+    bench.submit(A, 1, to_user(BOB, "m"));
+    let seats = vec![found(C, 3, WEB, login(2))];
+    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    for shard in [A, B] {
+        assert_eq!(bench.view(shard, view, true), []);
+    }
+    assert_eq!(bench.view(C, view, true), [offline(BOB, WEB, login(2))]);
 }
 
 #[test]
@@ -399,5 +417,6 @@ fn what_the_directory_found_stays_when_only_the_time_is_over() {
     for shard in [A, B] {
         assert_eq!(bench.view(shard, 2, true), []);
     }
-    assert_eq!(bench.view(C, 2, true), [offline(BOB, PHONE, login(1))]);
+    assert_eq!(bench.view(C, 2, true), []);
+    assert_eq!(bench.online(BOB), [(WEB, C)]);
 }

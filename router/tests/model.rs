@@ -242,6 +242,7 @@ impl Model {
             Some(((shard, session), known)) => {
                 login = login.max(Login(known.0 + RAISE));
                 self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
+                self.said.push(online(user, device, login));
             }
         }
         self.bindings.insert((user, device), (seat, login));

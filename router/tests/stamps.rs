@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use common::*;
 use wire::client::NoticeCode;
-use wire::node::{FoundSeat, Login, SessionId, ToDirectory};
+use wire::node::{FoundSeat, Login, NodeMessage, SessionId, ToDirectory, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
-fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, wire::node::NodeMessage) {
+fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, NodeMessage) {
     kicked(shard, session, NoticeCode::Kicked)
 }
 
@@ -24,7 +24,10 @@ fn a_login_beats_whatever_is_bound_though_its_clock_is_behind() {
     let ahead = login(1_000_000_000);
     bench.announce(A, ALICE, PHONE, 1, ahead);
     let raised = Login(ahead.0 + RAISE);
-    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [kick(A, 1), bound(B, 2, raised)]);
+    assert_eq!(
+        bench.bind(B, ALICE, PHONE, 2),
+        [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]
+    );
     assert_eq!(bench.unbind(B, ALICE, PHONE, 2), [offline(ALICE, PHONE, raised)]);
 }
 
@@ -44,7 +47,10 @@ fn an_announced_session_that_is_newer_kicks() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
     let newer = login(9 * RAISE);
-    assert_eq!(bench.announce(B, ALICE, PHONE, 2, newer), [kick(A, 1), bound(B, 2, newer)]);
+    assert_eq!(
+        bench.announce(B, ALICE, PHONE, 2, newer),
+        [kick(A, 1), online(ALICE, PHONE, newer), bound(B, 2, newer)]
+    );
     assert_eq!(bench.online(ALICE), [(PHONE, B)]);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.binds, metrics.announced, metrics.kicks), (1, 1, 1));
@@ -56,7 +62,8 @@ fn an_older_session_does_not_catch_up_by_being_announced() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
     let newer = login(RAISE);
-    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [kick(A, 1), bound(B, 2, newer)], "in the same ns");
+    let said = bench.bind(B, ALICE, PHONE, 2);
+    assert_eq!(said, [kick(A, 1), online(ALICE, PHONE, newer), bound(B, 2, newer)], "in the same ns");
     let mut next_owner = Bench::new();
     next_owner.announce(B, ALICE, PHONE, 2, Login(newer.0 + 1));
     assert_eq!(next_owner.announce(A, ALICE, PHONE, 1, login(50)), [kick(A, 1)]);
@@ -138,4 +145,23 @@ fn many_users_are_told_to_the_directory_again_step_by_step() {
 
 fn is_of(record: &ToDirectory, wanted: UserId) -> bool {
     matches!(record, ToDirectory::Bind { user, .. } if *user == wanted)
+}
+
+/// A gateway with a fast clock has given a stamp that the next login has to exceed, wherever it comes.
+#[test]
+fn a_clock_that_is_ahead_is_told_on() {
+    let mut bench = Bench::new();
+    let reach = |clock| ToRouter::Reach { routers: vec![1], clock };
+    let heard = |said: &Mail| -> Vec<(shard::ShardId, Login)> {
+        let clock = |(to, mail): &(shard::ShardId, NodeMessage)| match mail {
+            NodeMessage::ToGateway(ToGateway::Common { clock, .. }) => Some((*to, *clock)),
+            _ => None,
+        };
+        said.iter().filter_map(clock).collect()
+    };
+    let start = login(0);
+    assert_eq!(heard(&bench.tell(A, reach(start)))[0], (A, start));
+    let ahead = Login(start.0 + 3_600_000_000_000);
+    assert_eq!(heard(&bench.tell(B, reach(ahead))), [A, B, C].map(|shard| (shard, ahead)));
+    assert_eq!(heard(&bench.tell(A, reach(start))), [(A, ahead)]);
 }

@@ -96,6 +96,7 @@ impl World {
 
     /// The network forgets a connection: both ends hear of it, and what was on its way is lost.
     pub(crate) fn break_connection(&mut self, tcp: usize) {
+        self.network.tcps[tcp].is_broken = true;
         for side in [crate::network::Side::Opener, crate::network::Side::Taker] {
             self.network.end(tcp, side).drop_all();
             let delay = self.prng.below(30_000_000);
@@ -166,6 +167,7 @@ impl World {
         let life = node.life;
         let ids: Vec<ShardId> = node.shards().map(|shard| shard.id).collect();
         self.model.disturb(self.now, self.now + DRAIN_NS);
+        self.model.drains.push((self.now, host));
         for id in ids {
             self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(Control::Drain));
         }

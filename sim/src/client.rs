@@ -66,7 +66,7 @@ impl Client {
 impl World {
     pub(crate) fn make_clients(&mut self) {
         for user in 1..=self.plan.users {
-            let first = self.make_client(user, DeviceClass::Phone);
+            self.make_client(user, DeviceClass::Phone);
             if self.prng.below(3) == 0 {
                 self.make_client(user, DeviceClass::Web);
             }
@@ -74,7 +74,6 @@ impl World {
                 // Somebody else's phone with the same login: it comes later, and takes over.
                 let rival = self.make_client(user, DeviceClass::Phone);
                 self.clients[rival].connect_at = 1_500_000_000 + self.prng.below(6_000_000_000);
-                let _ = first;
             }
         }
     }
@@ -165,7 +164,7 @@ impl World {
         let client = &mut self.clients[at];
         (client.began_at, client.heard_at) = (self.now, self.now);
         let (user, device) = (UserId(client.user), client.device);
-        let session = self.model.login(self.now, at, client.user, client.device, shard);
+        let session = self.model.login(self.now, client.user, client.device, shard);
         client.session = Some(session);
         self.trace.line(self.now, || {
             format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
@@ -229,7 +228,7 @@ impl World {
 
     fn client_joins(&mut self, at: usize, room: i64) {
         let session = self.clients[at].session.expect("it has connected");
-        self.model.joins(self.now, session, room);
+        self.model.joins(session, room);
         self.client_says(at, &ClientFrame::Join { room: RoomId(room) });
     }
 
@@ -364,10 +363,11 @@ impl World {
         if self.clients[at].tcp != Some(tcp) {
             return;
         }
-        if self.now < self.clients[at].reads_from {
-            return self.clients[at].unread.extend(bytes);
+        self.clients[at].unread.extend(bytes);
+        if self.now >= self.clients[at].reads_from {
+            let bytes = std::mem::take(&mut self.clients[at].unread);
+            self.client_reads(at, tcp, bytes);
         }
-        self.client_reads(at, tcp, bytes);
     }
 
     fn client_reads(&mut self, at: usize, tcp: TcpId, bytes: Vec<u8>) {
@@ -400,7 +400,7 @@ impl World {
                 (self.clients[at].is_live, self.clients[at].tries) = (true, 0);
                 self.model.live(now, session);
             }
-            ServerFrame::LoggedOut | ServerFrame::Heartbeat { .. } => {}
+            ServerFrame::LoggedOut | ServerFrame::Heartbeat { .. } | ServerFrame::Left { .. } => {}
             ServerFrame::Deliver(message) => {
                 self.trace.mix([7, now, at as u64, message.id.0]);
                 self.trace.line(now, || {
@@ -429,7 +429,6 @@ impl World {
                 let found = self.model.joined(now, session, room.0, sequence);
                 self.check(found);
             }
-            ServerFrame::Left { room } => self.model.left(session, room.0),
         }
     }
 

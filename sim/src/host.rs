@@ -46,6 +46,9 @@ pub(crate) struct ShardHost {
     pub(crate) core: Node<Notes>,
     pub(crate) inbox: VecDeque<Input>,
     pub(crate) outcomes: VecDeque<Outcome>,
+    /// What accepted connections sent while the core was pushed back.
+    pub(crate) unread: VecDeque<Input>,
+    pub(crate) is_pushed_back: bool,
     /// Each with its generation.
     pub(crate) conns: Vec<(u32, Option<(TcpId, Side)>)>,
     /// When its next turn is.
@@ -156,6 +159,8 @@ impl NodeHost {
                     core: core(now, identity, prng),
                     inbox: VecDeque::new(),
                     outcomes: VecDeque::new(),
+                    unread: VecDeque::new(),
+                    is_pushed_back: false,
                     conns: Vec::new(),
                     wake: None,
                     mail_until: BTreeMap::new(),
@@ -188,8 +193,13 @@ fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
 }
 
 pub(crate) fn link_config() -> link::Config {
-    let config =
-        link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
+    let config = link::Config {
+        lease_ms: LEASE_MS,
+        ping_ms: 100,
+        interval_us: 500,
+        window_bytes: 64 << 10,
+        queue_bytes_max: 256 << 10,
+    };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }
@@ -198,7 +208,7 @@ pub(crate) fn router_limits() -> router::Limits {
     router::Limits {
         pending_max: 4_096,
         pending_timeout_ms: 6_000,
-        settle_ms: LEASE_MS * 2 / 3,
+        settle_ms: LEASE_MS * 5 / 3,
         ..router::Limits::default()
     }
 }
@@ -211,7 +221,7 @@ pub(crate) fn gateway_config() -> gateway::Config {
     config.delivery.window = 16;
     config.limits.login_deadline_ms = 4_000;
     config.limits.submitted_max = 4_096;
-    config.drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000 };
+    config.drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

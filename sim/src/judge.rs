@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shard::ShardId;
-use wire::client::{FailReason, Outcome};
+use wire::client::Outcome;
 use wire::node::{Class, Target};
 use wire::{DeviceClass, RoomId, UserId};
 
 use crate::client::APP;
 use crate::host::{FLIGHT_MS, LEASE_MS};
 use crate::model::{Sent, Session, SessionNo};
+use crate::network::Host;
+use crate::plan::GATEWAYS;
 use crate::world::World;
 
 const ROOMS: i64 = 3;
@@ -183,7 +185,7 @@ impl World {
         }
         let (at, session) = sent.sends[0];
         let is_safe = self.outlives(&self.model.sessions[session], at + ECHO_NS)
-            && !self.crashed_within(&self.model.sessions[session], at, at + ECHO_NS);
+            && !self.crashed_within(&self.model.sessions[session], at, u64::MAX);
         if is_safe && sent.acks.is_empty() && sent.handed.is_empty() {
             return Err(format!("m{number}, reliable and without a name, was neither acked nor handed over"));
         }
@@ -200,12 +202,6 @@ impl World {
         self.model.crashes.iter().any(|(at, of, _)| *of == host && (from..=until).contains(at))
     }
 
-    fn is_disturbed(&self, from: u64, until: u64) -> bool {
-        let start = 2 * ECHO_NS;
-        from < start && self.plan.faults.is_empty() && from < 2_000_000_000
-            || self.model.disturbed.iter().any(|(a, b)| *a <= until && from <= b + ECHO_NS)
-    }
-
     /// A reliable room message that has its place comes to every member that was present throughout, or is handed over for
     /// it; a lossy one, too, to whoever reads fast, unless owners or links changed meanwhile.
     fn judge_broadcast(&self, number: usize, sent: &Sent, room: i64) -> Result<(), String> {
@@ -213,13 +209,13 @@ impl World {
         let Some((answered, _)) = placed else { return Ok(()) };
         let first = sent.sends[0].0;
         let until = answered + (FLIGHT_MS + 500) * 1_000_000;
-        let is_disturbed = self.is_disturbed(first, until);
+        let is_disturbed = self.model.is_disturbed(first, until);
         for (no, session) in self.model.sessions.iter().enumerate() {
             let Some(stay) = session.rooms.get(&room) else { continue };
             let was_in = stay.joined.is_some_and(|joined| joined < first)
                 && session.live.is_some_and(|live| live < first);
             let stayed = stay.leaves.is_none_or(|leaves| leaves > until) && self.outlives(session, until);
-            if !was_in || !stayed || self.crashed_within(session, first, until) {
+            if !was_in || !stayed || self.crashed_within(session, session.began, until) {
                 continue;
             }
             let got = sent.copies.iter().any(|(_, of)| *of == no);
@@ -235,25 +231,64 @@ impl World {
         Ok(())
     }
 
-    fn is_owner_lost(&self, _session: &Session, _from: u64, _until: u64) -> bool {
-        false
+    /// The exception to the promise of reliable room messages. The owner answers when it has sent a message to all shards with members,
+    /// and keeps no copy: what is on a link whose session ends then, because the owner dies or because link or node stand still
+    /// for longer than the lease, is lost to the members on the other end, and nobody is left who knows them and the message.
+    fn is_owner_lost(&self, session: &Session, from: u64, until: u64) -> bool {
+        let lease = u64::from(LEASE_MS) * 1_000_000;
+        let host = session.shard.node();
+        let is_router = |host: Host| host < GATEWAYS;
+        let dies =
+            |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
+        // A connection is given up after a quarter of the lease, and the next may take long to come about.
+        let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + 2 * lease;
+        // With one router cut off from one gateway and another gone, no router is left that all gateways reach, and they go by
+        // those that they do reach: then a room has two owners.
+        let is_gone = |at: u64, of: Host| is_router(of) && at <= until && from <= at + 8 * lease;
+        let two_owners = self.model.cuts.iter().any(|(a, b, ..)| overlaps(*a, *b))
+            && (self.model.crashes.iter().any(|(at, of, _)| is_gone(*at, *of))
+                || self.model.drains.iter().any(|(at, of)| is_gone(*at, *of)));
+        two_owners
+            || self.model.crashes.iter().any(dies)
+            || self.model.cuts.iter().any(|(a, b, x, y)| (*x == host || *y == host) && overlaps(*a, *b))
+            || self.model.freezes.iter().any(|(a, b, of)| (*of == host || is_router(*of)) && overlaps(*a, *b))
     }
 
-    /// Of two room messages that two members both got first-hand, both saw the same one first.
+    /// Of two room messages that two members both got first-hand, both saw the same one first. While owners change, a message
+    /// may be placed twice, and two owners may place messages of one room: then there are two orders.
     fn judge_room_order(&self) -> Result<(), String> {
         for room in 1..=ROOMS {
             let mut seen: BTreeMap<SessionNo, Vec<(u64, usize)>> = BTreeMap::new();
             for (number, sent) in self.model.sent.iter().enumerate() {
-                if sent.target == Target::Room(RoomId(room)) && sent.sends.len() == 1 {
-                    for (place, (at, session)) in sent.copies.iter().enumerate() {
-                        let _ = place;
-                        seen.entry(*session).or_default().push((*at, number));
+                let at = sent.sends[0].0;
+                let is_placed_once = sent.sends.len() == 1 && !self.model.is_disturbed(at, at + ECHO_NS);
+                if sent.target == Target::Room(RoomId(room)) && is_placed_once {
+                    for (place, session) in &sent.copies {
+                        seen.entry(*session).or_default().push((*place, number));
                     }
                 }
             }
-            let _ = seen;
+            let orders: Vec<Vec<usize>> = seen.into_values().map(in_order).collect();
+            for (a, b) in orders.iter().zip(orders.iter().skip(1)) {
+                if let Some((x, y)) = disagreement(a, b) {
+                    return Err(format!("members of room {room} saw m{x} and m{y} in different orders"));
+                }
+            }
         }
-        let _ = FailReason::Busy;
         Ok(())
     }
+}
+
+/// Messages in the order in which a session got them.
+fn in_order(mut copies: Vec<(u64, usize)>) -> Vec<usize> {
+    copies.sort_by_key(|(place, _)| *place);
+    copies.into_iter().map(|(_, number)| number).collect()
+}
+
+/// Two messages that stand in both lists, in different orders.
+fn disagreement(a: &[usize], b: &[usize]) -> Option<(usize, usize)> {
+    let places: BTreeMap<usize, usize> =
+        b.iter().enumerate().map(|(place, number)| (*number, place)).collect();
+    let common: Vec<usize> = a.iter().copied().filter(|number| places.contains_key(number)).collect();
+    common.windows(2).find(|pair| places[&pair[0]] > places[&pair[1]]).map(|pair| (pair[0], pair[1]))
 }

@@ -7,6 +7,7 @@ use wire::client::{FailReason, Outcome, SendAck};
 use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
+use crate::host::LEASE_MS;
 use crate::network::Host;
 
 /// Names a connection on which a client logged in; never reused.
@@ -25,7 +26,7 @@ pub(crate) struct Sent {
     /// When it was written, and in which session.
     pub(crate) sends: Vec<(u64, SessionNo)>,
     pub(crate) outcomes: Vec<(u64, Outcome)>,
-    /// First copies: when, and in which session.
+    /// First copies: the how manieth of all copies, and in which session.
     pub(crate) copies: Vec<(u64, SessionNo)>,
     pub(crate) ids: BTreeSet<u64>,
     /// When, and by which client.
@@ -36,7 +37,6 @@ pub(crate) struct Sent {
 
 /// A session, as its client sees it.
 pub(crate) struct Session {
-    pub(crate) client: usize,
     pub(crate) user: i64,
     pub(crate) device: DeviceClass,
     pub(crate) shard: ShardId,
@@ -53,7 +53,6 @@ pub(crate) struct Session {
 /// A session's time in a room.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stay {
-    pub(crate) asked: u64,
     pub(crate) joined: Option<u64>,
     /// When it asked to leave.
     pub(crate) leaves: Option<u64>,
@@ -63,11 +62,11 @@ pub(crate) struct Stay {
 }
 
 /// The model.
+#[derive(Default)]
 pub(crate) struct Model {
-    /// No faults of any kind: everything is exact.
-    pub(crate) is_calm: bool,
     pub(crate) sent: Vec<Sent>,
     pub(crate) sessions: Vec<Session>,
+    arrivals: u64,
     by_id: BTreeMap<u64, usize>,
     by_sequence: BTreeMap<(i64, u64), u64>,
     /// By user and device class: the highest stamp, and whether online was told last.
@@ -77,6 +76,7 @@ pub(crate) struct Model {
     pub(crate) crashes: Vec<(u64, Host, bool)>,
     pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
     pub(crate) freezes: Vec<(u64, u64, Host)>,
+    pub(crate) drains: Vec<(u64, Host)>,
 }
 
 /// What message number `number` says.
@@ -87,21 +87,6 @@ pub(crate) fn payload(number: usize, size: usize) -> Vec<u8> {
 }
 
 impl Model {
-    pub(crate) fn new(is_calm: bool) -> Self {
-        Self {
-            is_calm,
-            sent: Vec::new(),
-            sessions: Vec::new(),
-            by_id: BTreeMap::new(),
-            by_sequence: BTreeMap::new(),
-            presence: BTreeMap::new(),
-            disturbed: Vec::new(),
-            crashes: Vec::new(),
-            cuts: Vec::new(),
-            freezes: Vec::new(),
-        }
-    }
-
     pub(crate) fn messages(&self) -> usize {
         self.sent.len()
     }
@@ -112,6 +97,15 @@ impl Model {
 
     pub(crate) fn handed_over(&self) -> usize {
         self.sent.iter().filter(|sent| !sent.handed.is_empty()).count()
+    }
+
+    pub(crate) fn unaccounted(&self) -> usize {
+        let is_answered = |sent: &&Sent| {
+            let busy = Outcome::Failed(FailReason::Busy);
+            sent.outcomes.iter().any(|(_, outcome)| *outcome != busy)
+        };
+        let reliable = self.sent.iter().filter(|sent| sent.class == Class::Reliable && sent.named);
+        reliable.filter(|sent| !is_answered(sent)).count()
     }
 
     pub(crate) fn lived(&self) -> usize {
@@ -136,18 +130,16 @@ impl Model {
         self.freezes.push((from, until, host));
     }
 
+    /// Whether owners changed in that time, or links ended, or may have.
+    pub(crate) fn is_disturbed(&self, from: u64, until: u64) -> bool {
+        let echo = 4 * u64::from(LEASE_MS) * 1_000_000;
+        self.disturbed.iter().any(|(a, b)| *a <= until && from <= b + echo)
+    }
+
     // -- sessions
 
-    pub(crate) fn login(
-        &mut self,
-        at: u64,
-        client: usize,
-        user: i64,
-        device: DeviceClass,
-        shard: ShardId,
-    ) -> SessionNo {
+    pub(crate) fn login(&mut self, at: u64, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
         self.sessions.push(Session {
-            client,
             user,
             device,
             shard,
@@ -190,11 +182,11 @@ impl Model {
 
     // -- rooms
 
-    pub(crate) fn joins(&mut self, at: u64, session: SessionNo, room: i64) {
+    pub(crate) fn joins(&mut self, session: SessionNo, room: i64) {
         let rooms = &mut self.sessions[session].rooms;
         let before = rooms.get(&room).copied();
         let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
-        rooms.insert(room, Stay { asked: at, joined: None, leaves: None, came_again, last });
+        rooms.insert(room, Stay { joined: None, leaves: None, came_again, last });
     }
 
     pub(crate) fn joined(
@@ -221,8 +213,6 @@ impl Model {
             stay.leaves = Some(at);
         }
     }
-
-    pub(crate) fn left(&mut self, _session: SessionNo, _room: i64) {}
 
     // -- messages
 
@@ -338,8 +328,9 @@ impl Model {
             stay.last = message.sequence;
         }
         if is_first {
-            sent.copies.push((at, session));
-            self.check_order(session, number)?;
+            self.arrivals += 1;
+            sent.copies.push((self.arrivals, session));
+            self.check_order(at, session, number)?;
         }
         match message.room {
             Some(room) => self.sequenced(room.0, message.sequence, message.id.0),
@@ -357,10 +348,18 @@ impl Model {
         }
     }
 
-    /// What one connection sent to one target comes in that order. Not so what its sender repeated.
-    fn check_order(&mut self, session: SessionNo, number: usize) -> Result<(), String> {
+    /// What one connection sent to one target comes in that order. Not so what its sender repeated. While owners change, there are
+    /// two exceptions. Lossy messages to users are not given to the next owner, so one that is on a slow link to the owner
+    /// before comes late. And a message without an outcome is given again by another owner, which cannot know for whom it was: to a
+    /// session that came after it was sent, or into its room, that is a retry, though it is its first copy.
+    fn check_order(&mut self, at: u64, session: SessionNo, number: usize) -> Result<(), String> {
         let sent = &self.sent[number];
-        let [(_, sender)] = sent.sends[..] else { return Ok(()) };
+        let [(began, sender)] = sent.sends[..] else { return Ok(()) };
+        let is_late_lossy = sent.class == Class::Lossy && matches!(sent.target, Target::User(_));
+        let came_after = self.sessions[session].live.is_none_or(|live| live > began);
+        if self.is_disturbed(began, at) && (is_late_lossy || came_after || sent.copies.len() > 1) {
+            return Ok(());
+        }
         let key = (sender, sent.target);
         let last = self.sessions[session].last_of.insert(key, number);
         match last {

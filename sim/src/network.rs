@@ -116,6 +116,8 @@ pub(crate) struct Tcp {
     pub(crate) token: u64,
     /// To which shard it goes; none for any.
     pub(crate) index: Option<u16>,
+    /// The network forgot it: nothing arrives but resets.
+    pub(crate) is_broken: bool,
 }
 
 /// The connections, and which hosts do not hear each other.

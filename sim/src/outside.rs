@@ -25,6 +25,10 @@ impl node::Outside for Notes {
         self.directory.push(record);
     }
 
+    fn unbridged(&self) -> node::Unbridged {
+        node::Unbridged::default()
+    }
+
     fn poll_timeout(&self) -> Option<Instant> {
         None
     }

@@ -40,7 +40,7 @@ impl World {
         });
         lines.extend(fed.err().map(|error| format!("{error:?}")));
         for line in lines {
-            let short: String = line.chars().take(260).collect();
+            let short: String = line.chars().take(420).collect();
             self.trace.line(self.now, || format!("{from:?} => {at:?} (tcp {tcp}) {short}"));
         }
     }

@@ -74,6 +74,14 @@ impl World {
     fn run_turn(&mut self, host: &mut ShardHost, now: Instant) {
         for _ in 0..INPUTS_PER_TURN {
             let Some(input) = host.inbox.pop_front() else { break };
+            let is_client = matches!(
+                input,
+                Input::Bytes { side: Side::Taker, .. } | Input::Fin { side: Side::Taker, .. }
+            );
+            if is_client && (host.is_pushed_back || !host.unread.is_empty()) {
+                host.unread.push_back(input);
+                continue;
+            }
             self.take(host, now, input);
             if self.trace.prints() {
                 self.drain_notes(host);
@@ -100,6 +108,12 @@ impl World {
             }
         }
         host.core.check_invariants();
+        host.is_pushed_back = host.core.is_pushed_back();
+        if !host.is_pushed_back {
+            while let Some(input) = host.unread.pop_back() {
+                host.inbox.push_front(input);
+            }
+        }
         self.drain_notes(host);
     }
 

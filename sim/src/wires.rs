@@ -22,7 +22,7 @@ impl World {
         let opener = End::new(from, owner, State::Connecting);
         let nobody = Owner::Client { client: usize::MAX };
         let taker = End::new(to, nobody, State::Gone);
-        self.network.tcps.push(Tcp { ends: [opener, taker], token, index });
+        self.network.tcps.push(Tcp { ends: [opener, taker], token, index, is_broken: false });
         let tcp = self.network.tcps.len() - 1;
         self.trace.mix([2, self.now, tcp as u64, from.into(), to.into()]);
         self.after(CONNECT_NS, Event::ConnectLate { tcp });
@@ -89,6 +89,8 @@ impl World {
 
     /// Moves what waits into the network as far as there is room; whether all of it has gone.
     pub(crate) fn pump(&mut self, tcp: TcpId, side: Side) -> bool {
+        let (from, to) = self.hosts(tcp, side);
+        let delay = self.network.delay(from, to);
         loop {
             let (room, piece_max) = (self.network.room, self.network.piece_max);
             let end = self.network.end(tcp, side);
@@ -102,17 +104,22 @@ impl World {
             let bytes: Vec<u8> = end.outgoing.drain(..piece).collect();
             self.trace.mix([3, self.now, tcp as u64, side as u64, piece as u64]);
             self.trace.mix_bytes(&bytes);
-            self.send(tcp, side, Packet::Data(bytes));
+            self.send_after(tcp, side, delay, Packet::Data(bytes));
         }
     }
 
     /// Sends a packet on its way.
     pub(crate) fn send(&mut self, tcp: TcpId, side: Side, packet: Packet) {
         let (from, to) = self.hosts(tcp, side);
+        let delay = self.network.delay(from, to);
+        self.send_after(tcp, side, delay, packet);
+    }
+
+    fn send_after(&mut self, tcp: TcpId, side: Side, delay: u64, packet: Packet) {
+        let (from, to) = self.hosts(tcp, side);
         if self.network.is_cut(from, to) {
             return self.network.end(tcp, side).held.push_back(packet);
         }
-        let delay = self.network.delay(from, to);
         let now = self.now;
         let end = self.network.end(tcp, side);
         end.last_arrival = (now + delay).max(end.last_arrival + 1);
@@ -121,7 +128,7 @@ impl World {
     }
 
     pub(crate) fn arrive(&mut self, tcp: TcpId, to: Side, epoch: u32, packet: Packet) {
-        if self.network.end(tcp, to.other()).epoch != epoch {
+        if self.network.tcps[tcp].is_broken || self.network.end(tcp, to.other()).epoch != epoch {
             return;
         }
         let end = self.network.end(tcp, to);

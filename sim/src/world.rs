@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt::{self, Display};
 
 use node::Mail;
 use shard::{Prng, ShardId};
@@ -42,6 +43,17 @@ pub struct Report {
     pub handed_over: u64,
     /// Sessions that were live at some time.
     pub sessions: u64,
+    /// Reliable messages with a client_msg_id of which nobody knows what has become.
+    pub unaccounted: u64,
+    /// Farewells that did not end by themselves.
+    pub drains_late: u32,
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, at_ns, what } = self;
+        write!(f, "seed {seed} failed at {:.6} s: {what}", *at_ns as f64 / 1e9)
+    }
 }
 
 /// Something that is to happen.
@@ -107,7 +119,7 @@ pub(crate) struct World {
     pub(crate) taps: Taps,
     pub(crate) is_quiet: bool,
     pub(crate) failure: Option<String>,
-    /// Whether a drain came to its end by itself each time.
+    /// Drains that did not end by themselves.
     pub(crate) drains_late: u32,
     directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
     due: BinaryHeap<Due>,
@@ -124,7 +136,7 @@ impl World {
             network,
             nodes: BTreeMap::new(),
             clients: Vec::new(),
-            model: Model::new(plan.faults.is_empty() && !plan.rough_clients),
+            model: Model::default(),
             trace: Trace::new(prints),
             taps: Taps::default(),
             is_quiet: false,
@@ -180,6 +192,8 @@ impl World {
                 delivered: self.model.delivered() as u64,
                 handed_over: self.model.handed_over() as u64,
                 sessions: self.model.lived() as u64,
+                unaccounted: self.model.unaccounted() as u64,
+                drains_late: self.drains_late,
             }),
         }
     }

@@ -11,10 +11,12 @@ mod batch;
 pub mod link;
 mod owners;
 mod question;
+mod stamps;
 
 pub use batch::{decode_batch, encode_batch};
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
+pub use stamps::StampClock;
 
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize as Load, Serialize as Store};
@@ -188,6 +190,8 @@ pub enum ToRouter {
     Reach {
         /// All of them.
         routers: Vec<u32>,
+        /// What its [`StampClock`] shows.
+        clock: Login,
     },
     /// This shard goes by the owners of that name from here on. It announces what it has to those of them that do not know
     /// it, and says so when it is `done`.
@@ -278,6 +282,8 @@ pub enum ToGateway {
     Common {
         /// All of them.
         routers: Vec<u32>,
+        /// What the router's [`StampClock`] shows.
+        clock: Login,
     },
     /// A lossy message for every session of its app.
     All {

@@ -120,7 +120,7 @@ impl Core {
         match mail {
             ToRouter::Bind { session, login, .. } => self.tell(ToGateway::Bound { session, login }),
             ToRouter::Join { app, room, .. } => self.tell(ToGateway::Joined { app, room, sequence: 0 }),
-            ToRouter::Reach { routers } => self.tell(ToGateway::Common { routers }),
+            ToRouter::Reach { routers, clock } => self.tell(ToGateway::Common { routers, clock }),
             _ => {}
         }
     }

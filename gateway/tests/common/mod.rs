@@ -462,9 +462,9 @@ impl World {
             ToRouter::Join { app, room, .. } => {
                 Some(ToGateway::Joined { app: *app, room: *room, sequence: SEQUENCE })
             }
-            ToRouter::Reach { routers } => {
+            ToRouter::Reach { routers, clock } => {
                 let common = self.common.as_ref().map(|common| common.iter().map(|it| it.as_u32()).collect());
-                Some(ToGateway::Common { routers: common.unwrap_or_else(|| routers.clone()) })
+                Some(ToGateway::Common { routers: common.unwrap_or_else(|| routers.clone()), clock: *clock })
             }
             ToRouter::Submit { session, submission } if submission.is_answered() => {
                 let (submitted, client_msg_id) = (submission.id, submission.client_msg_id.clone());

@@ -63,7 +63,7 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Leave { app: APP, room: ROOM },
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
-        ToRouter::Reach { routers: vec![1, 0x2_0000] },
+        ToRouter::Reach { routers: vec![1, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
         ToRouter::View { view: 0, done: true },
         ToRouter::Withdraw { app: APP, target: Target::Room(ROOM), id: MessageId(42) },
@@ -121,7 +121,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
         ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
         ToGateway::Superseded { submitted: MessageId(41) },
-        ToGateway::Common { routers: vec![1, 2] },
+        ToGateway::Common { routers: vec![1, 2], clock: Login(8) },
         ToGateway::All { message: message() },
         ToGateway::Drain,
     ];

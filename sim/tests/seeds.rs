@@ -1,0 +1,56 @@
+//! Runs of many seeds, and of each scenario.
+
+use sim::{Plan, SCENARIOS, Scenario};
+
+/// Seeds of a run of `cargo test`; `cargo xtask sim` runs more of them.
+const SEEDS: u64 = 200;
+/// Seeds of each scenario.
+const SEEDS_OF_EACH: u64 = 5;
+
+#[test]
+fn seeds_keep_their_promises() {
+    for seed in 0..SEEDS {
+        if let Err(failure) = sim::run(&Plan::of_seed(seed), false) {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 2, 3] {
+        let hash = || sim::run(&Plan::of_seed(seed), false).map(|report| report.hash);
+        assert_eq!(hash(), hash());
+        assert_ne!(hash(), sim::run(&Plan::of_seed(seed + 10), false).map(|report| report.hash));
+    }
+}
+
+#[test]
+fn scenarios_keep_their_promises() {
+    for scenario in SCENARIOS {
+        for seed in 0..SEEDS_OF_EACH {
+            if let Err(failure) = sim::run(&scenario.plan(seed), false) {
+                panic!("scenario {}: {failure}", scenario.name);
+            }
+        }
+    }
+}
+
+/// A farewell ends by itself, and what was sent through it is answered as if nothing had been.
+#[test]
+fn farewells_end_by_themselves_and_lose_nothing() {
+    let is_farewell = |scenario: &&Scenario| ["router_drained", "rolling_restart"].contains(&scenario.name);
+    for scenario in SCENARIOS.iter().filter(is_farewell) {
+        let report = sim::run(&scenario.plan(7), false).expect(scenario.name);
+        assert_eq!(report.drains_late, 0, "{}", scenario.name);
+        assert_eq!(report.unaccounted, 0, "{}", scenario.name);
+    }
+}
+
+/// A run says something only if much happens in it.
+#[test]
+fn much_happens_in_a_run() {
+    let report = sim::run(&Plan::calm(1), false).expect("a calm run");
+    assert!(report.messages > 300 && report.delivered > report.messages * 9 / 10, "{report:?}");
+    assert_eq!(report.handed_over, 0, "everybody is there and acks");
+}

@@ -1,0 +1,45 @@
+//! A clock for login stamps.
+
+use super::Login;
+
+/// By what clocks may differ without a word: logins of one user are further apart.
+const NOTABLE_NS: u64 = 10_000_000;
+
+/// A clock that shows as much as the fastest it has heard of, so that stamps of nodes whose clocks differ order logins as they came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StampClock {
+    ahead_ns: u64,
+}
+
+impl StampClock {
+    /// Another clock showed this a moment ago. By how many ns this one is put forward, if others should hear of it; else 0.
+    pub fn hear(&mut self, now_ns: u64, shown: Login) -> u64 {
+        let before = self.ahead_ns;
+        self.ahead_ns = before.max(shown.0.saturating_sub(now_ns));
+        let forward = self.ahead_ns - before;
+        if forward > NOTABLE_NS { forward } else { 0 }
+    }
+
+    /// What it shows when the own clock shows `now_ns`.
+    pub fn show(&self, now_ns: u64) -> Login {
+        Login(now_ns.saturating_add(self.ahead_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_clock_counts() {
+        let mut clock = StampClock::default();
+        assert_eq!(clock.show(10), Login(10));
+        assert_eq!(clock.hear(10, Login(3_010)), 0, "hardly");
+        assert_eq!(clock.hear(10, Login(7)), 0);
+        assert_eq!(clock.hear(3_500, Login(4_000)), 0);
+        assert_eq!(clock.show(4_000), Login(7_000));
+        assert_eq!(clock.hear(0, Login(3_000 + 2 * NOTABLE_NS)), 2 * NOTABLE_NS);
+        assert!(clock.hear(0, Login(u64::MAX)) > 0);
+        assert_eq!(clock.show(5), Login(u64::MAX));
+    }
+}
