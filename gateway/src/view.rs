@@ -175,7 +175,9 @@ impl Gateway {
     /// Logins that wait for an owner were stamped by a clock that was behind.
     fn put_logins_forward(&mut self, by_ns: u64) {
         for conn in self.connections() {
-            if let Some(session) = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Binding) {
+            if let Some(session) =
+                self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Binding)
+            {
                 session.login = Login(session.login.0.saturating_add(by_ns));
             }
         }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shard::{Instant, ShardId};
-use wire::{AppId, UserId};
 use wire::node::{Owners, ShardLoad, Submission, Target};
+use wire::{AppId, UserId};
 
 use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;

@@ -3,8 +3,8 @@
 use shard::{ConnId, Effect, Event, Instant, Prng, SendBatch, Shard, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory, ToGateway,
-    ToRouter,
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory,
+    ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 

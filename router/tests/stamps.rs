@@ -9,7 +9,7 @@ use wire::client::NoticeCode;
 use wire::node::{FoundSeat, Login, NodeMessage, SessionId, ToDirectory, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
-fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, wire::node::NodeMessage) {
+fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, NodeMessage) {
     kicked(shard, session, NoticeCode::Kicked)
 }
 
@@ -24,7 +24,10 @@ fn a_login_beats_whatever_is_bound_though_its_clock_is_behind() {
     let ahead = login(1_000_000_000);
     bench.announce(A, ALICE, PHONE, 1, ahead);
     let raised = Login(ahead.0 + RAISE);
-    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]);
+    assert_eq!(
+        bench.bind(B, ALICE, PHONE, 2),
+        [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]
+    );
     assert_eq!(bench.unbind(B, ALICE, PHONE, 2), [offline(ALICE, PHONE, raised)]);
 }
 
@@ -44,7 +47,10 @@ fn an_announced_session_that_is_newer_kicks() {
     let mut bench = Bench::new();
     bench.bind(A, ALICE, PHONE, 1);
     let newer = login(9 * RAISE);
-    assert_eq!(bench.announce(B, ALICE, PHONE, 2, newer), [kick(A, 1), online(ALICE, PHONE, newer), bound(B, 2, newer)]);
+    assert_eq!(
+        bench.announce(B, ALICE, PHONE, 2, newer),
+        [kick(A, 1), online(ALICE, PHONE, newer), bound(B, 2, newer)]
+    );
     assert_eq!(bench.online(ALICE), [(PHONE, B)]);
     let metrics = bench.router.metrics();
     assert_eq!((metrics.binds, metrics.announced, metrics.kicks), (1, 1, 1));
