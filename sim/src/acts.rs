@@ -83,7 +83,8 @@ impl World {
                 }
             }
             Fault::Reset { host } => {
-                let links: Vec<_> = self.ends_of(host).into_iter().filter(|(tcp, _)| self.is_link(*tcp)).collect();
+                let links: Vec<_> =
+                    self.ends_of(host).into_iter().filter(|(tcp, _)| self.is_link(*tcp)).collect();
                 if !links.is_empty() {
                     let (tcp, _) = links[self.prng.below(links.len() as u64) as usize];
                     self.break_connection(tcp);

@@ -166,7 +166,9 @@ impl World {
         let (user, device) = (UserId(client.user), client.device);
         let session = self.model.login(self.now, client.user, client.device, shard);
         client.session = Some(session);
-        self.trace.line(self.now, || format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0));
+        self.trace.line(self.now, || {
+            format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
+        });
         let exp = EPOCH_NS / 1_000_000_000 + 100_000;
         let token = mint_hs256(SECRET, &Claims { app: APP, user, device, exp });
         self.client_says(at, &ClientFrame::Login { token: token.into() });
@@ -237,13 +239,18 @@ impl World {
             self.client_says(at, &ClientFrame::Heartbeat { echo: b"" });
         }
         let client = &mut self.clients[at];
-        let due: Vec<u64> = client.late_acks.iter().filter(|(when, _)| *when <= now).map(|(_, id)| *id).collect();
+        let due: Vec<u64> =
+            client.late_acks.iter().filter(|(when, _)| *when <= now).map(|(_, id)| *id).collect();
         client.late_acks.retain(|(when, _)| *when > now);
         for id in due {
             self.client_acks(at, id);
         }
-        let again: Vec<usize> =
-            self.clients[at].pending.iter().filter(|(_, when)| **when <= now).map(|(number, _)| *number).collect();
+        let again: Vec<usize> = self.clients[at]
+            .pending
+            .iter()
+            .filter(|(_, when)| **when <= now)
+            .map(|(number, _)| *number)
+            .collect();
         for number in again {
             self.client_repeats(at, number);
         }
@@ -276,7 +283,10 @@ impl World {
             let user = self.clients[at].user;
             let number = self.model.message(at, user, target, code, class, named, size as usize);
             self.trace.line(self.now, || {
-                format!("client {at} sends m{number} {target:?} {code} {}", if named { "" } else { "unnamed" })
+                format!(
+                    "client {at} sends m{number} {target:?} {code} {}",
+                    if named { "" } else { "unnamed" }
+                )
             });
             if wire::node::is_answered(class, target, &name(number)) && named {
                 self.clients[at].pending.insert(number, self.now + REPEAT_NS);
@@ -424,8 +434,10 @@ impl World {
 
     fn client_answered(&mut self, at: usize, session: SessionNo, ack: &SendAck) {
         let now = self.now;
-        self.trace.line(now, || format!("client {at} hears of {}: {:?}", ack.client_msg_id.as_str(), ack.outcome));
-        let Some(number) = ack.client_msg_id.as_str().strip_prefix('c').and_then(|text| text.parse().ok()) else {
+        self.trace
+            .line(now, || format!("client {at} hears of {}: {:?}", ack.client_msg_id.as_str(), ack.outcome));
+        let Some(number) = ack.client_msg_id.as_str().strip_prefix('c').and_then(|text| text.parse().ok())
+        else {
             return self.check(Err(format!("client {at} got an answer to what it never sent: {ack:?}")));
         };
         let in_room = match self.model.find(number).map(|message| message.target) {

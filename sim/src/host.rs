@@ -113,7 +113,17 @@ pub(crate) struct NodeHost {
 impl NodeHost {
     pub(crate) fn new(host: Host, role: Role, offset_ns: i64) -> Self {
         let (power, shards) = (Power::Down, Vec::new());
-        Self { host, role, offset_ns, power, frozen_until: None, life: 0, shards, draining: false, back_at: None }
+        Self {
+            host,
+            role,
+            offset_ns,
+            power,
+            frozen_until: None,
+            life: 0,
+            shards,
+            draining: false,
+            back_at: None,
+        }
     }
 
     /// What its clock shows.
@@ -183,7 +193,8 @@ fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
 }
 
 pub(crate) fn link_config() -> link::Config {
-    let config = link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
+    let config =
+        link::Config { lease_ms: LEASE_MS, ping_ms: 100, window_bytes: 64 << 10, queue_bytes_max: 256 << 10 };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }
@@ -198,14 +209,14 @@ pub(crate) fn router_limits() -> router::Limits {
 }
 
 pub(crate) fn gateway_config() -> gateway::Config {
-    let mut config = gateway::Config::default();
-    config.heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
+    let heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
+    let drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
+    let mut config = gateway::Config { heartbeat, drain, ..gateway::Config::default() };
     config.delivery.ack_timeout_ms = 400;
     config.delivery.tries = 2;
     config.delivery.window = 16;
     config.limits.login_deadline_ms = 4_000;
     config.limits.submitted_max = 4_096;
-    config.drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

@@ -128,7 +128,10 @@ impl World {
         }
         for (key, (_, online)) in &self.model.presence {
             if *online != live.contains_key(key) {
-                return Err(format!("the bridge takes {key:?} for {}", if *online { "online" } else { "offline" }));
+                return Err(format!(
+                    "the bridge takes {key:?} for {}",
+                    if *online { "online" } else { "offline" }
+                ));
             }
         }
         match live.keys().find(|key| !self.model.presence.contains_key(key)) {
@@ -150,7 +153,9 @@ impl World {
             want.dedup();
             let routers = self.nodes.values().flat_map(|node| node.shards());
             let known: Vec<(ShardId, Vec<ShardId>)> = routers
-                .filter_map(|shard| Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec())))
+                .filter_map(|shard| {
+                    Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec()))
+                })
                 .filter(|(_, shards)| !shards.is_empty())
                 .collect();
             let is_right = match &known[..] {
@@ -207,7 +212,8 @@ impl World {
         let is_disturbed = self.model.is_disturbed(first, until);
         for (no, session) in self.model.sessions.iter().enumerate() {
             let Some(stay) = session.rooms.get(&room) else { continue };
-            let was_in = stay.joined.is_some_and(|joined| joined < first) && session.live.is_some_and(|live| live < first);
+            let was_in = stay.joined.is_some_and(|joined| joined < first)
+                && session.live.is_some_and(|live| live < first);
             let stayed = stay.leaves.is_none_or(|leaves| leaves > until) && self.outlives(session, until);
             if !was_in || !stayed || self.crashed_within(session, session.began, until) {
                 continue;
@@ -232,7 +238,8 @@ impl World {
         let lease = u64::from(LEASE_MS) * 1_000_000;
         let host = session.shard.node();
         let is_router = |host: Host| host < GATEWAYS;
-        let dies = |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
+        let dies =
+            |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
         // A connection is given up after a quarter of the lease, and the next may take long to come about.
         let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + 2 * lease;
         // With one router cut off from one gateway and another gone, no router is left that all gateways reach, and they go by
@@ -280,7 +287,8 @@ fn in_order(mut copies: Vec<(u64, usize)>) -> Vec<usize> {
 
 /// Two messages that stand in both lists, in different orders.
 fn disagreement(a: &[usize], b: &[usize]) -> Option<(usize, usize)> {
-    let places: BTreeMap<usize, usize> = b.iter().enumerate().map(|(place, number)| (*number, place)).collect();
+    let places: BTreeMap<usize, usize> =
+        b.iter().enumerate().map(|(place, number)| (*number, place)).collect();
     let common: Vec<usize> = a.iter().copied().filter(|number| places.contains_key(number)).collect();
     common.windows(2).find(|pair| places[&pair[0]] > places[&pair[1]]).map(|pair| (pair[0], pair[1]))
 }

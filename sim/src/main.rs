@@ -64,7 +64,9 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, prints: bool) -> 
         }
     }
     if count > 1 {
-        println!("{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over");
+        println!(
+            "{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over"
+        );
     }
     ExitCode::SUCCESS
 }

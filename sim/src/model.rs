@@ -170,7 +170,8 @@ impl Model {
     pub(crate) fn kicked(&mut self, at: u64, session: SessionNo) -> Result<(), String> {
         let it = &self.sessions[session];
         let is_newer = |other: &Session| {
-            (other.user, other.device) == (it.user, it.device) && other.live.is_none_or(|live| live >= it.began)
+            (other.user, other.device) == (it.user, it.device)
+                && other.live.is_none_or(|live| live >= it.began)
         };
         let others = self.sessions.iter().enumerate().filter(|(number, _)| *number != session);
         if others.into_iter().any(|(_, other)| is_newer(other)) {
@@ -188,9 +189,17 @@ impl Model {
         rooms.insert(room, Stay { joined: None, leaves: None, came_again, last });
     }
 
-    pub(crate) fn joined(&mut self, at: u64, session: SessionNo, room: i64, sequence: u64) -> Result<(), String> {
+    pub(crate) fn joined(
+        &mut self,
+        at: u64,
+        session: SessionNo,
+        room: i64,
+        sequence: u64,
+    ) -> Result<(), String> {
         let Some(stay) = self.sessions[session].rooms.get_mut(&room) else {
-            return Err(format!("session {session} was told that it is in room {room}, which it never wanted"));
+            return Err(format!(
+                "session {session} was told that it is in room {room}, which it never wanted"
+            ));
         };
         stay.joined = stay.joined.or(Some(at));
         if !stay.came_again && stay.last == 0 {
@@ -289,7 +298,11 @@ impl Model {
         let (sent, it) = (&mut self.sent[number], &mut self.sessions[session]);
         sent.ids.insert(message.id.0);
         if sent.ids.len() > sent.sends.len() {
-            return Err(format!("m{number} has {} ids, but was sent {} times", sent.ids.len(), sent.sends.len()));
+            return Err(format!(
+                "m{number} has {} ids, but was sent {} times",
+                sent.ids.len(),
+                sent.sends.len()
+            ));
         }
         match sent.target {
             Target::User(user) if user.0 != it.user => {
@@ -338,13 +351,15 @@ impl Model {
     /// What one connection sent to one target comes in that order. Not so what its sender repeated. While owners change, there are
     /// two exceptions. Lossy messages to users are not given to the next owner, so one that is on a slow link to the owner
     /// before comes late. And a message without an outcome is given again by another owner, which cannot know for whom it was: to a
-    /// session that came after it was sent, or into its room, that is a retry, though it is its first copy.
+    /// session that came after it was sent, or into its room, that is a retry, though it is its first copy. So it is when the owner before had
+    /// handed the message over, and that answer met the change.
     fn check_order(&mut self, at: u64, session: SessionNo, number: usize) -> Result<(), String> {
         let sent = &self.sent[number];
         let [(began, sender)] = sent.sends[..] else { return Ok(()) };
         let is_late_lossy = sent.class == Class::Lossy && matches!(sent.target, Target::User(_));
         let came_after = self.sessions[session].live.is_none_or(|live| live > began);
-        if self.is_disturbed(began, at) && (is_late_lossy || came_after || sent.copies.len() > 1) {
+        let is_retry = came_after || sent.copies.len() > 1 || !sent.handed.is_empty();
+        if self.is_disturbed(began, at) && (is_late_lossy || is_retry) {
             return Ok(());
         }
         let key = (sender, sent.target);

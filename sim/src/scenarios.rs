@@ -23,13 +23,17 @@ const GATEWAY: u16 = crate::plan::GATEWAYS;
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "calm", make: Plan::calm },
+    Scenario { name: "short", make: Plan::short },
     Scenario { name: "router_killed", make: |seed| with(seed, &[(3_000, crash(ROUTER, false))]) },
     Scenario { name: "gateway_killed", make: |seed| with(seed, &[(3_000, crash(GATEWAY, false))]) },
     Scenario {
         name: "router_and_gateway_killed",
         make: |seed| with(seed, &[(3_000, crash(ROUTER, false)), (3_050, crash(GATEWAY, false))]),
     },
-    Scenario { name: "power_loss", make: |seed| with(seed, &[(3_000, crash(ROUTER, true)), (6_000, crash(GATEWAY, true))]) },
+    Scenario {
+        name: "power_loss",
+        make: |seed| with(seed, &[(3_000, crash(ROUTER, true)), (6_000, crash(GATEWAY, true))]),
+    },
     Scenario { name: "router_drained", make: |seed| with(seed, &[(3_000, drain(ROUTER))]) },
     Scenario {
         name: "rolling_restart",
@@ -50,7 +54,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "cut_both_ways", make: |seed| with(seed, &[(3_000, cut(true))]) },
     Scenario {
         name: "clock_an_hour_off",
-        make: |seed| Plan { rough_clients: true, clocks: vec![(GATEWAY + 1, -3_600_000)], ..Plan::calm(seed) },
+        make: |seed| Plan {
+            rough_clients: true,
+            clocks: vec![(GATEWAY + 1, -3_600_000)],
+            ..Plan::calm(seed)
+        },
     },
     Scenario {
         name: "frozen",

@@ -30,7 +30,9 @@ impl World {
         let deframer = self.taps.deframers.entry((tcp, to)).or_default();
         let fed = deframer.feed(bytes, BODY_BYTES_MAX, |kind, body| {
             match Frame::decode(kind, body)? {
-                Frame::Batch { archive, .. } => decode_batch(archive, |message| lines.push(format!("{message:?}")))?,
+                Frame::Batch { archive, .. } => {
+                    decode_batch(archive, |message| lines.push(format!("{message:?}")))?
+                }
                 Frame::Credit { .. } => {}
                 other => lines.push(format!("{other:?}")),
             }

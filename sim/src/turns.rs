@@ -62,7 +62,8 @@ impl World {
         let next = host.core.poll_timeout();
         let has_more = !host.inbox.is_empty();
         let node = self.nodes.get_mut(&id.node()).expect("it was there before the turn");
-        let at = if has_more { Some(now_ns + 1_000) } else { next.map(|next| node.at(next).max(now_ns + 1_000)) };
+        let at =
+            if has_more { Some(now_ns + 1_000) } else { next.map(|next| node.at(next).max(now_ns + 1_000)) };
         node.shards[usize::from(id.index())] = Some(host);
         if let Some(at) = at.filter(|_| is_up && !frozen && !stopped) {
             self.wake(id, at);

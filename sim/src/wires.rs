@@ -11,7 +11,14 @@ const CONNECT_NS: u64 = 1_500_000_000;
 
 impl World {
     /// Begins a connect.
-    pub(crate) fn open(&mut self, from: Host, owner: Owner, to: Host, index: Option<u16>, token: u64) -> TcpId {
+    pub(crate) fn open(
+        &mut self,
+        from: Host,
+        owner: Owner,
+        to: Host,
+        index: Option<u16>,
+        token: u64,
+    ) -> TcpId {
         let opener = End::new(from, owner, State::Connecting);
         let nobody = Owner::Client { client: usize::MAX };
         let taker = End::new(to, nobody, State::Gone);
@@ -185,7 +192,8 @@ impl World {
 
     pub(crate) fn reset(&mut self, tcp: TcpId, to: Side) {
         let end = self.network.end(tcp, to);
-        if end.state == State::Gone || self.nodes.get(&end.host).is_some_and(|node| node.power == Power::Off) {
+        if end.state == State::Gone || self.nodes.get(&end.host).is_some_and(|node| node.power == Power::Off)
+        {
             return;
         }
         self.trace.mix([4, self.now, tcp as u64, to as u64]);
