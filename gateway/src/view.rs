@@ -235,6 +235,8 @@ impl Gateway {
                 self.tell_router(old, ToRouter::Leave { app, room });
             }
             if let Some(new) = new {
+                // The owner before may have given sequences that this shard has not seen, so none is as good as one.
+                let sequence = if old.is_some() { sequence.max(1) } else { sequence };
                 self.tell_router(new, ToRouter::Join { app, room, sequence });
             }
         }

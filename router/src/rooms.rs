@@ -11,6 +11,9 @@ const SEQUENCE_BITS: u32 = 12;
 /// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the one before may
 /// have given some that no shard had seen yet.
 const MOVE_GAP: u64 = 1 << 16;
+/// Gaps that routers choose among by their names, each a ms of messages longer than the one before.
+const GAPS: u64 = 64;
+const GAP_FACTOR: u64 = 7;
 
 /// The rooms with members, each with the shards that have them.
 ///
@@ -22,6 +25,9 @@ pub(crate) struct Rooms {
     table: Stripes<Room>,
     /// No room to come begins below this: the highest sequence of any room that was forgotten.
     floor: u64,
+    /// From what is seen of a room that had another owner to where it goes on; hardly two routers have the same, so that two that
+    /// take it over in the same ms give different sequences.
+    gap: u64,
 }
 
 #[derive(Debug)]
@@ -43,8 +49,10 @@ impl Room {
 }
 
 impl Rooms {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { hash: IdHash::new(seed), table: Stripes::new(), floor: 0 }
+    pub(crate) fn new(seed: u64, me: ShardId) -> Self {
+        let number = u64::from(me.node()) * GAP_FACTOR + u64::from(me.index());
+        let gap = MOVE_GAP + ((number % GAPS) << SEQUENCE_BITS);
+        Self { hash: IdHash::new(seed), table: Stripes::new(), floor: 0, gap }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -61,7 +69,8 @@ impl Rooms {
         seen: u64,
         era: u32,
     ) -> u64 {
-        let after_seen = if seen == 0 { 0 } else { seen.saturating_add(MOVE_GAP) };
+        // One that had another owner goes on above whatever that has given, in this ms too.
+        let after_seen = if seen == 0 { 0 } else { seen.max(sequence_base(now)).saturating_add(self.gap) };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
             if let Err(at) = known.members.binary_search(&shard) {

@@ -79,7 +79,7 @@ impl Router {
         Self {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
             users: Users::new(prng.next_u64(), limits.bindings_max),
-            rooms: Rooms::new(prng.next_u64()),
+            rooms: Rooms::new(prng.next_u64(), id),
             cluster: Cluster::new(id, limits.settle()),
             pending: Pending::new(prng.next_u64() as u32),
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),

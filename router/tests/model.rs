@@ -25,7 +25,8 @@ const LIMITS: Limits = Limits {
     settle_ms: 500,
 };
 const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
-const MOVE_GAP: u64 = 1 << 16;
+/// With the part that is the router's own.
+const MOVE_GAP: u64 = (1 << 16) + (((ROUTER.node() as u64 * 7 + ROUTER.index() as u64) % 64) << 12);
 const SHARDS: [ShardId; 3] = [A, B, C];
 
 /// What a test does next. Numbers are taken modulo what there is to choose from.
@@ -163,7 +164,7 @@ impl Model {
                 self.unbind((from, session), user, device, moved);
             }
             ToRouter::Join { app, room, sequence: seen } => {
-                let after_seen = if seen == 0 { 0 } else { seen + MOVE_GAP };
+                let after_seen = if seen == 0 { 0 } else { seen.max(self.ms() << 12) + MOVE_GAP };
                 let base = (self.ms() << 12).max(self.sequence_floor).max(after_seen);
                 let (sequence, members) = self.rooms.entry(room).or_insert((base, BTreeSet::new()));
                 members.insert(from);

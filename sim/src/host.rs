@@ -214,14 +214,14 @@ pub(crate) fn router_limits() -> router::Limits {
 }
 
 pub(crate) fn gateway_config() -> gateway::Config {
-    let mut config = gateway::Config::default();
-    config.heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
+    let heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
+    let drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
+    let mut config = gateway::Config { heartbeat, drain, ..gateway::Config::default() };
     config.delivery.ack_timeout_ms = 400;
     config.delivery.tries = 2;
     config.delivery.window = 16;
     config.limits.login_deadline_ms = 4_000;
     config.limits.submitted_max = 4_096;
-    config.drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

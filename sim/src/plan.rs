@@ -125,6 +125,13 @@ impl Plan {
         plan
     }
 
+    /// The run of that seed in half the time.
+    pub fn short(seed: u64) -> Self {
+        let plan = Self::of_seed(seed);
+        let faults = plan.faults.iter().map(|(at_ms, fault)| (at_ms / 2, *fault)).collect();
+        Self { faults, busy_ms: plan.busy_ms / 2, quiet_ms: 9_000, ..plan }
+    }
+
     /// Every node.
     pub fn hosts(&self) -> Vec<Host> {
         self.router_hosts().into_iter().chain(self.gateway_hosts()).collect()

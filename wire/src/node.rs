@@ -38,8 +38,8 @@ impl SessionId {
 pub struct DeliveryId(pub u64);
 
 /// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is the newer. It
-/// begins as ns since the UNIX epoch; an owner that knows of a higher one raises it above, and an announcement to
-/// another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
+/// begins as ns since the UNIX epoch, by a [`StampClock`]; an owner that knows of a higher one raises it above, and an
+/// announcement to another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Archive, Store, Load)]
 pub struct Login(pub u64);
 
@@ -128,8 +128,8 @@ pub enum ToRouter {
         session: SessionId,
         /// When it logged in.
         login: Login,
-        /// It has just logged in, so it is newer than whatever is bound, and waits for [`ToGateway::Bound`]. Otherwise it is
-        /// announced to an owner that may not know it.
+        /// It has logged in a moment ago, so it is newer than whatever is bound. Otherwise it is announced to an owner that may not
+        /// know it, and its stamp decides.
         fresh: bool,
     },
     /// A session is no longer to be bound here. Removes the binding only while it is still this session's.
@@ -151,7 +151,7 @@ pub enum ToRouter {
         app: AppId,
         /// Which room.
         room: RoomId,
-        /// The highest sequence of it that this shard has seen; 0 for none.
+        /// The highest sequence of it that this shard has seen; 0 for none, and when it had no other owner before.
         sequence: u64,
     },
     /// A shard has no member of a room any more, or another owner for it.

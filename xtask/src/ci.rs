@@ -99,7 +99,7 @@ fn succeeds(command: &mut Command) -> anyhow::Result<bool> {
     }
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+pub fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root()).stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask bench`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod sim;
 
 /// Developer commands of Sailfish.
 #[derive(Parser)]
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Checks all that the main branch must pass: format, lints, tests, docs.
     Ci,
+    /// Simulates clusters with faults, many seeds of them.
+    Sim(sim::Arguments),
     /// Measures the table of ratios: the gateway beside the raw loops and its peers.
     Bench(bench::Arguments),
 }
@@ -29,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Ci => ci::run(),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match done {
