@@ -136,7 +136,8 @@ impl Shard for Gateway {
         }
     }
 
-    fn poll_effect(&mut self, _now: Instant) -> Option<Effect<NodeMessage>> {
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
+        self.choose_owners(now);
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
         }
@@ -512,7 +513,8 @@ impl Gateway {
                 }
             }
         }
-        owner.is_some() && before.is_none_or(|before| self.view.is_up(before))
+        owner.is_some_and(|owner| self.view.is_up(owner))
+            && before.is_none_or(|before| self.view.is_up(before))
     }
 
     fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
@@ -552,6 +554,8 @@ impl Gateway {
     fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
         match mail {
             ToGateway::Bound { session, login } => self.bound(now, ConnId::from_u64(session.0), login),
+            // A notice that leaves the connection open is no reason to end it; no router says one.
+            ToGateway::Kick { notice, .. } if !notice.closes() => {}
             ToGateway::Kick { session, notice } => {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }

@@ -25,6 +25,10 @@ pub(crate) struct View {
     /// `None` while there is no router.
     owners: Option<Owners>,
     announcing: Option<Announcing>,
+    /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go together.
+    is_stale: bool,
+    /// Routers that went since owners were chosen last; what they knew is gone, also if they are back.
+    gone: Vec<ShardId>,
     /// The sessions that ended last, oldest first.
     ends: VecDeque<End>,
 }
@@ -42,8 +46,22 @@ pub(crate) struct End {
 /// Sessions that have yet to be announced.
 struct Announcing {
     /// By whom they are bound.
-    before: Option<Owners>,
+    before: Before,
     conns: Vec<ConnId>,
+}
+
+/// Owners that were.
+struct Before {
+    owners: Option<Owners>,
+    /// Those of them that know nothing any more.
+    gone: Vec<ShardId>,
+}
+
+impl Before {
+    /// Who knows a target; none when its owner is gone.
+    fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
+        owner_of(self.owners.as_ref(), app, target).filter(|owner| !self.gone.contains(owner))
+    }
 }
 
 impl View {
@@ -54,7 +72,7 @@ impl View {
 
     /// Who owned a user before the change under way.
     pub(crate) fn owner_before(&self, app: AppId, user: UserId) -> Option<ShardId> {
-        let before = self.announcing.as_ref().and_then(|announcing| announcing.before.as_ref());
+        let before = self.announcing.as_ref().and_then(|announcing| announcing.before.owners.as_ref());
         owner_of(before, app, Target::User(user))
     }
 
@@ -88,6 +106,10 @@ impl View {
         ends
     }
 
+    fn is_owner(&self, router: ShardId) -> bool {
+        self.owners.as_ref().is_some_and(|owners| owners.contains(router.as_u32()))
+    }
+
     fn reach(&self) -> Vec<u32> {
         self.routers.keys().map(|router| router.as_u32()).collect()
     }
@@ -119,7 +141,7 @@ impl Gateway {
             let done = self.view.announcing.is_none();
             self.tell_router(router, ToRouter::View { view, done });
         }
-        self.choose_owners(now);
+        self.view.is_stale = true;
     }
 
     /// A router shard is gone, with what it knew.
@@ -132,7 +154,8 @@ impl Gateway {
             // Alone, it is where it was at the start: the first router that comes is not all there are.
             self.view.has_begun &= !self.view.routers.is_empty();
             self.tell_reach(now);
-            self.choose_owners(now);
+            self.view.gone.push(router);
+            self.view.is_stale = true;
         }
     }
 
@@ -141,7 +164,7 @@ impl Gateway {
         if !self.view.has_begun {
             self.view.has_begun = true;
             self.tell_reach(now);
-            self.choose_owners(now);
+            self.view.is_stale = true;
         }
     }
 
@@ -168,7 +191,7 @@ impl Gateway {
         }
         if let Some(common) = self.view.routers.get_mut(&from) {
             *common = Some(routers);
-            self.choose_owners(now);
+            self.view.is_stale = true;
         }
     }
 
@@ -194,20 +217,24 @@ impl Gateway {
         }
     }
 
-    fn choose_owners(&mut self, now: Instant) {
+    /// Goes by other owners, if what has come in this turn asks for it.
+    pub(crate) fn choose_owners(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.view.is_stale) {
+            return;
+        }
         let chosen = self.view.choice();
-        // A router that has come up anew knows nothing, whether or not it is still an owner: it was no owner in between.
-        if chosen == self.view.owners {
+        let gone = std::mem::take(&mut self.view.gone);
+        if chosen == self.view.owners && !gone.iter().any(|gone| self.view.is_owner(*gone)) {
             return;
         }
         while self.view.announcing.is_some() {
             self.announce_some();
         }
-        let before = std::mem::replace(&mut self.view.owners, chosen);
+        let before = Before { owners: std::mem::replace(&mut self.view.owners, chosen), gone };
         self.metrics.views += 1;
         self.say_view(false);
-        self.announce_rooms(before.as_ref());
-        self.submit_again(before.as_ref());
+        self.announce_rooms(&before);
+        self.submit_again(&before);
         self.view.announcing = Some(Announcing { before, conns: self.connections() });
         self.announce_step(now);
     }
@@ -220,11 +247,11 @@ impl Gateway {
         }
     }
 
-    fn announce_rooms(&mut self, before: Option<&Owners>) {
+    fn announce_rooms(&mut self, before: &Before) {
         let rooms: Vec<(AppId, RoomId, u64)> = self.rooms.iter().collect();
         for (app, room, sequence) in rooms {
             let target = Target::Room(room);
-            let (old, new) = (owner_of(before, app, target), self.view.owner_of(app, target));
+            let (old, new) = (before.owner_of(app, target), self.view.owner_of(app, target));
             if old == new {
                 continue;
             }
@@ -243,12 +270,12 @@ impl Gateway {
     }
 
     /// Gives what waits for an answer to the owners that the change makes, in the order it was sent.
-    fn submit_again(&mut self, before: Option<&Owners>) {
+    fn submit_again(&mut self, before: &Before) {
         let view = &self.view;
         let moved = self.submitted.changed(|entry| {
             let (app, target) = (entry.submission.app, entry.submission.target);
             let owner = view.owner_of(app, target);
-            let is_new = owner.is_some() && (owner != entry.owner || owner != owner_of(before, app, target));
+            let is_new = owner.is_some() && (owner != entry.owner || owner != before.owner_of(app, target));
             if is_new {
                 entry.submission.again |= entry.owner.is_some();
             }
@@ -281,7 +308,7 @@ impl Gateway {
         let Some(mut announcing) = self.view.announcing.take() else { return };
         let rest = announcing.conns.len().saturating_sub(ANNOUNCEMENTS_PER_STEP);
         for conn in announcing.conns.split_off(rest) {
-            self.announce(conn, announcing.before.as_ref());
+            self.announce(conn, &announcing.before);
         }
         if announcing.conns.is_empty() {
             return self.say_view(true);
@@ -289,13 +316,13 @@ impl Gateway {
         self.view.announcing = Some(announcing);
     }
 
-    fn announce(&mut self, conn: ConnId, before: Option<&Owners>) {
+    fn announce(&mut self, conn: ConnId, before: &Before) {
         let Some(session) = self.sessions.get_mut(conn).filter(|session| session.is_logged_in()) else {
             return;
         };
         let (app, user, device) = (session.app, session.user, session.device);
         let target = Target::User(user);
-        let (old, new) = (owner_of(before, app, target), self.view.owner_of(app, target));
+        let (old, new) = (before.owner_of(app, target), self.view.owner_of(app, target));
         if old == new {
             return;
         }

@@ -123,7 +123,7 @@ fn a_session_that_ends_while_nobody_knows_it_is_told_offline() {
     world.router_down(ROUTER);
     let never_online = log_in(&mut world, 2);
     world.forget();
-    let login = Login(world.now.unix_nanos() + 1);
+    let login = Login(world.now.unix_nanos());
     world.reset(client);
     world.reset(never_online);
     let (app, user, device) = (APP, UserId(1), DeviceClass::Phone);

@@ -688,6 +688,7 @@ impl Links {
         let peer = self.peers.remove(&shard)?;
         self.full -= usize::from(peer.is_full);
         self.metrics.lost += 1;
+        self.metrics.messages_lost += peer.outgoing.messages();
         self.news.push_back(News::Down { peer: shard });
         peer.conn
     }

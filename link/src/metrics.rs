@@ -19,6 +19,8 @@ pub struct Metrics {
     pub resumed: u64,
     /// Peers given up.
     pub lost: u64,
+    /// Messages that were on their way to them, or waited.
+    pub messages_lost: u64,
     /// Connects that failed.
     pub connect_failures: u64,
     /// Connections refused, by this side or by the other, in the order of [`Refusal::ALL`].

@@ -23,6 +23,7 @@ pub(crate) struct Outgoing {
 
 struct Batch {
     archive: bytes::Bytes,
+    messages: u64,
 }
 
 /// What one [`Outgoing::fill`] wrote for the first time.
@@ -53,6 +54,11 @@ impl Outgoing {
     /// Whether `fill` would write something.
     pub(crate) fn can_fill(&self, window_bytes: usize) -> bool {
         self.next < self.first + self.kept.len() as u64 || self.can_encode(window_bytes)
+    }
+
+    /// Messages that wait, or are on their way and not taken in.
+    pub(crate) fn messages(&self) -> u64 {
+        self.queue.len() as u64 + self.kept.iter().map(|batch| batch.messages).sum::<u64>()
     }
 
     /// Whether the other end has taken in everything.
@@ -120,8 +126,9 @@ impl Outgoing {
         self.queue_bytes -= bytes;
         let archive = bytes::Bytes::from_owner(encode_batch(&messages));
         self.kept_bytes += archive.len();
-        self.kept.push_back(Batch { archive });
-        messages.len() as u64
+        let messages = messages.len() as u64;
+        self.kept.push_back(Batch { archive, messages });
+        messages
     }
 }
 

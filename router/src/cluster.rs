@@ -5,18 +5,18 @@
 //! Meanwhile gateways have different views. A router then holds back messages whose target it may not know of yet, or not
 //! all of, until all gateways have the same view and have announced what they have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use shard::{Instant, ShardId};
 use wire::node::{Owners, ShardLoad, Submission, Target};
-use wire::{AppId, UserId};
+use wire::{AppId, MessageId, UserId};
 
 use crate::limits::WARM_UP_MAX;
 use crate::outbox::Sender;
 
 /// Messages held back for one target, in the order they came.
-pub(crate) type Parked = Vec<(Sender, Submission)>;
+pub(crate) type Parked = VecDeque<(Sender, Submission)>;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -246,6 +246,21 @@ impl Cluster {
         parked
     }
 
+    /// Drops one message that is held back.
+    pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
+        let Some(parked) = self.parked.get_mut(&(app, target)) else { return };
+        // A shard withdraws its messages in their order, so the first is near the front.
+        let is_it =
+            |(sender, submission): &(Sender, Submission)| (sender.seat.shard, submission.id) == (from, id);
+        if let Some(at) = parked.iter().position(is_it) {
+            parked.remove(at);
+            self.parked_len -= 1;
+        }
+        if parked.is_empty() {
+            self.parked.remove(&(app, target));
+        }
+    }
+
     /// Takes what is held back for some target.
     pub(crate) fn unpark_any(&mut self) -> Option<Parked> {
         let (_, parked) = self.parked.pop_first()?;
@@ -264,7 +279,7 @@ impl Cluster {
     }
 
     pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.parked_len, self.parked.values().map(Vec::len).sum::<usize>());
+        assert_eq!(self.parked_len, self.parked.values().map(VecDeque::len).sum::<usize>());
         assert!(
             self.parked.values().all(|parked| !parked.is_empty()),
             "a target without messages is forgotten"

@@ -41,11 +41,7 @@ impl Router {
 
     /// The sender's shard has found another owner for a message that is held back.
     pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
-        for (sender, submission) in self.cluster.unpark(app, target) {
-            if (sender.seat.shard, submission.id) != (from, id) {
-                self.cluster.park(sender, submission);
-            }
-        }
+        self.cluster.withdraw(from, app, target, id);
     }
 
     /// Whether a message has to wait until gateways agree who owns what: its target may live on a gateway that has not said so
@@ -100,8 +96,10 @@ impl Router {
 
     /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
     fn is_repeat(&mut self, now: Instant, key: Key, sender: Sender, submission: &Submission) -> bool {
+        let is_answered = submission.is_answered();
         if let Some(letter) = self.pending.find_mut(key) {
-            let before = std::mem::replace(&mut letter.sender, sender);
+            // A lossy repeat waits for no answer, so it takes none away.
+            let before = if is_answered { std::mem::replace(&mut letter.sender, sender) } else { sender };
             if before.submitted != sender.submitted {
                 let superseded = ToGateway::Superseded { submitted: before.submitted };
                 self.outbox.gateway(before.seat.shard, superseded);
@@ -110,8 +108,13 @@ impl Router {
             return true;
         }
         let Some(Answer { id, outcome }) = self.dedupe.find(now, key) else { return false };
-        if let Some(outcome) = outcome {
-            self.send_ack(sender, submission.client_msg_id.clone(), id, outcome);
+        match outcome {
+            Some(outcome) if is_answered => {
+                self.send_ack(sender, submission.client_msg_id.clone(), id, outcome);
+            }
+            // Of a lossy one nothing is known that a reliable one could be told, so that is another message.
+            None if is_answered => return false,
+            Some(_) | None => {}
         }
         self.metrics.repeats_done += 1;
         true

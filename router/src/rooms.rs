@@ -1,5 +1,7 @@
 //! Where rooms are, and their order.
 
+use std::time::Duration;
+
 use shard::{Instant, ShardId};
 use wire::{AppId, EPOCH_UNIX_MS, RoomId};
 
@@ -14,6 +16,9 @@ const MOVE_GAP: u64 = 1 << 16;
 /// Gaps that routers choose among by their names, each a ms of messages longer than the one before.
 const GAPS: u64 = 64;
 const GAP_FACTOR: u64 = 7;
+
+/// How much further than the own clock a room can have come.
+const SEEN_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rooms with members, each with the shards that have them.
 ///
@@ -69,6 +74,8 @@ impl Rooms {
         seen: u64,
         era: u32,
     ) -> u64 {
+        // No clock is a day ahead, so no sequence is.
+        let seen = seen.min(sequence_base(now + SEEN_AHEAD_MAX));
         // One that had another owner goes on above whatever that has given, in this ms too.
         let after_seen = if seen == 0 { 0 } else { seen.max(sequence_base(now)).saturating_add(self.gap) };
         let hash = self.hash.of(app, room.0);

@@ -265,13 +265,24 @@ impl Model {
         let named = !name.3.is_empty();
         if named {
             if let Some(letter) = self.pending.iter_mut().find(|letter| letter.name == name) {
-                let ((shard, _), submitted) = std::mem::replace(&mut letter.sender, sender);
-                return self.said.push(superseded(shard, submitted));
+                if submission.is_answered() {
+                    let ((shard, _), submitted) = std::mem::replace(&mut letter.sender, sender);
+                    self.said.push(superseded(shard, submitted));
+                }
+                return;
             }
             let window = Duration::from_millis(LIMITS.dedupe_window_ms.into());
             self.done.retain(|(since, ..)| self.now.since(*since) < window);
-            if let Some((.., id, outcome)) = self.done.iter().find(|(_, known, ..)| *known == name).cloned() {
-                return outcome.into_iter().for_each(|outcome| self.ack(sender, &name, id, outcome));
+            if let Some((.., id, outcome)) = self.done.iter().rfind(|(_, known, ..)| *known == name).cloned()
+            {
+                match outcome {
+                    Some(outcome) if submission.is_answered() => {
+                        return self.ack(sender, &name, id, outcome);
+                    }
+                    // Nothing is known of a lossy one that its sender could be told.
+                    None if submission.is_answered() => {}
+                    Some(_) | None => return,
+                }
             }
         }
         match submission.target {

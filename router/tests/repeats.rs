@@ -133,3 +133,23 @@ fn the_oldest_answer_makes_room_but_never_a_pending_message() {
     let said = bench.settle(B, 2, pending, Outcome::Failed(FailReason::Unacked));
     assert_eq!(said[0], undelivered(BOB, FailReason::Unacked, &message));
 }
+
+/// Its sender was told nothing of the lossy one, and is owed an answer to this one.
+#[test]
+fn a_reliable_message_is_no_repeat_of_a_lossy_one_of_its_name() {
+    let mut bench = bench();
+    bench.submit(A, 1, lossy(to_user(BOB, "m1")));
+    let (delivery, _) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
+    let id = bench.last_id;
+    let said = bench.settle(B, 2, delivery, Outcome::Delivered);
+    assert_eq!(said, [send_ack(A, 1, "m1", id, id, Outcome::Delivered)]);
+}
+
+#[test]
+fn a_lossy_repeat_takes_no_answer_from_a_reliable_one() {
+    let mut bench = bench();
+    let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "m1")));
+    assert_eq!(bench.submit(C, 8, lossy(to_user(BOB, "m1"))), []);
+    let said = bench.settle(B, 2, delivery, Outcome::Delivered);
+    assert_eq!(said, [send_ack(A, 1, "m1", message.id, message.id, Outcome::Delivered)]);
+}

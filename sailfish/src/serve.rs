@@ -180,16 +180,17 @@ fn run(
         return Ok(ExitCode::SUCCESS);
     }
     init_log(&config);
-    let secret = Secret::find(&config.token)?;
+    // Only who has clients checks their tokens.
+    let secret = (role != Role::Router).then(|| Secret::find(&config.token)).transpose()?;
     let admin = admin_listener(config.node.admin)?;
-    let serving = start(role, &config, &secret, admin.local_addr()?)?;
+    let serving = start(role, &config, secret.as_ref(), admin.local_addr()?)?;
     let address = serving.running.address().context("an engine that listens knows where")?;
     let summary = ready::Summary {
         role,
         node: role.node(&config),
         address,
         admin: admin.local_addr()?,
-        routers: config.cluster.routers.clone(),
+        routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
         shards: serving.shards.ids().len(),
         files: serving.files,
@@ -197,7 +198,7 @@ fn run(
         connections_max_configured: config.limits.connections_max,
         started,
     };
-    let hint = (role != Role::Router).then(|| ready::Hint::new(&args.config, &layers, &secret, address));
+    let hint = secret.as_ref().map(|secret| ready::Hint::new(&args.config, &layers, secret, address));
     let announce = || {
         summary.log();
         let hint = hint.as_ref().map_or_else(|| ready::END.to_owned(), ToString::to_string);
@@ -217,7 +218,7 @@ struct Serving {
     directory: Option<Directory>,
 }
 
-fn start(role: Role, config: &Config, secret: &Secret, admin: SocketAddr) -> anyhow::Result<Serving> {
+fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
     let count = match config.node.shards {
@@ -238,7 +239,7 @@ fn start(role: Role, config: &Config, secret: &Secret, admin: SocketAddr) -> any
         node: role.node(config),
         count,
         config: config.clone(),
-        keys: secret.keys(&config.token)?,
+        keys: secret.map(|secret| secret.keys(&config.token)).transpose()?,
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
         gateway: bounded(config.gateway(), connections_max),
         incarnation: options.clock.now().unix_nanos(),
@@ -283,7 +284,8 @@ struct Builder {
     node: u16,
     count: u16,
     config: Config,
-    keys: gateway::TokenKeys,
+    /// Of a node that has clients.
+    keys: Option<gateway::TokenKeys>,
     cluster_secret: Option<Secret>,
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
@@ -300,8 +302,8 @@ impl Builder {
         };
         let patience = Duration::from_millis(patience_ms.into());
         let random = || u64::from_ne_bytes(secret::random());
-        let gateway = (self.role != Role::Router).then(|| {
-            let (keys, config) = (self.keys.clone(), self.gateway.clone());
+        let gateway = self.keys.map(|keys| {
+            let config = self.gateway.clone();
             Gateway::new(now, gateway::Setup { id, keys, config, seed: random() })
         });
         let router = (self.role != Role::Gateway).then(|| {
@@ -337,7 +339,11 @@ impl Builder {
             Role::Gateway => (directory::Role::Gateway, false),
             Role::Router => (directory::Role::Router, true),
         };
-        let links = self.config.cluster.advertise.parse().unwrap_or(address);
+        let links: SocketAddr = self.config.cluster.advertise.parse().unwrap_or(address);
+        anyhow::ensure!(
+            !is_router || !links.ip().is_unspecified(),
+            "cluster.advertise: a router that listens on {links} says in the directory where gateways reach it; want its address"
+        );
         let node = NodeInfo {
             id: self.node,
             incarnation: self.incarnation,

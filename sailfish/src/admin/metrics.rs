@@ -254,6 +254,8 @@ impl Page {
         self.core("sailfish_link_resumed_total", Counter, help, cores, |m| m.links.resumed);
         let help = "Peers given up.";
         self.core("sailfish_link_lost_total", Counter, help, cores, |m| m.links.lost);
+        let help = "Messages that were on their way to them, or waited.";
+        self.core("sailfish_link_messages_lost_total", Counter, help, cores, |m| m.links.messages_lost);
         let help = "Connects to peers that failed.";
         self.core("sailfish_link_connect_failures_total", Counter, help, cores, |m| m.links.connect_failures);
         let reasons = Refusal::ALL.map(Refusal::name);

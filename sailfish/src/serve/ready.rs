@@ -81,6 +81,7 @@ impl fmt::Display for Summary {
         }
         if *role == Role::Gateway {
             let routers: Vec<String> = self.routers.iter().map(ToString::to_string).collect();
+            let routers = if routers.is_empty() { vec!["those in the directory".into()] } else { routers };
             writeln!(f, "  routers  {}; /readyz says whether they are linked", routers.join(", "))?;
         }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;

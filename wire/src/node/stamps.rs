@@ -5,6 +5,9 @@ use super::Login;
 /// By what clocks may differ without a word: logins of one user are further apart.
 const NOTABLE_NS: u64 = 10_000_000;
 
+/// By what another clock may be ahead: a day.
+const AHEAD_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
+
 /// A clock that shows as much as the fastest it has heard of, so that stamps of nodes whose clocks differ order logins as they came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StampClock {
@@ -15,7 +18,9 @@ impl StampClock {
     /// Another clock showed this a moment ago. By how many ns this one is put forward, if others should hear of it; else 0.
     pub fn hear(&mut self, now_ns: u64, shown: Login) -> u64 {
         let before = self.ahead_ns;
-        self.ahead_ns = before.max(shown.0.saturating_sub(now_ns));
+        // One that is further ahead than clocks go is no clock.
+        let ahead = shown.0.saturating_sub(now_ns);
+        self.ahead_ns = if ahead > AHEAD_NS_MAX { before } else { before.max(ahead) };
         let forward = self.ahead_ns - before;
         if forward > NOTABLE_NS { forward } else { 0 }
     }
@@ -39,7 +44,7 @@ mod tests {
         assert_eq!(clock.hear(3_500, Login(4_000)), 0);
         assert_eq!(clock.show(4_000), Login(7_000));
         assert_eq!(clock.hear(0, Login(3_000 + 2 * NOTABLE_NS)), 2 * NOTABLE_NS);
-        assert!(clock.hear(0, Login(u64::MAX)) > 0);
-        assert_eq!(clock.show(5), Login(u64::MAX));
+        assert_eq!(clock.hear(0, Login(u64::MAX)), 0, "that is no clock");
+        assert_eq!(clock.show(5), Login(5 + 3_000 + 2 * NOTABLE_NS));
     }
 }
