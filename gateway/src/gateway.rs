@@ -596,7 +596,9 @@ pub(crate) fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeq
 
 fn notice_text(code: NoticeCode) -> &'static str {
     match code {
-        NoticeCode::Kicked => "a newer login of this user and device class took over",
+        NoticeCode::Kicked => {
+            "a newer login of this user and device class took over, or an operator ended this session"
+        }
         NoticeCode::Draining => "this server is going down; connect again after retry_after_ms",
         NoticeCode::RateLimited => "more frames than a connection may send",
         NoticeCode::IdleTimeout => "no frame within the heartbeat period and its grace",

@@ -29,6 +29,8 @@ use crate::files::{Files, REFUSALS_PER_SHARD};
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
 
+/// More threads than this are no use on any machine.
+const UP_SHARDS_MAX: u16 = 1024;
 /// What a node of a cluster may have as shards, since their index is 5 bits of a message id.
 const CLUSTER_SHARDS_MAX: u16 = 32;
 /// Receive buffers of a router: few links, each with much to say.
@@ -221,14 +223,14 @@ struct Serving {
 fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
+    let most = if role == Role::Up { UP_SHARDS_MAX } else { CLUSTER_SHARDS_MAX };
     let count = match config.node.shards {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1024) as u16),
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(most.into()) as u16),
         count => count,
     };
-    let most = if role == Role::Up { u16::MAX } else { CLUSTER_SHARDS_MAX };
     anyhow::ensure!(
         count <= most,
-        "a {} has up to {most} shards, not {count}; start more nodes",
+        "a {} has up to {most} --shards, not {count}; start more nodes",
         role.name()
     );
     let files = Files::raise();
@@ -253,8 +255,15 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
         (id, move |id| builder.shard(clock.now(), id))
     };
     let built = ids.iter().copied().map(build).collect();
-    let running = engine::start(chosen.kind, options, built)
-        .map_err(|error| listen_error(error, listen.unwrap_or(config.node.listen), "--listen"))?;
+    let running = engine::start(chosen.kind, options, built).map_err(|error| {
+        let error = listen_error(error, listen.unwrap_or(config.node.listen), "--listen");
+        match role {
+            Role::Router if count > 1 => {
+                error.context(format!("one of {count} ports in a row, a port for each shard"))
+            }
+            Role::Up | Role::Gateway | Role::Router => error,
+        }
+    })?;
     let shards = Shards::new(role, ids, &running);
     if role == Role::Gateway && !is_discovering(config) {
         shards.set_nodes(&routers_of(config));

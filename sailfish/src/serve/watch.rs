@@ -26,9 +26,14 @@ pub async fn links(shards: Arc<Shards>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut linked, mut refused) = (Linked::default(), Refused::default());
+    let mut alone_from = Instant::now();
     loop {
         ticks.tick().await;
         linked.look(&shards.peers().await);
+        if shards.role() == Role::Gateway && linked.owners.is_empty() && Instant::now() >= alone_from {
+            warn!("no router is linked, so nobody can log in: are they running, where cluster.routers says?");
+            alone_from = Instant::now() + REFUSED_EVERY;
+        }
         refused.look(Instant::now(), totals(&shards.metrics().await));
     }
 }
@@ -85,10 +90,35 @@ impl Refused {
         let reasons = Refusal::ALL.into_iter().zip(totals).filter(|(_, total)| *total > 0);
         let reasons: Vec<String> =
             reasons.map(|(reason, total)| format!("{} {total}", reason.name())).collect();
-        warn!(new, refused_total = reasons.join(", "), "links were refused, by this node or the other");
+        let grown = Refusal::ALL.into_iter().zip(totals.iter().zip(self.logged));
+        let grown = grown.filter(|(_, (total, logged))| **total > *logged).map(|(reason, _)| remedy(reason));
+        let remedies: Vec<&str> = grown.collect();
+        warn!(
+            new,
+            refused_total = reasons.join(", "),
+            "links were refused, by this node or the other: {}",
+            remedies.join("; ")
+        );
         self.logged = totals;
         self.log_from = Some(now + REFUSED_EVERY);
         true
+    }
+}
+
+/// What to look at.
+const fn remedy(reason: Refusal) -> &'static str {
+    match reason {
+        Refusal::Secret => "secret: cluster.secret is not the same on both",
+        Refusal::Version => "version: the nodes are of different versions",
+        Refusal::BadFrame | Refusal::TooLong => {
+            "bad_frame, too_long: what is at the other end is no node; look at cluster.routers"
+        }
+        Refusal::BadBatch => "bad_batch: a batch was corrupted on its way, or the other node is broken",
+        Refusal::Late => "late: the other end does not answer",
+        Refusal::Stale => {
+            "stale: a node that started later has the same cluster.node, or one router stands twice in cluster.routers"
+        }
+        Refusal::Role => "role: the other end is no router; look at cluster.routers",
     }
 }
 
