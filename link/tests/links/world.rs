@@ -125,22 +125,8 @@ impl World {
         let incarnation = self.now.unix_nanos() + self.nodes.len() as u64;
         let identity = Identity { shard: id.as_u32(), shards, role, incarnation };
         let setup = self.setup(identity, secret);
-        self.nodes.push(Node {
-            links: Links::new(self.now, setup),
-            id,
-            identity,
-            address: address(port),
-            news: Vec::new(),
-            is_alive: true,
-            is_frozen: false,
-            is_deaf: false,
-            has_left: false,
-            written: 0,
-            heard: BTreeMap::new(),
-            said: BTreeMap::new(),
-            sessions: 0,
-            free: (0..64).rev().collect(),
-        });
+        let links = Links::new(self.now, setup);
+        self.nodes.push(Node::new(links, id, identity, address(port)));
         self.nodes.len() - 1
     }
 
@@ -185,22 +171,7 @@ impl World {
         let setup = self.setup(identity, SECRET);
         let links = Links::new(self.now, setup);
         let old = &mut self.nodes[node];
-        *old = Node {
-            links,
-            id: old.id,
-            identity,
-            address: old.address,
-            news: Vec::new(),
-            is_alive: true,
-            is_frozen: false,
-            is_deaf: false,
-            has_left: false,
-            written: 0,
-            heard: BTreeMap::new(),
-            said: BTreeMap::new(),
-            sessions: 0,
-            free: (0..64).rev().collect(),
-        };
+        *old = Node::new(links, old.id, identity, old.address);
     }
 
     /// One message of the node to the peer, which the peer checks.
@@ -456,6 +427,25 @@ impl World {
 }
 
 impl Node {
+    fn new(links: Links, id: ShardId, identity: Identity, address: SocketAddr) -> Self {
+        Self {
+            links,
+            id,
+            identity,
+            address,
+            news: Vec::new(),
+            is_alive: true,
+            is_frozen: false,
+            is_deaf: false,
+            has_left: false,
+            written: 0,
+            heard: BTreeMap::new(),
+            said: BTreeMap::new(),
+            sessions: 0,
+            free: (0..64).rev().collect(),
+        }
+    }
+
     /// Takes the news in, and checks them: within a session each message comes once and in order.
     pub fn hear(&mut self) {
         while let Some(news) = self.links.poll_news() {
