@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use common::{Client, SECRET, Server, output, sailfish, token, until};
-use wire::client::{Encoding, FailReason, Message, Outcome, ServerFrame};
+use common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
+use wire::client::{Encoding, FailReason, Message, Outcome};
 use wire::{RoomId, UserId};
 
 /// Enough that all of them on one shard is no matter of chance: 2 in 2^16.
@@ -57,26 +57,7 @@ fn a_room_has_one_order_for_all_members() {
         }
     }
     let count = EACH * clients.len();
-    let mut orders = Vec::new();
-    for client in &mut clients {
-        let (mut order, mut acks) = (Vec::new(), 0);
-        while order.len() < count || acks < EACH {
-            match client.next().expect("the server stays") {
-                ServerFrame::Deliver(message) => {
-                    assert_eq!(message.room, Some(RoomId(7)));
-                    order.push((message.sequence, message.sender, message.client_msg_id.clone()));
-                }
-                ServerFrame::SendAck(ack) => {
-                    assert!(matches!(ack.outcome, Outcome::Sequenced { .. }), "{ack:?}");
-                    acks += 1;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(order.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{order:?}");
-        orders.push(order);
-    }
-    assert!(orders.iter().all(|order| *order == orders[0]));
+    expect_one_order(&mut clients, count, EACH);
 }
 
 #[test]

@@ -6,10 +6,10 @@ mod common;
 use std::time::Instant;
 
 use common::cluster::{Cluster, LEASE};
-use common::{Client, until};
+use common::{Client, expect_one_order, until};
 use rustix::process::Signal;
+use wire::UserId;
 use wire::client::{Message, NoticeCode, Outcome, ServerFrame};
-use wire::{RoomId, UserId};
 
 fn payload(message: &Message) -> &str {
     std::str::from_utf8(&message.payload).unwrap()
@@ -74,27 +74,7 @@ fn a_room_over_three_nodes_has_one_order_and_a_member_that_goes_harms_nobody() {
     let count = EACH * clients.len();
     let gone = clients.pop().unwrap(); // stale: it is in the room and reads nothing
     drop(gone);
-    let mut orders = Vec::new();
-    for client in &mut clients {
-        let (mut order, mut acks) = (Vec::new(), 0);
-        while order.len() < count || acks < EACH {
-            match client.next().expect("the server stays") {
-                ServerFrame::Deliver(message) => {
-                    assert_eq!(message.room, Some(RoomId(7)));
-                    client.ack(message.id);
-                    order.push((message.sequence, message.sender, message.client_msg_id.clone()));
-                }
-                ServerFrame::SendAck(ack) => {
-                    assert!(matches!(ack.outcome, Outcome::Sequenced { .. }), "{ack:?}");
-                    acks += 1;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!(order.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{order:?}");
-        orders.push(order);
-    }
-    assert!(orders.iter().all(|order| *order == orders[0]));
+    expect_one_order(&mut clients, count, EACH);
 }
 
 #[test]

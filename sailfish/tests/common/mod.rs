@@ -369,3 +369,31 @@ impl Client {
         assert_eq!(self.next(), None, "the server closes after {wanted:?}");
     }
 }
+
+/// Reads until every client has the `count` messages of room 7 and the `each` answers to its own: all saw one
+/// order without a gap.
+pub fn expect_one_order(clients: &mut [Client], count: usize, each: usize) {
+    let mut orders = Vec::new();
+    for client in clients {
+        let (mut order, mut acks) = (Vec::new(), 0);
+        while order.len() < count || acks < each {
+            match client.next().expect("the server stays") {
+                ServerFrame::Deliver(message) => {
+                    assert_eq!(message.room, Some(RoomId(7)));
+                    if message.ack_wanted {
+                        client.ack(message.id);
+                    }
+                    order.push((message.sequence, message.sender, message.client_msg_id.clone()));
+                }
+                ServerFrame::SendAck(ack) => {
+                    assert!(matches!(ack.outcome, Outcome::Sequenced { .. }), "{ack:?}");
+                    acks += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(order.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{order:?}");
+        orders.push(order);
+    }
+    assert!(orders.iter().all(|order| *order == orders[0]));
+}
