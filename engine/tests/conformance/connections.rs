@@ -185,15 +185,18 @@ pub fn out_of_files_is_survived(kind: Kind) {
 
 fn with_few_files(kind: Kind) {
     let rig = Rig::one(kind, echo);
-    // Both ends are in this process. Its last file becomes the client's end of a connection that the server has no file for.
+    // Both ends are in this process. Its last file becomes the client's end of a connection that the server has no file for;
+    // it must not become the server's end of an earlier one.
     let spare = File::open("/dev/null").unwrap();
     let mut peers = Vec::new();
     while let Ok(stream) = TcpStream::connect(rig.address()) {
         peers.push(stream);
     }
+    let stats = &rig.running.stats()[0];
+    wait_until(|| stats.accepts.get() == peers.len() as u64 || stats.accept_errors.get() > 0);
     drop(spare);
     peers.extend(TcpStream::connect(rig.address()));
-    wait_until(|| rig.running.stats()[0].accept_errors.get() > 0);
+    wait_until(|| stats.accept_errors.get() > 0);
     peers.truncate(peers.len() / 4);
     let mut stream = wait_for(|| TcpStream::connect(rig.address()).ok());
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
