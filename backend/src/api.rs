@@ -1,0 +1,15 @@
+//! The API, one file a resource: its router, bodies, handlers, and the rules that are its own.
+
+pub mod login;
+pub mod wallet;
+
+use std::sync::Arc;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+/// All resources.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().merge(wallet::router())
+}

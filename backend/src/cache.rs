@@ -1,0 +1,205 @@
+//! The cache: Redis, or in the process. Whatever is in it can be built anew from the database.
+//!
+//! Values are JSON text. A key's life has chance in it, so that what was cached together does not expire together.
+
+mod flight;
+mod memory;
+mod redis;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::random;
+use flight::Flights;
+
+/// How long it is remembered that there is nothing.
+const NONE_TTL: Duration = Duration::from_secs(5);
+
+/// The cache. See the module's page.
+pub struct Cache {
+    store: Store,
+    flights: Flights,
+}
+
+enum Store {
+    Memory(memory::Memory),
+    Redis(redis::Redis),
+}
+
+/// What became of [`Cache::hold`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// The amount is set aside.
+    Held,
+    /// This id has its amount set aside already.
+    Repeat,
+    /// There is not enough.
+    Short,
+    /// What there is, is not known: [`Cache::set_available`] first.
+    Unknown,
+}
+
+impl Cache {
+    /// Connects to Redis, if there is one; one that is away is no error here, but for each command until it is back.
+    pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
+        let store = match config.redis.is_empty() {
+            true => Store::Memory(memory::Memory::new(clock)),
+            false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix).await?),
+        };
+        Ok(Self { store, flights: Flights::default() })
+    }
+
+    /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter more. That there is nothing is
+    /// cached too, for a short time. However many ask at once, `load` runs once in this process. A cache that is away costs its
+    /// benefit only.
+    pub async fn read<T, F>(
+        &self,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce() -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        if let Ok(Some(text)) = self.get(key).await {
+            return Ok(serde_json::from_str(&text)?);
+        }
+        let text = self
+            .flights
+            .join(key, || async {
+                let value = load().await?;
+                let text = serde_json::to_string(&value)?;
+                let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
+                let _ = self.set(key, &text, ttl).await; // without the cache, the next one loads again
+                Ok(text)
+            })
+            .await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Reads many through: `load` gets the indexes of `keys` that are not cached, and answers one value for each of these.
+    pub async fn read_many<T, F>(
+        &self,
+        keys: &[String],
+        ttl: Duration,
+        load: impl FnOnce(Vec<usize>) -> F,
+    ) -> Result<Vec<Option<T>>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Vec<Option<T>>, Error>>,
+    {
+        let cached = self.get_many(keys).await.unwrap_or_else(|_| vec![None; keys.len()]);
+        let mut values = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for (index, text) in cached.into_iter().enumerate() {
+            match text {
+                Some(text) => values.push(serde_json::from_str(&text)?),
+                None => {
+                    values.push(None);
+                    missing.push(index);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(values);
+        }
+        let loaded = load(missing.clone()).await?;
+        for (index, value) in missing.into_iter().zip(loaded) {
+            let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
+            let _ = self.set(&keys[index], &serde_json::to_string(&value)?, ttl).await;
+            values[index] = value;
+        }
+        Ok(values)
+    }
+
+    /// The text under a key.
+    pub async fn get(&self, key: &str) -> Result<Option<String>, Error> {
+        match &self.store {
+            Store::Memory(memory) => Ok(memory.get(key)),
+            Store::Redis(redis) => redis.get(key).await,
+        }
+    }
+
+    /// The texts under several keys.
+    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<String>>, Error> {
+        match &self.store {
+            Store::Memory(memory) => Ok(keys.iter().map(|key| memory.get(key)).collect()),
+            Store::Redis(redis) => redis.get_many(keys).await,
+        }
+    }
+
+    /// Puts a text under a key.
+    pub async fn set(&self, key: &str, text: &str, ttl: Duration) -> Result<(), Error> {
+        match &self.store {
+            Store::Memory(memory) => memory.set(key, text, ttl),
+            Store::Redis(redis) => redis.set(key, text, ttl).await?,
+        }
+        Ok(())
+    }
+
+    /// Removes a key.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        match &self.store {
+            Store::Memory(memory) => memory.delete(key),
+            Store::Redis(redis) => redis.delete(key).await?,
+        }
+        Ok(())
+    }
+
+    /// Removes a key if it has this text; whether it had. Of several who try, one succeeds.
+    pub async fn take_if(&self, key: &str, text: &str) -> Result<bool, Error> {
+        match &self.store {
+            Store::Memory(memory) => Ok(memory.take_if(key, text)),
+            Store::Redis(redis) => redis.take_if(key, text).await,
+        }
+    }
+
+    /// Counts one more under a key, which ends `window` after its first; the count.
+    pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
+        match &self.store {
+            Store::Memory(memory) => Ok(memory.count(key, window)),
+            Store::Redis(redis) => redis.count(key, window).await,
+        }
+    }
+
+    /// Sets an amount of a user's available coins aside for `id`, in one atomic step.
+    pub async fn hold(&self, user_id: i64, id: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {
+        let (available, held) = (available_key(user_id), format!("held:{user_id}:{id}"));
+        match &self.store {
+            Store::Memory(memory) => Ok(memory.hold(&available, &held, amount, ttl)),
+            Store::Redis(redis) => redis.hold(&available, &held, amount, ttl).await,
+        }
+    }
+
+    /// Says what a user has, unless that is known.
+    pub async fn set_available(&self, user_id: i64, amount: i64, ttl: Duration) -> Result<(), Error> {
+        let key = available_key(user_id);
+        match &self.store {
+            Store::Memory(memory) => memory.set_if_absent(&key, &amount.to_string(), spread(ttl)),
+            Store::Redis(redis) => redis.set_if_absent(&key, &amount.to_string(), spread(ttl)).await?,
+        }
+        Ok(())
+    }
+
+    /// Forgets what a user has: the next [`Cache::hold`] asks for it.
+    pub async fn forget_available(&self, user_id: i64) -> Result<(), Error> {
+        self.delete(&available_key(user_id)).await
+    }
+}
+
+fn available_key(user_id: i64) -> String {
+    format!("available:{user_id}")
+}
+
+/// Up to a quarter more.
+fn spread(ttl: Duration) -> Duration {
+    let quarter = (ttl.as_millis() as u64 / 4).max(1);
+    ttl + Duration::from_millis(random::below(quarter))
+}

@@ -1,0 +1,119 @@
+//! The cache of a single process.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache as Moka;
+
+use super::Hold;
+use crate::clock::Clock;
+
+/// Entries at most; the least used go first.
+const ENTRIES_MAX: u64 = 1_000_000;
+
+/// Texts with a life of their own.
+pub struct Memory {
+    entries: Moka<String, Entry>,
+    clock: Clock,
+    /// Held while an entry is read and written in one step.
+    step: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    text: String,
+    ttl: Duration,
+    ends_ms: i64,
+}
+
+/// Lets moka drop what has ended; [`Memory::get`] goes by the clock, which tests may move.
+struct Life;
+
+impl Expiry<String, Entry> for Life {
+    fn expire_after_create(&self, _key: &String, entry: &Entry, _at: Instant) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &String,
+        entry: &Entry,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+}
+
+impl Memory {
+    pub fn new(clock: Clock) -> Self {
+        let entries = Moka::builder().max_capacity(ENTRIES_MAX).expire_after(Life).build();
+        Self { entries, clock, step: Mutex::default() }
+    }
+
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.entry(key).map(|entry| entry.text)
+    }
+
+    pub fn set(&self, key: &str, text: &str, ttl: Duration) {
+        let ends_ms = self.clock.now_ms() + ttl.as_millis() as i64;
+        self.entries.insert(key.to_owned(), Entry { text: text.to_owned(), ttl, ends_ms });
+    }
+
+    pub fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) {
+        let _step = self.step();
+        if self.get(key).is_none() {
+            self.set(key, text, ttl);
+        }
+    }
+
+    pub fn delete(&self, key: &str) {
+        let _step = self.step();
+        self.entries.invalidate(key);
+    }
+
+    pub fn take_if(&self, key: &str, text: &str) -> bool {
+        let _step = self.step();
+        let has = self.get(key).is_some_and(|known| known == text);
+        if has {
+            self.entries.invalidate(key);
+        }
+        has
+    }
+
+    pub fn count(&self, key: &str, window: Duration) -> i64 {
+        let _step = self.step();
+        let entry = self.entry(key);
+        let count = entry.as_ref().and_then(|entry| entry.text.parse().ok()).unwrap_or(0) + 1;
+        let left = entry.map_or(window, |entry| {
+            Duration::from_millis((entry.ends_ms - self.clock.now_ms()).max(1) as u64)
+        });
+        self.set(key, &count.to_string(), left);
+        count
+    }
+
+    pub fn hold(&self, available: &str, held: &str, amount: i64, ttl: Duration) -> Hold {
+        let _step = self.step();
+        if self.get(held).is_some() {
+            return Hold::Repeat;
+        }
+        let Some(entry) = self.entry(available) else { return Hold::Unknown };
+        let Ok(has) = entry.text.parse::<i64>() else { return Hold::Unknown };
+        if has < amount {
+            return Hold::Short;
+        }
+        let left = Duration::from_millis((entry.ends_ms - self.clock.now_ms()).max(1) as u64);
+        self.set(available, &(has - amount).to_string(), left);
+        self.set(held, "1", ttl);
+        Hold::Held
+    }
+
+    fn entry(&self, key: &str) -> Option<Entry> {
+        self.entries.get(key).filter(|entry| entry.ends_ms > self.clock.now_ms())
+    }
+
+    fn step(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

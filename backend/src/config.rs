@@ -1,0 +1,94 @@
+//! What an operator may set of the backend.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// All of it. Secrets are given as values; the binary reads files and keeps what it makes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the HTTP API is served.
+    pub listen: SocketAddr,
+    /// `sqlite:FILE` or `mysql://USER:PASSWORD@HOST:PORT/NAME`.
+    pub database: String,
+    /// Replicas of a MySQL `database`, for reads; none: the primary serves them.
+    pub replicas: Vec<String>,
+    /// `redis://...` for cache and queue; empty: in the process, and a table of the database.
+    pub redis: String,
+    /// What every key in Redis begins with.
+    pub prefix: String,
+    /// Connections to the primary, and to each replica.
+    pub database_connections_max: u32,
+    /// A replica that is further behind than this is not read from, in ms. A user's reads go to the primary for twice as long
+    /// after a write.
+    pub replica_lag_ms_max: u32,
+    /// The app that users belong to.
+    pub app: i32,
+    /// Where the bridge takes pushes: `http://HOST:PORT`.
+    pub push_url: String,
+    /// What the bridge's control API wants as bearer token; empty: none.
+    pub push_secret: String,
+    /// What the bridge signs its events with; empty refuses all events.
+    pub bridge_secret: String,
+    /// What IM tokens are signed with: the gateways' HS256 secret; empty refuses to make any.
+    pub im_secret: String,
+    /// The gateway's address that clients are told, `HOST:PORT`.
+    pub im_address: String,
+    /// How long an IM token is valid, in s.
+    pub im_token_ttl_s: u32,
+    /// How long a login is valid, in days.
+    pub login_ttl_days: u32,
+    /// Logins one phone may try in a minute.
+    pub logins_per_minute: u32,
+    /// Gifts one user may send in a second.
+    pub gifts_per_second: u32,
+    /// Gifts that are committed together at most.
+    pub gift_batch_max: u32,
+    /// How long a sender waits for the commit of a gift before it is told to ask again, in ms.
+    pub gift_wait_ms: u32,
+    /// How long after a write the second delete of its cache entry comes, in ms.
+    pub second_delete_ms: u32,
+    /// How long an order may stay unpaid, in s.
+    pub order_ttl_s: u32,
+    /// What the payment provider signs callbacks with; empty refuses all.
+    pub provider_secret: String,
+    /// Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.
+    pub mock: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:5348".parse().expect("a socket address"),
+            database: String::new(),
+            replicas: Vec::new(),
+            redis: String::new(),
+            prefix: "sailfish".into(),
+            database_connections_max: 16,
+            replica_lag_ms_max: 2_000,
+            app: 1,
+            push_url: "http://127.0.0.1:5347".into(),
+            push_secret: String::new(),
+            bridge_secret: String::new(),
+            im_secret: String::new(),
+            im_address: "127.0.0.1:5346".into(),
+            im_token_ttl_s: 86_400,
+            login_ttl_days: 30,
+            logins_per_minute: 10,
+            gifts_per_second: 50,
+            gift_batch_max: 500,
+            gift_wait_ms: 5_000,
+            second_delete_ms: 1_000,
+            order_ttl_s: 1_800,
+            provider_secret: String::new(),
+            mock: false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("backend::Config").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. All SQL stands in [`crate::tables`].
+//!
+//! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared byte by byte are
+//! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
+
+mod migrations;
+mod replicas;
+
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
+
+use crate::config::Config;
+use crate::error::Error;
+pub use migrations::migrate;
+use replicas::Replicas;
+
+/// How long a query may wait for a connection.
+const ACQUIRE_TIME: Duration = Duration::from_secs(5);
+/// How long SQLite waits for another writer, in ms.
+const BUSY_MS: u32 = 10_000;
+
+/// Which database it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// Embedded.
+    Sqlite,
+    /// MySQL or MariaDB.
+    MySql,
+}
+
+/// A transaction that may write.
+pub type Tx = Transaction<'static, Any>;
+
+/// Pools of connections.
+pub struct Db {
+    dialect: Dialect,
+    primary: AnyPool,
+    /// Of SQLite: further connections that read, since only one may write.
+    readers: Option<AnyPool>,
+    replicas: Replicas,
+}
+
+impl Db {
+    /// Connects as needed: a server that is away is no error here, but for each query until it is back.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        sqlx::any::install_default_drivers();
+        let dialect = match config.database.split(':').next() {
+            Some("sqlite") => Dialect::Sqlite,
+            Some("mysql" | "mariadb") => Dialect::MySql,
+            _ => {
+                return Err(Error::internal(
+                    "database: want sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME",
+                ));
+            }
+        };
+        let most = config.database_connections_max;
+        let (primary, readers) = match dialect {
+            Dialect::MySql => (pool(dialect, &config.database, most)?, None),
+            Dialect::Sqlite => {
+                let url = format!("{}?mode=rwc", config.database);
+                // The first connection makes the file and its WAL, which readers need.
+                let primary = pool(dialect, &url, 1)?;
+                primary.acquire().await?;
+                (primary, Some(pool(dialect, &url, most)?))
+            }
+        };
+        let replicas =
+            config.replicas.iter().map(|url| pool(dialect, url, most)).collect::<Result<_, _>>()?;
+        Ok(Self { dialect, primary, readers, replicas: Replicas::new(replicas) })
+    }
+
+    /// Which database it is.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The one that has everything that was ever committed.
+    pub fn primary(&self) -> &AnyPool {
+        self.readers.as_ref().unwrap_or(&self.primary)
+    }
+
+    /// One that may be a little behind: a replica, or the primary if none is good.
+    pub fn replica(&self) -> &AnyPool {
+        self.replicas.pick().unwrap_or_else(|| self.primary())
+    }
+
+    /// For a statement that writes and is a transaction by itself.
+    pub fn writer(&self) -> &AnyPool {
+        &self.primary
+    }
+
+    /// A transaction that writes.
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        Ok(match self.dialect {
+            // A deferred one would fail as soon as it comes to write after another one did.
+            Dialect::Sqlite => self.primary.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::MySql => self.primary.begin().await?,
+        })
+    }
+
+    /// Watches how far replicas are behind, until dropped.
+    pub(crate) async fn watch_replicas(&self, lag_ms_max: u32, clock: &crate::clock::Clock) {
+        self.replicas.watch(&self.primary, lag_ms_max, clock).await;
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.primary.close().await;
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+        self.replicas.close().await;
+    }
+}
+
+fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<AnyPool, Error> {
+    let options: AnyConnectOptions = url.parse()?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIME)
+        .after_connect(move |connection, _| Box::pin(async move { set_up(connection, dialect).await }));
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does.
+async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
+    match dialect {
+        Dialect::MySql => Ok(()),
+        Dialect::Sqlite => {
+            let pragmas = format!(
+                "PRAGMA busy_timeout = {BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768"
+            );
+            connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(|_| ())
+        }
+    }
+}
+
+impl Dialect {
+    /// The type of a key that is compared byte by byte, of up to `bytes` bytes.
+    pub fn key(self, bytes: u32) -> String {
+        match self {
+            Self::Sqlite => "BLOB".into(),
+            Self::MySql => format!("VARBINARY({bytes})"),
+        }
+    }
+
+    /// The column that numbers its rows, as primary key.
+    pub fn serial(self) -> &'static str {
+        match self {
+            Self::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
+            Self::MySql => "BIGINT PRIMARY KEY AUTO_INCREMENT",
+        }
+    }
+
+    /// What a `CREATE TABLE` ends with.
+    pub fn table_end(self) -> &'static str {
+        match self {
+            Self::Sqlite => ")",
+            Self::MySql => ") ENGINE = InnoDB DEFAULT CHARSET = utf8mb4",
+        }
+    }
+
+    /// How an `INSERT` begins that leaves alone what is there.
+    pub fn insert_ignore(self) -> &'static str {
+        match self {
+            Self::Sqlite => "INSERT OR IGNORE INTO",
+            Self::MySql => "INSERT IGNORE INTO",
+        }
+    }
+
+    /// What follows the values of an `INSERT` that overwrites `columns` where `key` is there.
+    pub fn on_conflict_update(self, key: &str, columns: &[&str]) -> String {
+        let (head, of): (String, fn(&str) -> String) = match self {
+            Self::Sqlite => (format!(" ON CONFLICT({key}) DO UPDATE SET "), |column| {
+                format!("{column} = excluded.{column}")
+            }),
+            Self::MySql => {
+                (" ON DUPLICATE KEY UPDATE ".into(), |column| format!("{column} = VALUES({column})"))
+            }
+        };
+        head + &columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What follows a `SELECT` whose rows are to be locked. SQLite's writer has the whole database.
+    pub fn for_update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::MySql => " FOR UPDATE",
+        }
+    }
+
+    /// A sum as a 64-bit integer; 0 for no rows.
+    pub fn sum(self, expression: &str) -> String {
+        match self {
+            Self::Sqlite => format!("COALESCE(SUM({expression}), 0)"),
+            Self::MySql => format!("CAST(COALESCE(SUM({expression}), 0) AS SIGNED)"),
+        }
+    }
+}
+
+/// So many groups of placeholders, each of `columns`: `(?, ?), (?, ?)`.
+pub fn rows(count: usize, columns: usize) -> String {
+    let row = format!("({})", marks(columns));
+    vec![row; count].join(", ")
+}
+
+/// So many placeholders: `?, ?, ?`.
+pub fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+/// Whether a statement broke a UNIQUE constraint.
+pub fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}

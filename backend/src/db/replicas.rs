@@ -1,0 +1,88 @@
+//! Replicas, and how far each is behind.
+//!
+//! The primary writes the time into one row every half second; what a replica shows there tells its lag, whatever kind of replication
+//! it is. A replica that does not answer, or is too far behind, is not read from.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+
+const BEAT: Duration = Duration::from_millis(500);
+
+/// All replicas.
+pub struct Replicas {
+    replicas: Vec<Replica>,
+    next: AtomicUsize,
+}
+
+struct Replica {
+    pool: AnyPool,
+    is_good: AtomicBool,
+}
+
+impl Replicas {
+    /// None is good before it was looked at.
+    pub fn new(pools: Vec<AnyPool>) -> Self {
+        let replicas =
+            pools.into_iter().map(|pool| Replica { pool, is_good: AtomicBool::new(false) }).collect();
+        Self { replicas, next: AtomicUsize::new(0) }
+    }
+
+    /// A good one, each in turn.
+    pub fn pick(&self) -> Option<&AnyPool> {
+        let count = self.replicas.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let turns = (0..count).map(|turn| &self.replicas[(first.wrapping_add(turn)) % count]);
+        turns.into_iter().find(|replica| replica.is_good.load(Ordering::Relaxed)).map(|replica| &replica.pool)
+    }
+
+    /// Looks again and again, until dropped.
+    pub async fn watch(&self, primary: &AnyPool, lag_ms_max: u32, clock: &Clock) {
+        if self.replicas.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.beat(primary, lag_ms_max, clock).await;
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    async fn beat(&self, primary: &AnyPool, lag_ms_max: u32, clock: &Clock) {
+        let now_ms = clock.now_ms();
+        let write = sqlx::query("UPDATE t_heartbeat SET at_ms = ? WHERE id = 1").bind(now_ms);
+        if let Err(error) = write.execute(primary).await {
+            // Nothing can be written, so whatever a replica has is as recent as can be.
+            return warn!(%error, "the primary's heartbeat failed");
+        }
+        for (index, replica) in self.replicas.iter().enumerate() {
+            let lag_ms = lag_ms(&replica.pool, clock).await;
+            let is_good = lag_ms.as_ref().is_ok_and(|lag_ms| *lag_ms <= i64::from(lag_ms_max));
+            if replica.is_good.swap(is_good, Ordering::Relaxed) != is_good {
+                match lag_ms {
+                    Ok(lag_ms) => info!(replica = index, lag_ms, is_good, "replica"),
+                    Err(error) => warn!(replica = index, %error, "replica"),
+                }
+            }
+        }
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        for replica in &self.replicas {
+            replica.pool.close().await;
+        }
+    }
+}
+
+/// An upper bound: the primary's last heartbeat may be half a second old.
+async fn lag_ms(replica: &AnyPool, clock: &Clock) -> Result<i64, sqlx::Error> {
+    let read = sqlx::query(AssertSqlSafe("SELECT at_ms FROM t_heartbeat WHERE id = 1"));
+    let row = tokio::time::timeout(BEAT, read.fetch_one(replica))
+        .await
+        .map_err(|_| sqlx::Error::PoolTimedOut)??;
+    Ok(clock.now_ms() - row.try_get::<i64, _>(0)?)
+}

@@ -1,0 +1,154 @@
+//! The one type of errors, and the one shape in which callers see them: `{code, message, request_id}`.
+
+use std::fmt;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::{error, warn};
+use utoipa::ToSchema;
+
+use crate::http::request_id;
+
+/// Why a request was refused, or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// For programs.
+    pub code: &'static str,
+    /// For people: what is wrong, and what is wanted.
+    pub message: String,
+}
+
+/// The body of every error.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// For programs.
+    code: &'static str,
+    /// For people: what is wrong, and what is wanted.
+    message: String,
+    /// Names the request in the logs.
+    request_id: String,
+}
+
+impl Error {
+    /// An error of its own.
+    pub fn new(status: StatusCode, code: &'static str, message: impl fmt::Display) -> Self {
+        Self { status, code, message: message.to_string() }
+    }
+
+    /// 400: the caller's mistake; `message` names the field and what it wants.
+    pub fn bad_request(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// 401: the caller has to say who it is.
+    pub fn unauthorized(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 403: known, and not allowed.
+    pub fn forbidden(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 409: it does not fit what is there; `code` says how.
+    pub fn conflict(code: &'static str, message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// 429: too often.
+    pub fn too_many(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+    }
+
+    /// 503: what the answer needs is away; the same request may be sent again.
+    pub fn unavailable(code: &'static str, message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    /// 500: our own fault.
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// Whether the same may succeed later without anybody changing it.
+    pub fn is_transient(&self) -> bool {
+        self.status.is_server_error()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::unavailable("database_unavailable", error),
+            sqlx::Error::Database(database) if is_passing(database.code().as_deref(), database.message()) => {
+                Self::unavailable("database_busy", error)
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+/// Whether a database says no for the moment only: a deadlock, a lock that took too long, a server that starts, stops or is read-only.
+fn is_passing(code: Option<&str>, message: &str) -> bool {
+    // SQLSTATE 40001 is a deadlock, 08xxx a connection; 5 and 6 are SQLITE_BUSY and SQLITE_LOCKED, with extended codes in the upper bits.
+    let sqlite =
+        code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6));
+    let mysql = code.is_some_and(|code| code == "40001" || code.starts_with("08") || code == "70100");
+    sqlite && code.is_some_and(|code| code.len() <= 4)
+        || mysql
+        || ["Lock wait timeout", "shutdown in progress", "read-only", "Too many connections"]
+            .iter()
+            .any(|sign| message.contains(sign))
+}
+
+impl From<redis::RedisError> for Error {
+    fn from(error: redis::RedisError) -> Self {
+        Self::unavailable("redis_unavailable", error)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(format!("JSON: {error}"))
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let request_id = request_id();
+        let message = match self.status {
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                error!(request_id, code = self.code, message = self.message, "request failed");
+                "an error of the server's own; its log has more under this request_id".to_owned()
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                warn!(request_id, code = self.code, message = self.message, "request failed");
+                "what the answer needs is away for the moment; send the same again later".to_owned()
+            }
+            _ => self.message,
+        };
+        (self.status, Json(ErrorBody { code: self.code, message, request_id })).into_response()
+    }
+}

@@ -1,0 +1,85 @@
+//! What every request goes through: its id, limits, the shape of errors.
+
+pub mod body;
+pub mod caller;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::{api, random};
+
+/// The longest body of a request.
+pub const BODY_BYTES_MAX: usize = 2 << 20;
+/// How long a request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// A caller's own id of a request, or the one it is given; and back in the answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+tokio::task_local! {
+    static CURRENT_REQUEST_ID: String;
+}
+
+/// The id of the request that is dealt with; empty outside of one.
+pub fn request_id() -> String {
+    CURRENT_REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Sailfish backend",
+    description = "Users, tags, ids, gifts, wallet, payment, rooms."
+))]
+struct Document;
+
+/// The whole API, with its description at `/openapi.json` and a page to browse it at `/docs`.
+pub fn router(app: Arc<App>) -> Router {
+    let (router, document) =
+        OpenApiRouter::with_openapi(Document::openapi()).merge(api::router()).split_for_parts();
+    router
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .fallback(|| async { Error::not_found("no such path; /docs shows those that there are") })
+        .method_not_allowed_fallback(|| async {
+            let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+            Error::new(
+                status,
+                "method_not_allowed",
+                "this path takes another method; the header Allow says which",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(with_request_id))
+        .with_state(app)
+}
+
+/// Gives the request an id, and a time to be done in.
+async fn with_request_id(request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
+    let answer = CURRENT_REQUEST_ID.scope(id.clone(), async {
+        match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => {
+                use axum::response::IntoResponse;
+                Error::unavailable("timeout", format!("no answer within {} s", REQUEST_TIME.as_secs()))
+                    .into_response()
+            }
+        }
+    });
+    let mut response = answer.await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}

@@ -1,0 +1,70 @@
+//! JSON bodies and queries, whose errors name the field.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::BODY_BYTES_MAX;
+use crate::error::Error;
+
+/// A request's JSON body.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let is_json =
+            kind.is_some_and(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/json");
+        if !is_json {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Error::new(status, "unsupported_media_type", "want Content-Type: application/json"));
+        }
+        let bytes = read(request, state).await?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(Error::bad_request)?;
+        json.end().map_err(Error::bad_request)?;
+        Ok(Self(value))
+    }
+}
+
+/// The bytes of a body, within the limit.
+pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("want a body of at most {BODY_BYTES_MAX} bytes");
+            Error::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        }
+        _ => Error::bad_request(rejection.body_text()),
+    })
+}
+
+/// A request's query.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|rejection| Error::bad_request(rejection.body_text()))
+    }
+}
+
+/// A part of a request's path.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection| Error::bad_request(rejection.body_text()))
+    }
+}

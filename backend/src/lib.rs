@@ -1,0 +1,31 @@
+//! The backend: the conventional service that holds users and money.
+//!
+//! It speaks HTTP with apps (JSON, one file a resource in [`api`]), takes the gateway's events through the bridge, and pushes
+//! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
+//! durable queue (Redis Streams; a table). The money rules stand in `wallet.rs` and `gift.rs`, and nowhere else.
+//!
+//! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
+#![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks
+
+mod api;
+mod app;
+mod cache;
+mod clock;
+mod config;
+mod db;
+mod error;
+mod event;
+mod http;
+mod queue;
+mod random;
+mod run;
+mod tables;
+
+pub use app::App;
+pub use cache::Cache;
+pub use clock::Clock;
+pub use config::Config;
+pub use db::{Db, Dialect};
+pub use error::Error;
+pub use queue::{AnyQueue, Job, JobId, Queue, Topic};
+pub use run::Backend;

@@ -1,0 +1,112 @@
+//! The queue as a table. It shares the database with the business, so a job can end in the transaction that did it.
+
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Job, JobId, Queue, TAKE_TIME, TRIES_MAX, Topic};
+use crate::clock::Clock;
+use crate::db::{Db, Dialect, Tx};
+use crate::error::Error;
+use crate::tables::job;
+
+/// How often it is looked for jobs that another process pushed, or that have come due.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// See the module's page.
+pub struct TableQueue {
+    pool: AnyPool,
+    dialect: Dialect,
+    clock: Clock,
+    pushed: Notify,
+}
+
+impl TableQueue {
+    /// The queue in `t_job`.
+    pub fn new(db: &Db, clock: Clock) -> Self {
+        Self { pool: db.writer().clone(), dialect: db.dialect(), clock, pushed: Notify::new() }
+    }
+
+    /// Ends jobs with the transaction `tx`.
+    pub async fn done_with(&self, tx: &mut Tx, ids: &[JobId]) -> Result<(), Error> {
+        job::delete(tx, &rows(ids)).await
+    }
+
+    async fn begin(&self) -> Result<Tx, Error> {
+        Ok(match self.dialect {
+            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::MySql => self.pool.begin().await?,
+        })
+    }
+
+    async fn take_due(&self, topic: Topic, most: u32) -> Result<Vec<Job>, Error> {
+        let now_ms = self.clock.now_ms();
+        let again_ms = now_ms + TAKE_TIME.as_millis() as i64;
+        let mut tx = self.begin().await?;
+        let taken = job::take(&mut tx, self.dialect, topic.name(), now_ms, again_ms, most).await?;
+        let mut jobs = Vec::with_capacity(taken.len());
+        for row in taken {
+            let tries = row.tries as u32;
+            if tries > TRIES_MAX {
+                job::move_to(&mut tx, row.id, &dead(topic)).await?;
+                continue;
+            }
+            jobs.push(Job { id: JobId::Row(row.id), payload: row.payload, tries });
+        }
+        tx.commit().await?;
+        Ok(jobs)
+    }
+}
+
+impl Queue for TableQueue {
+    async fn push(&self, topic: Topic, payloads: &[String], delay: Duration) -> Result<(), Error> {
+        let due_ms = self.clock.now_ms() + delay.as_millis() as i64;
+        let mut tx = self.begin().await?;
+        job::insert(&mut tx, topic.name(), payloads, due_ms).await?;
+        tx.commit().await?;
+        self.pushed.notify_waiters();
+        Ok(())
+    }
+
+    async fn take(&self, topic: Topic, most: u32, wait: Duration) -> Result<Vec<Job>, Error> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let pushed = self.pushed.notified();
+            let jobs = self.take_due(topic, most).await?;
+            if !jobs.is_empty() || Instant::now() >= deadline {
+                return Ok(jobs);
+            }
+            tokio::select! {
+                () = pushed => {}
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)) => {}
+            }
+        }
+    }
+
+    async fn done(&self, _topic: Topic, ids: &[JobId]) -> Result<(), Error> {
+        let mut tx = self.begin().await?;
+        self.done_with(&mut tx, ids).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn count(&self, topic: Topic) -> Result<(u64, u64), Error> {
+        let mut connection = self.pool.acquire().await?;
+        let waiting = job::count(&mut connection, topic.name()).await?;
+        let dead = job::count(&mut connection, &dead(topic)).await?;
+        Ok((waiting as u64, dead as u64))
+    }
+}
+
+fn dead(topic: Topic) -> String {
+    format!("{}:dead", topic.name())
+}
+
+fn rows(ids: &[JobId]) -> Vec<i64> {
+    let row = |id: &JobId| match id {
+        JobId::Row(id) => Some(*id),
+        JobId::Entry(_) => None, // of another queue
+    };
+    ids.iter().filter_map(row).collect()
+}

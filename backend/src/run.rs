@@ -1,0 +1,91 @@
+//! The process's part of it: the listener, the workers, and their end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::http;
+
+/// A backend at work.
+pub struct Backend {
+    app: Arc<App>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// Tells a worker when to end.
+#[derive(Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Waits until it is time to end.
+    pub async fn wait(&mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await; // a sender that is gone means the same
+    }
+
+    /// Whether it is time to end.
+    pub fn is_due(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+impl Backend {
+    /// Serves the API and starts the workers.
+    pub fn start(app: Arc<App>, listener: TcpListener) -> Result<Self, Error> {
+        let fault = |error: std::io::Error| Error::internal(format!("listener: {error}"));
+        listener.set_nonblocking(true).map_err(fault)?;
+        let address = listener.local_addr().map_err(fault)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(fault)?;
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let (router, mut end) = (http::router(app.clone()), Stop(stopping.clone()));
+        tasks.spawn(async move {
+            let serving =
+                axum::serve(listener, router).with_graceful_shutdown(async move { end.wait().await });
+            if let Err(error) = serving.await {
+                warn!(%error, "the API ended");
+            }
+        });
+        let watched = app.clone();
+        tasks.spawn(until(Stop(stopping), async move {
+            watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
+        }));
+        Ok(Self { app, address, stop, tasks })
+    }
+
+    /// Where the API is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What handlers and workers share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Takes no more requests, lets those under way and the workers finish, for `deadline` at most, and ends the connections.
+    pub async fn stop(mut self, deadline: Duration) {
+        let _ = self.stop.send(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, all).await.is_err() {
+            warn!("the backend ended with requests under way");
+            self.tasks.abort_all();
+        }
+        self.app.db.close().await;
+    }
+}
+
+/// Works until it is time to end.
+async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.wait() => {}
+        () = work => {}
+    }
+}

@@ -1,0 +1,129 @@
+//! `t_account`, each user's balance in coins, and `t_ledger`, every change of it. They are only written together: a balance is the
+//! sum of its ledger rows at any moment.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, marks, rows};
+use crate::error::Error;
+
+/// How the tables are made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (serial, end, key) = (dialect.serial(), dialect.table_end(), dialect.key(96));
+    vec![
+        format!(
+            "CREATE TABLE IF NOT EXISTS t_account (user_id BIGINT PRIMARY KEY, balance BIGINT NOT NULL, CHECK (balance >= 0){end}"
+        ),
+        format!(
+            "CREATE TABLE IF NOT EXISTS t_ledger (id {serial}, user_id BIGINT NOT NULL, amount BIGINT NOT NULL, \
+             kind VARCHAR(16) NOT NULL, reference {key} NOT NULL, at_ms BIGINT NOT NULL, \
+             UNIQUE (user_id, kind, reference){end}"
+        ),
+    ]
+}
+
+/// A change of a balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose.
+    pub user_id: i64,
+    /// In coins; negative for a debit.
+    pub amount: i64,
+    /// `gift`, `recharge`, `grant`.
+    pub kind: &'static str,
+    /// The gift's or the order's key, unique for user and kind.
+    pub reference: Vec<u8>,
+}
+
+/// One user's balance; `None` without an account.
+pub async fn balance(pool: &AnyPool, user_id: i64) -> Result<Option<i64>, Error> {
+    let row = sqlx::query("SELECT balance FROM t_account WHERE user_id = ?")
+        .bind(user_id)
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two transactions never wait
+/// for each other.
+pub async fn lock(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    user_ids: &[i64],
+) -> Result<BTreeMap<i64, i64>, Error> {
+    let mut found = BTreeMap::new();
+    let statement = format!(
+        "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{}",
+        marks(user_ids.len()),
+        dialect.for_update()
+    );
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for user_id in user_ids {
+        query = query.bind(*user_id);
+    }
+    for row in query.fetch_all(connection).await? {
+        found.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(found)
+}
+
+/// Takes from accounts, each only if it has as much. Whether all had: if not, the caller is to roll back.
+pub async fn debit(connection: &mut AnyConnection, debits: &BTreeMap<i64, i64>) -> Result<bool, Error> {
+    let cases = vec!["WHEN ? THEN ?"; debits.len()].join(" ");
+    let guards = vec!["(user_id = ? AND balance >= ?)"; debits.len()].join(" OR ");
+    let statement =
+        format!("UPDATE t_account SET balance = balance - CASE user_id {cases} ELSE 0 END WHERE {guards}");
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for (user_id, amount) in debits.iter().chain(debits) {
+        query = query.bind(*user_id).bind(*amount);
+    }
+    Ok(query.execute(connection).await?.rows_affected() == debits.len() as u64)
+}
+
+/// Gives to an account, which is made if it is not there.
+pub async fn credit(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    user_id: i64,
+    amount: i64,
+) -> Result<(), Error> {
+    let insert = format!("{} t_account (user_id, balance) VALUES (?, 0)", dialect.insert_ignore());
+    sqlx::query(AssertSqlSafe(insert)).bind(user_id).execute(&mut *connection).await?;
+    sqlx::query("UPDATE t_account SET balance = balance + ? WHERE user_id = ?")
+        .bind(amount)
+        .bind(user_id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes ledger rows.
+pub async fn record(connection: &mut AnyConnection, entries: &[Entry], at_ms: i64) -> Result<(), Error> {
+    let statement = format!(
+        "INSERT INTO t_ledger (user_id, amount, kind, reference, at_ms) VALUES {}",
+        rows(entries.len(), 5)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for entry in entries {
+        query = query
+            .bind(entry.user_id)
+            .bind(entry.amount)
+            .bind(entry.kind)
+            .bind(entry.reference.clone())
+            .bind(at_ms);
+    }
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// The sums of all ledger rows and of all balances, and how many accounts differ from the sum of their rows.
+pub async fn audit(pool: &AnyPool, dialect: Dialect) -> Result<(i64, i64, i64), Error> {
+    let (ledger, balances) = (dialect.sum("amount"), dialect.sum("balance"));
+    let statement = format!(
+        "SELECT (SELECT {ledger} FROM t_ledger), (SELECT {balances} FROM t_account), \
+         (SELECT COUNT(*) FROM t_account a WHERE a.balance <> (SELECT {ledger} FROM t_ledger l WHERE l.user_id = a.user_id))"
+    );
+    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(pool).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+}

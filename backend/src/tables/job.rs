@@ -1,0 +1,117 @@
+//! `t_job`: the durable queue, where there is no Redis. A job is taken for a while by moving its time ahead.
+
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, marks, rows};
+use crate::error::Error;
+
+/// Rows of one `INSERT`.
+const ROWS_MAX: usize = 500;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (serial, end) = (dialect.serial(), dialect.table_end());
+    let columns =
+        "topic VARCHAR(64) NOT NULL, payload TEXT NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL";
+    let index = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => ", INDEX i_job_due (topic, due_ms, id)",
+    };
+    let mut statements =
+        vec![format!("CREATE TABLE IF NOT EXISTS t_job (id {serial}, {columns}{index}{end}")];
+    if dialect == Dialect::Sqlite {
+        statements.push("CREATE INDEX IF NOT EXISTS i_job_due ON t_job (topic, due_ms, id)".into());
+    }
+    statements
+}
+
+/// A row.
+pub struct JobRow {
+    pub id: i64,
+    pub payload: String,
+    /// How often it was taken, this time included.
+    pub tries: i64,
+}
+
+/// Adds jobs of one topic.
+pub async fn insert(
+    connection: &mut AnyConnection,
+    topic: &str,
+    payloads: &[String],
+    due_ms: i64,
+) -> Result<(), Error> {
+    for chunk in payloads.chunks(ROWS_MAX) {
+        let statement =
+            format!("INSERT INTO t_job (topic, payload, due_ms, tries) VALUES {}", rows(chunk.len(), 4));
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for payload in chunk {
+            query = query.bind(topic).bind(payload).bind(due_ms).bind(0_i64);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Jobs that are due, the longest due first; they are due again at `again_ms`.
+pub async fn take(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    topic: &str,
+    now_ms: i64,
+    again_ms: i64,
+    most: u32,
+) -> Result<Vec<JobRow>, Error> {
+    let lock = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => " FOR UPDATE SKIP LOCKED",
+    };
+    let select = format!(
+        "SELECT id, payload, tries FROM t_job WHERE topic = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT {most}{lock}"
+    );
+    let found =
+        sqlx::query(AssertSqlSafe(select)).bind(topic).bind(now_ms).fetch_all(&mut *connection).await?;
+    let mut jobs = Vec::with_capacity(found.len());
+    for row in found {
+        jobs.push(JobRow {
+            id: row.try_get(0)?,
+            payload: row.try_get(1)?,
+            tries: row.try_get::<i64, _>(2)? + 1,
+        });
+    }
+    if !jobs.is_empty() {
+        let update =
+            format!("UPDATE t_job SET due_ms = ?, tries = tries + 1 WHERE id IN ({})", marks(jobs.len()));
+        let mut query = sqlx::query(AssertSqlSafe(update)).bind(again_ms);
+        for job in &jobs {
+            query = query.bind(job.id);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(jobs)
+}
+
+/// Removes jobs.
+pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
+    for chunk in ids.chunks(ROWS_MAX) {
+        let mut query =
+            sqlx::query(AssertSqlSafe(format!("DELETE FROM t_job WHERE id IN ({})", marks(chunk.len()))));
+        for id in chunk {
+            query = query.bind(*id);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Moves a job to another topic.
+pub async fn move_to(connection: &mut AnyConnection, id: i64, topic: &str) -> Result<(), Error> {
+    sqlx::query("UPDATE t_job SET topic = ? WHERE id = ?").bind(topic).bind(id).execute(connection).await?;
+    Ok(())
+}
+
+/// How many jobs a topic has.
+pub async fn count(connection: &mut AnyConnection, topic: &str) -> Result<i64, Error> {
+    let row =
+        sqlx::query("SELECT COUNT(*) FROM t_job WHERE topic = ?").bind(topic).fetch_one(connection).await?;
+    Ok(row.try_get(0)?)
+}
