@@ -8,6 +8,7 @@ use shard::{ConnId, Instant};
 use wire::MessageId;
 use wire::client::Deframer;
 
+use crate::gifts::Sightings;
 use crate::order::{IDS_MAX, Order, Recent, Seen};
 
 /// Unanswered messages that a client keeps; past them it sends no more.
@@ -72,6 +73,10 @@ pub(crate) struct Client {
     /// The highest number that was answered.
     pub(crate) heartbeat_answered: u32,
     pub(crate) outbox: Outbox,
+    /// Which gifts of its room it has seen.
+    pub(crate) seen: Sightings,
+    /// It was not ready at some time since it first was.
+    pub(crate) was_away: bool,
     /// What came: from the partner, or in the room.
     pub(crate) inbox: Option<Box<Inbox>>,
 }
@@ -106,6 +111,8 @@ impl Client {
             heartbeat_number: 0,
             heartbeat_answered: 0,
             outbox: Outbox::default(),
+            seen: Sightings::default(),
+            was_away: false,
             inbox: None,
         }
     }

@@ -1,6 +1,7 @@
 //! The clients of one process: who is connected, and in which phase the run is.
 
 mod arrivals;
+mod giving;
 mod repeats;
 mod traffic;
 
@@ -18,6 +19,7 @@ use wire::{AppId, UserId};
 use crate::client::{Client, State};
 use crate::fleet::arrivals::Arrivals;
 use crate::fleet::repeats::Sweep;
+use crate::gifts::Gifts;
 use crate::mail::{Mail, Progress};
 use crate::order::Order;
 use crate::plan::{Plan, Scenario};
@@ -64,6 +66,8 @@ pub struct Fleet {
     unanswered: u64,
     sweep: Sweep,
     rooms: Vec<Room>,
+    /// Of each room, where clients send gifts.
+    gifts: Vec<Gifts>,
     tally: Tally,
     /// When to look at the phase, and to tell progress.
     tick: Instant,
@@ -109,6 +113,7 @@ impl Fleet {
         );
         assert!(!plan.targets.is_empty(), "whoever made the plan knows where to connect");
         let rooms = if plan.scenario == Scenario::Room { plan.rooms } else { 0 };
+        let giving = if plan.scenario == Scenario::Gift { plan.rooms } else { 0 };
         let clients = plan.first_client..plan.first_client + plan.clients;
         Self {
             encoding: plan.encoding(),
@@ -127,6 +132,7 @@ impl Fleet {
             unanswered: 0,
             sweep: Sweep::default(),
             rooms: (0..rooms).map(|_| Room::default()).collect(),
+            gifts: (0..giving).map(|_| Gifts::default()).collect(),
             tally: Tally::default(),
             tick: Instant::default(),
             ready_at: Instant::default(),
@@ -204,6 +210,8 @@ impl Fleet {
     /// Tells progress, and goes on to the next phase when this one is over.
     fn look(&mut self, now: Instant) {
         let interval = match self.phase {
+            // All gifts are looked through.
+            Phase::Counting { .. } if self.plan.scenario == Scenario::Gift => PROGRESS,
             Phase::Draining { .. } | Phase::Counting { .. } => LOOK,
             _ => PROGRESS,
         };
@@ -274,7 +282,7 @@ impl Fleet {
 
     fn is_nothing_missing(&self) -> bool {
         let mut present = self.members().filter(|(.., state)| *state == State::Ready);
-        present.all(|(room, order, _)| room.missing(order, true) == 0)
+        present.all(|(room, order, _)| room.missing(order, true) == 0) && self.gifts_missing() == 0
     }
 
     fn finish(&mut self) {
@@ -293,6 +301,10 @@ impl Fleet {
         match self.plan.scenario {
             Scenario::Chat => tally.lost += self.lost_in_pairs(),
             Scenario::Room => self.count_rooms(&mut tally),
+            Scenario::Gift => {
+                tally.lost += self.gifts_missing();
+                tally.duplicated += self.gifts.iter().map(Gifts::contradictions).sum::<u64>();
+            }
             Scenario::Idle | Scenario::Echo | Scenario::Storm => {}
         }
         self.say(Mail::Done(Box::new(tally)));
@@ -421,6 +433,7 @@ impl Fleet {
         if state == State::Ready {
             self.ready -= 1;
             self.clients[c].lost = Some(now);
+            self.clients[c].was_away = true;
         } else {
             self.arrivals.left_the_way();
         }

@@ -18,6 +18,7 @@
 
 mod client;
 mod fleet;
+mod gifts;
 mod mail;
 mod order;
 mod places;

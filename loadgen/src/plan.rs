@@ -18,6 +18,8 @@ pub enum Scenario {
     Chat,
     /// Rooms with a few publishers and many members.
     Room,
+    /// Rooms whose members all send gifts, and all see them.
+    Gift,
     /// Everybody connects and logs in; then all are reset and come back at once.
     Storm,
 }
@@ -30,8 +32,14 @@ impl Scenario {
             Self::Echo => "echo",
             Self::Chat => "chat",
             Self::Room => "room",
+            Self::Gift => "gift",
             Self::Storm => "storm",
         }
+    }
+
+    /// Whether every client joins a room.
+    pub(crate) const fn has_rooms(self) -> bool {
+        matches!(self, Self::Room | Self::Gift)
     }
 }
 
@@ -72,6 +80,8 @@ pub struct Plan {
     pub clients: u32,
     /// Bodies in JSON, as the Java platform's clients write them.
     pub json: bool,
+    /// What is given, as the backend knows it.
+    pub gift: i64,
     /// The business code of messages.
     pub biz_code: BizCode,
     /// Bytes of a message's payload, at least [`STAMP_BYTES`](crate::STAMP_BYTES).
@@ -108,7 +118,7 @@ impl Plan {
     /// The target where a client, as counted over the whole run, begins. Neighbours begin at different ones, the partners of a
     /// pair too, and each room has members at all of them. One after another is tried when a connection fails or ends.
     pub fn first_target(&self, client: u32) -> u16 {
-        let rooms = if self.scenario == Scenario::Room { self.rooms.max(1) } else { 1 };
+        let rooms = if self.scenario.has_rooms() { self.rooms.max(1) } else { 1 };
         let turn = u64::from(client / rooms) + u64::from(client % rooms);
         (turn % self.targets.len() as u64) as u16
     }
@@ -140,7 +150,7 @@ impl Plan {
     pub fn senders(&self) -> u32 {
         match self.scenario {
             Scenario::Idle | Scenario::Storm => 0,
-            Scenario::Echo | Scenario::Chat => self.clients,
+            Scenario::Echo | Scenario::Chat | Scenario::Gift => self.clients,
             Scenario::Room => {
                 let publishers = self.rooms.saturating_mul(self.publishers);
                 publishers.saturating_sub(self.first_client).min(self.clients)

@@ -89,7 +89,9 @@ pub struct Report {
     pub seconds: f64,
     /// Messages whose sender was told that they failed, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Of these, messages whose receiver was away or did not ack: they are the backend's, as undelivered.
+    /// Gifts whose sender was told that they failed, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Of the rejected, messages whose receiver was away or did not ack: they are the backend's, as undelivered.
     pub handed_over: u64,
     /// Messages that got no send-ack.
     pub unanswered: u64,
@@ -210,6 +212,7 @@ impl Report {
             seconds: run.seconds,
             handed_over: tally.handed_over(),
             rejected: tally.rejected,
+            refused: tally.refused,
             unanswered: tally.unanswered,
             unsent: tally.unsent,
             redelivered: tally.redelivered,
@@ -267,6 +270,10 @@ impl Report {
         say(self.busy, "refused as busy, and sent again");
         for (reason, count) in &self.rejected {
             remarks.push(format!("failed, and the sender was told: {reason} x {count}"));
+        }
+        for (reason, count) in &self.refused {
+            remarks
+                .push(format!("gifts refused by the backend, and the sender was told: {reason} x {count}"));
         }
         for (error, count) in &self.connect_errors {
             remarks.push(format!("connect failed: {error} x {count}{}", connect_hint(error)));

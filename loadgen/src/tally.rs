@@ -45,6 +45,8 @@ pub struct Tally {
     pub busy: u64,
     /// Messages whose sender was told that they failed, by reason.
     pub rejected: BTreeMap<String, u64>,
+    /// Gifts whose sender was told that they failed, by reason.
+    pub refused: BTreeMap<String, u64>,
     /// Messages that got no send-ack.
     pub unanswered: u64,
     /// Operations that could not be sent: the client was not connected, or its connection took no more.
@@ -101,6 +103,7 @@ impl Tally {
         self.passed_by += other.passed_by;
         self.measured += other.measured;
         merge_counts(&mut self.rejected, &other.rejected);
+        merge_counts(&mut self.refused, &other.refused);
         merge_counts(&mut self.disconnected, &other.disconnected);
         merge_counts(&mut self.notices, &other.notices);
         merge_counts(&mut self.connect_errors, &other.connect_errors);

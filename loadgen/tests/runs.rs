@@ -29,6 +29,10 @@ fn room() -> Plan {
     Plan { rooms: 2, ..plan(Scenario::Room, 20, 100.0) }
 }
 
+fn gifts() -> Plan {
+    Plan { rooms: 2, ..plan(Scenario::Gift, 20, 100.0) }
+}
+
 #[test]
 fn chat_delivers_every_message_once_with_a_send_ack() {
     let report = World::new(chat()).run().report;
@@ -47,6 +51,33 @@ fn every_member_gets_every_message_of_its_room() {
     let report = World::new(room()).run().report;
     assert!(report.passed(), "{}", render(&report));
     assert_eq!([report.sent, report.accepted, report.delivered, report.acked], [100, 100, 1000, 0]);
+}
+
+#[test]
+fn every_member_sees_every_gift_of_its_room() {
+    let report = World::new(gifts()).run().report;
+    assert!(report.passed(), "{}", render(&report));
+    assert_eq!([report.sent, report.accepted, report.delivered], [100, 100, 1000]);
+    assert!(report.latency_us.p50 > 0.0 && report.send_ack_us.p50 > 0.0);
+}
+
+#[test]
+fn a_gift_that_failed_is_owed_to_nobody() {
+    let mut world = World::new(gifts());
+    world.server.refuse_gift = Some(7);
+    let report = world.run().report;
+    assert!(report.passed(), "{}", render(&report));
+    assert_eq!((report.accepted, report.delivered, report.refused["insufficient_balance"]), (100, 990, 1));
+}
+
+#[test]
+fn an_effect_that_is_lost_or_cannot_be_told_from_another_is_counted() {
+    assert_eq!(with_fault(gifts(), Fault::Lose(33)).1, [1, 0, 0]);
+    assert_eq!(with_fault(gifts(), Fault::Rename(33)).1, [0, 1, 0]);
+    let (report, counts) = with_fault(gifts(), Fault::Duplicate(33));
+    assert_eq!((counts, report.redelivered), ([0; 3], 1), "the client message id tells");
+    let (report, counts) = with_fault(gifts(), Fault::Redeliver(33));
+    assert_eq!((counts, report.redelivered), ([0; 3], 1));
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Fleet {
             let rate = f64::from(self.plan.clients) * 1000.0 / f64::from(period_ms);
             self.heartbeats = Some(Schedule::new(now, rate, u64::MAX));
         }
-        if self.plan.scenario == Scenario::Room {
+        if self.plan.scenario.has_rooms() {
             self.clients[c].state = State::Joining;
             let room = self.plan.room(self.plan.room_index(self.global(c)));
             self.write(c, &ClientFrame::Join { room });

@@ -30,7 +30,7 @@ impl Fleet {
             let c = (number % u64::from(self.plan.senders())) as usize;
             let started = match self.plan.scenario {
                 Scenario::Echo => self.heartbeat(c, intended, true),
-                Scenario::Chat | Scenario::Room => self.send(now, c, intended),
+                Scenario::Chat | Scenario::Room | Scenario::Gift => self.send(now, c, intended),
                 Scenario::Idle | Scenario::Storm => false,
             };
             self.note_start(now, intended, started);
@@ -109,11 +109,17 @@ impl Fleet {
         self.tally.repeats += u64::from(repeat);
         let client = self.global(c);
         let target = match self.plan.scenario {
-            Scenario::Room => self.plan.room(self.plan.room_index(client)).0,
+            Scenario::Room | Scenario::Gift => self.plan.room(self.plan.room_index(client)).0,
             _ => self.plan.user(client ^ 1).0,
         };
         let mut payload = std::mem::take(&mut self.payload);
-        Stamp { run: self.plan.run, client, sequence: number, intended, repeat }.write(&mut payload);
+        if self.plan.scenario == Scenario::Gift {
+            payload = self.gift_payload(client);
+            let room = self.plan.room_index(client) as usize;
+            self.gifts[room].send((c as u32, number), intended);
+        } else {
+            Stamp { run: self.plan.run, client, sequence: number, intended, repeat }.write(&mut payload);
+        }
         let id = client_msg_id(self.plan.run, number);
         let id = std::str::from_utf8(&id).expect("hexadecimal digits");
         let business = Business {
@@ -221,8 +227,13 @@ impl Fleet {
         }
         let outbox = &mut self.clients[c].outbox;
         // The answer to a repeat may come after the answer to the first.
-        let Some(Answered { intended, repeated }) = outbox.answer(number) else { return };
+        let Some(answered) = outbox.answer(number) else { return };
         self.unanswered -= 1;
+        let Answered { intended, repeated } = answered;
+        if self.plan.scenario == Scenario::Gift {
+            return self.gift_answered(now, c, number, intended, ack);
+        }
+        let outbox = &mut self.clients[c].outbox;
         match ack.outcome {
             Outcome::Delivered => self.tally.acked += 1,
             Outcome::Stored | Outcome::Answered => {}
@@ -254,6 +265,9 @@ impl Fleet {
     }
 
     fn delivered(&mut self, now: Instant, c: usize, message: &Message) {
+        if self.plan.scenario == Scenario::Gift {
+            return self.gift_delivered(now, c, message);
+        }
         match self.genuine(message) {
             Some(stamp) if message.room.is_some() => self.delivered_in_room(now, c, message, stamp),
             Some(stamp) => self.delivered_in_pair(now, c, message, stamp),

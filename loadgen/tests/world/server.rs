@@ -8,7 +8,7 @@ use shard::Instant;
 use wire::client::{
     Business, ClientFrame, Deframer, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame,
 };
-use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
+use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
 /// A promise to break, at the delivery of that number (from 1, over all receivers).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ pub enum Fault {
     Redeliver(u64),
     /// The receiver gets it after the next one.
     Delay(u64),
+    /// The receiver gets it twice, under two client message ids too.
+    Rename(u64),
     /// The receiver gets another payload.
     Alter(u64),
     /// The receiver gets it from another sender.
@@ -66,6 +68,9 @@ pub struct Server {
     pub busy: bool,
     /// Lose every message on its way in.
     pub swallow: bool,
+    /// The gift of that number (from 1) fails, as its sender is told.
+    pub refuse_gift: Option<u64>,
+    gifts: u64,
     encoding: Encoding,
     peers: BTreeMap<u64, Peer>,
     users: BTreeMap<UserId, u64>,
@@ -92,6 +97,8 @@ impl Server {
             mute: false,
             busy: false,
             swallow: false,
+            refuse_gift: None,
+            gifts: 0,
             encoding: Encoding::Binary,
             peers: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -248,6 +255,9 @@ impl Server {
             return;
         }
         message.ack_wanted = true;
+        if business.biz_code.0 == 5560 {
+            return self.gift(conn, message, RoomId(business.target));
+        }
         match self.users.get(&UserId(business.target)).copied() {
             Some(receiver) => {
                 self.waiting.insert(id, (sender, name));
@@ -255,6 +265,30 @@ impl Server {
             }
             None => self.settle(sender, name, id, Outcome::Failed(FailReason::Offline)),
         }
+    }
+
+    /// The backend takes a gift, and the room is shown it; or the sender is told that it failed.
+    fn gift(&mut self, conn: u64, gift: Message, room: RoomId) {
+        let (sender, name) = (gift.sender, gift.client_msg_id.clone());
+        self.gifts += 1;
+        let id = name.as_str();
+        let said = Message { sender: UserId(0), client_msg_id: ClientMsgId::default(), ..gift.clone() };
+        if self.refuse_gift == Some(self.gifts) {
+            let payload = format!(r#"{{"id":"{id}","reason":"insufficient_balance"}}"#).into();
+            self.put_message(conn, Message { biz_code: BizCode(5557), payload, ..said });
+        } else {
+            let (sequence, members) = self.rooms.get_mut(&room).unwrap();
+            *sequence += 1;
+            let payload = format!(r#"{{"senderId":{},"id":"{id}","count":1}}"#, sender.0).into();
+            let shown = ClientMsgId::new(Bytes::from(format!("{}:{id}", sender.0)));
+            let (biz_code, sequence) = (BizCode(5556), *sequence);
+            let effect =
+                Message { biz_code, room: Some(room), sequence, client_msg_id: shown, payload, ..said };
+            for member in members.iter().copied().collect::<Vec<_>>() {
+                self.deliver(member, effect.clone());
+            }
+        }
+        self.settle(sender, name, gift.id, Outcome::Answered);
     }
 
     fn deliver(&mut self, conn: u64, message: Message) {
@@ -268,6 +302,10 @@ impl Server {
                 return self.outcome(&message, Outcome::Failed(FailReason::Unacked));
             }
             Some(Fault::Duplicate(at)) if at == n => self.put_message(conn, another(&message)),
+            Some(Fault::Rename(at)) if at == n => {
+                let client_msg_id = ClientMsgId::new(Bytes::from_static(b"another"));
+                self.put_message(conn, Message { client_msg_id, ..another(&message) });
+            }
             Some(Fault::Redeliver(at)) if at == n => self.put_message(conn, message.clone()),
             Some(Fault::Delay(at)) if at == n => {
                 return self.peers.get_mut(&conn).unwrap().delayed.push(message);
