@@ -1,6 +1,6 @@
 //! `sailfish ctl`: the control API from a terminal.
 
-mod http;
+pub mod http;
 mod render;
 
 use std::process::ExitCode;

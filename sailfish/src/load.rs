@@ -2,6 +2,7 @@
 
 mod chaos;
 mod cost;
+mod gift;
 mod run;
 mod settings;
 mod stopped;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use loadgen::Scenario;
+
+use self::gift::Backend;
 
 use crate::cli::ConfigArgs;
 use crate::config::LISTEN_DEFAULT;
@@ -37,7 +40,7 @@ pub struct LoadArgs {
     /// Clients, each with one connection.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     connections: u32,
-    /// Operations a second, of all clients together [default: 1000; room: 10; storm: only with --restart].
+    /// Operations a second, of all clients together [default: 1000; room: 10; gift: 100; storm: only with --restart].
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// The measured time; storm: how long everybody stays before the reset or the first --restart [default: 10; storm: 2].
@@ -58,10 +61,10 @@ pub struct LoadArgs {
     /// Writes the figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Rooms (room): client i is in room i % ROOMS.
+    /// Rooms (room, gift): client i is in room i % ROOMS.
     #[arg(long, default_value_t = 1)]
     rooms: u32,
-    /// The first room (room).
+    /// The first room (room, gift).
     #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     first_room: i64,
     /// Publishers in each room (room).
@@ -70,7 +73,7 @@ pub struct LoadArgs {
     /// Percent of the connections that stop reading once they are in their room (room).
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     stopped_readers: f64,
-    /// The business code of messages [default: 6001; room: 5555].
+    /// The business code of messages [default: 6001; room: 5555; gift: 5560].
     #[arg(long)]
     biz_code: Option<i32>,
     /// The app of all users.
@@ -79,6 +82,15 @@ pub struct LoadArgs {
     /// The first user; the others follow it.
     #[arg(long, default_value_t = 1_000_000, allow_negative_numbers = true)]
     first_user: i64,
+    /// Where the backend serves its API (gift).
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5348")]
+    backend: String,
+    /// The backend's internal secret (gift) [default: backend.internal_secret of the configuration].
+    #[arg(long, value_name = "SECRET")]
+    backend_secret: Option<String>,
+    /// Coins that each client is given before the run (gift).
+    #[arg(long, value_name = "COINS", default_value_t = 1_000_000)]
+    coins: i64,
     /// How bodies are encoded.
     #[arg(long, value_enum, default_value_t = Encoding::Binary)]
     encoding: Encoding,
@@ -122,6 +134,8 @@ enum Kind {
     Chat,
     /// Rooms: few publish, every member gets everything.
     Room,
+    /// Rooms whose members all send gifts to each other through the backend, and see all effects.
+    Gift,
     /// All connect and log in; then all are reset and come back at once, or, with --restart, one node after the other restarts under load.
     Storm,
 }
@@ -139,6 +153,7 @@ impl From<Kind> for Scenario {
             Kind::Echo => Self::Echo,
             Kind::Chat => Self::Chat,
             Kind::Room => Self::Room,
+            Kind::Gift => Self::Gift,
             Kind::Storm => Self::Storm,
         }
     }
@@ -146,13 +161,24 @@ impl From<Kind> for Scenario {
 
 /// Runs `sailfish load`.
 pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let settings = match settings::Settings::new(args) {
+    let mut settings = match settings::Settings::new(args) {
         Ok(settings) => settings,
         Err(wrong) => {
             eprintln!("sailfish load: {wrong:#}");
             return Ok(ExitCode::from(2));
         }
     };
-    let secret = Secret::find(&args.config.load()?.token)?;
-    run::run(&settings, &secret)
+    let config = args.config.load()?;
+    let secret = Secret::find(&config.token)?;
+    if args.scenario != Kind::Gift {
+        return run::run(&settings, &secret, |_| Ok(Vec::new()));
+    }
+    let backend = Backend::new(&args.backend, args.backend_secret.as_deref().unwrap_or_default())?;
+    let gift = backend.prepare(&settings, args.coins)?;
+    settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
+    let before = backend.books()?;
+    run::run(&settings, &secret, |tally| {
+        let refused = tally.refused.values().sum();
+        Ok(backend.books()?.faults(&before, tally.accepted, refused))
+    })
 }

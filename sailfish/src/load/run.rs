@@ -25,8 +25,12 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// How long to wait for a word before looking at the clock again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs the load; whether it passed is the exit code.
-pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCode> {
+/// Runs the load; whether it passed is the exit code. `books` says what is wrong with the backend's books after the run, a line each.
+pub(super) fn run(
+    settings: &Settings,
+    secret: &Secret,
+    books: impl FnOnce(&Tally) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<ExitCode> {
     let meter = Meter::new(&settings.server_pids)?;
     let json = settings.json.as_deref().map(create).transpose()?;
     announce(settings);
@@ -68,7 +72,7 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
         window.at_from = storm_cpu;
         window.at_until = meter.as_ref().map(Meter::cpu_us).transpose()?;
     }
-    let failures = chaos.end(|| conductor.clock.now());
+    let mut failures = chaos.end(|| conductor.clock.now());
     conductor.tell(&Mail::Expect { rooms })?;
     let words = conductor.wait(Stage::Draining, |mail| matches!(mail, Mail::Done(_)), |_, _| Ok(None))?;
     let mut tally = Tally::default();
@@ -78,6 +82,7 @@ pub(super) fn run(settings: &Settings, secret: &Secret) -> anyhow::Result<ExitCo
         }
     }
     conductor.end();
+    failures.extend(books(&tally)?);
     let server = window
         .cpu_us()
         .zip(rss_before.zip(rss_after))

@@ -69,6 +69,7 @@ impl Settings {
             Scenario::Idle | Scenario::Storm => 0.0,
             Scenario::Echo | Scenario::Chat => args.rate.unwrap_or(1000.0),
             Scenario::Room => args.rate.unwrap_or(10.0),
+            Scenario::Gift => args.rate.unwrap_or(100.0),
         };
         check(args, scenario, fleet_scenario, rate)?;
         let seconds = args.seconds.unwrap_or(if scenario == Scenario::Storm { 2.0 } else { 10.0 });
@@ -106,7 +107,12 @@ impl Settings {
             first_client: 0,
             clients,
             json: args.encoding == Encoding::Json,
-            biz_code: BizCode(args.biz_code.unwrap_or(if scenario == Scenario::Room { 5555 } else { 6001 })),
+            biz_code: BizCode(args.biz_code.unwrap_or(match scenario {
+                Scenario::Room => 5555,
+                Scenario::Gift => 5560,
+                Scenario::Idle | Scenario::Echo | Scenario::Chat | Scenario::Storm => 6001,
+            })),
+            gift: 0, // the backend names it
             payload_bytes: args.payload,
             rate,
             phase_ns: 0,
@@ -190,7 +196,7 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
     );
     ensure!(
         args.chaos.is_empty() || !matches!(scenario, Scenario::Idle | Scenario::Echo),
-        "--chaos goes with chat, room and storm: a heartbeat does not outlive its connection"
+        "--chaos goes with chat, room, gift and storm: a heartbeat does not outlive its connection"
     );
     ensure!(args.restart.is_empty() || scenario == Scenario::Storm, "--restart goes with storm only");
     ensure!(
@@ -201,6 +207,11 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
     ensure!(
         args.stopped_readers == 0.0 || scenario == Scenario::Room,
         "--stopped-readers goes with room only"
+    );
+    ensure!(
+        scenario != Scenario::Gift || args.processes == 1,
+        "--processes {}: gift runs in one, which knows all members of a room",
+        args.processes
     );
     Ok(())
 }
@@ -382,7 +393,8 @@ mod tests {
             ("chat --restart true", "storm"),
             ("storm --restart true --connections 3", "even"),
             ("chat --chaos 1:true --server-pid 1", "--server-pid"),
-            ("echo --chaos 1:true", "chat, room and storm"),
+            ("echo --chaos 1:true", "chat, room, gift and storm"),
+            ("gift --processes 2", "one"),
             ("chat --chaos true", "SECONDS:COMMAND"),
             ("chat --chaos x:true", "SECONDS:COMMAND"),
             ("chat --chaos 1:", "SECONDS:COMMAND"),

@@ -1,0 +1,124 @@
+//! What a run of gifts needs of the backend: coins and a gift before it, and the books after it.
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::settings::Settings;
+use crate::ctl::http::{Answer, Method, Request, ask};
+
+/// What one gift of the run costs.
+const PRICE: i64 = 10;
+/// Grants of one request.
+const GRANTS_MAX: usize = 500;
+
+/// The backend of a run.
+pub(super) struct Backend {
+    /// `HOST:PORT`.
+    address: String,
+    secret: String,
+}
+
+/// The backend's books.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub(super) struct Books {
+    /// The sum of all ledger rows, in coins.
+    ledger: i64,
+    /// The sum of all balances.
+    balances: i64,
+    /// Accounts whose balance is not the sum of their rows.
+    differing: i64,
+    /// Gifts that were ever committed.
+    gifts_committed: i64,
+}
+
+impl Backend {
+    /// The backend at `http://HOST:PORT`.
+    pub(super) fn new(url: &str, secret: &str) -> anyhow::Result<Self> {
+        let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+        ensure!(
+            !secret.is_empty(),
+            "--backend-secret: the backend's internal secret is wanted, to give coins to clients"
+        );
+        Ok(Self { address: address.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// Makes the gift of the run and gives each client its coins; the gift's id.
+    pub(super) fn prepare(&self, settings: &Settings, coins: i64) -> anyhow::Result<i64> {
+        let plan = &settings.plans[0];
+        let gift =
+            self.post("/internal/gifts", json!({ "name": "load", "price": PRICE, "is_on_sale": true }))?;
+        let gift = gift["id"].as_i64().context("the backend names the gift")?;
+        let users: Vec<i64> =
+            (0..i64::from(settings.connections())).map(|client| plan.first_user + client).collect();
+        for users in users.chunks(GRANTS_MAX) {
+            let grant = |user: &i64| json!({ "user_id": user, "amount": coins, "id": format!("load-{:08x}-{user}", plan.run) });
+            let grants: Vec<Value> = users.iter().map(grant).collect();
+            self.post("/internal/wallet/grants", json!({ "grants": grants }))?;
+        }
+        Ok(gift)
+    }
+
+    /// The books as they are.
+    pub(super) fn books(&self) -> anyhow::Result<Books> {
+        Ok(serde_json::from_value(self.get("/internal/audit")?)?)
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask(Request { method: Method::Get, path: path.into() })
+    }
+
+    fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        self.ask(Request { method: Method::Post(body), path: path.into() })
+    }
+
+    fn ask(&self, request: Request) -> anyhow::Result<Value> {
+        let Answer { status, body } = ask(&self.address, &self.secret, &request).context("--backend")?;
+        ensure!(status == 200, "the backend refuses {}: {status} {body}", request.path);
+        serde_json::from_str(&body).with_context(|| format!("{} is no backend of Sailfish", self.address))
+    }
+}
+
+impl Books {
+    /// What is wrong with the books after a run in which that many gifts were answered, and of them that many refused: a line each.
+    pub(super) fn faults(&self, before: &Books, answered: u64, refused: u64) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.ledger != self.balances || self.differing != 0 {
+            faults.push(format!(
+                "the books do not balance: ledger {}, balances {}, {} accounts differ",
+                self.ledger, self.balances, self.differing
+            ));
+        }
+        let committed = self.gifts_committed - before.gifts_committed;
+        let spent = before.ledger - self.ledger;
+        if spent != committed * PRICE {
+            faults
+                .push(format!("{committed} gifts of {PRICE} coins were committed, and {spent} coins spent"));
+        }
+        if committed != answered as i64 - refused as i64 {
+            faults.push(format!(
+                "{committed} gifts were committed, but {answered} answered and {refused} of these refused"
+            ));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_that_do_not_balance_are_told() {
+        let before = Books { ledger: 1000, balances: 1000, differing: 0, gifts_committed: 5 };
+        let after = Books { ledger: 970, balances: 970, differing: 0, gifts_committed: 8 };
+        assert_eq!(after.faults(&before, 4, 1), [""; 0]);
+        assert_eq!(after.faults(&before, 4, 0).len(), 1, "one was answered and not committed");
+        assert_eq!(Books { balances: 971, differing: 1, ..after }.faults(&before, 3, 0).len(), 1);
+        assert_eq!(
+            Books { ledger: 960, balances: 960, ..after }.faults(&before, 3, 0).len(),
+            1,
+            "debited twice"
+        );
+    }
+}
