@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// All of it. Secrets are given as values; the binary reads files and keeps what it makes.
+/// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with gateways and bridge.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -28,13 +28,18 @@ pub struct Config {
     /// Where the bridge takes pushes: `http://HOST:PORT`.
     pub push_url: String,
     /// What the bridge's control API wants as bearer token; empty: none.
+    #[serde(skip)]
     pub push_secret: String,
     /// What the bridge signs its events with; empty refuses all events.
+    #[serde(skip)]
     pub bridge_secret: String,
     /// What IM tokens are signed with: the gateways' HS256 secret; empty refuses to make any.
-    pub im_secret: String,
+    #[serde(skip)]
+    pub im_secret: Vec<u8>,
     /// The gateway's address that clients are told, `HOST:PORT`.
     pub im_address: String,
+    /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
+    pub internal_secret: String,
     /// How long an IM token is valid, in s.
     pub im_token_ttl_s: u32,
     /// How long a login is valid, in days.
@@ -71,8 +76,9 @@ impl Default for Config {
             push_url: "http://127.0.0.1:5347".into(),
             push_secret: String::new(),
             bridge_secret: String::new(),
-            im_secret: String::new(),
+            im_secret: Vec::new(),
             im_address: "127.0.0.1:5346".into(),
+            internal_secret: String::new(),
             im_token_ttl_s: 86_400,
             login_ttl_days: 30,
             logins_per_minute: 10,
