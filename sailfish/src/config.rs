@@ -54,6 +54,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// Where a cluster keeps who is connected where.
     pub directory: DirectoryConfig,
+    /// The service that holds users and money.
+    pub backend: backend::Config,
     /// Buffers and sockets.
     pub engine: EngineConfig,
 }
@@ -225,6 +227,18 @@ impl Default for EngineConfig {
     }
 }
 
+/// A URL without what only its server may know.
+pub fn without_password(url: &str) -> String {
+    match url.split_once("://").zip(url.rsplit_once('@')) {
+        Some(((scheme, rest), (_, server))) => {
+            let user = rest.split([':', '@']).next().unwrap_or_default();
+            let at = if user.is_empty() { "" } else { "@" };
+            format!("{scheme}://{user}{at}{server}")
+        }
+        None => url.to_owned(),
+    }
+}
+
 /// What a secret is shown as.
 fn hidden(secret: &str) -> &'static str {
     if secret.is_empty() { "" } else { "(set)" }
@@ -262,15 +276,7 @@ impl fmt::Debug for TokenConfig {
 impl DirectoryConfig {
     /// Without what only the servers may know.
     fn without_password(&self) -> Self {
-        let hidden = |url: &str| match url.split_once("://").zip(url.rsplit_once('@')) {
-            Some(((scheme, rest), (_, server))) => {
-                let user = rest.split([':', '@']).next().unwrap_or_default();
-                let at = if user.is_empty() { "" } else { "@" };
-                format!("{scheme}://{user}{at}{server}")
-            }
-            None => url.to_owned(),
-        };
-        let redis = self.redis.split(',').map(hidden).collect::<Vec<_>>().join(",");
+        let redis = self.redis.split(',').map(without_password).collect::<Vec<_>>().join(",");
         Self { redis, ..self.clone() }
     }
 

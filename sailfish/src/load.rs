@@ -173,7 +173,10 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     if args.scenario != Kind::Gift {
         return run::run(&settings, &secret, |_| Ok(Vec::new()));
     }
-    let backend = Backend::new(&args.backend, args.backend_secret.as_deref().unwrap_or_default())?;
+    let backend = Backend::new(
+        &args.backend,
+        args.backend_secret.as_deref().unwrap_or(&config.backend.internal_secret),
+    )?;
     let gift = backend.prepare(&settings, args.coins)?;
     settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
     let before = backend.books()?;

@@ -42,7 +42,8 @@ impl Secret {
             let bytes = read(file).with_context(|| format!("{section}.secret_file: {}", file.display()))?;
             return Ok(Self { bytes, file: Some(file.to_owned()) });
         }
-        let path = state_file(section)?;
+        let path =
+            state_file(&format!("{section}-secret")).with_context(|| format!("set {section}.secret_file"))?;
         let wish =
             || format!("{}: cannot keep a {section} secret here; set {section}.secret_file", path.display());
         let bytes = match read(&path) {
@@ -99,12 +100,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn state_file(section: &str) -> anyhow::Result<PathBuf> {
+/// Where a file of that name is kept that is made by the first run.
+pub fn state_file(name: &str) -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-    let state = state
-        .with_context(|| format!("neither XDG_STATE_HOME nor HOME is set; set {section}.secret_file"))?;
-    Ok(state.join(format!("sailfish/{section}-secret")))
+    let state = state.context("neither XDG_STATE_HOME nor HOME is set")?;
+    Ok(state.join("sailfish").join(name))
 }
 
 /// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or not at all.

@@ -420,7 +420,7 @@ fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// One line that says what to do.
-fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Error {
+pub fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "{address} is in use: another program listens there, perhaps another sailfish; stop it, or choose another \
@@ -440,7 +440,8 @@ fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Er
     }
 }
 
-fn init_log(config: &Config) {
+/// Logs to stderr, as configured.
+pub fn init_log(config: &Config) {
     let filter: tracing_subscriber::EnvFilter = config.log.filter.parse().expect("the config was validated");
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match config.log.format.as_str() {

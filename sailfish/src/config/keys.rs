@@ -28,6 +28,7 @@ pub const SECTIONS: &[Key] = &[
     key("link", "How links between nodes wait, and what they hold."),
     key("control", "Who may use the control API on the admin port."),
     key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
+    key("backend", "The service that holds users and money: `sailfish backend`, and within `sailfish up`."),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -176,6 +177,54 @@ pub const KEYS: &[Key] = &[
     key(
         "directory.queue_max",
         "Records that may wait for Redis; past it they are dropped and written again later.",
+    ),
+    key("backend.listen", "Where the HTTP API is served: ADDRESS:PORT."),
+    key(
+        "backend.database",
+        "sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME. Empty: a SQLite file beside the token secret. A password is not shown.",
+    ),
+    key(
+        "backend.replicas",
+        "Replicas of a MySQL database, for reads: an array of URLs. Empty: the primary serves them.",
+    ),
+    key(
+        "backend.redis",
+        "redis://HOST:PORT for cache and queue. Empty: in the process, and a table of the database, for one process only.",
+    ),
+    key("backend.prefix", "What every key in Redis begins with."),
+    key("backend.database_connections_max", "Connections to the primary, and to each replica."),
+    key(
+        "backend.replica_lag_ms_max",
+        "A replica further behind than this, in ms, is not read from. After a write a user's reads go to the primary for twice as long.",
+    ),
+    key("backend.app", "The app that users belong to."),
+    key(
+        "backend.push_url",
+        "Where pushes to clients go: http://HOST:PORT of a bridge's, gateway's or `up`'s admin port.",
+    ),
+    key("backend.im_address", "The gateway that clients are told: HOST:PORT."),
+    key(
+        "backend.internal_secret",
+        "What the company's own services send as bearer token to /internal/. Empty: they are refused. It is not shown.",
+    ),
+    key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
+    key("backend.login_ttl_days", "How long a login is valid, in days."),
+    key("backend.logins_per_minute", "Logins that one phone may try in a minute."),
+    key("backend.gifts_per_second", "Gifts that one user may send in a second."),
+    key("backend.gift_batch_max", "Gifts that are committed together at most."),
+    key(
+        "backend.gift_wait_ms",
+        "How long a sender waits for the commit of a gift, in ms, before it is told to ask again; nothing is promised then.",
+    ),
+    key("backend.second_delete_ms", "How long after a write its cache entry is deleted once more, in ms."),
+    key("backend.order_ttl_s", "How long an order may stay unpaid, in s."),
+    key(
+        "backend.provider_secret",
+        "What the payment provider signs callbacks with. Empty: all are refused. It is not shown.",
+    ),
+    key(
+        "backend.mock",
+        "Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.",
     ),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use toml::{Table, Value};
 
-use super::Config;
 use super::keys::{KEYS, Key, SECTIONS};
+use super::{Config, without_password};
 
 /// The configuration as a TOML file with comments. It reads back as the same configuration, but for secrets, which
 /// are not shown.
@@ -15,6 +15,12 @@ pub fn print(config: &Config) -> String {
     shown.cluster.secret.clear();
     shown.control.secret.clear();
     shown.directory = shown.directory.without_password();
+    let backend = &mut shown.backend;
+    backend.internal_secret.clear();
+    backend.provider_secret.clear();
+    for url in [&mut backend.database, &mut backend.redis].into_iter().chain(&mut backend.replicas) {
+        *url = without_password(url);
+    }
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
     let mut out = String::from(
         "# Sailfish. Every key may also stand in the environment, as SAILFISH_SECTION__KEY, or in --set section.key=VALUE;\n\
@@ -94,6 +100,11 @@ mod tests {
         let mut config = Config::default();
         config.token.secret = "hush".into();
         config.directory.redis = "redis://me:hush@a:1,redis://:hush@b:2,redis://c:3/4".into();
+        config.backend.database = "mysql://me:hush@a:1/b".into();
+        config.backend.replicas = vec!["mysql://me:hush@a:2/b".into()];
+        config.backend.redis = "redis://:hush@a:3".into();
+        config.backend.internal_secret = "hush".into();
+        config.backend.provider_secret = "hush".into();
         for text in [print(&config), format!("{config:?}")] {
             assert!(!text.contains("hush"));
             assert!(text.contains("\"redis://me@a:1,redis://b:2,redis://c:3/4\""), "{text}");

@@ -1,0 +1,172 @@
+//! The service that holds users and money, as a process of its own (`sailfish backend`) and within `sailfish up`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use backend::{App, Clock};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::cli::ConfigArgs;
+use crate::config::{self, Config, Layers};
+use crate::secret::{Secret, state_file};
+use crate::serve::{init_log, listen_error};
+
+/// How long requests under way may take at the end.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Runs the backend: users, tags, ids, gifts, wallet, payment, rooms, inbox.
+#[derive(clap::Args)]
+pub struct BackendArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where the HTTP API is served: ADDRESS:PORT [default: 127.0.0.1:5348].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME [default: a SQLite file of the user's own].
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// Replicas of a MySQL database, for reads; several with commas.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    replicas: Vec<String>,
+    /// redis://HOST:PORT, for cache and queue [default: in the process, and a table of the database].
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Where pushes to clients go: a bridge's admin port [default: http://127.0.0.1:5347].
+    #[arg(long, value_name = "URL")]
+    push_url: Option<String>,
+    /// Prints the configuration in force, every key with its meaning, and ends.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl BackendArgs {
+    fn layers(&self) -> anyhow::Result<Layers> {
+        let mut layers = self.config.layers()?;
+        let replicas = (!self.replicas.is_empty()).then(|| format!("[\"{}\"]", self.replicas.join("\", \"")));
+        let own = [
+            ("--listen", "backend.listen", &self.listen),
+            ("--database", "backend.database", &self.database),
+            ("--replicas", "backend.replicas", &replicas),
+            ("--redis", "backend.redis", &self.redis),
+            ("--push-url", "backend.push_url", &self.push_url),
+        ];
+        for (flag, key, value) in own {
+            if let Some(value) = value {
+                layers.text(key, value, flag)?;
+            }
+        }
+        Ok(layers)
+    }
+}
+
+/// Runs `sailfish backend` until a signal ends it.
+pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
+    let config = args.layers()?.config()?;
+    if args.print_config {
+        crate::cli::print(&config::print(&config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    init_log(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let service = Service::start(&config)?;
+    let address = service.address();
+    let text = format!(
+        "ready api=http://{address}\n\n  docs      http://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
+        service.database
+    );
+    let _ = crate::cli::write(&text); // a service serves without a stdout too
+    runtime.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    service.stop();
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A backend on threads of its own.
+pub struct Service {
+    address: SocketAddr,
+    /// The database, without its password.
+    database: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: JoinHandle<()>,
+}
+
+impl Service {
+    /// Opens everything, and serves the API.
+    ///
+    /// # Errors
+    /// One line that says what to do: the address is taken, or the database does not open.
+    pub fn start(config: &Config) -> anyhow::Result<Self> {
+        let own = own_config(config)?;
+        let listener = TcpListener::bind(own.listen)
+            .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
+        let database = config::without_password(&own.database);
+        let (started, starting) = mpsc::channel();
+        let (stop, stopping) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("backend".into()).spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("backend").build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(anyhow::Error::from(error)))),
+            };
+            runtime.block_on(async {
+                let backend = match open(own, listener).await {
+                    Ok(backend) => backend,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                let _ = started.send(Ok(backend.address())); // whoever waited has gone with the process
+                let _ = stopping.await; // a sender that is gone means the same
+                backend.stop(STOP_TIME).await;
+            });
+        })?;
+        let opened = starting.recv().context("the backend's thread ended")?;
+        let address = opened.with_context(|| format!("the backend with {database}"))?;
+        Ok(Self { address, database, stop: Some(stop), thread })
+    }
+
+    /// Where the API is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets requests under way finish, and ends it.
+    pub fn stop(mut self) {
+        drop(self.stop.take());
+        if self.thread.join().is_err() {
+            warn!("the backend's thread panicked");
+        }
+    }
+}
+
+async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<backend::Backend> {
+    let app = App::open(config, Clock::default()).await?;
+    Ok(backend::Backend::start(app, listener)?)
+}
+
+/// The backend's part of the configuration, with what it shares with gateways and bridge.
+fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
+    let mut own = config.backend.clone();
+    if own.database.is_empty() {
+        let file = state_file("backend.db").context("set backend.database")?;
+        std::fs::create_dir_all(file.parent().expect("it has a folder"))?;
+        own.database = format!("sqlite:{}", file.display());
+    }
+    own.im_secret = Secret::find(&config.token)?.bytes;
+    own.push_secret = config.control.secret.clone();
+    Ok(own)
+}
