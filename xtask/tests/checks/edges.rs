@@ -6,7 +6,10 @@ use crate::{members, name};
 
 /// Each crate with those of ours that it may depend on, for its tests too.
 const ALLOWED: [(&str, &[&str]); 14] = [
-    ("sailfish", &["backend", "engine", "gateway", "link", "loadgen", "node", "router", "shard", "testbed", "wire"]),
+    (
+        "sailfish",
+        &["backend", "engine", "gateway", "link", "loadgen", "node", "router", "shard", "testbed", "wire"],
+    ),
     ("backend", &["testbed"]),
     ("testbed", &[]),
     ("sim", &["gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
