@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // clocks, threads and sleeping are this binary's to use; the cores get them as arguments
 
 mod admin;
+mod bridge;
 mod chat;
 mod cli;
 mod config;
@@ -37,6 +38,7 @@ enum Command {
     Up(serve::UpArgs),
     Gateway(serve::GatewayArgs),
     Router(serve::RouterArgs),
+    Bridge(serve::BridgeArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Up(args) => serve::up(&args),
         Command::Gateway(args) => serve::gateway(&args),
         Command::Router(args) => serve::router(&args),
+        Command::Bridge(args) => serve::bridge(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),

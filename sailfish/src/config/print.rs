@@ -14,6 +14,7 @@ pub fn print(config: &Config) -> String {
     shown.token.secret.clear();
     shown.cluster.secret.clear();
     shown.control.secret.clear();
+    shown.bridge = shown.bridge.without_secrets();
     shown.directory = shown.directory.without_password();
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
     let mut out = String::from(
@@ -93,6 +94,8 @@ mod tests {
     fn it_keeps_a_secret() {
         let mut config = Config::default();
         config.token.secret = "hush".into();
+        config.bridge.secret = "hush".into();
+        config.bridge.redis = "redis://:hush@d:1".into();
         config.directory.redis = "redis://me:hush@a:1,redis://:hush@b:2,redis://c:3/4".into();
         for text in [print(&config), format!("{config:?}")] {
             assert!(!text.contains("hush"));
