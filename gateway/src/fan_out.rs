@@ -74,8 +74,8 @@ impl Gateway {
         }
         for member in self.rooms.get_mut(key).members.clone() {
             let session = self.sessions.get(member.conn).expect("a member has a session");
-            let (user, message) = (session.user, message.clone());
-            self.tell_bridge(ToBridge::Undelivered { user, reason: FailReason::Unacked, message });
+            let (user, message, reason) = (session.user, message.clone(), FailReason::Unacked);
+            self.tell_bridge(ToBridge::Undelivered { user, reason, message, delivery: None });
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod admin;
 mod backend;
+mod bridge;
 mod chat;
 mod cli;
 mod config;
@@ -39,6 +40,7 @@ enum Command {
     Gateway(serve::GatewayArgs),
     Router(serve::RouterArgs),
     Backend(backend::BackendArgs),
+    Bridge(serve::BridgeArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => serve::gateway(&args),
         Command::Router(args) => serve::router(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Bridge(args) => serve::bridge(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
+pub mod backend;
 pub mod cluster;
 
 use std::collections::VecDeque;

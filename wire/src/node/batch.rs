@@ -2,7 +2,7 @@
 
 use rkyv::rancor::Error;
 
-use super::{NodeMessage, ToBridge, ToGateway, ToRouter};
+use super::{Handed, NodeMessage, ToBridge, ToGateway, ToRouter};
 use crate::ClientMsgId;
 use crate::client::DecodeError;
 
@@ -37,13 +37,19 @@ fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
             ToGateway::Deliver { message, .. }
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
-        )
-        | NodeMessage::ToBridge(ToBridge::Undelivered { message, .. }) => Some(&message.client_msg_id),
+        ) => Some(&message.client_msg_id),
         NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
-        NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. }) => Some(client_msg_id),
+        NodeMessage::ToBridge(event) | NodeMessage::Handed(Handed { event, .. }) => match event {
+            ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
+            ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
+            ToBridge::Online { .. }
+            | ToBridge::Offline { .. }
+            | ToBridge::Joined { .. }
+            | ToBridge::Left { .. } => None,
+        },
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
-        | NodeMessage::ToBridge(_)
+        | NodeMessage::FromBridge(_)
         | NodeMessage::ToDirectory(_) => None,
     }
 }
