@@ -102,7 +102,7 @@ impl Gateway {
 
     fn join(&mut self, now: Instant, conn: ConnId, room: RoomId) {
         let session = self.sessions.get(conn).expect("the caller looked it up");
-        let (app, user) = (session.app, session.user);
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         // What waits is within the sequence that this member is told.
         self.fan_out_before(now, app, room);
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
@@ -118,7 +118,7 @@ impl Gateway {
             return self.say_notice(conn, NoticeCode::RoomLimit);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
-        self.tell_bridge(ToBridge::Joined { app, user, room });
+        self.tell_bridge(ToBridge::Joined { app, user, device, login, room });
         match joined {
             Joined::First => {
                 if let Some(owner) = self.view.owner_of_room(app, room) {
@@ -132,9 +132,9 @@ impl Gateway {
 
     fn leave(&mut self, conn: ConnId, room: RoomId) {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
-        let (app, user) = (session.app, session.user);
+        let who = (session.app, session.user, session.device, session.login);
         if let Some(last) = self.rooms.leave(&mut session.rooms, room) {
-            self.left(app, user, room, last.0);
+            self.left(who, room, last.0);
         }
         self.say(conn, &ServerFrame::Left { room });
     }

@@ -519,19 +519,21 @@ impl Gateway {
 
     fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
+        let (device, login) = (session.device, session.login);
         let mut memberships = session.rooms;
         session.rooms = Memberships::NONE;
         while let Some((room, last)) = self.rooms.leave_any(&mut memberships) {
-            self.left(app, user, room, last.0);
+            self.left((app, user, device, login), room, last.0);
         }
     }
 
     /// Tells who must know that a session is out of a room.
-    pub(crate) fn left(&mut self, app: AppId, user: UserId, room: RoomId, last: bool) {
+    pub(crate) fn left(&mut self, who: (AppId, UserId, DeviceClass, Login), room: RoomId, last: bool) {
+        let (app, user, device, login) = who;
         if last && let Some(owner) = self.view.owner_of_room(app, room) {
             self.tell_router(owner, ToRouter::Leave { app, room });
         }
-        self.tell_bridge(ToBridge::Left { app, user, room });
+        self.tell_bridge(ToBridge::Left { app, user, device, login, room });
     }
 
     fn is_settled(&mut self, conn: ConnId) -> bool {

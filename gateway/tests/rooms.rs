@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{APP, SEQUENCE, World};
 use shard::Prng;
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
-use wire::node::{Class, Target, ToBridge, ToGateway, ToRouter};
+use wire::node::{Class, Login, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
 
 const ROOM: RoomId = RoomId(7);
@@ -34,9 +34,10 @@ fn the_owner_hears_of_the_first_member_and_of_the_last() {
     assert_eq!(leaves(&world), 0);
     world.reset(two);
     assert_eq!(leaves(&world), 1);
+    let (device, login) = (DeviceClass::Phone, Login(world.now.unix_nanos()));
     let told = |user, joined| match joined {
-        true => ToBridge::Joined { app: APP, user: UserId(user), room: ROOM },
-        false => ToBridge::Left { app: APP, user: UserId(user), room: ROOM },
+        true => ToBridge::Joined { app: APP, user: UserId(user), device, login, room: ROOM },
+        false => ToBridge::Left { app: APP, user: UserId(user), device, login, room: ROOM },
     };
     assert_eq!(world.to_bridge, [told(1, true), told(2, true), told(1, false), told(2, false)]);
 }

@@ -101,11 +101,11 @@ impl NoBridge {
                 self.counts.offline += 1;
                 trace!(app = app.0, user = user.0, device = device.name(), "offline");
             }
-            ToBridge::Joined { app, user, room } => {
+            ToBridge::Joined { app, user, room, .. } => {
                 self.counts.joined += 1;
                 trace!(app = app.0, user = user.0, room = room.0, "joined");
             }
-            ToBridge::Left { app, user, room } => {
+            ToBridge::Left { app, user, room, .. } => {
                 self.counts.left += 1;
                 trace!(app = app.0, user = user.0, room = room.0, "left");
             }

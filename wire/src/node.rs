@@ -333,6 +333,11 @@ pub enum ToBridge {
         app: AppId,
         /// Who.
         user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// Orders this against other events of the same user, device class and room: the highest counts, and of equal ones the
+        /// last.
+        login: Login,
         /// Which room.
         room: RoomId,
     },
@@ -342,6 +347,10 @@ pub enum ToBridge {
         app: AppId,
         /// Who.
         user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// As in `Joined`.
+        login: Login,
         /// Which room.
         room: RoomId,
     },
@@ -373,6 +382,15 @@ pub enum ToBridge {
         /// What the backend gets.
         payload: Bytes,
     },
+}
+
+/// What a bridge says of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Archive, Store, Load)]
+pub enum Taken {
+    /// The backend has it, or a store that outlives the bridge.
+    Ok,
+    /// Nobody will ever take it.
+    Refused(FailReason),
 }
 
 /// From a router shard to the directory of its node.

@@ -144,8 +144,8 @@ fn to_bridge() -> Vec<ToBridge> {
     vec![
         ToBridge::Online { app: APP, user: USER, device: PHONE, login: LOGIN },
         ToBridge::Offline { app: APP, user: USER, device: PHONE, login: LOGIN },
-        ToBridge::Joined { app: APP, user: USER, room: ROOM },
-        ToBridge::Left { app: APP, user: USER, room: ROOM },
+        ToBridge::Joined { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
+        ToBridge::Left { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
         ToBridge::Undelivered { user: USER, reason: FailReason::Offline, message: message() },
         ToBridge::Request {
             session: SESSION,
