@@ -44,7 +44,7 @@ use crate::lanes::{Lane, Sink};
 use crate::push_stream::PushStream;
 use crate::redis::Stream;
 
-pub use crate::config::{Config, ConfigError, Mode};
+pub use crate::config::{Config, ConfigError, Mode, check_redis, check_url};
 pub use crate::event::EventKind;
 pub use crate::metrics::{BreakerState, Counter, Metrics, PushOutcome};
 pub use crate::push_stream::{Push, PushTarget, Pushed, Pushes};
