@@ -242,7 +242,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "bridge.mode",
-        "off: no backend, events are dropped and counted. http: POST to bridge.url. redis: streams at bridge.redis.",
+        "auto: `up` has a backend of its own, and others none. off: none, events are dropped and counted.\n\
+         http: POST to bridge.url. redis: streams at bridge.redis.",
     ),
     key(
         "bridge.url",

@@ -50,9 +50,13 @@ pub fn until_stopped(
         ended
     });
     let (directory, bridge) = (serving.directory.take(), serving.bridge.take());
+    let backend = serving.backend.take();
     join(serving)?;
     if let Some(bridge) = bridge {
         bridge.end();
+    }
+    if let Some(backend) = backend {
+        backend.stop();
     }
     if let Some(directory) = directory {
         directory.stop();
