@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::http;
+use crate::{http, outbox};
 
 /// A backend at work.
 pub struct Backend {
@@ -53,6 +53,7 @@ impl Backend {
                 warn!(%error, "the API ended");
             }
         });
+        tasks.spawn(outbox::run(app.clone(), Stop(stopping.clone())));
         let watched = app.clone();
         tasks.spawn(until(Stop(stopping), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
