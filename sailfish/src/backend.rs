@@ -176,6 +176,12 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
     Ok(backend::Backend::start(app, listener)?)
 }
 
+/// What callers of `/internal/` send: as configured, or what the first run on this machine made.
+pub fn internal_secret(config: &Config) -> anyhow::Result<String> {
+    String::from_utf8(Secret::of_internal(&config.backend.internal_secret)?.bytes)
+        .context("backend.internal_secret: want text")
+}
+
 /// The backend's part of the configuration, with what it shares with gateways and bridge.
 fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
@@ -184,6 +190,7 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         std::fs::create_dir_all(file.parent().expect("it has a folder"))?;
         own.database = format!("sqlite:{}", file.display());
     }
+    own.internal_secret = internal_secret(config)?;
     own.im_secret = Secret::find(&config.token)?.bytes;
     own.push_secret = config.control.secret.clone();
     own.bridge_secret =
