@@ -86,6 +86,11 @@ impl Db {
         self.replicas.pick().unwrap_or_else(|| self.primary())
     }
 
+    /// How many replicas are read from.
+    pub fn good_replicas(&self) -> usize {
+        self.replicas.lags_ms().filter(|(is_good, _)| *is_good).count()
+    }
+
     /// For a statement that writes and is a transaction by itself.
     pub fn writer(&self) -> &AnyPool {
         &self.primary
@@ -98,6 +103,11 @@ impl Db {
             Dialect::Sqlite => self.primary.begin_with("BEGIN IMMEDIATE").await?,
             Dialect::MySql => self.primary.begin().await?,
         })
+    }
+
+    /// Of each replica: whether it is read from, and how far behind it is; `None` if it does not answer.
+    pub fn replica_lags_ms(&self) -> Vec<(bool, Option<i64>)> {
+        self.replicas.lags_ms().collect()
     }
 
     /// Watches how far replicas are behind, until dropped.
@@ -143,6 +153,14 @@ impl Dialect {
         match self {
             Self::Sqlite => "BLOB".into(),
             Self::MySql => format!("VARBINARY({bytes})"),
+        }
+    }
+
+    /// The type of texts of any length below 16 MiB.
+    pub fn long_text(self) -> &'static str {
+        match self {
+            Self::Sqlite => "TEXT",
+            Self::MySql => "MEDIUMTEXT",
         }
     }
 

@@ -24,7 +24,7 @@ mod second_delete;
 mod tables;
 
 pub use app::App;
-pub use cache::Cache;
+pub use cache::{Cache, Hold};
 pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};

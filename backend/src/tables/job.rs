@@ -11,8 +11,10 @@ const ROWS_MAX: usize = 500;
 /// How the table is made.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end) = (dialect.serial(), dialect.table_end());
-    let columns =
-        "topic VARCHAR(64) NOT NULL, payload TEXT NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL";
+    let text = dialect.long_text();
+    let columns = format!(
+        "topic VARCHAR(64) NOT NULL, payload {text} NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL"
+    );
     let index = match dialect {
         Dialect::Sqlite => "",
         Dialect::MySql => ", INDEX i_job_due (topic, due_ms, id)",

@@ -7,4 +7,7 @@
 #[macro_use]
 mod common;
 
+mod cache;
+mod consistency;
+mod queue;
 mod service;

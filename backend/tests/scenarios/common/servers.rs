@@ -213,6 +213,20 @@ impl Redis {
         panic!("redis-server does not answer");
     }
 
+    /// The number that a command answers; of several values, the first.
+    pub async fn number(&self, command: &str, arguments: &[&str]) -> i64 {
+        let mut command = redis::cmd(command);
+        command.arg(arguments);
+        match command.query_async(&mut self.connection().await).await.unwrap() {
+            redis::Value::Array(values) => match values.first() {
+                Some(redis::Value::Int(number)) => *number,
+                other => panic!("{other:?}"),
+            },
+            redis::Value::Int(number) => number,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Forgets everything. Only for one that is the test's own.
     pub async fn flush(&self) {
         let _: () = redis::cmd("FLUSHALL").query_async(&mut self.connection().await).await.unwrap();
