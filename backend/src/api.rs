@@ -1,6 +1,7 @@
 //! The API, one file a resource: its router, bodies, handlers, and the rules that are its own.
 
 pub mod login;
+pub mod operations;
 pub mod wallet;
 
 use std::sync::Arc;
@@ -11,5 +12,5 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(wallet::router())
+    OpenApiRouter::new().merge(operations::router()).merge(wallet::router())
 }

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::queue::{AnyQueue, Queue, Topic};
 
 /// The service's state. One for each process, behind an `Arc`.
@@ -28,6 +29,8 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -40,7 +43,7 @@ impl App {
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let unmarked_until_ms = AtomicI64::new(0);
-        Ok(Arc::new(Self { config, clock, db, cache, queue, unmarked_until_ms }))
+        Ok(Arc::new(Self { config, clock, db, cache, queue, metrics: Metrics::default(), unmarked_until_ms }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when

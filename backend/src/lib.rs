@@ -17,6 +17,7 @@ mod db;
 mod error;
 mod event;
 mod http;
+mod metrics;
 mod queue;
 mod random;
 mod run;

@@ -90,6 +90,14 @@ impl Stack {
         self
     }
 
+    /// The same with a database of its own on this server.
+    pub async fn with_database(mut self, server: &MariaDb) -> Self {
+        let name = unique("t");
+        server.execute(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
+        self.config.database = server.url(&name);
+        self
+    }
+
     /// The same with this Redis.
     pub fn with_redis(mut self, redis: &Redis) -> Self {
         self.config.redis = redis.url();

@@ -9,5 +9,6 @@ mod common;
 
 mod cache;
 mod consistency;
+mod database;
 mod queue;
 mod service;

@@ -65,6 +65,11 @@ fn temporary() -> PathBuf {
     }
 }
 
+/// Servers are in folders that not every user has in the path.
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin"
+}
+
 /// A port that is free at the moment.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -89,6 +94,7 @@ impl Process {
                       cat >/dev/null; kill -9 $!; wait";
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(log).arg(program).args(arguments);
+        command.env("PATH", path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut shell = command.spawn().expect("sh");
         let mut line = String::new();
