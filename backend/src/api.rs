@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod inbox;
 pub mod login;
+pub mod operations;
 pub mod room;
 pub mod wallet;
 
@@ -14,5 +15,5 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(bridge::router()).merge(wallet::router())
+    OpenApiRouter::new().merge(bridge::router()).merge(operations::router()).merge(wallet::router())
 }

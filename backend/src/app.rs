@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
 use tracing::warn;
 
@@ -12,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
@@ -32,6 +35,8 @@ pub struct App {
     pub push: Push,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -45,7 +50,8 @@ impl App {
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let unmarked_until_ms = AtomicI64::new(0);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, unmarked_until_ms }))
+        let metrics = Metrics::default();
+        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, metrics, unmarked_until_ms }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
@@ -72,6 +78,19 @@ impl App {
         Ok(written)
     }
 
+    /// Counts one more of `name`, of which `most` are allowed in a window that begins with the first; across all processes.
+    ///
+    /// # Errors
+    /// 429 above that. Whoever would rather serve than limit while the cache is away takes its 503 for a yes.
+    pub async fn limit(&self, name: &str, most: u32, window: Duration) -> Result<(), Error> {
+        match self.cache.count(&format!("limit:{name}"), window).await? <= i64::from(most) {
+            true => Ok(()),
+            false => {
+                Err(Error::too_many(format!("at most {most} in {} s; try again later", window.as_secs_f32())))
+            }
+        }
+    }
+
     /// Remembers that a user has just written, so that it reads from the primary for a while.
     pub async fn wrote(&self, user_id: i64) {
         if self.config.replicas.is_empty() {
@@ -89,6 +108,25 @@ impl App {
         match self.has_written(user_id).await {
             true => self.db.primary(),
             false => self.db.replica(),
+        }
+    }
+
+    /// Reads what is a user's own through the cache, or, for a while after it has written, from the primary past the cache: another
+    /// process may have put what a replica had into it.
+    pub async fn read_own<T, F>(
+        &self,
+        user_id: i64,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(AnyPool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        match self.has_written(user_id).await && !self.config.replicas.is_empty() {
+            true => load(self.db.primary().clone()).await,
+            false => self.cache.read(key, ttl, || load(self.db.replica().clone())).await,
         }
     }
 

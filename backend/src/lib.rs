@@ -17,6 +17,7 @@ mod db;
 mod error;
 mod event;
 mod http;
+mod metrics;
 mod outbox;
 mod push;
 mod queue;
@@ -26,7 +27,7 @@ mod second_delete;
 mod tables;
 
 pub use app::App;
-pub use cache::Cache;
+pub use cache::{Cache, Hold};
 pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};

@@ -12,6 +12,9 @@ use crate::app::App;
 use crate::error::Error;
 use crate::{http, outbox, second_delete};
 
+/// How long connections to the database that are in use are waited for at the end.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+
 /// A backend at work.
 pub struct Backend {
     app: Arc<App>,
@@ -81,7 +84,9 @@ impl Backend {
             warn!("the backend ended with requests under way");
             self.tasks.abort_all();
         }
-        self.app.db.close().await;
+        if tokio::time::timeout(CLOSE_TIME, self.app.db.close()).await.is_err() {
+            warn!("the backend ended with database connections in use");
+        }
     }
 }
 

@@ -67,6 +67,14 @@ impl Redis {
         Ok(self.connection.clone().pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).await?)
     }
 
+    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
+        let mut pipe = redis::pipe();
+        for (key, text, ttl) in fills {
+            pipe.pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).ignore();
+        }
+        Ok(pipe.query_async(&mut self.connection.clone()).await?)
+    }
+
     pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<(), Error> {
         let mut command = redis::cmd("SET");
         command.arg(self.key(key)).arg(text).arg("NX").arg("PX").arg(ttl.as_millis().max(1) as u64);
