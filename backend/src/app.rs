@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::gift::{self, Answer, GiftRequest, Gifts};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
@@ -37,6 +38,8 @@ pub struct App {
     pub outbox: Arc<Outbox>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Gifts under way.
+    pub gifts: Gifts,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -50,8 +53,19 @@ impl App {
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let unmarked_until_ms = AtomicI64::new(0);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        let metrics = Metrics::default();
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, metrics, unmarked_until_ms }))
+        let (gifts, metrics) = (Gifts::new(), Metrics::default());
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            db,
+            cache,
+            queue,
+            push,
+            outbox,
+            gifts,
+            metrics,
+            unmarked_until_ms,
+        }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
@@ -138,6 +152,11 @@ impl App {
             return true;
         }
         !matches!(self.cache.get(&wrote_key(user_id)).await, Ok(None))
+    }
+
+    /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
+    pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
+        Ok(gift::submit(self, request, gift::Refusal::Passing).await?.answer)
     }
 
     async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {

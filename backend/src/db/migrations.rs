@@ -20,6 +20,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "job", statements: tables::job::create },
     Migration { version: 3, name: "account and ledger", statements: tables::account::create },
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
+    Migration { version: 21, name: "gifts", statements: tables::gift::create },
+    Migration { version: 22, name: "gift orders", statements: tables::gift_order::create },
 ];
 
 /// Whether all steps are done.
