@@ -33,7 +33,7 @@ pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};
 pub use error::Error;
-pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason};
+pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};
 pub use outbox::{Message, Outbox, Target};
 pub use push::{Push, PushItem, PushOutcome};
 pub use queue::{AnyQueue, Job, JobId, Queue, TAKE_TIME, TRIES_MAX, Topic};
