@@ -1,6 +1,7 @@
 //! The API, one file a resource: its router, bodies, handlers, and the rules that are its own.
 
 pub mod bridge;
+pub mod ids;
 pub mod inbox;
 pub mod login;
 pub mod operations;
@@ -15,5 +16,9 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(bridge::router()).merge(operations::router()).merge(wallet::router())
+    OpenApiRouter::new()
+        .merge(bridge::router())
+        .merge(ids::router())
+        .merge(operations::router())
+        .merge(wallet::router())
 }

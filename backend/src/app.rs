@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
@@ -31,6 +32,8 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Ids for what is made.
+    pub ids: Ids,
     /// The way to clients.
     pub push: Push,
     /// Messages to clients that are committed.
@@ -48,10 +51,11 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
         let metrics = Metrics::default();
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, metrics, unmarked_until_ms }))
+        Ok(Arc::new(Self { config, clock, db, cache, queue, ids, push, outbox, metrics, unmarked_until_ms }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
