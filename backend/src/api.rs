@@ -6,6 +6,7 @@ pub mod inbox;
 pub mod login;
 pub mod operations;
 pub mod room;
+pub mod users;
 pub mod wallet;
 
 use std::sync::Arc;
@@ -20,5 +21,6 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .merge(bridge::router())
         .merge(ids::router())
         .merge(operations::router())
+        .merge(users::router())
         .merge(wallet::router())
 }

@@ -20,6 +20,7 @@ mod http;
 mod ids;
 mod metrics;
 mod outbox;
+mod phone;
 mod push;
 mod queue;
 mod random;

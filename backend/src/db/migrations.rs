@@ -20,6 +20,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "job", statements: tables::job::create },
     Migration { version: 3, name: "account and ledger", statements: tables::account::create },
     Migration { version: 10, name: "id segments", statements: tables::id_segment::create },
+    Migration { version: 11, name: "users", statements: tables::user::create },
+    Migration { version: 12, name: "phones of users", statements: tables::user_phone::create },
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
 ];
 
