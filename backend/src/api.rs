@@ -6,6 +6,7 @@ pub mod inbox;
 pub mod login;
 pub mod operations;
 pub mod room;
+pub mod tags;
 pub mod users;
 pub mod wallet;
 
@@ -21,6 +22,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .merge(bridge::router())
         .merge(ids::router())
         .merge(operations::router())
+        .merge(tags::router())
         .merge(users::router())
         .merge(wallet::router())
 }

@@ -6,6 +6,7 @@ pub mod job;
 pub mod outbox;
 pub mod user;
 pub mod user_phone;
+pub mod user_tag;
 
 /// Into how many tables the rows of users are split.
 pub const PARTS: i64 = 100;

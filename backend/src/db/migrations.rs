@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "id segments", statements: tables::id_segment::create },
     Migration { version: 11, name: "users", statements: tables::user::create },
     Migration { version: 12, name: "phones of users", statements: tables::user_phone::create },
+    Migration { version: 13, name: "tags of users", statements: tables::user_tag::create },
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
 ];
 
