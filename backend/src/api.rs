@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod ids;
+pub mod im_token;
 pub mod inbox;
 pub mod login;
 pub mod operations;
@@ -21,6 +22,8 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(bridge::router())
         .merge(ids::router())
+        .merge(im_token::router())
+        .merge(login::router())
         .merge(operations::router())
         .merge(tags::router())
         .merge(users::router())

@@ -26,6 +26,7 @@ mod queue;
 mod random;
 mod run;
 mod second_delete;
+mod sms;
 mod tables;
 
 pub use app::App;

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod id_segment;
 pub mod job;
+pub mod login_token;
 pub mod outbox;
 pub mod user;
 pub mod user_phone;

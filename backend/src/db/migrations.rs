@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "users", statements: tables::user::create },
     Migration { version: 12, name: "phones of users", statements: tables::user_phone::create },
     Migration { version: 13, name: "tags of users", statements: tables::user_tag::create },
+    Migration { version: 14, name: "login tokens", statements: tables::login_token::create },
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
 ];
 
