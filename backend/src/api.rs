@@ -2,10 +2,14 @@
 
 pub mod bridge;
 pub mod gift;
+pub mod ids;
+pub mod im_token;
 pub mod inbox;
 pub mod login;
 pub mod operations;
 pub mod room;
+pub mod tags;
+pub mod users;
 pub mod wallet;
 
 use std::sync::Arc;
@@ -19,6 +23,11 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(bridge::router())
         .merge(gift::router())
+        .merge(ids::router())
+        .merge(im_token::router())
+        .merge(login::router())
         .merge(operations::router())
+        .merge(tags::router())
+        .merge(users::router())
         .merge(wallet::router())
 }

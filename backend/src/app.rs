@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
@@ -32,6 +33,8 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Ids for what is made.
+    pub ids: Ids,
     /// The way to clients.
     pub push: Push,
     /// Messages to clients that are committed.
@@ -51,19 +54,20 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        let (gifts, metrics) = (Gifts::new(), Metrics::default());
         Ok(Arc::new(Self {
             config,
             clock,
             db,
             cache,
             queue,
+            ids,
             push,
             outbox,
-            gifts,
-            metrics,
+            gifts: Gifts::new(),
+            metrics: Metrics::default(),
             unmarked_until_ms,
         }))
     }

@@ -213,6 +213,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.app", "The app that users belong to."),
     key(
+        "backend.phone_country",
+        "The country code, without its +, of phone numbers that are given without one.",
+    ),
+    key(
         "backend.push_url",
         "Where pushes to clients go: http://HOST:PORT of a bridge's, gateway's or `up`'s admin port.",
     ),
