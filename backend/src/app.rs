@@ -1,13 +1,18 @@
 //! What every handler and worker shares.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use tracing::warn;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
-use crate::queue::AnyQueue;
+use crate::queue::{AnyQueue, Queue, Topic};
 
 /// The service's state. One for each process, behind an `Arc`.
 pub struct App {
@@ -21,6 +26,8 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Until when all reads go to the primary, since a mark of a write could not be kept.
+    unmarked_until_ms: AtomicI64,
 }
 
 impl App {
@@ -30,6 +37,80 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
-        Ok(Arc::new(Self { config, clock, db, cache, queue }))
+        let unmarked_until_ms = AtomicI64::new(0);
+        Ok(Arc::new(Self { config, clock, db, cache, queue, unmarked_until_ms }))
     }
+
+    /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
+    /// whoever had read the old row has put it into the cache. The second delete is in the durable queue before the write
+    /// begins, so it comes also when this process ends in between.
+    ///
+    /// # Errors
+    /// Those of `write`, and 503 without a write if the queue is away.
+    pub async fn write_through<T>(
+        &self,
+        keys: &[String],
+        write: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.delete_again(keys).await?;
+        let begun_ms = self.clock.now_ms();
+        let written = write.await?;
+        if let Err(error) = self.cache.delete_many(keys).await {
+            warn!(%error, "a cache entry is stale until its second delete");
+        }
+        if self.clock.now_ms() - begun_ms > self.second_delete().as_millis() as i64 / 2 {
+            // So slow a write that its second delete may have come before it.
+            self.delete_again(keys).await?;
+        }
+        Ok(written)
+    }
+
+    /// Remembers that a user has just written, so that it reads from the primary for a while.
+    pub async fn wrote(&self, user_id: i64) {
+        if self.config.replicas.is_empty() {
+            return;
+        }
+        if let Err(error) = self.cache.set(&wrote_key(user_id), "1", self.wrote_time()).await {
+            warn!(%error, "all reads go to the primary for a while");
+            let until_ms = self.clock.now_ms() + self.wrote_time().as_millis() as i64;
+            self.unmarked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Where a user reads what is its own: the primary after it has written, or if that is not known; else a replica.
+    pub async fn reader(&self, user_id: i64) -> &AnyPool {
+        match self.has_written(user_id).await {
+            true => self.db.primary(),
+            false => self.db.replica(),
+        }
+    }
+
+    /// Whether a user has written of late. Without replicas it does not matter, and nobody is asked.
+    async fn has_written(&self, user_id: i64) -> bool {
+        if self.config.replicas.is_empty()
+            || self.clock.now_ms() < self.unmarked_until_ms.load(Ordering::Relaxed)
+        {
+            return true;
+        }
+        !matches!(self.cache.get(&wrote_key(user_id)).await, Ok(None))
+    }
+
+    async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {
+        let payload = serde_json::to_string(keys)?;
+        self.queue.push(Topic::CacheDelete, &[payload], self.second_delete()).await
+    }
+
+    /// What was read from a replica may be as old as that may be behind.
+    fn second_delete(&self) -> Duration {
+        let lag_ms = if self.config.replicas.is_empty() { 0 } else { self.config.replica_lag_ms_max };
+        Duration::from_millis(u64::from(self.config.second_delete_ms) + u64::from(lag_ms))
+    }
+
+    fn wrote_time(&self) -> Duration {
+        Duration::from_millis(2 * u64::from(self.config.replica_lag_ms_max))
+    }
+}
+
+fn wrote_key(user_id: i64) -> String {
+    format!("wrote:{user_id}")
 }

@@ -146,9 +146,22 @@ impl Cache {
 
     /// Removes a key.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.flights.forget(key);
         match &self.store {
             Store::Memory(memory) => memory.delete(key),
             Store::Redis(redis) => redis.delete(key).await?,
+        }
+        Ok(())
+    }
+
+    /// Removes keys, in one round trip.
+    pub async fn delete_many(&self, keys: &[String]) -> Result<(), Error> {
+        for key in keys {
+            self.flights.forget(key);
+        }
+        match &self.store {
+            Store::Memory(memory) => keys.iter().for_each(|key| memory.delete(key)),
+            Store::Redis(redis) => redis.delete_many(keys).await?,
         }
         Ok(())
     }

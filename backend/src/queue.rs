@@ -8,13 +8,12 @@ mod table;
 
 use std::time::Duration;
 
+pub use self::redis::RedisQueue;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
 pub use table::TableQueue;
-
-use self::redis::RedisQueue;
 
 /// How long a job that was taken is left to whoever took it.
 pub const TAKE_TIME: Duration = Duration::from_secs(30);
@@ -35,6 +34,11 @@ pub enum Topic {
 }
 
 impl Topic {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Gift, Self::CacheDelete, Self::OrderExpiry, Self::Probe];
+
     /// Its name in the database and in Redis.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,13 +70,14 @@ pub struct Job {
     pub tries: u32,
 }
 
-/// What every queue does. `tests/queue.rs` is what each has to pass.
+/// What every queue does. `tests/scenarios/queue.rs` is what each has to pass.
 #[allow(async_fn_in_trait, reason = "its callers name the type")]
 pub trait Queue {
     /// Adds jobs that are due after `delay`. When it answers, they outlive this process.
     async fn push(&self, topic: Topic, payloads: &[String], delay: Duration) -> Result<(), Error>;
 
-    /// Takes up to `most` jobs that are due; waits up to `wait` for the first.
+    /// Takes up to `most` jobs that are due; waits up to `wait` for the first. A call that is given up may have taken jobs, which then come
+    /// again as those of a taker that has died.
     async fn take(&self, topic: Topic, most: u32, wait: Duration) -> Result<Vec<Job>, Error>;
 
     /// Ends jobs for good.
@@ -93,9 +98,14 @@ pub enum AnyQueue {
 impl AnyQueue {
     /// The queue that the configuration names.
     pub async fn open(config: &Config, db: &Db, clock: Clock) -> Result<Self, Error> {
+        Self::open_with(config, db, clock, TAKE_TIME)
+    }
+
+    /// One that leaves a job for `take_time` to whoever took it.
+    pub fn open_with(config: &Config, db: &Db, clock: Clock, take_time: Duration) -> Result<Self, Error> {
         Ok(match config.redis.is_empty() {
-            true => Self::Table(TableQueue::new(db, clock)),
-            false => Self::Redis(RedisQueue::open(&config.redis, &config.prefix, clock).await?),
+            true => Self::Table(TableQueue::new(db, clock, take_time)),
+            false => Self::Redis(RedisQueue::open(&config.redis, &config.prefix, clock, take_time)?),
         })
     }
 }

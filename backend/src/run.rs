@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::http;
+use crate::{http, second_delete};
 
 /// A backend at work.
 pub struct Backend {
@@ -45,7 +45,8 @@ impl Backend {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(fault)?;
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let (router, mut end) = (http::router(app.clone()), Stop(stopping.clone()));
+        let stopping = Stop(stopping);
+        let (router, mut end) = (http::router(app.clone()), stopping.clone());
         tasks.spawn(async move {
             let serving =
                 axum::serve(listener, router).with_graceful_shutdown(async move { end.wait().await });
@@ -54,9 +55,10 @@ impl Backend {
             }
         });
         let watched = app.clone();
-        tasks.spawn(until(Stop(stopping), async move {
+        tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(second_delete::run(app.clone(), stopping));
         Ok(Self { app, address, stop, tasks })
     }
 

@@ -30,6 +30,11 @@ impl Flights {
         result
     }
 
+    /// Work under way on `key` is about what was before: whoever comes from here on begins anew.
+    pub fn forget(&self, key: &str) {
+        self.lock().remove(key);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<String>>>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }

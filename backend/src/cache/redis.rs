@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, Script};
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, Script};
 
 use super::Hold;
+use crate::connection;
 use crate::error::Error;
 
 /// How long a command may take. Short: a cache that is slower than the database is of no use.
@@ -27,10 +28,7 @@ pub struct Redis {
 
 impl Redis {
     pub async fn open(url: &str, prefix: &str) -> Result<Self, Error> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(COMMAND_TIME))
-            .set_connection_timeout(Some(COMMAND_TIME));
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
+        let connection = connection::to_redis(url, COMMAND_TIME)?;
         let scripts = Scripts {
             take_if: Script::new(
                 "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
@@ -78,6 +76,14 @@ impl Redis {
 
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         Ok(self.connection.clone().del(self.key(key)).await?)
+    }
+
+    pub async fn delete_many(&self, keys: &[String]) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<String> = keys.iter().map(|key| self.key(key)).collect();
+        Ok(self.connection.clone().del(keys).await?)
     }
 
     pub async fn take_if(&self, key: &str, text: &str) -> Result<bool, Error> {

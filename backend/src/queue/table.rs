@@ -6,7 +6,7 @@ use sqlx::AnyPool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Job, JobId, Queue, TAKE_TIME, TRIES_MAX, Topic};
+use super::{Job, JobId, Queue, TRIES_MAX, Topic};
 use crate::clock::Clock;
 use crate::db::{Db, Dialect, Tx};
 use crate::error::Error;
@@ -18,15 +18,19 @@ const LOOK: Duration = Duration::from_millis(50);
 /// See the module's page.
 pub struct TableQueue {
     pool: AnyPool,
+    /// For looking, which must not wait for a writer.
+    reader: AnyPool,
     dialect: Dialect,
     clock: Clock,
+    take_time: Duration,
     pushed: Notify,
 }
 
 impl TableQueue {
-    /// The queue in `t_job`.
-    pub fn new(db: &Db, clock: Clock) -> Self {
-        Self { pool: db.writer().clone(), dialect: db.dialect(), clock, pushed: Notify::new() }
+    /// The queue in `t_job`. A job is left to whoever took it for `take_time`.
+    pub fn new(db: &Db, clock: Clock, take_time: Duration) -> Self {
+        let (pool, reader) = (db.writer().clone(), db.primary().clone());
+        Self { pool, reader, dialect: db.dialect(), clock, take_time, pushed: Notify::new() }
     }
 
     /// Ends jobs with the transaction `tx`.
@@ -43,7 +47,11 @@ impl TableQueue {
 
     async fn take_due(&self, topic: Topic, most: u32) -> Result<Vec<Job>, Error> {
         let now_ms = self.clock.now_ms();
-        let again_ms = now_ms + TAKE_TIME.as_millis() as i64;
+        let again_ms = now_ms + self.take_time.as_millis() as i64;
+        // Most looks find nothing, and then nobody is kept from writing.
+        if !job::is_due(&self.reader, topic.name(), now_ms).await? {
+            return Ok(Vec::new());
+        }
         let mut tx = self.begin().await?;
         let taken = job::take(&mut tx, self.dialect, topic.name(), now_ms, again_ms, most).await?;
         let mut jobs = Vec::with_capacity(taken.len());
@@ -92,7 +100,7 @@ impl Queue for TableQueue {
     }
 
     async fn count(&self, topic: Topic) -> Result<(u64, u64), Error> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.reader.acquire().await?;
         let waiting = job::count(&mut connection, topic.name()).await?;
         let dead = job::count(&mut connection, &dead(topic)).await?;
         Ok((waiting as u64, dead as u64))

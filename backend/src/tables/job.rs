@@ -1,6 +1,6 @@
 //! `t_job`: the durable queue, where there is no Redis. A job is taken for a while by moving its time ahead.
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
 use crate::db::{Dialect, marks, rows};
 use crate::error::Error;
@@ -50,6 +50,13 @@ pub async fn insert(
         query.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// Whether a job is due.
+pub async fn is_due(pool: &AnyPool, topic: &str, now_ms: i64) -> Result<bool, Error> {
+    let select = "SELECT 1 FROM t_job WHERE topic = ? AND due_ms <= ? LIMIT 1";
+    let found = sqlx::query(select).bind(topic).bind(now_ms).fetch_optional(pool).await?;
+    Ok(found.is_some())
 }
 
 /// Jobs that are due, the longest due first; they are due again at `again_ms`.

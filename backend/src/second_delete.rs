@@ -1,0 +1,48 @@
+//! The worker of [`App::write_through`]: deletes cache entries a second time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::queue::{Job, JobId, Queue, Topic};
+use crate::run::Stop;
+
+/// Works until it is time to end.
+pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+    loop {
+        let work = tokio::select! {
+            () = stop.wait() => return,
+            work = work(&app) => work,
+        };
+        if let Err(error) = work {
+            warn!(%error, "second deletes wait");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// A batch. Jobs that were taken and not done come again, and to delete once more harms nobody.
+async fn work(app: &App) -> Result<(), Error> {
+    let jobs = app.queue.take(Topic::CacheDelete, BATCH_MAX, WAIT).await?;
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = jobs.iter().flat_map(keys).collect();
+    app.cache.delete_many(&keys).await?;
+    let ids: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
+    app.queue.done(Topic::CacheDelete, &ids).await
+}
+
+fn keys(job: &Job) -> Vec<String> {
+    serde_json::from_str(&job.payload).unwrap_or_else(|error| {
+        warn!(%error, payload = job.payload, "no list of cache keys");
+        Vec::new()
+    })
+}
+
+const BATCH_MAX: u32 = 256;
+const WAIT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);

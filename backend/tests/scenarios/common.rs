@@ -1,0 +1,179 @@
+//! What the scenarios share: deployments, and a client.
+
+mod client;
+mod servers;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use backend::{App, Backend, Clock, Config};
+
+#[allow(unused_imports, reason = "each topic takes what it needs")]
+pub use client::{Answer, call, request};
+#[allow(unused_imports, reason = "each topic takes what it needs")]
+pub use servers::{MariaDb, Redis, free_port, root, servers, signal};
+
+/// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation goes inside:
+/// `both!(/// B6: ..` on a line of its own, then the name.
+macro_rules! both {
+    ($(#[$meta:meta])* $name:ident, |$stack:ident| $body:expr) => {
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn scenario($stack: $crate::common::Stack) {
+                $body.await
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn embedded() {
+                scenario($crate::common::Stack::embedded().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn production() {
+                scenario($crate::common::Stack::production().await).await;
+            }
+        }
+    };
+}
+
+/// How long a node may take to end.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Where a test's backends keep their state: a database and a prefix in Redis that are its own.
+pub struct Stack {
+    config: Config,
+    clock: Clock,
+}
+
+impl Stack {
+    /// SQLite in a temporary folder; cache and queue in the process and in it.
+    pub async fn embedded() -> Self {
+        let folder = folder("embedded");
+        let database = format!("sqlite:{}", folder.join("backend.db").display());
+        Self::new(Config { database, ..secrets() })
+    }
+
+    /// The MariaDB and the Redis that all tests share.
+    pub async fn production() -> Self {
+        let servers = tokio::task::spawn_blocking(servers).await.unwrap();
+        Self::on(&servers.primary, &servers.replica, &servers.redis).await
+    }
+
+    /// Servers that the test may stop, kill and slow down, since they are its own.
+    pub async fn on(primary: &MariaDb, replica: &MariaDb, redis: &Redis) -> Self {
+        let name = unique("t");
+        primary.execute(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
+        replica
+            .until(
+                &format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = '{name}'"),
+                1,
+            )
+            .await;
+        Self::new(Config {
+            database: primary.url(&name),
+            replicas: vec![replica.url(&name)],
+            redis: redis.url(),
+            prefix: name,
+            ..secrets()
+        })
+    }
+
+    fn new(config: Config) -> Self {
+        Self { config, clock: Clock::default() }
+    }
+
+    /// What a backend here is configured with; a test may change it and give it to [`Stack::backend_with`].
+    pub fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// The clock of all backends here. It does not move the life of keys in Redis.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Starts a backend. Several have the same state.
+    pub async fn backend(&self) -> Node {
+        self.backend_with(self.config()).await
+    }
+
+    /// Starts a backend that is configured otherwise.
+    pub async fn backend_with(&self, config: Config) -> Node {
+        let app = App::open(config, self.clock.clone()).await.expect("the backend opens");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Node { backend: Backend::start(app, listener).expect("the backend starts") }
+    }
+}
+
+/// A backend at work.
+pub struct Node {
+    backend: Backend,
+}
+
+impl Node {
+    /// Where its API is, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.backend.address())
+    }
+
+    /// What its handlers and workers share.
+    pub fn app(&self) -> &Arc<App> {
+        self.backend.app()
+    }
+
+    /// Ends it as SIGTERM does.
+    pub async fn stop(self) {
+        self.backend.stop(STOP_TIME).await;
+    }
+
+    /// Ends it as SIGKILL does: nothing that is under way goes on.
+    pub async fn kill(self) {
+        drop(self.backend);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Every secret and every page is there.
+fn secrets() -> Config {
+    Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        push_url: "http://127.0.0.1:9".into(), // discard: refused at once
+        push_secret: "push-secret".into(),
+        bridge_secret: "bridge-secret".into(),
+        im_secret: b"im-secret-of-at-least-32-bytes-00".to_vec(),
+        internal_secret: "internal-secret".into(),
+        provider_secret: "provider-secret".into(),
+        mock: true,
+        ..Config::default()
+    }
+}
+
+/// A name that no other test of this process has.
+pub fn unique(kind: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{kind}{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A folder of the test's own. All go when the process has ended, however it ended.
+pub fn folder(kind: &str) -> PathBuf {
+    let folder = root().join(unique(kind));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Waits until it holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..1500 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("30 s, and still not: {what}");
+}
