@@ -1,7 +1,6 @@
 //! The bridge of this process, and the way back from it to the shards whose events it takes.
 
 mod pushes;
-mod stand_in;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +15,8 @@ use wire::node::{Handed, Taken};
 use crate::config::BridgeConfig;
 use crate::control::Shards;
 use crate::secret::Secret;
+use biz_bridge::{Bridge, Inbox, Item, Mode};
 use pushes::ByShards;
-use stand_in::{Bridge, Inbox, Item, Mode};
 
 /// How often a full mailbox is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(1);
@@ -84,13 +83,13 @@ impl Bridging {
     }
 }
 
-fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<stand_in::Config> {
+fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Config> {
     let mode = match config.mode.as_str() {
         "redis" => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
         _ => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
     };
     let time = |ms: u32| Duration::from_millis(ms.into());
-    Ok(stand_in::Config {
+    Ok(biz_bridge::Config {
         lanes: config.lanes as usize,
         batch_max: config.batch_max as usize,
         timeout: time(config.timeout_ms),
@@ -99,7 +98,7 @@ fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<stand_in::Confi
         breaker_failures: config.breaker_failures,
         breaker_pause: time(config.breaker_pause_ms),
         tries_max: config.tries_max,
-        ..stand_in::Config::new(mode, format!("bridge-{node}"))
+        ..biz_bridge::Config::new(mode, format!("bridge-{node}"))
     })
 }
 
@@ -137,7 +136,7 @@ impl Returns {
     }
 }
 
-impl stand_in::Shards for Returns {
+impl biz_bridge::Shards for Returns {
     fn taken(&self, shard: u32, incarnation: u64, results: Vec<(u64, Taken)>) {
         let of = Origin { shard: ShardId::from_u32(shard), incarnation };
         let to = self.by().get(&shard).copied().unwrap_or(of.shard);

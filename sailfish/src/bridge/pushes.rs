@@ -7,8 +7,8 @@ use wire::client::{FailReason, Message, Outcome};
 use wire::node::{Question, Target};
 use wire::{ClientMsgId, MessageId};
 
-use super::stand_in::{self, PushTarget, Pushed, Pushes};
 use crate::control::{self, Fate, Shards, Unanswered};
+use biz_bridge::{PushTarget, Pushed, Pushes};
 
 /// How long an owner is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ impl ByShards {
 }
 
 impl Pushes for ByShards {
-    async fn push(&self, pushes: Vec<stand_in::Push>) -> Vec<Pushed> {
+    async fn push(&self, pushes: Vec<biz_bridge::Push>) -> Vec<Pushed> {
         let Some(shards) = self.shards.get() else {
             return pushes.iter().map(|_| Pushed::Unavailable).collect();
         };
@@ -44,7 +44,7 @@ impl Pushes for ByShards {
                 }
             };
             answers.push(None);
-            let stand_in::Push { app, biz_code, class, client_msg_id, sender, payload, .. } = push;
+            let biz_bridge::Push { app, biz_code, class, client_msg_id, sender, payload, .. } = push;
             let stored = false;
             let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };
             targeted.push((target, push));
@@ -59,7 +59,7 @@ impl Pushes for ByShards {
     }
 }
 
-async fn to_all(shards: &Arc<Shards>, push: stand_in::Push) -> Pushed {
+async fn to_all(shards: &Arc<Shards>, push: biz_bridge::Push) -> Pushed {
     let message = Message {
         id: MessageId(0), // the shard that sends it gives it one
         app: push.app,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{hidden, without_password, within};
+use super::{hidden, within, without_password};
 
 /// The backend, and the way there.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
