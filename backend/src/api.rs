@@ -1,6 +1,9 @@
 //! The API, one file a resource: its router, bodies, handlers, and the rules that are its own.
 
+pub mod bridge;
+pub mod inbox;
 pub mod login;
+pub mod room;
 pub mod wallet;
 
 use std::sync::Arc;
@@ -11,5 +14,5 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(wallet::router())
+    OpenApiRouter::new().merge(bridge::router()).merge(wallet::router())
 }

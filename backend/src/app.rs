@@ -12,6 +12,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::outbox::Outbox;
+use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
 
 /// The service's state. One for each process, behind an `Arc`.
@@ -26,6 +28,10 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// The way to clients.
+    pub push: Push,
+    /// Messages to clients that are committed.
+    pub outbox: Arc<Outbox>,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -37,8 +43,9 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
         let unmarked_until_ms = AtomicI64::new(0);
-        Ok(Arc::new(Self { config, clock, db, cache, queue, unmarked_until_ms }))
+        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, unmarked_until_ms }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when

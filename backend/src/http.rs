@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod caller;
+pub mod internal;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{http, second_delete};
+use crate::{http, outbox, second_delete};
 
 /// A backend at work.
 pub struct Backend {
@@ -58,6 +58,7 @@ impl Backend {
         tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(outbox::run(app.clone(), stopping.clone()));
         tasks.spawn(second_delete::run(app.clone(), stopping));
         Ok(Self { app, address, stop, tasks })
     }

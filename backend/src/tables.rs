@@ -2,3 +2,4 @@
 
 pub mod account;
 pub mod job;
+pub mod outbox;

@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "heartbeat", statements: heartbeat },
     Migration { version: 2, name: "job", statements: tables::job::create },
     Migration { version: 3, name: "account and ledger", statements: tables::account::create },
+    Migration { version: 20, name: "outbox", statements: tables::outbox::create },
 ];
 
 /// Brings the tables up to date. Several processes may do so at once: all but the first wait, and find it done.

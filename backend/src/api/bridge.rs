@@ -1,0 +1,259 @@
+//! The door for the bridge's events. docs/BACKEND.md is the contract.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::HeaderMap;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+use tokio::task::JoinSet;
+use tracing::warn;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::{inbox, room};
+use crate::app::App;
+use crate::error::{Error, ErrorBody};
+use crate::event::{Event, EventKind, Request, Session, Undelivered};
+use crate::http::body;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// A batch of events.
+#[derive(Deserialize, ToSchema)]
+struct Batch {
+    /// In the order in which they happened, as far as they are of one user.
+    #[schema(value_type = Vec<Object>)]
+    events: Vec<Value>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Results {
+    /// One for each event.
+    results: Vec<EventResult>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct EventResult {
+    /// The event's.
+    id: String,
+    /// `ok`: it is done. `refused`: it will never be. `retry`: it is to be sent again.
+    status: &'static str,
+    /// Why it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What became of an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is done, and what it did is committed.
+    Done,
+    /// It will never be done.
+    Refused(String),
+    /// It may be done another time.
+    Again,
+}
+
+/// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of `X-Sailfish-Timestamp`, a dot
+/// and the body, in hexadecimal.
+#[utoipa::path(post, path = "/bridge/events", request_body = Batch, responses(
+    (status = 200, body = Results), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Json<Results>, Error> {
+    let headers = request.headers().clone();
+    if app.config.bridge_secret.is_empty() {
+        return Err(Error::unauthorized("no secret is set for the bridge's events"));
+    }
+    let body = body::read(request, &()).await?;
+    check_signature(app.config.bridge_secret.as_bytes(), app.clock.now_ms(), &headers, &body)?;
+    let Batch { events } = serde_json::from_slice(&body).map_err(Error::bad_request)?;
+    let ids: Vec<String> = events.iter().map(|event| id_of(event).to_owned()).collect();
+    let outcomes = take(&app, events).await;
+    let result = |(id, outcome): (String, Outcome)| {
+        let (status, reason) = match outcome {
+            Outcome::Done => ("ok", None),
+            Outcome::Refused(reason) => ("refused", Some(reason)),
+            Outcome::Again => ("retry", None),
+        };
+        EventResult { id, status, reason }
+    };
+    Ok(Json(Results { results: ids.into_iter().zip(outcomes).map(result).collect() }))
+}
+
+fn id_of(event: &Value) -> &str {
+    event.get("id").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether the bridge has sent this, within [`AGE_MS_MAX`].
+fn check_signature(secret: &[u8], now_ms: i64, headers: &HeaderMap, body: &[u8]) -> Result<(), Error> {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let timestamp = header("x-sailfish-timestamp");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(timestamp.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let signature = bytes_of(header("x-sailfish-signature")).unwrap_or_default();
+    // In constant time.
+    mac.verify_slice(&signature).map_err(|_| Error::unauthorized("X-Sailfish-Signature is not right"))?;
+    let age_ms = timestamp.parse::<i64>().ok().and_then(|then_ms| now_ms.checked_sub(then_ms));
+    match age_ms.is_some_and(|age_ms| (-AGE_MS_MAX..=AGE_MS_MAX).contains(&age_ms)) {
+        true => Ok(()),
+        false => {
+            Err(Error::unauthorized("X-Sailfish-Timestamp is too far from the time here; set the clocks"))
+        }
+    }
+}
+
+/// The bytes of hexadecimal digits.
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.bytes().map(|digit| char::from(digit).to_digit(16)).collect::<Option<Vec<u32>>>()?;
+    (digits.len() % 2 == 0)
+        .then(|| digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
+}
+
+/// Takes events, however they came; what became of each.
+pub async fn take(app: &Arc<App>, events: Vec<Value>) -> Vec<Outcome> {
+    let mut outcomes = vec![Outcome::Done; events.len()];
+    let mut requests = Vec::new();
+    let (mut presence, mut presence_at) = (Vec::new(), Vec::new());
+    let (mut undelivered, mut undelivered_at) = (Vec::new(), Vec::new());
+    for (index, event) in events.into_iter().enumerate() {
+        match serde_json::from_value::<Event>(event) {
+            Ok(Event { kind: EventKind::Request(request), .. }) => requests.push((index, request)),
+            Ok(Event { kind: EventKind::Undelivered(message), .. }) => {
+                undelivered.push(message);
+                undelivered_at.push(index);
+            }
+            Ok(event) => {
+                presence.push(event);
+                presence_at.push(index);
+            }
+            Err(error) => outcomes[index] = Outcome::Refused(format!("bad_event: {error}")),
+        }
+    }
+    let (answers, present, kept) =
+        tokio::join!(take_requests(app, requests), take_presence(app, &presence), keep(app, &undelivered));
+    presence_at.into_iter().for_each(|index| outcomes[index] = present.clone());
+    undelivered_at.into_iter().for_each(|index| outcomes[index] = kept.clone());
+    answers.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
+    if present == Outcome::Done {
+        hand_over(app, presence);
+    }
+    outcomes
+}
+
+async fn take_presence(app: &App, events: &[Event]) -> Outcome {
+    match events.is_empty() {
+        true => Outcome::Done,
+        false => outcome_of(room::take(app, events).await, "presence"),
+    }
+}
+
+async fn keep(app: &App, messages: &[Undelivered]) -> Outcome {
+    match messages.is_empty() {
+        true => Outcome::Done,
+        false => outcome_of(inbox::keep(app, &messages.iter().collect::<Vec<_>>()).await, "inbox"),
+    }
+}
+
+/// Hands over what waits for those who came. That takes as long as they take to ack, so nobody waits for it; what is not handed
+/// over stays for the next time.
+fn hand_over(app: &Arc<App>, presence: Vec<Event>) {
+    let came = |event: Event| match event.kind {
+        EventKind::Online(session) => Some(session),
+        _ => None,
+    };
+    let sessions: Vec<Session> = presence.into_iter().filter_map(came).collect();
+    if sessions.is_empty() {
+        return;
+    }
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Err(error) = inbox::hand_over(&app, &sessions).await {
+            warn!(%error, "the inbox was not handed over");
+        }
+    });
+}
+
+/// All at once: a request waits for its commit, which takes many together.
+async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(usize, Outcome)> {
+    let indexes: Vec<usize> = requests.iter().map(|(index, _)| *index).collect();
+    let mut tasks = JoinSet::new();
+    for (index, request) in requests {
+        let app = app.clone();
+        tasks.spawn(async move { (index, take_request(&app, request).await) });
+    }
+    let mut answers = Vec::with_capacity(indexes.len());
+    while let Some(answer) = tasks.join_next().await {
+        answers.extend(answer.ok());
+    }
+    // A task that panicked has no answer.
+    let silent: Vec<usize> =
+        indexes.into_iter().filter(|index| answers.iter().all(|(other, _)| other != index)).collect();
+    answers.extend(silent.into_iter().map(|index| (index, Outcome::Again)));
+    answers
+}
+
+async fn take_request(_app: &Arc<App>, _request: Request) -> Outcome {
+    Outcome::Refused("no_route".into())
+}
+
+fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(error) if error.is_transient() => {
+            warn!(%error, what, "events wait");
+            Outcome::Again
+        }
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+/// How far the bridge's clock and ours may be apart, and how long a request is good.
+const AGE_MS_MAX: i64 = 5 * 60 * 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(timestamp: &str, signature: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-sailfish-timestamp", timestamp.parse().unwrap());
+        headers.insert("x-sailfish-signature", signature.parse().unwrap());
+        headers
+    }
+
+    /// `printf '%s' '1763000000123.{"events":[]}' | openssl dgst -sha256 -hmac 'it is secret'`
+    const SIGNATURE: &str = "2c1c8c0e5a4baf9fdad472a2b547dba17e8e5870b6d0c50a4098825baafad930";
+
+    #[test]
+    fn a_signature_is_what_openssl_computes_and_good_for_five_minutes() {
+        let then_ms = 1_763_000_000_123;
+        let check = |secret: &[u8], now_ms, timestamp: &str, signature: &str, body: &[u8]| {
+            check_signature(secret, now_ms, &headers(timestamp, signature), body).is_ok()
+        };
+        let (secret, time, body) = (&b"it is secret"[..], "1763000000123", &br#"{"events":[]}"#[..]);
+        assert!(check(secret, then_ms, time, SIGNATURE, body));
+        assert!(check(secret, then_ms, time, &SIGNATURE.to_uppercase(), body));
+        assert!(check(secret, then_ms + AGE_MS_MAX, time, SIGNATURE, body));
+        assert!(check(secret, then_ms - AGE_MS_MAX, time, SIGNATURE, body));
+        assert!(!check(secret, then_ms + AGE_MS_MAX + 1, time, SIGNATURE, body));
+        assert!(!check(secret, then_ms - AGE_MS_MAX - 1, time, SIGNATURE, body));
+        assert!(!check(b"it is secreT", then_ms, time, SIGNATURE, body));
+        assert!(!check(secret, then_ms, "1763000000124", SIGNATURE, body));
+        assert!(!check(secret, then_ms, time, SIGNATURE, br#"{"events":[1]}"#));
+        for signature in ["", "00", "zz", &SIGNATURE[..62], &format!("{SIGNATURE}00")] {
+            assert!(!check(secret, then_ms, time, signature, body), "{signature}");
+        }
+        for timestamp in ["", "-9223372036854775808", "9223372036854775807", "1e3"] {
+            assert!(!check(secret, then_ms, timestamp, SIGNATURE, body), "{timestamp}");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The outbox: messages to clients that are committed with what they tell of, and pushed afterwards, at least once.
+//!
+//! The process that committed them pushes them from memory. What is not pushed within some seconds, because that process died or
+//! the push API is away, is taken up from the table by any process. A message keeps its key on every try, by which router and
+//! receivers drop repeats.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{error, warn};
+
+use crate::app::App;
+use crate::error::Error;
+use crate::event::Data;
+use crate::push::{PUSHES_MAX, PushItem};
+use crate::random;
+use crate::run::Stop;
+use crate::tables::outbox;
+
+/// A message to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its `client_msg_id`, which is its own: receivers drop repeats by it. Up to 64 bytes.
+    pub key: String,
+    /// Whose app.
+    pub app: i32,
+    /// Whom it is for.
+    pub target: Target,
+    /// What it is about.
+    pub biz_code: i32,
+    /// JSON.
+    pub payload: String,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every session of a user.
+    User(i64),
+    /// The members of a room.
+    Room(i64),
+}
+
+/// What is to be pushed, in memory.
+pub struct Outbox {
+    lanes: Vec<Lane>,
+    hand: Mutex<Hand>,
+    pushed: Notify,
+    lost: AtomicU64,
+}
+
+/// Messages of one lane go one after the other, so those of one target keep their order.
+#[derive(Default)]
+struct Lane {
+    waiting: Mutex<VecDeque<Item>>,
+    filled: Notify,
+}
+
+/// A message, with its row's id unless it has none.
+#[derive(Clone)]
+struct Item {
+    id: Option<i64>,
+    message: Message,
+    tries: u32,
+}
+
+/// The rows that this process deals with.
+#[derive(Default)]
+struct Hand {
+    /// All of them.
+    held: HashSet<i64>,
+    /// Those that are pushed, and still in the table.
+    done: Vec<i64>,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            lanes: (0..LANES).map(|_| Lane::default()).collect(),
+            hand: Mutex::default(),
+            pushed: Notify::new(),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes messages that were just committed, with the ids that [`outbox::insert`] answered. If there are too many, they stay in
+    /// the table until there are fewer.
+    pub fn hand_over(&self, rows: Vec<(i64, Message)>) {
+        for (id, message) in rows {
+            {
+                let mut hand = lock(&self.hand);
+                if hand.held.len() >= HELD_MAX || !hand.held.insert(id) {
+                    continue;
+                }
+            }
+            self.queue(Item { id: Some(id), message, tries: 0 });
+        }
+    }
+
+    /// Takes a message that is in no table: it is pushed if that works at once, and if there is room for it.
+    pub fn mention(&self, message: Message) {
+        let lane = self.lane(&message);
+        let mut waiting = lock(&lane.waiting);
+        if waiting.len() >= MENTIONS_MAX {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.push_back(Item { id: None, message, tries: 0 });
+        drop(waiting);
+        lane.filled.notify_one();
+    }
+
+    /// Messages in memory, those that are pushed and still in the table, and those without a row that were given up.
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
+        let (held, done) = {
+            let hand = lock(&self.hand);
+            (hand.held.len() as u64, hand.done.len() as u64)
+        };
+        [("outbox_held", held), ("outbox_pushed", done), ("outbox_lost", self.lost.load(Ordering::Relaxed))]
+    }
+
+    fn queue(&self, item: Item) {
+        let lane = self.lane(&item.message);
+        lock(&lane.waiting).push_back(item);
+        lane.filled.notify_one();
+    }
+
+    /// Rooms and users have lanes of their own: a user's ack takes time.
+    fn lane(&self, message: &Message) -> &Lane {
+        let half = LANES / 2;
+        let index = match message.target {
+            Target::Room(id) => id.rem_euclid(half as i64) as usize,
+            Target::User(id) => half + id.rem_euclid(half as i64) as usize,
+        };
+        &self.lanes[index]
+    }
+
+    /// Done with these: their rows go, and others are forgotten.
+    fn finish(&self, items: impl Iterator<Item = Item>) {
+        lock(&self.hand).done.extend(items.filter_map(|item| item.id));
+        self.pushed.notify_one();
+    }
+
+    /// Once more, later. A message without a row is given up after a few tries.
+    fn retry(self: &Arc<Self>, mut item: Item) {
+        item.tries += 1;
+        if item.id.is_none() && item.tries >= MENTION_TRIES_MAX {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let (outbox, pause) = (self.clone(), pause(item.tries));
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            outbox.queue(item);
+        });
+    }
+}
+
+/// Pushes what is there, until it is time to end.
+pub(crate) async fn run(app: Arc<App>, stop: Stop) {
+    let mut tasks = JoinSet::new();
+    for index in 0..LANES {
+        tasks.spawn(push_lane(app.clone(), index, stop.clone()));
+    }
+    tasks.spawn(take_up(app.clone(), stop.clone()));
+    tasks.spawn(remove(app, stop));
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
+    let lane = &app.outbox.lanes[index];
+    let (mut most, mut failures) = (PUSHES_MAX, 0);
+    while !stop.is_due() {
+        let batch: Vec<Item> = {
+            let mut waiting = lock(&lane.waiting);
+            let count = waiting.len().min(most);
+            waiting.drain(..count).collect()
+        };
+        if batch.is_empty() {
+            tokio::select! {
+                () = lane.filled.notified() => {}
+                () = stop.wait() => {}
+            }
+            continue;
+        }
+        let items: Vec<PushItem> = batch.iter().map(|item| push_item(&item.message)).collect();
+        match app.push.send_within(&items, WAIT).await {
+            Ok(outcomes) => {
+                let (done, open): (Vec<_>, Vec<_>) =
+                    batch.into_iter().zip(outcomes).partition(|(_, outcome)| outcome.is_final());
+                failures = if done.is_empty() { failures + 1 } else { 1 };
+                most = PUSHES_MAX;
+                app.outbox.finish(done.into_iter().map(|(item, _)| item));
+                let mut open: Vec<Item> = open.into_iter().map(|(item, _)| item).collect();
+                if open.is_empty() || index >= LANES / 2 {
+                    failures = 0;
+                    open.drain(..).for_each(|item| app.outbox.retry(item));
+                    continue;
+                }
+                put_back(lane, open); // in front, since the order within a room counts
+            }
+            // One of them is wrong: which, is found by halving.
+            Err(error) if error.status.is_client_error() && batch.len() == 1 => {
+                error!(%error, message = ?batch[0].message, "a message cannot be pushed, and is dropped");
+                app.outbox.lost.fetch_add(1, Ordering::Relaxed);
+                app.outbox.finish(batch.into_iter());
+                continue;
+            }
+            Err(error) if error.status.is_client_error() => {
+                most = batch.len() / 2;
+                put_back(lane, batch);
+                continue;
+            }
+            Err(error) => {
+                if failures == 0 {
+                    warn!(%error, "pushes wait");
+                }
+                failures += 1;
+                let (rows, mentions): (Vec<_>, Vec<_>) =
+                    batch.into_iter().partition(|item| item.id.is_some());
+                mentions.into_iter().for_each(|item| app.outbox.retry(item));
+                put_back(lane, rows);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause(failures)) => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+fn push_item(message: &Message) -> PushItem {
+    let (user, room) = match message.target {
+        Target::User(id) => (Some(id), None),
+        Target::Room(id) => (None, Some(id)),
+    };
+    PushItem {
+        app: message.app,
+        user,
+        room,
+        biz_code: message.biz_code,
+        client_msg_id: message.key.clone(),
+        data: Data::text(message.payload.clone()),
+        sender: 0,
+        stored: false,
+    }
+}
+
+fn put_back(lane: &Lane, items: Vec<Item>) {
+    let mut waiting = lock(&lane.waiting);
+    for item in items.into_iter().rev() {
+        waiting.push_front(item);
+    }
+}
+
+/// Takes up rows that whoever wrote them did not push: at the start, and again and again.
+async fn take_up(app: Arc<App>, mut stop: Stop) {
+    while !stop.is_due() {
+        if let Err(error) = take_up_due(&app).await {
+            warn!(%error, "the outbox cannot be read");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TAKE_UP_PAUSE) => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+async fn take_up_due(app: &App) -> Result<(), Error> {
+    let now_ms = app.clock.now_ms();
+    let due = outbox::due(app.db.primary(), now_ms, TAKE_UP_MAX).await?;
+    let ids: Vec<i64> = due.iter().map(|(id, _)| *id).collect();
+    // Two processes may take up the same rows at once; then their messages are pushed twice, and seen once.
+    outbox::claim(app.db.writer(), &ids, now_ms + CLAIM_TIME_MS).await?;
+    app.outbox.hand_over(due);
+    Ok(())
+}
+
+/// Removes rows that are pushed, many at a time.
+async fn remove(app: Arc<App>, mut stop: Stop) {
+    loop {
+        tokio::select! {
+            () = app.outbox.pushed.notified() => {}
+            () = stop.wait() => {}
+        }
+        let is_last = stop.is_due();
+        if !is_last {
+            tokio::time::sleep(GATHER).await;
+        }
+        let done = std::mem::take(&mut lock(&app.outbox.hand).done);
+        if !done.is_empty() {
+            if let Err(error) = remove_rows(&app, &done).await {
+                warn!(%error, "pushed messages stay in the outbox for the moment");
+                lock(&app.outbox.hand).done.extend(done);
+                app.outbox.pushed.notify_one();
+                tokio::time::sleep(GATHER * 20).await;
+            } else {
+                let mut hand = lock(&app.outbox.hand);
+                done.iter().for_each(|id| {
+                    hand.held.remove(id);
+                });
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn remove_rows(app: &App, ids: &[i64]) -> Result<(), Error> {
+    let mut tx = app.db.begin().await?;
+    outbox::delete(&mut tx, ids).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Twice as long after each failure, less up to half of it by chance.
+fn pause(failures: u32) -> Duration {
+    let most = PAUSE_MS_MAX.min(PAUSE_MS_FIRST << failures.min(16).saturating_sub(1));
+    Duration::from_millis(most - random::below(most / 2))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Half of them for rooms, half for users.
+const LANES: usize = 8;
+/// Rows in memory.
+const HELD_MAX: usize = 100_000;
+/// Messages in one lane when those without a row are given up.
+const MENTIONS_MAX: usize = 10_000;
+/// Tries of a message without a row.
+const MENTION_TRIES_MAX: u32 = 8;
+/// How long a call waits for outcomes; a user's ack that takes longer is asked for by another call.
+const WAIT: Duration = Duration::from_millis(500);
+const PAUSE_MS_FIRST: u64 = 100;
+const PAUSE_MS_MAX: u64 = 5_000;
+const TAKE_UP_PAUSE: Duration = Duration::from_secs(5);
+/// Rows that are taken up at once.
+const TAKE_UP_MAX: u32 = 5_000;
+/// How long a row that was taken up is left to whoever did.
+const CLAIM_TIME_MS: i64 = 30_000;
+/// How long pushed rows are gathered before they are removed.
+const GATHER: Duration = Duration::from_millis(50);

@@ -1,0 +1,256 @@
+//! Pushes to clients, by the control API of a bridge, gateway or `sailfish up` (docs/BACKEND.md, "Pushes").
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::Data;
+
+/// Speaks with the control API. Connections are kept open.
+pub struct Push {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    bearer: Option<HeaderValue>,
+    counters: Counters,
+}
+
+/// A message on its way to clients.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PushItem {
+    /// Whose app.
+    pub app: i32,
+    /// Whom it is for; or a room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<i64>,
+    /// The room it is for; or a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub room: Option<i64>,
+    /// What it is about.
+    pub biz_code: i32,
+    /// The same name to the same target is delivered once; up to 64 bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_msg_id: String,
+    /// The payload.
+    #[serde(flatten)]
+    pub data: Data,
+    /// Whom receivers see as its sender; 0 for the backend.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sender: i64,
+    /// It comes from the inbox: it keeps the sender's name for it, and the backend keeps it if it fails.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stored: bool,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct PushOutcome {
+    /// `delivered`, `stored`, `sequenced`, `sent`, `pending`, `unavailable` or `failed`.
+    pub outcome: String,
+    /// Of a failure.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What was done, for the metrics.
+#[derive(Default)]
+struct Counters {
+    requests: AtomicU64,
+    requests_failed: AtomicU64,
+    messages: AtomicU64,
+    messages_done: AtomicU64,
+}
+
+impl Push {
+    /// Connects as needed.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .build(connector);
+        let bearer = match config.push_secret.as_str() {
+            "" => None,
+            secret => {
+                let mut value = HeaderValue::try_from(format!("Bearer {secret}"))
+                    .map_err(|_| Error::internal("push_secret: want printable characters"))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let url = format!("{}/v1/push", config.push_url.trim_end_matches('/'));
+        Ok(Self { client, url, bearer, counters: Counters::default() })
+    }
+
+    /// Pushes up to [`PUSHES_MAX`] messages, those to one target in their order; their outcomes in the same order. An outcome that is
+    /// not known within three seconds is `pending`.
+    pub async fn send(&self, items: &[PushItem]) -> Result<Vec<PushOutcome>, Error> {
+        self.send_within(items, WAIT).await
+    }
+
+    /// The same with a time of its own. A 4xx that names a message as wrong is an error with that status; one that may pass is 503.
+    pub async fn send_within(&self, items: &[PushItem], wait: Duration) -> Result<Vec<PushOutcome>, Error> {
+        let sent = tokio::time::timeout(wait + ANSWER_TIME, self.ask(items, wait)).await;
+        let outcomes = sent.unwrap_or_else(|_| Err(away("no answer in time")));
+        let add = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
+        add(&self.counters.requests, 1);
+        add(&self.counters.messages, items.len());
+        match &outcomes {
+            Ok(outcomes) => {
+                add(&self.counters.messages_done, outcomes.iter().filter(|one| one.is_final()).count())
+            }
+            Err(_) => add(&self.counters.requests_failed, 1),
+        };
+        outcomes
+    }
+
+    async fn ask(&self, items: &[PushItem], wait: Duration) -> Result<Vec<PushOutcome>, Error> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            pushes: &'a [PushItem],
+            wait_ms: u64,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            results: Vec<PushOutcome>,
+        }
+        let body = serde_json::to_vec(&Question { pushes: items, wait_ms: wait.as_millis() as u64 })?;
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.url)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(bearer) = &self.bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        let request = request.body(Full::from(body)).map_err(|error| away(format!("push_url: {error}")))?;
+        let response = self.client.request(request).await.map_err(away)?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(away)?;
+        let bytes = bytes.to_bytes();
+        match status {
+            StatusCode::OK => {
+                let Answer { results } = serde_json::from_slice(&bytes).map_err(away)?;
+                match results.len() == items.len() {
+                    true => Ok(results),
+                    false => Err(away(format!("{} results for {} pushes", results.len(), items.len()))),
+                }
+            }
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Err(Error::new(status, "push_refused", String::from_utf8_lossy(&bytes)))
+            }
+            _ => Err(away(format!("status {status}"))),
+        }
+    }
+
+    /// What was done, by name.
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { requests, requests_failed, messages, messages_done } = &self.counters;
+        [
+            ("push_requests", get(requests)),
+            ("push_requests_failed", get(requests_failed)),
+            ("push_messages", get(messages)),
+            ("push_messages_done", get(messages_done)),
+        ]
+    }
+}
+
+impl PushOutcome {
+    /// Whether a client has it.
+    pub fn is_delivered(&self) -> bool {
+        self.outcome == "delivered"
+    }
+
+    /// Whether another try could do no more: it is there, nobody is, or the router has handed it over as undelivered.
+    pub fn is_final(&self) -> bool {
+        match self.outcome.as_str() {
+            "delivered" | "stored" | "sequenced" | "sent" => true,
+            "failed" => matches!(
+                self.reason.as_deref(),
+                Some("not_member" | "offline" | "unacked" | "disconnected" | "overflow")
+            ),
+            _ => false,
+        }
+    }
+}
+
+fn away(error: impl std::fmt::Display) -> Error {
+    Error::unavailable("push_unavailable", error)
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Messages in one call.
+pub const PUSHES_MAX: usize = 500;
+/// How long the control API waits for outcomes.
+const WAIT: Duration = Duration::from_secs(3);
+/// How long it may take on top of that.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// Shorter than what servers keep a connection for.
+const IDLE_TIME: Duration = Duration::from_secs(20);
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_has_the_fields_that_the_control_api_knows() {
+        let item = PushItem {
+            app: 1,
+            user: None,
+            room: Some(7),
+            biz_code: 5556,
+            client_msg_id: "gift-1".into(),
+            data: Data::text("{}"),
+            sender: 0,
+            stored: false,
+        };
+        let json = r#"{"app":1,"room":7,"biz_code":5556,"client_msg_id":"gift-1","data":"{}"}"#;
+        assert_eq!(serde_json::to_string(&item).unwrap(), json);
+        let item = PushItem { user: Some(2), room: None, sender: 3, stored: true, ..item };
+        let json = r#"{"app":1,"user":2,"biz_code":5556,"client_msg_id":"gift-1","data":"{}","sender":3,"stored":true}"#;
+        assert_eq!(serde_json::to_string(&item).unwrap(), json);
+    }
+
+    #[test]
+    fn what_may_pass_is_not_final() {
+        let outcome = |text: &str| serde_json::from_str::<PushOutcome>(text).unwrap();
+        for done in [
+            r#"{"outcome":"delivered","message_id":"1"}"#,
+            r#"{"outcome":"sequenced","sequence":4}"#,
+            r#"{"outcome":"stored"}"#,
+            r#"{"outcome":"failed","reason":"not_member"}"#,
+            r#"{"outcome":"failed","reason":"offline"}"#,
+        ] {
+            assert!(outcome(done).is_final(), "{done}");
+        }
+        for open in [
+            r#"{"outcome":"pending"}"#,
+            r#"{"outcome":"unavailable"}"#,
+            r#"{"outcome":"failed","reason":"busy"}"#,
+            r#"{"outcome":"failed","reason":"no_route"}"#,
+            r#"{"outcome":"failed"}"#,
+            r#"{"outcome":"of a later version"}"#,
+        ] {
+            assert!(!outcome(open).is_final(), "{open}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `t_outbox`: messages to clients that were written with what they tell of, and are not known to be pushed.
+
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, marks, rows};
+use crate::error::Error;
+use crate::outbox::{Message, Target};
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 500;
+
+/// How the table is made. It has no index but its key: it is nearly empty, and is read in the order of its key.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (serial, end, key) = (dialect.serial(), dialect.table_end(), dialect.key(64));
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_outbox (id {serial}, name {key} NOT NULL, app BIGINT NOT NULL, \
+         is_room BIGINT NOT NULL, target_id BIGINT NOT NULL, biz_code BIGINT NOT NULL, payload TEXT NOT NULL, \
+         due_ms BIGINT NOT NULL{end}"
+    )]
+}
+
+/// Adds messages; their ids, ascending. Whoever commits them pushes them; from [`OWN_TIME_MS`] on anybody may.
+pub async fn insert(
+    connection: &mut AnyConnection,
+    messages: &[Message],
+    now_ms: i64,
+) -> Result<Vec<i64>, Error> {
+    let mut ids = Vec::with_capacity(messages.len());
+    for chunk in messages.chunks(ROWS_MAX) {
+        let statement = format!(
+            "INSERT INTO t_outbox (name, app, is_room, target_id, biz_code, payload, due_ms) VALUES {}",
+            rows(chunk.len(), 7)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for message in chunk {
+            let (is_room, target_id) = match message.target {
+                Target::User(user_id) => (0_i64, user_id),
+                Target::Room(room_id) => (1, room_id),
+            };
+            query = query
+                .bind(message.key.clone().into_bytes())
+                .bind(i64::from(message.app))
+                .bind(is_room)
+                .bind(target_id)
+                .bind(i64::from(message.biz_code))
+                .bind(message.payload.clone())
+                .bind(now_ms + OWN_TIME_MS);
+        }
+        query.execute(&mut *connection).await?;
+        ids.extend(last_ids(connection, chunk.len() as i64).await?);
+    }
+    Ok(ids)
+}
+
+/// The ids of the rows that the last statement inserted. Both databases number the rows of one `INSERT ... VALUES` in one go.
+async fn last_ids(
+    connection: &mut AnyConnection,
+    count: i64,
+) -> Result<impl Iterator<Item = i64> + use<>, Error> {
+    let is_sqlite = connection.backend_name() == "SQLite";
+    let statement = match is_sqlite {
+        true => "SELECT last_insert_rowid(), 1",
+        false => {
+            "SELECT CAST(LAST_INSERT_ID() AS SIGNED), CAST(@@session.auto_increment_increment AS SIGNED)"
+        }
+    };
+    let row = sqlx::query(statement).fetch_one(connection).await?;
+    let (id, step): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let first = if is_sqlite { id - count + 1 } else { id }; // SQLite tells the last one, MySQL the first
+    Ok((0..count).map(move |index| first + index * step))
+}
+
+/// Messages that nobody has pushed in time, the oldest first.
+pub async fn due(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<(i64, Message)>, Error> {
+    let statement = format!(
+        "SELECT id, name, app, is_room, target_id, biz_code, payload FROM t_outbox WHERE due_ms <= ? ORDER BY id LIMIT {most}"
+    );
+    let found = sqlx::query(AssertSqlSafe(statement)).bind(now_ms).fetch_all(pool).await?;
+    let mut messages = Vec::with_capacity(found.len());
+    for row in found {
+        let target_id = row.try_get(4)?;
+        let message = Message {
+            key: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(1)?).into_owned(),
+            app: row.try_get::<i64, _>(2)? as i32,
+            target: match row.try_get::<i64, _>(3)? {
+                0 => Target::User(target_id),
+                _ => Target::Room(target_id),
+            },
+            biz_code: row.try_get::<i64, _>(5)? as i32,
+            payload: row.try_get(6)?,
+        };
+        messages.push((row.try_get(0)?, message));
+    }
+    Ok(messages)
+}
+
+/// Leaves messages to whoever calls, until `until_ms`.
+pub async fn claim(pool: &AnyPool, ids: &[i64], until_ms: i64) -> Result<(), Error> {
+    for chunk in ids.chunks(ROWS_MAX) {
+        let statement = format!("UPDATE t_outbox SET due_ms = ? WHERE id IN ({})", marks(chunk.len()));
+        let mut query = sqlx::query(AssertSqlSafe(statement)).bind(until_ms);
+        for id in chunk {
+            query = query.bind(*id);
+        }
+        query.execute(pool).await?;
+    }
+    Ok(())
+}
+
+/// Removes messages.
+pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
+    for chunk in ids.chunks(ROWS_MAX) {
+        let statement = format!("DELETE FROM t_outbox WHERE id IN ({})", marks(chunk.len()));
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for id in chunk {
+            query = query.bind(*id);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// How many messages there are.
+pub async fn count(pool: &AnyPool) -> Result<i64, Error> {
+    Ok(sqlx::query("SELECT COUNT(*) FROM t_outbox").fetch_one(pool).await?.try_get(0)?)
+}
+
+/// How long a message is left to the process that wrote it.
+pub const OWN_TIME_MS: i64 = 5_000;
