@@ -3,6 +3,11 @@
 pub mod bridge;
 pub mod inbox;
 pub mod login;
+pub mod mock_pay;
+pub mod order;
+pub mod payment;
+pub mod presence;
+pub mod product;
 pub mod room;
 pub mod wallet;
 
@@ -14,5 +19,14 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(bridge::router()).merge(wallet::router())
+    OpenApiRouter::new()
+        .merge(bridge::router())
+        .merge(inbox::router())
+        .merge(mock_pay::router())
+        .merge(order::router())
+        .merge(payment::router())
+        .merge(presence::router())
+        .merge(product::router())
+        .merge(room::router())
+        .merge(wallet::router())
 }

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
@@ -32,6 +33,8 @@ pub struct App {
     pub push: Push,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
+    /// Messages to clients who were not there.
+    pub inbox: Inbox,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -44,8 +47,9 @@ impl App {
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
+        let inbox = Inbox::new();
         let unmarked_until_ms = AtomicI64::new(0);
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, unmarked_until_ms }))
+        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, inbox, unmarked_until_ms }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when

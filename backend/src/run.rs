@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{http, outbox, second_delete};
+use crate::{http, inbox, order_expiry, outbox, second_delete};
 
 /// A backend at work.
 pub struct Backend {
@@ -59,6 +59,8 @@ impl Backend {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(inbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
         tasks.spawn(second_delete::run(app.clone(), stopping));
         Ok(Self { app, address, stop, tasks })
     }
