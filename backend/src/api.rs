@@ -1,9 +1,11 @@
 //! The API, one file a resource: its router, bodies, handlers, and the rules that are its own.
 
 pub mod bridge;
+pub mod gift;
 pub mod inbox;
 pub mod login;
 pub mod mock_pay;
+pub mod operations;
 pub mod order;
 pub mod payment;
 pub mod presence;
@@ -21,8 +23,10 @@ use crate::app::App;
 pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(bridge::router())
+        .merge(gift::router())
         .merge(inbox::router())
         .merge(mock_pay::router())
+        .merge(operations::router())
         .merge(order::router())
         .merge(payment::router())
         .merge(presence::router())

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
 use tracing::warn;
 
@@ -12,7 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::gift::{self, Answer, GiftRequest, Gifts};
 use crate::inbox::Inbox;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
@@ -35,6 +39,10 @@ pub struct App {
     pub outbox: Arc<Outbox>,
     /// Messages to clients who were not there.
     pub inbox: Inbox,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Gifts under way.
+    pub gifts: Gifts,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -46,10 +54,22 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
-        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        let inbox = Inbox::new();
         let unmarked_until_ms = AtomicI64::new(0);
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, inbox, unmarked_until_ms }))
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
+        let (gifts, metrics) = (Gifts::new(), Metrics::default());
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            db,
+            cache,
+            queue,
+            push,
+            outbox,
+            inbox: Inbox::new(),
+            gifts,
+            metrics,
+            unmarked_until_ms,
+        }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
@@ -76,6 +96,19 @@ impl App {
         Ok(written)
     }
 
+    /// Counts one more of `name`, of which `most` are allowed in a window that begins with the first; across all processes.
+    ///
+    /// # Errors
+    /// 429 above that. Whoever would rather serve than limit while the cache is away takes its 503 for a yes.
+    pub async fn limit(&self, name: &str, most: u32, window: Duration) -> Result<(), Error> {
+        match self.cache.count(&format!("limit:{name}"), window).await? <= i64::from(most) {
+            true => Ok(()),
+            false => {
+                Err(Error::too_many(format!("at most {most} in {} s; try again later", window.as_secs_f32())))
+            }
+        }
+    }
+
     /// Remembers that a user has just written, so that it reads from the primary for a while.
     pub async fn wrote(&self, user_id: i64) {
         if self.config.replicas.is_empty() {
@@ -96,6 +129,25 @@ impl App {
         }
     }
 
+    /// Reads what is a user's own through the cache, or, for a while after it has written, from the primary past the cache: another
+    /// process may have put what a replica had into it.
+    pub async fn read_own<T, F>(
+        &self,
+        user_id: i64,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(AnyPool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        match self.has_written(user_id).await && !self.config.replicas.is_empty() {
+            true => load(self.db.primary().clone()).await,
+            false => self.cache.read(key, ttl, || load(self.db.replica().clone())).await,
+        }
+    }
+
     /// Whether a user has written of late. Without replicas it does not matter, and nobody is asked.
     async fn has_written(&self, user_id: i64) -> bool {
         if self.config.replicas.is_empty()
@@ -104,6 +156,11 @@ impl App {
             return true;
         }
         !matches!(self.cache.get(&wrote_key(user_id)).await, Ok(None))
+    }
+
+    /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
+    pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
+        Ok(gift::submit(self, request, gift::Refusal::Passing).await?.answer)
     }
 
     async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {

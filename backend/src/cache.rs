@@ -7,6 +7,7 @@ mod memory;
 mod redis;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,11 +21,20 @@ use flight::Flights;
 
 /// How long it is remembered that there is nothing.
 const NONE_TTL: Duration = Duration::from_secs(5);
+/// How long it may take to find out what a user has.
+const FILL_TIME: Duration = Duration::from_secs(5);
 
 /// The cache. See the module's page.
 pub struct Cache {
     store: Store,
     flights: Flights,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 enum Store {
@@ -52,11 +62,11 @@ impl Cache {
             true => Store::Memory(memory::Memory::new(clock)),
             false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix).await?),
         };
-        Ok(Self { store, flights: Flights::default() })
+        Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }
 
     /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter more. That there is nothing is
-    /// cached too, for a short time. However many ask at once, `load` runs once in this process. A cache that is away costs its
+    /// cached too, for a short time, and what was deleted while it was loaded is not cached. However many ask at once, `load` runs once in this process. A cache that is away costs its
     /// benefit only.
     pub async fn read<T, F>(
         &self,
@@ -68,16 +78,24 @@ impl Cache {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<Option<T>, Error>>,
     {
-        if let Ok(Some(text)) = self.get(key).await {
-            return Ok(serde_json::from_str(&text)?);
+        // A text that does not parse is one of another version of this program.
+        if let Ok(Some(text)) = self.get(key).await
+            && let Ok(value) = serde_json::from_str(&text)
+        {
+            self.counts.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(value);
         }
+        self.counts.misses.fetch_add(1, Ordering::Relaxed);
         let text = self
             .flights
             .join(key, || async {
+                let era = self.flights.era(key);
                 let value = load().await?;
                 let text = serde_json::to_string(&value)?;
                 let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
-                let _ = self.set(key, &text, ttl).await; // without the cache, the next one loads again
+                if self.flights.era(key) == era {
+                    let _ = self.set(key, &text, ttl).await; // without the cache, the next one loads again
+                }
                 Ok(text)
             })
             .await?;
@@ -99,23 +117,34 @@ impl Cache {
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         for (index, text) in cached.into_iter().enumerate() {
-            match text {
-                Some(text) => values.push(serde_json::from_str(&text)?),
+            match text.and_then(|text| serde_json::from_str(&text).ok()) {
+                Some(value) => values.push(value),
                 None => {
                     values.push(None);
                     missing.push(index);
                 }
             }
         }
+        self.counts.hits.fetch_add((keys.len() - missing.len()) as u64, Ordering::Relaxed);
         if missing.is_empty() {
             return Ok(values);
         }
+        self.counts.misses.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        let eras: Vec<u64> = missing.iter().map(|index| self.flights.era(&keys[*index])).collect();
         let loaded = load(missing.clone()).await?;
-        for (index, value) in missing.into_iter().zip(loaded) {
-            let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
-            let _ = self.set(&keys[index], &serde_json::to_string(&value)?, ttl).await;
+        if loaded.len() != missing.len() {
+            return Err(Error::internal("a load answered fewer or more values than were asked for"));
+        }
+        let mut fills = Vec::with_capacity(missing.len());
+        for ((index, era), value) in missing.into_iter().zip(eras).zip(loaded) {
+            let key = &keys[index];
+            if self.flights.era(key) == era {
+                let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
+                fills.push((key.as_str(), serde_json::to_string(&value)?, ttl));
+            }
             values[index] = value;
         }
+        let _ = self.set_many(&fills).await; // without the cache, the next one loads again
         Ok(values)
     }
 
@@ -142,6 +171,20 @@ impl Cache {
             Store::Redis(redis) => redis.set(key, text, ttl).await?,
         }
         Ok(())
+    }
+
+    /// Puts texts under keys, in one round trip.
+    pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
+        match &self.store {
+            Store::Memory(memory) => entries.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
+            Store::Redis(redis) => redis.set_many(entries).await?,
+        }
+        Ok(())
+    }
+
+    /// Reads through that found their value, and that did not, since the start.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.counts.hits.load(Ordering::Relaxed), self.counts.misses.load(Ordering::Relaxed))
     }
 
     /// Removes a key.
@@ -184,7 +227,7 @@ impl Cache {
 
     /// Sets an amount of a user's available coins aside for `id`, in one atomic step.
     pub async fn hold(&self, user_id: i64, id: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {
-        let (available, held) = (available_key(user_id), format!("held:{user_id}:{id}"));
+        let (available, held) = (available_key(user_id), held_key(user_id, id));
         match &self.store {
             Store::Memory(memory) => Ok(memory.hold(&available, &held, amount, ttl)),
             Store::Redis(redis) => redis.hold(&available, &held, amount, ttl).await,
@@ -201,10 +244,43 @@ impl Cache {
         Ok(())
     }
 
+    /// Finds out what a user has, unless that is known, however many ask at once. What was read before the user was forgotten is not
+    /// remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
+    pub async fn fill_available<F>(
+        &self,
+        user_id: i64,
+        ttl: Duration,
+        load: impl FnOnce() -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<i64, Error>>,
+    {
+        let key = available_key(user_id);
+        let fill = || async {
+            let mark = format!("?{}", random::hex::<8>());
+            match &self.store {
+                Store::Memory(memory) => memory.set_if_absent(&key, &mark, FILL_TIME),
+                Store::Redis(redis) => redis.set_if_absent(&key, &mark, FILL_TIME).await?,
+            }
+            let amount = load().await?.to_string();
+            match &self.store {
+                Store::Memory(memory) => memory.swap(&key, &mark, &amount, spread(ttl)),
+                Store::Redis(redis) => redis.swap(&key, &mark, &amount, spread(ttl)).await?,
+            }
+            Ok(String::new())
+        };
+        self.flights.join(&format!("fill:{user_id}"), fill).await.map(|_| ())
+    }
+
     /// Forgets what a user has: the next [`Cache::hold`] asks for it.
     pub async fn forget_available(&self, user_id: i64) -> Result<(), Error> {
         self.delete(&available_key(user_id)).await
     }
+}
+
+/// Where [`Cache::hold`] remembers `id`; whoever ends it may put something else there.
+pub fn held_key(user_id: i64, id: &str) -> String {
+    format!("held:{user_id}:{id}")
 }
 
 fn available_key(user_id: i64) -> String {

@@ -40,6 +40,8 @@ pub struct Config {
     pub im_address: String,
     /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
     pub internal_secret: String,
+    /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0 if it sends them by HTTP.
+    pub bridge_streams: u32,
     /// How long an IM token is valid, in s.
     pub im_token_ttl_s: u32,
     /// How long a login is valid, in days.
@@ -83,12 +85,13 @@ impl Default for Config {
             im_secret: Vec::new(),
             im_address: "127.0.0.1:5346".into(),
             internal_secret: String::new(),
+            bridge_streams: 0,
             im_token_ttl_s: 86_400,
             login_ttl_days: 30,
             logins_per_minute: 10,
             gifts_per_second: 50,
             gift_batch_max: 500,
-            gift_wait_ms: 5_000,
+            gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
             order_ttl_s: 1_800,
             public_url: String::new(),

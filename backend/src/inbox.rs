@@ -6,7 +6,6 @@
 //! router and receiver drop it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -16,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::app::App;
 use crate::error::Error;
 use crate::event::Data;
+use crate::metrics::Family;
 use crate::push::PushItem;
 use crate::random;
 use crate::run::Stop;
@@ -24,54 +24,13 @@ use crate::tables::inbox::{self, InboxRow};
 
 /// The process's part of it.
 pub struct Inbox {
-    /// What was done.
-    pub counts: Counts,
     turns: Semaphore,
 }
 
-/// What was done since the start.
-#[derive(Default)]
-pub struct Counts {
-    /// Messages that were kept; those that were told twice count twice.
-    pub kept: Count,
-    /// Room messages, which are not kept.
-    pub room: Count,
-    /// Messages that made room for others, or were too old.
-    pub dropped: Count,
-    /// Messages that could never be delivered.
-    pub refused: Count,
-    /// Messages that a client has.
-    pub handed_over: Count,
-}
-
-/// A number that only grows.
-#[derive(Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// So many more.
-    pub fn add(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
-    }
-}
-
 impl Inbox {
-    /// One that has done nothing.
+    /// One that does nothing yet.
     pub fn new() -> Self {
-        Self { counts: Counts::default(), turns: Semaphore::new(TURNS) }
-    }
-
-    /// What was done since the start, by name.
-    pub fn counts(&self) -> [(&'static str, u64); 5] {
-        let Counts { kept, room, dropped, refused, handed_over } = &self.counts;
-        let all = [
-            ("inbox_kept", kept),
-            ("inbox_room", room),
-            ("inbox_dropped", dropped),
-            ("inbox_refused", refused),
-            ("inbox_handed_over", handed_over),
-        ];
-        all.map(|(name, count)| (name, count.0.load(Ordering::Relaxed)))
+        Self { turns: Semaphore::new(TURNS) }
     }
 }
 
@@ -107,7 +66,7 @@ async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
             return Ok(());
         }
         remove(app, &ids).await?;
-        app.inbox.counts.dropped.add(ids.len());
+        app.metrics.add(MESSAGES, "dropped", ids.len() as u64);
         info!(messages = ids.len(), "the inbox dropped what nobody came for");
     }
 }
@@ -174,8 +133,8 @@ async fn push_all(app: &App, lease: &Lease) -> Result<(), Error> {
                 renewed_ms = now_ms;
             }
             match push(app, message).await {
-                Ok(Pushed::Delivered) => app.inbox.counts.handed_over.add(1),
-                Ok(Pushed::Refused) => app.inbox.counts.refused.add(1),
+                Ok(Pushed::Delivered) => app.metrics.add(MESSAGES, "handed_over", 1),
+                Ok(Pushed::Refused) => app.metrics.add(MESSAGES, "refused", 1),
                 Ok(Pushed::Failed) => {
                     end = Some(Ok(()));
                     break;
@@ -240,6 +199,13 @@ async fn remove(app: &App, ids: &[i64]) -> Result<(), Error> {
     Ok(tx.commit().await?)
 }
 
+/// `kept` (those that were told twice count twice), `room` (not kept), `dropped` (to make room, or too old), `refused` (never to be
+/// delivered), `handed_over`.
+pub const MESSAGES: &Family = &Family {
+    name: "sailfish_backend_inbox_messages_total",
+    help: "Messages that did not reach their receivers, by what became of them.",
+    label: "result",
+};
 /// Receivers who are handed their inboxes at a time.
 const TURNS: usize = 64;
 /// Messages that are read at a time.

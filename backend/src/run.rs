@@ -10,7 +10,10 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{http, inbox, order_expiry, outbox, second_delete};
+use crate::{gift, http, inbox, order_expiry, outbox, second_delete};
+
+/// How long connections to the database that are in use are waited for at the end.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// A backend at work.
 pub struct Backend {
@@ -23,6 +26,12 @@ pub struct Backend {
 /// Tells a worker when to end.
 #[derive(Clone)]
 pub struct Stop(watch::Receiver<bool>);
+
+impl From<watch::Receiver<bool>> for Stop {
+    fn from(receiver: watch::Receiver<bool>) -> Self {
+        Self(receiver)
+    }
+}
 
 impl Stop {
     /// Waits until it is time to end.
@@ -58,6 +67,7 @@ impl Backend {
         tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(gift::run(app.clone(), stopping.clone()));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
         tasks.spawn(inbox::run(app.clone(), stopping.clone()));
         tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
@@ -83,7 +93,9 @@ impl Backend {
             warn!("the backend ended with requests under way");
             self.tasks.abort_all();
         }
-        self.app.db.close().await;
+        if tokio::time::timeout(CLOSE_TIME, self.app.db.close()).await.is_err() {
+            warn!("the backend ended with database connections in use");
+        }
     }
 }
 

@@ -22,12 +22,12 @@ impl Counter {
         self.0.fetch_sub(number, Ordering::Relaxed);
     }
 
-    fn set(&self, number: u64) {
+    pub(crate) fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
     }
 }
 
-/// What a bridge counts. All but `waiting` and the breaker's state only grow.
+/// What a bridge counts. All but `waiting`, `redis_volatile` and the breaker's state only grow.
 #[derive(Default, Debug)]
 pub struct Metrics {
     /// Batches sent, repeated ones too.
@@ -50,6 +50,8 @@ pub struct Metrics {
     pub breaker_opened: Counter,
     breaker: Counter,
     pushes: [Counter; PushOutcome::ALL.len()],
+    /// 1 if Redis is known to reply before its writes are on disk.
+    pub redis_volatile: Counter,
     /// Failed connects, broken connections and refused commands of the push stream.
     pub push_stream_errors: Counter,
 }

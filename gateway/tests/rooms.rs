@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{APP, SEQUENCE, World};
 use shard::Prng;
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
-use wire::node::{Class, Login, Target, ToBridge, ToGateway, ToRouter};
+use wire::node::{Class, DeliveryId, Login, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
 
 const ROOM: RoomId = RoomId(7);
@@ -140,7 +140,14 @@ fn a_reliable_broadcast_that_one_member_never_acks_is_handed_over_for_that_membe
     world.ack(one, 5);
     world.pass(Duration::from_secs(36));
     match world.to_bridge.make_contiguous() {
-        [ToBridge::Undelivered { user: UserId(2), reason: FailReason::Unacked, message, delivery: None }] => {
+        [
+            ToBridge::Undelivered {
+                user: UserId(2),
+                reason: FailReason::Unacked,
+                message,
+                delivery: DeliveryId::NONE,
+            },
+        ] => {
             assert_eq!((message.id.0, &message.payload[..]), (5, &b"gift"[..]));
         }
         other => panic!("{other:?}"),
@@ -303,7 +310,7 @@ fn a_message_that_comes_after_a_newer_one_is_dropped_or_handed_over() {
     world.broadcast(7, 3, true, "late gift");
     let mut handed: Vec<(i64, FailReason, u64)> = Vec::new();
     for mail in &world.to_bridge {
-        let ToBridge::Undelivered { user, reason, message, delivery: None } = mail else {
+        let ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE } = mail else {
             panic!("{mail:?}")
         };
         handed.push((user.0, *reason, message.id.0));

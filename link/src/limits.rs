@@ -80,6 +80,8 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
 /// What the fixed part of a message counts for in a queue.
 pub(crate) const MESSAGE_BYTES: usize = 128;
+/// And what that of an event adds, which stands apart.
+pub(crate) const HANDED_BYTES: usize = 64;
 /// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
 /// From so many times `queue_bytes_max` on, a router fails reliable messages instead.

@@ -120,7 +120,7 @@ impl<O: Outside> Node<O> {
             }
             (Bridge::Linked, Some(to)) => {
                 while let Some(handed) = self.bridging.handover.next() {
-                    self.tell_peer(now, to, NodeMessage::Handed(handed));
+                    self.tell_peer(now, to, NodeMessage::Handed(Box::new(handed)));
                     any = true;
                 }
             }

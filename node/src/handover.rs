@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{Handed, NodeMessage, Taken, ToBridge, ToGateway, ToRouter};
+use wire::node::{DeliveryId, Handed, NodeMessage, Taken, ToBridge, ToGateway, ToRouter};
 
 /// Events under way to a bridge.
 const WINDOW_MESSAGES: usize = 4096;
 /// What the fixed part of an event counts for.
-const EVENT_BYTES: usize = 128;
+const EVENT_BYTES: usize = 192;
 
 /// What a shard keeps for its bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,7 +174,7 @@ fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
             let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
             Some(NodeMessage::ToGateway(ToGateway::SendAck { session, submitted: MessageId(0), ack }))
         }
-        ToBridge::Undelivered { delivery: Some(delivery), .. } => {
+        ToBridge::Undelivered { delivery, .. } if delivery != DeliveryId::NONE => {
             Some(NodeMessage::ToRouter(ToRouter::Kept { delivery, taken }))
         }
         ToBridge::Request { .. }

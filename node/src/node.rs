@@ -298,7 +298,7 @@ impl<O: Outside> Node<O> {
                 }
             }
             NodeMessage::ToBridge(event) => self.event(now, event),
-            NodeMessage::Handed(handed) => self.handed(now, from, handed),
+            NodeMessage::Handed(handed) => self.handed(now, from, *handed),
             NodeMessage::FromBridge(FromBridge::Taken { results }) => self.taken(now, results),
             NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
         }

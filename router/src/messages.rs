@@ -297,12 +297,12 @@ impl Router {
     fn hand_over(&mut self, now: Instant, letter: Letter, reason: FailReason) {
         let (user, message) = (letter.receiver, letter.message.clone());
         if !self.is_bridged || self.handed.len() >= self.limits.pending_max as usize {
-            self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery: None });
+            self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
             return self.finish(now, letter, Outcome::Failed(reason));
         }
         let deadline = now + self.limits.bridge_timeout();
         let delivery = self.handed.insert(Letter { reason, ..letter }, Receivers::default(), deadline);
-        self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery: Some(delivery) });
+        self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery });
     }
 
     /// The bridge says whether it keeps a message.

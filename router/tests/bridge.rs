@@ -22,7 +22,8 @@ fn bench() -> Bench {
 fn handed(said: &Mail) -> (DeliveryId, Message) {
     match &said[..] {
         [(ShardId::BRIDGE, NodeMessage::ToBridge(event))] => match event {
-            ToBridge::Undelivered { user: BOB, reason: OFFLINE, message, delivery: Some(delivery) } => {
+            ToBridge::Undelivered { user: BOB, reason: OFFLINE, message, delivery } => {
+                assert_ne!(*delivery, DeliveryId::NONE, "its sender waits");
                 (*delivery, message.clone())
             }
             other => panic!("{other:?}"),
@@ -56,7 +57,7 @@ fn one_that_was_on_its_way_to_a_session_is_handed_over_when_that_fails() {
     bench.bind(B, BOB, PHONE, 2);
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "")));
     let said = bench.settle(B, 2, delivery, Outcome::Failed(FailReason::Unacked));
-    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: Some(handed), .. }))] =
+    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. }))] =
         said.as_slice()
     else {
         panic!("{said:?}")
@@ -113,7 +114,7 @@ fn past_the_limit_the_bridge_gets_it_and_nobody_waits() {
     let id = bench.last_id;
     assert!(matches!(
         &said[0].1,
-        NodeMessage::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: None, .. })
+        NodeMessage::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: DeliveryId::NONE, .. })
     ));
     assert_eq!(said[1..], [send_ack(A, 1, "m3", id, id, Outcome::Failed(OFFLINE))]);
 }

@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod control;
 mod ctl;
+mod demo;
 mod directory;
 mod files;
 mod load;
@@ -45,6 +46,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
     Ctl(ctl::CtlArgs),
+    Demo(demo::DemoArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
     LoadWorker,
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {

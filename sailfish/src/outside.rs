@@ -188,7 +188,7 @@ impl NoBridge {
 mod tests {
     use bytes::Bytes;
     use wire::client::Message;
-    use wire::node::SessionId;
+    use wire::node::{DeliveryId, SessionId};
     use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
 
     use super::*;
@@ -207,7 +207,7 @@ mod tests {
             client_msg_id: ClientMsgId::default(),
             payload: Bytes::new(),
         };
-        ToBridge::Undelivered { user: UserId(3), reason, message, delivery: None }
+        ToBridge::Undelivered { user: UserId(3), reason, message, delivery: DeliveryId::NONE }
     }
 
     fn request(client_msg_id: &'static str) -> ToBridge {

@@ -39,6 +39,11 @@ impl Secret {
         Self::of("bridge", &config.secret, &config.secret_file)
     }
 
+    /// What the backend wants of callers of `/internal/`, found in the same way.
+    pub fn of_internal(given: &str) -> anyhow::Result<Self> {
+        Self::of("internal", given, Path::new(""))
+    }
+
     fn of(section: &str, given: &str, file: &Path) -> anyhow::Result<Self> {
         if !given.is_empty() {
             return Ok(Self { bytes: given.as_bytes().to_vec(), file: None });

@@ -21,6 +21,7 @@ use router::Router;
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
+use crate::backend::Service;
 use crate::bridge::{Bridging, Door};
 use crate::cli::ConfigArgs;
 use crate::config::{self, Config, ConfigError, Layers};
@@ -253,9 +254,11 @@ fn run(
     }
     init_log(&config);
     if role == Role::Bridge && !config.bridge.is_on() {
-        return Err(
-            ConfigError("bridge.mode = \"off\": a bridge has a backend; want http or redis".into()).into()
-        );
+        return Err(ConfigError(format!(
+            "bridge.mode = {:?}: a bridge has a backend; want http or redis",
+            config.bridge.mode
+        ))
+        .into());
     }
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
@@ -270,6 +273,7 @@ fn run(
         routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
         shards: serving.shards.ids().len(),
+        backend: serving.backend.as_ref().map(Service::address),
         files: serving.files,
         connections_max: serving.connections_max,
         connections_max_configured: config.limits.connections_max,
@@ -294,6 +298,8 @@ struct Serving {
     connections_max: u32,
     directory: Option<Directory>,
     bridge: Option<Bridging>,
+    /// The backend that `up` brings.
+    backend: Option<Service>,
 }
 
 fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
@@ -312,8 +318,16 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     let files = Files::raise();
     let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
-    let has_bridge = matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on();
-    let bridge = has_bridge.then(|| Bridging::start(&config.bridge, role.node(config))).transpose()?;
+    let backend =
+        (role == Role::Up && config.bridge.is_auto()).then(|| Service::within(config, admin)).transpose()?;
+    let bridge = match &backend {
+        Some(backend) => Some(backend.bridge(&config.bridge)),
+        None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {
+            Some(config.bridge.clone())
+        }
+        None => None,
+    };
+    let bridge = bridge.map(|bridge| Bridging::start(&bridge, role.node(config))).transpose()?;
     let builder = Builder {
         role,
         node: role.node(config),
@@ -352,7 +366,7 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     }
     let address = running.address().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, connections_max, directory, bridge })
+    Ok(Serving { running, shards, chosen, files, connections_max, directory, bridge, backend })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.

@@ -38,6 +38,17 @@ impl SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 pub struct DeliveryId(pub u64);
 
+impl DeliveryId {
+    /// Nobody waits.
+    pub const NONE: DeliveryId = DeliveryId(u64::MAX);
+}
+
+impl Default for DeliveryId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is the newer. It
 /// begins as ns since the UNIX epoch, by a [`StampClock`]; an owner that knows of a higher one raises it above, and an
 /// announcement to another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
@@ -54,7 +65,7 @@ pub enum NodeMessage {
     /// For the bridge, from a core to its own node; on a link it is [`NodeMessage::Handed`].
     ToBridge(ToBridge),
     /// An event on its way to a bridge.
-    Handed(Handed),
+    Handed(Box<Handed>),
     /// From a bridge to whoever handed events over.
     FromBridge(FromBridge),
     /// For the directory of the own node; never on a link.
@@ -377,9 +388,10 @@ pub enum ToBridge {
         reason: FailReason,
         /// The message.
         message: Message,
-        /// The router core of this shard waits to hear whether the bridge has it. Told within a shard only: on a link it is none.
+        /// As what the router core of this shard waits to hear whether the bridge has it. Told within a shard only: on a link it is
+        /// [`DeliveryId::NONE`].
         #[rkyv(with = Skip)]
-        delivery: Option<DeliveryId>,
+        delivery: DeliveryId,
     },
     /// A business packet for the backend.
     Request {

@@ -3,7 +3,7 @@
 //! `sailfish load gift` accounts for every gift and compares the backend's books with what clients were told; here its backend,
 //! bridge, Redis and database are killed at random moments, each many times, and started again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use crate::ci::cargo;
-use crate::root;
+use crate::bench::build;
 use crate::stack::{Stack, Storage};
 
 /// The longest time between two kills, and between a kill and the start.
@@ -77,11 +76,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let names: Vec<_> = RUNS.iter().map(|(_, victim)| victim.name()).collect();
     let is_wanted = |victim: Victim| arguments.only.as_deref().is_none_or(|only| only == victim.name());
     ensure!(RUNS.iter().any(|(_, victim)| is_wanted(*victim)), "--only: want one of {}", names.join(", "));
-    let status = cargo(&["build", "--release", "--locked", "--bin", "sailfish"])
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), "sailfish does not build");
-    let programs = target().join("release");
+    let programs = build()?;
     let mut chance = Chance::new(arguments.seed);
     println!("seed {}", chance.seed);
     println!(
@@ -200,10 +195,6 @@ fn wait(load: &mut Child) -> anyhow::Result<bool> {
         }
         sleep(Duration::from_millis(100));
     }
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Numbers by chance (SplitMix64).

@@ -1,10 +1,12 @@
 //! The whole of Sailfish as a set of processes on loopback, each of which can be killed and started again.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use testbed::{Folder, MariaDb, Redis, free_port};
 
 /// Wanted of callers of `/internal/`.
@@ -138,6 +140,22 @@ impl Stack {
         ]);
         command.arg("--json").arg(json).args(flags).envs(SECRETS).stdin(Stdio::null());
         command
+    }
+
+    /// Gifts that the backend has committed so far.
+    pub fn committed(&self) -> anyhow::Result<i64> {
+        let address = self.api.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address)?;
+        write!(
+            stream,
+            "GET /internal/audit HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {INTERNAL_SECRET}\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        let books: Option<Value> = body.and_then(|body| serde_json::from_str(body).ok());
+        let committed = books.as_ref().and_then(|books| books["gifts_committed"].as_i64());
+        committed.with_context(|| format!("the backend tells no books: {answer}"))
     }
 
     /// A file beside the logs of all.

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::event::{Session, Undelivered};
 use crate::http::caller::Caller;
+use crate::inbox::MESSAGES;
 use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
 use crate::tables::{hand_over as hand_over_table, presence};
 
@@ -39,7 +40,6 @@ async fn count(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Count
 /// Keeps messages that did not reach their receivers; when this answers, their senders may be told so. Room messages are counted
 /// only: who was not there missed them.
 pub async fn keep(app: &App, messages: &[&Undelivered]) -> Result<(), Error> {
-    let counts = &app.inbox.counts;
     let (to_rooms, to_users): (Vec<&Undelivered>, Vec<_>) =
         messages.iter().partition(|message| message.room.is_some());
     let rows: Vec<InboxRow> = to_users.iter().filter_map(|message| row(app, message)).collect();
@@ -48,10 +48,10 @@ pub async fn keep(app: &App, messages: &[&Undelivered]) -> Result<(), Error> {
         let offline = to_users.iter().filter(|message| message.reason == "offline");
         let offline: BTreeSet<(i32, i64)> = offline.map(|message| (message.app, message.user)).collect();
         let dropped = keep_rows(app, &rows, &offline.into_iter().collect::<Vec<_>>()).await?;
-        counts.dropped.add(dropped);
-        counts.kept.add(rows.len());
+        app.metrics.add(MESSAGES, "dropped", dropped as u64);
+        app.metrics.add(MESSAGES, "kept", rows.len() as u64);
     }
-    counts.room.add(to_rooms.len());
+    app.metrics.add(MESSAGES, "room", to_rooms.len() as u64);
     Ok(())
 }
 
@@ -60,7 +60,7 @@ fn row(app: &App, message: &Undelivered) -> Option<InboxRow> {
     let data = message.data.bytes();
     if data.is_none() || message.client_msg_id.len() > CLIENT_MSG_ID_BYTES_MAX {
         warn!(user = message.user, message = message.message_id, "a malformed message is not kept");
-        app.inbox.counts.refused.add(1);
+        app.metrics.add(MESSAGES, "refused", 1);
         return None;
     }
     Some(InboxRow {

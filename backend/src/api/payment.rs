@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::db::Tx;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{self, Path};
+use crate::metrics::Family;
 use crate::outbox::{Message, Target};
 use crate::tables::account::{self, Entry};
 use crate::tables::outbox;
@@ -153,13 +154,18 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
     let settled = settle_in(app, &mut tx, provider, callback, &order).await?;
     tx.commit().await?;
     match settled {
-        Settled::Known(answer) => Ok(answer),
+        Settled::Known(answer) => {
+            app.metrics.add(PAYMENTS, "known", 1);
+            Ok(answer)
+        }
         Settled::Flagged(refusal) => {
+            app.metrics.add(PAYMENTS, "flagged", 1);
             let Callback { trade_no, amount_cents, .. } = callback;
             error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment needs people to look at it");
             Err(refusal)
         }
         Settled::Credited(answer, messages) => {
+            app.metrics.add(PAYMENTS, if answer.late { "late" } else { "paid" }, 1);
             app.outbox.hand_over(messages);
             info!(order = order.id, user_id = order.user_id, coins = order.coins, late = answer.late, "paid");
             app.wrote(order.user_id).await;
@@ -262,6 +268,12 @@ fn keyed(secret: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(secret).expect("HMAC takes a key of any length")
 }
 
+/// `paid`, `late`, `known` (a repeat, or a payment that failed), `flagged`.
+const PAYMENTS: &Family = &Family {
+    name: "sailfish_backend_payments_total",
+    help: "Callbacks of payment providers about an order, by what they came to.",
+    label: "result",
+};
 /// The provider whose secret is configured.
 pub const PROVIDER: &str = "default";
 /// The one of demonstrations.

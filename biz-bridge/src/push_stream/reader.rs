@@ -51,7 +51,7 @@ impl Reader {
     }
 
     /// Reads for ever, over as many connections as that takes. Waits while nobody takes what it has read.
-    pub async fn run(self, batches: mpsc::Sender<Vec<Raw>>) {
+    pub async fn run(mut self, batches: mpsc::Sender<Vec<Raw>>) {
         let mut link = Link::new(&self.url, self.timeout, self.timeout + BLOCK);
         let mut random = random(usize::from(u16::MAX));
         let (mut failures, mut log_from) = (0, None);
@@ -70,8 +70,9 @@ impl Reader {
     }
 
     /// Reads over one connection until it fails, or nobody wants more.
-    async fn read(&self, link: &mut Link, batches: &mpsc::Sender<Vec<Raw>>) -> RedisResult<()> {
+    async fn read(&mut self, link: &mut Link, batches: &mpsc::Sender<Vec<Raw>>) -> RedisResult<()> {
         let connection = link.open().await?;
+        self.tell_volatile(connection).await?;
         self.make_group(connection).await?;
         // What this consumer has read and not done: in an earlier life, or over a connection that broke.
         let mut after = "0".to_owned();
@@ -97,6 +98,25 @@ impl Reader {
                 return Ok(());
             }
         }
+    }
+
+    /// Says whether Redis may lose what it has stored, where it lets itself be asked.
+    async fn tell_volatile(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
+        let mut command = cmd("CONFIG");
+        let settings: HashMap<String, String> =
+            match command.arg("GET").arg("append*").query_async(connection).await {
+                Err(error) if error.is_io_error() => return Err(error),
+                told => told.unwrap_or_default(),
+            };
+        let is_volatile = is_volatile(&settings);
+        if is_volatile && self.metrics.redis_volatile.get() == 0 {
+            warn!(
+                "Redis does not sync every write to disk, so its death may lose events whose senders were told that they are \
+                 safe; set appendonly yes and appendfsync always"
+            );
+        }
+        self.metrics.redis_volatile.set(is_volatile.into());
+        Ok(())
     }
 
     async fn make_group(&self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
@@ -177,6 +197,13 @@ impl Reader {
 
 /// More than a consumer holds, so that no entry between two others is cut off.
 const PENDING_MAX: usize = 100_000;
+
+/// Whether settings are known that let a reply come before the write is on disk. Even the death of the process alone costs
+/// data with `everysec`: while a sync is under way, writes are kept in memory, and replied to.
+fn is_volatile(settings: &HashMap<String, String>) -> bool {
+    let is = |name, wanted| settings.get(name).is_none_or(|value| value == wanted);
+    !(is("appendonly", "yes") && is("appendfsync", "always"))
+}
 
 /// The entries of a reply: pairs of an id and its fields, which are nil if the entry has gone from the stream.
 fn raw(value: Value) -> RedisResult<Vec<Raw>> {

@@ -155,7 +155,12 @@ fn whatever_is_no_answer_means_once_more() {
         ),
         ("an odd status", Box::new(|| results(&[id(1)], |_| "OK"))),
         ("retry", Box::new(|| results(&[id(1)], |_| "retry"))),
-        ("a body without an end", Box::new(move || ok(&" ".repeat(5 << 20)))),
+        (
+            "a body that is too long",
+            Box::new(move || {
+                ok(&format!(r#"{{"results":[{{"id":"{}","status":"ok"}}]}}{}"#, id(1), " ".repeat(5 << 20)))
+            }),
+        ),
     ];
     for (name, case) in cases {
         let ids = Arc::new(Mutex::new(Vec::new()));

@@ -1,10 +1,12 @@
 //! Pushes of a backend by the push stream.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use biz_bridge::{Bridge, Config, Mode, Push, PushOutcome, PushTarget, Pushed, Pushes};
+use tokio::sync::Semaphore;
 use wire::UserId;
 use wire::client::FailReason;
 use wire::node::Class;
@@ -211,31 +213,58 @@ fn a_failed_push_is_done_as_the_backend_hears_of_it_otherwise() {
 }
 
 #[test]
-fn while_nobody_can_be_asked_entries_wait_in_order() {
+fn while_nobody_can_be_asked_entries_wait_in_order_for_as_long_as_that_takes() {
     let server = Redis::start();
-    let asked = Arc::new(Mutex::new(0));
-    let counted = asked.clone();
+    let is_up = Arc::new(AtomicBool::new(false));
     let done = Arc::new(Mutex::new(Vec::new()));
-    let noting = done.clone();
+    let (asked, noting) = (is_up.clone(), done.clone());
     let node = Node::new(move |push| {
-        let mut asked = counted.lock().unwrap();
-        *asked += 1;
-        if *asked < 2_000 {
+        if !asked.load(Ordering::SeqCst) {
             return Pushed::Unavailable;
         }
         noting.lock().unwrap().push(str::from_utf8(&push.payload).unwrap().to_owned());
         Pushed::Delivered
     });
-    let texts: Vec<String> = (0..300).map(|number| format!("m{number:03}")).collect();
-    texts.iter().for_each(|text| drop(add(&server, 5, text)));
-    let _bridge = start(Config { tries_max: 2, ..redis(&server) }, &node);
+    let wait = Duration::from_millis(300);
+    let _bridge = start(Config { tries_max: 2, retry_first: wait, retry_max: wait, ..redis(&server) }, &node);
+    let texts: Vec<String> = (0..100).map(|number| format!("m{number}")).collect();
+    texts[..50].iter().for_each(|text| drop(add(&server, 5, text)));
+    until("each was tried more often than is allowed otherwise", || {
+        texts[..50].iter().all(|text| node.texts().iter().filter(|pushed| *pushed == text).count() > 3)
+    });
+    // These come while the others wait, and could leave at once.
+    is_up.store(true, Ordering::SeqCst);
+    texts[50..].iter().for_each(|text| drop(add(&server, 5, text)));
     until("the stream is empty", || is_empty(&server));
+    assert_eq!(*done.lock().unwrap(), texts);
     assert!(dead(&server).is_empty());
-    // The 2000th is in the middle of a batch, whose first part goes again behind its second.
-    let done = done.lock().unwrap();
-    assert_eq!(done.len(), 300);
-    let breaks = done.windows(2).filter(|pair| pair[0] > pair[1]).count();
-    assert!(breaks <= 1, "{done:?}");
+}
+
+#[test]
+fn an_entry_that_is_read_again_while_it_is_under_way_is_pushed_once() {
+    #[derive(Clone)]
+    struct Gate(Arc<Semaphore>, Arc<Mutex<Vec<Push>>>);
+    impl Pushes for Gate {
+        async fn push(&self, pushes: Vec<Push>) -> Vec<Pushed> {
+            self.1.lock().unwrap().extend(pushes.iter().cloned());
+            self.0.acquire().await.unwrap().forget();
+            vec![Pushed::Delivered; pushes.len()]
+        }
+    }
+    let server = Redis::start();
+    let gate = Gate(Arc::new(Semaphore::new(0)), Arc::default());
+    let bridge = Bridge::start(redis(&server), Arc::new(Ledger::default()), gate.clone()).unwrap();
+    let count = || gate.1.lock().unwrap().len();
+    add(&server, 5, "first");
+    until("it is under way", || count() == 1);
+    // The reader connects again and reads first what this consumer has not done.
+    server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+    until("it has noticed", || bridge.metrics().push_stream_errors.get() > 0);
+    add(&server, 5, "second");
+    until("it reads again", || count() >= 2);
+    gate.0.add_permits(10);
+    until("the stream is empty", || is_empty(&server));
+    assert_eq!(count(), 2);
 }
 
 #[test]

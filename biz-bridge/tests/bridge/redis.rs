@@ -92,6 +92,23 @@ fn a_redis_that_is_killed_under_load_loses_nothing_that_was_taken() {
 }
 
 #[test]
+fn a_redis_that_may_lose_what_it_has_stored_is_told_of() {
+    let server = Redis::start();
+    for (setting, value, volatile) in [
+        ("appendfsync", "always", 0),
+        ("appendfsync", "everysec", 1),
+        ("appendfsync", "always", 0),
+        ("appendonly", "no", 1),
+    ] {
+        assert_eq!(server.ask(&["CONFIG", "SET", setting, value]), "OK");
+        server.ask(&["DEL", "t:push"]);
+        let (bridge, _ledger) = start(redis(&server));
+        until("it is connected", || server.ask(&["EXISTS", "t:push"]) == "1");
+        assert_eq!(bridge.metrics().redis_volatile.get(), volatile, "{setting} {value}");
+    }
+}
+
+#[test]
 fn what_redis_refuses_waits() {
     let server = Redis::start();
     (0..8).for_each(|lane| assert_eq!(server.ask(&["SET", &format!("t:events:{lane}"), "x"]), "OK"));

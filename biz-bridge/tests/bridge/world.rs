@@ -142,7 +142,7 @@ pub fn start(config: Config) -> (Bridge, Arc<Ledger>) {
     (bridge, ledger)
 }
 
-/// A redis-server that keeps its data over a kill; it goes with the test.
+/// A redis-server that keeps its data over a kill, which takes `appendfsync always`; it goes with the test.
 pub struct Redis {
     child: Child,
     port: u16,
@@ -221,7 +221,18 @@ pub fn free_port() -> u16 {
 
 fn spawn(port: u16, folder: &std::path::Path) -> Child {
     Command::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--logfile", "log"])
+        .args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--logfile",
+            "log",
+        ])
         .arg("--port")
         .arg(port.to_string())
         .arg("--dir")

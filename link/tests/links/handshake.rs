@@ -301,7 +301,7 @@ fn another_version_and_role_are_refused() {
 fn events_go_to_bridges_and_what_became_of_them_comes_back() {
     let online =
         ToBridge::Online { app: AppId(1), user: UserId(1), device: DeviceClass::Tv, login: Login(1) };
-    let handed = || NodeMessage::Handed(Handed { seq: 1, event: online.clone() });
+    let handed = || NodeMessage::Handed(Box::new(Handed { seq: 1, event: online.clone() }));
     let taken = || NodeMessage::FromBridge(FromBridge::Taken { results: vec![(1, Taken::Ok)] });
     let leave = || NodeMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(1) });
     let kept = || NodeMessage::ToRouter(ToRouter::Kept { delivery: DeliveryId(1), taken: Taken::Ok });

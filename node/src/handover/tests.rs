@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use shard::Prng;
 use wire::client::Message;
-use wire::node::{DeliveryId, Login, SessionId};
+use wire::node::{Login, SessionId};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
 
 use super::*;
@@ -42,7 +42,8 @@ fn undelivered(delivery: Option<u64>) -> ToBridge {
         client_msg_id: name("m"),
         payload: Bytes::new(),
     };
-    let (user, reason, delivery) = (UserId(3), FailReason::Offline, delivery.map(DeliveryId));
+    let (user, reason, delivery) =
+        (UserId(3), FailReason::Offline, delivery.map_or(DeliveryId::NONE, DeliveryId));
     ToBridge::Undelivered { user, reason, message, delivery }
 }
 

@@ -289,7 +289,10 @@ pub fn send_ack(
 
 pub fn undelivered(user: UserId, reason: FailReason, message: &Message) -> (ShardId, NodeMessage) {
     let message = message.clone();
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Undelivered { user, reason, message, delivery: None }))
+    (
+        ShardId::BRIDGE,
+        NodeMessage::ToBridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE }),
+    )
 }
 
 /// A `Deliver` as the test sees it.

@@ -1,6 +1,7 @@
 //! What a node is told of the backend.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use super::{hidden, within, without_password};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {
-    /// `off`, `http` or `redis`.
+    /// `auto`, `off`, `http` or `redis`. `auto`: `up` brings a backend of its own, and nobody else has one.
     pub mode: String,
     /// Where the backend takes events: `http://HOST:PORT`, and perhaps a path.
     pub url: String,
@@ -48,7 +49,7 @@ pub struct BridgeConfig {
 impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
-            mode: "off".into(),
+            mode: "auto".into(),
             url: String::new(),
             secret: String::new(),
             secret_file: PathBuf::new(),
@@ -69,9 +70,20 @@ impl Default for BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// Whether there is a backend.
+    /// Whether there is a backend elsewhere.
     pub fn is_on(&self) -> bool {
-        self.mode != "off"
+        matches!(self.mode.as_str(), "http" | "redis")
+    }
+
+    /// Whether `up` brings its own.
+    pub fn is_auto(&self) -> bool {
+        self.mode == "auto"
+    }
+
+    /// The same with a backend at `address`.
+    pub fn to(&self, address: SocketAddr, secret: &str) -> Self {
+        let url = format!("http://{address}");
+        Self { mode: "http".into(), url, secret: secret.into(), secret_file: PathBuf::new(), ..self.clone() }
     }
 
     /// Without what only servers may know.
@@ -81,7 +93,7 @@ impl BridgeConfig {
 
     pub(super) fn validate(&self) -> Result<(), String> {
         match self.mode.as_str() {
-            "off" => {}
+            "auto" | "off" => {}
             "http" if !self.url.starts_with("http://") => {
                 return Err(format!(
                     "bridge.url = {:?}: want http://HOST:PORT, and perhaps a path",
@@ -94,7 +106,7 @@ impl BridgeConfig {
                 );
             }
             "http" | "redis" => {}
-            mode => return Err(format!("bridge.mode = {mode:?}: want off, http or redis")),
+            mode => return Err(format!("bridge.mode = {mode:?}: want auto, off, http or redis")),
         }
         if !self.secret.is_empty() && !self.secret_file.as_os_str().is_empty() {
             return Err("bridge.secret_file: bridge.secret is set too; want only one of them".into());

@@ -219,7 +219,8 @@ pub const KEYS: &[Key] = &[
     key("backend.im_address", "The gateway that clients are told: HOST:PORT."),
     key(
         "backend.internal_secret",
-        "What the company's own services send as bearer token to /internal/. Empty: they are refused. It is not shown.",
+        "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
+         token secret. It is not shown.",
     ),
     key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
     key("backend.login_ttl_days", "How long a login is valid, in days."),
@@ -247,7 +248,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "bridge.mode",
-        "off: no backend, events are dropped and counted. http: POST to bridge.url. redis: streams at bridge.redis.",
+        "auto: `up` has a backend of its own, and others none. off: none, events are dropped and counted.\n\
+         http: POST to bridge.url. redis: streams at bridge.redis.",
     ),
     key(
         "bridge.url",

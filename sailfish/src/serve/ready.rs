@@ -30,6 +30,8 @@ pub struct Summary {
     pub chosen: Chosen,
     /// How many.
     pub shards: usize,
+    /// Where the backend within serves its API.
+    pub backend: Option<SocketAddr>,
     /// What the process may open.
     pub files: Files,
     /// Of one shard.
@@ -65,11 +67,11 @@ impl fmt::Display for Summary {
             Role::Router | Role::Bridge => ("links", "links  "),
             Role::Up | Role::Gateway => ("clients", "clients"),
         };
-        writeln!(
-            f,
-            "ready {what}={address} admin={admin} engine={} shards={shards} node={node}",
-            chosen.kind
-        )?;
+        write!(f, "ready {what}={address} admin={admin} engine={} shards={shards} node={node}", chosen.kind)?;
+        if let Some(backend) = self.backend {
+            write!(f, " backend={backend}")?;
+        }
+        writeln!(f)?;
         writeln!(f)?;
         writeln!(f, "  started  in {} ms", self.started.elapsed().as_millis())?;
         match role {
@@ -85,6 +87,9 @@ impl fmt::Display for Summary {
             writeln!(f, "  routers  {}; /readyz says whether they are linked", routers.join(", "))?;
         }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
+        if let Some(backend) = self.backend {
+            writeln!(f, "  backend  http://{backend}/docs")?;
+        }
         writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;
         if role.takes_links() {
             return Ok(());

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{Role, Serving, bounded, watch};
 use crate::admin::{self, Admin};
+use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 
@@ -38,6 +39,7 @@ pub fn until_stopped(
         let admin = Arc::new(Admin {
             shards: serving.shards.clone(),
             directory: serving.directory.as_ref().map(Directory::stats),
+            bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
             payload_bytes_max: config.limits.frame_bytes_max.into(),
         });
@@ -50,9 +52,13 @@ pub fn until_stopped(
         ended
     });
     let (directory, bridge) = (serving.directory.take(), serving.bridge.take());
+    let backend = serving.backend.take();
     join(serving)?;
     if let Some(bridge) = bridge {
         bridge.end();
+    }
+    if let Some(backend) = backend {
+        backend.stop();
     }
     if let Some(directory) = directory {
         directory.stop();

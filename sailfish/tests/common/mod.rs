@@ -56,6 +56,9 @@ impl Server {
         let mut command = sailfish();
         command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--set", &format!("token.secret={SECRET}")]);
+        if !arguments.iter().any(|argument| argument.starts_with("bridge.mode")) {
+            command.args(["--set", "bridge.mode=off"]);
+        }
         if !arguments.contains(&"--shards") {
             command.args(["--shards", "2"]);
         }

@@ -2,7 +2,7 @@
 
 use rkyv::rancor::Error;
 
-use super::{Handed, NodeMessage, ToBridge, ToGateway, ToRouter};
+use super::{NodeMessage, ToBridge, ToGateway, ToRouter};
 use crate::ClientMsgId;
 use crate::client::DecodeError;
 
@@ -39,17 +39,22 @@ fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
             | ToGateway::All { message },
         ) => Some(&message.client_msg_id),
         NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
-        NodeMessage::ToBridge(event) | NodeMessage::Handed(Handed { event, .. }) => match event {
-            ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
-            ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
-            ToBridge::Online { .. }
-            | ToBridge::Offline { .. }
-            | ToBridge::Joined { .. }
-            | ToBridge::Left { .. } => None,
-        },
+        NodeMessage::ToBridge(event) => name_of(event),
+        NodeMessage::Handed(handed) => name_of(&handed.event),
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
         | NodeMessage::FromBridge(_)
         | NodeMessage::ToDirectory(_) => None,
+    }
+}
+
+fn name_of(event: &ToBridge) -> Option<&ClientMsgId> {
+    match event {
+        ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
+        ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
+        ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => None,
     }
 }

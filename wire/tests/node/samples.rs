@@ -148,7 +148,12 @@ fn to_bridge() -> Vec<ToBridge> {
         ToBridge::Offline { app: APP, user: USER, device: PHONE, login: LOGIN },
         ToBridge::Joined { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
         ToBridge::Left { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
-        ToBridge::Undelivered { user: USER, reason: FailReason::Offline, message: message(), delivery: None },
+        ToBridge::Undelivered {
+            user: USER,
+            reason: FailReason::Offline,
+            message: message(),
+            delivery: DeliveryId::NONE,
+        },
         ToBridge::Request {
             session: SESSION,
             device: PHONE,
@@ -167,8 +172,10 @@ pub fn messages() -> Vec<NodeMessage> {
     let all = to_router().into_iter().map(NodeMessage::ToRouter);
     let all = all.chain(to_gateway().into_iter().map(NodeMessage::ToGateway));
     let all = all.chain(to_bridge().into_iter().map(NodeMessage::ToBridge));
-    let handed =
-        to_bridge().into_iter().zip(1..).map(|(event, seq)| NodeMessage::Handed(Handed { seq, event }));
+    let handed = to_bridge()
+        .into_iter()
+        .zip(1..)
+        .map(|(event, seq)| NodeMessage::Handed(Box::new(Handed { seq, event })));
     let results = vec![(1, Taken::Ok), (u64::MAX, Taken::Refused(FailReason::NoRoute))];
     all.chain(handed).chain([NodeMessage::FromBridge(FromBridge::Taken { results })]).collect()
 }
@@ -186,14 +193,16 @@ pub fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
         ) => Some(&message.client_msg_id),
-        NodeMessage::ToBridge(ToBridge::Undelivered { message, .. })
-        | NodeMessage::Handed(Handed { event: ToBridge::Undelivered { message, .. }, .. }) => {
-            Some(&message.client_msg_id)
-        }
-        NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. })
-        | NodeMessage::Handed(Handed { event: ToBridge::Request { client_msg_id, .. }, .. }) => {
-            Some(client_msg_id)
-        }
+        NodeMessage::ToBridge(event) => name_of(event),
+        NodeMessage::Handed(handed) => name_of(&handed.event),
+        _ => None,
+    }
+}
+
+fn name_of(event: &ToBridge) -> Option<&ClientMsgId> {
+    match event {
+        ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
+        ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
         _ => None,
     }
 }
