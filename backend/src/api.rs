@@ -2,6 +2,8 @@
 
 pub mod bridge;
 pub mod gift;
+pub mod ids;
+pub mod im_token;
 pub mod inbox;
 pub mod login;
 pub mod mock_pay;
@@ -11,6 +13,8 @@ pub mod payment;
 pub mod presence;
 pub mod product;
 pub mod room;
+pub mod tags;
+pub mod users;
 pub mod wallet;
 
 use std::sync::Arc;
@@ -24,7 +28,10 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(bridge::router())
         .merge(gift::router())
+        .merge(ids::router())
+        .merge(im_token::router())
         .merge(inbox::router())
+        .merge(login::router())
         .merge(mock_pay::router())
         .merge(operations::router())
         .merge(order::router())
@@ -32,5 +39,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .merge(presence::router())
         .merge(product::router())
         .merge(room::router())
+        .merge(tags::router())
+        .merge(users::router())
         .merge(wallet::router())
 }

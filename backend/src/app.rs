@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::ids::Ids;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -33,6 +34,8 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Ids for what is made.
+    pub ids: Ids,
     /// The way to clients.
     pub push: Push,
     /// Messages to clients that are committed.
@@ -54,6 +57,7 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
         let (gifts, metrics) = (Gifts::new(), Metrics::default());
@@ -63,6 +67,7 @@ impl App {
             db,
             cache,
             queue,
+            ids,
             push,
             outbox,
             inbox: Inbox::new(),

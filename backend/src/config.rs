@@ -25,6 +25,8 @@ pub struct Config {
     pub replica_lag_ms_max: u32,
     /// The app that users belong to.
     pub app: i32,
+    /// The country code of phone numbers that are given without one, without its +.
+    pub phone_country: String,
     /// Where the bridge takes pushes: `http://HOST:PORT`.
     pub push_url: String,
     /// What the bridge's control API wants as bearer token; empty: none.
@@ -79,6 +81,7 @@ impl Default for Config {
             database_connections_max: 16,
             replica_lag_ms_max: 2_000,
             app: 1,
+            phone_country: "86".into(),
             push_url: "http://127.0.0.1:5347".into(),
             push_secret: String::new(),
             bridge_secret: String::new(),

@@ -212,6 +212,7 @@ pub const KEYS: &[Key] = &[
         "A replica further behind than this, in ms, is not read from. After a write a user's reads go to the primary for twice as long.",
     ),
     key("backend.app", "The app that users belong to."),
+    key("backend.phone_country", "The country code, without its +, of phone numbers that are given without one."),
     key(
         "backend.push_url",
         "Where pushes to clients go: http://HOST:PORT of a bridge's, gateway's or `up`'s admin port.",
