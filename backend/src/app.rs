@@ -16,6 +16,7 @@ use crate::db::Db;
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
 use crate::ids::Ids;
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
@@ -39,6 +40,8 @@ pub struct App {
     pub push: Push,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
+    /// Messages to clients who were not there.
+    pub inbox: Inbox,
     /// What is counted.
     pub metrics: Metrics,
     /// Gifts under way.
@@ -66,6 +69,7 @@ impl App {
             ids,
             push,
             outbox,
+            inbox: Inbox::new(),
             gifts: Gifts::new(),
             metrics: Metrics::default(),
             unmarked_until_ms,

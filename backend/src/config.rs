@@ -60,6 +60,10 @@ pub struct Config {
     pub second_delete_ms: u32,
     /// How long an order may stay unpaid, in s.
     pub order_ttl_s: u32,
+    /// Where clients reach this API, for links: `https://HOST`; empty: `http://` and `listen`.
+    pub public_url: String,
+    /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the mock provider's.
+    pub pay_url: String,
     /// What the payment provider signs callbacks with; empty refuses all.
     pub provider_secret: String,
     /// Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.
@@ -93,6 +97,8 @@ impl Default for Config {
             gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
             order_ttl_s: 1_800,
+            public_url: String::new(),
+            pay_url: String::new(),
             provider_secret: String::new(),
             mock: false,
         }

@@ -3,10 +3,17 @@
 pub mod account;
 pub mod gift;
 pub mod gift_order;
+pub mod hand_over;
 pub mod id_segment;
+pub mod inbox;
 pub mod job;
 pub mod login_token;
 pub mod outbox;
+pub mod pay_order;
+pub mod presence;
+pub mod product;
+pub mod room;
+pub mod room_member;
 pub mod user;
 pub mod user_phone;
 pub mod user_tag;

@@ -114,7 +114,7 @@ fn check_signature(secret: &[u8], now_ms: i64, headers: &HeaderMap, body: &[u8])
 }
 
 /// The bytes of hexadecimal digits.
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.bytes().map(|digit| char::from(digit).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     (digits.len() % 2 == 0)
         .then(|| digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())

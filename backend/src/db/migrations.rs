@@ -27,6 +27,13 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
     Migration { version: 21, name: "gifts", statements: tables::gift::create },
     Migration { version: 22, name: "gift orders", statements: tables::gift_order::create },
+    Migration { version: 30, name: "products", statements: tables::product::create },
+    Migration { version: 31, name: "orders", statements: tables::pay_order::create },
+    Migration { version: 32, name: "rooms", statements: tables::room::create },
+    Migration { version: 33, name: "presence", statements: tables::presence::create },
+    Migration { version: 34, name: "members of rooms", statements: tables::room_member::create },
+    Migration { version: 35, name: "inbox", statements: tables::inbox::create },
+    Migration { version: 36, name: "hand-overs of the inbox", statements: tables::hand_over::create },
 ];
 
 /// Whether all steps are done.
