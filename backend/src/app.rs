@@ -59,7 +59,7 @@ impl App {
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
-        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
             config,
             clock,
