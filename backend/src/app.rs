@@ -14,6 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
+use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::ids::Ids;
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
@@ -31,12 +34,18 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Ids for what is made.
+    pub ids: Ids,
     /// The way to clients.
     pub push: Push,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
+    /// Messages to clients who were not there.
+    pub inbox: Inbox,
     /// What is counted.
     pub metrics: Metrics,
+    /// Gifts under way.
+    pub gifts: Gifts,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -48,10 +57,23 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
-        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        let metrics = Metrics::default();
-        Ok(Arc::new(Self { config, clock, db, cache, queue, push, outbox, metrics, unmarked_until_ms }))
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
+        Ok(Arc::new(Self {
+            config,
+            clock,
+            db,
+            cache,
+            queue,
+            ids,
+            push,
+            outbox,
+            inbox: Inbox::new(),
+            gifts: Gifts::new(),
+            metrics: Metrics::default(),
+            unmarked_until_ms,
+        }))
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
@@ -138,6 +160,11 @@ impl App {
             return true;
         }
         !matches!(self.cache.get(&wrote_key(user_id)).await, Ok(None))
+    }
+
+    /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
+    pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
+        Ok(gift::submit(self, request, gift::Refusal::Passing).await?.answer)
     }
 
     async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {

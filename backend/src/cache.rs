@@ -21,6 +21,8 @@ use flight::Flights;
 
 /// How long it is remembered that there is nothing.
 const NONE_TTL: Duration = Duration::from_secs(5);
+/// How long it may take to find out what a user has.
+const FILL_TIME: Duration = Duration::from_secs(5);
 
 /// The cache. See the module's page.
 pub struct Cache {
@@ -172,10 +174,10 @@ impl Cache {
     }
 
     /// Puts texts under keys, in one round trip.
-    async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
+    pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
         match &self.store {
-            Store::Memory(memory) => fills.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
-            Store::Redis(redis) => redis.set_many(fills).await?,
+            Store::Memory(memory) => entries.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
+            Store::Redis(redis) => redis.set_many(entries).await?,
         }
         Ok(())
     }
@@ -225,7 +227,7 @@ impl Cache {
 
     /// Sets an amount of a user's available coins aside for `id`, in one atomic step.
     pub async fn hold(&self, user_id: i64, id: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {
-        let (available, held) = (available_key(user_id), format!("held:{user_id}:{id}"));
+        let (available, held) = (available_key(user_id), held_key(user_id, id));
         match &self.store {
             Store::Memory(memory) => Ok(memory.hold(&available, &held, amount, ttl)),
             Store::Redis(redis) => redis.hold(&available, &held, amount, ttl).await,
@@ -242,10 +244,43 @@ impl Cache {
         Ok(())
     }
 
+    /// Finds out what a user has, unless that is known, however many ask at once. What was read before the user was forgotten is not
+    /// remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
+    pub async fn fill_available<F>(
+        &self,
+        user_id: i64,
+        ttl: Duration,
+        load: impl FnOnce() -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<i64, Error>>,
+    {
+        let key = available_key(user_id);
+        let fill = || async {
+            let mark = format!("?{}", random::hex::<8>());
+            match &self.store {
+                Store::Memory(memory) => memory.set_if_absent(&key, &mark, FILL_TIME),
+                Store::Redis(redis) => redis.set_if_absent(&key, &mark, FILL_TIME).await?,
+            }
+            let amount = load().await?.to_string();
+            match &self.store {
+                Store::Memory(memory) => memory.swap(&key, &mark, &amount, spread(ttl)),
+                Store::Redis(redis) => redis.swap(&key, &mark, &amount, spread(ttl)).await?,
+            }
+            Ok(String::new())
+        };
+        self.flights.join(&format!("fill:{user_id}"), fill).await.map(|_| ())
+    }
+
     /// Forgets what a user has: the next [`Cache::hold`] asks for it.
     pub async fn forget_available(&self, user_id: i64) -> Result<(), Error> {
         self.delete(&available_key(user_id)).await
     }
+}
+
+/// Where [`Cache::hold`] remembers `id`; whoever ends it may put something else there.
+pub fn held_key(user_id: i64, id: &str) -> String {
+    format!("held:{user_id}:{id}")
 }
 
 fn available_key(user_id: i64) -> String {

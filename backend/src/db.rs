@@ -10,7 +10,7 @@ mod replicas;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Executor, Row, Transaction};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -224,6 +224,31 @@ impl Dialect {
         head + &columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
     }
 
+    /// What follows the values of an `INSERT` that raises `columns` to the greater value where `key` is there.
+    pub fn on_conflict_greatest(self, key: &str, columns: &[&str]) -> String {
+        let of = |column: &&str| match self {
+            Self::Sqlite => format!("{column} = MAX({column}, excluded.{column})"),
+            Self::MySql => format!("{column} = GREATEST({column}, VALUES({column}))"),
+        };
+        self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What follows the values of an `INSERT` that changes the row that is there for `key`.
+    pub fn on_conflict_set(self, key: &str, assignments: &str) -> String {
+        match self {
+            Self::Sqlite => format!(" ON CONFLICT({key}) DO UPDATE SET {assignments}"),
+            Self::MySql => format!(" ON DUPLICATE KEY UPDATE {assignments}"),
+        }
+    }
+
+    /// So many tuples of `columns` placeholders, for `(...) IN (...)`.
+    pub fn tuples(self, count: usize, columns: usize) -> String {
+        match self {
+            Self::Sqlite => format!("VALUES {}", rows(count, columns)),
+            Self::MySql => rows(count, columns),
+        }
+    }
+
     /// What follows a `SELECT` whose rows are to be locked. SQLite's writer has the whole database.
     pub fn for_update(self) -> &'static str {
         match self {
@@ -260,6 +285,15 @@ pub fn padded<T: Clone>(values: &[T]) -> Vec<T> {
         padded.resize(values.len().next_power_of_two(), last.clone());
     }
     padded
+}
+
+/// The number that the last statement of this connection gave to its row, or to the first of its rows.
+pub async fn last_insert_id(connection: &mut AnyConnection) -> Result<i64, Error> {
+    let statement = match connection.backend_name() {
+        "SQLite" => "SELECT last_insert_rowid()",
+        _ => "SELECT CAST(LAST_INSERT_ID() AS SIGNED)",
+    };
+    Ok(sqlx::query(statement).fetch_one(connection).await?.try_get(0)?)
 }
 
 /// Whether a statement broke a UNIQUE constraint.

@@ -107,6 +107,7 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(database) if is_passing(&**database) => {
                 Self::unavailable("database_busy", error)
             }
+            _ if crate::db::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
             _ => Self::internal(error),
         }
     }

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
 use crate::app::App;
 use crate::error::Error;
 use crate::event::Data;
-use crate::push::{PUSHES_MAX, PushItem};
+use crate::push::{PUSHES_MAX, PushItem, PushOutcome};
 use crate::random;
 use crate::run::Stop;
 use crate::tables::outbox;
@@ -61,11 +61,12 @@ struct Lane {
 }
 
 /// A message, with its row's id unless it has none.
-#[derive(Clone)]
 struct Item {
     id: Option<i64>,
     message: Message,
     tries: u32,
+    /// Of one without a row: is told that the router has it.
+    told: Option<oneshot::Sender<()>>,
 }
 
 /// The rows that this process deals with.
@@ -77,9 +78,8 @@ struct Hand {
     done: Vec<i64>,
 }
 
-impl Outbox {
-    /// An empty one.
-    pub fn new() -> Self {
+impl Default for Outbox {
+    fn default() -> Self {
         Self {
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
             hand: Mutex::default(),
@@ -87,7 +87,9 @@ impl Outbox {
             lost: AtomicU64::new(0),
         }
     }
+}
 
+impl Outbox {
     /// Takes messages that were just committed, with the ids that [`outbox::insert`] answered. If there are too many, they stay in
     /// the table until there are fewer.
     pub fn hand_over(&self, rows: Vec<(i64, Message)>) {
@@ -98,21 +100,24 @@ impl Outbox {
                     continue;
                 }
             }
-            self.queue(Item { id: Some(id), message, tries: 0 });
+            self.queue(Item { id: Some(id), message, tries: 0, told: None });
         }
     }
 
-    /// Takes a message that is in no table: it is pushed if that works at once, and if there is room for it.
-    pub fn mention(&self, message: Message) {
+    /// Takes a message that is in no table: it is pushed if that works at once, and if there is room for it. Says when it is on its
+    /// way; an error if it is given up.
+    pub fn mention(&self, message: Message) -> oneshot::Receiver<()> {
+        let (told, is_told) = oneshot::channel();
         let lane = self.lane(&message);
         let mut waiting = lock(&lane.waiting);
         if waiting.len() >= MENTIONS_MAX {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            return;
+            return is_told;
         }
-        waiting.push_back(Item { id: None, message, tries: 0 });
+        waiting.push_back(Item { id: None, message, tries: 0, told: Some(told) });
         drop(waiting);
         lane.filled.notify_one();
+        is_told
     }
 
     /// Messages in memory, those that are pushed and still in the table, and those without a row that were given up.
@@ -142,7 +147,14 @@ impl Outbox {
 
     /// Done with these: their rows go, and others are forgotten.
     fn finish(&self, items: impl Iterator<Item = Item>) {
-        lock(&self.hand).done.extend(items.filter_map(|item| item.id));
+        let mut ids = Vec::new();
+        for item in items {
+            ids.extend(item.id);
+            if let Some(told) = item.told {
+                let _ = told.send(()); // who mentioned it may not care
+            }
+        }
+        lock(&self.hand).done.extend(ids);
         self.pushed.notify_one();
     }
 
@@ -192,7 +204,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
         match app.push.send_within(&items, WAIT).await {
             Ok(outcomes) => {
                 let (done, open): (Vec<_>, Vec<_>) =
-                    batch.into_iter().zip(outcomes).partition(|(_, outcome)| outcome.is_final());
+                    batch.into_iter().zip(outcomes).partition(|(item, outcome)| is_done(item, outcome));
                 failures = if done.is_empty() { failures + 1 } else { 1 };
                 most = PUSHES_MAX;
                 app.outbox.finish(done.into_iter().map(|(item, _)| item));
@@ -232,6 +244,11 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             () = stop.wait() => {}
         }
     }
+}
+
+/// A message without a row is done with when the router has it.
+fn is_done(item: &Item, outcome: &PushOutcome) -> bool {
+    outcome.is_final() || item.id.is_none() && outcome.outcome == "pending"
 }
 
 fn push_item(message: &Message) -> PushItem {

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{http, outbox, second_delete};
+use crate::{gift, http, inbox, order_expiry, outbox, second_delete};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -26,6 +26,12 @@ pub struct Backend {
 /// Tells a worker when to end.
 #[derive(Clone)]
 pub struct Stop(watch::Receiver<bool>);
+
+impl From<watch::Receiver<bool>> for Stop {
+    fn from(receiver: watch::Receiver<bool>) -> Self {
+        Self(receiver)
+    }
+}
 
 impl Stop {
     /// Waits until it is time to end.
@@ -61,7 +67,10 @@ impl Backend {
         tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(gift::run(app.clone(), stopping.clone()));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(inbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
         tasks.spawn(second_delete::run(app.clone(), stopping));
         Ok(Self { app, address, stop, tasks })
     }

@@ -191,6 +191,7 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         own.database = format!("sqlite:{}", file.display());
     }
     own.internal_secret = internal_secret(config)?;
+    own.bridge_streams = if config.bridge.mode == "redis" { config.bridge.lanes } else { 0 };
     own.im_secret = Secret::find(&config.token)?.bytes;
     own.push_secret = config.control.secret.clone();
     own.bridge_secret =

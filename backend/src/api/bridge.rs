@@ -1,6 +1,7 @@
 //! The door for the bridge's events. docs/BACKEND.md is the contract.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
@@ -19,6 +20,7 @@ use crate::api::{inbox, room};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::event::{Event, EventKind, Request, Session, Undelivered};
+use crate::gift::{self, Contents, Decided, GiftRequest, Identity};
 use crate::http::body;
 
 /// The routes.
@@ -112,7 +114,7 @@ fn check_signature(secret: &[u8], now_ms: i64, headers: &HeaderMap, body: &[u8])
 }
 
 /// The bytes of hexadecimal digits.
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.bytes().map(|digit| char::from(digit).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     (digits.len() % 2 == 0)
         .then(|| digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
@@ -201,8 +203,56 @@ async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(
     answers
 }
 
-async fn take_request(_app: &Arc<App>, _request: Request) -> Outcome {
-    Outcome::Refused("no_route".into())
+/// What a client says of a gift. What it says besides is for others.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GiftPayload {
+    gift_id: i64,
+    receiver_id: i64,
+    #[serde(default = "one")]
+    count: i64,
+    price: Option<i64>,
+    /// The session's own, if it does not say.
+    room_id: Option<i64>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+async fn take_request(app: &App, request: Request) -> Outcome {
+    match request.biz_code {
+        _ if request.app != app.config.app => Outcome::Refused("unknown_app".into()),
+        gift::SEND | gift::PK => take_gift(app, request).await,
+        _ => Outcome::Refused("no_route".into()),
+    }
+}
+
+/// Done means decided: paid, or refused and the sender told so.
+async fn take_gift(app: &App, request: Request) -> Outcome {
+    let Request { user, room, biz_code, client_msg_id, data, .. } = request;
+    let payload = data.bytes().unwrap_or_default();
+    let payload: GiftPayload = match serde_json::from_slice(&payload) {
+        Ok(payload) => payload,
+        Err(error) => return Outcome::Refused(format!("bad_request: {error}")),
+    };
+    let Some(room_id) = payload.room_id.or(room) else {
+        return Outcome::Refused("bad_request: roomId: want a room".into());
+    };
+    let GiftPayload { gift_id, receiver_id, count, price, .. } = payload;
+    let code = Contents::code_of_request(biz_code);
+    let contents = Contents { gift_id, room_id, receiver_id, count, code };
+    let identity = Identity { sender_id: user, key: client_msg_id };
+    let request = GiftRequest { identity, contents, price };
+    match gift::submit(app, &request, gift::Refusal::ForGood).await {
+        Ok(Decided { told: None, .. }) => Outcome::Done,
+        Ok(Decided { told: Some(told), .. }) => match tokio::time::timeout(TELL_TIME, told).await {
+            Ok(Ok(())) => Outcome::Done,
+            _ => Outcome::Again, // and the sender is told then
+        },
+        Err(error) if error.is_transient() => Outcome::Again,
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
 }
 
 fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
@@ -216,6 +266,8 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
     }
 }
 
+/// How long a request waits until its sender is told of a refusal.
+const TELL_TIME: Duration = Duration::from_secs(2);
 /// How far the bridge's clock and ours may be apart, and how long a request is good.
 const AGE_MS_MAX: i64 = 5 * 60 * 1_000;
 

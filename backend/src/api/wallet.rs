@@ -1,22 +1,30 @@
-//! The wallet: a user's coins.
+//! The wallet: a user's coins, what came and went, grants, and the audit of all.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Error, ErrorBody};
+use crate::http::body::{Body, Query};
 use crate::http::caller::Caller;
-use crate::tables::account;
+use crate::http::internal::Internal;
+use crate::tables::account::{self, Entry};
+use crate::tables::gift_order;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(balance))
+    OpenApiRouter::new()
+        .routes(routes!(balance))
+        .routes(routes!(ledger))
+        .routes(routes!(grant))
+        .routes(routes!(grant_many))
+        .routes(routes!(audit))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -28,9 +36,185 @@ struct Balance {
 }
 
 /// The caller's balance, as the database has it.
-#[utoipa::path(get, path = "/wallet", responses((status = 200, body = Balance)))]
+#[utoipa::path(get, path = "/wallet", responses((status = 200, body = Balance), (status = 401, body = ErrorBody)))]
 async fn balance(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Balance>, Error> {
     let user_id = caller.user_id;
     let balance = account::balance(app.db.primary(), user_id).await?.unwrap_or(0);
     Ok(Json(Balance { user_id, balance }))
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    before: Option<i64>,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Ledger {
+    /// The latest first.
+    entries: Vec<LedgerEntry>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct LedgerEntry {
+    /// Higher for what came later.
+    id: i64,
+    /// In coins; negative for what went.
+    amount: i64,
+    /// `gift`, `recharge` or `grant`.
+    kind: String,
+    /// The gift's id, the order's or the grant's.
+    reference: String,
+    /// In ms since the UNIX epoch.
+    at_ms: i64,
+}
+
+/// What came into the caller's wallet and went out of it, the latest first. The next page is `before` the last id of this one.
+#[utoipa::path(get, path = "/wallet/ledger",
+    params(("before" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default.")),
+    responses((status = 200, body = Ledger), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn ledger(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(Page { before, limit }): Query<Page>,
+) -> Result<Json<Ledger>, Error> {
+    let limit = limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Error::bad_request(format!("limit: want 1 to {PAGE_MAX}, not {limit}")));
+    }
+    let reader = app.reader(caller.user_id).await;
+    let rows = account::page(reader, caller.user_id, before.unwrap_or(i64::MAX), limit).await?;
+    let entry = |row: account::LedgerRow| LedgerEntry {
+        id: row.id,
+        amount: row.amount,
+        kind: row.kind,
+        reference: String::from_utf8_lossy(&row.reference).into_owned(),
+        at_ms: row.at_ms,
+    };
+    Ok(Json(Ledger { entries: rows.into_iter().map(entry).collect() }))
+}
+
+#[derive(Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Grant {
+    /// To whom.
+    user_id: i64,
+    /// In coins, 1 to 1,000,000,000,000.
+    amount: i64,
+    /// The caller's name for it, of 1 to 64 bytes: under one name a user gets coins once.
+    id: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Grants {
+    /// Up to 500.
+    grants: Vec<Grant>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Granted {
+    /// Grants that were made by this call; the others had been made before.
+    granted: usize,
+}
+
+/// Gives a user coins, once for each `id`.
+#[utoipa::path(post, path = "/internal/wallet/grant", request_body = Grant, responses(
+    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn grant(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Body(body): Body<Grant>,
+) -> Result<Json<Granted>, Error> {
+    Ok(Json(Granted { granted: give(&app, vec![body]).await? }))
+}
+
+/// Gives many users coins: all of them, or none.
+#[utoipa::path(post, path = "/internal/wallet/grants", request_body = Grants, responses(
+    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn grant_many(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Body(body): Body<Grants>,
+) -> Result<Json<Granted>, Error> {
+    let count = body.grants.len();
+    if count > GRANTS_MAX {
+        return Err(Error::bad_request(format!("grants: want at most {GRANTS_MAX}, not {count}")));
+    }
+    Ok(Json(Granted { granted: give(&app, body.grants).await? }))
+}
+
+/// How many of these were not given before.
+async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
+    for (at, grant) in grants.iter().enumerate() {
+        let within = |what: String| Error::bad_request(format!("grants[{at}].{what}"));
+        if grant.user_id <= 0 {
+            return Err(within(format!("user_id: want a positive number, not {}", grant.user_id)));
+        }
+        if !(1..=GRANT_MAX).contains(&grant.amount) {
+            return Err(within(format!("amount: want 1 to {GRANT_MAX}, not {}", grant.amount)));
+        }
+        if !(1..=ID_BYTES_MAX).contains(&grant.id.len()) {
+            return Err(within(format!("id: want 1 to {ID_BYTES_MAX} bytes, not {}", grant.id.len())));
+        }
+    }
+    grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
+    let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
+    let mut tx = app.db.begin().await?;
+    let mut granted = Vec::with_capacity(grants.len());
+    for grant in &grants {
+        let reference = grant.id.clone().into_bytes();
+        // The credit locks the account, so whoever gave the same under the same id has committed or waits.
+        account::credit(&mut tx, dialect, grant.user_id, grant.amount).await?;
+        match account::amount(&mut tx, grant.user_id, KIND, &reference).await? {
+            None => {
+                let entry = Entry { user_id: grant.user_id, amount: grant.amount, kind: KIND, reference };
+                account::record(&mut tx, &[entry], now_ms).await?;
+                granted.push(grant.user_id);
+            }
+            Some(amount) if amount == grant.amount => {
+                account::debit(&mut tx, &[(grant.user_id, amount)].into()).await?; // given before
+            }
+            Some(amount) => {
+                let message = format!("id: {amount} coins were given to {} under it", grant.user_id);
+                return Err(Error::conflict("id_reused", message));
+            }
+        }
+    }
+    tx.commit().await?;
+    for user_id in &granted {
+        // A cache that is away forgets by itself, some seconds later.
+        let _ = app.cache.forget_available(*user_id).await;
+        app.wrote(*user_id).await;
+    }
+    Ok(granted.len())
+}
+
+#[derive(Serialize, ToSchema)]
+struct Audit {
+    /// The sum of all ledger rows, in coins.
+    ledger: i64,
+    /// The sum of all balances. It is the same.
+    balances: i64,
+    /// Accounts whose balance is not the sum of their rows. There are none.
+    differing: i64,
+    /// Gifts that were ever committed.
+    gifts_committed: i64,
+}
+
+/// Whether the books balance. It reads all of them.
+#[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit), (status = 401, body = ErrorBody)))]
+async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<Audit>, Error> {
+    let (ledger, balances, differing) = account::audit(app.db.primary(), app.db.dialect()).await?;
+    let gifts_committed = gift_order::count_committed(app.db.primary()).await?;
+    Ok(Json(Audit { ledger, balances, differing, gifts_committed }))
+}
+
+const KIND: &str = "grant";
+const PAGE: u32 = 20;
+const PAGE_MAX: u32 = 100;
+const GRANTS_MAX: usize = 500;
+/// Coins of one grant.
+const GRANT_MAX: i64 = 1_000_000_000_000;
+const ID_BYTES_MAX: usize = 64;

@@ -93,6 +93,13 @@ impl Memory {
         count
     }
 
+    pub fn swap(&self, key: &str, text: &str, other: &str, ttl: Duration) {
+        let _step = self.step();
+        if self.get(key).is_some_and(|known| known == text) {
+            self.set(key, other, ttl);
+        }
+    }
+
     pub fn hold(&self, available: &str, held: &str, amount: i64, ttl: Duration) -> Hold {
         let _step = self.step();
         if self.get(held).is_some() {

@@ -17,6 +17,7 @@ struct Scripts {
     take_if: Script,
     count: Script,
     hold: Script,
+    swap: Script,
 }
 
 /// A connection that comes back by itself.
@@ -40,12 +41,15 @@ impl Redis {
             ),
             hold: Script::new(
                 "if redis.call('EXISTS', KEYS[2]) == 1 then return 'repeat' end
-                 local has = redis.call('GET', KEYS[1])
+                 local has = tonumber(redis.call('GET', KEYS[1]) or '')
                  if not has then return 'unknown' end
-                 if tonumber(has) < tonumber(ARGV[1]) then return 'short' end
+                 if has < tonumber(ARGV[1]) then return 'short' end
                  redis.call('DECRBY', KEYS[1], ARGV[1])
                  redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
                  return 'held'",
+            ),
+            swap: Script::new(
+                "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
             ),
         };
         Ok(Self { connection, prefix: format!("{prefix}:cache:"), scripts })
@@ -67,9 +71,12 @@ impl Redis {
         Ok(self.connection.clone().pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).await?)
     }
 
-    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
+    pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let mut pipe = redis::pipe();
-        for (key, text, ttl) in fills {
+        for (key, text, ttl) in entries {
             pipe.pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).ignore();
         }
         Ok(pipe.query_async(&mut self.connection.clone()).await?)
@@ -102,6 +109,12 @@ impl Redis {
     pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
         let mut call = self.scripts.count.key(self.key(key));
         Ok(call.arg(window.as_millis() as u64).invoke_async(&mut self.connection.clone()).await?)
+    }
+
+    pub async fn swap(&self, key: &str, text: &str, other: &str, ttl: Duration) -> Result<(), Error> {
+        let mut call = self.scripts.swap.key(self.key(key));
+        call.arg(text).arg(other).arg(ttl.as_millis().max(1) as u64);
+        Ok(call.invoke_async(&mut self.connection.clone()).await?)
     }
 
     pub async fn hold(&self, available: &str, held: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {

@@ -11,16 +11,24 @@ use crate::error::Error;
 /// How the tables are made.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end, key) = (dialect.serial(), dialect.table_end(), dialect.key(96));
-    vec![
+    let index = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => ", INDEX i_ledger_user (user_id, id)",
+    };
+    let mut statements = vec![
         format!(
             "CREATE TABLE IF NOT EXISTS t_account (user_id BIGINT PRIMARY KEY, balance BIGINT NOT NULL, CHECK (balance >= 0){end}"
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS t_ledger (id {serial}, user_id BIGINT NOT NULL, amount BIGINT NOT NULL, \
              kind VARCHAR(16) NOT NULL, reference {key} NOT NULL, at_ms BIGINT NOT NULL, \
-             UNIQUE (user_id, kind, reference){end}"
+             UNIQUE (user_id, kind, reference){index}{end}"
         ),
-    ]
+    ];
+    if dialect == Dialect::Sqlite {
+        statements.push("CREATE INDEX IF NOT EXISTS i_ledger_user ON t_ledger (user_id, id)".into());
+    }
+    statements
 }
 
 /// A change of a balance.
@@ -115,6 +123,49 @@ pub async fn record(connection: &mut AnyConnection, entries: &[Entry], at_ms: i6
     }
     query.execute(connection).await?;
     Ok(())
+}
+
+/// The amount of a ledger row, if there is one.
+pub async fn amount(
+    connection: &mut AnyConnection,
+    user_id: i64,
+    kind: &str,
+    reference: &[u8],
+) -> Result<Option<i64>, Error> {
+    let row = sqlx::query("SELECT amount FROM t_ledger WHERE user_id = ? AND kind = ? AND reference = ?")
+        .bind(user_id)
+        .bind(kind)
+        .bind(reference.to_vec())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// A ledger row.
+pub struct LedgerRow {
+    pub id: i64,
+    pub amount: i64,
+    pub kind: String,
+    pub reference: Vec<u8>,
+    pub at_ms: i64,
+}
+
+/// A user's ledger rows before one, the latest first.
+pub async fn page(pool: &AnyPool, user_id: i64, before: i64, most: u32) -> Result<Vec<LedgerRow>, Error> {
+    let statement = format!(
+        "SELECT id, amount, kind, reference, at_ms FROM t_ledger WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT {most}"
+    );
+    let found = sqlx::query(AssertSqlSafe(statement)).bind(user_id).bind(before).fetch_all(pool).await?;
+    let row = |row: &sqlx::any::AnyRow| {
+        Ok(LedgerRow {
+            id: row.try_get(0)?,
+            amount: row.try_get(1)?,
+            kind: row.try_get(2)?,
+            reference: row.try_get(3)?,
+            at_ms: row.try_get(4)?,
+        })
+    };
+    found.iter().map(row).collect()
 }
 
 /// The sums of all ledger rows and of all balances, and how many accounts differ from the sum of their rows.

@@ -55,6 +55,27 @@ pub async fn insert(
     Ok(())
 }
 
+/// Adds jobs of one topic that are taken until `again_ms`; their ids. In SQLite, which numbers the rows of a transaction one after the
+/// other, since no other one writes.
+pub async fn insert_taken(
+    connection: &mut AnyConnection,
+    topic: &str,
+    payloads: &[String],
+    again_ms: i64,
+) -> Result<impl Iterator<Item = i64> + use<>, Error> {
+    for chunk in payloads.chunks(ROWS_MAX) {
+        let statement =
+            format!("INSERT INTO t_job (topic, payload, due_ms, tries) VALUES {}", rows(chunk.len(), 4));
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for payload in chunk {
+            query = query.bind(topic).bind(payload).bind(again_ms).bind(1_i64);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    let last: i64 = sqlx::query("SELECT last_insert_rowid()").fetch_one(connection).await?.try_get(0)?;
+    Ok(last + 1 - payloads.len() as i64..=last)
+}
+
 /// Whether a job is due.
 pub async fn is_due(pool: &AnyPool, topic: &str, now_ms: i64) -> Result<bool, Error> {
     let select = "SELECT 1 FROM t_job WHERE topic = ? AND due_ms <= ? LIMIT 1";

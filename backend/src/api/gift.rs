@@ -1,0 +1,276 @@
+//! Gifts: the catalogue, and sending one by HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::{Error, ErrorBody};
+use crate::gift::{Answer, Contents, GiftRequest, Identity, PRICE_MAX, Reason, Refusal, SHOWN, submit};
+use crate::http::body::{Body, Path, Query};
+use crate::http::caller::Caller;
+use crate::http::internal::Internal;
+use crate::tables::gift;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(send))
+        .routes(routes!(internal_list, create))
+        .routes(routes!(put, delete))
+}
+
+/// A gift of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gift {
+    /// Names it for good.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// Where its picture is; may be empty.
+    pub icon: String,
+    /// Of one piece, in coins.
+    pub price: i64,
+    /// Whether it can be sent.
+    pub is_on_sale: bool,
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+struct Gifts {
+    /// The cheapest first.
+    gifts: Vec<Gift>,
+}
+
+/// All gifts that can be sent.
+#[utoipa::path(get, path = "/gifts", responses((status = 200, body = Gifts)))]
+async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
+    let load = || async { Ok(Some(Gifts { gifts: gift::on_sale(app.db.replica(), LISTED_MAX).await? })) };
+    let gifts = app.cache.read(LIST_KEY, CACHE_TTL, load).await?;
+    Ok(Json(gifts.unwrap_or(Gifts { gifts: Vec::new() })))
+}
+
+/// One gift, whether it can be sent or not.
+#[utoipa::path(get, path = "/gifts/{id}", params(("id" = i64, Path, description = "Which.")),
+    responses((status = 200, body = Gift), (status = 404, body = ErrorBody)))]
+async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gift>, Error> {
+    find(&app, id).await?.map(Json).ok_or_else(|| Error::not_found("there is no such gift"))
+}
+
+/// One gift, through the cache.
+async fn find(app: &App, id: i64) -> Result<Option<Gift>, Error> {
+    app.cache.read(&key(id), CACHE_TTL, || gift::get(app.db.replica(), id)).await
+}
+
+/// What a piece of a gift costs, if it can be had and costs what the sender saw.
+pub(crate) async fn price(app: &App, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
+    let Some(mut gift) = find(app, id).await? else { return Ok(Err(Reason::NoSuchGift)) };
+    if gift.check(seen).is_err() {
+        // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
+        let load = || gift::get(app.db.primary(), id);
+        let recent = app.cache.read(&format!("gift_recent:{id}"), Duration::from_secs(1), load).await?;
+        let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
+        gift = recent;
+    }
+    Ok(gift.check(seen).map(|()| gift.price))
+}
+
+impl Gift {
+    /// Whether it can be had at that price.
+    pub(crate) fn check(&self, seen: Option<i64>) -> Result<(), Reason> {
+        match seen.is_none_or(|seen| seen == self.price) {
+            _ if !self.is_on_sale => Err(Reason::NotOnSale),
+            false => Err(Reason::PriceChanged),
+            true => Ok(()),
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Send {
+    /// The caller's name for it, of 1 to 64 bytes: whatever is sent under it gets the answer of the first.
+    id: String,
+    /// Of the catalogue.
+    gift_id: i64,
+    /// Where it is shown.
+    room_id: i64,
+    /// Whom it is for.
+    receiver_id: i64,
+    /// How many pieces, 1 to 9,999.
+    count: i64,
+    /// The price of a piece that the caller saw. If it is another one, the gift is refused.
+    price: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Sent {
+    /// The caller's name for it.
+    id: String,
+    /// What it cost, in coins.
+    total: i64,
+}
+
+/// Sends a gift. 200 says that it is paid, and that its room is shown it. 409 says that it is not, and never will be under this id:
+/// `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale` or `id_reused`. 429 and 503 promise nothing: send the
+/// same again, under the same id.
+#[utoipa::path(post, path = "/gift/send", request_body = Send, responses(
+    (status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
+    (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn send(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<Send>,
+) -> Result<Json<Sent>, Error> {
+    let Send { id, gift_id, room_id, receiver_id, count, price } = body;
+    let identity = Identity { sender_id: caller.user_id, key: id.clone() };
+    let contents = Contents { gift_id, room_id, receiver_id, count, code: SHOWN };
+    let request = GiftRequest { identity, contents, price };
+    let decided = submit(&app, &request, Refusal::Passing).await?;
+    app.wrote(caller.user_id).await;
+    match decided.answer {
+        Answer::Committed { total } => Ok(Json(Sent { id, total })),
+        Answer::Refused(reason) => Err(Error::new(StatusCode::CONFLICT, reason.name(), reason.text())),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+/// All gifts, by their ids.
+#[utoipa::path(get, path = "/internal/gifts",
+    params(("after" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100.")),
+    responses((status = 200, body = Gifts), (status = 401, body = ErrorBody)))]
+async fn internal_list(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Query(Page { after, limit }): Query<Page>,
+) -> Result<Json<Gifts>, Error> {
+    let limit = limit.unwrap_or(PAGE_MAX);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Error::bad_request(format!("limit: want 1 to {PAGE_MAX}, not {limit}")));
+    }
+    Ok(Json(Gifts { gifts: gift::page(app.db.primary(), after, limit).await? }))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct GiftBody {
+    /// 1 to 64 characters.
+    name: String,
+    /// Where its picture is, up to 512 characters.
+    #[serde(default)]
+    icon: String,
+    /// Of one piece, in coins: 1 to 1,000,000,000.
+    price: i64,
+    /// Whether it can be sent.
+    is_on_sale: bool,
+}
+
+impl GiftBody {
+    fn gift(self, id: i64) -> Result<Gift, Error> {
+        let Self { name, icon, price, is_on_sale } = self;
+        let name = line("name", &name, NAME_CHARS_MAX)?;
+        if name.is_empty() {
+            return Err(Error::bad_request("name: want at least one character"));
+        }
+        let icon = line("icon", &icon, ICON_CHARS_MAX)?;
+        if !(1..=PRICE_MAX).contains(&price) {
+            return Err(Error::bad_request(format!("price: want 1 to {PRICE_MAX}, not {price}")));
+        }
+        Ok(Gift { id, name, icon, price, is_on_sale })
+    }
+}
+
+/// Adds a gift, which gets an id.
+#[utoipa::path(post, path = "/internal/gifts", request_body = GiftBody,
+    responses((status = 200, body = Gift), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn create(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Body(body): Body<GiftBody>,
+) -> Result<Json<Gift>, Error> {
+    let mut gift = body.gift(0)?;
+    let insert = async {
+        let mut connection = app.db.writer().acquire().await?;
+        gift::insert(&mut connection, &gift).await
+    };
+    gift.id = app.write_through(&[LIST_KEY.to_owned()], insert).await?;
+    // That there is none of this id may be cached.
+    app.cache.delete(&key(gift.id)).await?;
+    Ok(Json(gift))
+}
+
+/// Puts a gift under its id, whether there was one or not.
+#[utoipa::path(put, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "Which.")), request_body = GiftBody,
+    responses((status = 200, body = Gift), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn put(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Path(id): Path<i64>,
+    Body(body): Body<GiftBody>,
+) -> Result<Json<Gift>, Error> {
+    if id <= 0 {
+        return Err(Error::bad_request(format!("id: want a positive number, not {id}")));
+    }
+    let gift = body.gift(id)?;
+    let write = gift::put(app.db.writer(), app.db.dialect(), &gift);
+    app.write_through(&keys(id), write).await?;
+    Ok(Json(gift))
+}
+
+/// Removes a gift from the catalogue. What was sent of it stays.
+#[utoipa::path(delete, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "Which.")),
+    responses((status = 204), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn delete(
+    State(app): State<Arc<App>>,
+    _internal: Internal,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Error> {
+    match app.write_through(&keys(id), gift::delete(app.db.writer(), id)).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Error::not_found("there is no such gift")),
+    }
+}
+
+/// A text without white space around it.
+fn line(field: &str, text: &str, chars_max: usize) -> Result<String, Error> {
+    let text = text.trim();
+    let chars = text.chars().count();
+    if chars > chars_max {
+        return Err(Error::bad_request(format!("{field}: want at most {chars_max} characters, not {chars}")));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err(Error::bad_request(format!("{field}: want no control characters"))),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn key(id: i64) -> String {
+    format!("gift:{id}")
+}
+
+fn keys(id: i64) -> [String; 2] {
+    [key(id), LIST_KEY.to_owned()]
+}
+
+const LIST_KEY: &str = "gifts";
+const CACHE_TTL: Duration = Duration::from_secs(300);
+/// Gifts that apps are shown.
+const LISTED_MAX: usize = 1_000;
+const PAGE_MAX: u32 = 100;
+const NAME_CHARS_MAX: usize = 64;
+const ICON_CHARS_MAX: usize = 512;

@@ -1,0 +1,279 @@
+//! Gifts: what a sender may send, what it is answered, and that each gift is debited once.
+//!
+//! A gift's identity is its sender and a key that the sender chose; whatever comes under it gets the first answer. On its way a
+//! gift is checked against the catalogue, its coins are held in the cache (so that floods end there), it goes through the queue, and the
+//! [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A sender is answered what is committed or
+//! refused for good; if neither is known in time nothing was promised, and the same gift may be sent again.
+//!
+//! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may let a gift pass
+//! that the transaction then refuses.
+
+mod batches;
+mod consumer;
+mod decide;
+mod floor;
+mod message;
+mod submit;
+mod waiters;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::queue::Job;
+use batches::Batches;
+pub(crate) use consumer::run;
+pub use floor::floor;
+pub(crate) use submit::{Decided, Refusal, submit};
+use waiters::Waiters;
+
+/// Names a gift: of one sender, compared byte by byte.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Who sends it, and pays.
+    pub sender_id: i64,
+    /// The sender's name for it, of 1 to 64 bytes.
+    pub key: String,
+}
+
+/// What a gift is. The same identity with other contents is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Of the catalogue.
+    pub gift_id: i64,
+    /// Where it is shown.
+    pub room_id: i64,
+    /// Whom it is for.
+    pub receiver_id: i64,
+    /// How many pieces.
+    pub count: i64,
+    /// The business code under which it is shown: 5556, or 5558 in a PK.
+    pub code: i32,
+}
+
+/// A gift that a sender wants to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GiftRequest {
+    /// Its name.
+    pub identity: Identity,
+    /// What it is.
+    pub contents: Contents,
+    /// The price of one piece that the sender saw, if it says.
+    pub price: Option<i64>,
+}
+
+/// What a sender is answered, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It is paid and will be shown.
+    Committed {
+        /// What it cost, in coins.
+        total: i64,
+    },
+    /// It is not paid, and will not be.
+    Refused(Reason),
+}
+
+/// Why a gift was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The sender has not enough coins.
+    InsufficientBalance,
+    /// It costs something else than the sender saw.
+    PriceChanged,
+    /// The catalogue has no such gift.
+    NoSuchGift,
+    /// It cannot be had at the moment.
+    NotOnSale,
+    /// Another gift has this id.
+    IdReused,
+    /// The sender sent too many within a second.
+    RateLimited,
+    /// A field is not as it is wanted.
+    BadRequest,
+}
+
+/// A gift that was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// What it is.
+    pub contents: Contents,
+    /// What its sender was answered.
+    pub answer: Answer,
+}
+
+/// A gift in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Parcel {
+    identity: Identity,
+    contents: Contents,
+    /// Of one piece, as it was accepted.
+    price: i64,
+}
+
+/// Gifts under way in this process.
+pub struct Gifts {
+    waiters: Waiters,
+    /// Gifts on their way into the queue.
+    pushes: Batches<String, ()>,
+    /// Gifts that are looked up in the table.
+    looks: Batches<Identity, Option<Order>>,
+    /// Jobs that this process has put into the queue and taken out of it in one step.
+    taken: mpsc::Sender<Vec<Job>>,
+    taken_by_consumer: Mutex<Option<mpsc::Receiver<Vec<Job>>>>,
+    /// Whether a refusal by the cache may stand: not while the queue may have gifts of which the cache knows nothing.
+    is_settled: AtomicBool,
+    under_way: AtomicUsize,
+    counters: Counters,
+}
+
+/// What was done, for the metrics.
+#[derive(Default)]
+struct Counters {
+    committed: AtomicU64,
+    refused: AtomicU64,
+    refused_by_cache: AtomicU64,
+    repeats: AtomicU64,
+    unanswered: AtomicU64,
+    batches: AtomicU64,
+    batches_failed: AtomicU64,
+    poison: AtomicU64,
+}
+
+impl Gifts {
+    /// Nothing under way.
+    pub fn new() -> Self {
+        let (taken, taken_by_consumer) = mpsc::channel(TAKEN_MAX);
+        Self {
+            waiters: Waiters::default(),
+            pushes: Batches::new(WAITING_MAX),
+            looks: Batches::new(WAITING_MAX),
+            taken,
+            taken_by_consumer: Mutex::new(Some(taken_by_consumer)),
+            is_settled: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What was done, by name.
+    pub fn counts(&self) -> [(&'static str, u64); 9] {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        [
+            ("gifts_committed", get(&counters.committed)),
+            ("gifts_refused", get(&counters.refused)),
+            ("gifts_refused_by_cache", get(&counters.refused_by_cache)),
+            ("gift_repeats", get(&counters.repeats)),
+            ("gifts_unanswered", get(&counters.unanswered)),
+            ("gift_batches", get(&counters.batches)),
+            ("gift_batches_failed", get(&counters.batches_failed)),
+            ("gift_poison", get(&counters.poison)),
+            ("gifts_under_way", self.under_way.load(Ordering::Relaxed) as u64),
+        ]
+    }
+}
+
+impl Default for Gifts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn add(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+impl Order {
+    /// What whoever sends `contents` under this order's identity is answered.
+    fn answer_for(&self, contents: &Contents) -> Answer {
+        match self.contents == *contents {
+            true => self.answer,
+            false => Answer::Refused(Reason::IdReused),
+        }
+    }
+}
+
+impl Reason {
+    const ALL: [Self; 7] = [
+        Self::InsufficientBalance,
+        Self::PriceChanged,
+        Self::NoSuchGift,
+        Self::NotOnSale,
+        Self::IdReused,
+        Self::RateLimited,
+        Self::BadRequest,
+    ];
+
+    /// Its name for clients and in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InsufficientBalance => "insufficient_balance",
+            Self::PriceChanged => "price_changed",
+            Self::NoSuchGift => "no_such_gift",
+            Self::NotOnSale => "not_on_sale",
+            Self::IdReused => "id_reused",
+            Self::RateLimited => "rate_limited",
+            Self::BadRequest => "bad_request",
+        }
+    }
+
+    /// What it means, for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::InsufficientBalance => "there are not enough coins in the wallet",
+            Self::PriceChanged => "price: the gift costs something else; read the catalogue again",
+            Self::NoSuchGift => "gift_id: there is no such gift",
+            Self::NotOnSale => "gift_id: the gift cannot be had at the moment",
+            Self::IdReused => "id: another gift was sent under it; the answer that it got stands",
+            Self::RateLimited => "too many gifts within a second",
+            Self::BadRequest => "a field is not as it is wanted",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.name() == name).unwrap_or(Self::BadRequest)
+    }
+}
+
+/// Bytes of a key.
+pub const KEY_BYTES_MAX: usize = 64;
+/// Pieces of one gift.
+pub const COUNT_MAX: i64 = 9_999;
+/// The price of one piece, in coins: small enough that no sum of a batch overflows.
+pub const PRICE_MAX: i64 = 1_000_000_000;
+/// The business code of a gift that is shown.
+pub const SHOWN: i32 = 5556;
+/// The business code of a gift that failed.
+pub const FAILED: i32 = 5557;
+/// The business code of a gift in a PK: of the request, and of what is shown.
+pub const PK: i32 = 5558;
+/// The business code of a request.
+pub const SEND: i32 = 5560;
+/// Gifts that wait for the queue, or for a look into the table, in one process.
+const WAITING_MAX: usize = 20_000;
+/// Batches that wait for the consumer.
+const TAKEN_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_have_names_of_their_own() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::named(reason.name()), reason);
+            assert!(reason.name().len() <= 32, "t_gift_order.answer has no more");
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.name()));
+        }
+    }
+
+    #[test]
+    fn the_sum_of_a_batch_does_not_overflow() {
+        assert!(PRICE_MAX.checked_mul(COUNT_MAX).and_then(|total| total.checked_mul(100_000)).is_some());
+    }
+}

@@ -1,0 +1,61 @@
+//! Work of many callers that is done together: what comes while a batch is under way is the next batch.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Error;
+use crate::run::Stop;
+
+type Entry<I, O> = (I, oneshot::Sender<Result<O, Error>>);
+
+/// Entries on their way to [`Batches::run`].
+pub struct Batches<I, O> {
+    entries: mpsc::Sender<Entry<I, O>>,
+    taken: Mutex<Option<mpsc::Receiver<Entry<I, O>>>>,
+}
+
+impl<I, O> Batches<I, O> {
+    /// Of up to `most` entries that wait.
+    pub fn new(most: usize) -> Self {
+        let (entries, taken) = mpsc::channel(most);
+        Self { entries, taken: Mutex::new(Some(taken)) }
+    }
+
+    /// One entry's result. 503 if too many wait, or when this process ends.
+    pub async fn ask(&self, entry: I) -> Result<O, Error> {
+        let (answer, answered) = oneshot::channel();
+        let busy = |_| Error::unavailable("busy", "too many wait for the same");
+        self.entries.try_send((entry, answer)).map_err(busy)?;
+        answered.await.unwrap_or_else(|_| Err(Error::unavailable("ending", "this process ends")))
+    }
+
+    /// Does the work, batch by batch of up to `most` entries, until it is time to end: `work` answers one result for each.
+    pub async fn run<F>(&self, most: usize, mut stop: Stop, work: impl Fn(Vec<I>) -> F)
+    where
+        F: Future<Output = Result<Vec<O>, Error>>,
+    {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut taken) = taken else { return };
+        let mut batch = Vec::with_capacity(most);
+        loop {
+            let count = tokio::select! {
+                count = taken.recv_many(&mut batch, most) => count,
+                () = stop.wait() => 0,
+            };
+            if count == 0 {
+                return;
+            }
+            let (entries, answers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
+            match work(entries).await {
+                Ok(results) => answers.into_iter().zip(results).for_each(|(answer, result)| {
+                    let _ = answer.send(Ok(result)); // who asked may have gone
+                }),
+                Err(error) => answers.into_iter().for_each(|answer| {
+                    let _ = answer.send(Err(error.clone()));
+                }),
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The workers: gifts into the queue, out of it into the ledger, and word to those who wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::decide::{Decisions, Facts, decide};
+use super::{Answer, Identity, Order, Parcel, add};
+use crate::app::App;
+use crate::cache::held_key;
+use crate::error::Error;
+use crate::outbox::Message;
+use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
+use crate::run::Stop;
+use crate::tables::{account, gift, gift_order, outbox};
+
+/// Works until it is time to end, and then until all who wait are answered.
+pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+    let taken = app.gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(taken) = taken else { return };
+    let (end, ending) = watch::channel(false);
+    let ending = Stop::from(ending);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(put(app.clone(), ending.clone()));
+    tasks.spawn(look_up(app.clone(), ending.clone()));
+    tasks.spawn(take(app.clone(), ending.clone()));
+    tasks.spawn(watch_others(app.clone(), ending.clone()));
+    tasks.spawn(commit_all(app.clone(), taken, ending));
+    stop.wait().await;
+    while app.gifts.under_way.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let _ = end.send(true);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Gifts into the queue, all that come at once together.
+async fn put(app: Arc<App>, stop: Stop) {
+    let most = app.config.gift_batch_max as usize;
+    let work = |payloads: Vec<String>| {
+        let app = app.clone();
+        async move {
+            let count = payloads.len();
+            match &app.queue {
+                // Both steps in one transaction.
+                AnyQueue::Table(queue) if queue.numbers_rows() => {
+                    let jobs = queue.push_taken(Topic::Gift, payloads).await?;
+                    let _ = app.gifts.taken.send(jobs).await; // the consumer ends last
+                }
+                queue => queue.push(Topic::Gift, &payloads, Duration::ZERO).await?,
+            }
+            Ok(vec![(); count])
+        }
+    };
+    app.gifts.pushes.run(most, stop, work).await;
+}
+
+/// Gifts that are looked for in the table.
+async fn look_up(app: Arc<App>, stop: Stop) {
+    let work = |identities: Vec<Identity>| {
+        let app = app.clone();
+        async move {
+            let mut connection = app.db.primary().acquire().await?;
+            let wanted: BTreeSet<&Identity> = identities.iter().collect();
+            let found = gift_order::find(&mut connection, &Vec::from_iter(wanted)).await?;
+            Ok(identities.iter().map(|identity| found.get(identity).cloned()).collect())
+        }
+    };
+    app.gifts.looks.run(LOOKS_MAX, stop, work).await;
+}
+
+/// Gifts out of the queue, ahead of the consumer.
+async fn take(app: Arc<App>, mut stop: Stop) {
+    let is_shared = !app.config.redis.is_empty();
+    // In Redis what is held outlives the process, so the cache knows of whatever is in the queue.
+    app.gifts.is_settled.store(is_shared, Ordering::Relaxed);
+    while !stop.is_due() {
+        let work = async {
+            let jobs = app.queue.take(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
+            if jobs.is_empty() && !app.gifts.is_settled.load(Ordering::Relaxed) {
+                let (waiting, _) = app.queue.count(Topic::Gift).await?;
+                app.gifts.is_settled.store(waiting == 0, Ordering::Relaxed);
+            }
+            if !jobs.is_empty() {
+                let _ = app.gifts.taken.send(jobs).await; // the consumer ends last
+            }
+            Ok::<_, Error>(())
+        };
+        let done = tokio::select! {
+            () = stop.wait() => return,
+            done = work => done,
+        };
+        if let Err(error) = done {
+            warn!(%error, "gifts wait in the queue");
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE_MAX) => {}
+                () = stop.wait() => {}
+            }
+        }
+    }
+}
+
+/// Commits what was taken, batch by batch.
+async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Vec<Job>>, mut stop: Stop) {
+    let most = app.config.gift_batch_max as usize;
+    let mut finishing = JoinSet::new();
+    loop {
+        let mut jobs = tokio::select! {
+            Some(jobs) = taken.recv() => jobs,
+            () = stop.wait() => break,
+        };
+        while jobs.len() < most
+            && let Ok(more) = taken.try_recv()
+        {
+            jobs.extend(more);
+        }
+        for chunk in jobs.chunks(most) {
+            let batch = Batch::of(&app, chunk);
+            for committed in commit(&app, batch, &mut stop).await {
+                finishing.spawn(finish(app.clone(), committed));
+            }
+        }
+        while finishing.len() > FINISHING_MAX {
+            finishing.join_next().await;
+        }
+    }
+    while finishing.join_next().await.is_some() {}
+}
+
+/// Gifts that are committed together.
+pub(super) struct Batch {
+    pub(super) jobs: Vec<JobId>,
+    pub(super) parcels: Vec<Parcel>,
+}
+
+/// What was committed.
+struct Committed {
+    jobs: Vec<JobId>,
+    orders: Vec<(Identity, Order)>,
+}
+
+impl Batch {
+    /// A job that is no gift stays in the queue until that makes it a dead letter.
+    fn of(app: &App, jobs: &[Job]) -> Self {
+        let mut batch =
+            Self { jobs: Vec::with_capacity(jobs.len()), parcels: Vec::with_capacity(jobs.len()) };
+        for job in jobs {
+            match serde_json::from_str(&job.payload) {
+                Ok(parcel) => {
+                    batch.jobs.push(job.id.clone());
+                    batch.parcels.push(parcel);
+                }
+                Err(error) => {
+                    add(&app.gifts.counters.poison, 1);
+                    error!(%error, id = ?job.id, tries = job.tries, payload = job.payload, "no gift");
+                }
+            }
+        }
+        batch
+    }
+
+    /// Its two halves.
+    fn split(mut self) -> [Self; 2] {
+        let at = self.jobs.len() / 2;
+        let second = Self { jobs: self.jobs.split_off(at), parcels: self.parcels.split_off(at) };
+        [self, second]
+    }
+}
+
+/// Commits a batch, again and again while the database is away; what was committed, without the gifts that make transactions fail.
+async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed> {
+    let mut todo = vec![batch];
+    let mut committed = Vec::new();
+    let mut failures = 0;
+    while let Some(batch) = todo.pop() {
+        if batch.jobs.is_empty() {
+            continue;
+        }
+        match try_commit(app, &batch).await {
+            Ok((decisions, ids)) => {
+                failures = 0;
+                committed.push(after_commit(app, batch.jobs, decisions, ids));
+            }
+            // It passes; or another consumer was quicker with the same gift, which the next try sees.
+            Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
+                add(&app.gifts.counters.batches_failed, 1);
+                if failures == 0 {
+                    warn!(%error, gifts = batch.jobs.len(), "a batch of gifts is committed again");
+                }
+                failures += 1;
+                todo.push(batch);
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
+                    () = stop.wait() => return committed, // the rest stays in the queue
+                }
+            }
+            Err(error) if batch.jobs.len() == 1 => {
+                add(&app.gifts.counters.poison, 1);
+                error!(%error, parcel = ?batch.parcels[0], "a gift cannot be committed, and stays in the queue");
+            }
+            Err(error) => {
+                warn!(%error, gifts = batch.jobs.len(), "a batch of gifts is halved");
+                todo.extend(batch.split().into_iter().rev());
+            }
+        }
+    }
+    committed
+}
+
+/// One transaction: reads what decides, and writes what was decided. The messages' ids too.
+pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
+    let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
+    let senders: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.identity.sender_id).collect();
+    let identities: BTreeSet<&Identity> = batch.parcels.iter().map(|parcel| &parcel.identity).collect();
+    let gift_ids: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.contents.gift_id).collect();
+    let mut tx = app.db.begin().await?;
+    // First the locks: what is read after them is what any other consumer of these senders has committed.
+    let balances = account::lock(&mut tx, dialect, &Vec::from_iter(senders)).await?;
+    let known = gift_order::find(&mut tx, &Vec::from_iter(identities)).await?;
+    let gifts = gift::get_many(&mut tx, &Vec::from_iter(gift_ids)).await?;
+    let catalogue: BTreeMap<_, _> = gifts.into_iter().map(|gift| (gift.id, gift)).collect();
+    let decisions = decide(app.config.app, &batch.parcels, Facts { known, balances, catalogue });
+    if !decisions.debits.is_empty() {
+        if !account::debit(&mut tx, &decisions.debits).await? {
+            return Err(Error::unavailable("balance_changed", "a balance changed under its lock"));
+        }
+        account::record(&mut tx, &decisions.entries, now_ms).await?;
+    }
+    gift_order::insert(&mut tx, &decisions.orders, now_ms).await?;
+    let ids = outbox::insert(&mut tx, &decisions.messages, now_ms).await?;
+    if let AnyQueue::Table(queue) = &app.queue {
+        queue.done_with(&mut tx, &batch.jobs).await?;
+    }
+    tx.commit().await?;
+    Ok((decisions, ids))
+}
+
+/// Tells those who wait, and hands the messages over.
+fn after_commit(app: &App, jobs: Vec<JobId>, decisions: Decisions, ids: Vec<i64>) -> Committed {
+    let Decisions { entries, orders, messages, repeats, .. } = decisions;
+    let counters = &app.gifts.counters;
+    add(&counters.batches, 1);
+    add(&counters.committed, entries.len());
+    add(&counters.refused, orders.len() - entries.len());
+    add(&counters.repeats, repeats.len());
+    for (identity, order) in orders.iter().chain(&repeats) {
+        app.gifts.waiters.tell(identity, order);
+    }
+    app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
+    Committed { jobs, orders: orders.into_iter().chain(repeats).collect() }
+}
+
+/// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
+async fn finish(app: Arc<App>, committed: Committed) {
+    let Committed { jobs, orders } = committed;
+    let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
+    let keys: Vec<String> = orders.iter().map(key).collect();
+    let mut answers = Vec::with_capacity(orders.len());
+    for (key, (_, order)) in keys.iter().zip(&orders) {
+        let text = serde_json::to_string(order).expect("strings and numbers are JSON");
+        answers.push((key.as_str(), text, ANSWER_TTL));
+    }
+    let refused = |(identity, order): &(Identity, Order)| {
+        matches!(order.answer, Answer::Refused(_)).then_some(identity.sender_id)
+    };
+    let refused: BTreeSet<i64> = orders.iter().filter_map(refused).collect();
+    let told = async {
+        app.cache.set_many(&answers).await?;
+        // What was held for these is free.
+        for sender_id in refused {
+            app.cache.forget_available(sender_id).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    let done = async {
+        match &app.queue {
+            AnyQueue::Table(_) => Ok(()),
+            AnyQueue::Redis(queue) => queue.done(Topic::Gift, &jobs).await,
+        }
+    };
+    if let (Err(error), _) | (_, Err(error)) = tokio::join!(told, done) {
+        // A job that is taken again finds its gift decided.
+        warn!(%error, "gifts are committed, and the cache was not told");
+    }
+}
+
+/// Answers those whose gifts another process has committed.
+async fn watch_others(app: Arc<App>, mut stop: Stop) {
+    let is_shared = !app.config.redis.is_empty();
+    for round in 1_u32.. {
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_PAUSE) => {}
+            () = stop.wait() => return,
+        }
+        let now = Instant::now();
+        let tell = |identity: &Identity, order: &Order| {
+            app.gifts.waiters.tell(identity, order);
+        };
+        let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE);
+        if is_shared && !waiting.is_empty() {
+            let keys: Vec<_> =
+                waiting.iter().map(|identity| held_key(identity.sender_id, &identity.key)).collect();
+            let texts = app.cache.get_many(&keys).await.unwrap_or_default();
+            for (identity, text) in waiting.iter().zip(texts) {
+                if let Some(order) = text.and_then(|text| serde_json::from_str(&text).ok()) {
+                    tell(identity, &order);
+                }
+            }
+        }
+        if round.is_multiple_of(WATCHES_A_LOOK) {
+            let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE * WATCHES_A_LOOK);
+            for identity in waiting.into_iter().take(LOOKS_MAX) {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    if let Ok(Some(order)) = app.gifts.looks.ask(identity.clone()).await {
+                        app.gifts.waiters.tell(&identity, &order);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Gifts that are looked for in one query.
+const LOOKS_MAX: usize = 500;
+const TAKE_WAIT: Duration = Duration::from_secs(1);
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Batches whose cache entries and jobs wait for Redis, beside the one that is committed.
+const FINISHING_MAX: usize = 8;
+/// How long an answer is in the cache, for whoever waits in another process or repeats soon. The table has it for good.
+const ANSWER_TTL: Duration = Duration::from_secs(60);
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// So often the cache is asked before the table is.
+const WATCHES_A_LOOK: u32 = 5;

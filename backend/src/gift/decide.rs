@@ -1,0 +1,141 @@
+//! Which gifts of a batch are paid, by what a transaction has read. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Identity, Order, Parcel, Reason, message};
+use crate::api::gift::Gift;
+use crate::outbox::Message;
+use crate::tables::account::Entry;
+
+/// What the transaction has read, and keeps others from changing.
+pub struct Facts {
+    /// Of these gifts, those that were decided before.
+    pub known: BTreeMap<Identity, Order>,
+    /// Of the senders, those who have an account.
+    pub balances: BTreeMap<i64, i64>,
+    /// Of these gifts, those that there are.
+    pub catalogue: BTreeMap<i64, Gift>,
+}
+
+/// What the transaction is to write, and what senders are to be told after it.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    /// What each sender takes from its account.
+    pub debits: BTreeMap<i64, i64>,
+    /// One for each gift that is paid.
+    pub entries: Vec<Entry>,
+    /// Each gift that was not decided before.
+    pub orders: Vec<(Identity, Order)>,
+    /// What clients see of these.
+    pub messages: Vec<Message>,
+    /// Gifts that were decided before.
+    pub repeats: Vec<(Identity, Order)>,
+}
+
+/// Decides gifts in their order.
+pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
+    let Facts { mut known, mut balances, catalogue } = facts;
+    let mut decisions = Decisions::default();
+    for parcel in parcels {
+        let Parcel { identity, contents, .. } = parcel;
+        if let Some(order) = known.get(identity) {
+            decisions.repeats.push((identity.clone(), order.clone()));
+            continue;
+        }
+        let answer = match price(parcel, catalogue.get(&contents.gift_id), &mut balances) {
+            Ok(total) => {
+                *decisions.debits.entry(identity.sender_id).or_default() += total;
+                decisions.entries.push(Entry {
+                    user_id: identity.sender_id,
+                    amount: -total,
+                    kind: "gift",
+                    reference: identity.key.clone().into_bytes(),
+                });
+                decisions.messages.push(message::shown(app, identity, contents, total));
+                Answer::Committed { total }
+            }
+            Err(reason) => {
+                decisions.messages.push(message::failed(app, identity, contents, reason));
+                Answer::Refused(reason)
+            }
+        };
+        let order = Order { contents: *contents, answer };
+        known.insert(identity.clone(), order.clone());
+        decisions.orders.push((identity.clone(), order));
+    }
+    decisions
+}
+
+/// What a gift costs, which its sender has, and has no more.
+fn price(parcel: &Parcel, gift: Option<&Gift>, balances: &mut BTreeMap<i64, i64>) -> Result<i64, Reason> {
+    let gift = gift.ok_or(Reason::NoSuchGift)?;
+    gift.check(Some(parcel.price))?;
+    let total = gift.price.checked_mul(parcel.contents.count).ok_or(Reason::BadRequest)?;
+    let balance = balances.get_mut(&parcel.identity.sender_id).ok_or(Reason::InsufficientBalance)?;
+    *balance = balance.checked_sub(total).filter(|left| *left >= 0).ok_or(Reason::InsufficientBalance)?;
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gift::Contents;
+
+    const CONTENTS: Contents = Contents { gift_id: 1, room_id: 7, receiver_id: 3, count: 2, code: 5556 };
+
+    fn parcel(sender_id: i64, key: &str, price: i64) -> Parcel {
+        Parcel { identity: Identity { sender_id, key: key.into() }, contents: CONTENTS, price }
+    }
+
+    fn facts(balances: &[(i64, i64)]) -> Facts {
+        let gift = Gift { id: 1, name: "rose".into(), icon: String::new(), price: 10, is_on_sale: true };
+        let off = Gift { id: 2, is_on_sale: false, ..gift.clone() };
+        Facts {
+            known: BTreeMap::new(),
+            balances: balances.iter().copied().collect(),
+            catalogue: [(1, gift), (2, off)].into(),
+        }
+    }
+
+    fn answers(decisions: &Decisions) -> Vec<Answer> {
+        decisions.orders.iter().map(|(_, order)| order.answer).collect()
+    }
+
+    #[test]
+    fn money_goes_to_those_who_come_first_and_never_below_zero() {
+        let parcels: Vec<_> = ["a", "b", "c"].map(|key| parcel(9, key, 10)).into();
+        let decisions = decide(1, &parcels, facts(&[(9, 45)]));
+        let (paid, short) = (Answer::Committed { total: 20 }, Answer::Refused(Reason::InsufficientBalance));
+        assert_eq!(answers(&decisions), [paid, paid, short]);
+        assert_eq!(decisions.debits, [(9, 40)].into());
+        assert_eq!(decisions.entries.iter().map(|entry| entry.amount).sum::<i64>(), -40);
+        let codes: Vec<_> = decisions.messages.iter().map(|message| message.biz_code).collect();
+        assert_eq!(codes, [5556, 5556, 5557]);
+        assert_eq!(answers(&decide(1, &parcels[..1], facts(&[]))), [short], "no account, no coins");
+    }
+
+    #[test]
+    fn a_repeat_is_debited_once_within_a_batch_and_after_it() {
+        let parcels = [parcel(9, "a", 10), parcel(9, "a", 10)];
+        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        assert_eq!((decisions.debits[&9], decisions.orders.len(), decisions.repeats.len()), (20, 1, 1));
+        assert_eq!(decisions.repeats[0], decisions.orders[0]);
+        let known = decisions.orders.into_iter().collect();
+        let again = decide(1, &parcels, Facts { known, ..facts(&[(9, 80)]) });
+        assert!(again.debits.is_empty() && again.messages.is_empty() && again.repeats.len() == 2);
+    }
+
+    #[test]
+    fn what_is_no_longer_so_is_refused() {
+        let with = |gift_id| Contents { gift_id, ..CONTENTS };
+        let parcels = [
+            parcel(9, "a", 11),
+            Parcel { contents: with(2), ..parcel(9, "b", 10) },
+            Parcel { contents: with(3), ..parcel(9, "c", 10) },
+        ];
+        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        let reasons = [Reason::PriceChanged, Reason::NotOnSale, Reason::NoSuchGift];
+        assert_eq!(answers(&decisions), reasons.map(Answer::Refused));
+        assert!(decisions.debits.is_empty() && decisions.entries.is_empty());
+    }
+}

@@ -1,0 +1,256 @@
+//! The way of one gift from its request to its answer.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{
+    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, add,
+    message,
+};
+use crate::api::gift as catalogue;
+use crate::app::App;
+use crate::cache::{Hold, held_key};
+use crate::error::Error;
+use crate::tables::account;
+
+/// What becomes of a sender who sends too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// 429: it may send the same again.
+    Passing,
+    /// It is refused for good, since nobody waits for it to try again.
+    ForGood,
+}
+
+/// A gift that was decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub answer: Answer,
+    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its way.
+    pub told: Option<oneshot::Receiver<()>>,
+}
+
+/// What is to be done with a gift.
+enum Step {
+    Decided(Decided),
+    /// Into the queue, at this price of a piece.
+    Queue(i64),
+}
+
+/// Sends a gift. What it answers is committed, or refused for good.
+///
+/// # Errors
+/// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is promised, and the same may be
+/// sent again. 429 with [`Refusal::Passing`].
+pub(crate) async fn submit(app: &App, request: &GiftRequest, limit: Refusal) -> Result<Decided, Error> {
+    check(request)?;
+    let _under_way = UnderWay::begin(&app.gifts);
+    match first_step(app, request, limit).await? {
+        Step::Decided(decided) => Ok(decided),
+        Step::Queue(price) => {
+            let answer = queue_and_wait(app, request, price).await?;
+            Ok(Decided { answer, told: None })
+        }
+    }
+}
+
+fn check(request: &GiftRequest) -> Result<(), Error> {
+    let GiftRequest { identity, contents, price } = request;
+    let bytes = identity.key.len();
+    if !(1..=KEY_BYTES_MAX).contains(&bytes) {
+        return Err(Error::bad_request(format!("id: want 1 to {KEY_BYTES_MAX} bytes, not {bytes}")));
+    }
+    if !(1..=COUNT_MAX).contains(&contents.count) {
+        return Err(Error::bad_request(format!("count: want 1 to {COUNT_MAX}, not {}", contents.count)));
+    }
+    let ids = [("gift_id", contents.gift_id), ("receiver_id", contents.receiver_id)];
+    for (field, id) in ids.into_iter().chain([("room_id", contents.room_id)]) {
+        if id <= 0 {
+            return Err(Error::bad_request(format!("{field}: want a positive number, not {id}")));
+        }
+    }
+    match price {
+        Some(price) if *price < 0 => {
+            Err(Error::bad_request(format!("price: want no less than 0, not {price}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Everything before the queue.
+async fn first_step(app: &App, request: &GiftRequest, limit: Refusal) -> Result<Step, Error> {
+    let GiftRequest { identity, contents, .. } = request;
+    let price = match catalogue::price(app, contents.gift_id, request.price).await? {
+        Ok(price) => price,
+        Err(reason) => return refuse(app, request, reason).await,
+    };
+    if is_over_limit(app, identity.sender_id).await {
+        return match limit {
+            Refusal::Passing => Err(Error::too_many(Reason::RateLimited.text())),
+            Refusal::ForGood => refuse(app, request, Reason::RateLimited).await,
+        };
+    }
+    match hold(app, identity, price * contents.count).await {
+        Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue(price)),
+        Ok(Hold::Short) => refuse(app, request, Reason::InsufficientBalance).await,
+        Ok(Hold::Repeat) => Ok(match remembered(app, identity).await {
+            Some(order) => repeat(app, request, &order),
+            None => Step::Queue(price),
+        }),
+    }
+}
+
+/// A cache that is away limits nobody: the database still decides.
+async fn is_over_limit(app: &App, sender_id: i64) -> bool {
+    let count = app.cache.count(&format!("gift_rate:{sender_id}"), Duration::from_secs(1)).await;
+    count.is_ok_and(|count| count > i64::from(app.config.gifts_per_second))
+}
+
+/// Sets the coins aside, by what the primary has if the cache does not know.
+async fn hold(app: &App, identity: &Identity, amount: i64) -> Result<Hold, Error> {
+    let Identity { sender_id, key } = identity;
+    match app.cache.hold(*sender_id, key, amount, HELD_TTL).await? {
+        Hold::Unknown => {
+            let load = || async { Ok(account::balance(app.db.primary(), *sender_id).await?.unwrap_or(0)) };
+            app.cache.fill_available(*sender_id, AVAILABLE_TTL, load).await?;
+            app.cache.hold(*sender_id, key, amount, HELD_TTL).await
+        }
+        hold => Ok(hold),
+    }
+}
+
+/// Refuses a gift, unless it was answered before, or may be under way.
+async fn refuse(app: &App, request: &GiftRequest, reason: Reason) -> Result<Step, Error> {
+    let GiftRequest { identity, contents, price } = request;
+    let price = price.unwrap_or(PRICE_UNKNOWN);
+    match known(app, identity).await? {
+        Known::Decided(order) => return Ok(repeat(app, request, &order)),
+        Known::UnderWay => return Ok(Step::Queue(price)), // and what comes of it is its answer
+        Known::Nothing => {}
+    }
+    if !app.gifts.is_settled.load(Ordering::Relaxed) {
+        return Ok(Step::Queue(price));
+    }
+    add(&app.gifts.counters.refused_by_cache, 1);
+    let order = Order { contents: *contents, answer: Answer::Refused(reason) };
+    // Without a cache the next one is decided anew, as this one was.
+    let _ = app.cache.set(&held_of(identity), &serde_json::to_string(&order)?, REFUSED_TTL).await;
+    Ok(direct(app, request, reason))
+}
+
+/// What is known of a gift.
+enum Known {
+    Nothing,
+    UnderWay,
+    Decided(Order),
+}
+
+/// What is known of a gift that the cache would refuse. Many who ask at once are one read of the database, and the answer to a repeat is in
+/// the cache, so a flood costs no more than a read at a time.
+async fn known(app: &App, identity: &Identity) -> Result<Known, Error> {
+    if let Ok(Some(text)) = app.cache.get(&held_of(identity)).await {
+        return Ok(serde_json::from_str(&text).map_or(Known::UnderWay, Known::Decided));
+    }
+    let order = app.gifts.looks.ask(identity.clone()).await?;
+    Ok(order.map_or(Known::Nothing, Known::Decided))
+}
+
+/// The answer in the cache, if there is one.
+async fn remembered(app: &App, identity: &Identity) -> Option<Order> {
+    let text = app.cache.get(&held_of(identity)).await.ok()??;
+    serde_json::from_str(&text).ok()
+}
+
+/// The first answer, or that the identity is another gift's.
+fn repeat(app: &App, request: &GiftRequest, order: &Order) -> Step {
+    add(&app.gifts.counters.repeats, 1);
+    match order.answer_for(&request.contents) {
+        answer @ Answer::Committed { .. } => Step::Decided(Decided { answer, told: None }),
+        // Told once more, by the same name: whether the first telling came through is not known here.
+        Answer::Refused(reason) => direct(app, request, reason),
+    }
+}
+
+/// A refusal that is told from here.
+fn direct(app: &App, request: &GiftRequest, reason: Reason) -> Step {
+    let GiftRequest { identity, contents, .. } = request;
+    let told = app.outbox.mention(message::failed(app.config.app, identity, contents, reason));
+    Step::Decided(Decided { answer: Answer::Refused(reason), told: Some(told) })
+}
+
+async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<Answer, Error> {
+    let GiftRequest { identity, contents, .. } = request;
+    let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
+    let parcel = Parcel { identity: identity.clone(), contents: *contents, price };
+    let payload = serde_json::to_string(&parcel)?;
+    let answered = app.gifts.waiters.wait(identity, *contents);
+    let wait = async {
+        if let Err(error) = app.gifts.pushes.ask(payload).await {
+            // What was held is not in the queue, so what the sender has is asked for anew.
+            let _ = app.cache.forget_available(identity.sender_id).await;
+            return Err(error);
+        }
+        answered.await.map_err(|_| undecided())
+    };
+    let waited = tokio::time::timeout_at(deadline, wait).await;
+    if let Ok(Ok(answer)) = waited {
+        return Ok(answer);
+    }
+    app.gifts.waiters.give_up(identity);
+    look(app, request).await?.ok_or_else(|| {
+        add(&app.gifts.counters.unanswered, 1);
+        waited.map_or_else(|_| undecided(), |error| error.err().unwrap_or_else(undecided))
+    })
+}
+
+/// Whether a gift was decided after all.
+async fn look(app: &App, request: &GiftRequest) -> Result<Option<Answer>, Error> {
+    let look = tokio::time::timeout(LOOK_TIME, app.gifts.looks.ask(request.identity.clone()));
+    let order = look.await.map_err(|_| undecided())??;
+    Ok(order.map(|order| order.answer_for(&request.contents)))
+}
+
+fn undecided() -> Error {
+    Error::unavailable("undecided", "the gift was not decided in time; send the same again")
+}
+
+fn held_of(identity: &Identity) -> String {
+    held_key(identity.sender_id, &identity.key)
+}
+
+impl Contents {
+    /// The code under which a request's gift is shown.
+    pub(crate) fn code_of_request(biz_code: i32) -> i32 {
+        if biz_code == super::PK { super::PK } else { super::SHOWN }
+    }
+}
+
+/// Counts a gift for as long as it is under way.
+struct UnderWay<'a>(&'a Gifts);
+
+impl<'a> UnderWay<'a> {
+    fn begin(gifts: &'a Gifts) -> Self {
+        gifts.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(gifts)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Of a piece whose price is not known, as nothing costs it: the transaction refuses it.
+const PRICE_UNKNOWN: i64 = -1;
+/// How long it is remembered that a gift's coins are held: longer than it may be in the queue. It ends with the answer.
+const HELD_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
+const AVAILABLE_TTL: Duration = Duration::from_secs(30);
+/// How long a refusal is remembered that is in no table.
+const REFUSED_TTL: Duration = Duration::from_secs(600);
+/// How long the last look may take.
+const LOOK_TIME: Duration = Duration::from_secs(2);

@@ -1,0 +1,92 @@
+//! `t_gift`: the catalogue.
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use crate::api::gift::Gift;
+use crate::db::{Dialect, last_insert_id, marks};
+use crate::error::Error;
+
+const COLUMNS: &str = "id, name, icon, price, is_on_sale";
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (serial, end) = (dialect.serial(), dialect.table_end());
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_gift (id {serial}, name VARCHAR(64) NOT NULL, icon VARCHAR(512) NOT NULL, \
+         price BIGINT NOT NULL, is_on_sale BIGINT NOT NULL{end}"
+    )]
+}
+
+fn gift(row: &AnyRow) -> Result<Gift, Error> {
+    Ok(Gift {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        icon: row.try_get(2)?,
+        price: row.try_get(3)?,
+        is_on_sale: row.try_get::<i64, _>(4)? != 0,
+    })
+}
+
+/// One gift.
+pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<Gift>, Error> {
+    let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id = ?");
+    let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(gift).transpose()
+}
+
+/// Gifts, as a transaction sees them.
+pub async fn get_many(connection: &mut AnyConnection, ids: &[i64]) -> Result<Vec<Gift>, Error> {
+    let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id IN ({})", marks(ids.len()));
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for id in ids {
+        query = query.bind(*id);
+    }
+    query.fetch_all(connection).await?.iter().map(gift).collect()
+}
+
+/// All gifts that are on sale, the cheapest first.
+pub async fn on_sale(pool: &AnyPool, most: usize) -> Result<Vec<Gift>, Error> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM t_gift WHERE is_on_sale <> 0 ORDER BY price, id LIMIT {most}");
+    sqlx::query(AssertSqlSafe(statement)).fetch_all(pool).await?.iter().map(gift).collect()
+}
+
+/// All gifts after one, by their ids.
+pub async fn page(pool: &AnyPool, after: i64, most: u32) -> Result<Vec<Gift>, Error> {
+    let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id > ? ORDER BY id LIMIT {most}");
+    sqlx::query(AssertSqlSafe(statement)).bind(after).fetch_all(pool).await?.iter().map(gift).collect()
+}
+
+/// Adds a gift; its id. The one that it has does not count.
+pub async fn insert(connection: &mut AnyConnection, gift: &Gift) -> Result<i64, Error> {
+    sqlx::query("INSERT INTO t_gift (name, icon, price, is_on_sale) VALUES (?, ?, ?, ?)")
+        .bind(gift.name.as_str())
+        .bind(gift.icon.as_str())
+        .bind(gift.price)
+        .bind(i64::from(gift.is_on_sale))
+        .execute(&mut *connection)
+        .await?;
+    last_insert_id(connection).await
+}
+
+/// Puts a gift under its id, whatever was there.
+pub async fn put(pool: &AnyPool, dialect: Dialect, gift: &Gift) -> Result<(), Error> {
+    let update = dialect.on_conflict_update("id", &["name", "icon", "price", "is_on_sale"]);
+    let statement = format!("INSERT INTO t_gift ({COLUMNS}) VALUES (?, ?, ?, ?, ?){update}");
+    sqlx::query(AssertSqlSafe(statement))
+        .bind(gift.id)
+        .bind(gift.name.as_str())
+        .bind(gift.icon.as_str())
+        .bind(gift.price)
+        .bind(i64::from(gift.is_on_sale))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Removes a gift; whether it was there.
+pub async fn delete(pool: &AnyPool, id: i64) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM t_gift WHERE id = ?").bind(id).execute(pool).await?;
+    Ok(done.rows_affected() == 1)
+}
