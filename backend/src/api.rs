@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod gift;
 pub mod inbox;
 pub mod login;
+pub mod operations;
 pub mod room;
 pub mod wallet;
 
@@ -15,5 +16,9 @@ use crate::app::App;
 
 /// All resources.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(bridge::router()).merge(gift::router()).merge(wallet::router())
+    OpenApiRouter::new()
+        .merge(bridge::router())
+        .merge(gift::router())
+        .merge(operations::router())
+        .merge(wallet::router())
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
 use tracing::warn;
 
@@ -13,6 +15,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
@@ -35,6 +38,8 @@ pub struct App {
     pub outbox: Arc<Outbox>,
     /// Gifts under way.
     pub gifts: Gifts,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -57,6 +62,7 @@ impl App {
             push,
             outbox,
             gifts: Gifts::new(),
+            metrics: Metrics::default(),
             unmarked_until_ms,
         }))
     }
@@ -85,6 +91,19 @@ impl App {
         Ok(written)
     }
 
+    /// Counts one more of `name`, of which `most` are allowed in a window that begins with the first; across all processes.
+    ///
+    /// # Errors
+    /// 429 above that. Whoever would rather serve than limit while the cache is away takes its 503 for a yes.
+    pub async fn limit(&self, name: &str, most: u32, window: Duration) -> Result<(), Error> {
+        match self.cache.count(&format!("limit:{name}"), window).await? <= i64::from(most) {
+            true => Ok(()),
+            false => {
+                Err(Error::too_many(format!("at most {most} in {} s; try again later", window.as_secs_f32())))
+            }
+        }
+    }
+
     /// Remembers that a user has just written, so that it reads from the primary for a while.
     pub async fn wrote(&self, user_id: i64) {
         if self.config.replicas.is_empty() {
@@ -102,6 +121,25 @@ impl App {
         match self.has_written(user_id).await {
             true => self.db.primary(),
             false => self.db.replica(),
+        }
+    }
+
+    /// Reads what is a user's own through the cache, or, for a while after it has written, from the primary past the cache: another
+    /// process may have put what a replica had into it.
+    pub async fn read_own<T, F>(
+        &self,
+        user_id: i64,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(AnyPool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        match self.has_written(user_id).await && !self.config.replicas.is_empty() {
+            true => load(self.db.primary().clone()).await,
+            false => self.cache.read(key, ttl, || load(self.db.replica().clone())).await,
         }
     }
 

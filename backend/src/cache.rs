@@ -7,6 +7,7 @@ mod memory;
 mod redis;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -27,6 +28,13 @@ const FILL_TIME: Duration = Duration::from_secs(5);
 pub struct Cache {
     store: Store,
     flights: Flights,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 enum Store {
@@ -54,11 +62,11 @@ impl Cache {
             true => Store::Memory(memory::Memory::new(clock)),
             false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix).await?),
         };
-        Ok(Self { store, flights: Flights::default() })
+        Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }
 
     /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter more. That there is nothing is
-    /// cached too, for a short time. However many ask at once, `load` runs once in this process. A cache that is away costs its
+    /// cached too, for a short time, and what was deleted while it was loaded is not cached. However many ask at once, `load` runs once in this process. A cache that is away costs its
     /// benefit only.
     pub async fn read<T, F>(
         &self,
@@ -70,16 +78,24 @@ impl Cache {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<Option<T>, Error>>,
     {
-        if let Ok(Some(text)) = self.get(key).await {
-            return Ok(serde_json::from_str(&text)?);
+        // A text that does not parse is one of another version of this program.
+        if let Ok(Some(text)) = self.get(key).await
+            && let Ok(value) = serde_json::from_str(&text)
+        {
+            self.counts.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(value);
         }
+        self.counts.misses.fetch_add(1, Ordering::Relaxed);
         let text = self
             .flights
             .join(key, || async {
+                let era = self.flights.era(key);
                 let value = load().await?;
                 let text = serde_json::to_string(&value)?;
                 let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
-                let _ = self.set(key, &text, ttl).await; // without the cache, the next one loads again
+                if self.flights.era(key) == era {
+                    let _ = self.set(key, &text, ttl).await; // without the cache, the next one loads again
+                }
                 Ok(text)
             })
             .await?;
@@ -101,23 +117,34 @@ impl Cache {
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         for (index, text) in cached.into_iter().enumerate() {
-            match text {
-                Some(text) => values.push(serde_json::from_str(&text)?),
+            match text.and_then(|text| serde_json::from_str(&text).ok()) {
+                Some(value) => values.push(value),
                 None => {
                     values.push(None);
                     missing.push(index);
                 }
             }
         }
+        self.counts.hits.fetch_add((keys.len() - missing.len()) as u64, Ordering::Relaxed);
         if missing.is_empty() {
             return Ok(values);
         }
+        self.counts.misses.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        let eras: Vec<u64> = missing.iter().map(|index| self.flights.era(&keys[*index])).collect();
         let loaded = load(missing.clone()).await?;
-        for (index, value) in missing.into_iter().zip(loaded) {
-            let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
-            let _ = self.set(&keys[index], &serde_json::to_string(&value)?, ttl).await;
+        if loaded.len() != missing.len() {
+            return Err(Error::internal("a load answered fewer or more values than were asked for"));
+        }
+        let mut fills = Vec::with_capacity(missing.len());
+        for ((index, era), value) in missing.into_iter().zip(eras).zip(loaded) {
+            let key = &keys[index];
+            if self.flights.era(key) == era {
+                let ttl = if value.is_some() { spread(ttl) } else { NONE_TTL };
+                fills.push((key.as_str(), serde_json::to_string(&value)?, ttl));
+            }
             values[index] = value;
         }
+        let _ = self.set_many(&fills).await; // without the cache, the next one loads again
         Ok(values)
     }
 
@@ -147,12 +174,17 @@ impl Cache {
     }
 
     /// Puts texts under keys, in one round trip.
-    pub async fn set_many(&self, entries: &[(String, String)], ttl: Duration) -> Result<(), Error> {
+    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
         match &self.store {
-            Store::Memory(memory) => entries.iter().for_each(|(key, text)| memory.set(key, text, ttl)),
-            Store::Redis(redis) => redis.set_many(entries, ttl).await?,
+            Store::Memory(memory) => fills.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
+            Store::Redis(redis) => redis.set_many(fills).await?,
         }
         Ok(())
+    }
+
+    /// Reads through that found their value, and that did not, since the start.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.counts.hits.load(Ordering::Relaxed), self.counts.misses.load(Ordering::Relaxed))
     }
 
     /// Removes a key.

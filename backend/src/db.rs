@@ -13,7 +13,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 
 use crate::config::Config;
 use crate::error::Error;
-pub use migrations::migrate;
+pub use migrations::{is_migrated, migrate};
 use replicas::Replicas;
 
 /// How long a query may wait for a connection.
@@ -86,6 +86,18 @@ impl Db {
         self.replicas.pick().unwrap_or_else(|| self.primary())
     }
 
+    /// Each pool by its name, with its connections and how many of them are idle.
+    pub fn pools(&self) -> Vec<(&'static str, u32, usize)> {
+        let readers = self.readers.iter().map(|pool| ("readers", pool));
+        let pools = std::iter::once(("primary", &self.primary)).chain(readers);
+        pools.map(|(name, pool)| (name, pool.size(), pool.num_idle())).collect()
+    }
+
+    /// How many replicas are read from.
+    pub fn good_replicas(&self) -> usize {
+        self.replicas.lags_ms().filter(|(is_good, _)| *is_good).count()
+    }
+
     /// For a statement that writes and is a transaction by itself.
     pub fn writer(&self) -> &AnyPool {
         &self.primary
@@ -98,6 +110,11 @@ impl Db {
             Dialect::Sqlite => self.primary.begin_with("BEGIN IMMEDIATE").await?,
             Dialect::MySql => self.primary.begin().await?,
         })
+    }
+
+    /// Of each replica: whether it is read from, and how far behind it is; `None` if it does not answer.
+    pub fn replica_lags_ms(&self) -> Vec<(bool, Option<i64>)> {
+        self.replicas.lags_ms().collect()
     }
 
     /// Watches how far replicas are behind, until dropped.
@@ -124,10 +141,14 @@ fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<AnyPool, Er
     Ok(pool.connect_lazy_with(options))
 }
 
-/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does.
+/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default isolation would lock the gaps
+/// between rows, at which those who take jobs and those who push them deadlock.
 async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
     match dialect {
-        Dialect::MySql => Ok(()),
+        Dialect::MySql => {
+            let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+            connection.execute(isolation).await.map(|_| ())
+        }
         Dialect::Sqlite => {
             let pragmas = format!(
                 "PRAGMA busy_timeout = {BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768"
@@ -143,6 +164,14 @@ impl Dialect {
         match self {
             Self::Sqlite => "BLOB".into(),
             Self::MySql => format!("VARBINARY({bytes})"),
+        }
+    }
+
+    /// The type of texts of any length below 16 MiB.
+    pub fn long_text(self) -> &'static str {
+        match self {
+            Self::Sqlite => "TEXT",
+            Self::MySql => "MEDIUMTEXT",
         }
     }
 
@@ -209,6 +238,16 @@ pub fn rows(count: usize, columns: usize) -> String {
 /// So many placeholders: `?, ?, ?`.
 pub fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")
+}
+
+/// As many values as the next power of two, by repeating the last: for `IN (..)`, so that few statements differ and each connection
+/// keeps them prepared.
+pub fn padded<T: Clone>(values: &[T]) -> Vec<T> {
+    let mut padded = values.to_vec();
+    if let Some(last) = values.last() {
+        padded.resize(values.len().next_power_of_two(), last.clone());
+    }
+    padded
 }
 
 /// Whether a statement broke a UNIQUE constraint.

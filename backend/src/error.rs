@@ -6,6 +6,8 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sqlx::error::DatabaseError;
+use sqlx::mysql::MySqlDatabaseError;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
@@ -102,7 +104,7 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::unavailable("database_unavailable", error),
-            sqlx::Error::Database(database) if is_passing(database.code().as_deref(), database.message()) => {
+            sqlx::Error::Database(database) if is_passing(&**database) => {
                 Self::unavailable("database_busy", error)
             }
             _ if crate::db::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
@@ -111,18 +113,39 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Whether a database says no for the moment only: a deadlock, a lock that took too long, a server that starts, stops or is read-only.
-fn is_passing(code: Option<&str>, message: &str) -> bool {
-    // SQLSTATE 40001 is a deadlock, 08xxx a connection; 5 and 6 are SQLITE_BUSY and SQLITE_LOCKED, with extended codes in the upper bits.
-    let sqlite =
-        code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6));
-    let mysql = code.is_some_and(|code| code == "40001" || code.starts_with("08") || code == "70100");
-    sqlite && code.is_some_and(|code| code.len() <= 4)
-        || mysql
-        || ["Lock wait timeout", "shutdown in progress", "read-only", "Too many connections"]
-            .iter()
-            .any(|sign| message.contains(sign))
+/// Whether a database says no for the moment only: a deadlock, a lock that took too long, a server that starts, stops, is full or is
+/// read-only. `tests/scenarios/database.rs` makes servers say so.
+fn is_passing(error: &dyn DatabaseError) -> bool {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return MYSQL_PASSING.contains(&error.number());
+    }
+    // SQLITE_BUSY and SQLITE_LOCKED, with extended codes in the upper bits.
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
+
+/// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is read-only are HY000 as
+/// faults of our own are.
+const MYSQL_PASSING: &[u16] = &[
+    1020, // a row changed since it was read
+    1040, // too many connections
+    1047, // a cluster that is not ready
+    1053, // it shuts down
+    1077, 1078, 1079, // it has shut down
+    1158, 1159, 1160, 1161, // the connection broke
+    1203, 1226, // too many of this user
+    1205, // a lock took too long
+    1213, // a deadlock
+    1290, // it is read-only, as a primary is while another takes over
+    1317, // the query was killed
+    1412, // a table changed meanwhile
+    1615, // a statement is to be prepared again
+    1836, // it is read-only
+    1927, // the connection was killed
+    1969, // the statement took too long
+    3024, // the same, of MySQL
+    3572, // a lock was not free
+    4031, // the connection was idle for too long
+];
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {

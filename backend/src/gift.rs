@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::queue::Job;
 use batches::Batches;
 pub(crate) use consumer::run;
+pub(crate) use message::not_understood;
 pub(crate) use submit::{Decided, Refusal, submit};
 use waiters::Waiters;
 
@@ -158,20 +159,24 @@ impl Gifts {
     }
 
     /// What was done, by name.
-    pub fn counts(&self) -> [(&'static str, u64); 9] {
+    pub fn counts(&self) -> [(&'static str, u64); 8] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         [
-            ("gifts_committed", get(&counters.committed)),
-            ("gifts_refused", get(&counters.refused)),
-            ("gifts_refused_by_cache", get(&counters.refused_by_cache)),
-            ("gift_repeats", get(&counters.repeats)),
-            ("gifts_unanswered", get(&counters.unanswered)),
-            ("gift_batches", get(&counters.batches)),
-            ("gift_batches_failed", get(&counters.batches_failed)),
-            ("gift_poison", get(&counters.poison)),
-            ("gifts_under_way", self.under_way.load(Ordering::Relaxed) as u64),
+            ("committed", get(&counters.committed)),
+            ("refused", get(&counters.refused)),
+            ("refused_by_cache", get(&counters.refused_by_cache)),
+            ("repeat", get(&counters.repeats)),
+            ("unanswered", get(&counters.unanswered)),
+            ("batch", get(&counters.batches)),
+            ("batch_failed", get(&counters.batches_failed)),
+            ("poison", get(&counters.poison)),
         ]
+    }
+
+    /// Gifts that somebody waits for.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 }
 

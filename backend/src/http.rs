@@ -5,13 +5,14 @@ pub mod caller;
 pub mod internal;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use tracing::debug;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
@@ -59,12 +60,19 @@ pub fn router(app: Arc<App>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(with_request_id))
+        .layer(middleware::from_fn_with_state(app.clone(), with_request_id))
         .with_state(app)
 }
 
-/// Gives the request an id, and a time to be done in.
-async fn with_request_id(request: Request, next: Next) -> Response {
+/// Gives the request an id, and a time to be done in; counts it, and logs it at DEBUG.
+async fn with_request_id(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
@@ -79,8 +87,26 @@ async fn with_request_id(request: Request, next: Next) -> Response {
         }
     });
     let mut response = answer.await;
+    let (path, status) = (path.as_ref().map_or("", MatchedPath::as_str), response.status().as_u16());
+    let took = start.elapsed();
+    app.metrics.request(method_name(&method), path, status, took);
+    debug!(request_id = id, %method, path, status, took_us = took.as_micros() as u64, "request");
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// Its name if it is one of the usual: callers must not be able to make labels.
+fn method_name(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+        | Method::HEAD
+        | Method::OPTIONS => method.as_str(),
+        _ => "other",
+    }
 }

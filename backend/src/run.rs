@@ -10,7 +10,10 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{gift, http, outbox, second_delete};
+use crate::{event_streams, gift, http, outbox, second_delete};
+
+/// How long connections to the database that are in use are waited for at the end.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// A backend at work.
 pub struct Backend {
@@ -64,6 +67,7 @@ impl Backend {
         tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(event_streams::run(app.clone(), stopping.clone()));
         tasks.spawn(gift::run(app.clone(), stopping.clone()));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
         tasks.spawn(second_delete::run(app.clone(), stopping));
@@ -88,7 +92,9 @@ impl Backend {
             warn!("the backend ended with requests under way");
             self.tasks.abort_all();
         }
-        self.app.db.close().await;
+        if tokio::time::timeout(CLOSE_TIME, self.app.db.close()).await.is_err() {
+            warn!("the backend ended with database connections in use");
+        }
     }
 }
 

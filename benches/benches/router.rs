@@ -81,6 +81,7 @@ impl Bench {
             client_msg_id: ClientMsgId::new(name),
             payload: self.payload.clone(),
             again: false,
+            stored: false,
         };
         self.tell(0, ToRouter::Submit { session: SessionId(1), submission })
     }

@@ -216,6 +216,7 @@ impl Default for Routes {
             route(5557, Destination::User, Class::Reliable),
             route(5558, Destination::Bridge, Class::Reliable),
             route(5559, Destination::Room, Class::Lossy),
+            route(5560, Destination::Bridge, Class::Reliable),
             route(6001, Destination::User, Class::Reliable),
             route(6002, Destination::User, Class::Lossy),
         ])

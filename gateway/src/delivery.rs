@@ -169,7 +169,7 @@ impl Gateway {
     fn fail(&mut self, conn: ConnId, user: UserId, owed: Owed, reason: FailReason) {
         self.metrics.count_undelivered(reason);
         if let Some(message) = self.settle_owed(conn, owed, Outcome::Failed(reason)) {
-            self.tell_bridge(ToBridge::Undelivered { user, reason, message });
+            self.tell_bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shard::{Effect, Instant, Key, ShardId};
 use wire::client::{Encoding, FailReason, Message, ServerFrame};
-use wire::node::{NodeMessage, ToBridge, ToGateway};
+use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
@@ -74,8 +74,8 @@ impl Gateway {
         }
         for member in self.rooms.get_mut(key).members.clone() {
             let session = self.sessions.get(member.conn).expect("a member has a session");
-            let (user, message) = (session.user, message.clone());
-            self.tell_bridge(ToBridge::Undelivered { user, reason: FailReason::Unacked, message });
+            let (user, message, reason) = (session.user, message.clone(), FailReason::Unacked);
+            self.tell_bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
         }
     }
 

@@ -5,7 +5,7 @@ use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter};
 use wire::{AppId, RoomId};
 
-use crate::gateway::{Gateway, Timer};
+use crate::gateway::{Gateway, Stay, Timer};
 use crate::rooms::Joined;
 use crate::session::Phase;
 use crate::token::TokenError;
@@ -93,6 +93,20 @@ impl Gateway {
         self.metrics.logins += 1;
         let heartbeat_ms = self.config.heartbeat.period_ms;
         self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
+        self.tell_joined(conn);
+    }
+
+    /// What a session joined before it was bound is told once its stamp is known: until then it may be below that of an earlier
+    /// session.
+    fn tell_joined(&mut self, conn: ConnId) {
+        let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Live) else {
+            return;
+        };
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
+        let rooms: Vec<RoomId> = self.rooms.ids(session.rooms).collect();
+        for room in rooms {
+            self.tell_bridge(ToBridge::Joined { app, user, device, login, room });
+        }
     }
 
     fn logout(&mut self, conn: ConnId) {
@@ -102,7 +116,8 @@ impl Gateway {
 
     fn join(&mut self, now: Instant, conn: ConnId, room: RoomId) {
         let session = self.sessions.get(conn).expect("the caller looked it up");
-        let (app, user) = (session.app, session.user);
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
+        let is_live = session.phase == Phase::Live;
         // What waits is within the sequence that this member is told.
         self.fan_out_before(now, app, room);
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
@@ -118,7 +133,9 @@ impl Gateway {
             return self.say_notice(conn, NoticeCode::RoomLimit);
         }
         let joined = self.rooms.join(&mut session.rooms, conn, app, room);
-        self.tell_bridge(ToBridge::Joined { app, user, room });
+        if is_live {
+            self.tell_bridge(ToBridge::Joined { app, user, device, login, room });
+        }
         match joined {
             Joined::First => {
                 if let Some(owner) = self.view.owner_of_room(app, room) {
@@ -132,9 +149,9 @@ impl Gateway {
 
     fn leave(&mut self, conn: ConnId, room: RoomId) {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
-        let (app, user) = (session.app, session.user);
+        let stay = Stay::of(session);
         if let Some(last) = self.rooms.leave(&mut session.rooms, room) {
-            self.left(app, user, room, last.0);
+            self.left(stay, room, last.0);
         }
         self.say(conn, &ServerFrame::Left { room });
     }

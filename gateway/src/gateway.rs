@@ -125,7 +125,11 @@ impl Shard for Gateway {
             Event::Mail {
                 from,
                 mail:
-                    mail @ (NodeMessage::ToRouter(_) | NodeMessage::ToBridge(_) | NodeMessage::ToDirectory(_)),
+                    mail @ (NodeMessage::ToRouter(_)
+                    | NodeMessage::ToBridge(_)
+                    | NodeMessage::Handed(_)
+                    | NodeMessage::FromBridge(_)
+                    | NodeMessage::ToDirectory(_)),
             } => {
                 panic!("{from:?} sent a gateway what is for others: {mail:?}")
             }
@@ -476,6 +480,7 @@ impl Gateway {
         }
         let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         let (was_logged_in, was_live) = (session.is_logged_in(), session.phase == Phase::Live);
+        let stay = Stay::of(session);
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
         self.wheel.cancel(session.timer);
@@ -484,7 +489,7 @@ impl Gateway {
             if !self.unbind(conn, app, user, device, was_live) && was_live {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
-            self.leave_all(conn, app, user);
+            self.leave_all(conn, stay);
             self.abandon(conn, user, FailReason::Disconnected);
         }
         true
@@ -517,21 +522,24 @@ impl Gateway {
             && before.is_none_or(|before| self.view.is_up(before))
     }
 
-    fn leave_all(&mut self, conn: ConnId, app: AppId, user: UserId) {
+    fn leave_all(&mut self, conn: ConnId, stay: Stay) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut memberships = session.rooms;
         session.rooms = Memberships::NONE;
         while let Some((room, last)) = self.rooms.leave_any(&mut memberships) {
-            self.left(app, user, room, last.0);
+            self.left(stay, room, last.0);
         }
     }
 
     /// Tells who must know that a session is out of a room.
-    pub(crate) fn left(&mut self, app: AppId, user: UserId, room: RoomId, last: bool) {
+    pub(crate) fn left(&mut self, stay: Stay, room: RoomId, last: bool) {
+        let Stay { app, user, device, login, is_told } = stay;
         if last && let Some(owner) = self.view.owner_of_room(app, room) {
             self.tell_router(owner, ToRouter::Leave { app, room });
         }
-        self.tell_bridge(ToBridge::Left { app, user, room });
+        if is_told {
+            self.tell_bridge(ToBridge::Left { app, user, device, login, room });
+        }
     }
 
     fn is_settled(&mut self, conn: ConnId) -> bool {
@@ -583,6 +591,24 @@ impl Gateway {
 
     pub(crate) fn tell_control(&mut self, mail: ToGateway) {
         self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToGateway(mail) });
+    }
+}
+
+/// A session as the bridge knows it in rooms.
+#[derive(Clone, Copy)]
+pub(crate) struct Stay {
+    app: AppId,
+    user: UserId,
+    device: DeviceClass,
+    login: Login,
+    /// The bridge was told of the rooms that it is in: it is bound.
+    is_told: bool,
+}
+
+impl Stay {
+    pub(crate) fn of(session: &Session) -> Self {
+        let Session { app, user, device, login, phase, .. } = *session;
+        Self { app, user, device, login, is_told: phase == Phase::Live }
     }
 }
 

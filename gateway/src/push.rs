@@ -9,11 +9,13 @@ use wire::{AppId, BizCode, ClientMsgId, MessageId, UserId};
 use crate::fan_out::Frames;
 use crate::gateway::Gateway;
 
-/// A message that no session sends. Its receivers see user 0 as its sender.
+/// A message that no session sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
     /// Whose app.
     pub app: AppId,
+    /// Whom receivers see as its sender.
+    pub sender: UserId,
     /// What it is about.
     pub biz_code: BizCode,
     /// How it is delivered.
@@ -22,6 +24,8 @@ pub struct Push {
     pub client_msg_id: ClientMsgId,
     /// What the receiver gets.
     pub payload: Bytes,
+    /// [`Submission::stored`].
+    pub stored: bool,
 }
 
 impl Push {
@@ -35,10 +39,10 @@ impl Gateway {
     /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed to the control
     /// thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
-        let Push { app, biz_code, class, client_msg_id, payload } = push;
-        let (id, sender, again) = (self.ids.next(now), UserId(0), false);
+        let Push { app, sender, biz_code, class, client_msg_id, payload, stored } = push;
+        let (id, again) = (self.ids.next(now), false);
         let submission =
-            Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again };
+            Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again, stored };
         self.give(SessionId::CONTROL, submission).then_some(id)
     }
 
@@ -49,8 +53,8 @@ impl Gateway {
 
     /// The message that [`Question::PushAll`] takes: always lossy.
     pub fn message_to_all(&mut self, now: Instant, push: Push) -> Message {
-        let Push { app, biz_code, class: _, client_msg_id, payload } = push;
-        let (id, sender) = (self.ids.next(now), UserId(0));
+        let Push { app, sender, biz_code, class: _, client_msg_id, payload, stored: _ } = push;
+        let id = self.ids.next(now);
         Message {
             id,
             app,

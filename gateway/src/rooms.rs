@@ -147,6 +147,11 @@ impl Rooms {
         }
     }
 
+    /// The rooms that the session is in.
+    pub(crate) fn ids(&self, of: Memberships) -> impl Iterator<Item = RoomId> + '_ {
+        self.of(of).map(|(_, room)| room)
+    }
+
     /// How many rooms the session is in.
     pub(crate) fn count(&self, of: Memberships) -> usize {
         self.of(of).count()

@@ -59,9 +59,19 @@ impl Gateway {
         match (route.to, target) {
             (Destination::User | Destination::Room, Some(target)) => {
                 let (id, class) = (self.ids.next(now), route.class);
-                let again = false;
-                let submission =
-                    Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again };
+                let (again, stored) = (false, false);
+                let submission = Submission {
+                    id,
+                    app,
+                    sender,
+                    target,
+                    biz_code,
+                    class,
+                    client_msg_id,
+                    payload,
+                    again,
+                    stored,
+                };
                 if !self.give(session, submission) {
                     self.refuse(conn, &business.client_msg_id, BUSY);
                 }

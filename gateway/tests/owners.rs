@@ -622,10 +622,12 @@ fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
                     let (target, now) = (prng.below(50) as i64 + 1, world.now);
                     let push = gateway::Push {
                         app: APP,
+                        sender: UserId(0),
                         biz_code: wire::BizCode(6001),
                         class: wire::node::Class::Reliable,
                         client_msg_id: ClientMsgId::default(),
                         payload: bytes::Bytes::new(),
+                        stored: false,
                     };
                     let id = world.gateway.push(now, wire::node::Target::User(UserId(target)), push);
                     sent.push((id.unwrap(), target));

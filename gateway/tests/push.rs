@@ -12,10 +12,12 @@ use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, UserId};
 fn push(class: Class) -> Push {
     Push {
         app: APP,
+        sender: UserId(0),
         biz_code: BizCode(6001),
         class,
         client_msg_id: ClientMsgId::default(),
         payload: Bytes::from_static(b"news"),
+        stored: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{APP, SEQUENCE, World};
 use shard::Prng;
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
-use wire::node::{Class, Target, ToBridge, ToGateway, ToRouter};
+use wire::node::{Class, DeliveryId, Login, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
 
 const ROOM: RoomId = RoomId(7);
@@ -34,11 +34,40 @@ fn the_owner_hears_of_the_first_member_and_of_the_last() {
     assert_eq!(leaves(&world), 0);
     world.reset(two);
     assert_eq!(leaves(&world), 1);
-    let told = |user, joined| match joined {
-        true => ToBridge::Joined { app: APP, user: UserId(user), room: ROOM },
-        false => ToBridge::Left { app: APP, user: UserId(user), room: ROOM },
+    let told = |mail: &ToBridge| match *mail {
+        ToBridge::Joined { app: APP, user, device: DeviceClass::Phone, login, room: ROOM } => {
+            (user.0, true, login)
+        }
+        ToBridge::Left { app: APP, user, device: DeviceClass::Phone, login, room: ROOM } => {
+            (user.0, false, login)
+        }
+        ref mail => panic!("{mail:?}"),
     };
-    assert_eq!(world.to_bridge, [told(1, true), told(2, true), told(1, false), told(2, false)]);
+    let told: Vec<_> = world.to_bridge.iter().map(told).collect();
+    let (first, second) = (told[0].2, told[1].2);
+    assert!(first > Login(0));
+    assert_eq!(told, [(1, true, first), (2, true, second), (1, false, first), (2, false, second)]);
+}
+
+/// A stamp that the owner has yet to raise would make the event look older than those of an earlier session.
+#[test]
+fn the_bridge_hears_of_a_membership_once_its_session_is_bound() {
+    let mut world = World::new();
+    world.router_answers = false;
+    let [gone, client] = [1, 2].map(|user| {
+        let client = world.connect();
+        let token = world.token(user, DeviceClass::Phone);
+        world.say(client, ClientFrame::Login { token: token.into() });
+        [7, 8].into_iter().for_each(|room| world.say(client, ClientFrame::Join { room: RoomId(room) }));
+        client
+    });
+    world.say(client, ClientFrame::Leave { room: RoomId(8) });
+    world.reset(gone);
+    assert_eq!(world.to_bridge, []);
+    let session = world.session(client);
+    world.tell(ToGateway::Bound { session, login: Login(u64::MAX - 5) });
+    let (user, device, login) = (UserId(2), DeviceClass::Phone, Login(u64::MAX - 5));
+    assert_eq!(world.to_bridge, [ToBridge::Joined { app: APP, user, device, login, room: ROOM }]);
 }
 
 #[test]
@@ -111,7 +140,14 @@ fn a_reliable_broadcast_that_one_member_never_acks_is_handed_over_for_that_membe
     world.ack(one, 5);
     world.pass(Duration::from_secs(36));
     match world.to_bridge.make_contiguous() {
-        [ToBridge::Undelivered { user: UserId(2), reason: FailReason::Unacked, message }] => {
+        [
+            ToBridge::Undelivered {
+                user: UserId(2),
+                reason: FailReason::Unacked,
+                message,
+                delivery: DeliveryId::NONE,
+            },
+        ] => {
             assert_eq!((message.id.0, &message.payload[..]), (5, &b"gift"[..]));
         }
         other => panic!("{other:?}"),
@@ -274,7 +310,9 @@ fn a_message_that_comes_after_a_newer_one_is_dropped_or_handed_over() {
     world.broadcast(7, 3, true, "late gift");
     let mut handed: Vec<(i64, FailReason, u64)> = Vec::new();
     for mail in &world.to_bridge {
-        let ToBridge::Undelivered { user, reason, message } = mail else { panic!("{mail:?}") };
+        let ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE } = mail else {
+            panic!("{mail:?}")
+        };
         handed.push((user.0, *reason, message.id.0));
     }
     assert_eq!(handed, [(1, FailReason::Unacked, 3), (2, FailReason::Unacked, 3)]);

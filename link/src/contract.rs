@@ -51,6 +51,8 @@ pub enum News {
     Up {
         /// Who.
         peer: ShardId,
+        /// What it is.
+        role: Role,
         /// How many shards its node has.
         shards: u16,
         /// Which life of its process it is.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use shard::{ConnId, Instant, Prng, ShardId};
+use wire::node::link::Role;
 
 use crate::limits::{BACK_OFF, BACK_OFF_MAX};
 
@@ -11,6 +12,8 @@ use crate::limits::{BACK_OFF, BACK_OFF_MAX};
 pub(crate) struct Dial {
     /// Names it in a connect.
     pub(crate) token: u64,
+    /// What it is to be.
+    pub(crate) role: Role,
     /// Where shard 0 of its node takes links; shard `index` does at the port that many higher.
     pub(crate) node: SocketAddr,
     pub(crate) index: u16,
@@ -29,9 +32,9 @@ pub(crate) enum State {
 }
 
 impl Dial {
-    pub(crate) fn new(token: u64, node: SocketAddr, index: u16) -> Self {
+    pub(crate) fn new(token: u64, role: Role, node: SocketAddr, index: u16) -> Self {
         let state = State::Waiting { until: Instant::default() };
-        Self { token, node, index, state, peer: None, tries: 0 }
+        Self { token, role, node, index, state, peer: None, tries: 0 }
     }
 
     /// Where to connect to.

@@ -1,6 +1,7 @@
 //! The link core: what one shard has to do with the shards of other nodes. Sans-IO.
 //!
-//! A link is one TCP connection between two shards. Gateway shards open links to router shards. Both ends prove that they know
+//! A link is one TCP connection between two shards. Gateway shards open links to router shards and to
+//! bridge shards, and these to router shards. Both ends prove that they know
 //! the cluster's secret, and then send each other batches of [`wire::node::NodeMessage`].
 //!
 //! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and after a broken

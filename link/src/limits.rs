@@ -9,7 +9,7 @@ use wire::node::link::BODY_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a silent peer is waited for: a router waits this long for a gateway, a gateway half as long for a router.
+    /// How long a silent peer is waited for: whoever took the link waits this long, whoever opened it half as long.
     pub lease_ms: u32,
     /// How often an idle link says that it is alive.
     pub ping_ms: u32,
@@ -43,10 +43,10 @@ impl Config {
         within("link.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
     }
 
-    /// How long a silent peer is waited for, by who waits.
-    pub(crate) fn patience(&self, for_gateways: bool) -> Duration {
+    /// How long a silent peer is waited for, by who opened the link.
+    pub(crate) fn patience(&self, peer_opened: bool) -> Duration {
         let lease = Duration::from_millis(self.lease_ms.into());
-        if for_gateways { lease } else { lease / 2 }
+        if peer_opened { lease } else { lease / 2 }
     }
 
     pub(crate) fn interval(&self) -> Duration {
@@ -80,6 +80,8 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
 /// What the fixed part of a message counts for in a queue.
 pub(crate) const MESSAGE_BYTES: usize = 128;
+/// And what that of an event adds, which stands apart.
+pub(crate) const HANDED_BYTES: usize = 64;
 /// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
 /// From so many times `queue_bytes_max` on, a router fails reliable messages instead.

@@ -72,21 +72,29 @@ impl Links {
     }
 
     /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they last.
-    pub fn set_nodes(&mut self, nodes: &[SocketAddr]) {
+    pub fn set_nodes(&mut self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         if self.is_leaving {
             return;
         }
-        self.dials.retain(|dial| nodes.contains(&dial.node));
-        for node in nodes {
-            if !self.dials.iter().any(|dial| dial.node == *node) {
-                self.dial(*node, 0);
+        for (role, nodes) in [(Role::Router, routers), (Role::Bridge, bridges)] {
+            self.dials.retain(|dial| dial.role != role || nodes.contains(&dial.node));
+            for node in nodes {
+                if !self.dials.iter().any(|dial| (dial.role, dial.node) == (role, *node)) {
+                    self.dial(role, *node, 0);
+                }
             }
         }
     }
 
-    /// Whether every node that is to be linked with is, with all its shards.
-    pub fn are_complete(&self) -> bool {
-        self.dials.iter().all(|dial| dial.peer.is_some_and(|peer| self.peers.contains_key(&peer)))
+    /// Whether every router that is to be linked with is, with all its shards.
+    pub fn are_routers_complete(&self) -> bool {
+        let mut routers = self.dials.iter().filter(|dial| dial.role == Role::Router);
+        routers.all(|dial| dial.peer.is_some_and(|peer| self.peers.contains_key(&peer)))
+    }
+
+    /// What this shard is.
+    pub fn role(&self) -> Role {
+        self.identity.role
     }
 
     /// Tells a peer something. To one that is not up it is lost, and counted.
@@ -112,10 +120,11 @@ impl Links {
     }
 
     /// The bytes for one peer that end its session. A gateway has none: it reads its clients no further long before, and what it
-    /// gives to another owner is bounded by itself. To begin a session anew would only make it say all that once more.
+    /// gives to another owner is bounded by itself. To begin a session anew would only make it say all that once more. What a
+    /// bridge says answers what came.
     fn ceiling(&self) -> usize {
         match self.identity.role {
-            Role::Gateway => usize::MAX,
+            Role::Gateway | Role::Bridge => usize::MAX,
             Role::Router => QUEUE_CEILING * self.config.queue_bytes_max as usize,
         }
     }
@@ -337,8 +346,10 @@ impl Links {
         self.tick = now + TICK;
         self.dial_due(now);
         self.look_at_conns(now);
-        let patience = self.config.patience(self.identity.role == Role::Router);
-        let lost = self.peers.iter().filter(|(_, peer)| now.since(peer.heard_at) >= patience);
+        let lost = self.peers.iter().filter(|(_, peer)| {
+            let peer_opened = self.identity.role.takes(peer.identity.role);
+            now.since(peer.heard_at) >= self.config.patience(peer_opened)
+        });
         let lost: Vec<ShardId> = lost.map(|(shard, _)| *shard).collect();
         for peer in lost {
             self.lose(peer);
@@ -375,9 +386,9 @@ impl Links {
         }
     }
 
-    fn dial(&mut self, node: SocketAddr, index: u16) {
+    fn dial(&mut self, role: Role, node: SocketAddr, index: u16) {
         self.dials_made += 1;
-        self.dials.push(Dial::new(self.dials_made, node, index));
+        self.dials.push(Dial::new(self.dials_made, role, node, index));
     }
 
     fn redial(&mut self, now: Instant, token: u64) {
@@ -395,14 +406,14 @@ impl Links {
 
     /// Ends connections that are too slow or too silent, and has the silent say that they are there.
     fn look_at_conns(&mut self, now: Instant) {
-        let silence_max = self.config.patience(self.identity.role == Role::Router) / 2;
+        let silence_max = |entry: &Conn| self.config.patience(entry.dial.is_none()) / 2;
         let mut late = Vec::new();
         let mut silent = Vec::new();
         let mut mute = Vec::new();
         for (conn, entry) in self.conns.iter() {
             match entry.stage {
                 Stage::Closing => {}
-                Stage::Linked { .. } if now.since(entry.heard_at) >= silence_max => silent.push(conn),
+                Stage::Linked { .. } if now.since(entry.heard_at) >= silence_max(entry) => silent.push(conn),
                 Stage::Linked { .. } if now.since(entry.said_at) >= self.config.ping() => mute.push(conn),
                 Stage::Linked { .. } => {}
                 Stage::Accepted | Stage::Challenged { .. } | Stage::Greeted { .. } | Stage::Proven { .. } => {
@@ -477,7 +488,7 @@ impl Links {
     }
 
     fn challenge(&mut self, conn: ConnId, hello: Party) -> Result<(), Refusal> {
-        if (self.identity.role, hello.identity.role) != (Role::Router, Role::Gateway) {
+        if !self.identity.role.takes(hello.identity.role) {
             return Err(Refusal::Role);
         }
         let challenge = self.party();
@@ -486,7 +497,12 @@ impl Links {
     }
 
     fn prove(&mut self, conn: ConnId, hello: Party, challenge: Party) -> Result<(), Refusal> {
-        if challenge.identity.role != Role::Router {
+        // A dial that is not wanted any more has been aborted.
+        let dial = self.conns.get(conn).and_then(|entry| entry.dial);
+        let dial = self.dials.iter().find(|known| Some(known.token) == dial);
+        if dial.is_some_and(|dial| dial.role != challenge.identity.role)
+            || !challenge.identity.role.takes(self.identity.role)
+        {
             return Err(Refusal::Role);
         }
         let shard = ShardId::from_u32(challenge.identity.shard);
@@ -601,11 +617,11 @@ impl Links {
         let token = self.conns.get(conn)?.dial?;
         let dial = self.dials.iter_mut().find(|dial| dial.token == token)?;
         dial.peer = Some(shard);
-        let node = dial.node;
-        self.dials.retain(|dial| dial.node != node || dial.index < shards.max(1));
+        let (role, node) = (dial.role, dial.node);
+        self.dials.retain(|dial| (dial.role, dial.node) != (role, node) || dial.index < shards.max(1));
         for index in 1..shards {
-            if !self.dials.iter().any(|dial| (dial.node, dial.index) == (node, index)) {
-                self.dial(node, index);
+            if !self.dials.iter().any(|dial| (dial.role, dial.node, dial.index) == (role, node, index)) {
+                self.dial(role, node, index);
             }
         }
         self.dials.iter_mut().find(|dial| dial.token == token)
@@ -615,8 +631,8 @@ impl Links {
         let shard = ShardId::from_u32(identity.shard);
         self.metrics.sessions += 1;
         self.peers.insert(shard, Peer::new(now, identity, session));
-        let Identity { shards, incarnation, .. } = identity;
-        self.news.push_back(News::Up { peer: shard, shards, incarnation });
+        let Identity { role, shards, incarnation, .. } = identity;
+        self.news.push_back(News::Up { peer: shard, role, shards, incarnation });
     }
 
     /// From here on this connection carries the session.
@@ -648,11 +664,11 @@ impl Links {
 
     fn batch(&mut self, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        let role = peer.identity.role;
+        let (own, role) = (self.identity.role, peer.identity.role);
         let mut astray = false;
         let (news, metrics) = (&mut self.news, &mut self.metrics);
         decode_batch(archive, |message| {
-            astray |= !goes(role, &message);
+            astray |= !goes(role, own, &message);
             metrics.messages_in += 1;
             news.push_back(News::Message { from, message });
         })?;
@@ -767,12 +783,16 @@ impl Links {
     }
 }
 
-/// Whether a message may come from a peer of that role.
-fn goes(from: Role, message: &NodeMessage) -> bool {
-    match (from, message) {
-        // What the directory finds is told within a node.
-        (Role::Gateway, NodeMessage::ToRouter(mail)) => !matches!(mail, ToRouter::Found { .. }),
-        (Role::Router, NodeMessage::ToGateway(_)) => true,
+/// Whether a message may come from a peer of that role to a shard of this one.
+fn goes(from: Role, to: Role, message: &NodeMessage) -> bool {
+    match (from, to, message) {
+        // What the directory finds, and what becomes of undelivered messages, is told within a node.
+        (Role::Gateway | Role::Bridge, Role::Router, NodeMessage::ToRouter(mail)) => {
+            !matches!(mail, ToRouter::Found { .. } | ToRouter::Kept { .. })
+        }
+        (Role::Router, Role::Gateway | Role::Bridge, NodeMessage::ToGateway(_))
+        | (Role::Gateway | Role::Router, Role::Bridge, NodeMessage::Handed(_))
+        | (Role::Bridge, Role::Gateway | Role::Router, NodeMessage::FromBridge(_)) => true,
         _ => false,
     }
 }

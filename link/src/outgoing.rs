@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use shard::SendBatch;
 use wire::client::Message;
 use wire::node::link::Frame;
-use wire::node::{Answer, NodeMessage, Question, ToGateway, ToRouter, encode_batch};
+use wire::node::{Answer, FromBridge, NodeMessage, Question, ToBridge, ToGateway, ToRouter, encode_batch};
 
-use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, MESSAGE_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, HANDED_BYTES, MESSAGE_BYTES};
 
 /// Batches are numbered from 0 within a session. `first` is the number of the oldest that is kept, `next` that of the next to
 /// write on this connection: `first <= next <= first + kept.len()`.
@@ -155,6 +155,8 @@ fn weight(message: &NodeMessage) -> usize {
             Answer::Nodes { shards } => 8 * shards.len(),
             Answer::Kicked { .. } | Answer::Told { .. } => 0,
         },
+        NodeMessage::Handed(handed) => HANDED_BYTES + event_text(&handed.event),
+        NodeMessage::FromBridge(FromBridge::Taken { results }) => 10 * results.len(),
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
         | NodeMessage::ToBridge(_)
@@ -163,14 +165,27 @@ fn weight(message: &NodeMessage) -> usize {
     MESSAGE_BYTES + rest
 }
 
+fn event_text(event: &ToBridge) -> usize {
+    match event {
+        ToBridge::Undelivered { message, .. } => text(message),
+        ToBridge::Request { client_msg_id, payload, .. } => client_msg_id.as_bytes().len() + payload.len(),
+        ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => 0,
+    }
+}
+
 fn text(message: &Message) -> usize {
     message.client_msg_id.as_bytes().len() + message.payload.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::client::{Outcome, SendAck};
-    use wire::node::{Class, Login, Presence, Seat, SessionId, ShardLoad, Submission, Target};
+    use wire::client::{FailReason, Outcome, SendAck};
+    use wire::node::{
+        Class, DeliveryId, Handed, Login, Presence, Seat, SessionId, ShardLoad, Submission, Taken, Target,
+    };
     use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
     use super::*;
@@ -229,6 +244,7 @@ mod tests {
             client_msg_id: client_msg_id.clone(),
             payload: vec![1; 999].into(),
             again: false,
+            stored: false,
         };
         let message = Message {
             id: MessageId(1),
@@ -253,6 +269,7 @@ mod tests {
             ToRouter::Ask { ask: 1, question: online },
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
         ];
+        let undelivered = message.clone();
         let to_gateway = [
             ToGateway::Deliver { session, delivery: None, again: false, message: message.clone() },
             ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
@@ -265,8 +282,25 @@ mod tests {
                 answer: Answer::Nodes { shards: vec![ShardLoad { shard: 1, sessions: 1 }; 500] },
             },
         ];
+        let request = ToBridge::Request {
+            session,
+            device: DeviceClass::Web,
+            room: Some(RoomId(1)),
+            app: AppId(1),
+            sender: UserId(1),
+            biz_code: BizCode(1),
+            client_msg_id: ClientMsgId::new(vec![b'x'; ClientMsgId::BYTES_MAX].into()),
+            payload: vec![1; 999].into(),
+        };
+        let (user, reason, delivery) = (UserId(1), FailReason::Offline, DeliveryId::NONE);
+        let undelivered = ToBridge::Undelivered { user, reason, message: undelivered, delivery };
+        let handed =
+            [request, undelivered].map(|event| NodeMessage::Handed(Box::new(Handed { seq: 1, event })));
+        let results = vec![(1, Taken::Refused(FailReason::Offline)); 500];
+        let taken = NodeMessage::FromBridge(FromBridge::Taken { results });
         let to_router = to_router.into_iter().map(NodeMessage::ToRouter);
-        to_router.chain(to_gateway.into_iter().map(NodeMessage::ToGateway)).collect()
+        let to_gateway = to_gateway.into_iter().map(NodeMessage::ToGateway);
+        to_router.chain(to_gateway).chain(handed).chain([taken]).collect()
     }
 
     /// Else a queue would grow by being written, past its ceiling.

@@ -94,10 +94,12 @@ fn parts(gateway: &mut Gateway, now: Instant, me: ShardId, question: Question) -
         Question::PushAll { message } => {
             let push = Push {
                 app: message.app,
+                sender: message.sender,
                 biz_code: message.biz_code,
                 class: wire::node::Class::Lossy,
                 client_msg_id: ClientMsgId::default(),
                 payload: message.payload,
+                stored: false,
             };
             let message = gateway.message_to_all(now, push);
             owners

@@ -7,6 +7,9 @@ use shard::Instant;
 use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, NodeMessage, Question, Target, ToRouter};
 
+use crate::bridge::Origin;
+use crate::handover::HandoverMetrics;
+
 /// Mail of this process.
 pub enum Mail {
     /// From core to core.
@@ -48,7 +51,19 @@ pub enum Control {
     /// Use this configuration from here on.
     Reload(Box<gateway::Config>),
     /// The nodes to be linked with, by where their shard 0 takes links.
-    Nodes(Vec<SocketAddr>),
+    Nodes {
+        /// The routers.
+        routers: Vec<SocketAddr>,
+        /// The bridges.
+        bridges: Vec<SocketAddr>,
+    },
+    /// The bridge of this process says what has become of events.
+    Taken {
+        /// Whose they are.
+        of: Origin,
+        /// By their numbers.
+        results: Vec<(u64, wire::node::Taken)>,
+    },
     /// What the directory found.
     Found(ToRouter),
     /// The directory has lost bindings: it wants all of them again.
@@ -123,6 +138,8 @@ pub struct ShardMetrics {
     pub links: Option<link::Metrics>,
     /// Messages to a peer for which too much waits: dropped, or failed.
     pub link_overflows: u64,
+    /// Of what was handed over to a bridge, if there is one.
+    pub handover: Option<HandoverMetrics>,
     /// Of what would have gone to the bridge.
     pub unbridged: Unbridged,
 }

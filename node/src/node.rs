@@ -9,19 +9,27 @@ use router::Router;
 use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome};
-use wire::node::{Answer, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter};
+use wire::node::link::Role;
+use wire::node::{
+    Answer, FromBridge, Handed, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter,
+};
 
+use crate::bridge::{Bridge, Bridging, Origin};
+use crate::handover::{HandoverLimits, HandoverMetrics};
 use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
-    /// Takes a message for the bridge; the answer, where somebody waits for one.
-    fn bridge(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway>;
+    /// Hands an event over to the bridge of this process. What becomes of it comes back as [`Control::Taken`].
+    fn bridge(&mut self, now: Instant, of: Origin, handed: Handed);
+
+    /// Takes an event where there is no bridge; the answer, where somebody waits for one.
+    fn no_bridge(&mut self, now: Instant, event: ToBridge) -> Option<ToGateway>;
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
 
-    /// What went to the bridge and met none.
+    /// What would have gone to the bridge and met none.
     fn unbridged(&self) -> Unbridged;
 
     /// When [`Outside::timeout`] is wanted.
@@ -36,11 +44,11 @@ pub trait Outside {
 
 /// The cores of a shard. Everything that a node is follows from which of them it has.
 pub struct Cores {
-    /// It holds clients; every connection that it accepts is one.
+    /// It holds clients; every connection that it accepts is one. A bridge has it for what it sends, and has no clients.
     pub gateway: Option<Gateway>,
     /// It owns users and rooms.
     pub router: Option<Router>,
-    /// To the shards of other nodes. A shard without a gateway takes every connection for a link.
+    /// To the shards of other nodes. A router or a bridge takes every connection for a link.
     pub links: Option<Links>,
 }
 
@@ -50,6 +58,12 @@ pub struct Setup<O> {
     pub id: ShardId,
     /// How many shards its node has.
     pub shards: u16,
+    /// Which life of its process it is: the later the higher.
+    pub incarnation: u64,
+    /// Where its bridge is.
+    pub bridge: Bridge,
+    /// What it keeps for that.
+    pub handover: HandoverLimits,
     /// Cores that have seen nothing yet.
     pub cores: Cores,
     /// What lies outside.
@@ -64,7 +78,10 @@ pub struct Node<O> {
     pub(crate) gateway: Option<Gateway>,
     pub(crate) router: Option<Router>,
     pub(crate) links: Option<Links>,
-    outside: O,
+    pub(crate) outside: O,
+    pub(crate) bridging: Bridging,
+    /// Of a bridge: the lives of those that hand events over, as the news tell of them.
+    pub(crate) incarnations: BTreeMap<ShardId, u64>,
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail>>,
     drain: Drain,
@@ -92,7 +109,7 @@ enum Drain {
 impl<O: Outside> Node<O> {
     /// A shard at its start. The routers of the own process are there at once.
     pub fn new(now: Instant, setup: Setup<O>) -> Self {
-        let Setup { id, shards, cores, outside, patience } = setup;
+        let Setup { id, shards, incarnation, bridge, handover, cores, outside, patience } = setup;
         let Cores { mut gateway, mut router, links } = cores;
         if let (Some(gateway), Some(router)) = (&mut gateway, &mut router) {
             let all = || (0..shards).map(|index| ShardId::new(id.node(), index));
@@ -100,12 +117,18 @@ impl<O: Outside> Node<O> {
             all().for_each(|shard| gateway.router_up(now, shard));
             gateway.begin(now);
         }
+        let bridging = Bridging::new(bridge, Origin { shard: id, incarnation }, handover);
+        if let Some(router) = router.as_mut().filter(|_| bridging.is_on()) {
+            router.expect_bridge();
+        }
         Self {
             id,
             gateway,
             router,
             links,
             outside,
+            bridging,
+            incarnations: BTreeMap::new(),
             own: VecDeque::new(),
             drain: Drain::Open,
             begin_by: None,
@@ -131,6 +154,11 @@ impl<O: Outside> Node<O> {
         self.links.as_ref()
     }
 
+    /// What is handed over to a bridge, if there is one.
+    pub fn handover(&self) -> Option<HandoverMetrics> {
+        self.bridging.metrics()
+    }
+
     /// What lies outside.
     pub fn outside(&mut self) -> &mut O {
         &mut self.outside
@@ -141,6 +169,7 @@ impl<O: Outside> Node<O> {
         self.gateway.iter().for_each(Gateway::check_invariants);
         self.router.iter().for_each(Router::check_invariants);
         self.links.iter().for_each(Links::check_invariants);
+        self.bridging.check_invariants();
     }
 
     fn control(&mut self, now: Instant, control: Control) {
@@ -160,12 +189,13 @@ impl<O: Outside> Node<O> {
                     gateway.reload(*config);
                 }
             }
-            Control::Nodes(nodes) => {
+            Control::Nodes { routers, bridges } => {
                 if let Some(links) = &mut self.links {
-                    links.set_nodes(&nodes);
+                    links.set_nodes(&routers, &bridges);
                     self.knows_nodes = true;
                 }
             }
+            Control::Taken { of, results } => self.taken_here(now, of, results),
             Control::Found(found) => self.node_message(now, ShardId::DIRECTORY, NodeMessage::ToRouter(found)),
             Control::Resync => {
                 if let Some(router) = &mut self.router {
@@ -186,6 +216,7 @@ impl<O: Outside> Node<O> {
             router: self.router.as_ref().map(Router::metrics),
             links: self.links.as_ref().map(Links::metrics),
             link_overflows: self.link_overflows,
+            handover: self.bridging.metrics(),
             unbridged: self.outside.unbridged(),
         }
     }
@@ -219,6 +250,7 @@ impl<O: Outside> Node<O> {
             (None, Some(router)) => router.has_left(),
             (None, None) => true,
         };
+        let is_done = is_done && self.bridging.is_empty();
         if self.drain == Drain::Draining && is_done && self.links.as_ref().is_none_or(Links::are_flushed) {
             self.drain = Drain::Leaving;
             if let Some(links) = &mut self.links {
@@ -240,13 +272,13 @@ impl<O: Outside> Node<O> {
             self.begin_by = None; // the next one is the first again
             return;
         }
-        if now >= by || self.knows_nodes && links.are_complete() {
+        if now >= by || self.knows_nodes && links.are_routers_complete() {
             self.begin_by = None;
             gateway.begin(now);
         }
     }
 
-    fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
+    pub(crate) fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
         match mail {
             NodeMessage::ToGateway(_) => {
                 if let Some(gateway) = &mut self.gateway {
@@ -265,11 +297,9 @@ impl<O: Outside> Node<O> {
                     router.handle(now, Event::Mail { from, mail });
                 }
             }
-            NodeMessage::ToBridge(message) => {
-                if let Some(answer) = self.outside.bridge(now, message) {
-                    self.node_message(now, ShardId::BRIDGE, NodeMessage::ToGateway(answer));
-                }
-            }
+            NodeMessage::ToBridge(event) => self.event(now, event),
+            NodeMessage::Handed(handed) => self.handed(now, from, *handed),
+            NodeMessage::FromBridge(FromBridge::Taken { results }) => self.taken(now, results),
             NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
         }
     }
@@ -277,26 +307,47 @@ impl<O: Outside> Node<O> {
     fn take_news(&mut self, now: Instant) -> bool {
         let Some(news) = self.links.as_mut().and_then(Links::poll_news) else { return false };
         match news {
-            News::Up { peer, shards, incarnation } => {
-                if let Some(router) = &mut self.router {
-                    router.gateway_up(now, peer, shards, false, incarnation);
-                } else if let Some(gateway) = &mut self.gateway {
-                    if gateway.routers().next().is_none() {
-                        self.begin_by = Some(now + self.patience);
-                    }
-                    gateway.router_up(now, peer);
-                }
-            }
-            News::Down { peer } => {
-                if let Some(router) = &mut self.router {
-                    router.gateway_down(now, peer);
-                } else if let Some(gateway) = &mut self.gateway {
-                    gateway.router_down(now, peer);
-                }
-            }
+            News::Up { peer, role, shards, incarnation } => self.up(now, peer, role, shards, incarnation),
+            News::Down { peer } => self.down(now, peer),
             News::Message { from, message } => self.node_message(now, from, message),
         }
         true
+    }
+
+    /// A peer is there. To a router, a bridge is a gateway without clients.
+    fn up(&mut self, now: Instant, peer: ShardId, role: Role, shards: u16, incarnation: u64) {
+        if self.is_bridge() {
+            self.incarnations.insert(peer, incarnation);
+        }
+        match (role, &mut self.router, &mut self.gateway) {
+            (Role::Gateway | Role::Bridge, Some(router), _) => {
+                router.gateway_up(now, peer, shards, false, incarnation);
+            }
+            (Role::Router, _, Some(gateway)) => {
+                if gateway.routers().next().is_none() {
+                    self.begin_by = Some(now + self.patience);
+                }
+                gateway.router_up(now, peer);
+            }
+            _ => {}
+        }
+        if role == Role::Bridge {
+            self.bridge_up(peer);
+        }
+    }
+
+    fn down(&mut self, now: Instant, peer: ShardId) {
+        self.incarnations.remove(&peer);
+        self.bridge_down(peer);
+        if let Some(router) = &mut self.router {
+            router.gateway_down(now, peer);
+        } else if let Some(gateway) = &mut self.gateway {
+            gateway.router_down(now, peer);
+        }
+    }
+
+    fn is_bridge(&self) -> bool {
+        self.links.as_ref().is_some_and(|links| links.role() == Role::Bridge)
     }
 
     /// What a core wants done, as the engine knows it; `None` when it stayed within this shard or its links.
@@ -329,7 +380,7 @@ impl<O: Outside> Node<O> {
 
     /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to sessions fail, and their
     /// router hands them over. What is left is bounded by what clients may have under way.
-    fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
+    pub(crate) fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
             return links.send(now, to, mail);
@@ -385,7 +436,7 @@ impl<O: Outside> Shard for Node<O> {
                     }
                 }
                 // A peer may have been given up, because too much waited for it.
-                None if self.take_news(now) => {}
+                None if self.take_news(now) || self.hand_over(now) => {}
                 None => break,
             }
         }
@@ -408,10 +459,11 @@ impl<O: Outside> Shard for Node<O> {
         }
     }
 
-    /// A link for which too much waits makes clients wait. A router's links are its clients: it takes what they say, and what
-    /// it has no room for fails.
+    /// A link for which too much waits makes clients wait. A router's and a bridge's links are their clients: they take what these
+    /// say, and what they have no room for fails.
     fn is_pushed_back(&self) -> bool {
-        self.gateway.is_some() && self.links.as_ref().is_some_and(Links::is_pushed_back)
+        let links = self.links.as_ref().filter(|links| links.role() == Role::Gateway);
+        links.is_some_and(Links::is_pushed_back)
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -444,7 +496,7 @@ impl<O: Outside> Node<O> {
     fn connection(&mut self, now: Instant, event: Event<'_, Mail>) {
         let (event, links) = (without_mail(event), self.links.as_mut());
         match (&event, links) {
-            (Event::Accepted { conn, .. }, Some(links)) if self.gateway.is_none() => {
+            (Event::Accepted { conn, .. }, Some(links)) if links.role() != Role::Gateway => {
                 return links.accepted(now, *conn);
             }
             (Event::Connected { conn, token }, Some(links)) => return links.connected(now, *conn, *token),

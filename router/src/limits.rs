@@ -40,6 +40,8 @@ pub struct Limits {
     /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a shard that is gone, so
     /// no less than what a living one may take: the time of all tries, as often as a full queue fills a window.
     pub pending_timeout_ms: u32,
+    /// How long an undelivered message waits for the bridge to say that it keeps it, before its sender is told that it failed.
+    pub bridge_timeout_ms: u32,
     /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
     pub dedupe_max: u32,
     /// How long an outcome is remembered.
@@ -55,6 +57,7 @@ impl Default for Limits {
             bindings_max: 1 << 24,
             pending_max: 1 << 16,
             pending_timeout_ms: 900_000,
+            bridge_timeout_ms: 30_000,
             dedupe_max: 1 << 18,
             dedupe_window_ms: 120_000,
             settle_ms: 5_000,
@@ -68,6 +71,7 @@ impl Limits {
         within("router.bindings_max", self.bindings_max, 1, BINDINGS_MAX)?;
         within("router.pending_max", self.pending_max, 1, PENDING_MAX)?;
         within("router.pending_timeout_ms", self.pending_timeout_ms, 1, TIME_MS_MAX)?;
+        within("router.bridge_timeout_ms", self.bridge_timeout_ms, 1, TIME_MS_MAX)?;
         within("router.dedupe_max", self.dedupe_max, 1, DEDUPE_MAX)?;
         within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)?;
         within("router.settle_ms", self.settle_ms, 0, 60_000)
@@ -75,6 +79,10 @@ impl Limits {
 
     pub(crate) fn pending_timeout(&self) -> Duration {
         Duration::from_millis(self.pending_timeout_ms.into())
+    }
+
+    pub(crate) fn bridge_timeout(&self) -> Duration {
+        Duration::from_millis(self.bridge_timeout_ms.into())
     }
 
     pub(crate) fn settle(&self) -> Duration {

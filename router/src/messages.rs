@@ -2,7 +2,7 @@
 
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway};
+use wire::node::{Class, DeliveryId, SessionId, Submission, Taken, Target, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::cluster::Parked;
@@ -97,7 +97,10 @@ impl Router {
     /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
     fn is_repeat(&mut self, now: Instant, key: Key, sender: Sender, submission: &Submission) -> bool {
         let is_answered = submission.is_answered();
-        if let Some(letter) = self.pending.find_mut(key) {
+        let handed = &mut self.handed;
+        let waiting = self.pending.find_mut(key);
+        if let Some(letter) = waiting.or_else(|| if handed.len() == 0 { None } else { handed.find_mut(key) })
+        {
             // A lossy repeat waits for no answer, so it takes none away.
             let before = if is_answered { std::mem::replace(&mut letter.sender, sender) } else { sender };
             if before.submitted != sender.submitted {
@@ -137,8 +140,7 @@ impl Router {
             return self.hand_over_busy(now, sender, receiver, submission);
         }
         let again = submission.again;
-        let message = message(None, 0, submission);
-        let letter = Letter { key, sender, receiver, message };
+        let letter = letter(key, sender, receiver, submission);
         if receivers.is_empty() {
             return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
         }
@@ -150,7 +152,7 @@ impl Router {
     /// There is no place for a message, and its sender, who gave it no id, will not send it again.
     fn hand_over_busy(&mut self, now: Instant, sender: Sender, receiver: UserId, submission: Submission) {
         self.metrics.busy += 1;
-        let letter = Letter { key: None, sender, receiver, message: message(None, 0, submission) };
+        let letter = letter(None, sender, receiver, submission);
         self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
     }
 
@@ -261,29 +263,74 @@ impl Router {
 
     pub(crate) fn expire(&mut self, now: Instant) {
         for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
-            let Some(letter) = self.pending.expire(now) else { return };
+            let Some(letter) = self.pending.expire(now) else { break };
             self.metrics.expired += 1;
-            self.conclude(now, letter, Outcome::Failed(FailReason::Unacked));
+            let outcome = Outcome::Failed(letter.reason);
+            self.conclude(now, letter, outcome);
+        }
+        for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
+            let Some(letter) = self.handed.expire(now) else { break };
+            let outcome = Outcome::Failed(letter.reason);
+            self.finish(now, letter, outcome);
         }
     }
 
-    /// The outcome of a reliable message to a user is known: hands it over if it failed, then tells and remembers it.
+    /// Every way to the receiver has been gone.
     fn conclude(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
-        let Letter { key, sender, receiver, message } = letter;
-        if let Some(key) = key {
-            self.dedupe.remember(now, key, Answer { id: message.id, outcome: Some(outcome) });
-        }
-        let (client_msg_id, id) = (message.client_msg_id.clone(), message.id);
         match outcome {
             Outcome::Failed(reason) => {
                 self.metrics.count_undelivered(reason);
-                self.outbox.bridge(ToBridge::Undelivered { user: receiver, reason, message });
+                if letter.stored {
+                    self.finish(now, letter, outcome);
+                } else {
+                    self.hand_over(now, letter, reason);
+                }
             }
             Outcome::Delivered | Outcome::Stored | Outcome::Sequenced { .. } | Outcome::Answered => {
                 self.metrics.delivered += 1;
+                self.finish(now, letter, outcome);
             }
         }
-        self.send_ack(sender, client_msg_id, id, outcome);
+    }
+
+    /// Gives an undelivered message to the bridge, and keeps it until that says whether it keeps it.
+    fn hand_over(&mut self, now: Instant, letter: Letter, reason: FailReason) {
+        let (user, message) = (letter.receiver, letter.message.clone());
+        if !self.is_bridged || self.handed.len() >= self.limits.pending_max as usize {
+            self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
+            return self.finish(now, letter, Outcome::Failed(reason));
+        }
+        let deadline = now + self.limits.bridge_timeout();
+        let delivery = self.handed.insert(Letter { reason, ..letter }, Receivers::default(), deadline);
+        self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery });
+    }
+
+    /// The bridge says whether it keeps a message.
+    pub(crate) fn kept(&mut self, now: Instant, delivery: DeliveryId, taken: Taken) {
+        let Some(letter) = self.handed.take(delivery) else {
+            self.metrics.settles_stale += 1;
+            return;
+        };
+        let outcome = match taken {
+            Taken::Ok => {
+                self.metrics.stored += 1;
+                Outcome::Stored
+            }
+            // Why it was not delivered says more than why nobody keeps it.
+            Taken::Refused(_) => Outcome::Failed(letter.reason),
+        };
+        self.finish(now, letter, outcome);
+    }
+
+    /// The outcome of a reliable message to a user is known: remembers and tells it. One that stays in its inbox may come from
+    /// there again.
+    fn finish(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
+        let Letter { key, sender, message, stored, .. } = letter;
+        let id = message.id;
+        if let Some(key) = key.filter(|_| !stored || outcome == Outcome::Delivered) {
+            self.dedupe.remember(now, key, Answer { id, outcome: Some(outcome) });
+        }
+        self.send_ack(sender, message.client_msg_id, id, outcome);
     }
 
     /// Asks the sender to send the message again later.
@@ -305,9 +352,13 @@ impl Router {
     }
 }
 
+fn letter(key: Option<Key>, sender: Sender, receiver: UserId, submission: Submission) -> Letter {
+    let (stored, reason) = (submission.stored, FailReason::Unacked);
+    Letter { key, sender, receiver, stored, reason, message: message(None, 0, submission) }
+}
+
 fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {
-    let Submission { id, app, sender, target: _, biz_code, class, client_msg_id, payload, again: _ } =
-        submission;
+    let Submission { id, app, sender, target: _, biz_code, class, client_msg_id, payload, .. } = submission;
     let ack_wanted = class == Class::Reliable;
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
 }

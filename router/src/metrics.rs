@@ -13,6 +13,8 @@ pub struct Metrics {
     pub rooms: u64,
     /// Held: reliable messages that wait for their receivers.
     pub pending: u64,
+    /// Held: undelivered messages of which the bridge has not said yet whether it keeps them.
+    pub handed: u64,
     /// Held: outcomes remembered for repeated messages.
     pub remembered: u64,
     /// Held: messages held back until gateways agree.
@@ -59,6 +61,8 @@ pub struct Metrics {
     pub delivered: u64,
     /// Reliable messages to users that no receiver acked, in the order of `FailReason::ALL`.
     pub undelivered: [u64; FailReason::ALL.len()],
+    /// Of these, those that the bridge keeps.
+    pub stored: u64,
     /// Lossy messages to users without a session; they are gone.
     pub lossy_offline: u64,
     /// Messages that met a limit, or a room that is not known yet: the sender is told to try again later.

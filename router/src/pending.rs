@@ -1,7 +1,7 @@
-//! Reliable messages that wait for their receivers.
+//! Reliable messages that wait for their receivers, or for the bridge.
 
 use shard::{Instant, ShardId, Slab};
-use wire::client::Message;
+use wire::client::{FailReason, Message};
 use wire::node::DeliveryId;
 use wire::{DeviceClass, UserId};
 
@@ -17,6 +17,10 @@ pub(crate) struct Letter {
     /// Who gets the send-ack: the session that sent it last.
     pub(crate) sender: Sender,
     pub(crate) receiver: UserId,
+    /// It comes from an inbox and stays there unless it is delivered.
+    pub(crate) stored: bool,
+    /// What it fails for when nobody says anything.
+    pub(crate) reason: FailReason,
     pub(crate) message: Message,
 }
 
@@ -108,7 +112,7 @@ impl Pending {
         self.newest = Some(at);
         if let Some(key) = key {
             let slab = &self.slab;
-            self.table.insert_unique(key.hash(), at, |&at| key_of(slab, at).hash());
+            self.table.insert_unique(key.hash(), at, |&at| name_of(slab, at).hash());
         }
         self.delivery(at)
     }
@@ -118,17 +122,21 @@ impl Pending {
         DeliveryId(shard::Key { generation, ..at }.as_u64())
     }
 
+    fn key_of(&self, delivery: DeliveryId) -> shard::Key {
+        let at = shard::Key::from_u64(delivery.0);
+        shard::Key { generation: at.generation.wrapping_sub(self.epoch), ..at }
+    }
+
     /// The letter that its sender names so.
     pub(crate) fn find_mut(&mut self, key: Key) -> Option<&mut Letter> {
         let slab = &self.slab;
-        let at = *self.table.find(key.hash(), |&at| key_of(slab, at) == key)?;
+        let at = *self.table.find(key.hash(), |&at| name_of(slab, at) == key)?;
         Some(&mut self.at_mut(at).letter)
     }
 
     /// Strikes a receiver off a letter; the letter stays. `None` when nobody waited for it.
     pub(crate) fn settle(&mut self, delivery: DeliveryId, receiver: Seat) -> Option<Settled> {
-        let mut at = shard::Key::from_u64(delivery.0);
-        at.generation = at.generation.wrapping_sub(self.epoch);
+        let at = self.key_of(delivery);
         let receivers = &mut self.slab.get_mut(at)?.receivers;
         receivers.remove(receiver).then(|| Settled { at, others: !receivers.is_empty() })
     }
@@ -164,25 +172,37 @@ impl Pending {
         letter
     }
 
+    /// Takes out a letter that waits for no receiver.
+    pub(crate) fn take(&mut self, delivery: DeliveryId) -> Option<Letter> {
+        let at = self.key_of(delivery);
+        self.slab.get(at)?;
+        Some(self.remove(at))
+    }
+
     /// Takes out the oldest letter if its time has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Letter> {
         let oldest = self.oldest.filter(|&oldest| self.at(oldest).deadline <= now)?;
         Some(self.remove(oldest))
     }
 
-    pub(crate) fn check_invariants(&self) {
+    /// Own-state invariants. `has_receivers`: every letter waits for one; else none does.
+    pub(crate) fn check_invariants(&self, has_receivers: bool) {
         let mut keys = 0;
         let (mut at, mut older, mut listed) = (self.oldest, None, 0);
         while let Some(here) = at {
             let waiting = self.at(here);
             assert_eq!(waiting.older, older, "the list leads back");
-            assert!(!waiting.receivers.is_empty(), "a letter that all have settled is done");
+            assert_eq!(
+                waiting.receivers.is_empty(),
+                !has_receivers,
+                "a letter that all have settled is done"
+            );
             assert!(
                 older.is_none_or(|older| self.at(older).deadline <= waiting.deadline),
                 "the oldest is due first"
             );
             if let Some(key) = waiting.letter.key {
-                let found = self.table.find(key.hash(), |&known| key_of(&self.slab, known) == key);
+                let found = self.table.find(key.hash(), |&known| name_of(&self.slab, known) == key);
                 assert_eq!(found, Some(&here), "a key leads to one letter");
                 keys += 1;
             }
@@ -204,7 +224,7 @@ impl Pending {
     }
 }
 
-fn key_of(slab: &Slab<Waiting>, at: shard::Key) -> Key {
+fn name_of(slab: &Slab<Waiting>, at: shard::Key) -> Key {
     let letter = slab.get(at).map(|waiting| &waiting.letter);
     letter.and_then(|letter| letter.key).expect("the table names letters that have a key")
 }

@@ -41,9 +41,12 @@ pub struct Config {
 /// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
 ///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
 ///   failed it is undelivered, for the reason of the last.
+/// - **An undelivered message** is handed over to the bridge. Where there is one, the sender is told when that says that it keeps the
+///   message, or after [`Limits::bridge_timeout_ms`]. A message that comes from an inbox is not handed over: it is still there.
 /// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first, whatever became of it:
 ///   a failed one has been handed over, and to deliver it after all would make two of it. Only `busy` is not remembered, for it
-///   asks to be sent again, nor a lossy message that met nobody.
+///   asks to be sent again, nor a lossy message that met nobody, nor one that stays in its inbox. A message that comes from an
+///   inbox repeats only such a one: the original may be remembered as stored.
 /// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may have members on shards
 ///   that have not said so yet, is held back until they agree, or for [`Limits::settle_ms`].
 /// - **A gateway shard that goes** takes its bindings and memberships with it: its users are told offline, and what waited for their
@@ -56,6 +59,10 @@ pub struct Router {
     pub(crate) rooms: Rooms,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    /// Undelivered messages of which the bridge has not said yet whether it keeps them.
+    pub(crate) handed: Pending,
+    /// There is a bridge that answers.
+    pub(crate) is_bridged: bool,
     pub(crate) dedupe: Dedupe,
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
@@ -82,6 +89,8 @@ impl Router {
             rooms: Rooms::new(prng.next_u64(), id),
             cluster: Cluster::new(id, limits.settle()),
             pending: Pending::new(prng.next_u64() as u32),
+            handed: Pending::new(prng.next_u64() as u32),
+            is_bridged: false,
             dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
@@ -89,6 +98,11 @@ impl Router {
             resync: None,
             limits,
         }
+    }
+
+    /// From here on, undelivered messages wait for [`ToRouter::Kept`] before their senders are told what has become of them.
+    pub fn expect_bridge(&mut self) {
+        self.is_bridged = true;
     }
 
     /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts: one that is
@@ -131,7 +145,8 @@ impl Router {
     /// Whether this router was asked to leave, and nobody needs it any more.
     pub fn has_left(&self) -> bool {
         let is_empty = self.users.users() == 0 && self.rooms.len() == 0;
-        self.cluster.is_leaving() && is_empty && self.pending.len() == 0 && self.cluster.parked_len() == 0
+        let waiting = self.pending.len() + self.handed.len() + self.cluster.parked_len();
+        self.cluster.is_leaving() && is_empty && waiting == 0
     }
 
     /// The live sessions of a user, one for each class of device, in no particular order.
@@ -172,6 +187,7 @@ impl Router {
             users: self.users.users() as u64,
             rooms: self.rooms.len() as u64,
             pending: self.pending.len() as u64,
+            handed: self.handed.len() as u64,
             remembered: self.dedupe.len() as u64,
             parked: self.cluster.parked_len() as u64,
             gateways: self.cluster.len() as u64,
@@ -189,10 +205,12 @@ impl Router {
     pub fn check_invariants(&self) {
         self.users.check_invariants();
         self.rooms.check_invariants();
-        self.pending.check_invariants();
+        self.pending.check_invariants(true);
+        self.handed.check_invariants(false);
         self.dedupe.check_invariants();
         self.cluster.check_invariants();
         assert!(self.pending.len() <= self.limits.pending_max as usize);
+        assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
         let sessions: u64 = self.cluster.loads().iter().map(|load| u64::from(load.sessions)).sum();
         assert_eq!(sessions, self.users.bindings() as u64, "every binding is of a linked gateway");
@@ -202,6 +220,7 @@ impl Router {
         let seat = |session| Seat { shard: from, session };
         match mail {
             ToRouter::Found { app, user, seats } => self.found(now, app, user, &seats),
+            ToRouter::Kept { delivery, taken } => self.kept(now, delivery, taken),
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
@@ -413,7 +432,12 @@ impl Shard for Router {
         match event {
             Event::Mail { from, mail: NodeMessage::ToRouter(mail) } => self.mail(now, from, mail),
             Event::Mail {
-                mail: NodeMessage::ToGateway(_) | NodeMessage::ToBridge(_) | NodeMessage::ToDirectory(_),
+                mail:
+                    NodeMessage::ToGateway(_)
+                    | NodeMessage::ToBridge(_)
+                    | NodeMessage::Handed(_)
+                    | NodeMessage::FromBridge(_)
+                    | NodeMessage::ToDirectory(_),
                 ..
             } => {}
             Event::Timeout => {
@@ -439,7 +463,10 @@ impl Shard for Router {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let resync = self.resync.map(|(_, due)| due);
-        [self.pending.deadline(), self.cluster.deadline(), resync].into_iter().flatten().min()
+        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

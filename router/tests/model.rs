@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     bindings_max: 6,
     pending_max: 3,
     pending_timeout_ms: 2_000,
+    bridge_timeout_ms: 2_000,
     dedupe_max: 4,
     dedupe_window_ms: 1_000,
     settle_ms: 500,
@@ -478,6 +479,7 @@ impl Pair {
                     client_msg_id: ClientMsgId::new(Bytes::from_static(name.as_bytes())),
                     payload: Bytes::from_static(b"payload"),
                     again: self.last_id.is_multiple_of(5),
+                    stored: false,
                 };
                 (SHARDS[shard], ToRouter::Submit { session: SessionId(session), submission })
             }

@@ -53,7 +53,7 @@ impl Admin {
     /// A router has nobody to send to, and knows no other router.
     fn require_gateway(&self) -> Result<(), ApiError> {
         match self.shards.role() {
-            Role::Up | Role::Gateway => Ok(()),
+            Role::Up | Role::Gateway | Role::Bridge => Ok(()),
             Role::Router => Err(ApiError::unavailable("no_gateway", "this node is a router; ask a gateway")),
         }
     }

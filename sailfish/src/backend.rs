@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::cli::ConfigArgs;
-use crate::config::{self, Config, Layers};
-use crate::secret::{Secret, state_file};
+use crate::config::{self, BridgeConfig, Config, Layers};
+use crate::secret::{Secret, random, state_file};
 use crate::serve::{init_log, listen_error};
 
 /// How long requests under way may take at the end.
@@ -78,7 +78,7 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
         let _context = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
-    let service = Service::start(&config)?;
+    let service = Service::start(own_config(&config)?)?;
     let address = service.address();
     let text = format!(
         "ready api=http://{address}\n\n  docs      http://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
@@ -101,6 +101,8 @@ pub struct Service {
     address: SocketAddr,
     /// The database, without its password.
     database: String,
+    /// What its bridge signs events with.
+    bridge_secret: String,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
 }
@@ -110,8 +112,8 @@ impl Service {
     ///
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
-    pub fn start(config: &Config) -> anyhow::Result<Self> {
-        let own = own_config(config)?;
+    fn start(own: backend::Config) -> anyhow::Result<Self> {
+        let bridge_secret = own.bridge_secret.clone();
         let listener = TcpListener::bind(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         let database = config::without_password(&own.database);
@@ -136,7 +138,23 @@ impl Service {
         })?;
         let opened = starting.recv().context("the backend's thread ended")?;
         let address = opened.with_context(|| format!("the backend with {database}"))?;
-        Ok(Self { address, database, stop: Some(stop), thread })
+        Ok(Self { address, database, bridge_secret, stop: Some(stop), thread })
+    }
+
+    /// The backend of `up`, whose admin port takes its pushes. Nobody else knows what its bridge signs with.
+    pub fn within(config: &Config, admin: SocketAddr) -> anyhow::Result<Self> {
+        let mut own = own_config(config)?;
+        own.push_url = format!("http://{admin}");
+        own.bridge_secret = random::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+        if own.im_address == backend::Config::default().im_address {
+            own.im_address = config.node.listen.to_string();
+        }
+        Self::start(own)
+    }
+
+    /// What the bridge beside it is told.
+    pub fn bridge(&self, config: &BridgeConfig) -> BridgeConfig {
+        config.to(self.address, &self.bridge_secret)
     }
 
     /// Where the API is served.
@@ -158,6 +176,12 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
     Ok(backend::Backend::start(app, listener)?)
 }
 
+/// What callers of `/internal/` send: as configured, or what the first run on this machine made.
+pub fn internal_secret(config: &Config) -> anyhow::Result<String> {
+    String::from_utf8(Secret::of_internal(&config.backend.internal_secret)?.bytes)
+        .context("backend.internal_secret: want text")
+}
+
 /// The backend's part of the configuration, with what it shares with gateways and bridge.
 fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
@@ -166,7 +190,10 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         std::fs::create_dir_all(file.parent().expect("it has a folder"))?;
         own.database = format!("sqlite:{}", file.display());
     }
+    own.internal_secret = internal_secret(config)?;
     own.im_secret = Secret::find(&config.token)?.bytes;
     own.push_secret = config.control.secret.clone();
+    own.bridge_secret =
+        String::from_utf8(Secret::of_bridge(&config.bridge)?.bytes).context("bridge.secret: want text")?;
     Ok(own)
 }

@@ -3,6 +3,7 @@
 //! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the defaults stand in
 //! the types. An error is one line: where the value came from, the key, and what it wants.
 
+mod bridge;
 mod keys;
 mod layers;
 mod print;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use bridge::BridgeConfig;
 pub use layers::Layers;
 pub use print::print;
 
@@ -23,6 +25,9 @@ pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
 
 /// Where a router takes links when nothing else is said; its shard `i` does at the port that many higher.
 pub const LINKS_DEFAULT: &str = "127.0.0.1:5350";
+
+/// The same of a bridge.
+pub const BRIDGE_LINKS_DEFAULT: &str = "127.0.0.1:5400";
 
 /// Everything an operator can set.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,6 +61,8 @@ pub struct Config {
     pub directory: DirectoryConfig,
     /// The service that holds users and money.
     pub backend: backend::Config,
+    /// The backend, and the way there.
+    pub bridge: BridgeConfig,
     /// Buffers and sockets.
     pub engine: EngineConfig,
 }
@@ -82,12 +89,14 @@ pub struct NodeConfig {
 pub struct ClusterConfig {
     /// The own number; no two nodes may have the same at a time. 0: 1 for a router, 2 for a gateway.
     pub node: u16,
-    /// Where this router takes links: its shard `i` at the port that many higher.
+    /// Where this router or bridge takes links: its shard `i` at the port that many higher.
     pub listen: SocketAddr,
     /// Where others reach what is at `listen`: ADDRESS:PORT; empty: there.
     pub advertise: String,
     /// Where each router takes links.
     pub routers: Vec<SocketAddr>,
+    /// Where each bridge takes links of gateways; a router that knows of one keeps what is for it from the start.
+    pub bridges: Vec<SocketAddr>,
     /// What all nodes know and nobody else; empty: `secret_file`.
     pub secret: String,
     /// A file with it; empty: the one that the first run makes.
@@ -189,6 +198,7 @@ impl Default for ClusterConfig {
             listen: LINKS_DEFAULT.parse().expect("a socket address"),
             advertise: String::new(),
             routers: Vec::new(),
+            bridges: Vec::new(),
             secret: String::new(),
             secret_file: PathBuf::new(),
         }
@@ -251,6 +261,7 @@ impl fmt::Debug for ClusterConfig {
             .field("listen", &self.listen)
             .field("advertise", &self.advertise)
             .field("routers", &self.routers)
+            .field("bridges", &self.bridges)
             .field("secret", &hidden(&self.secret))
             .field("secret_file", &self.secret_file)
             .finish()
@@ -353,6 +364,7 @@ impl Config {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
         self.directory.validate()?;
+        self.bridge.validate()?;
         self.validate_engine()
     }
 

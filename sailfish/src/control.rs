@@ -115,10 +115,11 @@ impl Shards {
         &self.stats
     }
 
-    /// Tells every shard which routers to link with. A mailbox that is full belongs to a shard that is told again soon.
-    pub fn set_nodes(&self, nodes: &[SocketAddr]) {
+    /// Tells every shard which nodes to link with. A mailbox that is full belongs to a shard that is told again soon.
+    pub fn set_nodes(&self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         for id in &self.ids {
-            let _ = self.remote.send(*id, Mail::Control(Control::Nodes(nodes.to_vec())));
+            let nodes = Control::Nodes { routers: routers.to_vec(), bridges: bridges.to_vec() };
+            let _ = self.remote.send(*id, Mail::Control(nodes));
         }
     }
 
@@ -254,13 +255,35 @@ impl Shards {
         push: Push,
         patience: Duration,
     ) -> Result<Pushed, Unanswered> {
-        let first = self.ids[0];
-        let mut asked = self.begin(first, |ask| Control::Push { ask, target, push }).await;
+        let asked = self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await;
+        self.pushed(asked, patience).await
+    }
+
+    /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in their order.
+    pub async fn push_all(
+        self: &Arc<Self>,
+        pushes: Vec<(Target, Push)>,
+        patience: Duration,
+    ) -> Vec<Result<Pushed, Unanswered>> {
+        let mut under_way = Vec::with_capacity(pushes.len());
+        for (target, push) in pushes {
+            under_way.push(self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await);
+        }
+        let deadline = Instant::now() + patience;
+        let mut pushed = Vec::with_capacity(under_way.len());
+        for asked in under_way {
+            // What has been said in time is heard, however late it is looked at.
+            pushed.push(self.pushed(asked, deadline.saturating_duration_since(Instant::now())).await);
+        }
+        pushed
+    }
+
+    async fn pushed(&self, mut asked: Asked, patience: Duration) -> Result<Pushed, Unanswered> {
         let id = match asked.next().await {
             Some(Report::Taken { id, .. }) => id,
             Some(Report::Pushed { id, outcome, .. }) => return Ok(Pushed::of(id, outcome)),
             Some(Report::Asked { .. }) => return Err(Unanswered::NoRouter),
-            _ => return Err(Unanswered::Shard(first)),
+            _ => return Err(Unanswered::Shard(self.ids[0])),
         };
         asked.deadline = Instant::now() + patience;
         match asked.next().await {

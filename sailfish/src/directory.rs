@@ -117,6 +117,8 @@ pub enum Role {
     Gateway,
     /// Owns users and rooms; wants to know the other routers.
     Router,
+    /// Passes events on to a backend; wants to know the routers.
+    Bridge,
     /// Both in one process, and all there is.
     Up,
 }

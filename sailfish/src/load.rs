@@ -16,6 +16,7 @@ use loadgen::Scenario;
 
 use self::gift::Backend;
 
+use crate::backend::internal_secret;
 use crate::cli::ConfigArgs;
 use crate::config::LISTEN_DEFAULT;
 use crate::secret::Secret;
@@ -85,7 +86,7 @@ pub struct LoadArgs {
     /// Where the backend serves its API (gift).
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5348")]
     backend: String,
-    /// The backend's internal secret (gift) [default: backend.internal_secret of the configuration].
+    /// The backend's internal secret (gift) [default: backend.internal_secret, or the one that the first run made].
     #[arg(long, value_name = "SECRET")]
     backend_secret: Option<String>,
     /// Coins that each client is given before the run (gift).
@@ -173,10 +174,11 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     if args.scenario != Kind::Gift {
         return run::run(&settings, &secret, |_| Ok(Vec::new()));
     }
-    let backend = Backend::new(
-        &args.backend,
-        args.backend_secret.as_deref().unwrap_or(&config.backend.internal_secret),
-    )?;
+    let backend_secret = match &args.backend_secret {
+        Some(secret) => secret.clone(),
+        None => internal_secret(&config)?,
+    };
+    let backend = Backend::new(&args.backend, &backend_secret);
     let gift = backend.prepare(&settings, args.coins)?;
     settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
     let before = backend.books()?;

@@ -5,11 +5,13 @@
 
 mod admin;
 mod backend;
+mod bridge;
 mod chat;
 mod cli;
 mod config;
 mod control;
 mod ctl;
+mod demo;
 mod directory;
 mod files;
 mod load;
@@ -39,10 +41,12 @@ enum Command {
     Gateway(serve::GatewayArgs),
     Router(serve::RouterArgs),
     Backend(backend::BackendArgs),
+    Bridge(serve::BridgeArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
     Ctl(ctl::CtlArgs),
+    Demo(demo::DemoArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
     LoadWorker,
@@ -54,10 +58,12 @@ fn main() -> ExitCode {
         Command::Gateway(args) => serve::gateway(&args),
         Command::Router(args) => serve::router(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Bridge(args) => serve::bridge(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,16 +1,17 @@
-//! What lies outside of the cores: a bridge that this node does not have, so what is for it is counted and logged, never silent;
-//! and the directory.
+//! What lies outside of the cores: the bridge of this process; where none is in sight, what is for it is counted and logged, never
+//! silent; and the directory.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use node::{Outside, Unbridged};
+use node::{Origin, Outside, Unbridged};
 use shard::{Instant, ShardId};
 use tracing::{trace, warn};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{FoundSeat, ToBridge, ToDirectory, ToGateway};
+use wire::node::{FoundSeat, Handed, ToBridge, ToDirectory, ToGateway};
 
+use crate::bridge::Door;
 use crate::directory::{Binding, Record, Writer};
 
 /// How often lost messages are logged at most; each line has the totals.
@@ -19,21 +20,28 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// What a shard of this process has around its cores.
 pub struct Surroundings {
     id: ShardId,
-    bridge: NoBridge,
+    no_bridge: NoBridge,
+    /// The bridge of this process, if it has one.
+    bridge: Option<Door>,
     /// Empty until the directory has started, and for good where there is none.
     directory: Arc<OnceLock<Writer>>,
 }
 
 impl Surroundings {
     /// The surroundings of the shard `id`.
-    pub fn new(id: ShardId, directory: Arc<OnceLock<Writer>>) -> Self {
-        Self { id, bridge: NoBridge::default(), directory }
+    pub fn new(id: ShardId, bridge: Option<Door>, directory: Arc<OnceLock<Writer>>) -> Self {
+        Self { id, no_bridge: NoBridge::default(), bridge, directory }
     }
 }
 
 impl Outside for Surroundings {
-    fn bridge(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
-        self.bridge.handle(now, message)
+    fn bridge(&mut self, _now: Instant, of: Origin, handed: Handed) {
+        let bridge = self.bridge.as_ref().expect("only a process with a bridge is given events for it");
+        bridge.hand(self.id, of, handed);
+    }
+
+    fn no_bridge(&mut self, now: Instant, event: ToBridge) -> Option<ToGateway> {
+        self.no_bridge.handle(now, event)
     }
 
     fn directory(&mut self, _now: Instant, record: ToDirectory) {
@@ -58,19 +66,19 @@ impl Outside for Surroundings {
     }
 
     fn unbridged(&self) -> Unbridged {
-        self.bridge.counts()
+        self.no_bridge.counts()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.bridge.poll_timeout()
+        self.no_bridge.poll_timeout()
     }
 
     fn timeout(&mut self, now: Instant) {
-        self.bridge.handle_timeout(now);
+        self.no_bridge.handle_timeout(now);
     }
 
     fn end(&mut self, now: Instant) {
-        self.bridge.handle_end(now);
+        self.no_bridge.handle_end(now);
     }
 }
 
@@ -101,15 +109,15 @@ impl NoBridge {
                 self.counts.offline += 1;
                 trace!(app = app.0, user = user.0, device = device.name(), "offline");
             }
-            ToBridge::Joined { app, user, room } => {
+            ToBridge::Joined { app, user, room, .. } => {
                 self.counts.joined += 1;
                 trace!(app = app.0, user = user.0, room = room.0, "joined");
             }
-            ToBridge::Left { app, user, room } => {
+            ToBridge::Left { app, user, room, .. } => {
                 self.counts.left += 1;
                 trace!(app = app.0, user = user.0, room = room.0, "left");
             }
-            ToBridge::Undelivered { user, reason, message } => {
+            ToBridge::Undelivered { user, reason, message, delivery: _ } => {
                 let at = FailReason::ALL.iter().position(|known| *known == reason);
                 self.counts.undelivered[at.expect("ALL has every reason")] += 1;
                 trace!(
@@ -169,7 +177,7 @@ impl NoBridge {
             new = self.unlogged,
             requests_total = self.counts.requests,
             undelivered_total = undelivered.join(", "),
-            "messages for the backend were dropped: this node has no bridge"
+            "messages for the backend were dropped: no bridge is configured"
         );
         self.unlogged = 0;
         self.log_from = now + LOG_EVERY;
@@ -180,7 +188,7 @@ impl NoBridge {
 mod tests {
     use bytes::Bytes;
     use wire::client::Message;
-    use wire::node::SessionId;
+    use wire::node::{DeliveryId, SessionId};
     use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
 
     use super::*;
@@ -199,7 +207,7 @@ mod tests {
             client_msg_id: ClientMsgId::default(),
             payload: Bytes::new(),
         };
-        ToBridge::Undelivered { user: UserId(3), reason, message }
+        ToBridge::Undelivered { user: UserId(3), reason, message, delivery: DeliveryId::NONE }
     }
 
     fn request(client_msg_id: &'static str) -> ToBridge {

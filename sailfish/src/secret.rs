@@ -1,4 +1,4 @@
-//! The secrets of tokens and of the cluster: given, or made once and kept in a file of the user's own.
+//! The secrets of tokens, of the cluster and of the bridge: given, or made once and kept in a file of the user's own.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use gateway::TokenKeys;
 
-use crate::config::{ClusterConfig, TokenConfig};
+use crate::config::{BridgeConfig, ClusterConfig, TokenConfig};
 
 /// Bytes of randomness in a secret that is made here.
 const SECRET_BYTES: usize = 32;
@@ -32,6 +32,16 @@ impl Secret {
     /// The secret of a cluster, found in the same way.
     pub fn of_cluster(config: &ClusterConfig) -> anyhow::Result<Self> {
         Self::of("cluster", &config.secret, &config.secret_file)
+    }
+
+    /// What a bridge signs its requests to the backend with, found in the same way.
+    pub fn of_bridge(config: &BridgeConfig) -> anyhow::Result<Self> {
+        Self::of("bridge", &config.secret, &config.secret_file)
+    }
+
+    /// What the backend wants of callers of `/internal/`, found in the same way.
+    pub fn of_internal(given: &str) -> anyhow::Result<Self> {
+        Self::of("internal", given, Path::new(""))
     }
 
     fn of(section: &str, given: &str, file: &Path) -> anyhow::Result<Self> {

@@ -1,4 +1,4 @@
-//! `sailfish up`, `gateway` and `router`: one node, in the role that the subcommand says.
+//! `sailfish up`, `gateway`, `router` and `bridge`: one node, in the role that the subcommand says.
 
 mod ready;
 mod run;
@@ -16,11 +16,13 @@ use anyhow::Context;
 use engine::{Chosen, Options, Running};
 use gateway::Gateway;
 use link::Links;
-use node::{Cores, Mail, Node, Setup};
+use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
 use router::Router;
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
+use crate::backend::Service;
+use crate::bridge::{Bridging, Door};
 use crate::cli::ConfigArgs;
 use crate::config::{self, Config, ConfigError, Layers};
 use crate::control::Shards;
@@ -36,6 +38,8 @@ const CLUSTER_SHARDS_MAX: u16 = 32;
 /// Receive buffers of a router: few links, each with much to say.
 const ROUTER_RECV_BUFFERS: u16 = 256;
 const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
+/// Bytes of events that a shard has under way to a bridge.
+const HANDOVER_WINDOW_BYTES: u64 = 4 << 20;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +50,8 @@ pub enum Role {
     Gateway,
     /// It owns users and rooms, and takes links.
     Router,
+    /// It passes events on to a backend; it takes links of gateways, and links to routers.
+    Bridge,
 }
 
 impl Role {
@@ -55,6 +61,33 @@ impl Role {
             Self::Up => "up",
             Self::Gateway => "gateway",
             Self::Router => "router",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    /// Whether others link with it, and no client connects.
+    pub const fn takes_links(self) -> bool {
+        matches!(self, Self::Router | Self::Bridge)
+    }
+
+    /// What it is on links.
+    const fn of_link(self) -> LinkRole {
+        match self {
+            Self::Up | Self::Gateway => LinkRole::Gateway,
+            Self::Router => LinkRole::Router,
+            Self::Bridge => LinkRole::Bridge,
+        }
+    }
+
+    /// Where it listens.
+    fn listen(self, config: &Config) -> SocketAddr {
+        let default = |address: &str| address.parse().expect("a socket address");
+        match self {
+            Self::Up | Self::Gateway => config.node.listen,
+            Self::Bridge if config.cluster.listen == default(config::LINKS_DEFAULT) => {
+                default(config::BRIDGE_LINKS_DEFAULT)
+            }
+            Self::Router | Self::Bridge => config.cluster.listen,
         }
     }
 
@@ -64,7 +97,8 @@ impl Role {
             (Self::Up, node) => node,
             (Self::Router, 0) => 1,
             (Self::Gateway, 0) => 2,
-            (Self::Gateway | Self::Router, node) => node,
+            (Self::Bridge, 0) => 3,
+            (Self::Gateway | Self::Router | Self::Bridge, node) => node,
         }
     }
 }
@@ -112,6 +146,9 @@ pub struct GatewayArgs {
     /// Where routers take links; several with commas [default: 127.0.0.1:5350].
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     routers: Vec<String>,
+    /// Where bridges take links; several with commas [default: there is none].
+    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    bridges: Vec<String>,
 }
 
 /// Runs a router of a cluster: it owns users and rooms.
@@ -125,6 +162,22 @@ pub struct RouterArgs {
     /// The own number, unlike that of any other node [default: 1].
     #[arg(long, value_name = "N")]
     id: Option<String>,
+}
+
+/// Runs a bridge of a cluster: it passes events on to a backend, and sends what that pushes.
+#[derive(clap::Args)]
+pub struct BridgeArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Where links are taken: ADDRESS:PORT for shard 0, the next ports for the others [default: 127.0.0.1:5400].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The own number, unlike that of any other node [default: 3].
+    #[arg(long, value_name = "N")]
+    id: Option<String>,
+    /// Where routers take links; several with commas [default: 127.0.0.1:5350].
+    #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
+    routers: Vec<String>,
 }
 
 impl NodeArgs {
@@ -151,12 +204,13 @@ pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
 
 /// Runs `sailfish gateway`.
 pub fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
-    let routers = (!args.routers.is_empty()).then(|| format!("[\"{}\"]", args.routers.join("\", \"")));
+    let (routers, bridges) = (array(&args.routers), array(&args.bridges));
     run(Role::Gateway, &args.node, || {
         args.node.layers(&[
             ("--listen", "node.listen", &args.listen),
             ("--id", "cluster.node", &args.id),
             ("--routers", "cluster.routers", &routers),
+            ("--bridges", "cluster.bridges", &bridges),
         ])
     })
 }
@@ -166,6 +220,23 @@ pub fn router(args: &RouterArgs) -> anyhow::Result<ExitCode> {
     run(Role::Router, &args.node, || {
         args.node.layers(&[("--listen", "cluster.listen", &args.listen), ("--id", "cluster.node", &args.id)])
     })
+}
+
+/// Runs `sailfish bridge`.
+pub fn bridge(args: &BridgeArgs) -> anyhow::Result<ExitCode> {
+    let routers = array(&args.routers);
+    run(Role::Bridge, &args.node, || {
+        args.node.layers(&[
+            ("--listen", "cluster.listen", &args.listen),
+            ("--id", "cluster.node", &args.id),
+            ("--routers", "cluster.routers", &routers),
+        ])
+    })
+}
+
+/// Values of a flag as the array that the key wants.
+fn array(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| format!("[\"{}\"]", values.join("\", \"")))
 }
 
 /// Runs a node until it is told to go.
@@ -182,8 +253,15 @@ fn run(
         return Ok(ExitCode::SUCCESS);
     }
     init_log(&config);
+    if role == Role::Bridge && !config.bridge.is_on() {
+        return Err(ConfigError(format!(
+            "bridge.mode = {:?}: a bridge has a backend; want http or redis",
+            config.bridge.mode
+        ))
+        .into());
+    }
     // Only who has clients checks their tokens.
-    let secret = (role != Role::Router).then(|| Secret::find(&config.token)).transpose()?;
+    let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
     let admin = admin_listener(config.node.admin)?;
     let serving = start(role, &config, secret.as_ref(), admin.local_addr()?)?;
     let address = serving.running.address().context("an engine that listens knows where")?;
@@ -195,6 +273,7 @@ fn run(
         routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
         shards: serving.shards.ids().len(),
+        backend: serving.backend.as_ref().map(Service::address),
         files: serving.files,
         connections_max: serving.connections_max,
         connections_max_configured: config.limits.connections_max,
@@ -218,6 +297,9 @@ struct Serving {
     /// Of one shard: what is configured, or what the open files allow.
     connections_max: u32,
     directory: Option<Directory>,
+    bridge: Option<Bridging>,
+    /// The backend that `up` brings.
+    backend: Option<Service>,
 }
 
 fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
@@ -236,6 +318,16 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     let files = Files::raise();
     let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
+    let backend =
+        (role == Role::Up && config.bridge.is_auto()).then(|| Service::within(config, admin)).transpose()?;
+    let bridge = match &backend {
+        Some(backend) => Some(backend.bridge(&config.bridge)),
+        None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {
+            Some(config.bridge.clone())
+        }
+        None => None,
+    };
+    let bridge = bridge.map(|bridge| Bridging::start(&bridge, role.node(config))).transpose()?;
     let builder = Builder {
         role,
         node: role.node(config),
@@ -245,6 +337,7 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
         gateway: bounded(config.gateway(), connections_max),
         incarnation: options.clock.now().unix_nanos(),
+        door: bridge.as_ref().map(Bridging::door),
         directory: Arc::default(),
     };
     let ids: Vec<ShardId> = (0..count).map(|index| ShardId::new(builder.node, index)).collect();
@@ -256,21 +349,24 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     };
     let built = ids.iter().copied().map(build).collect();
     let running = engine::start(chosen.kind, options, built).map_err(|error| {
-        let error = listen_error(error, listen.unwrap_or(config.node.listen), "--listen");
+        let error = listen_error(error, listen.unwrap_or(role.listen(config)), "--listen");
         match role {
-            Role::Router if count > 1 => {
+            Role::Router | Role::Bridge if count > 1 => {
                 error.context(format!("one of {count} ports in a row, a port for each shard"))
             }
-            Role::Up | Role::Gateway | Role::Router => error,
+            Role::Up | Role::Gateway | Role::Router | Role::Bridge => error,
         }
     })?;
     let shards = Shards::new(role, ids, &running);
-    if role == Role::Gateway && !is_discovering(config) {
-        shards.set_nodes(&routers_of(config));
+    if let Some(bridge) = &bridge {
+        bridge.set_shards(running.remote(), shards.clone());
+    }
+    if matches!(role, Role::Gateway | Role::Bridge) && !is_discovering(config) {
+        shards.set_nodes(&routers_of(config), bridges_of(role, config));
     }
     let address = running.address().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, connections_max, directory })
+    Ok(Serving { running, shards, chosen, files, connections_max, directory, bridge, backend })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -279,6 +375,11 @@ fn routers_of(config: &Config) -> Vec<SocketAddr> {
         [] => vec![config::LINKS_DEFAULT.parse().expect("a socket address")],
         routers => routers.to_vec(),
     }
+}
+
+/// The bridges that a node opens links to.
+fn bridges_of(role: Role, config: &Config) -> &[SocketAddr] {
+    if role == Role::Gateway { &config.cluster.bridges } else { &[] }
 }
 
 /// Whether routers are found in the directory.
@@ -299,6 +400,8 @@ struct Builder {
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
     incarnation: u64,
+    /// Of the bridge, if this process has one.
+    door: Option<Door>,
     /// Set when the directory has started.
     directory: Arc<OnceLock<Writer>>,
 }
@@ -311,24 +414,33 @@ impl Builder {
         };
         let patience = Duration::from_millis(patience_ms.into());
         let random = || u64::from_ne_bytes(secret::random());
-        let gateway = self.keys.map(|keys| {
+        // A bridge has no clients, so it knows no key by which one could log in.
+        let no_keys = || gateway::TokenKeys::hs256(&secret::random::<32>());
+        let keys = self.keys.or_else(|| (self.role == Role::Bridge).then(no_keys));
+        let gateway = keys.map(|keys| {
             let config = self.gateway.clone();
             Gateway::new(now, gateway::Setup { id, keys, config, seed: random() })
         });
-        let router = (self.role != Role::Gateway).then(|| {
+        let router = matches!(self.role, Role::Up | Role::Router).then(|| {
             let limits = self.config.router.clone();
             Router::new(router::Config { id, seed: random(), limits })
         });
         let links = self.cluster_secret.as_ref().map(|secret| {
-            let role = if self.role == Role::Router { LinkRole::Router } else { LinkRole::Gateway };
+            let role = self.role.of_link();
             let (shards, incarnation) = (self.count, self.incarnation);
             let identity = Identity { shard: id.as_u32(), shards, role, incarnation };
             let (secret, config) = (secret.bytes.clone(), self.config.link.clone());
             Links::new(now, link::Setup { identity, secret, seed: random(), config })
         });
         let cores = Cores { gateway, router, links };
-        let outside = Surroundings::new(id, self.directory);
-        Node::new(now, Setup { id, shards: self.count, cores, outside, patience })
+        let bridge = match self.role {
+            Role::Up | Role::Bridge if self.door.is_some() => Bridge::Inside,
+            Role::Gateway | Role::Router if !self.config.cluster.bridges.is_empty() => Bridge::Linked,
+            Role::Up | Role::Bridge | Role::Gateway | Role::Router => Bridge::None,
+        };
+        let outside = Surroundings::new(id, self.door, self.directory);
+        let (shards, incarnation, handover) = (self.count, self.incarnation, handover(&self.config));
+        Node::new(now, Setup { id, shards, incarnation, bridge, handover, cores, outside, patience })
     }
 }
 
@@ -347,6 +459,7 @@ impl Builder {
             Role::Up => (directory::Role::Up, false),
             Role::Gateway => (directory::Role::Gateway, false),
             Role::Router => (directory::Role::Router, true),
+            Role::Bridge => (directory::Role::Bridge, false),
         };
         let links: SocketAddr = self.config.cluster.advertise.parse().unwrap_or(address);
         anyhow::ensure!(
@@ -359,14 +472,16 @@ impl Builder {
             role,
             shards: self.count,
             links: is_router.then_some(links),
-            clients: (!is_router).then_some(address),
+            clients: (!self.role.takes_links()).then_some(address),
             admin,
         };
-        let (shards, follows) = (shards.clone(), self.role == Role::Gateway && is_discovering(&self.config));
+        let follows = matches!(self.role, Role::Gateway | Role::Bridge) && is_discovering(&self.config);
+        let (shards, bridges) = (shards.clone(), bridges_of(self.role, &self.config).to_vec());
         let news = move |news| match news {
             News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
             News::Routers(routers) if follows => {
-                shards.set_nodes(&routers.iter().map(|router| router.links).collect::<Vec<_>>());
+                let routers: Vec<SocketAddr> = routers.iter().map(|router| router.links).collect();
+                shards.set_nodes(&routers, &bridges);
             }
             News::Routers(_) => {}
             News::Resync => shards.resync(),
@@ -374,6 +489,15 @@ impl Builder {
         let directory = Directory::start(&self.config.directory, node, news)?;
         self.directory.set(directory.writer()).ok().expect("it is set here only");
         Ok(Some(directory))
+    }
+}
+
+/// What a shard keeps for a bridge. What is under way stays well below what makes a link's peer one for which too much waits.
+fn handover(config: &Config) -> HandoverLimits {
+    HandoverLimits {
+        queue_messages_max: config.bridge.queue_messages_max,
+        queue_bytes_max: config.bridge.queue_bytes_max.into(),
+        window_bytes: HANDOVER_WINDOW_BYTES.min(u64::from(config.link.queue_bytes_max) / 2),
     }
 }
 
@@ -399,11 +523,11 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
         backlog: engine.backlog,
         ..Options::default()
     };
-    if role != Role::Router {
+    if !role.takes_links() {
         return options;
     }
     Options {
-        listen: Some(config.cluster.listen),
+        listen: Some(role.listen(config)),
         listen_each: true,
         send_buffer_bytes: None,
         recv_buffer_bytes: None,

@@ -309,6 +309,7 @@ fn the_document_is_of_what_is_served() {
         "post /v1/kick",
         "get /v1/nodes",
         "post /v1/online",
+        "post /v1/push",
         "post /v1/push/all",
         "post /v1/push/room",
         "post /v1/push/user",

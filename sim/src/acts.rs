@@ -14,23 +14,25 @@ const DRAIN_NS: u64 = 6_000_000_000;
 
 impl World {
     pub(crate) fn start(&mut self, host: Host, at: u64) {
-        let routers = self.plan.router_hosts();
+        let (routers, bridges) = (self.plan.router_hosts(), self.plan.bridge_hosts());
         let shards = self.plan.shards;
         let node = self.nodes.get_mut(&host).expect("every host has a node");
         if node.power == Power::Up || node.back_at.is_some_and(|back_at| back_at != at) {
             return;
         }
         let was_off = node.power == Power::Off;
-        node.start(self.now, shards, &mut self.prng);
+        node.start(self.now, shards, !bridges.is_empty(), &mut self.prng);
         let (life, role) = (node.life, node.role);
         self.trace.line(self.now, || format!("STARTED {host}, life {life}"));
         self.trace.mix([5, self.now, host.into()]);
         self.model.disturb(self.now, self.now);
         for index in 0..shards {
             let id = ShardId::new(host, index);
-            if role == Role::Gateway {
-                let addresses = routers.iter().map(|router| address(*router, 0)).collect();
-                self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(Control::Nodes(addresses)));
+            if role != Role::Router {
+                let addresses = |hosts: &[Host]| hosts.iter().map(|host| address(*host, 0)).collect();
+                let bridges = if role == Role::Gateway { addresses(&bridges) } else { Vec::new() };
+                let nodes = Control::Nodes { routers: addresses(&routers), bridges };
+                self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(nodes));
             }
             self.wake(id, self.now + 1_000);
         }

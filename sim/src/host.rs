@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gateway::TokenKeys;
-use node::{Cores, Mail, Node};
+use node::{Bridge, Cores, HandoverLimits, Mail, Node};
 use shard::{ConnId, ConnectError, Instant, Prng, ShardId};
 use wire::node::link::{Identity, Role};
 
@@ -145,7 +145,7 @@ impl NodeHost {
     }
 
     /// Starts a process with that many shards.
-    pub(crate) fn start(&mut self, at_ns: u64, shards: u16, prng: &mut Prng) {
+    pub(crate) fn start(&mut self, at_ns: u64, shards: u16, is_bridged: bool, prng: &mut Prng) {
         let now = self.clock(at_ns);
         self.life += 1;
         (self.power, self.draining, self.frozen_until, self.back_at) = (Power::Up, false, None, None);
@@ -156,7 +156,7 @@ impl NodeHost {
                 let identity = Identity { shard: id.as_u32(), shards, role: self.role, incarnation };
                 Some(ShardHost {
                     id,
-                    core: core(now, identity, prng),
+                    core: core(now, identity, is_bridged, prng),
                     inbox: VecDeque::new(),
                     outcomes: VecDeque::new(),
                     unread: VecDeque::new(),
@@ -174,9 +174,9 @@ impl NodeHost {
 }
 
 /// Composed as the binary composes it.
-fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
+fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> Node<Notes> {
     let id = ShardId::from_u32(identity.shard);
-    let gateway = (identity.role == Role::Gateway).then(|| {
+    let gateway = (identity.role != Role::Router).then(|| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
         gateway::Gateway::new(now, gateway::Setup { id, keys, config, seed: prng.next_u64() })
     });
@@ -188,9 +188,19 @@ fn core(now: Instant, identity: Identity, prng: &mut Prng) -> Node<Notes> {
     let links = Some(link::Links::new(now, link::Setup { identity, secret, seed, config }));
     let cores = Cores { gateway, router, links };
     let patience = Duration::from_millis(u64::from(LEASE_MS) / 2);
-    let (shards, outside) = (identity.shards, Notes::default());
-    Node::new(now, node::Setup { id, shards, cores, outside, patience })
+    let Identity { shards, incarnation, role, .. } = identity;
+    let bridge = match role {
+        Role::Bridge => Bridge::Inside,
+        Role::Gateway | Role::Router if is_bridged => Bridge::Linked,
+        Role::Gateway | Role::Router => Bridge::None,
+    };
+    let (outside, handover) = (Notes::default(), HANDOVER);
+    Node::new(now, node::Setup { id, shards, incarnation, bridge, handover, cores, outside, patience })
 }
+
+/// A window that is met.
+const HANDOVER: HandoverLimits =
+    HandoverLimits { queue_messages_max: 10_000, queue_bytes_max: 16 << 20, window_bytes: 4 << 10 };
 
 pub(crate) fn link_config() -> link::Config {
     let config = link::Config {
@@ -208,6 +218,7 @@ pub(crate) fn router_limits() -> router::Limits {
     router::Limits {
         pending_max: 4_096,
         pending_timeout_ms: 6_000,
+        bridge_timeout_ms: 3_000,
         settle_ms: LEASE_MS * 5 / 3,
         ..router::Limits::default()
     }

@@ -33,6 +33,8 @@ pub(crate) struct Sent {
     pub(crate) acks: Vec<(u64, usize)>,
     /// When, and for whom.
     pub(crate) handed: Vec<(u64, i64, FailReason)>,
+    /// The bridge refused to keep it.
+    pub(crate) refused: bool,
 }
 
 /// A session, as its client sees it.
@@ -66,6 +68,8 @@ pub(crate) struct Stay {
 pub(crate) struct Model {
     pub(crate) sent: Vec<Sent>,
     pub(crate) sessions: Vec<Session>,
+    /// There are bridges, which may take what they are given later than its sender hears of it.
+    pub(crate) is_bridged: bool,
     arrivals: u64,
     by_id: BTreeMap<u64, usize>,
     by_sequence: BTreeMap<(i64, u64), u64>,
@@ -87,6 +91,10 @@ pub(crate) fn payload(number: usize, size: usize) -> Vec<u8> {
 }
 
 impl Model {
+    pub(crate) fn new(is_bridged: bool) -> Self {
+        Self { is_bridged, ..Self::default() }
+    }
+
     pub(crate) fn messages(&self) -> usize {
         self.sent.len()
     }
@@ -241,6 +249,7 @@ impl Model {
             ids: BTreeSet::new(),
             acks: Vec::new(),
             handed: Vec::new(),
+            refused: false,
         });
         self.sent.len() - 1
     }
@@ -405,7 +414,8 @@ impl Model {
             Outcome::Failed(FailReason::NotMember) if !(in_room && was_sent_once) => Ok(()),
             Outcome::Failed(
                 FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow,
-            ) if is_to_user && !sent.handed.is_empty() => Ok(()),
+            ) if is_to_user && (!sent.handed.is_empty() || self.is_bridged) => Ok(()),
+            Outcome::Stored if is_to_user && self.is_bridged && !sent.handed.is_empty() => Ok(()),
             outcome => Err(format!("session {session} hears {outcome:?} of m{number}, which cannot be")),
         }
     }
@@ -416,7 +426,7 @@ impl Model {
         match message {
             ToBridge::Online { user, device, login, .. } => self.told((user.0, device), login, true),
             ToBridge::Offline { user, device, login, .. } => self.told((user.0, device), login, false),
-            ToBridge::Undelivered { user, reason, message } => {
+            ToBridge::Undelivered { user, reason, message, delivery: _ } => {
                 let number = self.recognise(&message)?;
                 let sent = &mut self.sent[number];
                 if let Target::User(target) = sent.target
@@ -430,6 +440,15 @@ impl Model {
                 sent.handed.push((at, user.0, reason));
             }
             ToBridge::Joined { .. } | ToBridge::Left { .. } | ToBridge::Request { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A bridge did not take an undelivered message.
+    pub(crate) fn refused(&mut self, event: &ToBridge) -> Result<(), String> {
+        if let ToBridge::Undelivered { message, .. } = event {
+            let number = self.recognise(message)?;
+            self.sent[number].refused = true;
         }
         Ok(())
     }

@@ -1,21 +1,32 @@
-//! What lies outside of a shard's cores: here, notes of what they say.
+//! What lies outside of a shard's cores: here, notes of what they say, and bridges that take their time.
 
-use shard::Instant;
+use node::Origin;
+use shard::{Instant, ShardId};
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{SessionId, ToBridge, ToDirectory, ToGateway};
+use wire::node::{Handed, SessionId, Taken, ToBridge, ToDirectory, ToGateway};
 use wire::{ClientMsgId, MessageId};
+
+use crate::host::Power;
+use crate::world::{Event, World};
 
 /// Takes notes; the world reads them after each turn.
 #[derive(Default)]
 pub(crate) struct Notes {
-    pub(crate) bridge: Vec<ToBridge>,
+    /// Where there is no bridge.
+    pub(crate) lost: Vec<ToBridge>,
+    /// What a bridge is to take.
+    pub(crate) handed: Vec<(Origin, Handed)>,
     pub(crate) directory: Vec<ToDirectory>,
 }
 
 impl node::Outside for Notes {
-    fn bridge(&mut self, _now: Instant, message: ToBridge) -> Option<ToGateway> {
-        let ToBridge::Request { session, ref client_msg_id, .. } = message else {
-            self.bridge.push(message);
+    fn bridge(&mut self, _now: Instant, of: Origin, handed: Handed) {
+        self.handed.push((of, handed));
+    }
+
+    fn no_bridge(&mut self, _now: Instant, event: ToBridge) -> Option<ToGateway> {
+        let ToBridge::Request { session, ref client_msg_id, .. } = event else {
+            self.lost.push(event);
             return None;
         };
         (!client_msg_id.is_empty()).then(|| no_route(session, client_msg_id.clone()))
@@ -41,4 +52,42 @@ impl node::Outside for Notes {
 fn no_route(session: SessionId, client_msg_id: ClientMsgId) -> ToGateway {
     let ack = SendAck { client_msg_id, id: MessageId(0), outcome: Outcome::Failed(FailReason::NoRoute) };
     ToGateway::SendAck { session, submitted: MessageId(0), ack }
+}
+
+/// One in so many undelivered messages is refused.
+const REFUSED_ONE_IN: u64 = 40;
+
+impl World {
+    /// A bridge takes an event after a while, in the order in which its shard got them. Until then it is lost with the process.
+    pub(crate) fn bridge_note(&mut self, bridge: ShardId, life: u32, of: Origin, handed: Handed) {
+        let most_ns = if self.prng.below(16) == 0 { 400_000_000 } else { 20_000_000 };
+        let at = self.now + self.prng.below(most_ns);
+        let earliest = self.takes_until.get(&bridge).copied().unwrap_or(0);
+        let at = at.max(earliest + 1);
+        self.takes_until.insert(bridge, at);
+        self.schedule(at, Event::Take { bridge, life, of, handed });
+    }
+
+    pub(crate) fn take_event(&mut self, bridge: ShardId, life: u32, of: Origin, handed: Handed) {
+        let node = &self.nodes[&bridge.node()];
+        if node.life != life || node.power != Power::Up {
+            return;
+        }
+        if let Some(until) = node.frozen_until {
+            return self.schedule(until, Event::Take { bridge, life, of, handed });
+        }
+        let Handed { seq, event } = handed;
+        let is_refused =
+            matches!(event, ToBridge::Undelivered { .. }) && self.prng.below(REFUSED_ONE_IN) == 0;
+        self.trace
+            .line(self.now, || format!("{bridge:?} takes {seq} of {of:?}: {event:?}, refused: {is_refused}"));
+        let (found, taken) = match is_refused {
+            true => (self.model.refused(&event), Taken::Refused(FailReason::NoRoute)),
+            false => (self.model.bridge(self.now, event), Taken::Ok),
+        };
+        self.check(found);
+        let results = vec![(seq, taken)];
+        let mail = node::Mail::Control(node::Control::Taken { of, results });
+        self.sibling_mail(ShardId::CONTROL, bridge, life, mail);
+    }
 }

@@ -7,6 +7,8 @@ use crate::network::Host;
 /// The node id of the first router, and of the first gateway.
 pub(crate) const ROUTERS: Host = 1;
 pub(crate) const GATEWAYS: Host = 32;
+/// That of the first bridge.
+pub(crate) const BRIDGES: Host = 64;
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct Plan {
     pub gateways: u16,
     /// Router nodes.
     pub routers: u16,
+    /// Bridge nodes; without one, events are noted where they happen.
+    pub bridges: u16,
     /// Shards of each node.
     pub shards: u16,
     /// Users, each with one to three devices.
@@ -86,6 +90,7 @@ impl Plan {
             seed,
             gateways: 3,
             routers: 2,
+            bridges: 1,
             shards: 2,
             users: 8,
             busy_ms: 9_000,
@@ -103,6 +108,7 @@ impl Plan {
         let mut plan = Self {
             gateways: 1 + prng.below(3) as u16,
             routers: 1 + prng.below(3) as u16,
+            bridges: prng.below(3) as u16,
             shards: 1 + prng.below(2) as u16,
             users: 4 + prng.below(8) as i64,
             rough_clients: prng.below(4) > 0,
@@ -134,7 +140,12 @@ impl Plan {
 
     /// Every node.
     pub fn hosts(&self) -> Vec<Host> {
-        self.router_hosts().into_iter().chain(self.gateway_hosts()).collect()
+        self.router_hosts().into_iter().chain(self.gateway_hosts()).chain(self.bridge_hosts()).collect()
+    }
+
+    /// The bridge nodes.
+    pub fn bridge_hosts(&self) -> Vec<Host> {
+        (BRIDGES..BRIDGES + self.bridges).collect()
     }
 
     /// The gateway nodes.
@@ -152,6 +163,12 @@ impl Plan {
         let host = hosts[prng.below(hosts.len() as u64) as usize];
         let router = ROUTERS + prng.below(self.routers.into()) as Host;
         let gateway = GATEWAYS + prng.below(self.gateways.into()) as Host;
+        let (router, gateway) = match self.bridge_hosts()[..] {
+            [bridge, ..] if prng.below(4) == 0 => {
+                [(router, bridge), (bridge, gateway)][prng.below(2) as usize]
+            }
+            _ => (router, gateway),
+        };
         let most = [300, 2_000, 5_000][prng.below(3) as usize];
         let ms = 50 + prng.below(most);
         match prng.below(10) {

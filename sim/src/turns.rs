@@ -120,10 +120,13 @@ impl World {
     fn drain_notes(&mut self, host: &mut ShardHost) {
         let life = self.nodes[&host.id.node()].life;
         let notes = std::mem::take(host.core.outside());
-        for message in notes.bridge {
-            self.trace.line(self.now, || format!("{:?} bridge {message:?}", host.id));
-            let found = self.model.bridge(self.now, message);
+        for event in notes.lost {
+            self.trace.line(self.now, || format!("{:?} bridge {event:?}", host.id));
+            let found = self.model.bridge(self.now, event);
             self.check(found);
+        }
+        for (of, handed) in notes.handed {
+            self.bridge_note(host.id, life, of, handed);
         }
         for record in notes.directory {
             self.directory_note(host.id, life, record);

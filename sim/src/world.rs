@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::host::NodeHost;
 use crate::model::Model;
 use crate::network::{Host, Network, Packet, Side, TcpId};
-use crate::plan::Plan;
+use crate::plan::{BRIDGES, GATEWAYS, Plan};
 use crate::tap::Taps;
 use crate::trace::Trace;
 
@@ -76,6 +76,7 @@ pub(crate) enum Event {
     DrainLate { host: Host, life: u32 },
     Look { shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId },
     Record { record: wire::node::ToDirectory },
+    Take { bridge: ShardId, life: u32, of: node::Origin, handed: wire::node::Handed },
     Quiet,
 }
 
@@ -121,6 +122,8 @@ pub(crate) struct World {
     pub(crate) failure: Option<String>,
     /// Drains that did not end by themselves.
     pub(crate) drains_late: u32,
+    /// When the last event of each bridge shard is taken.
+    pub(crate) takes_until: BTreeMap<ShardId, u64>,
     directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
     due: BinaryHeap<Due>,
     scheduled: u64,
@@ -136,12 +139,13 @@ impl World {
             network,
             nodes: BTreeMap::new(),
             clients: Vec::new(),
-            model: Model::default(),
+            model: Model::new(plan.bridges > 0),
             trace: Trace::new(prints),
             taps: Taps::default(),
             is_quiet: false,
             failure: None,
             drains_late: 0,
+            takes_until: BTreeMap::new(),
             directory: BTreeMap::new(),
             due: BinaryHeap::new(),
             scheduled: 0,
@@ -155,7 +159,11 @@ impl World {
 
     fn begin(&mut self) {
         for host in self.plan.hosts() {
-            let role = if host < crate::plan::GATEWAYS { Role::Router } else { Role::Gateway };
+            let role = match host {
+                ..GATEWAYS => Role::Router,
+                GATEWAYS..BRIDGES => Role::Gateway,
+                BRIDGES.. => Role::Bridge,
+            };
             let offset_ms = self.plan.clocks.iter().find(|(of, _)| *of == host).map_or(0, |(_, ms)| *ms);
             self.nodes.insert(host, NodeHost::new(host, role, offset_ms * 1_000_000));
             let at = self.prng.below(300_000_000);
@@ -237,6 +245,7 @@ impl World {
             Event::DrainLate { host, life } => self.drain_late(host, life),
             Event::Look { shard, life, app, user } => self.look(shard, life, app, user),
             Event::Record { record } => self.record(record),
+            Event::Take { bridge, life, of, handed } => self.take_event(bridge, life, of, handed),
             Event::Quiet => self.quieten(),
         }
     }

@@ -19,6 +19,7 @@ pub use question::{Answer, Presence, Question, Seat, ShardLoad};
 pub use stamps::StampClock;
 
 use bytes::Bytes;
+use rkyv::with::Skip;
 use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
 use crate::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
@@ -37,6 +38,17 @@ impl SessionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Store, Load)]
 pub struct DeliveryId(pub u64);
 
+impl DeliveryId {
+    /// Nobody waits.
+    pub const NONE: DeliveryId = DeliveryId(u64::MAX);
+}
+
+impl Default for DeliveryId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is the newer. It
 /// begins as ns since the UNIX epoch, by a [`StampClock`]; an owner that knows of a higher one raises it above, and an
 /// announcement to another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
@@ -50,8 +62,12 @@ pub enum NodeMessage {
     ToRouter(ToRouter),
     /// For the gateway core of the addressed shard.
     ToGateway(ToGateway),
-    /// For the bridge.
+    /// For the bridge, from a core to its own node; on a link it is [`NodeMessage::Handed`].
     ToBridge(ToBridge),
+    /// An event on its way to a bridge.
+    Handed(Box<Handed>),
+    /// From a bridge to whoever handed events over.
+    FromBridge(FromBridge),
     /// For the directory of the own node; never on a link.
     ToDirectory(ToDirectory),
 }
@@ -95,6 +111,9 @@ pub struct Submission {
     pub payload: Bytes,
     /// Another owner may have delivered it already.
     pub again: bool,
+    /// It stands in an inbox and is handed over from there: under the name that its sender gave it, but apart from what its owner
+    /// remembers of the original. When it fails it stays in the inbox.
+    pub stored: bool,
 }
 
 impl Submission {
@@ -217,6 +236,13 @@ pub enum ToRouter {
         /// Which life of the seat's process it is, and the seat with the session it has.
         seats: Vec<FoundSeat>,
     },
+    /// What has become of an undelivered message at the bridge; from the own node only.
+    Kept {
+        /// As [`ToBridge::Undelivered`] named it.
+        delivery: DeliveryId,
+        /// Whether the bridge has it.
+        taken: Taken,
+    },
 }
 
 /// From a router shard to a gateway shard.
@@ -333,6 +359,11 @@ pub enum ToBridge {
         app: AppId,
         /// Who.
         user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// Orders this against other events of the same user, device class and room: the highest counts, and of equal ones the
+        /// last.
+        login: Login,
         /// Which room.
         room: RoomId,
     },
@@ -342,6 +373,10 @@ pub enum ToBridge {
         app: AppId,
         /// Who.
         user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// As in `Joined`.
+        login: Login,
         /// Which room.
         room: RoomId,
     },
@@ -353,6 +388,10 @@ pub enum ToBridge {
         reason: FailReason,
         /// The message.
         message: Message,
+        /// As what the router core of this shard waits to hear whether the bridge has it. Told within a shard only: on a link it is
+        /// [`DeliveryId::NONE`].
+        #[rkyv(with = Skip)]
+        delivery: DeliveryId,
     },
     /// A business packet for the backend.
     Request {
@@ -373,6 +412,34 @@ pub enum ToBridge {
         /// What the backend gets.
         payload: Bytes,
     },
+}
+
+/// An event for the bridge, as the shard numbers it from which it comes.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct Handed {
+    /// Counted from 1 in each life of a shard's process. The same number is the same event, however often it is handed over.
+    pub seq: u64,
+    /// The event.
+    pub event: ToBridge,
+}
+
+/// From a bridge shard to a shard that hands events over.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub enum FromBridge {
+    /// These events need not be handed over again.
+    Taken {
+        /// By their numbers, in any order.
+        results: Vec<(u64, Taken)>,
+    },
+}
+
+/// What a bridge says of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Archive, Store, Load)]
+pub enum Taken {
+    /// The backend has it, or a store that outlives the bridge.
+    Ok,
+    /// Nobody will ever take it.
+    Refused(FailReason),
 }
 
 /// From a router shard to the directory of its node.

@@ -4,6 +4,7 @@
 //! subject, floor, subject ...) at the same rate, and a figure is the median of its runs: the machine may be shared. A figure that
 //! falls short is printed as such and is no failure; one that could not be measured is.
 
+mod gift;
 mod load;
 mod machine;
 mod measure;
@@ -17,6 +18,7 @@ use std::time::Instant;
 use anyhow::{bail, ensure};
 
 use measure::Bench;
+pub use measure::build;
 use rows::{GROUPS, Goal, Group, Row};
 
 /// Above this, what is measured is the company more than the server.
@@ -25,6 +27,9 @@ const OTHERS_PERCENT_MAX: f64 = 5.0;
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// Measure this instead of the table.
+    #[arg(value_enum)]
+    what: Option<What>,
     /// Write the rows to FILE too, as [{name, value, floor, ratio, must, aim, ok}].
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -39,8 +44,18 @@ pub struct Arguments {
     list: bool,
 }
 
+/// What is measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Gifts committed a second, and how long a client waits for the effect.
+    Gift,
+}
+
 /// Measures the rows that are asked for and prints them as a table.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.what == Some(What::Gift) {
+        return gift::run(arguments.quick);
+    }
     if arguments.list {
         rows::all().for_each(|row| println!("{:<20} {}", row.name, row.title));
         return Ok(());

@@ -68,10 +68,16 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git; tests start a redis-server, and make network namespaces by ip.
-    for (tool, version, package) in
-        [("git", "--version", "git"), ("redis-server", "--version", "redis-server"), ("ip", "-V", "iproute2")]
-    {
+    // The build script of glommio calls git; tests start a redis-server, make network namespaces by ip, and run the examples of
+    // docs/BACKEND.md.
+    for (tool, version, package) in [
+        ("git", "--version", "git"),
+        ("redis-server", "--version", "redis-server"),
+        ("ip", "-V", "iproute2"),
+        ("python3", "--version", "python3"),
+        ("curl", "--version", "curl"),
+        ("openssl", "version", "openssl"),
+    ] {
         if !succeeds(Command::new(tool).arg(version))? {
             let get = format!("apt-get update && apt-get install --yes --no-install-recommends {package}");
             install(Command::new("sh").args(["-c", &get]), tool)?;

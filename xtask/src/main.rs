@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask bench`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ci;
+mod faults;
 mod sim;
+mod stack;
 
 /// Developer commands of Sailfish.
 #[derive(Parser)]
@@ -25,6 +27,8 @@ enum Command {
     Ci,
     /// Simulates clusters with faults, many seeds of them.
     Sim(sim::Arguments),
+    /// Kills backend, bridge, Redis and database under a storm of gifts, again and again, and compares the sums.
+    Faults(faults::Arguments),
     /// Measures the table of ratios: the gateway beside the raw loops and its peers.
     Bench(bench::Arguments),
 }
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Ci => ci::run(),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match done {

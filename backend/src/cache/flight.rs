@@ -1,17 +1,32 @@
 //! Single flight: of several who want the same at once, one works and all get its result.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::future::Future;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use crate::error::Error;
 
+/// How many counts of forgotten keys there are: so few that they cost nothing, so many that keys seldom share one.
+const STRIPES: usize = 4_096;
+
 /// Work under way, by key.
-#[derive(Default)]
 pub struct Flights {
     cells: Mutex<HashMap<String, Arc<OnceCell<String>>>>,
+    /// How often a key of this stripe was forgotten.
+    forgotten: Vec<AtomicU64>,
+    hasher: RandomState,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        let forgotten = (0..STRIPES).map(|_| AtomicU64::new(0)).collect();
+        Self { cells: Mutex::default(), forgotten, hasher: RandomState::new() }
+    }
 }
 
 impl Flights {
@@ -32,7 +47,17 @@ impl Flights {
 
     /// Work under way on `key` is about what was before: whoever comes from here on begins anew.
     pub fn forget(&self, key: &str) {
+        self.stripe(key).fetch_add(1, Ordering::AcqRel);
         self.lock().remove(key);
+    }
+
+    /// A number that is another one after `key` was forgotten.
+    pub fn era(&self, key: &str) -> u64 {
+        self.stripe(key).load(Ordering::Acquire)
+    }
+
+    fn stripe(&self, key: &str) -> &AtomicU64 {
+        &self.forgotten[self.hasher.hash_one(key) as usize % STRIPES]
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<String>>>> {
@@ -42,7 +67,7 @@ impl Flights {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 

@@ -71,6 +71,17 @@ impl Redis {
         Ok(self.connection.clone().pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).await?)
     }
 
+    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
+        if fills.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        for (key, text, ttl) in fills {
+            pipe.pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).ignore();
+        }
+        Ok(pipe.query_async(&mut self.connection.clone()).await?)
+    }
+
     pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<(), Error> {
         let mut command = redis::cmd("SET");
         command.arg(self.key(key)).arg(text).arg("NX").arg("PX").arg(ttl.as_millis().max(1) as u64);
@@ -98,17 +109,6 @@ impl Redis {
     pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
         let mut call = self.scripts.count.key(self.key(key));
         Ok(call.arg(window.as_millis() as u64).invoke_async(&mut self.connection.clone()).await?)
-    }
-
-    pub async fn set_many(&self, entries: &[(String, String)], ttl: Duration) -> Result<(), Error> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut pipe = redis::pipe();
-        for (key, text) in entries {
-            pipe.pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).ignore();
-        }
-        Ok(pipe.query_async(&mut self.connection.clone()).await?)
     }
 
     pub async fn swap(&self, key: &str, text: &str, other: &str, ttl: Duration) -> Result<(), Error> {

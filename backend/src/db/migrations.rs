@@ -1,6 +1,6 @@
 //! The tables, step by step. A step that was released is never changed; the next one is added below it.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use tracing::info;
 
 use super::{Db, Dialect};
@@ -24,44 +24,62 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 22, name: "gift orders", statements: tables::gift_order::create },
 ];
 
+/// Whether all steps are done.
+pub async fn is_migrated(db: &Db) -> Result<bool, Error> {
+    let last = MIGRATIONS.last().map_or(0, |migration| migration.version);
+    let row = sqlx::query("SELECT MAX(version) FROM t_migration").fetch_one(db.primary()).await?;
+    Ok(row.try_get::<i64, _>(0)? >= last)
+}
+
 /// Brings the tables up to date. Several processes may do so at once: all but the first wait, and find it done.
 pub async fn migrate(db: &Db) -> Result<(), Error> {
     let dialect = db.dialect();
     let mut connection = db.writer().acquire().await?;
     if dialect == Dialect::MySql {
-        // DDL commits by itself in MySQL, so a transaction could not keep others out.
-        sqlx::query("SELECT GET_LOCK('sailfish_migration', 60)").fetch_one(&mut *connection).await?;
+        // The lock is the connection's, and goes with it.
+        connection.close_on_drop();
+        lock(&mut connection).await?;
     }
     let end = dialect.table_end();
     let table = format!(
         "CREATE TABLE IF NOT EXISTS t_migration (version BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL{end}"
     );
     sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
-    let row =
-        sqlx::query("SELECT COALESCE(MAX(version), 0) FROM t_migration").fetch_one(&mut *connection).await?;
-    let done: i64 = row.try_get(0)?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > done) {
-        if dialect == Dialect::Sqlite {
-            sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        }
-        // A step that was cut short in MySQL is done again from its beginning, so each statement allows for that.
-        for statement in (migration.statements)(dialect) {
-            sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *connection).await?;
-        }
-        let insert = format!("{} t_migration (version, name) VALUES (?, ?)", dialect.insert_ignore());
-        sqlx::query(AssertSqlSafe(insert))
-            .bind(migration.version)
-            .bind(migration.name)
-            .execute(&mut *connection)
-            .await?;
-        if dialect == Dialect::Sqlite {
-            sqlx::query("COMMIT").execute(&mut *connection).await?;
-        }
-        info!(version = migration.version, name = migration.name, "migrated");
+    let mut done = Vec::new();
+    for row in sqlx::query("SELECT version FROM t_migration").fetch_all(&mut *connection).await? {
+        done.push(row.try_get::<i64, _>(0)?);
     }
-    if dialect == Dialect::MySql {
-        sqlx::query("SELECT RELEASE_LOCK('sailfish_migration')").fetch_one(&mut *connection).await?;
+    for migration in MIGRATIONS.iter().filter(|migration| !done.contains(&migration.version)) {
+        step(&mut connection, dialect, migration).await?;
     }
+    Ok(())
+}
+
+/// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so the database is in its name.
+async fn lock(connection: &mut AnyConnection) -> Result<(), Error> {
+    let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), 60), 0)";
+    let row = sqlx::query(lock).fetch_one(connection).await?;
+    match row.try_get::<i64, _>(0)? {
+        1 => Ok(()),
+        _ => Err(Error::unavailable("migrating", "another process has migrated for a minute")),
+    }
+}
+
+/// A step that was cut short in MySQL is done again from its beginning, so each statement allows for that.
+async fn step(connection: &mut AnyConnection, dialect: Dialect, migration: &Migration) -> Result<(), Error> {
+    let Migration { version, name, statements } = migration;
+    if dialect == Dialect::Sqlite {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    }
+    for statement in statements(dialect) {
+        sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *connection).await?;
+    }
+    let insert = format!("{} t_migration (version, name) VALUES (?, ?)", dialect.insert_ignore());
+    sqlx::query(AssertSqlSafe(insert)).bind(*version).bind(*name).execute(&mut *connection).await?;
+    if dialect == Dialect::Sqlite {
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
+    }
+    info!(version, name, "migrated");
     Ok(())
 }
 

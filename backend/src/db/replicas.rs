@@ -3,7 +3,7 @@
 //! The primary writes the time into one row every half second; what a replica shows there tells its lag, whatever kind of replication
 //! it is. A replica that does not answer, or is too far behind, is not read from.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::{AnyPool, AssertSqlSafe, Row};
@@ -22,13 +22,17 @@ pub struct Replicas {
 struct Replica {
     pool: AnyPool,
     is_good: AtomicBool,
+    /// Negative if it does not answer.
+    lag_ms: AtomicI64,
 }
 
 impl Replicas {
     /// None is good before it was looked at.
     pub fn new(pools: Vec<AnyPool>) -> Self {
-        let replicas =
-            pools.into_iter().map(|pool| Replica { pool, is_good: AtomicBool::new(false) }).collect();
+        let replicas = pools
+            .into_iter()
+            .map(|pool| Replica { pool, is_good: AtomicBool::new(false), lag_ms: AtomicI64::new(-1) })
+            .collect();
         Self { replicas, next: AtomicUsize::new(0) }
     }
 
@@ -38,6 +42,14 @@ impl Replicas {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let turns = (0..count).map(|turn| &self.replicas[(first.wrapping_add(turn)) % count]);
         turns.into_iter().find(|replica| replica.is_good.load(Ordering::Relaxed)).map(|replica| &replica.pool)
+    }
+
+    /// Of each: whether it is read from, and how far behind it is; `None` if it does not answer.
+    pub fn lags_ms(&self) -> impl Iterator<Item = (bool, Option<i64>)> {
+        self.replicas.iter().map(|replica| {
+            let lag_ms = replica.lag_ms.load(Ordering::Relaxed);
+            (replica.is_good.load(Ordering::Relaxed), (lag_ms >= 0).then_some(lag_ms))
+        })
     }
 
     /// Looks again and again, until dropped.
@@ -60,6 +72,8 @@ impl Replicas {
         }
         for (index, replica) in self.replicas.iter().enumerate() {
             let lag_ms = lag_ms(&replica.pool, clock).await;
+            let known_ms = lag_ms.as_ref().map_or(-1, |lag_ms| (*lag_ms).max(0));
+            replica.lag_ms.store(known_ms, Ordering::Relaxed);
             let is_good = lag_ms.as_ref().is_ok_and(|lag_ms| *lag_ms <= i64::from(lag_ms_max));
             if replica.is_good.swap(is_good, Ordering::Relaxed) != is_good {
                 match lag_ms {

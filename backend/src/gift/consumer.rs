@@ -269,7 +269,9 @@ async fn finish(app: Arc<App>, committed: Committed) {
     };
     let refused: BTreeSet<i64> = orders.iter().filter_map(refused).collect();
     let told = async {
-        app.cache.set_many(&answers, ANSWER_TTL).await?;
+        let fills: Vec<_> =
+            answers.iter().map(|(key, text)| (key.as_str(), text.clone(), ANSWER_TTL)).collect();
+        app.cache.set_many(&fills).await?;
         // What was held for these is free.
         for sender_id in refused {
             app.cache.forget_available(sender_id).await?;

@@ -4,6 +4,7 @@
 //! Jobs are taken by one script: it moves what has come due into the stream, gives what another consumer took and did not end in
 //! time, and then what nobody took. Redis that was flushed has lost the group too; the next one who takes makes it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -93,8 +94,8 @@ impl RedisQueue {
             answer = call.invoke_async(&mut connection).await;
         }
         let (last, fields) = answer?;
-        if looks_back {
-            looked_ms.store(now_ms, Ordering::Relaxed);
+        if looks_back && looked_ms.swap(now_ms, Ordering::Relaxed) == 0 {
+            self.prune(&keys.stream).await?;
         }
         Ok((jobs(&fields)?, last))
     }
@@ -142,16 +143,11 @@ impl RedisQueue {
     }
 
     /// Forgets the consumers of processes that have ended.
-    pub async fn prune(&self, topic: Topic) -> Result<(), Error> {
-        let stream = self.keys(topic).stream;
+    async fn prune(&self, stream: &str) -> Result<(), Error> {
         let mut connection = self.commands.clone();
         let mut info = redis::cmd("XINFO");
-        info.arg("CONSUMERS").arg(&stream).arg(GROUP);
-        let consumers: Vec<std::collections::BTreeMap<String, Value>> =
-            match info.query_async(&mut connection).await {
-                Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(()), // there is nothing yet
-                found => found?,
-            };
+        info.arg("CONSUMERS").arg(stream).arg(GROUP);
+        let consumers: Vec<BTreeMap<String, Value>> = info.query_async(&mut connection).await?;
         for consumer in consumers {
             let number = |name: &str| match consumer.get(name) {
                 Some(Value::Int(number)) => u64::try_from(*number).ok(),
@@ -163,7 +159,7 @@ impl RedisQueue {
                 let name: String =
                     redis::from_redis_value(name.clone()).map_err(|error| Error::internal(error))?;
                 let mut delete = redis::cmd("XGROUP");
-                delete.arg("DELCONSUMER").arg(&stream).arg(GROUP).arg(name);
+                delete.arg("DELCONSUMER").arg(stream).arg(GROUP).arg(name);
                 delete.query_async::<()>(&mut connection).await?;
             }
         }

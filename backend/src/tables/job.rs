@@ -2,7 +2,7 @@
 
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, rows};
+use crate::db::{Dialect, marks, padded, rows};
 use crate::error::Error;
 
 /// Rows of one `INSERT`.
@@ -11,8 +11,10 @@ const ROWS_MAX: usize = 500;
 /// How the table is made.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end) = (dialect.serial(), dialect.table_end());
-    let columns =
-        "topic VARCHAR(64) NOT NULL, payload TEXT NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL";
+    let text = dialect.long_text();
+    let columns = format!(
+        "topic VARCHAR(64) NOT NULL, payload {text} NOT NULL, due_ms BIGINT NOT NULL, tries BIGINT NOT NULL"
+    );
     let index = match dialect {
         Dialect::Sqlite => "",
         Dialect::MySql => ", INDEX i_job_due (topic, due_ms, id)",
@@ -107,11 +109,12 @@ pub async fn take(
         });
     }
     if !jobs.is_empty() {
+        let ids = padded(&jobs.iter().map(|job| job.id).collect::<Vec<_>>());
         let update =
-            format!("UPDATE t_job SET due_ms = ?, tries = tries + 1 WHERE id IN ({})", marks(jobs.len()));
+            format!("UPDATE t_job SET due_ms = ?, tries = tries + 1 WHERE id IN ({})", marks(ids.len()));
         let mut query = sqlx::query(AssertSqlSafe(update)).bind(again_ms);
-        for job in &jobs {
-            query = query.bind(job.id);
+        for id in ids {
+            query = query.bind(id);
         }
         query.execute(&mut *connection).await?;
     }
@@ -121,10 +124,11 @@ pub async fn take(
 /// Removes jobs.
 pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
-        let mut query =
-            sqlx::query(AssertSqlSafe(format!("DELETE FROM t_job WHERE id IN ({})", marks(chunk.len()))));
-        for id in chunk {
-            query = query.bind(*id);
+        let ids = padded(chunk);
+        let delete = format!("DELETE FROM t_job WHERE id IN ({})", marks(ids.len()));
+        let mut query = sqlx::query(AssertSqlSafe(delete));
+        for id in ids {
+            query = query.bind(id);
         }
         query.execute(&mut *connection).await?;
     }

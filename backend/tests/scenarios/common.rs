@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backend::{App, Backend, Clock, Config};
+use backend::{App, Backend, Clock, Config, Topic};
 
 #[allow(unused_imports, reason = "each topic takes what it needs")]
 pub use client::{Answer, call, request};
@@ -84,6 +84,31 @@ impl Stack {
         })
     }
 
+    /// The same without Redis: cache and queue in the process and in the database.
+    pub fn without_redis(mut self) -> Self {
+        self.config.redis.clear();
+        self
+    }
+
+    /// The same with a database of its own on this server.
+    pub async fn with_database(mut self, server: &MariaDb) -> Self {
+        let name = unique("t");
+        server.execute(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
+        self.config.database = server.url(&name);
+        self
+    }
+
+    /// The same with this Redis.
+    pub fn with_redis(mut self, redis: &Redis) -> Self {
+        self.config.redis = redis.url();
+        self
+    }
+
+    /// The stream of a topic in Redis.
+    pub fn stream(&self, topic: Topic) -> String {
+        format!("{}:queue:{}", self.config.prefix, topic.name())
+    }
+
     fn new(config: Config) -> Self {
         Self { config, clock: Clock::default() }
     }
@@ -101,6 +126,11 @@ impl Stack {
     /// Starts a backend. Several have the same state.
     pub async fn backend(&self) -> Node {
         self.backend_with(self.config()).await
+    }
+
+    /// What a backend has, without its API and its workers.
+    pub async fn app(&self) -> Arc<App> {
+        App::open(self.config(), self.clock.clone()).await.expect("the backend opens")
     }
 
     /// Starts a backend that is configured otherwise.
@@ -168,7 +198,7 @@ pub fn folder(kind: &str) -> PathBuf {
 }
 
 /// Waits until it holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1500 {
         if holds().await {
             return;

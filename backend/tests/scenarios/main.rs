@@ -7,4 +7,8 @@
 #[macro_use]
 mod common;
 
+mod cache;
+mod consistency;
+mod database;
+mod queue;
 mod service;

@@ -1,6 +1,11 @@
 //! The service as such: it starts, says how it is, and ends.
 
-use crate::common::call;
+use std::time::Duration;
+
+use backend::{Queue, Topic};
+use serde_json::Value;
+
+use crate::common::{MariaDb, Stack, call, request, until};
 
 both!(
     /// What there is not is said in the shape of every error.
@@ -10,6 +15,89 @@ both!(
         let (status, body) = call("GET", format!("{}/nothing", node.url()), None, None).await;
         assert_eq!((status, body["code"].as_str()), (404, Some("not_found")));
         assert_eq!(body["request_id"].as_str().unwrap().len(), 16);
+        let (status, body) = call("POST", format!("{}/healthz", node.url()), None, Some(Value::Null)).await;
+        assert_eq!((status, body["code"].as_str()), (405, Some("method_not_allowed")));
         node.stop().await;
     }
 );
+
+both!(
+    /// Requests, queue, cache, connections and replicas are on the page of metrics, in Prometheus' format.
+    metrics_are_there,
+    |stack| async move {
+        let node = stack.backend().await;
+        for _ in 0..3 {
+            let (status, _) = call("GET", format!("{}/wallet", node.url()), None, None).await;
+            assert_eq!(status, 401);
+        }
+        call("GET", format!("{}/unknown/path", node.url()), None, None).await;
+        call("BREW", format!("{}/wallet", node.url()), None, None).await;
+        let payloads = ["order".to_owned(), "order".to_owned()];
+        node.app().queue.push(Topic::OrderExpiry, &payloads, Duration::from_secs(60)).await.unwrap();
+        let page = request("GET", &format!("{}/metrics", node.url()), &[], Vec::new()).await;
+        assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        let text = page.text();
+        for line in [
+            r#"sailfish_backend_requests_total{method="GET",path="/wallet",status="401"} 3"#,
+            r#"sailfish_backend_requests_total{method="GET",path="",status="404"} 1"#,
+            r#"sailfish_backend_requests_total{method="other",path="/wallet",status="405"} 1"#,
+            r#"sailfish_backend_request_seconds_bucket{method="GET",path="/wallet",le="+Inf"} 3"#,
+            r#"sailfish_backend_request_seconds_count{method="GET",path="/wallet"} 3"#,
+            "sailfish_backend_queue_up 1",
+            r#"sailfish_backend_queue_jobs{topic="order_expiry"} 2"#,
+            r#"sailfish_backend_queue_dead_letters{topic="order_expiry"} 0"#,
+            r#"sailfish_backend_cache_reads_total{result="hit"} 0"#,
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+        }
+        assert!(text.contains(r#"sailfish_backend_database_connections{pool="primary",state="idle"} "#));
+        assert_eq!(text.contains("sailfish_backend_replica_up{replica=\"0\"} "), !stack.config().replicas.is_empty());
+        // Each family is there once, before its samples.
+        let families: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let distinct: std::collections::BTreeSet<_> = families.iter().collect();
+        assert_eq!(families.len(), distinct.len());
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A request that is under way when the end comes is answered, and nobody is let in after.
+    the_end_lets_requests_finish,
+    |stack| async move {
+        let mut config = stack.config();
+        config.database_connections_max = 2;
+        let node = stack.backend_with(config).await;
+        let (url, app) = (node.url(), node.app().clone());
+        let held = [app.db.primary().acquire().await.unwrap(), app.db.primary().acquire().await.unwrap()];
+        let asking = tokio::spawn({
+            let url = format!("{url}/readyz");
+            async move { request("GET", &url, &[], Vec::new()).await.status }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await; // it waits for a connection
+        let stopping = tokio::spawn(node.stop());
+        let address = url.trim_start_matches("http://").to_owned();
+        until("nobody is let in", async || tokio::net::TcpStream::connect(&address).await.is_err()).await;
+        assert!(!stopping.is_finished(), "it waits for the request");
+        drop(held);
+        assert_eq!(asking.await.unwrap(), 200);
+        stopping.await.unwrap();
+    }
+);
+
+/// Ready is who has a database; alive is who answers. A database that is down is 503, and all works again when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_and_comes_is_told() {
+    let primary = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
+    let stack = Stack::embedded().await.with_database(&primary).await;
+    let node = stack.backend().await;
+    let status =
+        async |path: &str| request("GET", &format!("{}{path}", node.url()), &[], Vec::new()).await.status;
+    assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
+    primary.kill();
+    assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
+    let page = request("GET", &format!("{}/metrics", node.url()), &[], Vec::new()).await;
+    assert!(page.text().contains("sailfish_backend_queue_up 0\n"), "the table is away too: {}", page.text());
+    tokio::task::block_in_place(|| primary.restart());
+    until("it is ready", async || status("/readyz").await == 200).await;
+    node.stop().await;
+}

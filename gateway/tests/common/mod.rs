@@ -449,7 +449,9 @@ impl World {
             }
             NodeMessage::ToGateway(mail) if to == ShardId::CONTROL => self.to_control.push(mail),
             NodeMessage::ToGateway(mail) => self.to_siblings.push((to, mail)),
-            NodeMessage::ToDirectory(mail) => panic!("a gateway does not tell the directory: {mail:?}"),
+            mail @ (NodeMessage::ToDirectory(_) | NodeMessage::Handed(_) | NodeMessage::FromBridge(_)) => {
+                panic!("a gateway does not say so: {mail:?}")
+            }
         }
     }
 

@@ -15,9 +15,9 @@ fn world(window_bytes: u32) -> World {
     world.socket_bytes = 64 << 20;
     world.add(Role::Gateway, ShardId::new(1, 0), 1, 1000, SECRET);
     world.add(Role::Router, ROUTER, 1, 2000, SECRET);
-    world.nodes[0].links.set_nodes(&[address(2000)]);
+    world.nodes[0].links.set_nodes(&[address(2000)], &[]);
     world.run(millis(100));
-    assert!(world.nodes[0].links.are_complete());
+    assert!(world.nodes[0].links.are_routers_complete());
     world
 }
 

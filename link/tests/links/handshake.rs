@@ -5,7 +5,10 @@ use link::{Config, Effect, Links, News, Setup};
 use sha2::Sha256;
 use shard::{ConnId, Instant, Linger, SendBatch, ShardId};
 use wire::node::link::{Deframer, Frame, Identity, Refusal, Role};
-use wire::node::{NodeMessage, ToGateway, encode_batch};
+use wire::node::{
+    DeliveryId, FromBridge, Handed, Login, NodeMessage, Taken, ToBridge, ToGateway, ToRouter, encode_batch,
+};
+use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::world::{SECRET, World, address, millis};
 
@@ -112,7 +115,7 @@ fn two_nodes_link_and_idle_links_stay() {
     let mut world = World::linked_pair(1);
     world.run(millis(20_000));
     assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
-    assert!(world.nodes[0].links.are_complete());
+    assert!(world.nodes[0].links.are_routers_complete());
     for node in &world.nodes {
         let metrics = node.links.metrics();
         assert_eq!((metrics.peers, metrics.peers_away, metrics.sessions, metrics.resumed), (1, 0, 1, 0));
@@ -138,12 +141,12 @@ fn another_secret_is_refused() {
     let mut world = World::new(1);
     world.add(Role::Gateway, ShardId::new(1, 0), 1, 1000, b"guessed");
     world.add(Role::Router, ShardId::new(2, 0), 1, 2000, SECRET);
-    world.nodes[0].links.set_nodes(&[address(2000)]);
+    world.nodes[0].links.set_nodes(&[address(2000)], &[]);
     world.run(millis(2_000));
     assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
     let refused = |node: usize| world.nodes[node].links.metrics().refused[0];
     assert!(refused(0) == refused(1) && (2..10).contains(&refused(0)), "said at both ends: {}", refused(0));
-    assert!(!world.nodes[0].links.are_complete());
+    assert!(!world.nodes[0].links.are_routers_complete());
 }
 
 /// An acceptor that does not know the secret has the connector's proof, and no use of it.
@@ -151,7 +154,7 @@ fn another_secret_is_refused() {
 fn an_acceptor_has_to_prove_itself_too() {
     let setup = Setup { identity: GATEWAY, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
     let mut links = Links::new(START, setup);
-    links.set_nodes(&[address(2000)]);
+    links.set_nodes(&[address(2000)], &[]);
     links.timeout(START);
     let Some(Effect::Connect { token, .. }) = links.poll_effect() else { panic!("it dials") };
     links.connected(START, CONN, token);
@@ -203,13 +206,13 @@ fn of_two_handshakes_at_once_only_one_goes_on() {
     };
     let archive = encode_batch(&vec![NodeMessage::ToGateway(ToGateway::Drain)]);
 
-    links.set_nodes(&[address(2000)]);
+    links.set_nodes(&[address(2000)], &[]);
     let first = dialled(&mut links, START)[0];
     let welcome = shake(&mut links, conns[0], first, 9, 0);
     say(&mut links, conns[0], &welcome);
     say(&mut links, conns[0], &Frame::Batch { received: 0, archive: &archive });
     links.closed(START, conns[0]);
-    links.set_nodes(&[address(2000), address(3000)]);
+    links.set_nodes(&[address(2000), address(3000)], &[]);
     let tokens = dialled(&mut links, START + millis(100));
     let welcomes = [(1, 0), (2, 1)].map(|(conn, token)| shake(&mut links, conns[conn], tokens[token], 9, 0));
     say(&mut links, conns[1], &welcomes[0]);
@@ -273,13 +276,69 @@ fn another_version_and_role_are_refused() {
     let mut raw = Raw::new();
     raw.say(&Frame::Hello { identity: Identity { shard: 7, ..ROUTER }, nonce: [1; 16] });
     raw.is_refused(Refusal::Role);
-    for role in [Role::Gateway, Role::Router] {
+    for (from, to) in Role::ALL.iter().flat_map(|from| Role::ALL.map(|to| (*from, to))) {
+        for wants_bridge in [false, true] {
+            let mut world = World::new(1);
+            world.add(from, ShardId::new(1, 0), 1, 1000, SECRET);
+            world.add(to, ShardId::new(2, 0), 1, 2000, SECRET);
+            let node = [address(2000)];
+            let (routers, bridges) = if wants_bridge { (&[][..], &node[..]) } else { (&node[..], &[][..]) };
+            world.nodes[0].links.set_nodes(routers, bridges);
+            world.run(millis(500));
+            let links = match (from, to) {
+                (Role::Gateway | Role::Bridge, Role::Router) => !wants_bridge,
+                (Role::Gateway, Role::Bridge) => wants_bridge,
+                _ => false,
+            };
+            let up = |peer| if links { vec![(peer, true)] } else { vec![] };
+            assert_eq!((world.take_changes(0), world.take_changes(1)), (up(2), up(1)), "{from:?} to {to:?}");
+        }
+    }
+}
+
+/// Whoever says what does not go that way is given up.
+#[test]
+fn events_go_to_bridges_and_what_became_of_them_comes_back() {
+    let online =
+        ToBridge::Online { app: AppId(1), user: UserId(1), device: DeviceClass::Tv, login: Login(1) };
+    let handed = || NodeMessage::Handed(Box::new(Handed { seq: 1, event: online.clone() }));
+    let taken = || NodeMessage::FromBridge(FromBridge::Taken { results: vec![(1, Taken::Ok)] });
+    let leave = || NodeMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(1) });
+    let kept = || NodeMessage::ToRouter(ToRouter::Kept { delivery: DeliveryId(1), taken: Taken::Ok });
+    let event = || NodeMessage::ToBridge(online.clone());
+    let drain = || NodeMessage::ToGateway(ToGateway::Drain);
+    let ways: [(usize, u16, NodeMessage, bool); 13] = [
+        (0, 3, handed(), true),
+        (0, 3, event(), false),
+        (0, 3, taken(), false),
+        (0, 3, leave(), false),
+        (0, 2, handed(), false),
+        (0, 2, kept(), false),
+        (1, 3, handed(), true),
+        (1, 3, drain(), true),
+        (1, 1, handed(), false),
+        (2, 1, taken(), true),
+        (2, 1, drain(), false),
+        (2, 2, taken(), true),
+        (2, 2, leave(), true),
+    ];
+    for (from, to, message, goes) in ways {
         let mut world = World::new(1);
-        world.add(role, ShardId::new(1, 0), 1, 1000, SECRET);
-        world.add(role, ShardId::new(2, 0), 1, 2000, SECRET);
-        world.nodes[0].links.set_nodes(&[address(2000)]);
-        world.run(millis(500));
-        assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
+        let roles = [Role::Gateway, Role::Router, Role::Bridge];
+        for (number, role) in roles.into_iter().enumerate() {
+            let number = number as u16 + 1;
+            world.add(role, ShardId::new(number, 0), 1, 1000 * number, SECRET);
+        }
+        world.nodes[0].links.set_nodes(&[address(2000)], &[address(3000)]);
+        world.nodes[2].links.set_nodes(&[address(2000)], &[]);
+        world.run(millis(200));
+        assert_eq!(world.take_changes(0), [(2, true), (3, true)]);
+        let line = format!("{message:?} from {from} to {to}");
+        world.nodes[from].links.send(world.now, ShardId::new(to, 0), message);
+        world.nodes[usize::from(to) - 1].takes_anything = true;
+        world.run(millis(100));
+        let lost = world.nodes[from].links.metrics().lost;
+        assert_eq!(lost, u64::from(!goes), "{line}");
     }
 }
 
@@ -319,7 +378,7 @@ fn one_shard_two_processes() {
     // The older gateway is refused while the newer is linked.
     let mut world = World::linked_pair(1);
     let newer = world.add(Role::Gateway, ShardId::new(1, 0), 1, 1001, SECRET);
-    world.nodes[newer].links.set_nodes(&[address(2000)]);
+    world.nodes[newer].links.set_nodes(&[address(2000)], &[]);
     world.run(millis(1_000));
     assert_eq!(world.take_changes(1), [(1, false), (1, true)]);
     assert_eq!(world.take_changes(newer), [(2, true)]);
@@ -333,7 +392,7 @@ fn one_shard_two_processes() {
 fn of_two_routers_of_one_id_the_newer_is_taken() {
     let mut world = World::linked_pair(1);
     let newer = world.add(Role::Router, ShardId::new(2, 0), 1, 3000, SECRET);
-    world.nodes[0].links.set_nodes(&[address(2000), address(3000)]);
+    world.nodes[0].links.set_nodes(&[address(2000), address(3000)], &[]);
     world.run(millis(3_000));
     assert_eq!(world.take_changes(0), [(2, false), (2, true)]);
     let incarnation = world.nodes[newer].identity.incarnation;
@@ -344,13 +403,13 @@ fn of_two_routers_of_one_id_the_newer_is_taken() {
 #[test]
 fn a_second_way_to_a_shard_leaves_the_first_alone() {
     let mut world = World::linked_pair(1);
-    world.nodes[0].links.set_nodes(&[]);
+    world.nodes[0].links.set_nodes(&[], &[]);
     world.run(millis(1_000));
-    world.nodes[0].links.set_nodes(&[address(2000)]);
+    world.nodes[0].links.set_nodes(&[address(2000)], &[]);
     world.run(millis(3_000));
     assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
     assert_eq!(world.nodes[0].links.metrics().resumed, 0);
-    assert!(world.nodes[0].links.are_complete());
+    assert!(world.nodes[0].links.are_routers_complete());
     world.reset_all();
     world.run(millis(2_000));
     assert_eq!((world.take_changes(0), world.take_changes(1)), (vec![], vec![]));
@@ -365,14 +424,14 @@ fn siblings_are_dialled() {
         world.add(Role::Router, ShardId::new(2, index), 3, 2000 + index, SECRET);
     }
     world.nodes[3].is_alive = false;
-    world.nodes[0].links.set_nodes(&[address(2000)]);
+    world.nodes[0].links.set_nodes(&[address(2000)], &[]);
     world.run(millis(500));
     assert_eq!(world.nodes[0].links.peers().count(), 2);
-    assert!(!world.nodes[0].links.are_complete());
+    assert!(!world.nodes[0].links.are_routers_complete());
     world.nodes[3].is_alive = true;
     world.run(millis(1_500));
     let peers: Vec<_> = world.nodes[0].links.peers().map(|peer| peer.shard).collect();
     assert_eq!(peers, [0, 1, 2].map(|index| ShardId::new(2, index)));
-    assert!(world.nodes[0].links.are_complete());
+    assert!(world.nodes[0].links.are_routers_complete());
     assert!(world.nodes[0].links.metrics().connect_failures > 0);
 }

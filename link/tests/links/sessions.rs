@@ -103,7 +103,7 @@ fn a_restart_is_down_then_up() {
         both_say(&mut world, 5);
         world.restart(node);
         if node == 0 {
-            world.nodes[0].links.set_nodes(&[address(2000)]);
+            world.nodes[0].links.set_nodes(&[address(2000)], &[]);
         }
         world.run(millis(300));
         let peer = world.nodes[node].id.node();
@@ -129,7 +129,7 @@ fn a_frozen_peer_is_waited_for() {
         assert_eq!(world.take_changes(waits), [(world.nodes[frozen].id.node(), false)]);
         world.nodes[frozen].is_frozen = false;
         world.run(millis(7_000));
-        assert!(world.nodes[0].links.are_complete());
+        assert!(world.nodes[0].links.are_routers_complete());
         both_say(&mut world, 3);
         world.run(millis(300));
         all_came(&world);

@@ -237,6 +237,7 @@ pub fn submission(target: Target, client_msg_id: &str) -> Submission {
         client_msg_id: ClientMsgId::new(Bytes::copy_from_slice(client_msg_id.as_bytes())),
         payload: Bytes::from_static(b"hello"),
         again: false,
+        stored: false,
     }
 }
 
@@ -288,7 +289,10 @@ pub fn send_ack(
 
 pub fn undelivered(user: UserId, reason: FailReason, message: &Message) -> (ShardId, NodeMessage) {
     let message = message.clone();
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Undelivered { user, reason, message }))
+    (
+        ShardId::BRIDGE,
+        NodeMessage::ToBridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE }),
+    )
 }
 
 /// A `Deliver` as the test sees it.

@@ -79,6 +79,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    /// The same of a part of the body.
+    pub fn within(self, part: &str) -> Self {
+        Self { message: format!("{part}.{}", self.message), ..self }
+    }
+
     /// What is missing, or wrong.
     pub fn into_message(self) -> String {
         self.message

@@ -12,7 +12,7 @@ use super::process::Process;
 use crate::control::Shards;
 use crate::directory;
 use crate::serve::Role;
-use node::{ShardMetrics, Unbridged};
+use node::{EVENTS, HandoverMetrics, ShardMetrics, Unbridged};
 
 /// The core metrics of each shard; `None` for one that did not answer.
 type Cores = [Option<Core>];
@@ -24,6 +24,7 @@ struct Core {
     router: router::Metrics,
     links: link::Metrics,
     link_overflows: u64,
+    handover: HandoverMetrics,
     unbridged: Unbridged,
 }
 
@@ -34,6 +35,7 @@ impl From<&ShardMetrics> for Core {
             router: metrics.router.unwrap_or_default(),
             links: metrics.links.clone().unwrap_or_default(),
             link_overflows: metrics.link_overflows,
+            handover: metrics.handover.unwrap_or_default(),
             unbridged: metrics.unbridged,
         }
     }
@@ -58,7 +60,7 @@ pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process
         page.delivery(cores);
         page.owners(cores);
     }
-    if role != Role::Gateway {
+    if matches!(role, Role::Up | Role::Router) {
         page.router(cores);
         page.cluster(cores);
     }
@@ -162,6 +164,8 @@ impl Page {
         });
         let help = "Reliable messages that wait for their receivers.";
         self.core("sailfish_router_pending", Gauge, help, cores, |m| m.router.pending);
+        let help = "Undelivered messages of which the bridge has not said yet whether it keeps them.";
+        self.core("sailfish_router_handed", Gauge, help, cores, |m| m.router.handed);
         let help = "Outcomes remembered for repeated messages.";
         self.core("sailfish_router_remembered", Gauge, help, cores, |m| m.router.remembered);
         let help = "Sessions kicked because a newer one of the same user and device class came.";
@@ -197,6 +201,8 @@ impl Page {
         self.by("sailfish_router_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.router.undelivered
         });
+        let help = "Of these, those that the bridge keeps.";
+        self.core("sailfish_router_stored_total", Counter, help, cores, |m| m.router.stored);
         let help = "Lossy messages to users of whom no session is online.";
         self.core("sailfish_router_lossy_offline_total", Counter, help, cores, |m| m.router.lossy_offline);
         let help = "Sessions refused because the shard owns as many bindings as it may.";
@@ -309,15 +315,27 @@ impl Page {
     }
 
     fn bridge(&mut self, cores: &Cores) {
-        let events = ["online", "offline", "joined", "left", "request"];
-        let help = "Events for the bridge, which this node does not have; they were dropped.";
-        self.by_value("sailfish_bridge_dropped_total", help, "event", &events, cores, |m| {
-            let bridge = &m.unbridged;
-            vec![bridge.online, bridge.offline, bridge.joined, bridge.left, bridge.requests]
+        let help = "Events that no bridge has taken yet; they are kept.";
+        self.core("sailfish_bridge_waiting", Gauge, help, cores, |m| m.handover.waiting);
+        let help = "Their bytes.";
+        self.core("sailfish_bridge_waiting_bytes", Gauge, help, cores, |m| m.handover.waiting_bytes);
+        let help = "Events handed over to a bridge.";
+        self.core("sailfish_bridge_handed_total", Counter, help, cores, |m| m.handover.handed);
+        let help = "Events handed over once more, because the bridge before had gone.";
+        self.core("sailfish_bridge_resent_total", Counter, help, cores, |m| m.handover.resent);
+        let help = "Events that a bridge has taken.";
+        self.core("sailfish_bridge_taken_total", Counter, help, cores, |m| m.handover.taken);
+        let help = "Events that a bridge has refused for good.";
+        self.core("sailfish_bridge_refused_total", Counter, help, cores, |m| m.handover.refused);
+        let help = "Events that were dropped, because no bridge is configured or as many wait as may.";
+        self.by_value("sailfish_bridge_dropped_total", help, "event", &EVENTS, cores, |m| {
+            let none = &m.unbridged;
+            let undelivered = none.undelivered.iter().sum();
+            let none = [none.online, none.offline, none.joined, none.left, undelivered, none.requests];
+            none.iter().zip(m.handover.dropped).map(|(none, full)| none + full).collect()
         });
         let reasons = FailReason::ALL.map(FailReason::name);
-        let help =
-            "Reliable messages handed over as undelivered to the bridge, which this node does not have.";
+        let help = "Undelivered reliable messages that were dropped because no bridge is configured.";
         self.by("sailfish_bridge_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.unbridged.undelivered
         });

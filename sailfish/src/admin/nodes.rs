@@ -91,7 +91,8 @@ pub async fn nodes(State(admin): State<Arc<Admin>>) -> Json<NodesAnswer> {
         Ok(answers) => (gateways(&answers), None),
         Err(unanswered) => (Vec::new(), Some(ApiError::from(unanswered).into_message())),
     };
-    let routers = if shards.role() == Role::Gateway { routers(&peers) } else { Vec::new() };
+    let routers =
+        if matches!(shards.role(), Role::Gateway | Role::Bridge) { routers(&peers) } else { Vec::new() };
     Json(NodesAnswer { node, routers, gateways, missing })
 }
 

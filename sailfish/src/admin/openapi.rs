@@ -23,6 +23,7 @@ use super::{Admin, drain, kick, nodes, online, push};
         online::online_batch,
         online::user,
         kick::kick,
+        push::push_many,
         push::push_user,
         push::push_room,
         push::push_all,

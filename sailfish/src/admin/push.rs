@@ -26,9 +26,12 @@ use crate::control::{Fate, Pushed};
 const WAIT_MS_DEFAULT: u32 = 1_000;
 /// How long it may wait at most, in ms.
 const WAIT_MS_MAX: u32 = 30_000;
+/// Messages that one request may have.
+const PUSHES_MAX: usize = 1_000;
 
 pub fn router() -> Router<Arc<Admin>> {
     Router::new()
+        .route("/v1/push", post(push_many))
         .route("/v1/push/user", post(push_user))
         .route("/v1/push/room", post(push_room))
         .route("/v1/push/all", post(push_all))
@@ -70,6 +73,46 @@ pub struct RoomBody {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+pub struct ManyBody {
+    /// Up to 1,000.
+    pushes: Vec<OnePush>,
+    /// How long to wait for the outcomes, in all: 1000 by default, 30000 at most.
+    wait_ms: Option<u32>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnePush {
+    app: i32,
+    /// To the sessions of this user; this or `room`.
+    user: Option<i64>,
+    /// To the members of this room.
+    room: Option<i64>,
+    biz_code: i32,
+    #[serde(default)]
+    class: ClassName,
+    /// A push that repeats an earlier one's gets that one's outcome and is delivered once; up to 64 bytes.
+    client_msg_id: Option<String>,
+    /// The payload as text; this or `data_base64`.
+    data: Option<String>,
+    data_base64: Option<String>,
+    /// Whom receivers see as its sender: 0 by default.
+    #[serde(default)]
+    sender: i64,
+    /// It comes from an inbox: it is delivered though the original under the same `sender` and `client_msg_id` is remembered, and
+    /// when it fails it is not handed over as undelivered.
+    #[serde(default)]
+    stored: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ManyAnswer {
+    /// In the order of the pushes.
+    results: Vec<PushAnswer>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AllBody {
     app: i32,
     biz_code: i32,
@@ -92,8 +135,9 @@ pub struct PushAnswer {
     /// As clients see it; none for a message that was not taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
-    /// `delivered`: a session has acked it. `sequenced`: it is on its way to the room. `failed`: see `reason`. `sent`: it is
-    /// lossy, and nothing more is known. `pending`: not known within `wait_ms`.
+    /// `delivered`: a session has acked it. `stored`: it was handed over to the backend, which keeps it. `sequenced`: it is on its
+    /// way to the room. `failed`: see `reason`. `sent`: it is lossy, and nothing more is known. `pending`: not known within
+    /// `wait_ms`. `unavailable`: nobody took it.
     outcome: &'static str,
     /// Of a failure: `offline`, `unacked`, `disconnected`, `overflow`, `busy`; `not_member` when nobody is in the room.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,7 +160,8 @@ pub async fn push_user(
     Body(body): Body<UserBody>,
 ) -> Result<Json<PushAnswer>, ApiError> {
     let UserBody { app, user, biz_code, class, client_msg_id, data, data_base64, wait_ms } = body;
-    let push = push(&admin, app, biz_code, class, client_msg_id, (data, data_base64))?;
+    let text = Text { client_msg_id, data, data_base64 };
+    let push = push(&admin, app, biz_code, class, text)?;
     send(&admin, Target::User(UserId(user)), push, wait_ms).await
 }
 
@@ -127,8 +172,57 @@ pub async fn push_room(
     Body(body): Body<RoomBody>,
 ) -> Result<Json<PushAnswer>, ApiError> {
     let RoomBody { app, room, biz_code, class, client_msg_id, data, data_base64, wait_ms } = body;
-    let push = push(&admin, app, biz_code, class, client_msg_id, (data, data_base64))?;
+    let text = Text { client_msg_id, data, data_base64 };
+    let push = push(&admin, app, biz_code, class, text)?;
     send(&admin, Target::Room(RoomId(room)), push, wait_ms).await
+}
+
+/// Sends up to 1,000 messages, to users and rooms. Those to one target go in their order. A message that is not as it is wanted
+/// refuses all of them.
+#[utoipa::path(post, path = "/v1/push", request_body = ManyBody, responses((status = 200, body = ManyAnswer)))]
+pub async fn push_many(
+    State(admin): State<Arc<Admin>>,
+    Body(ManyBody { pushes, wait_ms }): Body<ManyBody>,
+) -> Result<Json<ManyAnswer>, ApiError> {
+    let patience = patience(wait_ms)?;
+    if pushes.len() > PUSHES_MAX {
+        let line = format!("pushes: {} of them; want at most {PUSHES_MAX}", pushes.len());
+        return Err(ApiError::bad_request(line));
+    }
+    let targeted = |(at, push): (usize, OnePush)| {
+        push.targeted(&admin).map_err(|error| error.within(&format!("pushes[{at}]")))
+    };
+    let pushes = pushes.into_iter().enumerate().map(targeted).collect::<Result<Vec<_>, _>>()?;
+    admin.require_gateway()?;
+    let pushed = admin.shards.push_all(pushes, patience).await;
+    // What nobody took is no answer.
+    if let Some(Err(unanswered)) = pushed.first()
+        && pushed.iter().all(Result::is_err)
+    {
+        return Err((*unanswered).into());
+    }
+    let results = pushed.into_iter().map(|pushed| pushed.map_or(PushAnswer::UNAVAILABLE, PushAnswer::from));
+    Ok(Json(ManyAnswer { results: results.collect() }))
+}
+
+impl OnePush {
+    fn targeted(self, admin: &Admin) -> Result<(Target, Push), ApiError> {
+        let Self { app, user, room, biz_code, class, client_msg_id, data, data_base64, sender, stored } =
+            self;
+        let target = match (user, room) {
+            (Some(user), None) => Target::User(UserId(user)),
+            (None, Some(room)) => Target::Room(RoomId(room)),
+            (None, None) => return Err(ApiError::bad_request("user: want it, or room")),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::bad_request("room: user is there too; want only one"));
+            }
+        };
+        if stored && (room.is_some() || matches!(class, ClassName::Lossy)) {
+            return Err(ApiError::bad_request("stored: want it for reliable messages to a user only"));
+        }
+        let push = push(admin, app, biz_code, class, Text { client_msg_id, data, data_base64 })?;
+        Ok((target, Push { sender: UserId(sender), stored, ..push }))
+    }
 }
 
 /// Sends a lossy message to every session of an app. Its sender is user 0.
@@ -164,15 +258,27 @@ async fn send(
     push: Push,
     wait_ms: Option<u32>,
 ) -> Result<Json<PushAnswer>, ApiError> {
+    let patience = patience(wait_ms)?;
+    admin.require_gateway()?;
+    let pushed = admin.shards.push(target, push, patience).await?;
+    Ok(Json(PushAnswer::from(pushed)))
+}
+
+fn patience(wait_ms: Option<u32>) -> Result<Duration, ApiError> {
     let wait_ms = wait_ms.unwrap_or(WAIT_MS_DEFAULT);
     if wait_ms > WAIT_MS_MAX {
         return Err(ApiError::bad_request(format!(
             "wait_ms = {wait_ms}: want a number from 0 to {WAIT_MS_MAX}"
         )));
     }
-    admin.require_gateway()?;
-    let pushed = admin.shards.push(target, push, Duration::from_millis(wait_ms.into())).await?;
-    Ok(Json(PushAnswer::from(pushed)))
+    Ok(Duration::from_millis(wait_ms.into()))
+}
+
+/// What a push is named and says.
+struct Text {
+    client_msg_id: Option<String>,
+    data: Option<String>,
+    data_base64: Option<String>,
 }
 
 fn push(
@@ -180,8 +286,7 @@ fn push(
     app: i32,
     biz_code: i32,
     class: ClassName,
-    client_msg_id: Option<String>,
-    (data, data_base64): (Option<String>, Option<String>),
+    Text { client_msg_id, data, data_base64 }: Text,
 ) -> Result<Push, ApiError> {
     let client_msg_id = client_msg_id.unwrap_or_default();
     if client_msg_id.len() > ClientMsgId::BYTES_MAX {
@@ -190,6 +295,7 @@ fn push(
     }
     Ok(Push {
         app: AppId(app),
+        sender: UserId(0),
         biz_code: BizCode(biz_code),
         class: match class {
             ClassName::Reliable => Class::Reliable,
@@ -197,6 +303,7 @@ fn push(
         },
         client_msg_id: ClientMsgId::new(client_msg_id.into()),
         payload: payload(admin, data, data_base64)?,
+        stored: false,
     })
 }
 
@@ -220,6 +327,10 @@ fn payload(admin: &Admin, data: Option<String>, data_base64: Option<String>) -> 
         return Err(ApiError::too_large(line));
     }
     Ok(bytes.into())
+}
+
+impl PushAnswer {
+    const UNAVAILABLE: Self = Self { message_id: None, outcome: "unavailable", reason: None, sequence: None };
 }
 
 impl From<Pushed> for PushAnswer {

@@ -29,6 +29,10 @@ pub const SECTIONS: &[Key] = &[
     key("control", "Who may use the control API on the admin port."),
     key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
     key("backend", "The service that holds users and money: `sailfish backend`, and within `sailfish up`."),
+    key(
+        "bridge",
+        "The backend, and the way there: of `sailfish up` and `sailfish bridge`; queue_* of every node with a bridge.",
+    ),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -118,6 +122,10 @@ pub const KEYS: &[Key] = &[
         "router.pending_timeout_ms",
         "How long one waits for its receivers, in ms; no less than delivery.* and limits.* let it take.",
     ),
+    key(
+        "router.bridge_timeout_ms",
+        "How long an undelivered message waits for the bridge, before its sender is told that it failed, in ms.",
+    ),
     key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
     key(
@@ -126,11 +134,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "cluster.node",
-        "The own number, 1 to 1023, unlike that of any other node. 0: 1 for a router, 2 for a gateway.",
+        "The own number, 1 to 1023, unlike that of any other node. 0: 1 for a router, 2 for a gateway, 3 for a bridge.",
     ),
     key(
         "cluster.listen",
-        "Where a router takes links: ADDRESS:PORT for its shard 0; shard i takes them at PORT + i.",
+        "Where a router or a bridge takes links: ADDRESS:PORT for its shard 0; shard i takes them at PORT + i.\n\
+         A bridge for which this is not set takes them at 127.0.0.1:5400.",
     ),
     key(
         "cluster.advertise",
@@ -139,6 +148,11 @@ pub const KEYS: &[Key] = &[
     key(
         "cluster.routers",
         "Where each router takes links: an array of \"ADDRESS:PORT\". Empty: those in the directory, or\n127.0.0.1:5350 without one.",
+    ),
+    key(
+        "cluster.bridges",
+        "Where each bridge takes links: an array of \"ADDRESS:PORT\". Gateways link there; a router keeps what is for a bridge from\n\
+         the start if it knows of one, else once one has linked. Empty: there is none.",
     ),
     key(
         "cluster.secret",
@@ -205,7 +219,12 @@ pub const KEYS: &[Key] = &[
     key("backend.im_address", "The gateway that clients are told: HOST:PORT."),
     key(
         "backend.internal_secret",
-        "What the company's own services send as bearer token to /internal/. Empty: they are refused. It is not shown.",
+        "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
+         token secret. It is not shown.",
+    ),
+    key(
+        "backend.bridge_streams",
+        "How many streams of events the bridge fills in backend.redis: its bridge.lanes with bridge.mode = \"redis\". 0: it sends events by HTTP.",
     ),
     key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
     key("backend.login_ttl_days", "How long a login is valid, in days."),
@@ -226,6 +245,44 @@ pub const KEYS: &[Key] = &[
         "backend.mock",
         "Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.",
     ),
+    key(
+        "bridge.mode",
+        "auto: `up` has a backend of its own, and others none. off: none, events are dropped and counted.\n\
+         http: POST to bridge.url. redis: streams at bridge.redis.",
+    ),
+    key(
+        "bridge.url",
+        "Where the backend takes events: http://HOST:PORT, and perhaps a path; /bridge/events is appended.",
+    ),
+    key(
+        "bridge.secret",
+        "What requests to the backend are signed with. Empty: secret_file. It is not shown by --print-config.",
+    ),
+    key(
+        "bridge.secret_file",
+        "A file with it. Empty: the one that the first run made, beside the token secret.",
+    ),
+    key("bridge.redis", "redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB. A password is not shown."),
+    key("bridge.prefix", "What the name of every stream begins with."),
+    key("bridge.lanes", "Batches under way at a time; all events of one user go one way."),
+    key("bridge.batch_max", "Events that a batch has at most."),
+    key("bridge.timeout_ms", "How long a batch may take until it counts as failed, in ms."),
+    key(
+        "bridge.retry_first_ms",
+        "The wait after the first failure, in ms; it doubles with each further one.",
+    ),
+    key("bridge.retry_max_ms", "The longest wait, in ms."),
+    key("bridge.breaker_failures", "Failures in a row after which the backend is left alone for a while."),
+    key("bridge.breaker_pause_ms", "For how long, in ms."),
+    key(
+        "bridge.tries_max",
+        "How often a push from the stream is tried before it goes to the dead-letter stream.",
+    ),
+    key(
+        "bridge.queue_messages_max",
+        "Events that a shard keeps until a bridge has taken them; past it requests fail as busy and the rest is dropped.",
+    ),
+    key("bridge.queue_bytes_max", "Bytes of these."),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(

@@ -94,7 +94,9 @@ impl Layers {
             Value::String(_) => "a text",
             Value::Integer(_) | Value::Float(_) => "a whole number",
             Value::Boolean(_) => "true or false",
-            Value::Array(_) if key == "cluster.routers" => "an array of addresses, like [\"10.0.0.1:5350\"]",
+            Value::Array(_) if ["cluster.routers", "cluster.bridges"].contains(&key) => {
+                "an array of addresses, like [\"10.0.0.1:5350\"]"
+            }
             Value::Array(_) if key == "drain.alternatives" => "an array of texts, like [\"10.0.0.2:5346\"]",
             Value::Array(_) => {
                 "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"
@@ -290,6 +292,11 @@ mod tests {
             ),
             ("[directory]\nprefix = \"{a}\"", "directory.prefix = \"{a}\": want 1 to 64 letters"),
             ("[directory]\nlease_ms = 2999", "directory.lease_ms = 2999: want a number from 3000 to 600000"),
+            ("[bridge]\nmode = \"kafka\"", "bridge.mode = \"kafka\": want off, http or redis"),
+            ("[bridge]\nmode = \"http\"", "bridge.url = \"\": want http://HOST:PORT"),
+            ("[bridge]\nmode = \"redis\"", "bridge.redis: want redis://HOST:PORT"),
+            ("[bridge]\nretry_max_ms = 99", "bridge.retry_max_ms = 99: want a number from 100"),
+            ("[cluster]\nbridges = \"a\"", "cluster.bridges = \"a\": want an array of addresses"),
             ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),
         ] {
             let line = refused(text);

@@ -14,6 +14,7 @@ pub fn print(config: &Config) -> String {
     shown.token.secret.clear();
     shown.cluster.secret.clear();
     shown.control.secret.clear();
+    shown.bridge = shown.bridge.without_secrets();
     shown.directory = shown.directory.without_password();
     let backend = &mut shown.backend;
     backend.internal_secret.clear();
@@ -99,6 +100,8 @@ mod tests {
     fn it_keeps_a_secret() {
         let mut config = Config::default();
         config.token.secret = "hush".into();
+        config.bridge.secret = "hush".into();
+        config.bridge.redis = "redis://:hush@d:1".into();
         config.directory.redis = "redis://me:hush@a:1,redis://:hush@b:2,redis://c:3/4".into();
         config.backend.database = "mysql://me:hush@a:1/b".into();
         config.backend.replicas = vec!["mysql://me:hush@a:2/b".into()];

@@ -28,6 +28,8 @@ pub enum Method {
     Get,
     /// With this body.
     Post(Value),
+    /// With this body.
+    Put(Value),
 }
 
 /// What came back.
@@ -78,11 +80,12 @@ impl Request {
         let path = &self.path;
         match &self.method {
             Method::Get => format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n{bearer}\r\n"),
-            Method::Post(body) => {
+            Method::Post(body) | Method::Put(body) => {
+                let method = if matches!(self.method, Method::Put(_)) { "PUT" } else { "POST" };
                 let body = body.to_string();
                 let length = body.len();
                 format!(
-                    "POST {path} HTTP/1.0\r\nHost: {host}\r\n{bearer}Content-Type: application/json\r\n\
+                    "{method} {path} HTTP/1.0\r\nHost: {host}\r\n{bearer}Content-Type: application/json\r\n\
                      Content-Length: {length}\r\n\r\n{body}"
                 )
             }

@@ -13,8 +13,8 @@ use crate::config::Layers;
 use crate::files::Files;
 use crate::secret::Secret;
 
-/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a router has `links=..`
-/// for clients.
+/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a router or a bridge has
+/// `links=..` for clients.
 pub struct Summary {
     /// What it does.
     pub role: Role,
@@ -22,7 +22,7 @@ pub struct Summary {
     pub node: u16,
     /// Where clients, or links, connect.
     pub address: SocketAddr,
-    /// The routers of a gateway.
+    /// The routers of a gateway or a bridge.
     pub routers: Vec<SocketAddr>,
     /// Where metrics and health are.
     pub admin: SocketAddr,
@@ -30,6 +30,8 @@ pub struct Summary {
     pub chosen: Chosen,
     /// How many.
     pub shards: usize,
+    /// Where the backend within serves its API.
+    pub backend: Option<SocketAddr>,
     /// What the process may open.
     pub files: Files,
     /// Of one shard.
@@ -62,31 +64,34 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, node, address, admin, chosen, shards, files, connections_max, .. } = self;
         let (what, of) = match role {
-            Role::Router => ("links", "links  "),
+            Role::Router | Role::Bridge => ("links", "links  "),
             Role::Up | Role::Gateway => ("clients", "clients"),
         };
-        writeln!(
-            f,
-            "ready {what}={address} admin={admin} engine={} shards={shards} node={node}",
-            chosen.kind
-        )?;
+        write!(f, "ready {what}={address} admin={admin} engine={} shards={shards} node={node}", chosen.kind)?;
+        if let Some(backend) = self.backend {
+            write!(f, " backend={backend}")?;
+        }
+        writeln!(f)?;
         writeln!(f)?;
         writeln!(f, "  started  in {} ms", self.started.elapsed().as_millis())?;
         match role {
-            Role::Router if *shards > 1 => {
+            Role::Router | Role::Bridge if *shards > 1 => {
                 let last = address.port().saturating_add(*shards as u16 - 1);
                 writeln!(f, "  {of}  {address} to port {last}, one for each shard")?;
             }
             _ => writeln!(f, "  {of}  {address}")?,
         }
-        if *role == Role::Gateway {
+        if matches!(role, Role::Gateway | Role::Bridge) {
             let routers: Vec<String> = self.routers.iter().map(ToString::to_string).collect();
             let routers = if routers.is_empty() { vec!["those in the directory".into()] } else { routers };
             writeln!(f, "  routers  {}; /readyz says whether they are linked", routers.join(", "))?;
         }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
+        if let Some(backend) = self.backend {
+            writeln!(f, "  backend  http://{backend}/docs")?;
+        }
         writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;
-        if *role == Role::Router {
+        if role.takes_links() {
             return Ok(());
         }
         let each = if *shards == 1 { "1 shard" } else { &format!("each of {shards} shards") };

@@ -11,7 +11,7 @@ use node::Control;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Serving, bounded, watch};
+use super::{Role, Serving, bounded, watch};
 use crate::admin::{self, Admin};
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
@@ -45,12 +45,19 @@ pub fn until_stopped(
         tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
-        let ended = control(&serving, &admin, config, &mut signals, reread).await;
+        let ended = control(&mut serving, &admin, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
-    let directory = serving.directory.take();
+    let (directory, bridge) = (serving.directory.take(), serving.bridge.take());
+    let backend = serving.backend.take();
     join(serving)?;
+    if let Some(bridge) = bridge {
+        bridge.end();
+    }
+    if let Some(backend) = backend {
+        backend.stop();
+    }
     if let Some(directory) = directory {
         directory.stop();
     }
@@ -79,7 +86,7 @@ impl Signals {
 
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
-    serving: &Serving,
+    serving: &mut Serving,
     admin: &Admin,
     mut config: Config,
     signals: &mut Signals,
@@ -101,8 +108,22 @@ async fn control(
             },
         }
     }
+    if serving.shards.role() == Role::Bridge {
+        stop_bridge(serving, &config).await;
+    }
     drain(serving, &config, signals).await;
     Ok(())
+}
+
+/// A bridge finishes what it has, and only then says that it goes: else others would hand all of that over again.
+async fn stop_bridge(serving: &mut Serving, config: &Config) {
+    let Some(bridge) = serving.bridge.take() else { return };
+    let deadline = Duration::from_millis(config.drain.deadline_ms.into());
+    let stopped = tokio::task::spawn_blocking(move || bridge.stop(deadline)).await;
+    info!(
+        left = stopped.unwrap_or_default(),
+        "the bridge has stopped; who handed over what is left keeps it"
+    );
 }
 
 /// Tells the clients, and gives what is under way its time.
@@ -147,6 +168,7 @@ async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Res
         control: config.control.clone(),
         directory: config.directory.clone(),
         engine: config.engine.clone(),
+        bridge: config.bridge.clone(),
         ..new.clone()
     };
     if kept != new {

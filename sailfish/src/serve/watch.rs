@@ -30,8 +30,13 @@ pub async fn links(shards: Arc<Shards>) {
     loop {
         ticks.tick().await;
         linked.look(&shards.peers().await);
-        if shards.role() == Role::Gateway && linked.owners.is_empty() && Instant::now() >= alone_from {
-            warn!("no router is linked, so nobody can log in: are they running, where cluster.routers says?");
+        if matches!(shards.role(), Role::Gateway | Role::Bridge)
+            && linked.owners.is_empty()
+            && Instant::now() >= alone_from
+        {
+            warn!(
+                "no router is linked, so nobody can log in or be sent anything: are they running, where cluster.routers says?"
+            );
             alone_from = Instant::now() + REFUSED_EVERY;
         }
         refused.look(Instant::now(), totals(&shards.metrics().await));
@@ -118,7 +123,9 @@ const fn remedy(reason: Refusal) -> &'static str {
         Refusal::Stale => {
             "stale: a node that started later has the same cluster.node, or one router stands twice in cluster.routers"
         }
-        Refusal::Role => "role: the other end is no router; look at cluster.routers",
+        Refusal::Role => {
+            "role: the other end is no router or no bridge; look at cluster.routers and cluster.bridges"
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Routers and gateways of one test, as processes on addresses of its own in 127.0.0.0/8, so that they can be killed and come
+//! Routers, gateways and bridges of one test, as processes on addresses of its own in 127.0.0.0/8, so that they can be killed and come
 //! back where they were.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -27,6 +27,7 @@ pub struct Cluster {
     net: [u8; 2],
     pub routers: Vec<Node>,
     pub gateways: Vec<Node>,
+    pub bridges: Vec<Node>,
     pub redis: Option<Redis>,
 }
 
@@ -70,6 +71,32 @@ impl Cluster {
     pub fn start(routers: u8, gateways: u8, more: &[&str]) -> Self {
         let mut cluster = Self::new(routers, gateways, more);
         cluster.start_all();
+        cluster
+    }
+
+    /// The same with bridges, which have `flags` besides; gateways and routers know of them.
+    pub fn start_with_bridges(routers: u8, gateways: u8, bridges: u8, flags: &[&str]) -> Self {
+        let mut cluster = Self::empty();
+        let listens: Vec<SocketAddr> =
+            (1..=bridges).map(|number| cluster.address(3, 32 + number, LINKS_PORT)).collect();
+        let known: Vec<String> = listens.iter().map(|listen| format!("\"{listen}\"")).collect();
+        let known = format!("cluster.bridges=[{}]", known.join(","));
+        cluster.add(routers, gateways, &["--set", &known]);
+        let links: Vec<String> =
+            (1..=routers).map(|number| cluster.address(1, number, LINKS_PORT).to_string()).collect();
+        for (number, listen) in (1..).zip(listens) {
+            let admin = cluster.address(3, 32 + number, ADMIN_PORT);
+            let mut command = cluster.command("bridge", 64 + u16::from(number), listen, admin);
+            command.extend(["--routers".into(), links.join(",")]);
+            command.extend(flags.iter().map(ToString::to_string));
+            cluster.bridges.push(Node { command, server: None });
+        }
+        cluster.bridges.iter_mut().for_each(Node::start);
+        cluster.start_all();
+        for bridge in &mut cluster.bridges {
+            let owners = 4.0 * f64::from(routers);
+            until("a bridge is ready", || bridge.server().metric("sailfish_owners", "") == owners);
+        }
         cluster
     }
 
@@ -120,7 +147,7 @@ impl Cluster {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         // Two bytes of the address for a process, one of them shared with the number of its cluster.
         let net = [64 + (pid % 128) as u8, (pid / 128 % 16) as u8 * 16 + number % 16];
-        Self { net, routers: Vec::new(), gateways: Vec::new(), redis: None }
+        Self { net, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
     }
 
     fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
+pub mod backend;
 pub mod cluster;
 
 use std::collections::VecDeque;
@@ -55,6 +56,9 @@ impl Server {
         let mut command = sailfish();
         command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--set", &format!("token.secret={SECRET}")]);
+        if !arguments.iter().any(|argument| argument.starts_with("bridge.mode")) {
+            command.args(["--set", "bridge.mode=off"]);
+        }
         if !arguments.contains(&"--shards") {
             command.args(["--shards", "2"]);
         }

@@ -37,13 +37,24 @@ fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
             ToGateway::Deliver { message, .. }
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
-        )
-        | NodeMessage::ToBridge(ToBridge::Undelivered { message, .. }) => Some(&message.client_msg_id),
+        ) => Some(&message.client_msg_id),
         NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
-        NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. }) => Some(client_msg_id),
+        NodeMessage::ToBridge(event) => name_of(event),
+        NodeMessage::Handed(handed) => name_of(&handed.event),
         NodeMessage::ToRouter(_)
         | NodeMessage::ToGateway(_)
-        | NodeMessage::ToBridge(_)
+        | NodeMessage::FromBridge(_)
         | NodeMessage::ToDirectory(_) => None,
+    }
+}
+
+fn name_of(event: &ToBridge) -> Option<&ClientMsgId> {
+    match event {
+        ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
+        ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
+        ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => None,
     }
 }

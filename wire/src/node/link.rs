@@ -8,7 +8,7 @@ use crate::client::DecodeError;
 /// "SFLK": the first field of a `Hello`.
 pub const MAGIC: u32 = 0x5346_4c4b;
 /// The version of the node protocol, archives included. Nodes of different versions do not talk.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a frame's header: `len: u32 | kind: u8`; `len` counts what follows the header.
 pub const HEADER_BYTES: usize = 5;
 /// Bytes of a nonce.
@@ -28,6 +28,18 @@ pub enum Role {
     Gateway = 1,
     /// It owns users and rooms and takes links.
     Router = 2,
+    /// It passes events on to a backend: it takes links from gateways and opens links to routers.
+    Bridge = 3,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Self::Gateway, Self::Router, Self::Bridge];
+
+    /// Whether a shard of this role takes links that one of that role opens.
+    pub const fn takes(self, opener: Role) -> bool {
+        matches!((self, opener), (Self::Router, Self::Gateway | Self::Bridge) | (Self::Bridge, Self::Gateway))
+    }
 }
 
 /// Which shard stands at an end of a link.
@@ -345,11 +357,8 @@ impl Reader<'_> {
             return Err(Refusal::Version);
         }
         let (shard, shards) = (self.u32()?, self.u16()?);
-        let role = match self.u8()? {
-            1 => Role::Gateway,
-            2 => Role::Router,
-            _ => return Err(Refusal::Role),
-        };
+        let number = self.u8()?;
+        let role = Role::ALL.into_iter().find(|role| *role as u8 == number).ok_or(Refusal::Role)?;
         Ok((Identity { shard, shards, role, incarnation: self.u64()? }, self.take()?))
     }
 }

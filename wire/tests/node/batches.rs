@@ -93,7 +93,7 @@ fn an_id_that_is_no_text_is_refused() {
         assert_eq!(read(&archive), (vec![], Err(DecodeError::BadBody)), "{message:?}");
         found += 1;
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 11);
 }
 
 proptest::proptest! {

@@ -62,8 +62,8 @@ fn what_is_no_frame_is_refused() {
     };
     assert_eq!(with(0, 0), Some(Refusal::BadFrame), "magic");
     assert_eq!(with(5, VERSION as u8 + 1), Some(Refusal::Version));
-    assert_eq!(with(12, 3), Some(Refusal::Role));
-    assert_eq!(with(12, Role::Router as u8), None);
+    assert_eq!([0, 4].map(|role| with(12, role)), [Some(Refusal::Role); 2]);
+    assert_eq!(Role::ALL.map(|role| with(12, role as u8)), [None; 3]);
     assert_eq!(Frame::decode(5, &[0]), Err(Refusal::BadFrame), "a reason that nobody knows");
 }
 

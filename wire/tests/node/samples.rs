@@ -4,8 +4,8 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, FoundSeat, Login, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad,
-    Submission, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FoundSeat, FromBridge, Handed, Login, NodeMessage, Presence, Question, Seat,
+    SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -50,6 +50,7 @@ fn submission() -> Submission {
         client_msg_id: id("m1"),
         payload: Bytes::from_static(b"hi"),
         again: false,
+        stored: false,
     }
 }
 
@@ -66,6 +67,7 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Reach { routers: vec![1, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
         ToRouter::View { view: 0, done: true },
+        ToRouter::Kept { delivery: DeliveryId(3), taken: Taken::Ok },
         ToRouter::Withdraw { app: APP, target: Target::Room(ROOM), id: MessageId(42) },
         ToRouter::Found {
             app: APP,
@@ -144,9 +146,14 @@ fn to_bridge() -> Vec<ToBridge> {
     vec![
         ToBridge::Online { app: APP, user: USER, device: PHONE, login: LOGIN },
         ToBridge::Offline { app: APP, user: USER, device: PHONE, login: LOGIN },
-        ToBridge::Joined { app: APP, user: USER, room: ROOM },
-        ToBridge::Left { app: APP, user: USER, room: ROOM },
-        ToBridge::Undelivered { user: USER, reason: FailReason::Offline, message: message() },
+        ToBridge::Joined { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
+        ToBridge::Left { app: APP, user: USER, device: PHONE, login: LOGIN, room: ROOM },
+        ToBridge::Undelivered {
+            user: USER,
+            reason: FailReason::Offline,
+            message: message(),
+            delivery: DeliveryId::NONE,
+        },
         ToBridge::Request {
             session: SESSION,
             device: PHONE,
@@ -164,7 +171,13 @@ fn to_bridge() -> Vec<ToBridge> {
 pub fn messages() -> Vec<NodeMessage> {
     let all = to_router().into_iter().map(NodeMessage::ToRouter);
     let all = all.chain(to_gateway().into_iter().map(NodeMessage::ToGateway));
-    all.chain(to_bridge().into_iter().map(NodeMessage::ToBridge)).collect()
+    let all = all.chain(to_bridge().into_iter().map(NodeMessage::ToBridge));
+    let handed = to_bridge()
+        .into_iter()
+        .zip(1..)
+        .map(|(event, seq)| NodeMessage::Handed(Box::new(Handed { seq, event })));
+    let results = vec![(1, Taken::Ok), (u64::MAX, Taken::Refused(FailReason::NoRoute))];
+    all.chain(handed).chain([NodeMessage::FromBridge(FromBridge::Taken { results })]).collect()
 }
 
 /// The text that a message carries as an id.
@@ -180,8 +193,16 @@ pub fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
         ) => Some(&message.client_msg_id),
-        NodeMessage::ToBridge(ToBridge::Undelivered { message, .. }) => Some(&message.client_msg_id),
-        NodeMessage::ToBridge(ToBridge::Request { client_msg_id, .. }) => Some(client_msg_id),
+        NodeMessage::ToBridge(event) => name_of(event),
+        NodeMessage::Handed(handed) => name_of(&handed.event),
+        _ => None,
+    }
+}
+
+fn name_of(event: &ToBridge) -> Option<&ClientMsgId> {
+    match event {
+        ToBridge::Undelivered { message, .. } => Some(&message.client_msg_id),
+        ToBridge::Request { client_msg_id, .. } => Some(client_msg_id),
         _ => None,
     }
 }

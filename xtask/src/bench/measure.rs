@@ -55,29 +55,28 @@ const THROUGH_MIN: f64 = 0.95;
 const QUEUED: f64 = 10.0;
 const TAIL_SHARE: f64 = 0.7;
 
+/// Builds the programs in release mode; the folder they are in.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.parent().and_then(|profile| profile.parent()).context("xtask lies in target/PROFILE")?;
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--bins", "-p", "sailfish", "-p", "benches", "--target-dir"])
+        .arg(target)
+        .current_dir(root())
+        .status()?;
+    ensure!(status.success(), "the release build failed");
+    ensure!(std::thread::available_parallelism()?.get() >= 2, "server and load need a core each");
+    Ok(target.join("release"))
+}
+
 impl Bench {
     /// Builds the programs in release mode.
     pub fn build(quick: bool) -> anyhow::Result<Self> {
-        let own = std::env::current_exe()?;
-        let target =
-            own.parent().and_then(|profile| profile.parent()).context("xtask lies in target/PROFILE")?;
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--bins", "-p", "sailfish", "-p", "benches", "--target-dir"])
-            .arg(target)
-            .current_dir(root())
-            .status()?;
-        ensure!(status.success(), "the release build failed");
-        ensure!(std::thread::available_parallelism()?.get() >= 2, "server and load need a core each");
-        let scratch = target.join("bench");
+        let programs = build()?;
+        let scratch = programs.with_file_name("bench");
         fs::create_dir_all(&scratch)?;
         let seconds = if quick { SECONDS_QUICK } else { SECONDS };
-        Ok(Self {
-            programs: target.join("release"),
-            scratch,
-            seconds,
-            rounds: ROUNDS,
-            others: Cell::default(),
-        })
+        Ok(Self { programs, scratch, seconds, rounds: ROUNDS, others: Cell::default() })
     }
 
     /// The figures of a group's rows; those of servers that are not installed are left out.

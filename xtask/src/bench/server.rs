@@ -90,6 +90,7 @@ impl Server {
             command.args(["up", "--shards", "1", "--engine", engine, "--listen", &address.to_string()]);
             command.args(["--admin", "127.0.0.1:0"]);
             command.env("SAILFISH_TOKEN__SECRET", SECRET).env("SAILFISH_LOG__FILTER", "warn");
+            command.env("SAILFISH_BRIDGE__MODE", "off");
             command
         };
         let mut command = match self {

@@ -65,6 +65,11 @@ fn temporary() -> PathBuf {
     }
 }
 
+/// Servers are in folders that not every user has in the path.
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin"
+}
+
 /// A port that is free at the moment.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -89,6 +94,7 @@ impl Process {
                       cat >/dev/null; kill -9 $!; wait";
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(log).arg(program).args(arguments);
+        command.env("PATH", path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut shell = command.spawn().expect("sh");
         let mut line = String::new();
@@ -211,6 +217,20 @@ impl Redis {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("redis-server does not answer");
+    }
+
+    /// The number that a command answers; of several values, the first.
+    pub async fn number(&self, command: &str, arguments: &[&str]) -> i64 {
+        let mut command = redis::cmd(command);
+        command.arg(arguments);
+        match command.query_async(&mut self.connection().await).await.unwrap() {
+            redis::Value::Array(values) => match values.first() {
+                Some(redis::Value::Int(number)) => *number,
+                other => panic!("{other:?}"),
+            },
+            redis::Value::Int(number) => number,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Forgets everything. Only for one that is the test's own.

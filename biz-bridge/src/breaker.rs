@@ -1,0 +1,178 @@
+//! Leaves a backend alone that fails again and again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::metrics::{BreakerState, Metrics};
+
+/// A circuit breaker that all lanes share: after so many failures in a row nobody sends for a pause, then one does.
+pub struct Breaker {
+    circuit: Mutex<Circuit>,
+    changed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Breaker {
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
+        let circuit = Circuit::new(config.breaker_failures, config.breaker_pause);
+        Self { circuit: Mutex::new(circuit), changed: Notify::new(), metrics }
+    }
+
+    /// Waits until the caller may send. It must say then how that went.
+    pub async fn enter(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let entry = self.circuit().enter(Instant::now());
+            self.show();
+            match entry {
+                Entry::Go => return,
+                Entry::From(time) => tokio::time::sleep_until(time.into()).await,
+                Entry::AfterProbe => changed.await,
+            }
+        }
+    }
+
+    /// The backend has answered.
+    pub fn succeeded(&self) {
+        if self.circuit().succeeded() {
+            info!("the backend answers again");
+        }
+        self.show();
+        self.changed.notify_waiters();
+    }
+
+    /// It has not, or not as it should.
+    pub fn failed(&self, why: &str) {
+        if self.circuit().failed(Instant::now()) {
+            self.metrics.breaker_opened.add(1);
+            warn!(error = why, "the backend fails; events wait");
+        }
+        self.show();
+        self.changed.notify_waiters();
+    }
+
+    fn show(&self) {
+        self.metrics.set_breaker(self.circuit().state());
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The breaker's state, without its clock.
+struct Circuit {
+    failures_max: u32,
+    pause: Duration,
+    /// In a row.
+    failures: u32,
+    /// While it is open, or half open.
+    open: Option<Open>,
+}
+
+struct Open {
+    until: Instant,
+    probing: bool,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Entry {
+    Go,
+    From(Instant),
+    AfterProbe,
+}
+
+impl Circuit {
+    fn new(failures_max: u32, pause: Duration) -> Self {
+        Self { failures_max, pause, failures: 0, open: None }
+    }
+
+    fn enter(&mut self, now: Instant) -> Entry {
+        match &mut self.open {
+            None => Entry::Go,
+            Some(open) if now < open.until => Entry::From(open.until),
+            Some(open) if open.probing => Entry::AfterProbe,
+            Some(open) => {
+                open.probing = true;
+                Entry::Go
+            }
+        }
+    }
+
+    /// Whether it closes by that.
+    fn succeeded(&mut self) -> bool {
+        self.failures = 0;
+        self.open.take().is_some()
+    }
+
+    /// Whether it opens by that, having been closed.
+    fn failed(&mut self, now: Instant) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        let was_closed = self.open.is_none();
+        // A batch that was under way when it opened is no probe, and does not make the pause longer.
+        let opens = self.open.as_ref().map_or(self.failures >= self.failures_max, |open| open.probing);
+        if opens {
+            self.open = Some(Open { until: now + self.pause, probing: false });
+        }
+        opens && was_closed
+    }
+
+    fn state(&self) -> BreakerState {
+        match &self.open {
+            None => BreakerState::Closed,
+            Some(Open { probing: true, .. }) => BreakerState::HalfOpen,
+            Some(Open { probing: false, .. }) => BreakerState::Open,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(2);
+
+    fn opened(now: Instant) -> Circuit {
+        let mut circuit = Circuit::new(3, PAUSE);
+        assert_eq!([(); 3].map(|()| circuit.failed(now)), [false, false, true]);
+        circuit
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_others_do_not() {
+        let now = Instant::now();
+        let mut circuit = Circuit::new(3, PAUSE);
+        for _ in 0..5 {
+            assert!(!circuit.failed(now) && !circuit.failed(now) && !circuit.succeeded());
+        }
+        assert_eq!(circuit.enter(now), Entry::Go);
+        assert_eq!(opened(now).enter(now), Entry::From(now + PAUSE));
+    }
+
+    #[test]
+    fn after_the_pause_one_may_try() {
+        let now = Instant::now();
+        let mut circuit = opened(now);
+        let later = now + PAUSE;
+        assert_eq!((circuit.enter(later), circuit.state()), (Entry::Go, BreakerState::HalfOpen));
+        assert_eq!(circuit.enter(later), Entry::AfterProbe);
+        assert!(!circuit.failed(later), "it was open before");
+        assert_eq!(circuit.enter(later), Entry::From(later + PAUSE));
+        let later = later + PAUSE;
+        assert_eq!(circuit.enter(later), Entry::Go);
+        assert!(circuit.succeeded());
+        assert_eq!((circuit.enter(later), circuit.state()), (Entry::Go, BreakerState::Closed));
+    }
+
+    #[test]
+    fn a_batch_from_before_does_not_prolong_the_pause() {
+        let now = Instant::now();
+        let mut circuit = opened(now);
+        assert!(!circuit.failed(now + PAUSE / 2));
+        assert_eq!((circuit.enter(now + PAUSE), circuit.state()), (Entry::Go, BreakerState::HalfOpen));
+    }
+}

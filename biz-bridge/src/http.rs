@@ -1,0 +1,204 @@
+//! Events to a backend by HTTP/1.1: one POST a batch, signed.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::event::Entry;
+use crate::queue::{Answer, Verdict};
+use crate::signature::sign;
+
+/// The longest answer to a batch.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// How long an unused connection is kept: shorter than servers and proxies commonly do, so that they rarely close it first.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// Sends batches. Clones share their connections.
+#[derive(Clone)]
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    uri: Uri,
+    secret: Arc<[u8]>,
+    timeout: Duration,
+}
+
+/// Where events go, given `bridge.url`; `None` when that is none.
+pub fn events_uri(url: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}/bridge/events", url.trim_end_matches('/')).parse().ok()?;
+    let authority = uri.authority()?;
+    let is_plain = uri.scheme_str() == Some("http") && uri.query().is_none();
+    (is_plain && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
+}
+
+impl Http {
+    pub fn new(url: &str, secret: &[u8], config: &Config) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.lanes)
+            .build(connector);
+        let uri = events_uri(url).expect("the configuration was checked");
+        Self { client, uri, secret: secret.into(), timeout: config.timeout }
+    }
+
+    pub async fn send(&self, entries: &[Entry]) -> Verdict {
+        match tokio::time::timeout(self.timeout, self.post(entries)).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(why)) => Verdict::Failed(why),
+            Err(_) => Verdict::Failed(format!("no answer within {} ms", self.timeout.as_millis())),
+        }
+    }
+
+    async fn post(&self, entries: &[Entry]) -> Result<Verdict, String> {
+        let response = self.client.request(self.request(entries)).await.map_err(|error| chain(&error))?;
+        let status = response.status();
+        // A body that is not read to its end costs the connection.
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body =
+            body.map_err(|error| format!("the answer broke off: {}", chain(error.as_ref())))?.to_bytes();
+        match status {
+            StatusCode::OK => read(entries, &body),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Ok(Verdict::Rejected(status.to_string()))
+            }
+            _ => Err(format!("status {status}")),
+        }
+    }
+
+    fn request(&self, entries: &[Entry]) -> Request<Full<Bytes>> {
+        let body = body(entries);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(now.as_millis()).expect("64 bits of ms hold half a billion years");
+        let signature = sign(&self.secret, now_ms, &body);
+        let host = self.uri.authority().expect("the configuration was checked").as_str();
+        Request::post(self.uri.clone())
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-sailfish-timestamp", now_ms)
+            .header("x-sailfish-signature", signature)
+            .body(Full::new(body))
+            .expect("all of it is made of sound parts")
+    }
+}
+
+/// `{"events":[...]}`.
+fn body(entries: &[Entry]) -> Bytes {
+    let bytes: usize = entries.iter().map(|entry| entry.json.len() + 1).sum();
+    let mut body = Vec::with_capacity(bytes + 16);
+    body.extend_from_slice(br#"{"events":["#);
+    for (at, entry) in entries.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&entry.json);
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    #[serde(borrow)]
+    results: Vec<ResultOf<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ResultOf<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+}
+
+/// What an answer says of each event. One that it does not name, or of which it says what nobody knows, is to be sent again.
+fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
+    let Results { results } =
+        serde_json::from_slice(body).map_err(|error| format!("the answer is wrong: {error}"))?;
+    let places: HashMap<String, usize> =
+        entries.iter().enumerate().map(|(at, entry)| (entry.key.id(), at)).collect();
+    let mut answers = vec![Answer::Again; entries.len()];
+    for ResultOf { id, status, reason } in results {
+        let Some(at) = places.get(id.as_ref()) else { continue };
+        answers[*at] = match status.as_ref() {
+            "ok" => Answer::Ok,
+            "refused" => Answer::Refused(reason.unwrap_or_default().into_owned()),
+            _ => Answer::Again,
+        };
+    }
+    Ok(Verdict::Answered(answers))
+}
+
+/// An error with what caused it, which alone often says nothing.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::client::FailReason;
+    use wire::{AppId, UserId};
+
+    use super::*;
+    use crate::event::{EventKey, EventKind};
+
+    fn entries(count: u64) -> Vec<Entry> {
+        let entry = |seq| Entry {
+            key: EventKey { shard: 1, incarnation: 2, seq },
+            user: (AppId(1), UserId(1)),
+            kind: EventKind::Request,
+            refusal: FailReason::NoRoute,
+            json: format!("{{\"n\":{seq}}}").into_bytes(),
+            tries: 0,
+        };
+        (1..=count).map(entry).collect()
+    }
+
+    #[test]
+    fn a_body_is_json() {
+        assert_eq!(body(&entries(0)), r#"{"events":[]}"#);
+        assert_eq!(body(&entries(2)), r#"{"events":[{"n":1},{"n":2}]}"#);
+    }
+
+    #[test]
+    fn what_an_answer_does_not_settle_is_sent_again() {
+        let answer = br#"{"more":1,"results":[{"id":"1-2-3","status":"ok","x":[]},{"id":"1-2-1","status":"refused","reason":"\"no\""},
+            {"id":"1-2-2","status":"retry"},{"id":"1-2-4","status":"perhaps"},{"id":"1-2-9","status":"ok"}]}"#;
+        let Ok(Verdict::Answered(answers)) = read(&entries(5), answer) else { panic!("it is sound") };
+        let refused = Answer::Refused("\"no\"".into());
+        assert_eq!(answers, [refused, Answer::Again, Answer::Ok, Answer::Again, Answer::Again]);
+        for wrong in
+            [r#""#, r#"{}"#, r#"[]"#, r#"{"results":[{"id":1,"status":"ok"}]}"#, r#"{"results":[]"#, "\u{0}"]
+        {
+            assert!(read(&entries(1), wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_path_is_appended() {
+        let uri = |url| events_uri(url).map(|uri| uri.to_string());
+        assert_eq!(uri("http://b:1").as_deref(), Some("http://b:1/bridge/events"));
+        assert_eq!(uri("http://b/im/").as_deref(), Some("http://b/im/bridge/events"));
+        for wrong in
+            ["https://b", "b", "http://", "http://u:p@b", "http://b?x=1", "http://b c", "ftp://b", "/b"]
+        {
+            assert_eq!(uri(wrong), None, "{wrong}");
+        }
+    }
+}

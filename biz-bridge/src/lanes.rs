@@ -1,0 +1,175 @@
+//! A lane: takes events in, sends them in batches, one under way at a time, and says which are done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+use wire::node::Taken;
+
+use crate::backoff::{Backoff, Random};
+use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::event::{Entry, EventKey};
+use crate::http::Http;
+use crate::metrics::Metrics;
+use crate::queue::{Batch, Done, Queue, Verdict};
+use crate::redis::Stream;
+use crate::{Item, Shards};
+
+/// How often refused events are logged at most.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Events that are taken in at a time, so that batches leave while many come.
+const INTAKE_MAX: usize = 1_024;
+
+/// Where a lane's batches go.
+pub enum Sink {
+    Http(Http),
+    Redis(Stream),
+}
+
+impl Sink {
+    async fn send(&mut self, entries: &[Entry]) -> Verdict {
+        match self {
+            Self::Http(http) => http.send(entries).await,
+            Self::Redis(stream) => stream.send(entries).await,
+        }
+    }
+}
+
+pub struct Lane {
+    mailbox: mpsc::UnboundedReceiver<Item>,
+    queue: Queue,
+    sink: Sink,
+    breaker: Arc<Breaker>,
+    shards: Arc<dyn Shards>,
+    metrics: Arc<Metrics>,
+    /// Refused since the last line about that.
+    unlogged: u64,
+    log_from: Option<Instant>,
+}
+
+impl Lane {
+    pub fn new(
+        config: &Config,
+        number: usize,
+        mailbox: mpsc::UnboundedReceiver<Item>,
+        sink: Sink,
+        breaker: Arc<Breaker>,
+        shards: Arc<dyn Shards>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let backoff = Backoff::new(config.retry_first, config.retry_max);
+        let queue = Queue::new(config.batch_max, backoff, random(number));
+        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log_from: None }
+    }
+
+    /// Runs until it is to stop and nothing waits.
+    pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
+        loop {
+            for _ in 0..INTAKE_MAX {
+                let Ok(item) = self.mailbox.try_recv() else { break };
+                self.take_in(&item);
+            }
+            if let Some(batch) = self.queue.take(Instant::now()) {
+                self.carry(batch).await;
+                continue;
+            }
+            let is_stopping = stopped.borrow().is_some();
+            if is_stopping && self.queue.is_empty() && self.mailbox.is_empty() {
+                return;
+            }
+            let due = self.queue.next_due();
+            tokio::select! {
+                item = self.mailbox.recv() => match item {
+                    Some(item) => self.take_in(&item),
+                    None => return, // everybody who could push is gone, the bridge among them
+                },
+                () = sleep_until(due) => {}
+                changed = stopped.changed(), if !is_stopping => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn take_in(&mut self, item: &Item) {
+        if self.queue.contains(&EventKey::of(item)) {
+            self.metrics.repeated.add(1);
+            self.metrics.waiting.take(1);
+        } else {
+            self.queue.push(Entry::new(item));
+        }
+    }
+
+    async fn carry(&mut self, batch: Batch) {
+        self.breaker.enter().await;
+        self.metrics.batches.add(1);
+        let again = batch.entries.iter().filter(|entry| entry.tries > 0).count();
+        self.metrics.retries.add(u64::try_from(again).expect("64 bits hold a length"));
+        let verdict = self.sink.send(&batch.entries).await;
+        match &verdict {
+            Verdict::Answered(_) => self.breaker.succeeded(),
+            Verdict::Rejected(_) => {
+                self.metrics.batches_rejected.add(1);
+                self.breaker.succeeded();
+            }
+            Verdict::Failed(why) => {
+                self.metrics.batches_failed.add(1);
+                self.breaker.failed(why);
+            }
+        }
+        let done = self.queue.settle(batch, verdict, Instant::now());
+        self.report(done);
+    }
+
+    fn report(&mut self, done: Vec<Done>) {
+        let mut shards: BTreeMap<(u32, u64), Vec<(u64, Taken)>> = BTreeMap::new();
+        for Done { entry, taken, why } in done {
+            self.metrics.waiting.take(1);
+            match taken {
+                Taken::Ok => self.metrics.taken(entry.kind).add(1),
+                Taken::Refused(_) => {
+                    self.metrics.refused(entry.kind).add(1);
+                    self.log_refused(&entry, &why.unwrap_or_default());
+                }
+            }
+            let EventKey { shard, incarnation, seq } = entry.key;
+            shards.entry((shard, incarnation)).or_default().push((seq, taken));
+        }
+        for ((shard, incarnation), results) in shards {
+            self.shards.taken(shard, incarnation, results);
+        }
+    }
+
+    fn log_refused(&mut self, entry: &Entry, why: &str) {
+        self.unlogged += 1;
+        let now = Instant::now();
+        if self.log_from.is_none_or(|from| now >= from) {
+            warn!(
+                new = self.unlogged,
+                id = entry.key.id(),
+                kind = entry.kind.name(),
+                user = entry.user.1.0,
+                reason = why,
+                "the backend refused events for good; this is the last one"
+            );
+            (self.unlogged, self.log_from) = (0, Some(now + LOG_EVERY));
+        }
+    }
+}
+
+/// Chance of its own for each lane of each process.
+pub fn random(number: usize) -> Random {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = u64::try_from(number).expect("64 bits hold a length");
+    Random::new(
+        u64::from(now.subsec_nanos()) ^ now.as_secs() ^ u64::from(std::process::id()) << 32 ^ number << 48,
+    )
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}

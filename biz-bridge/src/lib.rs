@@ -1,0 +1,187 @@
+//! The bridge: carries what gateway and router shards tell a backend, and what the backend pushes through Redis.
+//!
+//! Events come in by [`Inbox::push`], go out by HTTP or into Redis Streams, and are reported as taken by [`Shards::taken`]
+//! once the backend has answered or Redis has stored them. docs/BACKEND.md is the contract with the backend.
+//!
+//! - Events of one user go one way, a lane, which has one batch under way: so they stay in order. Nothing but an answer
+//!   makes an event go away; until then it is sent again under the same id.
+//! - What waits here is bounded by the windows of the shards that hand it over: they keep every event until it is taken. So the
+//!   bridge stores nothing, and its death loses nothing.
+//!
+//! Deliberately absent: business rules; links and what is on them (the binary hands events in and takes results out); the
+//! HTTP API by which a backend pushes (the control API of the binary); TLS (put a proxy before the backend).
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it waits on real servers, so it reads the clock and has a thread"
+)]
+
+mod backoff;
+mod breaker;
+mod config;
+mod event;
+mod http;
+mod lanes;
+mod metrics;
+mod push_stream;
+mod queue;
+mod redis;
+mod signature;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::warn;
+use wire::node::{Taken, ToBridge};
+
+use crate::breaker::Breaker;
+use crate::event::lane_of;
+use crate::http::Http;
+use crate::lanes::{Lane, Sink};
+use crate::push_stream::PushStream;
+use crate::redis::Stream;
+
+pub use crate::config::{Config, ConfigError, Mode, check_redis, check_url};
+pub use crate::event::EventKind;
+pub use crate::metrics::{BreakerState, Counter, Metrics, PushOutcome};
+pub use crate::push_stream::{Push, PushTarget, Pushed, Pushes};
+pub use crate::signature::sign;
+
+/// An event as its shard hands it over. The first three name it: whatever comes under the same name is the same event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// Which shard.
+    pub shard: u32,
+    /// Which life of the shard's process.
+    pub incarnation: u64,
+    /// Counted by the shard, from 1.
+    pub seq: u64,
+    /// What happened.
+    pub event: ToBridge,
+}
+
+/// The shards that hand events over, as the bridge sees them.
+pub trait Shards: Send + Sync + 'static {
+    /// These events of that life of the shard are done, in any order. Called on the bridge's thread, which waits.
+    fn taken(&self, shard: u32, incarnation: u64, results: Vec<(u64, Taken)>);
+}
+
+/// A bridge at work, on a thread of its own.
+pub struct Bridge {
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    /// Until when to go on once it is to stop.
+    stop: watch::Sender<Option<Instant>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bridge {
+    /// Starts the bridge. It is no error when backend or Redis cannot be reached: they are tried for ever. `pushes` serves the
+    /// push stream, which only Redis has.
+    ///
+    /// # Errors
+    /// `InvalidInput` with a [`ConfigError`] for a wrong configuration, else what kept the thread from starting.
+    pub fn start(config: Config, shards: Arc<dyn Shards>, pushes: impl Pushes) -> io::Result<Self> {
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let metrics = Arc::new(Metrics::default());
+        let (stop, stopped) = watch::channel(None);
+        let (lanes, mailboxes): (Vec<_>, Vec<_>) =
+            (0..config.lanes).map(|_| mpsc::unbounded_channel()).unzip();
+        let inbox = Inbox { lanes: lanes.into(), metrics: metrics.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = Work { config, shards, metrics: metrics.clone(), stopped };
+        let thread = thread::Builder::new().name("bridge".into()).spawn(move || {
+            runtime.block_on(work.run(mailboxes, pushes));
+            runtime.shutdown_background(); // a name look-up may hang
+        })?;
+        Ok(Self { inbox, metrics, stop, thread: Some(thread) })
+    }
+
+    /// Where events go in.
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Sends what waits, for `deadline` at most, and ends. Blocks. Answers how many events are left: their shards keep
+    /// them. What is pushed from here on is left too.
+    pub fn stop(mut self, deadline: Duration) -> u64 {
+        let _ = self.stop.send(Some(Instant::now() + deadline)); // the thread may have ended
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the bridge's thread ended by a panic");
+        }
+        self.metrics.waiting.get()
+    }
+}
+
+/// Where events go in; any number of clones on any thread.
+#[derive(Clone)]
+pub struct Inbox {
+    lanes: Arc<[mpsc::UnboundedSender<Item>]>,
+    metrics: Arc<Metrics>,
+}
+
+impl Inbox {
+    /// Takes an event in. Never blocks: the shards bound what they hand over and have no word of. An event that waits here
+    /// already is the same event.
+    pub fn push(&self, item: Item) {
+        let (app, user) = event::whose(&item.event);
+        let lane = lane_of(app, user, self.lanes.len());
+        self.metrics.waiting.add(1);
+        let _ = self.lanes[lane].send(item); // past the end nobody takes it, and its shard keeps it
+    }
+}
+
+/// What runs on the bridge's thread.
+struct Work {
+    config: Config,
+    shards: Arc<dyn Shards>,
+    metrics: Arc<Metrics>,
+    stopped: watch::Receiver<Option<Instant>>,
+}
+
+impl Work {
+    async fn run(mut self, mailboxes: Vec<mpsc::UnboundedReceiver<Item>>, pushes: impl Pushes) {
+        let mut tasks = JoinSet::new();
+        let breaker = Arc::new(Breaker::new(&self.config, self.metrics.clone()));
+        let http = match &self.config.mode {
+            Mode::Http { url, secret } => Some(Http::new(url, secret, &self.config)),
+            Mode::Redis { .. } => None,
+        };
+        for (number, mailbox) in mailboxes.into_iter().enumerate() {
+            let sink = match (&self.config.mode, &http) {
+                (Mode::Redis { url, prefix }, _) => {
+                    Sink::Redis(Stream::new(url, &format!("{prefix}:events:{number}"), self.config.timeout))
+                }
+                (Mode::Http { .. }, http) => Sink::Http(http.clone().expect("made above for this mode")),
+            };
+            let (shards, metrics, stopped) =
+                (self.shards.clone(), self.metrics.clone(), self.stopped.clone());
+            let lane = Lane::new(&self.config, number, mailbox, sink, breaker.clone(), shards, metrics);
+            tasks.spawn(lane.run(stopped));
+        }
+        if let Mode::Redis { url, prefix } = &self.config.mode {
+            let stream = PushStream::new(&self.config, url, prefix, Arc::new(pushes), self.metrics.clone());
+            tasks.spawn(stream.run(self.stopped.clone()));
+        }
+        // An error means that the bridge is dropped: it ends at once.
+        let deadline = match self.stopped.wait_for(Option::is_some).await {
+            Ok(deadline) => deadline.unwrap_or_else(Instant::now),
+            Err(_) => Instant::now(),
+        };
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
+            let waiting = self.metrics.waiting.get();
+            warn!(waiting, "the bridge stops before the backend has taken everything");
+        }
+    }
+}

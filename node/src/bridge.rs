@@ -1,0 +1,246 @@
+//! Which bridge the events of this shard go to, and what comes back.
+
+use std::collections::BTreeSet;
+
+use shard::{Instant, ShardId};
+use wire::node::{FromBridge, Handed, NodeMessage, Owners, Taken, ToBridge};
+use wire::{AppId, UserId};
+
+use crate::handover::{Handover, HandoverLimits, HandoverMetrics};
+use crate::node::{Node, Outside};
+
+/// Where the bridge of a shard is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bridge {
+    /// Nowhere, unless one links.
+    None,
+    /// In this process.
+    Inside,
+    /// In other processes, of which at least one will be linked.
+    Linked,
+}
+
+/// A shard whose events they are, and which life of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Origin {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Which life of its process.
+    pub incarnation: u64,
+}
+
+/// What a shard has to do with bridges.
+pub(crate) struct Bridging {
+    bridge: Bridge,
+    pub(crate) own: Origin,
+    handover: Handover,
+    /// The bridge shards that are linked.
+    linked: BTreeSet<ShardId>,
+    /// The one of them that the events go to.
+    chosen: Option<ShardId>,
+}
+
+impl Bridging {
+    pub(crate) fn new(bridge: Bridge, own: Origin, limits: HandoverLimits) -> Self {
+        Self { bridge, own, handover: Handover::new(limits), linked: BTreeSet::new(), chosen: None }
+    }
+
+    /// Whether events are kept for a bridge.
+    pub(crate) fn is_on(&self) -> bool {
+        self.bridge != Bridge::None
+    }
+
+    /// Whether a bridge has taken everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.handover.is_empty()
+    }
+
+    pub(crate) fn metrics(&self) -> Option<HandoverMetrics> {
+        self.is_on().then(|| self.handover.metrics())
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        self.handover.check_invariants();
+        assert!(
+            self.chosen.is_none_or(|chosen| self.linked.contains(&chosen)),
+            "the chosen bridge is linked"
+        );
+    }
+
+    fn up(&mut self, bridge: ShardId) {
+        if self.bridge == Bridge::None {
+            self.bridge = Bridge::Linked;
+        }
+        self.linked.insert(bridge);
+        self.choose();
+    }
+
+    fn down(&mut self, bridge: ShardId) {
+        self.linked.remove(&bridge);
+        if self.chosen == Some(bridge) {
+            self.chosen = None;
+            self.handover.begin_again();
+            self.choose();
+        }
+    }
+
+    /// Events of one user stay in order as long as they go to one bridge, so another is chosen only while nothing is under
+    /// way. Which one, the own number says: so shards spread over bridges.
+    fn choose(&mut self) {
+        if self.linked.is_empty() || !self.handover.is_idle() {
+            return;
+        }
+        let bridges = Owners::new(self.linked.iter().map(|bridge| bridge.as_u32()).collect());
+        let own = UserId(self.own.shard.as_u32().into());
+        self.chosen = Some(ShardId::from_u32(bridges.of_user(AppId(0), own)));
+    }
+}
+
+impl<O: Outside> Node<O> {
+    /// A core has an event for the bridge.
+    pub(crate) fn event(&mut self, now: Instant, event: ToBridge) {
+        let answer = match self.bridging.is_on() {
+            true => self.bridging.handover.put(event),
+            false => self.outside.no_bridge(now, event).map(NodeMessage::ToGateway),
+        };
+        if let Some(answer) = answer {
+            self.node_message(now, ShardId::BRIDGE, answer);
+        }
+    }
+
+    /// Hands over what the window lets; whether that was anything.
+    pub(crate) fn hand_over(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        match (self.bridging.bridge, self.bridging.chosen) {
+            (Bridge::Inside, _) => {
+                while let Some(handed) = self.bridging.handover.next() {
+                    self.outside.bridge(now, self.bridging.own, handed);
+                    any = true;
+                }
+            }
+            (Bridge::Linked, Some(to)) => {
+                while let Some(handed) = self.bridging.handover.next() {
+                    self.tell_peer(now, to, NodeMessage::Handed(Box::new(handed)));
+                    any = true;
+                }
+            }
+            (Bridge::Linked, None) | (Bridge::None, _) => {}
+        }
+        any
+    }
+
+    /// Another shard hands an event over to the bridge of this process.
+    pub(crate) fn handed(&mut self, now: Instant, from: ShardId, handed: Handed) {
+        if let Some(&incarnation) = self.incarnations.get(&from) {
+            self.outside.bridge(now, Origin { shard: from, incarnation }, handed);
+        }
+    }
+
+    /// The bridge of this process has said what has become of a shard's events.
+    pub(crate) fn taken_here(&mut self, now: Instant, of: Origin, results: Vec<(u64, Taken)>) {
+        if of == self.bridging.own {
+            return self.taken(now, results);
+        }
+        // One that is not linked any more has begun again elsewhere, or will. Another life of it has other events under these numbers.
+        if self.incarnations.get(&of.shard) == Some(&of.incarnation) {
+            self.tell_peer(now, of.shard, NodeMessage::FromBridge(FromBridge::Taken { results }));
+        }
+    }
+
+    /// A bridge has said what has become of events of this shard.
+    pub(crate) fn taken(&mut self, now: Instant, results: Vec<(u64, Taken)>) {
+        for (seq, taken) in results {
+            if let Some(answer) = self.bridging.handover.taken(seq, taken) {
+                self.node_message(now, ShardId::BRIDGE, answer);
+            }
+        }
+        self.bridging.choose();
+    }
+
+    pub(crate) fn bridge_up(&mut self, bridge: ShardId) {
+        self.bridging.up(bridge);
+        if let Some(router) = &mut self.router {
+            router.expect_bridge();
+        }
+    }
+
+    pub(crate) fn bridge_down(&mut self, bridge: ShardId) {
+        self.bridging.down(bridge);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::DeviceClass;
+    use wire::node::Login;
+
+    use super::*;
+
+    const LIMITS: HandoverLimits =
+        HandoverLimits { queue_messages_max: 100, queue_bytes_max: 1 << 20, window_bytes: 1 << 20 };
+
+    fn bridging(shard: u32, bridge: Bridge) -> Bridging {
+        let own = Origin { shard: ShardId::from_u32(shard), incarnation: 1 };
+        Bridging::new(bridge, own, LIMITS)
+    }
+
+    fn event() -> ToBridge {
+        let (app, user, device, login) = (AppId(1), UserId(1), DeviceClass::Web, Login(1));
+        ToBridge::Online { app, user, device, login }
+    }
+
+    #[test]
+    fn shards_spread_over_bridges_whichever_comes_first() {
+        let bridges = [ShardId::new(9, 0), ShardId::new(9, 1), ShardId::new(10, 0)];
+        let mut shards_of = [0; 3];
+        for shard in 0..300 {
+            let mut one = bridging(shard << 16, Bridge::Linked);
+            let mut other = bridging(shard << 16, Bridge::Linked);
+            bridges.into_iter().for_each(|bridge| one.up(bridge));
+            bridges.into_iter().rev().for_each(|bridge| other.up(bridge));
+            assert_eq!(one.chosen, other.chosen);
+            let chosen = bridges.iter().position(|bridge| Some(*bridge) == one.chosen).unwrap();
+            shards_of[chosen] += 1;
+            one.check_invariants();
+        }
+        assert!(shards_of.iter().all(|count| (60..140).contains(count)), "{shards_of:?}");
+    }
+
+    #[test]
+    fn another_bridge_is_chosen_when_nothing_is_under_way() {
+        // One whose choice of the two is the second.
+        let (first, second) = (ShardId::new(9, 0), ShardId::new(9, 1));
+        let prefers_second = |shard: &u32| {
+            let mut it = bridging(*shard, Bridge::Linked);
+            [first, second].into_iter().for_each(|bridge| it.up(bridge));
+            it.chosen == Some(second)
+        };
+        let shard = (0..100).find(prefers_second).unwrap();
+        let mut it = bridging(shard, Bridge::Linked);
+        it.up(first);
+        it.handover.put(event());
+        let handed = it.handover.next().unwrap();
+        it.up(second);
+        assert_eq!(it.chosen, Some(first), "it sticks to the one that has something");
+        it.handover.taken(handed.seq, Taken::Ok);
+        it.choose();
+        assert_eq!(it.chosen, Some(second));
+        it.handover.put(event());
+        it.handover.next().unwrap();
+        it.down(second);
+        assert_eq!(it.chosen, Some(first), "the bridge is gone, and what it had goes again");
+        assert_eq!(it.handover.next().map(|handed| handed.seq), Some(2));
+        it.down(first);
+        assert_eq!(it.chosen, None);
+        it.check_invariants();
+    }
+
+    #[test]
+    fn a_bridge_that_links_unasked_is_used_from_then_on() {
+        let mut it = bridging(1, Bridge::None);
+        assert!(!it.is_on());
+        it.up(ShardId::new(9, 0));
+        it.down(ShardId::new(9, 0));
+        assert!(it.is_on());
+    }
+}

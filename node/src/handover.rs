@@ -1,0 +1,217 @@
+//! Events on their way to a bridge: numbered, and kept until the bridge says that they are taken. Deterministic, without I/O.
+//!
+//! So nothing for the bridge is lost while the shard lives: when its bridge goes, the next one gets all that is not taken, in
+//! order, under the same numbers. What is under way is bounded by a window, what is kept by the operator's limits; past these
+//! whoever can be told so is, and the rest is dropped and counted.
+
+use std::collections::BTreeMap;
+
+use wire::MessageId;
+use wire::client::{FailReason, Outcome, SendAck};
+use wire::node::{DeliveryId, Handed, NodeMessage, Taken, ToBridge, ToGateway, ToRouter};
+
+/// Events under way to a bridge.
+const WINDOW_MESSAGES: usize = 4096;
+/// What the fixed part of an event counts for.
+const EVENT_BYTES: usize = 192;
+
+/// What a shard keeps for its bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HandoverLimits {
+    /// Events that are kept.
+    pub queue_messages_max: u32,
+    /// Their bytes.
+    pub queue_bytes_max: u64,
+    /// Bytes under way to the bridge; one event more may be.
+    pub window_bytes: u64,
+}
+
+/// What was handed over since the start, and what is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct HandoverMetrics {
+    /// Held: events that the bridge has not taken.
+    pub waiting: u64,
+    /// Held: their bytes.
+    pub waiting_bytes: u64,
+    /// Events handed over for the first time.
+    pub handed: u64,
+    /// Events handed over again, to the next bridge.
+    pub resent: u64,
+    /// Events that the bridge has taken.
+    pub taken: u64,
+    /// Events that the bridge has refused for good.
+    pub refused: u64,
+    /// Events that met the limit, in the order of [`EVENTS`].
+    pub dropped: [u64; EVENTS.len()],
+}
+
+/// The names of events, as [`HandoverMetrics::dropped`] has them.
+pub const EVENTS: [&str; 6] = ["online", "offline", "joined", "left", "undelivered", "request"];
+
+/// The events of a shard that its bridge has not taken.
+pub(crate) struct Handover {
+    limits: HandoverLimits,
+    /// By number.
+    kept: BTreeMap<u64, ToBridge>,
+    bytes: u64,
+    /// The number of the last event.
+    last: u64,
+    /// The number of the next event to hand over. Those kept below it are under way.
+    next: u64,
+    under_way: usize,
+    under_way_bytes: u64,
+    /// Without what is held at the moment.
+    metrics: HandoverMetrics,
+}
+
+impl Handover {
+    pub(crate) fn new(limits: HandoverLimits) -> Self {
+        Self {
+            limits,
+            kept: BTreeMap::new(),
+            bytes: 0,
+            last: 0,
+            next: 1,
+            under_way: 0,
+            under_way_bytes: 0,
+            metrics: HandoverMetrics::default(),
+        }
+    }
+
+    /// Takes in an event. When there is no room for it: what whoever waits is told.
+    pub(crate) fn put(&mut self, event: ToBridge) -> Option<NodeMessage> {
+        let bytes = weight(&event);
+        let is_full = self.kept.len() >= self.limits.queue_messages_max as usize
+            || self.bytes + bytes > self.limits.queue_bytes_max;
+        if is_full {
+            self.metrics.dropped[kind(&event)] += 1;
+            return answer(event, Taken::Refused(FailReason::Busy));
+        }
+        self.last += 1;
+        self.bytes += bytes;
+        self.kept.insert(self.last, event);
+        None
+    }
+
+    /// The next event to hand over, if the window lets it.
+    pub(crate) fn next(&mut self) -> Option<Handed> {
+        if self.next > self.last
+            || self.under_way >= WINDOW_MESSAGES
+            || self.under_way_bytes >= self.limits.window_bytes
+        {
+            return None;
+        }
+        let (&seq, event) = self.kept.range(self.next..).next()?;
+        self.next = seq + 1;
+        self.under_way += 1;
+        self.under_way_bytes += weight(event);
+        if seq > self.metrics.handed {
+            self.metrics.handed = seq;
+        } else {
+            self.metrics.resent += 1;
+        }
+        Some(Handed { seq, event: event.clone() })
+    }
+
+    /// The bridge has gone, and with it what was under way: the next one gets it again.
+    pub(crate) fn begin_again(&mut self) {
+        self.next = self.kept.first_key_value().map_or(self.last + 1, |(seq, _)| *seq);
+        (self.under_way, self.under_way_bytes) = (0, 0);
+    }
+
+    /// The bridge has taken or refused an event: what whoever waits is told. Told twice, it says nothing.
+    pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<NodeMessage> {
+        let event = self.kept.remove(&seq)?;
+        let bytes = weight(&event);
+        self.bytes -= bytes;
+        // It may stand before those that go again: then an earlier bridge has taken it after all.
+        if seq < self.next {
+            self.under_way -= 1;
+            self.under_way_bytes -= bytes;
+        }
+        match taken {
+            Taken::Ok => self.metrics.taken += 1,
+            Taken::Refused(_) => self.metrics.refused += 1,
+        }
+        answer(event, taken)
+    }
+
+    /// Whether nothing is with the bridge that it has not taken: then another can go on in its place, and the order holds.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// Whether the bridge has taken everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    pub(crate) fn metrics(&self) -> HandoverMetrics {
+        HandoverMetrics { waiting: self.kept.len() as u64, waiting_bytes: self.bytes, ..self.metrics }
+    }
+
+    /// Own-state invariants, at the cost of a walk through all that is kept.
+    pub(crate) fn check_invariants(&self) {
+        let bytes = |events: &mut dyn Iterator<Item = &ToBridge>| events.map(weight).sum::<u64>();
+        assert_eq!(self.bytes, bytes(&mut self.kept.values()));
+        assert_eq!(self.under_way, self.kept.range(..self.next).count());
+        assert_eq!(self.under_way_bytes, bytes(&mut self.kept.range(..self.next).map(|(_, event)| event)));
+        assert!(self.kept.len() <= self.limits.queue_messages_max as usize);
+        assert!(self.bytes <= self.limits.queue_bytes_max);
+        assert!(self.under_way <= WINDOW_MESSAGES);
+    }
+}
+
+/// What whoever waits for an event is told of it: the session that sent a request and gave it a name, or the router whose
+/// message it is.
+fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
+    match event {
+        ToBridge::Request { session, client_msg_id, .. } if !client_msg_id.is_empty() => {
+            let outcome = match taken {
+                Taken::Ok => Outcome::Answered,
+                Taken::Refused(reason) => Outcome::Failed(reason),
+            };
+            let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
+            Some(NodeMessage::ToGateway(ToGateway::SendAck { session, submitted: MessageId(0), ack }))
+        }
+        ToBridge::Undelivered { delivery, .. } if delivery != DeliveryId::NONE => {
+            Some(NodeMessage::ToRouter(ToRouter::Kept { delivery, taken }))
+        }
+        ToBridge::Request { .. }
+        | ToBridge::Undelivered { .. }
+        | ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => None,
+    }
+}
+
+/// The place of an event in [`EVENTS`].
+fn kind(event: &ToBridge) -> usize {
+    match event {
+        ToBridge::Online { .. } => 0,
+        ToBridge::Offline { .. } => 1,
+        ToBridge::Joined { .. } => 2,
+        ToBridge::Left { .. } => 3,
+        ToBridge::Undelivered { .. } => 4,
+        ToBridge::Request { .. } => 5,
+    }
+}
+
+/// About how many bytes an event takes.
+fn weight(event: &ToBridge) -> u64 {
+    let text = match event {
+        ToBridge::Undelivered { message, .. } => {
+            message.client_msg_id.as_bytes().len() + message.payload.len()
+        }
+        ToBridge::Request { client_msg_id, payload, .. } => client_msg_id.as_bytes().len() + payload.len(),
+        ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => 0,
+    };
+    (EVENT_BYTES + text) as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use bytes::Bytes;
+use shard::Prng;
+use wire::client::Message;
+use wire::node::{Login, SessionId};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
+
+use super::*;
+
+const LIMITS: HandoverLimits =
+    HandoverLimits { queue_messages_max: 10_000, queue_bytes_max: 8 << 20, window_bytes: 4 << 20 };
+
+fn name(text: &'static str) -> ClientMsgId {
+    ClientMsgId::new(Bytes::from_static(text.as_bytes()))
+}
+
+fn online(user: i64) -> ToBridge {
+    ToBridge::Online { app: AppId(1), user: UserId(user), device: DeviceClass::Phone, login: Login(1) }
+}
+
+fn request(client_msg_id: &'static str, payload: usize) -> ToBridge {
+    ToBridge::Request {
+        session: SessionId(9),
+        device: DeviceClass::Phone,
+        room: None,
+        app: AppId(1),
+        sender: UserId(2),
+        biz_code: BizCode(5560),
+        client_msg_id: name(client_msg_id),
+        payload: vec![1; payload].into(),
+    }
+}
+
+fn undelivered(delivery: Option<u64>) -> ToBridge {
+    let message = Message {
+        id: MessageId(1),
+        app: AppId(1),
+        sender: UserId(2),
+        biz_code: BizCode(6001),
+        room: None,
+        sequence: 0,
+        ack_wanted: true,
+        client_msg_id: name("m"),
+        payload: Bytes::new(),
+    };
+    let (user, reason, delivery) =
+        (UserId(3), FailReason::Offline, delivery.map_or(DeliveryId::NONE, DeliveryId));
+    ToBridge::Undelivered { user, reason, message, delivery }
+}
+
+fn outcome(answer: Option<NodeMessage>) -> Option<Outcome> {
+    match answer {
+        Some(NodeMessage::ToGateway(ToGateway::SendAck { session: SessionId(9), ack, .. })) => {
+            Some(ack.outcome)
+        }
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn numbers(handover: &mut Handover) -> Vec<u64> {
+    let numbers = std::iter::from_fn(|| handover.next()).map(|handed| handed.seq).collect();
+    handover.check_invariants();
+    numbers
+}
+
+#[test]
+fn events_are_numbered_and_handed_over_once() {
+    let mut handover = Handover::new(LIMITS);
+    (1..=3).for_each(|user| assert_eq!(handover.put(online(user)), None));
+    assert_eq!(handover.next(), Some(Handed { seq: 1, event: online(1) }));
+    assert_eq!(numbers(&mut handover), [2, 3]);
+    handover.put(online(4));
+    assert_eq!(numbers(&mut handover), [4]);
+    (1..=4).for_each(|seq| assert_eq!(handover.taken(seq, Taken::Ok), None));
+    assert!(handover.is_empty() && handover.is_idle());
+    let metrics = HandoverMetrics { handed: 4, taken: 4, ..HandoverMetrics::default() };
+    assert_eq!(handover.metrics(), metrics);
+}
+
+#[test]
+fn the_next_bridge_gets_what_is_not_taken_in_order() {
+    let mut handover = Handover::new(LIMITS);
+    (1..=6).for_each(|user| drop(handover.put(online(user))));
+    assert_eq!(numbers(&mut handover), [1, 2, 3, 4, 5, 6]);
+    handover.taken(2, Taken::Ok);
+    handover.taken(5, Taken::Refused(FailReason::NoRoute));
+    handover.put(online(7));
+    handover.begin_again();
+    assert!(handover.is_idle() && !handover.is_empty());
+    assert_eq!(handover.taken(3, Taken::Ok), None, "the bridge before has it after all");
+    assert_eq!(numbers(&mut handover), [1, 4, 6, 7]);
+    assert_eq!(handover.taken(2, Taken::Ok), None, "told twice");
+    let HandoverMetrics { handed, resent, taken, refused, waiting, .. } = handover.metrics();
+    assert_eq!((handed, resent, taken, refused, waiting), (7, 3, 2, 1, 4));
+}
+
+#[test]
+fn a_window_bounds_what_is_under_way() {
+    let mut handover = Handover::new(LIMITS);
+    (0..5_000).for_each(|user| drop(handover.put(online(user))));
+    assert_eq!(numbers(&mut handover).len(), WINDOW_MESSAGES);
+    handover.taken(4_000, Taken::Ok);
+    assert_eq!(numbers(&mut handover), [WINDOW_MESSAGES as u64 + 1], "one goes, one may follow");
+    let mut handover = Handover::new(HandoverLimits { window_bytes: 3_000, ..LIMITS });
+    (0..5).for_each(|_| drop(handover.put(request("", 1_000))));
+    assert_eq!(numbers(&mut handover), [1, 2, 3]);
+    handover.taken(1, Taken::Ok);
+    assert_eq!(numbers(&mut handover), [4]);
+}
+
+#[test]
+fn whoever_waits_hears_what_became_of_it() {
+    let mut handover = Handover::new(LIMITS);
+    [request("a", 0), request("b", 0), request("", 0), undelivered(Some(7)), undelivered(None)]
+        .into_iter()
+        .for_each(|event| drop(handover.put(event)));
+    numbers(&mut handover);
+    assert_eq!(outcome(handover.taken(1, Taken::Ok)), Some(Outcome::Answered));
+    let refused = Taken::Refused(FailReason::NoRoute);
+    assert_eq!(outcome(handover.taken(2, refused)), Some(Outcome::Failed(FailReason::NoRoute)));
+    assert_eq!(outcome(handover.taken(3, Taken::Ok)), None);
+    let kept = ToRouter::Kept { delivery: DeliveryId(7), taken: refused };
+    assert_eq!(handover.taken(4, refused), Some(NodeMessage::ToRouter(kept)));
+    assert_eq!(handover.taken(5, Taken::Ok), None);
+}
+
+#[test]
+fn past_the_limits_whoever_waits_is_told_and_the_rest_is_counted() {
+    for limits in [
+        HandoverLimits { queue_messages_max: 2, ..LIMITS },
+        HandoverLimits { queue_bytes_max: 2 * EVENT_BYTES as u64, ..LIMITS },
+    ] {
+        let mut handover = Handover::new(limits);
+        (1..=2).for_each(|user| assert_eq!(handover.put(online(user)), None));
+        assert_eq!(handover.put(online(3)), None);
+        assert_eq!(outcome(handover.put(request("a", 0))), Some(Outcome::Failed(FailReason::Busy)));
+        let kept = ToRouter::Kept { delivery: DeliveryId(7), taken: Taken::Refused(FailReason::Busy) };
+        assert_eq!(handover.put(undelivered(Some(7))), Some(NodeMessage::ToRouter(kept)));
+        assert_eq!(handover.metrics().dropped, [1, 0, 0, 0, 1, 1]);
+        assert_eq!(numbers(&mut handover), [1, 2], "numbers have no gaps");
+        handover.taken(1, Taken::Ok);
+        assert_eq!(handover.put(online(3)), None);
+        assert_eq!(numbers(&mut handover), [3]);
+    }
+}
+
+/// Whatever bridges do, each event is handed over at least once, in order between two of their ends, and taken once.
+#[test]
+fn bridges_that_come_and_go_lose_nothing() {
+    for seed in 0..200 {
+        let mut prng = Prng::new(seed);
+        let mut handover = Handover::new(HandoverLimits { window_bytes: 10 * EVENT_BYTES as u64, ..LIMITS });
+        let (mut put, mut with, mut taken) = (0, Vec::new(), Vec::new());
+        let mut last = 0;
+        while taken.len() < 300 {
+            match prng.below(8) {
+                0 | 1 if put < 300 => {
+                    put += 1;
+                    assert_eq!(handover.put(online(put)), None);
+                }
+                0..=4 => {
+                    if let Some(Handed { seq, event }) = handover.next() {
+                        assert_eq!(event, online(seq as i64));
+                        assert!(seq > last, "seed {seed}: {seq} after {last}");
+                        last = seq;
+                        with.push(seq);
+                    }
+                }
+                5 if prng.below(10) == 0 => {
+                    handover.begin_again();
+                    last = 0;
+                    with.clear();
+                }
+                _ if !with.is_empty() => {
+                    let seq = with.swap_remove(prng.below(with.len() as u64) as usize);
+                    handover.taken(seq, Taken::Ok);
+                    taken.push(seq);
+                }
+                _ => {}
+            }
+            handover.check_invariants();
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (1..=300).collect::<Vec<_>>(), "seed {seed}");
+    }
+}

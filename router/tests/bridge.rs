@@ -1,0 +1,167 @@
+//! What nobody acked goes to the bridge: whether that keeps it is what the sender hears.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use router::Limits;
+use shard::ShardId;
+use wire::client::{FailReason, Message, Outcome};
+use wire::node::{DeliveryId, NodeMessage, Submission, Taken, ToBridge, ToRouter};
+
+const OFFLINE: FailReason = FailReason::Offline;
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.router.expect_bridge();
+    bench
+}
+
+/// The one message that is handed over, and nothing else said.
+fn handed(said: &Mail) -> (DeliveryId, Message) {
+    match &said[..] {
+        [(ShardId::BRIDGE, NodeMessage::ToBridge(event))] => match event {
+            ToBridge::Undelivered { user: BOB, reason: OFFLINE, message, delivery } => {
+                assert_ne!(*delivery, DeliveryId::NONE, "its sender waits");
+                (*delivery, message.clone())
+            }
+            other => panic!("{other:?}"),
+        },
+        other => panic!("one hand-over, not {other:?}"),
+    }
+}
+
+fn kept(bench: &mut Bench, delivery: DeliveryId, taken: Taken) -> Mail {
+    bench.tell(ShardId::BRIDGE, ToRouter::Kept { delivery, taken })
+}
+
+#[test]
+fn its_sender_hears_that_it_is_stored_once_the_bridge_has_it() {
+    let mut bench = bench();
+    let (delivery, message) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    let id = bench.last_id;
+    assert_eq!((message.id, bench.router.metrics().handed), (id, 1));
+    assert_eq!(kept(&mut bench, delivery, Taken::Ok), [send_ack(A, 1, "m1", id, id, Outcome::Stored)]);
+    bench.bind(B, BOB, PHONE, 2);
+    let again = bench.submit(C, 8, to_user(BOB, "m1"));
+    assert_eq!(again, [send_ack(C, 8, "m1", bench.last_id, id, Outcome::Stored)], "a repeat hears the same");
+    assert_eq!(kept(&mut bench, delivery, Taken::Ok), [], "told twice, it is of no consequence");
+    let metrics = bench.router.metrics();
+    assert_eq!((metrics.handed, metrics.stored, metrics.settles_stale), (0, 1, 1));
+}
+
+#[test]
+fn one_that_was_on_its_way_to_a_session_is_handed_over_when_that_fails() {
+    let mut bench = bench();
+    bench.bind(B, BOB, PHONE, 2);
+    let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "")));
+    let said = bench.settle(B, 2, delivery, Outcome::Failed(FailReason::Unacked));
+    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. }))] =
+        said.as_slice()
+    else {
+        panic!("{said:?}")
+    };
+    assert_eq!(*reason, FailReason::Unacked);
+    let stored = [send_ack(A, 1, "", message.id, message.id, Outcome::Stored)];
+    assert_eq!(kept(&mut bench, *handed, Taken::Ok), stored, "its shard waits, though it has no name");
+}
+
+#[test]
+fn one_that_nobody_keeps_has_failed_for_the_first_reason() {
+    let mut bench = bench();
+    let (delivery, _) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    let id = bench.last_id;
+    let failed = Outcome::Failed(OFFLINE);
+    let said = kept(&mut bench, delivery, Taken::Refused(FailReason::NoRoute));
+    assert_eq!(said, [send_ack(A, 1, "m1", id, id, failed)]);
+    let again = bench.submit(A, 1, to_user(BOB, "m1"));
+    assert_eq!(again, [send_ack(A, 1, "m1", bench.last_id, id, failed)]);
+    assert_eq!(bench.router.metrics().stored, 0);
+}
+
+#[test]
+fn one_of_which_the_bridge_says_nothing_has_failed_after_a_time() {
+    let mut bench = bench();
+    let (delivery, _) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    let id = bench.last_id;
+    assert_eq!(bench.pass(Duration::from_millis(29_999)), []);
+    let said = bench.pass(Duration::from_millis(1));
+    assert_eq!(said, [send_ack(A, 1, "m1", id, id, Outcome::Failed(OFFLINE))]);
+    assert_eq!(kept(&mut bench, delivery, Taken::Ok), [], "too late");
+}
+
+#[test]
+fn a_repeat_meanwhile_takes_the_answer() {
+    let mut bench = bench();
+    let (delivery, message) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    bench.bind(B, BOB, PHONE, 2);
+    let said = bench.submit(C, 8, to_user(BOB, "m1"));
+    assert_eq!(said, [superseded(A, message.id)], "it is not delivered after all");
+    let last = bench.last_id;
+    let stored = [send_ack(C, 8, "m1", last, message.id, Outcome::Stored)];
+    assert_eq!(kept(&mut bench, delivery, Taken::Ok), stored);
+}
+
+#[test]
+fn past_the_limit_the_bridge_gets_it_and_nobody_waits() {
+    let limits = Limits { pending_max: 2, ..Limits::default() };
+    let mut bench = Bench::with(|config| config.limits = limits);
+    bench.router.expect_bridge();
+    handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    handed(&bench.submit(A, 1, to_user(BOB, "m2")));
+    let said = bench.submit(A, 1, to_user(BOB, "m3"));
+    let id = bench.last_id;
+    assert!(matches!(
+        &said[0].1,
+        NodeMessage::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: DeliveryId::NONE, .. })
+    ));
+    assert_eq!(said[1..], [send_ack(A, 1, "m3", id, id, Outcome::Failed(OFFLINE))]);
+}
+
+#[test]
+fn a_router_goes_when_the_bridge_has_said_what_it_keeps() {
+    let mut bench = bench();
+    let (delivery, _) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    bench.router.leave(bench.now);
+    assert!(!bench.router.has_left());
+    kept(&mut bench, delivery, Taken::Ok);
+    assert!(bench.router.has_left());
+}
+
+fn from_inbox(client_msg_id: &str) -> Submission {
+    Submission { stored: true, ..to_user(BOB, client_msg_id) }
+}
+
+/// The original is remembered as stored; what comes from the inbox is to be delivered all the same, once.
+#[test]
+fn what_comes_from_an_inbox_is_apart_from_the_original() {
+    let mut bench = bench();
+    let (stored, _) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
+    kept(&mut bench, stored, Taken::Ok);
+    bench.bind(B, BOB, PHONE, 2);
+    let (delivery, message) = delivery(bench.submit(C, 9, from_inbox("m1")));
+    let id = bench.last_id;
+    assert_eq!((message.sender, message.client_msg_id.as_str()), (ALICE, "m1"), "as its sender named it");
+    let said = bench.settle(B, 2, delivery, Outcome::Delivered);
+    assert_eq!(said, [send_ack(C, 9, "m1", id, id, Outcome::Delivered)]);
+    let again = bench.submit(C, 9, from_inbox("m1"));
+    assert_eq!(again, [send_ack(C, 9, "m1", bench.last_id, id, Outcome::Delivered)]);
+    let original = bench.submit(A, 1, to_user(BOB, "m1"));
+    assert!(matches!(&original[0].1, NodeMessage::ToGateway(_)));
+    assert_eq!(bench.router.metrics().forwarded, 1);
+}
+
+#[test]
+fn what_stays_in_an_inbox_is_not_handed_over_and_may_come_again() {
+    let mut bench = bench();
+    let said = bench.submit(C, 9, from_inbox("m1"));
+    let id = bench.last_id;
+    assert_eq!(said, [send_ack(C, 9, "m1", id, id, Outcome::Failed(OFFLINE))], "and no hand-over");
+    bench.bind(B, BOB, PHONE, 2);
+    let (delivery, message) = delivery(bench.submit(C, 9, from_inbox("m1")));
+    assert_eq!(message.id, bench.last_id);
+    let said = bench.settle(B, 2, delivery, Outcome::Failed(FailReason::Disconnected));
+    let failed = Outcome::Failed(FailReason::Disconnected);
+    assert_eq!(said, [send_ack(C, 9, "m1", message.id, message.id, failed)]);
+}

@@ -1,0 +1,147 @@
+//! The bridge of this process, and the way back from it to the shards whose events it takes.
+
+mod pushes;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use engine::Remote;
+use node::{Control, Mail, Origin};
+use shard::ShardId;
+use wire::node::{Handed, Taken};
+
+use crate::config::BridgeConfig;
+use crate::control::Shards;
+use crate::secret::Secret;
+use biz_bridge::{Bridge, Inbox, Item, Mode};
+use pushes::ByShards;
+
+/// How often a full mailbox is tried again.
+const RETRY_TIME: Duration = Duration::from_millis(1);
+/// Results that one mail has at most.
+const RESULTS_MAX: usize = 1024;
+
+/// The bridge at work, and its way back.
+pub struct Bridging {
+    bridge: Bridge,
+    returns: Arc<Returns>,
+    pushes: ByShards,
+}
+
+/// What a shard has of the bridge of its process.
+#[derive(Clone)]
+pub struct Door {
+    inbox: Inbox,
+    returns: Arc<Returns>,
+}
+
+/// Brings what the bridge says back to the shard that it came by.
+struct Returns {
+    /// Set when the shards have started.
+    remote: OnceLock<Remote<Mail>>,
+    /// By which shard of this process the events of a shard elsewhere came last: that one is linked with it.
+    by: Mutex<HashMap<u32, ShardId>>,
+    /// The shards have ended.
+    has_ended: AtomicBool,
+}
+
+impl Bridging {
+    /// Starts the bridge of node `node`.
+    pub fn start(config: &BridgeConfig, node: u16) -> anyhow::Result<Self> {
+        let returns = Arc::new(Returns {
+            remote: OnceLock::new(),
+            by: Mutex::default(),
+            has_ended: AtomicBool::new(false),
+        });
+        let pushes = ByShards::default();
+        let bridge = Bridge::start(config_of(config, node)?, returns.clone(), pushes.clone())?;
+        Ok(Self { bridge, returns, pushes })
+    }
+
+    /// For a shard.
+    pub fn door(&self) -> Door {
+        Door { inbox: self.bridge.inbox(), returns: self.returns.clone() }
+    }
+
+    /// The shards have started.
+    pub fn set_shards(&self, remote: Remote<Mail>, shards: Arc<Shards>) {
+        self.returns.remote.set(remote).ok().expect("it is set here only");
+        self.pushes.set(shards);
+    }
+
+    /// Lets the bridge finish what it has, up to `deadline`. What is left its shards keep; those of this process are lost with it.
+    pub fn stop(self, deadline: Duration) -> u64 {
+        self.bridge.stop(deadline)
+    }
+
+    /// As [`Bridging::stop`], when the shards have ended and nobody hears of it any more.
+    pub fn end(self) {
+        self.returns.has_ended.store(true, Ordering::Relaxed);
+        self.bridge.stop(Duration::ZERO);
+    }
+}
+
+fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Config> {
+    let mode = match config.mode.as_str() {
+        "redis" => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
+        _ => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
+    };
+    let time = |ms: u32| Duration::from_millis(ms.into());
+    Ok(biz_bridge::Config {
+        lanes: config.lanes as usize,
+        batch_max: config.batch_max as usize,
+        timeout: time(config.timeout_ms),
+        retry_first: time(config.retry_first_ms),
+        retry_max: time(config.retry_max_ms),
+        breaker_failures: config.breaker_failures,
+        breaker_pause: time(config.breaker_pause_ms),
+        tries_max: config.tries_max,
+        ..biz_bridge::Config::new(mode, format!("bridge-{node}"))
+    })
+}
+
+impl Door {
+    /// Hands an event over that came by the shard `by` of this process.
+    pub fn hand(&self, by: ShardId, of: Origin, Handed { seq, event }: Handed) {
+        let shard = of.shard.as_u32();
+        if of.shard != by {
+            self.returns.by().insert(shard, by);
+        }
+        self.inbox.push(Item { shard, incarnation: of.incarnation, seq, event });
+    }
+}
+
+impl Returns {
+    fn by(&self) -> std::sync::MutexGuard<'_, HashMap<u32, ShardId>> {
+        self.by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A full mailbox belongs to a busy shard, and has room again soon. What is not told is never handed over again while its
+    /// shard is linked, so it is tried for as long as the shards live.
+    fn send(&self, to: ShardId, mut mail: Mail) {
+        loop {
+            if let Some(remote) = self.remote.get() {
+                match remote.send(to, mail) {
+                    Ok(()) => return,
+                    Err(refused) => mail = refused,
+                }
+            }
+            if self.has_ended.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(RETRY_TIME);
+        }
+    }
+}
+
+impl biz_bridge::Shards for Returns {
+    fn taken(&self, shard: u32, incarnation: u64, results: Vec<(u64, Taken)>) {
+        let of = Origin { shard: ShardId::from_u32(shard), incarnation };
+        let to = self.by().get(&shard).copied().unwrap_or(of.shard);
+        for results in results.chunks(RESULTS_MAX) {
+            self.send(to, Mail::Control(Control::Taken { of, results: results.to_vec() }));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the backend pushes through Redis, sent as the control API sends.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use wire::client::{FailReason, Message, Outcome};
+use wire::node::{Question, Target};
+use wire::{ClientMsgId, MessageId};
+
+use crate::control::{self, Fate, Shards, Unanswered};
+use biz_bridge::{PushTarget, Pushed, Pushes};
+
+/// How long an owner is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends by the shards of this process, once they have started.
+#[derive(Clone, Default)]
+pub struct ByShards {
+    shards: Arc<OnceLock<Arc<Shards>>>,
+}
+
+impl ByShards {
+    /// The shards have started.
+    pub fn set(&self, shards: Arc<Shards>) {
+        self.shards.set(shards).ok().expect("it is set here only");
+    }
+}
+
+impl Pushes for ByShards {
+    async fn push(&self, pushes: Vec<biz_bridge::Push>) -> Vec<Pushed> {
+        let Some(shards) = self.shards.get() else {
+            return pushes.iter().map(|_| Pushed::Unavailable).collect();
+        };
+        // Those to all are lossy, and go by themselves.
+        let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
+        let mut targeted = Vec::new();
+        for push in pushes {
+            let target = match push.target {
+                PushTarget::User(user) => Target::User(user),
+                PushTarget::Room(room) => Target::Room(room),
+                PushTarget::All => {
+                    answers.push(Some(to_all(shards, push).await));
+                    continue;
+                }
+            };
+            answers.push(None);
+            let biz_bridge::Push { app, biz_code, class, client_msg_id, sender, payload, .. } = push;
+            let stored = false;
+            let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };
+            targeted.push((target, push));
+        }
+        let mut pushed = shards.push_all(targeted, PATIENCE).await.into_iter().map(|pushed| match pushed {
+            Ok(pushed) => of(&pushed),
+            Err(_) => Pushed::Unavailable,
+        });
+        let next =
+            |answer: Option<Pushed>| answer.or_else(|| pushed.next()).expect("one answer to each push");
+        answers.into_iter().map(next).collect()
+    }
+}
+
+async fn to_all(shards: &Arc<Shards>, push: biz_bridge::Push) -> Pushed {
+    let message = Message {
+        id: MessageId(0), // the shard that sends it gives it one
+        app: push.app,
+        sender: push.sender,
+        biz_code: push.biz_code,
+        room: None,
+        sequence: 0,
+        ack_wanted: false,
+        client_msg_id: ClientMsgId::default(),
+        payload: push.payload,
+    };
+    match shards.question(Question::PushAll { message }).await {
+        Ok(_) => Pushed::Sent,
+        Err(Unanswered::NoRouter | Unanswered::Router | Unanswered::Shard(_)) => Pushed::Unavailable,
+    }
+}
+
+fn of(pushed: &control::Pushed) -> Pushed {
+    match pushed.fate {
+        Fate::Sent => Pushed::Sent,
+        Fate::Pending => Pushed::Pending,
+        Fate::Known(Outcome::Delivered) => Pushed::Delivered,
+        Fate::Known(Outcome::Sequenced { .. }) => Pushed::Sequenced,
+        Fate::Known(Outcome::Failed(reason)) => Pushed::Failed(reason),
+        // The backend has it in its inbox: it was offline, and has been handed over.
+        Fate::Known(Outcome::Stored | Outcome::Answered) => Pushed::Failed(FailReason::Offline),
+    }
+}

@@ -1,0 +1,146 @@
+//! What a node is told of the backend.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{hidden, within, without_password};
+
+/// The backend, and the way there.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeConfig {
+    /// `auto`, `off`, `http` or `redis`. `auto`: `up` brings a backend of its own, and nobody else has one.
+    pub mode: String,
+    /// Where the backend takes events: `http://HOST:PORT`, and perhaps a path.
+    pub url: String,
+    /// What requests to the backend are signed with; empty: `secret_file`.
+    pub secret: String,
+    /// A file with it; empty: the one that the first run makes.
+    pub secret_file: PathBuf,
+    /// Where the streams are: `redis://...`.
+    pub redis: String,
+    /// What the name of every stream begins with.
+    pub prefix: String,
+    /// Batches under way at a time.
+    pub lanes: u32,
+    /// Events of a batch.
+    pub batch_max: u32,
+    /// How long a batch may take.
+    pub timeout_ms: u32,
+    /// The wait after the first failure.
+    pub retry_first_ms: u32,
+    /// The longest wait after a failure.
+    pub retry_max_ms: u32,
+    /// Failures in a row after which the backend is left alone.
+    pub breaker_failures: u32,
+    /// For how long.
+    pub breaker_pause_ms: u32,
+    /// Tries of a push from the stream.
+    pub tries_max: u32,
+    /// Events that a shard keeps until the bridge has taken them.
+    pub queue_messages_max: u32,
+    /// Their bytes.
+    pub queue_bytes_max: u32,
+}
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        Self {
+            mode: "auto".into(),
+            url: String::new(),
+            secret: String::new(),
+            secret_file: PathBuf::new(),
+            redis: String::new(),
+            prefix: "sailfish".into(),
+            lanes: 8,
+            batch_max: 256,
+            timeout_ms: 5_000,
+            retry_first_ms: 100,
+            retry_max_ms: 10_000,
+            breaker_failures: 5,
+            breaker_pause_ms: 2_000,
+            tries_max: 10,
+            queue_messages_max: 1 << 18,
+            queue_bytes_max: 256 << 20,
+        }
+    }
+}
+
+impl BridgeConfig {
+    /// Whether there is a backend elsewhere.
+    pub fn is_on(&self) -> bool {
+        matches!(self.mode.as_str(), "http" | "redis")
+    }
+
+    /// Whether `up` brings its own.
+    pub fn is_auto(&self) -> bool {
+        self.mode == "auto"
+    }
+
+    /// The same with a backend at `address`.
+    pub fn to(&self, address: SocketAddr, secret: &str) -> Self {
+        let url = format!("http://{address}");
+        Self { mode: "http".into(), url, secret: secret.into(), secret_file: PathBuf::new(), ..self.clone() }
+    }
+
+    /// Without what only servers may know.
+    pub(super) fn without_secrets(&self) -> Self {
+        Self { secret: String::new(), redis: without_password(&self.redis), ..self.clone() }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), String> {
+        match self.mode.as_str() {
+            "auto" | "off" => {}
+            "http" if !self.url.starts_with("http://") => {
+                return Err(format!(
+                    "bridge.url = {:?}: want http://HOST:PORT, and perhaps a path",
+                    self.url
+                ));
+            }
+            "redis" if !self.redis.starts_with("redis://") => {
+                return Err(
+                    "bridge.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB".into()
+                );
+            }
+            "http" | "redis" => {}
+            mode => return Err(format!("bridge.mode = {mode:?}: want auto, off, http or redis")),
+        }
+        if !self.secret.is_empty() && !self.secret_file.as_os_str().is_empty() {
+            return Err("bridge.secret_file: bridge.secret is set too; want only one of them".into());
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
+        let prefix = &self.prefix;
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_plain) {
+            return Err(format!("bridge.prefix = {prefix:?}: want 1 to 64 letters, digits or _ - . :"));
+        }
+        within("bridge.lanes", self.lanes, 1, 1_024)?;
+        within("bridge.batch_max", self.batch_max, 1, 10_000)?;
+        within("bridge.timeout_ms", self.timeout_ms, 1, 600_000)?;
+        within("bridge.retry_first_ms", self.retry_first_ms, 1, 600_000)?;
+        within("bridge.retry_max_ms", self.retry_max_ms, self.retry_first_ms, 3_600_000)?;
+        within("bridge.breaker_failures", self.breaker_failures, 1, 1_000_000)?;
+        within("bridge.breaker_pause_ms", self.breaker_pause_ms, 1, 3_600_000)?;
+        within("bridge.tries_max", self.tries_max, 1, 1_000_000)?;
+        within("bridge.queue_messages_max", self.queue_messages_max, 1, 1 << 24)?;
+        // One event of the longest frame must find room.
+        within("bridge.queue_bytes_max", self.queue_bytes_max, 2 << 20, 1 << 31)
+    }
+}
+
+impl fmt::Debug for BridgeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, url, secret_file, prefix, lanes, .. } = self;
+        f.debug_struct("BridgeConfig")
+            .field("mode", mode)
+            .field("url", url)
+            .field("secret", &hidden(&self.secret))
+            .field("secret_file", secret_file)
+            .field("redis", &without_password(&self.redis))
+            .field("prefix", prefix)
+            .field("lanes", lanes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! What goes to a backend and comes from it, through bridges that are killed and come back.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use common::backend::Backend;
+use common::cluster::Cluster;
+use common::{Server, until};
+use rustix::process::Signal;
+use serde_json::json;
+use wire::UserId;
+use wire::client::{FailReason, Outcome};
+
+fn bridged(routers: u8, gateways: u8, bridges: u8) -> (Cluster, Backend) {
+    let backend = Backend::start();
+    let flags = backend.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    (Cluster::start_with_bridges(routers, gateways, bridges, &flags), backend)
+}
+
+/// The sum of a metric over the nodes whose shards hand events over.
+fn metric(cluster: &mut Cluster, name: &str) -> f64 {
+    let nodes = cluster.routers.iter_mut().chain(&mut cluster.gateways);
+    nodes.map(|node| node.server().metric(name, "")).sum()
+}
+
+#[test]
+fn one_process_has_a_bridge_of_its_own() {
+    let backend = Backend::start();
+    let flags = backend.flags();
+    let mut server = Server::start(&flags.each_ref().map(String::as_str));
+    let mut client = server.login(1);
+    client.say(5560, 0, "gift", "{}");
+    assert_eq!(client.outcome("gift"), Outcome::Answered);
+    client.say(6001, 2, "late", "are you there?");
+    assert_eq!(client.outcome("late"), Outcome::Stored, "nobody is there");
+    client.say(6001, 2, "late", "are you there?");
+    assert_eq!(client.outcome("late"), Outcome::Stored, "a repeat hears the same");
+    client.join(7);
+    drop(client);
+    // Online, offline, joined, left, a request, an undelivered message.
+    until("the bridge has taken everything", || server.metric("sailfish_bridge_taken_total", "") == 6.0);
+    assert_eq!(server.metric("sailfish_bridge_waiting", ""), 0.0);
+    assert_eq!(server.metric("sailfish_bridge_dropped_total", ""), 0.0);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_bridge_that_is_killed_loses_nothing() {
+    let (mut cluster, _backend) = bridged(2, 2, 1);
+    let mut clients: Vec<_> = (0..4).map(|at| cluster.gateway(at % 2).login(100 + at as i64)).collect();
+    for client in &mut clients {
+        client.say(5560, 0, "before", "{}");
+        assert_eq!(client.outcome("before"), Outcome::Answered);
+    }
+    cluster.bridges[0].kill();
+    for client in &mut clients {
+        client.say(5560, 0, "during", "{}");
+        client.say(6001, 999, "late", "are you there?");
+        client.join(7);
+    }
+    let gone = clients.pop().unwrap();
+    drop(gone);
+    until("events wait", || metric(&mut cluster, "sailfish_bridge_waiting") >= 14.0);
+    cluster.bridges[0].start();
+    for client in &mut clients {
+        let mut outcomes = [client.send_ack(), client.send_ack()];
+        outcomes.sort_by(|a, b| a.client_msg_id.as_str().cmp(b.client_msg_id.as_str()));
+        assert_eq!(outcomes.each_ref().map(|ack| ack.client_msg_id.as_str()), ["during", "late"]);
+        assert_eq!(outcomes.map(|ack| ack.outcome), [Outcome::Answered, Outcome::Stored]);
+    }
+    until("nothing waits", || metric(&mut cluster, "sailfish_bridge_waiting") == 0.0);
+    // Of four users: came, two requests, undelivered, joined; of one: went, left.
+    assert_eq!(metric(&mut cluster, "sailfish_bridge_taken_total"), 4.0 * 5.0 + 2.0);
+    assert_eq!(metric(&mut cluster, "sailfish_bridge_dropped_total"), 0.0);
+}
+
+#[test]
+fn another_bridge_goes_on_where_one_stands_still_or_drains() {
+    let (mut cluster, _backend) = bridged(1, 2, 2);
+    let mut client = cluster.gateway(0).login(1);
+    for bridge in 0..2 {
+        cluster.bridges[bridge].server().signal(Signal::STOP);
+        for number in 0..20 {
+            let id = format!("{bridge}-{number}");
+            client.say(5560, 0, &id, "{}");
+            assert_eq!(client.outcome(&id), Outcome::Answered);
+        }
+        cluster.bridges[bridge].server().signal(Signal::CONT);
+        until("both bridges are linked", || {
+            cluster.gateways[0].server().metric("sailfish_link_peers", "") == 2.0 * (2.0 + 4.0)
+        });
+    }
+    let drained = cluster.bridges[0].server();
+    drained.signal(Signal::TERM);
+    assert!(drained.wait().success());
+    client.say(5560, 0, "after", "{}");
+    assert_eq!(client.outcome("after"), Outcome::Answered);
+    until("nothing waits", || metric(&mut cluster, "sailfish_bridge_waiting") == 0.0);
+}
+
+#[test]
+fn a_bridge_pushes_to_clients_of_all_gateways() {
+    let (mut cluster, _backend) = bridged(1, 2, 1);
+    let (mut one, mut two) = (cluster.gateway(0).login(1), cluster.gateway(1).login(2));
+    one.join(7);
+    let push =
+        |user, id: &str| json!({ "app": 1, "user": user, "biz_code": 6001, "client_msg_id": id, "data": id });
+    let pushes = json!([
+        push(1, "a"),
+        push(2, "b"),
+        push(1, "c"),
+        { "app": 1, "room": 7, "biz_code": 5556, "data": "d", "sender": 9 },
+        push(404, "e"),
+        { "app": 1, "user": 2, "biz_code": 6002, "class": "lossy", "data_base64": "/w==" },
+    ]);
+    let body = json!({ "pushes": pushes, "wait_ms": 30_000 }).to_string();
+    let results = std::thread::scope(|scope| {
+        let server = cluster.bridges[0].server();
+        let answer = scope.spawn(move || server.post("/v1/push", &body));
+        for (wanted, sender) in [("a", 0), ("c", 0), ("d", 9)] {
+            let message = one.message();
+            assert_eq!((&message.payload[..], message.sender), (wanted.as_bytes(), UserId(sender)));
+            one.ack(message.id);
+        }
+        for wanted in [&b"b"[..], &[255]] {
+            let message = two.message();
+            assert_eq!(&message.payload[..], wanted);
+            if message.ack_wanted {
+                two.ack(message.id);
+            }
+        }
+        answer.join().unwrap()
+    });
+    assert_eq!(results.0, 200);
+    let outcomes: Vec<_> = results.1["results"].as_array().unwrap().iter().map(|it| &it["outcome"]).collect();
+    assert_eq!(outcomes, ["delivered", "delivered", "delivered", "sequenced", "stored", "sent"]);
+    assert!(results.1["results"][3]["sequence"].is_u64());
+}
+
+/// The original is remembered as stored; from the inbox it comes all the same, once, and its receiver knows it again.
+#[test]
+fn what_was_stored_is_handed_over_from_the_inbox() {
+    let (mut cluster, _backend) = bridged(1, 1, 1);
+    let mut sender = cluster.gateway(0).login(1);
+    sender.say(6001, 2, "m1", "for later");
+    assert_eq!(sender.outcome("m1"), Outcome::Stored);
+    let inbox = json!({ "pushes": [{
+        "app": 1, "user": 2, "biz_code": 6001, "client_msg_id": "m1", "data": "for later", "sender": 1, "stored": true,
+    }], "wait_ms": 30_000 })
+    .to_string();
+    let handed = metric(&mut cluster, "sailfish_bridge_handed_total");
+    let (status, answer) = cluster.bridges[0].server().post("/v1/push", &inbox);
+    assert_eq!((status, &answer["results"][0]["outcome"]), (200, &json!("failed")));
+    assert_eq!(answer["results"][0]["reason"], FailReason::Offline.name());
+    assert_eq!(metric(&mut cluster, "sailfish_bridge_handed_total"), handed, "it is in the inbox still");
+    let mut receiver = cluster.gateway(0).login(2);
+    let (status, answer) = std::thread::scope(|scope| {
+        let server = cluster.bridges[0].server();
+        let answer = scope.spawn(|| server.post("/v1/push", &inbox));
+        let message = receiver.message();
+        assert_eq!((message.sender, message.client_msg_id.as_str()), (UserId(1), "m1"));
+        receiver.ack(message.id);
+        answer.join().unwrap()
+    });
+    assert_eq!((status, &answer["results"][0]["outcome"]), (200, &json!("delivered")));
+    let again = cluster.bridges[0].server().post("/v1/push", &inbox);
+    assert_eq!(again.1["results"][0]["outcome"], "delivered", "and is not sent once more");
+}
+
+#[test]
+fn pushes_that_are_not_as_they_are_wanted_are_refused_all() {
+    let server = Server::start(&[]);
+    let mut client = server.login(5);
+    let good = r#"{"app":1,"user":5,"biz_code":6001,"data":"good"}"#;
+    for (more, part) in [
+        (r#"{"app":1,"biz_code":6001,"data":"x"}"#, "pushes[1].user: want it, or room"),
+        (r#"{"app":1,"user":5,"room":7,"biz_code":6001,"data":"x"}"#, "pushes[1].room: user is there too"),
+        (r#"{"app":1,"user":5,"biz_code":6001}"#, "pushes[1].data: want it"),
+        (r#"{"app":1,"room":7,"biz_code":6001,"data":"x","stored":true}"#, "pushes[1].stored: want it for"),
+        (
+            r#"{"app":1,"user":5,"biz_code":6001,"data":"x","class":"lossy","stored":true}"#,
+            "pushes[1].stored",
+        ),
+        (r#"{"app":1,"user":5,"biz_code":6001,"data":"x","senders":1}"#, "pushes[1].senders"),
+        (r#"{"app":"1","user":5,"biz_code":6001,"data":"x"}"#, "pushes[1].app: invalid type"),
+    ] {
+        let (status, answer) = server.post("/v1/push", &format!(r#"{{"pushes":[{good},{more}]}}"#));
+        let message = answer["message"].as_str().unwrap();
+        assert!(status == 400 && message.contains(part), "{more} gave {status} {message}");
+    }
+    let many = vec![good; 1_001].join(",");
+    let (status, answer) = server.post("/v1/push", &format!(r#"{{"pushes":[{many}]}}"#));
+    assert!(status == 400 && answer["message"].as_str().unwrap().contains("want at most 1000"), "{answer}");
+    let (status, answer) = server.post("/v1/push", r#"{"pushes":[],"wait_ms":30001}"#);
+    assert!(status == 400 && answer["message"].as_str().unwrap().contains("wait_ms = 30001"), "{answer}");
+    assert_eq!(server.post("/v1/push", r#"{"pushes":[]}"#), (200, json!({ "results": [] })));
+    // Nothing of it was sent.
+    let (status, _) = server
+        .post("/v1/push", r#"{"pushes":[{"app":1,"user":5,"biz_code":6002,"class":"lossy","data":"end"}]}"#);
+    assert_eq!((status, &client.message().payload[..]), (200, &b"end"[..]));
+}
