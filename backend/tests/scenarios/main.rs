@@ -7,8 +7,11 @@
 #[macro_use]
 mod common;
 
+mod bridge;
 mod cache;
 mod consistency;
 mod database;
+mod gift;
+mod pushes;
 mod queue;
 mod service;
