@@ -113,13 +113,20 @@ struct Parcel {
     price: i64,
 }
 
+/// What the database has of a gift and its sender.
+struct Seen {
+    order: Option<Order>,
+    /// 0 without an account.
+    balance: i64,
+}
+
 /// Gifts under way in this process.
 pub struct Gifts {
     waiters: Waiters,
     /// Gifts on their way into the queue.
     pushes: Batches<String, ()>,
-    /// Gifts that are looked up in the table.
-    looks: Batches<Identity, Option<Order>>,
+    /// Gifts that are looked up in the database.
+    looks: Batches<Identity, Seen>,
     /// Jobs that this process has put into the queue and taken out of it in one step.
     taken: mpsc::Sender<Vec<Job>>,
     taken_by_consumer: Mutex<Option<mpsc::Receiver<Vec<Job>>>>,

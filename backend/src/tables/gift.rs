@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 use crate::api::gift::Gift;
 use crate::db::{Dialect, marks};
 use crate::error::Error;
+use crate::tables::last_ids;
 
 const COLUMNS: &str = "id, name, icon, price, is_on_sale";
 
@@ -60,14 +61,15 @@ pub async fn page(pool: &AnyPool, after: i64, most: u32) -> Result<Vec<Gift>, Er
 
 /// Adds a gift; its id. The one that it has does not count.
 pub async fn insert(connection: &mut AnyConnection, gift: &Gift) -> Result<i64, Error> {
-    let done = sqlx::query("INSERT INTO t_gift (name, icon, price, is_on_sale) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT INTO t_gift (name, icon, price, is_on_sale) VALUES (?, ?, ?, ?)")
         .bind(gift.name.as_str())
         .bind(gift.icon.as_str())
         .bind(gift.price)
         .bind(i64::from(gift.is_on_sale))
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    done.last_insert_id().ok_or_else(|| Error::internal("the database named no id for a gift"))
+    let mut ids = last_ids(connection, 1).await?;
+    Ok(ids.next().expect("one row has one id"))
 }
 
 /// Puts a gift under its id, whatever was there.
