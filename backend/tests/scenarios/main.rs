@@ -7,11 +7,14 @@
 #[macro_use]
 mod common;
 
+mod bridge;
 mod cache;
 mod consistency;
 mod database;
+mod gift;
 mod ids;
 mod login;
+mod pushes;
 mod queue;
 mod service;
 mod tags;
