@@ -12,6 +12,7 @@ mod consistency;
 mod database;
 mod ids;
 mod login;
+mod pay;
 mod queue;
 mod service;
 mod tags;
