@@ -13,7 +13,8 @@ const MINUTE_MS: i64 = 60_000;
 
 /// Puts a product that costs `price_cents` and gives `coins`.
 async fn put_product(node: &Node, id: i64, price_cents: i64, coins: i64) {
-    let body = json!({ "name": "a bag of coins", "price_cents": price_cents, "coins": coins, "is_on_sale": true });
+    let body =
+        json!({ "name": "a bag of coins", "price_cents": price_cents, "coins": coins, "is_on_sale": true });
     let (status, body) =
         call("PUT", format!("{}/internal/products/{id}", node.url()), INTERNAL, Some(body)).await;
     assert_eq!(status, 200, "{body}");
@@ -31,8 +32,7 @@ async fn order(node: &Node, token: &str, id: &str) -> String {
 }
 
 async fn find(node: &Node, token: &str, order_id: &str) -> Value {
-    let (status, body) =
-        call("GET", format!("{}/orders/{order_id}", node.url()), Some(token), None).await;
+    let (status, body) = call("GET", format!("{}/orders/{order_id}", node.url()), Some(token), None).await;
     assert_eq!(status, 200, "{body}");
     body
 }
