@@ -59,8 +59,7 @@ impl App {
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
-        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
-        let (gifts, metrics) = (Gifts::new(), Metrics::default());
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
             config,
             clock,
@@ -71,8 +70,8 @@ impl App {
             push,
             outbox,
             inbox: Inbox::new(),
-            gifts,
-            metrics,
+            gifts: Gifts::new(),
+            metrics: Metrics::default(),
             unmarked_until_ms,
         }))
     }

@@ -39,7 +39,7 @@ pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};
 pub use error::Error;
-pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason};
+pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};
 pub use ids::{Ids, Order};
 pub use outbox::{Message, Outbox, Target};
 pub use push::{Push, PushItem, PushOutcome};

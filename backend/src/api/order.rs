@@ -183,7 +183,7 @@ async fn limit(app: &App, user_id: i64) -> Result<(), Error> {
 /// Without its job an order is found by the sweep.
 async fn schedule_expiry(app: &App, order: &OrderRow) {
     let left = Duration::from_millis((order.expires_ms - app.clock.now_ms()).max(0) as u64);
-    if let Err(error) = app.queue.push(Topic::OrderExpiry, &[order.id.clone()], left).await {
+    if let Err(error) = app.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await {
         warn!(%error, order = order.id, "an order expires by the sweep");
     }
 }

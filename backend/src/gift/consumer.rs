@@ -134,9 +134,9 @@ async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Vec<Job>>, mut stop
 }
 
 /// Gifts that are committed together.
-struct Batch {
-    jobs: Vec<JobId>,
-    parcels: Vec<Parcel>,
+pub(super) struct Batch {
+    pub(super) jobs: Vec<JobId>,
+    pub(super) parcels: Vec<Parcel>,
 }
 
 /// What was committed.
@@ -214,7 +214,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
 }
 
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.
-async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
+pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
     let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
     let senders: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.identity.sender_id).collect();
     let identities: BTreeSet<&Identity> = batch.parcels.iter().map(|parcel| &parcel.identity).collect();
