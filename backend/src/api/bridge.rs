@@ -261,7 +261,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
 
 /// Refuses what is no gift, and tells its sender, who may hear of it in no other way.
 fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
-    let _ = app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }));
+    drop(app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }))); // nobody waits for it
     Outcome::Refused(format!("bad_request: {error}"))
 }
 

@@ -103,5 +103,10 @@ pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), E
     Ok(())
 }
 
+/// How many messages there are.
+pub async fn count(pool: &AnyPool) -> Result<i64, Error> {
+    Ok(sqlx::query("SELECT COUNT(*) FROM t_outbox").fetch_one(pool).await?.try_get(0)?)
+}
+
 /// How long a message is left to the process that wrote it.
 pub const OWN_TIME_MS: i64 = 5_000;
