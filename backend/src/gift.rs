@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::queue::Job;
+use crate::queue::JobId;
 use batches::Batches;
 pub(crate) use consumer::run;
 pub use floor::floor;
@@ -115,6 +115,14 @@ struct Parcel {
     price: i64,
 }
 
+/// Gifts that are committed together.
+#[derive(Debug, Default)]
+struct Batch {
+    parcels: Vec<Parcel>,
+    /// The job of each, unless it came without.
+    jobs: Vec<Option<JobId>>,
+}
+
 /// What the database has of a gift and its sender.
 struct Seen {
     order: Option<Order>,
@@ -126,12 +134,12 @@ struct Seen {
 pub struct Gifts {
     waiters: Waiters,
     /// Gifts on their way into the queue.
-    pushes: Batches<String, ()>,
+    pushes: Batches<Parcel, ()>,
     /// Gifts that are looked up in the database.
     looks: Batches<Identity, Seen>,
-    /// Jobs that this process has put into the queue and taken out of it in one step.
-    taken: mpsc::Sender<Vec<Job>>,
-    taken_by_consumer: Mutex<Option<mpsc::Receiver<Vec<Job>>>>,
+    /// Gifts that are out of the queue.
+    taken: mpsc::Sender<Batch>,
+    taken_by_consumer: Mutex<Option<mpsc::Receiver<Batch>>>,
     /// Whether a refusal by the cache may stand: not while the queue may have gifts of which the cache knows nothing.
     is_settled: AtomicBool,
     under_way: AtomicUsize,

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::decide::{Decisions, Facts, decide};
-use super::{Answer, Identity, Order, Parcel, Seen, add};
+use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};
 use crate::app::App;
 use crate::cache::held_key;
+use crate::db::Dialect;
 use crate::error::Error;
 use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
@@ -43,20 +44,19 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Gifts into the queue, all that come at once together.
+/// Gifts into the queue, all that come at once together. In SQLite the queue is a table beside the ledger: to put a gift there and take
+/// it out again would be two more transactions by the same writer, for what nobody was promised yet. So it is handed on in memory.
 async fn put(app: Arc<App>, stop: Stop) {
-    let most = app.config.gift_batch_max as usize;
-    let work = |payloads: Vec<String>| {
+    let most = batch_max(&app);
+    let work = |parcels: Vec<Parcel>| {
         let app = app.clone();
         async move {
-            let count = payloads.len();
-            match &app.queue {
-                // Both steps in one transaction.
-                AnyQueue::Table(queue) if queue.numbers_rows() => {
-                    let jobs = queue.push_taken(Topic::Gift, payloads).await?;
-                    let _ = app.gifts.taken.send(jobs).await; // the consumer ends last
-                }
-                queue => queue.push(Topic::Gift, &payloads, Duration::ZERO).await?,
+            let count = parcels.len();
+            if app.db.dialect() == Dialect::Sqlite {
+                let _ = app.gifts.taken.send(Batch { jobs: vec![None; count], parcels }).await; // the consumer ends last
+            } else {
+                let payloads: Vec<_> = parcels.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+                app.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
             }
             Ok(vec![(); count])
         }
@@ -89,12 +89,12 @@ async fn look_up(app: Arc<App>, stop: Stop) {
 async fn take(app: Arc<App>, mut stop: Stop) {
     while !stop.is_due() {
         let work = async {
-            let jobs = app.queue.take(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
+            let jobs = app.queue.take(Topic::Gift, batch_max(&app) as u32, TAKE_WAIT).await?;
             if jobs.is_empty() && !app.gifts.is_settled.load(Ordering::Relaxed) {
                 settle(&app).await?;
             }
             if !jobs.is_empty() {
-                let _ = app.gifts.taken.send(jobs).await; // the consumer ends last
+                let _ = app.gifts.taken.send(Batch::of(&app, jobs)).await; // the consumer ends last
             }
             Ok::<_, Error>(())
         };
@@ -120,37 +120,37 @@ async fn settle(app: &App) -> Result<(), Error> {
     Ok(())
 }
 
+fn batch_max(app: &App) -> usize {
+    (app.config.gift_batch_max as usize).clamp(1, BATCH_MAX)
+}
+
 /// Commits what was taken, batch by batch.
-async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Vec<Job>>, mut stop: Stop) {
-    let most = app.config.gift_batch_max as usize;
+async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Batch>, mut stop: Stop) {
+    let most = batch_max(&app);
     let mut finishing = JoinSet::new();
     loop {
-        let mut jobs = tokio::select! {
-            Some(jobs) = taken.recv() => jobs,
+        let mut batch = tokio::select! {
+            Some(batch) = taken.recv() => batch,
             () = stop.wait() => break,
         };
-        while jobs.len() < most
+        while batch.parcels.len() < most
             && let Ok(more) = taken.try_recv()
         {
-            jobs.extend(more);
+            batch.jobs.extend(more.jobs);
+            batch.parcels.extend(more.parcels);
         }
-        for chunk in jobs.chunks(most) {
-            let batch = Batch::of(&app, chunk);
+        while !batch.parcels.is_empty() {
+            let rest = batch.split_off(most.min(batch.parcels.len()));
             for committed in commit(&app, batch, &mut stop).await {
                 finishing.spawn(finish(app.clone(), committed));
             }
+            batch = rest;
         }
         while finishing.len() > FINISHING_MAX {
             finishing.join_next().await;
         }
     }
     while finishing.join_next().await.is_some() {}
-}
-
-/// Gifts that are committed together.
-pub(super) struct Batch {
-    pub(super) jobs: Vec<JobId>,
-    pub(super) parcels: Vec<Parcel>,
 }
 
 /// What was committed.
@@ -162,13 +162,12 @@ struct Committed {
 
 impl Batch {
     /// A job that is no gift stays in the queue until that makes it a dead letter.
-    fn of(app: &App, jobs: &[Job]) -> Self {
-        let mut batch =
-            Self { jobs: Vec::with_capacity(jobs.len()), parcels: Vec::with_capacity(jobs.len()) };
+    fn of(app: &App, jobs: Vec<Job>) -> Self {
+        let mut batch = Self::default();
         for job in jobs {
             match serde_json::from_str(&job.payload) {
                 Ok(parcel) => {
-                    batch.jobs.push(job.id.clone());
+                    batch.jobs.push(Some(job.id));
                     batch.parcels.push(parcel);
                 }
                 Err(error) => {
@@ -180,10 +179,15 @@ impl Batch {
         batch
     }
 
+    /// What is behind the first gifts.
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { parcels: self.parcels.split_off(at), jobs: self.jobs.split_off(at) }
+    }
+
     /// Its two halves.
     fn split(mut self) -> [Self; 2] {
-        let at = self.jobs.len() / 2;
-        let second = Self { jobs: self.jobs.split_off(at), parcels: self.parcels.split_off(at) };
+        let at = self.parcels.len() / 2;
+        let second = self.split_off(at);
         [self, second]
     }
 }
@@ -194,7 +198,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
     let mut committed = Vec::new();
     let mut failures = 0;
     while let Some(batch) = todo.pop() {
-        if batch.jobs.is_empty() {
+        if batch.parcels.is_empty() {
             continue;
         }
         match try_commit(app, &batch).await {
@@ -206,7 +210,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
             Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
                 add(&app.gifts.counters.batches_failed, 1);
                 if failures == 0 {
-                    warn!(%error, gifts = batch.jobs.len(), "a batch of gifts is committed again");
+                    warn!(%error, gifts = batch.parcels.len(), "a batch of gifts is committed again");
                 }
                 failures += 1;
                 todo.push(batch);
@@ -215,12 +219,12 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                     () = stop.wait() => return committed, // the rest stays in the queue
                 }
             }
-            Err(error) if batch.jobs.len() == 1 => {
+            Err(error) if batch.parcels.len() == 1 => {
                 add(&app.gifts.counters.poison, 1);
                 error!(%error, parcel = ?batch.parcels[0], "a gift cannot be committed, and stays in the queue");
             }
             Err(error) => {
-                warn!(%error, gifts = batch.jobs.len(), "a batch of gifts is halved");
+                warn!(%error, gifts = batch.parcels.len(), "a batch of gifts is halved");
                 todo.extend(batch.split().into_iter().rev());
             }
         }
@@ -250,14 +254,15 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     gift_order::insert(&mut tx, &decisions.orders, now_ms).await?;
     let ids = outbox::insert(&mut tx, &decisions.messages, now_ms).await?;
     if let AnyQueue::Table(queue) = &app.queue {
-        queue.done_with(&mut tx, &batch.jobs).await?;
+        let ids: Vec<JobId> = batch.jobs.iter().flatten().cloned().collect();
+        queue.done_with(&mut tx, &ids).await?;
     }
     tx.commit().await?;
     Ok((decisions, ids))
 }
 
 /// Tells those who wait, and hands the messages over.
-fn after_commit(app: &App, jobs: Vec<JobId>, decisions: Decisions, ids: Vec<i64>) -> Committed {
+fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: Vec<i64>) -> Committed {
     let Decisions { entries, orders, messages, repeats, .. } = decisions;
     let counters = &app.gifts.counters;
     add(&counters.batches, 1);
@@ -268,7 +273,7 @@ fn after_commit(app: &App, jobs: Vec<JobId>, decisions: Decisions, ids: Vec<i64>
         app.gifts.waiters.tell(identity, order);
     }
     app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
-    Committed { jobs, orders, repeats }
+    Committed { jobs: jobs.into_iter().flatten().collect(), orders, repeats }
 }
 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
@@ -295,6 +300,7 @@ async fn finish(app: Arc<App>, committed: Committed) {
     let done = async {
         match &app.queue {
             AnyQueue::Table(_) => Ok(()),
+            AnyQueue::Redis(_) if jobs.is_empty() => Ok(()),
             AnyQueue::Redis(queue) => queue.done(Topic::Gift, &jobs).await,
         }
     };
@@ -341,6 +347,8 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
     }
 }
 
+/// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
+const BATCH_MAX: usize = 800;
 /// Gifts that are looked for in one query.
 const LOOKS_MAX: usize = 500;
 const TAKE_WAIT: Duration = Duration::from_secs(1);

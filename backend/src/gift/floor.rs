@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::consumer::{Batch, try_commit};
-use super::{Contents, Identity, Parcel};
+use super::consumer::try_commit;
+use super::{Batch, Contents, Identity, Parcel};
 use crate::api::gift::Gift;
 use crate::app::App;
 use crate::error::Error;
@@ -37,7 +37,7 @@ pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error
             contents: Contents { gift_id, room_id: 1, receiver_id: senders[0], count: 1, code: 5556 },
             price: PRICE,
         };
-        let batch = Batch { jobs: Vec::new(), parcels: (0..batch).map(parcel).collect() };
+        let batch = Batch { jobs: vec![None; batch], parcels: (0..batch).map(parcel).collect() };
         try_commit(app, &batch).await?;
         gifts += batch.parcels.len();
     }

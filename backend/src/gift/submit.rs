@@ -186,10 +186,9 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
     let GiftRequest { identity, contents, .. } = request;
     let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
     let parcel = Parcel { identity: identity.clone(), contents: *contents, price };
-    let payload = serde_json::to_string(&parcel)?;
     let answered = app.gifts.waiters.wait(identity, *contents);
     let wait = async {
-        if let Err(error) = app.gifts.pushes.ask(payload).await {
+        if let Err(error) = app.gifts.pushes.ask(parcel).await {
             // What was held is not in the queue, so what the sender has is asked for anew.
             let _ = app.cache.forget_available(identity.sender_id).await;
             return Err(error);

@@ -38,22 +38,6 @@ impl TableQueue {
         job::delete(tx, &rows(ids)).await
     }
 
-    /// Whether [`TableQueue::push_taken`] can be.
-    pub fn numbers_rows(&self) -> bool {
-        self.dialect == Dialect::Sqlite
-    }
-
-    /// Adds jobs, and takes them, in one transaction: for whoever pushes what it will do itself, so that others do it only if it
-    /// does not.
-    pub async fn push_taken(&self, topic: Topic, payloads: Vec<String>) -> Result<Vec<Job>, Error> {
-        let again_ms = self.clock.now_ms() + self.take_time.as_millis() as i64;
-        let mut tx = self.begin().await?;
-        let ids = job::insert_taken(&mut tx, topic.name(), &payloads, again_ms).await?;
-        tx.commit().await?;
-        let job = |(id, payload)| Job { id: JobId::Row(id), payload, tries: 1 };
-        Ok(ids.zip(payloads).map(job).collect())
-    }
-
     async fn begin(&self) -> Result<Tx, Error> {
         Ok(match self.dialect {
             Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,

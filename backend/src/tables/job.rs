@@ -4,7 +4,6 @@ use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
 use crate::db::{Dialect, marks, padded, rows};
 use crate::error::Error;
-use crate::tables::last_ids;
 
 /// Rows of one `INSERT`.
 const ROWS_MAX: usize = 500;
@@ -54,26 +53,6 @@ pub async fn insert(
         query.execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// Adds jobs of one topic that are taken until `again_ms`; their ids. In SQLite, which numbers the rows of a transaction one after the
-/// other, since no other one writes.
-pub async fn insert_taken(
-    connection: &mut AnyConnection,
-    topic: &str,
-    payloads: &[String],
-    again_ms: i64,
-) -> Result<impl Iterator<Item = i64> + use<>, Error> {
-    for chunk in payloads.chunks(ROWS_MAX) {
-        let statement =
-            format!("INSERT INTO t_job (topic, payload, due_ms, tries) VALUES {}", rows(chunk.len(), 4));
-        let mut query = sqlx::query(AssertSqlSafe(statement));
-        for payload in chunk {
-            query = query.bind(topic).bind(payload).bind(again_ms).bind(1_i64);
-        }
-        query.execute(&mut *connection).await?;
-    }
-    last_ids(connection, payloads.len() as i64).await
 }
 
 /// Whether a job is due.
