@@ -133,6 +133,14 @@ impl Config {
         if self.phone_country.is_empty() || !self.phone_country.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!("backend.phone_country = {:?}: want digits, like 86", self.phone_country));
         }
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if !self.public_url.is_empty() && !is_http(&self.public_url) {
+            return Err(format!("backend.public_url = {:?}: want http:// or https://", self.public_url));
+        }
+        let is_of_order = self.pay_url.contains("{order_id}") && self.pay_url.len() <= 1_000; // fits a QR code
+        if !(self.pay_url.is_empty() || is_http(&self.pay_url) && is_of_order) {
+            return Err(format!("backend.pay_url = {:?}: want a URL with {{order_id}} in it", self.pay_url));
+        }
         let numbers = [
             ("database_connections_max", self.database_connections_max, 1, 10_000),
             ("replica_lag_ms_max", self.replica_lag_ms_max, 1, 3_600_000),

@@ -37,7 +37,7 @@ impl Inbox {
 /// Takes up hand-overs that nobody is about, and removes what is too old, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     let work = async {
-        let mut swept_ms = i64::MIN;
+        let (mut swept_ms, mut tasks) = (i64::MIN, JoinSet::new());
         loop {
             let now_ms = app.clock.now_ms();
             if now_ms.saturating_sub(swept_ms) >= SWEEP_PAUSE_MS {
@@ -46,8 +46,11 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
                     Err(error) => warn!(%error, "old messages stay in the inbox"),
                 }
             }
-            match hand_over::due(app.db.primary(), now_ms, DUE_MAX).await {
-                Ok(due) => hand_over(&app, due).await,
+            while tasks.try_join_next().is_some() {}
+            // Whoever has no turn yet is found again.
+            let most = app.inbox.turns.available_permits() as u32;
+            match hand_over::due(app.db.primary(), now_ms, most).await {
+                Ok(due) => due.into_iter().for_each(|user| spawn(&mut tasks, &app, user)),
                 Err(error) => warn!(%error, "inboxes are not handed over"),
             }
             tokio::time::sleep(LOOK).await;
@@ -74,16 +77,20 @@ async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
 /// Hands over what was asked for, of each receiver that nobody else is about.
 pub async fn hand_over(app: &Arc<App>, users: Vec<(i32, i64)>) {
     let mut tasks = JoinSet::new();
-    for (of_app, user_id) in users {
-        let app = app.clone();
-        tasks.spawn(async move {
-            let _turn = app.inbox.turns.acquire().await;
-            if let Err(error) = hand_over_one(&app, of_app, user_id).await {
-                warn!(%error, app = of_app, user_id, "an inbox is handed over later");
-            }
-        });
+    for user in users {
+        spawn(&mut tasks, app, user);
     }
     while tasks.join_next().await.is_some() {}
+}
+
+fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, (of_app, user_id): (i32, i64)) {
+    let app = app.clone();
+    tasks.spawn(async move {
+        let _turn = app.inbox.turns.acquire().await;
+        if let Err(error) = hand_over_one(&app, of_app, user_id).await {
+            warn!(%error, app = of_app, user_id, "an inbox is handed over later");
+        }
+    });
 }
 
 async fn hand_over_one(app: &App, of_app: i32, user_id: i64) -> Result<(), Error> {
@@ -220,7 +227,6 @@ const WAIT: Duration = Duration::from_secs(10);
 const PENDING_MAX: u32 = 3;
 /// How often it is looked for hand-overs that nobody is about.
 const LOOK: Duration = Duration::from_secs(2);
-const DUE_MAX: u32 = 256;
 const SWEEP_PAUSE_MS: i64 = 3_600_000;
 const SWEEP_MAX: u32 = 1_000;
 /// How long a message is kept.

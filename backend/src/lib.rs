@@ -2,7 +2,7 @@
 //!
 //! It speaks HTTP with apps (JSON, one file a resource in [`api`]), takes the gateway's events through the bridge, and pushes
 //! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
-//! durable queue (Redis Streams; a table). The money rules stand in `wallet.rs` and `gift.rs`, and nowhere else.
+//! durable queue (Redis Streams; a table). The money rules stand in `gift.rs` and `api/payment.rs`, and nowhere else.
 //!
 //! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
 #![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks

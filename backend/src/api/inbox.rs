@@ -44,10 +44,10 @@ pub async fn keep(app: &App, messages: &[&Undelivered]) -> Result<(), Error> {
         messages.iter().partition(|message| message.room.is_some());
     let rows: Vec<InboxRow> = to_users.iter().filter_map(|message| row(app, message)).collect();
     if !rows.is_empty() {
-        // These may have come while their messages were on the way here.
+        let dropped = keep_rows(app, &rows).await?;
         let offline = to_users.iter().filter(|message| message.reason == "offline");
         let offline: BTreeSet<(i32, i64)> = offline.map(|message| (message.app, message.user)).collect();
-        let dropped = keep_rows(app, &rows, &offline.into_iter().collect::<Vec<_>>()).await?;
+        ask_for_those_who_came(app, &offline.into_iter().collect::<Vec<_>>()).await?;
         app.metrics.add(MESSAGES, "dropped", dropped as u64);
         app.metrics.add(MESSAGES, "kept", rows.len() as u64);
     }
@@ -75,7 +75,7 @@ fn row(app: &App, message: &Undelivered) -> Option<InboxRow> {
 }
 
 /// How many messages were dropped for these.
-async fn keep_rows(app: &App, rows: &[InboxRow], offline: &[(i32, i64)]) -> Result<usize, Error> {
+async fn keep_rows(app: &App, rows: &[InboxRow]) -> Result<usize, Error> {
     let dialect = app.db.dialect();
     let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
     let receivers: Vec<(i32, i64)> = receivers.into_iter().collect();
@@ -88,12 +88,23 @@ async fn keep_rows(app: &App, rows: &[InboxRow], offline: &[(i32, i64)]) -> Resu
         warn!(app = of_app, user_id, surplus, "a full inbox: the oldest messages are dropped");
         dropped += surplus as usize;
     }
-    if !offline.is_empty() {
-        let came = presence::online(&mut tx, dialect, offline).await?;
-        hand_over_table::ask(&mut tx, dialect, &came).await?;
-    }
     tx.commit().await?;
     Ok(dropped)
+}
+
+/// Receivers may have come while their messages were on the way here. Either they are seen here, after the messages were committed, or
+/// they come later, and then [`hand_over`] sees the messages.
+async fn ask_for_those_who_came(app: &App, offline: &[(i32, i64)]) -> Result<(), Error> {
+    if offline.is_empty() {
+        return Ok(());
+    }
+    let came = presence::online(app.db.primary(), app.db.dialect(), offline).await?;
+    if came.is_empty() {
+        return Ok(());
+    }
+    let mut tx = app.db.begin().await?;
+    hand_over_table::ask(&mut tx, app.db.dialect(), &came).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Hands over what waits for users who came; returns when that is done, as far as it can be.

@@ -88,7 +88,7 @@ pub async fn of_user(pool: &AnyPool, app: i32, user_id: i64) -> Result<Vec<(Stri
 
 /// Which of these users, each of an app, are online.
 pub async fn online(
-    connection: &mut AnyConnection,
+    pool: &AnyPool,
     dialect: Dialect,
     users: &[(i32, i64)],
 ) -> Result<Vec<(i32, i64)>, Error> {
@@ -100,7 +100,7 @@ pub async fn online(
     for (app, user_id) in users {
         query = query.bind(i64::from(*app)).bind(*user_id);
     }
-    let found = query.fetch_all(connection).await?;
+    let found = query.fetch_all(pool).await?;
     found.iter().map(|row| Ok((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?))).collect()
 }
 
