@@ -18,9 +18,10 @@ use crate::gift::{self, Answer, GiftRequest, Gifts};
 use crate::ids::Ids;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Message, Outbox};
 use crate::push::Push;
 use crate::queue::{AnyQueue, Queue, Topic};
+use crate::tables;
 
 /// The service's state. One for each process, behind an `Arc`.
 pub struct App {
@@ -165,6 +166,20 @@ impl App {
     /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
     pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
         Ok(gift::submit(self, request, gift::Refusal::Passing).await?.answer)
+    }
+
+    /// Commits messages to clients by themselves, and has them pushed.
+    pub async fn send_messages(&self, messages: Vec<Message>) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        let ids = tables::outbox::insert(&mut tx, &messages, self.clock.now_ms()).await?;
+        tx.commit().await?;
+        self.outbox.hand_over(ids.into_iter().zip(messages).collect());
+        Ok(())
+    }
+
+    /// Messages to clients that are committed and not known to be pushed.
+    pub async fn messages_waiting(&self) -> Result<i64, Error> {
+        tables::outbox::count(self.db.primary()).await
     }
 
     async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {

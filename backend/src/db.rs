@@ -10,7 +10,7 @@ mod replicas;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyConnection, AnyPool, Executor, Row, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -285,15 +285,6 @@ pub fn padded<T: Clone>(values: &[T]) -> Vec<T> {
         padded.resize(values.len().next_power_of_two(), last.clone());
     }
     padded
-}
-
-/// The number that the last statement of this connection gave to its row, or to the first of its rows.
-pub async fn last_insert_id(connection: &mut AnyConnection) -> Result<i64, Error> {
-    let statement = match connection.backend_name() {
-        "SQLite" => "SELECT last_insert_rowid()",
-        _ => "SELECT CAST(LAST_INSERT_ID() AS SIGNED)",
-    };
-    Ok(sqlx::query(statement).fetch_one(connection).await?.try_get(0)?)
 }
 
 /// Whether a statement broke a UNIQUE constraint.

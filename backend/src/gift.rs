@@ -26,6 +26,7 @@ use crate::queue::Job;
 use batches::Batches;
 pub(crate) use consumer::run;
 pub use floor::floor;
+pub(crate) use message::not_understood;
 pub(crate) use submit::{Decided, Refusal, submit};
 use waiters::Waiters;
 
@@ -114,13 +115,20 @@ struct Parcel {
     price: i64,
 }
 
+/// What the database has of a gift and its sender.
+struct Seen {
+    order: Option<Order>,
+    /// 0 without an account.
+    balance: i64,
+}
+
 /// Gifts under way in this process.
 pub struct Gifts {
     waiters: Waiters,
     /// Gifts on their way into the queue.
     pushes: Batches<String, ()>,
-    /// Gifts that are looked up in the table.
-    looks: Batches<Identity, Option<Order>>,
+    /// Gifts that are looked up in the database.
+    looks: Batches<Identity, Seen>,
     /// Jobs that this process has put into the queue and taken out of it in one step.
     taken: mpsc::Sender<Vec<Job>>,
     taken_by_consumer: Mutex<Option<mpsc::Receiver<Vec<Job>>>>,
@@ -160,20 +168,24 @@ impl Gifts {
     }
 
     /// What was done, by name.
-    pub fn counts(&self) -> [(&'static str, u64); 9] {
+    pub fn counts(&self) -> [(&'static str, u64); 8] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         [
-            ("gifts_committed", get(&counters.committed)),
-            ("gifts_refused", get(&counters.refused)),
-            ("gifts_refused_by_cache", get(&counters.refused_by_cache)),
-            ("gift_repeats", get(&counters.repeats)),
-            ("gifts_unanswered", get(&counters.unanswered)),
-            ("gift_batches", get(&counters.batches)),
-            ("gift_batches_failed", get(&counters.batches_failed)),
-            ("gift_poison", get(&counters.poison)),
-            ("gifts_under_way", self.under_way.load(Ordering::Relaxed) as u64),
+            ("committed", get(&counters.committed)),
+            ("refused", get(&counters.refused)),
+            ("refused_by_cache", get(&counters.refused_by_cache)),
+            ("repeat", get(&counters.repeats)),
+            ("unanswered", get(&counters.unanswered)),
+            ("batch", get(&counters.batches)),
+            ("batch_failed", get(&counters.batches_failed)),
+            ("poison", get(&counters.poison)),
         ]
+    }
+
+    /// Gifts that somebody waits for.
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 }
 

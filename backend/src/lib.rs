@@ -16,6 +16,7 @@ mod connection;
 mod db;
 mod error;
 mod event;
+mod event_streams;
 mod gift;
 mod http;
 mod ids;

@@ -103,6 +103,7 @@ pub async fn text(app: &App) -> String {
     app.metrics.write_requests(&mut page);
     app.metrics.write_counters(&mut page);
     write_queue(app, &mut page).await;
+    write_gifts(app, &mut page);
     let (hits, misses) = app.cache.counts();
     page.family("cache_reads_total", "counter", "Reads through the cache.");
     page.sample(&[("result", "hit")], hits);
@@ -114,6 +115,30 @@ pub async fn text(app: &App) -> String {
     }
     write_replicas(app, &mut page);
     page.text
+}
+
+/// Gifts, and what is pushed to clients.
+fn write_gifts(app: &App, page: &mut Page) {
+    page.family(
+        "gift_events_total",
+        "counter",
+        "What became of gifts, and batches of them that were committed.",
+    );
+    for (event, count) in app.gifts.counts() {
+        page.sample(&[("event", event)], count);
+    }
+    page.family("gifts_under_way", "gauge", "Gifts that somebody waits for.");
+    page.sample(&[], app.gifts.under_way());
+    let [(_, held), (_, pushed), (_, lost)] = app.outbox.counts();
+    page.family("outbox_messages", "gauge", "Messages to clients in memory.");
+    page.sample(&[("state", "waiting")], held.saturating_sub(pushed));
+    page.sample(&[("state", "pushed")], pushed);
+    page.family("outbox_lost_total", "counter", "Messages to clients that were given up.");
+    page.sample(&[], lost);
+    page.family("push_events_total", "counter", "Calls of the push API, and messages that they had.");
+    for (event, count) in app.push.counts() {
+        page.sample(&[("event", event)], count);
+    }
 }
 
 async fn write_queue(app: &App, page: &mut Page) {

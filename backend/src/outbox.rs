@@ -126,7 +126,7 @@ impl Outbox {
             let hand = lock(&self.hand);
             (hand.held.len() as u64, hand.done.len() as u64)
         };
-        [("outbox_held", held), ("outbox_pushed", done), ("outbox_lost", self.lost.load(Ordering::Relaxed))]
+        [("held", held), ("pushed", done), ("lost", self.lost.load(Ordering::Relaxed))]
     }
 
     fn queue(&self, item: Item) {

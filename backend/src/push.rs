@@ -157,10 +157,10 @@ impl Push {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { requests, requests_failed, messages, messages_done } = &self.counters;
         [
-            ("push_requests", get(requests)),
-            ("push_requests_failed", get(requests_failed)),
-            ("push_messages", get(messages)),
-            ("push_messages_done", get(messages_done)),
+            ("requests", get(requests)),
+            ("requests_failed", get(requests_failed)),
+            ("messages", get(messages)),
+            ("messages_done", get(messages_done)),
         ]
     }
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{gift, http, inbox, order_expiry, outbox, second_delete};
+use crate::{event_streams, gift, http, inbox, order_expiry, outbox, second_delete};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -67,6 +67,7 @@ impl Backend {
         tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
+        tasks.spawn(event_streams::run(app.clone(), stopping.clone()));
         tasks.spawn(gift::run(app.clone(), stopping.clone()));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
         tasks.spawn(inbox::run(app.clone(), stopping.clone()));

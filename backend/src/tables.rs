@@ -18,6 +18,10 @@ pub mod user;
 pub mod user_phone;
 pub mod user_tag;
 
+use sqlx::{AnyConnection, Row};
+
+use crate::error::Error;
+
 /// Into how many tables the rows of users are split.
 pub const PARTS: i64 = 100;
 
@@ -29,4 +33,22 @@ pub fn part(user_id: i64) -> String {
 /// All of these.
 pub fn parts() -> impl Iterator<Item = String> {
     (0..PARTS).map(part)
+}
+
+/// The ids of the rows that the last statement inserted. Both databases number the rows of one `INSERT ... VALUES` in one go.
+pub async fn last_ids(
+    connection: &mut AnyConnection,
+    count: i64,
+) -> Result<impl Iterator<Item = i64> + use<>, Error> {
+    let is_sqlite = connection.backend_name() == "SQLite";
+    let statement = match is_sqlite {
+        true => "SELECT last_insert_rowid(), 1",
+        false => {
+            "SELECT CAST(LAST_INSERT_ID() AS SIGNED), CAST(@@session.auto_increment_increment AS SIGNED)"
+        }
+    };
+    let row = sqlx::query(statement).fetch_one(connection).await?;
+    let (id, step): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let first = if is_sqlite { id - count + 1 } else { id }; // SQLite tells the last one, MySQL the first
+    Ok((0..count).map(move |index| first + index * step))
 }

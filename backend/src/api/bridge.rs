@@ -1,5 +1,6 @@
 //! The door for the bridge's events. docs/BACKEND.md is the contract.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -234,10 +235,10 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let payload = data.bytes().unwrap_or_default();
     let payload: GiftPayload = match serde_json::from_slice(&payload) {
         Ok(payload) => payload,
-        Err(error) => return Outcome::Refused(format!("bad_request: {error}")),
+        Err(error) => return refuse_bad(app, user, client_msg_id, error),
     };
     let Some(room_id) = payload.room_id.or(room) else {
-        return Outcome::Refused("bad_request: roomId: want a room".into());
+        return refuse_bad(app, user, client_msg_id, "roomId: want a room");
     };
     let GiftPayload { gift_id, receiver_id, count, price, .. } = payload;
     let code = Contents::code_of_request(biz_code);
@@ -251,8 +252,17 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
             _ => Outcome::Again, // and the sender is told then
         },
         Err(error) if error.is_transient() => Outcome::Again,
-        Err(error) => Outcome::Refused(error.to_string()),
+        Err(error) => {
+            let Identity { sender_id, key } = request.identity;
+            refuse_bad(app, sender_id, key, error)
+        }
     }
+}
+
+/// Refuses what is no gift, and tells its sender, who may hear of it in no other way.
+fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
+    let _ = app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }));
+    Outcome::Refused(format!("bad_request: {error}"))
 }
 
 fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {

@@ -76,7 +76,7 @@ pub(crate) async fn price(app: &App, id: i64, seen: Option<i64>) -> Result<Resul
     if gift.check(seen).is_err() {
         // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
         let load = || gift::get(app.db.primary(), id);
-        let recent = app.cache.read(&format!("gift_recent:{id}"), Duration::from_secs(1), load).await?;
+        let recent = app.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
         let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
         gift = recent;
     }
@@ -263,8 +263,12 @@ fn key(id: i64) -> String {
     format!("gift:{id}")
 }
 
-fn keys(id: i64) -> [String; 2] {
-    [key(id), LIST_KEY.to_owned()]
+fn recent_key(id: i64) -> String {
+    format!("gift_recent:{id}")
+}
+
+fn keys(id: i64) -> [String; 3] {
+    [key(id), recent_key(id), LIST_KEY.to_owned()]
 }
 
 const LIST_KEY: &str = "gifts";

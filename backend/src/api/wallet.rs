@@ -15,7 +15,6 @@ use crate::http::body::{Body, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
 use crate::tables::account::{self, Entry};
-use crate::tables::gift_order;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -147,6 +146,25 @@ async fn grant_many(
 
 /// How many of these were not given before.
 async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
+    check(&grants)?;
+    grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
+    let mut tries = 0;
+    let granted = loop {
+        match try_give(app, &grants).await {
+            // Two who make one account at the same time can be in each other's way.
+            Err(error) if error.is_transient() && tries < TRIES_MAX => tries += 1,
+            done => break done?,
+        }
+    };
+    for user_id in &granted {
+        // A cache that is away forgets by itself, some seconds later.
+        let _ = app.cache.forget_available(*user_id).await;
+        app.wrote(*user_id).await;
+    }
+    Ok(granted.len())
+}
+
+fn check(grants: &[Grant]) -> Result<(), Error> {
     for (at, grant) in grants.iter().enumerate() {
         let within = |what: String| Error::bad_request(format!("grants[{at}].{what}"));
         if grant.user_id <= 0 {
@@ -159,11 +177,15 @@ async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
             return Err(within(format!("id: want 1 to {ID_BYTES_MAX} bytes, not {}", grant.id.len())));
         }
     }
-    grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
+    Ok(())
+}
+
+/// One transaction; who got coins by it.
+async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
     let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
     let mut tx = app.db.begin().await?;
     let mut granted = Vec::with_capacity(grants.len());
-    for grant in &grants {
+    for grant in grants {
         let reference = grant.id.clone().into_bytes();
         // The credit locks the account, so whoever gave the same under the same id has committed or waits.
         account::credit(&mut tx, dialect, grant.user_id, grant.amount).await?;
@@ -183,12 +205,7 @@ async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
         }
     }
     tx.commit().await?;
-    for user_id in &granted {
-        // A cache that is away forgets by itself, some seconds later.
-        let _ = app.cache.forget_available(*user_id).await;
-        app.wrote(*user_id).await;
-    }
-    Ok(granted.len())
+    Ok(granted)
 }
 
 #[derive(Serialize, ToSchema)]
@@ -206,14 +223,16 @@ struct Audit {
 /// Whether the books balance. It reads all of them.
 #[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit), (status = 401, body = ErrorBody)))]
 async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<Audit>, Error> {
-    let (ledger, balances, differing) = account::audit(app.db.primary(), app.db.dialect()).await?;
-    let gifts_committed = gift_order::count_committed(app.db.primary()).await?;
+    let books = account::audit(app.db.primary(), app.db.dialect()).await?;
+    let account::Audit { ledger, balances, differing, gifts_committed } = books;
     Ok(Json(Audit { ledger, balances, differing, gifts_committed }))
 }
 
 const KIND: &str = "grant";
 const PAGE: u32 = 20;
 const PAGE_MAX: u32 = 100;
+/// Tries of a transaction that was in another's way.
+const TRIES_MAX: u32 = 5;
 const GRANTS_MAX: usize = 500;
 /// Coins of one grant.
 const GRANT_MAX: i64 = 1_000_000_000_000;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::decide::{Decisions, Facts, decide};
-use super::{Answer, Identity, Order, Parcel, add};
+use super::{Answer, Identity, Order, Parcel, Seen, add};
 use crate::app::App;
 use crate::cache::held_key;
 use crate::error::Error;
@@ -26,6 +26,9 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     let Some(taken) = taken else { return };
     let (end, ending) = watch::channel(false);
     let ending = Stop::from(ending);
+    if let Err(error) = settle(&app).await {
+        warn!(%error, "it is not known what is in the queue of gifts");
+    }
     let mut tasks = JoinSet::new();
     tasks.spawn(put(app.clone(), ending.clone()));
     tasks.spawn(look_up(app.clone(), ending.clone()));
@@ -61,15 +64,22 @@ async fn put(app: Arc<App>, stop: Stop) {
     app.gifts.pushes.run(most, stop, work).await;
 }
 
-/// Gifts that are looked for in the table.
+/// Gifts that are looked for, with what their senders have.
 async fn look_up(app: Arc<App>, stop: Stop) {
     let work = |identities: Vec<Identity>| {
         let app = app.clone();
         async move {
             let mut connection = app.db.primary().acquire().await?;
             let wanted: BTreeSet<&Identity> = identities.iter().collect();
+            // The balance first: whoever is short of what a gift has cost finds that gift.
+            let senders: BTreeSet<i64> = identities.iter().map(|identity| identity.sender_id).collect();
+            let balances = account::balances(&mut connection, &Vec::from_iter(senders)).await?;
             let found = gift_order::find(&mut connection, &Vec::from_iter(wanted)).await?;
-            Ok(identities.iter().map(|identity| found.get(identity).cloned()).collect())
+            let seen = |identity: &Identity| Seen {
+                order: found.get(identity).cloned(),
+                balance: balances.get(&identity.sender_id).copied().unwrap_or(0),
+            };
+            Ok(identities.iter().map(seen).collect())
         }
     };
     app.gifts.looks.run(LOOKS_MAX, stop, work).await;
@@ -77,15 +87,11 @@ async fn look_up(app: Arc<App>, stop: Stop) {
 
 /// Gifts out of the queue, ahead of the consumer.
 async fn take(app: Arc<App>, mut stop: Stop) {
-    let is_shared = !app.config.redis.is_empty();
-    // In Redis what is held outlives the process, so the cache knows of whatever is in the queue.
-    app.gifts.is_settled.store(is_shared, Ordering::Relaxed);
     while !stop.is_due() {
         let work = async {
             let jobs = app.queue.take(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
             if jobs.is_empty() && !app.gifts.is_settled.load(Ordering::Relaxed) {
-                let (waiting, _) = app.queue.count(Topic::Gift).await?;
-                app.gifts.is_settled.store(waiting == 0, Ordering::Relaxed);
+                settle(&app).await?;
             }
             if !jobs.is_empty() {
                 let _ = app.gifts.taken.send(jobs).await; // the consumer ends last
@@ -104,6 +110,14 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             }
         }
     }
+}
+
+/// Sees whether the cache knows of all gifts in the queue. In Redis what is held outlives the process; in the process it begins with
+/// nothing, so an empty queue is waited for.
+async fn settle(app: &App) -> Result<(), Error> {
+    let is_settled = !app.config.redis.is_empty() || app.queue.count(Topic::Gift).await?.0 == 0;
+    app.gifts.is_settled.store(is_settled, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Commits what was taken, batch by batch.
@@ -143,6 +157,7 @@ pub(super) struct Batch {
 struct Committed {
     jobs: Vec<JobId>,
     orders: Vec<(Identity, Order)>,
+    repeats: Vec<(Identity, Order)>,
 }
 
 impl Batch {
@@ -253,27 +268,26 @@ fn after_commit(app: &App, jobs: Vec<JobId>, decisions: Decisions, ids: Vec<i64>
         app.gifts.waiters.tell(identity, order);
     }
     app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
-    Committed { jobs, orders: orders.into_iter().chain(repeats).collect() }
+    Committed { jobs, orders, repeats }
 }
 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
 async fn finish(app: Arc<App>, committed: Committed) {
-    let Committed { jobs, orders } = committed;
+    let Committed { jobs, orders, repeats } = committed;
     let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
-    let keys: Vec<String> = orders.iter().map(key).collect();
+    let keys: Vec<String> = orders.iter().chain(&repeats).map(key).collect();
     let mut answers = Vec::with_capacity(orders.len());
-    for (key, (_, order)) in keys.iter().zip(&orders) {
+    for (key, (_, order)) in keys.iter().zip(orders.iter().chain(&repeats)) {
         let text = serde_json::to_string(order).expect("strings and numbers are JSON");
         answers.push((key.as_str(), text, ANSWER_TTL));
     }
-    let refused = |(identity, order): &(Identity, Order)| {
-        matches!(order.answer, Answer::Refused(_)).then_some(identity.sender_id)
-    };
-    let refused: BTreeSet<i64> = orders.iter().filter_map(refused).collect();
+    let refused = |(_, order): &&(Identity, Order)| matches!(order.answer, Answer::Refused(_));
+    let unpaid = orders.iter().filter(refused).chain(&repeats);
+    let senders: BTreeSet<i64> = unpaid.map(|(identity, _)| identity.sender_id).collect();
     let told = async {
         app.cache.set_many(&answers).await?;
         // What was held for these is free.
-        for sender_id in refused {
+        for sender_id in senders {
             app.cache.forget_available(sender_id).await?;
         }
         Ok::<_, Error>(())
@@ -318,7 +332,7 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
             for identity in waiting.into_iter().take(LOOKS_MAX) {
                 let app = app.clone();
                 tokio::spawn(async move {
-                    if let Ok(Some(order)) = app.gifts.looks.ask(identity.clone()).await {
+                    if let Ok(Seen { order: Some(order), .. }) = app.gifts.looks.ask(identity.clone()).await {
                         app.gifts.waiters.tell(&identity, &order);
                     }
                 });

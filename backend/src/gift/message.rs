@@ -59,6 +59,12 @@ pub fn failed(app: i32, identity: &Identity, contents: &Contents, reason: Reason
     }
 }
 
+/// Tells a sender that what it sent is no gift.
+pub fn not_understood(app: i32, identity: Identity) -> Message {
+    let none = Contents { gift_id: 0, room_id: 0, receiver_id: 0, count: 0, code: FAILED };
+    failed(app, &identity, &none, Reason::BadRequest)
+}
+
 /// The same for the same gift, wherever and however often it is made. It is shorter than [`crate::gift::KEY_BYTES_MAX`], and no other sender's.
 fn key(kind: &str, identity: &Identity, more: &str) -> String {
     let mut hash = Sha256::new();

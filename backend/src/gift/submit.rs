@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, add,
-    message,
+    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, Seen,
+    add, message,
 };
 use crate::api::gift as catalogue;
 use crate::app::App;
@@ -85,17 +85,17 @@ async fn first_step(app: &App, request: &GiftRequest, limit: Refusal) -> Result<
     let GiftRequest { identity, contents, .. } = request;
     let price = match catalogue::price(app, contents.gift_id, request.price).await? {
         Ok(price) => price,
-        Err(reason) => return refuse(app, request, reason).await,
+        Err(reason) => return refuse(app, request, reason, request.price.unwrap_or(PRICE_UNKNOWN)).await,
     };
     if is_over_limit(app, identity.sender_id).await {
         return match limit {
             Refusal::Passing => Err(Error::too_many(Reason::RateLimited.text())),
-            Refusal::ForGood => refuse(app, request, Reason::RateLimited).await,
+            Refusal::ForGood => refuse(app, request, Reason::RateLimited, price).await,
         };
     }
     match hold(app, identity, price * contents.count).await {
         Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue(price)),
-        Ok(Hold::Short) => refuse(app, request, Reason::InsufficientBalance).await,
+        Ok(Hold::Short) => refuse(app, request, Reason::InsufficientBalance, price).await,
         Ok(Hold::Repeat) => Ok(match remembered(app, identity).await {
             Some(order) => repeat(app, request, &order),
             None => Step::Queue(price),
@@ -122,16 +122,17 @@ async fn hold(app: &App, identity: &Identity, amount: i64) -> Result<Hold, Error
     }
 }
 
-/// Refuses a gift, unless it was answered before, or may be under way.
-async fn refuse(app: &App, request: &GiftRequest, reason: Reason) -> Result<Step, Error> {
-    let GiftRequest { identity, contents, price } = request;
-    let price = price.unwrap_or(PRICE_UNKNOWN);
-    match known(app, identity).await? {
+/// Refuses a gift, unless it was answered before, or may be under way, or could be paid after all.
+async fn refuse(app: &App, request: &GiftRequest, reason: Reason, price: i64) -> Result<Step, Error> {
+    let GiftRequest { identity, contents, .. } = request;
+    let balance = match known(app, identity).await? {
         Known::Decided(order) => return Ok(repeat(app, request, &order)),
         Known::UnderWay => return Ok(Step::Queue(price)), // and what comes of it is its answer
-        Known::Nothing => {}
-    }
-    if !app.gifts.is_settled.load(Ordering::Relaxed) {
+        Known::Nothing { balance } => balance,
+    };
+    // The cache has less than there is while coins are held for a gift that was paid before, or will never come.
+    let is_short = reason != Reason::InsufficientBalance || balance < price * contents.count;
+    if !is_short || !app.gifts.is_settled.load(Ordering::Relaxed) {
         return Ok(Step::Queue(price));
     }
     add(&app.gifts.counters.refused_by_cache, 1);
@@ -143,7 +144,7 @@ async fn refuse(app: &App, request: &GiftRequest, reason: Reason) -> Result<Step
 
 /// What is known of a gift.
 enum Known {
-    Nothing,
+    Nothing { balance: i64 },
     UnderWay,
     Decided(Order),
 }
@@ -154,8 +155,8 @@ async fn known(app: &App, identity: &Identity) -> Result<Known, Error> {
     if let Ok(Some(text)) = app.cache.get(&held_of(identity)).await {
         return Ok(serde_json::from_str(&text).map_or(Known::UnderWay, Known::Decided));
     }
-    let order = app.gifts.looks.ask(identity.clone()).await?;
-    Ok(order.map_or(Known::Nothing, Known::Decided))
+    let Seen { order, balance } = app.gifts.looks.ask(identity.clone()).await?;
+    Ok(order.map_or(Known::Nothing { balance }, Known::Decided))
 }
 
 /// The answer in the cache, if there is one.
@@ -209,8 +210,8 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
 /// Whether a gift was decided after all.
 async fn look(app: &App, request: &GiftRequest) -> Result<Option<Answer>, Error> {
     let look = tokio::time::timeout(LOOK_TIME, app.gifts.looks.ask(request.identity.clone()));
-    let order = look.await.map_err(|_| undecided())??;
-    Ok(order.map(|order| order.answer_for(&request.contents)))
+    let seen = look.await.map_err(|_| undecided())??;
+    Ok(seen.order.map(|order| order.answer_for(&request.contents)))
 }
 
 fn undecided() -> Error {

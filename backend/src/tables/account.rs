@@ -53,6 +53,11 @@ pub async fn balance(pool: &AnyPool, user_id: i64) -> Result<Option<i64>, Error>
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
+/// Balances of those of these users who have an account.
+pub async fn balances(connection: &mut AnyConnection, user_ids: &[i64]) -> Result<BTreeMap<i64, i64>, Error> {
+    select(connection, user_ids, "").await
+}
+
 /// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two transactions never wait
 /// for each other.
 pub async fn lock(
@@ -60,11 +65,18 @@ pub async fn lock(
     dialect: Dialect,
     user_ids: &[i64],
 ) -> Result<BTreeMap<i64, i64>, Error> {
+    select(connection, user_ids, dialect.for_update()).await
+}
+
+async fn select(
+    connection: &mut AnyConnection,
+    user_ids: &[i64],
+    lock: &str,
+) -> Result<BTreeMap<i64, i64>, Error> {
     let mut found = BTreeMap::new();
     let statement = format!(
-        "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{}",
-        marks(user_ids.len()),
-        dialect.for_update()
+        "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{lock}",
+        marks(user_ids.len())
     );
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for user_id in user_ids {
@@ -96,13 +108,13 @@ pub async fn credit(
     user_id: i64,
     amount: i64,
 ) -> Result<(), Error> {
-    let insert = format!("{} t_account (user_id, balance) VALUES (?, 0)", dialect.insert_ignore());
-    sqlx::query(AssertSqlSafe(insert)).bind(user_id).execute(&mut *connection).await?;
-    sqlx::query("UPDATE t_account SET balance = balance + ? WHERE user_id = ?")
-        .bind(amount)
-        .bind(user_id)
-        .execute(connection)
-        .await?;
+    // In one statement: an insert that finds the row there would lock it for others to read, and two that do could not go on.
+    let update = match dialect {
+        Dialect::Sqlite => "ON CONFLICT(user_id) DO UPDATE SET balance = balance + excluded.balance",
+        Dialect::MySql => "ON DUPLICATE KEY UPDATE balance = balance + VALUES(balance)",
+    };
+    let statement = format!("INSERT INTO t_account (user_id, balance) VALUES (?, ?) {update}");
+    sqlx::query(AssertSqlSafe(statement)).bind(user_id).bind(amount).execute(connection).await?;
     Ok(())
 }
 
@@ -168,13 +180,32 @@ pub async fn page(pool: &AnyPool, user_id: i64, before: i64, most: u32) -> Resul
     found.iter().map(row).collect()
 }
 
-/// The sums of all ledger rows and of all balances, and how many accounts differ from the sum of their rows.
-pub async fn audit(pool: &AnyPool, dialect: Dialect) -> Result<(i64, i64, i64), Error> {
+/// What the books say at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// The sum of all ledger rows.
+    pub ledger: i64,
+    /// The sum of all balances.
+    pub balances: i64,
+    /// Accounts that differ from the sum of their rows.
+    pub differing: i64,
+    /// Gifts that were ever committed.
+    pub gifts_committed: i64,
+}
+
+/// Reads all books, in one statement, so that what it says is of one moment.
+pub async fn audit(pool: &AnyPool, dialect: Dialect) -> Result<Audit, Error> {
     let (ledger, balances) = (dialect.sum("amount"), dialect.sum("balance"));
     let statement = format!(
         "SELECT (SELECT {ledger} FROM t_ledger), (SELECT {balances} FROM t_account), \
-         (SELECT COUNT(*) FROM t_account a WHERE a.balance <> (SELECT {ledger} FROM t_ledger l WHERE l.user_id = a.user_id))"
+         (SELECT COUNT(*) FROM t_account a WHERE a.balance <> (SELECT {ledger} FROM t_ledger l WHERE l.user_id = a.user_id)), \
+         (SELECT COUNT(*) FROM t_gift_order WHERE answer = 'committed')"
     );
     let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(pool).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    Ok(Audit {
+        ledger: row.try_get(0)?,
+        balances: row.try_get(1)?,
+        differing: row.try_get(2)?,
+        gifts_committed: row.try_get(3)?,
+    })
 }

@@ -4,8 +4,9 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
 use crate::api::gift::Gift;
-use crate::db::{Dialect, last_insert_id, marks};
+use crate::db::{Dialect, marks};
 use crate::error::Error;
+use crate::tables::last_ids;
 
 const COLUMNS: &str = "id, name, icon, price, is_on_sale";
 
@@ -67,7 +68,8 @@ pub async fn insert(connection: &mut AnyConnection, gift: &Gift) -> Result<i64, 
         .bind(i64::from(gift.is_on_sale))
         .execute(&mut *connection)
         .await?;
-    last_insert_id(connection).await
+    let mut ids = last_ids(connection, 1).await?;
+    Ok(ids.next().expect("one row has one id"))
 }
 
 /// Puts a gift under its id, whatever was there.

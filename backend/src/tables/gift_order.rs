@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
 use crate::db::{Dialect, rows};
 use crate::error::Error;
@@ -89,13 +89,4 @@ pub async fn insert(
         query.execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// How many gifts were ever committed.
-pub async fn count_committed(pool: &AnyPool) -> Result<i64, Error> {
-    let row = sqlx::query("SELECT COUNT(*) FROM t_gift_order WHERE answer = ?")
-        .bind(COMMITTED)
-        .fetch_one(pool)
-        .await?;
-    Ok(row.try_get(0)?)
 }

@@ -4,6 +4,7 @@ use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
 use crate::db::{Dialect, marks, padded, rows};
 use crate::error::Error;
+use crate::tables::last_ids;
 
 /// Rows of one `INSERT`.
 const ROWS_MAX: usize = 500;
@@ -72,8 +73,7 @@ pub async fn insert_taken(
         }
         query.execute(&mut *connection).await?;
     }
-    let last: i64 = sqlx::query("SELECT last_insert_rowid()").fetch_one(connection).await?.try_get(0)?;
-    Ok(last + 1 - payloads.len() as i64..=last)
+    last_ids(connection, payloads.len() as i64).await
 }
 
 /// Whether a job is due.

@@ -5,6 +5,7 @@ use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 use crate::db::{Dialect, marks, rows};
 use crate::error::Error;
 use crate::outbox::{Message, Target};
+use crate::tables::last_ids;
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 500;
@@ -50,24 +51,6 @@ pub async fn insert(
         ids.extend(last_ids(connection, chunk.len() as i64).await?);
     }
     Ok(ids)
-}
-
-/// The ids of the rows that the last statement inserted. Both databases number the rows of one `INSERT ... VALUES` in one go.
-async fn last_ids(
-    connection: &mut AnyConnection,
-    count: i64,
-) -> Result<impl Iterator<Item = i64> + use<>, Error> {
-    let is_sqlite = connection.backend_name() == "SQLite";
-    let statement = match is_sqlite {
-        true => "SELECT last_insert_rowid(), 1",
-        false => {
-            "SELECT CAST(LAST_INSERT_ID() AS SIGNED), CAST(@@session.auto_increment_increment AS SIGNED)"
-        }
-    };
-    let row = sqlx::query(statement).fetch_one(connection).await?;
-    let (id, step): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-    let first = if is_sqlite { id - count + 1 } else { id }; // SQLite tells the last one, MySQL the first
-    Ok((0..count).map(move |index| first + index * step))
 }
 
 /// Messages that nobody has pushed in time, the oldest first.

@@ -7,12 +7,19 @@
 #[macro_use]
 mod common;
 
+mod bridge;
 mod cache;
 mod consistency;
 mod database;
+mod gift;
+mod events;
 mod ids;
+mod inbox;
 mod login;
+mod pushes;
+mod pay;
 mod queue;
+mod rooms;
 mod service;
 mod tags;
 mod users;

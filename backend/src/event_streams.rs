@@ -1,0 +1,268 @@
+//! The gateways' events from Redis Streams, for a bridge with `bridge.mode = "redis"`. docs/BACKEND.md is the contract.
+//!
+//! There is a stream for each of the bridge's lanes, with the group `backend`. For the order of a user's events a lane has one reader at a
+//! time: the process that has its lease. Who gets the lease takes over what the last one read and did not end. An event that fails
+//! again and again while the database answers becomes a dead letter, in the stream `PREFIX:events:dead`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
+use redis::{RedisError, Script};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tracing::{error, warn};
+
+use crate::api::bridge::{self, Outcome};
+use crate::app::App;
+use crate::error::Error;
+use crate::run::Stop;
+use crate::{connection, random};
+
+/// Reads all lanes, until it is time to end.
+pub(crate) async fn run(app: Arc<App>, stop: Stop) {
+    if app.config.redis.is_empty() {
+        return;
+    }
+    let mut lanes = JoinSet::new();
+    for number in 0..app.config.bridge_streams {
+        match Lane::new(&app, number) {
+            Ok(lane) => drop(lanes.spawn(lane.run(app.clone(), stop.clone()))),
+            Err(error) => error!(%error, "no events are read"),
+        }
+    }
+    while lanes.join_next().await.is_some() {}
+}
+
+/// One stream, and what this process has read of it.
+struct Lane {
+    /// Its own, since it waits.
+    redis: ConnectionManager,
+    stream: String,
+    dead: String,
+    lease: String,
+    /// This process, as Redis knows it.
+    name: String,
+    renew: Script,
+    /// Whether all that is pending in the group is in `open`.
+    has_all: bool,
+    open: Vec<Entry>,
+}
+
+/// An event that was read and has not ended.
+struct Entry {
+    id: String,
+    text: String,
+    /// Failures while the database answered.
+    failures: u32,
+}
+
+impl Lane {
+    fn new(app: &App, number: u32) -> Result<Self, Error> {
+        let stream = format!("{}:events:{number}", app.config.prefix);
+        Ok(Self {
+            redis: connection::to_redis(&app.config.redis, COMMAND_TIME)?,
+            dead: format!("{}:events:dead", app.config.prefix),
+            lease: format!("{stream}:reader"),
+            stream,
+            name: random::hex::<8>(),
+            renew: Script::new(
+                "local reader = redis.call('GET', KEYS[1])
+                 if reader and reader ~= ARGV[1] then return 0 end
+                 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+                 return reader and 1 or 2",
+            ),
+            has_all: false,
+            open: Vec::new(),
+        })
+    }
+
+    async fn run(mut self, app: Arc<App>, mut stop: Stop) {
+        let mut failures = 0;
+        while !stop.is_due() {
+            let pause = match self.turn(&app).await {
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
+                Ok(false) => {
+                    failures += 1;
+                    Duration::from_millis((100_u64 << failures.min(6)).min(PAUSE_MS_MAX))
+                }
+                Err(error) => {
+                    warn!(%error, stream = self.stream, "events wait");
+                    self.has_all = false;
+                    Duration::from_secs(1)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.wait() => {}
+            }
+        }
+        let _ = self.give_up_lease().await; // or it ends by itself
+    }
+
+    /// Reads some events and deals with them; whether the next turn may come at once.
+    async fn turn(&mut self, app: &Arc<App>) -> Result<bool, Error> {
+        match self.lease().await? {
+            Lease::Others => {
+                self.has_all = false;
+                return Ok(false);
+            }
+            Lease::Ours if self.has_all => {}
+            Lease::Ours | Lease::Taken => self.take_over().await?,
+        }
+        if self.open.is_empty() {
+            self.read().await?;
+        }
+        if self.open.is_empty() {
+            return Ok(true);
+        }
+        self.deal(app).await?;
+        Ok(self.open.is_empty())
+    }
+
+    async fn lease(&mut self) -> Result<Lease, Error> {
+        let mut call = self.renew.key(&self.lease);
+        call.arg(&self.name).arg(LEASE_MS);
+        Ok(match call.invoke_async::<i64>(&mut self.redis).await? {
+            0 => Lease::Others,
+            1 => Lease::Ours,
+            _ => Lease::Taken,
+        })
+    }
+
+    async fn give_up_lease(&mut self) -> Result<(), Error> {
+        let script = Script::new(
+            "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 0",
+        );
+        Ok(script.key(&self.lease).arg(&self.name).invoke_async(&mut self.redis).await?)
+    }
+
+    /// What was read and has not ended, whoever read it, from the beginning.
+    async fn take_over(&mut self) -> Result<(), Error> {
+        self.open.clear();
+        let mut start = "0-0".to_owned();
+        loop {
+            let mut claim = redis::cmd("XAUTOCLAIM");
+            claim.arg(&self.stream).arg(GROUP).arg(&self.name).arg(0).arg(&start).arg("COUNT").arg(BATCH_MAX);
+            let claimed: StreamAutoClaimReply = match claim.query_async(&mut self.redis).await {
+                Ok(claimed) => claimed,
+                Err(error) => return self.make_group(error).await,
+            };
+            self.open.extend(claimed.claimed.iter().map(Entry::of));
+            if claimed.next_stream_id == "0-0" {
+                self.has_all = true;
+                return Ok(());
+            }
+            start = claimed.next_stream_id;
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP").arg(GROUP).arg(&self.name).arg("COUNT").arg(BATCH_MAX);
+        read.arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(&self.stream).arg(">");
+        match read.query_async::<Option<StreamReadReply>>(&mut self.redis).await {
+            Ok(reply) => {
+                let streams = reply.map(|reply| reply.keys).unwrap_or_default();
+                self.open.extend(streams.iter().flat_map(|stream| &stream.ids).map(Entry::of));
+                Ok(())
+            }
+            Err(error) => self.make_group(error).await,
+        }
+    }
+
+    /// From the stream's beginning, if it is the group that was missing: at first, and after Redis was flushed.
+    async fn make_group(&mut self, error: RedisError) -> Result<(), Error> {
+        if error.code() != Some("NOGROUP") {
+            return Err(error.into());
+        }
+        let mut create = redis::cmd("XGROUP");
+        create.arg("CREATE").arg(&self.stream).arg(GROUP).arg("0").arg("MKSTREAM");
+        match create.query_async::<()>(&mut self.redis).await {
+            Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Ends what can be ended. The rest is dealt with again before anything later is.
+    async fn deal(&mut self, app: &Arc<App>) -> Result<(), Error> {
+        let count = self.open.len().min(BATCH_MAX);
+        let parse = |entry: &Entry| serde_json::from_str(&entry.text).unwrap_or(Value::Null);
+        let events = self.open[..count].iter().map(parse).collect();
+        let mut dealing = std::pin::pin!(bridge::take(app, events));
+        let outcomes = loop {
+            tokio::select! {
+                outcomes = &mut dealing => break outcomes,
+                () = tokio::time::sleep(Duration::from_millis(LEASE_MS / 3)) => {
+                    let mut call = self.renew.key(&self.lease);
+                    let _: i64 = call.arg(&self.name).arg(LEASE_MS).invoke_async(&mut self.redis).await?;
+                }
+            }
+        };
+        let is_up = !outcomes.contains(&Outcome::Again) || is_up(app).await;
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        let mut kept = Vec::new();
+        for (mut entry, outcome) in self.open.drain(..count).zip(outcomes) {
+            let dead = match outcome {
+                Outcome::Done => None,
+                Outcome::Refused(reason) if reason.starts_with("bad_event") => Some(reason),
+                Outcome::Refused(_) => None, // whoever asked for it was told, as far as anybody is
+                Outcome::Again => {
+                    entry.failures += u32::from(is_up);
+                    if entry.failures < FAILURES_MAX {
+                        kept.push(entry);
+                        continue;
+                    }
+                    Some("it failed too often".to_owned())
+                }
+            };
+            if let Some(reason) = dead {
+                error!(reason, id = entry.id, stream = self.stream, "an event is a dead letter");
+                pipe.cmd("XADD").arg(&self.dead).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
+                pipe.arg("e").arg(&entry.text).arg("reason").arg(reason).arg("id").arg(&entry.id).ignore();
+            }
+            pipe.cmd("XACK").arg(&self.stream).arg(GROUP).arg(&entry.id).ignore();
+            pipe.cmd("XDEL").arg(&self.stream).arg(&entry.id).ignore();
+        }
+        self.open.splice(..0, kept);
+        // If Redis is away they stay pending, and come again to whoever takes the lease, for whom they are repeats.
+        Ok(pipe.query_async(&mut self.redis).await?)
+    }
+}
+
+impl Entry {
+    fn of(entry: &StreamId) -> Self {
+        Self { id: entry.id.clone(), text: entry.get("e").unwrap_or_default(), failures: 0 }
+    }
+}
+
+/// Whose turn it is to read a lane.
+enum Lease {
+    Others,
+    Ours,
+    /// Ours from here on.
+    Taken,
+}
+
+/// Whether the database answers: then it is the event that fails.
+async fn is_up(app: &App) -> bool {
+    let ping = sqlx::query("SELECT 1").fetch_one(app.db.primary());
+    matches!(tokio::time::timeout(Duration::from_secs(1), ping).await, Ok(Ok(_)))
+}
+
+const GROUP: &str = "backend";
+const BATCH_MAX: usize = 256;
+const BLOCK_MS: u64 = 1_000;
+const COMMAND_TIME: Duration = Duration::from_secs(5);
+/// How long a lane waits for a reader that has died.
+const LEASE_MS: u64 = 10_000;
+const PAUSE_MS_MAX: u64 = 5_000;
+/// How often an event may fail while the database answers.
+const FAILURES_MAX: u32 = 16;
+/// Dead letters that are kept, about.
+const DEAD_MAX: usize = 100_000;

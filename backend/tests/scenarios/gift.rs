@@ -1,0 +1,536 @@
+//! Gifts and the wallet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backend::{Answer, Contents, GiftRequest, Identity, Queue, Reason, Topic};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::bridge::{self, gift_event};
+use crate::common::{MariaDb, Node, Redis, Stack, call, until};
+use crate::pushes::{FakePush, Mood, payload};
+
+pub const INTERNAL: Option<&str> = Some("internal-secret");
+
+/// Adds a gift to the catalogue; its id.
+pub async fn new_gift(node: &Node, price: i64) -> i64 {
+    let body = json!({ "name": "玫瑰 🌹'; --", "price": price, "is_on_sale": true });
+    let (status, gift) = call("POST", format!("{}/internal/gifts", node.url()), INTERNAL, Some(body)).await;
+    assert_eq!(status, 200, "{gift}");
+    gift["id"].as_i64().unwrap()
+}
+
+pub async fn grant(node: &Node, user_id: i64, amount: i64, id: &str) -> (u16, Value) {
+    let body = json!({ "user_id": user_id, "amount": amount, "id": id });
+    call("POST", format!("{}/internal/wallet/grant", node.url()), INTERNAL, Some(body)).await
+}
+
+/// The sum of all balances, which must be that of the ledger; and how many gifts were committed.
+pub async fn audit(node: &Node) -> (i64, i64) {
+    let (status, audit) = call("GET", format!("{}/internal/audit", node.url()), INTERNAL, None).await;
+    assert_eq!(status, 200, "{audit}");
+    assert_eq!((&audit["ledger"], audit["differing"].as_i64()), (&audit["balances"], Some(0)), "{audit}");
+    (audit["balances"].as_i64().unwrap(), audit["gifts_committed"].as_i64().unwrap())
+}
+
+fn request(sender_id: i64, key: &str, gift_id: i64) -> GiftRequest {
+    GiftRequest {
+        identity: Identity { sender_id, key: key.into() },
+        contents: Contents { gift_id, room_id: 7, receiver_id: 3, count: 1, code: 5556 },
+        price: None,
+    }
+}
+
+/// Sends at once; the answers, in any order.
+async fn send_all(requests: Vec<(&Node, GiftRequest)>) -> Vec<Answer> {
+    let mut sends = JoinSet::new();
+    for (node, request) in requests {
+        let app = node.app().clone();
+        sends.spawn(async move { app.send_gift(&request).await.unwrap() });
+    }
+    sends.join_all().await
+}
+
+fn unlimited(stack: &Stack) -> backend::Config {
+    let mut config = stack.config();
+    config.gifts_per_second = 1_000_000;
+    config.gift_wait_ms = 20_000; // on a machine that does much else
+    config
+}
+
+const SHORT: Answer = Answer::Refused(Reason::InsufficientBalance);
+
+both!(
+    /// C1: the list and each gift are cached, that there is none too; a change is seen at once.
+    the_catalogue_is_cached_and_so_is_what_is_not_in_it,
+    |stack| async move {
+        let node = stack.backend().await;
+        let get = async |path: &str| call("GET", format!("{}{path}", node.url()), None, None).await;
+        let misses = || node.app().cache.counts().1;
+        let before = misses();
+        for _ in 0..50 {
+            assert_eq!(get("/gifts/4711").await.0, 404);
+            assert_eq!(get("/gifts").await.1, json!({ "gifts": [] }));
+        }
+        assert_eq!(misses() - before, 2, "one read of the database each");
+        let put = async |body: Value| {
+            call("PUT", format!("{}/internal/gifts/4711", node.url()), INTERNAL, Some(body)).await
+        };
+        let body = json!({ "name": "x'); DROP TABLE t_gift; --", "price": 5, "is_on_sale": true });
+        assert_eq!(put(body.clone()).await.0, 200);
+        let gift = get("/gifts/4711").await.1;
+        assert_eq!((&gift["name"], &gift["price"]), (&body["name"], &json!(5)));
+        assert_eq!(get("/gifts").await.1["gifts"], json!([gift]));
+        put(json!({ "name": "b", "price": 6, "is_on_sale": true })).await;
+        assert_eq!(get("/gifts/4711").await.1["price"], 6);
+        put(json!({ "name": "b", "price": 6, "is_on_sale": false })).await;
+        assert_eq!(get("/gifts").await.1, json!({ "gifts": [] }));
+        let before = misses();
+        for _ in 0..50 {
+            assert_eq!(get("/gifts/4711").await.1["is_on_sale"], false);
+            get("/gifts").await;
+        }
+        assert!(misses() - before <= 4, "second deletes may come in between");
+        let url = format!("{}/internal/gifts/4711", node.url());
+        assert_eq!(call("DELETE", url.clone(), INTERNAL, None).await.0, 204);
+        assert_eq!(call("DELETE", url, INTERNAL, None).await.0, 404);
+        assert_eq!(get("/gifts/4711").await.0, 404);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Who may change the catalogue and give coins, and what is no gift.
+    the_internal_api_wants_its_secret_and_sense,
+    |stack| async move {
+        let node = stack.backend().await;
+        let good = json!({ "name": "a", "price": 1, "is_on_sale": true });
+        let url = format!("{}/internal/gifts", node.url());
+        assert_eq!(call("POST", url.clone(), None, Some(good.clone())).await.0, 401);
+        assert_eq!(call("POST", url.clone(), Some("internal-secreT"), Some(good)).await.0, 401);
+        for (bad, field) in [
+            (json!({ "name": "", "price": 1, "is_on_sale": true }), "name"),
+            (json!({ "name": "🌹".repeat(65), "price": 1, "is_on_sale": true }), "name"),
+            (json!({ "name": "a\u{0}", "price": 1, "is_on_sale": true }), "name"),
+            (json!({ "name": "a", "price": 0, "is_on_sale": true }), "price"),
+            (json!({ "name": "a", "price": -5, "is_on_sale": true }), "price"),
+            (json!({ "name": "a", "price": i64::MAX, "is_on_sale": true }), "price"),
+            (json!({ "name": "a", "price": 1.5, "is_on_sale": true }), "price"),
+            (json!({ "name": "a", "price": 1, "is_on_sale": true, "more": 1 }), "more"),
+        ] {
+            let (status, body) = call("POST", url.clone(), INTERNAL, Some(bad.clone())).await;
+            assert!(status == 400 && body["message"].as_str().unwrap().contains(field), "{bad}: {body}");
+        }
+        for (user_id, amount, id) in [(0, 1, "a"), (1, 0, "a"), (1, -1, "a"), (1, 1, ""), (1, i64::MAX, "a")] {
+            assert_eq!(grant(&node, user_id, amount, id).await.0, 400);
+        }
+        assert_eq!(audit(&node).await, (0, 0));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Coins are given once under one id, however often it is asked for, at once too.
+    a_grant_is_given_once,
+    |stack| async move {
+        let (one, two) = (stack.backend().await, stack.backend().await);
+        let mut grants = JoinSet::new();
+        for node in [&one, &two].into_iter().cycle().take(20) {
+            let url = format!("{}/internal/wallet/grant", node.url());
+            let body = json!({ "user_id": 5, "amount": 100, "id": "'; DELETE FROM t_ledger" });
+            grants.spawn(async move { call("POST", url, INTERNAL, Some(body)).await });
+        }
+        let answers = grants.join_all().await;
+        assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+        let granted: i64 = answers.iter().map(|(_, body)| body["granted"].as_i64().unwrap()).sum();
+        assert_eq!((granted, audit(&one).await), (1, (100, 0)));
+        let (status, body) = grant(&one, 5, 101, "'; DELETE FROM t_ledger").await;
+        assert_eq!((status, &body["code"]), (409, &json!("id_reused")));
+        let many = json!({ "grants": [{ "user_id": 6, "amount": 1, "id": "b" }, { "user_id": 5, "amount": 2, "id": "b" }] });
+        let url = format!("{}/internal/wallet/grants", one.url());
+        assert_eq!(call("POST", url.clone(), INTERNAL, Some(many.clone())).await.1["granted"], 2);
+        assert_eq!(call("POST", url, INTERNAL, Some(many)).await.1["granted"], 0);
+        assert_eq!(audit(&two).await, (103, 0));
+        one.stop().await;
+        two.stop().await;
+    }
+);
+
+both!(
+    /// C3: a thousand gifts at once from one wallet with coins for a hundred: exactly a hundred are paid.
+    a_thousand_gifts_with_money_for_a_hundred,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let mut config = unlimited(&stack);
+        config.push_url = fake.url();
+        let node = stack.backend_with(config).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 1_009, "a").await;
+        let requests = (0..1_000).map(|number| (&node, request(1, &format!("g{number}"), gift))).collect();
+        let answers = send_all(requests).await;
+        let paid = answers.iter().filter(|answer| **answer == Answer::Committed { total: 10 }).count();
+        let short = answers.iter().filter(|answer| **answer == SHORT).count();
+        assert_eq!((paid, short), (100, 900));
+        assert_eq!(audit(&node).await, (9, 100));
+        until("effects are shown", || async { fake.shown(5556).len() == 100 }).await;
+        until("failures are told", || async { fake.shown(5557).len() == 900 }).await;
+        // And once more: everybody is answered what they were.
+        let requests = (0..1_000).map(|number| (&node, request(1, &format!("g{number}"), gift))).collect();
+        let again = send_all(requests).await;
+        assert_eq!(again.iter().filter(|answer| **answer != SHORT).count(), 100);
+        assert_eq!(audit(&node).await, (9, 100));
+        assert_eq!(fake.shown(5556).len(), 100);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// C2: the same gift many times at once, from two processes, is paid once, and shown once; everybody gets the same answer.
+    the_same_gift_from_two_processes_is_paid_once,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let mut config = unlimited(&stack);
+        config.push_url = fake.url();
+        let (one, two) = (stack.backend_with(config.clone()).await, stack.backend_with(config).await);
+        let gift = new_gift(&one, 10).await;
+        grant(&one, 1, 1_000, "a").await;
+        for key in ["k", "'; DELETE FROM t_gift_order; --", "🎁\u{1}"] {
+            let nodes = [&one, &two].into_iter().cycle().take(100);
+            let answers = send_all(nodes.map(|node| (node, request(1, key, gift))).collect()).await;
+            assert!(answers.iter().all(|answer| *answer == Answer::Committed { total: 10 }), "{answers:?}");
+        }
+        assert_eq!(audit(&one).await, (970, 3));
+        until("effects are shown", || async { fake.shown(5556).len() == 3 }).await;
+        one.stop().await;
+        two.stop().await;
+    }
+);
+
+both!(
+    /// Another gift under a known id is refused, the first answer stands, and keys are compared byte by byte.
+    an_id_is_one_gifts_for_good,
+    |stack| async move {
+        let node = stack.backend().await;
+        let (gift, other) = (new_gift(&node, 10).await, new_gift(&node, 10).await);
+        grant(&node, 1, 1_000, "a").await;
+        let app = node.app();
+        let first = request(1, "k", gift);
+        let paid = Answer::Committed { total: 10 };
+        assert_eq!(app.send_gift(&first).await.unwrap(), paid);
+        let reused = Answer::Refused(Reason::IdReused);
+        let with = |change: fn(&mut Contents)| {
+            let mut request = first.clone();
+            change(&mut request.contents);
+            request
+        };
+        let others = [
+            request(1, "k", other),
+            with(|contents| contents.room_id = 8),
+            with(|contents| contents.receiver_id = 4),
+            with(|contents| contents.count = 2),
+            with(|contents| contents.code = 5558),
+        ];
+        for request in &others {
+            assert_eq!(app.send_gift(request).await.unwrap(), reused);
+        }
+        assert_eq!(app.send_gift(&first).await.unwrap(), paid);
+        for key in ["K", "k ", "ｋ", "k\u{0}"] {
+            assert_eq!(app.send_gift(&request(1, key, gift)).await.unwrap(), paid, "{key:?} is another");
+        }
+        assert_eq!(app.send_gift(&request(2, "k", gift)).await.unwrap(), SHORT, "another sender's");
+        assert_eq!(audit(&node).await, (950, 5));
+        node.stop().await;
+        // A process that knows nothing but the database answers the same.
+        let mut config = stack.config();
+        config.prefix += "_flushed";
+        let node = stack.backend_with(config).await;
+        assert_eq!(node.app().send_gift(&first).await.unwrap(), paid);
+        for request in &others {
+            assert_eq!(node.app().send_gift(request).await.unwrap(), reused);
+        }
+        assert_eq!(audit(&node).await, (950, 5));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A refusal is for good: coins that come later do not change it.
+    a_refusal_stands_when_coins_have_come,
+    |stack| async move {
+        let node = stack.backend().await;
+        let gift = new_gift(&node, 10).await;
+        let app = node.app();
+        assert_eq!(app.send_gift(&request(1, "a", gift)).await.unwrap(), SHORT, "no account");
+        grant(&node, 1, 5, "a").await;
+        assert_eq!(app.send_gift(&request(1, "b", gift)).await.unwrap(), SHORT, "too little");
+        grant(&node, 1, 100, "b").await;
+        for key in ["a", "b"] {
+            assert_eq!(app.send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
+        }
+        assert_eq!(app.send_gift(&request(1, "c", gift)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(audit(&node).await, (95, 1));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A gift costs what its sender saw, or is refused; and what was paid stays paid when the price changes.
+    a_changed_price_is_refused,
+    |stack| async move {
+        let node = stack.backend().await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 1_000, "a").await;
+        let priced = |key: &str, price| GiftRequest { price: Some(price), ..request(1, key, gift) };
+        let app = node.app();
+        assert_eq!(app.send_gift(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
+        let body = json!({ "name": "a", "price": 11, "is_on_sale": true });
+        let url = format!("{}/internal/gifts/{gift}", node.url());
+        assert_eq!(call("PUT", url.clone(), INTERNAL, Some(body)).await.0, 200);
+        let changed = Answer::Refused(Reason::PriceChanged);
+        assert_eq!(app.send_gift(&priced("b", 10)).await.unwrap(), changed);
+        assert_eq!(app.send_gift(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(app.send_gift(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
+        let body = json!({ "name": "a", "price": 10, "is_on_sale": false });
+        assert_eq!(call("PUT", url.clone(), INTERNAL, Some(body)).await.0, 200);
+        assert_eq!(app.send_gift(&priced("b", 10)).await.unwrap(), changed, "the first answer stands");
+        assert_eq!(app.send_gift(&priced("d", 10)).await.unwrap(), Answer::Refused(Reason::NotOnSale));
+        assert_eq!(call("DELETE", url, INTERNAL, None).await.0, 204);
+        assert_eq!(app.send_gift(&priced("e", 10)).await.unwrap(), Answer::Refused(Reason::NoSuchGift));
+        assert_eq!(app.send_gift(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
+        // A job that was accepted at a price that is no longer so.
+        let job = json!({ "identity": { "sender_id": 1, "key": "f" }, "price": 10,
+            "contents": { "gift_id": gift, "room_id": 7, "receiver_id": 3, "count": 1, "code": 5556 } });
+        app.queue.push(Topic::Gift, &[job.to_string(), "poison".into()], Duration::ZERO).await.unwrap();
+        until("the job was decided", || async {
+            app.gifts.counts().contains(&("refused", 1)) && app.gifts.counts()[7].1 >= 1
+        })
+        .await;
+        assert_eq!(audit(&node).await, (979, 2));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// What is no gift is told so, and costs nothing.
+    what_is_no_gift_is_a_bad_request,
+    |stack| async move {
+        let node = stack.backend().await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 1_000, "a").await;
+        let with = |change: fn(&mut GiftRequest)| {
+            let mut request = request(1, "k", gift);
+            change(&mut request);
+            request
+        };
+        for (bad, field) in [
+            (with(|request| request.identity.key.clear()), "id"),
+            (with(|request| request.identity.key = "x".repeat(65)), "id"),
+            (with(|request| request.contents.count = 0), "count"),
+            (with(|request| request.contents.count = -1), "count"),
+            (with(|request| request.contents.count = 10_000), "count"),
+            (with(|request| request.contents.room_id = 0), "room_id"),
+            (with(|request| request.contents.receiver_id = -3), "receiver_id"),
+            (with(|request| request.contents.gift_id = i64::MIN), "gift_id"),
+            (with(|request| request.price = Some(-1)), "price"),
+        ] {
+            let error = node.app().send_gift(&bad).await.unwrap_err();
+            assert!(error.status == 400 && error.message.starts_with(field), "{error}");
+        }
+        assert_eq!(audit(&node).await, (1_000, 0));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Too many gifts within a second are told so, and cost nothing.
+    too_many_gifts_are_refused,
+    |stack| async move {
+        let mut config = stack.config();
+        config.gifts_per_second = 3;
+        let node = stack.backend_with(config).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 1_000, "a").await;
+        let mut statuses = BTreeMap::new();
+        for number in 0..30 {
+            let sent = node.app().send_gift(&request(1, &format!("g{number}"), gift)).await;
+            let status = sent.map_or_else(|error| error.status.as_u16(), |_| 200);
+            *statuses.entry(status).or_insert(0) += 1;
+        }
+        assert!(statuses.contains_key(&429), "{statuses:?}");
+        assert_eq!(audit(&node).await, (1_000 - 10 * statuses[&200], statuses[&200]));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// C4: by the bridge's events: success is shown to the room, failure told to the sender, with the reason; a repeat does neither again.
+    gifts_come_by_the_bridge_and_effects_go_to_the_room,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 25, "a").await;
+        let events = vec![
+            gift_event("e1", 1, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "count": 2, "roomId": 9 })),
+            gift_event("e2", 1, "g2", 5560, &json!({ "giftId": gift, "receiverId": 3, "price": 11, "roomId": 9 })),
+            gift_event("e3", 2, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "more": "'; --" })),
+            gift_event("e4", 1, "g3", 4711, &json!({})),
+            gift_event("e5", 1, "g4", 5560, &json!({ "giftId": "x" })),
+        ];
+        for _ in 0..3 {
+            let results = bridge::send(&node, json!({ "events": events })).await;
+            let statuses: Vec<_> = results.iter().map(|(_, status)| status.as_str()).collect();
+            assert_eq!(statuses, ["ok", "ok", "ok", "refused", "refused"], "{results:?}");
+        }
+        until("all is told", || async { fake.shown(5556).len() == 1 && fake.shown(5557).len() == 3 }).await;
+        let effect = &fake.shown(5556)[0];
+        assert_eq!((&effect["room"], &effect["app"]), (&json!(9), &json!(1)));
+        let expected = json!({ "id": "g1", "senderId": 1, "receiverId": 3, "roomId": 9, "giftId": gift, "count": 2, "total": 20 });
+        assert_eq!(payload(effect), expected);
+        let failures: BTreeMap<_, _> = fake
+            .shown(5557)
+            .iter()
+            .map(|push| {
+                let payload = payload(push);
+                let name = (push["user"].as_i64().unwrap(), payload["id"].as_str().unwrap().to_owned());
+                (name, (payload["reason"].as_str().unwrap().to_owned(), payload["roomId"].as_i64()))
+            })
+            .collect();
+        assert_eq!(failures[&(1, "g2".into())], ("price_changed".into(), Some(9)));
+        assert_eq!(failures[&(2, "g1".into())], ("insufficient_balance".into(), Some(7)), "the session's room");
+        assert_eq!(failures[&(1, "g4".into())].0, "bad_request");
+        // A PK's gift is shown as such.
+        grant(&node, 1, 25, "b").await;
+        let pk = gift_event("e6", 1, "g6", 5558, &json!({ "giftId": gift, "receiverId": 3 }));
+        assert_eq!(bridge::send(&node, json!({ "events": [pk] })).await[0].1, "ok");
+        until("it is shown", || async { fake.shown(5558).len() == 1 }).await;
+        assert_eq!(audit(&node).await, (20, 2));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A refusal is answered when its sender was told: while that cannot be, the bridge is to ask again.
+    a_refusal_waits_until_it_is_told,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 5, "a").await;
+        fake.set(Mood::Fails);
+        let event = gift_event("e", 1, "g", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+        let batch = json!({ "events": [event] });
+        assert_eq!(bridge::send(&node, batch.clone()).await[0].1, "retry");
+        fake.set(Mood::Offline);
+        assert_eq!(bridge::send(&node, batch).await[0].1, "ok");
+        assert_eq!(payload(&fake.shown(5557)[0])["reason"], "insufficient_balance");
+        node.stop().await;
+    }
+);
+
+/// Sends a gift until it is answered, as a client does.
+async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answer> + use<> {
+    let app = node.app().clone();
+    async move {
+        loop {
+            match app.send_gift(&request).await {
+                Ok(answer) => return answer,
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// C5 in small: while the database is killed, and Redis flushed and killed, in the middle of gifts, senders are told nothing that does
+/// not hold, and each gift is paid once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_die_and_each_gift_is_paid_once() {
+    let (primary, replica, redis) = tokio::task::spawn_blocking(|| {
+        let primary = MariaDb::primary();
+        let replica = MariaDb::replica_of(&primary);
+        (primary, replica, Redis::start())
+    })
+    .await
+    .unwrap();
+    let stack = Stack::on(&primary, &replica, &redis).await;
+    let fake = FakePush::start().await;
+    let mut config = unlimited(&stack);
+    (config.push_url, config.gift_wait_ms) = (fake.url(), 1_000);
+    let node = stack.backend_with(config).await;
+    let gift = new_gift(&node, 10).await;
+    for user_id in 1..=20 {
+        grant(&node, user_id, 1_000, "a").await;
+    }
+    let mut sends = JoinSet::new();
+    for number in 0..1_000 {
+        sends.spawn(insist(&node, request(1 + number % 20, &format!("g{number}"), gift)).await);
+        if number % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        match number {
+            200 => redis.flush().await,
+            400 => primary.kill(),
+            600 => primary.restart(),
+            700 => redis.kill(),
+            800 => redis.restart(),
+            _ => {}
+        }
+    }
+    let answers = sends.join_all().await;
+    assert!(answers.iter().all(|answer| *answer == Answer::Committed { total: 10 }), "{answers:?}");
+    assert_eq!(audit(&node).await, (10_000, 1_000));
+    until("effects are shown", || async { fake.shown(5556).len() == 1_000 }).await;
+    // While the database is away nothing is promised, by either way.
+    primary.kill();
+    let error = node.app().send_gift(&request(1, "h", gift)).await.unwrap_err();
+    assert_eq!(error.status, 503, "{error}");
+    let event = gift_event("e", 2, "h", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+    assert_eq!(bridge::send(&node, json!({ "events": [event] })).await[0].1, "retry");
+    primary.restart();
+    assert_eq!(insist(&node, request(1, "h", gift)).await.await, Answer::Committed { total: 10 });
+    assert_eq!(bridge::send(&node, json!({ "events": [event_again()] })).await[0].1, "refused");
+    let (balances, committed) = audit(&node).await;
+    assert_eq!(balances, 20_000 - 10 * committed);
+    node.stop().await;
+}
+
+fn event_again() -> Value {
+    gift_event("e", 2, "h", 9_999, &json!({}))
+}
+
+both!(
+    /// C2, money rule 1: a process dies in the middle of gifts; whoever sends them again to the next one is debited once.
+    a_process_dies_and_each_gift_is_paid_once,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let mut config = unlimited(&stack);
+        (config.push_url, config.gift_wait_ms) = (fake.url(), 1_000);
+        let node = stack.backend_with(config.clone()).await;
+        let gift = new_gift(&node, 10).await;
+        for user_id in 1..=10 {
+            grant(&node, user_id, 500, "a").await;
+        }
+        let all: Vec<_> = (0..500).map(|number| request(1 + number % 10, &format!("g{number}"), gift)).collect();
+        let mut sends = JoinSet::new();
+        for request in all.clone() {
+            sends.spawn(insist(&node, request).await);
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        node.kill().await;
+        sends.shutdown().await;
+        let node = stack.backend_with(config).await;
+        let mut sends = JoinSet::new();
+        for request in all {
+            sends.spawn(insist(&node, request).await);
+        }
+        let answers = sends.join_all().await;
+        assert!(answers.iter().all(|answer| *answer == Answer::Committed { total: 10 }));
+        assert_eq!(audit(&node).await, (0, 500));
+        stack.clock().advance_ms(6_000);
+        until("effects are shown", || async { fake.shown(5556).len() == 500 }).await;
+        assert_eq!(audit(&node).await, (0, 500));
+        node.stop().await;
+    }
+);
