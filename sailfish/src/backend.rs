@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use axum::http::StatusCode;
 use backend::{App, Clock};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -18,6 +19,10 @@ use crate::serve::{init_log, listen_error};
 
 /// How long requests under way may take at the end.
 const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// How long a database is waited for at the start, and between two looks.
+const DATABASE_TIME: Duration = Duration::from_secs(60);
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the backend: users, tags, ids, gifts, wallet, payment, rooms, inbox.
 #[derive(clap::Args)]
@@ -73,10 +78,10 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     }
     init_log(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hangup) = {
         use tokio::signal::unix::{SignalKind, signal};
         let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let service = Service::start(own_config(&config)?)?;
     let address = service.address();
@@ -86,9 +91,12 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     );
     let _ = crate::cli::write(&text); // a service serves without a stdout too
     runtime.block_on(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => warn!("a backend reads its configuration at its start only"),
+            }
         }
     });
     service.stop();
@@ -171,8 +179,18 @@ impl Service {
     }
 }
 
+/// A database that starts beside it is waited for.
 async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<backend::Backend> {
-    let app = App::open(config, Clock::default()).await?;
+    let deadline = Instant::now() + DATABASE_TIME;
+    let app = loop {
+        match App::open(config.clone(), Clock::default()).await {
+            Err(error) if error.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline => {
+                warn!(%error, "the database does not answer yet");
+                tokio::time::sleep(DATABASE_PAUSE).await;
+            }
+            opened => break opened?,
+        }
+    };
     Ok(backend::Backend::start(app, listener)?)
 }
 

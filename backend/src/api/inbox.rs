@@ -45,9 +45,12 @@ pub async fn keep(app: &App, messages: &[&Undelivered]) -> Result<(), Error> {
     let rows: Vec<InboxRow> = to_users.iter().filter_map(|message| row(app, message)).collect();
     if !rows.is_empty() {
         let dropped = keep_rows(app, &rows).await?;
-        let offline = to_users.iter().filter(|message| message.reason == "offline");
-        let offline: BTreeSet<(i32, i64)> = offline.map(|message| (message.app, message.user)).collect();
-        ask_for_those_who_came(app, &offline.into_iter().collect::<Vec<_>>()).await?;
+        // Who reads too slowly, or does not ack, gets it when it comes anew.
+        let away = to_users
+            .iter()
+            .filter(|message| matches!(message.reason.as_str(), "offline" | "disconnected" | "busy"));
+        let away: BTreeSet<(i32, i64)> = away.map(|message| (message.app, message.user)).collect();
+        ask_for_those_who_came(app, &away.into_iter().collect::<Vec<_>>()).await?;
         app.metrics.add(MESSAGES, "dropped", dropped as u64);
         app.metrics.add(MESSAGES, "kept", rows.len() as u64);
     }
@@ -94,11 +97,11 @@ async fn keep_rows(app: &App, rows: &[InboxRow]) -> Result<usize, Error> {
 
 /// Receivers may have come while their messages were on the way here. Either they are seen here, after the messages were committed, or
 /// they come later, and then [`hand_over`] sees the messages.
-async fn ask_for_those_who_came(app: &App, offline: &[(i32, i64)]) -> Result<(), Error> {
-    if offline.is_empty() {
+async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Error> {
+    if away.is_empty() {
         return Ok(());
     }
-    let came = presence::online(app.db.primary(), app.db.dialect(), offline).await?;
+    let came = presence::online(app.db.primary(), app.db.dialect(), away).await?;
     if came.is_empty() {
         return Ok(());
     }

@@ -226,10 +226,6 @@ pub const KEYS: &[Key] = &[
         "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
          token secret. It is not shown.",
     ),
-    key(
-        "backend.bridge_streams",
-        "How many streams of events the bridge fills in backend.redis: its bridge.lanes with bridge.mode = \"redis\". 0: it sends events by HTTP.",
-    ),
     key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
     key("backend.login_ttl_days", "How long a login is valid, in days."),
     key("backend.logins_per_minute", "Logins that one phone may try in a minute."),
