@@ -213,7 +213,7 @@ struct GiftPayload {
     #[serde(default = "one")]
     count: i64,
     price: Option<i64>,
-    /// The session's own, if it does not say.
+    /// The packet's target, if it says so too.
     room_id: Option<i64>,
 }
 
@@ -237,8 +237,9 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
         Ok(payload) => payload,
         Err(error) => return refuse_bad(app, user, client_msg_id, error),
     };
-    let Some(room_id) = payload.room_id.or(room) else {
-        return refuse_bad(app, user, client_msg_id, "roomId: want a room");
+    // The gateway has checked that the session is in the packet's room. What the payload names, nobody has.
+    let Some(room_id) = room.filter(|room| payload.room_id.is_none_or(|named| named == *room)) else {
+        return refuse_bad(app, user, client_msg_id, "roomId: want the room that the packet is for");
     };
     let GiftPayload { gift_id, receiver_id, count, price, .. } = payload;
     let code = Contents::code_of_request(biz_code);
