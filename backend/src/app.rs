@@ -15,6 +15,8 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::ids::Ids;
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::outbox::{Message, Outbox};
 use crate::push::Push;
@@ -33,14 +35,18 @@ pub struct App {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Ids for what is made.
+    pub ids: Ids,
     /// The way to clients.
     pub push: Push,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
-    /// Gifts under way.
-    pub gifts: Gifts,
+    /// Messages to clients who were not there.
+    pub inbox: Inbox,
     /// What is counted.
     pub metrics: Metrics,
+    /// Gifts under way.
+    pub gifts: Gifts,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -52,16 +58,19 @@ impl App {
         crate::db::migrate(&db).await?;
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
-        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::new()));
+        let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
             config,
             clock,
             db,
             cache,
             queue,
+            ids,
             push,
             outbox,
+            inbox: Inbox::new(),
             gifts: Gifts::new(),
             metrics: Metrics::default(),
             unmarked_until_ms,

@@ -174,10 +174,10 @@ impl Cache {
     }
 
     /// Puts texts under keys, in one round trip.
-    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
+    pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
         match &self.store {
-            Store::Memory(memory) => fills.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
-            Store::Redis(redis) => redis.set_many(fills).await?,
+            Store::Memory(memory) => entries.iter().for_each(|(key, text, ttl)| memory.set(key, text, *ttl)),
+            Store::Redis(redis) => redis.set_many(entries).await?,
         }
         Ok(())
     }

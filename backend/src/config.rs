@@ -25,6 +25,8 @@ pub struct Config {
     pub replica_lag_ms_max: u32,
     /// The app that users belong to.
     pub app: i32,
+    /// The country code of phone numbers that are given without one, without its +.
+    pub phone_country: String,
     /// Where the bridge takes pushes: `http://HOST:PORT`.
     pub push_url: String,
     /// What the bridge's control API wants as bearer token; empty: none.
@@ -41,6 +43,7 @@ pub struct Config {
     /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
     pub internal_secret: String,
     /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0 if it sends them by HTTP.
+    #[serde(skip)]
     pub bridge_streams: u32,
     /// How long an IM token is valid, in s.
     pub im_token_ttl_s: u32,
@@ -58,6 +61,10 @@ pub struct Config {
     pub second_delete_ms: u32,
     /// How long an order may stay unpaid, in s.
     pub order_ttl_s: u32,
+    /// Where clients reach this API, for links: `https://HOST`; empty: `http://` and `listen`.
+    pub public_url: String,
+    /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the mock provider's.
+    pub pay_url: String,
     /// What the payment provider signs callbacks with; empty refuses all.
     pub provider_secret: String,
     /// Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.
@@ -75,6 +82,7 @@ impl Default for Config {
             database_connections_max: 16,
             replica_lag_ms_max: 2_000,
             app: 1,
+            phone_country: "86".into(),
             push_url: "http://127.0.0.1:5347".into(),
             push_secret: String::new(),
             bridge_secret: String::new(),
@@ -90,9 +98,67 @@ impl Default for Config {
             gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
             order_ttl_s: 1_800,
+            public_url: String::new(),
+            pay_url: String::new(),
             provider_secret: String::new(),
             mock: false,
         }
+    }
+}
+
+impl Config {
+    /// Checks what the types do not say. The error begins with the key, as the binary calls it.
+    ///
+    /// # Errors
+    /// One line: the key, its value, what it wants.
+    pub fn validate(&self) -> Result<(), String> {
+        let database = |url: &str| {
+            url.starts_with("sqlite:") || url.starts_with("mysql://") || url.starts_with("mariadb://")
+        };
+        if !self.database.is_empty() && !database(&self.database) {
+            return Err("backend.database: want sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME".into());
+        }
+        if !self.replicas.is_empty() && (self.database.starts_with("sqlite") || self.database.is_empty()) {
+            return Err("backend.replicas: SQLite has none; want a mysql:// database".into());
+        }
+        if self.replicas.iter().any(|url| !url.starts_with("mysql://") && !url.starts_with("mariadb://")) {
+            return Err("backend.replicas: want mysql://USER:PASSWORD@HOST:PORT/NAME of each".into());
+        }
+        if !self.redis.is_empty() && !self.redis.starts_with("redis://") {
+            return Err("backend.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB".into());
+        }
+        if !self.push_url.starts_with("http://") {
+            return Err(format!("backend.push_url = {:?}: want http://HOST:PORT", self.push_url));
+        }
+        if self.phone_country.is_empty() || !self.phone_country.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("backend.phone_country = {:?}: want digits, like 86", self.phone_country));
+        }
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if !self.public_url.is_empty() && !is_http(&self.public_url) {
+            return Err(format!("backend.public_url = {:?}: want http:// or https://", self.public_url));
+        }
+        let is_of_order = self.pay_url.contains("{order_id}") && self.pay_url.len() <= 1_000; // fits a QR code
+        if !(self.pay_url.is_empty() || is_http(&self.pay_url) && is_of_order) {
+            return Err(format!("backend.pay_url = {:?}: want a URL with {{order_id}} in it", self.pay_url));
+        }
+        let numbers = [
+            ("database_connections_max", self.database_connections_max, 1, 10_000),
+            ("replica_lag_ms_max", self.replica_lag_ms_max, 1, 3_600_000),
+            ("im_token_ttl_s", self.im_token_ttl_s, 1, 31_536_000),
+            ("login_ttl_days", self.login_ttl_days, 1, 3_650),
+            ("logins_per_minute", self.logins_per_minute, 1, 1_000_000),
+            ("gifts_per_second", self.gifts_per_second, 1, 10_000_000),
+            ("gift_batch_max", self.gift_batch_max, 1, 5_000),
+            ("gift_wait_ms", self.gift_wait_ms, 1, 25_000),
+            ("second_delete_ms", self.second_delete_ms, 1, 3_600_000),
+            ("order_ttl_s", self.order_ttl_s, 1, 31_536_000),
+        ];
+        for (key, value, min, max) in numbers {
+            if !(min..=max).contains(&value) {
+                return Err(format!("backend.{key} = {value}: want a number from {min} to {max}"));
+            }
+        }
+        Ok(())
     }
 }
 

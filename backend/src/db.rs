@@ -4,6 +4,7 @@
 //! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
 
 mod migrations;
+mod prompt;
 mod replicas;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 use crate::config::Config;
 use crate::error::Error;
 pub use migrations::{is_migrated, migrate};
+use prompt::Prompt;
 use replicas::Replicas;
 
 /// How long a query may wait for a connection.
@@ -40,6 +42,8 @@ pub struct Db {
     /// Of SQLite: further connections that read, since only one may write.
     readers: Option<AnyPool>,
     replicas: Replicas,
+    /// Of MySQL: what passes connections on.
+    _prompts: Vec<Prompt>,
 }
 
 impl Db {
@@ -56,8 +60,9 @@ impl Db {
             }
         };
         let most = config.database_connections_max;
+        let mut prompts = Vec::new();
         let (primary, readers) = match dialect {
-            Dialect::MySql => (pool(dialect, &config.database, most)?, None),
+            Dialect::MySql => (prompt_pool(&config.database, most, &mut prompts)?, None),
             Dialect::Sqlite => {
                 let url = format!("{}?mode=rwc", config.database);
                 // The first connection makes the file and its WAL, which readers need.
@@ -66,9 +71,9 @@ impl Db {
                 (primary, Some(pool(dialect, &url, most)?))
             }
         };
-        let replicas =
-            config.replicas.iter().map(|url| pool(dialect, url, most)).collect::<Result<_, _>>()?;
-        Ok(Self { dialect, primary, readers, replicas: Replicas::new(replicas) })
+        let replicas = config.replicas.iter().map(|url| prompt_pool(url, most, &mut prompts));
+        let replicas = Replicas::new(replicas.collect::<Result<_, _>>()?);
+        Ok(Self { dialect, primary, readers, replicas, _prompts: prompts })
     }
 
     /// Which database it is.
@@ -130,6 +135,13 @@ impl Db {
         }
         self.replicas.close().await;
     }
+}
+
+/// Of MySQL.
+fn prompt_pool(url: &str, connections_max: u32, prompts: &mut Vec<Prompt>) -> Result<AnyPool, Error> {
+    let (url, prompt) = Prompt::open(url)?;
+    prompts.extend(prompt);
+    pool(Dialect::MySql, &url, connections_max)
 }
 
 fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<AnyPool, Error> {
@@ -210,6 +222,31 @@ impl Dialect {
             }
         };
         head + &columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What follows the values of an `INSERT` that raises `columns` to the greater value where `key` is there.
+    pub fn on_conflict_greatest(self, key: &str, columns: &[&str]) -> String {
+        let of = |column: &&str| match self {
+            Self::Sqlite => format!("{column} = MAX({column}, excluded.{column})"),
+            Self::MySql => format!("{column} = GREATEST({column}, VALUES({column}))"),
+        };
+        self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
+    }
+
+    /// What follows the values of an `INSERT` that changes the row that is there for `key`.
+    pub fn on_conflict_set(self, key: &str, assignments: &str) -> String {
+        match self {
+            Self::Sqlite => format!(" ON CONFLICT({key}) DO UPDATE SET {assignments}"),
+            Self::MySql => format!(" ON DUPLICATE KEY UPDATE {assignments}"),
+        }
+    }
+
+    /// So many tuples of `columns` placeholders, for `(...) IN (...)`.
+    pub fn tuples(self, count: usize, columns: usize) -> String {
+        match self {
+            Self::Sqlite => format!("VALUES {}", rows(count, columns)),
+            Self::MySql => rows(count, columns),
+        }
     }
 
     /// What follows a `SELECT` whose rows are to be locked. SQLite's writer has the whole database.

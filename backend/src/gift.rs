@@ -11,6 +11,7 @@
 mod batches;
 mod consumer;
 mod decide;
+mod floor;
 mod message;
 mod submit;
 mod waiters;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::queue::JobId;
 use batches::Batches;
 pub(crate) use consumer::run;
+pub use floor::floor;
 pub(crate) use message::not_understood;
 pub(crate) use submit::{Decided, Refusal, submit};
 use waiters::Waiters;

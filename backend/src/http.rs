@@ -3,6 +3,7 @@
 pub mod body;
 pub mod caller;
 pub mod internal;
+pub mod text;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

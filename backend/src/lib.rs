@@ -2,7 +2,7 @@
 //!
 //! It speaks HTTP with apps (JSON, one file a resource in [`api`]), takes the gateway's events through the bridge, and pushes
 //! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
-//! durable queue (Redis Streams; a table). The money rules stand in `wallet.rs` and `gift.rs`, and nowhere else.
+//! durable queue (Redis Streams; a table). The money rules stand in `gift.rs` and `api/payment.rs`, and nowhere else.
 //!
 //! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
 #![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks
@@ -19,13 +19,19 @@ mod event;
 mod event_streams;
 mod gift;
 mod http;
+mod ids;
+mod inbox;
+mod membership;
 mod metrics;
+mod order_expiry;
 mod outbox;
+mod phone;
 mod push;
 mod queue;
 mod random;
 mod run;
 mod second_delete;
+mod sms;
 mod tables;
 
 pub use app::App;
@@ -34,7 +40,8 @@ pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};
 pub use error::Error;
-pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason};
+pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};
+pub use ids::{Ids, Order};
 pub use outbox::{Message, Outbox, Target};
 pub use push::{Push, PushItem, PushOutcome};
 pub use queue::{AnyQueue, Job, JobId, Queue, TAKE_TIME, TRIES_MAX, Topic};

@@ -15,8 +15,12 @@ const BUCKETS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000,
 #[derive(Default)]
 pub struct Metrics {
     requests: Mutex<BTreeMap<Route, Requests>>,
-    counters: Mutex<BTreeMap<&'static str, (&'static Family, BTreeMap<&'static str, u64>)>>,
+    /// By the names of their families.
+    counters: Mutex<BTreeMap<&'static str, Counters>>,
 }
+
+/// A family, and its counts by the label's value.
+type Counters = (&'static Family, BTreeMap<&'static str, u64>);
 
 /// Counters of one name, told apart by one label.
 pub struct Family {

@@ -78,9 +78,8 @@ struct Hand {
     done: Vec<i64>,
 }
 
-impl Outbox {
-    /// An empty one.
-    pub fn new() -> Self {
+impl Default for Outbox {
+    fn default() -> Self {
         Self {
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
             hand: Mutex::default(),
@@ -88,7 +87,9 @@ impl Outbox {
             lost: AtomicU64::new(0),
         }
     }
+}
 
+impl Outbox {
     /// Takes messages that were just committed, with the ids that [`outbox::insert`] answered. If there are too many, they stay in
     /// the table until there are fewer.
     pub fn hand_over(&self, rows: Vec<(i64, Message)>) {

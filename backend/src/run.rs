@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{event_streams, gift, http, outbox, second_delete};
+use crate::{event_streams, gift, http, inbox, order_expiry, outbox, second_delete};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -70,6 +70,8 @@ impl Backend {
         tasks.spawn(event_streams::run(app.clone(), stopping.clone()));
         tasks.spawn(gift::run(app.clone(), stopping.clone()));
         tasks.spawn(outbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(inbox::run(app.clone(), stopping.clone()));
+        tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
         tasks.spawn(second_delete::run(app.clone(), stopping));
         Ok(Self { app, address, stop, tasks })
     }

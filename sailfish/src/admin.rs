@@ -38,6 +38,8 @@ pub struct Admin {
     pub shards: Arc<Shards>,
     /// What the directory counts, where there is one.
     pub directory: Option<Arc<directory::Stats>>,
+    /// What the bridge of this process counts, where it has one.
+    pub bridge: Option<Arc<biz_bridge::Metrics>>,
     /// What callers must send; empty for nothing.
     pub secret: String,
     /// The longest payload of a push.

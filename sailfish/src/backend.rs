@@ -145,7 +145,7 @@ impl Service {
     pub fn within(config: &Config, admin: SocketAddr) -> anyhow::Result<Self> {
         let mut own = own_config(config)?;
         own.push_url = format!("http://{admin}");
-        own.bridge_secret = random::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+        own.bridge_secret = random_text();
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();
         }
@@ -182,6 +182,10 @@ pub fn internal_secret(config: &Config) -> anyhow::Result<String> {
         .context("backend.internal_secret: want text")
 }
 
+fn random_text() -> String {
+    random::<32>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The backend's part of the configuration, with what it shares with gateways and bridge.
 fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
@@ -191,6 +195,10 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         own.database = format!("sqlite:{}", file.display());
     }
     own.internal_secret = internal_secret(config)?;
+    own.bridge_streams = if config.bridge.mode == "redis" { config.bridge.lanes } else { 0 };
+    if own.mock && own.provider_secret.is_empty() {
+        own.provider_secret = random_text(); // the mock provider is in the same process
+    }
     own.im_secret = Secret::find(&config.token)?.bytes;
     own.push_secret = config.control.secret.clone();
     own.bridge_secret =

@@ -15,7 +15,7 @@ use wire::node::{Handed, Taken};
 use crate::config::BridgeConfig;
 use crate::control::Shards;
 use crate::secret::Secret;
-use biz_bridge::{Bridge, Inbox, Item, Mode};
+use biz_bridge::{Bridge, Inbox, Item, Metrics, Mode};
 use pushes::ByShards;
 
 /// How often a full mailbox is tried again.
@@ -58,6 +58,11 @@ impl Bridging {
         let pushes = ByShards::default();
         let bridge = Bridge::start(config_of(config, node)?, returns.clone(), pushes.clone())?;
         Ok(Self { bridge, returns, pushes })
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.bridge.metrics()
     }
 
     /// For a shard.

@@ -364,6 +364,7 @@ impl Config {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
         self.directory.validate()?;
+        self.backend.validate()?;
         self.bridge.validate()?;
         self.validate_engine()
     }

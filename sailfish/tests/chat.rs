@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use common::java::Java;
 use common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
 use wire::client::{Encoding, FailReason, Message, Outcome};
 use wire::{RoomId, UserId};
@@ -155,39 +156,6 @@ fn clients_of_the_java_platform_work_unchanged() {
     java.write(1002, r#"{"appId":1,"userId":1}"#);
     java.expect(1002, r#"{"appId":1,"userId":1}"#);
     assert_eq!(java.0.read(&mut [0]).unwrap(), 0, "the server closes after a logout");
-}
-
-/// A client of the Java platform: the header of 10 bytes, and text.
-struct Java(TcpStream);
-
-impl Java {
-    fn write(&mut self, code: i32, body: &str) {
-        let mut frame = 18677_u16.to_be_bytes().to_vec();
-        frame.extend(code.to_be_bytes());
-        frame.extend((body.len() as i32).to_be_bytes());
-        frame.extend(body.as_bytes());
-        self.0.write_all(&frame).unwrap();
-    }
-
-    fn read_any(&mut self) -> (i32, String) {
-        let mut header = [0; 10];
-        self.0.read_exact(&mut header).unwrap();
-        assert_eq!(header[..2], 18677_u16.to_be_bytes());
-        let number = |at: usize| i32::from_be_bytes(header[at..at + 4].try_into().unwrap());
-        let mut body = vec![0; number(6) as usize];
-        self.0.read_exact(&mut body).unwrap();
-        (number(2), String::from_utf8(body).unwrap())
-    }
-
-    fn read(&mut self, code: i32) -> String {
-        let (found, body) = self.read_any();
-        assert_eq!(found, code, "{body}");
-        body
-    }
-
-    fn expect(&mut self, code: i32, body: &str) {
-        assert_eq!(self.read(code), body);
-    }
 }
 
 /// `sailfish chat` with stdin from a pipe: sends, waits for the outcome, and its exit code says how it went.

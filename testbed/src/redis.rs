@@ -17,7 +17,7 @@ impl Redis {
     pub fn start() -> Self {
         let (folder, port) = (Folder::new("redis"), free_port());
         let command = format!(
-            "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync everysec --daemonize no --logfile  --dir {}",
+            "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync always --daemonize no --logfile  --dir {}",
             folder.path().display()
         );
         let command = command.split(' ').map(str::to_owned).collect();

@@ -68,22 +68,27 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git; tests start a redis-server, make network namespaces by ip, and run the examples of
-    // docs/BACKEND.md.
+    // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, and run the
+    // examples of docs/BACKEND.md.
     for (tool, version, package) in [
         ("git", "--version", "git"),
         ("redis-server", "--version", "redis-server"),
+        ("mariadbd", "--version", "mariadb-server"),
         ("ip", "-V", "iproute2"),
         ("python3", "--version", "python3"),
         ("curl", "--version", "curl"),
         ("openssl", "version", "openssl"),
     ] {
-        if !succeeds(Command::new(tool).arg(version))? {
-            let get = format!("apt-get update && apt-get install --yes --no-install-recommends {package}");
-            install(Command::new("sh").args(["-c", &get]), tool)?;
+        if !succeeds(Command::new(tool).arg(version).env("PATH", path()))? {
+            install(Command::new("sh").args(["-c", INSTALL, "sh", package]), tool)?;
         }
     }
     Ok(())
+}
+
+/// Servers are in folders that not every user has in the path.
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin"
 }
 
 fn install(command: &mut Command, tool: &str) -> anyhow::Result<()> {
@@ -115,3 +120,26 @@ pub fn cargo(arguments: &[&str]) -> Command {
 fn seconds(span: Duration) -> String {
     format!("{:.1} s", span.as_secs_f64())
 }
+
+/// Installs the package `$1`. Tests start servers of their own, so the package's service is not to run: while policy-rc.d says 101, Debian's
+/// scripts start none. A policy that is there stays, so what has been started is stopped, and is not started at the next boot.
+const INSTALL: &str = r#"
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT INT TERM
+        printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy" || exit 1
+    fi
+    apt-get update && apt-get install --yes --no-install-recommends "$1" || exit 1
+    case "$1" in
+        mariadb-server) service=mariadb ;;
+        redis-server) service=redis-server ;;
+        *) exit 0 ;;
+    esac
+    if [ -d /run/systemd/system ]; then
+        systemctl disable --now "$service"
+    elif [ -x "/etc/init.d/$service" ]; then
+        "/etc/init.d/$service" stop
+    fi
+    exit 0
+"#;

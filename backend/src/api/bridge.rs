@@ -115,7 +115,7 @@ fn check_signature(secret: &[u8], now_ms: i64, headers: &HeaderMap, body: &[u8])
 }
 
 /// The bytes of hexadecimal digits.
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.bytes().map(|digit| char::from(digit).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     (digits.len() % 2 == 0)
         .then(|| digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
@@ -261,7 +261,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
 
 /// Refuses what is no gift, and tells its sender, who may hear of it in no other way.
 fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
-    let _ = app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }));
+    drop(app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }))); // nobody waits for it
     Outcome::Refused(format!("bad_request: {error}"))
 }
 

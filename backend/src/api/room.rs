@@ -1,10 +1,269 @@
-//! Rooms.
+//! Live rooms: who has opened which, and who is in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Error, ErrorBody};
 use crate::event::Event;
+use crate::http::body::{Body, Path, Query};
+use crate::http::caller::Caller;
+use crate::http::text;
+use crate::membership::{self, Told};
+use crate::tables::presence::{self, Device};
+use crate::tables::room::{self, RoomRow};
+use crate::tables::room_member;
 
-/// Takes sessions that came, ended, joined and left.
-pub async fn take(_app: &App, _events: &[Event]) -> Result<(), Error> {
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, open))
+        .routes(routes!(find))
+        .routes(routes!(close))
+        .routes(routes!(members))
+}
+
+/// A live room. Its id is the one that clients join at the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+struct Room {
+    /// Which. A room that is opened later has a higher one.
+    id: i64,
+    /// Who has opened it.
+    owner_id: i64,
+    /// For people.
+    title: String,
+    /// Whether it is in the list.
+    is_open: bool,
+    /// When it was opened, in ms since 1970.
+    opened_ms: i64,
+    /// When it was closed.
+    closed_ms: Option<i64>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OpenBody {
+    /// For people: 1 to 64 characters.
+    title: String,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct RoomsPage {
+    /// `next_after` of the page before; none: the first page.
+    after: Option<i64>,
+    /// Rooms of a page: 20 unless given, 100 at most.
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Rooms {
+    /// The latest first. However many open and close between two pages, none comes twice.
+    rooms: Vec<Room>,
+    /// Where the next page begins; none: this is the last one.
+    next_after: Option<i64>,
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct MembersPage {
+    /// `next_after` of the page before; none: the first page.
+    after: Option<i64>,
+    /// Users of a page: 100 unless given, 1,000 at most.
+    limit: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Members {
+    /// Users who are in the room on any device, ascending, each once.
+    user_ids: Vec<i64>,
+    /// Where the next page begins; none: this is the last one.
+    next_after: Option<i64>,
+}
+
+/// Open rooms, page by page.
+#[utoipa::path(get, path = "/rooms", params(RoomsPage),
+    responses((status = 200, body = Rooms), (status = 400, body = ErrorBody)))]
+async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Result<Json<Rooms>, Error> {
+    let limit = limit(page.limit, ROOMS_DEFAULT, ROOMS_MAX)?;
+    let load = |before: i64, most: u32| {
+        let app = app.clone();
+        async move {
+            let rows = room::open(app.db.replica(), before, most).await?;
+            Ok::<_, Error>(rows.into_iter().map(Room::from).collect::<Vec<_>>())
+        }
+    };
+    let mut rooms = match page.after {
+        Some(after) => load(after, limit).await?,
+        None => {
+            // Only the first page is what everybody asks for.
+            let first = || async {
+                let rooms = load(i64::MAX, ROOMS_MAX).await?;
+                Ok((!rooms.is_empty()).then_some(rooms))
+            };
+            app.cache.read(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
+        }
+    };
+    rooms.truncate(limit as usize);
+    let next_after = rooms.last().filter(|_| rooms.len() == limit as usize).map(|room| room.id);
+    Ok(Json(Rooms { rooms, next_after }))
+}
+
+/// Opens a room of the caller's own. A user has one open room; to open it again under the same title is no error.
+#[utoipa::path(post, path = "/rooms", request_body = OpenBody,
+    responses((status = 200, body = Room), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn open(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<OpenBody>,
+) -> Result<Json<Room>, Error> {
+    let title = text::line("title", &body.title, TITLE_CHARS_MAX)?;
+    if title.is_empty() {
+        return Err(Error::bad_request(format!("title: want 1 to {TITLE_CHARS_MAX} characters")));
+    }
+    let owner_id = caller.user_id;
+    let mut known = room::open_of(app.db.primary(), owner_id).await?;
+    if known.is_none() {
+        let insert = room::insert(app.db.writer(), owner_id, &title, app.clock.now_ms());
+        app.write_through(&[LIST_KEY.into()], insert).await?;
+        app.wrote(owner_id).await;
+        known = room::open_of(app.db.primary(), owner_id).await?;
+    }
+    let room = known.ok_or_else(|| Error::conflict("room_closed", "the room was closed meanwhile"))?;
+    if room.title != title {
+        let message = format!("room {} is open, under another title; close it first", room.id);
+        return Err(Error::conflict("room_open", message));
+    }
+    // Somebody may have asked for this id before there was a room.
+    if let Err(error) = app.cache.delete(&key(room.id)).await {
+        warn!(%error, "a room is not found for some seconds");
+    }
+    Ok(Json(room.into()))
+}
+
+/// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is in it at the gateway
+/// stays there until they leave.
+#[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "Which.")), responses(
+    (status = 200, body = Room), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn close(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<i64>,
+) -> Result<Json<Room>, Error> {
+    let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
+    if room.owner_id != caller.user_id {
+        return Err(Error::forbidden("only who has opened a room may close it"));
+    }
+    if !room.is_open {
+        return Ok(Json(room.into()));
+    }
+    let close = room::close(app.db.writer(), id, app.clock.now_ms());
+    app.write_through(&[LIST_KEY.into(), key(id)], close).await?;
+    app.wrote(caller.user_id).await;
+    let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
+    Ok(Json(room.into()))
+}
+
+/// A room, open or closed.
+#[utoipa::path(get, path = "/rooms/{id}", params(("id" = i64, Path, description = "Which.")),
+    responses((status = 200, body = Room), (status = 404, body = ErrorBody)))]
+async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Room>, Error> {
+    Ok(Json(cached(&app, id).await?))
+}
+
+/// Who is in a room, page by page.
+#[utoipa::path(get, path = "/rooms/{id}/members", params(("id" = i64, Path, description = "Which."), MembersPage),
+    responses((status = 200, body = Members), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn members(
+    State(app): State<Arc<App>>,
+    Path(id): Path<i64>,
+    Query(page): Query<MembersPage>,
+) -> Result<Json<Members>, Error> {
+    let limit = limit(page.limit, MEMBERS_DEFAULT, MEMBERS_MAX)?;
+    cached(&app, id).await?;
+    let after = page.after.unwrap_or(i64::MIN);
+    let user_ids = room_member::users(app.db.replica(), app.config.app, id, after, limit).await?;
+    let next_after = user_ids.last().copied().filter(|_| user_ids.len() == limit as usize);
+    Ok(Json(Members { user_ids, next_after }))
+}
+
+async fn cached(app: &App, id: i64) -> Result<Room, Error> {
+    let load = || async { Ok(room::get(app.db.replica(), id).await?.map(Room::from)) };
+    app.cache.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
+}
+
+/// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in disorder: see
+/// [`membership`].
+pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
+    for batch in events.chunks(BATCH_MAX) {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match take_batch(app, membership::told(batch)).await {
+                // Another process has changed neighbouring rows.
+                Err(error) if error.code == "database_busy" && tries < TRIES_MAX => {}
+                taken => break taken?,
+            }
+        }
+    }
     Ok(())
 }
+
+async fn take_batch(app: &App, told: Told) -> Result<(), Error> {
+    if told.presence.is_empty() {
+        return Ok(());
+    }
+    let dialect = app.db.dialect();
+    let mut tx = app.db.begin().await?;
+    let presence = presence::raise(&mut tx, dialect, &told.presence).await?;
+    let devices: Vec<&Device> = told.presence.keys().collect();
+    let known = room_member::of_devices(&mut tx, dialect, &devices).await?;
+    let changes = told.changes(&presence, known);
+    room_member::put(&mut tx, dialect, &changes.put).await?;
+    room_member::delete(&mut tx, dialect, &changes.delete).await?;
+    Ok(tx.commit().await?)
+}
+
+fn limit(given: Option<u32>, default: u32, most: u32) -> Result<u32, Error> {
+    let limit = given.unwrap_or(default);
+    match (1..=most).contains(&limit) {
+        true => Ok(limit),
+        false => Err(Error::bad_request(format!("limit: want 1 to {most}"))),
+    }
+}
+
+impl From<RoomRow> for Room {
+    fn from(row: RoomRow) -> Self {
+        let RoomRow { id, owner_id, title, is_open, opened_ms, closed_ms } = row;
+        Self { id, owner_id, title, is_open, opened_ms, closed_ms }
+    }
+}
+
+fn unknown() -> Error {
+    Error::not_found("there is no such room")
+}
+
+fn key(id: i64) -> String {
+    format!("room:{id}")
+}
+
+const LIST_KEY: &str = "rooms";
+const LIST_TTL: Duration = Duration::from_secs(30);
+const ROOM_TTL: Duration = Duration::from_secs(300);
+const TITLE_CHARS_MAX: usize = 64;
+const ROOMS_DEFAULT: u32 = 20;
+const ROOMS_MAX: u32 = 100;
+const MEMBERS_DEFAULT: u32 = 100;
+const MEMBERS_MAX: u32 = 1_000;
+/// Events of one transaction.
+const BATCH_MAX: usize = 500;
+/// Tries of a transaction while the database is busy with others.
+const TRIES_MAX: u32 = 5;

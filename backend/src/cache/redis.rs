@@ -71,12 +71,12 @@ impl Redis {
         Ok(self.connection.clone().pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).await?)
     }
 
-    pub async fn set_many(&self, fills: &[(&str, String, Duration)]) -> Result<(), Error> {
-        if fills.is_empty() {
+    pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
+        if entries.is_empty() {
             return Ok(());
         }
         let mut pipe = redis::pipe();
-        for (key, text, ttl) in fills {
+        for (key, text, ttl) in entries {
             pipe.pset_ex(self.key(key), text, ttl.as_millis().max(1) as u64).ignore();
         }
         Ok(pipe.query_async(&mut self.connection.clone()).await?)

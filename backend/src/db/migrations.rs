@@ -19,9 +19,21 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "heartbeat", statements: heartbeat },
     Migration { version: 2, name: "job", statements: tables::job::create },
     Migration { version: 3, name: "account and ledger", statements: tables::account::create },
+    Migration { version: 10, name: "id segments", statements: tables::id_segment::create },
+    Migration { version: 11, name: "users", statements: tables::user::create },
+    Migration { version: 12, name: "phones of users", statements: tables::user_phone::create },
+    Migration { version: 13, name: "tags of users", statements: tables::user_tag::create },
+    Migration { version: 14, name: "login tokens", statements: tables::login_token::create },
     Migration { version: 20, name: "outbox", statements: tables::outbox::create },
     Migration { version: 21, name: "gifts", statements: tables::gift::create },
     Migration { version: 22, name: "gift orders", statements: tables::gift_order::create },
+    Migration { version: 30, name: "products", statements: tables::product::create },
+    Migration { version: 31, name: "orders", statements: tables::pay_order::create },
+    Migration { version: 32, name: "rooms", statements: tables::room::create },
+    Migration { version: 33, name: "presence", statements: tables::presence::create },
+    Migration { version: 34, name: "members of rooms", statements: tables::room_member::create },
+    Migration { version: 35, name: "inbox", statements: tables::inbox::create },
+    Migration { version: 36, name: "hand-overs of the inbox", statements: tables::hand_over::create },
 ];
 
 /// Whether all steps are done.

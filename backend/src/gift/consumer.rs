@@ -266,7 +266,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
 }
 
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.
-async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
+pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
     let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
     let senders: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.identity.sender_id).collect();
     let identities: BTreeSet<&Identity> = batch.parcels.iter().map(|parcel| &parcel.identity).collect();
@@ -312,18 +312,18 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
 async fn finish(app: Arc<App>, committed: Committed) {
     let Committed { jobs, orders, repeats } = committed;
+    let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
+    let keys: Vec<String> = orders.iter().chain(&repeats).map(key).collect();
     let mut answers = Vec::with_capacity(orders.len());
-    for (identity, order) in orders.iter().chain(&repeats) {
+    for (key, (_, order)) in keys.iter().zip(orders.iter().chain(&repeats)) {
         let text = serde_json::to_string(order).expect("strings and numbers are JSON");
-        answers.push((held_key(identity.sender_id, &identity.key), text));
+        answers.push((key.as_str(), text, ANSWER_TTL));
     }
     let refused = |(_, order): &&(Identity, Order)| matches!(order.answer, Answer::Refused(_));
     let unpaid = orders.iter().filter(refused).chain(&repeats);
     let senders: BTreeSet<i64> = unpaid.map(|(identity, _)| identity.sender_id).collect();
     let told = async {
-        let fills: Vec<_> =
-            answers.iter().map(|(key, text)| (key.as_str(), text.clone(), ANSWER_TTL)).collect();
-        app.cache.set_many(&fills).await?;
+        app.cache.set_many(&answers).await?;
         // What was held for these is free.
         for sender_id in senders {
             app.cache.forget_available(sender_id).await?;

@@ -152,9 +152,8 @@ enum Known {
 /// What is known of a gift that the cache would refuse. Many who ask at once are one read of the database, and the answer to a repeat is in
 /// the cache, so a flood costs no more than a read at a time.
 async fn known(app: &App, identity: &Identity) -> Result<Known, Error> {
-    match app.cache.get(&held_of(identity)).await {
-        Ok(Some(text)) => return Ok(serde_json::from_str(&text).map_or(Known::UnderWay, Known::Decided)),
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(text)) = app.cache.get(&held_of(identity)).await {
+        return Ok(serde_json::from_str(&text).map_or(Known::UnderWay, Known::Decided));
     }
     let Seen { order, balance } = app.gifts.looks.ask(identity.clone()).await?;
     Ok(order.map_or(Known::Nothing { balance }, Known::Decided))

@@ -156,8 +156,7 @@ impl RedisQueue {
             let has_ended =
                 number("pending") == Some(0) && number("idle").is_some_and(|idle| idle > CONSUMER_IDLE_MS);
             if let (true, Some(name)) = (has_ended, consumer.get("name")) {
-                let name: String =
-                    redis::from_redis_value(name.clone()).map_err(|error| Error::internal(error))?;
+                let name: String = redis::from_redis_value(name.clone()).map_err(Error::internal)?;
                 let mut delete = redis::cmd("XGROUP");
                 delete.arg("DELCONSUMER").arg(stream).arg(GROUP).arg(name);
                 delete.query_async::<()>(&mut connection).await?;

@@ -123,7 +123,7 @@ both!(
     holds_never_go_below_zero,
     |stack| async move {
         let (app, other) = (stack.app().await, stack.app().await);
-        let cache_of = |number: u32| if stack.config().redis.is_empty() || number % 2 == 0 { &app } else { &other };
+        let cache_of = |number: u32| if stack.config().redis.is_empty() || number.is_multiple_of(2) { &app } else { &other };
         assert_eq!(app.cache.hold(1, "first", 1, TTL).await.unwrap(), Hold::Unknown);
         app.cache.set_available(1, 1_000, TTL).await.unwrap();
         app.cache.set_available(1, 5_000, TTL).await.unwrap(); // known already

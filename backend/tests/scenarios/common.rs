@@ -14,7 +14,7 @@ use backend::{App, Backend, Clock, Config, Topic};
 #[allow(unused_imports, reason = "each topic takes what it needs")]
 pub use client::{Answer, call, request};
 #[allow(unused_imports, reason = "each topic takes what it needs")]
-pub use servers::{MariaDb, Redis, free_port, root, servers, signal};
+pub use servers::{MariaDb, Redis, free_port, root, servers};
 
 /// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation goes inside:
 /// `both!(/// B6: ..` on a line of its own, then the name.

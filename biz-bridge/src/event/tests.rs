@@ -45,7 +45,12 @@ fn undelivered(room: Option<RoomId>) -> ToBridge {
         client_msg_id: ClientMsgId::default(),
         payload: Bytes::from_static(b"hi"),
     };
-    ToBridge::Undelivered { user: USER, reason: FailReason::Unacked, message }
+    ToBridge::Undelivered {
+        user: USER,
+        reason: FailReason::Unacked,
+        message,
+        delivery: wire::node::DeliveryId(1),
+    }
 }
 
 const ID: &str = "30001-ffffffffffffffff-ff";

@@ -56,7 +56,7 @@ pub fn undelivered(user: i64, reason: FailReason) -> ToBridge {
         client_msg_id: ClientMsgId::new(Bytes::from_static(b"m1")),
         payload: Bytes::from_static(b"hi"),
     };
-    ToBridge::Undelivered { user: UserId(user), reason, message }
+    ToBridge::Undelivered { user: UserId(user), reason, message, delivery: wire::node::DeliveryId(1) }
 }
 
 pub fn online(user: i64) -> ToBridge {

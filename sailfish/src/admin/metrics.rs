@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use biz_bridge::{EventKind, PushOutcome};
 use engine::Stats;
 use wire::client::{Code, FailReason, NoticeCode};
 use wire::node::link::Refusal;
@@ -71,6 +72,9 @@ pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process
         page.directory(directory);
     }
     page.bridge(cores);
+    if let Some(bridge) = &admin.bridge {
+        page.backend(bridge);
+    }
     page.engine(shards.stats());
     page.process(process);
     page.out.into_text()
@@ -339,6 +343,71 @@ impl Page {
         self.by("sailfish_bridge_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.unbridged.undelivered
         });
+    }
+
+    /// The way between the bridge of this process and the backend.
+    fn backend(&mut self, bridge: &biz_bridge::Metrics) {
+        let help = "Batches of events that were sent to the backend, by how that went.";
+        let mut batches = self.out.family("sailfish_bridge_batches_total", Counter, help);
+        let (failed, rejected) = (bridge.batches_failed.get(), bridge.batches_rejected.get());
+        let taken = bridge.batches.get().saturating_sub(failed + rejected);
+        for (outcome, count) in [("taken", taken), ("failed", failed), ("rejected", rejected)] {
+            batches.sample(Labels(&[("outcome", outcome)]), count);
+        }
+        let help = "Events that the backend took, or refused for good.";
+        let mut events = self.out.family("sailfish_bridge_events_total", Counter, help);
+        for kind in EventKind::ALL {
+            let counts = [("taken", bridge.taken(kind)), ("refused", bridge.refused(kind))];
+            for (outcome, count) in counts {
+                events.sample(Labels(&[("event", kind.name()), ("outcome", outcome)]), count.get());
+            }
+        }
+        let help = "Pushes from the stream, by what became of them.";
+        let mut pushes = self.out.family("sailfish_bridge_pushes_total", Counter, help);
+        for outcome in PushOutcome::ALL {
+            pushes.sample(Labels(&[("outcome", outcome.name())]), bridge.pushes(outcome).get());
+        }
+        let numbers = [
+            (
+                "sailfish_bridge_retries_total",
+                Counter,
+                "Events sent to the backend once more.",
+                bridge.retries.get(),
+            ),
+            (
+                "sailfish_bridge_queued",
+                Gauge,
+                "Events in the bridge that the backend has not taken.",
+                bridge.waiting.get(),
+            ),
+            (
+                "sailfish_bridge_breaker",
+                Gauge,
+                "0 while batches go to the backend, 1 while one tries, 2 while it is left alone.",
+                bridge.breaker() as u64,
+            ),
+            (
+                "sailfish_bridge_breaker_opened_total",
+                Counter,
+                "How often that began.",
+                bridge.breaker_opened.get(),
+            ),
+            (
+                "sailfish_bridge_push_stream_errors_total",
+                Counter,
+                "Failed connects, broken connections and refused commands of the push stream.",
+                bridge.push_stream_errors.get(),
+            ),
+            (
+                "sailfish_bridge_redis_volatile",
+                Gauge,
+                "1 if Redis replies before its writes are on disk: what was taken may be lost with it.",
+                bridge.redis_volatile.get(),
+            ),
+        ];
+        for (name, kind, help, value) in numbers {
+            self.out.family(name, kind, help).sample(Labels(&[]), value);
+        }
     }
 
     fn engine(&mut self, stats: &[Arc<Stats>]) {

@@ -213,6 +213,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.app", "The app that users belong to."),
     key(
+        "backend.phone_country",
+        "The country code, without its +, of phone numbers that are given without one.",
+    ),
+    key(
         "backend.push_url",
         "Where pushes to clients go: http://HOST:PORT of a bridge's, gateway's or `up`'s admin port.",
     ),
@@ -237,6 +241,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.second_delete_ms", "How long after a write its cache entry is deleted once more, in ms."),
     key("backend.order_ttl_s", "How long an order may stay unpaid, in s."),
+    key(
+        "backend.public_url",
+        "Where clients reach the API, for links: https://HOST. Empty: http:// and listen.",
+    ),
+    key(
+        "backend.pay_url",
+        "The payment provider's page, in which {order_id} and {amount_cents} stand for these. Empty: the mock provider's.",
+    ),
     key(
         "backend.provider_secret",
         "What the payment provider signs callbacks with. Empty: all are refused. It is not shown.",

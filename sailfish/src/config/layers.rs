@@ -292,10 +292,12 @@ mod tests {
             ),
             ("[directory]\nprefix = \"{a}\"", "directory.prefix = \"{a}\": want 1 to 64 letters"),
             ("[directory]\nlease_ms = 2999", "directory.lease_ms = 2999: want a number from 3000 to 600000"),
-            ("[bridge]\nmode = \"kafka\"", "bridge.mode = \"kafka\": want off, http or redis"),
+            ("[bridge]\nmode = \"kafka\"", "bridge.mode = \"kafka\": want auto, off, http or redis"),
             ("[bridge]\nmode = \"http\"", "bridge.url = \"\": want http://HOST:PORT"),
             ("[bridge]\nmode = \"redis\"", "bridge.redis: want redis://HOST:PORT"),
             ("[bridge]\nretry_max_ms = 99", "bridge.retry_max_ms = 99: want a number from 100"),
+            ("[backend]\ndatabase = \"postgres://a\"", "backend.database: want sqlite:FILE or mysql://"),
+            ("[backend]\ngift_batch_max = 0", "backend.gift_batch_max = 0: want a number from 1"),
             ("[cluster]\nbridges = \"a\"", "cluster.bridges = \"a\": want an array of addresses"),
             ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),
         ] {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{Role, Serving, bounded, watch};
 use crate::admin::{self, Admin};
+use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 
@@ -38,6 +39,7 @@ pub fn until_stopped(
         let admin = Arc::new(Admin {
             shards: serving.shards.clone(),
             directory: serving.directory.as_ref().map(Directory::stats),
+            bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
             payload_bytes_max: config.limits.frame_bytes_max.into(),
         });

@@ -38,6 +38,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// One that does not run yet.
+    pub(super) fn new(command: Vec<String>) -> Self {
+        Self { command, server: None }
+    }
+
     /// The running node.
     pub fn server(&mut self) -> &mut Server {
         self.server.as_mut().expect("it runs")
@@ -77,27 +82,37 @@ impl Cluster {
     /// The same with bridges, which have `flags` besides; gateways and routers know of them.
     pub fn start_with_bridges(routers: u8, gateways: u8, bridges: u8, flags: &[&str]) -> Self {
         let mut cluster = Self::empty();
+        cluster.add_with_bridges(routers, gateways, bridges, flags);
+        cluster
+    }
+
+    /// Starts them in a cluster that has none yet.
+    pub(super) fn add_with_bridges(&mut self, routers: u8, gateways: u8, bridges: u8, flags: &[&str]) {
         let listens: Vec<SocketAddr> =
-            (1..=bridges).map(|number| cluster.address(3, 32 + number, LINKS_PORT)).collect();
+            (1..=bridges).map(|number| self.address(3, 32 + number, LINKS_PORT)).collect();
         let known: Vec<String> = listens.iter().map(|listen| format!("\"{listen}\"")).collect();
         let known = format!("cluster.bridges=[{}]", known.join(","));
-        cluster.add(routers, gateways, &["--set", &known]);
+        self.add(routers, gateways, &["--set", &known]);
         let links: Vec<String> =
-            (1..=routers).map(|number| cluster.address(1, number, LINKS_PORT).to_string()).collect();
+            (1..=routers).map(|number| self.address(1, number, LINKS_PORT).to_string()).collect();
         for (number, listen) in (1..).zip(listens) {
-            let admin = cluster.address(3, 32 + number, ADMIN_PORT);
-            let mut command = cluster.command("bridge", 64 + u16::from(number), listen, admin);
+            let mut command =
+                self.command("bridge", 64 + u16::from(number), listen, self.bridge_admin(number));
             command.extend(["--routers".into(), links.join(",")]);
             command.extend(flags.iter().map(ToString::to_string));
-            cluster.bridges.push(Node { command, server: None });
+            self.bridges.push(Node::new(command));
         }
-        cluster.bridges.iter_mut().for_each(Node::start);
-        cluster.start_all();
-        for bridge in &mut cluster.bridges {
+        self.bridges.iter_mut().for_each(Node::start);
+        self.start_all();
+        for bridge in &mut self.bridges {
             let owners = 4.0 * f64::from(routers);
             until("a bridge is ready", || bridge.server().metric("sailfish_owners", "") == owners);
         }
-        cluster
+    }
+
+    /// Where a bridge, counted from 1, takes pushes.
+    pub(super) fn bridge_admin(&self, number: u8) -> SocketAddr {
+        self.address(3, 32 + number, ADMIN_PORT)
     }
 
     /// The same with a Redis.
@@ -142,7 +157,8 @@ impl Cluster {
         cluster
     }
 
-    fn empty() -> Self {
+    /// No nodes.
+    pub(super) fn empty() -> Self {
         let pid = std::process::id();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         // Two bytes of the address for a process, one of them shared with the number of its cluster.
@@ -157,7 +173,7 @@ impl Cluster {
             let listen = self.address(1, number, LINKS_PORT);
             let command = self.command("router", number.into(), listen, self.address(1, number, ADMIN_PORT));
             let command = command.into_iter().chain(more.iter().map(ToString::to_string)).collect();
-            self.routers.push(Node { command, server: None });
+            self.routers.push(Node::new(command));
         }
         for number in 1..=gateways {
             let listen = self.address(2, number, CLIENTS_PORT);
@@ -167,7 +183,7 @@ impl Cluster {
                 command.extend(["--routers".into(), links.join(",")]);
             }
             command.extend(more.iter().map(ToString::to_string));
-            self.gateways.push(Node { command, server: None });
+            self.gateways.push(Node::new(command));
         }
     }
 
@@ -189,7 +205,7 @@ impl Cluster {
         words.to_vec()
     }
 
-    fn address(&self, kind: u8, number: u8, port: u16) -> SocketAddr {
+    pub(super) fn address(&self, kind: u8, number: u8, port: u16) -> SocketAddr {
         let ip = Ipv4Addr::new(127, self.net[0], self.net[1], kind * 64 + number);
         SocketAddr::new(IpAddr::V4(ip), port)
     }

@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod cluster;
+pub mod java;
+pub mod stack;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -87,8 +89,10 @@ impl Server {
             let found = first.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix(name)));
             found.and_then(|address| address.parse().ok())
         };
-        // A router has no clients; links connect there.
-        let (Some(clients), Some(admin)) = (word("clients=").or(word("links=")), word("admin=")) else {
+        // A router has no clients; links connect there. A backend has its API for all.
+        let api = word("api=http://");
+        let clients = word("clients=").or(word("links=")).or(api);
+        let (Some(clients), Some(admin)) = (clients, word("admin=").or(api)) else {
             panic!("not ready: {stdout}{}", log.lock().unwrap());
         };
         Self { child, clients, admin, stdout, log }
@@ -131,17 +135,7 @@ impl Server {
 
     /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in all.
     pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let (admin, length) = (self.admin, body.len());
-        let host = if head.contains("\r\nHost: ") { String::new() } else { format!("Host: {admin}\r\n") };
-        let head = format!("{head}{host}Connection: close\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        let _ = stream.write_all(body.as_bytes()); // what is refused is not read
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
+        http(self.admin, head, body)
     }
 
     /// The sum of a metric over its samples whose labels contain `labels`.
@@ -180,6 +174,21 @@ impl Drop for Server {
             eprintln!("the server's log:\n{}", self.log());
         }
     }
+}
+
+/// Status, head and body of the answer to a request; its head lacks what is the same in all.
+pub fn http(address: SocketAddr, head: &str, body: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let host = if head.contains("\r\nHost: ") { String::new() } else { format!("Host: {address}\r\n") };
+    let head = format!("{head}{host}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let _ = stream.write_all(body.as_bytes()); // what is refused is not read
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
 }
 
 /// A folder of one test, removed at its end.

@@ -35,7 +35,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("shard", &[]),
     ("wire", &[]),
     // Measures everything below the binary.
-    ("benches", &["engine", "gateway", "loadgen", "router", "shard", "wire"]),
+    ("benches", &["backend", "engine", "gateway", "loadgen", "router", "shard", "wire"]),
     // Builds and runs the others as programs.
     ("xtask", &["testbed"]),
 ];

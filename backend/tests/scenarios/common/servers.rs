@@ -75,12 +75,6 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Sends a signal, by its name.
-pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
-    assert!(status.unwrap().success(), "kill -{name} {pid}");
-}
-
 /// A server process, and the shell that watches over it.
 struct Process {
     shell: Child,
@@ -166,10 +160,6 @@ impl Server {
         *self.process.lock().unwrap() =
             Some(process.unwrap_or_else(|| panic!("{} does not start again:\n{}", self.program, log())));
     }
-
-    fn pid(&self) -> u32 {
-        self.process.lock().unwrap().as_ref().expect("it runs").pid
-    }
 }
 
 /// A redis-server that keeps what it was told.
@@ -191,10 +181,6 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.0.port)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.0.pid()
     }
 
     /// kill -9.
@@ -298,10 +284,6 @@ impl MariaDb {
     /// What a backend is configured with.
     pub fn url(&self, database: &str) -> String {
         format!("mysql://sailfish:sailfish@127.0.0.1:{}/{database}", self.0.port)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.0.pid()
     }
 
     /// kill -9.

@@ -1,0 +1,129 @@
+//! IM tokens: what a client logs in at a gateway with. The gateway checks them by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::{Error, ErrorBody};
+use crate::http::body::Body;
+use crate::http::caller::Caller;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(make))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Make {
+    /// The kind of device; `phone` if it is left out. A user has one session for each kind.
+    #[serde(default)]
+    device: Device,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Device {
+    #[default]
+    Phone,
+    Tablet,
+    Web,
+    Desktop,
+    Tv,
+    Bot,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Made {
+    /// What to log in at the gateway with.
+    token: String,
+    /// The gateway: `HOST:PORT`.
+    address: String,
+    /// When the token ends, in ms since the UNIX epoch. A session that has begun outlives it.
+    expires_ms: i64,
+    /// The app to log in to.
+    app: i32,
+    /// The user to log in as.
+    user_id: i64,
+}
+
+/// A token for the gateway, which is a JSON Web Token signed by HS256, and the gateway's address.
+#[utoipa::path(post, path = "/im/token", request_body = Make,
+    responses((status = 200, body = Made), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn make(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<Make>,
+) -> Result<Json<Made>, Error> {
+    let (config, user_id) = (&app.config, caller.user_id);
+    if config.im_secret.is_empty() {
+        return Err(Error::unavailable("no_im_secret", "the gateways' secret is not set"));
+    }
+    let count = app.cache.count(&format!("im_tokens:{user_id}"), Duration::from_secs(60)).await;
+    // Without the cache nobody counts: a login at the gateway is worth more than the limit.
+    if count.is_ok_and(|count| count > i64::from(config.logins_per_minute)) {
+        let most = config.logins_per_minute;
+        return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
+    }
+    let exp = app.clock.now_ms() / 1_000 + i64::from(config.im_token_ttl_s);
+    let claims = Claims { app: config.app, user: user_id, device: body.device, exp };
+    Ok(Json(Made {
+        token: sign(&config.im_secret, &claims)?,
+        address: config.im_address.clone(),
+        expires_ms: exp * 1_000,
+        app: config.app,
+        user_id,
+    }))
+}
+
+/// What a gateway reads out of a token.
+#[derive(Serialize)]
+struct Claims {
+    app: i32,
+    user: i64,
+    device: Device,
+    /// In UNIX seconds.
+    exp: i64,
+}
+
+/// The compact form of RFC 7515.
+fn sign(secret: &[u8], claims: &Claims) -> Result<String, Error> {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?));
+    let hmac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    let signature = URL_SAFE_NO_PAD.encode(hmac.chain_update(&signed).finalize().into_bytes());
+    Ok(format!("{signed}.{signature}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Computed with `openssl dgst -sha256 -hmac` over the same text.
+    #[test]
+    fn a_token_is_signed_as_another_program_signs_it() {
+        let claims = Claims { app: 1, user: 10_001, device: Device::Web, exp: 1_800_000_060 };
+        let token = sign(b"a secret of the tests", &claims).unwrap();
+        assert_eq!(
+            token,
+            concat!(
+                "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+                ".",
+                "eyJhcHAiOjEsInVzZXIiOjEwMDAxLCJkZXZpY2UiOiJ3ZWIiLCJleHAiOjE4MDAwMDAwNjB9",
+                ".",
+                "ihMNNHqD-svXo7L2KDCuq9iV0HDruhVWBBDam7GlA_4"
+            )
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! Who is online, by what gateways and routers tell.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::http::body::Path;
+use crate::http::caller::Caller;
+use crate::tables::presence;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(find))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Presence {
+    /// Whose.
+    user_id: i64,
+    /// Whether any device is online.
+    is_online: bool,
+    /// Those that are online.
+    devices: Vec<String>,
+}
+
+/// Whether a user is online, and on what. An unknown user is not.
+#[utoipa::path(get, path = "/users/{id}/presence", params(("id" = i64, Path, description = "Whose.")),
+    responses((status = 200, body = Presence)))]
+async fn find(
+    State(app): State<Arc<App>>,
+    _: Caller,
+    Path(user_id): Path<i64>,
+) -> Result<Json<Presence>, Error> {
+    let known = presence::of_user(app.db.replica(), app.config.app, user_id).await?;
+    let online = known.into_iter().filter(|(_, presence)| presence.is_online());
+    let devices: Vec<String> = online.map(|(device, _)| device).collect();
+    Ok(Json(Presence { user_id, is_online: !devices.is_empty(), devices }))
+}

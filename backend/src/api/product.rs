@@ -1,0 +1,159 @@
+//! Products: what coins cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::{Error, ErrorBody};
+use crate::http::body::{Body, Path};
+use crate::http::internal::Internal;
+use crate::http::text;
+use crate::tables::product::{self, ProductRow};
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(find))
+        .routes(routes!(list_all))
+        .routes(routes!(put, delete))
+}
+
+/// So many coins for so much money.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Product {
+    /// Which.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// What it costs, in cents.
+    pub price_cents: i64,
+    /// What it gives, in coins.
+    pub coins: i64,
+    /// Whether it can be ordered.
+    pub is_on_sale: bool,
+}
+
+/// Products in a list.
+#[derive(Serialize, ToSchema)]
+struct Products {
+    /// The cheapest first; at most 1,000.
+    products: Vec<Product>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ProductBody {
+    /// For people: 1 to 64 characters.
+    name: String,
+    /// What it costs, in cents: 1 to 1,000,000,000.
+    price_cents: i64,
+    /// What it gives, in coins: 1 to 1,000,000,000.
+    coins: i64,
+    /// Whether it can be ordered.
+    is_on_sale: bool,
+}
+
+/// What can be ordered.
+#[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
+async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
+    let load = || async {
+        let rows = product::all(app.db.replica(), true, LIST_MAX).await?;
+        let products: Vec<Product> = rows.into_iter().map(Product::from).collect();
+        Ok((!products.is_empty()).then_some(products))
+    };
+    let products = app.cache.read(LIST_KEY, TTL, load).await?.unwrap_or_default();
+    Ok(Json(Products { products }))
+}
+
+/// A product that can be ordered.
+#[utoipa::path(get, path = "/products/{id}", params(("id" = i64, Path, description = "Which.")),
+    responses((status = 200, body = Product), (status = 404, body = ErrorBody)))]
+async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Product>, Error> {
+    let load = || async {
+        let row = product::get(app.db.replica(), id).await?;
+        Ok(row.filter(|row| row.is_on_sale).map(Product::from))
+    };
+    app.cache.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
+}
+
+/// All products, also those that cannot be ordered, as the database has them.
+#[utoipa::path(get, path = "/internal/products", responses((status = 200, body = Products)))]
+async fn list_all(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Products>, Error> {
+    let rows = product::all(app.db.primary(), false, LIST_MAX).await?;
+    Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
+}
+
+/// Makes a product, or changes it. Orders keep what they were made with.
+#[utoipa::path(put, path = "/internal/products/{id}", request_body = ProductBody,
+    params(("id" = i64, Path, description = "Which: 1 or above.")),
+    responses((status = 200, body = Product), (status = 400, body = ErrorBody)))]
+async fn put(
+    State(app): State<Arc<App>>,
+    _: Internal,
+    Path(id): Path<i64>,
+    Body(body): Body<ProductBody>,
+) -> Result<Json<Product>, Error> {
+    let name = text::line("name", &body.name, NAME_CHARS_MAX)?;
+    if name.is_empty() {
+        return Err(Error::bad_request(format!("name: want 1 to {NAME_CHARS_MAX} characters")));
+    }
+    if id < 1 {
+        return Err(Error::bad_request("id: want 1 or above"));
+    }
+    for (field, amount) in [("price_cents", body.price_cents), ("coins", body.coins)] {
+        if !(1..=AMOUNT_MAX).contains(&amount) {
+            return Err(Error::bad_request(format!("{field}: want 1 to {AMOUNT_MAX}")));
+        }
+    }
+    let ProductBody { price_cents, coins, is_on_sale, .. } = body;
+    let row = ProductRow { id, name, price_cents, coins, is_on_sale };
+    app.write_through(&keys(id), product::put(app.db.writer(), app.db.dialect(), &row)).await?;
+    Ok(Json(row.into()))
+}
+
+/// Removes a product. Orders keep what they were made with.
+#[utoipa::path(delete, path = "/internal/products/{id}", params(("id" = i64, Path, description = "Which.")),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+async fn delete(State(app): State<Arc<App>>, _: Internal, Path(id): Path<i64>) -> Result<StatusCode, Error> {
+    match app.write_through(&keys(id), product::delete(app.db.writer(), id)).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(unknown()),
+    }
+}
+
+impl From<ProductRow> for Product {
+    fn from(row: ProductRow) -> Self {
+        let ProductRow { id, name, price_cents, coins, is_on_sale } = row;
+        Self { id, name, price_cents, coins, is_on_sale }
+    }
+}
+
+/// What is said of a product that is not there, or cannot be ordered.
+pub fn unknown() -> Error {
+    Error::not_found("there is no such product")
+}
+
+fn key(id: i64) -> String {
+    format!("product:{id}")
+}
+
+fn keys(id: i64) -> [String; 2] {
+    [LIST_KEY.into(), key(id)]
+}
+
+const LIST_KEY: &str = "products";
+const TTL: Duration = Duration::from_secs(600);
+/// Products of one list.
+const LIST_MAX: u32 = 1_000;
+const NAME_CHARS_MAX: usize = 64;
+/// Cents or coins of one product: a billion orders of it fit into a balance.
+const AMOUNT_MAX: i64 = 1_000_000_000;

@@ -1,0 +1,292 @@
+//! Users: whoever has a phone. The first login makes one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::error::{Error, ErrorBody};
+use crate::http::body::{Body, Path};
+use crate::http::caller::Caller;
+use crate::http::text;
+use crate::ids::Order;
+use crate::phone::Phone;
+use crate::tables::user::{Change, UserRow};
+use crate::tables::{user, user_phone};
+
+/// The routes.
+pub fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(me, change)).routes(routes!(one)).routes(routes!(batch))
+}
+
+/// A user, as everybody may see it.
+#[derive(Serialize, ToSchema)]
+struct User {
+    /// Which.
+    id: i64,
+    /// 1 to 32 characters.
+    name: String,
+    /// The URL of a picture, or empty.
+    avatar: String,
+    sex: Sex,
+    /// Up to 32 characters.
+    city: String,
+    /// Up to 200 characters.
+    bio: String,
+    /// When the user came, in ms since the UNIX epoch.
+    created_ms: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Sex {
+    Unknown,
+    Male,
+    Female,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        let sex = match row.sex {
+            1 => Sex::Male,
+            2 => Sex::Female,
+            _ => Sex::Unknown,
+        };
+        let UserRow { id, name, avatar, city, bio, created_ms, .. } = row;
+        Self { id, name, avatar, sex, city, bio, created_ms }
+    }
+}
+
+/// One user. The profile is public; the phone is not part of it.
+#[utoipa::path(get, path = "/users/{id}", params(("id" = i64, Path, description = "Which user.")),
+    responses((status = 200, body = User), (status = 404, body = ErrorBody)))]
+async fn one(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<User>, Error> {
+    Ok(Json(find(&app, id).await?.ok_or_else(unknown)?.into()))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    /// Up to 1000 ids.
+    ids: Vec<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Users {
+    /// Those that there are, ascending by id.
+    users: Vec<User>,
+}
+
+/// Many users at once.
+#[utoipa::path(post, path = "/users/batch", request_body = Batch,
+    responses((status = 200, body = Users), (status = 400, body = ErrorBody)))]
+async fn batch(State(app): State<Arc<App>>, Body(body): Body<Batch>) -> Result<Json<Users>, Error> {
+    if body.ids.len() > BATCH_MAX {
+        let count = body.ids.len();
+        return Err(Error::bad_request(format!("ids: want at most {BATCH_MAX}, not {count}")));
+    }
+    let ids: Vec<i64> = body.ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let keys: Vec<String> = ids.iter().map(|id| cache_key(*id)).collect();
+    let load = |missing: Vec<usize>| {
+        let ids: Vec<i64> = missing.into_iter().map(|index| ids[index]).collect();
+        let app = &app;
+        async move {
+            // From the primary: a replica's row could be older than the delete that a write of any of these users has done.
+            let mut found = user::get_many(app.db.primary(), &ids).await?;
+            Ok(ids.iter().map(|id| found.remove(id)).collect())
+        }
+    };
+    let found: Vec<Option<UserRow>> = app.cache.read_many(&keys, CACHE_TTL, load).await?;
+    Ok(Json(Users { users: found.into_iter().flatten().map(User::from).collect() }))
+}
+
+/// The caller, as only the caller may see it.
+#[derive(Serialize, ToSchema)]
+struct Me {
+    #[serde(flatten)]
+    user: User,
+    /// The last four digits of the phone. The rest of it is not kept, but as SHA-256.
+    phone_last_digits: String,
+}
+
+/// The caller, as the database has it: a cache may be behind what the caller has just changed.
+#[utoipa::path(get, path = "/users/me", responses((status = 200, body = Me), (status = 401, body = ErrorBody)))]
+async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Me>, Error> {
+    let reader = app.reader(caller.user_id).await;
+    let user = user::get(reader, caller.user_id).await?.ok_or_else(unknown)?.into();
+    let phone_last_digits = user_phone::last_digits(reader, caller.user_id).await?.unwrap_or_default();
+    Ok(Json(Me { user, phone_last_digits }))
+}
+
+/// What to change. What is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Profile {
+    /// 1 to 32 characters.
+    name: Option<String>,
+    /// The `http` or `https` URL of a picture, up to 255 bytes; empty for none.
+    avatar: Option<String>,
+    sex: Option<Sex>,
+    /// Up to 32 characters.
+    city: Option<String>,
+    /// Up to 200 characters.
+    bio: Option<String>,
+}
+
+impl Profile {
+    fn check(self) -> Result<Change, Error> {
+        let line = |field: &str, text: Option<String>, chars_max| {
+            text.map(|text| text::line(field, &text, chars_max)).transpose()
+        };
+        let change = Change {
+            name: line("name", self.name, NAME_CHARS_MAX)?,
+            avatar: self.avatar.map(check_avatar).transpose()?,
+            sex: self.sex.map(|sex| sex as i64),
+            city: line("city", self.city, CITY_CHARS_MAX)?,
+            bio: line("bio", self.bio, BIO_CHARS_MAX)?,
+        };
+        if change.name.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::bad_request(format!("name: want 1 to {NAME_CHARS_MAX} characters")));
+        }
+        Ok(change)
+    }
+}
+
+/// Pages show it as it is, so no other scheme than the web's is taken.
+fn check_avatar(url: String) -> Result<String, Error> {
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'<>\\`".contains(&byte));
+    match url.is_empty() || is_web && is_plain && url.len() <= AVATAR_BYTES_MAX {
+        true => Ok(url),
+        false => {
+            let message = format!("avatar: want an http or https URL of at most {AVATAR_BYTES_MAX} bytes");
+            Err(Error::bad_request(message))
+        }
+    }
+}
+
+/// Changes the caller's profile; answers what it is then.
+#[utoipa::path(put, path = "/users/me", request_body = Profile,
+    responses((status = 200, body = User), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(body): Body<Profile>,
+) -> Result<Json<User>, Error> {
+    let (id, change) = (caller.user_id, body.check()?);
+    let keys = [cache_key(id)];
+    let is_there =
+        app.write_through(&keys, async { user::update(app.db.writer(), id, &change).await }).await?;
+    app.wrote(id).await;
+    if !is_there {
+        return Err(unknown());
+    }
+    Ok(Json(user::get(app.db.primary(), id).await?.ok_or_else(unknown)?.into()))
+}
+
+/// A user, from the cache if it is there.
+pub async fn find(app: &App, id: i64) -> Result<Option<UserRow>, Error> {
+    let load = || async { user::get(app.reader(id).await, id).await };
+    app.cache.read(&cache_key(id), CACHE_TTL, load).await
+}
+
+/// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in `t_user_phone`
+/// decides, and the user's row is written with it.
+pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), Error> {
+    let hash = phone.hash();
+    if let Some(id) = user_phone::user_of(app.db.primary(), &hash).await? {
+        return Ok((id, false));
+    }
+    let id = app.ids.next("user", Order::Shuffled).await?;
+    let mut turn = 1;
+    let is_new = loop {
+        match register(app, phone, id).await {
+            // Of several who wait for one that is rolled back, the database may end all but one.
+            Err(error) if error.code == "database_busy" && turn < REGISTER_TURNS_MAX => turn += 1,
+            done => break done?,
+        }
+    };
+    if is_new {
+        return Ok((id, true));
+    }
+    let winner = user_phone::user_of(app.db.primary(), &hash).await?;
+    Ok((winner.ok_or_else(|| Error::internal("a phone that was there is gone"))?, false))
+}
+
+async fn register(app: &App, phone: &Phone, id: i64) -> Result<bool, Error> {
+    let row = UserRow {
+        id,
+        name: format!("user{id}"),
+        avatar: String::new(),
+        sex: 0,
+        city: String::new(),
+        bio: String::new(),
+        created_ms: app.clock.now_ms(),
+    };
+    let write = async {
+        let mut tx = app.db.begin().await?;
+        let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
+        let is_new =
+            user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
+        if is_new {
+            user::insert(&mut tx, &row).await?;
+            tx.commit().await?;
+        }
+        Ok(is_new)
+    };
+    // Somebody may have asked for the id before it was given, and "none" is cached.
+    let is_new = app.write_through(&[cache_key(id)], write).await?;
+    app.wrote(id).await;
+    Ok(is_new)
+}
+
+/// The error for a user that there is not.
+pub fn unknown() -> Error {
+    Error::not_found("there is no such user")
+}
+
+fn cache_key(id: i64) -> String {
+    format!("user:{id}")
+}
+
+/// Users of one batch.
+const BATCH_MAX: usize = 1_000;
+const NAME_CHARS_MAX: usize = 32;
+const CITY_CHARS_MAX: usize = 32;
+const BIO_CHARS_MAX: usize = 200;
+const AVATAR_BYTES_MAX: usize = 255;
+/// How long a user is cached.
+const CACHE_TTL: Duration = Duration::from_secs(1_800);
+/// How often a registration is tried that the database ended.
+const REGISTER_TURNS_MAX: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_avatar_is_a_picture_on_the_web() {
+        for url in ["", "https://example.org/a.png?x=1&y=2#z", "http://example.org/%E6%9D%8E"] {
+            assert_eq!(check_avatar(url.into()).unwrap(), url);
+        }
+        let long = format!("https://{}", "a".repeat(AVATAR_BYTES_MAX));
+        for url in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "https://a b",
+            "https://a\"onload=",
+            "//a",
+            "https://é",
+            &long,
+        ] {
+            assert!(check_avatar(url.into()).is_err(), "{url}");
+        }
+    }
+}

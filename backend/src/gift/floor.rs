@@ -1,0 +1,45 @@
+//! The bare transaction, for measurements: what the database alone costs.
+
+use std::time::{Duration, Instant};
+
+use super::consumer::try_commit;
+use super::{Batch, Contents, Identity, Parcel};
+use crate::api::gift::Gift;
+use crate::app::App;
+use crate::error::Error;
+use crate::random;
+use crate::tables::{account, gift};
+
+/// Senders of one batch.
+const SENDERS: usize = 200;
+/// Enough for any measurement.
+const COINS: i64 = 1 << 50;
+const PRICE: i64 = 10;
+
+/// Commits batches of gifts, one after the other, for that long: without queue, hold, HTTP and whoever waits. How many gifts a second.
+pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error> {
+    let first = 1_000_000_000 + i64::from(u32::from_ne_bytes(random::bytes()));
+    let senders: Vec<i64> = (0..SENDERS as i64).map(|sender| first + sender).collect();
+    let mut tx = app.db.begin().await?;
+    let wanted = Gift { id: 0, name: "floor".into(), icon: String::new(), price: PRICE, is_on_sale: true };
+    let gift_id = gift::insert(&mut tx, &wanted).await?;
+    for sender in &senders {
+        account::credit(&mut tx, app.db.dialect(), *sender, COINS).await?;
+    }
+    tx.commit().await?;
+    let (start, mut gifts) = (Instant::now(), 0);
+    while start.elapsed() < time {
+        let parcel = |number: usize| Parcel {
+            identity: Identity {
+                sender_id: senders[number % SENDERS],
+                key: format!("{:016x}", gifts + number),
+            },
+            contents: Contents { gift_id, room_id: 1, receiver_id: senders[0], count: 1, code: 5556 },
+            price: PRICE,
+        };
+        let batch = Batch { jobs: vec![None; batch], parcels: (0..batch).map(parcel).collect() };
+        try_commit(app, &batch).await?;
+        gifts += batch.parcels.len();
+    }
+    Ok(gifts as f64 / start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,76 @@
+//! `t_login_token`: who is logged in. The token itself is not kept: the key is its SHA-256.
+
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, marks, padded};
+use crate::error::Error;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (key, end) = (dialect.key(32), dialect.table_end());
+    let columns =
+        format!("token_hash {key} NOT NULL PRIMARY KEY, user_id BIGINT NOT NULL, expires_ms BIGINT NOT NULL");
+    match dialect {
+        Dialect::Sqlite => vec![
+            format!("CREATE TABLE IF NOT EXISTS t_login_token ({columns}{end}"),
+            "CREATE INDEX IF NOT EXISTS i_login_token_user ON t_login_token (user_id, expires_ms)".into(),
+        ],
+        Dialect::MySql => vec![format!(
+            "CREATE TABLE IF NOT EXISTS t_login_token ({columns}, INDEX i_login_token_user (user_id, expires_ms){end}"
+        )],
+    }
+}
+
+/// A login.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Login {
+    pub user_id: i64,
+    pub expires_ms: i64,
+}
+
+/// The login of a token.
+pub async fn get(pool: &AnyPool, token_hash: &[u8; 32]) -> Result<Option<Login>, Error> {
+    let row = sqlx::query("SELECT user_id, expires_ms FROM t_login_token WHERE token_hash = ?")
+        .bind(token_hash.to_vec())
+        .fetch_optional(pool)
+        .await?;
+    let login =
+        row.map(|row| Ok::<_, sqlx::Error>(Login { user_id: row.try_get(0)?, expires_ms: row.try_get(1)? }));
+    Ok(login.transpose()?)
+}
+
+/// Adds a login.
+pub async fn insert(pool: &AnyPool, token_hash: &[u8; 32], login: Login) -> Result<(), Error> {
+    sqlx::query("INSERT INTO t_login_token (token_hash, user_id, expires_ms) VALUES (?, ?, ?)")
+        .bind(token_hash.to_vec())
+        .bind(login.user_id)
+        .bind(login.expires_ms)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// The tokens of a user beside the `newest`, those that have ended among them.
+pub async fn older(pool: &AnyPool, user_id: i64, newest: u32) -> Result<Vec<Vec<u8>>, Error> {
+    let statement = format!(
+        "SELECT token_hash FROM t_login_token WHERE user_id = ? ORDER BY expires_ms DESC, token_hash LIMIT 1000 OFFSET {newest}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement)).bind(user_id).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Ends logins.
+pub async fn delete(pool: &AnyPool, token_hashes: &[Vec<u8>]) -> Result<(), Error> {
+    if token_hashes.is_empty() {
+        return Ok(());
+    }
+    let hashes = padded(token_hashes);
+    let statement = format!("DELETE FROM t_login_token WHERE token_hash IN ({})", marks(hashes.len()));
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for hash in hashes {
+        query = query.bind(hash);
+    }
+    query.execute(pool).await?;
+    Ok(())
+}

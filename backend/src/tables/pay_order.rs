@@ -1,0 +1,302 @@
+//! `t_pay_order`: orders of coins, and what became of them.
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, is_duplicate, marks};
+use crate::error::Error;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (end, id, key, trade) =
+        (dialect.table_end(), dialect.key(32), dialect.key(64), dialect.key(TRADE_NO_BYTES_MAX as u32));
+    let columns = format!(
+        "id {id} NOT NULL PRIMARY KEY, user_id BIGINT NOT NULL, client_key {key} NOT NULL, product_id BIGINT NOT NULL, \
+         amount_cents BIGINT NOT NULL, coins BIGINT NOT NULL, status VARCHAR(16) NOT NULL, biz_code BIGINT NOT NULL, \
+         created_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL, is_late BIGINT NOT NULL, paid_ms BIGINT, failed_ms BIGINT, \
+         provider VARCHAR(16), provider_trade_no {trade}, flag VARCHAR(16), \
+         UNIQUE (user_id, client_key), UNIQUE (provider_trade_no)"
+    );
+    let index = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => {
+            ", INDEX i_pay_order_due (status, expires_ms), INDEX i_pay_order_flag (flag, created_ms)"
+        }
+    };
+    let mut statements = vec![format!("CREATE TABLE IF NOT EXISTS t_pay_order ({columns}{index}{end}")];
+    if dialect == Dialect::Sqlite {
+        statements
+            .push("CREATE INDEX IF NOT EXISTS i_pay_order_due ON t_pay_order (status, expires_ms)".into());
+        statements
+            .push("CREATE INDEX IF NOT EXISTS i_pay_order_flag ON t_pay_order (flag, created_ms)".into());
+    }
+    statements
+}
+
+/// How far an order has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It is made.
+    Waiting,
+    /// The payer has its link.
+    Paying,
+    /// The money came, and the coins went.
+    Paid,
+    /// No money came in time.
+    Expired,
+}
+
+impl Status {
+    const ALL: [Self; 4] = [Self::Waiting, Self::Paying, Self::Paid, Self::Expired];
+    /// Those of an order that may still expire.
+    pub const OPEN: [Self; 2] = [Self::Waiting, Self::Paying];
+
+    /// As it is stored, and told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Paying => "paying",
+            Self::Paid => "paid",
+            Self::Expired => "expired",
+        }
+    }
+
+    fn of(name: &str) -> Result<Self, Error> {
+        let known = Self::ALL.into_iter().find(|status| status.name() == name);
+        known.ok_or_else(|| Error::internal(format!("an order has the status {name}")))
+    }
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderRow {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    pub user_id: i64,
+    /// The caller's name for it, unique for the user.
+    pub client_key: String,
+    pub product_id: i64,
+    pub amount_cents: i64,
+    pub coins: i64,
+    pub status: Status,
+    pub biz_code: i32,
+    pub created_ms: i64,
+    pub expires_ms: i64,
+    /// It had expired when it was paid.
+    pub is_late: bool,
+    pub paid_ms: Option<i64>,
+    /// When a try to pay it failed last.
+    pub failed_ms: Option<i64>,
+    pub provider_trade_no: Option<String>,
+    /// Why people have to look at it.
+    pub flag: Option<String>,
+}
+
+const COLUMNS: &str = "id, user_id, client_key, product_id, amount_cents, coins, status, biz_code, created_ms, expires_ms, \
+                       is_late, paid_ms, failed_ms, provider_trade_no, flag";
+
+fn order(row: &AnyRow) -> Result<OrderRow, Error> {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(OrderRow {
+        id: text(row.try_get(0)?),
+        user_id: row.try_get(1)?,
+        client_key: text(row.try_get(2)?),
+        product_id: row.try_get(3)?,
+        amount_cents: row.try_get(4)?,
+        coins: row.try_get(5)?,
+        status: Status::of(&row.try_get::<String, _>(6)?)?,
+        biz_code: row.try_get::<i64, _>(7)? as i32,
+        created_ms: row.try_get(8)?,
+        expires_ms: row.try_get(9)?,
+        is_late: row.try_get::<i64, _>(10)? != 0,
+        paid_ms: row.try_get(11)?,
+        failed_ms: row.try_get(12)?,
+        provider_trade_no: row.try_get::<Option<Vec<u8>>, _>(13)?.map(text),
+        flag: row.try_get(14)?,
+    })
+}
+
+/// Adds an order that nobody has paid; false if its user has one under this key.
+pub async fn insert(pool: &AnyPool, order: &OrderRow) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "INSERT INTO t_pay_order (id, user_id, client_key, product_id, amount_cents, coins, status, biz_code, created_ms, \
+         expires_ms, is_late) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+    )
+    .bind(order.id.clone().into_bytes())
+    .bind(order.user_id)
+    .bind(order.client_key.clone().into_bytes())
+    .bind(order.product_id)
+    .bind(order.amount_cents)
+    .bind(order.coins)
+    .bind(order.status.name())
+    .bind(i64::from(order.biz_code))
+    .bind(order.created_ms)
+    .bind(order.expires_ms)
+    .execute(pool)
+    .await;
+    match done {
+        Ok(_) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A user's order by the caller's name for it.
+pub async fn of_key(pool: &AnyPool, user_id: i64, client_key: &str) -> Result<Option<OrderRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE user_id = ? AND client_key = ?");
+    let query = sqlx::query(AssertSqlSafe(select)).bind(user_id).bind(client_key.as_bytes().to_vec());
+    query.fetch_optional(pool).await?.as_ref().map(order).transpose()
+}
+
+/// An order.
+pub async fn get(pool: &AnyPool, id: &str) -> Result<Option<OrderRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE id = ?");
+    let query = sqlx::query(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
+    query.fetch_optional(pool).await?.as_ref().map(order).transpose()
+}
+
+/// An order, which stays locked until the transaction ends.
+pub async fn lock(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    id: &str,
+) -> Result<Option<OrderRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE id = ?{}", dialect.for_update());
+    let query = sqlx::query(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
+    query.fetch_optional(connection).await?.as_ref().map(order).transpose()
+}
+
+/// Moves an order from one status to the next; whether it had the first one.
+pub async fn advance(pool: &AnyPool, id: &str, from: Status, to: Status) -> Result<bool, Error> {
+    let done = sqlx::query("UPDATE t_pay_order SET status = ? WHERE id = ? AND status = ?")
+        .bind(to.name())
+        .bind(id.as_bytes().to_vec())
+        .bind(from.name())
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A payment.
+pub struct Payment<'a> {
+    pub provider: &'a str,
+    pub trade_no: &'a str,
+    pub paid_ms: i64,
+}
+
+/// What became of [`pay`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pay {
+    /// The order is paid.
+    Done,
+    /// It had another status.
+    Moved,
+    /// The payment has paid another order.
+    TradeTaken,
+}
+
+/// Moves an order from one status to paid.
+pub async fn pay(
+    connection: &mut AnyConnection,
+    id: &str,
+    from: Status,
+    payment: &Payment<'_>,
+) -> Result<Pay, Error> {
+    let done = sqlx::query(
+        "UPDATE t_pay_order SET status = ?, is_late = ?, provider = ?, provider_trade_no = ?, paid_ms = ? \
+         WHERE id = ? AND status = ?",
+    )
+    .bind(Status::Paid.name())
+    .bind(i64::from(from == Status::Expired))
+    .bind(payment.provider)
+    .bind(payment.trade_no.as_bytes().to_vec())
+    .bind(payment.paid_ms)
+    .bind(id.as_bytes().to_vec())
+    .bind(from.name())
+    .execute(connection)
+    .await;
+    match done {
+        Ok(done) if done.rows_affected() == 1 => Ok(Pay::Done),
+        Ok(_) => Ok(Pay::Moved),
+        Err(error) if is_duplicate(&error) => Ok(Pay::TradeTaken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Notes that a try to pay failed.
+pub async fn note_failure(connection: &mut AnyConnection, id: &str, at_ms: i64) -> Result<(), Error> {
+    let update = sqlx::query("UPDATE t_pay_order SET failed_ms = ? WHERE id = ?");
+    update.bind(at_ms).bind(id.as_bytes().to_vec()).execute(connection).await?;
+    Ok(())
+}
+
+/// Marks an order for people to look at.
+pub async fn set_flag(connection: &mut AnyConnection, id: &str, flag: &str) -> Result<(), Error> {
+    let update = sqlx::query("UPDATE t_pay_order SET flag = ? WHERE id = ?");
+    update.bind(flag).bind(id.as_bytes().to_vec()).execute(connection).await?;
+    Ok(())
+}
+
+/// Orders that people have to look at, the latest first.
+pub async fn flagged(pool: &AnyPool, most: u32) -> Result<Vec<OrderRow>, Error> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM t_pay_order WHERE flag IS NOT NULL ORDER BY created_ms DESC LIMIT {most}"
+    );
+    sqlx::query(AssertSqlSafe(select)).fetch_all(pool).await?.iter().map(order).collect()
+}
+
+/// Lets those of the orders expire whose time has come and that nobody has paid.
+pub async fn expire(connection: &mut AnyConnection, ids: &[String], now_ms: i64) -> Result<u64, Error> {
+    let update = format!(
+        "UPDATE t_pay_order SET status = ? WHERE id IN ({}) AND status = ? AND expires_ms <= ?",
+        marks(ids.len())
+    );
+    let mut expired = 0;
+    for from in Status::OPEN {
+        let mut query = sqlx::query(AssertSqlSafe(update.clone())).bind(Status::Expired.name());
+        for id in ids {
+            query = query.bind(id.as_bytes().to_vec());
+        }
+        let done = query.bind(from.name()).bind(now_ms).execute(&mut *connection).await?;
+        expired += done.rows_affected();
+    }
+    Ok(expired)
+}
+
+/// Which of the orders may still expire, and when.
+pub async fn open(pool: &AnyPool, ids: &[String]) -> Result<Vec<(String, i64)>, Error> {
+    let select = format!(
+        "SELECT id, expires_ms FROM t_pay_order WHERE id IN ({}) AND status IN ({})",
+        marks(ids.len()),
+        marks(Status::OPEN.len())
+    );
+    let mut query = sqlx::query(AssertSqlSafe(select));
+    for id in ids {
+        query = query.bind(id.as_bytes().to_vec());
+    }
+    for status in Status::OPEN {
+        query = query.bind(status.name());
+    }
+    let rows = query.fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((id_of(row)?, row.try_get(1)?))).collect()
+}
+
+/// Orders that should have expired.
+pub async fn overdue(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<String>, Error> {
+    let select = format!("SELECT id FROM t_pay_order WHERE status = ? AND expires_ms <= ? LIMIT {most}");
+    let mut ids = Vec::new();
+    for status in Status::OPEN {
+        let query = sqlx::query(AssertSqlSafe(select.clone())).bind(status.name()).bind(now_ms);
+        for row in query.fetch_all(pool).await? {
+            ids.push(id_of(&row)?);
+        }
+    }
+    Ok(ids)
+}
+
+fn id_of(row: &AnyRow) -> Result<String, Error> {
+    Ok(String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(0)?).into_owned())
+}
+
+/// The longest number that a provider gives a payment.
+pub const TRADE_NO_BYTES_MAX: usize = 96;

@@ -1,0 +1,115 @@
+//! `t_presence`: what was told last of each user's device. Its row is locked while anything about that device is changed.
+
+use std::collections::BTreeMap;
+
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, rows};
+use crate::error::Error;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (end, device) = (dialect.table_end(), dialect.key(DEVICE_BYTES_MAX as u32));
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_presence (app BIGINT NOT NULL, user_id BIGINT NOT NULL, device {device} NOT NULL, \
+         online_login BIGINT NOT NULL, offline_login BIGINT NOT NULL, PRIMARY KEY (app, user_id, device){end}"
+    )]
+}
+
+/// A user's device. In its order rows are locked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    pub app: i32,
+    pub user_id: i64,
+    pub device: String,
+}
+
+/// The highest stamps that were told of a device; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    pub online_login: i64,
+    pub offline_login: i64,
+}
+
+impl Presence {
+    /// Of equal stamps the end counts: a session that ended does not come back.
+    pub fn is_online(self) -> bool {
+        self.online_login > self.offline_login
+    }
+}
+
+/// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known then.
+pub async fn raise(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    told: &BTreeMap<Device, Presence>,
+) -> Result<BTreeMap<Device, Presence>, Error> {
+    let update = dialect.on_conflict_greatest("app, user_id, device", &["online_login", "offline_login"]);
+    let statement = format!(
+        "INSERT INTO t_presence (app, user_id, device, online_login, offline_login) VALUES {}{update}",
+        rows(told.len(), 5)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(statement));
+    for (device, presence) in told {
+        query = bind(query, device).bind(presence.online_login).bind(presence.offline_login);
+    }
+    query.execute(&mut *connection).await?;
+    let select = format!(
+        "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id, device) IN ({})",
+        dialect.tuples(told.len(), 3)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(select));
+    for device in told.keys() {
+        query = bind(query, device);
+    }
+    let mut known = BTreeMap::new();
+    for row in query.fetch_all(connection).await? {
+        let device = Device {
+            app: row.try_get::<i64, _>(0)? as i32,
+            user_id: row.try_get(1)?,
+            device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
+        };
+        let presence = Presence { online_login: row.try_get(3)?, offline_login: row.try_get(4)? };
+        known.insert(device, presence);
+    }
+    Ok(known)
+}
+
+/// A user's devices, and what is known of each.
+pub async fn of_user(pool: &AnyPool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
+    let select = "SELECT device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id = ? ORDER BY device";
+    let found = sqlx::query(select).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
+    let device = |row: &sqlx::any::AnyRow| -> Result<(String, Presence), Error> {
+        let name = String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(0)?).into_owned();
+        Ok((name, Presence { online_login: row.try_get(1)?, offline_login: row.try_get(2)? }))
+    };
+    found.iter().map(device).collect()
+}
+
+/// Which of these users, each of an app, are online.
+pub async fn online(
+    pool: &AnyPool,
+    dialect: Dialect,
+    users: &[(i32, i64)],
+) -> Result<Vec<(i32, i64)>, Error> {
+    let select = format!(
+        "SELECT DISTINCT app, user_id FROM t_presence WHERE online_login > offline_login AND (app, user_id) IN ({})",
+        dialect.tuples(users.len(), 2)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(select));
+    for (app, user_id) in users {
+        query = query.bind(i64::from(*app)).bind(*user_id);
+    }
+    let found = query.fetch_all(pool).await?;
+    found.iter().map(|row| Ok((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?))).collect()
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+
+/// Binds what names a device.
+pub fn bind<'q>(query: Query<'q>, device: &Device) -> Query<'q> {
+    query.bind(i64::from(device.app)).bind(device.user_id).bind(device.device.clone().into_bytes())
+}
+
+/// The longest name of a device.
+pub const DEVICE_BYTES_MAX: usize = 16;

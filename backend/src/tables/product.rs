@@ -1,0 +1,75 @@
+//! `t_product`: what coins cost.
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+
+use crate::db::Dialect;
+use crate::error::Error;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let end = dialect.table_end();
+    vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_product (id BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL, \
+         price_cents BIGINT NOT NULL, coins BIGINT NOT NULL, is_on_sale BIGINT NOT NULL{end}"
+    )]
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductRow {
+    pub id: i64,
+    pub name: String,
+    pub price_cents: i64,
+    pub coins: i64,
+    pub is_on_sale: bool,
+}
+
+const COLUMNS: &str = "id, name, price_cents, coins, is_on_sale";
+
+fn product(row: &AnyRow) -> Result<ProductRow, Error> {
+    Ok(ProductRow {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        price_cents: row.try_get(2)?,
+        coins: row.try_get(3)?,
+        is_on_sale: row.try_get::<i64, _>(4)? != 0,
+    })
+}
+
+/// One product.
+pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<ProductRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_product WHERE id = ?");
+    let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(product).transpose()
+}
+
+/// Products by their price, `most` of them.
+pub async fn all(pool: &AnyPool, only_on_sale: bool, most: u32) -> Result<Vec<ProductRow>, Error> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM t_product WHERE is_on_sale >= ? ORDER BY price_cents, id LIMIT {most}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(select)).bind(i64::from(only_on_sale)).fetch_all(pool).await?;
+    rows.iter().map(product).collect()
+}
+
+/// Makes a product, or overwrites the one with its id.
+pub async fn put(pool: &AnyPool, dialect: Dialect, product: &ProductRow) -> Result<(), Error> {
+    let update = dialect.on_conflict_update("id", &["name", "price_cents", "coins", "is_on_sale"]);
+    let statement = format!("INSERT INTO t_product ({COLUMNS}) VALUES (?, ?, ?, ?, ?){update}");
+    sqlx::query(AssertSqlSafe(statement))
+        .bind(product.id)
+        .bind(product.name.clone())
+        .bind(product.price_cents)
+        .bind(product.coins)
+        .bind(i64::from(product.is_on_sale))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Removes a product; whether it was there.
+pub async fn delete(pool: &AnyPool, id: i64) -> Result<bool, Error> {
+    let done = sqlx::query("DELETE FROM t_product WHERE id = ?").bind(id).execute(pool).await?;
+    Ok(done.rows_affected() == 1)
+}

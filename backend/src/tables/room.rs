@@ -1,0 +1,95 @@
+//! `t_room`: live rooms. A later one has a higher id.
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+
+use crate::db::{Dialect, is_duplicate};
+use crate::error::Error;
+
+/// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has one open room.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (serial, end) = (dialect.serial(), dialect.table_end());
+    let index = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => ", INDEX i_room_open (is_open, id)",
+    };
+    let mut statements = vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_room (id {serial}, owner_id BIGINT NOT NULL, open_owner_id BIGINT UNIQUE, \
+         title VARCHAR(64) NOT NULL, is_open BIGINT NOT NULL, opened_ms BIGINT NOT NULL, closed_ms BIGINT{index}{end}"
+    )];
+    if dialect == Dialect::Sqlite {
+        statements.push("CREATE INDEX IF NOT EXISTS i_room_open ON t_room (is_open, id)".into());
+    }
+    statements
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomRow {
+    pub id: i64,
+    pub owner_id: i64,
+    pub title: String,
+    pub is_open: bool,
+    pub opened_ms: i64,
+    pub closed_ms: Option<i64>,
+}
+
+const COLUMNS: &str = "id, owner_id, title, is_open, opened_ms, closed_ms";
+
+fn room(row: &AnyRow) -> Result<RoomRow, Error> {
+    Ok(RoomRow {
+        id: row.try_get(0)?,
+        owner_id: row.try_get(1)?,
+        title: row.try_get(2)?,
+        is_open: row.try_get::<i64, _>(3)? != 0,
+        opened_ms: row.try_get(4)?,
+        closed_ms: row.try_get(5)?,
+    })
+}
+
+/// Opens a room; false if its owner has an open one.
+pub async fn insert(pool: &AnyPool, owner_id: i64, title: &str, opened_ms: i64) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "INSERT INTO t_room (owner_id, open_owner_id, title, is_open, opened_ms) VALUES (?, ?, ?, 1, ?)",
+    )
+    .bind(owner_id)
+    .bind(owner_id)
+    .bind(title)
+    .bind(opened_ms)
+    .execute(pool)
+    .await;
+    match done {
+        Ok(_) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A user's open room.
+pub async fn open_of(pool: &AnyPool, owner_id: i64) -> Result<Option<RoomRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_room WHERE open_owner_id = ?");
+    let row = sqlx::query(AssertSqlSafe(select)).bind(owner_id).fetch_optional(pool).await?;
+    row.as_ref().map(room).transpose()
+}
+
+/// A room.
+pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<RoomRow>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM t_room WHERE id = ?");
+    let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
+    row.as_ref().map(room).transpose()
+}
+
+/// Open rooms below `before`, the latest first.
+pub async fn open(pool: &AnyPool, before: i64, most: u32) -> Result<Vec<RoomRow>, Error> {
+    let select =
+        format!("SELECT {COLUMNS} FROM t_room WHERE is_open = 1 AND id < ? ORDER BY id DESC LIMIT {most}");
+    let rows = sqlx::query(AssertSqlSafe(select)).bind(before).fetch_all(pool).await?;
+    rows.iter().map(room).collect()
+}
+
+/// Closes an open room; whether it was open.
+pub async fn close(pool: &AnyPool, id: i64, closed_ms: i64) -> Result<bool, Error> {
+    let update =
+        "UPDATE t_room SET is_open = 0, open_owner_id = NULL, closed_ms = ? WHERE id = ? AND is_open = 1";
+    Ok(sqlx::query(update).bind(closed_ms).bind(id).execute(pool).await?.rows_affected() == 1)
+}

@@ -1,0 +1,124 @@
+//! `t_room_member`: which devices are in which rooms, as the gateways tell; and for a while, which have left.
+
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+
+use super::presence::{Device, bind};
+use crate::db::{Dialect, rows};
+use crate::error::Error;
+
+/// Rows of one statement.
+const ROWS_MAX: usize = 500;
+
+/// How the table is made.
+pub fn create(dialect: Dialect) -> Vec<String> {
+    let (end, device) = (dialect.table_end(), dialect.key(super::presence::DEVICE_BYTES_MAX as u32));
+    let index = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::MySql => ", INDEX i_room_member_device (app, user_id, device)",
+    };
+    let mut statements = vec![format!(
+        "CREATE TABLE IF NOT EXISTS t_room_member (app BIGINT NOT NULL, room_id BIGINT NOT NULL, user_id BIGINT NOT NULL, \
+         device {device} NOT NULL, login BIGINT NOT NULL, seq BIGINT NOT NULL, is_in BIGINT NOT NULL, \
+         PRIMARY KEY (app, room_id, user_id, device){index}{end}"
+    )];
+    if dialect == Dialect::Sqlite {
+        let index = "CREATE INDEX IF NOT EXISTS i_room_member_device ON t_room_member (app, user_id, device)";
+        statements.push(index.into());
+    }
+    statements
+}
+
+/// What was told last of a device and a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    pub device: Device,
+    pub room_id: i64,
+    /// The session's stamp.
+    pub login: i64,
+    /// Its shard's number of the event.
+    pub seq: i64,
+    /// Whether it joined, or left.
+    pub is_in: bool,
+}
+
+/// All that is known of devices whose presence is locked.
+pub async fn of_devices(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    devices: &[&Device],
+) -> Result<Vec<MemberRow>, Error> {
+    let mut members = Vec::new();
+    for chunk in devices.chunks(ROWS_MAX) {
+        let select = format!(
+            "SELECT app, user_id, device, room_id, login, seq, is_in FROM t_room_member WHERE (app, user_id, device) IN ({})",
+            dialect.tuples(chunk.len(), 3)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(select));
+        for device in chunk {
+            query = bind(query, device);
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            let device = Device {
+                app: row.try_get::<i64, _>(0)? as i32,
+                user_id: row.try_get(1)?,
+                device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
+            };
+            let is_in = row.try_get::<i64, _>(6)? != 0;
+            let (room_id, login, seq) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+            members.push(MemberRow { device, room_id, login, seq, is_in });
+        }
+    }
+    Ok(members)
+}
+
+/// Writes rows, over those that are there.
+pub async fn put(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    members: &[MemberRow],
+) -> Result<(), Error> {
+    let update = dialect.on_conflict_update("app, room_id, user_id, device", &["login", "seq", "is_in"]);
+    for chunk in members.chunks(ROWS_MAX) {
+        let statement = format!(
+            "INSERT INTO t_room_member (app, user_id, device, room_id, login, seq, is_in) VALUES {}{update}",
+            rows(chunk.len(), 7)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for member in chunk {
+            query = bind(query, &member.device).bind(member.room_id).bind(member.login);
+            query = query.bind(member.seq).bind(i64::from(member.is_in));
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Removes rows.
+pub async fn delete(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    members: &[(Device, i64)],
+) -> Result<(), Error> {
+    for chunk in members.chunks(ROWS_MAX) {
+        let statement = format!(
+            "DELETE FROM t_room_member WHERE (app, user_id, device, room_id) IN ({})",
+            dialect.tuples(chunk.len(), 4)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for (device, room_id) in chunk {
+            query = bind(query, device).bind(*room_id);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Users in a room above `after`, ascending, each once.
+pub async fn users(pool: &AnyPool, app: i32, room_id: i64, after: i64, most: u32) -> Result<Vec<i64>, Error> {
+    let select = format!(
+        "SELECT DISTINCT user_id FROM t_room_member WHERE app = ? AND room_id = ? AND user_id > ? AND is_in = 1 \
+         ORDER BY user_id LIMIT {most}"
+    );
+    let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(room_id).bind(after);
+    query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

@@ -1,0 +1,393 @@
+//! The offline inbox, against a push API that does as the test says.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::common::{Node, Stack, call, request, until};
+use crate::events::{send, session, try_send};
+use crate::login::{log_in, phone};
+use crate::users::count;
+
+/// What a push is answered.
+enum Reply {
+    /// With its outcome and reason.
+    Outcome(&'static str, &'static str),
+    /// It is delivered, after a while.
+    Late(Duration),
+    /// The whole call fails.
+    Status(u16),
+    /// Never.
+    Silence,
+}
+
+const DELIVERED: Reply = Reply::Outcome("delivered", "");
+const OFFLINE: Reply = Reply::Outcome("failed", "offline");
+
+type Script = Box<dyn FnMut(&Value) -> Reply + Send>;
+
+struct Gateway {
+    address: SocketAddr,
+    told: Arc<Told>,
+}
+
+struct Told {
+    script: Mutex<Script>,
+    pushes: Mutex<Vec<Value>>,
+    under_way: AtomicUsize,
+    under_way_max: AtomicUsize,
+}
+
+impl Gateway {
+    async fn start(script: impl FnMut(&Value) -> Reply + Send + 'static) -> Self {
+        let told = Arc::new(Told {
+            script: Mutex::new(Box::new(script)),
+            pushes: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            under_way_max: AtomicUsize::new(0),
+        });
+        let router = Router::new().route("/v1/push", axum::routing::post(push)).with_state(told.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, told }
+    }
+
+    fn then(&self, script: impl FnMut(&Value) -> Reply + Send + 'static) {
+        *self.told.script.lock().unwrap() = Box::new(script);
+    }
+
+    /// The names of what was pushed so far, in order, repeats too.
+    fn names(&self) -> Vec<String> {
+        let pushes = self.told.pushes.lock().unwrap();
+        pushes.iter().map(|push| push["client_msg_id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn node(&self, stack: &Stack) -> Node {
+        let mut config = stack.config();
+        config.push_url = format!("http://{}", self.address);
+        stack.backend_with(config).await
+    }
+}
+
+async fn push(State(told): State<Arc<Told>>, Json(body): Json<Value>) -> Response {
+    let pushes = body["pushes"].as_array().unwrap().clone();
+    let under_way = told.under_way.fetch_add(pushes.len(), Ordering::SeqCst) + pushes.len();
+    told.under_way_max.fetch_max(under_way, Ordering::SeqCst);
+    let mut results = Vec::new();
+    for push in &pushes {
+        told.pushes.lock().unwrap().push(push.clone());
+        let reply = (told.script.lock().unwrap())(push);
+        results.push(match reply {
+            Reply::Outcome(outcome, "") => json!({ "outcome": outcome }),
+            Reply::Outcome(outcome, reason) => json!({ "outcome": outcome, "reason": reason }),
+            Reply::Late(after) => {
+                tokio::time::sleep(after).await;
+                json!({ "outcome": "delivered" })
+            }
+            Reply::Status(status) => {
+                told.under_way.fetch_sub(pushes.len(), Ordering::SeqCst);
+                return StatusCode::from_u16(status).unwrap().into_response();
+            }
+            Reply::Silence => std::future::pending().await,
+        });
+    }
+    told.under_way.fetch_sub(pushes.len(), Ordering::SeqCst);
+    Json(json!({ "results": results })).into_response()
+}
+
+/// A message from user 1 that did not reach `user`.
+fn undelivered(number: u64, user: i64) -> Value {
+    json!({ "id": format!("10000-1-{number:x}"), "type": "undelivered", "app": 1, "user": user, "reason": "offline",
+        "message_id": (u64::MAX - number).to_string(), "sender": 1, "biz_code": 6001, "client_msg_id": format!("m{number}"),
+        "data": format!("message {number}") })
+}
+
+fn messages(numbers: std::ops::Range<u64>, user: i64) -> Vec<Value> {
+    numbers.map(|number| undelivered(number, user)).collect()
+}
+
+fn names(numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(|number| format!("m{number}")).collect()
+}
+
+async fn waiting(node: &Node, token: &str) -> i64 {
+    let (status, body) = call("GET", format!("{}/inbox/count", node.url()), Some(token), None).await;
+    assert_eq!(status, 200, "{body}");
+    body["count"].as_i64().unwrap()
+}
+
+async fn metric(node: &Node, result: &str) -> u64 {
+    let page = request("GET", &format!("{}/metrics", node.url()), &[], Vec::new()).await.text();
+    let line = format!("sailfish_backend_inbox_messages_total{{result=\"{result}\"}} ");
+    page.lines().find_map(|known| known.strip_prefix(&line)).map_or(0, |number| number.parse().unwrap())
+}
+
+/// Nothing is in the inbox, and nobody is about it.
+async fn is_empty(node: &Node) -> bool {
+    count(node, "t_inbox").await == 0 && count(node, "t_hand_over").await == 0
+}
+
+both!(
+    /// Part E, inbox: what did not reach a user is handed over at the next session, in order, as it was sent, and once.
+    messages_wait_for_the_next_session,
+    |stack| async move {
+        let gateway = Gateway::start(|_| DELIVERED).await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        let mut kept = messages(0..3, user);
+        kept[1]["data"] = json!("'); DROP TABLE t_inbox; -- \u{0}🐟");
+        kept[2].as_object_mut().unwrap().remove("data");
+        kept[2]["data_base64"] = json!("/wA=");
+        kept[2]["client_msg_id"] = json!("");
+        let mut room = undelivered(3, user);
+        (room["room"], room["sequence"]) = (json!(7), json!(1));
+        let mut wrong = [undelivered(4, user), undelivered(5, user)];
+        wrong[0].as_object_mut().unwrap().remove("data");
+        wrong[0]["data_base64"] = json!("no base64!");
+        wrong[1]["client_msg_id"] = json!("x".repeat(65));
+        send(&stack, &node.url(), &kept).await;
+        send(&stack, &node.url(), &kept).await; // told twice
+        send(&stack, &node.url(), &[room]).await;
+        send(&stack, &node.url(), &wrong).await;
+        send(&stack, &node.url(), &messages(10..11, user + 1)).await;
+        assert_eq!(waiting(&node, &token).await, 3);
+        assert_eq!((metric(&node, "room").await, metric(&node, "refused").await), (1, 2));
+        assert_eq!(call("GET", format!("{}/inbox/count", node.url()), None, None).await.0, 401);
+        assert!(gateway.names().is_empty(), "nobody came");
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        until("the inbox is empty", async || waiting(&node, &token).await == 0).await;
+        let unnamed = format!("inbox-{}", u64::MAX - 2);
+        assert_eq!(gateway.names(), ["m0", "m1", &unnamed]);
+        let pushes = gateway.told.pushes.lock().unwrap().clone();
+        let first = json!({ "app": 1, "user": user, "biz_code": 6001, "client_msg_id": "m0", "data": "message 0",
+            "sender": 1, "stored": true });
+        assert_eq!(pushes[0], first);
+        assert_eq!(pushes[1]["data"], "'); DROP TABLE t_inbox; -- \u{0}🐟");
+        assert_eq!((&pushes[2]["data_base64"], pushes[2].get("data")), (&json!("/wA="), None));
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 200_000_000)]).await;
+        until("nobody is about it", async || count(&node, "t_hand_over").await == 0).await;
+        assert_eq!(gateway.names().len(), 3, "and once");
+        assert_eq!(count(&node, "t_inbox").await, 1, "the other user's");
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: the first message that fails ends it, and the next session begins with that one.
+    a_failed_push_keeps_what_follows,
+    |stack| async move {
+        let gateway = Gateway::start(|push| if push["client_msg_id"] == "m2" { OFFLINE } else { DELIVERED }).await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..5, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        until("two are gone", async || waiting(&node, &token).await == 3 && count(&node, "t_hand_over").await == 0).await;
+        assert_eq!(gateway.names(), names(0..3));
+        gateway.then(|_| DELIVERED);
+        tokio::time::sleep(Duration::from_millis(2_500)).await; // longer than the worker's look
+        assert_eq!(gateway.names(), names(0..3), "not before the next session");
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 200_000_000)]).await;
+        until("the inbox is empty", async || is_empty(&node).await).await;
+        assert_eq!(gateway.names()[3..], names(2..5));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: a push API that is away is asked again; what it calls wrong is dropped; what is under way is waited for.
+    a_push_api_that_is_away_is_asked_again,
+    |stack| async move {
+        let mut turn = 0;
+        let gateway = Gateway::start(move |push| {
+            turn += 1;
+            match (turn, push["client_msg_id"].as_str().unwrap()) {
+                (1, _) => Reply::Status(500),
+                (2, _) => Reply::Outcome("failed", "busy"),
+                (3, _) => Reply::Outcome("unavailable", ""),
+                (4, _) => Reply::Outcome("pending", ""),
+                (_, "m1") => Reply::Status(400),
+                _ => DELIVERED,
+            }
+        })
+        .await;
+        let node = gateway.node(&stack).await;
+        let (user, _) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..3, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        for times in 1..=3 {
+            until("it was asked", async || gateway.names().len() == times).await;
+            assert_eq!(count(&node, "t_inbox").await, 3);
+            until("it rests", async || {
+                // Not again before the time is over, which is the clock's.
+                stack.clock().advance_ms(2_000);
+                gateway.names().len() > times
+            })
+            .await;
+        }
+        until("the inbox is empty", async || is_empty(&node).await).await;
+        assert_eq!(gateway.names(), ["m0", "m0", "m0", "m0", "m0", "m1", "m2"]);
+        assert_eq!((metric(&node, "refused").await, metric(&node, "handed_over").await), (1, 2));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: of a receiver's messages the latest 1,000 are kept, and those that went are counted.
+    a_full_inbox_drops_the_oldest,
+    |stack| async move {
+        let gateway = Gateway::start(|_| DELIVERED).await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        for from in (0..1_020).step_by(255) {
+            send(&stack, &node.url(), &messages(from..from + 255, user)).await;
+        }
+        send(&stack, &node.url(), &messages(5_000..5_001, user + 1)).await;
+        assert_eq!(waiting(&node, &token).await, 1_000);
+        assert_eq!(metric(&node, "dropped").await, 20);
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        until("the inbox is empty", async || waiting(&node, &token).await == 0).await;
+        assert_eq!(gateway.names(), names(20..1_020));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: two devices that come at once, told to two processes, get each message once and in order.
+    two_devices_do_not_interleave,
+    |stack| async move {
+        let gateway = Gateway::start(|_| Reply::Late(Duration::from_millis(3))).await;
+        let (one, two) = (gateway.node(&stack).await, gateway.node(&stack).await);
+        let (user, _) = log_in(&one, &phone(1)).await;
+        send(&stack, &one.url(), &messages(0..100, user)).await;
+        let (first, second) = (one.url(), two.url());
+        let (phone, web) =
+            ([session("online", 1, user, "phone", 100)], [session("online", 1, user, "web", 100)]);
+        tokio::join!(send(&stack, &first, &phone), send(&stack, &second, &web), send(&stack, &first, &web));
+        until("the inbox is empty", async || is_empty(&one).await).await;
+        assert_eq!(gateway.names(), names(0..100));
+        assert_eq!(gateway.told.under_way_max.load(Ordering::SeqCst), 1, "one at a time");
+        one.stop().await;
+        two.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: who comes while a hand-over to a session before is about to fail is handed over to as well.
+    a_session_that_comes_during_a_hand_over_is_not_missed,
+    |stack| async move {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let mut turn = 0;
+        let gateway = Gateway::start(move |_| {
+            turn += 1;
+            if turn > 1 {
+                return DELIVERED;
+            }
+            tokio::task::block_in_place(|| held.recv_timeout(Duration::from_secs(8)).unwrap());
+            OFFLINE
+        })
+        .await;
+        let node = gateway.node(&stack).await;
+        let (user, _) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..3, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        until("the first push is under way", async || gateway.names().len() == 1).await;
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 200_000_000)]).await;
+        until("it was asked for twice", async || {
+            let row = sqlx::query("SELECT asks FROM t_hand_over").fetch_one(node.app().db.primary()).await.unwrap();
+            sqlx::Row::get::<i64, _>(&row, 0) == 2
+        })
+        .await;
+        release.send(()).unwrap();
+        until("the inbox is empty", async || is_empty(&node).await).await;
+        assert_eq!(gateway.names(), ["m0", "m0", "m1", "m2"]);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: a process that dies in a hand-over leaves it to another one; nothing is lost, and the order stays.
+    a_hand_over_outlives_its_process,
+    |stack| async move {
+        let gateway = Gateway::start(|push| if push["client_msg_id"] == "m2" { Reply::Silence } else { DELIVERED }).await;
+        let (node, other) = (gateway.node(&stack).await, gateway.node(&stack).await);
+        let (user, _) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..5, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        until("one is under way", async || gateway.names().len() == 3).await;
+        node.app().db.close().await; // what dies does not write
+        node.kill().await;
+        gateway.then(|_| DELIVERED);
+        stack.clock().advance_ms(50_000);
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!(gateway.names().len(), 3, "it may be alive");
+        stack.clock().advance_ms(20_000);
+        until("the inbox is empty", async || is_empty(&other).await).await;
+        // The first two were delivered and not yet removed: their names are the same, so their receiver drops them.
+        assert_eq!(gateway.names()[3..], names(0..5));
+        other.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: a message that met nobody, kept after its receiver came, is not left until the next session.
+    a_message_that_crossed_its_receiver_is_handed_over,
+    |stack| async move {
+        let gateway = Gateway::start(|_| DELIVERED).await;
+        let node = gateway.node(&stack).await;
+        let (user, _) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        let mut unacked = undelivered(0, user);
+        unacked["reason"] = json!("unacked");
+        send(&stack, &node.url(), &[unacked]).await;
+        assert_eq!(count(&node, "t_hand_over").await, 0, "who does not ack is not asked at once");
+        send(&stack, &node.url(), &messages(1..2, user)).await;
+        until("the inbox is empty", async || is_empty(&node).await).await;
+        assert_eq!(gateway.names(), names(0..2));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: what nobody came for in 30 days goes.
+    old_messages_go,
+    |stack| async move {
+        let gateway = Gateway::start(|_| DELIVERED).await;
+        let node = gateway.node(&stack).await;
+        send(&stack, &node.url(), &messages(0..3, 7)).await;
+        stack.clock().advance_ms(29 * 86_400_000);
+        send(&stack, &node.url(), &messages(3..5, 7)).await;
+        node.stop().await;
+        let node = gateway.node(&stack).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(count(&node, "t_inbox").await, 5);
+        stack.clock().advance_ms(86_400_001);
+        until("the old ones are gone", async || count(&node, "t_inbox").await == 2).await;
+        assert_eq!(metric(&node, "dropped").await, 3);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: what cannot be kept is not promised.
+    a_message_is_promised_only_when_it_is_kept,
+    |stack| async move {
+        let node = stack.backend().await;
+        let rename = async |statement: &'static str| {
+            sqlx::query(statement).execute(node.app().db.writer()).await.unwrap();
+        };
+        rename("ALTER TABLE t_inbox RENAME TO t_inbox_away").await;
+        assert_eq!(try_send(&stack, &node.url(), &messages(0..2, 7)).await, ["retry", "retry"]);
+        rename("ALTER TABLE t_inbox_away RENAME TO t_inbox").await;
+        assert_eq!(try_send(&stack, &node.url(), &messages(0..2, 7)).await, ["ok", "ok"]);
+        assert_eq!(count(&node, "t_inbox").await, 2);
+        node.stop().await;
+    }
+);

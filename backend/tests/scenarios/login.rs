@@ -1,0 +1,378 @@
+//! Login by phone and code, login tokens, IM tokens.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::common::{Node, Stack, call, request};
+use crate::users::count;
+
+/// A phone that no other test uses.
+pub fn phone(number: u32) -> String {
+    format!("+86138{number:08}")
+}
+
+/// Asks for a code and reads it where the mock sender shows it.
+pub async fn code(node: &Node, phone: &str) -> String {
+    let (status, body) =
+        call("POST", format!("{}/login/code", node.url()), None, Some(json!({ "phone": phone }))).await;
+    assert_eq!(status, 200, "{body}");
+    let (status, body) = call("GET", format!("{}/mock/sms/{phone}", node.url()), None, None).await;
+    assert_eq!(status, 200, "{body}");
+    body["code"].as_str().unwrap().to_owned()
+}
+
+/// Tries to log in.
+pub async fn try_log_in(node: &Node, phone: &str, code: &str) -> (u16, Value) {
+    let body = json!({ "phone": phone, "code": code });
+    call("POST", format!("{}/login", node.url()), None, Some(body)).await
+}
+
+/// Logs a phone in; the user's id and token.
+pub async fn log_in(node: &Node, phone: &str) -> (i64, String) {
+    let code = code(node, phone).await;
+    let (status, body) = try_log_in(node, phone, &code).await;
+    assert_eq!(status, 200, "{body}");
+    (body["user_id"].as_i64().unwrap(), body["token"].as_str().unwrap().to_owned())
+}
+
+async fn is_logged_in(node: &Node, token: &str) -> bool {
+    let (status, body) = call("GET", format!("{}/users/me", node.url()), Some(token), None).await;
+    assert!(status == 200 || status == 401, "{body}");
+    status == 200
+}
+
+fn another(code: &str) -> String {
+    format!("{:06}", (code.parse::<u32>().unwrap() + 1) % 1_000_000)
+}
+
+both!(
+    /// B7: a code logs in once; the first login makes the user, the next one finds it.
+    a_code_logs_in_once,
+    |stack| async move {
+        let node = stack.backend().await;
+        let first = code(&node, "+8613800000001").await;
+        assert_eq!(first.len(), 6);
+        let (status, body) = try_log_in(&node, "+86 138-0000-0001", &first).await;
+        assert_eq!((status, &body["is_new"]), (200, &json!(true)), "{body}");
+        assert_eq!(body["token"].as_str().unwrap().len(), 64);
+        let days = (body["expires_ms"].as_i64().unwrap() - stack.clock().now_ms()) as f64 / 86_400_000.0;
+        assert!((29.9..=30.0).contains(&days), "{days}");
+        let (status, again) = try_log_in(&node, "13800000001", &first).await;
+        assert_eq!((status, again["code"].as_str()), (401, Some("wrong_code")), "a code is good once");
+
+        stack.clock().advance_ms(61_000);
+        forget_sends(&node, "+8613800000001").await;
+        let second = code(&node, "+8613800000001").await;
+        let (status, again) = try_log_in(&node, "008613800000001", &second).await;
+        assert_eq!((status, &again["is_new"]), (200, &json!(false)), "{again}");
+        assert_eq!(again["user_id"], body["user_id"]);
+        assert!(is_logged_in(&node, body["token"].as_str().unwrap()).await, "other devices stay");
+        node.stop().await;
+    }
+);
+
+/// In Redis the clock does not move the minute after which a code is sent again.
+async fn forget_sends(node: &Node, phone: &str) {
+    let hash: String = Sha256::digest(phone).iter().map(|byte| format!("{byte:02x}")).collect();
+    node.app().cache.delete(&format!("login_code_sends:{hash}")).await.unwrap();
+}
+
+both!(
+    /// B7: one code a minute for a phone, and none is shown where it was not sent.
+    a_phone_gets_one_code_a_minute,
+    |stack| async move {
+        let node = stack.backend().await;
+        let url = format!("{}/login/code", node.url());
+        let (status, _) = call("POST", url.clone(), None, Some(json!({ "phone": phone(1) }))).await;
+        assert_eq!(status, 200);
+        for same in [phone(1), "00".to_owned() + &phone(1)[1..], phone(1)[3..].to_owned()] {
+            let (status, body) = call("POST", url.clone(), None, Some(json!({ "phone": same }))).await;
+            assert_eq!((status, body["code"].as_str()), (429, Some("too_many_requests")), "{same}");
+        }
+        let (status, _) = call("POST", url, None, Some(json!({ "phone": phone(2) }))).await;
+        assert_eq!(status, 200, "another phone has a minute of its own");
+        let (status, _) = call("GET", format!("{}/mock/sms/{}", node.url(), phone(3)), None, None).await;
+        assert_eq!(status, 404);
+        node.stop().await;
+    }
+);
+
+/// B7, where the clock moves the cache too.
+#[tokio::test]
+async fn after_a_minute_the_next_code_is_sent_and_the_one_before_is_void() {
+    let stack = Stack::embedded().await;
+    let node = stack.backend().await;
+    let first = code(&node, &phone(1)).await;
+    stack.clock().advance_ms(59_000);
+    let (status, _) =
+        call("POST", format!("{}/login/code", node.url()), None, Some(json!({ "phone": phone(1) }))).await;
+    assert_eq!(status, 429);
+    stack.clock().advance_ms(1_001);
+    let second = code(&node, &phone(1)).await;
+    if first != second {
+        assert_eq!(try_log_in(&node, &phone(1), &first).await.0, 401);
+    }
+    assert_eq!(try_log_in(&node, &phone(1), &second).await.0, 200);
+    node.stop().await;
+}
+
+both!(
+    /// B7: a code is good for 60 s.
+    a_code_ends_after_a_minute,
+    |stack| async move {
+        let node = stack.backend().await;
+        let (early, late) = (code(&node, &phone(1)).await, code(&node, &phone(2)).await);
+        stack.clock().advance_ms(50_000);
+        assert_eq!(try_log_in(&node, &phone(1), &early).await.0, 200);
+        stack.clock().advance_ms(10_000);
+        let (status, body) = try_log_in(&node, &phone(2), &late).await;
+        assert_eq!((status, body["code"].as_str()), (401, Some("wrong_code")));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B7: the fifth try may be right, the sixth may not, also when all come at once.
+    a_code_is_tried_five_times,
+    |stack| async move {
+        let node = stack.backend().await;
+        for (number, wrong, status_wanted) in [(1, 4, 200), (2, 5, 401)] {
+            let phone = phone(number);
+            let right = code(&node, &phone).await;
+            let tries = (0..wrong).map(|_| {
+                let (url, wrong, phone) = (node.url(), another(&right), phone.clone());
+                let body = json!({ "phone": phone, "code": wrong });
+                tokio::spawn(async move { call("POST", format!("{url}/login"), None, Some(body)).await.0 })
+            });
+            for tried in tries.collect::<Vec<_>>() {
+                assert_eq!(tried.await.unwrap(), 401);
+            }
+            assert_eq!(try_log_in(&node, &phone, &right).await.0, status_wanted, "after {wrong} wrong ones");
+        }
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B7: logins of a phone are limited, whatever the code.
+    logins_of_a_phone_are_limited,
+    |stack| async move {
+        let node = stack.backend_with(backend::Config { logins_per_minute: 3, ..stack.config() }).await;
+        for _ in 0..3 {
+            assert_eq!(try_log_in(&node, &phone(1), "000000").await.0, 401);
+        }
+        let right = code(&node, &phone(1)).await;
+        assert_eq!(try_log_in(&node, &phone(1), &right).await.0, 429);
+        assert_eq!(try_log_in(&node, &phone(2), "000000").await.0, 401, "another phone has a limit of its own");
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B1, B7: logins at once with one code make one user and one login.
+    logins_at_once_make_one_user,
+    |stack| async move {
+        let node = stack.backend().await;
+        // With Redis, two processes know the code.
+        let second = match stack.config().redis.is_empty() {
+            true => None,
+            false => Some(stack.backend().await),
+        };
+        for number in 0..10 {
+            let code = code(&node, &phone(number)).await;
+            let logins = (0..5).map(|login| {
+                let url = second.as_ref().filter(|_| login % 2 == 1).unwrap_or(&node).url();
+                let body = json!({ "phone": phone(number), "code": code });
+                tokio::spawn(async move { call("POST", format!("{url}/login"), None, Some(body)).await })
+            });
+            let mut statuses = Vec::new();
+            for login in logins.collect::<Vec<_>>() {
+                statuses.push(login.await.unwrap().0);
+            }
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 401, 401, 401, 401]);
+            assert_eq!(count(&node, "t_user_phone").await, i64::from(number) + 1);
+        }
+        let mut users = 0;
+        for part in 0..100 {
+            users += count(&node, &format!("t_user_{part:02}")).await;
+        }
+        assert_eq!(users, 10);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B7: a login lasts 30 days, by header and by cookie, until it is ended.
+    a_login_lasts_until_its_end,
+    |stack| async move {
+        let node = stack.backend().await;
+        let right = code(&node, &phone(1)).await;
+        let body = json!({ "phone": phone(1), "code": right }).to_string();
+        let json = [("content-type", "application/json".to_owned())];
+        let answer = request("POST", &format!("{}/login", node.url()), &json, body.into()).await;
+        assert_eq!(answer.status, 200);
+        let token = answer.json()["token"].as_str().unwrap().to_owned();
+        let cookie = answer.headers["set-cookie"].to_str().unwrap();
+        let wanted = format!("sailfish_login={token}; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax");
+        assert_eq!(cookie, wanted);
+
+        let me = format!("{}/users/me", node.url());
+        let cookie = [("cookie", format!("a=b; sailfish_login={token}; c=d"))];
+        assert_eq!(request("GET", &me, &cookie, Vec::new()).await.status, 200);
+        for wrong in ["", "x", &token[1..], &token.to_uppercase(), &"0".repeat(64), "' OR '1'='1"] {
+            let (status, _) = call("GET", me.clone(), Some(wrong), None).await;
+            assert_eq!(status, if wrong == token { 200 } else { 401 }, "{wrong}");
+        }
+        stack.clock().advance_ms(30 * 86_400_000 - 60_000);
+        assert!(is_logged_in(&node, &token).await);
+        stack.clock().advance_ms(60_000);
+        assert!(!is_logged_in(&node, &token).await);
+
+        let (_, token) = log_in(&node, &phone(2)).await;
+        let (_, other) = log_in(&node, &phone(3)).await;
+        assert!(is_logged_in(&node, &token).await);
+        let answer =
+            request("POST", &format!("{}/logout", node.url()), &[("cookie", format!("sailfish_login={token}"))], Vec::new())
+                .await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.headers["set-cookie"].to_str().unwrap().starts_with("sailfish_login=; Path=/; Max-Age=0"));
+        assert!(!is_logged_in(&node, &token).await);
+        assert!(is_logged_in(&node, &other).await);
+        assert_eq!(call("POST", format!("{}/logout", node.url()), None, None).await.0, 401);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B7: a login outlives the cache and the process, and the database does not have the token itself.
+    a_login_outlives_the_cache,
+    |stack| async move {
+        let node = stack.backend().await;
+        let (_, token) = log_in(&node, &phone(1)).await;
+        assert!(is_logged_in(&node, &token).await);
+        let hash = Sha256::digest(&token);
+        let row = sqlx::query("SELECT COUNT(*) FROM t_login_token WHERE token_hash = ?")
+            .bind(hash.to_vec())
+            .fetch_one(node.app().db.primary())
+            .await
+            .unwrap();
+        assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 1);
+        node.stop().await;
+        // Another prefix is an empty Redis.
+        let flushed = backend::Config { prefix: format!("{}-flushed", stack.config().prefix), ..stack.config() };
+        let node = stack.backend_with(flushed).await;
+        assert!(is_logged_in(&node, &token).await);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A user's logins are bounded: the oldest ends when there are too many.
+    the_oldest_of_too_many_logins_ends,
+    |stack| async move {
+        let config = backend::Config { logins_per_minute: 1_000, ..stack.config() };
+        let node = stack.backend_with(config).await;
+        let mut tokens = Vec::new();
+        for _ in 0..22 {
+            forget_sends(&node, &phone(1)).await;
+            tokens.push(log_in(&node, &phone(1)).await.1);
+            stack.clock().advance_ms(1);
+        }
+        assert_eq!(count(&node, "t_login_token").await, 20);
+        for (index, token) in tokens.iter().enumerate() {
+            assert_eq!(is_logged_in(&node, token).await, index >= 2, "{index}");
+        }
+        node.stop().await;
+    }
+);
+
+both!(
+    /// B7: an IM token is what the gateway checks: HS256 over app, user, device and expiry.
+    an_im_token_is_signed_for_the_gateway,
+    |stack| async move {
+        let config = backend::Config { im_address: "im.example.org:5346".into(), app: 7, ..stack.config() };
+        let secret = config.im_secret.clone();
+        let node = stack.backend_with(config).await;
+        let (user_id, login) = log_in(&node, &phone(1)).await;
+        let url = format!("{}/im/token", node.url());
+        for (body, device) in [(json!({}), "phone"), (json!({ "device": "web" }), "web")] {
+            let now_s = stack.clock().now_ms() / 1_000;
+            let (status, made) = call("POST", url.clone(), Some(&login), Some(body)).await;
+            assert_eq!(status, 200, "{made}");
+            let token = made["token"].as_str().unwrap();
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let hmac = Hmac::<Sha256>::new_from_slice(&secret).unwrap().chain_update(signed);
+            hmac.verify_slice(&URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+            let part = |part: &str| -> Value {
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+            };
+            let (header, claims) = signed.split_once('.').unwrap();
+            assert_eq!(part(header)["alg"], "HS256");
+            let exp = part(claims)["exp"].as_i64().unwrap();
+            assert!((86_400..86_410).contains(&(exp - now_s)), "{exp}");
+            let wanted = json!({ "app": 7, "user": user_id, "device": device, "exp": exp });
+            assert_eq!(part(claims), wanted);
+            let rest = json!({
+                "token": token, "address": "im.example.org:5346", "expires_ms": exp * 1_000, "app": 7, "user_id": user_id
+            });
+            assert_eq!(made, rest);
+        }
+        for wrong in [json!({ "device": "fridge" }), json!({ "device": 1 }), json!({ "user": 1 }), json!([])] {
+            assert_eq!(call("POST", url.clone(), Some(&login), Some(wrong)).await.0, 400);
+        }
+        assert_eq!(call("POST", url.clone(), None, Some(json!({}))).await.0, 401);
+        for _ in 2..10 {
+            assert_eq!(call("POST", url.clone(), Some(&login), Some(json!({}))).await.0, 200);
+        }
+        assert_eq!(call("POST", url, Some(&login), Some(json!({}))).await.0, 429);
+        node.stop().await;
+    }
+);
+
+/// What an operator has not set is refused, not made up.
+#[tokio::test]
+async fn without_a_secret_no_im_token_is_made_and_without_mock_no_code_is_shown() {
+    let stack = Stack::embedded().await;
+    let node = stack.backend().await;
+    let (_, login) = log_in(&node, &phone(1)).await;
+    node.stop().await;
+    let config = backend::Config { im_secret: Vec::new(), mock: false, ..stack.config() };
+    let node = stack.backend_with(config).await;
+    let (status, body) =
+        call("POST", format!("{}/im/token", node.url()), Some(&login), Some(json!({}))).await;
+    assert_eq!((status, body["code"].as_str()), (503, Some("no_im_secret")));
+    let code = json!({ "phone": phone(2) });
+    assert_eq!(call("POST", format!("{}/login/code", node.url()), None, Some(code)).await.0, 200);
+    assert_eq!(call("GET", format!("{}/mock/sms/{}", node.url(), phone(2)), None, None).await.0, 404);
+    node.stop().await;
+}
+
+both!(
+    /// What is no phone, no code and no body is refused with the field's name.
+    bad_logins_are_refused,
+    |stack| async move {
+        let node = stack.backend().await;
+        let url = node.url();
+        for phone in ["", "abc", "+86138'; DROP TABLE t_user_00; --", "🐟🐟🐟🐟🐟🐟🐟", "138\u{0}0000001"] {
+            for (path, body) in
+                [("login/code", json!({ "phone": phone })), ("login", json!({ "phone": phone, "code": "123456" }))]
+            {
+                let (status, body) = call("POST", format!("{url}/{path}"), None, Some(body)).await;
+                assert_eq!(status, 400, "{phone} {body}");
+                assert!(body["message"].as_str().unwrap().starts_with("phone: "), "{body}");
+            }
+        }
+        for code in ["", "12345", "1234567", "12345x", "１２３４５６", "' OR 1", "-12345"] {
+            let (status, body) = try_log_in(&node, &phone(1), code).await;
+            assert_eq!((status, body["message"].as_str()), (400, Some("code: want six digits")), "{code}");
+        }
+        for body in [json!({}), json!({ "phone": 1, "code": "123456" }), json!({ "phone": phone(1), "code": "123456", "x": 1 })] {
+            assert_eq!(call("POST", format!("{url}/login"), None, Some(body)).await.0, 400);
+        }
+        node.stop().await;
+    }
+);
