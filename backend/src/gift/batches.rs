@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::Error;
 use crate::run::Stop;
 
-type Entry<I, O> = (I, oneshot::Sender<Result<O, Error>>);
+/// What is asked, and where its answer goes.
+pub type Entry<I, O> = (I, oneshot::Sender<Result<O, Error>>);
 
 /// Entries on their way to [`Batches::run`].
 pub struct Batches<I, O> {
@@ -31,13 +32,17 @@ impl<I, O> Batches<I, O> {
         answered.await.unwrap_or_else(|_| Err(Error::unavailable("ending", "this process ends")))
     }
 
+    /// The entries, for whoever takes them without [`Batches::run`].
+    pub fn entries(&self) -> Option<mpsc::Receiver<Entry<I, O>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Does the work, batch by batch of up to `most` entries, until it is time to end: `work` answers one result for each.
     pub async fn run<F>(&self, most: usize, mut stop: Stop, work: impl Fn(Vec<I>) -> F)
     where
         F: Future<Output = Result<Vec<O>, Error>>,
     {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut taken) = taken else { return };
+        let Some(mut taken) = self.entries() else { return };
         let mut batch = Vec::with_capacity(most);
         loop {
             let count = tokio::select! {

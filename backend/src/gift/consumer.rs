@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::batches::Entry;
 use super::decide::{Decisions, Facts, decide};
 use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};
 use crate::app::App;
@@ -31,11 +32,16 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
         warn!(%error, "it is not known what is in the queue of gifts");
     }
     let mut tasks = JoinSet::new();
-    tasks.spawn(put(app.clone(), ending.clone()));
+    // In SQLite the queue is a table beside the ledger: to put a gift there and take it out again would be two more transactions by
+    // the same writer, for what nobody was promised yet. So the consumer has them at once.
+    let direct = (app.db.dialect() == Dialect::Sqlite).then(|| app.gifts.pushes.entries()).flatten();
+    if direct.is_none() {
+        tasks.spawn(put(app.clone(), ending.clone()));
+    }
     tasks.spawn(look_up(app.clone(), ending.clone()));
     tasks.spawn(take(app.clone(), ending.clone()));
     tasks.spawn(watch_others(app.clone(), ending.clone()));
-    tasks.spawn(commit_all(app.clone(), taken, ending));
+    tasks.spawn(commit_all(app.clone(), Source { taken, direct }, ending));
     stop.wait().await;
     while app.gifts.under_way.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -44,24 +50,17 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Gifts into the queue, all that come at once together. In SQLite the queue is a table beside the ledger: to put a gift there and take
-/// it out again would be two more transactions by the same writer, for what nobody was promised yet. So it is handed on in memory.
+/// Gifts into the queue, all that come at once together.
 async fn put(app: Arc<App>, stop: Stop) {
-    let most = batch_max(&app);
     let work = |parcels: Vec<Parcel>| {
         let app = app.clone();
         async move {
-            let count = parcels.len();
-            if app.db.dialect() == Dialect::Sqlite {
-                let _ = app.gifts.taken.send(Batch { jobs: vec![None; count], parcels }).await; // the consumer ends last
-            } else {
-                let payloads: Vec<_> = parcels.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-                app.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
-            }
-            Ok(vec![(); count])
+            let payloads: Vec<_> = parcels.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+            app.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
+            Ok(vec![(); parcels.len()])
         }
     };
-    app.gifts.pushes.run(most, stop, work).await;
+    app.gifts.pushes.run(batch_max(&app), stop, work).await;
 }
 
 /// Gifts that are looked for, with what their senders have.
@@ -125,20 +124,14 @@ fn batch_max(app: &App) -> usize {
 }
 
 /// Commits what was taken, batch by batch.
-async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Batch>, mut stop: Stop) {
+async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
     let most = batch_max(&app);
     let mut finishing = JoinSet::new();
     loop {
         let mut batch = tokio::select! {
-            Some(batch) = taken.recv() => batch,
+            batch = source.next(most) => batch,
             () = stop.wait() => break,
         };
-        while batch.parcels.len() < most
-            && let Ok(more) = taken.try_recv()
-        {
-            batch.jobs.extend(more.jobs);
-            batch.parcels.extend(more.parcels);
-        }
         while !batch.parcels.is_empty() {
             let rest = batch.split_off(most.min(batch.parcels.len()));
             for committed in commit(&app, batch, &mut stop).await {
@@ -151,6 +144,40 @@ async fn commit_all(app: Arc<App>, mut taken: mpsc::Receiver<Batch>, mut stop: S
         }
     }
     while finishing.join_next().await.is_some() {}
+}
+
+/// Where the consumer has gifts from.
+struct Source {
+    /// Out of the queue.
+    taken: mpsc::Receiver<Batch>,
+    /// Past it.
+    direct: Option<mpsc::Receiver<Entry<Parcel, ()>>>,
+}
+
+impl Source {
+    /// All that is there, from `most` on not much more.
+    async fn next(&mut self, most: usize) -> Batch {
+        let mut batch = Batch::default();
+        let mut entries = Vec::new();
+        match &mut self.direct {
+            None => batch.extend(self.taken.recv().await),
+            Some(direct) => tokio::select! {
+                more = self.taken.recv() => batch.extend(more),
+                _ = direct.recv_many(&mut entries, most) => {}
+            },
+        }
+        for (parcel, put) in entries {
+            let _ = put.send(Ok(())); // who waits goes on to wait for the commit
+            batch.parcels.push(parcel);
+            batch.jobs.push(None);
+        }
+        while batch.parcels.len() < most
+            && let Ok(more) = self.taken.try_recv()
+        {
+            batch.extend(Some(more));
+        }
+        batch
+    }
 }
 
 /// What was committed.
@@ -177,6 +204,12 @@ impl Batch {
             }
         }
         batch
+    }
+
+    fn extend(&mut self, more: Option<Self>) {
+        let Self { parcels, jobs } = more.unwrap_or_default();
+        self.parcels.extend(parcels);
+        self.jobs.extend(jobs);
     }
 
     /// What is behind the first gifts.

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::bridge::{self, gift_event};
 use crate::common::{MariaDb, Node, Redis, Stack, call, until};
+use crate::login::log_in;
 use crate::pushes::{FakePush, Mood, payload};
 
 pub const INTERNAL: Option<&str> = Some("internal-secret");
@@ -359,6 +360,63 @@ both!(
         }
         assert!(statuses.contains_key(&429), "{statuses:?}");
         assert_eq!(audit(&node).await, (1_000 - 10 * statuses[&200], statuses[&200]));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// C2: by HTTP: who calls is the sender, whatever a body says; the wallet and its ledger tell what was paid.
+    gifts_are_sent_by_http_and_the_ledger_tells_of_them,
+    |stack| async move {
+        let node = stack.backend_with(unlimited(&stack)).await;
+        let gift = new_gift(&node, 10).await;
+        let (user_id, token) = log_in(&node, "+8613800004711").await;
+        let token = Some(token.as_str());
+        let get = async |path: &str| call("GET", format!("{}{path}", node.url()), token, None).await;
+        let send = async |token, body| call("POST", format!("{}/gift/send", node.url()), token, Some(body)).await;
+        let body = |id: &str, count: i64| {
+            json!({ "id": id, "gift_id": gift, "room_id": 7, "receiver_id": 3, "count": count, "price": 10 })
+        };
+        assert_eq!(get("/wallet").await.1, json!({ "user_id": user_id, "balance": 0 }));
+        assert_eq!(send(None, body("a", 1)).await.0, 401);
+        assert_eq!(send(Some("0"), body("a", 1)).await.0, 401);
+        grant(&node, user_id, 1_000, "g").await;
+        for number in 0..25 {
+            let (status, sent) = send(token, body(&format!("n{number}"), 2)).await;
+            assert_eq!((status, &sent["total"]), (200, &json!(20)), "{sent}");
+        }
+        assert_eq!(send(token, body("n3", 2)).await.0, 200, "a repeat");
+        let code = async |body: Value| {
+            let (status, body) = send(token, body).await;
+            (status, body["code"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(code(body("n3", 3)).await, (409, "id_reused".into()));
+        assert_eq!(code(body("o", 1_000)).await, (409, "insufficient_balance".into()));
+        assert_eq!(code(body("", 1)).await, (400, "bad_request".into()));
+        assert_eq!(code(body("p", 0)).await, (400, "bad_request".into()));
+        let mut forged = body("q", 1);
+        forged["sender_id"] = json!(1);
+        assert_eq!(code(forged).await, (400, "bad_request".into()));
+        let mut changed = body("r", 1);
+        changed["price"] = json!(9);
+        assert_eq!(code(changed).await, (409, "price_changed".into()));
+        assert_eq!(get("/wallet").await.1["balance"], 500);
+        let (mut seen, mut before) = (Vec::new(), i64::MAX);
+        loop {
+            let (status, page) = get(&format!("/wallet/ledger?limit=10&before={before}")).await;
+            assert_eq!(status, 200, "{page}");
+            let entries = page["entries"].as_array().unwrap().clone();
+            let Some(last) = entries.last() else { break };
+            before = last["id"].as_i64().unwrap();
+            seen.extend(entries);
+        }
+        let amounts: Vec<_> = seen.iter().map(|entry| entry["amount"].as_i64().unwrap()).collect();
+        assert_eq!((amounts.len(), amounts.iter().sum::<i64>(), amounts[25]), (26, 500, 1_000));
+        assert_eq!((&seen[0]["reference"], &seen[25]["kind"]), (&json!("n24"), &json!("grant")));
+        for bad in ["limit=0", "limit=101", "before=x", "more=1"] {
+            assert_eq!(get(&format!("/wallet/ledger?{bad}")).await.0, 400, "{bad}");
+        }
+        assert_eq!(audit(&node).await, (500, 25));
         node.stop().await;
     }
 );
