@@ -174,7 +174,7 @@ impl Restarted {
         let (program, pid_file, address) = (env!("CARGO_BIN_EXE_sailfish"), self.pid_file(), self.address);
         format!(
             "PID=$(cat {pid_file} 2>/dev/null); {end}; {program} up --listen {address} --admin 127.0.0.1:0 --shards 2 \
-             --set 'token.secret={SECRET}' --set drain.spread_ms=100 </dev/null >/dev/null 2>&1 & echo $! > {pid_file}"
+             --set 'token.secret={SECRET}' --set bridge.mode=off --set drain.spread_ms=100 </dev/null >/dev/null 2>&1 & echo $! > {pid_file}"
         )
     }
 }

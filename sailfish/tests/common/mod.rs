@@ -38,6 +38,8 @@ pub fn sailfish() -> Command {
             command.env_remove(name);
         }
     }
+    // A backend within `up` keeps its state in the caller's home; who wants one says so.
+    command.env("SAILFISH_BRIDGE__MODE", "off");
     command
 }
 
@@ -58,9 +60,6 @@ impl Server {
         let mut command = sailfish();
         command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--set", &format!("token.secret={SECRET}")]);
-        if !arguments.iter().any(|argument| argument.starts_with("bridge.mode")) {
-            command.args(["--set", "bridge.mode=off"]);
-        }
         if !arguments.contains(&"--shards") {
             command.args(["--shards", "2"]);
         }

@@ -172,7 +172,8 @@ impl Up {
         command.arg(format!("--listen=127.0.0.1:{clients}"));
         command.arg(format!("--set=backend.listen=127.0.0.1:{api}"));
         command.arg(format!("--set=token.secret={token_secret}"));
-        let server = Server::spawn(command.env("XDG_STATE_HOME", &folder.0));
+        command.env_remove("SAILFISH_BRIDGE__MODE").env("XDG_STATE_HOME", &folder.0);
+        let server = Server::spawn(&mut command);
         let address = server.stdout.lines().next().unwrap().rsplit_once("backend=").unwrap().1;
         let api = Api(address.parse().unwrap());
         (server, api)
