@@ -49,7 +49,7 @@ impl Ids {
         Ok(self.take(name, order, 1).await?[0])
     }
 
-    /// `count` ids, which is 1 to [`TAKE_MAX`]. The first id of a name is 1.
+    /// `count` ids, which is 1 to `TAKE_MAX`. The first id of a name is 1.
     pub async fn take(&self, name: &str, order: Order, count: u32) -> Result<Vec<i64>, Error> {
         if !(1..=TAKE_MAX).contains(&count) {
             return Err(Error::bad_request(format!("count: want 1 to {TAKE_MAX}")));

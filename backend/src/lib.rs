@@ -1,6 +1,6 @@
 //! The backend: the conventional service that holds users and money.
 //!
-//! It speaks HTTP with apps (JSON, one file a resource in [`api`]), takes the gateway's events through the bridge, and pushes
+//! It speaks HTTP with apps (JSON, one file a resource in `api/`), takes the gateway's events through the bridge, and pushes
 //! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
 //! durable queue (Redis Streams; a table). The money rules stand in `gift.rs` and `api/payment.rs`, and nowhere else.
 //!

@@ -90,7 +90,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Takes messages that were just committed, with the ids that [`outbox::insert`] answered. If there are too many, they stay in
+    /// Takes messages that were just committed, with the ids that `outbox::insert` answered. If there are too many, they stay in
     /// the table until there are fewer.
     pub fn hand_over(&self, rows: Vec<(i64, Message)>) {
         for (id, message) in rows {

@@ -92,7 +92,7 @@ impl Push {
         Ok(Self { client, url, bearer, counters: Counters::default() })
     }
 
-    /// Pushes up to [`PUSHES_MAX`] messages, those to one target in their order; their outcomes in the same order. An outcome that is
+    /// Pushes up to `PUSHES_MAX` messages, those to one target in their order; their outcomes in the same order. An outcome that is
     /// not known within three seconds is `pending`.
     pub async fn send(&self, items: &[PushItem]) -> Result<Vec<PushOutcome>, Error> {
         self.send_within(items, WAIT).await

@@ -430,21 +430,23 @@ both!(
         let gift = new_gift(&node, 10).await;
         grant(&node, 1, 25, "a").await;
         let events = vec![
-            gift_event("e1", 1, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "count": 2, "roomId": 9 })),
-            gift_event("e2", 1, "g2", 5560, &json!({ "giftId": gift, "receiverId": 3, "price": 11, "roomId": 9 })),
+            gift_event("e1", 1, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "count": 2, "roomId": 7 })),
+            gift_event("e2", 1, "g2", 5560, &json!({ "giftId": gift, "receiverId": 3, "price": 11, "roomId": 7 })),
             gift_event("e3", 2, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "more": "'; --" })),
             gift_event("e4", 1, "g3", 4711, &json!({})),
             gift_event("e5", 1, "g4", 5560, &json!({ "giftId": "x" })),
+            // The session is in room 7, where the packet goes; of room 9 nobody knows that.
+            gift_event("e7", 1, "g7", 5560, &json!({ "giftId": gift, "receiverId": 3, "roomId": 9 })),
         ];
         for _ in 0..3 {
             let results = bridge::send(&node, json!({ "events": events })).await;
             let statuses: Vec<_> = results.iter().map(|(_, status)| status.as_str()).collect();
-            assert_eq!(statuses, ["ok", "ok", "ok", "refused", "refused"], "{results:?}");
+            assert_eq!(statuses, ["ok", "ok", "ok", "refused", "refused", "refused"], "{results:?}");
         }
-        until("all is told", || async { fake.shown(5556).len() == 1 && fake.shown(5557).len() == 3 }).await;
+        until("all is told", || async { fake.shown(5556).len() == 1 && fake.shown(5557).len() == 4 }).await;
         let effect = &fake.shown(5556)[0];
-        assert_eq!((&effect["room"], &effect["app"]), (&json!(9), &json!(1)));
-        let expected = json!({ "id": "g1", "senderId": 1, "receiverId": 3, "roomId": 9, "giftId": gift, "count": 2, "total": 20 });
+        assert_eq!((&effect["room"], &effect["app"]), (&json!(7), &json!(1)));
+        let expected = json!({ "id": "g1", "senderId": 1, "receiverId": 3, "roomId": 7, "giftId": gift, "count": 2, "total": 20 });
         assert_eq!(payload(effect), expected);
         let failures: BTreeMap<_, _> = fake
             .shown(5557)
@@ -455,9 +457,10 @@ both!(
                 (name, (payload["reason"].as_str().unwrap().to_owned(), payload["roomId"].as_i64()))
             })
             .collect();
-        assert_eq!(failures[&(1, "g2".into())], ("price_changed".into(), Some(9)));
+        assert_eq!(failures[&(1, "g2".into())], ("price_changed".into(), Some(7)));
         assert_eq!(failures[&(2, "g1".into())], ("insufficient_balance".into(), Some(7)), "the session's room");
         assert_eq!(failures[&(1, "g4".into())].0, "bad_request");
+        assert_eq!(failures[&(1, "g7".into())].0, "bad_request");
         // A PK's gift is shown as such.
         grant(&node, 1, 25, "b").await;
         let pk = gift_event("e6", 1, "g6", 5558, &json!({ "giftId": gift, "receiverId": 3 }));
