@@ -154,7 +154,7 @@ fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<AnyPool, Er
 }
 
 /// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default isolation would lock the gaps
-/// between rows, at which those who take jobs and those who push them deadlock.
+/// between rows, at which those who take jobs and those who push them deadlock far more often.
 async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
     match dialect {
         Dialect::MySql => {

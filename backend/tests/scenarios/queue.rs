@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backend::{AnyQueue, App, Job, JobId, Queue, TAKE_TIME, TRIES_MAX, Topic};
 
-use crate::common::{Redis, Stack, until};
+use crate::common::{MariaDb, Redis, Stack, until};
 
 /// Defines a test that runs on all of them.
 macro_rules! all {
@@ -183,11 +183,12 @@ all!(several_processes_never_have_one_job_at_a_time, |stack| async move {
 all!(a_job_that_nobody_can_end_is_a_dead_letter, |stack| async move {
     let (_app, queue) = queue(&stack, Duration::from_millis(40)).await;
     queue.push(TOPIC, &["poison".to_owned()], NOW).await.unwrap();
-    let mut tries = Vec::new();
+    let (start, mut tries) = (Instant::now(), Vec::new());
     while queue.count(TOPIC).await.unwrap() != (0, 1) {
         let jobs = queue.take(TOPIC, 10, Duration::from_millis(200)).await.unwrap();
         tries.extend(jobs.iter().map(|job| job.tries));
         assert!(tries.len() <= TRIES_MAX as usize, "{tries:?}");
+        assert!(start.elapsed() < LONG, "{tries:?} in {LONG:?}");
     }
     assert_eq!(tries, (1..=TRIES_MAX).collect::<Vec<_>>());
     assert_eq!(queue.take(TOPIC, 10, Duration::from_millis(200)).await.unwrap(), []);
@@ -290,4 +291,35 @@ async fn a_job_ends_with_its_transaction() {
         tx.commit().await.unwrap();
         assert_eq!(queue.count(TOPIC).await.unwrap(), (1, 0));
     }
+}
+
+/// A transaction of the queue that MariaDB undoes, since it and another one waited for each other, is done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_is_the_queue_s_own_matter() {
+    let server = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
+    let stack = Stack::embedded().await.with_database(&server).await;
+    let (app, queue) = queue(&stack, TAKE_TIME).await;
+    queue.push(TOPIC, &payloads(0..2), NOW).await.unwrap();
+    let jobs = take_all(&queue, 2).await;
+    let [JobId::Row(first), JobId::Row(second)] = ids(&jobs)[..] else { panic!("no rows: {jobs:?}") };
+    let touch = |id: i64| sqlx::query("UPDATE t_job SET due_ms = due_ms + 1 WHERE id = ?").bind(id);
+    // It has changed more rows than the queue, so the queue's transaction is the one that is undone.
+    let mut other = app.db.begin().await.unwrap();
+    for user_id in 0..50_i64 {
+        let insert = sqlx::query("INSERT INTO t_account (user_id, balance) VALUES (?, 0)").bind(user_id);
+        insert.execute(&mut *other).await.unwrap();
+    }
+    touch(second).execute(&mut *other).await.unwrap();
+    let ending = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.done(TOPIC, &ids(&jobs)).await }
+    });
+    server.until("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'", 1).await;
+    touch(first).execute(&mut *other).await.expect("the other one goes on");
+    other.commit().await.unwrap();
+    ending.await.unwrap().unwrap();
+    assert_eq!(queue.count(TOPIC).await.unwrap(), (0, 0));
+    let deadlocks = "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status \
+                     WHERE variable_name = 'innodb_deadlocks'";
+    assert_eq!(server.number(deadlocks).await, 1, "there was one");
 }
