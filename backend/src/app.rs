@@ -91,9 +91,7 @@ impl App {
         self.delete_again(keys).await?;
         let begun_ms = self.clock.now_ms();
         let written = write.await?;
-        if let Err(error) = self.cache.delete_many(keys).await {
-            warn!(%error, "a cache entry is stale until its second delete");
-        }
+        self.changed(keys).await;
         if self.clock.now_ms() - begun_ms > self.second_delete().as_millis() as i64 / 2 {
             // So slow a write that its second delete may have come before it.
             self.delete_again(keys).await?;
@@ -114,24 +112,37 @@ impl App {
         }
     }
 
+    /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a while.
+    pub async fn changed(&self, keys: &[String]) {
+        self.mark(keys).await;
+        if let Err(error) = self.cache.delete_many(keys).await {
+            warn!(%error, "a cache entry is stale until its second delete, or its end");
+        }
+    }
+
     /// Remembers that a user has just written, so that it reads from the primary for a while.
     pub async fn wrote(&self, user_id: i64) {
-        if self.config.replicas.is_empty() {
-            return;
-        }
-        if let Err(error) = self.cache.set(&wrote_key(user_id), "1", self.wrote_time()).await {
-            warn!(%error, "all reads go to the primary for a while");
-            let until_ms = self.clock.now_ms() + self.wrote_time().as_millis() as i64;
-            self.unmarked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
-        }
+        self.mark(&[user_key(user_id)]).await;
     }
 
     /// Where a user reads what is its own: the primary after it has written, or if that is not known; else a replica.
     pub async fn reader(&self, user_id: i64) -> &AnyPool {
-        match self.has_written(user_id).await {
-            true => self.db.primary(),
-            false => self.db.replica(),
-        }
+        self.reader_of(&user_key(user_id)).await
+    }
+
+    /// Reads what all users share through the cache, and what is not in it from a replica, or, for a while after it has changed, from the
+    /// primary: a replica may not have got it, and what it has would be cached.
+    pub async fn read_shared<T, F>(
+        &self,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(AnyPool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        self.cache.read(key, ttl, || async { load(self.reader_of(key).await.clone()).await }).await
     }
 
     /// Reads what is a user's own through the cache, or, for a while after it has written, from the primary past the cache: another
@@ -147,20 +158,41 @@ impl App {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<Option<T>, Error>>,
     {
-        match self.has_written(user_id).await && !self.config.replicas.is_empty() {
+        match self.is_marked(&user_key(user_id)).await && !self.config.replicas.is_empty() {
             true => load(self.db.primary().clone()).await,
             false => self.cache.read(key, ttl, || load(self.db.replica().clone())).await,
         }
     }
 
-    /// Whether a user has written of late. Without replicas it does not matter, and nobody is asked.
-    async fn has_written(&self, user_id: i64) -> bool {
+    async fn reader_of(&self, name: &str) -> &AnyPool {
+        match self.is_marked(name).await {
+            true => self.db.primary(),
+            false => self.db.replica(),
+        }
+    }
+
+    /// Remembers for a while, in all processes, that these were written.
+    async fn mark(&self, names: &[String]) {
+        if self.config.replicas.is_empty() {
+            return;
+        }
+        let keys: Vec<String> = names.iter().map(|name| wrote_key(name)).collect();
+        let marks: Vec<_> = keys.iter().map(|key| (key.as_str(), "1".into(), self.wrote_time())).collect();
+        if let Err(error) = self.cache.set_many(&marks).await {
+            warn!(%error, "all reads go to the primary for a while");
+            let until_ms = self.clock.now_ms() + self.wrote_time().as_millis() as i64;
+            self.unmarked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was written of late. Without replicas it does not matter, and nobody is asked.
+    async fn is_marked(&self, name: &str) -> bool {
         if self.config.replicas.is_empty()
             || self.clock.now_ms() < self.unmarked_until_ms.load(Ordering::Relaxed)
         {
             return true;
         }
-        !matches!(self.cache.get(&wrote_key(user_id)).await, Ok(None))
+        !matches!(self.cache.get(&wrote_key(name)).await, Ok(None))
     }
 
     /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
@@ -198,6 +230,11 @@ impl App {
     }
 }
 
-fn wrote_key(user_id: i64) -> String {
-    format!("wrote:{user_id}")
+fn user_key(user_id: i64) -> String {
+    format!("user:{user_id}")
+}
+
+/// Where the mark of what was written lies.
+fn wrote_key(name: &str) -> String {
+    format!("wrote:{name}")
 }

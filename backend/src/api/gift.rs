@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -53,8 +54,8 @@ struct Gifts {
 /// All gifts that can be sent.
 #[utoipa::path(get, path = "/gifts", responses((status = 200, body = Gifts)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
-    let load = || async { Ok(Some(Gifts { gifts: gift::on_sale(app.db.replica(), LISTED_MAX).await? })) };
-    let gifts = app.cache.read(LIST_KEY, CACHE_TTL, load).await?;
+    let load = async |db: AnyPool| Ok(Some(Gifts { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
+    let gifts = app.read_shared(LIST_KEY, CACHE_TTL, load).await?;
     Ok(Json(gifts.unwrap_or(Gifts { gifts: Vec::new() })))
 }
 
@@ -67,7 +68,7 @@ async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gi
 
 /// One gift, through the cache.
 async fn find(app: &App, id: i64) -> Result<Option<Gift>, Error> {
-    app.cache.read(&key(id), CACHE_TTL, || gift::get(app.db.replica(), id)).await
+    app.read_shared(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
 }
 
 /// What a piece of a gift costs, if it can be had and costs what the sender saw.
@@ -210,7 +211,7 @@ async fn create(
     };
     gift.id = app.write_through(&[LIST_KEY.to_owned()], insert).await?;
     // That there is none of this id may be cached.
-    app.cache.delete(&key(gift.id)).await?;
+    app.changed(&[key(gift.id)]).await;
     Ok(Json(gift))
 }
 

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -65,12 +66,12 @@ struct ProductBody {
 /// What can be ordered.
 #[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
-    let load = || async {
-        let rows = product::all(app.db.replica(), true, LIST_MAX).await?;
+    let load = async |db: AnyPool| {
+        let rows = product::all(&db, true, LIST_MAX).await?;
         let products: Vec<Product> = rows.into_iter().map(Product::from).collect();
         Ok((!products.is_empty()).then_some(products))
     };
-    let products = app.cache.read(LIST_KEY, TTL, load).await?.unwrap_or_default();
+    let products = app.read_shared(LIST_KEY, TTL, load).await?.unwrap_or_default();
     Ok(Json(Products { products }))
 }
 
@@ -78,11 +79,11 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
 #[utoipa::path(get, path = "/products/{id}", params(("id" = i64, Path, description = "Which.")),
     responses((status = 200, body = Product), (status = 404, body = ErrorBody)))]
 async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Product>, Error> {
-    let load = || async {
-        let row = product::get(app.db.replica(), id).await?;
+    let load = async |db: AnyPool| {
+        let row = product::get(&db, id).await?;
         Ok(row.filter(|row| row.is_on_sale).map(Product::from))
     };
-    app.cache.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
+    app.read_shared(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
 }
 
 /// All products, also those that cannot be ordered, as the database has them.

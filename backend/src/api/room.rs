@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -94,22 +94,19 @@ struct Members {
     responses((status = 200, body = Rooms), (status = 400, body = ErrorBody)))]
 async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Result<Json<Rooms>, Error> {
     let limit = limit(page.limit, ROOMS_DEFAULT, ROOMS_MAX)?;
-    let load = |before: i64, most: u32| {
-        let app = app.clone();
-        async move {
-            let rows = room::open(app.db.replica(), before, most).await?;
-            Ok::<_, Error>(rows.into_iter().map(Room::from).collect::<Vec<_>>())
-        }
+    let load = async |db: AnyPool, before: i64, most: u32| {
+        let rows = room::open(&db, before, most).await?;
+        Ok::<_, Error>(rows.into_iter().map(Room::from).collect::<Vec<_>>())
     };
     let mut rooms = match page.after {
-        Some(after) => load(after, limit).await?,
+        Some(after) => load(app.db.replica().clone(), after, limit).await?,
         None => {
             // Only the first page is what everybody asks for.
-            let first = || async {
-                let rooms = load(i64::MAX, ROOMS_MAX).await?;
+            let first = async |db: AnyPool| {
+                let rooms = load(db, i64::MAX, ROOMS_MAX).await?;
                 Ok((!rooms.is_empty()).then_some(rooms))
             };
-            app.cache.read(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
+            app.read_shared(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
         }
     };
     rooms.truncate(limit as usize);
@@ -143,9 +140,7 @@ async fn open(
         return Err(Error::conflict("room_open", message));
     }
     // Somebody may have asked for this id before there was a room.
-    if let Err(error) = app.cache.delete(&key(room.id)).await {
-        warn!(%error, "a room is not found for some seconds");
-    }
+    app.changed(&[key(room.id)]).await;
     Ok(Json(room.into()))
 }
 
@@ -196,8 +191,8 @@ async fn members(
 }
 
 async fn cached(app: &App, id: i64) -> Result<Room, Error> {
-    let load = || async { Ok(room::get(app.db.replica(), id).await?.map(Room::from)) };
-    app.cache.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
+    let load = async |db: AnyPool| Ok(room::get(&db, id).await?.map(Room::from));
+    app.read_shared(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 
 /// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in disorder: see

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backend::{App, Error, Queue, Topic};
 use sqlx::{AnyPool, Row};
 
-use crate::common::{MariaDb, Redis, Stack, until};
+use crate::common::{Servers, Stack, until};
 
 const TTL: Duration = Duration::from_secs(600);
 const KEY: &str = "balance:1";
@@ -146,14 +146,9 @@ both!(
 /// is too far behind, stopped or gone is not read from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_reads_its_own_writes() {
-    let (primary, replica, redis) = tokio::task::spawn_blocking(|| {
-        let primary = MariaDb::primary();
-        let replica = MariaDb::replica_of(&primary);
-        (primary, replica, Redis::start())
-    })
-    .await
-    .unwrap();
-    let stack = Stack::on(&primary, &replica, &redis).await;
+    let servers = Servers::start();
+    let stack = Stack::on(&servers);
+    let Servers { replica, redis, .. } = &servers;
     let mut config = stack.config();
     config.replica_lag_ms_max = 10_000;
     let (node, other) = (stack.backend_with(config.clone()).await, stack.backend_with(config).await);
@@ -162,12 +157,23 @@ async fn a_user_reads_its_own_writes() {
     let of = async |app: &App, user_id| load(app.reader(user_id).await.clone()).await.unwrap();
     until("the replica has it", async || of(app, 2).await == Some(0) && app.db.good_replicas() == 1).await;
 
-    replica.delay(3).await;
+    replica.delay(3);
     write(app, 5).await.unwrap();
     app.wrote(1).await;
     assert_eq!(of(app, 1).await, Some(5), "who wrote");
     assert_eq!(of(other.app(), 1).await, Some(5), "who wrote, in another process");
     assert_eq!(of(app, 2).await, Some(0), "others, for a moment");
+    // What all users share is read from the primary after a change, in every process, so nothing old comes back into the cache.
+    app.write_through(&keys(), write(app, 5)).await.unwrap();
+    assert_eq!(app.read_shared(KEY, TTL, load).await.unwrap(), Some(5));
+    app.cache.delete(KEY).await.unwrap();
+    assert_eq!(other.app().read_shared(KEY, TTL, load).await.unwrap(), Some(5));
+    app.cache.delete("another").await.unwrap();
+    assert_eq!(
+        app.read_shared("another", TTL, load).await.unwrap(),
+        Some(0),
+        "what has not changed is read there"
+    );
     // What a replica had is in the cache; who wrote reads past it.
     app.cache.set(KEY, "0", TTL).await.unwrap();
     assert_eq!(app.read_own(1, KEY, TTL, load).await.unwrap(), Some(5));
@@ -175,28 +181,28 @@ async fn a_user_reads_its_own_writes() {
     until("others see it", async || of(app, 2).await == Some(5)).await;
 
     // Too far behind: nobody reads there.
-    replica.delay(30).await;
+    replica.delay(30);
     until("it is given up", async || app.db.good_replicas() == 0).await;
     write(app, 6).await.unwrap();
     assert_eq!(of(app, 2).await, Some(6));
-    replica.delay(0).await;
+    replica.delay(0);
     until("it is back", async || app.db.good_replicas() == 1).await;
 
     replica.kill();
     until("it is gone", async || app.db.good_replicas() == 0).await;
     assert_eq!(of(app, 2).await, Some(6));
-    tokio::task::block_in_place(|| replica.restart());
+    replica.start_again();
     // Each process judges the replica by itself.
     until("it is back", async || app.db.good_replicas() == 1 && other.app().db.good_replicas() == 1).await;
 
     // Without the marks in the cache, all reads are the primary's.
-    replica.delay(6).await;
+    replica.delay(6);
     redis.kill();
     write(app, 7).await.unwrap();
     app.wrote(3).await;
     assert_eq!(of(app, 3).await, Some(7));
     assert_eq!(of(app, 2).await, Some(7));
-    tokio::task::block_in_place(|| redis.restart());
+    redis.start_again();
     until("the cache is back", async || app.cache.get(KEY).await.is_ok()).await;
     until("the other's too", async || other.app().cache.get(KEY).await.is_ok()).await;
     assert_eq!(other.app().db.good_replicas(), 1);
