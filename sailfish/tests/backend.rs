@@ -432,7 +432,7 @@ fn rooms_and_presence_follow_the_gateways() {
 /// With streams between bridge and backend, and Redis killed in between: every gift is answered, paid and seen.
 #[test]
 fn gifts_in_streams_outlive_redis() {
-    let mut redis = Redis::start();
+    let redis = Redis::start();
     let url = redis.url();
     let mut stack = Stack::start_with(1, Store::sqlite_and(&redis), |_| {
         vec!["--set=bridge.mode=redis".into(), format!("--set=bridge.redis={url}")]

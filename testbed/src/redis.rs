@@ -1,10 +1,10 @@
 //! Redis, which keeps what it was told: every command is in its log before it is answered.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{Deref, DerefMut};
+use std::io::{Read, Write};
+use std::ops::Deref;
 
 use crate::folder::Folder;
-use crate::process::{Server, free_port};
+use crate::process::{Server, run};
 
 /// A Redis of one's own.
 pub struct Redis {
@@ -15,19 +15,45 @@ pub struct Redis {
 impl Redis {
     /// Starts it, empty.
     pub fn start() -> Self {
-        let (folder, port) = (Folder::new("redis"), free_port());
-        let command = format!(
-            "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync always --daemonize no --logfile  --dir {}",
-            folder.path().display()
-        );
-        let command = command.split(' ').map(str::to_owned).collect();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { server: Server::start(command, &folder.path().join("log"), address, false), _folder: folder }
+        Self::start_in(Folder::new("redis"))
+    }
+
+    /// Starts it with its data in this folder.
+    pub fn start_in(folder: Folder) -> Self {
+        let command = |port| {
+            let command = format!(
+                "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync always --daemonize no --logfile  --dir {}",
+                folder.path().display()
+            );
+            command.split(' ').map(str::to_owned).collect()
+        };
+        let server = Server::start(command, &folder.path().join("log"), |stream| {
+            stream.write_all(b"PING\r\n")?;
+            let mut first = [0];
+            stream.read_exact(&mut first)?;
+            Ok(first == *b"+") // not while it reads its log
+        });
+        Self { server, _folder: folder }
     }
 
     /// Where it is, as a URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.server.address())
+    }
+
+    /// Runs a command; each value that it answers in a line.
+    pub fn command(&self, command: &[&str]) -> String {
+        let port = self.server.address().port().to_string();
+        run("redis-cli", ["-h", "127.0.0.1", "-p", &port].iter().chain(command))
+    }
+
+    /// The number that a command answers; of several values, the first.
+    pub fn number(&self, command: &[&str]) -> i64 {
+        let text = self.command(command);
+        text.lines()
+            .next()
+            .and_then(|line| line.parse().ok())
+            .unwrap_or_else(|| panic!("{command:?}: {text}"))
     }
 }
 
@@ -36,11 +62,5 @@ impl Deref for Redis {
 
     fn deref(&self) -> &Server {
         &self.server
-    }
-}
-
-impl DerefMut for Redis {
-    fn deref_mut(&mut self) -> &mut Server {
-        &mut self.server
     }
 }

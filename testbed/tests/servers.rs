@@ -9,7 +9,7 @@ use testbed::{MariaDb, Redis};
 
 #[test]
 fn redis_keeps_what_it_answered_through_a_kill() {
-    let mut redis = Redis::start();
+    let redis = Redis::start();
     assert_eq!(ask(&redis, "SET a 1"), "+OK\r\n");
     redis.kill();
     assert!(TcpStream::connect(redis.address()).is_err());
@@ -19,12 +19,12 @@ fn redis_keeps_what_it_answered_through_a_kill() {
 
 #[test]
 fn mariadb_keeps_what_it_committed_and_a_replica_follows() {
-    let mut primary = MariaDb::primary();
+    let primary = MariaDb::primary();
     primary.create("books");
     primary.sql("CREATE TABLE books.t (a INT); INSERT INTO books.t VALUES (7)");
     primary.kill();
     primary.start_again();
-    let replica = MariaDb::replica(&primary, 2, 0);
+    let replica = MariaDb::replica_of(&primary);
     primary.sql("INSERT INTO books.t VALUES (8)");
     for _ in 0..500 {
         let tables =

@@ -169,9 +169,9 @@ fn kill(stack: &mut Stack, victim: Victim, chance: &mut Chance, pause: Duration)
             node.start_again()
         }
         Victim::Redis | Victim::Database | Victim::All => {
-            let server: &mut testbed::Server = match victim {
-                Victim::Redis => stack.redis.as_mut().context(missing)?,
-                _ => stack.database.as_mut().context(missing)?,
+            let server: &testbed::Server = match victim {
+                Victim::Redis => stack.redis.as_ref().context(missing)?,
+                _ => stack.database.as_ref().context(missing)?,
             };
             server.kill();
             sleep(pause);

@@ -66,13 +66,16 @@ pub struct Stack {
 impl Stack {
     /// Starts all of it, with empty storage.
     pub fn start(programs: &Path, storage: Storage) -> anyhow::Result<Self> {
-        let folder = Folder::new("stack");
+        let folder = Folder::on_disk("stack");
         let address = || format!("127.0.0.1:{}", free_port());
         let (links, bridge_links, bridge_admin, api) = (address(), address(), address(), address());
         let targets = [address(), address()];
         let (database, redis) = match storage {
             Storage::Embedded => (None, None),
-            Storage::Servers => (Some(MariaDb::primary()), Some(Redis::start())),
+            Storage::Servers => {
+                let database = MariaDb::primary_in(Folder::on_disk("mariadb"));
+                (Some(database), Some(Redis::start_in(Folder::on_disk("redis"))))
+            }
         };
         let database_url = match &database {
             Some(database) => {

@@ -96,8 +96,9 @@ async fn events_come_by_streams() {
     let fake = FakePush::start().await;
     let mut config = stack.config();
     (config.bridge_streams, config.push_url, config.gifts_per_second) = (2, fake.url(), 1_000_000);
-    let redis = &tokio::task::spawn_blocking(servers).await.unwrap().redis;
-    let mut connection = redis.connection().await;
+    let redis = &servers().redis;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut add = async |lane: u32, event: String| {
         let key = format!("{}:events:{lane}", config.prefix);
         let mut add = redis::cmd("XADD");
@@ -129,10 +130,10 @@ async fn events_come_by_streams() {
     until("one is told that it was not", || async { fake.shown(5557).len() == 1 }).await;
     assert_eq!(payload(&fake.shown(5557)[0])["reason"], "insufficient_balance");
     let dead = format!("{}:events:dead", config.prefix);
-    assert_eq!(redis.number("XLEN", &[&dead]).await, 1);
+    assert_eq!(redis.number(&["XLEN", &dead]), 1);
     for lane in 0..2 {
         let key = format!("{}:events:{lane}", config.prefix);
-        until("the streams are empty", || async { redis.number("XLEN", &[&key]).await == 0 }).await;
+        until("the streams are empty", || async { redis.number(&["XLEN", &key]) == 0 }).await;
     }
     second.stop().await;
 }

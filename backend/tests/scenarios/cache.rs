@@ -108,7 +108,7 @@ both!(
             let mut lives = BTreeSet::new();
             for key in &keys {
                 let key = format!("{}:cache:{key}", config.prefix);
-                lives.insert(servers().redis.number("PTTL", &[&key]).await);
+                lives.insert(servers().redis.number(&["PTTL", &key]));
             }
             let (least, most) = (lives.first().unwrap(), lives.last().unwrap());
             assert!((80_000..112_000).contains(least), "{least}");
@@ -198,14 +198,14 @@ async fn what_does_not_parse_is_read_anew() {
 /// Redis flushed: what was cached is read again. Redis away: reads work without it, and what needs it is told 503 at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_flushed_and_goes_and_comes() {
-    let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap();
+    let redis = Redis::start();
     let app = Stack::embedded().await.with_redis(&redis).app().await;
     let loads = Loads::default();
     let read = async || app.cache.read("key", TTL, || loads.find(Some(5))).await.unwrap();
     app.cache.set_available(1, 100, TTL).await.unwrap();
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 1));
 
-    redis.flush().await;
+    redis.command(&["FLUSHALL"]);
     assert_eq!((read().await, loads.count()), (Some(5), 2));
     assert_eq!(app.cache.hold(1, "id", 1, TTL).await.unwrap(), Hold::Unknown, "the database is asked");
 
@@ -225,7 +225,7 @@ async fn redis_is_flushed_and_goes_and_comes() {
         assert_eq!((error.status.as_u16(), error.code), (503, "redis_unavailable"));
     }
 
-    redis.restart();
+    redis.start_again();
     crate::common::until("the cache is back", async || app.cache.set("key", "5", TTL).await.is_ok()).await;
     assert_eq!((read().await, loads.count()), (Some(5), 4));
 }

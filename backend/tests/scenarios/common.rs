@@ -1,20 +1,19 @@
 //! What the scenarios share: deployments, and a client.
 
 mod client;
-mod servers;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backend::{App, Backend, Clock, Config, Topic};
 
-#[allow(unused_imports, reason = "each topic takes what it needs")]
+use testbed::Folder;
+
 pub use client::{Answer, call, request};
-#[allow(unused_imports, reason = "each topic takes what it needs")]
-pub use servers::{MariaDb, Redis, free_port, root, servers};
+pub use testbed::{MariaDb, Redis, free_port};
 
 /// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation goes inside:
 /// `both!(/// B6: ..` on a line of its own, then the name.
@@ -45,6 +44,27 @@ macro_rules! both {
 /// How long a node may take to end.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
+/// The servers that all tests share, started once.
+pub struct Servers {
+    pub primary: MariaDb,
+    pub replica: MariaDb,
+    pub redis: Redis,
+}
+
+impl Servers {
+    /// Starts some that a test may stop, kill and slow down, since they are its own.
+    pub fn start() -> Self {
+        let primary = MariaDb::primary();
+        Self { replica: MariaDb::replica_of(&primary), primary, redis: Redis::start() }
+    }
+}
+
+/// Blocks while they start.
+pub fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(Servers::start)
+}
+
 /// Where a test's backends keep their state: a database and a prefix in Redis that are its own.
 pub struct Stack {
     config: Config,
@@ -61,20 +81,16 @@ impl Stack {
 
     /// The MariaDB and the Redis that all tests share.
     pub async fn production() -> Self {
-        let servers = tokio::task::spawn_blocking(servers).await.unwrap();
-        Self::on(&servers.primary, &servers.replica, &servers.redis).await
+        Self::on(servers())
     }
 
-    /// Servers that the test may stop, kill and slow down, since they are its own.
-    pub async fn on(primary: &MariaDb, replica: &MariaDb, redis: &Redis) -> Self {
+    /// A database and a prefix of its own on these.
+    pub fn on(servers: &Servers) -> Self {
+        let Servers { primary, replica, redis } = servers;
         let name = unique("t");
-        primary.execute(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
-        replica
-            .until(
-                &format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = '{name}'"),
-                1,
-            )
-            .await;
+        primary.create(&name);
+        let there = format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = '{name}'");
+        replica.until(&there, 1);
         Self::new(Config {
             database: primary.url(&name),
             replicas: vec![replica.url(&name)],
@@ -91,9 +107,9 @@ impl Stack {
     }
 
     /// The same with a database of its own on this server.
-    pub async fn with_database(mut self, server: &MariaDb) -> Self {
+    pub fn with_database(mut self, server: &MariaDb) -> Self {
         let name = unique("t");
-        server.execute(&format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
+        server.create(&name);
         self.config.database = server.url(&name);
         self
     }
@@ -192,9 +208,7 @@ pub fn unique(kind: &str) -> String {
 
 /// A folder of the test's own. All go when the process has ended, however it ended.
 pub fn folder(kind: &str) -> PathBuf {
-    let folder = root().join(unique(kind));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+    Folder::new(kind).keep()
 }
 
 /// Waits until it holds.

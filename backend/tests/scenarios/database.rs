@@ -93,8 +93,8 @@ both!(
 /// has become read-only: all are 503 and pass. What is our own fault is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_in_trouble_is_503() {
-    let server = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
-    let stack = Stack::embedded().await.with_database(&server).await;
+    let server = MariaDb::primary();
+    let stack = Stack::embedded().await.with_database(&server);
     let app = stack.app().await;
     run(&app, "INSERT INTO t_account (user_id, balance) VALUES (1, 5), (2, 5)").await.unwrap();
 
@@ -131,8 +131,13 @@ async fn mariadb_in_trouble_is_503() {
                 sqlx::query("INSERT INTO t_account SELECT 9, SLEEP(30)").execute(&mut *connection).await;
             done.map(|done| done.rows_affected()).map_err(Error::from)
         });
-        server.until(&format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id} AND info LIKE '%SLEEP%'"), 1).await;
-        server.execute(&format!("{kill} {id}")).await;
+        server.until(
+            &format!(
+                "SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id} AND info LIKE '%SLEEP%'"
+            ),
+            1,
+        );
+        server.sql(&format!("{kill} {id}"));
         is_busy(slow.await.unwrap());
     }
 
@@ -143,13 +148,13 @@ async fn mariadb_in_trouble_is_503() {
     assert!(is_busy(slow));
 
     // Another server takes over.
-    server.execute("SET GLOBAL read_only = 1").await;
+    server.sql("SET GLOBAL read_only = 1");
     assert!(is_busy(run(&app, "UPDATE t_account SET balance = 6").await));
-    server.execute("SET GLOBAL read_only = 0").await;
+    server.sql("SET GLOBAL read_only = 0");
     run(&app, "UPDATE t_account SET balance = 6").await.unwrap();
 
     // Too many connections.
-    server.execute("SET GLOBAL max_connections = 10").await;
+    server.sql("SET GLOBAL max_connections = 10");
     let mut held = Vec::new();
     let error = loop {
         match app.db.writer().acquire().await {
@@ -159,7 +164,7 @@ async fn mariadb_in_trouble_is_503() {
     };
     assert_eq!((error.status.as_u16(), error.code), (503, "database_busy"), "{error}");
     drop(held);
-    server.execute("SET GLOBAL max_connections = 100").await;
+    server.sql("SET GLOBAL max_connections = 100");
 
     // Our own faults are not passing.
     for statement in [
@@ -174,8 +179,8 @@ async fn mariadb_in_trouble_is_503() {
 /// A server that ends or is killed is 503 for those who are at it, and the pool comes back by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_is_killed_and_comes_back() {
-    let server = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
-    let stack = Stack::embedded().await.with_database(&server).await;
+    let server = MariaDb::primary();
+    let stack = Stack::embedded().await.with_database(&server);
     let app = stack.app().await;
     run(&app, "INSERT INTO t_account (user_id, balance) VALUES (1, 5)").await.unwrap();
     for ends_well in [true, false] {
@@ -183,18 +188,18 @@ async fn mariadb_is_killed_and_comes_back() {
             let app = app.clone();
             async move { run(&app, "INSERT INTO t_account SELECT 9, SLEEP(30)").await }
         });
-        server.until("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SELECT 9, SLEEP%' AND info NOT LIKE '%processlist%'", 1).await;
+        server.until("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SELECT 9, SLEEP%' AND info NOT LIKE '%processlist%'", 1);
         if ends_well {
-            server.execute("SHUTDOWN").await;
+            server.sql("SHUTDOWN");
             is_busy(slow.await.unwrap());
-            tokio::task::block_in_place(|| server.restart());
+            server.start_again();
         } else {
             server.kill();
             let error = slow.await.unwrap().unwrap_err();
             assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
             let error = run(&app, "UPDATE t_account SET balance = 6").await.unwrap_err();
             assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
-            tokio::task::block_in_place(|| server.restart());
+            server.start_again();
         }
         let update = "UPDATE t_account SET balance = balance + 1";
         until("it works again", async || run(&app, update).await.is_ok()).await;

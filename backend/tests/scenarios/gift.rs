@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::bridge::{self, gift_event};
-use crate::common::{MariaDb, Node, Redis, Stack, call, until};
+use crate::common::{Node, Servers, Stack, call, until};
 use crate::login::log_in;
 use crate::pushes::{FakePush, Mood, payload};
 
@@ -512,14 +512,9 @@ async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answe
 /// not hold, and each gift is paid once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_die_and_each_gift_is_paid_once() {
-    let (primary, replica, redis) = tokio::task::spawn_blocking(|| {
-        let primary = MariaDb::primary();
-        let replica = MariaDb::replica_of(&primary);
-        (primary, replica, Redis::start())
-    })
-    .await
-    .unwrap();
-    let stack = Stack::on(&primary, &replica, &redis).await;
+    let servers = Servers::start();
+    let stack = Stack::on(&servers);
+    let Servers { primary, redis, .. } = &servers;
     let fake = FakePush::start().await;
     let mut config = unlimited(&stack);
     (config.push_url, config.gift_wait_ms) = (fake.url(), 1_000);
@@ -535,11 +530,11 @@ async fn servers_die_and_each_gift_is_paid_once() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         match number {
-            200 => redis.flush().await,
+            200 => drop(redis.command(&["FLUSHALL"])),
             400 => primary.kill(),
-            600 => primary.restart(),
+            600 => primary.start_again(),
             700 => redis.kill(),
-            800 => redis.restart(),
+            800 => redis.start_again(),
             _ => {}
         }
     }
@@ -553,7 +548,7 @@ async fn servers_die_and_each_gift_is_paid_once() {
     assert_eq!(error.status, 503, "{error}");
     let event = gift_event("e", 2, "h", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
     assert_eq!(bridge::send(&node, json!({ "events": [event] })).await[0].1, "retry");
-    primary.restart();
+    primary.start_again();
     assert_eq!(insist(&node, request(1, "h", gift)).await.await, Answer::Committed { total: 10 });
     assert_eq!(bridge::send(&node, json!({ "events": [event_again()] })).await[0].1, "refused");
     let (balances, committed) = audit(&node).await;

@@ -222,7 +222,7 @@ all!(topics_are_queues_of_their_own, |stack| async move {
 /// kill -9 of Redis loses no job, and none that was taken: what was pushed is in its append-only file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_comes_back() {
-    let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap();
+    let redis = Redis::start();
     let stack = Stack::embedded().await.with_redis(&redis);
     let (_app, queue) = queue(&stack, Duration::from_secs(2)).await;
     queue.push(TOPIC, &payloads(0..500), NOW).await.unwrap();
@@ -233,7 +233,7 @@ async fn redis_is_killed_and_comes_back() {
     let error = queue.push(TOPIC, &payloads(0..1), NOW).await.unwrap_err();
     assert_eq!((error.status.as_u16(), error.code), (503, "redis_unavailable"));
     assert_eq!(queue.take(TOPIC, 1, NOW).await.unwrap_err().status.as_u16(), 503);
-    redis.restart();
+    redis.start_again();
     until("the queue is back", async || queue.count(TOPIC).await.is_ok()).await;
     assert_eq!(queue.count(TOPIC).await.unwrap(), (580, 0));
     stack.clock().advance_ms(3_600_000);
@@ -251,7 +251,7 @@ async fn redis_is_killed_and_comes_back() {
 /// A flushed Redis has lost the consumer group too; it is made again, for what comes after.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_flushed() {
-    let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap();
+    let redis = Redis::start();
     let stack = Stack::embedded().await.with_redis(&redis);
     let (_app, queue) = queue(&stack, TAKE_TIME).await;
     queue.push(TOPIC, &payloads(0..10), NOW).await.unwrap();
@@ -264,11 +264,9 @@ async fn redis_is_flushed() {
             jobs
         }
     });
-    until("the rest is taken", async || {
-        redis.number("XPENDING", &[&stack.stream(TOPIC), "backend"]).await == 10
-    })
-    .await;
-    redis.flush().await;
+    until("the rest is taken", async || redis.number(&["XPENDING", &stack.stream(TOPIC), "backend"]) == 10)
+        .await;
+    redis.command(&["FLUSHALL"]);
     queue.done(TOPIC, &ids(&taken)).await.unwrap(); // what is gone is done
     queue.push(TOPIC, &payloads(10..11), NOW).await.unwrap();
     assert_eq!(texts(&waiting.await.unwrap()).last().unwrap(), "job 10");
@@ -296,8 +294,8 @@ async fn a_job_ends_with_its_transaction() {
 /// A transaction of the queue that MariaDB undoes, since it and another one waited for each other, is done again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_is_the_queue_s_own_matter() {
-    let server = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
-    let stack = Stack::embedded().await.with_database(&server).await;
+    let server = MariaDb::primary();
+    let stack = Stack::embedded().await.with_database(&server);
     let (app, queue) = queue(&stack, TAKE_TIME).await;
     queue.push(TOPIC, &payloads(0..2), NOW).await.unwrap();
     let jobs = take_all(&queue, 2).await;
@@ -314,12 +312,12 @@ async fn a_deadlock_is_the_queue_s_own_matter() {
         let queue = queue.clone();
         async move { queue.done(TOPIC, &ids(&jobs)).await }
     });
-    server.until("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'", 1).await;
+    server.until("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'", 1);
     touch(first).execute(&mut *other).await.expect("the other one goes on");
     other.commit().await.unwrap();
     ending.await.unwrap().unwrap();
     assert_eq!(queue.count(TOPIC).await.unwrap(), (0, 0));
     let deadlocks = "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status \
                      WHERE variable_name = 'innodb_deadlocks'";
-    assert_eq!(server.number(deadlocks).await, 1, "there was one");
+    assert_eq!(server.number(deadlocks), 1, "there was one");
 }

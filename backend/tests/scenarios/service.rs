@@ -87,8 +87,8 @@ both!(
 /// Ready is who has a database; alive is who answers. A database that is down is 503, and all works again when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_and_comes_is_told() {
-    let primary = tokio::task::spawn_blocking(MariaDb::primary).await.unwrap();
-    let stack = Stack::embedded().await.with_database(&primary).await;
+    let primary = MariaDb::primary();
+    let stack = Stack::embedded().await.with_database(&primary);
     let node = stack.backend().await;
     let status =
         async |path: &str| request("GET", &format!("{}{path}", node.url()), &[], Vec::new()).await.status;
@@ -97,7 +97,7 @@ async fn a_database_that_goes_and_comes_is_told() {
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 503));
     let page = request("GET", &format!("{}/metrics", node.url()), &[], Vec::new()).await;
     assert!(page.text().contains("sailfish_backend_queue_up 0\n"), "the table is away too: {}", page.text());
-    tokio::task::block_in_place(|| primary.restart());
+    primary.start_again();
     until("it is ready", async || status("/readyz").await == 200).await;
     node.stop().await;
 }
