@@ -17,6 +17,7 @@ const BEAT: Duration = Duration::from_millis(500);
 pub struct Replicas {
     replicas: Vec<Replica>,
     next: AtomicUsize,
+    is_primary_up: AtomicBool,
 }
 
 struct Replica {
@@ -33,7 +34,7 @@ impl Replicas {
             .into_iter()
             .map(|pool| Replica { pool, is_good: AtomicBool::new(false), lag_ms: AtomicI64::new(-1) })
             .collect();
-        Self { replicas, next: AtomicUsize::new(0) }
+        Self { replicas, next: AtomicUsize::new(0), is_primary_up: AtomicBool::new(true) }
     }
 
     /// A good one, each in turn.
@@ -66,15 +67,22 @@ impl Replicas {
     async fn beat(&self, primary: &AnyPool, lag_ms_max: u32, clock: &Clock) {
         let now_ms = clock.now_ms();
         let write = sqlx::query("UPDATE t_heartbeat SET at_ms = ? WHERE id = 1").bind(now_ms);
-        if let Err(error) = write.execute(primary).await {
-            // Nothing can be written, so whatever a replica has is as recent as can be.
-            return warn!(%error, "the primary's heartbeat failed");
+        let written = write.execute(primary).await;
+        let is_up = written.is_ok();
+        if self.is_primary_up.swap(is_up, Ordering::Relaxed) != is_up {
+            match written {
+                Ok(_) => info!("the primary has a heartbeat again"),
+                Err(error) => warn!(%error, "the primary's heartbeat failed"),
+            }
         }
         for (index, replica) in self.replicas.iter().enumerate() {
             let lag_ms = lag_ms(&replica.pool, clock).await;
             let known_ms = lag_ms.as_ref().map_or(-1, |lag_ms| (*lag_ms).max(0));
             replica.lag_ms.store(known_ms, Ordering::Relaxed);
-            let is_good = lag_ms.as_ref().is_ok_and(|lag_ms| *lag_ms <= i64::from(lag_ms_max));
+            // While nothing can be written, whatever a replica has is as recent as it was.
+            let was_good = replica.is_good.load(Ordering::Relaxed);
+            let is_recent = |lag_ms: &i64| if is_up { *lag_ms <= i64::from(lag_ms_max) } else { was_good };
+            let is_good = lag_ms.as_ref().is_ok_and(is_recent);
             if replica.is_good.swap(is_good, Ordering::Relaxed) != is_good {
                 match lag_ms {
                     Ok(lag_ms) => info!(replica = index, lag_ms, is_good, "replica"),
