@@ -5,10 +5,11 @@
 //! meanwhile. A message that was delivered and not yet removed when a process died is pushed again under the same name, by which
 //! router and receiver drop it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -23,42 +24,63 @@ use crate::tables::hand_over::{self, Lease};
 use crate::tables::inbox::{self, InboxRow};
 
 /// The process's part of it.
+#[derive(Default)]
 pub struct Inbox {
-    turns: Semaphore,
+    asked: Notify,
 }
 
 impl Inbox {
-    /// One that does nothing yet.
-    pub fn new() -> Self {
-        Self { turns: Semaphore::new(TURNS) }
+    /// A hand-over was asked for. Another process may be about it first.
+    pub fn look(&self) {
+        self.asked.notify_one();
     }
 }
 
 /// Takes up hand-overs that nobody is about, and removes what is too old, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
-    let work = async {
-        let (mut swept_ms, mut tasks) = (i64::MIN, JoinSet::new());
-        loop {
-            let now_ms = app.clock.now_ms();
-            if now_ms.saturating_sub(swept_ms) >= SWEEP_PAUSE_MS {
-                match sweep(&app, now_ms - AGE_MS_MAX).await {
-                    Ok(()) => swept_ms = now_ms,
-                    Err(error) => warn!(%error, "old messages stay in the inbox"),
-                }
-            }
-            while tasks.try_join_next().is_some() {}
-            // Whoever has no turn yet is found again.
-            let most = app.inbox.turns.available_permits() as u32;
-            match hand_over::due(app.db.primary(), now_ms, most).await {
-                Ok(due) => due.into_iter().for_each(|user| spawn(&mut tasks, &app, user)),
-                Err(error) => warn!(%error, "inboxes are not handed over"),
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
     tokio::select! {
         () = stop.wait() => {}
-        () = work => {}
+        () = hand_over_all(&app) => {}
+        () = sweep_all(&app) => {}
+    }
+}
+
+async fn hand_over_all(app: &Arc<App>) {
+    let (mut tasks, mut under_way) = (JoinSet::new(), BTreeSet::new());
+    loop {
+        let due = hand_over::due(app.db.primary(), app.clock.now_ms(), 2 * TURNS as u32).await;
+        let due = due.unwrap_or_else(|error| {
+            warn!(%error, "inboxes are not handed over");
+            Vec::new()
+        });
+        for user in due {
+            // Whoever has no turn yet is found again.
+            if under_way.len() < TURNS && under_way.insert(user) {
+                tasks.spawn(hand_over(app.clone(), user));
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = app.inbox.asked.notified() => {}
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(user) => drop(under_way.remove(&user)),
+                Err(_) => under_way.clear(), // one has panicked; which, nobody knows, and to begin one twice harms nobody
+            },
+        }
+    }
+}
+
+async fn sweep_all(app: &App) {
+    let mut swept_ms = i64::MIN;
+    loop {
+        let now_ms = app.clock.now_ms();
+        if now_ms.saturating_sub(swept_ms) >= SWEEP_PAUSE_MS {
+            match sweep(app, now_ms - AGE_MS_MAX).await {
+                Ok(()) => swept_ms = now_ms,
+                Err(error) => warn!(%error, "old messages stay in the inbox"),
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -74,26 +96,16 @@ async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
     }
 }
 
-/// Hands over what was asked for, of each receiver that nobody else is about.
-pub async fn hand_over(app: &Arc<App>, users: Vec<(i32, i64)>) {
-    let mut tasks = JoinSet::new();
-    for user in users {
-        spawn(&mut tasks, app, user);
+/// Hands over a receiver's inbox, unless another process is about it; the receiver.
+async fn hand_over(app: Arc<App>, user: (i32, i64)) -> (i32, i64) {
+    let (of_app, user_id) = user;
+    if let Err(error) = try_hand_over(&app, of_app, user_id).await {
+        warn!(%error, app = of_app, user_id, "an inbox is handed over later");
     }
-    while tasks.join_next().await.is_some() {}
+    user
 }
 
-fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, (of_app, user_id): (i32, i64)) {
-    let app = app.clone();
-    tasks.spawn(async move {
-        let _turn = app.inbox.turns.acquire().await;
-        if let Err(error) = hand_over_one(&app, of_app, user_id).await {
-            warn!(%error, app = of_app, user_id, "an inbox is handed over later");
-        }
-    });
-}
-
-async fn hand_over_one(app: &App, of_app: i32, user_id: i64) -> Result<(), Error> {
+async fn try_hand_over(app: &App, of_app: i32, user_id: i64) -> Result<(), Error> {
     let lease = Lease { app: of_app, user_id, holder: random::hex::<16>() };
     let now_ms = app.clock.now_ms();
     if !hand_over::take(app.db.writer(), &lease, now_ms, now_ms + LEASE_MS).await? {

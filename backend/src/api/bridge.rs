@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use crate::api::{inbox, room};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
-use crate::event::{Event, EventKind, Request, Session, Undelivered};
+use crate::event::{Event, EventKind, Request, Undelivered};
 use crate::gift::{self, Contents, Decided, GiftRequest, Identity};
 use crate::http::body;
 
@@ -146,16 +146,21 @@ pub async fn take(app: &Arc<App>, events: Vec<Value>) -> Vec<Outcome> {
     presence_at.into_iter().for_each(|index| outcomes[index] = present.clone());
     undelivered_at.into_iter().for_each(|index| outcomes[index] = kept.clone());
     answers.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
-    if present == Outcome::Done {
-        hand_over(app, presence);
-    }
     outcomes
 }
 
 async fn take_presence(app: &App, events: &[Event]) -> Outcome {
+    let take = async {
+        room::take(app, events).await?;
+        let came = events.iter().filter_map(|event| match &event.kind {
+            EventKind::Online(session) => Some((session.app, session.user)),
+            _ => None,
+        });
+        inbox::came(app, came.collect()).await
+    };
     match events.is_empty() {
         true => Outcome::Done,
-        false => outcome_of(room::take(app, events).await, "presence"),
+        false => outcome_of(take.await, "presence"),
     }
 }
 
@@ -166,42 +171,25 @@ async fn keep(app: &App, messages: &[Undelivered]) -> Outcome {
     }
 }
 
-/// Hands over what waits for those who came. That takes as long as they take to ack, so nobody waits for it; what is not handed
-/// over stays for the next time.
-fn hand_over(app: &Arc<App>, presence: Vec<Event>) {
-    let came = |event: Event| match event.kind {
-        EventKind::Online(session) => Some(session),
-        _ => None,
-    };
-    let sessions: Vec<Session> = presence.into_iter().filter_map(came).collect();
-    if sessions.is_empty() {
-        return;
-    }
-    let app = app.clone();
-    tokio::spawn(async move {
-        if let Err(error) = inbox::hand_over(&app, &sessions).await {
-            warn!(%error, "the inbox was not handed over");
-        }
-    });
-}
-
-/// All at once: a request waits for its commit, which takes many together.
+/// All at once: a request waits for its commit, which takes many together. One that takes too long is sent again, and the rest of its batch
+/// is not.
 async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(usize, Outcome)> {
-    let indexes: Vec<usize> = requests.iter().map(|(index, _)| *index).collect();
+    let mut outcomes: Vec<_> = requests.iter().map(|(index, _)| (*index, Outcome::Again)).collect();
     let mut tasks = JoinSet::new();
-    for (index, request) in requests {
+    for (place, (_, request)) in requests.into_iter().enumerate() {
         let app = app.clone();
-        tasks.spawn(async move { (index, take_request(&app, request).await) });
+        tasks.spawn(async move {
+            let taken = tokio::time::timeout(REQUEST_TIME, take_request(&app, request)).await;
+            (place, taken.unwrap_or(Outcome::Again))
+        });
     }
-    let mut answers = Vec::with_capacity(indexes.len());
-    while let Some(answer) = tasks.join_next().await {
-        answers.extend(answer.ok());
+    while let Some(taken) = tasks.join_next().await {
+        // A task that panicked has no outcome.
+        if let Ok((place, outcome)) = taken {
+            outcomes[place].1 = outcome;
+        }
     }
-    // A task that panicked has no answer.
-    let silent: Vec<usize> =
-        indexes.into_iter().filter(|index| answers.iter().all(|(other, _)| other != index)).collect();
-    answers.extend(silent.into_iter().map(|index| (index, Outcome::Again)));
-    answers
+    outcomes
 }
 
 /// What a client says of a gift. What it says besides is for others.
@@ -277,6 +265,8 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
     }
 }
 
+/// How long a request may take: less than a bridge waits for its batch (5 s).
+const REQUEST_TIME: Duration = Duration::from_secs(4);
 /// How long a request waits until its sender is told of a refusal.
 const TELL_TIME: Duration = Duration::from_secs(2);
 /// How far the bridge's clock and ours may be apart, and how long a request is good.

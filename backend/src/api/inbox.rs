@@ -13,11 +13,11 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::event::{Session, Undelivered};
+use crate::event::Undelivered;
 use crate::http::caller::Caller;
 use crate::inbox::MESSAGES;
 use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
-use crate::tables::{hand_over as hand_over_table, presence};
+use crate::tables::{hand_over, presence};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -96,32 +96,29 @@ async fn keep_rows(app: &App, rows: &[InboxRow]) -> Result<usize, Error> {
 }
 
 /// Receivers may have come while their messages were on the way here. Either they are seen here, after the messages were committed, or
-/// they come later, and then [`hand_over`] sees the messages.
+/// they come later, and then [`came`] sees the messages.
 async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Error> {
-    if away.is_empty() {
-        return Ok(());
-    }
-    let came = presence::online(app.db.primary(), app.db.dialect(), away).await?;
-    if came.is_empty() {
-        return Ok(());
-    }
-    let mut tx = app.db.begin().await?;
-    hand_over_table::ask(&mut tx, app.db.dialect(), &came).await?;
-    Ok(tx.commit().await?)
+    let came = match away.is_empty() {
+        true => return Ok(()),
+        false => presence::online(app.db.primary(), app.db.dialect(), away).await?,
+    };
+    ask(app, &came).await
 }
 
-/// Hands over what waits for users who came; returns when that is done, as far as it can be.
-pub async fn hand_over(app: &Arc<App>, sessions: &[Session]) -> Result<(), Error> {
-    let users: BTreeSet<(i32, i64)> = sessions.iter().map(|session| (session.app, session.user)).collect();
-    let users: Vec<(i32, i64)> = users.into_iter().collect();
-    let waiting = inbox::waiting(app.db.primary(), app.db.dialect(), &users).await?;
-    if waiting.is_empty() {
+/// Has what waits for users who came handed over. That takes as long as they take to ack, so it is only asked for here.
+pub async fn came(app: &App, users: BTreeSet<(i32, i64)>) -> Result<(), Error> {
+    let waiting = inbox::waiting(app.db.primary(), app.db.dialect(), &Vec::from_iter(users)).await?;
+    ask(app, &waiting).await
+}
+
+async fn ask(app: &App, users: &[(i32, i64)]) -> Result<(), Error> {
+    if users.is_empty() {
         return Ok(());
     }
     let mut tx = app.db.begin().await?;
-    hand_over_table::ask(&mut tx, app.db.dialect(), &waiting).await?;
+    hand_over::ask(&mut tx, app.db.dialect(), users).await?;
     tx.commit().await?;
-    crate::inbox::hand_over(app, waiting).await;
+    app.inbox.look();
     Ok(())
 }
 

@@ -88,6 +88,29 @@ both!(
     }
 );
 
+/// A gift that is not decided in time is sent again; what came with it is answered before the bridge gives up the whole batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undecided_gift_does_not_hold_its_batch() {
+    let stack = Stack::embedded().await;
+    let mut config = stack.config();
+    config.gift_wait_ms = 25_000;
+    let node = stack.backend_with(config).await;
+    let gift = new_gift(&node, 10).await;
+    grant(&node, 5, 100, "a").await;
+    let writer = node.app().db.begin().await.unwrap(); // the only one that SQLite has
+    let paid = gift_event("1", 5, "k", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+    let batch = json!({ "events": [paid, gift_event("2", 5, "l", 4711, &json!({}))] });
+    let results = tokio::time::timeout(std::time::Duration::from_secs(15), send(&node, batch.clone())).await;
+    let pairs = |statuses: [&str; 2]| {
+        [("1".to_owned(), statuses[0].to_owned()), ("2".to_owned(), statuses[1].to_owned())]
+    };
+    assert_eq!(results.expect("well before the gift is given up"), pairs(["retry", "refused"]));
+    drop(writer);
+    assert_eq!(send(&node, batch).await, pairs(["ok", "refused"]));
+    assert_eq!(audit(&node).await, (90, 1));
+    node.stop().await;
+}
+
 /// A4: events from Redis Streams: each is dealt with once, in its lane's order, by one of two processes, and by the other when that dies;
 /// what is no event becomes a dead letter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -337,6 +337,21 @@ both!(
 );
 
 both!(
+    /// Part E, inbox: when an event is answered, the hand-over that it asks for is committed, so that nobody's death loses it.
+    a_hand_over_is_asked_for_before_the_answer,
+    |stack| async move {
+        let gateway = Gateway::start(|_| Reply::Silence).await;
+        let node = gateway.node(&stack).await;
+        for user in 7..27 {
+            send(&stack, &node.url(), &messages(0..1, user)).await;
+            send(&stack, &node.url(), &[session("online", user as u64, user, "phone", 100)]).await;
+            assert_eq!(count(&node, "t_hand_over").await, user - 6);
+        }
+        node.kill().await;
+    }
+);
+
+both!(
     /// Part E, inbox: a message that met nobody, kept after its receiver came, is not left until the next session.
     a_message_that_crossed_its_receiver_is_handed_over,
     |stack| async move {
