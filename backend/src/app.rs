@@ -20,7 +20,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::outbox::{Message, Outbox};
 use crate::push::Push;
-use crate::queue::{AnyQueue, Queue, Topic};
+use crate::queue::{AnyQueue, Job, Queue, Topic};
 use crate::tables;
 
 /// The service's state. One for each process, behind an `Arc`.
@@ -70,7 +70,7 @@ impl App {
             ids,
             push,
             outbox,
-            inbox: Inbox::new(),
+            inbox: Inbox::default(),
             gifts: Gifts::new(),
             metrics: Metrics::default(),
             unmarked_until_ms,
@@ -99,19 +99,6 @@ impl App {
         Ok(written)
     }
 
-    /// Counts one more of `name`, of which `most` are allowed in a window that begins with the first; across all processes.
-    ///
-    /// # Errors
-    /// 429 above that. Whoever would rather serve than limit while the cache is away takes its 503 for a yes.
-    pub async fn limit(&self, name: &str, most: u32, window: Duration) -> Result<(), Error> {
-        match self.cache.count(&format!("limit:{name}"), window).await? <= i64::from(most) {
-            true => Ok(()),
-            false => {
-                Err(Error::too_many(format!("at most {most} in {} s; try again later", window.as_secs_f32())))
-            }
-        }
-    }
-
     /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a while.
     pub async fn changed(&self, keys: &[String]) {
         self.mark(keys).await;
@@ -120,54 +107,44 @@ impl App {
         }
     }
 
-    /// Remembers that a user has just written, so that it reads from the primary for a while.
-    pub async fn wrote(&self, user_id: i64) {
-        self.mark(&[user_key(user_id)]).await;
+    /// Remembers that what lies under this name has just been written, so that it is read from the primary for a while.
+    pub async fn wrote(&self, name: &str) {
+        self.mark(&[name.to_owned()]).await;
     }
 
-    /// Where a user reads what is its own: the primary after it has written, or if that is not known; else a replica.
-    pub async fn reader(&self, user_id: i64) -> &AnyPool {
-        self.reader_of(&user_key(user_id)).await
-    }
-
-    /// Reads what all users share through the cache, and what is not in it from a replica, or, for a while after it has changed, from the
-    /// primary: a replica may not have got it, and what it has would be cached.
-    pub async fn read_shared<T, F>(
-        &self,
-        key: &str,
-        ttl: Duration,
-        load: impl FnOnce(AnyPool) -> F,
-    ) -> Result<Option<T>, Error>
-    where
-        T: Serialize + DeserializeOwned,
-        F: Future<Output = Result<Option<T>, Error>>,
-    {
-        self.cache.read(key, ttl, || async { load(self.reader_of(key).await.clone()).await }).await
-    }
-
-    /// Reads what is a user's own through the cache, or, for a while after it has written, from the primary past the cache: another
-    /// process may have put what a replica had into it.
-    pub async fn read_own<T, F>(
-        &self,
-        user_id: i64,
-        key: &str,
-        ttl: Duration,
-        load: impl FnOnce(AnyPool) -> F,
-    ) -> Result<Option<T>, Error>
-    where
-        T: Serialize + DeserializeOwned,
-        F: Future<Output = Result<Option<T>, Error>>,
-    {
-        match self.is_marked(&user_key(user_id)).await && !self.config.replicas.is_empty() {
-            true => load(self.db.primary().clone()).await,
-            false => self.cache.read(key, ttl, || load(self.db.replica().clone())).await,
-        }
-    }
-
-    async fn reader_of(&self, name: &str) -> &AnyPool {
+    /// Where what lies under this name is read: the primary after it was written, or if that is not known; else a replica.
+    pub async fn reader(&self, name: &str) -> &AnyPool {
         match self.is_marked(name).await {
             true => self.db.primary(),
             false => self.db.replica(),
+        }
+    }
+
+    /// Reads through the cache, and what is not in it from the [reader](Self::reader) of that key: a replica may not have got what was
+    /// just written, and what it has would be cached.
+    pub async fn read<T, F>(
+        &self,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(AnyPool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        self.cache.read(key, ttl, || async { load(self.reader(key).await.clone()).await }).await
+    }
+
+    /// Takes jobs whose work needs the database. While that is away none is taken, since each taking is a try.
+    pub async fn take_for_database(
+        &self,
+        topic: Topic,
+        most: u32,
+        wait: Duration,
+    ) -> Result<Vec<Job>, Error> {
+        match self.db.is_up().await {
+            true => self.queue.take(topic, most, wait).await,
+            false => Err(Error::unavailable("database_unavailable", "the database does not answer")),
         }
     }
 
@@ -228,10 +205,6 @@ impl App {
     fn wrote_time(&self) -> Duration {
         Duration::from_millis(2 * u64::from(self.config.replica_lag_ms_max))
     }
-}
-
-fn user_key(user_id: i64) -> String {
-    format!("user:{user_id}")
 }
 
 /// Where the mark of what was written lies.

@@ -1,4 +1,5 @@
-//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. All SQL stands in [`crate::tables`].
+//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. SQL stands in [`crate::tables`], that of migrations and
+//! replicas beside here.
 //!
 //! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared byte by byte are
 //! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
@@ -14,12 +15,17 @@ use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::random;
 pub use migrations::{is_migrated, migrate};
 use prompt::Prompt;
 use replicas::Replicas;
 
 /// How long a query may wait for a connection.
 const ACQUIRE_TIME: Duration = Duration::from_secs(5);
+/// How long the primary may take to answer a ping.
+const PING_TIME: Duration = Duration::from_secs(1);
+/// How often a transaction is begun.
+const TURNS_MAX: u64 = 8;
 /// How long SQLite waits for another writer, in ms.
 const BUSY_MS: u32 = 10_000;
 
@@ -96,6 +102,12 @@ impl Db {
         let readers = self.readers.iter().map(|pool| ("readers", pool));
         let pools = std::iter::once(("primary", &self.primary)).chain(readers);
         pools.map(|(name, pool)| (name, pool.size(), pool.num_idle())).collect()
+    }
+
+    /// Whether the primary answers.
+    pub async fn is_up(&self) -> bool {
+        let ping = sqlx::query("SELECT 1").fetch_one(self.primary());
+        matches!(tokio::time::timeout(PING_TIME, ping).await, Ok(Ok(_)))
     }
 
     /// How many replicas are read from.
@@ -264,6 +276,23 @@ impl Dialect {
             Self::MySql => format!("CAST(COALESCE(SUM({expression}), 0) AS SIGNED)"),
         }
     }
+}
+
+/// Does a transaction again, a few times, while the database says that it is busy: it has undone what was begun, as it does to one of two that
+/// wait for each other.
+pub async fn insist<T, F>(transaction: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for turn in 1..TURNS_MAX {
+        match transaction().await {
+            Err(error) if error.code == "database_busy" => {
+                tokio::time::sleep(Duration::from_millis(random::below(10 * turn))).await;
+            }
+            done => return done,
+        }
+    }
+    transaction().await
 }
 
 /// So many groups of placeholders, each of `columns`: `(?, ?), (?, ?)`.

@@ -190,7 +190,9 @@ impl Lane {
 
     /// Ends what can be ended. The rest is dealt with again before anything later is.
     async fn deal(&mut self, app: &Arc<App>) -> Result<(), Error> {
-        let count = self.open.len().min(BATCH_MAX);
+        // One that makes the transaction of all fail is found out by dealing with each alone.
+        let is_alone = self.open.first().is_some_and(|entry| entry.failures >= TOGETHER_MAX);
+        let count = if is_alone { 1 } else { self.open.len().min(BATCH_MAX) };
         let parse = |entry: &Entry| serde_json::from_str(&entry.text).unwrap_or(Value::Null);
         let events = self.open[..count].iter().map(parse).collect();
         let mut dealing = std::pin::pin!(bridge::take(app, events));
@@ -198,12 +200,15 @@ impl Lane {
             tokio::select! {
                 outcomes = &mut dealing => break outcomes,
                 () = tokio::time::sleep(Duration::from_millis(LEASE_MS / 3)) => {
-                    let mut call = self.renew.key(&self.lease);
-                    let _: i64 = call.arg(&self.name).arg(LEASE_MS).invoke_async(&mut self.redis).await?;
+                    if !matches!(self.lease().await?, Lease::Ours) {
+                        self.has_all = false; // another reader may have dealt with some of it
+                        return Ok(());
+                    }
                 }
             }
         };
-        let is_up = !outcomes.contains(&Outcome::Again) || is_up(app).await;
+        // If the database answers, it is the event that fails.
+        let is_up = !outcomes.contains(&Outcome::Again) || app.db.is_up().await;
         let mut pipe = redis::pipe();
         pipe.atomic();
         let mut kept = Vec::new();
@@ -249,12 +254,6 @@ enum Lease {
     Taken,
 }
 
-/// Whether the database answers: then it is the event that fails.
-async fn is_up(app: &App) -> bool {
-    let ping = sqlx::query("SELECT 1").fetch_one(app.db.primary());
-    matches!(tokio::time::timeout(Duration::from_secs(1), ping).await, Ok(Ok(_)))
-}
-
 const GROUP: &str = "backend";
 const BATCH_MAX: usize = 256;
 const BLOCK_MS: u64 = 1_000;
@@ -264,5 +263,7 @@ const LEASE_MS: u64 = 10_000;
 const PAUSE_MS_MAX: u64 = 5_000;
 /// How often an event may fail while the database answers.
 const FAILURES_MAX: u32 = 16;
+/// How often events may fail together.
+const TOGETHER_MAX: u32 = 8;
 /// Dead letters that are kept, about.
 const DEAD_MAX: usize = 100_000;

@@ -43,7 +43,7 @@ async fn sweep_all(app: &App) {
 
 /// A batch of jobs.
 async fn work(app: &App) -> Result<(), Error> {
-    let jobs = app.queue.take(Topic::OrderExpiry, BATCH_MAX, WAIT).await?;
+    let jobs = app.take_for_database(Topic::OrderExpiry, BATCH_MAX, WAIT).await?;
     if jobs.is_empty() {
         return Ok(());
     }

@@ -53,7 +53,8 @@ pub struct Outbox {
     lost: AtomicU64,
 }
 
-/// Messages of one lane go one after the other, so those of one target keep their order.
+/// Messages of one lane go one after the other. Those of a room keep their order, in this process; a user's that has to be pushed once more
+/// comes later.
 #[derive(Default)]
 struct Lane {
     waiting: Mutex<VecDeque<Item>>,

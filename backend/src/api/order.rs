@@ -130,7 +130,7 @@ async fn create(
         // If it has another status already, this was a repeat that is as good.
         pay_order::advance(app.db.writer(), &order.id, Status::Waiting, Status::Paying).await?;
     }
-    app.wrote(caller.user_id).await;
+    app.wrote(&name(caller.user_id)).await;
     Ok(Json(Made {
         pay_url: pay_url(&app, &order),
         qr_url: format!("{}/orders/{}/qr.svg", public_url(&app), order.id),
@@ -224,8 +224,13 @@ async fn flagged(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Orders
 
 /// Nobody learns whether others have an order of this id.
 async fn own(app: &App, caller: &Caller, id: &str) -> Result<OrderRow, Error> {
-    let order = pay_order::get(app.reader(caller.user_id).await, id).await?;
+    let order = pay_order::get(app.reader(&name(caller.user_id)).await, id).await?;
     order.filter(|order| order.user_id == caller.user_id).ok_or_else(unknown)
+}
+
+/// Under which it is known that a user's orders were written of late.
+pub fn name(user_id: i64) -> String {
+    format!("orders:{user_id}")
 }
 
 /// What is said of an order that is not there, or is another user's.

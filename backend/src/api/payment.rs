@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::api::bridge::bytes_of;
 use crate::api::order;
 use crate::app::App;
-use crate::db::Tx;
+use crate::db::{Tx, insist};
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{self, Path};
 use crate::metrics::Family;
@@ -104,14 +104,7 @@ pub async fn take(app: &App, provider: &str, signature: &str, body: &[u8]) -> Re
     let callback = check(app, signature, body).inspect_err(|error| {
         warn!(%error, provider, "a payment callback is refused");
     })?;
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match settle(app, provider, &callback).await {
-            Err(error) if error.code == "database_busy" && tries < TRIES_MAX => {}
-            settled => return settled,
-        }
-    }
+    insist(|| settle(app, provider, &callback)).await
 }
 
 /// What a callback says, if the provider has signed it, and of late.
@@ -168,8 +161,8 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
             app.metrics.add(PAYMENTS, if answer.late { "late" } else { "paid" }, 1);
             app.outbox.hand_over(messages);
             info!(order = order.id, user_id = order.user_id, coins = order.coins, late = answer.late, "paid");
-            app.wrote(order.user_id).await;
-            if let Err(error) = app.cache.forget_available(order.user_id).await {
+            app.wrote(&order::name(order.user_id)).await;
+            if let Err(error) = app.cache.forget_available(&[order.user_id]).await {
                 warn!(%error, user_id = order.user_id, "the coins are available once the cached amount expires");
             }
             Ok(answer)
@@ -280,8 +273,6 @@ pub const PROVIDER: &str = "default";
 pub const MOCK: &str = "mock";
 /// How far the provider's clock and ours may be apart, and how long a callback is good.
 const AGE_MS_MAX: i64 = 15 * 60 * 1_000;
-/// Tries while the database is busy with others.
-const TRIES_MAX: u32 = 5;
 
 #[cfg(test)]
 mod tests {

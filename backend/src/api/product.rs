@@ -71,7 +71,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
         let products: Vec<Product> = rows.into_iter().map(Product::from).collect();
         Ok((!products.is_empty()).then_some(products))
     };
-    let products = app.read_shared(LIST_KEY, TTL, load).await?.unwrap_or_default();
+    let products = app.read(LIST_KEY, TTL, load).await?.unwrap_or_default();
     Ok(Json(Products { products }))
 }
 
@@ -83,7 +83,7 @@ async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<P
         let row = product::get(&db, id).await?;
         Ok(row.filter(|row| row.is_on_sale).map(Product::from))
     };
-    app.read_shared(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
+    app.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
 }
 
 /// All products, also those that cannot be ordered, as the database has them.

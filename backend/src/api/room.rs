@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::event::Event;
 use crate::http::body::{Body, Path, Query};
@@ -106,7 +107,7 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
                 let rooms = load(db, i64::MAX, ROOMS_MAX).await?;
                 Ok((!rooms.is_empty()).then_some(rooms))
             };
-            app.read_shared(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
+            app.read(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
         }
     };
     rooms.truncate(limit as usize);
@@ -131,7 +132,6 @@ async fn open(
     if known.is_none() {
         let insert = room::insert(app.db.writer(), owner_id, &title, app.clock.now_ms());
         app.write_through(&[LIST_KEY.into()], insert).await?;
-        app.wrote(owner_id).await;
         known = room::open_of(app.db.primary(), owner_id).await?;
     }
     let room = known.ok_or_else(|| Error::conflict("room_closed", "the room was closed meanwhile"))?;
@@ -162,7 +162,6 @@ async fn close(
     }
     let close = room::close(app.db.writer(), id, app.clock.now_ms());
     app.write_through(&[LIST_KEY.into(), key(id)], close).await?;
-    app.wrote(caller.user_id).await;
     let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
     Ok(Json(room.into()))
 }
@@ -192,22 +191,15 @@ async fn members(
 
 async fn cached(app: &App, id: i64) -> Result<Room, Error> {
     let load = async |db: AnyPool| Ok(room::get(&db, id).await?.map(Room::from));
-    app.read_shared(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
+    app.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 
 /// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in disorder: see
 /// [`membership`].
 pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
     for batch in events.chunks(BATCH_MAX) {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match take_batch(app, membership::told(batch)).await {
-                // Another process has changed neighbouring rows.
-                Err(error) if error.code == "database_busy" && tries < TRIES_MAX => {}
-                taken => break taken?,
-            }
-        }
+        // Another process may have changed neighbouring rows.
+        insist(|| take_batch(app, membership::told(batch))).await?;
     }
     Ok(())
 }
@@ -260,5 +252,3 @@ const MEMBERS_DEFAULT: u32 = 100;
 const MEMBERS_MAX: u32 = 1_000;
 /// Events of one transaction.
 const BATCH_MAX: usize = 500;
-/// Tries of a transaction while the database is busy with others.
-const TRIES_MAX: u32 = 5;

@@ -89,10 +89,7 @@ async fn change(app: &App, id: i64, tag: Tag, wanted: bool) -> Result<Json<Chang
         is_changed.then_some(()).ok_or_else(|| Error::conflict(UNCHANGED, "somebody was faster"))
     };
     match app.write_through(&[cache_key(id)], write).await {
-        Ok(()) => {
-            app.wrote(id).await;
-            Ok(Json(Changed { changed: true }))
-        }
+        Ok(()) => Ok(Json(Changed { changed: true })),
         Err(error) if error.code == UNCHANGED => Ok(Json(Changed { changed: false })),
         Err(error) => Err(error),
     }
@@ -117,8 +114,8 @@ async fn contains(
     Query(tag): Query<Tag>,
 ) -> Result<Json<Contains>, Error> {
     let Tag { column, bit } = tag.check()?;
-    let load = || async { user_tag::get(app.reader(id).await, id).await };
-    let tags: Option<Tags> = app.cache.read(&cache_key(id), CACHE_TTL, load).await?;
+    let load = async |db| user_tag::get(&db, id).await;
+    let tags: Option<Tags> = app.read(&cache_key(id), CACHE_TTL, load).await?;
     Ok(Json(Contains { contains: tags.unwrap_or_default().has(column, bit) }))
 }
 

@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::caller::Caller;
@@ -119,7 +120,7 @@ struct Me {
 /// The caller, as the database has it: a cache may be behind what the caller has just changed.
 #[utoipa::path(get, path = "/users/me", responses((status = 200, body = Me), (status = 401, body = ErrorBody)))]
 async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Me>, Error> {
-    let reader = app.reader(caller.user_id).await;
+    let reader = app.reader(&cache_key(caller.user_id)).await;
     let user = user::get(reader, caller.user_id).await?.ok_or_else(unknown)?.into();
     let phone_last_digits = user_phone::last_digits(reader, caller.user_id).await?.unwrap_or_default();
     Ok(Json(Me { user, phone_last_digits }))
@@ -184,7 +185,6 @@ async fn change(
     let keys = [cache_key(id)];
     let is_there =
         app.write_through(&keys, async { user::update(app.db.writer(), id, &change).await }).await?;
-    app.wrote(id).await;
     if !is_there {
         return Err(unknown());
     }
@@ -193,8 +193,7 @@ async fn change(
 
 /// A user, from the cache if it is there.
 pub async fn find(app: &App, id: i64) -> Result<Option<UserRow>, Error> {
-    let load = || async { user::get(app.reader(id).await, id).await };
-    app.cache.read(&cache_key(id), CACHE_TTL, load).await
+    app.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
 }
 
 /// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in `t_user_phone`
@@ -205,15 +204,7 @@ pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), E
         return Ok((id, false));
     }
     let id = app.ids.next("user", Order::Shuffled).await?;
-    let mut turn = 1;
-    let is_new = loop {
-        match register(app, phone, id).await {
-            // Of several who wait for one that is rolled back, the database may end all but one.
-            Err(error) if error.code == "database_busy" && turn < REGISTER_TURNS_MAX => turn += 1,
-            done => break done?,
-        }
-    };
-    if is_new {
+    if insist(|| register(app, phone, id)).await? {
         return Ok((id, true));
     }
     let winner = user_phone::user_of(app.db.primary(), &hash).await?;
@@ -230,20 +221,15 @@ async fn register(app: &App, phone: &Phone, id: i64) -> Result<bool, Error> {
         bio: String::new(),
         created_ms: app.clock.now_ms(),
     };
-    let write = async {
-        let mut tx = app.db.begin().await?;
-        let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
-        let is_new =
-            user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
-        if is_new {
-            user::insert(&mut tx, &row).await?;
-            tx.commit().await?;
-        }
-        Ok(is_new)
-    };
-    // Somebody may have asked for the id before it was given, and "none" is cached.
-    let is_new = app.write_through(&[cache_key(id)], write).await?;
-    app.wrote(id).await;
+    let mut tx = app.db.begin().await?;
+    let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
+    let is_new = user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
+    if is_new {
+        user::insert(&mut tx, &row).await?;
+        tx.commit().await?;
+        // Somebody may have asked for the id before it was given, and "none" is cached.
+        app.changed(&[cache_key(id)]).await;
+    }
     Ok(is_new)
 }
 
@@ -264,8 +250,6 @@ const BIO_CHARS_MAX: usize = 200;
 const AVATAR_BYTES_MAX: usize = 255;
 /// How long a user is cached.
 const CACHE_TTL: Duration = Duration::from_secs(1_800);
-/// How often a registration is tried that the database ended.
-const REGISTER_TURNS_MAX: u32 = 8;
 
 #[cfg(test)]
 mod tests {

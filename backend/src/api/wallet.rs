@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Query};
 use crate::http::caller::Caller;
@@ -82,8 +83,7 @@ async fn ledger(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Error::bad_request(format!("limit: want 1 to {PAGE_MAX}, not {limit}")));
     }
-    let reader = app.reader(caller.user_id).await;
-    let rows = account::page(reader, caller.user_id, before.unwrap_or(i64::MAX), limit).await?;
+    let rows = account::page(app.db.primary(), caller.user_id, before.unwrap_or(i64::MAX), limit).await?;
     let entry = |row: account::LedgerRow| LedgerEntry {
         id: row.id,
         amount: row.amount,
@@ -148,19 +148,10 @@ async fn grant_many(
 async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
     check(&grants)?;
     grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
-    let mut tries = 0;
-    let granted = loop {
-        match try_give(app, &grants).await {
-            // Two who make one account at the same time can be in each other's way.
-            Err(error) if error.is_transient() && tries < TRIES_MAX => tries += 1,
-            done => break done?,
-        }
-    };
-    for user_id in &granted {
-        // A cache that is away forgets by itself, some seconds later.
-        let _ = app.cache.forget_available(*user_id).await;
-        app.wrote(*user_id).await;
-    }
+    // Two who make one account at the same time can be in each other's way.
+    let granted = insist(|| try_give(app, &grants)).await?;
+    // A cache that is away forgets by itself, some seconds later.
+    let _ = app.cache.forget_available(&granted).await;
     Ok(granted.len())
 }
 
@@ -187,17 +178,16 @@ async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
     let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
         let reference = grant.id.clone().into_bytes();
-        // The credit locks the account, so whoever gave the same under the same id has committed or waits.
-        account::credit(&mut tx, dialect, grant.user_id, grant.amount).await?;
+        // This locks the account, and makes it, so whoever gave the same under the same id has committed or waits.
+        account::credit(&mut tx, dialect, grant.user_id, 0).await?;
         match account::amount(&mut tx, grant.user_id, KIND, &reference).await? {
             None => {
                 let entry = Entry { user_id: grant.user_id, amount: grant.amount, kind: KIND, reference };
+                account::credit(&mut tx, dialect, grant.user_id, grant.amount).await?;
                 account::record(&mut tx, &[entry], now_ms).await?;
                 granted.push(grant.user_id);
             }
-            Some(amount) if amount == grant.amount => {
-                account::debit(&mut tx, &[(grant.user_id, amount)].into()).await?; // given before
-            }
+            Some(amount) if amount == grant.amount => {} // given before
             Some(amount) => {
                 let message = format!("id: {amount} coins were given to {} under it", grant.user_id);
                 return Err(Error::conflict("id_reused", message));
@@ -231,8 +221,6 @@ async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<
 const KIND: &str = "grant";
 const PAGE: u32 = 20;
 const PAGE_MAX: u32 = 100;
-/// Tries of a transaction that was in another's way.
-const TRIES_MAX: u32 = 5;
 const GRANTS_MAX: usize = 500;
 /// Coins of one grant.
 const GRANT_MAX: i64 = 1_000_000_000_000;

@@ -8,15 +8,12 @@ use tokio::time::Instant;
 
 use super::{Job, JobId, Queue, TRIES_MAX, Topic};
 use crate::clock::Clock;
-use crate::db::{Db, Dialect, Tx};
+use crate::db::{Db, Dialect, Tx, insist};
 use crate::error::Error;
 use crate::tables::job;
 
 /// How often it is looked for jobs that another process pushed, or that have come due.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// How often a transaction is done again that the database has undone.
-const TURNS_MAX: u32 = 5;
 
 /// See the module's page.
 pub struct TableQueue {
@@ -55,62 +52,34 @@ impl TableQueue {
         if !job::is_due(&self.reader, topic.name(), now_ms).await? {
             return Ok(Vec::new());
         }
-        let mut turn = 0;
-        loop {
+        insist(|| async {
             let mut tx = self.begin().await?;
-            match self.take_in(&mut tx, topic, now_ms, again_ms, most).await {
-                Err(error) if is_undone(&error, &mut turn) => {}
-                jobs => return end(tx, jobs).await,
+            let taken = job::take(&mut tx, self.dialect, topic.name(), now_ms, again_ms, most).await?;
+            let mut jobs = Vec::with_capacity(taken.len());
+            for row in taken {
+                let tries = row.tries as u32;
+                if tries > TRIES_MAX {
+                    job::move_to(&mut tx, row.id, &dead(topic)).await?;
+                    continue;
+                }
+                jobs.push(Job { id: JobId::Row(row.id), payload: row.payload, tries });
             }
-        }
+            tx.commit().await?;
+            Ok(jobs)
+        })
+        .await
     }
-
-    async fn take_in(
-        &self,
-        tx: &mut Tx,
-        topic: Topic,
-        now_ms: i64,
-        again_ms: i64,
-        most: u32,
-    ) -> Result<Vec<Job>, Error> {
-        let taken = job::take(tx, self.dialect, topic.name(), now_ms, again_ms, most).await?;
-        let mut jobs = Vec::with_capacity(taken.len());
-        for row in taken {
-            let tries = row.tries as u32;
-            if tries > TRIES_MAX {
-                job::move_to(tx, row.id, &dead(topic)).await?;
-                continue;
-            }
-            jobs.push(Job { id: JobId::Row(row.id), payload: row.payload, tries });
-        }
-        Ok(jobs)
-    }
-}
-
-/// Commits what was done. A COMMIT that fails may have happened, so nothing is done again after it.
-async fn end<T>(tx: Tx, done: Result<T, Error>) -> Result<T, Error> {
-    let value = done?;
-    tx.commit().await?;
-    Ok(value)
-}
-
-/// Whether the database has undone the transaction, as it does when takers and producers deadlock, and it may be done once more.
-fn is_undone(error: &Error, turn: &mut u32) -> bool {
-    *turn += 1;
-    error.code == "database_busy" && *turn < TURNS_MAX
 }
 
 impl Queue for TableQueue {
     async fn push(&self, topic: Topic, payloads: &[String], delay: Duration) -> Result<(), Error> {
         let due_ms = self.clock.now_ms() + delay.as_millis() as i64;
-        let mut turn = 0;
-        loop {
+        insist(|| async {
             let mut tx = self.begin().await?;
-            match job::insert(&mut tx, topic.name(), payloads, due_ms).await {
-                Err(error) if is_undone(&error, &mut turn) => {}
-                done => break end(tx, done).await?,
-            }
-        }
+            job::insert(&mut tx, topic.name(), payloads, due_ms).await?;
+            Ok(tx.commit().await?)
+        })
+        .await?;
         self.pushed.notify_waiters();
         Ok(())
     }
@@ -131,14 +100,12 @@ impl Queue for TableQueue {
     }
 
     async fn done(&self, _topic: Topic, ids: &[JobId]) -> Result<(), Error> {
-        let mut turn = 0;
-        loop {
+        insist(|| async {
             let mut tx = self.begin().await?;
-            match self.done_with(&mut tx, ids).await {
-                Err(error) if is_undone(&error, &mut turn) => {}
-                done => return end(tx, done).await,
-            }
-        }
+            self.done_with(&mut tx, ids).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
     }
 
     async fn count(&self, topic: Topic) -> Result<(u64, u64), Error> {

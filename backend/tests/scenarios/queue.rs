@@ -291,6 +291,29 @@ async fn a_job_ends_with_its_transaction() {
     }
 }
 
+/// While the database is away, jobs that need it are not taken: each taking is a try, and after some they would be dead letters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_wait_for_the_database() {
+    let (redis, database) = (Redis::start(), MariaDb::primary());
+    let stack = Stack::embedded().await.with_redis(&redis).with_database(&database);
+    let node = stack.backend().await;
+    database.kill();
+    for topic in [Topic::Gift, Topic::OrderExpiry] {
+        node.app().queue.push(topic, &payloads(0..1), NOW).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for topic in [Topic::Gift, Topic::OrderExpiry] {
+        assert_eq!(redis.number(&["XPENDING", &stack.stream(topic), "backend"]), 0, "{topic:?}");
+        assert_eq!(node.app().queue.count(topic).await.unwrap(), (1, 0));
+    }
+    database.start_again();
+    until("the order's job is done", async || {
+        node.app().queue.count(Topic::OrderExpiry).await.unwrap() == (0, 0)
+    })
+    .await;
+    node.stop().await;
+}
+
 /// A transaction of the queue that MariaDB undoes, since it and another one waited for each other, is done again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_is_the_queue_s_own_matter() {
