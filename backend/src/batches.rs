@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
-use crate::run::Stop;
 
 /// What is asked, and where its answer goes.
 pub type Entry<I, O> = (I, oneshot::Sender<Result<O, Error>>);
@@ -37,30 +36,44 @@ impl<I, O> Batches<I, O> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Does the work, batch by batch of up to `most` entries, until it is time to end: `work` answers one result for each.
-    pub async fn run<F>(&self, most: usize, mut stop: Stop, work: impl Fn(Vec<I>) -> F)
+    /// Does the work, batch by batch of up to `most` entries, until `end`: `work` answers one result for each.
+    pub async fn run<F>(&self, most: usize, end: impl Future<Output = ()>, work: impl Fn(Vec<I>) -> F)
     where
         F: Future<Output = Result<Vec<O>, Error>>,
     {
-        let Some(mut taken) = self.entries() else { return };
-        let mut batch = Vec::with_capacity(most);
-        loop {
-            let count = tokio::select! {
-                count = taken.recv_many(&mut batch, most) => count,
-                () = stop.wait() => 0,
-            };
-            if count == 0 {
-                return;
-            }
-            let (entries, answers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
-            match work(entries).await {
-                Ok(results) => answers.into_iter().zip(results).for_each(|(answer, result)| {
-                    let _ = answer.send(Ok(result)); // who asked may have gone
-                }),
-                Err(error) => answers.into_iter().for_each(|answer| {
-                    let _ = answer.send(Err(error.clone()));
-                }),
-            }
+        if let Some(taken) = self.entries() {
+            run(taken, most, end, work).await;
+        }
+    }
+}
+
+/// Does the work on these entries, until `end`, or until nobody can ask any more.
+pub async fn run<I, O, F>(
+    mut entries: mpsc::Receiver<Entry<I, O>>,
+    most: usize,
+    end: impl Future<Output = ()>,
+    work: impl Fn(Vec<I>) -> F,
+) where
+    F: Future<Output = Result<Vec<O>, Error>>,
+{
+    let mut end = std::pin::pin!(end);
+    let mut batch = Vec::with_capacity(most);
+    loop {
+        let count = tokio::select! {
+            count = entries.recv_many(&mut batch, most) => count,
+            () = &mut end => 0,
+        };
+        if count == 0 {
+            return;
+        }
+        let (entries, answers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
+        match work(entries).await {
+            Ok(results) => answers.into_iter().zip(results).for_each(|(answer, result)| {
+                let _ = answer.send(Ok(result)); // who asked may have gone
+            }),
+            Err(error) => answers.into_iter().for_each(|answer| {
+                let _ = answer.send(Err(error.clone()));
+            }),
         }
     }
 }

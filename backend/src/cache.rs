@@ -21,6 +21,8 @@ use flight::Flights;
 
 /// How long it is remembered that there is nothing.
 const NONE_TTL: Duration = Duration::from_secs(5);
+/// In which [`HoldAsk::rate_max`] counts.
+const RATE_TIME: Duration = Duration::from_secs(1);
 /// How long it may take to find out what a user has.
 const FILL_TIME: Duration = Duration::from_secs(5);
 
@@ -51,8 +53,25 @@ pub enum Hold {
     Repeat,
     /// There is not enough.
     Short,
-    /// What there is, is not known: [`Cache::set_available`] first.
+    /// What there is, is not known: [`Cache::fill_available`] first.
     Unknown,
+    /// The user has asked too often within a second.
+    TooMany,
+}
+
+/// What is to be set aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HoldAsk {
+    /// Of whose coins.
+    pub user_id: i64,
+    /// What for.
+    pub id: String,
+    /// So many.
+    pub amount: i64,
+    /// How long it is remembered that this was set aside.
+    pub ttl: Duration,
+    /// So many a second for one user, if it counts.
+    pub rate_max: Option<u32>,
 }
 
 impl Cache {
@@ -66,8 +85,8 @@ impl Cache {
     }
 
     /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter more. That there is nothing is
-    /// cached too, for a short time, and what was deleted while it was loaded is not cached. However many ask at once, `load` runs once in this process. A cache that is away costs its
-    /// benefit only.
+    /// cached too, for a short time, and what was deleted while it was loaded is not cached. However many ask at once, `load` runs once in
+    /// this process. A cache that is away costs its benefit only.
     pub async fn read<T, F>(
         &self,
         key: &str,
@@ -173,6 +192,14 @@ impl Cache {
         Ok(())
     }
 
+    /// Puts a text under a key that has none; what it has else.
+    pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<Option<String>, Error> {
+        match &self.store {
+            Store::Memory(memory) => Ok(memory.set_if_absent(key, text, ttl)),
+            Store::Redis(redis) => redis.set_if_absent(key, text, ttl).await,
+        }
+    }
+
     /// Puts texts under keys, in one round trip.
     pub async fn set_many(&self, entries: &[(&str, String, Duration)]) -> Result<(), Error> {
         match &self.store {
@@ -225,23 +252,18 @@ impl Cache {
         }
     }
 
-    /// Sets an amount of a user's available coins aside for `id`, in one atomic step.
-    pub async fn hold(&self, user_id: i64, id: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {
-        let (available, held) = (available_key(user_id), held_key(user_id, id));
+    /// Sets an amount of a user's available coins aside, in one atomic step. In Redis, many who ask at once are one command.
+    pub async fn hold(&self, ask: HoldAsk) -> Result<Hold, Error> {
         match &self.store {
-            Store::Memory(memory) => Ok(memory.hold(&available, &held, amount, ttl)),
-            Store::Redis(redis) => redis.hold(&available, &held, amount, ttl).await,
+            Store::Memory(memory) => Ok(memory.hold(&ask)),
+            Store::Redis(redis) => redis.hold(ask).await,
         }
     }
 
     /// Says what a user has, unless that is known.
     pub async fn set_available(&self, user_id: i64, amount: i64, ttl: Duration) -> Result<(), Error> {
         let key = available_key(user_id);
-        match &self.store {
-            Store::Memory(memory) => memory.set_if_absent(&key, &amount.to_string(), spread(ttl)),
-            Store::Redis(redis) => redis.set_if_absent(&key, &amount.to_string(), spread(ttl)).await?,
-        }
-        Ok(())
+        self.set_if_absent(&key, &amount.to_string(), spread(ttl)).await.map(|_| ())
     }
 
     /// Finds out what a user has, unless that is known, however many ask at once. What was read before the user was forgotten is not
@@ -258,10 +280,7 @@ impl Cache {
         let key = available_key(user_id);
         let fill = || async {
             let mark = format!("?{}", random::hex::<8>());
-            match &self.store {
-                Store::Memory(memory) => memory.set_if_absent(&key, &mark, FILL_TIME),
-                Store::Redis(redis) => redis.set_if_absent(&key, &mark, FILL_TIME).await?,
-            }
+            self.set_if_absent(&key, &mark, FILL_TIME).await?;
             let amount = load().await?.to_string();
             match &self.store {
                 Store::Memory(memory) => memory.swap(&key, &mark, &amount, spread(ttl)),
@@ -272,15 +291,21 @@ impl Cache {
         self.flights.join(&format!("fill:{user_id}"), fill).await.map(|_| ())
     }
 
-    /// Forgets what a user has: the next [`Cache::hold`] asks for it.
-    pub async fn forget_available(&self, user_id: i64) -> Result<(), Error> {
-        self.delete(&available_key(user_id)).await
+    /// Forgets what users have: the next [`Cache::hold`] asks for it.
+    pub async fn forget_available(&self, user_ids: &[i64]) -> Result<(), Error> {
+        let keys: Vec<String> = user_ids.iter().map(|user_id| available_key(*user_id)).collect();
+        self.delete_many(&keys).await
     }
 }
 
 /// Where [`Cache::hold`] remembers `id`; whoever ends it may put something else there.
 pub fn held_key(user_id: i64, id: &str) -> String {
     format!("held:{user_id}:{id}")
+}
+
+/// Counts what a user asks for in a second.
+fn rate_key(user_id: i64) -> String {
+    format!("hold_rate:{user_id}")
 }
 
 fn available_key(user_id: i64) -> String {

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+/// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
+const GIFT_BATCH_MAX: u32 = 800;
+
 /// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with gateways and bridge.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,7 +97,7 @@ impl Default for Config {
             login_ttl_days: 30,
             logins_per_minute: 10,
             gifts_per_second: 50,
-            gift_batch_max: 500,
+            gift_batch_max: 512,
             gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
             order_ttl_s: 1_800,
@@ -148,7 +151,7 @@ impl Config {
             ("login_ttl_days", self.login_ttl_days, 1, 3_650),
             ("logins_per_minute", self.logins_per_minute, 1, 1_000_000),
             ("gifts_per_second", self.gifts_per_second, 1, 10_000_000),
-            ("gift_batch_max", self.gift_batch_max, 1, 5_000),
+            ("gift_batch_max", self.gift_batch_max, 1, GIFT_BATCH_MAX),
             ("gift_wait_ms", self.gift_wait_ms, 1, 25_000),
             ("second_delete_ms", self.second_delete_ms, 1, 3_600_000),
             ("order_ttl_s", self.order_ttl_s, 1, 31_536_000),

@@ -8,11 +8,11 @@
 //! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may let a gift pass
 //! that the transaction then refuses.
 
-mod batches;
 mod consumer;
 mod decide;
 mod floor;
 mod message;
+mod seen;
 mod submit;
 mod waiters;
 
@@ -22,11 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::batches::Batches;
 use crate::queue::JobId;
-use batches::Batches;
 pub(crate) use consumer::run;
 pub use floor::floor;
 pub(crate) use message::not_understood;
+use seen::SeenGifts;
 pub(crate) use submit::{Decided, Refusal, submit};
 use waiters::Waiters;
 
@@ -132,6 +133,8 @@ struct Seen {
 
 /// Gifts under way in this process.
 pub struct Gifts {
+    /// What gifts cost.
+    pub(crate) catalogue: SeenGifts,
     waiters: Waiters,
     /// Gifts on their way into the queue.
     pushes: Batches<Parcel, ()>,
@@ -164,6 +167,7 @@ impl Gifts {
     pub fn new() -> Self {
         let (taken, taken_by_consumer) = mpsc::channel(TAKEN_MAX);
         Self {
+            catalogue: SeenGifts::default(),
             waiters: Waiters::default(),
             pushes: Batches::new(WAITING_MAX),
             looks: Batches::new(WAITING_MAX),

@@ -2,13 +2,15 @@
 //!
 //! It speaks HTTP with apps (JSON, one file a resource in `api/`), takes the gateway's events through the bridge, and pushes
 //! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
-//! durable queue (Redis Streams; a table). The money rules stand in `gift.rs` and `api/payment.rs`, and nowhere else.
+//! durable queue (Redis Streams; a table). The money rules stand in `gift/`, `api/payment.rs`
+//! and, for coins that are given away, `api/wallet.rs`.
 //!
 //! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
 #![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks
 
 mod api;
 mod app;
+mod batches;
 mod cache;
 mod clock;
 mod config;
@@ -35,7 +37,7 @@ mod sms;
 mod tables;
 
 pub use app::App;
-pub use cache::{Cache, Hold};
+pub use cache::{Cache, Hold, HoldAsk};
 pub use clock::Clock;
 pub use config::Config;
 pub use db::{Db, Dialect};

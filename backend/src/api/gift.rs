@@ -55,7 +55,7 @@ struct Gifts {
 #[utoipa::path(get, path = "/gifts", responses((status = 200, body = Gifts)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
     let load = async |db: AnyPool| Ok(Some(Gifts { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
-    let gifts = app.read_shared(LIST_KEY, CACHE_TTL, load).await?;
+    let gifts = app.read(LIST_KEY, CACHE_TTL, load).await?;
     Ok(Json(gifts.unwrap_or(Gifts { gifts: Vec::new() })))
 }
 
@@ -68,18 +68,24 @@ async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gi
 
 /// One gift, through the cache.
 async fn find(app: &App, id: i64) -> Result<Option<Gift>, Error> {
-    app.read_shared(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
+    app.read(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
 }
 
 /// What a piece of a gift costs, if it can be had and costs what the sender saw.
 pub(crate) async fn price(app: &App, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
-    let Some(mut gift) = find(app, id).await? else { return Ok(Err(Reason::NoSuchGift)) };
+    let mut gift = match app.gifts.catalogue.get(id) {
+        Some(gift) => gift,
+        None => match find(app, id).await? {
+            Some(gift) => app.gifts.catalogue.put(gift),
+            None => return Ok(Err(Reason::NoSuchGift)),
+        },
+    };
     if gift.check(seen).is_err() {
         // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
         let load = || gift::get(app.db.primary(), id);
         let recent = app.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
         let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
-        gift = recent;
+        gift = app.gifts.catalogue.put(recent);
     }
     Ok(gift.check(seen).map(|()| gift.price))
 }
@@ -136,7 +142,6 @@ async fn send(
     let contents = Contents { gift_id, room_id, receiver_id, count, code: SHOWN };
     let request = GiftRequest { identity, contents, price };
     let decided = submit(&app, &request, Refusal::Passing).await?;
-    app.wrote(caller.user_id).await;
     match decided.answer {
         Answer::Committed { total } => Ok(Json(Sent { id, total })),
         Answer::Refused(reason) => Err(Error::new(StatusCode::CONFLICT, reason.name(), reason.text())),

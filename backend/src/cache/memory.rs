@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::sync::Cache as Moka;
 
-use super::Hold;
+use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
 use crate::clock::Clock;
 
 /// Entries at most; the least used go first.
@@ -61,11 +61,13 @@ impl Memory {
         self.entries.insert(key.to_owned(), Entry { text: text.to_owned(), ttl, ends_ms });
     }
 
-    pub fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) {
+    pub fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Option<String> {
         let _step = self.step();
-        if self.get(key).is_none() {
+        let there = self.get(key);
+        if there.is_none() {
             self.set(key, text, ttl);
         }
+        there
     }
 
     pub fn delete(&self, key: &str) {
@@ -100,19 +102,26 @@ impl Memory {
         }
     }
 
-    pub fn hold(&self, available: &str, held: &str, amount: i64, ttl: Duration) -> Hold {
+    pub fn hold(&self, ask: &HoldAsk) -> Hold {
+        let HoldAsk { user_id, id, amount, ttl, rate_max } = ask;
+        if let Some(most) = rate_max
+            && self.count(&rate_key(*user_id), RATE_TIME) > i64::from(*most)
+        {
+            return Hold::TooMany;
+        }
+        let (available, held) = (available_key(*user_id), held_key(*user_id, id));
         let _step = self.step();
-        if self.get(held).is_some() {
+        if self.get(&held).is_some() {
             return Hold::Repeat;
         }
-        let Some(entry) = self.entry(available) else { return Hold::Unknown };
+        let Some(entry) = self.entry(&available) else { return Hold::Unknown };
         let Ok(has) = entry.text.parse::<i64>() else { return Hold::Unknown };
-        if has < amount {
+        if has < *amount {
             return Hold::Short;
         }
         let left = Duration::from_millis((entry.ends_ms - self.clock.now_ms()).max(1) as u64);
-        self.set(available, &(has - amount).to_string(), left);
-        self.set(held, "1", ttl);
+        self.set(&available, &(has - amount).to_string(), left);
+        self.set(&held, "1", *ttl);
         Hold::Held
     }
 

@@ -1,11 +1,13 @@
 //! The cache in Redis, shared by all processes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
 
-use super::Hold;
+use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
+use crate::batches::{self, Batches};
 use crate::connection;
 use crate::error::Error;
 
@@ -16,7 +18,6 @@ const COMMAND_TIME: Duration = Duration::from_millis(1_000);
 struct Scripts {
     take_if: Script,
     count: Script,
-    hold: Script,
     swap: Script,
 }
 
@@ -25,6 +26,7 @@ pub struct Redis {
     connection: ConnectionManager,
     prefix: String,
     scripts: Scripts,
+    holds: Batches<HoldAsk, Hold>,
 }
 
 impl Redis {
@@ -39,20 +41,25 @@ impl Redis {
                  if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
                  return n",
             ),
-            hold: Script::new(
-                "if redis.call('EXISTS', KEYS[2]) == 1 then return 'repeat' end
-                 local has = tonumber(redis.call('GET', KEYS[1]) or '')
-                 if not has then return 'unknown' end
-                 if has < tonumber(ARGV[1]) then return 'short' end
-                 redis.call('DECRBY', KEYS[1], ARGV[1])
-                 redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
-                 return 'held'",
-            ),
             swap: Script::new(
                 "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end",
             ),
         };
-        Ok(Self { connection, prefix: format!("{prefix}:cache:"), scripts })
+        let prefix = format!("{prefix}:cache:");
+        let holds = Batches::new(HOLDS_WAITING_MAX);
+        if let Some(asks) = holds.entries() {
+            let holder = Arc::new(Holder {
+                connection: connection.clone(),
+                prefix: prefix.clone(),
+                script: Script::new(HOLD),
+            });
+            let work = move |asks| {
+                let holder = holder.clone();
+                async move { holder.hold(asks).await }
+            };
+            tokio::spawn(batches::run(asks, HOLDS_MAX, std::future::pending(), work));
+        }
+        Ok(Self { connection, prefix, scripts, holds })
     }
 
     pub async fn get(&self, key: &str) -> Result<Option<String>, Error> {
@@ -82,11 +89,14 @@ impl Redis {
         Ok(pipe.query_async(&mut self.connection.clone()).await?)
     }
 
-    pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<(), Error> {
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(key)).arg(text).arg("NX").arg("PX").arg(ttl.as_millis().max(1) as u64);
-        let _: Option<String> = command.query_async(&mut self.connection.clone()).await?;
-        Ok(())
+    /// Atomic, since NX and GET go together only from Redis 7 on.
+    pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<Option<String>, Error> {
+        let ttl_ms = ttl.as_millis().max(1) as u64;
+        let mut pipe = redis::pipe();
+        pipe.atomic().get(self.key(key));
+        pipe.cmd("SET").arg(self.key(key)).arg(text).arg("NX").arg("PX").arg(ttl_ms).ignore();
+        let (there,) = pipe.query_async(&mut self.connection.clone()).await?;
+        Ok(there)
     }
 
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
@@ -117,20 +127,67 @@ impl Redis {
         Ok(call.invoke_async(&mut self.connection.clone()).await?)
     }
 
-    pub async fn hold(&self, available: &str, held: &str, amount: i64, ttl: Duration) -> Result<Hold, Error> {
-        let mut call = self.scripts.hold.key(self.key(available));
-        call.key(self.key(held)).arg(amount).arg(ttl.as_millis() as u64);
-        let answer: String = call.invoke_async(&mut self.connection.clone()).await?;
-        match answer.as_str() {
-            "held" => Ok(Hold::Held),
-            "repeat" => Ok(Hold::Repeat),
-            "short" => Ok(Hold::Short),
-            "unknown" => Ok(Hold::Unknown),
-            _ => Err(Error::internal(format!("the hold script answered {answer}"))),
-        }
+    pub async fn hold(&self, ask: HoldAsk) -> Result<Hold, Error> {
+        self.holds.ask(ask).await
     }
 
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
 }
+
+/// Sets coins aside for many at once: a command each would cost Redis and this process more than all else about a gift.
+struct Holder {
+    connection: ConnectionManager,
+    prefix: String,
+    script: Script,
+}
+
+impl Holder {
+    async fn hold(&self, asks: Vec<HoldAsk>) -> Result<Vec<Hold>, Error> {
+        let mut call = self.script.arg(RATE_TIME.as_millis() as u64);
+        for HoldAsk { user_id, id, amount, ttl, rate_max } in &asks {
+            for key in [available_key(*user_id), held_key(*user_id, id), rate_key(*user_id)] {
+                call.key(format!("{}{key}", self.prefix));
+            }
+            call.arg(*amount).arg(ttl.as_millis() as u64).arg(rate_max.map_or(-1, i64::from));
+        }
+        let answers: Vec<i64> = call.invoke_async(&mut self.connection.clone()).await?;
+        let hold = |answer| match answer {
+            0 => Ok(Hold::Held),
+            1 => Ok(Hold::Repeat),
+            2 => Ok(Hold::Short),
+            3 => Ok(Hold::Unknown),
+            4 => Ok(Hold::TooMany),
+            _ => Err(Error::internal(format!("the hold script answered {answer}"))),
+        };
+        answers.into_iter().map(hold).collect()
+    }
+}
+
+/// Of each: three keys, and three arguments after the first, which is for all.
+const HOLD: &str = "
+    local function hold(available, held, rate, amount, ttl, most)
+        if most >= 0 then
+            local n = redis.call('INCR', rate)
+            if n == 1 then redis.call('PEXPIRE', rate, ARGV[1]) end
+            if n > most then return 4 end
+        end
+        if redis.call('EXISTS', held) == 1 then return 1 end
+        local has = tonumber(redis.call('GET', available) or '')
+        if not has then return 3 end
+        if has < tonumber(amount) then return 2 end
+        redis.call('DECRBY', available, amount)
+        redis.call('SET', held, '1', 'PX', ttl)
+        return 0
+    end
+    local answers = {}
+    for i = 0, #KEYS / 3 - 1 do
+        local k, a = 3 * i, 3 * i + 1
+        answers[i + 1] = hold(KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]))
+    end
+    return answers";
+/// Those that are one command.
+const HOLDS_MAX: usize = 256;
+/// Those that wait for it.
+const HOLDS_WAITING_MAX: usize = 20_000;

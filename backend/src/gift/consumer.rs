@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::batches::Entry;
 use super::decide::{Decisions, Facts, decide};
 use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};
 use crate::app::App;
+use crate::batches::Entry;
 use crate::cache::held_key;
 use crate::db::Dialect;
 use crate::error::Error;
@@ -37,11 +37,12 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     let direct = (app.db.dialect() == Dialect::Sqlite).then(|| app.gifts.pushes.entries()).flatten();
     if direct.is_none() {
         tasks.spawn(put(app.clone(), ending.clone()));
+        tasks.spawn(watch_others(app.clone(), ending.clone()));
     }
     tasks.spawn(look_up(app.clone(), ending.clone()));
     tasks.spawn(take(app.clone(), ending.clone()));
-    tasks.spawn(watch_others(app.clone(), ending.clone()));
-    tasks.spawn(commit_all(app.clone(), Source { taken, direct }, ending));
+    let source = Source { taken, direct, left: Batch::default() };
+    tasks.spawn(commit_all(app.clone(), source, ending));
     stop.wait().await;
     while app.gifts.under_way.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -51,7 +52,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 }
 
 /// Gifts into the queue, all that come at once together.
-async fn put(app: Arc<App>, stop: Stop) {
+async fn put(app: Arc<App>, mut stop: Stop) {
     let work = |parcels: Vec<Parcel>| {
         let app = app.clone();
         async move {
@@ -60,11 +61,11 @@ async fn put(app: Arc<App>, stop: Stop) {
             Ok(vec![(); parcels.len()])
         }
     };
-    app.gifts.pushes.run(batch_max(&app), stop, work).await;
+    app.gifts.pushes.run(batch_max(&app), stop.wait(), work).await;
 }
 
 /// Gifts that are looked for, with what their senders have.
-async fn look_up(app: Arc<App>, stop: Stop) {
+async fn look_up(app: Arc<App>, mut stop: Stop) {
     let work = |identities: Vec<Identity>| {
         let app = app.clone();
         async move {
@@ -81,19 +82,21 @@ async fn look_up(app: Arc<App>, stop: Stop) {
             Ok(identities.iter().map(seen).collect())
         }
     };
-    app.gifts.looks.run(LOOKS_MAX, stop, work).await;
+    app.gifts.looks.run(LOOKS_MAX, stop.wait(), work).await;
 }
 
 /// Gifts out of the queue, ahead of the consumer.
 async fn take(app: Arc<App>, mut stop: Stop) {
     while !stop.is_due() {
         let work = async {
-            let jobs = app.queue.take(Topic::Gift, batch_max(&app) as u32, TAKE_WAIT).await?;
+            let jobs = app.take_for_database(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
             if jobs.is_empty() && !app.gifts.is_settled.load(Ordering::Relaxed) {
                 settle(&app).await?;
             }
             if !jobs.is_empty() {
-                let _ = app.gifts.taken.send(Batch::of(&app, jobs)).await; // the consumer ends last
+                let batch = Batch::of(&app, jobs);
+                app.gifts.waiters.are_here(batch.parcels.iter().map(|parcel| &parcel.identity));
+                let _ = app.gifts.taken.send(batch).await; // the consumer ends last
             }
             Ok::<_, Error>(())
         };
@@ -120,7 +123,7 @@ async fn settle(app: &App) -> Result<(), Error> {
 }
 
 fn batch_max(app: &App) -> usize {
-    (app.config.gift_batch_max as usize).clamp(1, BATCH_MAX)
+    app.config.gift_batch_max as usize
 }
 
 /// Commits what was taken, batch by batch.
@@ -128,16 +131,12 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
     let most = batch_max(&app);
     let mut finishing = JoinSet::new();
     loop {
-        let mut batch = tokio::select! {
+        let batch = tokio::select! {
             batch = source.next(most) => batch,
             () = stop.wait() => break,
         };
-        while !batch.parcels.is_empty() {
-            let rest = batch.split_off(most.min(batch.parcels.len()));
-            for committed in commit(&app, batch, &mut stop).await {
-                finishing.spawn(finish(app.clone(), committed));
-            }
-            batch = rest;
+        for committed in commit(&app, batch, &mut stop).await {
+            finishing.spawn(finish(app.clone(), committed));
         }
         while finishing.len() > FINISHING_MAX {
             finishing.join_next().await;
@@ -152,31 +151,51 @@ struct Source {
     taken: mpsc::Receiver<Batch>,
     /// Past it.
     direct: Option<mpsc::Receiver<Entry<Parcel, ()>>>,
+    /// What a batch left.
+    left: Batch,
 }
 
 impl Source {
-    /// All that is there, from `most` on not much more.
+    /// The next batch of up to `most`. If it is given up, nothing is lost.
     async fn next(&mut self, most: usize) -> Batch {
-        let mut batch = Batch::default();
         let mut entries = Vec::new();
-        match &mut self.direct {
-            None => batch.extend(self.taken.recv().await),
-            Some(direct) => tokio::select! {
-                more = self.taken.recv() => batch.extend(more),
-                _ = direct.recv_many(&mut entries, most) => {}
-            },
+        if self.left.parcels.is_empty() {
+            match &mut self.direct {
+                None => self.left.extend(self.taken.recv().await),
+                Some(direct) => tokio::select! {
+                    more = self.taken.recv() => self.left.extend(more),
+                    _ = direct.recv_many(&mut entries, most) => {}
+                },
+            }
+        }
+        while let Some(direct) = &mut self.direct
+            && entries.len() < most
+            && let Ok(entry) = direct.try_recv()
+        {
+            entries.push(entry);
         }
         for (parcel, put) in entries {
             let _ = put.send(Ok(())); // who waits goes on to wait for the commit
-            batch.parcels.push(parcel);
-            batch.jobs.push(None);
+            self.left.parcels.push(parcel);
+            self.left.jobs.push(None);
         }
-        while batch.parcels.len() < most
+        while self.left.parcels.len() < most
             && let Ok(more) = self.taken.try_recv()
         {
-            batch.extend(Some(more));
+            self.left.extend(Some(more));
         }
-        batch
+        let rest = self.left.split_off(size(self.left.parcels.len(), most));
+        std::mem::replace(&mut self.left, rest)
+    }
+}
+
+/// How many of so many gifts are a batch. Under load, few sizes: each has statements of its own, which a connection keeps prepared, and to
+/// prepare those of several hundred rows costs as much as to run them.
+fn size(gifts: usize, most: usize) -> usize {
+    match gifts.min(most) {
+        few if few < WHOLE_MIN => few,
+        many if many == most => most,
+        many => 1 << many.ilog2(),
     }
 }
 
@@ -249,7 +268,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                 todo.push(batch);
                 tokio::select! {
                     () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
-                    () = stop.wait() => return committed, // the rest stays in the queue
+                    () = stop.wait() => return committed, // nobody waits for the rest, and what is in the queue stays there
                 }
             }
             Err(error) if batch.parcels.len() == 1 => {
@@ -325,10 +344,7 @@ async fn finish(app: Arc<App>, committed: Committed) {
     let told = async {
         app.cache.set_many(&answers).await?;
         // What was held for these is free.
-        for sender_id in senders {
-            app.cache.forget_available(sender_id).await?;
-        }
-        Ok::<_, Error>(())
+        app.cache.forget_available(&Vec::from_iter(senders)).await
     };
     let done = async {
         match &app.queue {
@@ -352,9 +368,6 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
             () = stop.wait() => return,
         }
         let now = Instant::now();
-        let tell = |identity: &Identity, order: &Order| {
-            app.gifts.waiters.tell(identity, order);
-        };
         let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE);
         if is_shared && !waiting.is_empty() {
             let keys: Vec<_> =
@@ -362,7 +375,7 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
             let texts = app.cache.get_many(&keys).await.unwrap_or_default();
             for (identity, text) in waiting.iter().zip(texts) {
                 if let Some(order) = text.and_then(|text| serde_json::from_str(&text).ok()) {
-                    tell(identity, &order);
+                    app.gifts.waiters.tell(identity, &order);
                 }
             }
         }
@@ -380,8 +393,8 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
     }
 }
 
-/// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
-const BATCH_MAX: usize = 800;
+/// From so many gifts on, batches have few sizes.
+const WHOLE_MIN: usize = 128;
 /// Gifts that are looked for in one query.
 const LOOKS_MAX: usize = 500;
 const TAKE_WAIT: Duration = Duration::from_secs(1);

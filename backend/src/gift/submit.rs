@@ -12,7 +12,7 @@ use super::{
 };
 use crate::api::gift as catalogue;
 use crate::app::App;
-use crate::cache::{Hold, held_key};
+use crate::cache::{Hold, HoldAsk, held_key};
 use crate::error::Error;
 use crate::tables::account;
 
@@ -87,14 +87,12 @@ async fn first_step(app: &App, request: &GiftRequest, limit: Refusal) -> Result<
         Ok(price) => price,
         Err(reason) => return refuse(app, request, reason, request.price.unwrap_or(PRICE_UNKNOWN)).await,
     };
-    if is_over_limit(app, identity.sender_id).await {
-        return match limit {
-            Refusal::Passing => Err(Error::too_many(Reason::RateLimited.text())),
-            Refusal::ForGood => refuse(app, request, Reason::RateLimited, price).await,
-        };
-    }
     match hold(app, identity, price * contents.count).await {
         Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue(price)),
+        Ok(Hold::TooMany) => match limit {
+            Refusal::Passing => Err(Error::too_many(Reason::RateLimited.text())),
+            Refusal::ForGood => refuse(app, request, Reason::RateLimited, price).await,
+        },
         Ok(Hold::Short) => refuse(app, request, Reason::InsufficientBalance, price).await,
         Ok(Hold::Repeat) => Ok(match remembered(app, identity).await {
             Some(order) => repeat(app, request, &order),
@@ -103,20 +101,16 @@ async fn first_step(app: &App, request: &GiftRequest, limit: Refusal) -> Result<
     }
 }
 
-/// A cache that is away limits nobody: the database still decides.
-async fn is_over_limit(app: &App, sender_id: i64) -> bool {
-    let count = app.cache.count(&format!("gift_rate:{sender_id}"), Duration::from_secs(1)).await;
-    count.is_ok_and(|count| count > i64::from(app.config.gifts_per_second))
-}
-
-/// Sets the coins aside, by what the primary has if the cache does not know.
+/// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits nobody: the database still
+/// decides.
 async fn hold(app: &App, identity: &Identity, amount: i64) -> Result<Hold, Error> {
-    let Identity { sender_id, key } = identity;
-    match app.cache.hold(*sender_id, key, amount, HELD_TTL).await? {
+    let Identity { sender_id: user_id, key: id } = identity.clone();
+    let ask = HoldAsk { user_id, id, amount, ttl: HELD_TTL, rate_max: Some(app.config.gifts_per_second) };
+    match app.cache.hold(ask.clone()).await? {
         Hold::Unknown => {
-            let load = || async { Ok(account::balance(app.db.primary(), *sender_id).await?.unwrap_or(0)) };
-            app.cache.fill_available(*sender_id, AVAILABLE_TTL, load).await?;
-            app.cache.hold(*sender_id, key, amount, HELD_TTL).await
+            let load = || async { Ok(account::balance(app.db.primary(), user_id).await?.unwrap_or(0)) };
+            app.cache.fill_available(user_id, AVAILABLE_TTL, load).await?;
+            app.cache.hold(HoldAsk { rate_max: None, ..ask }).await
         }
         hold => Ok(hold),
     }
@@ -135,10 +129,15 @@ async fn refuse(app: &App, request: &GiftRequest, reason: Reason, price: i64) ->
     if !is_short || !app.gifts.is_settled.load(Ordering::Relaxed) {
         return Ok(Step::Queue(price));
     }
-    add(&app.gifts.counters.refused_by_cache, 1);
     let order = Order { contents: *contents, answer: Answer::Refused(reason) };
     // Without a cache the next one is decided anew, as this one was.
-    let _ = app.cache.set(&held_of(identity), &serde_json::to_string(&order)?, REFUSED_TTL).await;
+    let text = serde_json::to_string(&order)?;
+    if let Ok(Some(there)) = app.cache.set_if_absent(&held_of(identity), &text, REFUSED_TTL).await {
+        // The same was sent once more meanwhile, and that one got further.
+        let order = serde_json::from_str(&there);
+        return Ok(order.map_or(Step::Queue(price), |order| repeat(app, request, &order)));
+    }
+    add(&app.gifts.counters.refused_by_cache, 1);
     Ok(direct(app, request, reason))
 }
 
@@ -186,20 +185,19 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
     let GiftRequest { identity, contents, .. } = request;
     let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
     let parcel = Parcel { identity: identity.clone(), contents: *contents, price };
-    let answered = app.gifts.waiters.wait(identity, *contents);
+    let mut waiting = app.gifts.waiters.wait(identity, *contents);
     let wait = async {
         if let Err(error) = app.gifts.pushes.ask(parcel).await {
             // What was held is not in the queue, so what the sender has is asked for anew.
-            let _ = app.cache.forget_available(identity.sender_id).await;
+            let _ = app.cache.forget_available(&[identity.sender_id]).await;
             return Err(error);
         }
-        answered.await.map_err(|_| undecided())
+        waiting.answer().await.ok_or_else(undecided)
     };
     let waited = tokio::time::timeout_at(deadline, wait).await;
     if let Ok(Ok(answer)) = waited {
         return Ok(answer);
     }
-    app.gifts.waiters.give_up(identity);
     look(app, request).await?.ok_or_else(|| {
         add(&app.gifts.counters.unanswered, 1);
         waited.map_or_else(|_| undecided(), |error| error.err().unwrap_or_else(undecided))
@@ -250,7 +248,7 @@ const PRICE_UNKNOWN: i64 = -1;
 const HELD_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
-/// How long a refusal is remembered that is in no table.
-const REFUSED_TTL: Duration = Duration::from_secs(600);
+/// How long a refusal is remembered that is in no table: far longer than a bridge repeats what it has not seen answered.
+const REFUSED_TTL: Duration = Duration::from_secs(3600);
 /// How long the last look may take.
 const LOOK_TIME: Duration = Duration::from_secs(2);

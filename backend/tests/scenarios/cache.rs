@@ -5,9 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backend::{Error, Hold};
+use backend::{Error, Hold, HoldAsk};
 
 use crate::common::{Redis, Stack, servers};
+
+/// Without a limit.
+pub fn ask(user_id: i64, id: &str, amount: i64) -> HoldAsk {
+    HoldAsk { user_id, id: id.to_owned(), amount, ttl: TTL, rate_max: None }
+}
 
 const TTL: Duration = Duration::from_secs(100);
 
@@ -124,12 +129,12 @@ both!(
     |stack| async move {
         let (app, other) = (stack.app().await, stack.app().await);
         let cache_of = |number: u32| if stack.config().redis.is_empty() || number.is_multiple_of(2) { &app } else { &other };
-        assert_eq!(app.cache.hold(1, "first", 1, TTL).await.unwrap(), Hold::Unknown);
+        assert_eq!(app.cache.hold(ask(1, "first", 1)).await.unwrap(), Hold::Unknown);
         app.cache.set_available(1, 1_000, TTL).await.unwrap();
         app.cache.set_available(1, 5_000, TTL).await.unwrap(); // known already
         let holds = (0..1_000).map(|number| {
             let app = cache_of(number).clone();
-            tokio::spawn(async move { app.cache.hold(1, &format!("gift{number}"), 10, TTL).await.unwrap() })
+            tokio::spawn(async move { app.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap() })
         });
         let mut held = Vec::new();
         for hold in holds.collect::<Vec<_>>() {
@@ -138,9 +143,15 @@ both!(
         assert_eq!(held.iter().filter(|hold| **hold == Hold::Held).count(), 100);
         assert_eq!(held.iter().filter(|hold| **hold == Hold::Short).count(), 900);
         let number = held.iter().position(|hold| *hold == Hold::Held).unwrap();
-        assert_eq!(app.cache.hold(1, &format!("gift{number}"), 10, TTL).await.unwrap(), Hold::Repeat);
-        app.cache.forget_available(1).await.unwrap();
-        assert_eq!(app.cache.hold(1, "last", 1, TTL).await.unwrap(), Hold::Unknown);
+        assert_eq!(app.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap(), Hold::Repeat);
+        app.cache.forget_available(&[1]).await.unwrap();
+        assert_eq!(app.cache.hold(ask(1, "last", 1)).await.unwrap(), Hold::Unknown);
+        app.cache.set_available(2, 1_000, TTL).await.unwrap();
+        let limited = |id: &str| HoldAsk { rate_max: Some(2), ..ask(2, id, 1) };
+        for (id, hold) in [("a", Hold::Held), ("a", Hold::Repeat), ("b", Hold::TooMany)] {
+            assert_eq!(app.cache.hold(limited(id)).await.unwrap(), hold, "in one second");
+        }
+        assert_eq!(app.cache.hold(ask(2, "b", 999)).await.unwrap(), Hold::Held, "too many set nothing aside");
     }
 );
 
@@ -158,12 +169,20 @@ both!(
             seen.insert(count.await.unwrap());
         }
         assert_eq!(seen, (1..=50).collect());
-        for expected in 1..=3 {
-            app.limit("user 1", 3, TTL).await.unwrap_or_else(|error| panic!("{expected}: {error}"));
-        }
-        let refused = app.limit("user 1", 3, TTL).await.unwrap_err();
-        assert_eq!(refused.status.as_u16(), 429);
-        app.limit("user 2", 3, TTL).await.unwrap();
+        assert_eq!(app.cache.count("another", TTL).await.unwrap(), 1);
+    }
+);
+
+both!(
+    /// What is there stays, and is what the second one gets.
+    the_first_text_stands,
+    |stack| async move {
+        let (app, other) = (stack.app().await, stack.app().await);
+        let other = if stack.config().redis.is_empty() { &app } else { &other };
+        assert_eq!(app.cache.set_if_absent("answer", "refused", TTL).await.unwrap(), None);
+        let there = other.cache.set_if_absent("answer", "paid", TTL).await.unwrap();
+        assert_eq!(there.as_deref(), Some("refused"));
+        assert_eq!(app.cache.get("answer").await.unwrap().as_deref(), Some("refused"));
     }
 );
 
@@ -207,7 +226,7 @@ async fn redis_is_flushed_and_goes_and_comes() {
 
     redis.command(&["FLUSHALL"]);
     assert_eq!((read().await, loads.count()), (Some(5), 2));
-    assert_eq!(app.cache.hold(1, "id", 1, TTL).await.unwrap(), Hold::Unknown, "the database is asked");
+    assert_eq!(app.cache.hold(ask(1, "id", 1)).await.unwrap(), Hold::Unknown, "the database is asked");
 
     redis.kill();
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 4));
@@ -215,7 +234,7 @@ async fn redis_is_flushed_and_goes_and_comes() {
     let many = app.cache.read_many(&keys, TTL, async |_: Vec<usize>| Ok(vec![Some(6_u32)])).await.unwrap();
     assert_eq!(many, [Some(6)]);
     for error in [
-        app.cache.hold(1, "id", 1, TTL).await.unwrap_err(),
+        app.cache.hold(ask(1, "id", 1)).await.unwrap_err(),
         app.cache.count("limit", TTL).await.unwrap_err(),
         app.write_through(&keys, async { panic!("it must not be written") })
             .await

@@ -513,12 +513,13 @@ both!(
         put_product(&node, 1, 600, 60).await;
         let (user_id, token) = log_in(&node, &phone(1)).await;
         let ttl = std::time::Duration::from_secs(600);
+        let ask = crate::cache::ask;
         let cache = &node.app().cache;
         cache.set_available(user_id, 0, ttl).await.unwrap();
-        assert_eq!(cache.hold(user_id, "x", 1, ttl).await.unwrap(), Hold::Short);
+        assert_eq!(cache.hold(ask(user_id, "x", 1)).await.unwrap(), Hold::Short);
         let order_id = order(&node, &token, "a").await;
         assert_eq!(callback(&node, &paid(&stack, &order_id, "t-1")).await.0, 200);
-        assert_eq!(cache.hold(user_id, "x", 1, ttl).await.unwrap(), Hold::Unknown);
+        assert_eq!(cache.hold(ask(user_id, "x", 1)).await.unwrap(), Hold::Unknown);
         node.stop().await;
     }
 );

@@ -16,7 +16,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Gifts of a transaction.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 512)]
     batch: usize,
 }
 

@@ -17,12 +17,17 @@ const MUST: f64 = 0.5;
 /// How long the floor runs, and the committed gifts are counted.
 const SECONDS: u64 = 8;
 const SECONDS_QUICK: u64 = 3;
+/// Floor and rate are measured in turn so often, since a machine has moods; what is told is the round in the middle.
+const ROUNDS: usize = 3;
+/// A router that has just started holds what is for rooms back until it knows of all gateways (`router.settle_ms`, 5 s).
+const ROUTER_SETTLES: Duration = Duration::from_secs(6);
 /// Before the count begins.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Of the rate that was reached, latency is measured at this share.
 const CALM: f64 = 0.5;
-/// More than any machine this is for commits: the load is always more than the backend takes.
-const RATE_MAX: f64 = 40_000.0;
+/// What clients send in the first round, of the floor's rate, and in those that follow, of what the last one reached.
+const FIRST_SHARE: f64 = 0.8;
+const SURPLUS: f64 = 1.25;
 const LOAD: &str = "--connections 400 --rooms 80 --repeat 0";
 
 /// Measures both forms of storage and prints the table.
@@ -34,8 +39,17 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         "storage", "floor /s", "gifts /s", "ratio", "must", "at /s", "p50 ms", "p99 ms"
     );
     for storage in [Storage::Embedded, Storage::Servers] {
-        let floor = floor(&programs, storage, seconds)?;
-        let reached = reached(&programs, storage, floor, seconds)?;
+        let mut rounds: Vec<(f64, f64)> = Vec::with_capacity(ROUNDS);
+        for _ in 0..if quick { 1 } else { ROUNDS } {
+            let floor = floor(&programs, storage, seconds)?;
+            // More than can be committed, and not much more: what is sent in vain takes time from what is committed.
+            let rate = rounds.last().map_or(floor * FIRST_SHARE, |(_, reached)| reached * SURPLUS);
+            rounds.push((floor, reached(&programs, storage, rate, seconds)?));
+        }
+        rounds.sort_by(|(floor, reached), (other_floor, other)| {
+            (reached / floor).total_cmp(&(other / other_floor))
+        });
+        let (floor, reached) = rounds[rounds.len() / 2];
         let calm = (reached * CALM).max(1.0);
         let (p50_ms, p99_ms) = latency(&programs, storage, calm, seconds)?;
         let ratio = reached / floor;
@@ -46,7 +60,8 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         );
     }
     println!(
-        "\nfloor: the same transaction on the same storage, one batch of 500 after the other, nothing else running"
+        "\nfloor: the same transaction on the same storage, one batch of 512 after the other, nothing else running;\n\
+         each line is the middle one of {ROUNDS} rounds by its ratio"
     );
     println!("{}", machine::describe());
     Ok(())
@@ -65,11 +80,17 @@ fn floor(programs: &Path, storage: Storage, seconds: u64) -> anyhow::Result<f64>
     text.trim().parse().context("the floor tells a rate")
 }
 
-/// Gifts a second that are committed while clients send more than that.
-fn reached(programs: &Path, storage: Storage, floor: f64, seconds: u64) -> anyhow::Result<f64> {
+fn settled(programs: &Path, storage: Storage) -> anyhow::Result<Stack> {
     let stack = Stack::start(programs, storage)?;
+    sleep(ROUTER_SETTLES);
+    Ok(stack)
+}
+
+/// Gifts a second that are committed while clients send more than that.
+fn reached(programs: &Path, storage: Storage, rate: f64, seconds: u64) -> anyhow::Result<f64> {
+    let stack = settled(programs, storage)?;
     let json = stack.file("load.json");
-    let rate = (floor * 1.5).min(RATE_MAX).to_string();
+    let rate = rate.to_string();
     let flags: Vec<&str> =
         LOAD.split(' ').chain(["--rate", &rate, "--seconds", "60", "--drain", "1"]).collect();
     let mut load = stack.load(programs, &json, &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -90,7 +111,7 @@ fn reached(programs: &Path, storage: Storage, floor: f64, seconds: u64) -> anyho
 
 /// Half of the effects are seen by their senders within the first, 99 of 100 within the second time, in ms.
 fn latency(programs: &Path, storage: Storage, rate: f64, seconds: u64) -> anyhow::Result<(f64, f64)> {
-    let stack = Stack::start(programs, storage)?;
+    let stack = settled(programs, storage)?;
     let json = stack.file("load.json");
     let (rate, seconds) = (rate.to_string(), seconds.to_string());
     let flags: Vec<&str> =
