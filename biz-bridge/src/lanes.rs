@@ -103,12 +103,14 @@ impl Lane {
 
     async fn carry(&mut self, batch: Batch) {
         self.breaker.enter().await;
-        self.metrics.batches.add(1);
         let again = batch.entries.iter().filter(|entry| entry.tries > 0).count();
         self.metrics.retries.add(u64::try_from(again).expect("64 bits hold a length"));
         let verdict = self.sink.send(&batch.entries).await;
         match &verdict {
-            Verdict::Answered(_) => self.breaker.succeeded(),
+            Verdict::Answered(_) => {
+                self.metrics.batches_taken.add(1);
+                self.breaker.succeeded();
+            }
             Verdict::Rejected(_) => {
                 self.metrics.batches_rejected.add(1);
                 self.breaker.succeeded();

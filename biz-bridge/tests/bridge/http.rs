@@ -184,7 +184,19 @@ fn an_answer_that_does_not_come_in_time_means_once_more() {
     bridge.inbox().push(item(1, request(1, b"{}")));
     ledger.wait_for(1);
     ledger.assert_all_ok([1]);
-    assert_eq!((backend.calls(), bridge.metrics().batches_failed.get()), (2, 1));
+    let metrics = bridge.metrics();
+    assert_eq!((backend.calls(), metrics.batches_failed.get(), metrics.batches_taken.get()), (2, 1, 1));
+}
+
+/// What is under way may fail, so it counts as nothing yet: a counter that goes back looks like a restart.
+#[test]
+fn a_batch_is_counted_when_it_is_answered() {
+    let backend = Backend::start(|_| Reply::Never);
+    let (bridge, _) = start(http(backend.port));
+    bridge.inbox().push(item(1, online(1)));
+    until("it is under way", || backend.calls() == 1);
+    let metrics = bridge.metrics();
+    assert_eq!((metrics.batches_taken.get(), metrics.batches_failed.get()), (0, 0));
 }
 
 #[test]

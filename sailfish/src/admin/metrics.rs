@@ -349,10 +349,11 @@ impl Page {
     fn backend(&mut self, bridge: &biz_bridge::Metrics) {
         let help = "Batches of events that were sent to the backend, by how that went.";
         let mut batches = self.out.family("sailfish_bridge_batches_total", Counter, help);
-        let (failed, rejected) = (bridge.batches_failed.get(), bridge.batches_rejected.get());
-        let taken = bridge.batches.get().saturating_sub(failed + rejected);
-        for (outcome, count) in [("taken", taken), ("failed", failed), ("rejected", rejected)] {
-            batches.sample(Labels(&[("outcome", outcome)]), count);
+        let (taken, failed) = (&bridge.batches_taken, &bridge.batches_failed);
+        for (outcome, count) in
+            [("taken", taken), ("failed", failed), ("rejected", &bridge.batches_rejected)]
+        {
+            batches.sample(Labels(&[("outcome", outcome)]), count.get());
         }
         let help = "Events that the backend took, or refused for good.";
         let mut events = self.out.family("sailfish_bridge_events_total", Counter, help);
