@@ -65,9 +65,13 @@ impl Lane {
         Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log_from: None }
     }
 
-    /// Runs until it is to stop and nothing waits.
+    /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would never end.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         loop {
+            let is_stopping = stopped.borrow().is_some();
+            if is_stopping {
+                self.mailbox.close(); // what is in it is taken in still
+            }
             for _ in 0..INTAKE_MAX {
                 let Ok(item) = self.mailbox.try_recv() else { break };
                 self.take_in(&item);
@@ -76,13 +80,12 @@ impl Lane {
                 self.carry(batch).await;
                 continue;
             }
-            let is_stopping = stopped.borrow().is_some();
             if is_stopping && self.queue.is_empty() && self.mailbox.is_empty() {
                 return;
             }
             let due = self.queue.next_due();
             tokio::select! {
-                item = self.mailbox.recv() => match item {
+                item = self.mailbox.recv(), if !is_stopping => match item {
                     Some(item) => self.take_in(&item),
                     None => return, // everybody who could push is gone, the bridge among them
                 },

@@ -111,7 +111,7 @@ impl Bridge {
     }
 
     /// Sends what waits, for `deadline` at most, and ends. Blocks. Answers how many events are left: their shards keep
-    /// them. What is pushed from here on is left too.
+    /// them. What is pushed from here on they keep as well.
     pub fn stop(mut self, deadline: Duration) -> u64 {
         let _ = self.stop.send(Some(Instant::now() + deadline)); // the thread may have ended
         if let Some(thread) = self.thread.take()
@@ -137,7 +137,9 @@ impl Inbox {
         let (app, user) = event::whose(&item.event);
         let lane = lane_of(app, user, self.lanes.len());
         self.metrics.waiting.add(1);
-        let _ = self.lanes[lane].send(item); // past the end nobody takes it, and its shard keeps it
+        if self.lanes[lane].send(item).is_err() {
+            self.metrics.waiting.take(1); // the bridge ends, and the shard keeps it
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use biz_bridge::{BreakerState, Config, EventKind, Item, Mode};
 use serde_json::{Value, json};
@@ -370,6 +371,35 @@ fn a_stop_sends_what_waits() {
     ledger.assert_all_ok(1..=2_000);
     inbox.push(item(9_999, online(1)));
     assert!(ledger.of(9_999).is_empty());
+}
+
+#[test]
+fn a_stop_ends_while_events_still_come() {
+    let backend = Backend::start(|call| {
+        thread::sleep(Duration::from_millis(5)); // in which more come
+        all_ok(call)
+    });
+    let (bridge, ledger) = start(Config { lanes: 1, ..http(backend.port) });
+    let (inbox, metrics) = (bridge.inbox(), bridge.metrics());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 1..=200_000 {
+                inbox.push(item(seq, online(i64::try_from(seq).unwrap())));
+                thread::sleep(Duration::from_micros(200));
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        ledger.wait_for(100);
+        let from = Instant::now();
+        let left = bridge.stop(Duration::from_secs(30));
+        is_over.store(true, Ordering::SeqCst);
+        assert!(from.elapsed() < Duration::from_secs(20), "it ran to its deadline");
+        assert_eq!(left, 0);
+    });
+    assert_eq!(metrics.waiting.get(), 0, "what came too late does not wait here");
 }
 
 #[test]
