@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{error, warn};
 use wire::node::{Taken, ToBridge};
 
 use crate::breaker::Breaker;
@@ -110,6 +110,11 @@ impl Bridge {
         self.metrics.clone()
     }
 
+    /// Whether it works. One that has ended by itself is broken: it takes nothing any more.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Sends what waits, for `deadline` at most, and ends. Blocks. Answers how many events are left: their shards keep
     /// them. What is pushed from here on they keep as well.
     pub fn stop(mut self, deadline: Duration) -> u64 {
@@ -176,9 +181,16 @@ impl Work {
             tasks.spawn(stream.run(self.stopped.clone()));
         }
         // An error means that the bridge is dropped: it ends at once.
-        let deadline = match self.stopped.wait_for(Option::is_some).await {
-            Ok(deadline) => deadline.unwrap_or_else(Instant::now),
-            Err(_) => Instant::now(),
+        let deadline = tokio::select! {
+            stopped = self.stopped.wait_for(Option::is_some) => match stopped {
+                Ok(deadline) => deadline.unwrap_or_else(Instant::now),
+                Err(_) => Instant::now(),
+            },
+            // One lane less would hold up its users for as long as nobody looks.
+            ended = tasks.join_next() => {
+                error!(?ended, "a task of the bridge has ended by itself; the bridge goes");
+                return;
+            }
         };
         let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.into(), all).await.is_err() {

@@ -183,7 +183,7 @@ impl<P: Pushes> PushStream<P> {
     /// Runs until it is to stop and nothing is under way. What is to be tried again then stays in the stream.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         let (batches, mut incoming) = mpsc::channel(1);
-        let reading = tokio::spawn(self.reader.clone().run(batches));
+        let mut reading = tokio::spawn(self.reader.clone().run(batches));
         loop {
             self.flush_if_due().await;
             let is_stopping = stopped.borrow().is_some();
@@ -205,6 +205,9 @@ impl<P: Pushes> PushStream<P> {
                         self.push_again().await;
                     }
                     self.touch_if_due().await;
+                }
+                ended = &mut reading, if !is_stopping => {
+                    panic!("it reads for as long as somebody wants what it has read: {ended:?}");
                 }
                 changed = stopped.changed(), if !is_stopping => {
                     reading.abort();

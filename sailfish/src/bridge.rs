@@ -65,6 +65,11 @@ impl Bridging {
         self.bridge.metrics()
     }
 
+    /// Whether it works.
+    pub fn is_alive(&self) -> bool {
+        self.bridge.is_alive()
+    }
+
     /// For a shard.
     pub fn door(&self) -> Door {
         Door { inbox: self.bridge.inbox(), returns: self.returns.clone() }

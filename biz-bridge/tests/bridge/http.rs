@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use biz_bridge::{BreakerState, Config, EventKind, Item, Mode};
+use biz_bridge::{BreakerState, Bridge, Config, EventKind, Item, Mode, Shards};
 use serde_json::{Value, json};
 use wire::client::FailReason;
 use wire::node::Taken;
 
 use crate::backend::{Backend, Call, Reply, all_ok, results};
 use crate::world::{
-    INCARNATION, SECRET, SHARD, config, free_port, id, item, online, request, start, undelivered, until,
+    INCARNATION, NoPushes, SECRET, SHARD, config, free_port, id, item, online, request, start, undelivered,
+    until,
 };
 
 fn http(port: u16) -> Config {
@@ -400,6 +401,22 @@ fn a_stop_ends_while_events_still_come() {
         assert_eq!(left, 0);
     });
     assert_eq!(metrics.waiting.get(), 0, "what came too late does not wait here");
+}
+
+/// A lane that is gone would hold up its users, and nobody would know.
+#[test]
+fn a_panic_in_a_lane_ends_the_bridge() {
+    struct Broken;
+    impl Shards for Broken {
+        fn taken(&self, shard: u32, _: u64, _: Vec<(u64, Taken)>) {
+            panic!("of the test: shard {shard}");
+        }
+    }
+    let backend = Backend::start(all_ok);
+    let bridge = Bridge::start(http(backend.port), Arc::new(Broken), NoPushes).unwrap();
+    assert!(bridge.is_alive());
+    bridge.inbox().push(item(1, online(1)));
+    until("it ends", || !bridge.is_alive());
 }
 
 #[test]

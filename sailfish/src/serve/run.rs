@@ -17,7 +17,7 @@ use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 
-/// How often the shards' threads are looked after.
+/// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -104,9 +104,16 @@ async fn control(
                 break;
             }
             _ = signals.hangup.recv() => reload(serving, admin, &mut config, reread()).await,
-            _ = watch.tick() => if !serving.running.is_alive() {
-                error!("a shard has ended by itself; the node goes");
-                return Ok(()); // joining tells why
+            _ = watch.tick() => {
+                if !serving.running.is_alive() {
+                    error!("a shard has ended by itself; the node goes");
+                    return Ok(()); // joining tells why
+                }
+                // Its shards would keep their events for a bridge that takes none. What is linked finds another one.
+                anyhow::ensure!(
+                    serving.bridge.as_ref().is_none_or(Bridging::is_alive),
+                    "the bridge has ended by itself; the log says why"
+                );
             },
         }
     }
