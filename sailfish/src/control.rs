@@ -152,13 +152,18 @@ impl Shards {
         all
     }
 
+    /// From here on this node goes, as whoever asks is told.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Starts the farewell on every shard.
     pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.set_draining();
         self.order(|| Control::Drain).await;
     }
 
-    /// Whether the farewell has begun.
+    /// Whether this node goes.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -100,6 +100,29 @@ fn another_bridge_goes_on_where_one_stands_still_or_drains() {
     until("nothing waits", || metric(&mut cluster, "sailfish_bridge_waiting") == 0.0);
 }
 
+/// The backend answers nothing, and the deadline is far.
+#[test]
+fn a_bridge_that_finishes_says_so_and_goes_at_a_second_signal() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("--set=bridge.url=http://{}", silent.local_addr().unwrap());
+    let flags = [
+        "--set=bridge.mode=http",
+        &url,
+        "--set=bridge.secret=the bridge's secret of the tests",
+        "--set=drain.deadline_ms=600000",
+    ];
+    let mut cluster = Cluster::start_with_bridges(1, 1, 1, &flags);
+    let _client = cluster.gateway(0).login(1);
+    let bridge = cluster.bridges[0].server();
+    until("it has an event", || bridge.metric("sailfish_bridge_queued", "") == 1.0);
+    assert_eq!(bridge.get("/readyz").0, 200);
+    bridge.signal(Signal::TERM);
+    until("it says that it goes", || bridge.get("/readyz") == (503, "draining\n".into()));
+    bridge.signal(Signal::TERM);
+    assert!(bridge.wait().success());
+    until("the log says why", || bridge.log().contains("stopping at once"));
+}
+
 #[test]
 fn a_bridge_pushes_to_clients_of_all_gateways() {
     let (mut cluster, _backend) = bridged(1, 2, 1);

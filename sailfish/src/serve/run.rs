@@ -19,6 +19,8 @@ use crate::directory::Directory;
 
 /// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
+/// The same of a bridge that is to end.
+const BRIDGE_WATCH: Duration = Duration::from_millis(10);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// How much longer than the cores' own deadline a drain is waited for.
@@ -117,22 +119,41 @@ async fn control(
             },
         }
     }
-    if serving.shards.role() == Role::Bridge {
-        stop_bridge(serving, &config).await;
+    if serving.shards.role() == Role::Bridge && !stop_bridge(serving, &config, signals).await {
+        return Ok(());
     }
     drain(serving, &config, signals).await;
     Ok(())
 }
 
-/// A bridge finishes what it has, and only then says that it goes: else others would hand all of that over again.
-async fn stop_bridge(serving: &mut Serving, config: &Config) {
-    let Some(bridge) = serving.bridge.take() else { return };
+/// A bridge finishes what it has, and only then tells its peers that it goes: else they would hand all of that over again.
+/// Whether a drain is to follow: not after a second signal.
+async fn stop_bridge(serving: &mut Serving, config: &Config, signals: &mut Signals) -> bool {
+    let Some(bridge) = &serving.bridge else { return true };
+    serving.shards.set_draining();
     let deadline = Duration::from_millis(config.drain.deadline_ms.into());
-    let stopped = tokio::task::spawn_blocking(move || bridge.stop(deadline)).await;
     info!(
-        left = stopped.unwrap_or_default(),
-        "the bridge has stopped; who handed over what is left keeps it"
+        deadline_ms = deadline.as_millis() as u64,
+        "draining: the bridge sends what it has; a second signal stops at once"
     );
+    bridge.finish(deadline);
+    let mut look = tokio::time::interval(BRIDGE_WATCH);
+    while bridge.is_alive() {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = signals.terminate.recv() => {
+                warn!("stopping at once");
+                return false;
+            }
+            _ = signals.interrupt.recv() => {
+                warn!("stopping at once");
+                return false;
+            }
+        }
+    }
+    let left = serving.bridge.take().map(Bridging::end);
+    info!(left, "the bridge has stopped; who handed over what is left keeps it");
+    true
 }
 
 /// Tells the clients, and gives what is under way its time.
