@@ -189,17 +189,12 @@ async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Res
     }
     admin.set_payload_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
-        node: config.node.clone(),
-        token: config.token.clone(),
-        log: config.log.clone(),
-        router: config.router.clone(),
-        cluster: config.cluster.clone(),
-        link: config.link.clone(),
-        control: config.control.clone(),
-        directory: config.directory.clone(),
-        engine: config.engine.clone(),
-        bridge: config.bridge.clone(),
-        ..new.clone()
+        routes: new.routes.clone(),
+        heartbeat: new.heartbeat.clone(),
+        delivery: new.delivery.clone(),
+        limits: new.limits.clone(),
+        drain: new.drain.clone(),
+        ..config.clone()
     };
     if kept != new {
         warn!("reload: only routes, heartbeat, delivery, limits and drain take effect before the next start");
