@@ -237,7 +237,8 @@ impl Shards {
             }
             return Ok(merged(answers));
         }
-        let mut asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        let asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        let mut asked = asked.ok_or(Unanswered::Shard(first))?;
         let parts = match asked.next().await {
             Some(Report::Asked { parts: 0, .. }) => return Err(Unanswered::NoRouter),
             Some(Report::Asked { parts, .. }) => parts,
@@ -261,7 +262,7 @@ impl Shards {
         patience: Duration,
     ) -> Result<Pushed, Unanswered> {
         let asked = self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await;
-        self.pushed(asked, patience).await
+        self.pushed(asked.ok_or(Unanswered::Shard(self.ids[0]))?, patience).await
     }
 
     /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in their order.
@@ -270,16 +271,22 @@ impl Shards {
         pushes: Vec<(Target, Push)>,
         patience: Duration,
     ) -> Vec<Result<Pushed, Unanswered>> {
-        let mut under_way = Vec::with_capacity(pushes.len());
+        let (shard, count) = (self.ids[0], pushes.len());
+        let mut under_way = Vec::with_capacity(count);
+        let taken_by = Instant::now() + ANSWER_TIME;
         for (target, push) in pushes {
-            under_way.push(self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await);
+            let asked = self.begin_by(taken_by, shard, |ask| Control::Push { ask, target, push }).await;
+            let Some(asked) = asked else { break }; // what comes after it would overtake it
+            under_way.push(asked);
         }
-        let deadline = Instant::now() + patience;
-        let mut pushed = Vec::with_capacity(under_way.len());
-        for asked in under_way {
+        let (answered_by, deadline) = (Instant::now() + ANSWER_TIME, Instant::now() + patience);
+        let mut pushed = Vec::with_capacity(count);
+        for mut asked in under_way {
+            asked.deadline = answered_by;
             // What has been said in time is heard, however late it is looked at.
             pushed.push(self.pushed(asked, deadline.saturating_duration_since(Instant::now())).await);
         }
+        pushed.resize(count, Err(Unanswered::Shard(shard)));
         pushed
     }
 
@@ -307,7 +314,7 @@ impl Shards {
                 let ask = shards.asks.fetch_add(1, Ordering::Relaxed);
                 let control = control(ask);
                 tokio::spawn(async move {
-                    let mut asked = shards.begin_as(ask, id, control).await;
+                    let mut asked = shards.begin_as(ask, Instant::now() + ANSWER_TIME, id, control).await?;
                     match asked.next().await {
                         Some(Report::Asked { .. }) => asked.next().await,
                         report => report,
@@ -322,17 +329,32 @@ impl Shards {
         answers
     }
 
-    async fn begin(self: &Arc<Self>, id: ShardId, control: impl FnOnce(u64) -> Control) -> Asked {
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        self.begin_as(ask, id, control(ask)).await
+    async fn begin(self: &Arc<Self>, id: ShardId, control: impl FnOnce(u64) -> Control) -> Option<Asked> {
+        self.begin_by(Instant::now() + ANSWER_TIME, id, control).await
     }
 
-    async fn begin_as(self: &Arc<Self>, ask: u64, id: ShardId, control: Control) -> Asked {
-        let deadline = Instant::now() + ANSWER_TIME;
+    async fn begin_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        id: ShardId,
+        control: impl FnOnce(u64) -> Control,
+    ) -> Option<Asked> {
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        self.begin_as(ask, deadline, id, control(ask)).await
+    }
+
+    /// Asks a shard; `None` if it does not take the question until then.
+    async fn begin_as(
+        self: &Arc<Self>,
+        ask: u64,
+        deadline: Instant,
+        id: ShardId,
+        control: Control,
+    ) -> Option<Asked> {
         let (answer, reports) = mpsc::unbounded_channel();
         self.asked().insert(ask, answer);
-        self.deliver(id, control, deadline).await;
-        Asked { shards: self.clone(), ask, reports, deadline }
+        let asked = Asked { shards: self.clone(), ask, reports, deadline };
+        self.deliver(id, control, deadline).await.then_some(asked)
     }
 
     /// Puts mail into a shard's mailbox. A full one belongs to a busy shard, and has room again soon.
