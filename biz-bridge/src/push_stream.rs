@@ -1,7 +1,8 @@
 //! Pushes of the backend from a Redis Stream.
 //!
 //! An entry stays in the stream until what became of it is known, so the death of a bridge loses none: the next one takes
-//! them over. One that was pushed twice by that has the same client_msg_id, and is delivered once.
+//! them over. One that was pushed twice by that has the same client_msg_id, and is delivered once; one to all is delivered twice,
+//! and known by it.
 
 mod entry;
 mod reader;

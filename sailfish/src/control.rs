@@ -238,6 +238,25 @@ impl Shards {
             return Ok(merged(answers));
         }
         let asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        self.answers(asked).await
+    }
+
+    /// Sends a lossy message to every session of its app; answers how many gateway shards were told.
+    ///
+    /// # Errors
+    /// Who did not answer in time.
+    pub async fn push_to_all(self: &Arc<Self>, push: Push) -> Result<u32, Unanswered> {
+        let asked = self.begin(self.ids[0], |ask| Control::PushAll { ask, push }).await;
+        let told = self.answers(asked).await?.into_iter().map(|answer| match answer {
+            Answer::Told { shards } => shards,
+            Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } => 0,
+        });
+        Ok(told.sum())
+    }
+
+    /// What routers answer to a question that the first shard was asked, if it took it.
+    async fn answers(&self, asked: Option<Asked>) -> Result<Vec<Answer>, Unanswered> {
+        let first = self.ids[0];
         let mut asked = asked.ok_or(Unanswered::Shard(first))?;
         let parts = match asked.next().await {
             Some(Report::Asked { parts: 0, .. }) => return Err(Unanswered::NoRouter),

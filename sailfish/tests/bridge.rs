@@ -8,6 +8,7 @@ use common::cluster::Cluster;
 use common::{Server, until};
 use rustix::process::Signal;
 use serde_json::json;
+use testbed::Redis;
 use wire::UserId;
 use wire::client::{FailReason, Outcome};
 
@@ -121,6 +122,26 @@ fn a_bridge_that_finishes_says_so_and_goes_at_a_second_signal() {
     bridge.signal(Signal::TERM);
     assert!(bridge.wait().success());
     until("the log says why", || bridge.log().contains("stopping at once"));
+}
+
+/// What is pushed through Redis is in the stream `sailfish:push`.
+fn add(redis: &Redis, push: &serde_json::Value) {
+    redis.command(&["XADD", "sailfish:push", "*", "p", &push.to_string()]);
+}
+
+/// A bridge that dies pushes again what it had under way. Nobody but its receivers can tell that.
+#[test]
+fn a_push_to_all_from_a_stream_keeps_its_name() {
+    let redis = Redis::start();
+    let flags = ["--set=bridge.mode=redis".to_owned(), format!("--set=bridge.redis={}", redis.url())];
+    let mut cluster = Cluster::start_with_bridges(1, 2, 1, &flags.each_ref().map(String::as_str));
+    let mut clients = [cluster.gateway(0).login(1), cluster.gateway(1).login(2)];
+    add(&redis, &json!({ "app": 1, "biz_code": 9, "client_msg_id": "news-1", "data": "all" }));
+    for client in &mut clients {
+        let message = client.message();
+        assert_eq!((message.client_msg_id.as_str(), &message.payload[..]), ("news-1", &b"all"[..]));
+    }
+    until("the stream is empty", || redis.number(&["XLEN", "sailfish:push"]) == 0);
 }
 
 #[test]
