@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub struct Shards {
     asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Report>>>,
     asks: AtomicU64,
     draining: AtomicBool,
+    payload_bytes_max: AtomicU32,
     /// One permit for each shard that has drained.
     drained: Semaphore,
     drain_asked: Notify,
@@ -71,8 +72,8 @@ pub enum Fate {
 }
 
 impl Shards {
-    /// The shards `ids` of `running`. A thread hands their reports to whoever asked.
-    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>) -> Arc<Self> {
+    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than `payload_bytes_max`.
+    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, payload_bytes_max: u32) -> Arc<Self> {
         let shards = Arc::new(Self {
             role,
             ids,
@@ -81,6 +82,7 @@ impl Shards {
             asked: Mutex::default(),
             asks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            payload_bytes_max: payload_bytes_max.into(),
             drained: Semaphore::new(0),
             drain_asked: Notify::new(),
         });
@@ -140,6 +142,23 @@ impl Shards {
         for id in &self.ids {
             let _ = self.remote.send(*id, Mail::Control(Control::Resync));
         }
+    }
+
+    /// From here on, no push is longer.
+    pub fn set_payload_bytes_max(&self, bytes: u32) {
+        self.payload_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a payload may be pushed. Each way in for pushes asks: what is longer than a link's frame stops the link for good.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), String> {
+        let bytes_max = self.payload_bytes_max.load(Ordering::Relaxed);
+        if payload.len() <= bytes_max as usize {
+            return Ok(());
+        }
+        Err(format!("{} bytes; limits.frame_bytes_max is {bytes_max}", payload.len()))
     }
 
     /// Gives an order to every shard; answers whether all took it.

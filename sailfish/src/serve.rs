@@ -357,7 +357,7 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
             Role::Up | Role::Gateway | Role::Router | Role::Bridge => error,
         }
     })?;
-    let shards = Shards::new(role, ids, &running);
+    let shards = Shards::new(role, ids, &running, config.limits.frame_bytes_max);
     if let Some(bridge) = &bridge {
         bridge.set_shards(running.remote(), shards.clone());
     }

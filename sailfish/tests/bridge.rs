@@ -144,6 +144,29 @@ fn a_push_to_all_from_a_stream_keeps_its_name() {
     until("the stream is empty", || redis.number(&["XLEN", "sailfish:push"]) == 0);
 }
 
+/// One that is longer than a link's longest frame would stop the link.
+#[test]
+fn a_push_from_a_stream_that_is_too_long_is_a_dead_letter() {
+    let redis = Redis::start();
+    let flags = ["--set=bridge.mode=redis".to_owned(), format!("--set=bridge.redis={}", redis.url())];
+    let mut cluster = Cluster::start_with_bridges(1, 1, 1, &flags.each_ref().map(String::as_str));
+    let mut client = cluster.gateway(0).login(5);
+    client.join(7);
+    let long = "x".repeat(64 * 1024 + 1);
+    for target in [json!({ "user": 5 }), json!({ "room": 7 }), json!({})] {
+        let mut push = json!({ "app": 1, "biz_code": 6001, "class": "lossy", "data": long });
+        push.as_object_mut().unwrap().extend(target.as_object().unwrap().clone());
+        add(&redis, &push);
+    }
+    add(&redis, &json!({ "app": 1, "user": 5, "biz_code": 6001, "client_msg_id": "good", "data": "good" }));
+    let message = client.message();
+    assert_eq!(message.client_msg_id.as_str(), "good");
+    client.ack(message.id);
+    until("the stream is empty", || redis.number(&["XLEN", "sailfish:push"]) == 0);
+    let dead = redis.command(&["XRANGE", "sailfish:push:dead", "-", "+"]);
+    assert_eq!(dead.matches("65537 bytes; limits.frame_bytes_max is 65536").count(), 3);
+}
+
 #[test]
 fn a_bridge_pushes_to_clients_of_all_gateways() {
     let (mut cluster, _backend) = bridged(1, 2, 1);

@@ -1,7 +1,6 @@
 //! Messages from operators and backends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -308,11 +307,8 @@ fn payload(admin: &Admin, data: Option<String>, data_base64: Option<String>) -> 
             return Err(ApiError::bad_request("data_base64: data is there too; want only one"));
         }
     };
-    let bytes_max = admin.payload_bytes_max.load(Ordering::Relaxed);
-    if bytes.len() > bytes_max as usize {
-        let line = format!("{field}: {} bytes; limits.frame_bytes_max is {bytes_max}", bytes.len());
-        return Err(ApiError::too_large(line));
-    }
+    let checked = admin.shards.check_payload(&bytes);
+    checked.map_err(|wrong| ApiError::too_large(format!("{field}: {wrong}")))?;
     Ok(bytes.into())
 }
 

@@ -30,10 +30,14 @@ impl Pushes for ByShards {
         let Some(shards) = self.shards.get() else {
             return pushes.iter().map(|_| Pushed::Unavailable).collect();
         };
-        // Those to all are lossy, and go by themselves.
+        // Those to all are lossy, and go by themselves; what is too long does not go at all.
         let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
         let mut targeted = Vec::new();
         for push in pushes {
+            if let Err(wrong) = shards.check_payload(&push.payload) {
+                answers.push(Some(Pushed::Refused(wrong)));
+                continue;
+            }
             let biz_bridge::Push { app, target, biz_code, class, client_msg_id, sender, payload } = push;
             let stored = false;
             let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };

@@ -43,13 +43,12 @@ pub fn until_stopped(
             directory: serving.directory.as_ref().map(Directory::stats),
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
-            payload_bytes_max: config.limits.frame_bytes_max.into(),
         });
-        tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
-        let ended = control(&mut serving, &admin, config, &mut signals, reread).await;
+        let ended = control(&mut serving, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
@@ -91,7 +90,6 @@ impl Signals {
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
     serving: &mut Serving,
-    admin: &Admin,
     mut config: Config,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
@@ -105,7 +103,7 @@ async fn control(
                 info!("an operator asked for a drain");
                 break;
             }
-            _ = signals.hangup.recv() => reload(serving, admin, &mut config, reread()).await,
+            _ = signals.hangup.recv() => reload(serving, &mut config, reread()).await,
             _ = watch.tick() => {
                 if !serving.running.is_alive() {
                     error!("a shard has ended by itself; the node goes");
@@ -174,7 +172,7 @@ async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) {
     }
 }
 
-async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Result<Config, ConfigError>) {
+async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, ConfigError>) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -187,7 +185,7 @@ async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Res
         error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
-    admin.set_payload_bytes_max(new.limits.frame_bytes_max);
+    serving.shards.set_payload_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
         routes: new.routes.clone(),
         heartbeat: new.heartbeat.clone(),
