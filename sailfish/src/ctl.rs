@@ -124,7 +124,7 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let admin = args.admin.clone().unwrap_or_else(|| reachable(config.node.admin).to_string());
     let request = args.order.request();
-    let answer = http::ask(&admin, args.secret(&config), &request)?;
+    let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {
         crate::cli::print(&format!("{}\n", body.trim_end()));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::backend::internal_secret;
 use crate::cli::ConfigArgs;
-use crate::ctl::http::{Answer, Method, Request, ask};
+use crate::ctl::http::{Answer, Method, Request, Server, ask};
 
 /// Gifts of the demonstration: name, and price in coins.
 const GIFTS: [(&str, i64); 4] = [("rose", 10), ("beer", 50), ("yacht", 1_000), ("rocket", 5_000)];
@@ -61,12 +61,12 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let address = args.backend.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let backend = Backend { address, internal_secret };
+    let gifts = backend.gifts()?; // first, as it says best what is wrong with the backend or the secret
     let users = (0..args.users).map(|number| backend.user(number)).collect::<anyhow::Result<Vec<_>>>()?;
     let grants = users.iter().map(|user| json!({ "user_id": user.id, "amount": args.coins, "id": "demo" }));
     for grants in grants.collect::<Vec<_>>().chunks(500) {
         backend.post_internal("/internal/wallet/grants", json!({ "grants": grants }))?;
     }
-    let gifts = backend.gifts()?;
     for (id, name, price_cents, coins) in PRODUCTS {
         let product = json!({ "name": name, "price_cents": price_cents, "coins": coins, "is_on_sale": true });
         backend.ask(&backend.internal_secret, Method::Put(product), &format!("/internal/products/{id}"))?;
@@ -148,7 +148,8 @@ impl Backend {
     }
 
     fn ask(&self, bearer: &str, method: Method, path: &str) -> anyhow::Result<Value> {
-        let Answer { status, body } = ask(&self.address, bearer, &Request { method, path: path.into() })?;
+        let request = Request { method, path: path.into() };
+        let Answer { status, body } = ask(Server::backend(&self.address), bearer, &request)?;
         let value: Option<Value> = serde_json::from_str(&body).ok();
         if status == 200 {
             return value.with_context(|| format!("{} is no backend of Sailfish", self.address));

@@ -369,6 +369,9 @@ fn ctl_does_each_of_it() {
     assert!(!ok && line.contains("no node answers at") && line.contains("--admin"), "{line}");
     let (ok, line) = ran(sailfish().args(["ctl", "--admin", "nowhere", "nodes"]));
     assert!(!ok && line.contains("want HOST:PORT"), "{line}");
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let (ok, line) = ran(sailfish().args(["demo", "--backend-secret", "x", "--backend", &nobody]));
+    assert!(!ok && line.contains("no backend answers at") && line.contains("with --backend"), "{line}");
     // Something else listens there: the clients' port of another node.
     let other = Server::start(&[]);
     let (ok, line) = ran(sailfish().args(["ctl", "--admin", &other.clients.to_string(), "nodes"]));

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use crate::ctl::http::{Answer, Method, Request, ask};
+use crate::ctl::http::{Answer, Method, Request, Server, ask};
 
 /// What one gift of the run costs.
 const PRICE: i64 = 10;
@@ -69,7 +69,7 @@ impl Backend {
     }
 
     fn ask(&self, request: Request) -> anyhow::Result<Value> {
-        let Answer { status, body } = ask(&self.address, &self.secret, &request).context("--backend")?;
+        let Answer { status, body } = ask(Server::backend(&self.address), &self.secret, &request)?;
         ensure!(status == 200, "the backend refuses {}: {status} {body}", request.path);
         serde_json::from_str(&body).with_context(|| format!("{} is no backend of Sailfish", self.address))
     }
