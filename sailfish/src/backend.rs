@@ -109,8 +109,6 @@ pub struct Service {
     address: SocketAddr,
     /// The database, without its password.
     database: String,
-    /// What its bridge signs events with.
-    bridge_secret: String,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
 }
@@ -121,7 +119,6 @@ impl Service {
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
     fn start(own: backend::Config) -> anyhow::Result<Self> {
-        let bridge_secret = own.bridge_secret.clone();
         let listener = TcpListener::bind(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         let database = config::without_password(&own.database);
@@ -146,14 +143,13 @@ impl Service {
         })?;
         let opened = starting.recv().context("the backend's thread ended")?;
         let address = opened.with_context(|| format!("the backend with {database}"))?;
-        Ok(Self { address, database, bridge_secret, stop: Some(stop), thread })
+        Ok(Self { address, database, stop: Some(stop), thread })
     }
 
-    /// The backend of `up`, whose admin port takes its pushes. Nobody else knows what its bridge signs with.
+    /// The backend of `up`, whose admin port takes its pushes.
     pub fn within(config: &Config, admin: SocketAddr) -> anyhow::Result<Self> {
         let mut own = own_config(config)?;
         own.push_url = format!("http://{admin}");
-        own.bridge_secret = random_text();
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();
         }
@@ -162,7 +158,7 @@ impl Service {
 
     /// What the bridge beside it is told.
     pub fn bridge(&self, config: &BridgeConfig) -> BridgeConfig {
-        config.to(self.address, &self.bridge_secret)
+        config.to(self.address)
     }
 
     /// Where the API is served.

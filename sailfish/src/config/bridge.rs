@@ -81,9 +81,8 @@ impl BridgeConfig {
     }
 
     /// The same with a backend at `address`.
-    pub fn to(&self, address: SocketAddr, secret: &str) -> Self {
-        let url = format!("http://{address}");
-        Self { mode: "http".into(), url, secret: secret.into(), secret_file: PathBuf::new(), ..self.clone() }
+    pub fn to(&self, address: SocketAddr) -> Self {
+        Self { mode: "http".into(), url: format!("http://{address}"), ..self.clone() }
     }
 
     /// Without what only servers may know.
