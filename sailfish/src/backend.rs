@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::cli::ConfigArgs;
-use crate::config::{self, BridgeConfig, Config, Layers};
+use crate::config::{self, BridgeConfig, BridgeMode, Config, Layers};
 use crate::secret::{Secret, random, state_file};
 use crate::serve::{init_log, listen_error};
 
@@ -209,7 +209,7 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         own.database = format!("sqlite:{}", file.display());
     }
     own.internal_secret = internal_secret(config)?;
-    own.bridge_streams = if config.bridge.mode == "redis" { config.bridge.lanes } else { 0 };
+    own.bridge_streams = if config.bridge.mode == BridgeMode::Redis { config.bridge.lanes } else { 0 };
     if own.mock && own.provider_secret.is_empty() {
         own.provider_secret = random_text(); // the mock provider is in the same process
     }

@@ -11,7 +11,7 @@ use node::{Control, Mail, Origin};
 use shard::ShardId;
 use wire::node::{Handed, Taken};
 
-use crate::config::BridgeConfig;
+use crate::config::{BridgeConfig, BridgeMode};
 use crate::control::Shards;
 use crate::secret::Secret;
 use biz_bridge::{Bridge, Inbox, Item, Metrics, Mode};
@@ -92,9 +92,10 @@ impl Bridging {
 }
 
 fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Config> {
-    let mode = match config.mode.as_str() {
-        "redis" => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
-        _ => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
+    let mode = match config.mode {
+        BridgeMode::Redis => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
+        BridgeMode::Http => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
+        BridgeMode::Auto | BridgeMode::Off => unreachable!("who starts a bridge knows where its backend is"),
     };
     let time = |ms: u32| Duration::from_millis(ms.into());
     Ok(biz_bridge::Config {

@@ -24,7 +24,7 @@ use wire::node::link::{Identity, Role as LinkRole};
 use crate::backend::Service;
 use crate::bridge::{Bridging, Door};
 use crate::cli::ConfigArgs;
-use crate::config::{self, Config, ConfigError, Layers};
+use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{self, Directory, News, NodeInfo, Writer};
 use crate::files::{Files, REFUSALS_PER_SHARD};
@@ -254,11 +254,7 @@ fn run(
     }
     init_log(&config);
     if role == Role::Bridge && !config.bridge.is_on() {
-        return Err(ConfigError(format!(
-            "bridge.mode = {:?}: a bridge has a backend; want http or redis",
-            config.bridge.mode
-        ))
-        .into());
+        return Err(ConfigError("bridge.mode: a bridge has a backend; want http or redis".into()).into());
     }
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
@@ -318,8 +314,8 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     let files = Files::raise();
     let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
-    let backend =
-        (role == Role::Up && config.bridge.is_auto()).then(|| Service::within(config, admin)).transpose()?;
+    let has_own_backend = role == Role::Up && config.bridge.mode == BridgeMode::Auto;
+    let backend = has_own_backend.then(|| Service::within(config, admin)).transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
         None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {
