@@ -23,8 +23,8 @@ pub trait Outside {
     /// Hands an event over to the bridge of this process. What becomes of it comes back as [`Control::Taken`].
     fn bridge(&mut self, now: Instant, of: Origin, handed: Handed);
 
-    /// Takes an event where there is no bridge; the answer, where somebody waits for one.
-    fn no_bridge(&mut self, now: Instant, event: ToBridge) -> Option<ToGateway>;
+    /// An event finds no bridge. Whoever waits for it is told so.
+    fn no_bridge(&mut self, now: Instant, event: &ToBridge);
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
