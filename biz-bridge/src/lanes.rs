@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -16,10 +16,9 @@ use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Done, Queue, Verdict};
 use crate::redis::Stream;
+use crate::timing::{LogGate, sleep_until};
 use crate::{Item, Shards};
 
-/// How often refused events are logged at most.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Events that are taken in at a time, so that batches leave while many come.
 const INTAKE_MAX: usize = 1_024;
 
@@ -47,7 +46,7 @@ pub struct Lane {
     metrics: Arc<Metrics>,
     /// Refused since the last line about that.
     unlogged: u64,
-    log_from: Option<Instant>,
+    log: LogGate,
 }
 
 impl Lane {
@@ -62,7 +61,7 @@ impl Lane {
     ) -> Self {
         let backoff = Backoff::new(config.retry_first, config.retry_max);
         let queue = Queue::new(config.batch_max, backoff, random(number));
-        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log_from: None }
+        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log: LogGate::default() }
     }
 
     /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would never end.
@@ -148,8 +147,7 @@ impl Lane {
 
     fn log_refused(&mut self, entry: &Entry, why: &str) {
         self.unlogged += 1;
-        let now = Instant::now();
-        if self.log_from.is_none_or(|from| now >= from) {
+        if self.log.pass() {
             warn!(
                 new = self.unlogged,
                 id = entry.key.id(),
@@ -158,7 +156,7 @@ impl Lane {
                 reason = why,
                 "the backend refused events for good; this is the last one"
             );
-            (self.unlogged, self.log_from) = (0, Some(now + LOG_EVERY));
+            self.unlogged = 0;
         }
     }
 }
@@ -170,11 +168,4 @@ pub fn random(number: usize) -> Random {
     Random::new(
         u64::from(now.subsec_nanos()) ^ now.as_secs() ^ u64::from(std::process::id()) << 32 ^ number << 48,
     )
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
 }

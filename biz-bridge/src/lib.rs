@@ -26,6 +26,7 @@ mod push_stream;
 mod queue;
 mod redis;
 mod signature;
+mod timing;
 
 use std::io;
 use std::sync::Arc;
