@@ -12,8 +12,8 @@ use backend::{App, Clock};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::cli::ConfigArgs;
-use crate::config::{self, BridgeConfig, BridgeMode, Config, Layers};
+use crate::cli::{ConfigArgs, array};
+use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
 use crate::secret::{Secret, random, state_file};
 use crate::serve::{init_log, listen_error};
 
@@ -50,22 +50,15 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    fn layers(&self) -> anyhow::Result<Layers> {
-        let mut layers = self.config.layers()?;
-        let replicas = (!self.replicas.is_empty()).then(|| format!("[\"{}\"]", self.replicas.join("\", \"")));
-        let own = [
+    fn layers(&self) -> Result<Layers, ConfigError> {
+        let replicas = array(&self.replicas);
+        self.config.layers_with([
             ("--listen", "backend.listen", &self.listen),
             ("--database", "backend.database", &self.database),
             ("--replicas", "backend.replicas", &replicas),
             ("--redis", "backend.redis", &self.redis),
             ("--push-url", "backend.push_url", &self.push_url),
-        ];
-        for (flag, key, value) in own {
-            if let Some(value) = value {
-                layers.text(key, value, flag)?;
-            }
-        }
-        Ok(layers)
+        ])
     }
 }
 

@@ -23,7 +23,7 @@ use wire::node::link::{Identity, Role as LinkRole};
 
 use crate::backend::Service;
 use crate::bridge::{Bridging, Door};
-use crate::cli::ConfigArgs;
+use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{self, Directory, News, NodeInfo, Writer};
@@ -182,18 +182,12 @@ pub struct BridgeArgs {
 
 impl NodeArgs {
     fn layers(&self, more: &[(&str, &str, &Option<String>)]) -> Result<Layers, ConfigError> {
-        let mut layers = self.config.layers()?;
         let own = [
             ("--admin", "node.admin", &self.admin),
             ("--shards", "node.shards", &self.shards),
             ("--engine", "node.engine", &self.engine),
         ];
-        for (flag, key, value) in own.iter().chain(more) {
-            if let Some(value) = value {
-                layers.text(key, value, flag)?;
-            }
-        }
-        Ok(layers)
+        self.config.layers_with(own.iter().chain(more).copied())
     }
 }
 
@@ -232,11 +226,6 @@ pub fn bridge(args: &BridgeArgs) -> anyhow::Result<ExitCode> {
             ("--routers", "cluster.routers", &routers),
         ])
     })
-}
-
-/// Values of a flag as the array that the key wants.
-fn array(values: &[String]) -> Option<String> {
-    (!values.is_empty()).then(|| format!("[\"{}\"]", values.join("\", \"")))
 }
 
 /// Runs a node until it is told to go.
