@@ -18,6 +18,7 @@ use gateway::Gateway;
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
 use router::Router;
+use serde::{Deserialize, Serialize};
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
@@ -26,7 +27,7 @@ use crate::bridge::{Bridging, Door};
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
-use crate::directory::{self, Directory, News, NodeInfo, Writer};
+use crate::directory::{Directory, News, NodeInfo, Writer};
 use crate::files::{Files, REFUSALS_PER_SHARD};
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -42,7 +43,8 @@ const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 const HANDOVER_WINDOW_BYTES: u64 = 4 << 20;
 
 /// What a node does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Everything, alone: each shard is gateway and router.
     Up,
@@ -440,12 +442,7 @@ impl Builder {
         if self.config.directory.redis.is_empty() {
             return Ok(None);
         }
-        let (role, is_router) = match self.role {
-            Role::Up => (directory::Role::Up, false),
-            Role::Gateway => (directory::Role::Gateway, false),
-            Role::Router => (directory::Role::Router, true),
-            Role::Bridge => (directory::Role::Bridge, false),
-        };
+        let is_router = self.role == Role::Router;
         let links: SocketAddr = self.config.cluster.advertise.parse().unwrap_or(address);
         anyhow::ensure!(
             !is_router || !links.ip().is_unspecified(),
@@ -454,7 +451,7 @@ impl Builder {
         let node = NodeInfo {
             id: self.node,
             incarnation: self.incarnation,
-            role,
+            role: self.role,
             shards: self.count,
             links: is_router.then_some(links),
             clients: (!self.role.takes_links()).then_some(address),
