@@ -1,5 +1,9 @@
 //! The service that holds users and money, as a process of its own (`sailfish backend`) and within `sailfish up`.
 
+mod client;
+
+pub use client::Client;
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -184,7 +188,7 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
 }
 
 /// What callers of `/internal/` send: as configured, or what the first run on this machine made.
-pub fn internal_secret(config: &Config) -> anyhow::Result<String> {
+fn internal_secret(config: &Config) -> anyhow::Result<String> {
     String::from_utf8(Secret::of_internal(&config.backend.internal_secret)?.bytes)
         .context("backend.internal_secret: want text")
 }
