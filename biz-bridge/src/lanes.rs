@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -16,10 +16,9 @@ use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Done, Queue, Verdict};
 use crate::redis::Stream;
+use crate::timing::{LogGate, sleep_until};
 use crate::{Item, Shards};
 
-/// How often refused events are logged at most.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Events that are taken in at a time, so that batches leave while many come.
 const INTAKE_MAX: usize = 1_024;
 
@@ -47,7 +46,7 @@ pub struct Lane {
     metrics: Arc<Metrics>,
     /// Refused since the last line about that.
     unlogged: u64,
-    log_from: Option<Instant>,
+    log: LogGate,
 }
 
 impl Lane {
@@ -62,12 +61,16 @@ impl Lane {
     ) -> Self {
         let backoff = Backoff::new(config.retry_first, config.retry_max);
         let queue = Queue::new(config.batch_max, backoff, random(number));
-        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log_from: None }
+        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log: LogGate::default() }
     }
 
-    /// Runs until it is to stop and nothing waits.
+    /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would never end.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         loop {
+            let is_stopping = stopped.borrow().is_some();
+            if is_stopping {
+                self.mailbox.close(); // what is in it is taken in still
+            }
             for _ in 0..INTAKE_MAX {
                 let Ok(item) = self.mailbox.try_recv() else { break };
                 self.take_in(&item);
@@ -76,13 +79,12 @@ impl Lane {
                 self.carry(batch).await;
                 continue;
             }
-            let is_stopping = stopped.borrow().is_some();
             if is_stopping && self.queue.is_empty() && self.mailbox.is_empty() {
                 return;
             }
             let due = self.queue.next_due();
             tokio::select! {
-                item = self.mailbox.recv() => match item {
+                item = self.mailbox.recv(), if !is_stopping => match item {
                     Some(item) => self.take_in(&item),
                     None => return, // everybody who could push is gone, the bridge among them
                 },
@@ -103,12 +105,14 @@ impl Lane {
 
     async fn carry(&mut self, batch: Batch) {
         self.breaker.enter().await;
-        self.metrics.batches.add(1);
         let again = batch.entries.iter().filter(|entry| entry.tries > 0).count();
         self.metrics.retries.add(u64::try_from(again).expect("64 bits hold a length"));
         let verdict = self.sink.send(&batch.entries).await;
         match &verdict {
-            Verdict::Answered(_) => self.breaker.succeeded(),
+            Verdict::Answered(_) => {
+                self.metrics.batches_taken.add(1);
+                self.breaker.succeeded();
+            }
             Verdict::Rejected(_) => {
                 self.metrics.batches_rejected.add(1);
                 self.breaker.succeeded();
@@ -143,8 +147,7 @@ impl Lane {
 
     fn log_refused(&mut self, entry: &Entry, why: &str) {
         self.unlogged += 1;
-        let now = Instant::now();
-        if self.log_from.is_none_or(|from| now >= from) {
+        if self.log.pass() {
             warn!(
                 new = self.unlogged,
                 id = entry.key.id(),
@@ -153,7 +156,7 @@ impl Lane {
                 reason = why,
                 "the backend refused events for good; this is the last one"
             );
-            (self.unlogged, self.log_from) = (0, Some(now + LOG_EVERY));
+            self.unlogged = 0;
         }
     }
 }
@@ -165,11 +168,4 @@ pub fn random(number: usize) -> Random {
     Random::new(
         u64::from(now.subsec_nanos()) ^ now.as_secs() ^ u64::from(std::process::id()) << 32 ^ number << 48,
     )
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
-    }
 }

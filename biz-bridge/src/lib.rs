@@ -26,6 +26,7 @@ mod push_stream;
 mod queue;
 mod redis;
 mod signature;
+mod timing;
 
 use std::io;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{error, warn};
 use wire::node::{Taken, ToBridge};
 
 use crate::breaker::Breaker;
@@ -110,10 +111,20 @@ impl Bridge {
         self.metrics.clone()
     }
 
-    /// Sends what waits, for `deadline` at most, and ends. Blocks. Answers how many events are left: their shards keep
-    /// them. What is pushed from here on is left too.
-    pub fn stop(mut self, deadline: Duration) -> u64 {
+    /// Whether it works. One that has ended, and was not told to, is broken.
+    pub fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// From here on it takes nothing more in, sends what waits, for `deadline` at most, and ends: see [`Bridge::is_alive`].
+    pub fn finish(&self, deadline: Duration) {
         let _ = self.stop.send(Some(Instant::now() + deadline)); // the thread may have ended
+    }
+
+    /// [`Bridge::finish`], and waits for the end. Another deadline than before takes its place. Answers how many events are
+    /// left: their shards keep them, as they do what is pushed from here on.
+    pub fn stop(mut self, deadline: Duration) -> u64 {
+        self.finish(deadline);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -137,7 +148,9 @@ impl Inbox {
         let (app, user) = event::whose(&item.event);
         let lane = lane_of(app, user, self.lanes.len());
         self.metrics.waiting.add(1);
-        let _ = self.lanes[lane].send(item); // past the end nobody takes it, and its shard keeps it
+        if self.lanes[lane].send(item).is_err() {
+            self.metrics.waiting.take(1); // the bridge ends, and the shard keeps it
+        }
     }
 }
 
@@ -173,15 +186,31 @@ impl Work {
             let stream = PushStream::new(&self.config, url, prefix, Arc::new(pushes), self.metrics.clone());
             tasks.spawn(stream.run(self.stopped.clone()));
         }
-        // An error means that the bridge is dropped: it ends at once.
-        let deadline = match self.stopped.wait_for(Option::is_some).await {
-            Ok(deadline) => deadline.unwrap_or_else(Instant::now),
-            Err(_) => Instant::now(),
-        };
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
-            let waiting = self.metrics.waiting.get();
-            warn!(waiting, "the bridge stops before the backend has taken everything");
+        tokio::select! {
+            _ = self.stopped.wait_for(Option::is_some) => {} // an error means that the bridge is dropped
+            // One lane less would hold up its users for as long as nobody looks.
+            ended = tasks.join_next() => {
+                error!(?ended, "a task of the bridge has ended by itself; the bridge goes");
+                return;
+            }
+        }
+        tokio::select! {
+            () = async { while tasks.join_next().await.is_some() {} } => {}
+            () = end(self.stopped) => {
+                let waiting = self.metrics.waiting.get();
+                warn!(waiting, "the bridge stops before the backend has taken everything");
+            }
+        }
+    }
+}
+
+/// Waits for the deadline, the last one that was set.
+async fn end(mut stopped: watch::Receiver<Option<Instant>>) {
+    loop {
+        let deadline = stopped.borrow_and_update().unwrap_or_else(Instant::now);
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => return,
+            changed = stopped.changed() => if changed.is_err() { return }, // the bridge is dropped
         }
     }
 }

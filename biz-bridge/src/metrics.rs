@@ -30,8 +30,8 @@ impl Counter {
 /// What a bridge counts. All but `waiting`, `redis_volatile` and the breaker's state only grow.
 #[derive(Default, Debug)]
 pub struct Metrics {
-    /// Batches sent, repeated ones too.
-    pub batches: Counter,
+    /// Batches of which the backend answered every event, or that Redis stored.
+    pub batches_taken: Counter,
     /// Batches that failed: not reached, no answer in time, an answer that is none.
     pub batches_failed: Counter,
     /// Batches that the backend rejected as a whole, so that they were halved.

@@ -1,7 +1,8 @@
 //! Pushes of the backend from a Redis Stream.
 //!
 //! An entry stays in the stream until what became of it is known, so the death of a bridge loses none: the next one takes
-//! them over. One that was pushed twice by that has the same client_msg_id, and is delivered once.
+//! them over. One that was pushed twice by that has the same client_msg_id, and is delivered once; one to all is delivered twice,
+//! and known by it.
 
 mod entry;
 mod reader;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::lanes::random;
 use crate::metrics::{Metrics, PushOutcome};
 use crate::redis::{Link, describe};
+use crate::timing::{LogGate, sleep_until};
 use entry::parse;
 use reader::{Raw, Reader};
 
@@ -32,8 +34,6 @@ use reader::{Raw, Reader};
 const UNDER_WAY_MAX: usize = 4_096;
 /// And the bytes of those.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
-/// How often trouble is logged at most.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// A message that the backend wants sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,10 +116,10 @@ pub struct PushStream<P> {
     done: Vec<Done>,
     done_from: Option<Instant>,
     /// When Redis is told next that what is known is under way.
-    touch_from: Option<Instant>,
+    touch_from: Instant,
     reclaim: Duration,
     flush_failures: u32,
-    log_from: Option<Instant>,
+    log: LogGate,
 }
 
 /// The names in Redis.
@@ -173,17 +173,17 @@ impl<P: Pushes> PushStream<P> {
             count: 0,
             done: Vec::new(),
             done_from: None,
-            touch_from: Some(Instant::now()),
+            touch_from: Instant::now(),
             reclaim: config.reclaim,
             flush_failures: 0,
-            log_from: None,
+            log: LogGate::default(),
         }
     }
 
     /// Runs until it is to stop and nothing is under way. What is to be tried again then stays in the stream.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         let (batches, mut incoming) = mpsc::channel(1);
-        let reading = tokio::spawn(self.reader.clone().run(batches));
+        let mut reading = tokio::spawn(self.reader.clone().run(batches));
         loop {
             self.flush_if_due().await;
             let is_stopping = stopped.borrow().is_some();
@@ -192,7 +192,7 @@ impl<P: Pushes> PushStream<P> {
             }
             let has_room = self.known.len() < UNDER_WAY_MAX && self.known_bytes < UNDER_WAY_BYTES_MAX;
             let again_from = self.again_from.filter(|_| !is_stopping);
-            let due = [again_from, self.done_from, self.touch_from].into_iter().flatten().min();
+            let due = [again_from, self.done_from, Some(self.touch_from)].into_iter().flatten().min();
             tokio::select! {
                 Some(entries) = incoming.recv(), if has_room && !self.unavailable && !is_stopping => {
                     self.take_in(entries).await;
@@ -205,6 +205,9 @@ impl<P: Pushes> PushStream<P> {
                         self.push_again().await;
                     }
                     self.touch_if_due().await;
+                }
+                ended = &mut reading, if !is_stopping => {
+                    panic!("it reads for as long as somebody wants what it has read: {ended:?}");
                 }
                 changed = stopped.changed(), if !is_stopping => {
                     reading.abort();
@@ -317,8 +320,10 @@ impl<P: Pushes> PushStream<P> {
 
     fn end(&mut self, raw: Raw, outcome: PushOutcome, dead: Option<String>) {
         self.metrics.pushes(outcome).add(1);
-        if let Some(why) = &dead {
-            self.log(|| warn!(entry = raw.id, reason = why, "an entry of the push stream is a dead letter"));
+        if let Some(why) = &dead
+            && self.log.pass()
+        {
+            warn!(entry = raw.id, reason = why, "an entry of the push stream is a dead letter");
         }
         self.done.push(Done { raw, dead });
     }
@@ -350,7 +355,9 @@ impl<P: Pushes> PushStream<P> {
                 self.flush_failures = self.flush_failures.saturating_add(1);
                 let wait = self.backoff.wait(self.flush_failures, &mut self.random);
                 self.done_from = Some(Instant::now() + wait);
-                self.log(|| warn!(error = describe(&error), "pushes that are done stay in the stream"));
+                if self.log.pass() {
+                    warn!(error = describe(&error), "pushes that are done stay in the stream");
+                }
             }
         }
     }
@@ -358,10 +365,10 @@ impl<P: Pushes> PushStream<P> {
     /// Tells Redis that what is under way is, so that no other bridge takes it over.
     async fn touch_if_due(&mut self) {
         let now = Instant::now();
-        if self.touch_from.is_some_and(|from| now < from) {
+        if now < self.touch_from {
             return;
         }
-        self.touch_from = Some(now + self.reclaim / 3);
+        self.touch_from = now + self.reclaim / 3;
         if self.known.is_empty() {
             return;
         }
@@ -377,26 +384,11 @@ impl<P: Pushes> PushStream<P> {
             self.metrics.push_stream_errors.add(1);
         }
     }
-
-    fn log(&mut self, line: impl FnOnce()) {
-        let now = Instant::now();
-        if self.log_from.is_none_or(|from| now >= from) {
-            line();
-            self.log_from = Some(now + LOG_EVERY);
-        }
-    }
 }
 
 fn name(pushed: &Pushed) -> &'static str {
     match pushed {
         Pushed::Failed(reason) => reason.name(),
         _ => "without an outcome in time",
-    }
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -44,8 +44,8 @@ pub struct Queue {
 /// Events of one user that wait for the first of them.
 #[derive(Default)]
 struct Held {
-    /// Whether it stands in `due`.
-    is_due: bool,
+    /// As it stands in `due`, if it does.
+    due: Option<Instant>,
     entries: VecDeque<Entry>,
 }
 
@@ -214,7 +214,7 @@ impl Queue {
             if batch.entries.len() == before {
                 break; // full
             }
-            held.is_due = false;
+            held.due = None;
             self.due.pop_first();
         }
         batch
@@ -240,8 +240,8 @@ impl Queue {
         for user in users.into_iter().filter(|user| !waiting.contains(user)) {
             match self.held.get_mut(&user) {
                 Some(held) if held.entries.is_empty() => drop(self.held.remove(&user)),
-                Some(held) if !held.is_due => {
-                    held.is_due = true;
+                Some(held) if held.due.is_none() => {
+                    held.due = Some(now);
                     self.due.insert((now, user));
                 }
                 Some(_) | None => {}
@@ -262,15 +262,16 @@ impl Queue {
         }
     }
 
+    /// The user's oldest event comes last, and says how long all of them wait: those that came after it were tried less often.
     fn hold(&mut self, entry: Entry, now: Instant, wait: bool) {
         let (user, tries) = (entry.user, entry.tries);
         let held = self.held.entry(user).or_default();
         held.entries.push_front(entry);
-        if !held.is_due {
-            held.is_due = true;
-            let due = if wait { now + self.backoff.wait(tries, &mut self.random) } else { now };
-            self.due.insert((due, user));
+        let due = if wait { now + self.backoff.wait(tries, &mut self.random) } else { now };
+        if let Some(of_later) = held.due.replace(due) {
+            self.due.remove(&(of_later, user));
         }
+        self.due.insert((due, user));
     }
 
     fn grow(&mut self, held: bool) {

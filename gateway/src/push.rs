@@ -46,7 +46,7 @@ impl Gateway {
         self.give(SessionId::CONTROL, submission).then_some(id)
     }
 
-    /// Asks a router shard; the answer is mailed to the control thread. A message to all is made of `push`.
+    /// Asks a router shard; the answer is mailed to the control thread.
     pub fn ask(&mut self, router: ShardId, ask: u64, question: Question) {
         self.tell_router(router, ToRouter::Ask { ask, question });
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use gateway::{Gateway, Push};
 use shard::{Instant, ShardId};
+use wire::UserId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{NodeMessage, Question, Target, ToGateway};
-use wire::{ClientMsgId, UserId};
 
 use crate::mail::Report;
 use crate::node::{Node, Outside};
@@ -17,7 +17,7 @@ type Parts = Vec<(ShardId, Question)>;
 impl<O: Outside> Node<O> {
     /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own
     /// users only.
-    pub(crate) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
+    pub(crate) fn ask(&mut self, ask: u64, question: Question) {
         let Some(gateway) = &mut self.gateway else {
             let answer = self.router.as_mut().map(|router| router.answer(question));
             self.report(Report::Asked { ask, parts: usize::from(answer.is_some()) });
@@ -26,12 +26,21 @@ impl<O: Outside> Node<O> {
             }
             return;
         };
-        let parts = parts(gateway, now, self.id, question);
+        let parts = parts(gateway, self.id, question);
         let count = parts.len();
         for (router, question) in parts {
             gateway.ask(router, ask, question);
         }
         self.report(Report::Asked { ask, parts: count });
+    }
+
+    /// Sends a message to all by the routers.
+    pub(crate) fn push_all(&mut self, now: Instant, ask: u64, push: Push) {
+        let Some(gateway) = &mut self.gateway else {
+            return self.report(Report::Asked { ask, parts: 0 });
+        };
+        let message = gateway.message_to_all(now, push);
+        self.ask(ask, Question::PushAll { message });
     }
 
     pub(crate) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
@@ -74,7 +83,7 @@ impl<O: Outside> Node<O> {
 }
 
 /// Which routers a question goes to.
-fn parts(gateway: &mut Gateway, now: Instant, me: ShardId, question: Question) -> Parts {
+fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
     let owners: Vec<ShardId> = gateway.owners().collect();
     match question {
         Question::Online { app, users } => {
@@ -92,21 +101,7 @@ fn parts(gateway: &mut Gateway, now: Instant, me: ShardId, question: Question) -
         }
         // Every gateway is linked with every owner, so one owner tells all.
         Question::PushAll { message } => {
-            let push = Push {
-                app: message.app,
-                sender: message.sender,
-                biz_code: message.biz_code,
-                class: wire::node::Class::Lossy,
-                client_msg_id: ClientMsgId::default(),
-                payload: message.payload,
-                stored: false,
-            };
-            let message = gateway.message_to_all(now, push);
-            owners
-                .into_iter()
-                .take(1)
-                .map(|owner| (owner, Question::PushAll { message: message.clone() }))
-                .collect()
+            owners.first().map(|owner| (*owner, Question::PushAll { message })).into_iter().collect()
         }
         Question::Drain { node } => {
             let itself = gateway.routers().find(|router| router.node() == node && router.node() != me.node());

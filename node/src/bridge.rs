@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use shard::{Instant, ShardId};
+use wire::client::FailReason;
 use wire::node::{FromBridge, Handed, NodeMessage, Owners, Taken, ToBridge};
 use wire::{AppId, UserId};
 
-use crate::handover::{Handover, HandoverLimits, HandoverMetrics};
+use crate::handover::{self, Handover, HandoverLimits, HandoverMetrics};
 use crate::node::{Node, Outside};
 
 /// Where the bridge of a shard is.
@@ -101,7 +102,10 @@ impl<O: Outside> Node<O> {
     pub(crate) fn event(&mut self, now: Instant, event: ToBridge) {
         let answer = match self.bridging.is_on() {
             true => self.bridging.handover.put(event),
-            false => self.outside.no_bridge(now, event).map(NodeMessage::ToGateway),
+            false => {
+                self.outside.no_bridge(now, &event);
+                handover::answer(event, Taken::Refused(FailReason::NoRoute))
+            }
         };
         if let Some(answer) = answer {
             self.node_message(now, ShardId::BRIDGE, answer);

@@ -164,7 +164,7 @@ impl Handover {
 
 /// What whoever waits for an event is told of it: the session that sent a request and gave it a name, or the router whose
 /// message it is.
-fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
+pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
     match event {
         ToBridge::Request { session, client_msg_id, .. } if !client_msg_id.is_empty() => {
             let outcome = match taken {

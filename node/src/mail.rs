@@ -36,8 +36,15 @@ pub enum Control {
     Ask {
         /// Which question.
         ask: u64,
-        /// What. In a question about all, `message` is as its sender made it, but for its id.
+        /// What.
         question: Question,
+    },
+    /// Send a lossy message to every session of its app; wants what [`Control::Ask`] does.
+    PushAll {
+        /// Which question.
+        ask: u64,
+        /// The message.
+        push: Push,
     },
     /// Send a message; wants [`Report::Pushed`].
     Push {
@@ -90,7 +97,7 @@ pub enum Report {
         /// The peers, ascending.
         peers: Vec<Peer>,
     },
-    /// Answers [`Control::Ask`]: how many answers will come; 0 when there is no router to ask. Answers [`Control::Push`] with 0 for
+    /// Answers [`Control::Ask`] and [`Control::PushAll`]: how many answers will come; 0 when there is no router to ask. Answers [`Control::Push`] with 0 for
     /// the same reason.
     Asked {
         /// Which question.
@@ -98,7 +105,7 @@ pub enum Report {
         /// That many.
         parts: usize,
     },
-    /// One of the answers to [`Control::Ask`].
+    /// One of these answers.
     Answer {
         /// Which question.
         ask: u64,

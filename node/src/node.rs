@@ -23,8 +23,8 @@ pub trait Outside {
     /// Hands an event over to the bridge of this process. What becomes of it comes back as [`Control::Taken`].
     fn bridge(&mut self, now: Instant, of: Origin, handed: Handed);
 
-    /// Takes an event where there is no bridge; the answer, where somebody waits for one.
-    fn no_bridge(&mut self, now: Instant, event: ToBridge) -> Option<ToGateway>;
+    /// An event finds no bridge. Whoever waits for it is told so.
+    fn no_bridge(&mut self, now: Instant, event: &ToBridge);
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
@@ -182,7 +182,8 @@ impl<O: Outside> Node<O> {
                 let peers = self.peers(now);
                 self.report(Report::Peers { ask, peers });
             }
-            Control::Ask { ask, question } => self.ask(now, ask, question),
+            Control::Ask { ask, question } => self.ask(ask, question),
+            Control::PushAll { ask, push } => self.push_all(now, ask, push),
             Control::Push { ask, target, push } => self.push(now, ask, target, push),
             Control::Reload(config) => {
                 if let Some(gateway) = &mut self.gateway {

@@ -17,7 +17,6 @@ mod process;
 mod push;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -42,16 +41,9 @@ pub struct Admin {
     pub bridge: Option<Arc<biz_bridge::Metrics>>,
     /// What callers must send; empty for nothing.
     pub secret: String,
-    /// The longest payload of a push.
-    pub payload_bytes_max: AtomicU32,
 }
 
 impl Admin {
-    /// From here on, no push is longer.
-    pub fn set_payload_bytes_max(&self, bytes: u32) {
-        self.payload_bytes_max.store(bytes, Ordering::Relaxed);
-    }
-
     /// A router has nobody to send to, and knows no other router.
     fn require_gateway(&self) -> Result<(), ApiError> {
         match self.shards.role() {

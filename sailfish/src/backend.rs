@@ -1,5 +1,9 @@
 //! The service that holds users and money, as a process of its own (`sailfish backend`) and within `sailfish up`.
 
+mod client;
+
+pub use client::Client;
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -12,8 +16,8 @@ use backend::{App, Clock};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::cli::ConfigArgs;
-use crate::config::{self, BridgeConfig, Config, Layers};
+use crate::cli::{ConfigArgs, array};
+use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
 use crate::secret::{Secret, random, state_file};
 use crate::serve::{init_log, listen_error};
 
@@ -50,22 +54,15 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    fn layers(&self) -> anyhow::Result<Layers> {
-        let mut layers = self.config.layers()?;
-        let replicas = (!self.replicas.is_empty()).then(|| format!("[\"{}\"]", self.replicas.join("\", \"")));
-        let own = [
+    fn layers(&self) -> Result<Layers, ConfigError> {
+        let replicas = array(&self.replicas);
+        self.config.layers_with([
             ("--listen", "backend.listen", &self.listen),
             ("--database", "backend.database", &self.database),
             ("--replicas", "backend.replicas", &replicas),
             ("--redis", "backend.redis", &self.redis),
             ("--push-url", "backend.push_url", &self.push_url),
-        ];
-        for (flag, key, value) in own {
-            if let Some(value) = value {
-                layers.text(key, value, flag)?;
-            }
-        }
-        Ok(layers)
+        ])
     }
 }
 
@@ -109,8 +106,6 @@ pub struct Service {
     address: SocketAddr,
     /// The database, without its password.
     database: String,
-    /// What its bridge signs events with.
-    bridge_secret: String,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
 }
@@ -121,7 +116,6 @@ impl Service {
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
     fn start(own: backend::Config) -> anyhow::Result<Self> {
-        let bridge_secret = own.bridge_secret.clone();
         let listener = TcpListener::bind(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         let database = config::without_password(&own.database);
@@ -146,14 +140,13 @@ impl Service {
         })?;
         let opened = starting.recv().context("the backend's thread ended")?;
         let address = opened.with_context(|| format!("the backend with {database}"))?;
-        Ok(Self { address, database, bridge_secret, stop: Some(stop), thread })
+        Ok(Self { address, database, stop: Some(stop), thread })
     }
 
-    /// The backend of `up`, whose admin port takes its pushes. Nobody else knows what its bridge signs with.
+    /// The backend of `up`, whose admin port takes its pushes.
     pub fn within(config: &Config, admin: SocketAddr) -> anyhow::Result<Self> {
         let mut own = own_config(config)?;
         own.push_url = format!("http://{admin}");
-        own.bridge_secret = random_text();
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();
         }
@@ -162,7 +155,7 @@ impl Service {
 
     /// What the bridge beside it is told.
     pub fn bridge(&self, config: &BridgeConfig) -> BridgeConfig {
-        config.to(self.address, &self.bridge_secret)
+        config.to(self.address)
     }
 
     /// Where the API is served.
@@ -195,7 +188,7 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
 }
 
 /// What callers of `/internal/` send: as configured, or what the first run on this machine made.
-pub fn internal_secret(config: &Config) -> anyhow::Result<String> {
+fn internal_secret(config: &Config) -> anyhow::Result<String> {
     String::from_utf8(Secret::of_internal(&config.backend.internal_secret)?.bytes)
         .context("backend.internal_secret: want text")
 }
@@ -213,7 +206,7 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         own.database = format!("sqlite:{}", file.display());
     }
     own.internal_secret = internal_secret(config)?;
-    own.bridge_streams = if config.bridge.mode == "redis" { config.bridge.lanes } else { 0 };
+    own.bridge_streams = if config.bridge.mode == BridgeMode::Redis { config.bridge.lanes } else { 0 };
     if own.mock && own.provider_secret.is_empty() {
         own.provider_secret = random_text(); // the mock provider is in the same process
     }

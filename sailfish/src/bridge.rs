@@ -3,16 +3,15 @@
 mod pushes;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Remote;
 use node::{Control, Mail, Origin};
 use shard::ShardId;
 use wire::node::{Handed, Taken};
 
-use crate::config::BridgeConfig;
+use crate::config::{BridgeConfig, BridgeMode};
 use crate::control::Shards;
 use crate::secret::Secret;
 use biz_bridge::{Bridge, Inbox, Item, Metrics, Mode};
@@ -43,18 +42,15 @@ struct Returns {
     remote: OnceLock<Remote<Mail>>,
     /// By which shard of this process the events of a shard elsewhere came last: that one is linked with it.
     by: Mutex<HashMap<u32, ShardId>>,
-    /// The shards have ended.
-    has_ended: AtomicBool,
+    /// From when on a full mailbox is not tried again.
+    gives_up: Mutex<Option<Instant>>,
 }
 
 impl Bridging {
     /// Starts the bridge of node `node`.
     pub fn start(config: &BridgeConfig, node: u16) -> anyhow::Result<Self> {
-        let returns = Arc::new(Returns {
-            remote: OnceLock::new(),
-            by: Mutex::default(),
-            has_ended: AtomicBool::new(false),
-        });
+        let returns =
+            Arc::new(Returns { remote: OnceLock::new(), by: Mutex::default(), gives_up: Mutex::default() });
         let pushes = ByShards::default();
         let bridge = Bridge::start(config_of(config, node)?, returns.clone(), pushes.clone())?;
         Ok(Self { bridge, returns, pushes })
@@ -63,6 +59,11 @@ impl Bridging {
     /// What it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.bridge.metrics()
+    }
+
+    /// Whether it works.
+    pub fn is_alive(&self) -> bool {
+        self.bridge.is_alive()
     }
 
     /// For a shard.
@@ -76,22 +77,25 @@ impl Bridging {
         self.pushes.set(shards);
     }
 
-    /// Lets the bridge finish what it has, up to `deadline`. What is left its shards keep; those of this process are lost with it.
-    pub fn stop(self, deadline: Duration) -> u64 {
-        self.bridge.stop(deadline)
+    /// Lets the bridge finish what it has, up to `deadline`, and end; it is dead then.
+    pub fn finish(&self, deadline: Duration) {
+        *self.returns.gives_up() = Some(Instant::now() + deadline);
+        self.bridge.finish(deadline);
     }
 
-    /// As [`Bridging::stop`], when the shards have ended and nobody hears of it any more.
-    pub fn end(self) {
-        self.returns.has_ended.store(true, Ordering::Relaxed);
-        self.bridge.stop(Duration::ZERO);
+    /// Ends it, if it has not ended. Answers how many events are left: their shards keep them, but for those of this process, which
+    /// are lost with it.
+    pub fn end(self) -> u64 {
+        *self.returns.gives_up() = Some(Instant::now());
+        self.bridge.stop(Duration::ZERO)
     }
 }
 
 fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Config> {
-    let mode = match config.mode.as_str() {
-        "redis" => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
-        _ => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
+    let mode = match config.mode {
+        BridgeMode::Redis => Mode::Redis { url: config.redis.clone(), prefix: config.prefix.clone() },
+        BridgeMode::Http => Mode::Http { url: config.url.clone(), secret: Secret::of_bridge(config)?.bytes },
+        BridgeMode::Auto | BridgeMode::Off => unreachable!("who starts a bridge knows where its backend is"),
     };
     let time = |ms: u32| Duration::from_millis(ms.into());
     Ok(biz_bridge::Config {
@@ -123,8 +127,12 @@ impl Returns {
         self.by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn gives_up(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.gives_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A full mailbox belongs to a busy shard, and has room again soon. What is not told is never handed over again while its
-    /// shard is linked, so it is tried for as long as the shards live.
+    /// shard is linked, so it is tried until the bridge is to end.
     fn send(&self, to: ShardId, mut mail: Mail) {
         loop {
             if let Some(remote) = self.remote.get() {
@@ -133,7 +141,7 @@ impl Returns {
                     Err(refused) => mail = refused,
                 }
             }
-            if self.has_ended.load(Ordering::Relaxed) {
+            if self.gives_up().is_some_and(|from| from <= Instant::now()) {
                 return;
             }
             std::thread::sleep(RETRY_TIME);

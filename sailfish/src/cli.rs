@@ -33,10 +33,29 @@ impl ConfigArgs {
         Ok(layers)
     }
 
+    /// The layers with flags on top that stand for keys: flag, key, and the value if it was given.
+    pub fn layers_with<'a>(
+        &self,
+        flags: impl IntoIterator<Item = (&'a str, &'a str, &'a Option<String>)>,
+    ) -> Result<Layers, ConfigError> {
+        let mut layers = self.layers()?;
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                layers.text(key, value, flag)?;
+            }
+        }
+        Ok(layers)
+    }
+
     /// The configuration of the layers.
     pub fn load(&self) -> Result<Config, ConfigError> {
         self.layers()?.config()
     }
+}
+
+/// Values of a flag as the array that its key wants, if there are any.
+pub fn array(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| format!("[\"{}\"]", values.join("\", \"")))
 }
 
 /// Writes to stdout at once. A reader that went away ends the process, quietly.

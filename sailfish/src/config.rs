@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use bridge::BridgeConfig;
+pub use bridge::{BridgeConfig, BridgeMode};
 pub use layers::Layers;
 pub use print::print;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub struct Shards {
     asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Report>>>,
     asks: AtomicU64,
     draining: AtomicBool,
+    payload_bytes_max: AtomicU32,
     /// One permit for each shard that has drained.
     drained: Semaphore,
     drain_asked: Notify,
@@ -71,8 +72,8 @@ pub enum Fate {
 }
 
 impl Shards {
-    /// The shards `ids` of `running`. A thread hands their reports to whoever asked.
-    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>) -> Arc<Self> {
+    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than `payload_bytes_max`.
+    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, payload_bytes_max: u32) -> Arc<Self> {
         let shards = Arc::new(Self {
             role,
             ids,
@@ -81,6 +82,7 @@ impl Shards {
             asked: Mutex::default(),
             asks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            payload_bytes_max: payload_bytes_max.into(),
             drained: Semaphore::new(0),
             drain_asked: Notify::new(),
         });
@@ -142,6 +144,23 @@ impl Shards {
         }
     }
 
+    /// From here on, no push is longer.
+    pub fn set_payload_bytes_max(&self, bytes: u32) {
+        self.payload_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a payload may be pushed. Each way in for pushes asks: what is longer than a link's frame stops the link for good.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), String> {
+        let bytes_max = self.payload_bytes_max.load(Ordering::Relaxed);
+        if payload.len() <= bytes_max as usize {
+            return Ok(());
+        }
+        Err(format!("{} bytes; limits.frame_bytes_max is {bytes_max}", payload.len()))
+    }
+
     /// Gives an order to every shard; answers whether all took it.
     pub async fn order(&self, control: impl Fn() -> Control) -> bool {
         let deadline = Instant::now() + ANSWER_TIME;
@@ -152,13 +171,18 @@ impl Shards {
         all
     }
 
+    /// From here on this node goes, as whoever asks is told.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Starts the farewell on every shard.
     pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.set_draining();
         self.order(|| Control::Drain).await;
     }
 
-    /// Whether the farewell has begun.
+    /// Whether this node goes.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -232,7 +256,27 @@ impl Shards {
             }
             return Ok(merged(answers));
         }
-        let mut asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        let asked = self.begin(first, |ask| Control::Ask { ask, question }).await;
+        self.answers(asked).await
+    }
+
+    /// Sends a lossy message to every session of its app; answers how many gateway shards were told.
+    ///
+    /// # Errors
+    /// Who did not answer in time.
+    pub async fn push_to_all(self: &Arc<Self>, push: Push) -> Result<u32, Unanswered> {
+        let asked = self.begin(self.ids[0], |ask| Control::PushAll { ask, push }).await;
+        let told = self.answers(asked).await?.into_iter().map(|answer| match answer {
+            Answer::Told { shards } => shards,
+            Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } => 0,
+        });
+        Ok(told.sum())
+    }
+
+    /// What routers answer to a question that the first shard was asked, if it took it.
+    async fn answers(&self, asked: Option<Asked>) -> Result<Vec<Answer>, Unanswered> {
+        let first = self.ids[0];
+        let mut asked = asked.ok_or(Unanswered::Shard(first))?;
         let parts = match asked.next().await {
             Some(Report::Asked { parts: 0, .. }) => return Err(Unanswered::NoRouter),
             Some(Report::Asked { parts, .. }) => parts,
@@ -256,7 +300,7 @@ impl Shards {
         patience: Duration,
     ) -> Result<Pushed, Unanswered> {
         let asked = self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await;
-        self.pushed(asked, patience).await
+        self.pushed(asked.ok_or(Unanswered::Shard(self.ids[0]))?, patience).await
     }
 
     /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in their order.
@@ -265,16 +309,22 @@ impl Shards {
         pushes: Vec<(Target, Push)>,
         patience: Duration,
     ) -> Vec<Result<Pushed, Unanswered>> {
-        let mut under_way = Vec::with_capacity(pushes.len());
+        let (shard, count) = (self.ids[0], pushes.len());
+        let mut under_way = Vec::with_capacity(count);
+        let taken_by = Instant::now() + ANSWER_TIME;
         for (target, push) in pushes {
-            under_way.push(self.begin(self.ids[0], |ask| Control::Push { ask, target, push }).await);
+            let asked = self.begin_by(taken_by, shard, |ask| Control::Push { ask, target, push }).await;
+            let Some(asked) = asked else { break }; // what comes after it would overtake it
+            under_way.push(asked);
         }
-        let deadline = Instant::now() + patience;
-        let mut pushed = Vec::with_capacity(under_way.len());
-        for asked in under_way {
+        let (answered_by, deadline) = (Instant::now() + ANSWER_TIME, Instant::now() + patience);
+        let mut pushed = Vec::with_capacity(count);
+        for mut asked in under_way {
+            asked.deadline = answered_by;
             // What has been said in time is heard, however late it is looked at.
             pushed.push(self.pushed(asked, deadline.saturating_duration_since(Instant::now())).await);
         }
+        pushed.resize(count, Err(Unanswered::Shard(shard)));
         pushed
     }
 
@@ -302,7 +352,7 @@ impl Shards {
                 let ask = shards.asks.fetch_add(1, Ordering::Relaxed);
                 let control = control(ask);
                 tokio::spawn(async move {
-                    let mut asked = shards.begin_as(ask, id, control).await;
+                    let mut asked = shards.begin_as(ask, Instant::now() + ANSWER_TIME, id, control).await?;
                     match asked.next().await {
                         Some(Report::Asked { .. }) => asked.next().await,
                         report => report,
@@ -317,17 +367,32 @@ impl Shards {
         answers
     }
 
-    async fn begin(self: &Arc<Self>, id: ShardId, control: impl FnOnce(u64) -> Control) -> Asked {
-        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
-        self.begin_as(ask, id, control(ask)).await
+    async fn begin(self: &Arc<Self>, id: ShardId, control: impl FnOnce(u64) -> Control) -> Option<Asked> {
+        self.begin_by(Instant::now() + ANSWER_TIME, id, control).await
     }
 
-    async fn begin_as(self: &Arc<Self>, ask: u64, id: ShardId, control: Control) -> Asked {
-        let deadline = Instant::now() + ANSWER_TIME;
+    async fn begin_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        id: ShardId,
+        control: impl FnOnce(u64) -> Control,
+    ) -> Option<Asked> {
+        let ask = self.asks.fetch_add(1, Ordering::Relaxed);
+        self.begin_as(ask, deadline, id, control(ask)).await
+    }
+
+    /// Asks a shard; `None` if it does not take the question until then.
+    async fn begin_as(
+        self: &Arc<Self>,
+        ask: u64,
+        deadline: Instant,
+        id: ShardId,
+        control: Control,
+    ) -> Option<Asked> {
         let (answer, reports) = mpsc::unbounded_channel();
         self.asked().insert(ask, answer);
-        self.deliver(id, control, deadline).await;
-        Asked { shards: self.clone(), ask, reports, deadline }
+        let asked = Asked { shards: self.clone(), ask, reports, deadline };
+        self.deliver(id, control, deadline).await.then_some(asked)
     }
 
     /// Puts mail into a shard's mailbox. A full one belongs to a busy shard, and has room again soon.

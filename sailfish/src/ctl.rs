@@ -97,7 +97,7 @@ struct PushArgs {
     /// Drop it first when a receiver is slow, and say nothing of what becomes of it.
     #[arg(long)]
     lossy: bool,
-    /// A name: the same again is delivered once.
+    /// A name: the same again is delivered once; to all twice, and known by it.
     #[arg(long, value_name = "NAME")]
     client_msg_id: Option<String>,
     /// How long to wait for the outcome, up to 30000 [default: 1000].
@@ -124,7 +124,7 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let admin = args.admin.clone().unwrap_or_else(|| reachable(config.node.admin).to_string());
     let request = args.order.request();
-    let answer = http::ask(&admin, args.secret(&config), &request)?;
+    let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {
         crate::cli::print(&format!("{}\n", body.trim_end()));
@@ -209,9 +209,9 @@ impl PushArgs {
         body["biz_code"] = json!(self.biz_code.unwrap_or(if user.is_some() { 6001 } else { 5555 }));
         if user.is_some() || room.is_some() {
             body["class"] = json!(if self.lossy { "lossy" } else { "reliable" });
-            body["client_msg_id"] = json!(self.client_msg_id);
             body["wait_ms"] = json!(self.wait_ms);
         }
+        body["client_msg_id"] = json!(self.client_msg_id);
         Request { method: Method::Post(body), path: path.into() }
     }
 }

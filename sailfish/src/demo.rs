@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::backend::internal_secret;
+use crate::backend::Client;
 use crate::cli::ConfigArgs;
-use crate::ctl::http::{Answer, Method, Request, ask};
+use crate::ctl::http::Method;
 
 /// Gifts of the demonstration: name, and price in coins.
 const GIFTS: [(&str, i64); 4] = [("rose", 10), ("beer", 50), ("yacht", 1_000), ("rocket", 5_000)];
@@ -48,28 +48,21 @@ struct User {
 }
 
 /// The backend, as a stranger sees it.
-struct Backend {
-    address: String,
-    internal_secret: String,
-}
+struct Backend(Client);
 
 /// Runs `sailfish demo`.
 pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    let internal_secret = match &args.backend_secret {
-        Some(secret) => secret.clone(),
-        None => internal_secret(&args.config.load()?)?,
-    };
-    let address = args.backend.trim_start_matches("http://").trim_end_matches('/').to_owned();
-    let backend = Backend { address, internal_secret };
+    let client = Client::new(&args.backend, args.backend_secret.as_deref(), &args.config.load()?)?;
+    let backend = Backend(client);
+    let gifts = backend.gifts()?; // first, as it says best what is wrong with the backend or the secret
     let users = (0..args.users).map(|number| backend.user(number)).collect::<anyhow::Result<Vec<_>>>()?;
     let grants = users.iter().map(|user| json!({ "user_id": user.id, "amount": args.coins, "id": "demo" }));
     for grants in grants.collect::<Vec<_>>().chunks(500) {
         backend.post_internal("/internal/wallet/grants", json!({ "grants": grants }))?;
     }
-    let gifts = backend.gifts()?;
     for (id, name, price_cents, coins) in PRODUCTS {
         let product = json!({ "name": name, "price_cents": price_cents, "coins": coins, "is_on_sale": true });
-        backend.ask(&backend.internal_secret, Method::Put(product), &format!("/internal/products/{id}"))?;
+        backend.0.ask_internal(Method::Put(product), &format!("/internal/products/{id}"))?;
     }
     let room = backend.post(&users[0].token, "/rooms", json!({ "title": "the demonstration" }))?;
     let room = room["id"].as_i64().context("a room has an id")?;
@@ -87,7 +80,7 @@ fn text(backend: &Backend, users: &[User], gifts: &[(i64, String, i64)], room: i
         let _ = writeln!(text, "  {id}  {name}, {price} coins");
     }
     let (sender, watcher) = (&users[0], &users[users.len() - 1]);
-    let (address, gift) = (&backend.address, gifts[0].0);
+    let (address, gift) = (&backend.0.address, gifts[0].0);
     let _ = write!(
         text,
         "room\n  {room}, opened by {owner}\n\n\
@@ -108,10 +101,10 @@ impl Backend {
     /// Logs a user in; the first time makes it.
     fn user(&self, number: u32) -> anyhow::Result<User> {
         let phone = format!("+86139{number:08}");
-        let sent = self.ask("", Method::Post(json!({ "phone": phone })), "/login/code");
+        let sent = self.0.ask("", Method::Post(json!({ "phone": phone })), "/login/code");
         // Of a demonstration within the last minute the code is used up.
         sent.context("a phone gets one code a minute; if this is the second demonstration within one, wait")?;
-        let mock = self.ask("", Method::Get, &format!("/mock/sms/{}", phone.replace('+', "%2B")));
+        let mock = self.0.ask("", Method::Get, &format!("/mock/sms/{}", phone.replace('+', "%2B")));
         let mock =
             mock.context("the codes that users get; start the backend with --set backend.mock=true")?;
         let login = self.post("", "/login", json!({ "phone": phone, "code": mock["code"] }))?;
@@ -122,7 +115,7 @@ impl Backend {
 
     /// The gifts of the demonstration: id, name, price. Those that are there are not made again.
     fn gifts(&self) -> anyhow::Result<Vec<(i64, String, i64)>> {
-        let known = self.ask("", Method::Get, "/gifts")?;
+        let known = self.0.ask("", Method::Get, "/gifts")?;
         let known = known["gifts"].as_array().cloned().unwrap_or_default();
         let mut gifts = Vec::new();
         for (name, price) in GIFTS {
@@ -140,22 +133,10 @@ impl Backend {
     }
 
     fn post_internal(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        self.post(&self.internal_secret, path, body)
+        self.0.ask_internal(Method::Post(body), path)
     }
 
     fn post(&self, bearer: &str, path: &str, body: Value) -> anyhow::Result<Value> {
-        self.ask(bearer, Method::Post(body), path)
-    }
-
-    fn ask(&self, bearer: &str, method: Method, path: &str) -> anyhow::Result<Value> {
-        let Answer { status, body } = ask(&self.address, bearer, &Request { method, path: path.into() })?;
-        let value: Option<Value> = serde_json::from_str(&body).ok();
-        if status == 200 {
-            return value.with_context(|| format!("{} is no backend of Sailfish", self.address));
-        }
-        match value.as_ref().and_then(|value| value["message"].as_str()) {
-            Some(message) => bail!("{path}: {message}"),
-            None => bail!("{} is no backend of Sailfish: it answers {status} to {path}", self.address),
-        }
+        self.0.ask(bearer, Method::Post(body), path)
     }
 }

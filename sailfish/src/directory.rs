@@ -26,6 +26,7 @@ use tracing::warn;
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::config::DirectoryConfig;
+use crate::serve::Role;
 use sidecar::Sidecar;
 
 pub use link::check_urls;
@@ -107,20 +108,6 @@ pub struct RouterAddress {
     pub shards: u16,
     /// Where shard 0 takes links; shard i at port + i.
     pub links: SocketAddr,
-}
-
-/// What a process is in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Holds connections; wants to know the routers.
-    Gateway,
-    /// Owns users and rooms; wants to know the other routers.
-    Router,
-    /// Passes events on to a backend; wants to know the routers.
-    Bridge,
-    /// Both in one process, and all there is.
-    Up,
 }
 
 /// What a node says of itself; the text of its lease.

@@ -16,7 +16,7 @@ use loadgen::Scenario;
 
 use self::gift::Backend;
 
-use crate::backend::internal_secret;
+use crate::backend::Client;
 use crate::cli::ConfigArgs;
 use crate::config::LISTEN_DEFAULT;
 use crate::secret::Secret;
@@ -174,11 +174,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     if args.scenario != Kind::Gift {
         return run::run(&settings, &secret, |_| Ok(Vec::new()));
     }
-    let backend_secret = match &args.backend_secret {
-        Some(secret) => secret.clone(),
-        None => internal_secret(&config)?,
-    };
-    let backend = Backend::new(&args.backend, &backend_secret);
+    let backend = Backend(Client::new(&args.backend, args.backend_secret.as_deref(), &config)?);
     let gift = backend.prepare(&settings, args.coins)?;
     settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
     let before = backend.books()?;

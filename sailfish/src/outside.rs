@@ -7,9 +7,8 @@ use std::time::Duration;
 use node::{Origin, Outside, Unbridged};
 use shard::{Instant, ShardId};
 use tracing::{trace, warn};
-use wire::MessageId;
-use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{FoundSeat, Handed, ToBridge, ToDirectory, ToGateway};
+use wire::client::FailReason;
+use wire::node::{FoundSeat, Handed, ToBridge, ToDirectory};
 
 use crate::bridge::Door;
 use crate::directory::{Binding, Record, Writer};
@@ -40,8 +39,8 @@ impl Outside for Surroundings {
         bridge.hand(self.id, of, handed);
     }
 
-    fn no_bridge(&mut self, now: Instant, event: ToBridge) -> Option<ToGateway> {
-        self.no_bridge.handle(now, event)
+    fn no_bridge(&mut self, now: Instant, event: &ToBridge) {
+        self.no_bridge.note(now, event);
     }
 
     fn directory(&mut self, _now: Instant, record: ToDirectory) {
@@ -98,9 +97,9 @@ impl NoBridge {
         self.counts
     }
 
-    /// Takes in a message; answers it where somebody waits.
-    fn handle(&mut self, now: Instant, message: ToBridge) -> Option<ToGateway> {
-        match message {
+    /// Counts an event, and logs it if it is a message.
+    fn note(&mut self, now: Instant, event: &ToBridge) {
+        match event {
             ToBridge::Online { app, user, device, login: _ } => {
                 self.counts.online += 1;
                 trace!(app = app.0, user = user.0, device = device.name(), "online");
@@ -118,7 +117,7 @@ impl NoBridge {
                 trace!(app = app.0, user = user.0, room = room.0, "left");
             }
             ToBridge::Undelivered { user, reason, message, delivery: _ } => {
-                let at = FailReason::ALL.iter().position(|known| *known == reason);
+                let at = FailReason::ALL.iter().position(|known| known == reason);
                 self.counts.undelivered[at.expect("ALL has every reason")] += 1;
                 trace!(
                     app = message.app.0,
@@ -129,17 +128,11 @@ impl NoBridge {
                 );
                 self.lost(now);
             }
-            ToBridge::Request { session, client_msg_id, .. } => {
+            ToBridge::Request { .. } => {
                 self.counts.requests += 1;
                 self.lost(now);
-                if !client_msg_id.is_empty() {
-                    let outcome = Outcome::Failed(FailReason::NoRoute);
-                    let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
-                    return Some(ToGateway::SendAck { session, submitted: MessageId(0), ack });
-                }
             }
         }
-        None
     }
 
     /// Logs what has come since the last line, when that is due.
@@ -188,8 +181,8 @@ impl NoBridge {
 mod tests {
     use bytes::Bytes;
     use wire::client::Message;
-    use wire::node::{DeliveryId, SessionId};
-    use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
+    use wire::node::DeliveryId;
+    use wire::{AppId, BizCode, ClientMsgId, MessageId, UserId};
 
     use super::*;
 
@@ -210,36 +203,11 @@ mod tests {
         ToBridge::Undelivered { user: UserId(3), reason, message, delivery: DeliveryId::NONE }
     }
 
-    fn request(client_msg_id: &'static str) -> ToBridge {
-        ToBridge::Request {
-            session: SessionId(9),
-            device: DeviceClass::Phone,
-            room: None,
-            app: AppId(1),
-            sender: UserId(2),
-            biz_code: BizCode(5558),
-            client_msg_id: ClientMsgId::new(Bytes::from_static(client_msg_id.as_bytes())),
-            payload: Bytes::new(),
-        }
-    }
-
-    #[test]
-    fn a_request_is_refused_to_its_sender_if_it_waits() {
-        let mut bridge = NoBridge::default();
-        let Some(ToGateway::SendAck { session, ack, .. }) = bridge.handle(NOW, request("a")) else {
-            panic!("a sender who waits gets an answer");
-        };
-        assert_eq!((session, ack.client_msg_id.as_str()), (SessionId(9), "a"));
-        assert_eq!(ack.outcome, Outcome::Failed(FailReason::NoRoute));
-        assert_eq!(bridge.handle(NOW, request("")), None);
-        assert_eq!(bridge.counts().requests, 2);
-    }
-
     #[test]
     fn losses_are_counted_by_reason_and_logged_at_most_so_often() {
         let mut bridge = NoBridge::default();
         for reason in [FailReason::Offline, FailReason::Unacked, FailReason::Offline] {
-            assert_eq!(bridge.handle(NOW, undelivered(reason)), None);
+            bridge.note(NOW, &undelivered(reason));
         }
         assert_eq!(bridge.counts().undelivered[..2], [2, 1]);
         assert_eq!(bridge.unlogged, 2, "the first was logged at once");

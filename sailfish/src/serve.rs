@@ -18,15 +18,16 @@ use gateway::Gateway;
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
 use router::Router;
+use serde::{Deserialize, Serialize};
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
 use crate::backend::Service;
 use crate::bridge::{Bridging, Door};
-use crate::cli::ConfigArgs;
-use crate::config::{self, Config, ConfigError, Layers};
+use crate::cli::{ConfigArgs, array};
+use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
-use crate::directory::{self, Directory, News, NodeInfo, Writer};
+use crate::directory::{Directory, News, NodeInfo, Writer};
 use crate::files::{Files, REFUSALS_PER_SHARD};
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -42,7 +43,8 @@ const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 const HANDOVER_WINDOW_BYTES: u64 = 4 << 20;
 
 /// What a node does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Everything, alone: each shard is gateway and router.
     Up,
@@ -182,18 +184,12 @@ pub struct BridgeArgs {
 
 impl NodeArgs {
     fn layers(&self, more: &[(&str, &str, &Option<String>)]) -> Result<Layers, ConfigError> {
-        let mut layers = self.config.layers()?;
         let own = [
             ("--admin", "node.admin", &self.admin),
             ("--shards", "node.shards", &self.shards),
             ("--engine", "node.engine", &self.engine),
         ];
-        for (flag, key, value) in own.iter().chain(more) {
-            if let Some(value) = value {
-                layers.text(key, value, flag)?;
-            }
-        }
-        Ok(layers)
+        self.config.layers_with(own.iter().chain(more).copied())
     }
 }
 
@@ -234,11 +230,6 @@ pub fn bridge(args: &BridgeArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Values of a flag as the array that the key wants.
-fn array(values: &[String]) -> Option<String> {
-    (!values.is_empty()).then(|| format!("[\"{}\"]", values.join("\", \"")))
-}
-
 /// Runs a node until it is told to go.
 fn run(
     role: Role,
@@ -254,11 +245,7 @@ fn run(
     }
     init_log(&config);
     if role == Role::Bridge && !config.bridge.is_on() {
-        return Err(ConfigError(format!(
-            "bridge.mode = {:?}: a bridge has a backend; want http or redis",
-            config.bridge.mode
-        ))
-        .into());
+        return Err(ConfigError("bridge.mode: a bridge has a backend; want http or redis".into()).into());
     }
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
@@ -318,8 +305,8 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
     let files = Files::raise();
     let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
-    let backend =
-        (role == Role::Up && config.bridge.is_auto()).then(|| Service::within(config, admin)).transpose()?;
+    let has_own_backend = role == Role::Up && config.bridge.mode == BridgeMode::Auto;
+    let backend = has_own_backend.then(|| Service::within(config, admin)).transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
         None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {
@@ -357,7 +344,7 @@ fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr
             Role::Up | Role::Gateway | Role::Router | Role::Bridge => error,
         }
     })?;
-    let shards = Shards::new(role, ids, &running);
+    let shards = Shards::new(role, ids, &running, config.limits.frame_bytes_max);
     if let Some(bridge) = &bridge {
         bridge.set_shards(running.remote(), shards.clone());
     }
@@ -455,12 +442,7 @@ impl Builder {
         if self.config.directory.redis.is_empty() {
             return Ok(None);
         }
-        let (role, is_router) = match self.role {
-            Role::Up => (directory::Role::Up, false),
-            Role::Gateway => (directory::Role::Gateway, false),
-            Role::Router => (directory::Role::Router, true),
-            Role::Bridge => (directory::Role::Bridge, false),
-        };
+        let is_router = self.role == Role::Router;
         let links: SocketAddr = self.config.cluster.advertise.parse().unwrap_or(address);
         anyhow::ensure!(
             !is_router || !links.ip().is_unspecified(),
@@ -469,7 +451,7 @@ impl Builder {
         let node = NodeInfo {
             id: self.node,
             incarnation: self.incarnation,
-            role,
+            role: self.role,
             shards: self.count,
             links: is_router.then_some(links),
             clients: (!self.role.takes_links()).then_some(address),

@@ -469,7 +469,7 @@ fn gifts_in_streams_outlive_redis() {
 /// The database goes and comes back, and then the backend: the backend says so, and what clients send meanwhile waits for it.
 #[test]
 fn gifts_wait_for_the_database_and_for_the_backend() {
-    let mut servers = Servers::start();
+    let servers = Servers::start();
     let mut stack = Stack::start(1, Store::of(servers.flags()));
     let api = stack.api;
     let (giver, gift) = (api.user_with(1_000), api.gift(10));

@@ -8,6 +8,7 @@ use common::cluster::Cluster;
 use common::{Server, until};
 use rustix::process::Signal;
 use serde_json::json;
+use testbed::Redis;
 use wire::UserId;
 use wire::client::{FailReason, Outcome};
 
@@ -98,6 +99,72 @@ fn another_bridge_goes_on_where_one_stands_still_or_drains() {
     client.say(5560, 0, "after", "{}");
     assert_eq!(client.outcome("after"), Outcome::Answered);
     until("nothing waits", || metric(&mut cluster, "sailfish_bridge_waiting") == 0.0);
+}
+
+/// The backend answers nothing, and the deadline is far.
+#[test]
+fn a_bridge_that_finishes_says_so_and_goes_at_a_second_signal() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("--set=bridge.url=http://{}", silent.local_addr().unwrap());
+    let flags = [
+        "--set=bridge.mode=http",
+        &url,
+        "--set=bridge.secret=the bridge's secret of the tests",
+        "--set=drain.deadline_ms=600000",
+    ];
+    let mut cluster = Cluster::start_with_bridges(1, 1, 1, &flags);
+    let _client = cluster.gateway(0).login(1);
+    let bridge = cluster.bridges[0].server();
+    until("it has an event", || bridge.metric("sailfish_bridge_queued", "") == 1.0);
+    assert_eq!(bridge.get("/readyz").0, 200);
+    bridge.signal(Signal::TERM);
+    until("it says that it goes", || bridge.get("/readyz") == (503, "draining\n".into()));
+    bridge.signal(Signal::TERM);
+    assert!(bridge.wait().success());
+    until("the log says why", || bridge.log().contains("stopping at once"));
+}
+
+/// What is pushed through Redis is in the stream `sailfish:push`.
+fn add(redis: &Redis, push: &serde_json::Value) {
+    redis.command(&["XADD", "sailfish:push", "*", "p", &push.to_string()]);
+}
+
+/// A bridge that dies pushes again what it had under way. Nobody but its receivers can tell that.
+#[test]
+fn a_push_to_all_from_a_stream_keeps_its_name() {
+    let redis = Redis::start();
+    let flags = ["--set=bridge.mode=redis".to_owned(), format!("--set=bridge.redis={}", redis.url())];
+    let mut cluster = Cluster::start_with_bridges(1, 2, 1, &flags.each_ref().map(String::as_str));
+    let mut clients = [cluster.gateway(0).login(1), cluster.gateway(1).login(2)];
+    add(&redis, &json!({ "app": 1, "biz_code": 9, "client_msg_id": "news-1", "data": "all" }));
+    for client in &mut clients {
+        let message = client.message();
+        assert_eq!((message.client_msg_id.as_str(), &message.payload[..]), ("news-1", &b"all"[..]));
+    }
+    until("the stream is empty", || redis.number(&["XLEN", "sailfish:push"]) == 0);
+}
+
+/// One that is longer than a link's longest frame would stop the link.
+#[test]
+fn a_push_from_a_stream_that_is_too_long_is_a_dead_letter() {
+    let redis = Redis::start();
+    let flags = ["--set=bridge.mode=redis".to_owned(), format!("--set=bridge.redis={}", redis.url())];
+    let mut cluster = Cluster::start_with_bridges(1, 1, 1, &flags.each_ref().map(String::as_str));
+    let mut client = cluster.gateway(0).login(5);
+    client.join(7);
+    let long = "x".repeat(64 * 1024 + 1);
+    for target in [json!({ "user": 5 }), json!({ "room": 7 }), json!({})] {
+        let mut push = json!({ "app": 1, "biz_code": 6001, "class": "lossy", "data": long });
+        push.as_object_mut().unwrap().extend(target.as_object().unwrap().clone());
+        add(&redis, &push);
+    }
+    add(&redis, &json!({ "app": 1, "user": 5, "biz_code": 6001, "client_msg_id": "good", "data": "good" }));
+    let message = client.message();
+    assert_eq!(message.client_msg_id.as_str(), "good");
+    client.ack(message.id);
+    until("the stream is empty", || redis.number(&["XLEN", "sailfish:push"]) == 0);
+    let dead = redis.command(&["XRANGE", "sailfish:push:dead", "-", "+"]);
+    assert_eq!(dead.matches("65537 bytes; limits.frame_bytes_max is 65536").count(), 3);
 }
 
 #[test]

@@ -197,13 +197,16 @@ fn a_push_to_a_room_tells_its_place() {
 fn a_push_to_all_reaches_every_session_of_the_app() {
     let server = Server::start(&[]);
     let mut clients: Vec<_> = (1..=6).map(|user| server.login(user)).collect();
-    let push =
-        |app: i32| server.post("/v1/push/all", &format!(r#"{{"app":{app},"biz_code":9,"data":"all"}}"#));
+    let push = |app: i32| {
+        let body = json!({ "app": app, "biz_code": 9, "client_msg_id": "n1", "data": "all" });
+        server.post("/v1/push/all", &body.to_string())
+    };
     assert_eq!(push(2), (200, json!({ "shards": 2 })), "nobody is in that app");
     assert_eq!(push(1), (200, json!({ "shards": 2 })));
     for client in &mut clients {
         let message = client.message();
         assert_eq!((&message.payload[..], message.biz_code.0, message.ack_wanted), (&b"all"[..], 9, false));
+        assert_eq!(message.client_msg_id.as_str(), "n1");
         client.heartbeat();
     }
     assert_eq!(refused(&server, "/v1/push/all", r#"{"app":1,"biz_code":9}"#, "data").0, 400);
@@ -366,6 +369,9 @@ fn ctl_does_each_of_it() {
     assert!(!ok && line.contains("no node answers at") && line.contains("--admin"), "{line}");
     let (ok, line) = ran(sailfish().args(["ctl", "--admin", "nowhere", "nodes"]));
     assert!(!ok && line.contains("want HOST:PORT"), "{line}");
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let (ok, line) = ran(sailfish().args(["demo", "--backend-secret", "x", "--backend", &nobody]));
+    assert!(!ok && line.contains("no backend answers at") && line.contains("with --backend"), "{line}");
     // Something else listens there: the clients' port of another node.
     let other = Server::start(&[]);
     let (ok, line) = ran(sailfish().args(["ctl", "--admin", &other.clients.to_string(), "nodes"]));

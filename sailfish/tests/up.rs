@@ -221,4 +221,9 @@ fn sighup_reloads_limits_and_refuses_a_bad_file() {
     until("the good file is taken", || server.log().contains("reloaded"));
     client.say(5555, 7, "m3", "no route");
     assert!(matches!(client.outcome_beside_messages("m3"), Outcome::Failed(_)));
+    assert!(!server.log().contains("before the next start"), "{}", server.log());
+
+    std::fs::write(&file, "routes = []\n[backend]\ngifts_per_second = 7\n").unwrap();
+    server.signal(Signal::HUP);
+    until("what needs a start is told", || server.log().contains("before the next start"));
 }

@@ -2,9 +2,8 @@
 
 use node::Origin;
 use shard::{Instant, ShardId};
-use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{Handed, SessionId, Taken, ToBridge, ToDirectory, ToGateway};
-use wire::{ClientMsgId, MessageId};
+use wire::client::FailReason;
+use wire::node::{Handed, Taken, ToBridge, ToDirectory};
 
 use crate::host::Power;
 use crate::world::{Event, World};
@@ -24,12 +23,11 @@ impl node::Outside for Notes {
         self.handed.push((of, handed));
     }
 
-    fn no_bridge(&mut self, _now: Instant, event: ToBridge) -> Option<ToGateway> {
-        let ToBridge::Request { session, ref client_msg_id, .. } = event else {
-            self.lost.push(event);
-            return None;
-        };
-        (!client_msg_id.is_empty()).then(|| no_route(session, client_msg_id.clone()))
+    fn no_bridge(&mut self, _now: Instant, event: &ToBridge) {
+        // The sender of a request is told.
+        if !matches!(event, ToBridge::Request { .. }) {
+            self.lost.push(event.clone());
+        }
     }
 
     fn directory(&mut self, _now: Instant, record: ToDirectory) {
@@ -47,11 +45,6 @@ impl node::Outside for Notes {
     fn timeout(&mut self, _now: Instant) {}
 
     fn end(&mut self, _now: Instant) {}
-}
-
-fn no_route(session: SessionId, client_msg_id: ClientMsgId) -> ToGateway {
-    let ack = SendAck { client_msg_id, id: MessageId(0), outcome: Outcome::Failed(FailReason::NoRoute) };
-    ToGateway::SendAck { session, submitted: MessageId(0), ack }
 }
 
 /// One in so many undelivered messages is refused.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::bench::build;
-use crate::stack::{Stack, Storage};
+use crate::stack::{Node, Stack, Storage};
 
 /// The longest time between two kills, and between a kill and the start.
 const LIFE_MS_MAX: u64 = 2_000;
@@ -44,8 +44,6 @@ enum Victim {
     Bridge,
     Redis,
     Database,
-    /// Any of them, by chance.
-    All,
 }
 
 impl Victim {
@@ -55,27 +53,49 @@ impl Victim {
             Self::Bridge => "bridge",
             Self::Redis => "redis",
             Self::Database => "database",
-            Self::All => "all",
         }
     }
 }
 
-/// Every run: what stores, and who dies.
-const RUNS: [(Storage, Victim); 7] = [
-    (Storage::Embedded, Victim::Backend),
-    (Storage::Embedded, Victim::Bridge),
-    (Storage::Servers, Victim::Backend),
-    (Storage::Servers, Victim::Bridge),
-    (Storage::Servers, Victim::Redis),
-    (Storage::Servers, Victim::Database),
-    (Storage::Servers, Victim::All),
-];
+/// A run: what stores, and who dies; of several, one each time, by chance.
+#[derive(Clone, Copy)]
+struct Run {
+    storage: Storage,
+    victims: &'static [Victim],
+}
+
+impl Run {
+    /// Who dies, for tables.
+    const fn name(self) -> &'static str {
+        match self.victims {
+            [one] => one.name(),
+            _ => "all",
+        }
+    }
+}
+
+/// Every run.
+const RUNS: [Run; 7] = {
+    use Victim::{Backend, Bridge, Database, Redis};
+    let embedded = Run { storage: Storage::Embedded, victims: &[] };
+    let servers = Run { storage: Storage::Servers, victims: &[] };
+    [
+        Run { victims: &[Backend], ..embedded },
+        Run { victims: &[Bridge], ..embedded },
+        Run { victims: &[Backend], ..servers },
+        Run { victims: &[Bridge], ..servers },
+        Run { victims: &[Redis], ..servers },
+        Run { victims: &[Database], ..servers },
+        Run { victims: &[Backend, Bridge, Redis, Database], ..servers },
+    ]
+};
 
 /// Runs the storms and prints what came of them; fails when anything was lost, invented or doubled.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let names: Vec<_> = RUNS.iter().map(|(_, victim)| victim.name()).collect();
-    let is_wanted = |victim: Victim| arguments.only.as_deref().is_none_or(|only| only == victim.name());
-    ensure!(RUNS.iter().any(|(_, victim)| is_wanted(*victim)), "--only: want one of {}", names.join(", "));
+    let names: Vec<_> =
+        RUNS.iter().filter(|run| run.storage == Storage::Servers).map(|run| run.name()).collect();
+    let is_wanted = |run: &Run| arguments.only.as_deref().is_none_or(|only| only == run.name());
+    ensure!(RUNS.iter().any(is_wanted), "--only: want one of {}", names.join(", "));
     let programs = build()?;
     let mut chance = Chance::new(arguments.seed);
     println!("seed {}", chance.seed);
@@ -84,27 +104,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "storage", "killed", "kills", "sent", "answered", "refused", "lost", "doubled", "redelivered"
     );
     let mut failed = Vec::new();
-    for (storage, victim) in RUNS.iter().copied().filter(|(_, victim)| is_wanted(*victim)) {
-        match storm(arguments, &programs, storage, victim, &mut chance) {
-            Ok(()) => {}
-            Err(error) => {
-                println!("{:<16} {:<9} FAILED: {error:#}", storage.name(), victim.name());
-                failed.push(format!("{} with {}", victim.name(), storage.name()));
-            }
+    for run in RUNS.into_iter().filter(is_wanted) {
+        let passed = storm(arguments, &programs, run, &mut chance).unwrap_or_else(|error| {
+            println!("{:<16} {:<9} FAILED: {error:#}", run.storage.name(), run.name());
+            false
+        });
+        if !passed {
+            failed.push(format!("{} with {}", run.name(), run.storage.name()));
         }
     }
     ensure!(failed.is_empty(), "faults: {}", failed.join(", "));
     Ok(())
 }
 
-fn storm(
-    arguments: &Arguments,
-    programs: &Path,
-    storage: Storage,
-    victim: Victim,
-    chance: &mut Chance,
-) -> anyhow::Result<()> {
-    let mut stack = Stack::start(programs, storage)?;
+/// One run, and its line of the table; whether it passed.
+///
+/// # Errors
+/// What kept it from having a line.
+fn storm(arguments: &Arguments, programs: &Path, run: Run, chance: &mut Chance) -> anyhow::Result<bool> {
+    let mut stack = Stack::start(programs, run.storage)?;
     // On average half of the longest times; the rest of the load is calm.
     let seconds = u64::from(arguments.kills) * (LIFE_MS_MAX + DEATH_MS_MAX) / 2 / 1000 + 5;
     let json = stack.file("load.json");
@@ -119,7 +137,8 @@ fn storm(
     for _ in 0..arguments.kills {
         sleep(Duration::from_millis(chance.below(LIFE_MS_MAX)));
         let pause = Duration::from_millis(chance.below(DEATH_MS_MAX));
-        let killed = kill(&mut stack, victim, chance, pause);
+        let victim = run.victims[chance.below(run.victims.len() as u64) as usize];
+        let killed = kill(&mut stack, victim, pause);
         if let Err(error) = killed {
             let _ = load.kill(); // it has nobody to talk to any more
             let _ = load.wait();
@@ -138,8 +157,8 @@ fn storm(
         .sum();
     println!(
         "{:<16} {:<9} {:>5} {:>7} {:>9} {:>8} {:>6} {:>8} {:>12}  {}",
-        storage.name(),
-        victim.name(),
+        run.storage.name(),
+        run.name(),
         arguments.kills,
         count("sent"),
         count("accepted"),
@@ -149,36 +168,38 @@ fn storm(
         count("redelivered"),
         if passed { "the books balance" } else { "FAILED" },
     );
-    ensure!(passed, "{}", text());
-    Ok(())
+    if !passed {
+        println!("{}", text());
+    }
+    Ok(passed)
 }
 
-fn kill(stack: &mut Stack, victim: Victim, chance: &mut Chance, pause: Duration) -> anyhow::Result<()> {
-    let victim = match victim {
-        Victim::All => {
-            [Victim::Backend, Victim::Bridge, Victim::Redis, Victim::Database][chance.below(4) as usize]
-        }
-        one => one,
-    };
+fn kill(stack: &mut Stack, victim: Victim, pause: Duration) -> anyhow::Result<()> {
     let missing = "this storage has none";
     match victim {
-        Victim::Backend | Victim::Bridge => {
-            let node = if victim == Victim::Backend { &mut stack.backend } else { &mut stack.bridge };
-            node.kill();
-            sleep(pause);
-            node.start_again()
+        Victim::Backend => kill_node(&mut stack.backend, pause),
+        Victim::Bridge => kill_node(&mut stack.bridge, pause),
+        Victim::Redis => {
+            kill_server(stack.redis.as_ref().context(missing)?, pause);
+            Ok(())
         }
-        Victim::Redis | Victim::Database | Victim::All => {
-            let server: &testbed::Server = match victim {
-                Victim::Redis => stack.redis.as_ref().context(missing)?,
-                _ => stack.database.as_ref().context(missing)?,
-            };
-            server.kill();
-            sleep(pause);
-            server.start_again();
+        Victim::Database => {
+            kill_server(stack.database.as_ref().context(missing)?, pause);
             Ok(())
         }
     }
+}
+
+fn kill_node(node: &mut Node, pause: Duration) -> anyhow::Result<()> {
+    node.kill();
+    sleep(pause);
+    node.start_again()
+}
+
+fn kill_server(server: &testbed::Server, pause: Duration) {
+    server.kill();
+    sleep(pause);
+    server.start_again();
 }
 
 /// Whether the load passed.

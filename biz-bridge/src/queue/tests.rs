@@ -141,6 +141,24 @@ fn a_failed_batch_comes_again_after_a_growing_wait() {
     assert_eq!(world.done.len(), 4);
 }
 
+/// A user who goes on must not make the backend see every 100 ms what it cannot do.
+#[test]
+fn later_events_of_a_user_do_not_make_the_wait_short_again() {
+    let mut world = World::new();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        world.push(&[1]);
+        world.step(&mut |entries| {
+            assert_eq!(entries[0].key.seq, 1);
+            Verdict::Answered(vec![Answer::Again; entries.len()])
+        });
+        waits.push(world.queue.next_due().unwrap() - world.now);
+    }
+    assert!(waits[5] >= FIRST * 16, "{waits:?}");
+    world.run(&mut all_ok);
+    assert_eq!(world.done_of(1), (1..=6).collect::<Vec<_>>());
+}
+
 #[test]
 fn an_event_that_makes_its_batch_rejected_is_found_and_refused_alone() {
     let mut world = World::new();

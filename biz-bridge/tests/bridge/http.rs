@@ -3,16 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use biz_bridge::{BreakerState, Config, EventKind, Item, Mode};
+use biz_bridge::{BreakerState, Bridge, Config, EventKind, Item, Mode, Shards};
 use serde_json::{Value, json};
 use wire::client::FailReason;
 use wire::node::Taken;
 
 use crate::backend::{Backend, Call, Reply, all_ok, results};
 use crate::world::{
-    INCARNATION, SECRET, SHARD, config, free_port, id, item, online, request, start, undelivered, until,
+    INCARNATION, NoPushes, SECRET, SHARD, config, free_port, id, item, online, request, start, undelivered,
+    until,
 };
 
 fn http(port: u16) -> Config {
@@ -184,7 +186,19 @@ fn an_answer_that_does_not_come_in_time_means_once_more() {
     bridge.inbox().push(item(1, request(1, b"{}")));
     ledger.wait_for(1);
     ledger.assert_all_ok([1]);
-    assert_eq!((backend.calls(), bridge.metrics().batches_failed.get()), (2, 1));
+    let metrics = bridge.metrics();
+    assert_eq!((backend.calls(), metrics.batches_failed.get(), metrics.batches_taken.get()), (2, 1, 1));
+}
+
+/// What is under way may fail, so it counts as nothing yet: a counter that goes back looks like a restart.
+#[test]
+fn a_batch_is_counted_when_it_is_answered() {
+    let backend = Backend::start(|_| Reply::Never);
+    let (bridge, _) = start(http(backend.port));
+    bridge.inbox().push(item(1, online(1)));
+    until("it is under way", || backend.calls() == 1);
+    let metrics = bridge.metrics();
+    assert_eq!((metrics.batches_taken.get(), metrics.batches_failed.get()), (0, 0));
 }
 
 #[test]
@@ -358,6 +372,51 @@ fn a_stop_sends_what_waits() {
     ledger.assert_all_ok(1..=2_000);
     inbox.push(item(9_999, online(1)));
     assert!(ledger.of(9_999).is_empty());
+}
+
+#[test]
+fn a_stop_ends_while_events_still_come() {
+    let backend = Backend::start(|call| {
+        thread::sleep(Duration::from_millis(5)); // in which more come
+        all_ok(call)
+    });
+    let (bridge, ledger) = start(Config { lanes: 1, ..http(backend.port) });
+    let (inbox, metrics) = (bridge.inbox(), bridge.metrics());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 1..=200_000 {
+                inbox.push(item(seq, online(i64::try_from(seq).unwrap())));
+                thread::sleep(Duration::from_micros(200));
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        ledger.wait_for(100);
+        let from = Instant::now();
+        let left = bridge.stop(Duration::from_secs(30));
+        is_over.store(true, Ordering::SeqCst);
+        assert!(from.elapsed() < Duration::from_secs(20), "it ran to its deadline");
+        assert_eq!(left, 0);
+    });
+    assert_eq!(metrics.waiting.get(), 0, "what came too late does not wait here");
+}
+
+/// A lane that is gone would hold up its users, and nobody would know.
+#[test]
+fn a_panic_in_a_lane_ends_the_bridge() {
+    struct Broken;
+    impl Shards for Broken {
+        fn taken(&self, shard: u32, _: u64, _: Vec<(u64, Taken)>) {
+            panic!("of the test: shard {shard}");
+        }
+    }
+    let backend = Backend::start(all_ok);
+    let bridge = Bridge::start(http(backend.port), Arc::new(Broken), NoPushes).unwrap();
+    assert!(bridge.is_alive());
+    bridge.inbox().push(item(1, online(1)));
+    until("it ends", || !bridge.is_alive());
 }
 
 #[test]

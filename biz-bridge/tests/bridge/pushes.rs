@@ -310,6 +310,15 @@ fn a_stop_leaves_what_is_to_be_tried_again() {
     assert_eq!(healed.texts(), ["later"]);
 }
 
+#[test]
+fn a_panic_in_a_push_ends_the_bridge() {
+    let server = Redis::start();
+    let node = Node::new(|_| panic!("of the test"));
+    let bridge = start(redis(&server), &node);
+    add(&server, 5, "x");
+    until("it ends", || !bridge.is_alive());
+}
+
 /// A push that takes long is not taken over by another bridge, nor counted as a try.
 #[test]
 fn what_is_under_way_is_kept_fresh() {

@@ -270,6 +270,10 @@ impl Server {
     /// The backend takes a gift, and the room is shown it; or the sender is told that it failed.
     fn gift(&mut self, conn: u64, gift: Message, room: RoomId) {
         let (sender, name) = (gift.sender, gift.client_msg_id.clone());
+        let contents: serde_json::Value = serde_json::from_slice(&gift.payload).unwrap();
+        let receiver = UserId(contents["receiverId"].as_i64().unwrap());
+        assert_ne!(receiver, sender);
+        assert!(self.rooms[&room].1.contains(&self.users[&receiver]), "{receiver:?} is not in {room:?}");
         self.gifts += 1;
         let id = name.as_str();
         let said = Message { sender: UserId(0), client_msg_id: ClientMsgId::default(), ..gift.clone() };

@@ -1,5 +1,6 @@
 //! The page of `/metrics`.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use biz_bridge::{EventKind, PushOutcome};
@@ -93,7 +94,7 @@ impl Page {
         let mut family = self.out.family("sailfish_build_info", Gauge, "The version that runs.");
         family.sample(Labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
         let draining = u8::from(shards.is_draining());
-        self.out.family("sailfish_draining", Gauge, "1 while the node goes.").sample(Labels(&[]), draining);
+        self.number("sailfish_draining", Gauge, "1 while the node goes.", draining);
     }
 
     fn up(&mut self, cores: &Cores) {
@@ -291,31 +292,16 @@ impl Page {
         for (kind, count) in stats.commands() {
             commands.sample(Labels(&[("kind", kind)]), count);
         }
-        let numbers = [
-            (
-                "sailfish_directory_batches_total",
-                Counter,
-                "Batches sent to the directory.",
-                stats.batches.get(),
-            ),
-            (
-                "sailfish_directory_errors_total",
-                Counter,
-                "Failed connects, broken connections and commands that the directory refused.",
-                stats.errors.get(),
-            ),
-            (
-                "sailfish_directory_dropped_total",
-                Counter,
-                "Records for the directory that found the queue full.",
-                stats.dropped.get(),
-            ),
-            ("sailfish_directory_queued", Gauge, "Records that wait for the directory.", stats.queued()),
-            ("sailfish_directory_connected", Gauge, "1 while the directory answers.", stats.connected.get()),
-        ];
-        for (name, kind, help, value) in numbers {
-            self.out.family(name, kind, help).sample(Labels(&[]), value);
-        }
+        let help = "Batches sent to the directory.";
+        self.number("sailfish_directory_batches_total", Counter, help, stats.batches.get());
+        let help = "Failed connects, broken connections and commands that the directory refused.";
+        self.number("sailfish_directory_errors_total", Counter, help, stats.errors.get());
+        let help = "Records for the directory that found the queue full.";
+        self.number("sailfish_directory_dropped_total", Counter, help, stats.dropped.get());
+        let help = "Records that wait for the directory.";
+        self.number("sailfish_directory_queued", Gauge, help, stats.queued());
+        let help = "1 while the directory answers.";
+        self.number("sailfish_directory_connected", Gauge, help, stats.connected.get());
     }
 
     fn bridge(&mut self, cores: &Cores) {
@@ -349,10 +335,10 @@ impl Page {
     fn backend(&mut self, bridge: &biz_bridge::Metrics) {
         let help = "Batches of events that were sent to the backend, by how that went.";
         let mut batches = self.out.family("sailfish_bridge_batches_total", Counter, help);
-        let (failed, rejected) = (bridge.batches_failed.get(), bridge.batches_rejected.get());
-        let taken = bridge.batches.get().saturating_sub(failed + rejected);
-        for (outcome, count) in [("taken", taken), ("failed", failed), ("rejected", rejected)] {
-            batches.sample(Labels(&[("outcome", outcome)]), count);
+        let (taken, failed) = (&bridge.batches_taken, &bridge.batches_failed);
+        for (outcome, count) in [("taken", taken), ("failed", failed), ("rejected", &bridge.batches_rejected)]
+        {
+            batches.sample(Labels(&[("outcome", outcome)]), count.get());
         }
         let help = "Events that the backend took, or refused for good.";
         let mut events = self.out.family("sailfish_bridge_events_total", Counter, help);
@@ -367,47 +353,23 @@ impl Page {
         for outcome in PushOutcome::ALL {
             pushes.sample(Labels(&[("outcome", outcome.name())]), bridge.pushes(outcome).get());
         }
-        let numbers = [
-            (
-                "sailfish_bridge_retries_total",
-                Counter,
-                "Events sent to the backend once more.",
-                bridge.retries.get(),
-            ),
-            (
-                "sailfish_bridge_queued",
-                Gauge,
-                "Events in the bridge that the backend has not taken.",
-                bridge.waiting.get(),
-            ),
-            (
-                "sailfish_bridge_breaker",
-                Gauge,
-                "0 while batches go to the backend, 1 while one tries, 2 while it is left alone.",
-                bridge.breaker() as u64,
-            ),
-            (
-                "sailfish_bridge_breaker_opened_total",
-                Counter,
-                "How often that began.",
-                bridge.breaker_opened.get(),
-            ),
-            (
-                "sailfish_bridge_push_stream_errors_total",
-                Counter,
-                "Failed connects, broken connections and refused commands of the push stream.",
-                bridge.push_stream_errors.get(),
-            ),
-            (
-                "sailfish_bridge_redis_volatile",
-                Gauge,
-                "1 if Redis replies before its writes are on disk: what was taken may be lost with it.",
-                bridge.redis_volatile.get(),
-            ),
-        ];
-        for (name, kind, help, value) in numbers {
-            self.out.family(name, kind, help).sample(Labels(&[]), value);
-        }
+        let help = "Events sent to the backend once more.";
+        self.number("sailfish_bridge_retries_total", Counter, help, bridge.retries.get());
+        let help = "Events in the bridge that the backend has not taken.";
+        self.number("sailfish_bridge_queued", Gauge, help, bridge.waiting.get());
+        let help = "0 while batches go to the backend, 1 while one tries, 2 while it is left alone.";
+        self.number("sailfish_bridge_breaker", Gauge, help, bridge.breaker() as u64);
+        let help = "How often that began.";
+        self.number("sailfish_bridge_breaker_opened_total", Counter, help, bridge.breaker_opened.get());
+        let help = "Failed connects, broken connections and refused commands of the push stream.";
+        self.number(
+            "sailfish_bridge_push_stream_errors_total",
+            Counter,
+            help,
+            bridge.push_stream_errors.get(),
+        );
+        let help = "1 if Redis replies before its writes are on disk: what was taken may be lost with it.";
+        self.number("sailfish_bridge_redis_volatile", Gauge, help, bridge.redis_volatile.get());
     }
 
     fn engine(&mut self, stats: &[Arc<Stats>]) {
@@ -463,15 +425,19 @@ impl Page {
     }
 
     fn process(&mut self, process: Process) {
-        let gauges = [
-            ("process_resident_memory_bytes", Gauge, "Resident memory.", process.rss_bytes as f64),
-            ("process_open_fds", Gauge, "Open files.", process.open_files as f64),
-            ("process_max_fds", Gauge, "The limit of open files.", process.open_files_max as f64),
-            ("process_cpu_seconds_total", Counter, "CPU time, user and system.", process.cpu_seconds),
-        ];
-        for (name, kind, help, value) in gauges {
-            self.out.family(name, kind, help).sample(Labels(&[]), value);
-        }
+        let help = "Resident memory.";
+        self.number("process_resident_memory_bytes", Gauge, help, process.rss_bytes);
+        let help = "Open files.";
+        self.number("process_open_fds", Gauge, help, process.open_files);
+        let help = "The limit of open files.";
+        self.number("process_max_fds", Gauge, help, process.open_files_max);
+        let help = "CPU time, user and system.";
+        self.number("process_cpu_seconds_total", Counter, help, process.cpu_seconds);
+    }
+
+    /// One number of the process.
+    fn number(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) {
+        self.out.family(name, kind, help).sample(Labels(&[]), value);
     }
 
     /// One number of the cores.

@@ -1,7 +1,6 @@
 //! Messages from operators and backends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,9 +12,9 @@ use bytes::Bytes;
 use gateway::Push;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::client::{Message, Outcome};
-use wire::node::{Answer, Class, Question, Target};
-use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
+use wire::client::Outcome;
+use wire::node::{Class, Target};
+use wire::{AppId, BizCode, ClientMsgId, RoomId, UserId};
 
 use super::Admin;
 use super::body::Body;
@@ -116,6 +115,8 @@ pub struct ManyAnswer {
 pub struct AllBody {
     app: i32,
     biz_code: i32,
+    /// By which a client knows a push that repeats an earlier one: both are delivered; up to 64 bytes.
+    client_msg_id: Option<String>,
     /// The payload as text; this or `data_base64`.
     data: Option<String>,
     data_base64: Option<String>,
@@ -229,27 +230,12 @@ impl OnePush {
 #[utoipa::path(post, path = "/v1/push/all", request_body = AllBody, responses((status = 200, body = PushAllAnswer)))]
 pub async fn push_all(
     State(admin): State<Arc<Admin>>,
-    Body(AllBody { app, biz_code, data, data_base64 }): Body<AllBody>,
+    Body(AllBody { app, biz_code, client_msg_id, data, data_base64 }): Body<AllBody>,
 ) -> Result<Json<PushAllAnswer>, ApiError> {
-    let payload = payload(&admin, data, data_base64)?;
+    let text = Text { client_msg_id, data, data_base64 };
+    let push = push(&admin, app, biz_code, ClassName::Lossy, text)?;
     admin.require_gateway()?;
-    let message = Message {
-        id: MessageId(0), // the shard that sends it gives it one
-        app: AppId(app),
-        sender: UserId(0),
-        biz_code: BizCode(biz_code),
-        room: None,
-        sequence: 0,
-        ack_wanted: false,
-        client_msg_id: ClientMsgId::default(),
-        payload,
-    };
-    let answers = admin.shards.question(Question::PushAll { message }).await?;
-    let shards = answers.into_iter().map(|answer| match answer {
-        Answer::Told { shards } => shards,
-        Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } => 0,
-    });
-    Ok(Json(PushAllAnswer { shards: shards.sum() }))
+    Ok(Json(PushAllAnswer { shards: admin.shards.push_to_all(push).await? }))
 }
 
 async fn send(
@@ -321,11 +307,8 @@ fn payload(admin: &Admin, data: Option<String>, data_base64: Option<String>) -> 
             return Err(ApiError::bad_request("data_base64: data is there too; want only one"));
         }
     };
-    let bytes_max = admin.payload_bytes_max.load(Ordering::Relaxed);
-    if bytes.len() > bytes_max as usize {
-        let line = format!("{field}: {} bytes; limits.frame_bytes_max is {bytes_max}", bytes.len());
-        return Err(ApiError::too_large(line));
-    }
+    let checked = admin.shards.check_payload(&bytes);
+    checked.map_err(|wrong| ApiError::too_large(format!("{field}: {wrong}")))?;
     Ok(bytes.into())
 }
 

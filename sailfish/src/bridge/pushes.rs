@@ -3,11 +3,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use wire::client::{FailReason, Message, Outcome};
-use wire::node::{Question, Target};
-use wire::{ClientMsgId, MessageId};
+use wire::client::{FailReason, Outcome};
+use wire::node::Target;
 
-use crate::control::{self, Fate, Shards, Unanswered};
+use crate::control::{self, Fate, Shards};
 use biz_bridge::{PushTarget, Pushed, Pushes};
 
 /// How long an owner is waited for.
@@ -31,22 +30,27 @@ impl Pushes for ByShards {
         let Some(shards) = self.shards.get() else {
             return pushes.iter().map(|_| Pushed::Unavailable).collect();
         };
-        // Those to all are lossy, and go by themselves.
+        // Those to all are lossy, and go by themselves; what is too long does not go at all.
         let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
         let mut targeted = Vec::new();
         for push in pushes {
-            let target = match push.target {
+            if let Err(wrong) = shards.check_payload(&push.payload) {
+                answers.push(Some(Pushed::Refused(wrong)));
+                continue;
+            }
+            let biz_bridge::Push { app, target, biz_code, class, client_msg_id, sender, payload } = push;
+            let stored = false;
+            let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };
+            let target = match target {
                 PushTarget::User(user) => Target::User(user),
                 PushTarget::Room(room) => Target::Room(room),
                 PushTarget::All => {
-                    answers.push(Some(to_all(shards, push).await));
+                    let told = shards.push_to_all(push).await;
+                    answers.push(Some(told.map_or(Pushed::Unavailable, |_| Pushed::Sent)));
                     continue;
                 }
             };
             answers.push(None);
-            let biz_bridge::Push { app, biz_code, class, client_msg_id, sender, payload, .. } = push;
-            let stored = false;
-            let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };
             targeted.push((target, push));
         }
         let mut pushed = shards.push_all(targeted, PATIENCE).await.into_iter().map(|pushed| match pushed {
@@ -56,24 +60,6 @@ impl Pushes for ByShards {
         let next =
             |answer: Option<Pushed>| answer.or_else(|| pushed.next()).expect("one answer to each push");
         answers.into_iter().map(next).collect()
-    }
-}
-
-async fn to_all(shards: &Arc<Shards>, push: biz_bridge::Push) -> Pushed {
-    let message = Message {
-        id: MessageId(0), // the shard that sends it gives it one
-        app: push.app,
-        sender: push.sender,
-        biz_code: push.biz_code,
-        room: None,
-        sequence: 0,
-        ack_wanted: false,
-        client_msg_id: ClientMsgId::default(),
-        payload: push.payload,
-    };
-    match shards.question(Question::PushAll { message }).await {
-        Ok(_) => Pushed::Sent,
-        Err(Unanswered::NoRouter | Unanswered::Router | Unanswered::Shard(_)) => Pushed::Unavailable,
     }
 }
 

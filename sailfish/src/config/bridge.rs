@@ -4,16 +4,45 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use biz_bridge::{check_redis, check_url};
 use serde::{Deserialize, Serialize};
 
 use super::{hidden, within, without_password};
+
+/// Where the backend is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
+pub enum BridgeMode {
+    /// `up` brings a backend of its own, and nobody else has one.
+    Auto,
+    /// There is none.
+    Off,
+    /// At [`BridgeConfig::url`].
+    Http,
+    /// Behind streams at [`BridgeConfig::redis`].
+    Redis,
+}
+
+impl TryFrom<String> for BridgeMode {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        match name.as_str() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            "http" => Ok(Self::Http),
+            "redis" => Ok(Self::Redis),
+            _ => Err("want auto, off, http or redis"),
+        }
+    }
+}
 
 /// The backend, and the way there.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {
-    /// `auto`, `off`, `http` or `redis`. `auto`: `up` brings a backend of its own, and nobody else has one.
-    pub mode: String,
+    /// Where the backend is.
+    pub mode: BridgeMode,
     /// Where the backend takes events: `http://HOST:PORT`, and perhaps a path.
     pub url: String,
     /// What requests to the backend are signed with; empty: `secret_file`.
@@ -49,7 +78,7 @@ pub struct BridgeConfig {
 impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
-            mode: "auto".into(),
+            mode: BridgeMode::Auto,
             url: String::new(),
             secret: String::new(),
             secret_file: PathBuf::new(),
@@ -72,18 +101,12 @@ impl Default for BridgeConfig {
 impl BridgeConfig {
     /// Whether there is a backend elsewhere.
     pub fn is_on(&self) -> bool {
-        matches!(self.mode.as_str(), "http" | "redis")
-    }
-
-    /// Whether `up` brings its own.
-    pub fn is_auto(&self) -> bool {
-        self.mode == "auto"
+        matches!(self.mode, BridgeMode::Http | BridgeMode::Redis)
     }
 
     /// The same with a backend at `address`.
-    pub fn to(&self, address: SocketAddr, secret: &str) -> Self {
-        let url = format!("http://{address}");
-        Self { mode: "http".into(), url, secret: secret.into(), secret_file: PathBuf::new(), ..self.clone() }
+    pub fn to(&self, address: SocketAddr) -> Self {
+        Self { mode: BridgeMode::Http, url: format!("http://{address}"), ..self.clone() }
     }
 
     /// Without what only servers may know.
@@ -92,21 +115,10 @@ impl BridgeConfig {
     }
 
     pub(super) fn validate(&self) -> Result<(), String> {
-        match self.mode.as_str() {
-            "auto" | "off" => {}
-            "http" if !self.url.starts_with("http://") => {
-                return Err(format!(
-                    "bridge.url = {:?}: want http://HOST:PORT, and perhaps a path",
-                    self.url
-                ));
-            }
-            "redis" if !self.redis.starts_with("redis://") => {
-                return Err(
-                    "bridge.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB".into()
-                );
-            }
-            "http" | "redis" => {}
-            mode => return Err(format!("bridge.mode = {mode:?}: want auto, off, http or redis")),
+        match self.mode {
+            BridgeMode::Auto | BridgeMode::Off => {}
+            BridgeMode::Http => check_url(&self.url).map_err(|wish| format!("bridge.url: {wish}"))?,
+            BridgeMode::Redis => check_redis(&self.redis).map_err(|wish| format!("bridge.redis: {wish}"))?,
         }
         if !self.secret.is_empty() && !self.secret_file.as_os_str().is_empty() {
             return Err("bridge.secret_file: bridge.secret is set too; want only one of them".into());

@@ -1,7 +1,7 @@
 //! One request by HTTP/1.0: the answer comes in one piece, and the server closes after it.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +13,37 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const ANSWER_TIME: Duration = Duration::from_secs(40);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Who is asked, and how the user has said so.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    kind: &'static Kind,
+    /// `HOST:PORT`.
+    address: &'a str,
+}
+
+/// What error lines say of a server.
+struct Kind {
+    name: &'static str,
+    port: &'static str,
+    flag: &'static str,
+    wants: &'static str,
+}
+
+const NODE: Kind = Kind { name: "node", port: "admin port", flag: "--admin", wants: "HOST:PORT" };
+const BACKEND: Kind = Kind { name: "backend", port: "backend", flag: "--backend", wants: "http://HOST:PORT" };
+
+impl<'a> Server<'a> {
+    /// The admin port of a node.
+    pub fn node(address: &'a str) -> Self {
+        Self { kind: &NODE, address }
+    }
+
+    /// A backend.
+    pub fn backend(address: &'a str) -> Self {
+        Self { kind: &BACKEND, address }
+    }
+}
 
 /// What is asked.
 pub struct Request {
@@ -40,34 +71,40 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Asks the admin port of a node.
+/// Asks a server, with `secret` as bearer token if it is not empty.
 ///
 /// # Errors
 /// One line: nobody listens there, or what does is no HTTP server.
-pub fn ask(admin: &str, secret: &str, request: &Request) -> anyhow::Result<Answer> {
-    let addresses = admin.to_socket_addrs().with_context(|| format!("--admin {admin}: want HOST:PORT"))?;
-    let mut stream = connect(admin, addresses)?;
+pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Result<Answer> {
+    let Server { kind: Kind { port, flag, wants, .. }, address } = server;
+    let wish = || format!("{flag} {address}: want {wants}");
+    let addresses = address.to_socket_addrs().with_context(wish)?;
+    let mut stream = connect(server, addresses)?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
     stream.set_write_timeout(Some(ANSWER_TIME))?;
     // A node that refuses the request early may not read all of it; its answer is what counts.
-    let written = stream.write_all(request.text(admin, secret).as_bytes());
+    let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
     let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
     if answer.is_empty() {
-        written.and(read.map(|_| ())).with_context(|| format!("no answer from {admin}"))?;
+        written.and(read.map(|_| ())).with_context(|| format!("no answer from {address}"))?;
     }
-    parse(&answer).with_context(|| format!("{admin} is no admin port of Sailfish: it does not speak HTTP"))
+    parse(&answer).with_context(|| format!("{address} is no {port} of Sailfish: it does not speak HTTP"))
 }
 
-fn connect(admin: &str, addresses: impl Iterator<Item = std::net::SocketAddr>) -> anyhow::Result<TcpStream> {
+fn connect(
+    Server { kind: Kind { name, flag, wants, .. }, address }: Server<'_>,
+    addresses: impl Iterator<Item = SocketAddr>,
+) -> anyhow::Result<TcpStream> {
     let mut why = None;
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIME) {
+    for at in addresses {
+        match TcpStream::connect_timeout(&at, CONNECT_TIME) {
             Ok(stream) => return Ok(stream),
             Err(error) => why = Some(error),
         }
     }
-    let wish = || format!("no node answers at {admin}; start one, or say where it is with --admin HOST:PORT");
+    let wish =
+        || format!("no {name} answers at {address}; start one, or say where it is with {flag} {wants}");
     Err(why.map_or_else(|| anyhow::anyhow!("no such address"), anyhow::Error::from).context(wish()))
 }
 

@@ -1,11 +1,12 @@
 //! What a run of gifts needs of the backend: coins and a gift before it, and the books after it.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::settings::Settings;
-use crate::ctl::http::{Answer, Method, Request, ask};
+use crate::backend::Client;
+use crate::ctl::http::Method;
 
 /// What one gift of the run costs.
 const PRICE: i64 = 10;
@@ -13,11 +14,7 @@ const PRICE: i64 = 10;
 const GRANTS_MAX: usize = 500;
 
 /// The backend of a run.
-pub(super) struct Backend {
-    /// `HOST:PORT`.
-    address: String,
-    secret: String,
-}
+pub(super) struct Backend(pub(super) Client);
 
 /// The backend's books.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -33,12 +30,6 @@ pub(super) struct Books {
 }
 
 impl Backend {
-    /// The backend at `http://HOST:PORT`.
-    pub(super) fn new(url: &str, secret: &str) -> Self {
-        let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-        Self { address: address.to_owned(), secret: secret.to_owned() }
-    }
-
     /// Makes the gift of the run and gives each client its coins; the gift's id.
     pub(super) fn prepare(&self, settings: &Settings, coins: i64) -> anyhow::Result<i64> {
         let plan = &settings.plans[0];
@@ -57,21 +48,11 @@ impl Backend {
 
     /// The books as they are.
     pub(super) fn books(&self) -> anyhow::Result<Books> {
-        Ok(serde_json::from_value(self.get("/internal/audit")?)?)
-    }
-
-    fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.ask(Request { method: Method::Get, path: path.into() })
+        Ok(serde_json::from_value(self.0.ask_internal(Method::Get, "/internal/audit")?)?)
     }
 
     fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        self.ask(Request { method: Method::Post(body), path: path.into() })
-    }
-
-    fn ask(&self, request: Request) -> anyhow::Result<Value> {
-        let Answer { status, body } = ask(&self.address, &self.secret, &request).context("--backend")?;
-        ensure!(status == 200, "the backend refuses {}: {status} {body}", request.path);
-        serde_json::from_str(&body).with_context(|| format!("{} is no backend of Sailfish", self.address))
+        self.0.ask_internal(Method::Post(body), path)
     }
 }
 

@@ -17,8 +17,10 @@ use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 
-/// How often the shards' threads are looked after.
+/// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
+/// The same of a bridge that is to end.
+const BRIDGE_WATCH: Duration = Duration::from_millis(10);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// How much longer than the cores' own deadline a drain is waited for.
@@ -41,13 +43,12 @@ pub fn until_stopped(
             directory: serving.directory.as_ref().map(Directory::stats),
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
-            payload_bytes_max: config.limits.frame_bytes_max.into(),
         });
-        tokio::spawn(admin::serve(listener, admin.clone()));
+        tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         let mut signals = Signals::take()?;
         announce();
-        let ended = control(&mut serving, &admin, config, &mut signals, reread).await;
+        let ended = control(&mut serving, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
@@ -89,7 +90,6 @@ impl Signals {
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
     serving: &mut Serving,
-    admin: &Admin,
     mut config: Config,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
@@ -103,29 +103,55 @@ async fn control(
                 info!("an operator asked for a drain");
                 break;
             }
-            _ = signals.hangup.recv() => reload(serving, admin, &mut config, reread()).await,
-            _ = watch.tick() => if !serving.running.is_alive() {
-                error!("a shard has ended by itself; the node goes");
-                return Ok(()); // joining tells why
+            _ = signals.hangup.recv() => reload(serving, &mut config, reread()).await,
+            _ = watch.tick() => {
+                if !serving.running.is_alive() {
+                    error!("a shard has ended by itself; the node goes");
+                    return Ok(()); // joining tells why
+                }
+                // Its shards would keep their events for a bridge that takes none. What is linked finds another one.
+                anyhow::ensure!(
+                    serving.bridge.as_ref().is_none_or(Bridging::is_alive),
+                    "the bridge has ended by itself; the log says why"
+                );
             },
         }
     }
-    if serving.shards.role() == Role::Bridge {
-        stop_bridge(serving, &config).await;
+    if serving.shards.role() == Role::Bridge && !stop_bridge(serving, &config, signals).await {
+        return Ok(());
     }
     drain(serving, &config, signals).await;
     Ok(())
 }
 
-/// A bridge finishes what it has, and only then says that it goes: else others would hand all of that over again.
-async fn stop_bridge(serving: &mut Serving, config: &Config) {
-    let Some(bridge) = serving.bridge.take() else { return };
+/// A bridge finishes what it has, and only then tells its peers that it goes: else they would hand all of that over again.
+/// Whether a drain is to follow: not after a second signal.
+async fn stop_bridge(serving: &mut Serving, config: &Config, signals: &mut Signals) -> bool {
+    let Some(bridge) = &serving.bridge else { return true };
+    serving.shards.set_draining();
     let deadline = Duration::from_millis(config.drain.deadline_ms.into());
-    let stopped = tokio::task::spawn_blocking(move || bridge.stop(deadline)).await;
     info!(
-        left = stopped.unwrap_or_default(),
-        "the bridge has stopped; who handed over what is left keeps it"
+        deadline_ms = deadline.as_millis() as u64,
+        "draining: the bridge sends what it has; a second signal stops at once"
     );
+    bridge.finish(deadline);
+    let mut look = tokio::time::interval(BRIDGE_WATCH);
+    while bridge.is_alive() {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = signals.terminate.recv() => {
+                warn!("stopping at once");
+                return false;
+            }
+            _ = signals.interrupt.recv() => {
+                warn!("stopping at once");
+                return false;
+            }
+        }
+    }
+    let left = serving.bridge.take().map(Bridging::end);
+    info!(left, "the bridge has stopped; who handed over what is left keeps it");
+    true
 }
 
 /// Tells the clients, and gives what is under way its time.
@@ -146,7 +172,7 @@ async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) {
     }
 }
 
-async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Result<Config, ConfigError>) {
+async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, ConfigError>) {
     let new = match read {
         Ok(new) => new,
         Err(error) => {
@@ -159,19 +185,14 @@ async fn reload(serving: &Serving, admin: &Admin, config: &mut Config, read: Res
         error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
-    admin.set_payload_bytes_max(new.limits.frame_bytes_max);
+    serving.shards.set_payload_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
-        node: config.node.clone(),
-        token: config.token.clone(),
-        log: config.log.clone(),
-        router: config.router.clone(),
-        cluster: config.cluster.clone(),
-        link: config.link.clone(),
-        control: config.control.clone(),
-        directory: config.directory.clone(),
-        engine: config.engine.clone(),
-        bridge: config.bridge.clone(),
-        ..new.clone()
+        routes: new.routes.clone(),
+        heartbeat: new.heartbeat.clone(),
+        delivery: new.delivery.clone(),
+        limits: new.limits.clone(),
+        drain: new.drain.clone(),
+        ..config.clone()
     };
     if kept != new {
         warn!("reload: only routes, heartbeat, delivery, limits and drain take effect before the next start");

@@ -1,0 +1,55 @@
+//! The API of a backend, as anybody uses it: for the demonstration and the load of gifts.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::internal_secret;
+use crate::config::Config;
+use crate::ctl::http::{Answer, Method, Request, Server, ask};
+
+/// A backend somewhere.
+pub struct Client {
+    /// `HOST:PORT`.
+    pub address: String,
+    internal_secret: String,
+}
+
+impl Client {
+    /// The backend at `http://HOST:PORT`, with the internal secret that was given, or else that of the configuration.
+    ///
+    /// # Errors
+    /// There is no secret, and none can be made.
+    pub fn new(url: &str, given: Option<&str>, config: &Config) -> anyhow::Result<Self> {
+        let internal_secret = match given {
+            Some(secret) => secret.to_owned(),
+            None => internal_secret(config)?,
+        };
+        let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Ok(Self { address, internal_secret })
+    }
+
+    /// What it answers to a user, who has a token; to anybody with an empty one.
+    ///
+    /// # Errors
+    /// One line: it does not answer, or refuses.
+    pub fn ask(&self, token: &str, method: Method, path: &str) -> anyhow::Result<Value> {
+        let request = Request { method, path: path.into() };
+        let Answer { status, body } = ask(Server::backend(&self.address), token, &request)?;
+        let value: Option<Value> = serde_json::from_str(&body).ok();
+        if status == 200 {
+            return value.with_context(|| format!("{} is no backend of Sailfish", self.address));
+        }
+        match value.as_ref().and_then(|value| value["message"].as_str()) {
+            Some(message) => bail!("{path}: {message}"),
+            None => bail!("{} is no backend of Sailfish: it answers {status} to {path}", self.address),
+        }
+    }
+
+    /// What it answers to a service that has the internal secret.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn ask_internal(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        self.ask(&self.internal_secret, method, path)
+    }
+}
