@@ -316,7 +316,7 @@ async fn remove(app: Arc<App>, mut stop: Stop) {
                 warn!(%error, "pushed messages stay in the outbox for the moment");
                 lock(&app.outbox.hand).done.extend(done);
                 app.outbox.pushed.notify_one();
-                tokio::time::sleep(GATHER * 20).await;
+                tokio::time::sleep(GATHER * 4).await;
             } else {
                 let mut hand = lock(&app.outbox.hand);
                 done.iter().for_each(|id| {
@@ -363,5 +363,5 @@ const TAKE_UP_PAUSE: Duration = Duration::from_secs(5);
 const TAKE_UP_MAX: u32 = 5_000;
 /// How long a row that was taken up is left to whoever did.
 const CLAIM_TIME_MS: i64 = 30_000;
-/// How long pushed rows are gathered before they are removed.
-const GATHER: Duration = Duration::from_millis(50);
+/// How long pushed rows are gathered before they are removed. What a process that dies has gathered is pushed once more.
+const GATHER: Duration = Duration::from_millis(250);

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::gift::{Answer, Contents, Identity, Order, Reason};
 
 /// Rows of one statement.
-const ROWS_MAX: usize = 500;
+const ROWS_MAX: usize = 512;
 const COMMITTED: &str = "committed";
 
 /// How the table is made.

@@ -2,13 +2,13 @@
 
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, rows};
+use crate::db::{Dialect, marks, padded, rows};
 use crate::error::Error;
 use crate::outbox::{Message, Target};
 use crate::tables::last_ids;
 
 /// Rows of one statement.
-const ROWS_MAX: usize = 500;
+const ROWS_MAX: usize = 512;
 
 /// How the table is made. It has no index but its key: it is nearly empty, and is read in the order of its key.
 pub fn create(dialect: Dialect) -> Vec<String> {
@@ -93,10 +93,11 @@ pub async fn claim(pool: &AnyPool, ids: &[i64], until_ms: i64) -> Result<(), Err
 /// Removes messages.
 pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
-        let statement = format!("DELETE FROM t_outbox WHERE id IN ({})", marks(chunk.len()));
+        let ids = padded(chunk);
+        let statement = format!("DELETE FROM t_outbox WHERE id IN ({})", marks(ids.len()));
         let mut query = sqlx::query(AssertSqlSafe(statement));
-        for id in chunk {
-            query = query.bind(*id);
+        for id in ids {
+            query = query.bind(id);
         }
         query.execute(&mut *connection).await?;
     }
