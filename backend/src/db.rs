@@ -8,7 +8,8 @@ mod migrations;
 mod prompt;
 mod replicas;
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
@@ -22,7 +23,7 @@ use replicas::Replicas;
 
 /// How long a query may wait for a connection.
 const ACQUIRE_TIME: Duration = Duration::from_secs(5);
-/// How long the primary may take to answer a ping.
+/// How long the primary may take to answer a ping, and how long that is good.
 const PING_TIME: Duration = Duration::from_secs(1);
 /// How often a transaction is begun.
 const TURNS_MAX: u64 = 8;
@@ -48,6 +49,8 @@ pub struct Db {
     /// Of SQLite: further connections that read, since only one may write.
     readers: Option<AnyPool>,
     replicas: Replicas,
+    /// When the primary was last seen to answer a ping.
+    seen_up: Mutex<Option<Instant>>,
     /// Of MySQL: what passes connections on.
     _prompts: Vec<Prompt>,
 }
@@ -79,7 +82,7 @@ impl Db {
         };
         let replicas = config.replicas.iter().map(|url| prompt_pool(url, most, &mut prompts));
         let replicas = Replicas::new(replicas.collect::<Result<_, _>>()?);
-        Ok(Self { dialect, primary, readers, replicas, _prompts: prompts })
+        Ok(Self { dialect, primary, readers, replicas, seen_up: Mutex::default(), _prompts: prompts })
     }
 
     /// Which database it is.
@@ -104,10 +107,16 @@ impl Db {
         pools.map(|(name, pool)| (name, pool.size(), pool.num_idle())).collect()
     }
 
-    /// Whether the primary answers.
+    /// Whether the primary answers, or has answered within the last second.
     pub async fn is_up(&self) -> bool {
+        let known = || self.seen_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().is_some_and(|seen| seen.elapsed() < PING_TIME) {
+            return true;
+        }
         let ping = sqlx::query("SELECT 1").fetch_one(self.primary());
-        matches!(tokio::time::timeout(PING_TIME, ping).await, Ok(Ok(_)))
+        let is_up = matches!(tokio::time::timeout(PING_TIME, ping).await, Ok(Ok(_)));
+        *known() = is_up.then(Instant::now);
+        is_up
     }
 
     /// How many replicas are read from.

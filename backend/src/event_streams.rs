@@ -10,7 +10,6 @@ use std::time::Duration;
 use redis::aio::ConnectionManager;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisError, Script};
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
@@ -193,9 +192,8 @@ impl Lane {
         // One that makes the transaction of all fail is found out by dealing with each alone.
         let is_alone = self.open.first().is_some_and(|entry| entry.failures >= TOGETHER_MAX);
         let count = if is_alone { 1 } else { self.open.len().min(BATCH_MAX) };
-        let parse = |entry: &Entry| serde_json::from_str(&entry.text).unwrap_or(Value::Null);
-        let events = self.open[..count].iter().map(parse).collect();
-        let mut dealing = std::pin::pin!(bridge::take(app, events));
+        let events: Vec<String> = self.open[..count].iter().map(|entry| entry.text.clone()).collect();
+        let mut dealing = std::pin::pin!(bridge::take(app, events.iter().map(String::as_str)));
         let outcomes = loop {
             tokio::select! {
                 outcomes = &mut dealing => break outcomes,

@@ -1,4 +1,4 @@
-//! Redis, which keeps what it was told: every command is in its log before it is answered.
+//! Redis, which keeps what it was told.
 
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -13,16 +13,16 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts it, empty.
+    /// Starts it, empty; every command is in its log before it is answered.
     pub fn start() -> Self {
-        Self::start_in(Folder::new("redis"))
+        Self::start_in(Folder::new("redis"), "always")
     }
 
-    /// Starts it with its data in this folder.
-    pub fn start_in(folder: Folder) -> Self {
+    /// Starts it with its data in this folder, and its log written to the disk `always` or `everysec`.
+    pub fn start_in(folder: Folder, fsync: &str) -> Self {
         let command = |port| {
             let command = format!(
-                "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync always --daemonize no --logfile  --dir {}",
+                "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync {fsync} --daemonize no --logfile  --dir {}",
                 folder.path().display()
             );
             command.split(' ').map(str::to_owned).collect()

@@ -74,7 +74,7 @@ impl Stack {
             Storage::Embedded => (None, None),
             Storage::Servers => {
                 let database = MariaDb::primary_in(Folder::on_disk("mariadb"));
-                (Some(database), Some(Redis::start_in(Folder::on_disk("redis"))))
+                (Some(database), Some(Redis::start_in(Folder::on_disk("redis"), "everysec")))
             }
         };
         let database_url = match &database {

@@ -9,7 +9,7 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::Sha256;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -34,7 +34,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 struct Batch {
     /// In the order in which they happened, as far as they are of one user.
     #[schema(value_type = Vec<Object>)]
-    events: Vec<Value>,
+    events: Vec<Box<RawValue>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -77,8 +77,8 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
     let body = body::read(request, &()).await?;
     check_signature(app.config.bridge_secret.as_bytes(), app.clock.now_ms(), &headers, &body)?;
     let Batch { events } = serde_json::from_slice(&body).map_err(Error::bad_request)?;
-    let ids: Vec<String> = events.iter().map(|event| id_of(event).to_owned()).collect();
-    let outcomes = take(&app, events).await;
+    let ids: Vec<String> = events.iter().map(|event| id_of(event.get())).collect();
+    let outcomes = take(&app, events.iter().map(|event| event.get())).await;
     let result = |(id, outcome): (String, Outcome)| {
         let (status, reason) = match outcome {
             Outcome::Done => ("ok", None),
@@ -90,8 +90,13 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
     Ok(Json(Results { results: ids.into_iter().zip(outcomes).map(result).collect() }))
 }
 
-fn id_of(event: &Value) -> &str {
-    event.get("id").and_then(Value::as_str).unwrap_or_default()
+/// The id of what may be no event besides.
+fn id_of(event: &str) -> String {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    serde_json::from_str(event).map_or_else(|_| String::new(), |Named { id }| id)
 }
 
 /// Whether the bridge has sent this, within [`AGE_MS_MAX`].
@@ -122,13 +127,13 @@ pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
 }
 
 /// Takes events, however they came; what became of each.
-pub async fn take(app: &Arc<App>, events: Vec<Value>) -> Vec<Outcome> {
+pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -> Vec<Outcome> {
     let mut outcomes = vec![Outcome::Done; events.len()];
     let mut requests = Vec::new();
     let (mut presence, mut presence_at) = (Vec::new(), Vec::new());
     let (mut undelivered, mut undelivered_at) = (Vec::new(), Vec::new());
-    for (index, event) in events.into_iter().enumerate() {
-        match serde_json::from_value::<Event>(event) {
+    for (index, event) in events.enumerate() {
+        match serde_json::from_str::<Event>(event) {
             Ok(Event { kind: EventKind::Request(request), .. }) => requests.push((index, request)),
             Ok(Event { kind: EventKind::Undelivered(message), .. }) => {
                 undelivered.push(message);

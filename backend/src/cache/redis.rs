@@ -173,13 +173,14 @@ const HOLD: &str = "
             if n == 1 then redis.call('PEXPIRE', rate, ARGV[1]) end
             if n > most then return 4 end
         end
-        if redis.call('EXISTS', held) == 1 then return 1 end
+        if not redis.call('SET', held, '1', 'PX', ttl, 'NX') then return 1 end
         local has = tonumber(redis.call('GET', available) or '')
-        if not has then return 3 end
-        if has < tonumber(amount) then return 2 end
-        redis.call('DECRBY', available, amount)
-        redis.call('SET', held, '1', 'PX', ttl)
-        return 0
+        if has and has >= tonumber(amount) then
+            redis.call('DECRBY', available, amount)
+            return 0
+        end
+        redis.call('DEL', held)
+        return has and 2 or 3
     end
     local answers = {}
     for i = 0, #KEYS / 3 - 1 do

@@ -199,11 +199,13 @@ fn size(gifts: usize, most: usize) -> usize {
     }
 }
 
-/// What was committed.
+/// What is left to do when gifts are committed.
 struct Committed {
     jobs: Vec<JobId>,
-    orders: Vec<(Identity, Order)>,
-    repeats: Vec<(Identity, Order)>,
+    /// Those that somebody may look for in the cache.
+    answers: Vec<(Identity, Order)>,
+    /// Senders for whom more was held than they have paid.
+    unpaid: BTreeSet<i64>,
 }
 
 impl Batch {
@@ -321,30 +323,35 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
     add(&counters.committed, entries.len());
     add(&counters.refused, orders.len() - entries.len());
     add(&counters.repeats, repeats.len());
-    for (identity, order) in orders.iter().chain(&repeats) {
-        app.gifts.waiters.tell(identity, order);
-    }
+    // Another process may wait for what nobody here does; and who is refused may ask again and again.
+    let is_wanted = |(identity, order): &&(Identity, Order)| {
+        let is_awaited = app.gifts.waiters.tell(identity, order);
+        !is_awaited || matches!(order.answer, Answer::Refused(_))
+    };
+    let answers = orders.iter().chain(&repeats).filter(is_wanted).cloned().collect();
+    let is_refused = |(_, order): &&(Identity, Order)| matches!(order.answer, Answer::Refused(_));
+    let unpaid = orders.iter().filter(is_refused).chain(&repeats);
+    let unpaid = unpaid.map(|(identity, _)| identity.sender_id).collect();
     app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
-    Committed { jobs: jobs.into_iter().flatten().collect(), orders, repeats }
+    Committed { jobs: jobs.into_iter().flatten().collect(), answers, unpaid }
 }
 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
 async fn finish(app: Arc<App>, committed: Committed) {
-    let Committed { jobs, orders, repeats } = committed;
-    let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
-    let keys: Vec<String> = orders.iter().chain(&repeats).map(key).collect();
-    let mut answers = Vec::with_capacity(orders.len());
-    for (key, (_, order)) in keys.iter().zip(orders.iter().chain(&repeats)) {
-        let text = serde_json::to_string(order).expect("strings and numbers are JSON");
-        answers.push((key.as_str(), text, ANSWER_TTL));
-    }
-    let refused = |(_, order): &&(Identity, Order)| matches!(order.answer, Answer::Refused(_));
-    let unpaid = orders.iter().filter(refused).chain(&repeats);
-    let senders: BTreeSet<i64> = unpaid.map(|(identity, _)| identity.sender_id).collect();
+    let Committed { jobs, answers, unpaid } = committed;
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|(identity, order)| {
+            let text = serde_json::to_string(order).expect("strings and numbers are JSON");
+            (held_key(identity.sender_id, &identity.key), text)
+        })
+        .collect();
+    let answers: Vec<_> =
+        answers.iter().map(|(key, text)| (key.as_str(), text.clone(), ANSWER_TTL)).collect();
     let told = async {
         app.cache.set_many(&answers).await?;
         // What was held for these is free.
-        app.cache.forget_available(&Vec::from_iter(senders)).await
+        app.cache.forget_available(&Vec::from_iter(unpaid)).await
     };
     let done = async {
         match &app.queue {

@@ -244,8 +244,8 @@ impl Drop for UnderWay<'_> {
 
 /// Of a piece whose price is not known, as nothing costs it: the transaction refuses it.
 const PRICE_UNKNOWN: i64 = -1;
-/// How long it is remembered that a gift's coins are held: longer than it may be in the queue. It ends with the answer.
-const HELD_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long it is remembered that a gift's coins are held. One that is longer in the queue, and sent again, is held twice, and decided once.
+const HELD_TTL: Duration = Duration::from_secs(60);
 /// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
 /// How long a refusal is remembered that is in no table: far longer than a bridge repeats what it has not seen answered.

@@ -58,11 +58,14 @@ impl Waiters {
         Waiting { waiters: self, identity, answered }
     }
 
-    /// Tells those who wait for a gift.
-    pub fn tell(&self, identity: &Identity, order: &Order) {
-        for waiter in self.lock().remove(identity).unwrap_or_default() {
+    /// Tells those who wait for a gift; whether anybody did.
+    pub fn tell(&self, identity: &Identity, order: &Order) -> bool {
+        let waiters = self.lock().remove(identity).unwrap_or_default();
+        let is_awaited = !waiters.is_empty();
+        for waiter in waiters {
             let _ = waiter.answer.send(order.answer_for(&waiter.contents)); // who waited may have gone
         }
+        is_awaited
     }
 
     /// These gifts are out of the queue, in this process.
