@@ -1,7 +1,8 @@
 //! Gifts: what a sender may send, what it is answered, and that each gift is debited once.
 //!
 //! A gift's identity is its sender and a key that the sender chose; whatever comes under it gets the first answer. On its way a
-//! gift is checked against the catalogue, its coins are held in the cache (so that floods end there), it goes through the queue, and the
+//! gift is checked against the catalogue, its coins are held in the cache (so that floods end there), it goes to the consumer (through the
+//! durable queue, if that has enough in memory), and the
 //! [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A sender is answered what is committed or
 //! refused for good; if neither is known in time nothing was promised, and the same gift may be sent again.
 //!
@@ -136,7 +137,10 @@ pub struct Gifts {
     /// What gifts cost.
     pub(crate) catalogue: SeenGifts,
     waiters: Waiters,
-    /// Gifts on their way into the queue.
+    /// Gifts that the consumer of this process has at once.
+    direct: mpsc::Sender<Parcel>,
+    direct_to_consumer: Mutex<Option<mpsc::Receiver<Parcel>>>,
+    /// Gifts on their way into the queue, when those are too many.
     pushes: Batches<Parcel, ()>,
     /// Gifts that are looked up in the database.
     looks: Batches<Identity, Seen>,
@@ -166,7 +170,10 @@ impl Gifts {
     /// Nothing under way.
     pub fn new() -> Self {
         let (taken, taken_by_consumer) = mpsc::channel(TAKEN_MAX);
+        let (direct, direct_to_consumer) = mpsc::channel(DIRECT_MAX);
         Self {
+            direct,
+            direct_to_consumer: Mutex::new(Some(direct_to_consumer)),
             catalogue: SeenGifts::default(),
             waiters: Waiters::default(),
             pushes: Batches::new(WAITING_MAX),
@@ -280,7 +287,9 @@ pub const PK: i32 = 5558;
 pub const SEND: i32 = 5560;
 /// Gifts that wait for the queue, or for a look into the table, in one process.
 const WAITING_MAX: usize = 20_000;
-/// Batches that wait for the consumer.
+/// Gifts that wait for the consumer in memory.
+const DIRECT_MAX: usize = 2_048;
+/// Batches out of the queue that wait for the consumer.
 const TAKEN_MAX: usize = 4;
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// # Errors
 /// What kept it from having a line.
 fn storm(arguments: &Arguments, programs: &Path, run: Run, chance: &mut Chance) -> anyhow::Result<bool> {
-    let mut stack = Stack::start(programs, run.storage)?;
+    let mut stack = Stack::start(programs, run.storage, 2)?;
     // On average half of the longest times; the rest of the load is calm.
     let seconds = u64::from(arguments.kills) * (LIFE_MS_MAX + DEATH_MS_MAX) / 2 / 1000 + 5;
     let json = stack.file("load.json");

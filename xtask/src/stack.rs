@@ -46,14 +46,14 @@ pub struct Node {
     child: Option<Child>,
 }
 
-/// Router, two gateways, bridge, backend, and what that stores in.
+/// Router, gateways, bridge, backend, and what that stores in.
 pub struct Stack {
     pub database: Option<MariaDb>,
     pub redis: Option<Redis>,
     pub bridge: Node,
     pub backend: Node,
     _router: Node,
-    _gateways: [Node; 2],
+    _gateways: Vec<Node>,
     /// Where clients connect.
     pub targets: String,
     /// The backend's API.
@@ -64,12 +64,12 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts all of it, with empty storage.
-    pub fn start(programs: &Path, storage: Storage) -> anyhow::Result<Self> {
+    /// Starts all of it, with so many gateways and empty storage.
+    pub fn start(programs: &Path, storage: Storage, gateways: u32) -> anyhow::Result<Self> {
         let folder = Folder::on_disk("stack");
         let address = || format!("127.0.0.1:{}", free_port());
         let (links, bridge_links, bridge_admin, api) = (address(), address(), address(), address());
-        let targets = [address(), address()];
+        let targets: Vec<String> = (0..gateways).map(|_| address()).collect();
         let (database, redis) = match storage {
             Storage::Embedded => (None, None),
             Storage::Servers => {
@@ -101,8 +101,7 @@ impl Stack {
                 "backend --listen {api} --push-url http://{bridge_admin} --database {database_url}{redis_flag} --set backend.gifts_per_second=1000000"
             ),
         )?;
-        let gateway = |index: usize| {
-            let listen = &targets[index];
+        let gateway = |(index, listen): (usize, &String)| {
             start(
                 &format!("gateway{index}"),
                 format!(
@@ -111,7 +110,7 @@ impl Stack {
                 ),
             )
         };
-        let gateways = [gateway(0)?, gateway(1)?];
+        let gateways = targets.iter().enumerate().map(gateway).collect::<Result<_, _>>()?;
         let targets = targets.join(",");
         let api = format!("http://{api}");
         Ok(Self {

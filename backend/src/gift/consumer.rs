@@ -13,9 +13,7 @@ use tracing::{error, warn};
 use super::decide::{Decisions, Facts, decide};
 use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};
 use crate::app::App;
-use crate::batches::Entry;
 use crate::cache::held_key;
-use crate::db::Dialect;
 use crate::error::Error;
 use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
@@ -25,23 +23,19 @@ use crate::tables::{account, gift, gift_order, outbox};
 /// Works until it is time to end, and then until all who wait are answered.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     let taken = app.gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(taken) = taken else { return };
+    let direct = app.gifts.direct_to_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (Some(taken), Some(direct)) = (taken, direct) else { return };
     let (end, ending) = watch::channel(false);
     let ending = Stop::from(ending);
     if let Err(error) = settle(&app).await {
         warn!(%error, "it is not known what is in the queue of gifts");
     }
     let mut tasks = JoinSet::new();
-    // In SQLite the queue is a table beside the ledger: to put a gift there and take it out again would be two more transactions by
-    // the same writer, for what nobody was promised yet. So the consumer has them at once.
-    let direct = (app.db.dialect() == Dialect::Sqlite).then(|| app.gifts.pushes.entries()).flatten();
-    if direct.is_none() {
-        tasks.spawn(put(app.clone(), ending.clone()));
-        tasks.spawn(watch_others(app.clone(), ending.clone()));
-    }
+    tasks.spawn(put(app.clone(), ending.clone()));
+    tasks.spawn(watch_others(app.clone(), ending.clone()));
     tasks.spawn(look_up(app.clone(), ending.clone()));
     tasks.spawn(take(app.clone(), ending.clone()));
-    let source = Source { taken, direct, left: Batch::default() };
+    let source = Source { taken, direct, left: Batch::default(), is_queue_first: true };
     tasks.spawn(commit_all(app.clone(), source, ending));
     stop.wait().await;
     while app.gifts.under_way.load(Ordering::Relaxed) > 0 {
@@ -149,40 +143,34 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
 struct Source {
     /// Out of the queue.
     taken: mpsc::Receiver<Batch>,
-    /// Past it.
-    direct: Option<mpsc::Receiver<Entry<Parcel, ()>>>,
+    /// Past it: nobody was promised anything yet, so what is in memory is as good as what is in the queue, and costs far less.
+    direct: mpsc::Receiver<Parcel>,
     /// What a batch left.
     left: Batch,
+    is_queue_first: bool,
 }
 
 impl Source {
     /// The next batch of up to `most`. If it is given up, nothing is lost.
     async fn next(&mut self, most: usize) -> Batch {
-        let mut entries = Vec::new();
         if self.left.parcels.is_empty() {
-            match &mut self.direct {
-                None => self.left.extend(self.taken.recv().await),
-                Some(direct) => tokio::select! {
-                    more = self.taken.recv() => self.left.extend(more),
-                    _ = direct.recv_many(&mut entries, most) => {}
-                },
+            tokio::select! {
+                more = self.taken.recv() => self.left.extend(more.unwrap_or_default()),
+                Some(parcel) = self.direct.recv() => self.left.push(None, parcel),
             }
         }
-        while let Some(direct) = &mut self.direct
-            && entries.len() < most
-            && let Ok(entry) = direct.try_recv()
-        {
-            entries.push(entry);
-        }
-        for (parcel, put) in entries {
-            let _ = put.send(Ok(())); // who waits goes on to wait for the commit
-            self.left.parcels.push(parcel);
-            self.left.jobs.push(None);
-        }
-        while self.left.parcels.len() < most
-            && let Ok(more) = self.taken.try_recv()
-        {
-            self.left.extend(Some(more));
+        // In turn, so that neither keeps the other waiting.
+        self.is_queue_first = !self.is_queue_first;
+        for is_queue in [self.is_queue_first, !self.is_queue_first] {
+            while self.left.parcels.len() < most {
+                let more = match is_queue {
+                    true => self.taken.try_recv().map(|more| self.left.extend(more)),
+                    false => self.direct.try_recv().map(|parcel| self.left.push(None, parcel)),
+                };
+                if more.is_err() {
+                    break;
+                }
+            }
         }
         let rest = self.left.split_off(size(self.left.parcels.len(), most));
         std::mem::replace(&mut self.left, rest)
@@ -214,10 +202,7 @@ impl Batch {
         let mut batch = Self::default();
         for job in jobs {
             match serde_json::from_str(&job.payload) {
-                Ok(parcel) => {
-                    batch.jobs.push(Some(job.id));
-                    batch.parcels.push(parcel);
-                }
+                Ok(parcel) => batch.push(Some(job.id), parcel),
                 Err(error) => {
                     add(&app.gifts.counters.poison, 1);
                     error!(%error, id = ?job.id, tries = job.tries, payload = job.payload, "no gift");
@@ -227,8 +212,13 @@ impl Batch {
         batch
     }
 
-    fn extend(&mut self, more: Option<Self>) {
-        let Self { parcels, jobs } = more.unwrap_or_default();
+    fn push(&mut self, job: Option<JobId>, parcel: Parcel) {
+        self.jobs.push(job);
+        self.parcels.push(parcel);
+    }
+
+    fn extend(&mut self, more: Self) {
+        let Self { parcels, jobs } = more;
         self.parcels.extend(parcels);
         self.jobs.extend(jobs);
     }

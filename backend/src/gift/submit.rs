@@ -185,9 +185,14 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
     let GiftRequest { identity, contents, .. } = request;
     let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
     let parcel = Parcel { identity: identity.clone(), contents: *contents, price };
-    let mut waiting = app.gifts.waiters.wait(identity, *contents);
+    let place = app.gifts.direct.try_reserve();
+    let mut waiting = app.gifts.waiters.wait(identity, *contents, place.is_ok());
     let wait = async {
-        if let Err(error) = app.gifts.pushes.ask(parcel).await {
+        let put = match place {
+            Ok(place) => Ok(place.send(parcel)),
+            Err(_) => app.gifts.pushes.ask(parcel).await,
+        };
+        if let Err(error) = put {
             // What was held is not in the queue, so what the sender has is asked for anew.
             let _ = app.cache.forget_available(&[identity.sender_id]).await;
             return Err(error);

@@ -50,10 +50,10 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// Waits for a gift from here on, until what this answers is dropped.
-    pub fn wait<'a>(&'a self, identity: &'a Identity, contents: Contents) -> Waiting<'a> {
+    /// Waits for a gift from here on, until what this answers is dropped. `is_here` if the gift goes to this process's consumer.
+    pub fn wait<'a>(&'a self, identity: &'a Identity, contents: Contents, is_here: bool) -> Waiting<'a> {
         let (answer, answered) = oneshot::channel();
-        let waiter = Waiter { contents, since: Instant::now(), is_here: false, answer };
+        let waiter = Waiter { contents, since: Instant::now(), is_here, answer };
         self.lock().entry(identity.clone()).or_default().push(waiter);
         Waiting { waiters: self, identity, answered }
     }
@@ -99,16 +99,17 @@ mod tests {
         let waiters = Waiters::default();
         let identity = Identity { sender_id: 1, key: "a".into() };
         let contents = Contents { gift_id: 1, room_id: 2, receiver_id: 3, count: 1, code: 5556 };
-        let (first, second) = (waiters.wait(&identity, contents), waiters.wait(&identity, contents));
+        let (first, second) =
+            (waiters.wait(&identity, contents, false), waiters.wait(&identity, contents, false));
         let known = || waiters.since_before(Instant::now() + std::time::Duration::from_secs(1)).len();
         waiters.are_here([&identity].into_iter());
         assert_eq!(known(), 0, "nobody else has it");
-        let third = waiters.wait(&identity, contents);
+        let third = waiters.wait(&identity, contents, false);
         drop((first, third));
         assert_eq!(known(), 0);
-        let first = waiters.wait(&identity, contents);
+        let first = waiters.wait(&identity, contents, false);
         drop(second);
-        let second = waiters.wait(&identity, contents);
+        let second = waiters.wait(&identity, contents, false);
         drop(first);
         assert_eq!(known(), 1, "the second waits");
         drop(second);
