@@ -508,6 +508,37 @@ async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answe
     }
 }
 
+/// C2: what the consumer has no place for waits in the durable queue, and is decided from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
+    let stack = Stack::production().await;
+    let mut config = unlimited(&stack);
+    config.gift_wait_ms = 500;
+    let node = stack.backend_with(config).await;
+    let gift = new_gift(&node, 10).await;
+    grant(&node, 1, 40_000, "a").await;
+    // The consumer waits for the sender's account.
+    let mut tx = node.app().db.begin().await.unwrap();
+    sqlx::query("UPDATE t_account SET balance = balance + 0 WHERE user_id = 1")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let sends: JoinSet<_> = (0..4_000)
+        .map(|number| {
+            let app = node.app().clone();
+            async move { app.send_gift(&request(1, &format!("g{number}"), gift)).await }
+        })
+        .collect();
+    let undecided = sends.join_all().await.into_iter().filter(Result::is_err).count();
+    assert_eq!(undecided, 4_000);
+    let (waiting, _) = node.app().queue.count(Topic::Gift).await.unwrap();
+    assert!((500..2_000).contains(&waiting), "{waiting} wait in the queue, and the others in memory");
+    tx.rollback().await.unwrap();
+    until("all are decided", async || node.app().queue.count(Topic::Gift).await.unwrap() == (0, 0)).await;
+    until("all are paid", async || audit(&node).await == (0, 4_000)).await;
+    node.stop().await;
+}
+
 /// C5 in small: while the database is killed, and Redis flushed and killed, in the middle of gifts, senders are told nothing that does
 /// not hold, and each gift is paid once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
