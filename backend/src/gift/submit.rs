@@ -189,7 +189,10 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
     let mut waiting = app.gifts.waiters.wait(identity, *contents, place.is_ok());
     let wait = async {
         let put = match place {
-            Ok(place) => Ok(place.send(parcel)),
+            Ok(place) => {
+                place.send(parcel);
+                Ok(())
+            }
             Err(_) => app.gifts.pushes.ask(parcel).await,
         };
         if let Err(error) = put {
