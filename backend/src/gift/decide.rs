@@ -26,7 +26,7 @@ pub struct Decisions {
     pub entries: Vec<Entry>,
     /// Each gift that was not decided before.
     pub orders: Vec<(Identity, Order)>,
-    /// What clients see of these.
+    /// What clients see of these, and of refused repeats.
     pub messages: Vec<Message>,
     /// Gifts that were decided before.
     pub repeats: Vec<(Identity, Order)>,
@@ -39,6 +39,10 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
     for parcel in parcels {
         let Parcel { identity, contents, .. } = parcel;
         if let Some(order) = known.get(identity) {
+            // Told once more, by the same name: whether the first telling came through is not known here.
+            if let Answer::Refused(reason) = order.answer_for(contents) {
+                decisions.messages.push(message::failed(app, identity, contents, reason));
+            }
             decisions.repeats.push((identity.clone(), order.clone()));
             continue;
         }
@@ -120,9 +124,20 @@ mod tests {
         let decisions = decide(1, &parcels, facts(&[(9, 100)]));
         assert_eq!((decisions.debits[&9], decisions.orders.len(), decisions.repeats.len()), (20, 1, 1));
         assert_eq!(decisions.repeats[0], decisions.orders[0]);
-        let known = decisions.orders.into_iter().collect();
-        let again = decide(1, &parcels, Facts { known, ..facts(&[(9, 80)]) });
+        let known: BTreeMap<_, _> = decisions.orders.into_iter().collect();
+        let again = decide(1, &parcels, Facts { known: known.clone(), ..facts(&[(9, 80)]) });
         assert!(again.debits.is_empty() && again.messages.is_empty() && again.repeats.len() == 2);
+        // Its sender is told that the name has another gift.
+        let other = Parcel { contents: Contents { count: 3, ..CONTENTS }, ..parcel(9, "a", 10) };
+        let other = decide(1, &[other], Facts { known, ..facts(&[(9, 80)]) });
+        assert!(other.debits.is_empty() && other.orders.is_empty());
+        let told: Vec<_> = other.messages.iter().map(|message| message.biz_code).collect();
+        assert_eq!(told, [5557]);
+        assert!(
+            other.messages[0].payload.contains(r#""reason":"id_reused""#),
+            "{}",
+            other.messages[0].payload
+        );
     }
 
     #[test]
