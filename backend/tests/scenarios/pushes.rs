@@ -198,12 +198,15 @@ both!(
         let mut fake = FakePush::start().await;
         let node = fake.node(&stack).await;
         fake.die().await;
+        let since = std::time::Instant::now();
         commit(&node, 2, 0..20).await;
         node.kill().await;
         fake.revive().await;
         let node = fake.node(&stack).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(fake.all().is_empty(), "for some seconds they are left to who wrote them");
+        // On a machine that is so slow that 5 s have passed, anybody may have pushed them.
+        let is_early = since.elapsed() < Duration::from_secs(5);
+        assert!(fake.all().is_empty() || !is_early, "for some seconds they are left to who wrote them");
         stack.clock().advance_ms(5_000);
         until_empty(&node).await;
         assert_eq!(numbers(&fake.shown(5556)).into_iter().collect::<BTreeSet<_>>(), (0..20).collect());
