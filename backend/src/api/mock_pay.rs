@@ -21,6 +21,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Choice {
     /// `paid` unless given; or `failed`.

@@ -57,6 +57,7 @@ struct OpenBody {
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct RoomsPage {
     /// `next_after` of the page before; none: the first page.
@@ -74,6 +75,7 @@ struct Rooms {
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct MembersPage {
     /// `next_after` of the page before; none: the first page.
