@@ -298,6 +298,8 @@ async fn jobs_wait_for_the_database() {
     let stack = Stack::embedded().await.with_redis(&redis).with_database(&database);
     let node = stack.backend().await;
     database.kill();
+    until("it is noticed", async || !node.app().db.is_up().await).await;
+    tokio::time::sleep(Duration::from_secs(6)).await; // longer than a take that began before may wait
     for topic in [Topic::Gift, Topic::OrderExpiry] {
         node.app().queue.push(topic, &payloads(0..1), NOW).await.unwrap();
     }
