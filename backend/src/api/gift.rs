@@ -235,6 +235,7 @@ async fn put(
     let gift = body.gift(id)?;
     let write = gift::put(app.db.writer(), app.db.dialect(), &gift);
     app.write_through(&keys(id), write).await?;
+    app.gifts.catalogue.forget(id);
     Ok(Json(gift))
 }
 
@@ -246,7 +247,9 @@ async fn delete(
     _internal: Internal,
     Path(id): Path<i64>,
 ) -> Result<StatusCode, Error> {
-    match app.write_through(&keys(id), gift::delete(app.db.writer(), id)).await? {
+    let was_there = app.write_through(&keys(id), gift::delete(app.db.writer(), id)).await?;
+    app.gifts.catalogue.forget(id);
+    match was_there {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Error::not_found("there is no such gift")),
     }

@@ -265,7 +265,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
             }
             Err(error) if batch.parcels.len() == 1 => {
                 add(&app.gifts.counters.poison, 1);
-                error!(%error, parcel = ?batch.parcels[0], "a gift cannot be committed, and stays in the queue");
+                error!(%error, parcel = ?batch.parcels[0], "a gift cannot be committed; if it is in the queue, it stays there");
             }
             Err(error) => {
                 warn!(%error, gifts = batch.parcels.len(), "a batch of gifts is halved");
@@ -313,15 +313,17 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
     add(&counters.committed, entries.len());
     add(&counters.refused, orders.len() - entries.len());
     add(&counters.repeats, repeats.len());
-    // Another process may wait for what nobody here does; and who is refused may ask again and again.
-    let is_wanted = |(identity, order): &&(Identity, Order)| {
-        let is_awaited = app.gifts.waiters.tell(identity, order);
-        !is_awaited || matches!(order.answer, Answer::Refused(_))
-    };
-    let answers = orders.iter().chain(&repeats).filter(is_wanted).cloned().collect();
-    let is_refused = |(_, order): &&(Identity, Order)| matches!(order.answer, Answer::Refused(_));
-    let unpaid = orders.iter().filter(is_refused).chain(&repeats);
+    let is_refused = |order: &Order| matches!(order.answer, Answer::Refused(_));
+    let unpaid = orders.iter().filter(|(_, order)| is_refused(order)).chain(&repeats);
     let unpaid = unpaid.map(|(identity, _)| identity.sender_id).collect();
+    let mut answers = Vec::new();
+    for (identity, order) in orders.into_iter().chain(repeats) {
+        let is_awaited = app.gifts.waiters.tell(&identity, &order);
+        // Another process may wait for what nobody here does; and who is refused may ask again and again.
+        if !is_awaited || is_refused(&order) {
+            answers.push((identity, order));
+        }
+    }
     app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
     Committed { jobs: jobs.into_iter().flatten().collect(), answers, unpaid }
 }
@@ -329,17 +331,13 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
 async fn finish(app: Arc<App>, committed: Committed) {
     let Committed { jobs, answers, unpaid } = committed;
-    let answers: Vec<_> = answers
-        .iter()
-        .map(|(identity, order)| {
-            let text = serde_json::to_string(order).expect("strings and numbers are JSON");
-            (held_key(identity.sender_id, &identity.key), text)
-        })
-        .collect();
-    let answers: Vec<_> =
-        answers.iter().map(|(key, text)| (key.as_str(), text.clone(), ANSWER_TTL)).collect();
+    let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
+    let keys: Vec<String> = answers.iter().map(key).collect();
+    let text = |order: &Order| serde_json::to_string(order).expect("strings and numbers are JSON");
+    let entries = keys.iter().zip(&answers).map(|(key, (_, order))| (key.as_str(), text(order), ANSWER_TTL));
+    let entries: Vec<_> = entries.collect();
     let told = async {
-        app.cache.set_many(&answers).await?;
+        app.cache.set_many(&entries).await?;
         // What was held for these is free.
         app.cache.forget_available(&Vec::from_iter(unpaid)).await
     };

@@ -32,6 +32,11 @@ impl SeenGifts {
         gift
     }
 
+    /// A gift has changed.
+    pub fn forget(&self, id: i64) {
+        self.lock().remove(&id);
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, (Instant, Arc<Gift>)>> {
         self.gifts.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,9 +39,10 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         "{:<16} {:>12} {:>12} {:>7} {:>6} {:>10} {:>10} {:>10}",
         "storage", "floor /s", "gifts /s", "ratio", "must", "at /s", "p50 ms", "p99 ms"
     );
+    let turns = if quick { 1 } else { ROUNDS };
     for storage in [Storage::Embedded, Storage::Servers] {
         let mut rounds: Vec<(f64, f64)> = Vec::with_capacity(ROUNDS);
-        for _ in 0..if quick { 1 } else { ROUNDS } {
+        for _ in 0..turns {
             let floor = floor(&programs, storage, seconds)?;
             // More than can be committed, and not much more: what is sent in vain takes time from what is committed.
             let rate = rounds.last().map_or(floor * FIRST_SHARE, |(_, reached)| reached * SURPLUS);
@@ -64,7 +65,7 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
     }
     println!(
         "\nfloor: the same transaction on the same storage, one batch of 512 after the other, nothing else running;\n\
-         each line is the middle one of {ROUNDS} rounds by its ratio"
+         each line is the middle one of {turns} rounds by its ratio"
     );
     println!("{}", machine::describe());
     Ok(())
