@@ -508,6 +508,26 @@ async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answe
     }
 }
 
+both!(
+    /// C1: who names no price pays the one that there is, also right after it was changed.
+    a_changed_price_is_paid_at_once,
+    |stack| async move {
+        let node = stack.backend().await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 100, "a").await;
+        let send = async |key: &str| node.app().send_gift(&request(1, key, gift)).await.unwrap();
+        assert_eq!(send("a").await, Answer::Committed { total: 10 });
+        let url = format!("{}/internal/gifts/{gift}", node.url());
+        let body = json!({ "name": "a", "price": 7, "is_on_sale": true });
+        assert_eq!(call("PUT", url.clone(), INTERNAL, Some(body)).await.0, 200);
+        assert_eq!(send("b").await, Answer::Committed { total: 7 });
+        assert_eq!(call("DELETE", url, INTERNAL, None).await.0, 204);
+        assert_eq!(send("c").await, Answer::Refused(Reason::NoSuchGift));
+        assert_eq!(audit(&node).await, (83, 2));
+        node.stop().await;
+    }
+);
+
 /// C2: what the consumer has no place for waits in the durable queue, and is decided from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
