@@ -145,7 +145,7 @@ impl Members {
 fn gifts_reach_everybody(store: Store) {
     let mut stack = Stack::start(2, store);
     let api = stack.api;
-    let (giver, poor, watching) = (api.user_with(1_000), api.user_with(15), 77);
+    let (giver, poor, watching) = (api.user_with(1_000), api.user_with(15), api.user().id);
     let gift = api.gift(10);
     let mut sender = stack.cluster.gateway(0).login(giver.id);
     let mut watcher = stack.cluster.gateway(1).login_as(watching, Encoding::Json);
@@ -210,7 +210,7 @@ fn gifts_reach_everybody_on_mariadb_and_redis() {
 fn a_gift_is_of_its_session_and_debited_once() {
     let up = Up::start(SECRET);
     let api = up.api;
-    let (giver, rich, receiver) = (api.user_with(100), api.user_with(1_000), 77);
+    let (giver, rich, receiver) = (api.user_with(100), api.user_with(1_000), api.user().id);
     let gift = api.gift(10);
     let mut sender = up.server.login(giver.id);
     sender.say(SEND, ROOM, "outside", &gift_of(gift, receiver, 1));
@@ -271,9 +271,9 @@ fn refused(sender: &mut Client, id: &str) {
 fn a_gift_is_shown_in_a_room_of_its_session_only() {
     let up = Up::start(SECRET);
     let api = up.api;
-    let (giver, receiver) = (api.user_with(100), 77);
+    let (giver, receiver) = (api.user_with(100), api.user().id);
     let gift = api.gift(10);
-    let (mut sender, mut elsewhere) = (up.server.login(giver.id), up.server.login(2));
+    let (mut sender, mut elsewhere) = (up.server.login(giver.id), up.server.login(receiver));
     sender.join(ROOM);
     elsewhere.join(8);
     let there = json!({ "giftId": gift, "receiverId": receiver, "roomId": 8 }).to_string();
@@ -438,19 +438,19 @@ fn gifts_in_streams_outlive_redis() {
         vec!["--set=bridge.mode=redis".into(), format!("--set=bridge.redis={url}")]
     });
     let api = stack.api;
-    let (giver, gift) = (api.user_with(1_000), api.gift(10));
+    let (giver, watching, gift) = (api.user_with(1_000), api.user().id, api.gift(10));
     let mut sender = stack.cluster.gateway(0).login(giver.id);
-    let mut watcher = stack.cluster.gateway(0).login(77);
+    let mut watcher = stack.cluster.gateway(0).login(watching);
     sender.join(ROOM);
     watcher.join(ROOM);
     let ids: Vec<String> = (10..30).map(|number| format!("g{number}")).collect();
     for id in &ids[..10] {
-        sender.say(SEND, ROOM, id, &gift_of(gift, 77, 1));
+        sender.say(SEND, ROOM, id, &gift_of(gift, watching, 1));
         assert_eq!(sender.outcome_beside_messages(id), Outcome::Answered);
     }
     redis.kill();
     for id in &ids[10..] {
-        sender.say(SEND, ROOM, id, &gift_of(gift, 77, 1));
+        sender.say(SEND, ROOM, id, &gift_of(gift, watching, 1));
     }
     until("gifts wait", || stack.cluster.gateway(0).metric("sailfish_bridge_waiting", "") >= 10.0);
     redis.start_again();
@@ -472,16 +472,16 @@ fn gifts_wait_for_the_database_and_for_the_backend() {
     let servers = Servers::start();
     let mut stack = Stack::start(1, Store::of(servers.flags()));
     let api = stack.api;
-    let (giver, gift) = (api.user_with(1_000), api.gift(10));
+    let (giver, away, gift) = (api.user_with(1_000), api.user().id, api.gift(10));
     let mut sender = stack.cluster.gateway(0).login(giver.id);
     sender.join(ROOM);
     let ready = || api.ask("GET", "/readyz", "", &Value::Null).0;
     assert_eq!(ready(), 200);
     let send = |sender: &mut Client, ids: [&str; 2]| {
         for id in ids {
-            sender.say(SEND, ROOM, id, &gift_of(gift, 77, 1));
+            sender.say(SEND, ROOM, id, &gift_of(gift, away, 1));
         }
-        sender.say(6001, 404, ids[0], "for later");
+        sender.say(6001, away, ids[0], "for later");
     };
     servers.database.kill();
     until("it is not ready", || ready() == 503);

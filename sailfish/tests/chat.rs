@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use common::java::Java;
 use common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
+use testbed::free_port;
 use wire::client::{Encoding, FailReason, Message, Outcome};
 use wire::{RoomId, UserId};
 
@@ -222,7 +223,7 @@ fn the_terminal_client_outlives_its_connection() {
 #[test]
 fn the_terminal_client_goes_where_a_draining_node_sends_it() {
     let other = Server::start(&[]);
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let alternatives = format!("drain.alternatives=[\"{nobody}\", \"{}\"]", other.clients);
     let mut server = Server::start(&["--set", &alternatives, "--set", "drain.spread_ms=0"]);
     let mut command = sailfish();

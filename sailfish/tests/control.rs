@@ -3,10 +3,9 @@
 
 mod common;
 
-use std::net::TcpListener;
-
 use common::{SECRET, Server, output, sailfish, until};
 use serde_json::{Value, json};
+use testbed::free_port;
 use wire::RoomId;
 use wire::client::{NoticeCode, Outcome};
 
@@ -399,10 +398,6 @@ impl Cluster {
         until("the owners are settled", || router.metric("sailfish_router_unsettled", "") == 0.0);
         Self { router, gateways, links }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn gateway(id: &str, links: &str, secret: &str) -> Server {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::{Folder, SECRET, Server, sailfish};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use testbed::free_port;
 
 /// `sailfish load` with the secret of the tests and a report of its own.
 struct Load {
@@ -157,7 +158,7 @@ struct Restarted {
 
 impl Restarted {
     fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let server = Self { folder: Folder::new("restarted"), address };
         let started = Command::new("sh").args(["-c", &server.command("true")]).status().unwrap();
         assert!(started.success());
@@ -256,7 +257,7 @@ fn a_storm_restarts_under_load() {
 #[test]
 fn clients_go_round_several_targets() {
     let server = Server::start(&[]);
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let report = passes(&server, &format!("chat --connections 10 --rate 50 --seconds 1 --target {nobody}"));
     assert_eq!(report["on_targets"][server.clients.to_string()], 10, "{report}");
     assert_eq!(report["connect_errors"]["refused"], 5, "{report}");

@@ -4,12 +4,14 @@
 //! skips: where a server cannot be had, whoever asks for it panics and says what is missing.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real servers, and may panic
 
+mod claim;
 mod folder;
 mod mariadb;
 mod process;
 mod redis;
 
+pub use claim::{Claim, free_port};
 pub use folder::Folder;
 pub use mariadb::MariaDb;
-pub use process::{Server, free_port};
+pub use process::Server;
 pub use redis::Redis;

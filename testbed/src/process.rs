@@ -1,21 +1,19 @@
 //! A server's process, which ends with the one that started it.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::free_port;
 
 /// How long a server may take to answer after it was started.
 const START_TIME: Duration = Duration::from_secs(60);
 /// How long it may take to answer one question meanwhile.
 const PROBE_TIME: Duration = Duration::from_secs(2);
-/// Where free ports are looked for.
-const PORT_FIRST: u16 = 12_000;
-const PORTS: u16 = 20_000;
 /// Another process may take a port that was free.
 const PORTS_TRIED: u32 = 3;
 /// The shell starts the server, says its number, and kills it when the pipe from here ends, which it does with this process.
@@ -23,20 +21,6 @@ const WATCHER: &str = r#""$@" >&2 </dev/null & server=$!; echo $server; exec >/d
 
 /// Whether the server behind a connection does its work.
 pub type Probe = fn(&mut TcpStream) -> std::io::Result<bool>;
-
-/// A port that nobody listens on at the moment, and that no connection gets by itself: those begin at 32768.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(101); // others look for one too
-    for _ in 0..PORTS {
-        let port =
-            PORT_FIRST + (first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % u32::from(PORTS)) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free from {PORT_FIRST} on");
-}
 
 /// A server that can be killed and started again, with the same command.
 pub struct Server {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use testbed::free_port;
 
-use crate::world::{SECRET, free_port};
+use crate::world::SECRET;
 
 /// A request as it came.
 pub struct Call {

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use biz_bridge::Mode;
 use serde_json::{Value, json};
+use testbed::free_port;
 use wire::client::FailReason;
 
 use crate::backend::{Backend, Reply};
-use crate::world::{SECRET, config, free_port, id, item, online, request, start, undelivered, until};
+use crate::world::{SECRET, config, id, item, online, request, start, undelivered, until};
 
 fn docs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs")

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use biz_bridge::{BreakerState, Bridge, Config, EventKind, Item, Mode, Shards};
 use serde_json::{Value, json};
+use testbed::free_port;
 use wire::client::FailReason;
 use wire::node::Taken;
 
 use crate::backend::{Backend, Call, Reply, all_ok, results};
 use crate::world::{
-    INCARNATION, NoPushes, SECRET, SHARD, config, free_port, id, item, online, request, start, undelivered,
-    until,
+    INCARNATION, NoPushes, SECRET, SHARD, config, id, item, online, request, start, undelivered, until,
 };
 
 fn http(port: u16) -> Config {

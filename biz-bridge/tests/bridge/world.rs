@@ -1,7 +1,7 @@
 //! What stands around a bridge: events, the shards that wait for them, a redis-server.
 
 use std::collections::HashMap;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use biz_bridge::{Bridge, Config, Item, Mode, Push, Pushed, Pushes, Shards};
 use bytes::Bytes;
+use testbed::free_port;
 use wire::client::{FailReason, Message};
 use wire::node::{Login, SessionId, Taken, ToBridge};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
@@ -213,10 +214,6 @@ impl Drop for Redis {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.folder); // left to the system's cleaning otherwise
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn spawn(port: u16, folder: &std::path::Path) -> Child {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::{Kind, Options};
 use shard::{ConnectError, Effect, Linger, ShardId};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, dial, echo, exchange, nothing, options};
 
@@ -91,7 +92,10 @@ pub fn a_connect_can_choose_its_source(kind: Kind) {
 }
 
 pub fn a_refused_connect_says_so(kind: Kind) {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let nobody = bound.local_addr().unwrap().as_socket().unwrap();
     let rig = Rig::one(kind, nothing);
     rig.tell(0, move |hands| hands.connect(1, nobody, None));
     assert_eq!(rig.next(0), Seen::ConnectFailed(1, ConnectError::Refused));

@@ -1,7 +1,6 @@
 //! The directory against a real redis-server, one for each test.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicU32;
@@ -9,6 +8,7 @@ use std::sync::mpsc::Receiver;
 
 use redis::{Connection, FromRedisValue, cmd};
 use rustix::process::{Pid, Signal, kill_process};
+use testbed::free_port;
 
 use super::*;
 
@@ -114,10 +114,6 @@ impl Drop for Server {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn spawn(port: u16, dir: &Path, options: &[String]) -> Child {

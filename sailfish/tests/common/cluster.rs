@@ -2,10 +2,12 @@
 //! back where they were.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+use testbed::Claim;
 
 use super::{SECRET, Server, sailfish, until};
 
@@ -18,13 +20,14 @@ const ADMIN_PORT: u16 = 5347;
 const LINKS_PORT: u16 = 5350;
 const REDIS_PORT: u16 = 6379;
 
-/// Counts the clusters of this process.
-static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+/// 127.64.0.0 to 127.191.255.0, by the second and third byte.
+const NETS: Range<u32> = 64 << 8..192 << 8;
 
 /// The nodes of a test.
 pub struct Cluster {
-    /// The third byte is left to the node.
+    /// The second and third byte of its addresses; the last one is left to the node.
     net: [u8; 2],
+    _net: Claim,
     pub routers: Vec<Node>,
     pub gateways: Vec<Node>,
     pub bridges: Vec<Node>,
@@ -159,11 +162,9 @@ impl Cluster {
 
     /// No nodes.
     pub(super) fn empty() -> Self {
-        let pid = std::process::id();
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        // Two bytes of the address for a process, one of them shared with the number of its cluster.
-        let net = [64 + (pid % 128) as u8, (pid / 128 % 16) as u8 * 16 + number % 16];
-        Self { net, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
+        let claim = Claim::new("net", NETS);
+        let net = [(claim.number() >> 8) as u8, claim.number() as u8];
+        Self { net, _net: claim, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
     }
 
     fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {

@@ -31,7 +31,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("router", &["shard", "wire"]),
     ("loadgen", &["shard", "wire"]),
     ("engine", &["shard"]),
-    ("biz-bridge", &["wire"]),
+    ("biz-bridge", &["testbed", "wire"]),
     ("shard", &[]),
     ("wire", &[]),
     // Measures everything below the binary.
