@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use logs::warn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::AnyPool;
-use tracing::warn;
 
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -5,10 +5,10 @@ use std::fmt;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use logs::{error, warn};
 use serde::Serialize;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
-use tracing::{error, warn};
 use utoipa::ToSchema;
 
 use crate::http::request_id;
@@ -165,7 +165,8 @@ impl IntoResponse for Error {
         let message = match self.status {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 error!(request_id, code = self.code, message = self.message, "request failed");
-                "an error of the server's own; its log has more under this request_id".to_owned()
+                "an error of the server's own; its log has more under this request_id, at level debug if there are many"
+                    .to_owned()
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 warn!(request_id, code = self.code, message = self.message, "request failed");

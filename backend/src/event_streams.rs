@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use logs::{error, warn};
 use redis::aio::ConnectionManager;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisError, Script};
 use tokio::task::JoinSet;
-use tracing::{error, warn};
 
 use crate::api::bridge::{self, Outcome};
 use crate::app::App;

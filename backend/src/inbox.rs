@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logs::{error, info, warn};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
 
 use crate::app::App;
 use crate::error::Error;

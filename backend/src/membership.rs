@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::warn;
+use logs::warn;
 
 use crate::event::{Event, EventKind, Session};
 use crate::tables::presence::{DEVICE_BYTES_MAX, Device, Presence};

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use logs::{info, warn};
 
 use crate::app::App;
 use crate::error::Error;

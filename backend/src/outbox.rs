@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use logs::{error, warn};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tracing::{error, warn};
 
 use crate::app::App;
 use crate::error::Error;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use logs::warn;
 
 use crate::app::App;
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! Text messages. A sender's contract is the operator's; what is here writes to the log what it would send.
 
-use tracing::info;
+use logs::info;
 
 use crate::phone::Phone;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use logs::warn;
 use tokio::sync::{mpsc, watch};
-use tracing::warn;
 use wire::node::Taken;
 
 use crate::backoff::{Backoff, Random};
@@ -16,7 +16,7 @@ use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Done, Queue, Verdict};
 use crate::redis::Stream;
-use crate::timing::{LogGate, sleep_until};
+use crate::timing::sleep_until;
 use crate::{Item, Shards};
 
 /// Events that are taken in at a time, so that batches leave while many come.
@@ -44,9 +44,6 @@ pub struct Lane {
     breaker: Arc<Breaker>,
     shards: Arc<dyn Shards>,
     metrics: Arc<Metrics>,
-    /// Refused since the last line about that.
-    unlogged: u64,
-    log: LogGate,
 }
 
 impl Lane {
@@ -61,7 +58,7 @@ impl Lane {
     ) -> Self {
         let backoff = Backoff::new(config.retry_first, config.retry_max);
         let queue = Queue::new(config.batch_max, backoff, random(number));
-        Self { mailbox, queue, sink, breaker, shards, metrics, unlogged: 0, log: LogGate::default() }
+        Self { mailbox, queue, sink, breaker, shards, metrics }
     }
 
     /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would never end.
@@ -134,7 +131,7 @@ impl Lane {
                 Taken::Ok => self.metrics.taken(entry.kind).add(1),
                 Taken::Refused(_) => {
                     self.metrics.refused(entry.kind).add(1);
-                    self.log_refused(&entry, &why.unwrap_or_default());
+                    log_refused(&entry, &why.unwrap_or_default());
                 }
             }
             let EventKey { shard, incarnation, seq } = entry.key;
@@ -144,21 +141,16 @@ impl Lane {
             self.shards.taken(shard, incarnation, results);
         }
     }
+}
 
-    fn log_refused(&mut self, entry: &Entry, why: &str) {
-        self.unlogged += 1;
-        if self.log.pass() {
-            warn!(
-                new = self.unlogged,
-                id = entry.key.id(),
-                kind = entry.kind.name(),
-                user = entry.user.1.0,
-                reason = why,
-                "the backend refused events for good; this is the last one"
-            );
-            self.unlogged = 0;
-        }
-    }
+fn log_refused(entry: &Entry, why: &str) {
+    warn!(
+        id = entry.key.id(),
+        kind = entry.kind.name(),
+        user = entry.user.1.0,
+        reason = why,
+        "the backend refused an event for good"
+    );
 }
 
 /// Chance of its own for each lane of each process.

@@ -14,9 +14,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use logs::warn;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
 use wire::client::FailReason;
 use wire::node::Class;
 use wire::{AppId, BizCode, ClientMsgId, RoomId, UserId};
@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::lanes::random;
 use crate::metrics::{Metrics, PushOutcome};
 use crate::redis::{Link, describe};
-use crate::timing::{LogGate, sleep_until};
+use crate::timing::sleep_until;
 use entry::parse;
 use reader::{Raw, Reader};
 
@@ -119,7 +119,6 @@ pub struct PushStream<P> {
     touch_from: Instant,
     reclaim: Duration,
     flush_failures: u32,
-    log: LogGate,
 }
 
 /// The names in Redis.
@@ -176,7 +175,6 @@ impl<P: Pushes> PushStream<P> {
             touch_from: Instant::now(),
             reclaim: config.reclaim,
             flush_failures: 0,
-            log: LogGate::default(),
         }
     }
 
@@ -320,9 +318,7 @@ impl<P: Pushes> PushStream<P> {
 
     fn end(&mut self, raw: Raw, outcome: PushOutcome, dead: Option<String>) {
         self.metrics.pushes(outcome).add(1);
-        if let Some(why) = &dead
-            && self.log.pass()
-        {
+        if let Some(why) = &dead {
             warn!(entry = raw.id, reason = why, "an entry of the push stream is a dead letter");
         }
         self.done.push(Done { raw, dead });
@@ -355,9 +351,7 @@ impl<P: Pushes> PushStream<P> {
                 self.flush_failures = self.flush_failures.saturating_add(1);
                 let wait = self.backoff.wait(self.flush_failures, &mut self.random);
                 self.done_from = Some(Instant::now() + wait);
-                if self.log.pass() {
-                    warn!(error = describe(&error), "pushes that are done stay in the stream");
-                }
+                warn!(error = describe(&error), "pushes that are done stay in the stream");
             }
         }
     }

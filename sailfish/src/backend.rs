@@ -18,8 +18,9 @@ use tracing::{info, warn};
 
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
+use crate::log;
 use crate::secret::{Secret, random, state_file};
-use crate::serve::{init_log, listen_error};
+use crate::serve::listen_error;
 
 /// How long requests under way may take at the end.
 const STOP_TIME: Duration = Duration::from_secs(10);
@@ -73,7 +74,7 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
         crate::cli::print(&config::print(&config));
         return Ok(ExitCode::SUCCESS);
     }
-    init_log(&config);
+    log::init(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hangup) = {
         use tokio::signal::unix::{SignalKind, signal};

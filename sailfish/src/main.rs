@@ -15,6 +15,7 @@ mod demo;
 mod directory;
 mod files;
 mod load;
+mod log;
 mod outside;
 mod secret;
 mod serve;

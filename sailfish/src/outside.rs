@@ -14,7 +14,7 @@ use crate::bridge::Door;
 use crate::directory::{Binding, Record, Writer};
 
 /// How often lost messages are logged at most; each line has the totals.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// What a shard of this process has around its cores.
 pub struct Surroundings {

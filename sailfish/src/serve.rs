@@ -29,6 +29,7 @@ use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{Directory, News, NodeInfo, Writer};
 use crate::files::{Files, REFUSALS_PER_SHARD};
+use crate::log;
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
 
@@ -243,7 +244,7 @@ fn run(
         crate::cli::print(&config::print(&config));
         return Ok(ExitCode::SUCCESS);
     }
-    init_log(&config);
+    log::init(&config);
     if role == Role::Bridge && !config.bridge.is_on() {
         return Err(ConfigError("bridge.mode: a bridge has a backend; want http or redis".into()).into());
     }
@@ -543,15 +544,5 @@ pub fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow
             )
         }
         _ => error.into(),
-    }
-}
-
-/// Logs to stderr, as configured.
-pub fn init_log(config: &Config) {
-    let filter: tracing_subscriber::EnvFilter = config.log.filter.parse().expect("the config was validated");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match config.log.format.as_str() {
-        "json" => builder.json().init(),
-        _ => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
     }
 }

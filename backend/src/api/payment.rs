@@ -8,10 +8,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use hmac::{Hmac, KeyInit, Mac};
+use logs::warn;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
-use tracing::{error, info, warn};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -154,13 +154,19 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
         Settled::Flagged(refusal) => {
             app.metrics.add(PAYMENTS, "flagged", 1);
             let Callback { trade_no, amount_cents, .. } = callback;
-            error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment needs people to look at it");
+            tracing::error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment needs people to look at it");
             Err(refusal)
         }
         Settled::Credited(answer, messages) => {
             app.metrics.add(PAYMENTS, if answer.late { "late" } else { "paid" }, 1);
             app.outbox.hand_over(messages);
-            info!(order = order.id, user_id = order.user_id, coins = order.coins, late = answer.late, "paid");
+            tracing::info!(
+                order = order.id,
+                user_id = order.user_id,
+                coins = order.coins,
+                late = answer.late,
+                "paid"
+            );
             app.wrote(&order::name(order.user_id)).await;
             if let Err(error) = app.cache.forget_available(&[order.user_id]).await {
                 warn!(%error, user_id = order.user_id, "the coins are available once the cached amount expires");

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use logs::{error, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, warn};
 
 use super::decide::{Decisions, Facts, decide};
 use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};

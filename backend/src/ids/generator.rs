@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use logs::warn;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::{Order, TAKE_MAX};
 use crate::error::Error;

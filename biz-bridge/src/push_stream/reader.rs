@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use logs::warn;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult, Value, cmd, from_redis_value};
 use tokio::sync::mpsc;
-use tracing::warn;
 
 use super::{GROUP, Keys};
 use crate::backoff::Backoff;
@@ -16,7 +16,6 @@ use crate::config::Config;
 use crate::lanes::random;
 use crate::metrics::Metrics;
 use crate::redis::{Link, describe};
-use crate::timing::LogGate;
 
 /// Entries that are read at a time.
 const COUNT: usize = 128;
@@ -55,16 +54,14 @@ impl Reader {
     pub async fn run(mut self, batches: mpsc::Sender<Vec<Raw>>) {
         let mut link = Link::new(&self.url, self.timeout, self.timeout + BLOCK);
         let mut random = random(usize::from(u16::MAX));
-        let (mut failures, mut log) = (0, LogGate::default());
+        let mut failures = 0;
         loop {
             let from = Instant::now();
             let Err(error) = self.read(&mut link, &batches).await else { return };
             link.close();
             self.metrics.push_stream_errors.add(1);
             failures = if from.elapsed() > BLOCK * 2 { 1 } else { failures + 1 };
-            if log.pass() {
-                warn!(error = describe(&error), "the push stream cannot be read; it is tried again");
-            }
+            warn!(error = describe(&error), "the push stream cannot be read; it is tried again");
             tokio::time::sleep(self.backoff.wait(failures, &mut random)).await;
         }
     }

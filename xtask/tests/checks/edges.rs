@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{members, name};
 
 /// Each crate with those of ours that it may depend on, for its tests too.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     (
         "sailfish",
         &[
@@ -22,7 +22,8 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "wire",
         ],
     ),
-    ("backend", &["testbed"]),
+    ("backend", &["logs", "testbed"]),
+    ("logs", &[]),
     ("testbed", &[]),
     ("sim", &["gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
     ("node", &["gateway", "link", "router", "shard", "wire"]),
@@ -31,7 +32,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("router", &["shard", "wire"]),
     ("loadgen", &["shard", "wire"]),
     ("engine", &["shard"]),
-    ("biz-bridge", &["testbed", "wire"]),
+    ("biz-bridge", &["logs", "testbed", "wire"]),
     ("shard", &[]),
     ("wire", &[]),
     // Measures everything below the binary.

@@ -2,6 +2,7 @@
 
 mod edges;
 mod licences;
+mod logs;
 mod tidy;
 
 use std::path::Path;

@@ -96,7 +96,7 @@ fn the_checks_see_what_they_look_for() {
 }
 
 /// Every Rust source of the workspace, relative to the root.
-fn sources() -> Vec<PathBuf> {
+pub fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = members()
         .iter()
@@ -117,7 +117,7 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-fn read(path: &Path) -> String {
+pub fn read(path: &Path) -> String {
     fs::read_to_string(root().join(path)).expect("the source is readable")
 }
 
