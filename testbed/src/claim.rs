@@ -44,6 +44,7 @@ impl Claim {
         panic!("no {kind} is free in {numbers:?}");
     }
 
+    /// The number that is claimed.
     pub fn number(&self) -> u32 {
         self.number
     }
