@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Message, Outbox};
 use crate::push::Push;
 use crate::queue::{AnyQueue, Job, Queue, Topic};
-use crate::tables;
+use crate::{sms, tables};
 
 /// The service's state. One for each process, behind an `Arc`.
 pub struct App {
@@ -43,6 +43,8 @@ pub struct App {
     pub outbox: Arc<Outbox>,
     /// Messages to clients who were not there.
     pub inbox: Inbox,
+    /// The way to phones, if there is one.
+    pub sms: Option<sms::Sender>,
     /// What is counted.
     pub metrics: Metrics,
     /// Gifts under way.
@@ -60,6 +62,7 @@ impl App {
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
+        let sms = sms::Sender::open(&config);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
             config,
@@ -71,6 +74,7 @@ impl App {
             push,
             outbox,
             inbox: Inbox::default(),
+            sms,
             gifts: Gifts::new(),
             metrics: Metrics::default(),
             unmarked_until_ms,

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use axum::http::Uri;
 use serde::{Deserialize, Serialize};
+
+use crate::network::Network;
 
 /// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
 const GIFT_BATCH_MAX: u32 = 800;
@@ -52,8 +55,22 @@ pub struct Config {
     pub im_token_ttl_s: u32,
     /// How long a login is valid, in days.
     pub login_ttl_days: u32,
-    /// Logins one phone may try in a minute.
+    /// Logins that one phone may try in a minute from one address, and IM tokens of one user.
     pub logins_per_minute: u32,
+    /// Logins that one address may try in a minute, for all phones.
+    pub login_tries_per_address_minute: u32,
+    /// Login codes that one phone is sent in a day at the wish of addresses from where it has never logged in. One address gets half of it.
+    pub codes_per_phone_day: u32,
+    /// Login codes that one address may have sent in an hour, to all phones.
+    pub codes_per_address_hour: u32,
+    /// Login codes that are sent in a minute, to all phones.
+    pub codes_per_minute: u32,
+    /// Proxies whose `X-Forwarded-For` says where a caller is; none: the connection does.
+    pub trusted_proxies: Vec<Network>,
+    /// The service that sends login codes to phones: `http://HOST:PORT/PATH`; empty: none.
+    pub sms_url: String,
+    /// What requests to it are signed with.
+    pub sms_secret: String,
     /// Gifts one user may send in a second.
     pub gifts_per_second: u32,
     /// Gifts that are committed together at most.
@@ -70,7 +87,7 @@ pub struct Config {
     pub pay_url: String,
     /// What the payment provider signs callbacks with; empty refuses all.
     pub provider_secret: String,
-    /// Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.
+    /// Whether the mock payment provider and the mock SMS sender serve their pages, and codes stand in the log. For demonstrations only.
     pub mock: bool,
 }
 
@@ -96,6 +113,13 @@ impl Default for Config {
             im_token_ttl_s: 86_400,
             login_ttl_days: 30,
             logins_per_minute: 10,
+            login_tries_per_address_minute: 60,
+            codes_per_phone_day: 10,
+            codes_per_address_hour: 60,
+            codes_per_minute: 600,
+            trusted_proxies: Vec::new(),
+            sms_url: String::new(),
+            sms_secret: String::new(),
             gifts_per_second: 50,
             gift_batch_max: 512,
             gift_wait_ms: 3_000,
@@ -144,12 +168,22 @@ impl Config {
         if !(self.pay_url.is_empty() || is_http(&self.pay_url) && is_of_order) {
             return Err(format!("backend.pay_url = {:?}: want a URL with {{order_id}} in it", self.pay_url));
         }
+        if !self.sms_url.is_empty() && !is_plain_http(&self.sms_url) {
+            return Err(format!("backend.sms_url = {:?}: want http://HOST:PORT/PATH", self.sms_url));
+        }
+        if !self.sms_url.is_empty() && self.sms_secret.is_empty() {
+            return Err("backend.sms_secret: want what requests to backend.sms_url are signed with".into());
+        }
         let numbers = [
             ("database_connections_max", self.database_connections_max, 1, 10_000),
             ("replica_lag_ms_max", self.replica_lag_ms_max, 1, 3_600_000),
             ("im_token_ttl_s", self.im_token_ttl_s, 1, 31_536_000),
             ("login_ttl_days", self.login_ttl_days, 1, 3_650),
             ("logins_per_minute", self.logins_per_minute, 1, 1_000_000),
+            ("login_tries_per_address_minute", self.login_tries_per_address_minute, 1, 1_000_000),
+            ("codes_per_phone_day", self.codes_per_phone_day, 1, 1_440),
+            ("codes_per_address_hour", self.codes_per_address_hour, 1, 10_000_000),
+            ("codes_per_minute", self.codes_per_minute, 1, 10_000_000),
             ("gifts_per_second", self.gifts_per_second, 1, 10_000_000),
             ("gift_batch_max", self.gift_batch_max, 1, GIFT_BATCH_MAX),
             ("gift_wait_ms", self.gift_wait_ms, 1, 25_000),
@@ -163,6 +197,13 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether requests can be sent there, without a name and password.
+fn is_plain_http(url: &str) -> bool {
+    let authority = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
+    let authority = authority.and_then(|uri| uri.authority().cloned());
+    authority.is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
 }
 
 impl std::fmt::Debug for Config {

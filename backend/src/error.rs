@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use logs::{error, warn};
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub struct Error {
     pub code: &'static str,
     /// For people: what is wrong, and what is wanted.
     pub message: String,
+    /// When the same may be asked again, in s: the header `Retry-After`.
+    pub retry_after_s: Option<u32>,
 }
 
 /// The body of every error.
@@ -38,7 +40,7 @@ pub struct ErrorBody {
 impl Error {
     /// An error of its own.
     pub fn new(status: StatusCode, code: &'static str, message: impl fmt::Display) -> Self {
-        Self { status, code, message: message.to_string() }
+        Self { status, code, message: message.to_string(), retry_after_s: None }
     }
 
     /// 400: the caller's mistake; `message` names the field and what it wants.
@@ -79,6 +81,12 @@ impl Error {
     /// 500: our own fault.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// The same error, with the time after which it passes.
+    pub fn retry_after_ms(mut self, ms: i64) -> Self {
+        self.retry_after_s = Some(u32::try_from(ms.max(1)).unwrap_or(u32::MAX).div_ceil(1_000));
+        self
     }
 
     /// Whether the same may succeed later without anybody changing it.
@@ -174,6 +182,7 @@ impl IntoResponse for Error {
             }
             _ => self.message,
         };
-        (self.status, Json(ErrorBody { code: self.code, message, request_id })).into_response()
+        let retry_after = self.retry_after_s.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        (self.status, retry_after, Json(ErrorBody { code: self.code, message, request_id })).into_response()
     }
 }

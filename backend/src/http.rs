@@ -1,5 +1,6 @@
 //! What every request goes through: its id, limits, the shape of errors.
 
+pub mod address;
 pub mod body;
 pub mod caller;
 pub mod internal;

@@ -34,6 +34,16 @@ impl Phone {
         }
     }
 
+    /// The number in its normal form.
+    pub fn number(&self) -> &str {
+        &self.0
+    }
+
+    /// [`Phone::hash`] in hexadecimal, for keys of the cache.
+    pub fn key(&self) -> String {
+        self.hash().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What the number is known by in database and cache. There are so few numbers that whoever has the hashes can try them all:
     /// it keeps numbers out of sight, not secret.
     pub fn hash(&self) -> [u8; 32] {

@@ -57,8 +57,10 @@ impl Backend {
         let stopping = Stop(stopping);
         let (router, mut end) = (http::router(app.clone()), stopping.clone());
         tasks.spawn(async move {
+            // Handlers count by the address that a request comes from.
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
             let serving =
-                axum::serve(listener, router).with_graceful_shutdown(async move { end.wait().await });
+                axum::serve(listener, service).with_graceful_shutdown(async move { end.wait().await });
             if let Err(error) = serving.await {
                 warn!(%error, "the API ended");
             }

@@ -1,7 +1,4 @@
-//! Login by phone and code; login tokens.
-//!
-//! A code lives in the cache, under the hash of its phone: without a cache nobody can log in, while those who have may go on. A
-//! token is known to the database by its SHA-256 only.
+//! Login by phone and code; login tokens. A token is known to the database by its SHA-256 only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +16,13 @@ use utoipa_axum::routes;
 use crate::api::users;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
+use crate::http::address::Address;
 use crate::http::body::{Body, Path};
 use crate::http::caller::{COOKIE, token};
+use crate::login_code::{Asker, wrong_code};
 use crate::phone::Phone;
+use crate::random;
 use crate::tables::login_token::{self, Login};
-use crate::{random, sms};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -47,22 +46,20 @@ struct CodeSent {
     expires_ms: i64,
 }
 
-/// Sends a login code to a phone, once a minute at most. The code is good for 60 s, for one login, and for 5 tries.
+/// Sends a login code to a phone, once a minute at most. The code is good for 60 s, for one login, and for 5 tries from one address. 429
+/// says in `Retry-After` when to ask again. 503 `no_sender`: the operator has not said how codes reach phones; 503
+/// `sms_unavailable`: the code was not sent, and does not count against the phone.
 #[utoipa::path(post, path = "/login/code", request_body = SendCode,
-    responses((status = 200, body = CodeSent), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn send_code(State(app): State<Arc<App>>, Body(body): Body<SendCode>) -> Result<Json<CodeSent>, Error> {
+    responses((status = 200, body = CodeSent), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
+async fn send_code(
+    State(app): State<Arc<App>>,
+    address: Address,
+    Body(body): Body<SendCode>,
+) -> Result<Json<CodeSent>, Error> {
     let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
-    let keys = Keys::of(&phone);
-    if app.cache.count(&keys.sends, CODE_TIME).await? > 1 {
-        return Err(Error::too_many("phone: a code was sent within this minute; use it, or wait"));
-    }
-    let code = Code {
-        digits: format!("{:06}", random::below(1_000_000)),
-        ends_ms: app.clock.now_ms() + CODE_TIME.as_millis() as i64,
-    };
-    app.cache.set(&keys.code, &code.text(), CODE_TIME).await?;
-    sms::send_code(&phone, &code.digits);
-    Ok(Json(CodeSent { expires_ms: code.ends_ms }))
+    let expires_ms = Asker::new(phone, address).send_code(&app).await?;
+    Ok(Json(CodeSent { expires_ms }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -74,12 +71,16 @@ struct MockSms {
 /// What the mock sender has sent to a phone. It is there with `backend.mock` only.
 #[utoipa::path(get, path = "/mock/sms/{phone}", params(("phone" = String, Path, description = "To whom.")),
     responses((status = 200, body = MockSms), (status = 404, body = ErrorBody)))]
-async fn mock_sms(State(app): State<Arc<App>>, Path(phone): Path<String>) -> Result<Json<MockSms>, Error> {
+async fn mock_sms(
+    State(app): State<Arc<App>>,
+    address: Address,
+    Path(phone): Path<String>,
+) -> Result<Json<MockSms>, Error> {
     if !app.config.mock {
         return Err(Error::not_found("backend.mock is off"));
     }
     let phone = Phone::parse(&phone, &app.config.phone_country)?;
-    let code = Code::get(&app, &Keys::of(&phone)).await?;
+    let code = Asker::new(phone, address).code(&app).await?;
     let code = code.ok_or_else(|| Error::not_found("no code waits for this phone"))?;
     Ok(Json(MockSms { code: code.digits }))
 }
@@ -105,23 +106,24 @@ struct LoggedIn {
     is_new: bool,
 }
 
-/// Logs in. The first login of a phone makes its user.
+/// Logs in. The first login of a phone makes its user. Wrong digits count against the address that they come from: after the fifth it
+/// waits 15 s, and twice as long after each further one.
 #[utoipa::path(post, path = "/login", request_body = LogIn,
     responses((status = 200, body = LoggedIn), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn log_in(State(app): State<Arc<App>>, Body(body): Body<LogIn>) -> Result<impl IntoResponse, Error> {
+async fn log_in(
+    State(app): State<Arc<App>>,
+    address: Address,
+    Body(body): Body<LogIn>,
+) -> Result<impl IntoResponse, Error> {
     let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
     if body.code.len() != 6 || !body.code.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Error::bad_request("code: want six digits"));
     }
-    let keys = Keys::of(&phone);
-    let most = app.config.logins_per_minute;
-    if app.cache.count(&keys.logins, Duration::from_secs(60)).await? > i64::from(most) {
-        return Err(Error::too_many(format!("phone: want at most {most} logins in a minute")));
-    }
-    let code = check_code(&app, &keys, &body.code).await?;
-    let (user_id, is_new) = users::find_or_register(&app, &phone).await?;
+    let asker = Asker::new(phone, address);
+    let code = asker.check(&app, &body.code).await?;
+    let (user_id, is_new) = users::find_or_register(&app, asker.phone()).await?;
     // Last, so that a database that is away does not cost the code.
-    if !app.cache.take_if(&keys.code, &code.text()).await? {
+    if !asker.use_up(&app, &code).await? {
         return Err(wrong_code());
     }
     let (token, expires_ms) = begin(&app, user_id).await?;
@@ -171,68 +173,6 @@ async fn end(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
     app.write_through(&keys, login_token::delete(app.db.writer(), hashes)).await
 }
 
-/// The code that a phone was sent, if `digits` are it.
-async fn check_code(app: &App, keys: &Keys, digits: &str) -> Result<Code, Error> {
-    let code = Code::get(app, keys).await?.ok_or_else(wrong_code)?;
-    // Counted before it is compared, so that tries at once are no more than tries one by one.
-    let tries = app.cache.count(&keys.tries(&code), CODE_TIME).await?;
-    match tries <= TRIES_MAX && code.digits == digits {
-        true => Ok(code),
-        false => Err(wrong_code()),
-    }
-}
-
-/// The same whatever was wrong: it tells a guesser nothing.
-fn wrong_code() -> Error {
-    let message = "code: it is wrong, used, older than a minute, or was tried too often; ask for another";
-    Error::new(axum::http::StatusCode::UNAUTHORIZED, "wrong_code", message)
-}
-
-/// A code that was sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Code {
-    digits: String,
-    ends_ms: i64,
-}
-
-impl Code {
-    /// How it stands in the cache.
-    fn text(&self) -> String {
-        format!("{}:{}", self.digits, self.ends_ms)
-    }
-
-    async fn get(app: &App, keys: &Keys) -> Result<Option<Self>, Error> {
-        let text = app.cache.get(&keys.code).await?;
-        let code = text.as_deref().and_then(|text| text.split_once(':')).and_then(|(digits, ends_ms)| {
-            Some(Self { digits: digits.to_owned(), ends_ms: ends_ms.parse().ok()? })
-        });
-        Ok(code.filter(|code| code.ends_ms > app.clock.now_ms()))
-    }
-}
-
-/// Where the cache has what is known of a phone.
-struct Keys {
-    code: String,
-    sends: String,
-    logins: String,
-}
-
-impl Keys {
-    fn of(phone: &Phone) -> Self {
-        let hash = hex(&phone.hash());
-        Self {
-            code: format!("login_code:{hash}"),
-            sends: format!("login_code_sends:{hash}"),
-            logins: format!("logins:{hash}"),
-        }
-    }
-
-    /// Each code has tries of its own.
-    fn tries(&self, code: &Code) -> String {
-        format!("{}:tries:{}", self.code, code.ends_ms)
-    }
-}
-
 fn cookie(token: &str, age_s: i64) -> Result<HeaderValue, Error> {
     let text = format!("{COOKIE}={token}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax");
     HeaderValue::try_from(text).map_err(Error::internal)
@@ -254,10 +194,6 @@ fn cache_key(hash: &[u8]) -> String {
     format!("login:{}", hex(hash))
 }
 
-/// How long a code is good, and how long a phone waits for the next one.
-const CODE_TIME: Duration = Duration::from_secs(60);
-/// How often one code is tried.
-const TRIES_MAX: i64 = 5;
 /// Hexadecimal digits of a login token.
 const TOKEN_BYTES: usize = 64;
 /// Logins that a user has at once, on all devices.

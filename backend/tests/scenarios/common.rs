@@ -196,6 +196,9 @@ fn secrets() -> Config {
         internal_secret: "internal-secret".into(),
         provider_secret: "provider-secret".into(),
         mock: true,
+        // All callers of a test are at one address.
+        codes_per_address_hour: 10_000,
+        login_tries_per_address_minute: 10_000,
         ..Config::default()
     }
 }

@@ -16,6 +16,7 @@ mod gift;
 mod ids;
 mod inbox;
 mod login;
+mod login_limits;
 mod pay;
 mod pushes;
 mod queue;

@@ -228,7 +228,37 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
     key("backend.login_ttl_days", "How long a login is valid, in days."),
-    key("backend.logins_per_minute", "Logins that one phone may try in a minute."),
+    key(
+        "backend.logins_per_minute",
+        "Logins that one phone may try in a minute from one address, and IM tokens that one user may get.",
+    ),
+    key(
+        "backend.login_tries_per_address_minute",
+        "Logins that one address may try in a minute, for all phones.",
+    ),
+    key(
+        "backend.codes_per_phone_day",
+        "Login codes that one phone is sent in a day at the wish of addresses from where it has not logged in within 30 days.\n\
+         One address, familiar or not, gets half of it.",
+    ),
+    key(
+        "backend.codes_per_address_hour",
+        "Login codes that one address may have sent in an hour, to all phones.",
+    ),
+    key("backend.codes_per_minute", "Login codes that are sent in a minute, to all phones."),
+    key(
+        "backend.trusted_proxies",
+        "Proxies whose X-Forwarded-For says where a caller is: an array of addresses or ranges like \"10.0.0.0/8\".\n\
+         Empty: the connection says it, and X-Forwarded-For is not looked at.",
+    ),
+    key(
+        "backend.sms_url",
+        "The service that sends login codes to phones: http://HOST:PORT/PATH. Empty: none, and nobody can log in without backend.mock.",
+    ),
+    key(
+        "backend.sms_secret",
+        "What requests to it are signed with, as bridge.secret signs events. It is not shown.",
+    ),
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),
     key("backend.gift_batch_max", "Gifts that are committed together at most."),
     key(
@@ -251,7 +281,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "backend.mock",
-        "Whether the mock payment provider and the mock SMS sender serve their pages. For demonstrations only.",
+        "Whether the mock payment provider and the mock SMS sender serve their pages. Codes stand in the log then. For demonstrations only.",
     ),
     key(
         "bridge.mode",

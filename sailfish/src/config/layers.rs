@@ -97,6 +97,10 @@ impl Layers {
             Value::Array(_) if ["cluster.routers", "cluster.bridges"].contains(&key) => {
                 "an array of addresses, like [\"10.0.0.1:5350\"]"
             }
+            Value::Array(_) if key == "backend.replicas" => "an array of URLs, like [\"mysql://...\"]",
+            Value::Array(_) if key == "backend.trusted_proxies" => {
+                "an array of addresses or ranges, like [\"10.0.0.0/8\"]"
+            }
             Value::Array(_) if key == "drain.alternatives" => "an array of texts, like [\"10.0.0.2:5346\"]",
             Value::Array(_) => {
                 "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"

@@ -19,6 +19,7 @@ pub fn print(config: &Config) -> String {
     let backend = &mut shown.backend;
     backend.internal_secret.clear();
     backend.provider_secret.clear();
+    backend.sms_secret.clear();
     for url in [&mut backend.database, &mut backend.redis].into_iter().chain(&mut backend.replicas) {
         *url = without_password(url);
     }

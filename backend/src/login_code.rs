@@ -1,0 +1,272 @@
+//! Login codes: who may have one sent, and who may try one.
+//!
+//! A code lives in the cache, under the hash of its phone: without a cache nobody can log in, while those who have may go on.
+//!
+//! What is asked counts where it comes from before it counts against the phone, so that a stranger fills a share of his own. An address
+//! is *familiar* to a phone that has logged in from there: strangers' codes and tries are not counted against it.
+
+use std::time::Duration;
+
+use logs::warn;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::http::address::Address;
+use crate::http::internal::are_same;
+use crate::phone::Phone;
+use crate::random;
+
+/// A code that was sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Code {
+    /// Six of them.
+    pub digits: String,
+    /// When it ends, in ms since the UNIX epoch.
+    pub ends_ms: i64,
+    /// From where it was asked for.
+    asker: String,
+}
+
+/// A phone and the address from where something is asked about it.
+pub struct Asker {
+    phone: Phone,
+    address: String,
+    keys: Keys,
+}
+
+/// Where the cache has what is known of them.
+struct Keys {
+    /// Of the phone.
+    code: String,
+    sends: String,
+    sends_of_strangers: String,
+    /// Of the phone and the address.
+    own_sends: String,
+    tries: String,
+    wrong_tries: String,
+    waits: String,
+    familiar: String,
+}
+
+impl Asker {
+    /// Somebody at an address who speaks of a phone.
+    pub fn new(phone: Phone, address: Address) -> Self {
+        let (phone_key, address) = (phone.key(), address.to_string());
+        let both = format!("{phone_key}:{address}");
+        let keys = Keys {
+            code: format!("login_code:{phone_key}"),
+            sends: format!("login_code_sends:{phone_key}"),
+            sends_of_strangers: format!("login_code_strangers:{phone_key}"),
+            own_sends: format!("login_code_sends_from:{both}"),
+            tries: format!("login_tries:{both}"),
+            wrong_tries: format!("login_wrong:{both}"),
+            waits: format!("login_waits:{both}"),
+            familiar: format!("login_familiar:{both}"),
+        };
+        Self { phone, address, keys }
+    }
+
+    /// The phone that it is about.
+    pub fn phone(&self) -> &Phone {
+        &self.phone
+    }
+
+    /// Sends a code to the phone; when it ends, in ms since the UNIX epoch.
+    pub async fn send_code(&self, app: &App) -> Result<i64, Error> {
+        let Some(sender) = &app.sms else {
+            warn!("login codes cannot be sent: set backend.sms_url and backend.sms_secret");
+            return Err(Error::unavailable("no_sender", "backend.sms_url is not set"));
+        };
+        let config = &app.config;
+        let of_address = format!("login_codes_from:{}", self.address);
+        within(
+            app,
+            &of_address,
+            HOUR,
+            config.codes_per_address_hour,
+            "address: want at most {} codes in an hour",
+        )
+        .await?;
+        within(
+            app,
+            "login_codes",
+            MINUTE,
+            config.codes_per_minute,
+            "want at most {} codes in a minute, for all",
+        )
+        .await?;
+        let is_familiar = self.is_familiar(app).await?;
+        let share = config.codes_per_phone_day.div_ceil(2);
+        let own = Window::now(app, &self.keys.own_sends, DAY);
+        let strangers = Window::now(app, &self.keys.sends_of_strangers, DAY);
+        own.refuse_from(app, share, "phone: want at most {} codes in a day from one address").await?;
+        if !is_familiar {
+            strangers
+                .refuse_from(app, config.codes_per_phone_day, "phone: want at most {} codes in a day")
+                .await?;
+        }
+        if app.cache.count(&self.keys.sends, CODE_TIME).await? > 1 {
+            let left_ms = self
+                .code(app)
+                .await?
+                .map_or(CODE_TIME.as_millis() as i64, |code| code.ends_ms - app.clock.now_ms());
+            let message = "phone: a code was sent within this minute; use it, or wait";
+            return Err(Error::too_many(message).retry_after_ms(left_ms));
+        }
+        let code = Code {
+            digits: format!("{:06}", random::below(1_000_000)),
+            ends_ms: app.clock.now_ms() + CODE_TIME.as_millis() as i64,
+            asker: self.address.clone(),
+        };
+        app.cache.set(&self.keys.code, &code.text(), CODE_TIME).await?;
+        let sent = sender.send_code(&self.phone, &code.digits, code.ends_ms, app.clock.now_ms()).await;
+        if let Err(error) = sent {
+            // What did not reach the phone does not count against it.
+            app.cache.delete_many(&[self.keys.code.clone(), self.keys.sends.clone()]).await?;
+            return Err(error);
+        }
+        own.count(app).await?;
+        if !is_familiar {
+            strangers.count(app).await?;
+        }
+        Ok(code.ends_ms)
+    }
+
+    /// The code that the phone was sent, if `digits` are it.
+    pub async fn check(&self, app: &App, digits: &str) -> Result<Code, Error> {
+        let config = &app.config;
+        let of_address = format!("login_tries_from:{}", self.address);
+        let most = config.login_tries_per_address_minute;
+        within(app, &of_address, MINUTE, most, "address: want at most {} logins in a minute").await?;
+        let most = config.logins_per_minute;
+        within(app, &self.keys.tries, MINUTE, most, "phone: want at most {} logins in a minute").await?;
+        let until_ms = app.cache.get(&self.keys.waits).await?.and_then(|text| text.parse::<i64>().ok());
+        let left_ms = until_ms.map_or(0, |until_ms| until_ms - app.clock.now_ms());
+        if left_ms > 0 {
+            return Err(Error::too_many("code: it was wrong too often; wait").retry_after_ms(left_ms));
+        }
+        match self.matching(app, digits).await? {
+            Some(code) => Ok(code),
+            None => {
+                self.note_wrong_try(app).await?;
+                Err(wrong_code())
+            }
+        }
+    }
+
+    async fn matching(&self, app: &App, digits: &str) -> Result<Option<Code>, Error> {
+        let Some(code) = self.code(app).await? else { return Ok(None) };
+        // Counted before it is compared, so that tries at once are no more than tries one by one.
+        let of_code = format!("{}:tries:{}", self.keys.code, code.ends_ms);
+        let own = app.cache.count(&format!("{of_code}:{}", self.address), CODE_TIME).await?;
+        let is_strangers = code.asker != self.address && !self.is_familiar(app).await?;
+        let strangers = if is_strangers { app.cache.count(&of_code, CODE_TIME).await? } else { 0 };
+        let may_try = own <= TRIES_MAX && strangers <= STRANGERS_TRIES_MAX;
+        Ok((may_try && are_same(digits.as_bytes(), code.digits.as_bytes())).then_some(code))
+    }
+
+    /// From the fifth wrong try in a day on, each next one has to wait twice as long.
+    async fn note_wrong_try(&self, app: &App) -> Result<(), Error> {
+        let wrong = Window::now(app, &self.keys.wrong_tries, DAY).count(app).await?;
+        let Ok(doublings) = u32::try_from(wrong - TRIES_MAX) else { return Ok(()) };
+        let wait = (WAIT_FIRST * 2u32.saturating_pow(doublings.min(16))).min(WAIT_MAX);
+        let until_ms = app.clock.now_ms() + wait.as_millis() as i64;
+        app.cache.set(&self.keys.waits, &until_ms.to_string(), wait).await
+    }
+
+    /// Uses the code up, of which one login is made; whether it was still there.
+    pub async fn use_up(&self, app: &App, code: &Code) -> Result<bool, Error> {
+        let is_ours = app.cache.take_if(&self.keys.code, &code.text()).await?;
+        if is_ours {
+            app.cache.set(&self.keys.familiar, "1", FAMILIAR_TIME).await?;
+            app.cache.delete(&Window::now(app, &self.keys.wrong_tries, DAY).key).await?;
+        }
+        Ok(is_ours)
+    }
+
+    /// The code that waits for the phone.
+    pub async fn code(&self, app: &App) -> Result<Option<Code>, Error> {
+        let text = app.cache.get(&self.keys.code).await?;
+        let code = text.as_deref().and_then(Code::parse);
+        Ok(code.filter(|code| code.ends_ms > app.clock.now_ms()))
+    }
+
+    async fn is_familiar(&self, app: &App) -> Result<bool, Error> {
+        Ok(app.cache.get(&self.keys.familiar).await?.is_some())
+    }
+}
+
+impl Code {
+    /// How it stands in the cache.
+    fn text(&self) -> String {
+        format!("{} {} {}", self.digits, self.ends_ms, self.asker)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ').map(str::to_owned);
+        let (digits, ends_ms, asker) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+        Some(Self { digits, ends_ms, asker })
+    }
+}
+
+/// The same whatever was wrong: it tells a guesser nothing.
+pub fn wrong_code() -> Error {
+    let message = "code: it is wrong, used, older than a minute, or was tried too often; ask for another";
+    Error::new(axum::http::StatusCode::UNAUTHORIZED, "wrong_code", message)
+}
+
+/// Counts one more under a name, and refuses what is past `most` in this window.
+async fn within(app: &App, name: &str, length: Duration, most: u32, refusal: &str) -> Result<(), Error> {
+    let window = Window::now(app, name, length);
+    match window.count(app).await? <= i64::from(most) {
+        true => Ok(()),
+        false => Err(window.refusal(app, most, refusal)),
+    }
+}
+
+/// A minute, an hour or a day by the clock, in which something is counted.
+struct Window {
+    key: String,
+    length: Duration,
+    ends_ms: i64,
+}
+
+impl Window {
+    fn now(app: &App, name: &str, length: Duration) -> Self {
+        let length_ms = length.as_millis() as i64;
+        let number = app.clock.now_ms() / length_ms;
+        Self { key: format!("{name}:{number}"), length, ends_ms: (number + 1) * length_ms }
+    }
+
+    async fn count(&self, app: &App) -> Result<i64, Error> {
+        app.cache.count(&self.key, self.length).await
+    }
+
+    /// Refuses, without counting, once `most` have been counted.
+    async fn refuse_from(&self, app: &App, most: u32, refusal: &str) -> Result<(), Error> {
+        let count = app.cache.get(&self.key).await?.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        match count < i64::from(most) {
+            true => Ok(()),
+            false => Err(self.refusal(app, most, refusal)),
+        }
+    }
+
+    fn refusal(&self, app: &App, most: u32, refusal: &str) -> Error {
+        let message = refusal.replace("{}", &most.to_string());
+        Error::too_many(message).retry_after_ms(self.ends_ms - app.clock.now_ms())
+    }
+}
+
+/// How long a code is good, and how long a phone waits for the next one.
+const CODE_TIME: Duration = Duration::from_secs(60);
+/// How often one code is tried from one address, and how often digits may be wrong in a day before there is a wait.
+const TRIES_MAX: i64 = 5;
+/// How often one code is tried from all addresses that are neither familiar nor the one that asked for it.
+const STRANGERS_TRIES_MAX: i64 = 50;
+const WAIT_FIRST: Duration = Duration::from_secs(15);
+const WAIT_MAX: Duration = HOUR;
+/// How long after a login its address is familiar.
+const FAMILIAR_TIME: Duration = Duration::from_secs(30 * 86_400);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
