@@ -5,6 +5,7 @@
 //! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
 
 mod migrations;
+mod private;
 mod prompt;
 mod replicas;
 
@@ -73,6 +74,7 @@ impl Db {
         let (primary, readers) = match dialect {
             Dialect::MySql => (prompt_pool(&config.database, most, &mut prompts)?, None),
             Dialect::Sqlite => {
+                private::shut_others_out(&config.database)?;
                 let url = format!("{}?mode=rwc", config.database);
                 // The first connection makes the file and its WAL, which readers need.
                 let primary = pool(dialect, &url, 1)?;

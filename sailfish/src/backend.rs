@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
 use crate::log;
-use crate::secret::{Secret, random, state_file};
+use crate::secret::{Secret, private_folder, random, state_file};
 use crate::serve::listen_error;
 
 /// How long requests under way may take at the end.
@@ -203,7 +203,7 @@ fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
     if own.database.is_empty() {
         let file = state_file("backend.db").context("set backend.database")?;
-        std::fs::create_dir_all(file.parent().expect("it has a folder"))?;
+        private_folder(file.parent().expect("it has a folder"))?;
         own.database = format!("sqlite:{}", file.display());
     }
     own.internal_secret = internal_secret(config)?;

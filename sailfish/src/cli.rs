@@ -18,7 +18,7 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// The layers: file, environment, `--set`.
-    pub fn layers(&self) -> Result<Layers, ConfigError> {
+    fn layers(&self) -> Result<Layers, ConfigError> {
         let mut layers = Layers::new();
         if let Some(file) = &self.config {
             layers.file(file)?;
@@ -44,13 +44,26 @@ impl ConfigArgs {
                 layers.text(key, value, flag)?;
             }
         }
+        layers.warnings().iter().for_each(|warning| warn(warning));
         Ok(layers)
     }
 
     /// The configuration of the layers.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        self.layers()?.config()
+        self.layers_with([])?.config()
     }
+}
+
+/// Warns of a secret that was given as a flag.
+pub fn warn_of_secret(flag: &str, given: Option<&String>, variable: &str) {
+    if given.is_some() {
+        warn(&format!("{flag} shows the secret to every user of this machine; use {variable} instead"));
+    }
+}
+
+/// Says on stderr what an operator should change.
+fn warn(what: &str) {
+    eprintln!("sailfish: warning: {what}");
 }
 
 /// Values of a flag as the array that its key wants, if there are any.

@@ -363,6 +363,7 @@ impl Config {
         if !self.token.secret.is_empty() && !self.token.secret_file.as_os_str().is_empty() {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
+        self.validate_secrets()?;
         self.directory.validate()?;
         self.backend.validate()?;
         self.bridge.validate()?;
@@ -383,6 +384,23 @@ impl Config {
         Ok(())
     }
 
+    fn validate_secrets(&self) -> Result<(), String> {
+        let backend = &self.backend;
+        let secrets = [
+            ("token.secret", &self.token.secret),
+            ("cluster.secret", &self.cluster.secret),
+            ("control.secret", &self.control.secret),
+            ("bridge.secret", &self.bridge.secret),
+            ("backend.internal_secret", &backend.internal_secret),
+            ("backend.provider_secret", &backend.provider_secret),
+            ("backend.sms_secret", &backend.sms_secret),
+        ];
+        match secrets.iter().find(|(_, secret)| !secret.is_empty() && secret.len() < SECRET_BYTES_MIN) {
+            Some((key, _)) => Err(format!("{key}: want at least {SECRET_BYTES_MIN} bytes")),
+            None => Ok(()),
+        }
+    }
+
     fn validate_cluster(&self) -> Result<(), String> {
         let ClusterConfig { node, advertise, secret, secret_file, .. } = &self.cluster;
         if *node > NODE_MAX {
@@ -395,9 +413,6 @@ impl Config {
         }
         if !secret.is_empty() && !secret_file.as_os_str().is_empty() {
             return Err("cluster.secret_file: cluster.secret is set too; want only one of them".into());
-        }
-        if !secret.is_empty() && secret.len() < SECRET_BYTES_MIN {
-            return Err(format!("cluster.secret: want at least {SECRET_BYTES_MIN} bytes"));
         }
         let admin = self.node.admin.ip();
         if self.control.secret.is_empty() && !admin.is_loopback() {
@@ -423,8 +438,8 @@ impl Config {
 
 /// The highest number of a node: it takes 10 bits of a message id.
 const NODE_MAX: u16 = 1023;
-/// A shorter secret can be guessed by whoever hears a handshake.
-const SECRET_BYTES_MIN: usize = 16;
+/// A shorter secret can be guessed from what it has signed.
+pub const SECRET_BYTES_MIN: usize = 16;
 /// More threads than this are no use on any machine.
 const SHARDS_MAX: u16 = 1024;
 

@@ -124,6 +124,7 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let admin = args.admin.clone().unwrap_or_else(|| reachable(config.node.admin).to_string());
     let request = args.order.request();
+    crate::cli::warn_of_secret("--secret", args.secret.as_ref(), "SAILFISH_CONTROL__SECRET");
     let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {

@@ -52,6 +52,11 @@ struct Backend(Client);
 
 /// Runs `sailfish demo`.
 pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    crate::cli::warn_of_secret(
+        "--backend-secret",
+        args.backend_secret.as_ref(),
+        "SAILFISH_BACKEND__INTERNAL_SECRET",
+    );
     let client = Client::new(&args.backend, args.backend_secret.as_deref(), &args.config.load()?)?;
     let backend = Backend(client);
     let gifts = backend.gifts()?; // first, as it says best what is wrong with the backend or the secret

@@ -174,6 +174,11 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     if args.scenario != Kind::Gift {
         return run::run(&settings, &secret, |_| Ok(Vec::new()));
     }
+    crate::cli::warn_of_secret(
+        "--backend-secret",
+        args.backend_secret.as_ref(),
+        "SAILFISH_BACKEND__INTERNAL_SECRET",
+    );
     let backend = Backend(Client::new(&args.backend, args.backend_secret.as_deref(), &config)?);
     let gift = backend.prepare(&settings, args.coins)?;
     settings.plans.iter_mut().for_each(|plan| plan.gift = gift);

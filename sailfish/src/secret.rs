@@ -2,13 +2,13 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use gateway::TokenKeys;
 
-use crate::config::{BridgeConfig, ClusterConfig, TokenConfig};
+use crate::config::{BridgeConfig, ClusterConfig, SECRET_BYTES_MIN, TokenConfig};
 
 /// Bytes of randomness in a secret that is made here.
 const SECRET_BYTES: usize = 32;
@@ -49,14 +49,15 @@ impl Secret {
             return Ok(Self { bytes: given.as_bytes().to_vec(), file: None });
         }
         if !file.as_os_str().is_empty() {
-            let bytes = read(file).with_context(|| format!("{section}.secret_file: {}", file.display()))?;
+            let bytes = read(file, Others::Refused)
+                .with_context(|| format!("{section}.secret_file: {}", file.display()))?;
             return Ok(Self { bytes, file: Some(file.to_owned()) });
         }
         let path =
             state_file(&format!("{section}-secret")).with_context(|| format!("set {section}.secret_file"))?;
         let wish =
             || format!("{}: cannot keep a {section} secret here; set {section}.secret_file", path.display());
-        let bytes = match read(&path) {
+        let bytes = match read(&path, Others::ShutOut) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).with_context(wish)?,
             read => read.with_context(wish)?,
         };
@@ -99,13 +100,34 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// What is done about a file that every user of the machine may read or write.
+#[derive(Clone, Copy)]
+enum Others {
+    /// Their right is taken away: the file is our own.
+    ShutOut,
+    /// The file is not used: what it is for, its owner knows.
+    Refused,
+}
+
+fn read(path: &Path, others: Others) -> io::Result<Vec<u8>> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    match others {
+        Others::ShutOut if mode & 0o077 != 0 => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        }
+        Others::Refused if mode & 0o007 != 0 => {
+            let wish = "every user of this machine may read or write it; want mode 600 or 640";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, wish));
+        }
+        _ => {}
+    }
     let mut bytes = fs::read(path)?;
     while bytes.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
         bytes.pop();
     }
-    if bytes.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    if bytes.len() < SECRET_BYTES_MIN {
+        let wish = format!("want a secret of at least {SECRET_BYTES_MIN} bytes, not {}", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, wish));
     }
     Ok(bytes)
 }
@@ -118,10 +140,22 @@ pub fn state_file(name: &str) -> anyhow::Result<PathBuf> {
     Ok(state.join("sailfish").join(name))
 }
 
+/// Makes a folder for what is the owner's alone. Others are shut out of one that is there, if it is ours to say so.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
+        match fs::set_permissions(folder, fs::Permissions::from_mode(0o700)) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {} // of another owner's folder, what is in it is private by itself
+        }
+    }
+    Ok(())
+}
+
 /// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or not at all.
 fn make(path: &Path) -> io::Result<Vec<u8>> {
     let folder = path.parent().expect("it ends in sailfish/ and a name");
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    private_folder(folder)?;
     let digits: String = random::<SECRET_BYTES>().iter().map(|byte| format!("{byte:02x}")).collect();
     let draft = folder.join(format!(".secret.{}.{}", std::process::id(), u64::from_ne_bytes(random())));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
@@ -131,6 +165,6 @@ fn make(path: &Path) -> io::Result<Vec<u8>> {
     fs::remove_file(&draft)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => read(path),
+        _ => read(path, Others::ShutOut),
     }
 }

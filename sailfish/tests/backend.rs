@@ -339,7 +339,7 @@ fn the_inbox_outlives_the_backend_and_reaches_every_device() {
 /// B7: what the backend makes of a login by phone is a login at the gateway that it names; what another one makes is not.
 #[test]
 fn an_im_token_is_a_login_at_its_gateway() {
-    let (up, other) = (Up::start(SECRET), Up::start("another secret"));
+    let (up, other) = (Up::start(SECRET), Up::start("another secret of the tests"));
     let made = |api: Api, body: Value| {
         let user = api.user();
         (api.post("/im/token", &user.token, body), user)
@@ -558,7 +558,9 @@ fn the_demonstration_works_as_it_is_printed() {
 
 fn demo(api: Api) -> std::process::Output {
     let url = format!("http://{}", api.0);
-    output(sailfish().args(["demo", "--backend", &url, "--backend-secret", INTERNAL_SECRET]), "")
+    let mut command = sailfish();
+    command.args(["demo", "--backend", &url]).env("SAILFISH_BACKEND__INTERNAL_SECRET", INTERNAL_SECRET);
+    output(&mut command, "")
 }
 
 /// `sailfish chat` that stays until it is told to end.

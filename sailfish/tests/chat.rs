@@ -164,10 +164,10 @@ fn clients_of_the_java_platform_work_unchanged() {
 fn the_terminal_client_tells_what_became_of_its_messages() {
     let server = Server::start(&[]);
     let target = server.clients.to_string();
-    let secret = format!("token.secret={SECRET}");
     let run = |more: &[&str], input: &str| {
         let mut command = sailfish();
-        command.args(["chat", "--user", "1", "--set", &secret, "--target", &target]).args(more);
+        command.args(["chat", "--user", "1", "--target", &target]).args(more);
+        command.env("SAILFISH_TOKEN__SECRET", SECRET);
         let output = output(&mut command, input);
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };

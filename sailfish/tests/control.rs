@@ -230,29 +230,31 @@ fn a_lone_node_lists_itself_and_drains() {
 
 #[test]
 fn a_secret_guards_all_but_health() {
-    let server = Server::start(&["--set", "control.secret=hush, hush"]);
+    let server = Server::start(&["--set", "control.secret=hush, hush, hush"]);
     for path in ["/", "/metrics", "/healthz", "/readyz"] {
         assert_eq!(server.get(path).0, 200, "{path}");
     }
     for path in ["/online?app=1&user=1", "/v1/nodes", "/v1/users/1/1", "/openapi.json", "/nothing"] {
         let (status, answer) = get(&server, path);
         assert_eq!(error(path, status, &answer, "control.secret"), (401, "unauthorized".into()));
-        for wrong in ["Bearer hush", "Basic hush, hush", "Bearer hush, hush!"] {
+        for wrong in ["Bearer hush", "Basic hush, hush, hush", "Bearer hush, hush, hush!"] {
             let head = format!("GET {path} HTTP/1.1\r\nAuthorization: {wrong}\r\n");
             let (status, head, _) = server.http(&head, "");
             assert!(status == 401 && head.contains("www-authenticate: bearer"), "{path} {wrong}: {head}");
         }
-        let right = format!("GET {path} HTTP/1.1\r\nAuthorization: Bearer hush, hush\r\n");
+        let right = format!("GET {path} HTTP/1.1\r\nAuthorization: Bearer hush, hush, hush\r\n");
         assert_eq!(server.http(&right, "").0, if path == "/nothing" { 404 } else { 200 }, "{path}");
     }
     assert_eq!(refused(&server, "/v1/drain", "{}", "control.secret").0, 401);
 
     let (ok, line) = ctl(&server, &["nodes"]);
     assert!(!ok && line.contains("refuses the secret") && line.contains("--secret"), "{line}");
-    assert!(ctl(&server, &["nodes", "--secret", "hush, hush"]).0);
+    let mut by_flag = sailfish();
+    by_flag.args(["ctl", "--admin", &server.admin.to_string(), "nodes", "--secret", "hush, hush, hush"]);
+    assert!(output(&mut by_flag, "").status.success());
     let admin = server.admin.to_string();
     let mut from_environment = sailfish();
-    from_environment.args(["ctl", "nodes"]).env("SAILFISH_CONTROL__SECRET", "hush, hush");
+    from_environment.args(["ctl", "nodes"]).env("SAILFISH_CONTROL__SECRET", "hush, hush, hush");
     from_environment.env("SAILFISH_NODE__ADMIN", &admin);
     assert!(ran(&mut from_environment).0);
 }
@@ -267,7 +269,7 @@ fn without_a_secret_only_loopback_is_listened_on() {
         assert_eq!(done.status.code(), Some(2), "{line}");
         assert!(line.contains("control.secret: ") && line.lines().count() == 1, "{line}");
     }
-    let guarded = ["--admin", "0.0.0.0:0", "--set", "control.secret=hush"];
+    let guarded = ["--admin", "0.0.0.0:0", "--set", "control.secret=hush, hush, hush"];
     let mut command = sailfish();
     command.args([
         "up",
@@ -369,7 +371,9 @@ fn ctl_does_each_of_it() {
     let (ok, line) = ran(sailfish().args(["ctl", "--admin", "nowhere", "nodes"]));
     assert!(!ok && line.contains("want HOST:PORT"), "{line}");
     let nobody = format!("http://127.0.0.1:{}", free_port());
-    let (ok, line) = ran(sailfish().args(["demo", "--backend-secret", "x", "--backend", &nobody]));
+    let (ok, line) = ran(sailfish()
+        .args(["demo", "--backend", &nobody])
+        .env("SAILFISH_BACKEND__INTERNAL_SECRET", common::stack::INTERNAL_SECRET));
     assert!(!ok && line.contains("no backend answers at") && line.contains("with --backend"), "{line}");
     // Something else listens there: the clients' port of another node.
     let other = Server::start(&[]);

@@ -37,11 +37,9 @@ fn works_on(engine: &str) {
 
 /// Whether this kernel gives the engine what it needs. The refusal is one line and names what is missing.
 fn is_refused(engine: &str) -> bool {
-    let set = format!("token.secret={SECRET}");
     // A listen address that is no address of this machine ends it either way.
-    let arguments =
-        ["up", "--listen", "192.0.2.1:1", "--admin", "127.0.0.1:0", "--set", &set, "--engine", engine];
-    let output = output(sailfish().args(arguments), "");
+    let arguments = ["up", "--listen", "192.0.2.1:1", "--admin", "127.0.0.1:0", "--engine", engine];
+    let output = output(sailfish().args(arguments).env("SAILFISH_TOKEN__SECRET", SECRET), "");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
     line.contains("cannot run here")

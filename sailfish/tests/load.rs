@@ -24,7 +24,7 @@ impl Load {
         let unique = format!("sailfish-load-{}-{:?}.json", std::process::id(), std::thread::current().id());
         let json = std::env::temp_dir().join(unique);
         let mut command = sailfish();
-        command.args(["load", "--set", &format!("token.secret={SECRET}"), "--target", &target.to_string()]);
+        command.args(["load", "--target", &target.to_string()]).env("SAILFISH_TOKEN__SECRET", SECRET);
         command.arg("--json").arg(&json).args(arguments.split(' '));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command, json }
@@ -105,7 +105,8 @@ fn stopped_readers_harm_nobody() {
 #[test]
 fn a_closed_port_and_a_wrong_secret_are_named() {
     let server = Server::start(&[]);
-    let (output, report) = Load::new(server.clients, "chat --connections 4 --set token.secret=another").run();
+    let (output, report) =
+        Load::new(server.clients, "chat --connections 4 --set token.secret=another-secret-than-that").run();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!((output.status.code(), &report["failed"]), (Some(1), &Value::from(4)), "{text}");
     assert!(text.contains("token_invalid"), "{text}");

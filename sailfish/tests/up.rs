@@ -12,7 +12,7 @@ use wire::client::{NoticeCode, Outcome};
 
 /// Runs `sailfish` with arguments that it refuses; answers the code and the one line it says.
 fn refused(arguments: &[&str]) -> (i32, String) {
-    let output = output(sailfish().args(arguments), "");
+    let output = output(sailfish().args(arguments).env("SAILFISH_TOKEN__SECRET", SECRET), "");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(line.trim_end().lines().count(), 1, "more than one line: {line}");
     (output.status.code().unwrap(), line)
@@ -44,7 +44,7 @@ fn its_commands_work_as_printed() {
         match given {
             "state" => command.env("XDG_STATE_HOME", folder.0.join("state")),
             _ => {
-                folder.file("sailfish.toml", "[token]\nsecret = \"of the file\"\n");
+                folder.file("sailfish.toml", "[token]\nsecret = \"the secret of the file\"\n");
                 command.args(["--config", "sailfish.toml"])
             }
         };
@@ -126,11 +126,10 @@ fn a_bad_configuration_names_the_key_and_its_wish() {
 fn a_port_in_use_is_told_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let set = format!("token.secret={SECRET}");
     for arguments in
         [["--listen", &address, "--admin", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--admin", &address]]
     {
-        let arguments = [&["up", "--set", &set, "--shards", "2"][..], &arguments].concat();
+        let arguments = [&["up", "--shards", "2"][..], &arguments].concat();
         let (code, line) = refused(&arguments);
         assert_eq!(code, 1);
         assert!(
@@ -143,9 +142,9 @@ fn a_port_in_use_is_told_in_one_line() {
 #[test]
 fn too_few_open_files_are_told_in_one_line() {
     let mut shell = std::process::Command::new("sh");
-    let set = format!("token.secret={SECRET}");
+    shell.env("SAILFISH_TOKEN__SECRET", SECRET);
     shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sailfish")]);
-    shell.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2", "--set", &set]);
+    shell.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"]);
     let output = output(&mut shell, "");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
@@ -155,9 +154,7 @@ fn too_few_open_files_are_told_in_one_line() {
 #[test]
 fn a_second_server_does_not_share_the_port() {
     let server = Server::start(&[]);
-    let set = format!("token.secret={SECRET}");
-    let (code, line) =
-        refused(&["up", "--set", &set, "--admin", "127.0.0.1:0", "--listen", &server.clients.to_string()]);
+    let (code, line) = refused(&["up", "--admin", "127.0.0.1:0", "--listen", &server.clients.to_string()]);
     assert!(code == 1 && line.contains("in use"), "{line}");
 }
 

@@ -1,12 +1,13 @@
 //! The layers a value can come from, put on top of each other: default, file, environment, flags.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::keys::{KEYS, SECTIONS};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, without_password};
 
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "SAILFISH_";
@@ -16,6 +17,7 @@ const ENV_PREFIX: &str = "SAILFISH_";
 pub struct Layers {
     given: BTreeMap<String, Given>,
     defaults: BTreeMap<String, Value>,
+    warnings: Vec<String>,
 }
 
 struct Given {
@@ -28,7 +30,7 @@ impl Layers {
     /// No layer but the defaults.
     pub fn new() -> Self {
         let defaults = Table::try_from(Config::default()).expect("the defaults are plain TOML values");
-        Self { given: BTreeMap::new(), defaults: flatten(defaults).collect() }
+        Self { given: BTreeMap::new(), defaults: flatten(defaults).collect(), warnings: Vec::new() }
     }
 
     /// The keys of a TOML file.
@@ -36,7 +38,15 @@ impl Layers {
         let source = path.display().to_string();
         let text =
             std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{source}: {error}")))?;
-        self.toml(&text, &source)
+        self.toml(&text, &source)?;
+        let is_open = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0);
+        let secret =
+            self.given.iter().find(|(key, given)| given.source == source && has_secret(key, &given.value));
+        if let Some((key, _)) = secret.filter(|_| is_open) {
+            self.warnings
+                .push(format!("every user of this machine may read {key} in {source}; chmod 600 {source}"));
+        }
+        Ok(())
     }
 
     fn toml(&mut self, text: &str, source: &str) -> Result<(), ConfigError> {
@@ -83,7 +93,17 @@ impl Layers {
             Some(Value::String(_)) => bare(),
             _ => parsed(),
         };
+        if source.starts_with('-') && has_secret(key, &value) {
+            let variable = format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"));
+            self.warnings
+                .push(format!("{source} shows {key} to every user of this machine; use {variable} instead"));
+        }
         self.put(key, value, source)
+    }
+
+    /// What others may learn by how the configuration was given: a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     fn put(&mut self, key: &str, value: Value, source: &str) -> Result<(), ConfigError> {
@@ -179,6 +199,15 @@ fn flatten(root: Table) -> impl Iterator<Item = (String, Value)> {
     })
 }
 
+/// Whether a value is a secret, or a URL with a password.
+fn has_secret(key: &str, value: &Value) -> bool {
+    match value {
+        Value::String(text) => key.ends_with("secret") && !text.is_empty() || without_password(text) != *text,
+        Value::Array(values) => values.iter().any(|value| has_secret(key, value)),
+        _ => false,
+    }
+}
+
 fn is_section(name: &str) -> bool {
     SECTIONS.iter().any(|section| section.name == name)
 }
@@ -246,6 +275,54 @@ mod tests {
         let Config { limits, drain, .. } = layers.config().unwrap();
         assert_eq!(drain.alternatives, ["a:1", "b:2"]);
         assert_eq!((limits.frame_bytes_max, limits.rooms_max, limits.frames_burst), (1000, 2, 3));
+    }
+
+    #[test]
+    fn secrets_that_others_see_are_warned_of() {
+        let mut layers = Layers::new();
+        layers
+            .env([("SAILFISH_TOKEN__SECRET".to_owned(), "sixteen bytes at least".to_owned())].into_iter())
+            .unwrap();
+        for plain in ["token.secret_file=/etc/secret", "backend.redis=redis://host:1/2", "control.secret="] {
+            layers.set(plain).unwrap();
+        }
+        assert_eq!(layers.warnings(), [""; 0]);
+        layers.set("control.secret=sixteen bytes at least").unwrap();
+        layers.text("backend.database", "mysql://u:p@h/d", "--database").unwrap();
+        layers.text("backend.replicas", "[\"mysql://h/d\", \"mysql://u:p@h/d\"]", "--replicas").unwrap();
+        let [control, database, replicas] = layers.warnings() else { panic!("{:?}", layers.warnings()) };
+        assert!(
+            control.starts_with("--set shows control.secret ")
+                && control.contains("SAILFISH_CONTROL__SECRET")
+        );
+        assert!(database.starts_with("--database shows backend.database ") && !database.contains(":p@"));
+        assert!(replicas.starts_with("--replicas shows backend.replicas "), "{replicas}");
+    }
+
+    #[test]
+    fn short_secrets_are_refused() {
+        for key in [
+            "token.secret",
+            "cluster.secret",
+            "control.secret",
+            "bridge.secret",
+            "backend.internal_secret",
+            "backend.provider_secret",
+            "backend.sms_secret",
+        ] {
+            let set = |value: &str| {
+                let mut layers = Layers::new();
+                layers.set(&format!("{key}={value}")).unwrap();
+                layers.config().map(|_| ())
+            };
+            assert_eq!(
+                set("15 bytes are no").unwrap_err().0,
+                format!("--set: {key}: want at least 16 bytes")
+            );
+            assert_eq!(set("16 bytes will do"), Ok(()));
+        }
+        let secrets = KEYS.iter().filter(|key| key.name.ends_with("secret")).count();
+        assert_eq!(secrets, 7, "a new one needs the minimum too");
     }
 
     #[test]

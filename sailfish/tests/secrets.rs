@@ -1,0 +1,97 @@
+//! Secrets and what is kept on disk: who may read them, and how strong they are.
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Folder, Server, output, sailfish};
+
+/// A `sailfish backend` whose state is in this folder.
+fn backend(folder: &Folder) -> Server {
+    let mut command = sailfish();
+    command.args(["backend", "--listen=127.0.0.1:0"]).env("XDG_STATE_HOME", &folder.0);
+    Server::spawn(&mut command)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// A backend that is the first program to run on a machine makes its state for its user alone, and shuts others out of a state
+/// that was made open.
+#[test]
+fn what_a_backend_keeps_is_its_owners_alone() {
+    let folder = Folder::new("private");
+    let state = folder.0.join("sailfish");
+    for _ in 0..2 {
+        let server = backend(&folder);
+        assert_eq!(mode(&state), 0o700);
+        let files: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let names = |name: &str| files.iter().any(|file| file.ends_with(name));
+        assert!(names("backend.db") && names("backend.db-wal") && names("internal-secret"), "{files:?}");
+        for file in &files {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+        }
+        drop(server);
+        set_mode(&state, 0o755);
+        files.iter().filter(|file| file.exists()).for_each(|file| set_mode(file, 0o644));
+    }
+}
+
+/// `sailfish token` with this file as the secret: its exit code, and what it says.
+fn token(file: &Path) -> (Option<i32>, String) {
+    let set = format!("token.secret_file={}", file.display());
+    let done = output(sailfish().args(["token", "--user=1", "--set", &set]), "");
+    (done.status.code(), String::from_utf8(done.stderr).unwrap())
+}
+
+#[test]
+fn a_secret_that_others_may_read_or_that_is_short_is_refused() {
+    let folder = Folder::new("secrets");
+    let path = folder.0.join("secret");
+    fs::write(&path, "0123456789abcdef\n").unwrap();
+    for (mode, code) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o602, 1)] {
+        set_mode(&path, mode);
+        let (status, line) = token(&path);
+        assert_eq!(status, Some(code), "{mode:o}: {line}");
+        assert!(code == 0 || line.contains("every user of this machine may"), "{line}");
+    }
+    set_mode(&path, 0o600);
+    fs::write(&path, "0123456789abcde\n").unwrap();
+    let (status, line) = token(&path);
+    assert!(status == Some(1) && line.contains("want a secret of at least 16 bytes, not 15"), "{line}");
+}
+
+/// Arguments stand in the list of processes, which every user may read.
+#[test]
+fn a_secret_as_an_argument_is_warned_of() {
+    let stderr = |command: &mut Command| String::from_utf8(output(command, "").stderr).unwrap();
+    let secret = "0123456789abcdef";
+    let set = format!("token.secret={secret}");
+    let line = stderr(sailfish().args(["token", "--user=1", "--set", &set]));
+    assert!(line.contains("--set shows token.secret") && line.contains("SAILFISH_TOKEN__SECRET"), "{line}");
+    assert!(!line.contains(secret), "{line}");
+    let from_environment =
+        stderr(sailfish().args(["token", "--user=1"]).env("SAILFISH_TOKEN__SECRET", secret));
+    assert_eq!(from_environment, "");
+    let line = stderr(sailfish().args(["ctl", "--admin=127.0.0.1:9", "nodes", "--secret", secret]));
+    assert!(
+        line.contains("--secret shows the secret") && line.contains("SAILFISH_CONTROL__SECRET"),
+        "{line}"
+    );
+
+    let folder = Folder::new("open configuration");
+    let file = folder.file("sailfish.toml", &format!("[token]\nsecret = \"{secret}\"\n"));
+    for (mode, is_warned) in [(0o600, false), (0o644, true)] {
+        set_mode(Path::new(&file), mode);
+        let line = stderr(sailfish().args(["token", "--user=1", "--config", &file]));
+        assert_eq!(line.contains("may read token.secret in"), is_warned, "{line}");
+    }
+}
