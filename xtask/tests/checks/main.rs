@@ -1,5 +1,6 @@
 //! The rules of the house that no compiler knows: which crate may depend on which, under what licences, and how the sources are kept.
 
+mod deploy;
 mod edges;
 mod licences;
 mod logs;

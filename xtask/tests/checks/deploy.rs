@@ -1,0 +1,150 @@
+//! What deploy/ gives to the programs that run there: secrets, rights, ports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::Value;
+use testbed::Folder;
+
+use crate::root;
+
+/// Exposure by `systemd-analyze security`, times ten.
+const EXPOSURE_MAX: &str = "30";
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join("deploy").join(name)).unwrap_or_else(|error| panic!("deploy/{name}: {error}"))
+}
+
+#[test]
+fn the_unit_has_no_right_that_it_does_not_need() {
+    let unit = read("sailfish@.service");
+    for line in [
+        "EnvironmentFile=/etc/sailfish/%i.env",
+        "DynamicUser=yes",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "StateDirectoryMode=0700",
+        "SystemCallFilter=@system-service",
+    ] {
+        assert!(unit.lines().any(|own| own == line), "deploy/sailfish@.service: no {line}");
+    }
+    let mut analysis = Command::new("systemd-analyze");
+    analysis.args(["security", "--offline=true", "--no-pager", &format!("--threshold={EXPOSURE_MAX}")]);
+    // Where systemd is not installed, the lines above have to do.
+    if let Ok(done) = analysis.arg(root().join("deploy/sailfish@.service")).output() {
+        let report = String::from_utf8_lossy(&done.stdout);
+        let level = report.lines().find(|line| line.contains("exposure level")).unwrap_or(&report);
+        assert!(done.status.success(), "want at most {EXPOSURE_MAX} tenths: {level}");
+    }
+}
+
+/// The services of compose.yaml, each with its own lines and those that it takes over.
+fn services() -> BTreeMap<String, String> {
+    let text = read("compose.yaml");
+    let mut blocks: BTreeMap<String, String> = BTreeMap::new();
+    let mut anchors: BTreeMap<String, String> = BTreeMap::new();
+    let (mut name, mut is_in_services) = (String::new(), false);
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        let depth = line.len() - line.trim_start().len();
+        if depth == 0 {
+            is_in_services = line == "services:";
+        }
+        if depth == 0 || is_in_services && depth == 2 {
+            name = line.trim().split(':').next().unwrap_or_default().to_owned();
+            if let Some((_, anchor)) = line.split_once('&') {
+                anchors.insert(anchor.trim().to_owned(), name.clone());
+            }
+        }
+        blocks.entry(name.clone()).or_default().push_str(&format!("{line}\n"));
+    }
+    let whole = |name: &str| {
+        let mut text = blocks[name].clone();
+        while let Some((before, after)) = text.clone().split_once("<<: *") {
+            let (anchor, rest) = after.split_once('\n').expect("a line ends");
+            text = format!("{before}{}{rest}", blocks[&anchors[anchor]]);
+        }
+        text
+    };
+    let names = blocks.keys().filter(|name| blocks[*name].contains("volumes: [\"") || blocks[*name].contains("command:"));
+    names.map(|name| (name.clone(), whole(name))).collect()
+}
+
+#[test]
+fn containers_are_confined() {
+    let services = services();
+    let names: Vec<&str> = services.keys().map(String::as_str).collect();
+    let all = ["backend1", "backend2", "bridge", "gateway1", "gateway2", "primary", "redis", "replica", "router1", "router2"];
+    assert_eq!(names, all);
+    for (name, text) in &services {
+        for wanted in ["cap_drop: [ALL]", "no-new-privileges:true", "user: \"", "env_file: env/"] {
+            assert!(text.contains(wanted), "{name}: no {wanted}");
+        }
+        assert!(!text.contains("unconfined") && !text.contains("privileged: true"), "{name}");
+        let has_profile = text.contains("seccomp=./seccomp.json");
+        let is_node = ["gateway", "router", "bridge"].iter().any(|role| name.starts_with(role));
+        assert_eq!(has_profile, is_node, "{name}: io_uring is for nodes");
+        // A command can be read by every user of the machine.
+        assert!(!text.contains("${"), "{name}: a secret on the command line");
+    }
+    for (name, text) in services.iter().filter(|(name, _)| name.starts_with("backend")) {
+        let ports = text.lines().filter(|line| line.trim().starts_with("ports:"));
+        assert!(ports.clone().count() > 0 && ports.clone().all(|line| line.contains("\"127.0.0.1:")), "{name}");
+    }
+}
+
+#[test]
+fn the_profile_adds_io_uring_and_no_way_out() {
+    let profile: Value = serde_json::from_str(&read("seccomp.json")).expect("seccomp.json is JSON");
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let rules = profile["syscalls"].as_array().expect("a list of rules");
+    let is_free = |rule: &&Value| rule["action"] == "SCMP_ACT_ALLOW" && rule["args"].is_null();
+    let free: Vec<&str> = rules
+        .iter()
+        .filter(is_free)
+        .flat_map(|rule| rule["names"].as_array().expect("a list of names"))
+        .map(|name| name.as_str().expect("a name"))
+        .collect();
+    for wanted in ["io_uring_setup", "io_uring_enter", "io_uring_register", "execve", "futex", "sched_setaffinity"] {
+        assert!(free.contains(&wanted), "{wanted}");
+    }
+    for banned in ["clone", "clone3", "unshare", "setns", "mount", "bpf", "ptrace", "keyctl", "perf_event_open", "setuid"] {
+        assert!(!free.contains(&banned), "{banned}");
+    }
+}
+
+#[test]
+fn each_role_gets_its_own_secrets_and_no_others() {
+    let folder = Folder::new("secrets").keep();
+    let make = || Command::new("sh").arg(root().join("deploy/make-secrets")).arg(&folder).output().expect("sh runs");
+    assert!(make().status.success());
+    let mut given = BTreeMap::new();
+    for entry in fs::read_dir(&folder).expect("the folder is there") {
+        let path = entry.expect("an entry").path();
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        let text = fs::read_to_string(&path).expect("a text");
+        let role = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        given.insert(role, text);
+    }
+    let keys = |role: &str| -> Vec<&str> {
+        given[role].lines().map(|line| line.split_once('=').expect("NAME=VALUE").0).collect()
+    };
+    assert_eq!(keys("router"), ["SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET"]);
+    assert_eq!(keys("gateway"), ["SAILFISH_TOKEN__SECRET", "SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET"]);
+    assert_eq!(keys("bridge"), ["SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET", "SAILFISH_BRIDGE__SECRET"]);
+    assert!(keys("backend").contains(&"SAILFISH_BACKEND__DATABASE"));
+    assert!(!keys("backend").contains(&"SAILFISH_CLUSTER__SECRET"));
+    assert_eq!(keys("redis"), ["REDIS_PASSWORD"]);
+    assert_eq!(given.len(), 6, "{:?}", given.keys());
+    let value = |role: &str, key: &str| {
+        let line = given[role].lines().find(|line| line.starts_with(&format!("{key}=")));
+        line.unwrap_or_else(|| panic!("{role}: no {key}")).split_once('=').expect("NAME=VALUE").1.to_owned()
+    };
+    assert_eq!(value("gateway", "SAILFISH_TOKEN__SECRET"), value("backend", "SAILFISH_TOKEN__SECRET"));
+    assert_ne!(value("gateway", "SAILFISH_TOKEN__SECRET"), value("gateway", "SAILFISH_CLUSTER__SECRET"));
+    assert!(value("backend", "SAILFISH_BACKEND__REDIS").contains(&value("redis", "REDIS_PASSWORD")));
+    assert_eq!(value("redis", "REDIS_PASSWORD").len(), 64);
+    assert!(!make().status.success(), "secrets that are there are not changed");
+}
