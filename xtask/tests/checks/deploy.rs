@@ -14,7 +14,8 @@ use crate::root;
 const EXPOSURE_MAX: &str = "30";
 
 fn read(name: &str) -> String {
-    fs::read_to_string(root().join("deploy").join(name)).unwrap_or_else(|error| panic!("deploy/{name}: {error}"))
+    fs::read_to_string(root().join("deploy").join(name))
+        .unwrap_or_else(|error| panic!("deploy/{name}: {error}"))
 }
 
 #[test]
@@ -67,7 +68,9 @@ fn services() -> BTreeMap<String, String> {
         }
         text
     };
-    let names = blocks.keys().filter(|name| blocks[*name].contains("volumes: [\"") || blocks[*name].contains("command:"));
+    let names = blocks
+        .keys()
+        .filter(|name| blocks[*name].contains("volumes: [\"") || blocks[*name].contains("command:"));
     names.map(|name| (name.clone(), whole(name))).collect()
 }
 
@@ -75,7 +78,10 @@ fn services() -> BTreeMap<String, String> {
 fn containers_are_confined() {
     let services = services();
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
-    let all = ["backend1", "backend2", "bridge", "gateway1", "gateway2", "primary", "redis", "replica", "router1", "router2"];
+    let all = [
+        "backend1", "backend2", "bridge", "gateway1", "gateway2", "primary", "redis", "replica", "router1",
+        "router2",
+    ];
     assert_eq!(names, all);
     for (name, text) in &services {
         for wanted in ["cap_drop: [ALL]", "no-new-privileges:true", "user: \"", "env_file: env/"] {
@@ -90,7 +96,10 @@ fn containers_are_confined() {
     }
     for (name, text) in services.iter().filter(|(name, _)| name.starts_with("backend")) {
         let ports = text.lines().filter(|line| line.trim().starts_with("ports:"));
-        assert!(ports.clone().count() > 0 && ports.clone().all(|line| line.contains("\"127.0.0.1:")), "{name}");
+        assert!(
+            ports.clone().count() > 0 && ports.clone().all(|line| line.contains("\"127.0.0.1:")),
+            "{name}"
+        );
     }
 }
 
@@ -106,10 +115,23 @@ fn the_profile_adds_io_uring_and_no_way_out() {
         .flat_map(|rule| rule["names"].as_array().expect("a list of names"))
         .map(|name| name.as_str().expect("a name"))
         .collect();
-    for wanted in ["io_uring_setup", "io_uring_enter", "io_uring_register", "execve", "futex", "sched_setaffinity"] {
+    for wanted in
+        ["io_uring_setup", "io_uring_enter", "io_uring_register", "execve", "futex", "sched_setaffinity"]
+    {
         assert!(free.contains(&wanted), "{wanted}");
     }
-    for banned in ["clone", "clone3", "unshare", "setns", "mount", "bpf", "ptrace", "keyctl", "perf_event_open", "setuid"] {
+    for banned in [
+        "clone",
+        "clone3",
+        "unshare",
+        "setns",
+        "mount",
+        "bpf",
+        "ptrace",
+        "keyctl",
+        "perf_event_open",
+        "setuid",
+    ] {
         assert!(!free.contains(&banned), "{banned}");
     }
 }
@@ -117,7 +139,8 @@ fn the_profile_adds_io_uring_and_no_way_out() {
 #[test]
 fn each_role_gets_its_own_secrets_and_no_others() {
     let folder = Folder::new("secrets").keep();
-    let make = || Command::new("sh").arg(root().join("deploy/make-secrets")).arg(&folder).output().expect("sh runs");
+    let make =
+        || Command::new("sh").arg(root().join("deploy/make-secrets")).arg(&folder).output().expect("sh runs");
     assert!(make().status.success());
     let mut given = BTreeMap::new();
     for entry in fs::read_dir(&folder).expect("the folder is there") {
@@ -132,8 +155,14 @@ fn each_role_gets_its_own_secrets_and_no_others() {
         given[role].lines().map(|line| line.split_once('=').expect("NAME=VALUE").0).collect()
     };
     assert_eq!(keys("router"), ["SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET"]);
-    assert_eq!(keys("gateway"), ["SAILFISH_TOKEN__SECRET", "SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET"]);
-    assert_eq!(keys("bridge"), ["SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET", "SAILFISH_BRIDGE__SECRET"]);
+    assert_eq!(
+        keys("gateway"),
+        ["SAILFISH_TOKEN__SECRET", "SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET"]
+    );
+    assert_eq!(
+        keys("bridge"),
+        ["SAILFISH_CLUSTER__SECRET", "SAILFISH_CONTROL__SECRET", "SAILFISH_BRIDGE__SECRET"]
+    );
     assert!(keys("backend").contains(&"SAILFISH_BACKEND__DATABASE"));
     assert!(!keys("backend").contains(&"SAILFISH_CLUSTER__SECRET"));
     assert_eq!(keys("redis"), ["REDIS_PASSWORD"]);
