@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use router::{Config, Limits, Router};
-use shard::{Effect, Event, Instant, Prng, Shard, ShardId};
+use shard::{Instant, Prng, ShardId};
 use wire::client::Outcome;
 use wire::node::{
     Class, DeliveryId, Login, NodeMessage, Owners, SessionId, Submission, Target, ToGateway, ToRouter,
@@ -53,17 +53,13 @@ impl Bench {
     /// Hands over one message and takes what the router says; the last delivery in it, if any.
     fn tell(&mut self, from: u16, mail: ToRouter) -> Option<DeliveryId> {
         self.now += Duration::from_micros(10);
-        self.router
-            .handle(self.now, Event::Mail { from: ShardId::new(0, from), mail: NodeMessage::ToRouter(mail) });
+        self.router.mail(self.now, ShardId::new(0, from), mail);
         let mut last = None;
-        while let Some(effect) = self.router.poll_effect(self.now) {
-            if let Effect::Mail {
-                mail: NodeMessage::ToGateway(ToGateway::Deliver { delivery, .. }), ..
-            } = &effect
-            {
+        while let Some((to, mail)) = self.router.poll_mail() {
+            if let NodeMessage::ToGateway(ToGateway::Deliver { delivery, .. }) = &mail {
                 last = *delivery;
             }
-            black_box(effect);
+            black_box((to, mail));
         }
         last
     }

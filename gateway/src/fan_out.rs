@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use shard::{Effect, Instant, Key, ShardId};
 use wire::client::{Encoding, FailReason, Message, ServerFrame};
-use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway};
+use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
-use crate::limits::{EARLY_MESSAGES_MAX, HELD_BYTES_MAX};
+use crate::limits::HELD_BYTES_MAX;
 use crate::outbox::Owed;
+use crate::rooms::Early;
 
 impl Gateway {
     /// A message for the members of its room on some shards of this node; on none but this when none is named.
@@ -32,18 +33,19 @@ impl Gateway {
     }
 
     /// A message for every local member of its room. One that comes after a newer one was on its way while the room changed its
-    /// owner: it would break the order.
+    /// owner: it would break the order. One from the future would make all that follow late.
     fn broadcast(&mut self, now: Instant, message: Message) {
         let found = message.room.and_then(|room| self.rooms.key(message.app, room));
         let Some(key) = found else { return };
         let room = self.rooms.get_mut(key);
-        if room.joining && room.early.len() < EARLY_MESSAGES_MAX {
+        if room.joining && room.early.takes(&message) {
             return room.early.push(message);
         }
-        if message.sequence <= room.sequence || room.joining {
+        let is_future = message.sequence > sequence_believed_max(now.unix_nanos());
+        if message.sequence <= room.sequence || is_future || room.joining {
             return self.hand_over_late(key, message);
         }
-        room.sequence = room.sequence.max(message.sequence);
+        room.sequence = message.sequence;
         if message.ack_wanted {
             self.fan_out_held(now, key);
             return self.fan_out_reliable(key, message);
@@ -62,7 +64,8 @@ impl Gateway {
     /// The owner has answered: members get what they were told that comes.
     pub(crate) fn fan_out_early(&mut self, now: Instant, app: AppId, room: RoomId, sequence: u64) {
         let early = self.rooms.find(app, room).map(|room| std::mem::take(&mut room.early));
-        for message in early.into_iter().flatten().filter(|message| message.sequence > sequence) {
+        let early = early.into_iter().flat_map(Early::into_messages);
+        for message in early.filter(|message| message.sequence > sequence) {
             self.broadcast(now, message);
         }
     }

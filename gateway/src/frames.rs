@@ -2,7 +2,7 @@
 
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
-use wire::node::{Login, SessionId, ToBridge, ToRouter};
+use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Stay, Timer};
@@ -82,7 +82,7 @@ impl Gateway {
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.
     pub(crate) fn bound(&mut self, now: Instant, conn: ConnId, login: Login) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
-        session.login = session.login.max(login);
+        session.login = session.login.max(login.believed(now.unix_nanos()));
         if session.phase != Phase::Binding {
             return;
         }
@@ -162,6 +162,7 @@ impl Gateway {
         if self.view.owner_of_room(app, room) != Some(from) {
             return;
         }
+        let sequence = sequence.min(sequence_believed_max(now.unix_nanos()));
         match self.rooms.joined(app, room, sequence) {
             crate::rooms::Answered::Members(known) => {
                 let sequence = known.sequence;
@@ -178,5 +179,26 @@ impl Gateway {
             }
             crate::rooms::Answered::Unknown => {}
         }
+    }
+
+    /// The owner has no place for this shard in a room: its members here are out again, and told so.
+    pub(crate) fn not_joined(&mut self, from: ShardId, app: AppId, room: RoomId) {
+        if self.view.owner_of_room(app, room) != Some(from) {
+            return;
+        }
+        let members: Vec<ConnId> = self
+            .rooms
+            .find(app, room)
+            .map_or_else(Vec::new, |room| room.members.iter().map(|member| member.conn).collect());
+        for conn in members {
+            let Some(session) = self.sessions.get_mut(conn) else { continue };
+            let stay = Stay::of(session);
+            if let Some(last) = self.rooms.leave(&mut session.rooms, room) {
+                self.left(stay, room, last.0);
+            }
+            self.say_notice(conn, NoticeCode::Busy);
+        }
+        // One that had yet to be answered has been.
+        self.rooms.joined(app, room, 0);
     }
 }

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use shard::{ConnId, ConnMap, Effect, Event, Instant, Linger, Prng, SendBatch, Shard, ShardId, Wheel};
+use shard::{ConnId, ConnMap, Effect, Instant, Linger, Prng, SendBatch, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToGateway, ToRouter};
+use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::{Addresses, Bucket, Rate};
@@ -36,7 +36,7 @@ pub struct Setup {
 /// The gateway core of one shard.
 ///
 /// Sessions live in one table, by the engine's connection id; what waits for a connection in a pooled outbox; who is in a
-/// room in `Rooms`. Handlers change these and mark a connection dirty; [`Shard::poll_effect`] gives each dirty
+/// room in `Rooms`. Handlers change these and mark a connection dirty; [`Gateway::poll_effect`] gives each dirty
 /// connection out once, so everything that one turn produced for it leaves in one write.
 pub struct Gateway {
     pub(crate) id: ShardId,
@@ -108,70 +108,6 @@ impl Timer {
             return Self::Room { index: packed as u32 };
         }
         Self::Session { conn_index: packed as u32 }
-    }
-}
-
-impl Shard for Gateway {
-    type Mail = NodeMessage;
-
-    fn handle(&mut self, now: Instant, event: Event<'_, NodeMessage>) {
-        match event {
-            Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
-            Event::Received { conn, bytes } => self.received(now, conn, bytes),
-            Event::Sent { conn, bytes: _ } => self.sent(conn),
-            Event::Finished { conn } => self.finished(conn),
-            Event::Closed { conn, reason: _ } => self.closed(conn),
-            Event::Mail { from, mail: NodeMessage::ToGateway(mail) } => self.mail(now, from, mail),
-            Event::Mail {
-                from,
-                mail:
-                    mail @ (NodeMessage::ToRouter(_)
-                    | NodeMessage::ToBridge(_)
-                    | NodeMessage::Handed(_)
-                    | NodeMessage::FromBridge(_)
-                    | NodeMessage::ToDirectory(_)),
-            } => {
-                panic!("{from:?} sent a gateway what is for others: {mail:?}")
-            }
-            Event::Timeout => self.timeouts(now),
-            Event::Connected { .. } | Event::ConnectFailed { .. } => {
-                panic!("a gateway core asks for no connection")
-            }
-        }
-    }
-
-    fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
-        self.choose_owners(now);
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
-        }
-        while let Some(conn) = self.dirty.pop_front() {
-            let Some(session) = self.sessions.get_mut(conn) else { continue };
-            session.is_dirty = false;
-            if session.phase != Phase::Closing && !session.is_writing {
-                return Some(Effect::Transmit { conn });
-            }
-        }
-        None
-    }
-
-    fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
-        let Self { sessions, outboxes, wheel, config, .. } = self;
-        let Some(session) = sessions.get_mut(conn) else { return };
-        if session.outbox == OutboxId::NONE {
-            return;
-        }
-        let deadline = now + config.delivery.ack_timeout(1);
-        outboxes.update(&mut session.outbox, |outbox| {
-            outbox.fill(batch, config.delivery.window, |flight| {
-                wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
-            });
-        });
-        session.is_writing = !batch.is_empty();
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next_deadline()
     }
 }
 
@@ -261,7 +197,45 @@ impl Gateway {
         self.submitted.check_invariants();
     }
 
-    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
+    /// The next thing the engine is to do; see [`shard::Shard::poll_effect`].
+    pub fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
+        self.choose_owners(now);
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        while let Some(conn) = self.dirty.pop_front() {
+            let Some(session) = self.sessions.get_mut(conn) else { continue };
+            session.is_dirty = false;
+            if session.phase != Phase::Closing && !session.is_writing {
+                return Some(Effect::Transmit { conn });
+            }
+        }
+        None
+    }
+
+    /// Moves what is to be written into `batch`.
+    pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
+        let Self { sessions, outboxes, wheel, config, .. } = self;
+        let Some(session) = sessions.get_mut(conn) else { return };
+        if session.outbox == OutboxId::NONE {
+            return;
+        }
+        let deadline = now + config.delivery.ack_timeout(1);
+        outboxes.update(&mut session.outbox, |outbox| {
+            outbox.fill(batch, config.delivery.window, |flight| {
+                wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
+            });
+        });
+        session.is_writing = !batch.is_empty();
+    }
+
+    /// When [`Gateway::timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+
+    /// A client has connected.
+    pub fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
         let (address, from_address) = self.addresses.enter(peer);
         let deadline =
             now + std::time::Duration::from_millis(u64::from(self.config.limits.login_deadline_ms));
@@ -293,7 +267,8 @@ impl Gateway {
         }
     }
 
-    fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
+    /// Bytes came.
+    pub fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut deframer = std::mem::take(&mut session.deframer);
         while let Some(phase) = self.sessions.get(conn).map(|session| session.phase)
@@ -316,7 +291,8 @@ impl Gateway {
         }
     }
 
-    fn sent(&mut self, conn: ConnId) {
+    /// A batch was written.
+    pub fn sent(&mut self, conn: ConnId) {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         session.is_writing = false;
@@ -329,13 +305,14 @@ impl Gateway {
     }
 
     /// The peer will say no more, which for a client of a chat means that it is gone.
-    pub(crate) fn finished(&mut self, conn: ConnId) {
+    pub fn finished(&mut self, conn: ConnId) {
         if self.end(conn) {
             self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
         }
     }
 
-    fn closed(&mut self, conn: ConnId) {
+    /// A connection is gone.
+    pub fn closed(&mut self, conn: ConnId) {
         self.end(conn);
         let Some(mut session) = self.sessions.remove(conn) else { return };
         self.addresses.exit(session.address);
@@ -345,7 +322,8 @@ impl Gateway {
         }
     }
 
-    fn timeouts(&mut self, now: Instant) {
+    /// The time of [`Gateway::poll_timeout`] has come.
+    pub fn timeout(&mut self, now: Instant) {
         for _ in 0..TIMEOUTS_PER_TURN {
             match self.wheel.pop_expired(now).map(Timer::unpack) {
                 None => break,
@@ -559,7 +537,8 @@ impl Gateway {
         self.effects.push_back(Effect::Mail { to: ShardId::BRIDGE, mail: NodeMessage::ToBridge(mail) });
     }
 
-    fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
+    /// A router shard, or a sibling, says something.
+    pub fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
         match mail {
             ToGateway::Bound { session, login } => self.bound(now, ConnId::from_u64(session.0), login),
             // A notice that leaves the connection open is no reason to end it; no router says one.
@@ -568,6 +547,7 @@ impl Gateway {
                 self.close_with_notice(ConnId::from_u64(session.0), notice)
             }
             ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
+            ToGateway::Full { app, room } => self.not_joined(from, app, room),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {
@@ -579,18 +559,19 @@ impl Gateway {
             ToGateway::Superseded { submitted } => {
                 let entry = self.submitted.remove(submitted);
                 if entry.is_some_and(|entry| entry.session == SessionId::CONTROL) {
-                    self.tell_control(ToGateway::Superseded { submitted });
+                    self.tell_control(ToControl::Superseded { submitted });
                 }
             }
             ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
             ToGateway::All { message } => self.push_all(&message),
             // The control thread asked, and is the one to go.
-            mail @ (ToGateway::Drain | ToGateway::Answer { .. }) => self.tell_control(mail),
+            ToGateway::Drain => self.tell_control(ToControl::Drain),
+            ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),
         }
     }
 
-    pub(crate) fn tell_control(&mut self, mail: ToGateway) {
-        self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToGateway(mail) });
+    pub(crate) fn tell_control(&mut self, mail: ToControl) {
+        self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToControl(mail) });
     }
 }
 

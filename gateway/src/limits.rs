@@ -41,3 +41,7 @@ pub const POOLED_ENTRIES_MAX: usize = 16;
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
 /// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late.
 pub const EARLY_MESSAGES_MAX: usize = 1024;
+/// Payload bytes of these messages. One that is longer than all of them comes too late as well.
+pub const EARLY_BYTES_MAX: usize = 1 << 20;
+/// Owners that hear of the end of one message: those of a few changes while it is in flight.
+pub const OWED_ROUTERS_MAX: usize = 8;

@@ -16,7 +16,9 @@ use wire::MessageId;
 use wire::client::Message;
 use wire::node::DeliveryId;
 
-use crate::limits::{CONTROL_BYTES_MAX, FRAME_COPY_BYTES_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX};
+use crate::limits::{
+    CONTROL_BYTES_MAX, FRAME_COPY_BYTES_MAX, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
+};
 
 /// The pool of outboxes of a shard.
 #[derive(Default)]
@@ -117,14 +119,14 @@ pub(crate) enum Owed {
 }
 
 impl Owed {
-    /// Adds a router shard to those that wait; false when it is the bridge that does.
+    /// Adds a router shard to those that wait; false when it is the bridge that does, or very many do.
     fn add(&mut self, router: ShardId, delivery: DeliveryId) -> bool {
         match self {
             Self::Router { router: first, delivery: its } => {
                 *self = Self::Routers(vec![(*first, *its), (router, delivery)]);
             }
-            Self::Routers(all) => all.push((router, delivery)),
-            Self::Bridge(_) => return false,
+            Self::Routers(all) if all.len() < OWED_ROUTERS_MAX => all.push((router, delivery)),
+            Self::Routers(_) | Self::Bridge(_) => return false,
         }
         true
     }

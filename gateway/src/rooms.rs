@@ -10,6 +10,7 @@ use wire::client::Message;
 use wire::{AppId, RoomId};
 
 use crate::hash;
+use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX};
 
 /// The first of a session's memberships, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Room {
     /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
     pub(crate) held: Vec<Message>,
     /// Messages that overtook the owner's answer, on the way over a sibling.
-    pub(crate) early: Vec<Message>,
+    pub(crate) early: Early,
     /// Of the payloads of `held`.
     pub(crate) held_bytes: usize,
     /// The end of the interval that the last fan-out began.
@@ -63,6 +64,29 @@ struct Membership {
     next: u32,
 }
 
+/// Messages that wait for the owner's answer.
+#[derive(Default)]
+pub(crate) struct Early {
+    messages: Vec<Message>,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Early {
+    pub(crate) fn takes(&self, message: &Message) -> bool {
+        self.messages.len() < EARLY_MESSAGES_MAX && self.bytes + message.payload.len() <= EARLY_BYTES_MAX
+    }
+
+    pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.payload.len();
+        self.messages.push(message);
+    }
+
+    pub(crate) fn into_messages(self) -> Vec<Message> {
+        self.messages
+    }
+}
+
 impl Room {
     fn new(app: AppId, id: RoomId) -> Self {
         Self {
@@ -72,7 +96,7 @@ impl Room {
             sequence: 0,
             joining: true,
             held: Vec::new(),
-            early: Vec::new(),
+            early: Early::default(),
             held_bytes: 0,
             next_fan_out: Instant::default(),
         }
@@ -276,7 +300,10 @@ impl Rooms {
         assert_eq!(self.index.len(), self.rooms.len());
         let mut members = 0;
         for (key, room) in self.rooms.iter() {
-            assert!(room.joining || room.early.is_empty(), "early messages wait for the answer only");
+            assert!(
+                room.joining || room.early.messages.is_empty(),
+                "early messages wait for the answer only"
+            );
             assert!(room.joining || !room.members.is_empty(), "a room is forgotten with its last member");
             assert_eq!(self.key(room.app, room.id), Some(key));
             for (position, member) in room.members.iter().enumerate() {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{Business, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
-use wire::node::{SessionId, Submission, Target, ToBridge, ToGateway, ToRouter};
+use wire::node::{SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::config::{Destination, Route};
@@ -131,16 +131,21 @@ impl Gateway {
     /// An owner tells what has become of a message. One that is not its owner any more may say that it was delivered; that
     /// it failed, only the one that has it now.
     pub(crate) fn answered(&mut self, from: ShardId, session: SessionId, submitted: MessageId, ack: SendAck) {
-        if from != ShardId::BRIDGE {
-            let Some(entry) = self.submitted.get(submitted) else { return };
-            if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
-                return;
-            }
-            self.submitted.remove(submitted);
+        let Some(entry) = self.submitted.get(submitted) else { return };
+        if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
+            return;
         }
+        self.submitted.remove(submitted);
         if session == SessionId::CONTROL {
-            self.tell_control(ToGateway::SendAck { session, submitted, ack });
-        } else if !ack.client_msg_id.is_empty() {
+            self.tell_control(ToControl::SendAck { submitted, ack });
+        } else {
+            self.say_answer(session, ack);
+        }
+    }
+
+    /// Tells a session what has become of a packet of its own, if it gave that an id.
+    pub fn say_answer(&mut self, session: SessionId, ack: SendAck) {
+        if !ack.client_msg_id.is_empty() {
             self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
         }
     }

@@ -12,6 +12,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::gateway::{Gateway, Timer};
 use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX};
+use crate::rooms::Early;
 use crate::session::Phase;
 
 /// What a gateway shard knows of routers.
@@ -256,7 +257,7 @@ impl Gateway {
                 continue;
             }
             if let Some(room) = self.rooms.find(app, room) {
-                room.early.clear(); // the answer that they wait for will be another's
+                room.early = Early::default(); // the answer that they wait for will be another's
             }
             if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
                 self.tell_router(old, ToRouter::Leave { app, room });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{APP, ME, ROUTER, ROUTER_2, ROUTER_3, SEQUENCE, World};
 use shard::{Event, Prng, ShardId};
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
-use wire::node::{Login, NodeMessage, Owners, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{DeliveryId, Login, Owners, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 fn owners(routers: &[ShardId]) -> Owners {
@@ -529,6 +529,21 @@ fn what_is_reached_is_told_when_all_routers_had_their_time_and_on_every_change()
     assert_eq!(world.to_routers, [(ROUTER_2, reach(&[ROUTER_2]))], "and no other has said anything");
 }
 
+/// A router that names a delivery anew again and again.
+#[test]
+fn a_message_is_owed_to_few_owners() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let session = world.session(client);
+    for delivery in 0..20 {
+        let (again, message) = (true, common::message(1, None, true, "m"));
+        world.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(delivery)), again, message });
+    }
+    world.ack(client, 1);
+    let settled = world.told(ROUTER).into_iter().filter(|mail| matches!(mail, ToRouter::Settle { .. }));
+    assert_eq!(settled.count(), 8);
+}
+
 // -- siblings
 
 #[test]
@@ -549,7 +564,7 @@ fn a_room_message_for_several_shards_of_the_node_is_mailed_on() {
     assert_eq!(world.messages(member).len(), 0, "not for this shard");
     let from = ShardId::new(ME.node(), 0);
     let broadcast = ToGateway::Broadcast { message: message(3), shards: vec![] };
-    world.handle(Event::Mail { from, mail: NodeMessage::ToGateway(broadcast) });
+    world.handle(Event::Mail { from, mail: broadcast });
     assert_eq!(world.messages(member).len(), 1, "from a sibling");
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{APP, SECRET, World};
 use gateway::{Claims, Push, mint_hs256};
 use wire::client::{ClientFrame, FailReason, Outcome, SendAck, ServerFrame};
-use wire::node::{Answer, Class, Question, SessionId, Target, ToGateway, ToRouter};
+use wire::node::{Answer, Class, Question, SessionId, Target, ToControl, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, UserId};
 
 fn push(class: Class) -> Push {
@@ -37,8 +37,8 @@ fn a_push_goes_to_the_owner_and_its_outcome_to_the_control_thread() {
     assert!(submission.is_answered());
     let ack =
         SendAck { client_msg_id: ClientMsgId::default(), id, outcome: Outcome::Failed(FailReason::Offline) };
-    let answer = ToGateway::SendAck { session: SessionId::CONTROL, submitted: id, ack };
-    world.tell(answer.clone());
+    let answer = ToControl::SendAck { submitted: id, ack: ack.clone() };
+    world.tell(ToGateway::SendAck { session: SessionId::CONTROL, submitted: id, ack });
     assert_eq!((world.to_control, world.gateway.metrics().submitted), (vec![answer], 0));
 }
 
@@ -87,10 +87,10 @@ fn questions_answers_and_drains_pass_through() {
     world.gateway.ask(common::ROUTER, 5, Question::Nodes);
     world.run();
     assert_eq!(world.to_router, [ToRouter::Ask { ask: 5, question: Question::Nodes }]);
-    let answer = ToGateway::Answer { ask: 5, answer: Answer::Told { shards: 3 } };
-    world.tell(answer.clone());
+    let told = Answer::Told { shards: 3 };
+    world.tell(ToGateway::Answer { ask: 5, answer: told.clone() });
     world.tell(ToGateway::Drain);
-    assert_eq!(world.to_control, [answer, ToGateway::Drain]);
+    assert_eq!(world.to_control, [ToControl::Answer { ask: 5, answer: told }, ToControl::Drain]);
     assert!(!world.gateway.is_drained());
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{APP, SEQUENCE, World};
 use shard::Prng;
-use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
+use wire::client::{ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, ServerFrame};
 use wire::node::{Class, DeliveryId, Login, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
 
@@ -65,8 +65,9 @@ fn the_bridge_hears_of_a_membership_once_its_session_is_bound() {
     world.reset(gone);
     assert_eq!(world.to_bridge, []);
     let session = world.session(client);
-    world.tell(ToGateway::Bound { session, login: Login(u64::MAX - 5) });
-    let (user, device, login) = (UserId(2), DeviceClass::Phone, Login(u64::MAX - 5));
+    let raised = Login(world.now.unix_nanos() + 5);
+    world.tell(ToGateway::Bound { session, login: raised });
+    let (user, device, login) = (UserId(2), DeviceClass::Phone, raised);
     assert_eq!(world.to_bridge, [ToBridge::Joined { app: APP, user, device, login, room: ROOM }]);
 }
 
@@ -322,4 +323,61 @@ fn a_message_that_comes_after_a_newer_one_is_dropped_or_handed_over() {
         assert_eq!(heard, [5, 6]);
     }
     assert_eq!(world.metrics().room_late, 3);
+}
+
+/// Else every message that follows would come too late.
+#[test]
+fn a_sequence_from_the_future_is_not_believed() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.router_answers = false;
+    world.join(client, 7);
+    world.tell(ToGateway::Joined { app: APP, room: ROOM, sequence: u64::MAX });
+    let most = wire::node::sequence_believed_max(world.now.unix_nanos());
+    assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: most }]);
+
+    let mut world = World::new();
+    let client = world.login(1);
+    world.join(client, 7);
+    world.hear(client);
+    let future = Message { sequence: u64::MAX, ..common::message(1, Some(7), false, "future") };
+    world.tell(ToGateway::Broadcast { message: future, shards: vec![] });
+    world.broadcast(7, 2, false, "now");
+    let payloads: Vec<_> = world.messages(client).into_iter().map(|message| message.payload).collect();
+    assert_eq!(payloads, [&b"now"[..]]);
+    assert_eq!(world.metrics().room_late, 1);
+}
+
+/// An owner that never answers, and sends.
+#[test]
+fn what_waits_for_an_owner_is_bounded_by_bytes() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.router_answers = false;
+    world.join(client, 7);
+    let half = "x".repeat(400 << 10);
+    (1..=3).for_each(|id| world.broadcast(7, id, true, &half));
+    assert_eq!(world.metrics().room_late, 1, "the third comes too late");
+    let undelivered = world.to_bridge.iter().filter(|mail| matches!(mail, ToBridge::Undelivered { .. }));
+    assert_eq!(undelivered.count(), 1);
+}
+
+#[test]
+fn a_room_whose_owner_is_full_has_no_members() {
+    let mut world = World::new();
+    let (one, two) = (world.login(1), world.login(2));
+    world.router_answers = false;
+    [one, two].into_iter().for_each(|client| world.join(client, 7));
+    world.tell_from(common::ROUTER_2, ToGateway::Full { app: APP, room: ROOM });
+    assert_eq!(world.hear(one), [], "that one is not its owner");
+    world.tell(ToGateway::Full { app: APP, room: ROOM });
+    for client in [one, two] {
+        let heard = world.hear(client);
+        assert!(matches!(heard[..], [ServerFrame::Notice { code: NoticeCode::Busy, .. }]), "{heard:?}");
+    }
+    let metrics = world.metrics();
+    assert_eq!((metrics.rooms, metrics.memberships), (0, 0));
+    world.router_answers = true;
+    world.join(one, 7);
+    assert_eq!(world.hear(one), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE }]);
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use shard::{ConnId, Instant, Linger, ShardId};
-use wire::node::NodeMessage;
+use wire::node::LinkMessage;
 use wire::node::link::{Identity, Role};
 
 use crate::limits::Config;
@@ -68,7 +68,7 @@ pub enum News {
         /// Who.
         from: ShardId,
         /// What.
-        message: NodeMessage,
+        message: LinkMessage,
     },
 }
 

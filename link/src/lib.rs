@@ -2,7 +2,7 @@
 //!
 //! A link is one TCP connection between two shards. Gateway shards open links to router shards and to
 //! bridge shards, and these to router shards. Both ends prove that they know
-//! the cluster's secret, and then send each other batches of [`wire::node::NodeMessage`].
+//! the cluster's secret, and then send each other batches of [`wire::node::LinkMessage`].
 //!
 //! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and after a broken
 //! connection the next one goes on where it ended. So within a session messages come once and in order, whatever the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wire::node::link::BODY_BYTES_MAX;
+use wire::node::link::{BATCH_MESSAGES_MAX, BODY_BYTES_MAX};
 
 /// What an operator may set of links.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +74,6 @@ pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(40);
 /// See [`BACK_OFF`].
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(640);
-/// Messages of one batch.
-pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
 /// A batch takes no further message once its messages hold this many bytes.
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
 /// What the fixed part of a message counts for in a queue.

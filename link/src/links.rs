@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 
 use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
 use wire::node::link::{Frame, Identity, Refusal, Role};
-use wire::node::{NodeMessage, ToRouter, decode_batch};
+use wire::node::{LinkMessage, decode_batch};
 
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
-use crate::dial::{Dial, State};
+use crate::dial::{Dial, Dials, State};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -25,12 +25,11 @@ pub struct Links {
     seed: u64,
     prng: Prng,
     nonces: u64,
-    /// The number of the last session, dial.
+    /// The number of the last session.
     sessions: u64,
-    dials_made: u64,
     conns: ConnMap<Box<Conn>>,
     peers: BTreeMap<ShardId, Peer>,
-    dials: Vec<Dial>,
+    dials: Dials,
     effects: VecDeque<Effect>,
     dirty: VecDeque<ConnId>,
     news: VecDeque<News>,
@@ -56,10 +55,9 @@ impl Links {
             prng: Prng::new(seed),
             nonces: 0,
             sessions: 0,
-            dials_made: 0,
             conns: ConnMap::new(),
             peers: BTreeMap::new(),
-            dials: Vec::new(),
+            dials: Dials::default(),
             effects: VecDeque::new(),
             dirty: VecDeque::new(),
             news: VecDeque::new(),
@@ -76,14 +74,8 @@ impl Links {
         if self.is_leaving {
             return;
         }
-        for (role, nodes) in [(Role::Router, routers), (Role::Bridge, bridges)] {
-            self.dials.retain(|dial| dial.role != role || nodes.contains(&dial.node));
-            for node in nodes {
-                if !self.dials.iter().any(|dial| (dial.role, dial.node) == (role, *node)) {
-                    self.dial(role, *node, 0);
-                }
-            }
-        }
+        self.dials.set_nodes(Role::Router, routers);
+        self.dials.set_nodes(Role::Bridge, bridges);
     }
 
     /// Whether every router that is to be linked with is, with all its shards.
@@ -98,7 +90,7 @@ impl Links {
     }
 
     /// Tells a peer something. To one that is not up it is lost, and counted.
-    pub fn send(&mut self, now: Instant, to: ShardId, message: NodeMessage) {
+    pub fn send(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
         let Some(peer) = self.peers.get_mut(&to) else {
             self.metrics.unreachable += 1;
             return;
@@ -235,7 +227,7 @@ impl Links {
         let mut entry = Conn::new(now, Stage::Greeted { hello }, Some(token));
         hello.hello().encode(&mut entry.out);
         self.conns.insert(conn, Box::new(entry));
-        match self.dials.iter_mut().find(|dial| dial.token == token) {
+        match self.dials.find_mut(token) {
             Some(dial) => {
                 dial.state = State::Open(conn);
                 self.mark_dirty(conn);
@@ -386,13 +378,8 @@ impl Links {
         }
     }
 
-    fn dial(&mut self, role: Role, node: SocketAddr, index: u16) {
-        self.dials_made += 1;
-        self.dials.push(Dial::new(self.dials_made, role, node, index));
-    }
-
     fn redial(&mut self, now: Instant, token: u64) {
-        if let Some(dial) = self.dials.iter_mut().find(|dial| dial.token == token) {
+        if let Some(dial) = self.dials.find_mut(token) {
             dial.fail(now, &mut self.prng);
         }
     }
@@ -450,10 +437,10 @@ impl Links {
                 Ok(())
             }
             (Stage::Accepted, Frame::Hello { identity, nonce }) => {
-                self.challenge(conn, Party { identity, nonce })
+                self.challenge(now, conn, Party { identity, nonce })
             }
             (Stage::Greeted { hello }, Frame::Challenge { identity, nonce }) => {
-                self.prove(conn, hello, Party { identity, nonce })
+                self.prove(now, conn, hello, Party { identity, nonce })
             }
             (Stage::Challenged { hello, challenge }, Frame::Proof { session, received, proof }) => {
                 let said = [&hello.hello(), &challenge.challenge()];
@@ -471,7 +458,7 @@ impl Links {
             }
             (Stage::Linked { peer }, Frame::Batch { received, archive }) => {
                 self.credit(conn, peer, received)?;
-                self.batch(conn, peer, archive)
+                self.batch(now, conn, peer, archive)
             }
             (Stage::Linked { peer }, Frame::Credit { received }) => self.credit(conn, peer, received),
             (Stage::Linked { peer }, Frame::Bye) => {
@@ -487,16 +474,19 @@ impl Links {
         Party { identity: self.identity, nonce: self.secret.nonce(self.seed, self.nonces) }
     }
 
-    fn challenge(&mut self, conn: ConnId, hello: Party) -> Result<(), Refusal> {
+    fn challenge(&mut self, now: Instant, conn: ConnId, hello: Party) -> Result<(), Refusal> {
         if !self.identity.role.takes(hello.identity.role) {
             return Err(Refusal::Role);
+        }
+        if !hello.identity.is_sound(self.identity, now.unix_nanos()) {
+            return Err(Refusal::Identity);
         }
         let challenge = self.party();
         self.go_on(conn, Stage::Challenged { hello, challenge }, &challenge.challenge());
         Ok(())
     }
 
-    fn prove(&mut self, conn: ConnId, hello: Party, challenge: Party) -> Result<(), Refusal> {
+    fn prove(&mut self, now: Instant, conn: ConnId, hello: Party, challenge: Party) -> Result<(), Refusal> {
         // A dial that is not wanted any more has been aborted.
         let dial = self.conns.get(conn).and_then(|entry| entry.dial);
         let dial = self.dials.iter().find(|known| Some(known.token) == dial);
@@ -504,6 +494,9 @@ impl Links {
             || !challenge.identity.role.takes(self.identity.role)
         {
             return Err(Refusal::Role);
+        }
+        if !challenge.identity.is_sound(self.identity, now.unix_nanos()) {
+            return Err(Refusal::Identity);
         }
         let shard = ShardId::from_u32(challenge.identity.shard);
         let known = self.peers.get(&shard).filter(|peer| peer.identity == challenge.identity);
@@ -612,19 +605,8 @@ impl Links {
         })
     }
 
-    /// A shard answered a dial; its siblings are to be linked with too. The dial, if it is still wanted.
     fn dial_answered(&mut self, conn: ConnId, shard: ShardId, shards: u16) -> Option<&mut Dial> {
-        let token = self.conns.get(conn)?.dial?;
-        let dial = self.dials.iter_mut().find(|dial| dial.token == token)?;
-        dial.peer = Some(shard);
-        let (role, node) = (dial.role, dial.node);
-        self.dials.retain(|dial| (dial.role, dial.node) != (role, node) || dial.index < shards.max(1));
-        for index in 1..shards {
-            if !self.dials.iter().any(|dial| (dial.role, dial.node, dial.index) == (role, node, index)) {
-                self.dial(role, node, index);
-            }
-        }
-        self.dials.iter_mut().find(|dial| dial.token == token)
+        self.dials.answered(self.conns.get(conn)?.dial?, shard, shards)
     }
 
     fn up(&mut self, now: Instant, identity: Identity, session: u64) {
@@ -662,19 +644,18 @@ impl Links {
         Ok(())
     }
 
-    fn batch(&mut self, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
+    fn batch(&mut self, now: Instant, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let (own, role) = (self.identity.role, peer.identity.role);
-        let mut astray = false;
         let (news, metrics) = (&mut self.news, &mut self.metrics);
-        decode_batch(archive, |message| {
-            astray |= !goes(role, own, &message);
+        decode_batch(archive, now.unix_nanos(), |message| {
+            if !role.may_say(&message, own) {
+                return Err(Refusal::BadMessage);
+            }
             metrics.messages_in += 1;
             news.push_back(News::Message { from, message });
+            Ok(())
         })?;
-        if astray {
-            return Err(Refusal::BadBatch);
-        }
         self.metrics.batches_in += 1;
         peer.received += 1;
         peer.unsaid_bytes += archive.len();
@@ -715,14 +696,22 @@ impl Links {
         if matches!(entry.stage, Stage::Closing) {
             return; // what came in behind the end does not count
         }
-        self.metrics.count_refused(reason);
-        if let Some(shard) = entry.peer() {
-            // What came in the same bytes is not to be acted on either.
+        match entry.peer() {
+            Some(shard) => self.refuse_peer(shard, reason),
+            None => {
+                self.metrics.count_refused(reason);
+                self.close_with(conn, &Frame::Refused { reason });
+            }
+        }
+    }
+
+    /// Ends the session of a peer, and says why. What it said and the cores have not heard yet is not acted on.
+    pub fn refuse_peer(&mut self, shard: ShardId, reason: Refusal) {
+        if self.peers.contains_key(&shard) {
+            self.metrics.count_refused(reason);
             self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == shard));
             self.lose_with(shard, &Frame::Refused { reason });
-            return;
         }
-        self.close_with(conn, &Frame::Refused { reason });
     }
 
     fn close_with(&mut self, conn: ConnId, last: &Frame<'_>) {
@@ -780,19 +769,5 @@ impl Links {
                 self.full -= 1;
             }
         }
-    }
-}
-
-/// Whether a message may come from a peer of that role to a shard of this one.
-fn goes(from: Role, to: Role, message: &NodeMessage) -> bool {
-    match (from, to, message) {
-        // What the directory finds, and what becomes of undelivered messages, is told within a node.
-        (Role::Gateway | Role::Bridge, Role::Router, NodeMessage::ToRouter(mail)) => {
-            !matches!(mail, ToRouter::Found { .. } | ToRouter::Kept { .. })
-        }
-        (Role::Router, Role::Gateway | Role::Bridge, NodeMessage::ToGateway(_))
-        | (Role::Gateway | Role::Router, Role::Bridge, NodeMessage::Handed(_))
-        | (Role::Bridge, Role::Gateway | Role::Router, NodeMessage::FromBridge(_)) => true,
-        _ => false,
     }
 }

@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 
 use shard::SendBatch;
 use wire::client::Message;
-use wire::node::link::Frame;
-use wire::node::{Answer, FromBridge, NodeMessage, Question, ToBridge, ToGateway, ToRouter, encode_batch};
+use wire::node::link::{BATCH_MESSAGES_MAX, Frame};
+use wire::node::{Answer, FromBridge, LinkMessage, Question, ToBridge, ToGateway, ToRouter, encode_batch};
 
-use crate::limits::{BATCH_BYTES, BATCH_MESSAGES_MAX, HANDED_BYTES, MESSAGE_BYTES};
+use crate::limits::{BATCH_BYTES, HANDED_BYTES, MESSAGE_BYTES};
 
 /// Batches are numbered from 0 within a session. `first` is the number of the oldest that is kept, `next` that of the next to
 /// write on this connection: `first <= next <= first + kept.len()`.
 #[derive(Default)]
 pub(crate) struct Outgoing {
-    queue: VecDeque<NodeMessage>,
+    queue: VecDeque<LinkMessage>,
     queue_bytes: usize,
     kept: VecDeque<Batch>,
     kept_bytes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Filled {
 }
 
 impl Outgoing {
-    pub(crate) fn push(&mut self, message: NodeMessage) {
+    pub(crate) fn push(&mut self, message: LinkMessage) {
         self.queue_bytes += weight(&message);
         self.queue.push_back(message);
     }
@@ -133,34 +133,31 @@ impl Outgoing {
 }
 
 /// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how many here.
-fn weight(message: &NodeMessage) -> usize {
+fn weight(message: &LinkMessage) -> usize {
     let rest = match message {
-        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => {
+        LinkMessage::ToRouter(ToRouter::Submit { submission, .. }) => {
             submission.client_msg_id.as_bytes().len() + submission.payload.len()
         }
-        NodeMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
+        LinkMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
             Question::Online { users, .. } => 8 * users.len(),
             Question::PushAll { message } => text(message),
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
         },
-        NodeMessage::ToRouter(ToRouter::Reach { routers, .. })
-        | NodeMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
-        NodeMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
-        NodeMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
+        LinkMessage::ToRouter(ToRouter::Reach { routers, .. })
+        | LinkMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
+        LinkMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
+        LinkMessage::ToGateway(ToGateway::Deliver { message, .. } | ToGateway::All { message }) => {
             text(message)
         }
-        NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
-        NodeMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
+        LinkMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
+        LinkMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
             Answer::Online { users } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
             Answer::Nodes { shards } => 8 * shards.len(),
             Answer::Kicked { .. } | Answer::Told { .. } => 0,
         },
-        NodeMessage::Handed(handed) => HANDED_BYTES + event_text(&handed.event),
-        NodeMessage::FromBridge(FromBridge::Taken { results }) => 10 * results.len(),
-        NodeMessage::ToRouter(_)
-        | NodeMessage::ToGateway(_)
-        | NodeMessage::ToBridge(_)
-        | NodeMessage::ToDirectory(_) => 0,
+        LinkMessage::Handed(handed) => HANDED_BYTES + event_text(&handed.event),
+        LinkMessage::FromBridge(FromBridge::Taken { results }) => 10 * results.len(),
+        LinkMessage::ToRouter(_) | LinkMessage::ToGateway(_) => 0,
     };
     MESSAGE_BYTES + rest
 }
@@ -190,8 +187,8 @@ mod tests {
 
     use super::*;
 
-    fn message(room: i64) -> NodeMessage {
-        NodeMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(room) })
+    fn message(room: i64) -> LinkMessage {
+        LinkMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(room) })
     }
 
     fn written(outgoing: &mut Outgoing, window_bytes: usize) -> (u64, u64) {
@@ -232,7 +229,7 @@ mod tests {
         assert_eq!(outgoing.bytes(), before - messages as usize * MESSAGE_BYTES);
     }
 
-    fn heavy() -> Vec<NodeMessage> {
+    fn heavy() -> Vec<LinkMessage> {
         let client_msg_id = ClientMsgId::new(vec![b'x'; ClientMsgId::BYTES_MAX].into());
         let submission = Submission {
             id: MessageId(1),
@@ -295,11 +292,11 @@ mod tests {
         let (user, reason, delivery) = (UserId(1), FailReason::Offline, DeliveryId::NONE);
         let undelivered = ToBridge::Undelivered { user, reason, message: undelivered, delivery };
         let handed =
-            [request, undelivered].map(|event| NodeMessage::Handed(Box::new(Handed { seq: 1, event })));
+            [request, undelivered].map(|event| LinkMessage::Handed(Box::new(Handed { seq: 1, event })));
         let results = vec![(1, Taken::Refused(FailReason::Offline)); 500];
-        let taken = NodeMessage::FromBridge(FromBridge::Taken { results });
-        let to_router = to_router.into_iter().map(NodeMessage::ToRouter);
-        let to_gateway = to_gateway.into_iter().map(NodeMessage::ToGateway);
+        let taken = LinkMessage::FromBridge(FromBridge::Taken { results });
+        let to_router = to_router.into_iter().map(LinkMessage::ToRouter);
+        let to_gateway = to_gateway.into_iter().map(LinkMessage::ToGateway);
         to_router.chain(to_gateway).chain(handed).chain([taken]).collect()
     }
 

@@ -6,7 +6,7 @@ use gateway::{Gateway, Push};
 use shard::{Instant, ShardId};
 use wire::UserId;
 use wire::client::{FailReason, Outcome};
-use wire::node::{NodeMessage, Question, Target, ToGateway};
+use wire::node::{Question, Target, ToControl};
 
 use crate::mail::Report;
 use crate::node::{Node, Outside};
@@ -62,22 +62,19 @@ impl<O: Outside> Node<O> {
     }
 
     /// What the gateway core has for the control thread.
-    pub(crate) fn tell_control(&mut self, mail: NodeMessage) {
+    pub(crate) fn tell_control(&mut self, mail: ToControl) {
         match mail {
-            NodeMessage::ToGateway(ToGateway::Answer { ask, answer }) => {
-                self.report(Report::Answer { ask, answer });
-            }
-            NodeMessage::ToGateway(ToGateway::SendAck { submitted, ack, .. }) => {
+            ToControl::Answer { ask, answer } => self.report(Report::Answer { ask, answer }),
+            ToControl::SendAck { submitted, ack } => {
                 if let Some(ask) = self.pushed.remove(&submitted) {
                     self.report(Report::Pushed { ask, id: ack.id.0, outcome: Some(ack.outcome) });
                 }
             }
             // The push that repeats it gets the answer.
-            NodeMessage::ToGateway(ToGateway::Superseded { submitted }) => {
+            ToControl::Superseded { submitted } => {
                 self.pushed.remove(&submitted);
             }
-            NodeMessage::ToGateway(ToGateway::Drain) => self.report(Report::DrainAsked),
-            _ => unreachable!("a gateway core tells the control thread nothing else"),
+            ToControl::Drain => self.report(Report::DrainAsked),
         }
     }
 }

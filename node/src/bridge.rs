@@ -1,13 +1,16 @@
 //! Which bridge the events of this shard go to, and what comes back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shard::{Instant, ShardId};
 use wire::client::FailReason;
-use wire::node::{FromBridge, Handed, NodeMessage, Owners, Taken, ToBridge};
+use wire::node::link::Refusal;
+use wire::node::{FromBridge, Handed, LinkMessage, Owners, Taken, ToBridge};
 use wire::{AppId, UserId};
 
-use crate::handover::{self, Handover, HandoverLimits, HandoverMetrics};
+use crate::handover::{
+    self, Handover, HandoverLimits, HandoverMetrics, Told, WINDOW_BYTES_MAX, WINDOW_MESSAGES,
+};
 use crate::node::{Node, Outside};
 
 /// Where the bridge of a shard is.
@@ -97,6 +100,36 @@ impl Bridging {
     }
 }
 
+/// What a linked shard has handed over and the bridge of this process has not taken: the other end of its [`Handover`].
+pub(crate) struct HandedOver {
+    /// Which life of its process.
+    incarnation: u64,
+    /// The weight of each event, by number.
+    events: BTreeMap<u64, u64>,
+    bytes: u64,
+}
+
+impl HandedOver {
+    pub(crate) fn new(incarnation: u64) -> Self {
+        Self { incarnation, events: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// Takes note of an event. False when the window that every shard keeps to has no room for it.
+    fn put(&mut self, handed: &Handed) -> bool {
+        if self.events.len() >= WINDOW_MESSAGES || self.bytes >= WINDOW_BYTES_MAX {
+            return false;
+        }
+        let bytes = handover::weight(&handed.event);
+        self.bytes += bytes;
+        self.bytes -= self.events.insert(handed.seq, bytes).unwrap_or(0);
+        true
+    }
+
+    fn taken(&mut self, seq: u64) {
+        self.bytes -= self.events.remove(&seq).unwrap_or(0);
+    }
+}
+
 impl<O: Outside> Node<O> {
     /// A core has an event for the bridge.
     pub(crate) fn event(&mut self, now: Instant, event: ToBridge) {
@@ -107,8 +140,14 @@ impl<O: Outside> Node<O> {
                 handover::answer(event, Taken::Refused(FailReason::NoRoute))
             }
         };
-        if let Some(answer) = answer {
-            self.node_message(now, ShardId::BRIDGE, answer);
+        self.tell(now, answer);
+    }
+
+    fn tell(&mut self, now: Instant, told: Option<Told>) {
+        match (told, &mut self.gateway, &mut self.router) {
+            (Some(Told::Session { session, ack }), Some(gateway), _) => gateway.say_answer(session, ack),
+            (Some(Told::Router { delivery, taken }), _, Some(router)) => router.kept(now, delivery, taken),
+            (Some(_) | None, _, _) => {}
         }
     }
 
@@ -124,7 +163,7 @@ impl<O: Outside> Node<O> {
             }
             (Bridge::Linked, Some(to)) => {
                 while let Some(handed) = self.bridging.handover.next() {
-                    self.tell_peer(now, to, NodeMessage::Handed(Box::new(handed)));
+                    self.tell_peer(now, to, LinkMessage::Handed(Box::new(handed)));
                     any = true;
                 }
             }
@@ -135,8 +174,12 @@ impl<O: Outside> Node<O> {
 
     /// Another shard hands an event over to the bridge of this process.
     pub(crate) fn handed(&mut self, now: Instant, from: ShardId, handed: Handed) {
-        if let Some(&incarnation) = self.incarnations.get(&from) {
-            self.outside.bridge(now, Origin { shard: from, incarnation }, handed);
+        let Some(known) = self.handed_over.get_mut(&from) else { return };
+        if known.put(&handed) {
+            let origin = Origin { shard: from, incarnation: known.incarnation };
+            self.outside.bridge(now, origin, handed);
+        } else if let Some(links) = &mut self.links {
+            links.refuse_peer(from, Refusal::Flood);
         }
     }
 
@@ -146,17 +189,18 @@ impl<O: Outside> Node<O> {
             return self.taken(now, results);
         }
         // One that is not linked any more has begun again elsewhere, or will. Another life of it has other events under these numbers.
-        if self.incarnations.get(&of.shard) == Some(&of.incarnation) {
-            self.tell_peer(now, of.shard, NodeMessage::FromBridge(FromBridge::Taken { results }));
+        let known = self.handed_over.get_mut(&of.shard);
+        if let Some(known) = known.filter(|known| known.incarnation == of.incarnation) {
+            results.iter().for_each(|(seq, _)| known.taken(*seq));
+            self.tell_peer(now, of.shard, LinkMessage::FromBridge(FromBridge::Taken { results }));
         }
     }
 
     /// A bridge has said what has become of events of this shard.
     pub(crate) fn taken(&mut self, now: Instant, results: Vec<(u64, Taken)>) {
         for (seq, taken) in results {
-            if let Some(answer) = self.bridging.handover.taken(seq, taken) {
-                self.node_message(now, ShardId::BRIDGE, answer);
-            }
+            let told = self.bridging.handover.taken(seq, taken);
+            self.tell(now, told);
         }
         self.bridging.choose();
     }
@@ -175,8 +219,8 @@ impl<O: Outside> Node<O> {
 
 #[cfg(test)]
 mod tests {
-    use wire::DeviceClass;
-    use wire::node::Login;
+    use wire::node::{Login, SessionId};
+    use wire::{BizCode, ClientMsgId, DeviceClass};
 
     use super::*;
 
@@ -237,6 +281,28 @@ mod tests {
         it.down(first);
         assert_eq!(it.chosen, None);
         it.check_invariants();
+    }
+
+    #[test]
+    fn a_shard_that_keeps_to_no_window_is_noticed() {
+        let mut known = HandedOver::new(1);
+        let handed = |seq| Handed { seq, event: event() };
+        assert!((1..=WINDOW_MESSAGES as u64).all(|seq| known.put(&handed(seq))));
+        assert!(!known.put(&handed(u64::MAX)));
+        known.taken(7);
+        known.taken(7);
+        assert!(known.put(&handed(u64::MAX)) && !known.put(&handed(7)));
+        let mut known = HandedOver::new(1);
+        let (app, user, device) = (AppId(1), UserId(1), DeviceClass::Web);
+        let payload = vec![0; 1 << 20].into();
+        let (session, room, biz_code) = (SessionId(1), None, BizCode(1));
+        let client_msg_id = ClientMsgId::default();
+        let large =
+            ToBridge::Request { session, device, room, app, sender: user, biz_code, client_msg_id, payload };
+        let large = |seq| Handed { seq, event: large.clone() };
+        assert!((1..=4).all(|seq| known.put(&large(seq))) && !known.put(&large(5)));
+        (1..=4).for_each(|seq| known.taken(seq));
+        assert_eq!((known.bytes, known.put(&large(5))), (0, true));
     }
 
     #[test]

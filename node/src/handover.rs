@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use wire::MessageId;
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{DeliveryId, Handed, NodeMessage, Taken, ToBridge, ToGateway, ToRouter};
+use wire::node::{DeliveryId, Handed, SessionId, Taken, ToBridge};
 
-/// Events under way to a bridge.
-const WINDOW_MESSAGES: usize = 4096;
+/// Events under way from one shard to a bridge; one that sends more is no shard of ours.
+pub(crate) const WINDOW_MESSAGES: usize = 4096;
+/// The most that [`HandoverLimits::window_bytes`] may be.
+pub const WINDOW_BYTES_MAX: u64 = 4 << 20;
 /// What the fixed part of an event counts for.
 const EVENT_BYTES: usize = 192;
 
@@ -22,7 +24,7 @@ pub struct HandoverLimits {
     pub queue_messages_max: u32,
     /// Their bytes.
     pub queue_bytes_max: u64,
-    /// Bytes under way to the bridge; one event more may be.
+    /// Bytes under way to the bridge, at most [`WINDOW_BYTES_MAX`]; one event more may be.
     pub window_bytes: u64,
 }
 
@@ -79,7 +81,7 @@ impl Handover {
     }
 
     /// Takes in an event. When there is no room for it: what whoever waits is told.
-    pub(crate) fn put(&mut self, event: ToBridge) -> Option<NodeMessage> {
+    pub(crate) fn put(&mut self, event: ToBridge) -> Option<Told> {
         let bytes = weight(&event);
         let is_full = self.kept.len() >= self.limits.queue_messages_max as usize
             || self.bytes + bytes > self.limits.queue_bytes_max;
@@ -120,7 +122,7 @@ impl Handover {
     }
 
     /// The bridge has taken or refused an event: what whoever waits is told. Told twice, it says nothing.
-    pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<NodeMessage> {
+    pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<Told> {
         let event = self.kept.remove(&seq)?;
         let bytes = weight(&event);
         self.bytes -= bytes;
@@ -162,9 +164,17 @@ impl Handover {
     }
 }
 
-/// What whoever waits for an event is told of it: the session that sent a request and gave it a name, or the router whose
-/// message it is.
-pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
+/// Who waits for an event, and what that is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Told {
+    /// The session that sent a request and gave it a name.
+    Session { session: SessionId, ack: SendAck },
+    /// The router core whose message it is.
+    Router { delivery: DeliveryId, taken: Taken },
+}
+
+/// What whoever waits for an event is told of it.
+pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<Told> {
     match event {
         ToBridge::Request { session, client_msg_id, .. } if !client_msg_id.is_empty() => {
             let outcome = match taken {
@@ -172,10 +182,10 @@ pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<NodeMessage> {
                 Taken::Refused(reason) => Outcome::Failed(reason),
             };
             let ack = SendAck { client_msg_id, id: MessageId(0), outcome };
-            Some(NodeMessage::ToGateway(ToGateway::SendAck { session, submitted: MessageId(0), ack }))
+            Some(Told::Session { session, ack })
         }
         ToBridge::Undelivered { delivery, .. } if delivery != DeliveryId::NONE => {
-            Some(NodeMessage::ToRouter(ToRouter::Kept { delivery, taken }))
+            Some(Told::Router { delivery, taken })
         }
         ToBridge::Request { .. }
         | ToBridge::Undelivered { .. }
@@ -199,7 +209,7 @@ fn kind(event: &ToBridge) -> usize {
 }
 
 /// About how many bytes an event takes.
-fn weight(event: &ToBridge) -> u64 {
+pub(crate) fn weight(event: &ToBridge) -> u64 {
     let text = match event {
         ToBridge::Undelivered { message, .. } => {
             message.client_msg_id.as_bytes().len() + message.payload.len()

@@ -13,6 +13,6 @@ mod mail;
 mod node;
 
 pub use bridge::{Bridge, Origin};
-pub use handover::{EVENTS, HandoverLimits, HandoverMetrics};
+pub use handover::{EVENTS, HandoverLimits, HandoverMetrics, WINDOW_BYTES_MAX};
 pub use mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 pub use node::{Cores, Node, Outside, Setup};

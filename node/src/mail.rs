@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use gateway::Push;
 use shard::Instant;
 use wire::client::{FailReason, Outcome};
-use wire::node::{Answer, NodeMessage, Question, Target, ToRouter};
+use wire::node::{Answer, FoundSeat, NodeMessage, Question, Target};
+use wire::{AppId, UserId};
 
 use crate::bridge::Origin;
 use crate::handover::HandoverMetrics;
@@ -71,8 +72,15 @@ pub enum Control {
         /// By their numbers.
         results: Vec<(u64, wire::node::Taken)>,
     },
-    /// What the directory found.
-    Found(ToRouter),
+    /// The directory knows sessions of a user.
+    Found {
+        /// Whose app.
+        app: AppId,
+        /// Who.
+        user: UserId,
+        /// Where, and in which life of each seat's process.
+        seats: Vec<FoundSeat>,
+    },
     /// The directory has lost bindings: it wants all of them again.
     Resync,
     /// Say farewell; [`Report::Drained`] when nothing is left.

@@ -1,6 +1,7 @@
 //! The composition itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway::Gateway;
@@ -11,10 +12,11 @@ use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::link::Role;
 use wire::node::{
-    Answer, FromBridge, Handed, NodeMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter,
+    Answer, FromBridge, Handed, LinkMessage, NodeMessage, Question, ToBridge, ToDirectory, ToGateway,
+    ToRouter,
 };
 
-use crate::bridge::{Bridge, Bridging, Origin};
+use crate::bridge::{Bridge, Bridging, HandedOver, Origin};
 use crate::handover::{HandoverLimits, HandoverMetrics};
 use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 
@@ -80,8 +82,8 @@ pub struct Node<O> {
     pub(crate) links: Option<Links>,
     pub(crate) outside: O,
     pub(crate) bridging: Bridging,
-    /// Of a bridge: the lives of those that hand events over, as the news tell of them.
-    pub(crate) incarnations: BTreeMap<ShardId, u64>,
+    /// Of a bridge: those that hand events over, as the news tell of them.
+    pub(crate) handed_over: BTreeMap<ShardId, HandedOver>,
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail>>,
     drain: Drain,
@@ -128,7 +130,7 @@ impl<O: Outside> Node<O> {
             links,
             outside,
             bridging,
-            incarnations: BTreeMap::new(),
+            handed_over: BTreeMap::new(),
             own: VecDeque::new(),
             drain: Drain::Open,
             begin_by: None,
@@ -197,7 +199,11 @@ impl<O: Outside> Node<O> {
                 }
             }
             Control::Taken { of, results } => self.taken_here(now, of, results),
-            Control::Found(found) => self.node_message(now, ShardId::DIRECTORY, NodeMessage::ToRouter(found)),
+            Control::Found { app, user, seats } => {
+                if let Some(router) = &mut self.router {
+                    router.found(now, app, user, &seats);
+                }
+            }
             Control::Resync => {
                 if let Some(router) = &mut self.router {
                     router.tell_directory_all(now);
@@ -279,29 +285,39 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    pub(crate) fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
+    /// What a core of this shard or of a sibling has for this one and its surroundings.
+    fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
         match mail {
-            NodeMessage::ToGateway(_) => {
+            NodeMessage::ToGateway(mail) => {
                 if let Some(gateway) = &mut self.gateway {
-                    gateway.handle(now, Event::Mail { from, mail });
+                    gateway.mail(now, from, mail);
                 }
             }
-            NodeMessage::ToRouter(ToRouter::Ask { ask, question: Question::Drain { node } })
+            NodeMessage::ToRouter(mail) => {
+                if let Some(router) = &mut self.router {
+                    router.mail(now, from, mail);
+                }
+            }
+            NodeMessage::ToBridge(event) => self.event(now, event),
+            NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
+            NodeMessage::ToControl(mail) => self.tell_control(mail),
+        }
+    }
+
+    /// A peer says what its role may say.
+    fn link_message(&mut self, now: Instant, from: ShardId, message: LinkMessage) {
+        match message {
+            LinkMessage::ToRouter(ToRouter::Ask { ask, question: Question::Drain { node } })
                 if node == self.id.node() =>
             {
                 self.report(Report::DrainAsked);
                 let answer = Answer::Told { shards: 1 };
-                self.tell_peer(now, from, NodeMessage::ToGateway(ToGateway::Answer { ask, answer }));
+                self.tell_peer(now, from, LinkMessage::ToGateway(ToGateway::Answer { ask, answer }));
             }
-            NodeMessage::ToRouter(_) => {
-                if let Some(router) = &mut self.router {
-                    router.handle(now, Event::Mail { from, mail });
-                }
-            }
-            NodeMessage::ToBridge(event) => self.event(now, event),
-            NodeMessage::Handed(handed) => self.handed(now, from, *handed),
-            NodeMessage::FromBridge(FromBridge::Taken { results }) => self.taken(now, results),
-            NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
+            LinkMessage::ToRouter(mail) => self.node_message(now, from, NodeMessage::ToRouter(mail)),
+            LinkMessage::ToGateway(mail) => self.node_message(now, from, NodeMessage::ToGateway(mail)),
+            LinkMessage::Handed(handed) => self.handed(now, from, *handed),
+            LinkMessage::FromBridge(FromBridge::Taken { results }) => self.taken(now, results),
         }
     }
 
@@ -310,7 +326,7 @@ impl<O: Outside> Node<O> {
         match news {
             News::Up { peer, role, shards, incarnation } => self.up(now, peer, role, shards, incarnation),
             News::Down { peer } => self.down(now, peer),
-            News::Message { from, message } => self.node_message(now, from, message),
+            News::Message { from, message } => self.link_message(now, from, message),
         }
         true
     }
@@ -318,7 +334,7 @@ impl<O: Outside> Node<O> {
     /// A peer is there. To a router, a bridge is a gateway without clients.
     fn up(&mut self, now: Instant, peer: ShardId, role: Role, shards: u16, incarnation: u64) {
         if self.is_bridge() {
-            self.incarnations.insert(peer, incarnation);
+            self.handed_over.insert(peer, HandedOver::new(incarnation));
         }
         match (role, &mut self.router, &mut self.gateway) {
             (Role::Gateway | Role::Bridge, Some(router), _) => {
@@ -338,7 +354,7 @@ impl<O: Outside> Node<O> {
     }
 
     fn down(&mut self, now: Instant, peer: ShardId) {
-        self.incarnations.remove(&peer);
+        self.handed_over.remove(&peer);
         self.bridge_down(peer);
         if let Some(router) = &mut self.router {
             router.gateway_down(now, peer);
@@ -351,26 +367,10 @@ impl<O: Outside> Node<O> {
         self.links.as_ref().is_some_and(|links| links.role() == Role::Bridge)
     }
 
-    /// What a core wants done, as the engine knows it; `None` when it stayed within this shard or its links.
+    /// What the gateway core wants done, as the engine knows it; `None` when it stayed within this shard or its links.
     fn outward(&mut self, now: Instant, effect: Effect<NodeMessage>) -> Option<Effect<Mail>> {
         Some(match effect {
-            Effect::Mail { to: ShardId::CONTROL, mail } => {
-                self.tell_control(mail);
-                return None;
-            }
-            Effect::Mail { to, mail }
-                if to == self.id || to == ShardId::BRIDGE || to == ShardId::DIRECTORY =>
-            {
-                self.node_message(now, self.id, mail);
-                return None;
-            }
-            Effect::Mail { to, mail } if to.node() == self.id.node() => {
-                Effect::Mail { to, mail: Mail::Node(mail) }
-            }
-            Effect::Mail { to, mail } => {
-                self.tell_peer(now, to, mail);
-                return None;
-            }
+            Effect::Mail { to, mail } => return self.post(now, to, mail),
             Effect::Transmit { conn } => Effect::Transmit { conn },
             Effect::Close { conn, linger } => Effect::Close { conn, linger },
             Effect::Connect { token, peer, source } => Effect::Connect { token, peer, source },
@@ -379,21 +379,39 @@ impl<O: Outside> Node<O> {
         })
     }
 
+    /// Brings what a core says to where it goes; the mail for the engine, if that is a sibling.
+    fn post(&mut self, now: Instant, to: ShardId, mail: NodeMessage) -> Option<Effect<Mail>> {
+        let is_sibling = to != self.id && to.node() == self.id.node();
+        match mail {
+            NodeMessage::ToRouter(_) | NodeMessage::ToGateway(_) if is_sibling => {
+                return Some(Effect::Mail { to, mail: Mail::Node(mail) });
+            }
+            NodeMessage::ToRouter(mail) if to != self.id => {
+                self.tell_peer(now, to, LinkMessage::ToRouter(mail));
+            }
+            NodeMessage::ToGateway(mail) if to != self.id => {
+                self.tell_peer(now, to, LinkMessage::ToGateway(mail));
+            }
+            mail => self.node_message(now, self.id, mail),
+        }
+        None
+    }
+
     /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to sessions fail, and their
     /// router hands them over. What is left is bounded by what clients may have under way.
-    pub(crate) fn tell_peer(&mut self, now: Instant, to: ShardId, mail: NodeMessage) {
+    pub(crate) fn tell_peer(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
-            return links.send(now, to, mail);
+            return links.send(now, to, message);
         }
-        match mail {
-            NodeMessage::ToGateway(ToGateway::Deliver { delivery: None, .. } | ToGateway::All { .. }) => {
+        match message {
+            LinkMessage::ToGateway(ToGateway::Deliver { delivery: None, .. } | ToGateway::All { .. }) => {
                 self.link_overflows += 1;
             }
-            NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
+            LinkMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
                 self.link_overflows += 1;
             }
-            NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. })
+            LinkMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. })
                 if links.is_stuffed(to) =>
             {
                 self.link_overflows += 1;
@@ -401,7 +419,7 @@ impl<O: Outside> Node<O> {
                 let settle = ToRouter::Settle { delivery, session, outcome };
                 self.node_message(now, to, NodeMessage::ToRouter(settle));
             }
-            mail => links.send(now, to, mail),
+            message => links.send(now, to, message),
         }
     }
 }
@@ -409,6 +427,7 @@ impl<O: Outside> Node<O> {
 impl<O: Outside> Shard for Node<O> {
     type Mail = Mail;
 
+    /// Connections that were opened are links; those that were accepted are clients where there is a gateway.
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
         match event {
             Event::Mail { from, mail: Mail::Node(mail) } => self.node_message(now, from, mail),
@@ -417,7 +436,31 @@ impl<O: Outside> Shard for Node<O> {
                 unreachable!("reports go to the control thread only")
             }
             Event::Timeout => self.timeout(now),
-            event => self.connection(now, event),
+            Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
+            Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
+            Event::ConnectFailed { token, error: _ } => {
+                self.with_links(|links| links.connect_failed(now, token));
+            }
+            Event::Received { conn, bytes } => match self.party(conn) {
+                Some(Party::Links(links)) => links.received(now, conn, bytes),
+                Some(Party::Gateway(gateway)) => gateway.received(now, conn, bytes),
+                None => {}
+            },
+            Event::Sent { conn, bytes: _ } => match self.party(conn) {
+                Some(Party::Links(links)) => links.sent(conn),
+                Some(Party::Gateway(gateway)) => gateway.sent(conn),
+                None => {}
+            },
+            Event::Finished { conn } => match self.party(conn) {
+                Some(Party::Links(links)) => links.finished(conn),
+                Some(Party::Gateway(gateway)) => gateway.finished(conn),
+                None => {}
+            },
+            Event::Closed { conn, reason: _ } => match self.party(conn) {
+                Some(Party::Links(links)) => links.closed(now, conn),
+                Some(Party::Gateway(gateway)) => gateway.closed(conn),
+                None => {}
+            },
         }
         while self.take_news(now) {}
         self.begin(now);
@@ -427,10 +470,13 @@ impl<O: Outside> Shard for Node<O> {
         // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two cores say to each
         // other in this turn is settled before bytes leave, and leaves in one write for each connection. Links come last.
         loop {
-            let router = self.router.as_mut().and_then(|router| router.poll_effect(now));
-            let effect =
-                router.or_else(|| self.gateway.as_mut().and_then(|gateway| gateway.poll_effect(now)));
-            match effect {
+            if let Some((to, mail)) = self.router.as_mut().and_then(Router::poll_mail) {
+                if let Some(outward) = self.post(now, to, mail) {
+                    return Some(outward);
+                }
+                continue;
+            }
+            match self.gateway.as_mut().and_then(|gateway| gateway.poll_effect(now)) {
                 Some(effect) => {
                     if let Some(outward) = self.outward(now, effect) {
                         return Some(outward);
@@ -453,10 +499,10 @@ impl<O: Outside> Shard for Node<O> {
     }
 
     fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
-        match (&mut self.links, &mut self.gateway) {
-            (Some(links), _) if links.owns(conn) => links.poll_transmit(now, conn, batch),
-            (_, Some(gateway)) => gateway.poll_transmit(now, conn, batch),
-            (_, None) => {}
+        match self.party(conn) {
+            Some(Party::Links(links)) => links.poll_transmit(now, conn, batch),
+            Some(Party::Gateway(gateway)) => gateway.poll_transmit(now, conn, batch),
+            None => {}
         }
     }
 
@@ -469,8 +515,8 @@ impl<O: Outside> Shard for Node<O> {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let instants = [
-            self.gateway.as_ref().and_then(Shard::poll_timeout),
-            self.router.as_ref().and_then(Shard::poll_timeout),
+            self.gateway.as_ref().and_then(Gateway::poll_timeout),
+            self.router.as_ref().and_then(Router::poll_timeout),
             self.links.as_ref().and_then(Links::poll_timeout),
             self.outside.poll_timeout(),
             self.begin_by,
@@ -482,53 +528,40 @@ impl<O: Outside> Shard for Node<O> {
 impl<O: Outside> Node<O> {
     fn timeout(&mut self, now: Instant) {
         if let Some(router) = &mut self.router {
-            router.handle(now, Event::Timeout);
+            router.timeout(now);
         }
-        if let Some(links) = &mut self.links {
-            links.timeout(now);
-        }
+        self.with_links(|links| links.timeout(now));
         self.outside.timeout(now);
         if let Some(gateway) = &mut self.gateway {
-            gateway.handle(now, Event::Timeout);
+            gateway.timeout(now);
         }
     }
 
-    /// Connections that were opened are links; those that were accepted are clients where there is a gateway.
-    fn connection(&mut self, now: Instant, event: Event<'_, Mail>) {
-        let (event, links) = (without_mail(event), self.links.as_mut());
-        match (&event, links) {
-            (Event::Accepted { conn, .. }, Some(links)) if links.role() != Role::Gateway => {
-                return links.accepted(now, *conn);
-            }
-            (Event::Connected { conn, token }, Some(links)) => return links.connected(now, *conn, *token),
-            (Event::ConnectFailed { token, .. }, Some(links)) => return links.connect_failed(now, *token),
-            (Event::Received { conn, bytes }, Some(links)) if links.owns(*conn) => {
-                return links.received(now, *conn, bytes);
-            }
-            (Event::Sent { conn, .. }, Some(links)) if links.owns(*conn) => return links.sent(*conn),
-            (Event::Finished { conn }, Some(links)) if links.owns(*conn) => return links.finished(*conn),
-            (Event::Closed { conn, .. }, Some(links)) if links.owns(*conn) => {
-                return links.closed(now, *conn);
-            }
-            _ => {}
+    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
+        match (&mut self.links, &mut self.gateway) {
+            (Some(links), _) if links.role() != Role::Gateway => links.accepted(now, conn),
+            (_, Some(gateway)) => gateway.accepted(now, conn, peer),
+            (_, None) => {}
         }
-        if let Some(gateway) = &mut self.gateway {
-            gateway.handle(now, event);
+    }
+
+    fn with_links(&mut self, then: impl FnOnce(&mut Links)) {
+        if let Some(links) = &mut self.links {
+            then(links);
+        }
+    }
+
+    /// Which core a connection is of.
+    fn party(&mut self, conn: ConnId) -> Option<Party<'_>> {
+        match (&mut self.links, &mut self.gateway) {
+            (Some(links), _) if links.owns(conn) => Some(Party::Links(links)),
+            (_, gateway) => gateway.as_mut().map(Party::Gateway),
         }
     }
 }
 
-/// An event of a connection, as every core knows it.
-fn without_mail(event: Event<'_, Mail>) -> Event<'_, NodeMessage> {
-    match event {
-        Event::Accepted { conn, peer } => Event::Accepted { conn, peer },
-        Event::Connected { conn, token } => Event::Connected { conn, token },
-        Event::ConnectFailed { token, error } => Event::ConnectFailed { token, error },
-        Event::Received { conn, bytes } => Event::Received { conn, bytes },
-        Event::Sent { conn, bytes } => Event::Sent { conn, bytes },
-        Event::Finished { conn } => Event::Finished { conn },
-        Event::Closed { conn, reason } => Event::Closed { conn, reason },
-        Event::Timeout => Event::Timeout,
-        Event::Mail { .. } => unreachable!("mail is no event of a connection"),
-    }
+/// The core that a connection is of.
+enum Party<'a> {
+    Links(&'a mut Links),
+    Gateway(&'a mut Gateway),
 }

@@ -12,7 +12,7 @@ use shard::{Instant, ShardId};
 use wire::node::{Owners, ShardLoad, Submission, Target};
 use wire::{AppId, MessageId, UserId};
 
-use crate::limits::WARM_UP_MAX;
+use crate::limits::{SETTLE_TIMES_MAX, WARM_UP_MAX};
 use crate::outbox::Sender;
 
 /// Messages held back for one target, in the order they came.
@@ -27,9 +27,11 @@ pub(crate) struct Cluster {
     common: Vec<u32>,
     is_leaving: bool,
     /// Counts the times without agreement.
-    era: u32,
+    era: u64,
     /// Until when, at most, messages are held back.
     unsettled_until: Option<Instant>,
+    /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
+    unsettled_max: Instant,
     /// This router has just come up: gateways that it does not know yet may agree less than those it knows.
     is_warming: bool,
     parked: BTreeMap<(AppId, Target), Parked>,
@@ -69,6 +71,7 @@ impl Cluster {
             is_leaving: false,
             era: 1,
             unsettled_until: None,
+            unsettled_max: Instant::default(),
             is_warming: false,
             parked: BTreeMap::new(),
             parked_len: 0,
@@ -151,7 +154,7 @@ impl Cluster {
     }
 
     /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
-    /// further one lengthens it. Whether it is another than its last.
+    /// further one lengthens it, within bounds. Whether it is another than its last.
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
         let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
@@ -159,7 +162,7 @@ impl Cluster {
             self.begin(now);
             // Another view takes the time that any takes to be announced.
             if before.is_none_or(|(name, _)| name != view) {
-                self.unsettled_until = Some(now + self.settle);
+                self.unsettled_until = Some((now + self.settle).min(self.unsettled_max));
             }
         }
         before.is_some_and(|(name, _)| name != view)
@@ -182,6 +185,7 @@ impl Cluster {
         if self.unsettled_until.is_none() {
             self.era += 1;
             self.unsettled_until = Some(now + self.settle);
+            self.unsettled_max = now + self.settle * SETTLE_TIMES_MAX;
         }
     }
 
@@ -215,7 +219,7 @@ impl Cluster {
         view == Some((owners.name(), true)) && owners.of_user(app, user) == self.me.as_u32()
     }
 
-    pub(crate) fn era(&self) -> u32 {
+    pub(crate) fn era(&self) -> u64 {
         self.era
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
 const BINDINGS_MAX: u32 = 1 << 30;
+/// The most memberships that may be allowed: some 30 GB.
+const MEMBERSHIPS_MAX: u32 = 1 << 28;
 /// The most pending messages that may be allowed.
 const PENDING_MAX: u32 = 1 << 24;
 /// The most outcomes that may be remembered: 800 MB. Their places in the window are told apart modulo 2^32.
@@ -19,6 +21,8 @@ pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
 /// How long a router that has come up waits for gateways that it has not heard of; they try again more often than that.
 pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(2);
+/// So many times `settle_ms` is the most that messages are held back for, however often gateways change their views meanwhile.
+pub(crate) const SETTLE_TIMES_MAX: u32 = 4;
 /// Places of bindings that one step of a resync tells the directory of.
 pub(crate) const RESYNC_PER_STEP: u32 = 512;
 /// Between two steps of a resync: about as fast as one Redis takes them.
@@ -28,13 +32,14 @@ const _: () = assert!(BINDINGS_MAX < u32::MAX);
 const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);
 const _: () = assert!(FORGET_PER_SUBMIT_MAX > 1);
 
-/// What one router may hold, and for how long. Rooms have no limit of their own: a gateway shard bounds its sessions and the
-/// rooms of each.
+/// What one router may hold, and for how long.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bindings, of all users together; past it a session that binds is kicked with `server_full`.
     pub bindings_max: u32,
+    /// Shards in rooms, over all rooms; past it a shard that joins is refused, and its members are told `busy`.
+    pub memberships_max: u32,
     /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
     pub pending_max: u32,
     /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a shard that is gone, so
@@ -46,8 +51,8 @@ pub struct Limits {
     pub dedupe_max: u32,
     /// How long an outcome is remembered.
     pub dedupe_window_ms: u32,
-    /// How long, at most, messages are held back while gateways do not agree who owns what, or a router has just come up and may
-    /// not have heard of everybody.
+    /// How long messages are held back while gateways do not agree who owns what, or a router has just come up and may not have heard
+    /// of everybody. A view that changes meanwhile begins that time anew, up to four times in all.
     pub settle_ms: u32,
 }
 
@@ -55,6 +60,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bindings_max: 1 << 24,
+            memberships_max: 1 << 23,
             pending_max: 1 << 16,
             pending_timeout_ms: 900_000,
             bridge_timeout_ms: 30_000,
@@ -69,6 +75,7 @@ impl Limits {
     /// Checks every bound; the error names the key, its value and what it wants.
     pub fn validate(&self) -> Result<(), String> {
         within("router.bindings_max", self.bindings_max, 1, BINDINGS_MAX)?;
+        within("router.memberships_max", self.memberships_max, 1, MEMBERSHIPS_MAX)?;
         within("router.pending_max", self.pending_max, 1, PENDING_MAX)?;
         within("router.pending_timeout_ms", self.pending_timeout_ms, 1, TIME_MS_MAX)?;
         within("router.bridge_timeout_ms", self.bridge_timeout_ms, 1, TIME_MS_MAX)?;

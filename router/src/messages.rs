@@ -306,7 +306,7 @@ impl Router {
     }
 
     /// The bridge says whether it keeps a message.
-    pub(crate) fn kept(&mut self, now: Instant, delivery: DeliveryId, taken: Taken) {
+    pub fn kept(&mut self, now: Instant, delivery: DeliveryId, taken: Taken) {
         let Some(letter) = self.handed.take(delivery) else {
             self.metrics.settles_stale += 1;
             return;

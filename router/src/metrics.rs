@@ -37,6 +37,8 @@ pub struct Metrics {
     pub kicks: u64,
     /// Sessions that were kicked because the router was full.
     pub refused: u64,
+    /// Shards that were refused in a room because the router was full.
+    pub joins_refused: u64,
     /// Sessions that unbound.
     pub unbinds: u64,
     /// Unbinds of sessions that were no longer bound: replaced or refused ones.

@@ -1,24 +1,19 @@
 //! Where rooms are, and their order.
 
-use std::time::Duration;
-
 use shard::{Instant, ShardId};
-use wire::{AppId, EPOCH_UNIX_MS, RoomId};
+use wire::node::{sequence_base, sequence_believed_max};
+use wire::{AppId, RoomId};
 
 use crate::hash::IdHash;
 use crate::stripes::Stripes;
 
-/// Room messages that one ms of a room's base stands for.
-const SEQUENCE_BITS: u32 = 12;
 /// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the one before may
 /// have given some that no shard had seen yet.
 const MOVE_GAP: u64 = 1 << 16;
 /// Gaps that routers choose among by their names, each a ms of messages longer than the one before.
 const GAPS: u64 = 64;
+const GAP_BITS: u32 = 12;
 const GAP_FACTOR: u64 = 7;
-
-/// How much further than the own clock a room can have come.
-const SEEN_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rooms with members, each with the shards that have them.
 ///
@@ -28,6 +23,9 @@ const SEEN_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Rooms {
     hash: IdHash,
     table: Stripes<Room>,
+    memberships_max: usize,
+    /// Member shards of all rooms.
+    memberships: usize,
     /// No room to come begins below this: the highest sequence of any room that was forgotten.
     floor: u64,
     /// From what is seen of a room that had another owner to where it goes on; hardly two routers have the same, so that two that
@@ -42,7 +40,7 @@ pub(crate) struct Room {
     /// Of the last message.
     sequence: u64,
     /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
-    pub(crate) era: u32,
+    pub(crate) era: u64,
     /// Ascending, never empty.
     members: Vec<ShardId>,
 }
@@ -54,10 +52,11 @@ impl Room {
 }
 
 impl Rooms {
-    pub(crate) fn new(seed: u64, me: ShardId) -> Self {
+    pub(crate) fn new(seed: u64, me: ShardId, memberships_max: u32) -> Self {
         let number = u64::from(me.node()) * GAP_FACTOR + u64::from(me.index());
-        let gap = MOVE_GAP + ((number % GAPS) << SEQUENCE_BITS);
-        Self { hash: IdHash::new(seed), table: Stripes::new(), floor: 0, gap }
+        let gap = MOVE_GAP + ((number % GAPS) << GAP_BITS);
+        let (hash, memberships_max) = (IdHash::new(seed), memberships_max as usize);
+        Self { hash, table: Stripes::new(), memberships_max, memberships: 0, floor: 0, gap }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -65,33 +64,41 @@ impl Rooms {
     }
 
     /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`; the answer is the
-    /// sequence of the room's last message.
+    /// sequence of the room's last message, or `None` when there is no place for another.
     pub(crate) fn join(
         &mut self,
         now: Instant,
         (app, room): (AppId, RoomId),
         shard: ShardId,
         seen: u64,
-        era: u32,
-    ) -> u64 {
-        // No clock is a day ahead, so no sequence is.
-        let seen = seen.min(sequence_base(now + SEEN_AHEAD_MAX));
+        era: u64,
+    ) -> Option<u64> {
+        let now_ns = now.unix_nanos();
+        let seen = seen.min(sequence_believed_max(now_ns));
         // One that had another owner goes on above whatever that has given, in this ms too.
-        let after_seen = if seen == 0 { 0 } else { seen.max(sequence_base(now)).saturating_add(self.gap) };
+        let after_seen = if seen == 0 { 0 } else { seen.max(sequence_base(now_ns)).saturating_add(self.gap) };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
             if let Err(at) = known.members.binary_search(&shard) {
+                if self.memberships >= self.memberships_max {
+                    return None;
+                }
+                self.memberships += 1;
                 known.members.insert(at, shard);
             }
             if seen > known.sequence {
                 known.sequence = after_seen;
             }
-            return known.sequence;
+            return Some(known.sequence);
         }
-        let sequence = sequence_base(now).max(self.floor).max(after_seen);
+        if self.memberships >= self.memberships_max {
+            return None;
+        }
+        self.memberships += 1;
+        let sequence = sequence_base(now_ns).max(self.floor).max(after_seen);
         let anew = Room { app, room, sequence, era, members: vec![shard] };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
-        sequence
+        Some(sequence)
     }
 
     /// The room of that name.
@@ -99,7 +106,7 @@ impl Rooms {
         self.table.find(self.hash.of(app, room.0), |known| known.is(app, room))
     }
 
-    pub(crate) fn set_era(&mut self, app: AppId, room: RoomId, era: u32) {
+    pub(crate) fn set_era(&mut self, app: AppId, room: RoomId, era: u64) {
         if let Some(known) = self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room)) {
             known.era = era;
         }
@@ -122,6 +129,7 @@ impl Rooms {
         let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) else { return };
         if let Ok(at) = known.members.binary_search(&shard) {
             known.members.remove(at);
+            self.memberships -= 1;
         }
         if known.members.is_empty() {
             self.floor = self.floor.max(known.sequence);
@@ -142,29 +150,13 @@ impl Rooms {
     }
 
     pub(crate) fn check_invariants(&self) {
+        let memberships: usize = self.table.iter().map(|known| known.members.len()).sum();
+        assert_eq!(memberships, self.memberships);
+        assert!(memberships <= self.memberships_max);
         for known in self.table.iter() {
             assert!(!known.members.is_empty(), "a room without members is forgotten");
             assert!(known.members.is_sorted_by(|a, b| a < b), "member shards ascend, each once");
             assert_eq!(self.members(known.app, known.room), known.members, "a room is found under its name");
         }
-    }
-}
-
-/// What a room's sequence begins after: it grows with time faster than a room can, so a room that is forgotten and comes
-/// again continues higher, on another router too. Below 2^53 until the year 2093, so JSON clients read it exactly.
-fn sequence_base(now: Instant) -> u64 {
-    now.unix_millis().saturating_sub(EPOCH_UNIX_MS).max(1) << SEQUENCE_BITS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sequences_stay_exact_in_json() {
-        let at_ms = |ms: u64| Instant::from_unix_nanos((EPOCH_UNIX_MS + ms) * 1_000_000);
-        let year_2093 = 69 * 365 * 24 * 60 * 60 * 1000;
-        assert!(sequence_base(at_ms(year_2093)) < 1 << 53);
-        assert!(sequence_base(at_ms(1)) < sequence_base(at_ms(2)));
     }
 }

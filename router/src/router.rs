@@ -1,6 +1,6 @@
 //! The core: who is where, and which gateways there are.
 
-use shard::{ConnId, Effect, Event, Instant, Prng, SendBatch, Shard, ShardId};
+use shard::{Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
     Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory,
@@ -30,7 +30,7 @@ pub struct Config {
 
 /// The router core of one shard. See the crate's page.
 ///
-/// It takes [`NodeMessage::ToRouter`] mail and timeouts, ignores everything else, and answers with mail only.
+/// It takes mail and timeouts, and answers with mail only.
 ///
 /// The rules in which the messages leave a choice:
 ///
@@ -86,7 +86,7 @@ impl Router {
         Self {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
             users: Users::new(prng.next_u64(), limits.bindings_max),
-            rooms: Rooms::new(prng.next_u64(), id),
+            rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle()),
             pending: Pending::new(prng.next_u64() as u32),
             handed: Pending::new(prng.next_u64() as u32),
@@ -100,7 +100,7 @@ impl Router {
         }
     }
 
-    /// From here on, undelivered messages wait for [`ToRouter::Kept`] before their senders are told what has become of them.
+    /// From here on, undelivered messages wait for [`Router::kept`] before their senders are told what has become of them.
     pub fn expect_bridge(&mut self) {
         self.is_bridged = true;
     }
@@ -216,16 +216,16 @@ impl Router {
         assert_eq!(sessions, self.users.bindings() as u64, "every binding is of a linked gateway");
     }
 
-    fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
+    /// A gateway shard says something.
+    pub fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
         let seat = |session| Seat { shard: from, session };
         match mail {
-            ToRouter::Found { app, user, seats } => self.found(now, app, user, &seats),
-            ToRouter::Kept { delivery, taken } => self.kept(now, delivery, taken),
             // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
                 self.stamps.hear(now.unix_nanos(), login);
+                let login = login.believed(now.unix_nanos());
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
             }
@@ -234,8 +234,14 @@ impl Router {
             }
             ToRouter::Join { app, room, sequence } => {
                 let era = self.cluster.era();
-                let sequence = self.rooms.join(now, (app, room), from, sequence, era);
-                self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
+                let answer = match self.rooms.join(now, (app, room), from, sequence, era) {
+                    Some(sequence) => ToGateway::Joined { app, room, sequence },
+                    None => {
+                        self.metrics.joins_refused += 1;
+                        ToGateway::Full { app, room }
+                    }
+                };
+                self.outbox.gateway(from, answer);
             }
             ToRouter::Leave { app, room } => {
                 self.rooms.leave(app, room, from);
@@ -268,6 +274,27 @@ impl Router {
                 self.outbox.gateway(from, ToGateway::Answer { ask, answer });
             }
         }
+    }
+
+    /// The time of [`Router::poll_timeout`] has come.
+    pub fn timeout(&mut self, now: Instant) {
+        self.expire(now);
+        self.settle_views(now);
+        self.resync_step(now);
+    }
+
+    /// The next mail that the router has, and for which shard. To be asked when it has heard all of this turn.
+    pub fn poll_mail(&mut self) -> Option<(ShardId, NodeMessage)> {
+        self.outbox.pop()
+    }
+
+    /// When [`Router::timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let resync = self.resync.map(|(_, due)| due);
+        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
@@ -344,7 +371,7 @@ impl Router {
 
     /// The directory knows sessions of a user for whom messages are held back. Those that have not been announced yet are as
     /// good as announced.
-    fn found(&mut self, now: Instant, app: AppId, user: UserId, seats: &[FoundSeat]) {
+    pub fn found(&mut self, now: Instant, app: AppId, user: UserId, seats: &[FoundSeat]) {
         if !self.cluster.is_parked(app, Target::User(user)) {
             return;
         }
@@ -422,51 +449,6 @@ impl Router {
         while let Some(parked) = self.cluster.unpark_any() {
             self.resubmit(now, parked);
         }
-    }
-}
-
-impl Shard for Router {
-    type Mail = NodeMessage;
-
-    fn handle(&mut self, now: Instant, event: Event<'_, NodeMessage>) {
-        match event {
-            Event::Mail { from, mail: NodeMessage::ToRouter(mail) } => self.mail(now, from, mail),
-            Event::Mail {
-                mail:
-                    NodeMessage::ToGateway(_)
-                    | NodeMessage::ToBridge(_)
-                    | NodeMessage::Handed(_)
-                    | NodeMessage::FromBridge(_)
-                    | NodeMessage::ToDirectory(_),
-                ..
-            } => {}
-            Event::Timeout => {
-                self.expire(now);
-                self.settle_views(now);
-                self.resync_step(now);
-            }
-            Event::Accepted { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::Received { .. }
-            | Event::Sent { .. }
-            | Event::Finished { .. }
-            | Event::Closed { .. } => {}
-        }
-    }
-
-    fn poll_effect(&mut self, _now: Instant) -> Option<Effect<NodeMessage>> {
-        self.outbox.pop().map(|(to, mail)| Effect::Mail { to, mail })
-    }
-
-    fn poll_transmit(&mut self, _now: Instant, _conn: ConnId, _batch: &mut SendBatch) {}
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let resync = self.resync.map(|(_, due)| due);
-        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync]
-            .into_iter()
-            .flatten()
-            .min()
     }
 }
 

@@ -3,9 +3,8 @@
 mod common;
 
 use common::*;
-use shard::Event;
 use wire::client::NoticeCode;
-use wire::node::{Login, NodeMessage, SessionId, ToRouter};
+use wire::node::{Login, SessionId, ToRouter};
 use wire::{AppId, DeviceClass, UserId};
 
 #[test]
@@ -125,7 +124,7 @@ fn many_users_come_and_go() {
     let mut bench = Bench::new();
     let users = 5_000;
     let tell = |bench: &mut Bench, mail| {
-        bench.handle_unchecked(Event::Mail { from: A, mail: NodeMessage::ToRouter(mail) });
+        bench.tell_unchecked(A, mail);
     };
     for user in 0..users {
         tell(

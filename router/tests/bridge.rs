@@ -8,7 +8,7 @@ use common::*;
 use router::Limits;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
-use wire::node::{DeliveryId, NodeMessage, Submission, Taken, ToBridge, ToRouter};
+use wire::node::{DeliveryId, NodeMessage, Submission, Taken, ToBridge};
 
 const OFFLINE: FailReason = FailReason::Offline;
 
@@ -33,7 +33,7 @@ fn handed(said: &Mail) -> (DeliveryId, Message) {
 }
 
 fn kept(bench: &mut Bench, delivery: DeliveryId, taken: Taken) -> Mail {
-    bench.tell(ShardId::BRIDGE, ToRouter::Kept { delivery, taken })
+    bench.kept(delivery, taken)
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use shard::{Shard, ShardId};
+use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
 use wire::node::{
     FoundSeat, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway, ToRouter,
@@ -336,6 +336,23 @@ fn a_receivers_shard_hears_that_it_may_have_the_message_already() {
     assert!(!deliveries(bench.submit(A, 1, to_user(BOB, "n")))[0].again);
 }
 
+/// A gateway that changes its view for ever has what it submits itself held back no longer than others.
+#[test]
+fn views_that_never_agree_hold_nothing_back_for_ever() {
+    let mut bench = unsettled();
+    bench.submit(A, 1, to_user(BOB, "m"));
+    let settle_ms = u64::from(router::Limits::default().settle_ms);
+    let mut said = Mail::new();
+    for view in 0..50 {
+        said.extend(bench.view(B, 1_000 + view, false));
+        said.extend(bench.pass(Duration::from_millis(settle_ms / 10)));
+    }
+    let is_out = |(_, mail): &(ShardId, NodeMessage)| {
+        matches!(mail, NodeMessage::ToBridge(ToBridge::Undelivered { user: BOB, .. }))
+    };
+    assert!(said.iter().any(is_out), "{said:?}");
+}
+
 // -- the directory
 
 fn found(shard: ShardId, session: u64, device: DeviceClass, login: Login) -> FoundSeat {
@@ -348,7 +365,7 @@ fn what_the_directory_finds_is_as_good_as_announced() {
     let mut bench = unsettled();
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2))];
-    let said = bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    let said = bench.found(BOB, &seats);
     let mut to: Vec<ShardId> = sent(&said).iter().map(|(to, _)| *to).collect();
     to.sort();
     assert_eq!(to, [B, C], "every session gets it");
@@ -363,13 +380,11 @@ fn what_the_directory_finds_of_another_life_or_too_late_means_nothing() {
     bench.submit(A, 1, to_user(BOB, "m"));
     let earlier = FoundSeat { incarnation: 1, ..found(B, 2, PHONE, login(1)) };
     let elsewhere = found(ShardId::new(77, 0), 2, PHONE, login(1));
-    let tell = |bench: &mut Bench, seats| {
-        bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats })
-    };
-    assert_eq!(tell(&mut bench, vec![earlier, elsewhere]), []);
+    let tell = |bench: &mut Bench, seats: &[FoundSeat]| bench.found(BOB, seats);
+    assert_eq!(tell(&mut bench, &[earlier, elsewhere]), []);
     assert_eq!(bench.router.metrics().parked, 1);
     settle(&mut bench);
-    assert_eq!(tell(&mut bench, vec![found(B, 2, PHONE, login(1))]), [], "nothing waits for it");
+    assert_eq!(tell(&mut bench, &[found(B, 2, PHONE, login(1))]), [], "nothing waits for it");
     assert_eq!(bench.online(BOB), []);
 }
 
@@ -379,7 +394,7 @@ fn what_the_directory_found_and_nobody_announced_is_forgotten_once_all_agree() {
     let mut bench = unsettled();
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2)), found(C, 4, TV, login(2))];
-    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    bench.found(BOB, &seats);
     bench.announce(B, BOB, PHONE, 2, login(2));
     bench.bind(A, BOB, TV, 9);
     assert_eq!(settle(&mut bench), [], "its owner, if it lives, tells");
@@ -398,7 +413,7 @@ fn what_the_directory_found_and_nobody_announced_to_its_owner_is_told_offline() 
     }
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(C, 3, WEB, login(2))];
-    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    bench.found(BOB, &seats);
     for shard in [A, B] {
         assert_eq!(bench.view(shard, view, true), []);
     }
@@ -410,7 +425,7 @@ fn what_the_directory_found_stays_when_only_the_time_is_over() {
     let mut bench = unsettled();
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2))];
-    bench.tell(ShardId::DIRECTORY, ToRouter::Found { app: APP, user: BOB, seats });
+    bench.found(BOB, &seats);
     assert_eq!(bench.pass(Duration::from_secs(2)), []);
     assert_eq!(bench.online(BOB), [(PHONE, B), (WEB, C)], "C may be about to announce it");
     bench.announce(C, BOB, WEB, 3, login(3));

@@ -209,7 +209,7 @@ fn one_that_no_shard_settles_is_handed_over_in_the_end() {
     let metrics = bench.router.metrics();
     assert_eq!((metrics.pending, metrics.expired), (1, 1));
     bench.settle(B, 2, late, Outcome::Delivered);
-    assert_eq!(shard::Shard::poll_timeout(&bench.router), None, "nothing to wait for");
+    assert_eq!(bench.router.poll_timeout(), None, "nothing to wait for");
 }
 
 #[test]

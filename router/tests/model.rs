@@ -10,13 +10,14 @@ use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use router::{Config, Limits};
-use shard::{Instant, Shard, ShardId};
+use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 /// Small enough that every limit is met often.
 const LIMITS: Limits = Limits {
+    memberships_max: 1_000,
     bindings_max: 6,
     pending_max: 3,
     pending_timeout_ms: 2_000,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::*;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
-use wire::node::{NodeMessage, ToGateway};
+use wire::node::{NodeMessage, ToGateway, ToRouter};
 use wire::{MessageId, RoomId};
 
 /// The broadcasts of some mail, with their receivers.
@@ -173,4 +173,20 @@ fn a_room_goes_on_well_above_what_any_member_has_seen() {
     assert_eq!(bench.join_from(B, unknown, seen), seen + gap);
     bench.leave(B, unknown);
     assert_eq!(bench.join(A, unknown), seen + gap, "never back");
+}
+
+#[test]
+fn a_router_has_so_many_shards_in_rooms() {
+    let mut bench = Bench::with(|config| config.limits.memberships_max = 2);
+    bench.join(A, ROOM);
+    bench.join(B, ROOM);
+    bench.join(A, ROOM);
+    let full = |shard, room| (shard, NodeMessage::ToGateway(ToGateway::Full { app: APP, room }));
+    for room in [ROOM, RoomId(8)] {
+        let said = bench.tell(C, ToRouter::Join { app: APP, room, sequence: 0 });
+        assert_eq!(said, [full(C, room)]);
+    }
+    assert_eq!((bench.router.room_shards(APP, ROOM), bench.router.metrics().joins_refused), (&[A, B][..], 2));
+    bench.leave(B, ROOM);
+    bench.join(C, RoomId(8));
 }

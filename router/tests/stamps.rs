@@ -165,3 +165,15 @@ fn a_clock_that_is_ahead_is_told_on() {
     assert_eq!(heard(&bench.tell(B, reach(ahead))), [A, B, C].map(|shard| (shard, ahead)));
     assert_eq!(heard(&bench.tell(A, reach(start))), [(A, ahead)]);
 }
+
+/// Else nobody could log in above it, and the bridge would take its user for online for ever.
+#[test]
+fn a_stamp_that_no_clock_gives_is_believed_by_a_day() {
+    const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+    let mut bench = Bench::new();
+    let (most, raised) = (login(DAY_NS), login(DAY_NS + RAISE));
+    let said = bench.announce(A, ALICE, PHONE, 1, Login(u64::MAX));
+    assert_eq!(said, [online(ALICE, PHONE, most), bound(A, 1, most)]);
+    let said = bench.bind(B, ALICE, PHONE, 2);
+    assert_eq!(said, [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]);
+}

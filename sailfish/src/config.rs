@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use wire::node::link::NODE_MAX;
 
 pub use bridge::{BridgeConfig, BridgeMode};
 pub use layers::Layers;
@@ -436,8 +437,6 @@ impl Config {
     }
 }
 
-/// The highest number of a node: it takes 10 bits of a message id.
-const NODE_MAX: u16 = 1023;
 /// A shorter secret can be guessed from what it has signed.
 pub const SECRET_BYTES_MIN: usize = 16;
 /// More threads than this are no use on any machine.

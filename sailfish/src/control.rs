@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::client::Outcome;
-use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target, ToRouter};
+use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target};
 use wire::{AppId, UserId};
 
 use crate::directory::Binding;
@@ -132,9 +132,9 @@ impl Shards {
             session: SessionId(binding.session),
             incarnation: binding.incarnation,
         };
-        let found = ToRouter::Found { app, user, seats: bindings.iter().map(seat).collect() };
+        let found = Control::Found { app, user, seats: bindings.iter().map(seat).collect() };
         // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a directory.
-        let _ = self.remote.send(to, Mail::Control(Control::Found(found)));
+        let _ = self.remote.send(to, Mail::Control(found));
     }
 
     /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the next loss.
@@ -270,7 +270,7 @@ impl Shards {
             Answer::Told { shards } => shards,
             Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } => 0,
         });
-        Ok(told.sum())
+        Ok(told.fold(0, u32::saturating_add))
     }
 
     /// What routers answer to a question that the first shard was asked, if it took it.

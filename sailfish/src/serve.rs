@@ -35,13 +35,9 @@ use crate::secret::{self, Secret};
 
 /// More threads than this are no use on any machine.
 const UP_SHARDS_MAX: u16 = 1024;
-/// What a node of a cluster may have as shards, since their index is 5 bits of a message id.
-const CLUSTER_SHARDS_MAX: u16 = 32;
 /// Receive buffers of a router: few links, each with much to say.
 const ROUTER_RECV_BUFFERS: u16 = 256;
 const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
-/// Bytes of events that a shard has under way to a bridge.
-const HANDOVER_WINDOW_BYTES: u64 = 4 << 20;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -293,7 +289,7 @@ struct Serving {
 fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
-    let most = if role == Role::Up { UP_SHARDS_MAX } else { CLUSTER_SHARDS_MAX };
+    let most = if role == Role::Up { UP_SHARDS_MAX } else { wire::node::link::SHARDS_MAX };
     let count = match config.node.shards {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(most.into()) as u16),
         count => count,
@@ -480,7 +476,7 @@ fn handover(config: &Config) -> HandoverLimits {
     HandoverLimits {
         queue_messages_max: config.bridge.queue_messages_max,
         queue_bytes_max: config.bridge.queue_bytes_max.into(),
-        window_bytes: HANDOVER_WINDOW_BYTES.min(u64::from(config.link.queue_bytes_max) / 2),
+        window_bytes: node::WINDOW_BYTES_MAX.min(u64::from(config.link.queue_bytes_max) / 2),
     }
 }
 

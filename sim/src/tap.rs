@@ -6,6 +6,7 @@ use shard::ShardId;
 use wire::node::decode_batch;
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame};
 
+use crate::host::EPOCH_NS;
 use crate::network::{Owner, Side, TcpId};
 use crate::world::World;
 
@@ -26,13 +27,14 @@ impl World {
             Owner::Client { .. } => ShardId::CONTROL,
         };
         let [from, at] = [to.other(), to].map(|side| name(self.network.end(tcp, side).owner));
-        let mut lines = Vec::new();
+        let (mut lines, now_ns) = (Vec::new(), EPOCH_NS + self.now);
         let deframer = self.taps.deframers.entry((tcp, to)).or_default();
         let fed = deframer.feed(bytes, BODY_BYTES_MAX, |kind, body| {
             match Frame::decode(kind, body)? {
-                Frame::Batch { archive, .. } => {
-                    decode_batch(archive, |message| lines.push(format!("{message:?}")))?
-                }
+                Frame::Batch { archive, .. } => decode_batch(archive, now_ns, |message| {
+                    lines.push(format!("{message:?}"));
+                    Ok(())
+                })?,
                 Frame::Credit { .. } => {}
                 other => lines.push(format!("{other:?}")),
             }

@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 
 use node::Mail;
 use shard::{Prng, ShardId};
+use wire::node::FoundSeat;
 use wire::node::link::Role;
-use wire::node::{FoundSeat, ToRouter};
 
 use crate::client::Client;
 use crate::host::NodeHost;
@@ -286,7 +286,7 @@ impl World {
     fn look(&mut self, shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId) {
         let seats = self.directory.get(&(app.0, user.0)).cloned().unwrap_or_default();
         if !seats.is_empty() {
-            let mail = Mail::Control(node::Control::Found(ToRouter::Found { app, user, seats }));
+            let mail = Mail::Control(node::Control::Found { app, user, seats });
             self.sibling_mail(ShardId::CONTROL, shard, life, mail);
         }
     }

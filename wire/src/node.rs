@@ -11,11 +11,13 @@ mod batch;
 pub mod link;
 mod owners;
 mod question;
+mod sound;
 mod stamps;
 
 pub use batch::{decode_batch, encode_batch};
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
+pub use sound::{sequence_base, sequence_believed_max};
 pub use stamps::StampClock;
 
 use bytes::Bytes;
@@ -55,21 +57,32 @@ impl Default for DeliveryId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Archive, Store, Load)]
 pub struct Login(pub u64);
 
-/// Anything one core says to another.
+/// Anything that goes over a link. [`link::Role::may_say`] tells who says what to whom.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
-pub enum NodeMessage {
+pub enum LinkMessage {
     /// For the router core of the addressed shard.
     ToRouter(ToRouter),
     /// For the gateway core of the addressed shard.
     ToGateway(ToGateway),
-    /// For the bridge, from a core to its own node; on a link it is [`NodeMessage::Handed`].
-    ToBridge(ToBridge),
     /// An event on its way to a bridge.
     Handed(Box<Handed>),
     /// From a bridge to whoever handed events over.
     FromBridge(FromBridge),
+}
+
+/// Anything that a core has for others. To a shard of another node it goes as a [`LinkMessage`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodeMessage {
+    /// For the router core of a shard.
+    ToRouter(ToRouter),
+    /// For the gateway core of a shard.
+    ToGateway(ToGateway),
+    /// For the bridge; on a link it is [`LinkMessage::Handed`].
+    ToBridge(ToBridge),
     /// For the directory of the own node; never on a link.
     ToDirectory(ToDirectory),
+    /// For the control thread of the own node; never on a link.
+    ToControl(ToControl),
 }
 
 /// What happens to a business packet's message.
@@ -227,22 +240,6 @@ pub enum ToRouter {
         /// What.
         question: Question,
     },
-    /// The directory knows where a user is; from the own node only.
-    Found {
-        /// Whose app.
-        app: AppId,
-        /// Who.
-        user: UserId,
-        /// Which life of the seat's process it is, and the seat with the session it has.
-        seats: Vec<FoundSeat>,
-    },
-    /// What has become of an undelivered message at the bridge; from the own node only.
-    Kept {
-        /// As [`ToBridge::Undelivered`] named it.
-        delivery: DeliveryId,
-        /// Whether the bridge has it.
-        taken: Taken,
-    },
 }
 
 /// From a router shard to a gateway shard.
@@ -270,6 +267,13 @@ pub enum ToGateway {
         room: RoomId,
         /// The sequence of the room's last message so far.
         sequence: u64,
+    },
+    /// The owner has no place for the shard in that room, and sends nothing of it: its members there are not in.
+    Full {
+        /// Whose app.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
     },
     /// A message for one session.
     Deliver {
@@ -442,8 +446,34 @@ pub enum Taken {
     Refused(FailReason),
 }
 
+/// From a gateway core to the control thread of its node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToControl {
+    /// The answer to a question of the control thread.
+    Answer {
+        /// Which question.
+        ask: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// What has become of a message that the control thread sent.
+    SendAck {
+        /// The id that the shard gave it.
+        submitted: MessageId,
+        /// What the sender is told.
+        ack: SendAck,
+    },
+    /// A message of the control thread was sent once more, and the later one gets the answer.
+    Superseded {
+        /// The id that the shard gave the earlier one.
+        submitted: MessageId,
+    },
+    /// The node is to go: what SIGTERM does.
+    Drain,
+}
+
 /// From a router shard to the directory of its node.
-#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ToDirectory {
     /// A user's session is bound.
     Bind {
@@ -465,7 +495,7 @@ pub enum ToDirectory {
         /// That of the session.
         login: Login,
     },
-    /// Where is this user? Answered by [`ToRouter::Found`] if anywhere.
+    /// Where is this user? The directory answers with the seats that it knows, if any.
     LookUp {
         /// Whose app.
         app: AppId,
@@ -475,7 +505,7 @@ pub enum ToDirectory {
 }
 
 /// A session as the directory has it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Store, Load)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FoundSeat {
     /// On what, where, since when.
     pub seat: Seat,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::{Claims, Config, Gateway, Setup, TokenKeys, mint_hs256};
-use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
+use shard::{ConnId, Effect, Instant, SendBatch, ShardId};
 use wire::client::{AckIds, ClientFrame, Encoding, Message};
 use wire::node::{DeliveryId, NodeMessage, SessionId, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
@@ -52,7 +52,7 @@ impl Core {
 
     fn log_in(&mut self, index: u32) {
         let (conn, user) = (conn(index), UserId(i64::from(index)));
-        self.handle(Event::Accepted { conn, peer: [127, 0, 0, (index >> 10) as u8 + 1].into() });
+        self.gateway.accepted(self.now, conn, [127, 0, 0, (index >> 10) as u8 + 1].into());
         let claims =
             Claims { app: APP, user, device: DeviceClass::Phone, exp: START.unix_secs() + 1_000_000 };
         let token = Cow::Owned(mint_hs256(SECRET, &claims));
@@ -66,7 +66,7 @@ impl Core {
     pub fn say(&mut self, index: u32, frame: &ClientFrame<'_>) {
         let mut bytes = Vec::new();
         frame.encode(Encoding::Binary, APP, UserId(0), &mut bytes);
-        self.handle(Event::Received { conn: conn(index), bytes: &bytes });
+        self.gateway.received(self.now, conn(index), &bytes);
     }
 
     /// A room message from the router, for every member.
@@ -101,7 +101,7 @@ impl Core {
                     self.batch.clear();
                     written += bytes;
                     if bytes > 0 && conn.index >= self.stopped {
-                        self.handle(Event::Sent { conn, bytes });
+                        self.gateway.sent(conn);
                     }
                 }
                 Effect::Mail { mail: NodeMessage::ToRouter(mail), .. } => self.answer(mail),
@@ -111,7 +111,7 @@ impl Core {
         }
         self.now += TURN;
         if self.gateway.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.handle(Event::Timeout);
+            self.gateway.timeout(self.now);
         }
         written
     }
@@ -141,11 +141,7 @@ impl Core {
     }
 
     fn tell(&mut self, mail: ToGateway) {
-        self.handle(Event::Mail { from: ROUTER, mail: NodeMessage::ToGateway(mail) });
-    }
-
-    fn handle(&mut self, event: Event<'_, NodeMessage>) {
-        self.gateway.handle(self.now, event);
+        self.gateway.mail(self.now, ROUTER, mail);
     }
 }
 

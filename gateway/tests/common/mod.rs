@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::{Claims, Config, Gateway, Metrics, Setup, TokenKeys, mint_hs256};
-use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, Shard, ShardId};
+use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, ShardId};
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
 };
-use wire::node::{DeliveryId, NodeMessage, SessionId, ToBridge, ToGateway, ToRouter};
+use wire::node::{DeliveryId, NodeMessage, SessionId, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 pub const APP: AppId = AppId(1);
@@ -39,7 +39,7 @@ pub struct World {
     /// The same, with the router of each.
     pub to_routers: Vec<(ShardId, ToRouter)>,
     pub to_siblings: Vec<(ShardId, ToGateway)>,
-    pub to_control: Vec<ToGateway>,
+    pub to_control: Vec<ToControl>,
     /// What routers say that everybody reaches; `None` for what this gateway does.
     pub common: Option<Vec<ShardId>>,
     /// What routers answer to every message; nothing at first.
@@ -333,7 +333,7 @@ impl World {
     }
 
     pub fn tell_from(&mut self, from: ShardId, mail: ToGateway) {
-        self.handle(Event::Mail { from, mail: NodeMessage::ToGateway(mail) });
+        self.handle(Event::Mail { from, mail });
     }
 
     /// The settlements the gateway sent, oldest first, and forgets the rest.
@@ -375,8 +375,18 @@ impl World {
 
     // -- the engine
 
-    pub fn handle(&mut self, event: Event<'_, NodeMessage>) {
-        self.gateway.handle(self.now, event);
+    pub fn handle(&mut self, event: Event<'_, ToGateway>) {
+        let (gateway, now) = (&mut self.gateway, self.now);
+        match event {
+            Event::Accepted { conn, peer } => gateway.accepted(now, conn, peer),
+            Event::Received { conn, bytes } => gateway.received(now, conn, bytes),
+            Event::Sent { conn, bytes: _ } => gateway.sent(conn),
+            Event::Finished { conn } => gateway.finished(conn),
+            Event::Closed { conn, reason: _ } => gateway.closed(conn),
+            Event::Mail { from, mail } => gateway.mail(now, from, mail),
+            Event::Timeout => gateway.timeout(now),
+            Event::Connected { .. } | Event::ConnectFailed { .. } => panic!("a gateway opens no connection"),
+        }
         self.run();
     }
 
@@ -387,7 +397,7 @@ impl World {
             }
             // Routers answer when all is said, as they do when they are elsewhere.
             let Some((from, mail)) = self.router_mail.pop_front() else { break };
-            self.gateway.handle(self.now, Event::Mail { from, mail: NodeMessage::ToGateway(mail) });
+            self.gateway.mail(self.now, from, mail);
         }
         self.steps += 1;
         if self.steps.is_multiple_of(self.check_every) {
@@ -407,7 +417,7 @@ impl World {
                 if let Some(it) = self.clients.get_mut(&conn.index) {
                     assert_eq!(it.closed.replace(linger), None, "closed twice");
                 }
-                self.gateway.handle(self.now, Event::Closed { conn, reason: CloseReason::Local });
+                self.gateway.closed(conn);
             }
             Effect::Mail { to, mail } => self.mail(to, mail),
             Effect::StopAccepting => self.stopped_accepting = true,
@@ -426,7 +436,7 @@ impl World {
         it.writes += 1;
         it.unread.extend(batch.segments().flatten());
         if it.reads {
-            self.gateway.handle(self.now, Event::Sent { conn, bytes: batch.len() });
+            self.gateway.sent(conn);
         } else {
             it.stuck = Some(batch.len());
         }
@@ -447,11 +457,12 @@ impl World {
                 assert_eq!(to, ShardId::BRIDGE);
                 self.to_bridge.push_back(mail);
             }
-            NodeMessage::ToGateway(mail) if to == ShardId::CONTROL => self.to_control.push(mail),
-            NodeMessage::ToGateway(mail) => self.to_siblings.push((to, mail)),
-            mail @ (NodeMessage::ToDirectory(_) | NodeMessage::Handed(_) | NodeMessage::FromBridge(_)) => {
-                panic!("a gateway does not say so: {mail:?}")
+            NodeMessage::ToControl(mail) => {
+                assert_eq!(to, ShardId::CONTROL);
+                self.to_control.push(mail);
             }
+            NodeMessage::ToGateway(mail) => self.to_siblings.push((to, mail)),
+            NodeMessage::ToDirectory(mail) => panic!("a gateway does not say so: {mail:?}"),
         }
     }
 

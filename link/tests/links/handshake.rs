@@ -6,7 +6,7 @@ use sha2::Sha256;
 use shard::{ConnId, Instant, Linger, SendBatch, ShardId};
 use wire::node::link::{Deframer, Frame, Identity, Refusal, Role};
 use wire::node::{
-    DeliveryId, FromBridge, Handed, Login, NodeMessage, Taken, ToBridge, ToGateway, ToRouter, encode_batch,
+    FromBridge, Handed, LinkMessage, Login, Taken, ToBridge, ToGateway, ToRouter, encode_batch,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -204,7 +204,7 @@ fn of_two_handshakes_at_once_only_one_goes_on() {
         let proof = proof(SECRET, b"sailfish acceptor", [&hello, &challenge], session, received);
         Frame::Welcome { session, received, proof }
     };
-    let archive = encode_batch(&vec![NodeMessage::ToGateway(ToGateway::Drain)]);
+    let archive = encode_batch(&vec![LinkMessage::ToGateway(ToGateway::Drain)]);
 
     links.set_nodes(&[address(2000)], &[]);
     let first = dialled(&mut links, START)[0];
@@ -296,24 +296,89 @@ fn another_version_and_role_are_refused() {
     }
 }
 
+/// The ids of the control thread, the bridge and the directory are packed ids of shards too.
+#[test]
+fn an_identity_that_no_shard_has_is_refused() {
+    let of = |shard, shards, incarnation| Identity { shard, shards, incarnation, ..GATEWAY };
+    let (now, day) = (START.unix_nanos(), 24 * 60 * 60 * 1_000_000_000);
+    let wrong = [
+        of(u32::MAX, u16::MAX, 1),
+        of(u32::MAX - 1, 1, 1),
+        of(u32::MAX - 2, 1, 1),
+        of(0, 1, 1),
+        of(0x400_0000, 1, 1),
+        of(0x1_0001, 1, 1),
+        of(0x1_0020, u16::MAX, 1),
+        of(0x1_0000, 0, 1),
+        of(0x2_0007, 8, 1),
+        of(0x1_0000, 1, u64::MAX),
+        of(0x1_0000, 1, now + day + 1),
+    ];
+    for identity in wrong {
+        let mut raw = Raw::new();
+        raw.say(&Frame::Hello { identity, nonce: [1; 16] });
+        raw.is_refused(Refusal::Identity);
+
+        // The same of a router that a gateway of that router's node or of another dials.
+        let own = Identity { shard: 0x2_0000, ..GATEWAY };
+        let setup = Setup { identity: own, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+        let mut links = Links::new(START, setup);
+        links.set_nodes(&[address(2000)], &[]);
+        links.timeout(START);
+        let Some(Effect::Connect { token, .. }) = links.poll_effect() else { panic!("it dials") };
+        links.connected(START, CONN, token);
+        let mut raw = Raw { links, now: START };
+        raw.hear();
+        let identity = Identity { role: Role::Router, ..identity };
+        raw.say(&Frame::Challenge { identity, nonce: [2; 16] });
+        raw.is_refused(Refusal::Identity);
+    }
+}
+
+/// What came before it in the same bytes is not acted on.
+#[test]
+fn a_message_that_no_gateway_says_ends_the_link_and_is_counted() {
+    let leave = || LinkMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(1) });
+    let bad = [
+        LinkMessage::ToGateway(ToGateway::Drain),
+        LinkMessage::FromBridge(FromBridge::Taken { results: vec![] }),
+        LinkMessage::ToRouter(ToRouter::Join { app: AppId(1), room: RoomId(1), sequence: u64::MAX }),
+        LinkMessage::ToRouter(ToRouter::Reach { routers: vec![2, 1], clock: Login(1) }),
+    ];
+    for bad in bad {
+        let mut raw = Raw::new();
+        raw.link();
+        let archive = encode_batch(&vec![leave(), bad]);
+        raw.say(&Frame::Batch { received: 0, archive: &archive });
+        assert_eq!(raw.links.poll_news(), Some(News::Down { peer: ShardId::new(1, 0) }));
+        assert_eq!(raw.links.poll_news(), None);
+        raw.is_refused(Refusal::BadMessage);
+    }
+    let mut raw = Raw::new();
+    raw.link();
+    raw.say(&Frame::Batch { received: 0, archive: &encode_batch(&vec![leave()]) });
+    assert!(matches!(raw.links.poll_news(), Some(News::Message { .. })));
+    raw.links.refuse_peer(ShardId::new(1, 0), Refusal::Flood);
+    assert_eq!(raw.links.poll_news(), Some(News::Down { peer: ShardId::new(1, 0) }));
+    raw.is_refused(Refusal::Flood);
+    raw.links.refuse_peer(ShardId::new(1, 0), Refusal::Flood);
+    assert_eq!(raw.links.metrics().refused.iter().sum::<u64>(), 1, "it is gone");
+}
+
 /// Whoever says what does not go that way is given up.
 #[test]
 fn events_go_to_bridges_and_what_became_of_them_comes_back() {
     let online =
         ToBridge::Online { app: AppId(1), user: UserId(1), device: DeviceClass::Tv, login: Login(1) };
-    let handed = || NodeMessage::Handed(Box::new(Handed { seq: 1, event: online.clone() }));
-    let taken = || NodeMessage::FromBridge(FromBridge::Taken { results: vec![(1, Taken::Ok)] });
-    let leave = || NodeMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(1) });
-    let kept = || NodeMessage::ToRouter(ToRouter::Kept { delivery: DeliveryId(1), taken: Taken::Ok });
-    let event = || NodeMessage::ToBridge(online.clone());
-    let drain = || NodeMessage::ToGateway(ToGateway::Drain);
-    let ways: [(usize, u16, NodeMessage, bool); 13] = [
+    let handed = || LinkMessage::Handed(Box::new(Handed { seq: 1, event: online.clone() }));
+    let taken = || LinkMessage::FromBridge(FromBridge::Taken { results: vec![(1, Taken::Ok)] });
+    let leave = || LinkMessage::ToRouter(ToRouter::Leave { app: AppId(1), room: RoomId(1) });
+    let drain = || LinkMessage::ToGateway(ToGateway::Drain);
+    let ways: [(usize, u16, LinkMessage, bool); 11] = [
         (0, 3, handed(), true),
-        (0, 3, event(), false),
         (0, 3, taken(), false),
         (0, 3, leave(), false),
         (0, 2, handed(), false),
-        (0, 2, kept(), false),
         (1, 3, handed(), true),
         (1, 3, drain(), true),
         (1, 1, handed(), false),

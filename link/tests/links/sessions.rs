@@ -174,7 +174,7 @@ fn a_message_to_nobody_is_counted() {
     let mut world = World::pair(1);
     let message = wire::node::ToRouter::View { view: 1, done: true };
     let now = world.now;
-    world.nodes[0].links.send(now, ROUTER, wire::node::NodeMessage::ToRouter(message));
+    world.nodes[0].links.send(now, ROUTER, wire::node::LinkMessage::ToRouter(message));
     assert_eq!(world.nodes[0].links.metrics().unreachable, 1);
     assert!(world.nodes[0].links.are_flushed());
 }

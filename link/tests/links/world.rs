@@ -8,7 +8,7 @@ use link::{Config, Effect, Links, News, Setup};
 use shard::{ConnId, Instant, Linger, Prng, SendBatch, ShardId};
 use wire::client::{Outcome, SendAck};
 use wire::node::link::{Identity, Role};
-use wire::node::{DeliveryId, NodeMessage, SessionId, ToGateway, ToRouter};
+use wire::node::{DeliveryId, LinkMessage, SessionId, ToGateway, ToRouter};
 use wire::{AppId, ClientMsgId, MessageId, RoomId};
 
 pub const SECRET: &[u8] = b"the secret of the cluster";
@@ -478,14 +478,16 @@ impl Node {
 }
 
 /// The `count`-th message of a session; every second one may wait for company.
-fn numbered(role: Role, session: AppId, count: i64, incarnation: u64) -> NodeMessage {
+fn numbered(role: Role, session: AppId, count: i64, incarnation: u64) -> LinkMessage {
+    // The low half tells lives apart, and is within what sequences and ids may be.
+    let incarnation = incarnation & u64::from(u32::MAX);
     let (app, room, sequence) = (session, RoomId(count), incarnation);
     let of_session = SessionId(session.0 as u64);
     match (role, count % 2) {
         (Role::Bridge, _) => unreachable!("a bridge says other things"),
-        (Role::Gateway, 0) => NodeMessage::ToRouter(ToRouter::Join { app, room, sequence }),
-        (Role::Router, 0) => NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence }),
-        (Role::Gateway, _) => NodeMessage::ToRouter(ToRouter::Settle {
+        (Role::Gateway, 0) => LinkMessage::ToRouter(ToRouter::Join { app, room, sequence }),
+        (Role::Router, 0) => LinkMessage::ToGateway(ToGateway::Joined { app, room, sequence }),
+        (Role::Gateway, _) => LinkMessage::ToRouter(ToRouter::Settle {
             delivery: DeliveryId((count as u64) << 16 | of_session.0),
             session: SessionId(incarnation),
             outcome: Outcome::Delivered,
@@ -497,20 +499,20 @@ fn numbered(role: Role, session: AppId, count: i64, incarnation: u64) -> NodeMes
                 outcome: Outcome::Delivered,
             };
             let submitted = MessageId(count as u64);
-            NodeMessage::ToGateway(ToGateway::SendAck { session: of_session, submitted, ack })
+            LinkMessage::ToGateway(ToGateway::SendAck { session: of_session, submitted, ack })
         }
     }
 }
 
 /// Session, count and incarnation of a message.
-fn read(message: &NodeMessage) -> (AppId, i64, u64) {
+fn read(message: &LinkMessage) -> (AppId, i64, u64) {
     match message {
-        NodeMessage::ToRouter(ToRouter::Join { app, room, sequence })
-        | NodeMessage::ToGateway(ToGateway::Joined { app, room, sequence }) => (*app, room.0, *sequence),
-        NodeMessage::ToRouter(ToRouter::Settle { delivery, session, .. }) => {
+        LinkMessage::ToRouter(ToRouter::Join { app, room, sequence })
+        | LinkMessage::ToGateway(ToGateway::Joined { app, room, sequence }) => (*app, room.0, *sequence),
+        LinkMessage::ToRouter(ToRouter::Settle { delivery, session, .. }) => {
             (AppId((delivery.0 & 0xffff) as i32), (delivery.0 >> 16) as i64, session.0)
         }
-        NodeMessage::ToGateway(ToGateway::SendAck { session, submitted, ack }) => {
+        LinkMessage::ToGateway(ToGateway::SendAck { session, submitted, ack }) => {
             (AppId(session.0 as i32), submitted.0 as i64, ack.id.0)
         }
         _ => panic!("{message:?} was never said"),

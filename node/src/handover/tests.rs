@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use shard::Prng;
 use wire::client::Message;
-use wire::node::{Login, SessionId};
+use wire::node::Login;
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
 
 use super::*;
@@ -47,11 +47,9 @@ fn undelivered(delivery: Option<u64>) -> ToBridge {
     ToBridge::Undelivered { user, reason, message, delivery }
 }
 
-fn outcome(answer: Option<NodeMessage>) -> Option<Outcome> {
+fn outcome(answer: Option<Told>) -> Option<Outcome> {
     match answer {
-        Some(NodeMessage::ToGateway(ToGateway::SendAck { session: SessionId(9), ack, .. })) => {
-            Some(ack.outcome)
-        }
+        Some(Told::Session { session: SessionId(9), ack }) => Some(ack.outcome),
         None => None,
         other => panic!("{other:?}"),
     }
@@ -119,8 +117,8 @@ fn whoever_waits_hears_what_became_of_it() {
     let refused = Taken::Refused(FailReason::NoRoute);
     assert_eq!(outcome(handover.taken(2, refused)), Some(Outcome::Failed(FailReason::NoRoute)));
     assert_eq!(outcome(handover.taken(3, Taken::Ok)), None);
-    let kept = ToRouter::Kept { delivery: DeliveryId(7), taken: refused };
-    assert_eq!(handover.taken(4, refused), Some(NodeMessage::ToRouter(kept)));
+    let kept = Told::Router { delivery: DeliveryId(7), taken: refused };
+    assert_eq!(handover.taken(4, refused), Some(kept));
     assert_eq!(handover.taken(5, Taken::Ok), None);
 }
 
@@ -134,8 +132,8 @@ fn past_the_limits_whoever_waits_is_told_and_the_rest_is_counted() {
         (1..=2).for_each(|user| assert_eq!(handover.put(online(user)), None));
         assert_eq!(handover.put(online(3)), None);
         assert_eq!(outcome(handover.put(request("a", 0))), Some(Outcome::Failed(FailReason::Busy)));
-        let kept = ToRouter::Kept { delivery: DeliveryId(7), taken: Taken::Refused(FailReason::Busy) };
-        assert_eq!(handover.put(undelivered(Some(7))), Some(NodeMessage::ToRouter(kept)));
+        let kept = Told::Router { delivery: DeliveryId(7), taken: Taken::Refused(FailReason::Busy) };
+        assert_eq!(handover.put(undelivered(Some(7))), Some(kept));
         assert_eq!(handover.metrics().dropped, [1, 0, 0, 0, 1, 1]);
         assert_eq!(numbers(&mut handover), [1, 2], "numbers have no gaps");
         handover.taken(1, Taken::Ok);

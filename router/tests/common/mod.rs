@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use router::{Config, Limits, Router};
-use shard::{Effect, Event, Instant, Shard, ShardId};
+use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway,
-    ToRouter,
+    Class, DeliveryId, FoundSeat, Login, NodeMessage, SessionId, Submission, Taken, Target, ToBridge,
+    ToDirectory, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -86,8 +86,7 @@ impl Bench {
 
     fn taken_unchecked(&mut self) -> Mail {
         let mut said = Mail::new();
-        while let Some(effect) = self.router.poll_effect(self.now) {
-            let Effect::Mail { to, mail } = effect else { panic!("a router only mails: {effect:?}") };
+        while let Some((to, mail)) = self.router.poll_mail() {
             match mail {
                 NodeMessage::ToDirectory(mail) => {
                     assert_eq!(to, ShardId::DIRECTORY);
@@ -99,20 +98,28 @@ impl Bench {
         said
     }
 
-    pub fn handle(&mut self, event: Event<'_, NodeMessage>) -> Mail {
-        let said = self.handle_unchecked(event);
+    pub fn tell(&mut self, from: ShardId, mail: ToRouter) -> Mail {
+        let said = self.tell_unchecked(from, mail);
         self.router.check_invariants();
         said
     }
 
-    /// For many events: the invariants are the caller's.
-    pub fn handle_unchecked(&mut self, event: Event<'_, NodeMessage>) -> Mail {
-        self.router.handle(self.now, event);
+    /// For many messages: the invariants are the caller's.
+    pub fn tell_unchecked(&mut self, from: ShardId, mail: ToRouter) -> Mail {
+        self.router.mail(self.now, from, mail);
         self.taken_unchecked()
     }
 
-    pub fn tell(&mut self, from: ShardId, mail: ToRouter) -> Mail {
-        self.handle(Event::Mail { from, mail: NodeMessage::ToRouter(mail) })
+    /// The directory knows these sessions of a user.
+    pub fn found(&mut self, user: UserId, seats: &[FoundSeat]) -> Mail {
+        self.router.found(self.now, APP, user, seats);
+        self.taken()
+    }
+
+    /// The bridge says whether it keeps an undelivered message.
+    pub fn kept(&mut self, delivery: DeliveryId, taken: Taken) -> Mail {
+        self.router.kept(self.now, delivery, taken);
+        self.taken()
     }
 
     /// Lets time pass; a timeout that is due comes as an engine would bring it.
@@ -120,7 +127,8 @@ impl Bench {
         self.now += time;
         let mut said = Mail::new();
         while self.router.poll_timeout().is_some_and(|due| due <= self.now) {
-            said.extend(self.handle(Event::Timeout));
+            self.router.timeout(self.now);
+            said.extend(self.taken());
         }
         said
     }

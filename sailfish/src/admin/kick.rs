@@ -46,5 +46,5 @@ pub async fn kick(
         Answer::Kicked { sessions } => sessions,
         Answer::Online { .. } | Answer::Told { .. } | Answer::Nodes { .. } => 0,
     });
-    Ok(Json(KickAnswer { kicked: kicked.sum() }))
+    Ok(Json(KickAnswer { kicked: kicked.fold(0, u32::saturating_add) }))
 }

@@ -212,6 +212,8 @@ impl Page {
         self.core("sailfish_router_lossy_offline_total", Counter, help, cores, |m| m.router.lossy_offline);
         let help = "Sessions refused because the shard owns as many bindings as it may.";
         self.core("sailfish_router_binds_refused_total", Counter, help, cores, |m| m.router.refused);
+        let help = "Gateway shards refused in a room because the shard has as many as it may.";
+        self.core("sailfish_router_joins_refused_total", Counter, help, cores, |m| m.router.joins_refused);
         let help = "Messages turned away at a limit, the sender told to try again.";
         self.core("sailfish_router_busy_total", Counter, help, cores, |m| m.router.busy);
         let help = "Pending messages whose receiver's shard never answered.";

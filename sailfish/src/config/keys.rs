@@ -115,6 +115,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("router.bindings_max", "Sessions whose users one shard owns; a login past it is refused."),
     key(
+        "router.memberships_max",
+        "Gateway shards in the rooms that one shard owns; a join past it is refused.",
+    ),
+    key(
         "router.pending_max",
         "Reliable messages that wait for their receivers; past it a sender is told to try again.",
     ),
@@ -130,7 +134,7 @@ pub const KEYS: &[Key] = &[
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
     key(
         "router.settle_ms",
-        "How long messages are held back, at most, while gateways do not agree who owns what, or a router has just come up, in ms.",
+        "How long messages are held back while gateways do not agree who owns what, or a router has just come up, in ms;\nup to four times that while their views go on changing.",
     ),
     key(
         "cluster.node",

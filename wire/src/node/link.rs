@@ -3,12 +3,13 @@
 //! The connector says `Hello`, the acceptor `Challenge`, the connector `Proof`, the acceptor `Welcome`. After that both send
 //! `Batch` and `Credit`. The proofs are computed by whoever knows the secret; here are only bytes.
 
-use crate::client::DecodeError;
+use super::LinkMessage;
+use super::stamps::AHEAD_NS_MAX;
 
 /// "SFLK": the first field of a `Hello`.
 pub const MAGIC: u32 = 0x5346_4c4b;
 /// The version of the node protocol, archives included. Nodes of different versions do not talk.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a frame's header: `len: u32 | kind: u8`; `len` counts what follows the header.
 pub const HEADER_BYTES: usize = 5;
 /// Bytes of a nonce.
@@ -17,6 +18,12 @@ pub const NONCE_BYTES: usize = 16;
 pub const PROOF_BYTES: usize = 32;
 /// The longest body. A batch stops to grow long before, but one message may be as long as a client's frame.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// Messages of one batch.
+pub const BATCH_MESSAGES_MAX: usize = 1024;
+/// The highest number of a node. 0 is a node without links.
+pub const NODE_MAX: u16 = 1023;
+/// Shards of a node that has links.
+pub const SHARDS_MAX: u16 = 32;
 /// The longest body before both sides have proven themselves.
 pub const HANDSHAKE_BYTES_MAX: usize = 128;
 
@@ -40,6 +47,16 @@ impl Role {
     pub const fn takes(self, opener: Role) -> bool {
         matches!((self, opener), (Self::Router, Self::Gateway | Self::Bridge) | (Self::Bridge, Self::Gateway))
     }
+
+    /// Whether a shard of this role says such a message to one of that role.
+    pub const fn may_say(self, message: &LinkMessage, to: Role) -> bool {
+        match message {
+            LinkMessage::ToRouter(_) => matches!((self, to), (Self::Gateway | Self::Bridge, Self::Router)),
+            LinkMessage::ToGateway(_) => matches!((self, to), (Self::Router, Self::Gateway | Self::Bridge)),
+            LinkMessage::Handed(_) => matches!((self, to), (Self::Gateway | Self::Router, Self::Bridge)),
+            LinkMessage::FromBridge(_) => matches!((self, to), (Self::Bridge, Self::Gateway | Self::Router)),
+        }
+    }
 }
 
 /// Which shard stands at an end of a link.
@@ -55,6 +72,25 @@ pub struct Identity {
     pub incarnation: u64,
 }
 
+impl Identity {
+    /// Whether a packed shard id can be that of a shard with links.
+    pub const fn is_shard(packed: u32) -> bool {
+        let (node, index) = ((packed >> 16) as u16, packed as u16);
+        1 <= node && node <= NODE_MAX && index < SHARDS_MAX
+    }
+
+    /// Whether the shard at the other end can be that one, when this one is `own` and its clock shows `now_ns`: a shard of another
+    /// node, of a process that started no later than clocks differ.
+    pub const fn is_sound(&self, own: Identity, now_ns: u64) -> bool {
+        let index = self.shard as u16;
+        Self::is_shard(self.shard)
+            && self.shard >> 16 != own.shard >> 16
+            && index < self.shards
+            && self.shards <= SHARDS_MAX
+            && self.incarnation.saturating_sub(now_ns) <= AHEAD_NS_MAX
+    }
+}
+
 /// Why a link was refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -67,7 +103,7 @@ pub enum Refusal {
     BadFrame = 3,
     /// A body that is too long.
     TooLong = 4,
-    /// A batch that is no archive, or has messages that do not go in this direction.
+    /// A batch that is no archive of messages.
     BadBatch = 5,
     /// No handshake in time.
     Late = 6,
@@ -75,11 +111,17 @@ pub enum Refusal {
     Stale = 7,
     /// That role does not link with this one.
     Role = 8,
+    /// No shard of another node is called so, or its clock is more than a day ahead.
+    Identity = 9,
+    /// A message that the sender's role does not say, or with what no shard says: [`LinkMessage::is_sound`].
+    BadMessage = 10,
+    /// More events for a bridge than may be under way.
+    Flood = 11,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 11] = [
         Self::Secret,
         Self::Version,
         Self::BadFrame,
@@ -88,6 +130,9 @@ impl Refusal {
         Self::Late,
         Self::Stale,
         Self::Role,
+        Self::Identity,
+        Self::BadMessage,
+        Self::Flood,
     ];
 
     /// The reason of that number.
@@ -106,6 +151,9 @@ impl Refusal {
             Self::Late => "late",
             Self::Stale => "stale",
             Self::Role => "role",
+            Self::Identity => "identity",
+            Self::BadMessage => "bad_message",
+            Self::Flood => "flood",
         }
     }
 }
@@ -360,12 +408,5 @@ impl Reader<'_> {
         let number = self.u8()?;
         let role = Role::ALL.into_iter().find(|role| *role as u8 == number).ok_or(Refusal::Role)?;
         Ok((Identity { shard, shards, role, incarnation: self.u64()? }, self.take()?))
-    }
-}
-
-impl From<DecodeError> for Refusal {
-    /// A batch is all that is decoded by the rules of clients' frames.
-    fn from(_: DecodeError) -> Self {
-        Self::BadBatch
     }
 }

@@ -6,7 +6,14 @@ use super::Login;
 const NOTABLE_NS: u64 = 10_000_000;
 
 /// By what another clock may be ahead: a day.
-const AHEAD_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
+pub(super) const AHEAD_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+impl Login {
+    /// The stamp as far as it is believed when the own clock shows `now_ns`: no clock is a day ahead.
+    pub fn believed(self, now_ns: u64) -> Self {
+        self.min(Self(now_ns.saturating_add(AHEAD_NS_MAX)))
+    }
+}
 
 /// A clock that shows as much as the fastest it has heard of, so that stamps of nodes whose clocks differ order logins as they came.
 #[derive(Clone, Copy, Debug, Default)]

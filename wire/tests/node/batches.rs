@@ -2,15 +2,22 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use wire::ClientMsgId;
-use wire::client::DecodeError;
-use wire::node::{NodeMessage, decode_batch, encode_batch};
+use wire::client::{FailReason, Message, NoticeCode, Outcome};
+use wire::node::link::{BATCH_MESSAGES_MAX, Refusal};
+use wire::node::{
+    Answer, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, Seat, SessionId,
+    ToBridge, ToGateway, ToRouter, decode_batch, encode_batch, sequence_base,
+};
+use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
-use crate::samples::{client_msg_id, messages};
+use crate::samples::{NOW_NS, client_msg_id, message, messages};
 
-fn read(bytes: &[u8]) -> (Vec<NodeMessage>, Result<(), DecodeError>) {
+fn read(bytes: &[u8]) -> (Vec<LinkMessage>, Result<(), Refusal>) {
     let mut out = Vec::new();
-    let end = decode_batch(bytes, |message| out.push(message));
+    let end = decode_batch(bytes, NOW_NS, |message| {
+        out.push(message);
+        Ok(())
+    });
     (out, end)
 }
 
@@ -53,7 +60,7 @@ fn a_cut_archive_is_no_more_than_refused() {
         check(&archive[..end], || format!("cut at {end}"));
         check(&archive[end..], || format!("begun at {end}"));
     }
-    assert_eq!(read(&[]).1, Err(DecodeError::BadBody));
+    assert_eq!(read(&[]).1, Err(Refusal::BadBatch));
 }
 
 #[test]
@@ -90,10 +97,100 @@ fn an_id_that_is_no_text_is_refused() {
         let mut archive = encode_batch(&vec![message.clone()]).to_vec();
         let at = archive.windows(2).position(|two| two == b"m1").unwrap();
         archive[at] = 0xff;
-        assert_eq!(read(&archive), (vec![], Err(DecodeError::BadBody)), "{message:?}");
+        assert_eq!(read(&archive), (vec![], Err(Refusal::BadMessage)), "{message:?}");
         found += 1;
     }
-    assert_eq!(found, 11);
+    assert_eq!(found, 9);
+}
+
+#[test]
+fn a_batch_has_its_length() {
+    let batch = |count| vec![LinkMessage::ToGateway(ToGateway::Drain); count];
+    assert_eq!(read(&encode_batch(&batch(BATCH_MESSAGES_MAX))).1, Ok(()));
+    assert_eq!(read(&encode_batch(&batch(BATCH_MESSAGES_MAX + 1))), (vec![], Err(Refusal::BadBatch)));
+}
+
+/// A number that no clock gives would stay above all that come later.
+#[test]
+fn what_is_from_the_future_is_refused() {
+    const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+    for (ahead_days, is_taken) in [(0, true), (2, true), (4, false), (u64::MAX / DAY_NS - 30_000, false)] {
+        let ns = NOW_NS + ahead_days * DAY_NS;
+        let (login, sequence) = (Login(ns), sequence_base(ns));
+        let id = MessageId(sequence << 11);
+        let seat = Seat { device: DeviceClass::Web, shard: 0x1_0000, login };
+        let presence = Presence { user: UserId(1), seats: vec![seat] };
+        let (app, room, session, ask) = (AppId(1), RoomId(1), SessionId(1), 1);
+        let (user, device) = (UserId(1), DeviceClass::Web);
+        let late = Message { sequence, ..message() };
+        let named = Message { id, ..message() };
+        let (delivery, outcome) = (DeliveryId(1), Outcome::Sequenced { sequence });
+        let (shards, routers) = (vec![0], vec![0x1_0000]);
+        let said = [
+            ToRouter::Bind { app, user, device, session, login, fresh: true },
+            ToRouter::Join { app, room, sequence },
+            ToRouter::Settle { delivery, session, outcome },
+            ToRouter::Reach { routers: routers.clone(), clock: login },
+            ToRouter::Ask { ask, question: Question::PushAll { message: late.clone() } },
+        ];
+        let told = [
+            ToGateway::Bound { session, login },
+            ToGateway::Joined { app, room, sequence },
+            ToGateway::Deliver { session, delivery: None, again: false, message: named.clone() },
+            ToGateway::Broadcast { message: late.clone(), shards },
+            ToGateway::All { message: named.clone() },
+            ToGateway::Common { routers, clock: login },
+            ToGateway::Answer { ask, answer: Answer::Online { users: vec![presence] } },
+        ];
+        let events = [
+            ToBridge::Left { app, user, device, login, room },
+            ToBridge::Undelivered {
+                user,
+                reason: FailReason::Offline,
+                message: named,
+                delivery: DeliveryId::NONE,
+            },
+        ];
+        let events = events.map(|event| LinkMessage::Handed(Box::new(Handed { seq: 1, event })));
+        let all = said.map(LinkMessage::ToRouter).into_iter().chain(told.map(LinkMessage::ToGateway));
+        for message in all.chain(events) {
+            let end = read(&encode_batch(&vec![message.clone()])).1;
+            assert_eq!(end.is_ok(), is_taken, "{ahead_days} days ahead: {message:?}: {end:?}");
+        }
+    }
+}
+
+#[test]
+fn lists_that_no_shard_sends_are_refused() {
+    let (clock, message) = (Login(NOW_NS), message());
+    let long = Message { payload: vec![0; (1 << 20) + 1].into(), ..message.clone() };
+    let (session, notice) = (SessionId(1), NoticeCode::Busy);
+    let broken = [
+        LinkMessage::ToRouter(ToRouter::Reach { routers: vec![0x2_0000, 0x1_0000], clock }),
+        LinkMessage::ToRouter(ToRouter::Reach { routers: vec![0x1_0000, 0x1_0000], clock }),
+        LinkMessage::ToRouter(ToRouter::Reach { routers: vec![u32::MAX], clock }),
+        LinkMessage::ToGateway(ToGateway::Common { routers: vec![1], clock }),
+        LinkMessage::ToGateway(ToGateway::Common { routers: vec![0x400_0000], clock }),
+        LinkMessage::ToGateway(ToGateway::Broadcast { message: message.clone(), shards: vec![0, 32] }),
+        LinkMessage::ToGateway(ToGateway::Broadcast { message, shards: vec![3, 3] }),
+        LinkMessage::ToGateway(ToGateway::All { message: long }),
+        LinkMessage::ToGateway(ToGateway::Kick { session, notice }),
+        LinkMessage::Handed(Box::new(Handed {
+            seq: 0,
+            event: ToBridge::Online {
+                app: AppId(1),
+                user: UserId(1),
+                device: DeviceClass::Web,
+                login: clock,
+            },
+        })),
+    ];
+    for message in broken {
+        let end = read(&encode_batch(&vec![message.clone()]));
+        assert_eq!(end, (vec![], Err(Refusal::BadMessage)));
+    }
+    let taken = vec![LinkMessage::FromBridge(FromBridge::Taken { results: vec![] })];
+    assert_eq!(read(&encode_batch(&taken)).1, Ok(()));
 }
 
 proptest::proptest! {

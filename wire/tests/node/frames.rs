@@ -1,8 +1,10 @@
 //! Each frame by itself.
 
-use wire::node::link::{BODY_BYTES_MAX, Frame, HANDSHAKE_BYTES_MAX, HEADER_BYTES, Refusal, Role, VERSION};
+use wire::node::link::{
+    BODY_BYTES_MAX, Frame, HANDSHAKE_BYTES_MAX, HEADER_BYTES, Identity, Refusal, Role, VERSION,
+};
 
-use crate::samples::{encoded, frames};
+use crate::samples::{IDENTITY, NOW_NS, encoded, frames};
 
 #[test]
 fn every_frame_comes_back_and_has_its_size() {
@@ -87,5 +89,25 @@ fn reasons_have_their_numbers() {
         assert_eq!(Refusal::from_u8(reason as u8), Some(reason));
     }
     assert_eq!(Refusal::from_u8(0), None);
-    assert_eq!(Refusal::from_u8(9), None);
+    assert_eq!(Refusal::from_u8(Refusal::ALL.len() as u8 + 1), None);
+}
+
+#[test]
+fn a_shard_has_a_node_an_index_and_a_clock() {
+    let own = IDENTITY;
+    let with = |node: u32, index: u32, shards, incarnation| {
+        let identity = Identity { shard: node << 16 | index, shards, incarnation, ..own };
+        identity.is_sound(own, NOW_NS)
+    };
+    assert!(with(1, 0, 1, 5) && with(1023, 31, 32, NOW_NS) && with(4, 0, 32, 0));
+    assert!(!with(0, 0, 1, 5) && !with(1024, 0, 1, 5) && !with(0xffff, 0xffff, 1, 5), "no node");
+    assert!(
+        !with(1, 1, 1, 5) && !with(1, 0, 0, 5) && !with(1, 0, 33, 5) && !with(1, 32, 33, 5),
+        "no shard of it"
+    );
+    assert!(!with(3, 0, 2, 5), "the own node");
+    const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+    assert!(
+        with(1, 0, 1, NOW_NS + DAY_NS) && !with(1, 0, 1, NOW_NS + DAY_NS + 1) && !with(1, 0, 1, u64::MAX)
+    );
 }

@@ -2,9 +2,9 @@
 
 use wire::RoomId;
 use wire::node::link::{Frame, Identity, Refusal, Role, VERSION};
-use wire::node::{NodeMessage, ToRouter, decode_batch, encode_batch};
+use wire::node::{LinkMessage, ToRouter, decode_batch, encode_batch};
 
-use crate::samples::{APP, IDENTITY, NONCE, PROOF, encoded, messages};
+use crate::samples::{APP, IDENTITY, NONCE, NOW_NS, PROOF, encoded, messages};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -16,7 +16,7 @@ fn plain(golden: &str) -> String {
 
 #[test]
 fn frames_are_these_bytes() {
-    assert_eq!(VERSION, 2);
+    assert_eq!(VERSION, 3);
     let nonce = "aa".repeat(16);
     let proof = "bb".repeat(32);
     let router = Identity { shard: 0x0001_0000, shards: 1, role: Role::Router, incarnation: 5 };
@@ -24,15 +24,15 @@ fn frames_are_these_bytes() {
     let golden = [
         (
             Frame::Hello { identity: IDENTITY, nonce: NONCE },
-            format!("00000025 01 53464c4b 0002 00030001 0002 01 1122334455667788 {nonce}"),
+            format!("00000025 01 53464c4b 0003 00030001 0002 01 1122334455667788 {nonce}"),
         ),
         (
             Frame::Challenge { identity: router, nonce: NONCE },
-            format!("00000021 02 0002 00010000 0001 02 0000000000000005 {nonce}"),
+            format!("00000021 02 0003 00010000 0001 02 0000000000000005 {nonce}"),
         ),
         (
             Frame::Challenge { identity: bridge, nonce: NONCE },
-            format!("00000021 02 0002 00200000 0001 03 0000000000000005 {nonce}"),
+            format!("00000021 02 0003 00200000 0001 03 0000000000000005 {nonce}"),
         ),
         (
             Frame::Proof { session: 0, received: 0, proof: PROOF },
@@ -56,11 +56,15 @@ fn frames_are_these_bytes() {
 /// Archives follow from the types' declarations; this sees that numbers are little-endian and nothing is aligned.
 #[test]
 fn an_archive_is_these_bytes() {
-    let messages = vec![NodeMessage::ToRouter(ToRouter::Leave { app: APP, room: RoomId(0x0102_0304) })];
+    let messages = vec![LinkMessage::ToRouter(ToRouter::Leave { app: APP, room: RoomId(0x0102_0304) })];
     let archive = encode_batch(&messages);
     assert_eq!(hex(&archive), plain(LEAVE));
     let mut read = Vec::new();
-    decode_batch(&archive, |message| read.push(message)).unwrap();
+    decode_batch(&archive, NOW_NS, |message| {
+        read.push(message);
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(read, messages);
 }
 
@@ -74,5 +78,5 @@ fn the_archive_of_every_message_is_fixed() {
     let archive = encode_batch(&messages());
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let hash = archive.iter().fold(0xcbf2_9ce4_8422_2325, step);
-    assert_eq!((archive.len(), hash), (4637, 0x5b37_3888_7487_2ab3));
+    assert_eq!((archive.len(), hash), (4054, 0x7f5f_d2e3_50a2_2cdf));
 }

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, FoundSeat, FromBridge, Handed, Login, NodeMessage, Presence, Question, Seat,
-    SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, Seat, SessionId,
+    ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
+/// What the clock shows when they are said: 2026-01-01.
+pub const NOW_NS: u64 = 1_767_225_600_000_000_000;
 pub const APP: AppId = AppId(7);
 const USER: UserId = UserId(-10_001);
 const ROOM: RoomId = RoomId(7);
@@ -64,20 +66,10 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Leave { app: APP, room: ROOM },
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
-        ToRouter::Reach { routers: vec![1, 0x2_0000], clock: Login(7) },
+        ToRouter::Reach { routers: vec![0x1_0001, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
         ToRouter::View { view: 0, done: true },
-        ToRouter::Kept { delivery: DeliveryId(3), taken: Taken::Ok },
         ToRouter::Withdraw { app: APP, target: Target::Room(ROOM), id: MessageId(42) },
-        ToRouter::Found {
-            app: APP,
-            user: USER,
-            seats: vec![FoundSeat {
-                seat: Seat { device: PHONE, shard: 0x3_0001, login: LOGIN },
-                session: SESSION,
-                incarnation: 7,
-            }],
-        },
     ];
     all.extend(
         [
@@ -108,6 +100,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Bound { session: SESSION, login: LOGIN },
         ToGateway::Kick { session: SESSION, notice: NoticeCode::Kicked },
         ToGateway::Joined { app: APP, room: ROOM, sequence: 9 },
+        ToGateway::Full { app: APP, room: ROOM },
         ToGateway::Deliver {
             session: SESSION,
             delivery: Some(DeliveryId(3)),
@@ -123,7 +116,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
         ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
         ToGateway::Superseded { submitted: MessageId(41) },
-        ToGateway::Common { routers: vec![1, 2], clock: Login(8) },
+        ToGateway::Common { routers: vec![0x1_0001, 0x2_0000], clock: Login(8) },
         ToGateway::All { message: message() },
         ToGateway::Drain,
     ];
@@ -168,33 +161,31 @@ fn to_bridge() -> Vec<ToBridge> {
 }
 
 /// Each variant, and each variant within.
-pub fn messages() -> Vec<NodeMessage> {
-    let all = to_router().into_iter().map(NodeMessage::ToRouter);
-    let all = all.chain(to_gateway().into_iter().map(NodeMessage::ToGateway));
-    let all = all.chain(to_bridge().into_iter().map(NodeMessage::ToBridge));
+pub fn messages() -> Vec<LinkMessage> {
+    let all = to_router().into_iter().map(LinkMessage::ToRouter);
+    let all = all.chain(to_gateway().into_iter().map(LinkMessage::ToGateway));
     let handed = to_bridge()
         .into_iter()
         .zip(1..)
-        .map(|(event, seq)| NodeMessage::Handed(Box::new(Handed { seq, event })));
+        .map(|(event, seq)| LinkMessage::Handed(Box::new(Handed { seq, event })));
     let results = vec![(1, Taken::Ok), (u64::MAX, Taken::Refused(FailReason::NoRoute))];
-    all.chain(handed).chain([NodeMessage::FromBridge(FromBridge::Taken { results })]).collect()
+    all.chain(handed).chain([LinkMessage::FromBridge(FromBridge::Taken { results })]).collect()
 }
 
 /// The text that a message carries as an id.
-pub fn client_msg_id(message: &NodeMessage) -> Option<&ClientMsgId> {
+pub fn client_msg_id(message: &LinkMessage) -> Option<&ClientMsgId> {
     match message {
-        NodeMessage::ToRouter(ToRouter::Submit { submission, .. }) => Some(&submission.client_msg_id),
-        NodeMessage::ToRouter(ToRouter::Ask { question: Question::PushAll { message }, .. }) => {
+        LinkMessage::ToRouter(ToRouter::Submit { submission, .. }) => Some(&submission.client_msg_id),
+        LinkMessage::ToRouter(ToRouter::Ask { question: Question::PushAll { message }, .. }) => {
             Some(&message.client_msg_id)
         }
-        NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
-        NodeMessage::ToGateway(
+        LinkMessage::ToGateway(ToGateway::SendAck { ack, .. }) => Some(&ack.client_msg_id),
+        LinkMessage::ToGateway(
             ToGateway::Deliver { message, .. }
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
         ) => Some(&message.client_msg_id),
-        NodeMessage::ToBridge(event) => name_of(event),
-        NodeMessage::Handed(handed) => name_of(&handed.event),
+        LinkMessage::Handed(handed) => name_of(&handed.event),
         _ => None,
     }
 }
