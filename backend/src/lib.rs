@@ -19,6 +19,8 @@ mod db;
 mod error;
 mod event;
 mod event_streams;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gift;
 mod http;
 mod ids;

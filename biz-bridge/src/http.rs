@@ -127,7 +127,7 @@ struct ResultOf<'a> {
 }
 
 /// What an answer says of each event. One that it does not name, or of which it says what nobody knows, is to be sent again.
-fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
+pub fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
     let Results { results } =
         serde_json::from_slice(body).map_err(|error| format!("the answer is wrong: {error}"))?;
     let places: HashMap<String, usize> =

@@ -19,6 +19,8 @@ mod backoff;
 mod breaker;
 mod config;
 mod event;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod lanes;
 mod metrics;

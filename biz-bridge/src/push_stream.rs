@@ -27,8 +27,9 @@ use crate::lanes::random;
 use crate::metrics::{Metrics, PushOutcome};
 use crate::redis::{Link, describe};
 use crate::timing::sleep_until;
-use entry::parse;
-use reader::{Raw, Reader};
+pub(crate) use entry::parse;
+pub(crate) use reader::Raw;
+use reader::Reader;
 
 /// Entries that are being pushed at a time. Past that no more are read.
 const UNDER_WAY_MAX: usize = 4_096;

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`, `cargo xtask bench`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod ci;
 mod faults;
+mod fuzz;
 mod sim;
 mod stack;
 
@@ -29,6 +30,8 @@ enum Command {
     Sim(sim::Arguments),
     /// Kills backend, bridge, Redis and database under a storm of gifts, again and again, and compares the sums.
     Faults(faults::Arguments),
+    /// Lets libFuzzer look for inputs at which a target fails: whatever takes bytes from outside.
+    Fuzz(fuzz::Arguments),
     /// Measures the table of ratios: the gateway beside the raw loops and its peers.
     Bench(bench::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     match done {

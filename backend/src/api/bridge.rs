@@ -31,10 +31,10 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 /// A batch of events.
 #[derive(Deserialize, ToSchema)]
-struct Batch {
+pub(crate) struct Batch {
     /// In the order in which they happened, as far as they are of one user.
     #[schema(value_type = Vec<Object>)]
-    events: Vec<Box<RawValue>>,
+    pub(crate) events: Vec<Box<RawValue>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -91,7 +91,7 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
 }
 
 /// The id of what may be no event besides.
-fn id_of(event: &str) -> String {
+pub(crate) fn id_of(event: &str) -> String {
     #[derive(Deserialize)]
     struct Named {
         id: String,
@@ -100,7 +100,12 @@ fn id_of(event: &str) -> String {
 }
 
 /// Whether the bridge has sent this, within [`AGE_MS_MAX`].
-fn check_signature(secret: &[u8], now_ms: i64, headers: &HeaderMap, body: &[u8]) -> Result<(), Error> {
+pub(crate) fn check_signature(
+    secret: &[u8],
+    now_ms: i64,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), Error> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let timestamp = header("x-sailfish-timestamp");
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
@@ -200,7 +205,7 @@ async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(
 /// What a client says of a gift. What it says besides is for others.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct GiftPayload {
+pub(crate) struct GiftPayload {
     gift_id: i64,
     receiver_id: i64,
     #[serde(default = "one")]

@@ -35,6 +35,8 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("biz-bridge", &["logs", "testbed", "wire"]),
     ("shard", &[]),
     ("wire", &[]),
+    // Fuzz targets of all that takes bytes from outside.
+    ("hostile", &["backend", "biz-bridge", "gateway", "link", "node", "router", "shard", "wire"]),
     // Measures everything below the binary.
     ("benches", &["backend", "engine", "gateway", "loadgen", "router", "shard", "wire"]),
     // Builds and runs the others as programs.

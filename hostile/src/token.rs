@@ -1,0 +1,43 @@
+//! Login tokens: as they come, and with header and claims of any kind that are signed rightly.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gateway::{Claims, TokenKeys, mint_hs256};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use wire::{AppId, DeviceClass, UserId};
+
+const SECRET: &[u8] = b"a secret of the fuzz targets";
+const NOW_SECS: u64 = 1_767_225_600;
+
+/// The first byte says whether the rest is a whole token, or header and claims, apart by a zero byte.
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let keys = TokenKeys::hs256(SECRET).with_ed25519(&[7; 32]).unwrap_or_else(|_| TokenKeys::hs256(SECRET));
+    if kind & 1 == 0 {
+        if let Ok(token) = std::str::from_utf8(rest) {
+            let _ = keys.verify(token, NOW_SECS);
+        }
+        return;
+    }
+    let mut parts = rest.splitn(2, |byte| *byte == 0);
+    let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("HMAC takes a key of any length");
+    mac.update(signed.as_bytes());
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+    if let Ok(claims) = keys.verify(&token, NOW_SECS) {
+        assert!(claims.exp > NOW_SECS, "an expired token logs in: {claims:?}");
+    }
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let claims = Claims { app: AppId(1), user: UserId(7), device: DeviceClass::Web, exp: NOW_SECS + 60 };
+    let token = mint_hs256(SECRET, &claims);
+    let whole = [&[0], token.as_bytes()].concat();
+    let parts: Vec<Vec<u8>> =
+        token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("a token is base64")).collect();
+    let signed = [&[1][..], &parts[0], &[0], &parts[1]].concat();
+    let eddsa = [&[1][..], br#"{"alg":"EdDSA"}"#, &[0], &parts[1]].concat();
+    vec![whole, signed, eddsa, b"\0a.b.c".to_vec()]
+}
