@@ -4,6 +4,7 @@ mod deploy;
 mod edges;
 mod licences;
 mod logs;
+mod panics;
 mod tidy;
 
 use std::path::Path;

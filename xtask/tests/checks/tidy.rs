@@ -121,9 +121,13 @@ pub fn read(path: &Path) -> String {
     fs::read_to_string(root().join(path)).expect("the source is readable")
 }
 
+pub(crate) fn is_test(path: &Path) -> bool {
+    path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests")
+}
+
 /// Unit tests stand at a file's end, or in files and folders named `tests`.
 fn lines_without_tests(path: &Path, text: &str) -> usize {
-    if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
+    if is_test(path) {
         return 0;
     }
     text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
