@@ -202,16 +202,19 @@ async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(
     outcomes
 }
 
-/// What a client says of a gift. What it says besides is for others.
+/// What a client says of a gift, in the spelling of packets or of the HTTP API. What it says besides is for others.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GiftPayload {
+    #[serde(alias = "gift_id")]
     gift_id: i64,
+    #[serde(alias = "receiver_id")]
     receiver_id: i64,
     #[serde(default = "one")]
     count: i64,
     price: Option<i64>,
     /// The packet's target, if it says so too.
+    #[serde(alias = "room_id")]
     room_id: Option<i64>,
 }
 

@@ -106,11 +106,14 @@ impl Gift {
 struct Send {
     /// The caller's name for it, of 1 to 64 bytes: whatever is sent under it gets the answer of the first.
     id: String,
-    /// Of the catalogue.
+    /// Of the catalogue. This and the next two fields may be spelled as packets do: `giftId`, `roomId`, `receiverId`.
+    #[serde(alias = "giftId")]
     gift_id: i64,
     /// Where it is shown.
+    #[serde(alias = "roomId")]
     room_id: i64,
     /// Whom it is for.
+    #[serde(alias = "receiverId")]
     receiver_id: i64,
     /// How many pieces, 1 to 9,999.
     count: i64,

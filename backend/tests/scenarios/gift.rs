@@ -390,6 +390,8 @@ both!(
             assert_eq!((status, &sent["total"]), (200, &json!(20)), "{sent}");
         }
         assert_eq!(send(token, body("n3", 2)).await.0, 200, "a repeat");
+        let as_in_packets = json!({ "id": "n3", "giftId": gift, "roomId": 7, "receiverId": 3, "count": 2 });
+        assert_eq!(send(token, as_in_packets).await.0, 200, "a repeat in the spelling of packets");
         let code = async |body: Value| {
             let (status, body) = send(token, body).await;
             (status, body["code"].as_str().unwrap_or_default().to_owned())
@@ -435,7 +437,7 @@ both!(
         grant(&node, 1, 25, "a").await;
         let events = vec![
             gift_event("e1", 1, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "count": 2, "roomId": 7 })),
-            gift_event("e2", 1, "g2", 5560, &json!({ "giftId": gift, "receiverId": 3, "price": 11, "roomId": 7 })),
+            gift_event("e2", 1, "g2", 5560, &json!({ "gift_id": gift, "receiver_id": 3, "price": 11, "room_id": 7 })),
             gift_event("e3", 2, "g1", 5560, &json!({ "giftId": gift, "receiverId": 3, "more": "'; --" })),
             gift_event("e4", 1, "g3", 4711, &json!({})),
             gift_event("e5", 1, "g4", 5560, &json!({ "giftId": "x" })),
