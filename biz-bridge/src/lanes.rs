@@ -80,13 +80,15 @@ impl Lane {
                 return;
             }
             let due = self.queue.next_due();
+            let is_open = !(is_stopping && self.mailbox.is_empty());
             tokio::select! {
-                item = self.mailbox.recv(), if !is_stopping => match item {
+                biased; // the stop first: from then on the mailbox ends by itself, and not the lane with it
+                changed = stopped.changed(), if !is_stopping => if changed.is_err() { return },
+                () = sleep_until(due) => {}
+                item = self.mailbox.recv(), if is_open => match item {
                     Some(item) => self.take_in(&item),
                     None => return, // everybody who could push is gone, the bridge among them
                 },
-                () = sleep_until(due) => {}
-                changed = stopped.changed(), if !is_stopping => if changed.is_err() { return },
             }
         }
     }

@@ -188,19 +188,26 @@ impl Work {
             let stream = PushStream::new(&self.config, url, prefix, Arc::new(pushes), self.metrics.clone());
             tasks.spawn(stream.run(self.stopped.clone()));
         }
-        tokio::select! {
-            _ = self.stopped.wait_for(Option::is_some) => {} // an error means that the bridge is dropped
+        let ended = tokio::select! {
+            biased; // a lane that ends because of the stop has not ended by itself
+            _ = self.stopped.wait_for(Option::is_some) => None, // an error means that the bridge is dropped
+            ended = tasks.join_next() => ended,
+        };
+        // The order to stop is set before it is announced: a lane may have seen it, and ended, before this
+        // has.
+        if ended.is_some() && self.stopped.borrow().is_none() {
             // One lane less would hold up its users for as long as nobody looks.
-            ended = tasks.join_next() => {
-                error!(?ended, "a task of the bridge has ended by itself; the bridge goes");
-                return;
-            }
+            error!(?ended, "a task of the bridge has ended by itself; the bridge goes");
+            return;
         }
         tokio::select! {
+            biased; // what has been sent in time was not late
             () = async { while tasks.join_next().await.is_some() {} } => {}
             () = end(self.stopped) => {
                 let waiting = self.metrics.waiting.get();
-                warn!(waiting, "the bridge stops before the backend has taken everything");
+                if waiting > 0 {
+                    warn!(waiting, "the bridge stops before the backend has taken everything");
+                }
             }
         }
     }
@@ -211,8 +218,9 @@ async fn end(mut stopped: watch::Receiver<Option<Instant>>) {
     loop {
         let deadline = stopped.borrow_and_update().unwrap_or_else(Instant::now);
         tokio::select! {
-            () = tokio::time::sleep_until(deadline.into()) => return,
+            biased; // a later deadline counts, though the earlier one has come
             changed = stopped.changed() => if changed.is_err() { return }, // the bridge is dropped
+            () = tokio::time::sleep_until(deadline.into()) => return,
         }
     }
 }

@@ -193,11 +193,10 @@ impl<P: Pushes> PushStream<P> {
             let again_from = self.again_from.filter(|_| !is_stopping);
             let due = [again_from, self.done_from, Some(self.touch_from)].into_iter().flatten().min();
             tokio::select! {
-                Some(entries) = incoming.recv(), if has_room && !self.unavailable && !is_stopping => {
-                    self.take_in(entries).await;
-                }
-                Some(ended) = self.under_way.join_next() => {
-                    self.settle(ended.expect("a push does not panic, and nobody aborts it"));
+                biased; // the stop before the end that it makes; what is due and what is done before more is read
+                changed = stopped.changed(), if !is_stopping => {
+                    reading.abort();
+                    if changed.is_err() { break }
                 }
                 () = sleep_until(due) => {
                     if again_from.is_some_and(|from| from <= Instant::now()) {
@@ -205,12 +204,14 @@ impl<P: Pushes> PushStream<P> {
                     }
                     self.touch_if_due().await;
                 }
+                Some(ended) = self.under_way.join_next() => {
+                    self.settle(ended.expect("a push does not panic, and nobody aborts it"));
+                }
+                Some(entries) = incoming.recv(), if has_room && !self.unavailable && !is_stopping => {
+                    self.take_in(entries).await;
+                }
                 ended = &mut reading, if !is_stopping => {
                     panic!("it reads for as long as somebody wants what it has read: {ended:?}");
-                }
-                changed = stopped.changed(), if !is_stopping => {
-                    reading.abort();
-                    if changed.is_err() { break }
                 }
             }
         }

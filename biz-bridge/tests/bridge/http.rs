@@ -14,7 +14,8 @@ use wire::node::Taken;
 
 use crate::backend::{Backend, Call, Reply, all_ok, results};
 use crate::world::{
-    INCARNATION, NoPushes, SECRET, SHARD, config, id, item, online, request, start, undelivered, until,
+    INCARNATION, NoPushes, PATIENCE, SECRET, SHARD, config, id, item, online, request, start, undelivered,
+    until,
 };
 
 fn http(port: u16) -> Config {
@@ -372,6 +373,21 @@ fn a_stop_sends_what_waits() {
     ledger.assert_all_ok(1..=2_000);
     inbox.push(item(9_999, online(1)));
     assert!(ledger.of(9_999).is_empty());
+}
+
+/// Seven of the lanes have nothing to do and end at once. That they do is no fault, and the eighth goes on.
+#[test]
+fn a_stop_waits_for_the_lane_that_has_something() {
+    let backend = Backend::start(|call| {
+        thread::sleep(Duration::from_millis(10)); // in which the other lanes end
+        all_ok(call)
+    });
+    for round in 1..=40 {
+        let (bridge, ledger) = start(http(backend.port));
+        bridge.inbox().push(item(round, online(1)));
+        assert_eq!(bridge.stop(PATIENCE), 0, "round {round}");
+        ledger.assert_all_ok([round]);
+    }
 }
 
 #[test]

@@ -55,6 +55,18 @@ fn events_are_stored_and_a_user_has_one_stream() {
     assert_eq!(bridge.stop(Duration::from_secs(20)), 0);
 }
 
+/// The lanes that have nothing to do, and the stream of pushes, end before the one that has.
+#[test]
+fn a_stop_waits_for_the_lane_that_has_something() {
+    let server = Redis::start();
+    for round in 1..=40 {
+        let (bridge, ledger) = start(redis(&server));
+        (1..=20).for_each(|at| bridge.inbox().push(item(round * 100 + at, online(1))));
+        assert_eq!(bridge.stop(Duration::from_secs(20)), 0, "round {round}");
+        ledger.assert_all_ok((1..=20).map(|at| round * 100 + at));
+    }
+}
+
 #[test]
 fn a_redis_that_is_killed_under_load_loses_nothing_that_was_taken() {
     const EVENTS: u64 = 20_000;
