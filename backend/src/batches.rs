@@ -70,6 +70,7 @@ pub async fn run<I, O, F>(
     let mut last = 0;
     loop {
         let count = tokio::select! {
+            biased; // what was asked is answered before the end
             count = entries.recv_many(&mut batch, most) => count,
             () = &mut end => 0,
         };

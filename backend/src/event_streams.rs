@@ -96,8 +96,9 @@ impl Lane {
                 }
             };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased; // either ends the pause
                 () = stop.wait() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         let _ = self.give_up_lease().await; // or it ends by itself
@@ -196,6 +197,7 @@ impl Lane {
         let mut dealing = std::pin::pin!(bridge::take(app, events.iter().map(String::as_str)));
         let outcomes = loop {
             tokio::select! {
+                biased; // what is done needs no lease any more
                 outcomes = &mut dealing => break outcomes,
                 () = tokio::time::sleep(Duration::from_millis(LEASE_MS / 3)) => {
                     if !matches!(self.lease().await?, Lease::Ours) {

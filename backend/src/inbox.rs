@@ -39,6 +39,7 @@ impl Inbox {
 /// Takes up hand-overs that nobody is about, and removes what is too old, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     tokio::select! {
+        biased; // nothing more is taken up once it is time to end
         () = stop.wait() => {}
         () = hand_over_all(&app) => {}
         () = sweep_all(&app) => {}
@@ -60,12 +61,13 @@ async fn hand_over_all(app: &Arc<App>) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = app.inbox.asked.notified() => {}
+            biased; // an end makes room for what is looked for next
             Some(ended) = tasks.join_next() => match ended {
                 Ok(user) => drop(under_way.remove(&user)),
                 Err(_) => under_way.clear(), // one has panicked; which, nobody knows, and to begin one twice harms nobody
             },
+            () = app.inbox.asked.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

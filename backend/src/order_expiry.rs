@@ -17,6 +17,7 @@ use crate::tables::pay_order;
 /// Works until it is time to end.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     tokio::select! {
+        biased; // nothing more is taken once it is time to end
         () = stop.wait() => {}
         () = work_all(&app) => {}
         () = sweep_all(&app) => {}

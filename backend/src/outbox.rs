@@ -196,8 +196,9 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
         };
         if batch.is_empty() {
             tokio::select! {
-                () = lane.filled.notified() => {}
+                biased; // either wakes it up
                 () = stop.wait() => {}
+                () = lane.filled.notified() => {}
             }
             continue;
         }
@@ -241,8 +242,9 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause(failures)) => {}
+            biased; // either ends the pause
             () = stop.wait() => {}
+            () = tokio::time::sleep(pause(failures)) => {}
         }
     }
 }
@@ -283,8 +285,9 @@ async fn take_up(app: Arc<App>, mut stop: Stop) {
             warn!(%error, "the outbox cannot be read");
         }
         tokio::select! {
-            () = tokio::time::sleep(TAKE_UP_PAUSE) => {}
+            biased; // either ends the pause
             () = stop.wait() => {}
+            () = tokio::time::sleep(TAKE_UP_PAUSE) => {}
         }
     }
 }
@@ -303,8 +306,9 @@ async fn take_up_due(app: &App) -> Result<(), Error> {
 async fn remove(app: Arc<App>, mut stop: Stop) {
     loop {
         tokio::select! {
-            () = app.outbox.pushed.notified() => {}
+            biased; // either wakes it up, and the last time is asked for below
             () = stop.wait() => {}
+            () = app.outbox.pushed.notified() => {}
         }
         let is_last = stop.is_due();
         if !is_last {

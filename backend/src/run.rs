@@ -19,8 +19,28 @@ const CLOSE_TIME: Duration = Duration::from_secs(2);
 pub struct Backend {
     app: Arc<App>,
     address: SocketAddr,
+    /// Brings work in: the API and the bridge's streams.
+    intake: Tasks,
+    /// Does what came in.
+    workers: Tasks,
+}
+
+/// Tasks that end together.
+struct Tasks {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+}
+
+impl Tasks {
+    fn new() -> (Self, Stop) {
+        let (stop, stopping) = watch::channel(false);
+        (Self { stop, tasks: JoinSet::new() }, Stop(stopping))
+    }
+
+    async fn end(&mut self) {
+        let _ = self.stop.send(true); // all may have ended
+        while self.tasks.join_next().await.is_some() {}
+    }
 }
 
 /// Tells a worker when to end.
@@ -52,11 +72,10 @@ impl Backend {
         listener.set_nonblocking(true).map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(fault)?;
-        let (stop, stopping) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let stopping = Stop(stopping);
-        let (router, mut end) = (http::router(app.clone()), stopping.clone());
-        tasks.spawn(async move {
+        let (mut intake, no_more) = Tasks::new();
+        let (mut workers, stopping) = Tasks::new();
+        let (router, mut end) = (http::router(app.clone()), no_more.clone());
+        intake.tasks.spawn(async move {
             // Handlers count by the address that a request comes from.
             let service = router.into_make_service_with_connect_info::<SocketAddr>();
             let serving =
@@ -66,16 +85,16 @@ impl Backend {
             }
         });
         let watched = app.clone();
-        tasks.spawn(until(stopping.clone(), async move {
+        workers.tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
-        tasks.spawn(event_streams::run(app.clone(), stopping.clone()));
-        tasks.spawn(gift::run(app.clone(), stopping.clone()));
-        tasks.spawn(outbox::run(app.clone(), stopping.clone()));
-        tasks.spawn(inbox::run(app.clone(), stopping.clone()));
-        tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
-        tasks.spawn(second_delete::run(app.clone(), stopping));
-        Ok(Self { app, address, stop, tasks })
+        intake.tasks.spawn(event_streams::run(app.clone(), no_more));
+        workers.tasks.spawn(gift::run(app.clone(), stopping.clone()));
+        workers.tasks.spawn(outbox::run(app.clone(), stopping.clone()));
+        workers.tasks.spawn(inbox::run(app.clone(), stopping.clone()));
+        workers.tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
+        workers.tasks.spawn(second_delete::run(app.clone(), stopping));
+        Ok(Self { app, address, intake, workers })
     }
 
     /// Where the API is served.
@@ -88,13 +107,17 @@ impl Backend {
         &self.app
     }
 
-    /// Takes no more requests, lets those under way and the workers finish, for `deadline` at most, and ends the connections.
+    /// Takes no more requests, lets those under way finish and then the workers on whom they wait, for
+    /// `deadline` at most, and ends the connections.
     pub async fn stop(mut self, deadline: Duration) {
-        let _ = self.stop.send(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let all = async {
+            self.intake.end().await;
+            self.workers.end().await;
+        };
         if tokio::time::timeout(deadline, all).await.is_err() {
             warn!("the backend ended with requests under way");
-            self.tasks.abort_all();
+            self.intake.tasks.abort_all();
+            self.workers.tasks.abort_all();
         }
         if tokio::time::timeout(CLOSE_TIME, self.app.db.close()).await.is_err() {
             warn!("the backend ended with database connections in use");
@@ -105,6 +128,7 @@ impl Backend {
 /// Works until it is time to end.
 async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
     tokio::select! {
+        biased; // no further step once it is time to end
         () = stop.wait() => {}
         () = work => {}
     }

@@ -14,6 +14,7 @@ use crate::run::Stop;
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     loop {
         let work = tokio::select! {
+            biased; // nothing more is taken once it is time to end
             () = stop.wait() => return,
             work = work(&app) => work,
         };

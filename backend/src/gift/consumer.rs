@@ -95,14 +95,16 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             Ok::<_, Error>(())
         };
         let done = tokio::select! {
+            biased; // nothing more is taken once it is time to end
             () = stop.wait() => return,
             done = work => done,
         };
         if let Err(error) = done {
             warn!(%error, "gifts wait in the queue");
             tokio::select! {
-                () = tokio::time::sleep(PAUSE_MAX) => {}
+                biased; // either ends the pause
                 () = stop.wait() => {}
+                () = tokio::time::sleep(PAUSE_MAX) => {}
             }
         }
     }
@@ -126,6 +128,7 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
     let mut finishing = JoinSet::new();
     loop {
         let batch = tokio::select! {
+            biased; // what was taken is committed before the end; nothing more is taken from then on, so it comes
             batch = source.next(most) => batch,
             () = stop.wait() => break,
         };
@@ -155,6 +158,7 @@ impl Source {
     async fn next(&mut self, most: usize) -> Batch {
         if self.left.parcels.is_empty() {
             tokio::select! {
+                biased; // either wakes it up; how they take turns, is said below
                 more = self.taken.recv() => self.left.extend(more.unwrap_or_default()),
                 Some(parcel) = self.direct.recv() => self.left.push(None, parcel),
             }
@@ -259,8 +263,9 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                 failures += 1;
                 todo.push(batch);
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
+                    biased; // no further try once it is time to end
                     () = stop.wait() => return committed, // nobody waits for the rest, and what is in the queue stays there
+                    () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
                 }
             }
             Err(error) if batch.parcels.len() == 1 => {
@@ -359,8 +364,9 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
     let is_shared = !app.config.redis.is_empty();
     for round in 1_u32.. {
         tokio::select! {
-            () = tokio::time::sleep(WATCH_PAUSE) => {}
+            biased; // no further look once it is time to end
             () = stop.wait() => return,
+            () = tokio::time::sleep(WATCH_PAUSE) => {}
         }
         let now = Instant::now();
         let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE);

@@ -93,6 +93,7 @@ impl Queue for TableQueue {
                 return Ok(jobs);
             }
             tokio::select! {
+                biased; // either is a reason to look again
                 () = pushed => {}
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)) => {}
             }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use backend::{Queue, Topic};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{MariaDb, Stack, call, request, until};
+use crate::gift::{grant, new_gift};
+use crate::login::log_in;
 
 both!(
     /// What there is not is said in the shape of every error.
@@ -18,6 +20,38 @@ both!(
         let (status, body) = call("POST", format!("{}/healthz", node.url()), None, Some(Value::Null)).await;
         assert_eq!((status, body["code"].as_str()), (405, Some("method_not_allowed")));
         node.stop().await;
+    }
+);
+
+both!(
+    /// What was asked for before the end is done and answered: the workers end after those who wait for them.
+    a_gift_that_waits_when_the_backend_stops_is_paid,
+    |stack| async move {
+        let mut config = stack.config();
+        config.gift_wait_ms = 20_000;
+        let node = stack.backend_with(config).await;
+        let gift = new_gift(&node, 10).await;
+        let (user_id, token) = log_in(&node, "+8613800004713").await;
+        grant(&node, user_id, 10, "g").await;
+        // The consumer waits for the sender's account.
+        let mut tx = node.app().db.begin().await.unwrap();
+        let hold = sqlx::query("UPDATE t_account SET balance = balance + 0 WHERE user_id = ?").bind(user_id);
+        hold.execute(&mut *tx).await.unwrap();
+        let url = node.url();
+        let body = json!({ "id": "late", "gift_id": gift, "room_id": 7, "receiver_id": 3, "count": 1 });
+        let path = format!("{url}/gift/send");
+        let sent = tokio::spawn(async move { call("POST", path, Some(token.as_str()), Some(body)).await });
+        until("it waits", async || {
+            let page = request("GET", &format!("{url}/metrics"), &[], Vec::new()).await.text();
+            page.lines().any(|line| line == "sailfish_backend_gifts_under_way 1")
+        })
+        .await;
+        let stopping = tokio::spawn(node.stop());
+        tokio::time::sleep(Duration::from_millis(300)).await; // in which a worker that does not wait would be gone
+        tx.rollback().await.unwrap();
+        let (status, sent) = sent.await.unwrap();
+        assert_eq!((status, &sent["total"]), (200, &json!(10)), "{sent}");
+        stopping.await.unwrap();
     }
 );
 
