@@ -1,7 +1,7 @@
 //! The tables, step by step. A step that was released is never changed; the next one is added below it.
 
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{Db, Dialect};
 use crate::error::Error;
@@ -61,21 +61,41 @@ pub async fn migrate(db: &Db) -> Result<(), Error> {
     for row in sqlx::query("SELECT version FROM t_migration").fetch_all(&mut *connection).await? {
         done.push(row.try_get::<i64, _>(0)?);
     }
+    let mut steps = 0;
     for migration in MIGRATIONS.iter().filter(|migration| !done.contains(&migration.version)) {
         step(&mut connection, dialect, migration).await?;
+        steps += 1;
+    }
+    if let Some(version) = MIGRATIONS.last().filter(|_| steps > 0).map(|migration| migration.version) {
+        info!(version, steps, "migrated the database");
     }
     Ok(())
 }
 
 /// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so the database is in its name.
 async fn lock(connection: &mut AnyConnection) -> Result<(), Error> {
-    let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), 60), 0)";
-    let row = sqlx::query(lock).fetch_one(connection).await?;
-    match row.try_get::<i64, _>(0)? {
-        1 => Ok(()),
-        _ => Err(Error::unavailable("migrating", "another process has migrated for a minute")),
+    let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), ?), 0)";
+    for seconds in [0_i64, LOCK_SECONDS] {
+        if seconds > 0 {
+            info!(seconds, "waits for the lock of the migrations, which another connection holds");
+        }
+        let row = sqlx::query(lock).bind(seconds).fetch_one(&mut *connection).await?;
+        if row.try_get::<i64, _>(0)? == 1 {
+            return Ok(());
+        }
     }
+    let holder = "SELECT COALESCE(IS_USED_LOCK(CONCAT('migrate.', MD5(DATABASE()))), 0)";
+    let holder: i64 = sqlx::query(holder).fetch_one(connection).await?.try_get(0)?;
+    Err(Error::unavailable(
+        "migrating",
+        format!(
+            "connection {holder} of the database server has held the lock of the migrations for {LOCK_SECONDS} s"
+        ),
+    ))
 }
+
+/// How long another process may take for the migrations.
+const LOCK_SECONDS: i64 = 60;
 
 /// A step that was cut short in MySQL is done again from its beginning, so each statement allows for that.
 async fn step(connection: &mut AnyConnection, dialect: Dialect, migration: &Migration) -> Result<(), Error> {
@@ -91,7 +111,7 @@ async fn step(connection: &mut AnyConnection, dialect: Dialect, migration: &Migr
     if dialect == Dialect::Sqlite {
         sqlx::query("COMMIT").execute(&mut *connection).await?;
     }
-    info!(version, name, "migrated");
+    debug!(version, name, "migrated");
     Ok(())
 }
 
