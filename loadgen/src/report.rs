@@ -272,6 +272,7 @@ impl Report {
             remarks.push(format!("failed, and the sender was told: {reason} x {count}"));
         }
         for (reason, count) in &self.refused {
+            let reason = reason.escape_debug();
             remarks
                 .push(format!("gifts refused by the backend, and the sender was told: {reason} x {count}"));
         }

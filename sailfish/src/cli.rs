@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError, Layers};
+use crate::printable::printable_lines;
 
 /// Where the configuration comes from.
 #[derive(clap::Args, Clone, Default)]
@@ -71,11 +72,20 @@ pub fn array(values: &[String]) -> Option<String> {
     (!values.is_empty()).then(|| format!("[\"{}\"]", values.join("\", \"")))
 }
 
-/// Writes to stdout at once. A reader that went away ends the process, quietly.
+/// Writes lines to stdout at once, as [`printable_lines`]. What cannot be written ends the process: see
+/// [`written`].
 pub fn print(text: &str) {
-    if write(text).is_err() {
-        std::process::exit(0);
+    written(write(&printable_lines(text)));
+}
+
+/// Ends the process with 1 if what is its work did not get out: with one line, or, when the reader just went
+/// away, without.
+pub fn written(outcome: io::Result<()>) {
+    let Err(error) = outcome else { return };
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        complain(&format!("stdout: {error}"));
     }
+    std::process::exit(1);
 }
 
 /// Writes to stdout at once.
@@ -83,4 +93,9 @@ pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
+}
+
+/// Says on stderr what went wrong.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "sailfish: {}", printable_lines(text)); // there is nobody else to tell
 }

@@ -12,6 +12,7 @@ use wire::DeviceClass;
 
 use crate::cli::ConfigArgs;
 use crate::config::Config;
+use crate::printable::{printable, printable_json};
 use crate::serve::reachable;
 use crate::token::device;
 use http::{Answer, Method, Request};
@@ -128,7 +129,7 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {
-        crate::cli::print(&format!("{}\n", body.trim_end()));
+        crate::cli::print(&format!("{}\n", printable_json(body.trim_end())));
     } else {
         crate::cli::print(&args.order.render(&value));
     }
@@ -175,7 +176,7 @@ impl Order {
                     "{admin} refuses the secret; give the node's control.secret by --secret or SAILFISH_CONTROL__SECRET"
                 )
             }
-            (_, Some(message)) => anyhow::bail!("{admin}: {message}"),
+            (_, Some(message)) => anyhow::bail!("{admin}: {}", printable(message)),
             (_, None) => anyhow::bail!("{admin} is no admin port of Sailfish: it answers {status}"),
         }
     }
@@ -186,7 +187,7 @@ impl Order {
             Self::Where { .. } => render::user(answer),
             Self::Kick { .. } => format!("{} kicked\n", render::count(&answer["kicked"], "session")),
             Self::Push(_) => render::push(answer),
-            Self::Drain { .. } => format!("node {} goes\n", answer["node"]),
+            Self::Drain { .. } => format!("node {} goes\n", printable(&answer["node"].to_string())),
             Self::Nodes => render::nodes(answer),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::backend::Client;
 use crate::cli::ConfigArgs;
 use crate::ctl::http::Method;
+use crate::printable::printable;
 
 /// Gifts of the demonstration: name, and price in coins.
 const GIFTS: [(&str, i64); 4] = [("rose", 10), ("beer", 50), ("yacht", 1_000), ("rocket", 5_000)];
@@ -78,7 +79,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 fn text(backend: &Backend, users: &[User], gifts: &[(i64, String, i64)], room: i64) -> String {
     let mut text = String::from("users (log in again by POST /login/code and POST /login)\n");
     for user in users {
-        let _ = writeln!(text, "  {}  phone {}  token {}", user.id, user.phone, user.token);
+        let _ = writeln!(text, "  {}  phone {}  token {}", user.id, user.phone, printable(&user.token));
     }
     let _ = writeln!(text, "gifts");
     for (id, name, price) in gifts {
@@ -97,7 +98,7 @@ fn text(backend: &Backend, users: &[User], gifts: &[(i64, String, i64)], room: i
          All of the API: http://{address}/docs\n",
         owner = sender.id,
         watcher = watcher.id,
-        token = sender.token,
+        token = printable(&sender.token),
     );
     text
 }

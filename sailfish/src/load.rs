@@ -165,7 +165,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let mut settings = match settings::Settings::new(args) {
         Ok(settings) => settings,
         Err(wrong) => {
-            eprintln!("sailfish load: {wrong:#}");
+            crate::cli::complain(&format!("{wrong:#}"));
             return Ok(ExitCode::from(2));
         }
     };

@@ -119,18 +119,11 @@ impl Visit for JsonVisitor {
     }
 }
 
-/// The value's text with escapes in place of line ends, control characters and those that change the direction of writing; what is
-/// longer than [`VALUE_BYTES_MAX`] is cut off and counted.
+/// The value's text as [`crate::printable::printable`]; what is longer than [`VALUE_BYTES_MAX`] is cut off and counted.
 fn printable(value: &dyn fmt::Debug) -> String {
     let mut cut = Cut::default();
     let _ = write!(cut, "{value:?}"); // it takes everything
-    let mut text = String::with_capacity(cut.text.len());
-    for char in cut.text.chars() {
-        match char {
-            '"' | '\'' | '\\' => text.push(char), // harmless, and escaped already where a text is quoted
-            _ => text.extend(char.escape_debug()),
-        }
-    }
+    let mut text = crate::printable::printable(&cut.text).into_owned();
     if cut.bytes_left > 0 {
         let _ = write!(text, "... and {} bytes more", cut.bytes_left);
     }

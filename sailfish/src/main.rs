@@ -2,6 +2,7 @@
 //!
 //! No protocol and no business rule lives here.
 #![allow(clippy::disallowed_methods)] // clocks, threads and sleeping are this binary's to use; the cores get them as arguments
+#![warn(clippy::print_stdout)] // `cli::print` tells what could not be written
 
 mod admin;
 mod backend;
@@ -17,6 +18,7 @@ mod files;
 mod load;
 mod log;
 mod outside;
+mod printable;
 mod secret;
 mod serve;
 mod token;
@@ -24,6 +26,7 @@ mod token;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,7 +57,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let outcome = match arguments().command {
         Command::Up(args) => serve::up(&args),
         Command::Gateway(args) => serve::gateway(&args),
         Command::Router(args) => serve::router(&args),
@@ -68,9 +71,20 @@ fn main() -> ExitCode {
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {
-        // One line: what happened, and what it came from.
-        eprintln!("sailfish: {error:#}");
+        // What happened, and what it came from.
+        cli::complain(&format!("{error:#}"));
         let is_config = error.downcast_ref::<config::ConfigError>().is_some();
         ExitCode::from(if is_config { 2 } else { 1 })
+    })
+}
+
+/// The command line. Help and version go to stdout, as work does that must not be lost.
+fn arguments() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            error.exit();
+        }
+        cli::written(error.print().and_then(|()| cli::write("")));
+        std::process::exit(0);
     })
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::internal_secret;
 use crate::config::Config;
 use crate::ctl::http::{Answer, Method, Request, Server, ask};
+use crate::printable::printable;
 
 /// A backend somewhere.
 pub struct Client {
@@ -40,7 +41,7 @@ impl Client {
             return value.with_context(|| format!("{} is no backend of Sailfish", self.address));
         }
         match value.as_ref().and_then(|value| value["message"].as_str()) {
-            Some(message) => bail!("{path}: {message}"),
+            Some(message) => bail!("{path}: {}", printable(message)),
             None => bail!("{} is no backend of Sailfish: it answers {status} to {path}", self.address),
         }
     }

@@ -1,14 +1,17 @@
 //! Answers for people.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use crate::printable::printable;
+
 /// A line for each user.
 pub fn online(answer: &Value) -> String {
     let line = |user: &Value| {
-        let devices: Vec<&str> = list(&user["devices"]).filter_map(Value::as_str).collect();
+        let devices: Vec<_> = list(&user["devices"]).map(text).collect();
         let state = if devices.is_empty() { "offline".to_owned() } else { devices.join(", ") };
         format!("{:<20} {state}\n", user["user"].to_string())
     };
@@ -35,15 +38,15 @@ pub fn push(answer: &Value) -> String {
     if answer.get("shards").is_some() {
         return format!("sent to {}\n", count(&answer["shards"], "gateway shard"));
     }
-    let mut line = text(&answer["outcome"]).to_owned();
-    if let Some(reason) = answer["reason"].as_str() {
-        let _ = write!(line, ": {reason}");
+    let mut line = text(&answer["outcome"]).into_owned();
+    if answer["reason"].is_string() {
+        let _ = write!(line, ": {}", text(&answer["reason"]));
     }
     if let Some(sequence) = answer["sequence"].as_u64() {
         let _ = write!(line, ", number {sequence} of its room");
     }
-    if let Some(id) = answer["message_id"].as_str() {
-        let _ = write!(line, " (message {id})");
+    if answer["message_id"].is_string() {
+        let _ = write!(line, " (message {})", text(&answer["message_id"]));
     }
     line + "\n"
 }
@@ -77,8 +80,11 @@ pub fn nodes(answer: &Value) -> String {
         let sessions = count(&gateway["sessions"], "session");
         let _ = writeln!(out, "gateway {}: {sessions} ({})", gateway["node"], shards.join(", "));
     }
-    if let Some(missing) = answer["missing"].as_str() {
-        let _ = writeln!(out, "gateways are missing: {missing}");
+    for gone in list(&answer["gone"]) {
+        let _ = writeln!(out, "{} {}: gone for {}", text(&gone["role"]), gone["node"], age(&gone["seen_ms"]));
+    }
+    if answer["missing"].is_string() {
+        let _ = writeln!(out, "gateways are missing: {}", text(&answer["missing"]));
     }
     out
 }
@@ -112,8 +118,8 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or("?")
+fn text(value: &Value) -> Cow<'_, str> {
+    printable(value.as_str().unwrap_or("?"))
 }
 
 #[cfg(test)]
@@ -142,6 +148,34 @@ mod tests {
         let spans = [59, 61, 3_660, 90_000].map(span);
         assert_eq!(spans, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
     }
+    #[test]
+    fn each_node_is_called_what_it_is() {
+        let link = |node| json!({ "node": node, "shard": 0, "up": true, "owner": node == 1, "since_ms": 0, "queued_bytes": 0 });
+        let mut answer = json!({
+            "node": { "id": 33, "role": "gateway", "shards": 1, "connections": 2, "draining": false },
+            "routers": [link(1)], "bridges": [link(17)],
+            "gateways": [{ "node": 33, "sessions": 0, "shards": [] }],
+            "gone": [{ "node": 34, "role": "gateway", "seen_ms": 0 }],
+        });
+        let text = nodes(&answer);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert!(lines[1].starts_with("router 1 shard 0: up, owner for "), "{text}");
+        assert!(
+            lines[2].starts_with("bridge 17 shard 0: up for ") && lines[3].starts_with("gateway 33: "),
+            "{text}"
+        );
+        assert!(lines[4].starts_with("gateway 34: gone for "), "{text}");
+        answer["node"]["role"] = json!("bridge");
+        assert!(nodes(&answer).contains("\ngateway or bridge 33: 0 sessions"));
+    }
+
+    #[test]
+    fn what_a_server_says_is_text() {
+        let answer = json!({ "outcome": "failed", "reason": "\u{1b}[2J\nnode 1: up" });
+        assert_eq!(push(&answer), "failed: \\u{1b}[2J\\nnode 1: up\n");
+    }
+
 
     #[test]
     fn users_are_lined_up() {

@@ -137,7 +137,7 @@ fn report(report: Report, json: Option<File>, failures: &[String]) -> anyhow::Re
     }
     crate::cli::print(&render(&report));
     for failure in failures {
-        eprintln!("sailfish load: {failure}");
+        crate::cli::complain(failure);
     }
     let passed = report.passed() && failures.is_empty();
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

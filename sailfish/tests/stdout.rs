@@ -1,0 +1,64 @@
+//! What a subcommand cannot write to stdout is an error: nobody takes silence for a token, a configuration or
+//! an outcome.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use std::fs::OpenOptions;
+use std::process::Stdio;
+
+use common::{SECRET, Server, sailfish};
+
+#[test]
+fn a_full_stdout_is_1_and_one_line() {
+    let server = Server::start(&[]);
+    let (set, admin, clients) =
+        (format!("token.secret={SECRET}"), server.admin.to_string(), server.clients.to_string());
+    let load =
+        ["load", "idle", "--connections", "1", "--seconds", "0.1", "--target", &clients, "--set", &set];
+    let commands: [&[&str]; 9] = [
+        &["token", "--user", "1", "--set", &set],
+        &["up", "--print-config"],
+        &["backend", "--print-config"],
+        &["--help"],
+        &["chat", "--help"],
+        &["--version"],
+        &["ctl", "nodes", "--admin", &admin],
+        &["chat", "--user", "1", "--target", &clients, "--set", &set],
+        &load,
+    ];
+    for arguments in commands {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let child = sailfish()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let done = child.wait_with_output().unwrap();
+        let line = String::from_utf8(done.stderr).unwrap();
+        assert_eq!((done.status.code(), line.lines().count()), (Some(1), 1), "{arguments:?}: {line}");
+        assert!(line.starts_with("sailfish: stdout: No space left"), "{arguments:?}: {line}");
+    }
+}
+
+/// As in `sailfish ... | head -1`: it is no success, and not worth a word.
+#[test]
+fn a_reader_that_went_away_is_1_and_no_line() {
+    for arguments in [
+        &["up", "--print-config"][..],
+        &["--help"],
+        &["token", "--user", "1", "--set", "token.secret=the secret of the tests"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = sailfish().args(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(
+            (done.status.code(), String::from_utf8(done.stderr).unwrap().as_str()),
+            (Some(1), ""),
+            "{arguments:?}"
+        );
+    }
+}
