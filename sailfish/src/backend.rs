@@ -1,8 +1,10 @@
 //! The service that holds users and money, as a process of its own (`sailfish backend`) and within `sailfish up`.
 
 mod client;
+mod lock;
 
 pub use client::Client;
+pub use lock::{DatabaseLock, InUse};
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -20,7 +22,8 @@ use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
 use crate::log;
 use crate::secret::{Secret, private_folder, random, state_file};
-use crate::serve::listen_error;
+use crate::serve::{Database, Wanted, check, listen_error};
+use crate::signals::{Signals, Wish};
 
 /// How long requests under way may take at the end.
 const STOP_TIME: Duration = Duration::from_secs(10);
@@ -76,12 +79,11 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     }
     log::init(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt, mut hangup) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        let _context = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
-    };
-    let service = Service::start(own_config(&config)?)?;
+    let mut signals = Signals::take(&runtime)?;
+    let own = own_config(&config)?;
+    let database = Database { url: &own.database, chosen_by: "--database" };
+    let lock = check(&[Wanted::one(own.listen, "--listen")], Some(database))?;
+    let service = signals.unless_ended(&runtime, move || Service::start(own, lock))?;
     let address = service.address();
     let text = format!(
         "ready api=http://{address}\n\n  docs      http://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
@@ -89,12 +91,8 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     );
     let _ = crate::cli::write(&text); // a service serves without a stdout too
     runtime.block_on(async {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => warn!("a backend reads its configuration at its start only"),
-            }
+        while signals.next().await == Wish::Reload {
+            warn!("a backend reads its configuration at its start only");
         }
     });
     service.stop();
@@ -109,6 +107,8 @@ pub struct Service {
     database: String,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
+    /// Of its SQLite file, for as long as it serves that.
+    _lock: Option<DatabaseLock>,
 }
 
 impl Service {
@@ -116,7 +116,7 @@ impl Service {
     ///
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
-    fn start(own: backend::Config) -> anyhow::Result<Self> {
+    fn start(own: backend::Config, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         let database = config::without_password(&own.database);
@@ -141,17 +141,17 @@ impl Service {
         })?;
         let opened = starting.recv().context("the backend's thread ended")?;
         let address = opened.with_context(|| format!("the backend with {database}"))?;
-        Ok(Self { address, database, stop: Some(stop), thread })
+        Ok(Self { address, database, stop: Some(stop), thread, _lock: lock })
     }
 
     /// The backend of `up`, whose admin port takes its pushes.
-    pub fn within(config: &Config, admin: SocketAddr) -> anyhow::Result<Self> {
+    pub fn within(config: &Config, admin: SocketAddr, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
         let mut own = own_config(config)?;
         own.push_url = format!("http://{admin}");
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();
         }
-        Self::start(own)
+        Self::start(own, lock)
     }
 
     /// What the bridge beside it is told.
@@ -176,10 +176,18 @@ impl Service {
 /// A database that starts beside it is waited for.
 async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<backend::Backend> {
     let deadline = Instant::now() + DATABASE_TIME;
+    let mut said = String::new();
     let app = loop {
         match App::open(config.clone(), Clock::default()).await {
             Err(error) if error.status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline => {
-                warn!(%error, "the database does not answer yet");
+                // A line for each reason, not for each try.
+                let reason = error.to_string();
+                if reason != said {
+                    let (database, seconds) =
+                        (config::without_password(&config.database), DATABASE_TIME.as_secs());
+                    warn!(error = reason, "waits for the database {database}, for {seconds} s in all");
+                    said = reason;
+                }
                 tokio::time::sleep(DATABASE_PAUSE).await;
             }
             opened => break opened?,
@@ -199,7 +207,7 @@ fn random_text() -> String {
 }
 
 /// The backend's part of the configuration, with what it shares with gateways and bridge.
-fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
+pub fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
     if own.database.is_empty() {
         let file = state_file("backend.db").context("set backend.database")?;

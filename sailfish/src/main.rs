@@ -21,12 +21,13 @@ mod outside;
 mod printable;
 mod secret;
 mod serve;
+mod signals;
 mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -71,6 +72,9 @@ fn main() -> ExitCode {
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {
+        if error.is::<signals::Interrupted>() {
+            return ExitCode::SUCCESS;
+        }
         // What happened, and what it came from.
         cli::complain(&format!("{error:#}"));
         let is_config = error.downcast_ref::<config::ConfigError>().is_some();

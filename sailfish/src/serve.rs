@@ -1,9 +1,11 @@
 //! `sailfish up`, `gateway`, `router` and `bridge`: one node, in the role that the subcommand says.
 
+mod ports;
 mod ready;
 mod run;
 mod watch;
 
+pub use ports::{Database, Wanted, check};
 pub use ready::reachable;
 
 use std::io;
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
-use crate::backend::Service;
+use crate::backend::{DatabaseLock, Service};
 use crate::bridge::{Bridging, Door};
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
@@ -32,6 +34,7 @@ use crate::files::{Files, REFUSALS_PER_SHARD};
 use crate::log;
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
+use crate::signals::Signals;
 
 /// More threads than this are no use on any machine.
 const UP_SHARDS_MAX: u16 = 1024;
@@ -244,16 +247,26 @@ fn run(
     if role == Role::Bridge && !config.bridge.is_on() {
         return Err(ConfigError("bridge.mode: a bridge has a backend; want http or redis".into()).into());
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = Signals::take(&runtime)?;
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
+    let count = shards(role, &config)?;
+    let own = has_own_backend(role, &config).then(|| crate::backend::own_config(&config)).transpose()?;
+    let database = own.as_ref().map(|own| Database { url: &own.database, chosen_by: "backend.database" });
+    let lock = check(&wanted(role, &config, count), database)?;
     let admin = admin_listener(config.node.admin)?;
-    let serving = start(role, &config, secret.as_ref(), admin.local_addr()?)?;
+    let admin_address = admin.local_addr()?;
+    let serving = signals.unless_ended(&runtime, {
+        let (config, secret) = (config.clone(), secret.clone());
+        move || start(role, count, &config, secret.as_ref(), admin_address, lock)
+    })?;
     let address = serving.running.address().context("an engine that listens knows where")?;
     let summary = ready::Summary {
         role,
         node: role.node(&config),
         address,
-        admin: admin.local_addr()?,
+        admin: admin_address,
         routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
         shards: serving.shards.ids().len(),
@@ -269,7 +282,43 @@ fn run(
         let hint = hint.as_ref().map_or_else(|| ready::END.to_owned(), ToString::to_string);
         let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
     };
-    run::until_stopped(serving, admin, config, announce, || layers_of()?.config())
+    run::until_stopped(runtime, signals, serving, admin, config, announce, || layers_of()?.config())
+}
+
+/// How many shards a node has.
+fn shards(role: Role, config: &Config) -> Result<u16, ConfigError> {
+    let most = if role == Role::Up { UP_SHARDS_MAX } else { wire::node::link::SHARDS_MAX };
+    let count = match config.node.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(most.into()) as u16),
+        count => count,
+    };
+    if count > most {
+        let role = role.name();
+        return Err(ConfigError(format!(
+            "a {role} has up to {most} --shards, not {count}; start more nodes"
+        )));
+    }
+    Ok(count)
+}
+
+/// Whether the node brings the backend.
+fn has_own_backend(role: Role, config: &Config) -> bool {
+    role == Role::Up && config.bridge.mode == BridgeMode::Auto
+}
+
+/// Where a node listens.
+fn wanted(role: Role, config: &Config, shards: u16) -> Vec<Wanted> {
+    let listen = role.listen(config);
+    // The engine looks for a free row of ports by itself.
+    let count = if role.takes_links() && listen.port() != 0 { shards } else { 1 };
+    let mut wanted = vec![
+        Wanted { address: listen, count, chosen_by: "--listen" },
+        Wanted::one(config.node.admin, "--admin"),
+    ];
+    if has_own_backend(role, config) {
+        wanted.push(Wanted::one(config.backend.listen, "backend.listen"));
+    }
+    wanted
 }
 
 /// A node at work.
@@ -286,24 +335,20 @@ struct Serving {
     backend: Option<Service>,
 }
 
-fn start(role: Role, config: &Config, secret: Option<&Secret>, admin: SocketAddr) -> anyhow::Result<Serving> {
+fn start(
+    role: Role,
+    count: u16,
+    config: &Config,
+    secret: Option<&Secret>,
+    admin: SocketAddr,
+    lock: Option<DatabaseLock>,
+) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
-    let most = if role == Role::Up { UP_SHARDS_MAX } else { wire::node::link::SHARDS_MAX };
-    let count = match config.node.shards {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(most.into()) as u16),
-        count => count,
-    };
-    anyhow::ensure!(
-        count <= most,
-        "a {} has up to {most} --shards, not {count}; start more nodes",
-        role.name()
-    );
     let files = Files::raise();
     let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
-    let has_own_backend = role == Role::Up && config.bridge.mode == BridgeMode::Auto;
-    let backend = has_own_backend.then(|| Service::within(config, admin)).transpose()?;
+    let backend = has_own_backend(role, config).then(|| Service::within(config, admin, lock)).transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
         None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {

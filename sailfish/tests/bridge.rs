@@ -101,6 +101,73 @@ fn another_bridge_goes_on_where_one_stands_still_or_drains() {
     until("nothing waits", || metric(&mut cluster, "sailfish_bridge_waiting") == 0.0);
 }
 
+/// SIGTERM while events wait: all that the bridge has goes out before it ends, and its log has nothing to
+/// complain of.
+fn stops_with_an_empty_queue(flags: &[&str], answers: Outcome) {
+    const ROUNDS: usize = 6;
+    const EACH: usize = 40;
+    let mut cluster = Cluster::start_with_bridges(1, 1, 1, flags);
+    let mut client = cluster.gateway(0).login(1);
+    for round in 0..ROUNDS {
+        for number in 0..EACH {
+            client.say(5560, 0, &format!("{round}-{number}"), "{}");
+        }
+        let bridge = cluster.bridges[0].server();
+        bridge.signal(Signal::TERM);
+        assert_eq!(bridge.wait().code(), Some(0));
+        until("the log says that it is over", || bridge.log().contains("stopped"));
+        let log = bridge.log();
+        assert!(log.contains("left=0") && !log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+        cluster.bridges[0].start();
+    }
+    for _ in 0..ROUNDS * EACH {
+        assert_eq!(client.send_ack().outcome, answers);
+    }
+}
+
+#[test]
+fn a_bridge_that_stops_sends_its_queue_over_http() {
+    let backend = Backend::start();
+    let flags = backend.flags();
+    stops_with_an_empty_queue(&flags.each_ref().map(String::as_str), Outcome::Answered);
+    let mut ids: Vec<String> = backend
+        .events()
+        .iter()
+        .filter_map(|event| event["client_msg_id"].as_str().map(str::to_owned))
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 240, "each has come");
+}
+
+#[test]
+fn a_bridge_that_stops_sends_its_queue_to_redis() {
+    let redis = Redis::start();
+    let flags = ["--set=bridge.mode=redis".to_owned(), format!("--set=bridge.redis={}", redis.url())];
+    stops_with_an_empty_queue(&flags.each_ref().map(String::as_str), Outcome::Answered);
+}
+
+#[test]
+fn a_bridge_is_told_from_a_gateway() {
+    let (mut cluster, _backend) = bridged(1, 2, 1);
+    let nodes = |server: &Server| {
+        let answer: serde_json::Value = serde_json::from_str(&server.get("/v1/nodes").1).unwrap();
+        let of = |role: &str| {
+            let mut nodes: Vec<u64> =
+                answer[role].as_array().unwrap().iter().map(|node| node["node"].as_u64().unwrap()).collect();
+            nodes.dedup(); // it is said of each shard
+            nodes
+        };
+        (of("bridges"), of("gateways"))
+    };
+    let (bridges, gateways) = nodes(cluster.gateway(0));
+    assert_eq!((bridges.len(), gateways.len()), (1, 2), "a gateway says: {bridges:?} {gateways:?}");
+    assert!(!gateways.contains(&bridges[0]));
+    let (of_router, seen) = nodes(cluster.router(0));
+    assert_eq!((of_router, seen), (bridges, gateways.clone()), "and the router says the same");
+    assert_eq!(nodes(cluster.bridges[0].server()), (vec![], gateways), "a bridge is no gateway to itself");
+}
+
 /// The backend answers nothing, and the deadline is far.
 #[test]
 fn a_bridge_that_finishes_says_so_and_goes_at_a_second_signal() {

@@ -12,24 +12,23 @@ use common::{SECRET, Server, sailfish};
 #[test]
 fn a_full_stdout_is_1_and_one_line() {
     let server = Server::start(&[]);
-    let (set, admin, clients) =
-        (format!("token.secret={SECRET}"), server.admin.to_string(), server.clients.to_string());
-    let load =
-        ["load", "idle", "--connections", "1", "--seconds", "0.1", "--target", &clients, "--set", &set];
+    let (admin, clients) = (server.admin.to_string(), server.clients.to_string());
+    let load = ["load", "idle", "--connections", "1", "--seconds", "0.1", "--target", &clients];
     let commands: [&[&str]; 9] = [
-        &["token", "--user", "1", "--set", &set],
+        &["token", "--user", "1"],
         &["up", "--print-config"],
         &["backend", "--print-config"],
         &["--help"],
         &["chat", "--help"],
         &["--version"],
         &["ctl", "nodes", "--admin", &admin],
-        &["chat", "--user", "1", "--target", &clients, "--set", &set],
+        &["chat", "--user", "1", "--target", &clients],
         &load,
     ];
     for arguments in commands {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let child = sailfish()
+            .env("SAILFISH_TOKEN__SECRET", SECRET)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(full)
@@ -46,14 +45,16 @@ fn a_full_stdout_is_1_and_one_line() {
 /// As in `sailfish ... | head -1`: it is no success, and not worth a word.
 #[test]
 fn a_reader_that_went_away_is_1_and_no_line() {
-    for arguments in [
-        &["up", "--print-config"][..],
-        &["--help"],
-        &["token", "--user", "1", "--set", "token.secret=the secret of the tests"],
-    ] {
+    for arguments in [&["up", "--print-config"][..], &["--help"], &["token", "--user", "1"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let child = sailfish().args(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let child = sailfish()
+            .env("SAILFISH_TOKEN__SECRET", SECRET)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let done = child.wait_with_output().unwrap();
         assert_eq!(
             (done.status.code(), String::from_utf8(done.stderr).unwrap().as_str()),

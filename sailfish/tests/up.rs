@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::time::Instant;
 
@@ -123,19 +124,129 @@ fn a_bad_configuration_names_the_key_and_its_wish() {
 }
 
 #[test]
-fn a_port_in_use_is_told_in_one_line() {
+fn a_port_in_use_is_told_with_a_command_that_works() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for arguments in
         [["--listen", &address, "--admin", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--admin", &address]]
     {
         let arguments = [&["up", "--shards", "2"][..], &arguments].concat();
-        let (code, line) = refused(&arguments);
-        assert_eq!(code, 1);
+        let output = output(sailfish().args(&arguments), "");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let lines: Vec<&str> = told.lines().collect();
         assert!(
-            line.contains(&address) && line.contains("in use") && line.contains("choose another"),
-            "{line}"
+            lines.len() == 3 && lines[0].contains(&format!("{address} (--")) && lines[0].contains("in use"),
+            "{told}"
         );
+    }
+}
+
+/// The second `up` on a machine: all that is in its way is named at once, and the command line that it prints
+/// starts it.
+#[test]
+fn a_second_up_is_told_all_that_is_in_its_way() {
+    let folder = Folder::new("second");
+    let up = |command: &mut std::process::Command| {
+        command.env("XDG_STATE_HOME", &folder.0).env("SAILFISH_BRIDGE__MODE", "auto");
+    };
+    let mut first = sailfish();
+    up(first.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"]));
+    let first = Server::spawn(first.args(["--set", "backend.listen=127.0.0.1:0"]));
+    let line = first.stdout.lines().next().unwrap().to_owned();
+    let backend = line.split("backend=").nth(1).unwrap();
+    let mut second = sailfish();
+    up(second.args(["up", "--listen", &first.clients.to_string(), "--admin", &first.admin.to_string()]));
+    let output = output(second.args(["--shards", "1", "--set", &format!("backend.listen={backend}")]), "");
+    let told = String::from_utf8(output.stderr).unwrap();
+    let refused =
+        told.lines().find(|line| line.starts_with("sailfish: ")).unwrap_or_else(|| panic!("{told}"));
+    let database = folder.0.join("sailfish/backend.db").display().to_string();
+    for part in [
+        &format!("{} (--listen)", first.clients),
+        &format!("{} (--admin)", first.admin),
+        &format!("{backend} (backend.listen)"),
+        &format!("{database} is in use by another sailfish (process {})", first.pid()),
+    ] {
+        assert!(refused.contains(part), "{part} is not in {told}");
+    }
+    assert_eq!(output.status.code(), Some(1));
+    let pasted = told.lines().last().unwrap().trim();
+    let mut shell = std::process::Command::new("sh");
+    up(shell.args(["-c", &format!("{pasted} --print-config")]));
+    let config = common::output(&mut shell, "");
+    let config = String::from_utf8(config.stdout).unwrap();
+    assert!(
+        config.contains(&format!("database = \"sqlite:{}", folder.0.join("sailfish/backend-2.db").display())),
+        "{config}"
+    );
+    for taken in [&first.clients.to_string(), &first.admin.to_string(), backend] {
+        assert!(!config.contains(&format!("\"{taken}\"")), "{pasted}");
+    }
+}
+
+/// The kernel takes the io_uring of a killed process down behind its back, and its listeners with it.
+#[test]
+fn a_node_is_back_at_once_after_it_was_killed() {
+    let [clients, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", testbed::free_port()));
+    for _ in 0..6 {
+        let mut command = sailfish();
+        command.args(["up", "--listen", &clients, "--admin", &admin, "--shards", "2"]);
+        drop(Server::spawn(command.env("SAILFISH_TOKEN__SECRET", SECRET))); // kill -9
+    }
+}
+
+/// A backend that waits for its database says so, and ends when it is told to.
+#[test]
+fn a_start_that_waits_for_its_database_ends_at_a_signal() {
+    let nobody = format!("127.0.0.1:{}", testbed::free_port());
+    let folder = Folder::new("waits");
+    let database = format!("mysql://u:hush@{nobody}/b");
+    let set = format!("backend.database={database}");
+    let backend = ["backend", "--listen", "127.0.0.1:0", "--database", &database];
+    let up = [
+        "up",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--set",
+        "backend.listen=127.0.0.1:0",
+        "--set",
+        &set,
+    ];
+    for arguments in [&backend[..], &up] {
+        let mut command = sailfish();
+        command.env("XDG_STATE_HOME", &folder.0).env("SAILFISH_BRIDGE__MODE", "auto").args(arguments);
+        let mut child =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let line = log.find(|line| line.contains("waits for")).expect("it says what it waits for");
+        let wanted = format!("waits for the database mysql://u@{nobody}/b");
+        assert!(line.contains(&wanted) && !line.contains("hush"), "{line}");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+        until("it ends", || child.try_wait().unwrap().is_some());
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
+
+/// With and without clients: code 0, and nothing in the log to look at.
+#[test]
+fn a_clean_stop_is_quiet() {
+    for round in 0..8 {
+        let folder = Folder::new("quiet");
+        let mut command = sailfish();
+        command.env("XDG_STATE_HOME", &folder.0).env("SAILFISH_BRIDGE__MODE", "auto");
+        command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"]);
+        command.args(["--set", "backend.listen=127.0.0.1:0"]).env("SAILFISH_TOKEN__SECRET", SECRET);
+        let mut server = Server::spawn(&mut command);
+        let mut clients: Vec<_> = (0..4 * (round % 2)).map(|at| server.login(100 + at)).collect();
+        clients.iter_mut().for_each(|client| client.join(7));
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(0));
+        until("the log says that it is over", || server.log().contains("stopped"));
+        let log = server.log();
+        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "round {round}: {log}");
     }
 }
 
@@ -154,8 +265,11 @@ fn too_few_open_files_are_told_in_one_line() {
 #[test]
 fn a_second_server_does_not_share_the_port() {
     let server = Server::start(&[]);
-    let (code, line) = refused(&["up", "--admin", "127.0.0.1:0", "--listen", &server.clients.to_string()]);
-    assert!(code == 1 && line.contains("in use"), "{line}");
+    let mut second = sailfish();
+    second.args(["up", "--admin", "127.0.0.1:0", "--listen", &server.clients.to_string()]);
+    let output = output(&mut second, "");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && told.contains("in use"), "{told}");
 }
 
 #[test]

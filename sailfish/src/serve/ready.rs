@@ -165,7 +165,7 @@ impl fmt::Display for Hint {
 }
 
 /// How this program is called: by its name if it was found on the PATH, else by its full path.
-fn program() -> String {
+pub fn program() -> String {
     let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     if called.components().count() == 1 && !called.as_os_str().is_empty() {
         return quoted(&called);
@@ -179,9 +179,15 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// For a POSIX shell.
 fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@:".contains(&byte)) {
-        return text;
+    quoted_text(&path.display().to_string())
+}
+
+/// For a POSIX shell.
+pub fn quoted_text(text: &str) -> String {
+    if !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@:=,".contains(&byte))
+    {
+        return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,6 +1,5 @@
 //! The control thread: the admin port, the signals, and the end.
 
-use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use node::Control;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
 use super::{Role, Serving, bounded, watch};
@@ -16,6 +15,7 @@ use crate::admin::{self, Admin};
 use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
+use crate::signals::{Signals, Wish};
 
 /// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
@@ -26,16 +26,16 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 /// How much longer than the cores' own deadline a drain is waited for.
 const DRAIN_SLACK: Duration = Duration::from_millis(500);
 
-/// Serves the admin port until a signal ends the node, or a shard fails. Calls `announce` when it takes signals: whoever reads
-/// that the node is ready may send one at once.
+/// Serves the admin port until a signal ends the node, or a shard fails. Calls `announce` once it serves.
 pub fn until_stopped(
+    runtime: Runtime,
+    mut signals: Signals,
     mut serving: Serving,
     admin: TcpListener,
     config: Config,
     announce: impl FnOnce(),
     reread: impl Fn() -> Result<Config, ConfigError>,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(admin)?;
         let admin = Arc::new(Admin {
@@ -46,12 +46,12 @@ pub fn until_stopped(
         });
         tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
-        let mut signals = Signals::take()?;
         announce();
         let ended = control(&mut serving, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
+    runtime.shutdown_background(); // a backend that is to stop at once is not waited for
     let (directory, bridge) = (serving.directory.take(), serving.bridge.take());
     let backend = serving.backend.take();
     join(serving)?;
@@ -69,24 +69,6 @@ pub fn until_stopped(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The signals that mean something to a node.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// From here on they no longer end the process.
-    fn take() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// Waits for the signals; returns when it is time to stop.
 async fn control(
     serving: &mut Serving,
@@ -97,13 +79,15 @@ async fn control(
     let mut watch = tokio::time::interval(WATCH);
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            biased; // orders before a look at the threads
+            wish = signals.next() => match wish {
+                Wish::End => break,
+                Wish::Reload => reload(serving, &mut config, reread()).await,
+            },
             () = serving.shards.drain_asked() => {
                 info!("an operator asked for a drain");
                 break;
             }
-            _ = signals.hangup.recv() => reload(serving, &mut config, reread()).await,
             _ = watch.tick() => {
                 if !serving.running.is_alive() {
                     error!("a shard has ended by itself; the node goes");
@@ -117,59 +101,81 @@ async fn control(
             },
         }
     }
-    if serving.shards.role() == Role::Bridge && !stop_bridge(serving, &config, signals).await {
-        return Ok(());
-    }
-    drain(serving, &config, signals).await;
+    shut_down(serving, &config, signals).await;
     Ok(())
 }
 
-/// A bridge finishes what it has, and only then tells its peers that it goes: else they would hand all of that over again.
-/// Whether a drain is to follow: not after a second signal.
-async fn stop_bridge(serving: &mut Serving, config: &Config, signals: &mut Signals) -> bool {
-    let Some(bridge) = &serving.bridge else { return true };
-    serving.shards.set_draining();
-    let deadline = Duration::from_millis(config.drain.deadline_ms.into());
-    info!(
-        deadline_ms = deadline.as_millis() as u64,
-        "draining: the bridge sends what it has; a second signal stops at once"
-    );
-    bridge.finish(deadline);
-    let mut look = tokio::time::interval(BRIDGE_WATCH);
-    while bridge.is_alive() {
-        tokio::select! {
-            _ = look.tick() => {}
-            _ = signals.terminate.recv() => {
-                warn!("stopping at once");
-                return false;
-            }
-            _ = signals.interrupt.recv() => {
-                warn!("stopping at once");
-                return false;
-            }
-        }
+/// Ends the parts of a node in the order in which work passes through them, so that none leaves anything to
+/// one that has ended: clients and links, the bridge, the backend, and then the shards and the admin port,
+/// through which they speak. What a second signal or a deadline leaves is ended by the caller, without
+/// waiting.
+async fn shut_down(serving: &mut Serving, config: &Config, signals: &mut Signals) {
+    // A bridge node's own bridge comes first: peers that hear that it goes would hand all over again that it
+    // has not sent.
+    let is_bridge = serving.shards.role() == Role::Bridge;
+    if is_bridge && !finish_bridge(serving, config, signals).await {
+        return;
     }
-    let left = serving.bridge.take().map(Bridging::end);
-    info!(left, "the bridge has stopped; who handed over what is left keeps it");
-    true
+    if !drain(serving, config, signals).await || !finish_bridge(serving, config, signals).await {
+        return;
+    }
+    let Some(backend) = serving.backend.take() else { return };
+    let stopped = tokio::task::spawn_blocking(move || backend.stop());
+    tokio::select! {
+        biased; // what has ended needs no second signal
+        _ = stopped => {}
+        () = signals.end() => warn!("stopping at once"),
+    }
 }
 
-/// Tells the clients, and gives what is under way its time.
-async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) {
+/// Lets the bridge send what it has; false after a second signal.
+async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Signals) -> bool {
+    let Some(bridge) = serving.bridge.take() else { return true };
+    serving.shards.set_draining();
+    let deadline = Duration::from_millis(config.drain.deadline_ms.into());
+    let waiting = bridge.metrics().waiting.get();
+    if waiting > 0 {
+        let deadline_ms = deadline.as_millis() as u64;
+        info!(waiting, deadline_ms, "draining: the bridge sends what it has; a second signal stops at once");
+    }
+    bridge.finish(deadline);
+    let mut look = tokio::time::interval(BRIDGE_WATCH);
+    let mut is_in_time = true;
+    while is_in_time && bridge.is_alive() {
+        tokio::select! {
+            biased; // there is always a next look
+            () = signals.end() => {
+                warn!("stopping at once");
+                is_in_time = false;
+            }
+            _ = look.tick() => {}
+        }
+    }
+    let left = bridge.end();
+    info!(left, "the bridge has stopped; who handed over what is left keeps it");
+    is_in_time
+}
+
+/// Tells the clients, and gives what is under way its time; false when that was not enough.
+async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) -> bool {
     let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
     let connections: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
     info!(connections, deadline_ms = deadline.as_millis() as u64, "draining; a second signal stops at once");
     serving.shards.drain().await;
     tokio::select! {
-        () = serving.shards.drained() => info!("drained"),
+        biased; // what is drained is neither late nor stopped
+        () = serving.shards.drained() => {
+            info!("drained");
+            return true;
+        }
+        () = signals.end() => warn!("stopping at once"),
         () = tokio::time::sleep(deadline) => {
             let left: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
             warn!(connections = left, "the drain's deadline has passed");
         }
-        _ = signals.terminate.recv() => warn!("stopping at once"),
-        _ = signals.interrupt.recv() => warn!("stopping at once"),
     }
+    false
 }
 
 async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, ConfigError>) {

@@ -79,8 +79,31 @@ fn every_place_of_unsafe_has_some() {
     assert!(stale.is_empty(), "no unsafe code in {stale:?}; take them off the list");
 }
 
+/// Without `biased`, chance decides when two are ready, and at a stop they are: a task's end for an order's
+/// effect, or a deadline before the work that was done in time.
+#[test]
+fn every_select_has_an_order_and_its_reason() {
+    let unordered = sources().into_iter().flat_map(|path| {
+        let text = read(&path);
+        unordered_selects(&text).map(|line| format!("{}:{line}", path.display())).collect::<Vec<_>>()
+    });
+    let unordered: Vec<String> = unordered.collect();
+    assert!(
+        unordered.is_empty(),
+        "\n{}\nBegin each `select!` with `biased; // why in this order`",
+        unordered.join("\n")
+    );
+}
+
 #[test]
 fn the_checks_see_what_they_look_for() {
+    let select = |first: &str| {
+        unordered_selects(&format!("a;\n    tokio::{} {{\n{first}\n}}", "select!")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (select("        biased; // why"), select("        biased;"), select("        x => {}")),
+        (vec![], vec![2], vec![2])
+    );
     assert!(has_unsafe("    let x = unsafe { read(p) };") && has_unsafe("unsafe impl Sync for X {}"));
     assert!(
         !has_unsafe("// unsafe { } is not needed")
@@ -131,6 +154,21 @@ fn lines_without_tests(path: &Path, text: &str) -> usize {
         return 0;
     }
     text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
+}
+
+/// The lines with a `select!` that does not begin with an order and the reason for it.
+fn unordered_selects(text: &str) -> impl Iterator<Item = usize> {
+    let mut lines = text.lines().enumerate().peekable();
+    std::iter::from_fn(move || {
+        while let Some((at, line)) = lines.next() {
+            let is_select = line.trim_end().ends_with(concat!("select", "! {"));
+            let first = lines.peek().map_or("", |(_, first)| first.trim());
+            if is_select && !(first.starts_with("biased; // ") && first.len() > "biased; // ".len()) {
+                return Some(at + 1);
+            }
+        }
+        None
+    })
 }
 
 /// Whether a line has unsafe code; a comment, a string or the name of a lint is none.

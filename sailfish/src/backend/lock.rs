@@ -1,0 +1,93 @@
+//! One process at a time serves a SQLite file.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Held by the process that serves a SQLite file, in a file beside it; the kernel lets go of it with the
+/// process.
+pub struct DatabaseLock(#[expect(dead_code, reason = "it is held, and not used")] File);
+
+/// Another process holds it.
+#[derive(Debug)]
+pub struct InUse {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// The number of the process, if it has said so.
+    pub process: String,
+}
+
+impl DatabaseLock {
+    /// Takes it for a database; `None` for one that is no SQLite file.
+    ///
+    /// # Errors
+    /// The file beside the database cannot be made.
+    pub fn take(url: &str) -> io::Result<Result<Option<Self>, InUse>> {
+        let Some(database) = sqlite_file(url) else { return Ok(Ok(None)) };
+        let mut path = database.clone().into_os_string();
+        path.push(".lock");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                write!(file, "{}", std::process::id())?;
+                Ok(Ok(Some(Self(file))))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut process = String::new();
+                file.rewind()?;
+                let _ = file.take(PROCESS_BYTES_MAX).read_to_string(&mut process); // who it is, is a help and no more
+                Ok(Err(InUse { database, process }))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl InUse {
+    /// One line.
+    pub fn reason(&self) -> String {
+        let Self { database, process } = self;
+        let process = if process.is_empty() { String::new() } else { format!(" (process {process})") };
+        format!("{} is in use by another sailfish{process}", database.display())
+    }
+
+    /// A database beside it that nobody has.
+    pub fn instead(&self) -> String {
+        let beside = |number: u32| {
+            let stem = self.database.file_stem().unwrap_or_default().to_string_lossy();
+            self.database.with_file_name(format!("{stem}-{number}.db"))
+        };
+        let free = (2..).map(beside).find(|path| !path.exists()).expect("there are numbers without end");
+        format!("sqlite:{}", free.display())
+    }
+}
+
+/// The file of a SQLite database; `None` for one in memory, and for a database of another kind.
+fn sqlite_file(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_file = !file.is_empty() && file != ":memory:" && !query.contains("mode=memory");
+    is_file.then(|| Path::new(file).to_owned())
+}
+
+/// The longest number of a process.
+const PROCESS_BYTES_MAX: u64 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_sqlite_file_is_locked() {
+        let file = |url| sqlite_file(url).map(|path| path.display().to_string());
+        assert_eq!(file("sqlite:/a/b.db").as_deref(), Some("/a/b.db"));
+        assert_eq!(file("sqlite://b.db?mode=rwc").as_deref(), Some("b.db"));
+        for other in ["sqlite::memory:", "sqlite:", "sqlite:x?mode=memory&cache=shared", "mysql://u:p@h/b"] {
+            assert_eq!(file(other), None, "{other}");
+        }
+    }
+}
