@@ -6,23 +6,27 @@
 mod client;
 mod link;
 mod outgoing;
+mod screen;
 
-use std::io::{self, BufRead, IsTerminal};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use wire::client::{Encoding, ServerFrame};
-use wire::{AppId, DeviceClass, RoomId, UserId};
+use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
 use crate::cli::ConfigArgs;
 use crate::secret::Secret;
 use client::{Client, Identity};
+use screen::Screen;
 
 /// How long a token of our own is good; it is made anew for each run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the outcome and ends.
+///
+/// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time,
+/// and with 2 when no gateway of Sailfish is at --target.
 #[derive(clap::Args)]
 pub struct ChatArgs {
     #[command(flatten)]
@@ -39,6 +43,10 @@ pub struct ChatArgs {
     /// A user to write to.
     #[arg(long, allow_negative_numbers = true)]
     to: Option<i64>,
+    /// What lines are about [default: 5555 to a room, 6001 to a user]; 5560 sends gifts. Lossy messages to a
+    /// user have no outcome.
+    #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
+    biz_code: Option<i32>,
     /// The gateway: HOST:PORT [default: where the configuration says that it listens].
     #[arg(long, value_name = "HOST:PORT")]
     target: Option<String>,
@@ -57,15 +65,30 @@ pub struct ChatArgs {
 enum Input {
     /// A line of stdin.
     Line(String),
+    /// Line number `.0` of stdin, which is no UTF-8.
+    NoText(u64),
     /// The end of stdin.
     End,
+    /// Stdin cannot be read any more, and why.
+    Broken(String),
     /// A frame from connection number `.0`.
     Frame(u64, ServerFrame<'static>),
     /// Connection number `.0` is gone, and why.
-    Lost(u64, String),
+    Lost(u64, Loss),
+}
+
+/// Why a connection is gone.
+enum Loss {
+    /// It broke or was closed.
+    Ended(String),
+    /// What came over it is not the protocol; how that begins.
+    NoProtocol(String),
 }
 
 /// Runs `sailfish chat`; the code is 1 when something failed.
+///
+/// # Errors
+/// A configuration that is wrong, a `--target` without a gateway among it.
 pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let app = AppId(args.app);
@@ -76,31 +99,15 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     };
     let target = args.target.clone();
     let target = target.unwrap_or_else(|| crate::serve::reachable(config.node.listen).to_string());
-    let identity = Identity { app, user, token, target, encoding: args.encoding };
+    let biz_code = args.biz_code.map(BizCode);
+    let identity = Identity { app, user, token, target, encoding: args.encoding, biz_code };
     let (inputs, received) = mpsc::channel();
-    let client = Client::new(identity, args.room.map(RoomId), args.to.map(UserId), inputs.clone());
-    read_stdin(inputs);
-    if io::stdin().is_terminal() {
-        say("/to USER and /room ROOM say where lines go, /quit ends once all have their outcome");
+    let mut screen = Screen::open(inputs.clone());
+    if let Screen::Terminal(_) = screen {
+        screen.say("/to USER and /room ROOM say where lines go, /quit ends once all have their outcome");
     }
-    Ok(if client.run(&received) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn read_stdin(inputs: Sender<Input>) {
-    std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            if inputs.send(Input::Line(line)).is_err() {
-                return;
-            }
-        }
-        let _ = inputs.send(Input::End); // the client may be gone
-    });
-}
-
-/// One line to the user.
-fn say(line: &str) {
-    crate::cli::print(&format!("{line}\n"));
+    let client = Client::new(identity, args.room.map(RoomId), args.to.map(UserId), inputs, screen);
+    Ok(if client.run(&received)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn encoding(name: &str) -> Result<Encoding, String> {

@@ -3,8 +3,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use common::java::Java;
@@ -193,6 +195,148 @@ fn the_terminal_client_tells_what_became_of_its_messages() {
     assert!(code == Some(1) && said.contains("notice token_invalid"), "{said}");
 }
 
+/// A `chat` of user 1 that is told where the server is, and what it says, with its code.
+fn said(server: SocketAddr, more: &[&str], input: &[u8]) -> (Option<i32>, String) {
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--target", &server.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]).args(more);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input); // it may have ended
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// What other users write is text on the terminal, whatever they write.
+#[test]
+fn what_others_write_is_printed_as_text() {
+    let server = Server::start(&[]);
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--room", "7", "--target", &server.clients.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]);
+    let mut chat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    until("it is in its room", || server.metric("sailfish_rooms", "") == 1.0);
+    let mut other = server.login(2);
+    other.join(7);
+    let nasty = "\x1b]0;owned\x07\x1b[2J\r\n[room 7 #1] 3: forged\u{9b}31m\u{202e}end";
+    for (number, payload) in [nasty.as_bytes(), b"\xff\x9b31m end"].into_iter().enumerate() {
+        other.send(&wire::client::ClientFrame::Business(wire::client::Business {
+            biz_code: wire::BizCode(5555),
+            target: 7,
+            client_msg_id: format!("m{number}").into(),
+            payload: payload.into(),
+        }));
+    }
+    let mut lines = BufReader::new(chat.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let shown: Vec<String> = lines.by_ref().filter(|line| line.contains("] 2: ")).take(2).collect();
+    let wanted = r"2: \u{1b}]0;owned\u{7}\u{1b}[2J\r\n[room 7 #1] 3: forged\u{9b}31m\u{202e}end";
+    assert!(shown[0].ends_with(wanted), "{shown:?}");
+    assert!(shown[1].ends_with("2: \u{fffd}\u{fffd}31m end"), "{shown:?}");
+    drop(chat.stdin.take());
+    assert!(chat.wait().unwrap().success());
+}
+
+#[test]
+fn a_line_that_is_no_text_is_told_and_those_after_it_are_sent() {
+    let server = Server::start(&[]);
+    let mut receiver = server.login(2);
+    let acking = std::thread::spawn(move || {
+        let [one, three] = [receiver.message(), receiver.message()];
+        receiver.ack(one.id);
+        receiver.ack(three.id);
+        [one, three].map(|message| payload(&message).to_owned())
+    });
+    let (code, said) = said(server.clients, &["--to", "2"], b"one\n\xff\xfe\nthree\n");
+    assert_eq!(acking.join().unwrap(), ["one", "three"]);
+    assert!(
+        code == Some(1) && said.contains("line 2 is no UTF-8") && said.contains("delivered: three"),
+        "{said}"
+    );
+}
+
+#[test]
+fn lines_are_about_what_the_user_says() {
+    let server = Server::start(&["--set", r#"routes=[{ biz_code = 77, to = "user", class = "reliable" }]"#]);
+    let mut receiver = server.login(2);
+    let reading = std::thread::spawn(move || {
+        let message = receiver.message();
+        receiver.ack(message.id);
+        message.biz_code.0
+    });
+    let (code, said) = said(server.clients, &["--to", "2", "--biz-code", "77"], b"other\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(reading.join().unwrap(), 77);
+}
+
+/// Where no gateway is, there is nothing to wait for: the code is 2, and the line says what is there.
+#[test]
+fn a_target_without_a_gateway_is_2_and_a_sentence() {
+    let server = Server::start(&[]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    for (target, part) in [
+        (server.admin, "it answers \"HTTP/1.1 400 Bad Request\""),
+        (silent.local_addr().unwrap(), "it says nothing"),
+        (nobody, "Connection refused"),
+    ] {
+        let (code, said) = said(target, &["--to", "2"], b"hi\n");
+        let last = said.lines().last().unwrap();
+        assert_eq!(code, Some(2), "{said}");
+        let begin = format!("sailfish: --target {target}: no gateway of Sailfish is there: ");
+        assert!(last.starts_with(&begin) && last.contains(part), "{said}");
+    }
+}
+
+/// On a terminal, what comes stands above the line that is being typed, which stays whole.
+#[test]
+fn a_message_does_not_break_the_line_being_typed() {
+    let server = Server::start(&[]);
+    let (mut keys, terminal) = pseudo_terminal();
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]).env("TERM", "xterm");
+    command.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
+    let mut chat = command.spawn().unwrap();
+    drop(command); // and with it the test's own ends of the terminal
+    let screen = Arc::new(Mutex::new(String::new()));
+    let (shown, mut reading) = (screen.clone(), keys.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = reading.read(&mut buffer) {
+            shown.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    });
+    let shows = |text: &str| screen.lock().unwrap().contains(text);
+    until("it is logged in", || shows("logged in") && shows("> "));
+    keys.write_all(b"half a li").unwrap();
+    until("what is typed is shown", || shows("half a li"));
+    let mut other = server.login(2);
+    other.say(6001, 1, "m1", "hello in between");
+    until("what comes is shown", || shows("hello in between"));
+    until("and the line again", || {
+        let screen = screen.lock().unwrap();
+        screen.rsplit("hello in between").next().unwrap().contains("half a li")
+    });
+    assert_eq!(other.outcome("m1"), Outcome::Delivered);
+    keys.write_all(b"nd\x7fne\r").unwrap(); // with a slip of the finger, taken back
+    let message = other.message();
+    assert_eq!(payload(&message), "half a linne");
+    other.ack(message.id);
+    until("the outcome is shown", || shows("delivered: half a linne"));
+    keys.write_all(b"\x04").unwrap();
+    assert!(chat.wait().unwrap().success());
+}
+
+/// Both ends of a terminal: the side of the keys and the screen, and that of programs.
+fn pseudo_terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&keys).unwrap();
+    unlockpt(&keys).unwrap();
+    let name = ptsname(&keys, Vec::new()).unwrap().into_string().unwrap();
+    (File::from(keys), OpenOptions::new().read(true).write(true).open(name).unwrap())
+}
+
 /// The connection breaks while a message has no outcome: the client connects again and repeats it, and the receiver gets it once.
 #[test]
 fn the_terminal_client_outlives_its_connection() {
@@ -202,7 +346,7 @@ fn the_terminal_client_outlives_its_connection() {
     let mut command = sailfish();
     command.args(["chat", "--user", "1", "--to", "2", "--target", &proxy.address.to_string()]);
     command.args(["--set", &format!("token.secret={SECRET}")]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut chat = command.spawn().unwrap();
     let mut stdin = chat.stdin.take().unwrap();
     stdin.write_all(b"will it come?\n").unwrap();
@@ -229,7 +373,7 @@ fn the_terminal_client_goes_where_a_draining_node_sends_it() {
     let mut command = sailfish();
     command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
     command.args(["--set", &format!("token.secret={SECRET}")]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut chat = command.spawn().unwrap();
     until("it is logged in", || server.metric("sailfish_sessions", "") == 1.0);
     server.signal(rustix::process::Signal::TERM);

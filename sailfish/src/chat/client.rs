@@ -2,17 +2,23 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use wire::client::{AckIds, ClientFrame, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame};
 use wire::node::Target;
-use wire::{AppId, MessageId, RoomId, UserId};
+use wire::{AppId, BizCode, MessageId, RoomId, UserId};
 
 use super::link::Link;
 use super::outgoing::Outgoing;
-use super::{Input, say};
+use super::screen::Screen;
+use super::{Input, Loss};
+use crate::config::ConfigError;
+use crate::printable::printable;
 
+/// How long a gateway may take to say a first word: a server that never does is none, or is not there.
+const FIRST_TIME: Duration = Duration::from_secs(5);
 /// How long the outcome of messages is waited for once stdin has ended.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 /// The first wait before connecting again; each further one is twice as long.
@@ -37,11 +43,14 @@ pub struct Identity {
     pub target: String,
     /// How bodies are encoded.
     pub encoding: Encoding,
+    /// What lines are about, if not chat.
+    pub biz_code: Option<BizCode>,
 }
 
 /// The client.
 pub struct Client {
     identity: Identity,
+    screen: Screen,
     inputs: Sender<Input>,
     /// Where to try when the target takes no connection, in turns.
     elsewhere: VecDeque<String>,
@@ -53,6 +62,10 @@ pub struct Client {
     heartbeat: Duration,
     heartbeat_at: Instant,
     heard_at: Instant,
+    /// Until when a gateway is to speak for the first time; `None` once one has.
+    first_by: Option<Instant>,
+    /// Why none has spoken yet.
+    silence: String,
     /// Where lines go.
     target: Option<Target>,
     /// The rooms to be in, and whether the server said so.
@@ -74,15 +87,24 @@ enum Next {
     GoOn,
     /// End: all that was to be done is done.
     Done,
+    /// End: no gateway is at the target, and why that is thought.
+    NoGateway(String),
 }
 
 impl Client {
     /// A client that is not connected.
-    pub fn new(identity: Identity, room: Option<RoomId>, to: Option<UserId>, inputs: Sender<Input>) -> Self {
+    pub fn new(
+        identity: Identity,
+        room: Option<RoomId>,
+        to: Option<UserId>,
+        inputs: Sender<Input>,
+        screen: Screen,
+    ) -> Self {
         let now = Instant::now();
         let random: [u8; 4] = crate::secret::random();
         Self {
             identity,
+            screen,
             inputs,
             elsewhere: VecDeque::new(),
             link: None,
@@ -93,6 +115,8 @@ impl Client {
             heartbeat: HEARTBEAT,
             heartbeat_at: now,
             heard_at: now,
+            first_by: Some(now + FIRST_TIME),
+            silence: "it says nothing".into(),
             target: to.map(Target::User).or(room.map(Target::Room)),
             rooms: room.into_iter().map(|room| (room, false)).collect(),
             id_prefix: format!("chat-{:08x}", u32::from_ne_bytes(random)),
@@ -106,50 +130,77 @@ impl Client {
     }
 
     /// Runs until the user, the end of stdin or the server ends it; answers whether nothing failed.
-    pub fn run(mut self, received: &Receiver<Input>) -> bool {
+    ///
+    /// # Errors
+    /// No gateway is at the target.
+    pub fn run(mut self, received: &Receiver<Input>) -> Result<bool, ConfigError> {
         loop {
-            if self.tick(Instant::now()) == Next::Done {
-                break;
-            }
-            let next = match received.recv_timeout(TICK) {
-                Ok(Input::Line(line)) => self.line(line.trim()),
-                Ok(Input::End) => self.finish(),
-                Ok(Input::Frame(link, frame)) if self.is_current(link) => self.frame(frame),
-                Ok(Input::Lost(link, why)) if self.is_current(link) => self.lost(&why),
-                Ok(Input::Frame(..) | Input::Lost(..)) | Err(RecvTimeoutError::Timeout) => Next::GoOn,
-                Err(RecvTimeoutError::Disconnected) => Next::Done,
+            let next = match self.tick(Instant::now()) {
+                Next::GoOn => self.input(received.recv_timeout(TICK)),
+                end => end,
             };
-            if next == Next::Done {
-                break;
+            match next {
+                Next::GoOn => {}
+                Next::Done => break,
+                Next::NoGateway(why) => {
+                    let target = printable(&self.identity.target);
+                    let wish = "want the address of clients that `sailfish up` prints, or start it";
+                    return Err(ConfigError(format!(
+                        "--target {target}: no gateway of Sailfish is there: {}; {wish}",
+                        printable(&why)
+                    )));
+                }
             }
         }
         if self.logged_in {
             self.send(&ClientFrame::Logout);
         }
-        !self.failed
+        Ok(!self.failed)
+    }
+
+    fn input(&mut self, input: Result<Input, RecvTimeoutError>) -> Next {
+        match input {
+            Ok(Input::Line(line)) => self.line(line.trim()),
+            Ok(Input::NoText(number)) => {
+                self.failed = true;
+                self.screen.say(&format!("line {number} is no UTF-8, and is not sent"));
+                Next::GoOn
+            }
+            Ok(Input::End) => self.finish(),
+            Ok(Input::Broken(why)) => {
+                self.failed = true;
+                self.screen.say(&format!("stdin cannot be read: {why}"));
+                self.finish()
+            }
+            Ok(Input::Frame(link, frame)) if self.is_current(link) => self.frame(frame),
+            Ok(Input::Lost(link, loss)) if self.is_current(link) => self.lost_link(loss),
+            Ok(Input::Frame(..) | Input::Lost(..)) | Err(RecvTimeoutError::Timeout) => Next::GoOn,
+            Err(RecvTimeoutError::Disconnected) => Next::Done,
+        }
     }
 
     fn tick(&mut self, now: Instant) -> Next {
+        if self.first_by.is_some_and(|by| now >= by) {
+            return Next::NoGateway(std::mem::take(&mut self.silence));
+        }
         if let Some(by) = self.finish_by {
             if self.outgoing.is_empty() && self.logged_in && self.rooms.values().all(|joined| *joined) {
                 return Next::Done;
             }
             if now >= by {
                 for message in &self.outgoing {
-                    say(&format!("  no outcome within {} s: {}", FINISH_TIME.as_secs(), message.text));
+                    let text = printable(&message.text);
+                    self.screen.say(&format!("  no outcome within {} s: {text}", FINISH_TIME.as_secs()));
                 }
                 if !self.logged_in {
-                    say("not logged in");
+                    self.screen.say("not logged in");
                 }
                 self.failed = true;
                 return Next::Done;
             }
         }
         if self.link.is_none() {
-            if now >= self.connect_at {
-                self.connect(now);
-            }
-            return Next::GoOn;
+            return if now >= self.connect_at { self.connect(now) } else { Next::GoOn };
         }
         if !self.logged_in {
             return Next::GoOn;
@@ -165,7 +216,7 @@ impl Client {
         Next::GoOn
     }
 
-    fn connect(&mut self, now: Instant) {
+    fn connect(&mut self, now: Instant) -> Next {
         self.links += 1;
         match Link::connect(self.links, &self.identity.target, self.inputs.clone()) {
             Ok(link) => {
@@ -174,16 +225,21 @@ impl Client {
                 let token = self.identity.token.clone();
                 self.send(&ClientFrame::Login { token: Cow::Owned(token) });
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && self.first_by.is_some() => {
+                return Next::NoGateway(error.to_string()); // it is no HOST:PORT
+            }
             Err(error) => {
                 let wait = self.back_off(Duration::ZERO);
                 let failed = self.next_target();
-                let target = &self.identity.target;
-                say(&format!(
+                let (failed, target) = (printable(&failed), printable(&self.identity.target));
+                self.screen.say(&format!(
                     "cannot connect to {failed}: {error}; is `sailfish up` running? Trying {target} in {} ms",
                     wait.as_millis()
                 ));
+                self.silence = error.to_string();
             }
         }
+        Next::GoOn
     }
 
     /// Goes on to the next gateway that is known, if there is another; the one before it.
@@ -217,11 +273,24 @@ impl Client {
         wait
     }
 
+    fn lost_link(&mut self, loss: Loss) -> Next {
+        match loss {
+            Loss::NoProtocol(begin) if self.first_by.is_some() => {
+                Next::NoGateway(format!("it answers \"{begin}\""))
+            }
+            Loss::NoProtocol(_) => self.lost("the server sent what is no frame"),
+            Loss::Ended(why) => {
+                self.silence = format!("it says nothing and ends the connection: {why}");
+                self.lost(&why)
+            }
+        }
+    }
+
     fn lost(&mut self, why: &str) -> Next {
         self.drop_link();
         let wait = self.connect_at.saturating_duration_since(Instant::now());
         let wait = if wait.is_zero() { self.back_off(Duration::ZERO) } else { wait };
-        say(&format!("connection lost: {why}; connecting again in {} ms", wait.as_millis()));
+        self.screen.say(&format!("connection lost: {why}; connecting again in {} ms", wait.as_millis()));
         Next::GoOn
     }
 
@@ -235,6 +304,7 @@ impl Client {
     fn frame(&mut self, frame: ServerFrame<'static>) -> Next {
         let now = Instant::now();
         self.heard_at = now;
+        self.first_by = None;
         match frame {
             ServerFrame::LoggedIn { heartbeat_ms } => self.logged_in(now, heartbeat_ms),
             ServerFrame::LoggedOut => return Next::Done,
@@ -247,10 +317,11 @@ impl Client {
             }
             ServerFrame::Joined { room, sequence } => {
                 self.rooms.insert(room, true);
-                say(&format!("joined room {} (its last message so far is number {sequence})", room.0));
+                self.screen
+                    .say(&format!("joined room {} (its last message so far is number {sequence})", room.0));
                 self.send_outgoing(now);
             }
-            ServerFrame::Left { room } => say(&format!("left room {}", room.0)),
+            ServerFrame::Left { room } => self.screen.say(&format!("left room {}", room.0)),
         }
         Next::GoOn
     }
@@ -263,7 +334,7 @@ impl Client {
         }
         self.heartbeat_at = now + self.heartbeat;
         let Identity { user, target, .. } = &self.identity;
-        say(&format!("logged in to {target} as user {}", user.0));
+        self.screen.say(&format!("logged in to {} as user {}", printable(target), user.0));
         for room in self.rooms.keys().copied().collect::<Vec<_>>() {
             self.send(&ClientFrame::Join { room });
         }
@@ -282,11 +353,13 @@ impl Client {
             return; // the send-ack says it
         }
         let text = String::from_utf8_lossy(&message.payload);
+        let text = printable(&text);
         match message.room {
             Some(room) => {
-                say(&format!("[room {} #{}] {}: {text}", room.0, message.sequence, message.sender.0));
+                self.screen
+                    .say(&format!("[room {} #{}] {}: {text}", room.0, message.sequence, message.sender.0));
             }
-            None => say(&format!("[direct] {}: {text}", message.sender.0)),
+            None => self.screen.say(&format!("[direct] {}: {text}", message.sender.0)),
         }
     }
 
@@ -317,11 +390,11 @@ impl Client {
                 format!("failed ({})", reason.name())
             }
         };
-        say(&format!("  {became}: {}", message.text));
+        self.screen.say(&format!("  {became}: {}", printable(&message.text)));
     }
 
     fn notice(&mut self, code: NoticeCode, text: &str, retry_after: Duration) -> Next {
-        say(&format!("notice {}: {text}", code.name()));
+        self.screen.say(&format!("notice {}: {}", code.name(), printable(text)));
         if !code.closes() {
             return Next::GoOn;
         }
@@ -335,7 +408,8 @@ impl Client {
             | NoticeCode::ServerFull => {
                 let wait = self.back_off(retry_after);
                 self.drop_link();
-                say(&format!("connecting to {} in {} ms", self.identity.target, wait.as_millis()));
+                let target = printable(&self.identity.target);
+                self.screen.say(&format!("connecting to {target} in {} ms", wait.as_millis()));
                 Next::GoOn
             }
             // To try again would only fail again, or kick whoever kicked us.
@@ -355,12 +429,12 @@ impl Client {
             let (user, text) = rest.trim().split_once(' ').unwrap_or((rest, ""));
             let Some(user) = number(user) else { return self.misunderstood() };
             self.target = Some(Target::User(UserId(user)));
-            say(&format!("lines go to user {user}"));
+            self.screen.say(&format!("lines go to user {user}"));
             return self.line(text.trim());
         } else if let Some(room) = line.strip_prefix("/room ").and_then(number) {
             let room = RoomId(room);
             self.target = Some(Target::Room(room));
-            say(&format!("lines go to room {}", room.0));
+            self.screen.say(&format!("lines go to room {}", room.0));
             let rooms = self.rooms.len();
             self.rooms.entry(room).or_insert(false);
             if self.rooms.len() > rooms && self.logged_in {
@@ -373,12 +447,13 @@ impl Client {
                 Some(target) => {
                     self.ids += 1;
                     let id = format!("{}-{}", self.id_prefix, self.ids);
-                    self.outgoing.push_back(Outgoing::new(id, target, line.to_owned()));
+                    let biz_code = self.identity.biz_code;
+                    self.outgoing.push_back(Outgoing::new(id, target, biz_code, line.to_owned()));
                     self.send_outgoing(Instant::now());
                 }
                 None => {
                     self.failed = true;
-                    say("where to? Say /to USER or /room ROOM, or start with --to or --room");
+                    self.screen.say("where to? Say /to USER or /room ROOM, or start with --to or --room");
                 }
             }
         }
@@ -393,7 +468,7 @@ impl Client {
 
     fn misunderstood(&mut self) -> Next {
         self.failed = true;
-        say("want /to USER, /to USER TEXT, /room ROOM or /quit");
+        self.screen.say("want /to USER, /to USER TEXT, /room ROOM or /quit");
         Next::GoOn
     }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use wire::client::{ClientFrame, Deframer, ServerFrame};
 
-use super::Input;
 use super::client::Identity;
+use super::{Input, Loss};
 
 /// How long a connect may take, for each address of the target.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// How long a write may block.
 const WRITE_TIME: Duration = Duration::from_secs(5);
+/// How much of an answer that is no frame is told.
+const FIRST_LINE_BYTES_MAX: usize = 60;
 /// The longest body of a server's frame.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -63,16 +65,18 @@ impl Drop for Link {
 }
 
 /// Hands frames over until the connection ends; answers why it did.
-fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> String {
+fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> Loss {
+    let ended = |why: &str| Loss::Ended(why.into());
     let mut deframer = Deframer::default();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let mut bytes = match stream.read(&mut buffer) {
-            Ok(0) => return "the server closed".into(),
+            Ok(0) => return ended("the server closed"),
             Ok(count) => &buffer[..count],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return error.to_string(),
+            Err(error) => return ended(&error.to_string()),
         };
+        let begin = first_line(bytes);
         loop {
             let frame = match deframer.next(&mut bytes, BODY_BYTES_MAX) {
                 Ok(None) => break,
@@ -81,9 +85,15 @@ fn read(number: u64, mut stream: TcpStream, inputs: &Sender<Input>) -> String {
             };
             match frame.map(|frame| inputs.send(Input::Frame(number, frame)).is_ok()) {
                 Ok(true) => {}
-                Ok(false) => return "the client ended".into(),
-                Err(error) => return format!("the server sent what is no frame: {error:?}"),
+                Ok(false) => return ended("the client ended"),
+                Err(_) => return Loss::NoProtocol(begin),
             }
         }
     }
+}
+
+/// How an answer begins, to be told by a person.
+fn first_line(bytes: &[u8]) -> String {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    String::from_utf8_lossy(&line[..line.len().min(FIRST_LINE_BYTES_MAX)]).into_owned()
 }

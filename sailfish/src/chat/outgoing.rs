@@ -20,6 +20,8 @@ pub struct Outgoing {
     pub client_msg_id: String,
     /// Where it goes.
     pub target: Target,
+    /// What it is about.
+    pub biz_code: BizCode,
     /// What it says.
     pub text: String,
     /// When it was written to the present connection.
@@ -27,19 +29,20 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// A message that is not sent yet.
-    pub fn new(client_msg_id: String, target: Target, text: String) -> Self {
-        Self { client_msg_id, target, text, sent_at: None }
+    /// A message that is not sent yet; a chat if nothing else is said.
+    pub fn new(client_msg_id: String, target: Target, biz_code: Option<BizCode>, text: String) -> Self {
+        let biz_code = biz_code.unwrap_or(match target {
+            Target::Room(_) => ROOM_CHAT,
+            Target::User(_) => USER_CHAT,
+        });
+        Self { client_msg_id, target, biz_code, text, sent_at: None }
     }
 
     /// Its frame.
     pub fn frame(&self) -> ClientFrame<'_> {
-        let (biz_code, target) = match self.target {
-            Target::Room(RoomId(room)) => (ROOM_CHAT, room),
-            Target::User(UserId(user)) => (USER_CHAT, user),
-        };
+        let (Target::Room(RoomId(target)) | Target::User(UserId(target))) = self.target;
         ClientFrame::Business(Business {
-            biz_code,
+            biz_code: self.biz_code,
             target,
             client_msg_id: Cow::Borrowed(&self.client_msg_id),
             payload: Cow::Borrowed(self.text.as_bytes()),
