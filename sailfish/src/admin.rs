@@ -41,6 +41,8 @@ pub struct Admin {
     pub bridge: Option<Arc<biz_bridge::Metrics>>,
     /// What callers must send; empty for nothing.
     pub secret: String,
+    /// The nodes that were there.
+    pub seen: nodes::SharedSeen,
 }
 
 impl Admin {
@@ -52,6 +54,8 @@ impl Admin {
         }
     }
 }
+
+pub use nodes::watch as watch_nodes;
 
 /// Serves the admin port for as long as the process lives.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {

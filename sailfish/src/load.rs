@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use loadgen::Scenario;
 
 use self::gift::Backend;
+use self::run::Audit;
 
 use crate::backend::Client;
 use crate::cli::ConfigArgs;
@@ -172,7 +173,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let secret = Secret::find(&config.token)?;
     if args.scenario != Kind::Gift {
-        return run::run(&settings, &secret, |_| Ok(Vec::new()));
+        return run::run(&settings, &secret, |_| Ok(Audit::default()));
     }
     crate::cli::warn_of_secret(
         "--backend-secret",
@@ -184,7 +185,9 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
     let before = backend.books()?;
     run::run(&settings, &secret, |tally| {
-        let refused = tally.refused.values().sum();
-        Ok(backend.books()?.faults(&before, tally.accepted, refused))
+        let (after, refused) = (backend.books()?, tally.refused.values().sum());
+        let (sums, faults) =
+            (after.sums(&before, tally.accepted, refused), after.faults(&before, tally.accepted, refused));
+        Ok(Audit { sums, faults })
     })
 }

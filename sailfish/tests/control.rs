@@ -482,10 +482,13 @@ fn any_node_of_a_cluster_is_drained_by_its_number() {
     let mut client = two.login(5);
     let missing = (404, "not_found".to_owned());
     assert_eq!(refused(one, "/v1/drain", r#"{"node":35}"#, "no node 35"), missing);
+    assert_eq!(get(one, "/v1/nodes").1["gone"], json!([]));
     assert_eq!(one.post("/v1/drain", r#"{"node":34}"#), (200, json!({ "draining": true, "node": 34 })));
     client.expect_farewell(NoticeCode::Draining);
     assert_eq!(two.wait().code(), Some(0));
     until("the router has seen it go", || get(one, "/v1/nodes").1["gateways"].as_array().unwrap().len() == 1);
+    let (ok, text) = ctl(one, &["nodes"]);
+    assert!(ok && text.contains("gateway 34: gone for "), "{text}");
     until("the log says so", || cluster.router.log().contains("lost=1"));
     assert_eq!(one.post("/v1/drain", r#"{"node":1}"#), (200, json!({ "draining": true, "node": 1 })));
     assert_eq!(cluster.router.wait().code(), Some(0));

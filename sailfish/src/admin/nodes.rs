@@ -1,7 +1,8 @@
 //! The nodes that this one knows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::routing::get;
@@ -17,6 +18,12 @@ use super::Admin;
 use super::error::ApiError;
 use crate::serve::Role;
 
+/// How often the nodes are looked at, so that one that goes was seen before.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a node that has gone is told of, and of how many.
+const GONE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+const SEEN_MAX: usize = 1_024;
+
 pub fn router() -> Router<Arc<Admin>> {
     Router::new().route("/v1/nodes", get(nodes))
 }
@@ -26,8 +33,13 @@ pub struct NodesAnswer {
     node: OwnNode,
     /// The router shards that this node is linked with, ascending.
     routers: Vec<LinkedShard>,
-    /// The gateways that the routers are linked with, ascending.
+    /// The bridges that this node is linked with, ascending.
+    bridges: Vec<LinkedShard>,
+    /// The gateways that the routers are linked with, ascending. A bridge takes other bridges for gateways
+    /// without sessions.
     gateways: Vec<GatewayNode>,
+    /// Nodes that were among these within a day, and are not any more, ascending.
+    gone: Vec<GoneNode>,
     /// Why `gateways` is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<String>,
@@ -59,6 +71,15 @@ pub struct LinkedShard {
     queued_bytes: u64,
 }
 
+/// A node that is not seen any more: it has died or was stopped, or nothing leads to it.
+#[derive(Serialize, ToSchema, PartialEq, Eq, Debug)]
+pub struct GoneNode {
+    node: u16,
+    role: &'static str,
+    /// When it was seen last, in ms since the UNIX epoch.
+    seen_ms: u64,
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct GatewayNode {
     node: u16,
@@ -77,6 +98,21 @@ pub struct GatewayShard {
 /// The nodes that this one knows.
 #[utoipa::path(get, path = "/v1/nodes", responses((status = 200, body = NodesAnswer)))]
 pub async fn nodes(State(admin): State<Arc<Admin>>) -> Json<NodesAnswer> {
+    Json(look(&admin).await)
+}
+
+/// Looks at the nodes again and again.
+pub async fn watch(admin: Arc<Admin>) {
+    if admin.shards.role() == Role::Up {
+        return; // there are no others
+    }
+    loop {
+        tokio::time::sleep(LOOK).await;
+        look(&admin).await;
+    }
+}
+
+async fn look(admin: &Admin) -> NodesAnswer {
     let shards = &admin.shards;
     let (metrics, peers) = tokio::join!(shards.metrics(), shards.peers());
     let gateway_cores = metrics.iter().flatten().filter_map(|shard| shard.gateway.as_ref());
@@ -87,19 +123,54 @@ pub async fn nodes(State(admin): State<Arc<Admin>>) -> Json<NodesAnswer> {
         connections: gateway_cores.map(|gateway| gateway.connections).sum(),
         draining: shards.is_draining(),
     };
-    let (gateways, missing) = match shards.question(Question::Nodes).await {
+    let (mut gateways, missing) = match shards.question(Question::Nodes).await {
         Ok(answers) => (gateways(&answers), None),
         Err(unanswered) => (Vec::new(), Some(ApiError::from(unanswered).into_message())),
     };
-    let routers =
-        if matches!(shards.role(), Role::Gateway | Role::Bridge) { routers(&peers) } else { Vec::new() };
-    Json(NodesAnswer { node, routers, gateways, missing })
+    let (routers, bridges) = (linked(&peers, LinkRole::Router), linked(&peers, LinkRole::Bridge));
+    // To a router, a bridge is a gateway without clients.
+    let is_own_bridge = |id| shards.role() == Role::Bridge && id == node.id;
+    gateways.retain(|gateway| {
+        !is_own_bridge(gateway.node) && bridges.iter().all(|bridge| bridge.node != gateway.node)
+    });
+    let present = routers.iter().map(|router| (router.node, Role::Router.name()));
+    let present = present.chain(bridges.iter().map(|bridge| (bridge.node, Role::Bridge.name())));
+    let present = present.chain(gateways.iter().map(|gateway| (gateway.node, Role::Gateway.name())));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(now.as_millis()).expect("64 bits of ms hold half a billion years");
+    let mut gone = admin.seen.lock().unwrap_or_else(PoisonError::into_inner).look(now_ms, present);
+    // Nobody says of gateways that they are there when nobody answers.
+    gone.retain(|gone| missing.is_none() || gone.role != Role::Gateway.name());
+    NodesAnswer { node, routers, bridges, gateways, gone, missing }
 }
 
-/// The links of all own shards, by the shard at the other end.
-fn routers(peers: &[(ShardId, Vec<Peer>)]) -> Vec<LinkedShard> {
+/// The nodes that were there.
+#[derive(Default)]
+pub struct Seen(BTreeMap<u16, (&'static str, u64)>);
+
+/// What [`look`] remembers, for all who look.
+pub type SharedSeen = Mutex<Seen>;
+
+impl Seen {
+    /// Notes who is there; answers who was and is not.
+    fn look(&mut self, now_ms: u64, present: impl Iterator<Item = (u16, &'static str)>) -> Vec<GoneNode> {
+        for (node, role) in present {
+            self.0.insert(node, (role, now_ms));
+        }
+        self.0.retain(|_, (_, seen_ms)| now_ms.saturating_sub(*seen_ms) < GONE_MS_MAX);
+        while self.0.len() > SEEN_MAX {
+            let oldest = self.0.iter().min_by_key(|(_, (_, seen_ms))| *seen_ms).map(|(node, _)| *node);
+            oldest.map(|node| self.0.remove(&node));
+        }
+        let gone = self.0.iter().filter(|(_, (_, seen_ms))| *seen_ms != now_ms);
+        gone.map(|(&node, &(role, seen_ms))| GoneNode { node, role, seen_ms }).collect()
+    }
+}
+
+/// The links of all own shards with nodes of a role, by the shard at the other end.
+fn linked(peers: &[(ShardId, Vec<Peer>)], role: LinkRole) -> Vec<LinkedShard> {
     let mut linked: BTreeMap<ShardId, Vec<&Peer>> = BTreeMap::new();
-    for peer in peers.iter().flat_map(|(_, peers)| peers).filter(|peer| peer.info.role == LinkRole::Router) {
+    for peer in peers.iter().flat_map(|(_, peers)| peers).filter(|peer| peer.info.role == role) {
         linked.entry(peer.info.shard).or_default().push(peer);
     }
     let of = |(shard, links): (ShardId, Vec<&Peer>)| LinkedShard {
@@ -137,6 +208,20 @@ mod tests {
     use wire::node::ShardLoad;
 
     use super::*;
+
+    #[test]
+    fn a_node_that_goes_is_told_of_until_it_is_back() {
+        let mut seen = Seen::default();
+        let all = || [(1, "router"), (33, "gateway")].into_iter();
+        assert_eq!(seen.look(1_000, all()), []);
+        let gone = GoneNode { node: 33, role: "gateway", seen_ms: 1_000 };
+        assert_eq!(seen.look(9_000, all().take(1)), [gone]);
+        assert_eq!(seen.look(10_000, all()), []);
+        assert_eq!(seen.look(10_000 + GONE_MS_MAX, all().take(1)), [], "after a day");
+        let many = (0..SEEN_MAX as u16).map(|node| (node, "gateway"));
+        seen.look(u64::MAX / 2, many);
+        assert_eq!(seen.look(u64::MAX / 2 + 1, std::iter::once((5_000, "gateway"))).len(), SEEN_MAX - 1);
+    }
 
     #[test]
     fn sessions_are_summed_over_routers() {

@@ -51,7 +51,7 @@ pub fn push(answer: &Value) -> String {
     line + "\n"
 }
 
-/// The node that was asked, then routers, then gateways.
+/// The node that was asked, then routers, bridges and gateways, and those that have gone.
 pub fn nodes(answer: &Value) -> String {
     let own = &answer["node"];
     let mut out = format!(
@@ -62,23 +62,28 @@ pub fn nodes(answer: &Value) -> String {
         count(&own["connections"], "connection"),
         if own["draining"] == true { ", draining" } else { "" }
     );
-    for router in list(&answer["routers"]) {
-        let _ = writeln!(
-            out,
-            "router {} shard {}: {}{} for {}, {} queued",
-            router["node"],
-            router["shard"],
-            if router["up"] == true { "up" } else { "away" },
-            if router["owner"] == true { ", owner" } else { "" },
-            age(&router["since_ms"]),
-            count(&router["queued_bytes"], "byte")
-        );
+    for (role, of_role) in [("router", "routers"), ("bridge", "bridges")] {
+        for linked in list(&answer[of_role]) {
+            let _ = writeln!(
+                out,
+                "{role} {} shard {}: {}{} for {}, {} queued",
+                linked["node"],
+                linked["shard"],
+                if linked["up"] == true { "up" } else { "away" },
+                if linked["owner"] == true { ", owner" } else { "" },
+                age(&linked["since_ms"]),
+                count(&linked["queued_bytes"], "byte")
+            );
+        }
     }
+    let is_bridge = own["role"] == "bridge";
     for gateway in list(&answer["gateways"]) {
         let of = |shard: &Value| format!("{} on shard {}", shard["sessions"], shard["shard"]);
         let shards: Vec<String> = list(&gateway["shards"]).map(of).collect();
         let sessions = count(&gateway["sessions"], "session");
-        let _ = writeln!(out, "gateway {}: {sessions} ({})", gateway["node"], shards.join(", "));
+        // From a bridge, nothing tells the other bridges from gateways.
+        let role = if is_bridge && gateway["sessions"] == 0 { "gateway or bridge" } else { "gateway" };
+        let _ = writeln!(out, "{role} {}: {sessions} ({})", gateway["node"], shards.join(", "));
     }
     for gone in list(&answer["gone"]) {
         let _ = writeln!(out, "{} {}: gone for {}", text(&gone["role"]), gone["node"], age(&gone["seen_ms"]));
@@ -144,11 +149,6 @@ mod tests {
     }
 
     #[test]
-    fn spans_have_units() {
-        let spans = [59, 61, 3_660, 90_000].map(span);
-        assert_eq!(spans, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
-    }
-    #[test]
     fn each_node_is_called_what_it_is() {
         let link = |node| json!({ "node": node, "shard": 0, "up": true, "owner": node == 1, "since_ms": 0, "queued_bytes": 0 });
         let mut answer = json!({
@@ -176,6 +176,11 @@ mod tests {
         assert_eq!(push(&answer), "failed: \\u{1b}[2J\\nnode 1: up\n");
     }
 
+    #[test]
+    fn spans_have_units() {
+        let spans = [59, 61, 3_660, 90_000].map(span);
+        assert_eq!(spans, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
 
     #[test]
     fn users_are_lined_up() {

@@ -57,6 +57,18 @@ impl Backend {
 }
 
 impl Books {
+    /// The sums that are compared after a run, for people: a line each.
+    pub(super) fn sums(&self, before: &Books, answered: u64, refused: u64) -> Vec<String> {
+        let committed = self.gifts_committed - before.gifts_committed;
+        let spent = before.ledger - self.ledger;
+        let Books { ledger, balances, differing, .. } = self;
+        vec![
+            format!("{committed} gifts committed; {answered} answered less {refused} refused"),
+            format!("{spent} coins spent; {committed} gifts of {PRICE} coins"),
+            format!("{ledger} coins in the ledger; {balances} in the balances, {differing} accounts differ"),
+        ]
+    }
+
     /// What is wrong with the books after a run in which that many gifts were answered, and of them that many refused: a line each.
     pub(super) fn faults(&self, before: &Books, answered: u64, refused: u64) -> Vec<String> {
         let mut faults = Vec::new();
@@ -90,6 +102,14 @@ mod tests {
         let before = Books { ledger: 1000, balances: 1000, differing: 0, gifts_committed: 5 };
         let after = Books { ledger: 970, balances: 970, differing: 0, gifts_committed: 8 };
         assert_eq!(after.faults(&before, 4, 1), [""; 0]);
+        let sums = after.sums(&before, 4, 1).join("\n");
+        for sum in [
+            "3 gifts committed; 4 answered less 1 refused",
+            "30 coins spent; 3 gifts of 10",
+            "970 coins in the ledger; 970",
+        ] {
+            assert!(sums.contains(sum), "{sums}");
+        }
         assert_eq!(after.faults(&before, 4, 0).len(), 1, "one was answered and not committed");
         assert_eq!(Books { balances: 971, differing: 1, ..after }.faults(&before, 3, 0).len(), 1);
         assert_eq!(

@@ -25,11 +25,20 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// How long to wait for a word before looking at the clock again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs the load; whether it passed is the exit code. `books` says what is wrong with the backend's books after the run, a line each.
+/// What a backend's books say after a run, a line each.
+#[derive(Default)]
+pub(super) struct Audit {
+    /// The sums that were compared.
+    pub(super) sums: Vec<String>,
+    /// What is wrong with them.
+    pub(super) faults: Vec<String>,
+}
+
+/// Runs the load; whether it passed is the exit code. `books` looks at the backend's books after the run.
 pub(super) fn run(
     settings: &Settings,
     secret: &Secret,
-    books: impl FnOnce(&Tally) -> anyhow::Result<Vec<String>>,
+    books: impl FnOnce(&Tally) -> anyhow::Result<Audit>,
 ) -> anyhow::Result<ExitCode> {
     let meter = Meter::new(&settings.server_pids)?;
     let json = settings.json.as_deref().map(create).transpose()?;
@@ -82,7 +91,8 @@ pub(super) fn run(
         }
     }
     conductor.end();
-    failures.extend(books(&tally)?);
+    let Audit { sums, faults } = books(&tally)?;
+    failures.extend(faults);
     let server = window
         .cpu_us()
         .zip(rss_before.zip(rss_after))
@@ -99,7 +109,7 @@ pub(super) fn run(
         stopped_readers: stopped.end(),
         server,
     };
-    report(Report::new(&figures, tally), json, &failures)
+    report(Report::new(&figures, tally), json, &sums, &failures)
 }
 
 fn announce(settings: &Settings) {
@@ -130,12 +140,25 @@ fn announce(settings: &Settings) {
     crate::cli::print(&format!("{line}\n\n"));
 }
 
-fn report(report: Report, json: Option<File>, failures: &[String]) -> anyhow::Result<ExitCode> {
+fn report(
+    report: Report,
+    json: Option<File>,
+    sums: &[String],
+    failures: &[String],
+) -> anyhow::Result<ExitCode> {
     if let Some(mut file) = json {
         serde_json::to_writer_pretty(&mut file, &report).context("--json")?;
         file.write_all(b"\n").context("--json")?;
     }
-    crate::cli::print(&render(&report));
+    let mut text = render(&report);
+    for (at, sum) in sums.iter().enumerate() {
+        text += &format!(
+            "{}  {:<12}  {sum}\n",
+            if at == 0 { "\n" } else { "" },
+            if at == 0 { "books" } else { "" }
+        );
+    }
+    crate::cli::print(&text);
     for failure in failures {
         crate::cli::complain(failure);
     }

@@ -43,7 +43,9 @@ pub fn until_stopped(
             directory: serving.directory.as_ref().map(Directory::stats),
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
+            seen: Default::default(),
         });
+        tokio::spawn(admin::watch_nodes(admin.clone()));
         tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         announce();

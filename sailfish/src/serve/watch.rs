@@ -15,6 +15,8 @@ use crate::control::Shards;
 
 /// How often the links are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a node may take to find a router, at its start or after it has lost all, before the log says so.
+const ALONE_TIME: Duration = Duration::from_secs(10);
 /// How often refused links are logged at most; each line has the totals.
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 
@@ -26,20 +28,49 @@ pub async fn links(shards: Arc<Shards>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut linked, mut refused) = (Linked::default(), Refused::default());
-    let mut alone_from = Instant::now();
+    let wants_routers = matches!(shards.role(), Role::Gateway | Role::Bridge);
+    let mut alone = Alone::new(Instant::now());
     loop {
         ticks.tick().await;
         linked.look(&shards.peers().await);
-        if matches!(shards.role(), Role::Gateway | Role::Bridge)
-            && linked.owners.is_empty()
-            && Instant::now() >= alone_from
-        {
-            warn!(
-                "no router is linked, so nobody can log in or be sent anything: are they running, where cluster.routers says?"
-            );
-            alone_from = Instant::now() + REFUSED_EVERY;
+        if wants_routers && !shards.is_draining() {
+            alone.look(Instant::now(), linked.owners.is_empty());
         }
         refused.look(Instant::now(), totals(&shards.metrics().await));
+    }
+}
+
+/// Whether routers are there.
+struct Alone {
+    /// When the next line may say that none is.
+    warn_from: Instant,
+    is_told: bool,
+}
+
+impl Alone {
+    fn new(now: Instant) -> Self {
+        Self { warn_from: now + ALONE_TIME, is_told: false }
+    }
+
+    /// Logs that no router is there, once a minute while that lasts, and that it is over; answers whether it
+    /// did.
+    fn look(&mut self, now: Instant, is_alone: bool) -> bool {
+        if !is_alone {
+            self.warn_from = now + ALONE_TIME;
+            if std::mem::take(&mut self.is_told) {
+                info!("a router is linked: users can log in and are sent what is for them");
+                return true;
+            }
+            return false;
+        }
+        if now < self.warn_from {
+            return false;
+        }
+        warn!(
+            "no router is linked, so nobody can log in or be sent anything: are they running, where cluster.routers says?"
+        );
+        (self.warn_from, self.is_told) = (now + REFUSED_EVERY, true);
+        true
     }
 }
 
@@ -141,6 +172,23 @@ fn totals(metrics: &[Option<Box<ShardMetrics>>]) -> Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_not_warned_of_and_an_end_of_loneliness_is_told() {
+        let start = Instant::now();
+        let mut alone = Alone::new(start);
+        assert!(!alone.look(start, true), "it has just started");
+        assert!(!alone.look(start + Duration::from_secs(1), false), "nothing was said");
+        let lost = start + Duration::from_secs(60);
+        assert!(!alone.look(lost, false));
+        let at = |after: Duration| lost + after;
+        assert!(!alone.look(at(ALONE_TIME / 2), true), "a moment without any");
+        assert!(alone.look(at(ALONE_TIME), true));
+        assert!(!alone.look(at(ALONE_TIME * 2), true), "once a minute");
+        assert!(alone.look(at(ALONE_TIME + REFUSED_EVERY), true));
+        assert!(alone.look(at(REFUSED_EVERY * 2), false), "it is over");
+        assert!(!alone.look(at(REFUSED_EVERY * 2), false));
+    }
 
     #[test]
     fn refused_links_are_logged_at_most_once_a_minute() {
