@@ -1,11 +1,13 @@
 //! One request by HTTP/1.0: the answer comes in one piece, and the server closes after it.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+
+use crate::config::ConfigError;
 
 /// How long a connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -77,8 +79,11 @@ pub struct Answer {
 /// One line: nobody listens there, or what does is no HTTP server.
 pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Result<Answer> {
     let Server { kind: Kind { port, flag, wants, .. }, address } = server;
-    let wish = || format!("{flag} {address}: want {wants}");
-    let addresses = address.to_socket_addrs().with_context(wish)?;
+    let wish = format!("{flag} {address}: want {wants}");
+    let addresses = address.to_socket_addrs().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => ConfigError(format!("{wish}: {error}")).into(),
+        _ => anyhow::Error::from(error).context(wish), // a name that is not known may be known later
+    })?;
     let mut stream = connect(server, addresses)?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
     stream.set_write_timeout(Some(ANSWER_TIME))?;
