@@ -150,6 +150,9 @@ const fn remedy(reason: Refusal) -> &'static str {
             "bad_frame, too_long: what is at the other end is no node; look at cluster.routers"
         }
         Refusal::BadBatch => "bad_batch: a batch was corrupted on its way, or the other node is broken",
+        Refusal::Identity | Refusal::BadMessage | Refusal::Flood => {
+            "identity, bad_message, flood: the other node says what no node says; it is broken"
+        }
         Refusal::Late => "late: the other end does not answer",
         Refusal::Stale => {
             "stale: a node that started later has the same cluster.node, or one router stands twice in cluster.routers"
