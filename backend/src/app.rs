@@ -7,14 +7,15 @@ use std::time::Duration;
 use logs::warn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::AnyPool;
+use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, Pool};
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::http;
 use crate::ids::Ids;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Gifts under way.
     pub gifts: Gifts,
+    /// A place for each request under way.
+    pub(crate) requests: Semaphore,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -76,6 +79,7 @@ impl App {
             inbox: Inbox::default(),
             sms,
             gifts: Gifts::new(),
+            requests: Semaphore::new(http::REQUESTS_MAX),
             metrics: Metrics::default(),
             unmarked_until_ms,
         }))
@@ -117,7 +121,7 @@ impl App {
     }
 
     /// Where what lies under this name is read: the primary after it was written, or if that is not known; else a replica.
-    pub async fn reader(&self, name: &str) -> &AnyPool {
+    pub async fn reader(&self, name: &str) -> &Pool {
         match self.is_marked(name).await {
             true => self.db.primary(),
             false => self.db.replica(),
@@ -130,7 +134,7 @@ impl App {
         &self,
         key: &str,
         ttl: Duration,
-        load: impl FnOnce(AnyPool) -> F,
+        load: impl FnOnce(Pool) -> F,
     ) -> Result<Option<T>, Error>
     where
         T: Serialize + DeserializeOwned,

@@ -5,26 +5,31 @@
 //! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
 
 mod migrations;
+mod pool;
 mod private;
 mod prompt;
 mod replicas;
 
-use std::sync::{Mutex, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
+use sqlx::{AnyConnection, Executor};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::random;
 pub use migrations::{is_migrated, migrate};
+use pool::Writes;
+pub use pool::{Connection, Pool, PoolCounts};
 use prompt::Prompt;
 use replicas::Replicas;
 
 /// How long a query may wait for a connection.
 const ACQUIRE_TIME: Duration = Duration::from_secs(5);
-/// How long the primary may take to answer a ping, and how long that is good.
+/// How long the primary may take to answer a ping or to take a write, and how long that is good.
 const PING_TIME: Duration = Duration::from_secs(1);
 /// How often a transaction is begun.
 const TURNS_MAX: u64 = 8;
@@ -40,18 +45,22 @@ pub enum Dialect {
     MySql,
 }
 
-/// A transaction that may write.
-pub type Tx = Transaction<'static, Any>;
+/// A transaction that may write. What was not committed when it is dropped is rolled back.
+pub struct Tx(Connection);
 
 /// Pools of connections.
 pub struct Db {
     dialect: Dialect,
-    primary: AnyPool,
+    primary: Pool,
+    /// Of the same connections: for what writes.
+    writer: Pool,
+    writes: Arc<Writes>,
     /// Of SQLite: further connections that read, since only one may write.
-    readers: Option<AnyPool>,
+    readers: Option<Pool>,
     replicas: Replicas,
-    /// When the primary was last seen to answer a ping.
+    /// When the primary was last seen to answer a ping, and to take a write.
     seen_up: Mutex<Option<Instant>>,
+    seen_to_write: Mutex<Option<Instant>>,
     /// Of MySQL: what passes connections on.
     _prompts: Vec<Prompt>,
 }
@@ -78,13 +87,24 @@ impl Db {
                 let url = format!("{}?mode=rwc", config.database);
                 // The first connection makes the file and its WAL, which readers need.
                 let primary = pool(dialect, &url, 1)?;
-                primary.acquire().await?;
+                drop(primary.acquire().await?);
                 (primary, Some(pool(dialect, &url, most)?))
             }
         };
         let replicas = config.replicas.iter().map(|url| prompt_pool(url, most, &mut prompts));
         let replicas = Replicas::new(replicas.collect::<Result<_, _>>()?);
-        Ok(Self { dialect, primary, readers, replicas, seen_up: Mutex::default(), _prompts: prompts })
+        let writes = Arc::<Writes>::default();
+        Ok(Self {
+            dialect,
+            writer: primary.writer(writes.clone()),
+            primary,
+            writes,
+            readers,
+            replicas,
+            seen_up: Mutex::default(),
+            seen_to_write: Mutex::default(),
+            _prompts: prompts,
+        })
     }
 
     /// Which database it is.
@@ -93,32 +113,38 @@ impl Db {
     }
 
     /// The one that has everything that was ever committed.
-    pub fn primary(&self) -> &AnyPool {
+    pub fn primary(&self) -> &Pool {
         self.readers.as_ref().unwrap_or(&self.primary)
     }
 
     /// One that may be a little behind: a replica, or the primary if none is good.
-    pub fn replica(&self) -> &AnyPool {
+    pub fn replica(&self) -> &Pool {
         self.replicas.pick().unwrap_or_else(|| self.primary())
     }
 
-    /// Each pool by its name, with its connections and how many of them are idle.
-    pub fn pools(&self) -> Vec<(&'static str, u32, usize)> {
+    /// Each pool by its name.
+    pub fn pools(&self) -> Vec<(&'static str, PoolCounts)> {
         let readers = self.readers.iter().map(|pool| ("readers", pool));
         let pools = std::iter::once(("primary", &self.primary)).chain(readers);
-        pools.map(|(name, pool)| (name, pool.size(), pool.num_idle())).collect()
+        pools.map(|(name, pool)| (name, pool.counts())).collect()
     }
 
-    /// Whether the primary answers, or has answered within the last second.
+    /// Whether the primary answers, or has answered within the last second, and has not refused a write of late.
     pub async fn is_up(&self) -> bool {
-        let known = || self.seen_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().is_some_and(|seen| seen.elapsed() < PING_TIME) {
-            return true;
+        let ping = async { sqlx::query("SELECT 1").fetch_one(self.primary()).await.map(drop) };
+        self.writes.failure().is_none() && within_a_second(&self.seen_up, ping).await.is_ok()
+    }
+
+    /// Whether the primary takes writes: none has failed within the last seconds, and one that is tried here, once a second at most, succeeds.
+    ///
+    /// # Errors
+    /// 503, with the database's own words.
+    pub async fn check_writes(&self, clock: &Clock) -> Result<(), Error> {
+        if let Some(error) = self.writes.failure() {
+            return Err(error);
         }
-        let ping = sqlx::query("SELECT 1").fetch_one(self.primary());
-        let is_up = matches!(tokio::time::timeout(PING_TIME, ping).await, Ok(Ok(_)));
-        *known() = is_up.then(Instant::now);
-        is_up
+        let write = sqlx::query("UPDATE t_heartbeat SET at_ms = ? WHERE id = 1").bind(clock.now_ms());
+        within_a_second(&self.seen_to_write, async { write.execute(self.writer()).await.map(drop) }).await
     }
 
     /// How many replicas are read from.
@@ -127,17 +153,13 @@ impl Db {
     }
 
     /// For a statement that writes and is a transaction by itself.
-    pub fn writer(&self) -> &AnyPool {
-        &self.primary
+    pub fn writer(&self) -> &Pool {
+        &self.writer
     }
 
     /// A transaction that writes.
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(match self.dialect {
-            // A deferred one would fail as soon as it comes to write after another one did.
-            Dialect::Sqlite => self.primary.begin_with("BEGIN IMMEDIATE").await?,
-            Dialect::MySql => self.primary.begin().await?,
-        })
+        Tx::begin(&self.writer, self.dialect).await
     }
 
     /// Of each replica: whether it is read from, and how far behind it is; `None` if it does not answer.
@@ -146,7 +168,7 @@ impl Db {
     }
 
     /// Watches how far replicas are behind, until dropped.
-    pub(crate) async fn watch_replicas(&self, lag_ms_max: u32, clock: &crate::clock::Clock) {
+    pub(crate) async fn watch_replicas(&self, lag_ms_max: u32, clock: &Clock) {
         self.replicas.watch(&self.primary, lag_ms_max, clock).await;
     }
 
@@ -160,20 +182,78 @@ impl Db {
     }
 }
 
+impl Tx {
+    /// A transaction on a connection of a pool.
+    pub async fn begin(writer: &Pool, dialect: Dialect) -> Result<Self, Error> {
+        let mut connection = writer.acquire().await?;
+        connection
+            .begin(match dialect {
+                // A deferred one would fail as soon as it comes to write after another one did.
+                Dialect::Sqlite => "BEGIN IMMEDIATE",
+                Dialect::MySql => "BEGIN",
+            })
+            .await?;
+        Ok(Self(connection))
+    }
+
+    /// Keeps what it wrote. After an error that is not known, unless the database has said that it undid it.
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.0.end("COMMIT").await?;
+        self.0.wrote();
+        Ok(())
+    }
+
+    /// Undoes what it wrote, and waits for that.
+    pub async fn rollback(mut self) -> Result<(), Error> {
+        Ok(self.0.end("ROLLBACK").await?)
+    }
+}
+
+impl Deref for Tx {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
+    }
+}
+
+/// Whether `ask` succeeds within a second, or has done so within the last one.
+async fn within_a_second(
+    seen: &Mutex<Option<Instant>>,
+    ask: impl Future<Output = Result<(), sqlx::Error>>,
+) -> Result<(), Error> {
+    let known = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if known().is_some_and(|seen| seen.elapsed() < PING_TIME) {
+        return Ok(());
+    }
+    let asked = tokio::time::timeout(PING_TIME, ask).await;
+    *known() = matches!(asked, Ok(Ok(()))).then(Instant::now);
+    match asked {
+        Ok(asked) => Ok(asked?),
+        Err(_) => Err(Error::unavailable("database_unavailable", "the database does not answer in time")),
+    }
+}
+
 /// Of MySQL.
-fn prompt_pool(url: &str, connections_max: u32, prompts: &mut Vec<Prompt>) -> Result<AnyPool, Error> {
+fn prompt_pool(url: &str, connections_max: u32, prompts: &mut Vec<Prompt>) -> Result<Pool, Error> {
     let (url, prompt) = Prompt::open(url)?;
     prompts.extend(prompt);
     pool(Dialect::MySql, &url, connections_max)
 }
 
-fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<AnyPool, Error> {
+fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error> {
     let options: AnyConnectOptions = url.parse()?;
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIME)
         .after_connect(move |connection, _| Box::pin(async move { set_up(connection, dialect).await }));
-    Ok(pool.connect_lazy_with(options))
+    Ok(Pool::new(pool.connect_lazy_with(options)))
 }
 
 /// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default isolation would lock the gaps

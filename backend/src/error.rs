@@ -105,53 +105,98 @@ impl std::error::Error for Error {}
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
+        match Trouble::of(&error) {
+            Some(Trouble::Away) => Self::of_database(&error),
+            Some(Trouble::Busy) => Self::unavailable("database_busy", error),
+            None if crate::db::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
+            None => Self::internal(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the database, or the connection to it, is in such trouble that the connection is not to be used any more.
+    pub(crate) fn is_of_database(error: &sqlx::Error) -> bool {
+        Trouble::of(error) == Some(Trouble::Away)
+    }
+
+    /// 503 with the database's own words.
+    pub(crate) fn of_database(error: &sqlx::Error) -> Self {
+        Self::unavailable("database_unavailable", error)
+    }
+}
+
+/// What a database says no for. `tests/scenarios/trouble.rs` makes databases say so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Trouble {
+    /// Others are in the way for the moment: a deadlock, a lock that took too long. The connection is good.
+    Busy,
+    /// The database cannot work: its disk is full or fails, its file is damaged, it is read-only, stops, or has ended the connection.
+    Away,
+}
+
+impl Trouble {
+    /// `None` if it is a fault of the caller's or of our own.
+    fn of(error: &sqlx::Error) -> Option<Self> {
+        match error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::unavailable("database_unavailable", error),
-            sqlx::Error::Database(database) if is_passing(&**database) => {
-                Self::unavailable("database_busy", error)
-            }
-            _ if crate::db::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
-            _ => Self::internal(error),
+            | sqlx::Error::WorkerCrashed => Some(Self::Away),
+            sqlx::Error::Database(error) => Self::said(&**error),
+            _ => None,
+        }
+    }
+
+    fn said(error: &dyn DatabaseError) -> Option<Self> {
+        if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+            let is_in = |numbers: &[u16]| numbers.contains(&error.number());
+            return match () {
+                () if is_in(MYSQL_BUSY) => Some(Self::Busy),
+                () if is_in(MYSQL_AWAY) => Some(Self::Away),
+                () => None,
+            };
+        }
+        // Extended codes are in the upper bits.
+        match error.code().and_then(|code| code.parse::<u32>().ok())? & 0xff {
+            5 | 6 => Some(Self::Busy), // BUSY, LOCKED
+            // NOMEM, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB
+            7 | 8 | 9 | 10 | 11 | 13 | 14 | 15 | 26 => Some(Self::Away),
+            _ => None,
         }
     }
 }
 
-/// Whether a database says no for the moment only: a deadlock, a lock that took too long, a server that starts, stops, is full or is
-/// read-only. `tests/scenarios/database.rs` makes servers say so.
-fn is_passing(error: &dyn DatabaseError) -> bool {
-    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-        return MYSQL_PASSING.contains(&error.number());
-    }
-    // SQLITE_BUSY and SQLITE_LOCKED, with extended codes in the upper bits.
-    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
-}
-
 /// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is read-only are HY000 as
 /// faults of our own are.
-const MYSQL_PASSING: &[u16] = &[
+const MYSQL_BUSY: &[u16] = &[
     1020, // a row changed since it was read
     1040, // too many connections
+    1203, 1226, // too many of this user
+    1205, // a lock took too long
+    1213, // a deadlock
+    1317, // the query was killed
+    1412, // a table changed meanwhile
+    1615, // a statement is to be prepared again
+    1969, // the statement took too long
+    3024, // the same, of MySQL
+    3572, // a lock was not free
+];
+const MYSQL_AWAY: &[u16] = &[
+    1016, 1017, 1023, 1024, 1026,
+    1030, // a file of the server cannot be opened, found, closed, read or written; the engine failed
+    1021, 1114, // its disk or a table is full
+    1034, 1035, 1194, 1195, 1712, 1877, // a table or an index is damaged
+    1037, 1038, 1041, 1135, // out of memory
     1047, // a cluster that is not ready
     1053, // it shuts down
     1077, 1078, 1079, // it has shut down
     1158, 1159, 1160, 1161, // the connection broke
-    1203, 1226, // too many of this user
-    1205, // a lock took too long
-    1213, // a deadlock
-    1290, // it is read-only, as a primary is while another takes over
-    1317, // the query was killed
-    1412, // a table changed meanwhile
-    1615, // a statement is to be prepared again
-    1836, // it is read-only
+    1180, 1181, // a commit or a rollback failed
+    1290, 1836, // it is read-only, as a primary is while another takes over
     1927, // the connection was killed
-    1969, // the statement took too long
-    3024, // the same, of MySQL
-    3572, // a lock was not free
     4031, // the connection was idle for too long
 ];
 

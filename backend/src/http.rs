@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tracing::debug;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,6 +25,8 @@ use crate::{api, random};
 
 /// The longest body of a request.
 pub const BODY_BYTES_MAX: usize = 2 << 20;
+/// Requests under way, those among them whose callers have hung up.
+pub const REQUESTS_MAX: usize = 4_096;
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// A caller's own id of a request, or the one it is given; and back in the answer.
@@ -78,17 +80,10 @@ async fn with_request_id(
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
-    let answer = CURRENT_REQUEST_ID.scope(id.clone(), async {
-        match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => {
-                use axum::response::IntoResponse;
-                Error::unavailable("timeout", format!("no answer within {} s", REQUEST_TIME.as_secs()))
-                    .into_response()
-            }
-        }
-    });
-    let mut response = answer.await;
+    let answer = CURRENT_REQUEST_ID.scope(id.clone(), answer(app.clone(), request, next));
+    // In a task of its own: a caller that hangs up must not leave a write half-way.
+    let mut response =
+        tokio::spawn(answer).await.unwrap_or_else(|error| Error::internal(error).into_response());
     let (path, status) = (path.as_ref().map_or("", MatchedPath::as_str), response.status().as_u16());
     let took = start.elapsed();
     app.metrics.request(method_name(&method), path, status, took);
@@ -97,6 +92,17 @@ async fn with_request_id(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+async fn answer(app: Arc<App>, request: Request, next: Next) -> Response {
+    let Ok(_place) = app.requests.try_acquire() else {
+        return Error::unavailable("busy", "too many requests are under way").into_response();
+    };
+    let answered = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", REQUEST_TIME.as_secs());
+        Error::unavailable("timeout", message).into_response()
+    })
 }
 
 /// Its name if it is one of the usual: callers must not be able to make labels.

@@ -11,9 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::AnyPool;
-
-use crate::db::{Db, Dialect};
+use crate::db::{Db, Dialect, Pool};
 use crate::error::Error;
 use crate::random;
 use crate::tables::id_segment;
@@ -92,8 +90,8 @@ impl Ids {
 #[derive(Clone)]
 struct Segments {
     dialect: Dialect,
-    reader: AnyPool,
-    writer: AnyPool,
+    reader: Pool,
+    writer: Pool,
 }
 
 impl Source for Segments {

@@ -44,7 +44,7 @@ pub use app::App;
 pub use cache::{Cache, Hold, HoldAsk};
 pub use clock::Clock;
 pub use config::Config;
-pub use db::{Db, Dialect};
+pub use db::{Db, Dialect, Pool};
 pub use error::Error;
 pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};
 pub use ids::{Ids, Order};

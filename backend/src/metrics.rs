@@ -108,13 +108,31 @@ pub async fn text(app: &App) -> String {
     page.family("cache_reads_total", "counter", "Reads through the cache.");
     page.sample(&[("result", "hit")], hits);
     page.sample(&[("result", "miss")], misses);
-    page.family("database_connections", "gauge", "Connections of each pool.");
-    for (pool, all, idle) in app.db.pools() {
-        page.sample(&[("pool", pool), ("state", "idle")], idle);
-        page.sample(&[("pool", pool), ("state", "used")], (all as usize).saturating_sub(idle));
-    }
+    write_pools(app, &mut page);
     write_replicas(app, &mut page);
     page.text
+}
+
+/// Connections to the database.
+fn write_pools(app: &App, page: &mut Page) {
+    let pools = app.db.pools();
+    page.family("database_connections", "gauge", "Connections of each pool.");
+    for (pool, counts) in &pools {
+        page.sample(&[("pool", pool), ("state", "idle")], counts.idle);
+        page.sample(&[("pool", pool), ("state", "used")], counts.used);
+    }
+    page.family("database_waiting", "gauge", "Callers that wait for a connection of the pool.");
+    for (pool, counts) in &pools {
+        page.sample(&[("pool", pool)], counts.waiting);
+    }
+    page.family(
+        "database_connections_closed_total",
+        "counter",
+        "Connections that were closed since a statement on them was given up, or the database was in trouble.",
+    );
+    for (pool, counts) in &pools {
+        page.sample(&[("pool", pool)], counts.closed);
+    }
 }
 
 /// Gifts, and what is pushed to clients.

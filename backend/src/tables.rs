@@ -18,8 +18,9 @@ pub mod user;
 pub mod user_phone;
 pub mod user_tag;
 
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 
+use crate::db::Connection;
 use crate::error::Error;
 
 /// Into how many tables the rows of users are split.
@@ -37,7 +38,7 @@ pub fn parts() -> impl Iterator<Item = String> {
 
 /// The ids of the rows that the last statement inserted. Both databases number the rows of one `INSERT ... VALUES` in one go.
 pub async fn last_ids(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     count: i64,
 ) -> Result<impl Iterator<Item = i64> + use<>, Error> {
     let is_sqlite = connection.backend_name() == "SQLite";

@@ -7,12 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
 use crate::gift::{Answer, Contents, GiftRequest, Identity, PRICE_MAX, Reason, Refusal, SHOWN, submit};
 use crate::http::body::{Body, Path, Query};
@@ -54,7 +54,7 @@ struct Gifts {
 /// All gifts that can be sent.
 #[utoipa::path(get, path = "/gifts", responses((status = 200, body = Gifts)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
-    let load = async |db: AnyPool| Ok(Some(Gifts { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
+    let load = async |db: Pool| Ok(Some(Gifts { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
     let gifts = app.read(LIST_KEY, CACHE_TTL, load).await?;
     Ok(Json(gifts.unwrap_or(Gifts { gifts: Vec::new() })))
 }

@@ -25,7 +25,7 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether requests can be served: the database answers, and its tables are up to date.
+/// Whether requests can be served: the database takes writes, and its tables are up to date.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses((status = 200, body = String), (status = 503, description = "not at the moment"))
@@ -33,7 +33,7 @@ async fn healthz() -> &'static str {
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
     let migrated = tokio::time::timeout(READY_TIME, db::is_migrated(&app.db)).await;
     match migrated {
-        Ok(Ok(true)) => Ok("ok\n"),
+        Ok(Ok(true)) => app.db.check_writes(&app.clock).await.map(|()| "ok\n"),
         Ok(Ok(false)) => Err(Error::unavailable("not_migrated", "the database's tables are not up to date")),
         Ok(Err(error)) => Err(Error::unavailable("database_unavailable", error)),
         Err(_) => Err(Error::unavailable("database_unavailable", "the database does not answer in time")),

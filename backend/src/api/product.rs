@@ -7,12 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::internal::Internal;
@@ -66,7 +66,7 @@ struct ProductBody {
 /// What can be ordered.
 #[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
-    let load = async |db: AnyPool| {
+    let load = async |db: Pool| {
         let rows = product::all(&db, true, LIST_MAX).await?;
         let products: Vec<Product> = rows.into_iter().map(Product::from).collect();
         Ok((!products.is_empty()).then_some(products))
@@ -79,7 +79,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
 #[utoipa::path(get, path = "/products/{id}", params(("id" = i64, Path, description = "Which.")),
     responses((status = 200, body = Product), (status = 404, body = ErrorBody)))]
 async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Product>, Error> {
-    let load = async |db: AnyPool| {
+    let load = async |db: Pool| {
         let row = product::get(&db, id).await?;
         Ok(row.filter(|row| row.is_on_sale).map(Product::from))
     };

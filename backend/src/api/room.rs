@@ -6,13 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use sqlx::AnyPool;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::insist;
+use crate::db::{Pool, insist};
 use crate::error::{Error, ErrorBody};
 use crate::event::Event;
 use crate::http::body::{Body, Path, Query};
@@ -97,7 +96,7 @@ struct Members {
     responses((status = 200, body = Rooms), (status = 400, body = ErrorBody)))]
 async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Result<Json<Rooms>, Error> {
     let limit = limit(page.limit, ROOMS_DEFAULT, ROOMS_MAX)?;
-    let load = async |db: AnyPool, before: i64, most: u32| {
+    let load = async |db: Pool, before: i64, most: u32| {
         let rows = room::open(&db, before, most).await?;
         Ok::<_, Error>(rows.into_iter().map(Room::from).collect::<Vec<_>>())
     };
@@ -105,7 +104,7 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
         Some(after) => load(app.db.replica().clone(), after, limit).await?,
         None => {
             // Only the first page is what everybody asks for.
-            let first = async |db: AnyPool| {
+            let first = async |db: Pool| {
                 let rooms = load(db, i64::MAX, ROOMS_MAX).await?;
                 Ok((!rooms.is_empty()).then_some(rooms))
             };
@@ -192,7 +191,7 @@ async fn members(
 }
 
 async fn cached(app: &App, id: i64) -> Result<Room, Error> {
-    let load = async |db: AnyPool| Ok(room::get(&db, id).await?.map(Room::from));
+    let load = async |db: Pool| Ok(room::get(&db, id).await?.map(Room::from));
     app.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 

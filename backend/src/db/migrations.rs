@@ -1,9 +1,9 @@
 //! The tables, step by step. A step that was released is never changed; the next one is added below it.
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 use tracing::{debug, info};
 
-use super::{Db, Dialect};
+use super::{Connection, Db, Dialect};
 use crate::error::Error;
 use crate::tables;
 
@@ -47,18 +47,18 @@ pub async fn is_migrated(db: &Db) -> Result<bool, Error> {
 pub async fn migrate(db: &Db) -> Result<(), Error> {
     let dialect = db.dialect();
     let mut connection = db.writer().acquire().await?;
+    // Its lock goes with it, and so does what a step that failed has begun.
+    connection.close_on_drop();
     if dialect == Dialect::MySql {
-        // The lock is the connection's, and goes with it.
-        connection.close_on_drop();
         lock(&mut connection).await?;
     }
     let end = dialect.table_end();
     let table = format!(
         "CREATE TABLE IF NOT EXISTS t_migration (version BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL{end}"
     );
-    sqlx::query(AssertSqlSafe(table)).execute(&mut *connection).await?;
+    sqlx::query(AssertSqlSafe(table)).execute(&mut connection).await?;
     let mut done = Vec::new();
-    for row in sqlx::query("SELECT version FROM t_migration").fetch_all(&mut *connection).await? {
+    for row in sqlx::query("SELECT version FROM t_migration").fetch_all(&mut connection).await? {
         done.push(row.try_get::<i64, _>(0)?);
     }
     let mut steps = 0;
@@ -73,7 +73,7 @@ pub async fn migrate(db: &Db) -> Result<(), Error> {
 }
 
 /// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so the database is in its name.
-async fn lock(connection: &mut AnyConnection) -> Result<(), Error> {
+async fn lock(connection: &mut Connection) -> Result<(), Error> {
     let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), ?), 0)";
     for seconds in [0_i64, LOCK_SECONDS] {
         if seconds > 0 {
@@ -98,7 +98,7 @@ async fn lock(connection: &mut AnyConnection) -> Result<(), Error> {
 const LOCK_SECONDS: i64 = 60;
 
 /// A step that was cut short in MySQL is done again from its beginning, so each statement allows for that.
-async fn step(connection: &mut AnyConnection, dialect: Dialect, migration: &Migration) -> Result<(), Error> {
+async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migration) -> Result<(), Error> {
     let Migration { version, name, statements } = migration;
     if dialect == Dialect::Sqlite {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;

@@ -6,9 +6,10 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 use tracing::{info, warn};
 
+use super::Pool;
 use crate::clock::Clock;
 
 const BEAT: Duration = Duration::from_millis(500);
@@ -21,7 +22,7 @@ pub struct Replicas {
 }
 
 struct Replica {
-    pool: AnyPool,
+    pool: Pool,
     is_good: AtomicBool,
     /// Negative if it does not answer.
     lag_ms: AtomicI64,
@@ -29,7 +30,7 @@ struct Replica {
 
 impl Replicas {
     /// None is good before it was looked at.
-    pub fn new(pools: Vec<AnyPool>) -> Self {
+    pub fn new(pools: Vec<Pool>) -> Self {
         let replicas = pools
             .into_iter()
             .map(|pool| Replica { pool, is_good: AtomicBool::new(false), lag_ms: AtomicI64::new(-1) })
@@ -38,7 +39,7 @@ impl Replicas {
     }
 
     /// A good one, each in turn.
-    pub fn pick(&self) -> Option<&AnyPool> {
+    pub fn pick(&self) -> Option<&Pool> {
         let count = self.replicas.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let turns = (0..count).map(|turn| &self.replicas[(first.wrapping_add(turn)) % count]);
@@ -54,7 +55,7 @@ impl Replicas {
     }
 
     /// Looks again and again, until dropped.
-    pub async fn watch(&self, primary: &AnyPool, lag_ms_max: u32, clock: &Clock) {
+    pub async fn watch(&self, primary: &Pool, lag_ms_max: u32, clock: &Clock) {
         if self.replicas.is_empty() {
             return std::future::pending().await;
         }
@@ -64,7 +65,7 @@ impl Replicas {
         }
     }
 
-    async fn beat(&self, primary: &AnyPool, lag_ms_max: u32, clock: &Clock) {
+    async fn beat(&self, primary: &Pool, lag_ms_max: u32, clock: &Clock) {
         let now_ms = clock.now_ms();
         let write = sqlx::query("UPDATE t_heartbeat SET at_ms = ? WHERE id = 1").bind(now_ms);
         let written = write.execute(primary).await;
@@ -101,7 +102,7 @@ impl Replicas {
 }
 
 /// An upper bound: the primary's last heartbeat may be half a second old.
-async fn lag_ms(replica: &AnyPool, clock: &Clock) -> Result<i64, sqlx::Error> {
+async fn lag_ms(replica: &Pool, clock: &Clock) -> Result<i64, sqlx::Error> {
     let read = sqlx::query(AssertSqlSafe("SELECT at_ms FROM t_heartbeat WHERE id = 1"));
     let row = tokio::time::timeout(BEAT, read.fetch_one(replica))
         .await

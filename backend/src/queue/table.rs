@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::AnyPool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Job, JobId, Queue, TRIES_MAX, Topic};
 use crate::clock::Clock;
-use crate::db::{Db, Dialect, Tx, insist};
+use crate::db::{Db, Dialect, Pool, Tx, insist};
 use crate::error::Error;
 use crate::tables::job;
 
@@ -17,9 +16,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module's page.
 pub struct TableQueue {
-    pool: AnyPool,
+    pool: Pool,
     /// For looking, which must not wait for a writer.
-    reader: AnyPool,
+    reader: Pool,
     dialect: Dialect,
     clock: Clock,
     take_time: Duration,
@@ -39,10 +38,7 @@ impl TableQueue {
     }
 
     async fn begin(&self) -> Result<Tx, Error> {
-        Ok(match self.dialect {
-            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
-            Dialect::MySql => self.pool.begin().await?,
-        })
+        Tx::begin(&self.pool, self.dialect).await
     }
 
     async fn take_due(&self, topic: Topic, most: u32) -> Result<Vec<Job>, Error> {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, rows};
+use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 
 /// How the tables are made.
@@ -45,7 +45,7 @@ pub struct Entry {
 }
 
 /// One user's balance; `None` without an account.
-pub async fn balance(pool: &AnyPool, user_id: i64) -> Result<Option<i64>, Error> {
+pub async fn balance(pool: &Pool, user_id: i64) -> Result<Option<i64>, Error> {
     let row = sqlx::query("SELECT balance FROM t_account WHERE user_id = ?")
         .bind(user_id)
         .fetch_optional(pool)
@@ -54,14 +54,14 @@ pub async fn balance(pool: &AnyPool, user_id: i64) -> Result<Option<i64>, Error>
 }
 
 /// Balances of those of these users who have an account.
-pub async fn balances(connection: &mut AnyConnection, user_ids: &[i64]) -> Result<BTreeMap<i64, i64>, Error> {
+pub async fn balances(connection: &mut Connection, user_ids: &[i64]) -> Result<BTreeMap<i64, i64>, Error> {
     select(connection, user_ids, "").await
 }
 
 /// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two transactions never wait
 /// for each other.
 pub async fn lock(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     user_ids: &[i64],
 ) -> Result<BTreeMap<i64, i64>, Error> {
@@ -69,7 +69,7 @@ pub async fn lock(
 }
 
 async fn select(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     user_ids: &[i64],
     lock: &str,
 ) -> Result<BTreeMap<i64, i64>, Error> {
@@ -89,7 +89,7 @@ async fn select(
 }
 
 /// Takes from accounts, each only if it has as much. Whether all had: if not, the caller is to roll back.
-pub async fn debit(connection: &mut AnyConnection, debits: &BTreeMap<i64, i64>) -> Result<bool, Error> {
+pub async fn debit(connection: &mut Connection, debits: &BTreeMap<i64, i64>) -> Result<bool, Error> {
     let cases = vec!["WHEN ? THEN ?"; debits.len()].join(" ");
     let guards = vec!["(user_id = ? AND balance >= ?)"; debits.len()].join(" OR ");
     let statement =
@@ -103,7 +103,7 @@ pub async fn debit(connection: &mut AnyConnection, debits: &BTreeMap<i64, i64>) 
 
 /// Gives to an account, which is made if it is not there.
 pub async fn credit(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     user_id: i64,
     amount: i64,
@@ -119,7 +119,7 @@ pub async fn credit(
 }
 
 /// Writes ledger rows.
-pub async fn record(connection: &mut AnyConnection, entries: &[Entry], at_ms: i64) -> Result<(), Error> {
+pub async fn record(connection: &mut Connection, entries: &[Entry], at_ms: i64) -> Result<(), Error> {
     let statement = format!(
         "INSERT INTO t_ledger (user_id, amount, kind, reference, at_ms) VALUES {}",
         rows(entries.len(), 5)
@@ -139,7 +139,7 @@ pub async fn record(connection: &mut AnyConnection, entries: &[Entry], at_ms: i6
 
 /// The amount of a ledger row, if there is one.
 pub async fn amount(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     user_id: i64,
     kind: &str,
     reference: &[u8],
@@ -163,7 +163,7 @@ pub struct LedgerRow {
 }
 
 /// A user's ledger rows before one, the latest first.
-pub async fn page(pool: &AnyPool, user_id: i64, before: i64, most: u32) -> Result<Vec<LedgerRow>, Error> {
+pub async fn page(pool: &Pool, user_id: i64, before: i64, most: u32) -> Result<Vec<LedgerRow>, Error> {
     let statement = format!(
         "SELECT id, amount, kind, reference, at_ms FROM t_ledger WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT {most}"
     );
@@ -194,7 +194,7 @@ pub struct Audit {
 }
 
 /// Reads all books, in one statement, so that what it says is of one moment.
-pub async fn audit(pool: &AnyPool, dialect: Dialect) -> Result<Audit, Error> {
+pub async fn audit(pool: &Pool, dialect: Dialect) -> Result<Audit, Error> {
     let (ledger, balances) = (dialect.sum("amount"), dialect.sum("balance"));
     let statement = format!(
         "SELECT (SELECT {ledger} FROM t_ledger), (SELECT {balances} FROM t_account), \

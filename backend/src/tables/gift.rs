@@ -1,10 +1,10 @@
 //! `t_gift`: the catalogue.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use crate::api::gift::Gift;
-use crate::db::{Dialect, marks};
+use crate::db::{Connection, Dialect, Pool, marks};
 use crate::error::Error;
 use crate::tables::last_ids;
 
@@ -30,14 +30,14 @@ fn gift(row: &AnyRow) -> Result<Gift, Error> {
 }
 
 /// One gift.
-pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<Gift>, Error> {
+pub async fn get(pool: &Pool, id: i64) -> Result<Option<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id = ?");
     let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(gift).transpose()
 }
 
 /// Gifts, as a transaction sees them.
-pub async fn get_many(connection: &mut AnyConnection, ids: &[i64]) -> Result<Vec<Gift>, Error> {
+pub async fn get_many(connection: &mut Connection, ids: &[i64]) -> Result<Vec<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id IN ({})", marks(ids.len()));
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for id in ids {
@@ -47,20 +47,20 @@ pub async fn get_many(connection: &mut AnyConnection, ids: &[i64]) -> Result<Vec
 }
 
 /// All gifts that are on sale, the cheapest first.
-pub async fn on_sale(pool: &AnyPool, most: usize) -> Result<Vec<Gift>, Error> {
+pub async fn on_sale(pool: &Pool, most: usize) -> Result<Vec<Gift>, Error> {
     let statement =
         format!("SELECT {COLUMNS} FROM t_gift WHERE is_on_sale <> 0 ORDER BY price, id LIMIT {most}");
     sqlx::query(AssertSqlSafe(statement)).fetch_all(pool).await?.iter().map(gift).collect()
 }
 
 /// All gifts after one, by their ids.
-pub async fn page(pool: &AnyPool, after: i64, most: u32) -> Result<Vec<Gift>, Error> {
+pub async fn page(pool: &Pool, after: i64, most: u32) -> Result<Vec<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id > ? ORDER BY id LIMIT {most}");
     sqlx::query(AssertSqlSafe(statement)).bind(after).fetch_all(pool).await?.iter().map(gift).collect()
 }
 
 /// Adds a gift; its id. The one that it has does not count.
-pub async fn insert(connection: &mut AnyConnection, gift: &Gift) -> Result<i64, Error> {
+pub async fn insert(connection: &mut Connection, gift: &Gift) -> Result<i64, Error> {
     sqlx::query("INSERT INTO t_gift (name, icon, price, is_on_sale) VALUES (?, ?, ?, ?)")
         .bind(gift.name.as_str())
         .bind(gift.icon.as_str())
@@ -73,7 +73,7 @@ pub async fn insert(connection: &mut AnyConnection, gift: &Gift) -> Result<i64, 
 }
 
 /// Puts a gift under its id, whatever was there.
-pub async fn put(pool: &AnyPool, dialect: Dialect, gift: &Gift) -> Result<(), Error> {
+pub async fn put(pool: &Pool, dialect: Dialect, gift: &Gift) -> Result<(), Error> {
     let update = dialect.on_conflict_update("id", &["name", "icon", "price", "is_on_sale"]);
     let statement = format!("INSERT INTO t_gift ({COLUMNS}) VALUES (?, ?, ?, ?, ?){update}");
     sqlx::query(AssertSqlSafe(statement))
@@ -88,7 +88,7 @@ pub async fn put(pool: &AnyPool, dialect: Dialect, gift: &Gift) -> Result<(), Er
 }
 
 /// Removes a gift; whether it was there.
-pub async fn delete(pool: &AnyPool, id: i64) -> Result<bool, Error> {
+pub async fn delete(pool: &Pool, id: i64) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM t_gift WHERE id = ?").bind(id).execute(pool).await?;
     Ok(done.rows_affected() == 1)
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, rows};
+use crate::db::{Connection, Dialect, rows};
 use crate::error::Error;
 use crate::gift::{Answer, Contents, Identity, Order, Reason};
 
@@ -25,7 +25,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 
 /// Those of these gifts that were decided.
 pub async fn find(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     identities: &[&Identity],
 ) -> Result<BTreeMap<Identity, Order>, Error> {
     let mut found = BTreeMap::new();
@@ -59,7 +59,7 @@ pub async fn find(
 
 /// Adds gifts that were decided.
 pub async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     orders: &[(Identity, Order)],
     at_ms: i64,
 ) -> Result<(), Error> {

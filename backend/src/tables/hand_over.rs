@@ -3,9 +3,9 @@
 //! A row is asked for as often as its receiver came, and belongs to one holder at a time, who renews it. It goes when all that was
 //! asked for is done; what a holder that died has left is taken up by another one.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, rows};
+use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
 /// Rows of one statement.
@@ -29,11 +29,7 @@ pub struct Lease {
 }
 
 /// Asks once more for receivers, each of an app.
-pub async fn ask(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    users: &[(i32, i64)],
-) -> Result<(), Error> {
+pub async fn ask(connection: &mut Connection, dialect: Dialect, users: &[(i32, i64)]) -> Result<(), Error> {
     let update = dialect.on_conflict_set("app, user_id", "asks = asks + 1");
     for chunk in users.chunks(ROWS_MAX) {
         let statement = format!(
@@ -50,7 +46,7 @@ pub async fn ask(
 }
 
 /// Takes what nobody holds, until `until_ms`; whether nobody did.
-pub async fn take(pool: &AnyPool, lease: &Lease, now_ms: i64, until_ms: i64) -> Result<bool, Error> {
+pub async fn take(pool: &Pool, lease: &Lease, now_ms: i64, until_ms: i64) -> Result<bool, Error> {
     let update =
         "UPDATE t_hand_over SET holder = ?, until_ms = ? WHERE app = ? AND user_id = ? AND until_ms <= ?";
     let query = sqlx::query(update).bind(lease.holder.as_bytes().to_vec()).bind(until_ms);
@@ -59,14 +55,14 @@ pub async fn take(pool: &AnyPool, lease: &Lease, now_ms: i64, until_ms: i64) -> 
 }
 
 /// Holds it until `until_ms`; false if it is held no more.
-pub async fn renew(pool: &AnyPool, lease: &Lease, until_ms: i64) -> Result<bool, Error> {
+pub async fn renew(pool: &Pool, lease: &Lease, until_ms: i64) -> Result<bool, Error> {
     let update = "UPDATE t_hand_over SET until_ms = ? WHERE app = ? AND user_id = ? AND holder = ?";
     let query = sqlx::query(update).bind(until_ms).bind(i64::from(lease.app)).bind(lease.user_id);
     Ok(query.bind(lease.holder.as_bytes().to_vec()).execute(pool).await?.rows_affected() == 1)
 }
 
 /// How often it was asked for; `None` if it is held no more.
-pub async fn asks(pool: &AnyPool, lease: &Lease) -> Result<Option<i64>, Error> {
+pub async fn asks(pool: &Pool, lease: &Lease) -> Result<Option<i64>, Error> {
     let select = "SELECT asks FROM t_hand_over WHERE app = ? AND user_id = ? AND holder = ?";
     let query = sqlx::query(select).bind(i64::from(lease.app)).bind(lease.user_id);
     let row = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await?;
@@ -74,7 +70,7 @@ pub async fn asks(pool: &AnyPool, lease: &Lease) -> Result<Option<i64>, Error> {
 }
 
 /// Ends it, unless it was asked for more often than that; whether it is ended.
-pub async fn end(pool: &AnyPool, lease: &Lease, asks: i64) -> Result<bool, Error> {
+pub async fn end(pool: &Pool, lease: &Lease, asks: i64) -> Result<bool, Error> {
     let delete = "DELETE FROM t_hand_over WHERE app = ? AND user_id = ? AND holder = ? AND asks = ?";
     let query = sqlx::query(delete).bind(i64::from(lease.app)).bind(lease.user_id);
     let query = query.bind(lease.holder.as_bytes().to_vec()).bind(asks);
@@ -82,7 +78,7 @@ pub async fn end(pool: &AnyPool, lease: &Lease, asks: i64) -> Result<bool, Error
 }
 
 /// Receivers whose hand-over nobody holds.
-pub async fn due(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<(i32, i64)>, Error> {
+pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<(i32, i64)>, Error> {
     let select = format!("SELECT app, user_id FROM t_hand_over WHERE until_ms <= ? LIMIT {most}");
     let found = sqlx::query(AssertSqlSafe(select)).bind(now_ms).fetch_all(pool).await?;
     found.iter().map(|row| Ok((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?))).collect()

@@ -1,8 +1,8 @@
 //! `t_id_segment`: up to where the ids of each name are given out.
 
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::Dialect;
+use crate::db::{Dialect, Pool};
 use crate::error::Error;
 
 /// How the table is made.
@@ -15,7 +15,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 }
 
 /// The first id that nobody has, and the version of the row that says so.
-pub async fn get(pool: &AnyPool, name: &str) -> Result<Option<(i64, i64)>, Error> {
+pub async fn get(pool: &Pool, name: &str) -> Result<Option<(i64, i64)>, Error> {
     let row = sqlx::query("SELECT next_id, version FROM t_id_segment WHERE name = ?")
         .bind(name.as_bytes().to_vec())
         .fetch_optional(pool)
@@ -24,7 +24,7 @@ pub async fn get(pool: &AnyPool, name: &str) -> Result<Option<(i64, i64)>, Error
 }
 
 /// Makes the row of a name, unless it is there.
-pub async fn insert(pool: &AnyPool, dialect: Dialect, name: &str, next_id: i64) -> Result<(), Error> {
+pub async fn insert(pool: &Pool, dialect: Dialect, name: &str, next_id: i64) -> Result<(), Error> {
     let statement =
         format!("{} t_id_segment (name, next_id, version) VALUES (?, ?, 0)", dialect.insert_ignore());
     sqlx::query(AssertSqlSafe(statement)).bind(name.as_bytes().to_vec()).bind(next_id).execute(pool).await?;
@@ -32,7 +32,7 @@ pub async fn insert(pool: &AnyPool, dialect: Dialect, name: &str, next_id: i64) 
 }
 
 /// Moves the first free id ahead, if the row still has `version`; whether it had.
-pub async fn advance(pool: &AnyPool, name: &str, version: i64, next_id: i64) -> Result<bool, Error> {
+pub async fn advance(pool: &Pool, name: &str, version: i64, next_id: i64) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE t_id_segment SET next_id = ?, version = version + 1 WHERE name = ? AND version = ?",
     )

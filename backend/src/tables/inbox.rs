@@ -1,8 +1,8 @@
 //! `t_inbox`: messages that did not reach their receivers, in the order in which they came.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, rows};
+use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 
 /// Rows of one statement.
@@ -46,7 +46,7 @@ pub struct InboxRow {
 
 /// Keeps messages; those that are kept already stay as they are.
 pub async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     messages: &[InboxRow],
     created_ms: i64,
@@ -76,7 +76,7 @@ pub async fn insert(
 
 /// Which of the receivers, each of an app, have more than `most` messages, and how many.
 pub async fn fuller_than(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     users: &[(i32, i64)],
     most: i64,
@@ -100,7 +100,7 @@ pub async fn fuller_than(
 
 /// Removes a receiver's oldest messages.
 pub async fn drop_oldest(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     (app, user_id): (i32, i64),
     count: i64,
 ) -> Result<(), Error> {
@@ -111,11 +111,7 @@ pub async fn drop_oldest(
 }
 
 /// Which of the receivers, each of an app, have messages.
-pub async fn waiting(
-    pool: &AnyPool,
-    dialect: Dialect,
-    users: &[(i32, i64)],
-) -> Result<Vec<(i32, i64)>, Error> {
+pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
     let mut found = Vec::new();
     for chunk in users.chunks(ROWS_MAX) {
         let select = format!(
@@ -135,7 +131,7 @@ pub async fn waiting(
 
 /// A receiver's oldest messages, with their ids here.
 pub async fn oldest(
-    pool: &AnyPool,
+    pool: &Pool,
     (app, user_id): (i32, i64),
     most: u32,
 ) -> Result<Vec<(i64, InboxRow)>, Error> {
@@ -161,19 +157,19 @@ pub async fn oldest(
 }
 
 /// How many messages a receiver has.
-pub async fn count(pool: &AnyPool, app: i32, user_id: i64) -> Result<i64, Error> {
+pub async fn count(pool: &Pool, app: i32, user_id: i64) -> Result<i64, Error> {
     let select = sqlx::query("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ?");
     Ok(select.bind(i64::from(app)).bind(user_id).fetch_one(pool).await?.try_get(0)?)
 }
 
 /// Messages that came before `before_ms`.
-pub async fn older_than(pool: &AnyPool, before_ms: i64, most: u32) -> Result<Vec<i64>, Error> {
+pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i64>, Error> {
     let select = format!("SELECT id FROM t_inbox WHERE created_ms < ? LIMIT {most}");
     ids(sqlx::query(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
 }
 
 /// Removes messages.
-pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
+pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
         let statement = format!("DELETE FROM t_inbox WHERE id IN ({})", marks(chunk.len()));
         let mut query = sqlx::query(AssertSqlSafe(statement));

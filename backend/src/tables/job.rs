@@ -1,8 +1,8 @@
 //! `t_job`: the durable queue, where there is no Redis. A job is taken for a while by moving its time ahead.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, padded, rows};
+use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
 /// Rows of one `INSERT`.
@@ -37,7 +37,7 @@ pub struct JobRow {
 
 /// Adds jobs of one topic.
 pub async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     topic: &str,
     payloads: &[String],
     due_ms: i64,
@@ -56,7 +56,7 @@ pub async fn insert(
 }
 
 /// Whether a job is due.
-pub async fn is_due(pool: &AnyPool, topic: &str, now_ms: i64) -> Result<bool, Error> {
+pub async fn is_due(pool: &Pool, topic: &str, now_ms: i64) -> Result<bool, Error> {
     let select = "SELECT 1 FROM t_job WHERE topic = ? AND due_ms <= ? LIMIT 1";
     let found = sqlx::query(select).bind(topic).bind(now_ms).fetch_optional(pool).await?;
     Ok(found.is_some())
@@ -64,7 +64,7 @@ pub async fn is_due(pool: &AnyPool, topic: &str, now_ms: i64) -> Result<bool, Er
 
 /// Jobs that are due, the longest due first; they are due again at `again_ms`.
 pub async fn take(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     topic: &str,
     now_ms: i64,
@@ -102,7 +102,7 @@ pub async fn take(
 }
 
 /// Removes jobs.
-pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
+pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
         let ids = padded(chunk);
         let delete = format!("DELETE FROM t_job WHERE id IN ({})", marks(ids.len()));
@@ -116,13 +116,13 @@ pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), E
 }
 
 /// Moves a job to another topic.
-pub async fn move_to(connection: &mut AnyConnection, id: i64, topic: &str) -> Result<(), Error> {
+pub async fn move_to(connection: &mut Connection, id: i64, topic: &str) -> Result<(), Error> {
     sqlx::query("UPDATE t_job SET topic = ? WHERE id = ?").bind(topic).bind(id).execute(connection).await?;
     Ok(())
 }
 
 /// How many jobs a topic has.
-pub async fn count(connection: &mut AnyConnection, topic: &str) -> Result<i64, Error> {
+pub async fn count(connection: &mut Connection, topic: &str) -> Result<i64, Error> {
     let row =
         sqlx::query("SELECT COUNT(*) FROM t_job WHERE topic = ?").bind(topic).fetch_one(connection).await?;
     Ok(row.try_get(0)?)

@@ -1,9 +1,9 @@
 //! `t_login_token`: who is logged in. The token itself is not kept: the key is its SHA-256.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, padded};
+use crate::db::{Dialect, Pool, marks, padded};
 use crate::error::Error;
 
 /// How the table is made.
@@ -30,7 +30,7 @@ pub struct Login {
 }
 
 /// The login of a token.
-pub async fn get(pool: &AnyPool, token_hash: &[u8; 32]) -> Result<Option<Login>, Error> {
+pub async fn get(pool: &Pool, token_hash: &[u8; 32]) -> Result<Option<Login>, Error> {
     let row = sqlx::query("SELECT user_id, expires_ms FROM t_login_token WHERE token_hash = ?")
         .bind(token_hash.to_vec())
         .fetch_optional(pool)
@@ -41,7 +41,7 @@ pub async fn get(pool: &AnyPool, token_hash: &[u8; 32]) -> Result<Option<Login>,
 }
 
 /// Adds a login.
-pub async fn insert(pool: &AnyPool, token_hash: &[u8; 32], login: Login) -> Result<(), Error> {
+pub async fn insert(pool: &Pool, token_hash: &[u8; 32], login: Login) -> Result<(), Error> {
     sqlx::query("INSERT INTO t_login_token (token_hash, user_id, expires_ms) VALUES (?, ?, ?)")
         .bind(token_hash.to_vec())
         .bind(login.user_id)
@@ -52,7 +52,7 @@ pub async fn insert(pool: &AnyPool, token_hash: &[u8; 32], login: Login) -> Resu
 }
 
 /// The tokens of a user beside the `newest`, those that have ended among them.
-pub async fn older(pool: &AnyPool, user_id: i64, newest: u32) -> Result<Vec<Vec<u8>>, Error> {
+pub async fn older(pool: &Pool, user_id: i64, newest: u32) -> Result<Vec<Vec<u8>>, Error> {
     let statement = format!(
         "SELECT token_hash FROM t_login_token WHERE user_id = ? ORDER BY expires_ms DESC, token_hash LIMIT 1000 OFFSET {newest}"
     );
@@ -61,7 +61,7 @@ pub async fn older(pool: &AnyPool, user_id: i64, newest: u32) -> Result<Vec<Vec<
 }
 
 /// Ends logins.
-pub async fn delete(pool: &AnyPool, token_hashes: &[Vec<u8>]) -> Result<(), Error> {
+pub async fn delete(pool: &Pool, token_hashes: &[Vec<u8>]) -> Result<(), Error> {
     if token_hashes.is_empty() {
         return Ok(());
     }

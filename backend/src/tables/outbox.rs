@@ -1,8 +1,8 @@
 //! `t_outbox`: messages to clients that were written with what they tell of, and are not known to be pushed.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, marks, padded, rows};
+use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 use crate::outbox::{Message, Target};
 use crate::tables::last_ids;
@@ -22,7 +22,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 
 /// Adds messages; their ids, ascending. Whoever commits them pushes them; from [`OWN_TIME_MS`] on anybody may.
 pub async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     messages: &[Message],
     now_ms: i64,
 ) -> Result<Vec<i64>, Error> {
@@ -54,7 +54,7 @@ pub async fn insert(
 }
 
 /// Messages that nobody has pushed in time, the oldest first.
-pub async fn due(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<(i64, Message)>, Error> {
+pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<(i64, Message)>, Error> {
     let statement = format!(
         "SELECT id, name, app, is_room, target_id, biz_code, payload FROM t_outbox WHERE due_ms <= ? ORDER BY id LIMIT {most}"
     );
@@ -78,7 +78,7 @@ pub async fn due(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<(i64, Mes
 }
 
 /// Leaves messages to whoever calls, until `until_ms`.
-pub async fn claim(pool: &AnyPool, ids: &[i64], until_ms: i64) -> Result<(), Error> {
+pub async fn claim(pool: &Pool, ids: &[i64], until_ms: i64) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
         let statement = format!("UPDATE t_outbox SET due_ms = ? WHERE id IN ({})", marks(chunk.len()));
         let mut query = sqlx::query(AssertSqlSafe(statement)).bind(until_ms);
@@ -91,7 +91,7 @@ pub async fn claim(pool: &AnyPool, ids: &[i64], until_ms: i64) -> Result<(), Err
 }
 
 /// Removes messages.
-pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), Error> {
+pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
         let ids = padded(chunk);
         let statement = format!("DELETE FROM t_outbox WHERE id IN ({})", marks(ids.len()));
@@ -105,7 +105,7 @@ pub async fn delete(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), E
 }
 
 /// How many messages there are.
-pub async fn count(pool: &AnyPool) -> Result<i64, Error> {
+pub async fn count(pool: &Pool) -> Result<i64, Error> {
     Ok(sqlx::query("SELECT COUNT(*) FROM t_outbox").fetch_one(pool).await?.try_get(0)?)
 }
 

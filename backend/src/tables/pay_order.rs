@@ -1,9 +1,9 @@
 //! `t_pay_order`: orders of coins, and what became of them.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, is_duplicate, marks};
+use crate::db::{Connection, Dialect, Pool, is_duplicate, marks};
 use crate::error::Error;
 
 /// How the table is made.
@@ -117,7 +117,7 @@ fn order(row: &AnyRow) -> Result<OrderRow, Error> {
 }
 
 /// Adds an order that nobody has paid; false if its user has one under this key.
-pub async fn insert(pool: &AnyPool, order: &OrderRow) -> Result<bool, Error> {
+pub async fn insert(pool: &Pool, order: &OrderRow) -> Result<bool, Error> {
     let done = sqlx::query(
         "INSERT INTO t_pay_order (id, user_id, client_key, product_id, amount_cents, coins, status, biz_code, created_ms, \
          expires_ms, is_late) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
@@ -142,14 +142,14 @@ pub async fn insert(pool: &AnyPool, order: &OrderRow) -> Result<bool, Error> {
 }
 
 /// A user's order by the caller's name for it.
-pub async fn of_key(pool: &AnyPool, user_id: i64, client_key: &str) -> Result<Option<OrderRow>, Error> {
+pub async fn of_key(pool: &Pool, user_id: i64, client_key: &str) -> Result<Option<OrderRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE user_id = ? AND client_key = ?");
     let query = sqlx::query(AssertSqlSafe(select)).bind(user_id).bind(client_key.as_bytes().to_vec());
     query.fetch_optional(pool).await?.as_ref().map(order).transpose()
 }
 
 /// An order.
-pub async fn get(pool: &AnyPool, id: &str) -> Result<Option<OrderRow>, Error> {
+pub async fn get(pool: &Pool, id: &str) -> Result<Option<OrderRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE id = ?");
     let query = sqlx::query(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
     query.fetch_optional(pool).await?.as_ref().map(order).transpose()
@@ -157,7 +157,7 @@ pub async fn get(pool: &AnyPool, id: &str) -> Result<Option<OrderRow>, Error> {
 
 /// An order, which stays locked until the transaction ends.
 pub async fn lock(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     id: &str,
 ) -> Result<Option<OrderRow>, Error> {
@@ -167,7 +167,7 @@ pub async fn lock(
 }
 
 /// Moves an order from one status to the next; whether it had the first one.
-pub async fn advance(pool: &AnyPool, id: &str, from: Status, to: Status) -> Result<bool, Error> {
+pub async fn advance(pool: &Pool, id: &str, from: Status, to: Status) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE t_pay_order SET status = ? WHERE id = ? AND status = ?")
         .bind(to.name())
         .bind(id.as_bytes().to_vec())
@@ -197,7 +197,7 @@ pub enum Pay {
 
 /// Moves an order from one status to paid.
 pub async fn pay(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     id: &str,
     from: Status,
     payment: &Payment<'_>,
@@ -224,21 +224,21 @@ pub async fn pay(
 }
 
 /// Notes that a try to pay failed.
-pub async fn note_failure(connection: &mut AnyConnection, id: &str, at_ms: i64) -> Result<(), Error> {
+pub async fn note_failure(connection: &mut Connection, id: &str, at_ms: i64) -> Result<(), Error> {
     let update = sqlx::query("UPDATE t_pay_order SET failed_ms = ? WHERE id = ?");
     update.bind(at_ms).bind(id.as_bytes().to_vec()).execute(connection).await?;
     Ok(())
 }
 
 /// Marks an order for people to look at.
-pub async fn set_flag(connection: &mut AnyConnection, id: &str, flag: &str) -> Result<(), Error> {
+pub async fn set_flag(connection: &mut Connection, id: &str, flag: &str) -> Result<(), Error> {
     let update = sqlx::query("UPDATE t_pay_order SET flag = ? WHERE id = ?");
     update.bind(flag).bind(id.as_bytes().to_vec()).execute(connection).await?;
     Ok(())
 }
 
 /// Orders that people have to look at, the latest first.
-pub async fn flagged(pool: &AnyPool, most: u32) -> Result<Vec<OrderRow>, Error> {
+pub async fn flagged(pool: &Pool, most: u32) -> Result<Vec<OrderRow>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM t_pay_order WHERE flag IS NOT NULL ORDER BY created_ms DESC LIMIT {most}"
     );
@@ -246,7 +246,7 @@ pub async fn flagged(pool: &AnyPool, most: u32) -> Result<Vec<OrderRow>, Error> 
 }
 
 /// Lets those of the orders expire whose time has come and that nobody has paid.
-pub async fn expire(connection: &mut AnyConnection, ids: &[String], now_ms: i64) -> Result<u64, Error> {
+pub async fn expire(connection: &mut Connection, ids: &[String], now_ms: i64) -> Result<u64, Error> {
     let update = format!(
         "UPDATE t_pay_order SET status = ? WHERE id IN ({}) AND status = ? AND expires_ms <= ?",
         marks(ids.len())
@@ -264,7 +264,7 @@ pub async fn expire(connection: &mut AnyConnection, ids: &[String], now_ms: i64)
 }
 
 /// Which of the orders may still expire, and when.
-pub async fn open(pool: &AnyPool, ids: &[String]) -> Result<Vec<(String, i64)>, Error> {
+pub async fn open(pool: &Pool, ids: &[String]) -> Result<Vec<(String, i64)>, Error> {
     let select = format!(
         "SELECT id, expires_ms FROM t_pay_order WHERE id IN ({}) AND status IN ({})",
         marks(ids.len()),
@@ -282,7 +282,7 @@ pub async fn open(pool: &AnyPool, ids: &[String]) -> Result<Vec<(String, i64)>, 
 }
 
 /// Orders that should have expired.
-pub async fn overdue(pool: &AnyPool, now_ms: i64, most: u32) -> Result<Vec<String>, Error> {
+pub async fn overdue(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<String>, Error> {
     let select = format!("SELECT id FROM t_pay_order WHERE status = ? AND expires_ms <= ? LIMIT {most}");
     let mut ids = Vec::new();
     for status in Status::OPEN {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, rows};
+use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
 /// How the table is made.
@@ -40,7 +40,7 @@ impl Presence {
 
 /// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known then.
 pub async fn raise(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     told: &BTreeMap<Device, Presence>,
 ) -> Result<BTreeMap<Device, Presence>, Error> {
@@ -76,7 +76,7 @@ pub async fn raise(
 }
 
 /// A user's devices, and what is known of each.
-pub async fn of_user(pool: &AnyPool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
+pub async fn of_user(pool: &Pool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
     let select = "SELECT device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id = ? ORDER BY device";
     let found = sqlx::query(select).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
     let device = |row: &sqlx::any::AnyRow| -> Result<(String, Presence), Error> {
@@ -87,11 +87,7 @@ pub async fn of_user(pool: &AnyPool, app: i32, user_id: i64) -> Result<Vec<(Stri
 }
 
 /// Which of these users, each of an app, are online.
-pub async fn online(
-    pool: &AnyPool,
-    dialect: Dialect,
-    users: &[(i32, i64)],
-) -> Result<Vec<(i32, i64)>, Error> {
+pub async fn online(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
     let select = format!(
         "SELECT DISTINCT app, user_id FROM t_presence WHERE online_login > offline_login AND (app, user_id) IN ({})",
         dialect.tuples(users.len(), 2)

@@ -1,9 +1,9 @@
 //! `t_product`: what coins cost.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::Dialect;
+use crate::db::{Dialect, Pool};
 use crate::error::Error;
 
 /// How the table is made.
@@ -38,14 +38,14 @@ fn product(row: &AnyRow) -> Result<ProductRow, Error> {
 }
 
 /// One product.
-pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<ProductRow>, Error> {
+pub async fn get(pool: &Pool, id: i64) -> Result<Option<ProductRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_product WHERE id = ?");
     let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(product).transpose()
 }
 
 /// Products by their price, `most` of them.
-pub async fn all(pool: &AnyPool, only_on_sale: bool, most: u32) -> Result<Vec<ProductRow>, Error> {
+pub async fn all(pool: &Pool, only_on_sale: bool, most: u32) -> Result<Vec<ProductRow>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM t_product WHERE is_on_sale >= ? ORDER BY price_cents, id LIMIT {most}"
     );
@@ -54,7 +54,7 @@ pub async fn all(pool: &AnyPool, only_on_sale: bool, most: u32) -> Result<Vec<Pr
 }
 
 /// Makes a product, or overwrites the one with its id.
-pub async fn put(pool: &AnyPool, dialect: Dialect, product: &ProductRow) -> Result<(), Error> {
+pub async fn put(pool: &Pool, dialect: Dialect, product: &ProductRow) -> Result<(), Error> {
     let update = dialect.on_conflict_update("id", &["name", "price_cents", "coins", "is_on_sale"]);
     let statement = format!("INSERT INTO t_product ({COLUMNS}) VALUES (?, ?, ?, ?, ?){update}");
     sqlx::query(AssertSqlSafe(statement))
@@ -69,7 +69,7 @@ pub async fn put(pool: &AnyPool, dialect: Dialect, product: &ProductRow) -> Resu
 }
 
 /// Removes a product; whether it was there.
-pub async fn delete(pool: &AnyPool, id: i64) -> Result<bool, Error> {
+pub async fn delete(pool: &Pool, id: i64) -> Result<bool, Error> {
     let done = sqlx::query("DELETE FROM t_product WHERE id = ?").bind(id).execute(pool).await?;
     Ok(done.rows_affected() == 1)
 }

@@ -1,9 +1,9 @@
 //! `t_room`: live rooms. A later one has a higher id.
 
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, is_duplicate};
+use crate::db::{Dialect, Pool, is_duplicate};
 use crate::error::Error;
 
 /// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has one open room.
@@ -48,7 +48,7 @@ fn room(row: &AnyRow) -> Result<RoomRow, Error> {
 }
 
 /// Opens a room; false if its owner has an open one.
-pub async fn insert(pool: &AnyPool, owner_id: i64, title: &str, opened_ms: i64) -> Result<bool, Error> {
+pub async fn insert(pool: &Pool, owner_id: i64, title: &str, opened_ms: i64) -> Result<bool, Error> {
     let done = sqlx::query(
         "INSERT INTO t_room (owner_id, open_owner_id, title, is_open, opened_ms) VALUES (?, ?, ?, 1, ?)",
     )
@@ -66,21 +66,21 @@ pub async fn insert(pool: &AnyPool, owner_id: i64, title: &str, opened_ms: i64) 
 }
 
 /// A user's open room.
-pub async fn open_of(pool: &AnyPool, owner_id: i64) -> Result<Option<RoomRow>, Error> {
+pub async fn open_of(pool: &Pool, owner_id: i64) -> Result<Option<RoomRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_room WHERE open_owner_id = ?");
     let row = sqlx::query(AssertSqlSafe(select)).bind(owner_id).fetch_optional(pool).await?;
     row.as_ref().map(room).transpose()
 }
 
 /// A room.
-pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<RoomRow>, Error> {
+pub async fn get(pool: &Pool, id: i64) -> Result<Option<RoomRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_room WHERE id = ?");
     let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(room).transpose()
 }
 
 /// Open rooms below `before`, the latest first.
-pub async fn open(pool: &AnyPool, before: i64, most: u32) -> Result<Vec<RoomRow>, Error> {
+pub async fn open(pool: &Pool, before: i64, most: u32) -> Result<Vec<RoomRow>, Error> {
     let select =
         format!("SELECT {COLUMNS} FROM t_room WHERE is_open = 1 AND id < ? ORDER BY id DESC LIMIT {most}");
     let rows = sqlx::query(AssertSqlSafe(select)).bind(before).fetch_all(pool).await?;
@@ -88,7 +88,7 @@ pub async fn open(pool: &AnyPool, before: i64, most: u32) -> Result<Vec<RoomRow>
 }
 
 /// Closes an open room; whether it was open.
-pub async fn close(pool: &AnyPool, id: i64, closed_ms: i64) -> Result<bool, Error> {
+pub async fn close(pool: &Pool, id: i64, closed_ms: i64) -> Result<bool, Error> {
     let update =
         "UPDATE t_room SET is_open = 0, open_owner_id = NULL, closed_ms = ? WHERE id = ? AND is_open = 1";
     Ok(sqlx::query(update).bind(closed_ms).bind(id).execute(pool).await?.rows_affected() == 1)

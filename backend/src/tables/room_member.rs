@@ -1,9 +1,9 @@
 //! `t_room_member`: which devices are in which rooms, as the gateways tell; and for a while, which have left.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::presence::{Device, bind};
-use crate::db::{Dialect, rows};
+use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
 /// Rows of one statement.
@@ -43,7 +43,7 @@ pub struct MemberRow {
 
 /// All that is known of devices whose presence is locked.
 pub async fn of_devices(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     devices: &[&Device],
 ) -> Result<Vec<MemberRow>, Error> {
@@ -72,11 +72,7 @@ pub async fn of_devices(
 }
 
 /// Writes rows, over those that are there.
-pub async fn put(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    members: &[MemberRow],
-) -> Result<(), Error> {
+pub async fn put(connection: &mut Connection, dialect: Dialect, members: &[MemberRow]) -> Result<(), Error> {
     let update = dialect.on_conflict_update("app, room_id, user_id, device", &["login", "seq", "is_in"]);
     for chunk in members.chunks(ROWS_MAX) {
         let statement = format!(
@@ -95,7 +91,7 @@ pub async fn put(
 
 /// Removes rows.
 pub async fn delete(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     members: &[(Device, i64)],
 ) -> Result<(), Error> {
@@ -114,7 +110,7 @@ pub async fn delete(
 }
 
 /// Users in a room above `after`, ascending, each once.
-pub async fn users(pool: &AnyPool, app: i32, room_id: i64, after: i64, most: u32) -> Result<Vec<i64>, Error> {
+pub async fn users(pool: &Pool, app: i32, room_id: i64, after: i64, most: u32) -> Result<Vec<i64>, Error> {
     let select = format!(
         "SELECT DISTINCT user_id FROM t_room_member WHERE app = ? AND room_id = ? AND user_id > ? AND is_in = 1 \
          ORDER BY user_id LIMIT {most}"

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::{part, parts};
-use crate::db::{Dialect, marks, padded};
+use crate::db::{Connection, Dialect, Pool, marks, padded};
 use crate::error::Error;
 
 /// How the tables are made.
@@ -48,7 +48,7 @@ pub struct Change {
 const COLUMNS: &str = "id, name, avatar, sex, city, bio, created_ms";
 
 /// Adds a user.
-pub async fn insert(connection: &mut AnyConnection, user: &UserRow) -> Result<(), Error> {
+pub async fn insert(connection: &mut Connection, user: &UserRow) -> Result<(), Error> {
     let statement = format!("INSERT INTO t_user_{} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", part(user.id));
     sqlx::query(AssertSqlSafe(statement))
         .bind(user.id)
@@ -64,14 +64,14 @@ pub async fn insert(connection: &mut AnyConnection, user: &UserRow) -> Result<()
 }
 
 /// One user.
-pub async fn get(pool: &AnyPool, id: i64) -> Result<Option<UserRow>, Error> {
+pub async fn get(pool: &Pool, id: i64) -> Result<Option<UserRow>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_user_{} WHERE id = ?", part(id));
     let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(user).transpose()
 }
 
 /// Those that there are of many users, by one statement for each table that has any.
-pub async fn get_many(pool: &AnyPool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>, Error> {
+pub async fn get_many(pool: &Pool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>, Error> {
     let mut by_part: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for id in ids {
         by_part.entry(part(*id)).or_default().push(*id);
@@ -93,7 +93,7 @@ pub async fn get_many(pool: &AnyPool, ids: &[i64]) -> Result<BTreeMap<i64, UserR
 }
 
 /// Changes a user; whether there is one.
-pub async fn update(pool: &AnyPool, id: i64, change: &Change) -> Result<bool, Error> {
+pub async fn update(pool: &Pool, id: i64, change: &Change) -> Result<bool, Error> {
     let statement = format!(
         "UPDATE t_user_{} SET name = COALESCE(?, name), avatar = COALESCE(?, avatar), sex = COALESCE(?, sex), \
          city = COALESCE(?, city), bio = COALESCE(?, bio) WHERE id = ?",

@@ -1,9 +1,9 @@
 //! `t_user_phone`: which user has which phone. The number itself is not kept: the key is its SHA-256, beside its last digits for
 //! support.
 
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::Dialect;
+use crate::db::{Connection, Dialect, Pool};
 use crate::error::Error;
 
 /// How the table is made.
@@ -16,7 +16,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 }
 
 /// The user of a phone.
-pub async fn user_of(pool: &AnyPool, phone_hash: &[u8; 32]) -> Result<Option<i64>, Error> {
+pub async fn user_of(pool: &Pool, phone_hash: &[u8; 32]) -> Result<Option<i64>, Error> {
     let row = sqlx::query("SELECT user_id FROM t_user_phone WHERE phone_hash = ?")
         .bind(phone_hash.to_vec())
         .fetch_optional(pool)
@@ -25,7 +25,7 @@ pub async fn user_of(pool: &AnyPool, phone_hash: &[u8; 32]) -> Result<Option<i64
 }
 
 /// The last digits of a user's phone.
-pub async fn last_digits(pool: &AnyPool, user_id: i64) -> Result<Option<String>, Error> {
+pub async fn last_digits(pool: &Pool, user_id: i64) -> Result<Option<String>, Error> {
     let row = sqlx::query("SELECT last_digits FROM t_user_phone WHERE user_id = ?")
         .bind(user_id)
         .fetch_optional(pool)
@@ -35,7 +35,7 @@ pub async fn last_digits(pool: &AnyPool, user_id: i64) -> Result<Option<String>,
 
 /// Gives a phone to a user, unless it has one; whether it had none.
 pub async fn insert(
-    connection: &mut AnyConnection,
+    connection: &mut Connection,
     dialect: Dialect,
     phone_hash: &[u8; 32],
     user_id: i64,

@@ -3,11 +3,11 @@
 //! MySQL's bit operators give unsigned numbers, which the casts make signed again; to SQLite these mean nothing.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyPool, AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row};
 use utoipa::ToSchema;
 
 use super::{part, parts};
-use crate::db::Dialect;
+use crate::db::{Dialect, Pool};
 use crate::error::Error;
 
 /// How the tables are made.
@@ -60,7 +60,7 @@ impl Tags {
 }
 
 /// A user's tags; `None` for one who never had any.
-pub async fn get(pool: &AnyPool, user_id: i64) -> Result<Option<Tags>, Error> {
+pub async fn get(pool: &Pool, user_id: i64) -> Result<Option<Tags>, Error> {
     let columns = COLUMNS.map(Column::name).join(", ");
     let statement = format!("SELECT {columns} FROM t_user_tag_{} WHERE user_id = ?", part(user_id));
     let row = sqlx::query(AssertSqlSafe(statement)).bind(user_id).fetch_optional(pool).await?;
@@ -70,7 +70,7 @@ pub async fn get(pool: &AnyPool, user_id: i64) -> Result<Option<Tags>, Error> {
 
 /// Sets a tag that is not set; whether it was not. Of several who try at once, one succeeds.
 pub async fn set(
-    pool: &AnyPool,
+    pool: &Pool,
     dialect: Dialect,
     user_id: i64,
     column: Column,
@@ -96,7 +96,7 @@ pub async fn set(
 }
 
 /// Cancels a tag that is set; whether it was. Of several who try at once, one succeeds.
-pub async fn cancel(pool: &AnyPool, user_id: i64, column: Column, bit: i64) -> Result<bool, Error> {
+pub async fn cancel(pool: &Pool, user_id: i64, column: Column, bit: i64) -> Result<bool, Error> {
     let (part, column) = (part(user_id), column.name());
     let statement = format!(
         "UPDATE t_user_tag_{part} SET {column} = CAST({column} & ? AS SIGNED) \

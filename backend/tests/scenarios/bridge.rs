@@ -21,17 +21,19 @@ async fn post(node: &Node, secret: &str, age_ms: i64, body: &str) -> Answer {
     post_to(&node.url(), secret, age_ms, body).await
 }
 
-async fn post_to(url: &str, secret: &str, age_ms: i64, body: &str) -> Answer {
+/// What a bridge puts into the headers of a call that it made `age_ms` ago.
+pub fn signature(secret: &str, age_ms: i64, body: &str) -> [(&'static str, String); 2] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     let timestamp = (now - age_ms).to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(format!("{timestamp}.{body}").as_bytes());
     let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let headers = [
-        ("content-type", "application/json".to_owned()),
-        ("x-sailfish-timestamp", timestamp),
-        ("x-sailfish-signature", signature),
-    ];
+    [("x-sailfish-timestamp", timestamp), ("x-sailfish-signature", signature)]
+}
+
+async fn post_to(url: &str, secret: &str, age_ms: i64, body: &str) -> Answer {
+    let mut headers = vec![("content-type", "application/json".to_owned())];
+    headers.extend(signature(secret, age_ms, body));
     request("POST", &format!("{url}/bridge/events"), &headers, body.into()).await
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use backend::{App, Error, Queue, Topic};
-use sqlx::{AnyPool, Row};
+use backend::{App, Error, Pool, Queue, Topic};
+use sqlx::Row;
 
 use crate::common::{Servers, Stack, until};
 
@@ -21,7 +21,7 @@ async fn write(app: &App, balance: i64) -> Result<(), Error> {
     Ok(())
 }
 
-async fn load(pool: AnyPool) -> Result<Option<i64>, Error> {
+async fn load(pool: Pool) -> Result<Option<i64>, Error> {
     let row = sqlx::query("SELECT balance FROM t_account WHERE user_id = 1").fetch_optional(&pool).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }

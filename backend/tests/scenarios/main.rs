@@ -23,4 +23,5 @@ mod queue;
 mod rooms;
 mod service;
 mod tags;
+mod trouble;
 mod users;

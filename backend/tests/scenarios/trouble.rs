@@ -1,0 +1,194 @@
+//! Databases in trouble that passes: it is 503, `/readyz` says so, and everything works again without a restart.
+
+use std::time::Duration;
+
+use backend::App;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::bridge::signature;
+use crate::common::{MariaDb, Node, Stack, folder, request, until};
+use crate::gift::{INTERNAL, audit, grant};
+
+/// Of `GET /readyz`.
+async fn ready(node: &Node) -> u16 {
+    request("GET", &format!("{}/readyz", node.url()), &[], Vec::new()).await.status
+}
+
+/// Runs a statement on the connection that writes; SQLite has one.
+async fn on_writer(app: &App, statement: &'static str) {
+    let mut connection = app.db.writer().acquire().await.unwrap();
+    sqlx::query(statement).execute(&mut connection).await.unwrap();
+}
+
+/// Grants are 503 while there is trouble, one after the other, and the process says that it is not ready.
+async fn is_in_trouble(node: &Node) {
+    for number in 0..3 {
+        let (status, error) = grant(node, 1, 1, &format!("in trouble {number}")).await;
+        assert_eq!((status, error["code"].as_str()), (503, Some("database_unavailable")), "{error}");
+        assert_eq!(ready(node).await, 503);
+    }
+}
+
+/// Everything works again, by itself.
+async fn is_well(node: &Node, name: &str) {
+    until("grants are made again", async || grant(node, 1, 1, name).await.0 == 200).await;
+    until("it is ready again", async || ready(node).await == 200).await;
+    for number in 0..20 {
+        assert_eq!(grant(node, 1, 1, &format!("{name} {number}")).await.0, 200, "on every connection");
+    }
+    audit(node).await;
+}
+
+fn closed(app: &App) -> u64 {
+    app.db.pools().iter().map(|(_, counts)| counts.closed).sum()
+}
+
+/// SQLite's file may not grow: SQLite rolls back by itself, and the connection must not believe in the transaction any longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_full_for_a_moment() {
+    let node = Stack::embedded().await.backend().await;
+    assert_eq!(grant(&node, 1, 1, "before").await.0, 200);
+    let app = node.app();
+    // For each statement: a new connection has no such limit, so full is what the one in the pool is until it is closed.
+    let fill = "INSERT INTO t_job (topic, payload, due_ms, tries) VALUES ('full', randomblob(400000), 0, 0)";
+    for round in 0..3 {
+        on_writer(app, "PRAGMA max_page_count = 1").await; // not below what there is
+        let before = closed(app);
+        let mut tx = app.db.begin().await.unwrap();
+        let error = sqlx::query(fill).execute(&mut *tx).await.map_err(backend::Error::from).unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
+        assert!(error.message.contains("full"), "the cause is named: {error}");
+        drop(tx);
+        assert_eq!(ready(&node).await, 503, "a write has just failed");
+        is_well(&node, &format!("after {round}")).await;
+        assert_eq!(closed(app), before + 1);
+    }
+    node.stop().await;
+}
+
+/// A connection that may only read, as after a remount of the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_read_only_for_a_moment() {
+    let node = Stack::embedded().await.backend().await;
+    on_writer(node.app(), "PRAGMA query_only = 1").await;
+    let (status, error) = grant(&node, 1, 1, "read-only").await;
+    assert_eq!((status, error["code"].as_str()), (503, Some("database_unavailable")), "{error}");
+    assert_eq!(ready(&node).await, 503);
+    is_well(&node, "after").await;
+    node.stop().await;
+}
+
+/// The file is damaged while it is in use: no panic, no 500, and not ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_sqlite_is_503() {
+    let file = folder("damaged").join("backend.db");
+    let mut config = Stack::embedded().await.config();
+    config.database = format!("sqlite:{}", file.display());
+    let app = App::open(config, Default::default()).await.unwrap();
+    on_writer(&app, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    app.db.close().await;
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[4096..].fill(0x5a); // all but the schema's first page
+    std::fs::write(&file, bytes).unwrap();
+    let mut config = Stack::embedded().await.config();
+    config.database = format!("sqlite:{}", file.display());
+    let error = App::open(config, Default::default()).await.err().expect("it does not open");
+    assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
+}
+
+/// MariaDB becomes read-only, as a primary does while another takes over; its connections are killed; it is stopped; it stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_is_in_trouble_for_a_moment() {
+    let server = MariaDb::primary();
+    let node = Stack::embedded().await.with_database(&server).backend().await;
+    assert_eq!(grant(&node, 1, 1, "before").await.0, 200);
+
+    server.sql("SET GLOBAL read_only = 1");
+    let before = closed(node.app());
+    is_in_trouble(&node).await;
+    assert!(closed(node.app()) >= before + 3, "none that leads to a server that may not write is kept");
+    server.sql("SET GLOBAL read_only = 0");
+    is_well(&node, "writable").await;
+
+    for round in 0..5 {
+        server.sql("KILL USER sailfish");
+        is_well(&node, &format!("killed {round}")).await;
+    }
+
+    server.kill();
+    is_in_trouble(&node).await;
+    server.start_again();
+    is_well(&node, "started").await;
+    node.stop().await;
+}
+
+/// One who sends a request and hangs up.
+async fn abort(address: &str, head: &str, body: &str, after: Duration) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "POST {head}\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(after).await;
+}
+
+both!(
+    /// Callers that hang up cost no connection: what they asked for is done, and each connection is in the pool afterwards.
+    callers_hang_up_and_connections_stay,
+    |stack| async move {
+        let node = stack.backend().await;
+        let address = node.url().replace("http://", "");
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..8_u64 {
+            let address = address.clone();
+            callers.spawn(async move {
+                for round in 0..40 {
+                    let after = Duration::from_micros((caller * 1_000 + round * 211) % 8_000);
+                    let name = format!("{caller}-{round}");
+                    let grants: Vec<_> = (0..5).map(|user| json!({ "user_id": 10 + user, "amount": 1, "id": name })).collect();
+                    let head = format!("/internal/wallet/grants HTTP/1.1\r\nAuthorization: Bearer {}", INTERNAL.unwrap());
+                    abort(&address, &head, &json!({ "grants": grants }).to_string(), after).await;
+                    let event = json!({ "id": format!("1-{caller}-{round}"), "type": "join", "app": 1, "user": caller + 1,
+                        "device": "phone", "login": "17", "room": 7 });
+                    let body = json!({ "events": [event] }).to_string();
+                    let headers = signature("bridge-secret", 0, &body).map(|(name, value)| format!("{name}: {value}"));
+                    let head = format!("/bridge/events HTTP/1.1\r\n{}", headers.join("\r\n"));
+                    abort(&address, &head, &body, after).await;
+                }
+            });
+        }
+        callers.join_all().await;
+        let app = node.app();
+        until("all connections are back", async || app.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
+        for number in 0..40 {
+            assert_eq!(grant(&node, 1, 1, &format!("after {number}")).await.0, 200);
+        }
+        let (coins, _) = audit(&node).await;
+        assert_eq!((coins - 40) % 5, 0, "all five of a call, or none");
+        assert!(coins > 40, "some were made, though nobody waited");
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A statement that is given up half-way ends its connection: what it is answered is never taken for another one's answer.
+    a_statement_that_is_given_up_ends_its_connection,
+    |stack| async move {
+        let app = stack.app().await;
+        for round in 0..200_u64 {
+            let (app, begun) = (app.clone(), Duration::from_micros(round * 7));
+            // Of a length of its own, so that it is prepared anew.
+            let select = format!("SELECT {round}, {}", vec!["0"; round as usize % 50 + 1].join(" + "));
+            let ask = async { sqlx::query(sqlx::AssertSqlSafe(select)).fetch_one(app.db.writer()).await.map(drop) };
+            let _ = tokio::time::timeout(begun, ask).await;
+            let mut tx = app.db.begin().await.unwrap();
+            let row = sqlx::query("SELECT 4711").fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 4711);
+            tx.commit().await.unwrap();
+        }
+        until("all are back", async || app.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
+    }
+);
