@@ -182,7 +182,7 @@ impl App {
 
     /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
     pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
-        Ok(gift::submit(self, request, gift::Refusal::Passing).await?.answer)
+        Ok(gift::submit(self, request, gift::Limit::Answered).await?.answer)
     }
 
     /// Commits messages to clients by themselves, and has them pushed.

@@ -260,6 +260,11 @@ impl Cache {
         }
     }
 
+    /// Counts a gift of a user for the second, as [`Cache::hold`] does; the count.
+    pub async fn count_gift(&self, user_id: i64) -> Result<i64, Error> {
+        self.count(&rate_key(user_id), RATE_TIME).await
+    }
+
     /// Says what a user has, unless that is known.
     pub async fn set_available(&self, user_id: i64, amount: i64, ttl: Duration) -> Result<(), Error> {
         let key = available_key(user_id);

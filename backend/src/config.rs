@@ -73,6 +73,8 @@ pub struct Config {
     pub sms_secret: String,
     /// Gifts one user may send in a second.
     pub gifts_per_second: u32,
+    /// Gifts of one user in a minute that may be refused, by each process. Past that the user is told to wait, and nothing is looked at.
+    pub gift_refusals_per_minute: u32,
     /// Gifts that are committed together at most.
     pub gift_batch_max: u32,
     /// How long a sender waits for the commit of a gift before it is told to ask again, in ms.
@@ -121,6 +123,7 @@ impl Default for Config {
             sms_url: String::new(),
             sms_secret: String::new(),
             gifts_per_second: 50,
+            gift_refusals_per_minute: 20,
             gift_batch_max: 512,
             gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
@@ -185,6 +188,7 @@ impl Config {
             ("codes_per_address_hour", self.codes_per_address_hour, 1, 10_000_000),
             ("codes_per_minute", self.codes_per_minute, 1, 10_000_000),
             ("gifts_per_second", self.gifts_per_second, 1, 10_000_000),
+            ("gift_refusals_per_minute", self.gift_refusals_per_minute, 1, 10_000_000),
             ("gift_batch_max", self.gift_batch_max, 1, GIFT_BATCH_MAX),
             ("gift_wait_ms", self.gift_wait_ms, 1, 25_000),
             ("second_delete_ms", self.second_delete_ms, 1, 3_600_000),

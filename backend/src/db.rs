@@ -360,6 +360,14 @@ impl Dialect {
         }
     }
 
+    /// What follows a `SELECT` whose rows nobody may change before the transaction ends, and others may read and keep too.
+    pub fn for_share(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::MySql => " LOCK IN SHARE MODE",
+        }
+    }
+
     /// A sum as a 64-bit integer; 0 for no rows.
     pub fn sum(self, expression: &str) -> String {
         match self {

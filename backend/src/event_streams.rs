@@ -90,7 +90,7 @@ impl Lane {
                     Duration::from_millis((100_u64 << failures.min(6)).min(PAUSE_MS_MAX))
                 }
                 Err(error) => {
-                    warn!(%error, stream = self.stream, "events wait");
+                    warn!(%error, stream = self.stream, "a stream of events cannot be read or emptied");
                     self.has_all = false;
                     Duration::from_secs(1)
                 }

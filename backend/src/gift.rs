@@ -7,18 +7,21 @@
 //! refused for good; if neither is known in time nothing was promised, and the same gift may be sent again.
 //!
 //! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may let a gift pass
-//! that the transaction then refuses.
+//! that the transaction then refuses. Only the transaction refuses for good, so a refusal is in the table before anybody is told. Gifts that the
+//! cache would refuse go there too, but only so many a minute of one sender; past that, as past the gifts of a second, the sender is
+//! told to wait and nothing is promised.
 
 mod consumer;
 mod decide;
 mod floor;
 mod message;
+mod refusals;
 mod seen;
 mod submit;
 mod waiters;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -28,8 +31,9 @@ use crate::queue::JobId;
 pub(crate) use consumer::run;
 pub use floor::floor;
 pub(crate) use message::not_understood;
-use seen::SeenGifts;
-pub(crate) use submit::{Decided, Refusal, submit};
+use refusals::Refusals;
+use seen::{SeenGifts, SeenUsers};
+pub(crate) use submit::{Decided, Limit, submit};
 use waiters::Waiters;
 
 /// Names a gift: of one sender, compared byte by byte.
@@ -63,8 +67,10 @@ pub struct GiftRequest {
     pub identity: Identity,
     /// What it is.
     pub contents: Contents,
-    /// The price of one piece that the sender saw, if it says.
+    /// The price of one piece that the sender saw, if it says. Else the gift costs what the catalogue says when it is committed.
     pub price: Option<i64>,
+    /// The gateway has seen the sender in the room. Else the table of members says whether it is there.
+    pub is_in_room: bool,
 }
 
 /// What a sender is answered, for good.
@@ -91,9 +97,17 @@ pub enum Reason {
     NoSuchGift,
     /// It cannot be had at the moment.
     NotOnSale,
+    /// There is no such receiver.
+    NoSuchReceiver,
+    /// There is no such room.
+    NoSuchRoom,
+    /// The room is closed.
+    RoomClosed,
+    /// The sender is not in the room.
+    NotMember,
     /// Another gift has this id.
     IdReused,
-    /// The sender sent too many within a second.
+    /// The sender sent too many, or too many that were refused. The only one that is not for good.
     RateLimited,
     /// A field is not as it is wanted.
     BadRequest,
@@ -113,8 +127,16 @@ pub struct Order {
 struct Parcel {
     identity: Identity,
     contents: Contents,
-    /// Of one piece, as it was accepted.
-    price: i64,
+    /// Of one piece, if the sender has named it.
+    price: Option<i64>,
+    /// See [`GiftRequest::is_in_room`].
+    #[serde(default = "yes")]
+    is_in_room: bool,
+}
+
+/// Of a gift that waits in the queue since a version that asked gateways only.
+fn yes() -> bool {
+    true
 }
 
 /// Gifts that are committed together.
@@ -125,17 +147,16 @@ struct Batch {
     jobs: Vec<Option<JobId>>,
 }
 
-/// What the database has of a gift and its sender.
-struct Seen {
-    order: Option<Order>,
-    /// 0 without an account.
-    balance: i64,
-}
-
 /// Gifts under way in this process.
 pub struct Gifts {
     /// What gifts cost.
     pub(crate) catalogue: SeenGifts,
+    /// Who can be given something.
+    receivers: SeenUsers,
+    /// Gifts that the cache would refuse, on their way to the consumer.
+    doubted: Refusals,
+    /// Gifts that the consumer has refused for what the cache does not know.
+    refused: Refusals,
     waiters: Waiters,
     /// Gifts that the consumer of this process has at once.
     direct: mpsc::Sender<Parcel>,
@@ -143,12 +164,10 @@ pub struct Gifts {
     /// Gifts on their way into the queue, when those are too many.
     pushes: Batches<Parcel, ()>,
     /// Gifts that are looked up in the database.
-    looks: Batches<Identity, Seen>,
+    looks: Batches<Identity, Option<Order>>,
     /// Gifts that are out of the queue.
     taken: mpsc::Sender<Batch>,
     taken_by_consumer: Mutex<Option<mpsc::Receiver<Batch>>>,
-    /// Whether a refusal by the cache may stand: not while the queue may have gifts of which the cache knows nothing.
-    is_settled: AtomicBool,
     under_way: AtomicUsize,
     counters: Counters,
 }
@@ -158,7 +177,7 @@ pub struct Gifts {
 struct Counters {
     committed: AtomicU64,
     refused: AtomicU64,
-    refused_by_cache: AtomicU64,
+    rate_limited: AtomicU64,
     repeats: AtomicU64,
     unanswered: AtomicU64,
     batches: AtomicU64,
@@ -175,12 +194,14 @@ impl Gifts {
             direct,
             direct_to_consumer: Mutex::new(Some(direct_to_consumer)),
             catalogue: SeenGifts::default(),
+            receivers: SeenUsers::default(),
+            doubted: Refusals::default(),
+            refused: Refusals::default(),
             waiters: Waiters::default(),
             pushes: Batches::new(WAITING_MAX),
             looks: Batches::new(WAITING_MAX),
             taken,
             taken_by_consumer: Mutex::new(Some(taken_by_consumer)),
-            is_settled: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             counters: Counters::default(),
         }
@@ -193,7 +214,7 @@ impl Gifts {
         [
             ("committed", get(&counters.committed)),
             ("refused", get(&counters.refused)),
-            ("refused_by_cache", get(&counters.refused_by_cache)),
+            ("rate_limited", get(&counters.rate_limited)),
             ("repeat", get(&counters.repeats)),
             ("unanswered", get(&counters.unanswered)),
             ("batch", get(&counters.batches)),
@@ -229,11 +250,15 @@ impl Order {
 }
 
 impl Reason {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::InsufficientBalance,
         Self::PriceChanged,
         Self::NoSuchGift,
         Self::NotOnSale,
+        Self::NoSuchReceiver,
+        Self::NoSuchRoom,
+        Self::RoomClosed,
+        Self::NotMember,
         Self::IdReused,
         Self::RateLimited,
         Self::BadRequest,
@@ -246,6 +271,10 @@ impl Reason {
             Self::PriceChanged => "price_changed",
             Self::NoSuchGift => "no_such_gift",
             Self::NotOnSale => "not_on_sale",
+            Self::NoSuchReceiver => "no_such_receiver",
+            Self::NoSuchRoom => "no_such_room",
+            Self::RoomClosed => "room_closed",
+            Self::NotMember => "not_member",
             Self::IdReused => "id_reused",
             Self::RateLimited => "rate_limited",
             Self::BadRequest => "bad_request",
@@ -260,9 +289,25 @@ impl Reason {
             Self::NoSuchGift => "gift_id: there is no such gift",
             Self::NotOnSale => "gift_id: the gift cannot be had at the moment",
             Self::IdReused => "id: another gift was sent under it; the answer that it got stands",
-            Self::RateLimited => "too many gifts within a second",
+            Self::NoSuchReceiver => "receiver_id: there is no such user",
+            Self::NoSuchRoom => "room_id: there is no such room",
+            Self::RoomClosed => "room_id: the room is closed",
+            Self::NotMember => "room_id: the sender is not in the room",
+            Self::RateLimited => {
+                "too many gifts, or too many that were refused; wait, and send the same again"
+            }
             Self::BadRequest => "a field is not as it is wanted",
         }
+    }
+
+    /// Whether the cache knows nothing of what it is refused for.
+    fn is_of_place(self) -> bool {
+        matches!(self, Self::NoSuchReceiver | Self::NoSuchRoom | Self::RoomClosed | Self::NotMember)
+    }
+
+    /// Whether what comes under the same name again gets the same answer.
+    pub fn is_final(self) -> bool {
+        self != Self::RateLimited
     }
 
     /// The one with this name.

@@ -51,7 +51,7 @@ async fn hand_over_all(app: &Arc<App>) {
     loop {
         let due = hand_over::due(app.db.primary(), app.clock.now_ms(), 2 * TURNS as u32).await;
         let due = due.unwrap_or_else(|error| {
-            warn!(%error, "inboxes are not handed over");
+            warn!(%error, "it is not known whose inbox is to be handed over");
             Vec::new()
         });
         for user in due {

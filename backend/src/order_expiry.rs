@@ -27,7 +27,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 async fn work_all(app: &App) {
     loop {
         if let Err(error) = work(app).await {
-            warn!(%error, "orders expire later");
+            warn!(%error, "the queue of orders that expire cannot be read or written");
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -36,7 +36,7 @@ async fn work_all(app: &App) {
 async fn sweep_all(app: &App) {
     loop {
         if let Err(error) = sweep(app).await {
-            warn!(%error, "orders are swept later");
+            warn!(%error, "it is not known whether an order is overdue");
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }

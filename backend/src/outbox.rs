@@ -232,7 +232,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             }
             Err(error) => {
                 if failures == 0 {
-                    warn!(%error, "pushes wait");
+                    warn!(%error, "the push API does not take messages; they wait");
                 }
                 failures += 1;
                 let (rows, mentions): (Vec<_>, Vec<_>) =

@@ -19,7 +19,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
             work = work(&app) => work,
         };
         if let Err(error) = work {
-            warn!(%error, "second deletes wait");
+            warn!(%error, "the queue of second deletes cannot be read, or the cache is away");
             tokio::time::sleep(PAUSE).await;
         }
     }

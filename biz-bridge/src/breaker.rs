@@ -1,5 +1,6 @@
 //! Leaves a backend alone that fails again and again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,23 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::metrics::{BreakerState, Metrics};
 
+/// How long a backend that has never answered may take to start.
+const START_TIME: Duration = Duration::from_secs(30);
+
 /// A circuit breaker that all lanes share: after so many failures in a row nobody sends for a pause, then one does.
 pub struct Breaker {
     circuit: Mutex<Circuit>,
     changed: Notify,
     metrics: Arc<Metrics>,
+    begun: Instant,
+    has_answered: AtomicBool,
 }
 
 impl Breaker {
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Self {
         let circuit = Circuit::new(config.breaker_failures, config.breaker_pause);
-        Self { circuit: Mutex::new(circuit), changed: Notify::new(), metrics }
+        let (begun, has_answered) = (Instant::now(), AtomicBool::new(false));
+        Self { circuit: Mutex::new(circuit), changed: Notify::new(), metrics, begun, has_answered }
     }
 
     /// Waits until the caller may send. It must say then how that went.
@@ -38,8 +45,9 @@ impl Breaker {
 
     /// The backend has answered.
     pub fn succeeded(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
         if self.circuit().succeeded() {
-            info!("the backend answers again");
+            info!("the backend takes events");
         }
         self.show();
         self.changed.notify_waiters();
@@ -49,7 +57,11 @@ impl Breaker {
     pub fn failed(&self, why: &str) {
         if self.circuit().failed(Instant::now()) {
             self.metrics.breaker_opened.add(1);
-            warn!(error = why, "the backend fails; events wait");
+            // Who starts both at once starts one of them first.
+            match self.has_answered.load(Ordering::Relaxed) || self.begun.elapsed() > START_TIME {
+                true => warn!(error = why, "the backend does not take events; they wait"),
+                false => info!(error = why, "the backend does not take events yet; they wait"),
+            }
         }
         self.show();
         self.changed.notify_waiters();

@@ -82,6 +82,8 @@ pub struct Plan {
     pub json: bool,
     /// What is given, as the backend knows it.
     pub gift: i64,
+    /// Who gets all gifts; `None`: the next member of the room.
+    pub receiver: Option<i64>,
     /// The business code of messages.
     pub biz_code: BizCode,
     /// Bytes of a message's payload, at least [`STAMP_BYTES`](crate::STAMP_BYTES).

@@ -66,7 +66,7 @@ pub struct LoadArgs {
     /// Rooms (room, gift): client i is in room i % ROOMS.
     #[arg(long, default_value_t = 1)]
     rooms: u32,
-    /// The first room (room, gift).
+    /// The first room (room). For gifts, the backend opens rooms and names them.
     #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     first_room: i64,
     /// Publishers in each room (room).
@@ -181,8 +181,10 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         "SAILFISH_BACKEND__INTERNAL_SECRET",
     );
     let backend = Backend(Client::new(&args.backend, args.backend_secret.as_deref(), &config)?);
-    let gift = backend.prepare(&settings, args.coins)?;
-    settings.plans.iter_mut().for_each(|plan| plan.gift = gift);
+    let stage = backend.prepare(&settings, args.coins)?;
+    for plan in &mut settings.plans {
+        (plan.gift, plan.first_room, plan.receiver) = (stage.gift, stage.first_room, Some(stage.receiver));
+    }
     let before = backend.books()?;
     run::run(&settings, &secret, |tally| {
         let (after, refused) = (backend.books()?, tally.refused.values().sum());

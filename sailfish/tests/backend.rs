@@ -72,7 +72,8 @@ fn effect(id: &str, sender: &User, receiver: i64, gift: i64, count: i64) -> Valu
 
 /// What a sender is told of a gift that failed.
 fn failure(id: &str, receiver: i64, gift: i64, count: i64, reason: &str) -> Value {
-    json!({ "id": id, "receiverId": receiver, "roomId": ROOM, "giftId": gift, "count": count, "reason": reason })
+    json!({ "id": id, "receiverId": receiver, "roomId": ROOM, "giftId": gift, "count": count, "reason": reason,
+        "final": true })
 }
 
 fn is_online(server: &Server, user: i64) -> bool {
@@ -145,6 +146,7 @@ impl Members {
 fn gifts_reach_everybody(store: Store) {
     let mut stack = Stack::start(2, store);
     let api = stack.api;
+    api.open_room(ROOM);
     let (giver, poor, watching) = (api.user_with(1_000), api.user_with(15), api.user().id);
     let gift = api.gift(10);
     let mut sender = stack.cluster.gateway(0).login(giver.id);
@@ -210,6 +212,7 @@ fn gifts_reach_everybody_on_mariadb_and_redis() {
 fn a_gift_is_of_its_session_and_debited_once() {
     let up = Up::start(SECRET);
     let api = up.api;
+    api.open_room(ROOM);
     let (giver, rich, receiver) = (api.user_with(100), api.user_with(1_000), api.user().id);
     let gift = api.gift(10);
     let mut sender = up.server.login(giver.id);
@@ -271,6 +274,7 @@ fn refused(sender: &mut Client, id: &str) {
 fn a_gift_is_shown_in_a_room_of_its_session_only() {
     let up = Up::start(SECRET);
     let api = up.api;
+    api.open_room(8);
     let (giver, receiver) = (api.user_with(100), api.user().id);
     let gift = api.gift(10);
     let (mut sender, mut elsewhere) = (up.server.login(giver.id), up.server.login(receiver));
@@ -438,6 +442,7 @@ fn gifts_in_streams_outlive_redis() {
         vec!["--set=bridge.mode=redis".into(), format!("--set=bridge.redis={url}")]
     });
     let api = stack.api;
+    api.open_room(ROOM);
     let (giver, watching, gift) = (api.user_with(1_000), api.user().id, api.gift(10));
     let mut sender = stack.cluster.gateway(0).login(giver.id);
     let mut watcher = stack.cluster.gateway(0).login(watching);
@@ -472,6 +477,7 @@ fn gifts_wait_for_the_database_and_for_the_backend() {
     let servers = Servers::start();
     let mut stack = Stack::start(1, Store::of(servers.flags()));
     let api = stack.api;
+    api.open_room(ROOM);
     let (giver, away, gift) = (api.user_with(1_000), api.user().id, api.gift(10));
     let mut sender = stack.cluster.gateway(0).login(giver.id);
     sender.join(ROOM);

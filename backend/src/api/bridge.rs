@@ -246,8 +246,8 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let code = Contents::code_of_request(biz_code);
     let contents = Contents { gift_id, room_id, receiver_id, count, code };
     let identity = Identity { sender_id: user, key: client_msg_id };
-    let request = GiftRequest { identity, contents, price };
-    match gift::submit(app, &request, gift::Refusal::ForGood).await {
+    let request = GiftRequest { identity, contents, price, is_in_room: true };
+    match gift::submit(app, &request, gift::Limit::Told).await {
         Ok(Decided { told: None, .. }) => Outcome::Done,
         Ok(Decided { told: Some(told), .. }) => match tokio::time::timeout(TELL_TIME, told).await {
             Ok(Ok(())) => Outcome::Done,
@@ -271,7 +271,7 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
         Err(error) if error.is_transient() => {
-            warn!(%error, what, "events wait");
+            warn!(%error, what, "events are sent back to the bridge, to come again");
             Outcome::Again
         }
         Err(error) => Outcome::Refused(error.to_string()),

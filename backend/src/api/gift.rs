@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
-use crate::gift::{Answer, Contents, GiftRequest, Identity, PRICE_MAX, Reason, Refusal, SHOWN, submit};
+use crate::gift::{Answer, Contents, GiftRequest, Identity, Limit, PRICE_MAX, Reason, SHOWN, submit};
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
@@ -117,7 +117,8 @@ struct Send {
     receiver_id: i64,
     /// How many pieces, 1 to 9,999.
     count: i64,
-    /// The price of a piece that the caller saw. If it is another one, the gift is refused.
+    /// The price of a piece that the caller saw. If it is another one, the gift is refused. Without it, the gift costs what the catalogue says
+    /// when it is paid.
     price: Option<i64>,
 }
 
@@ -130,8 +131,9 @@ struct Sent {
 }
 
 /// Sends a gift. 200 says that it is paid, and that its room is shown it. 409 says that it is not, and never will be under this id:
-/// `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale` or `id_reused`. 429 and 503 promise nothing: send the
-/// same again, under the same id.
+/// `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale`, `no_such_receiver`, `no_such_room`, `room_closed`,
+/// `not_member` or `id_reused`. The caller is in a room that it has opened, and in those that a session of it has joined. 429 and 503 promise
+/// nothing: send the same again, under the same id.
 #[utoipa::path(post, path = "/gift/send", request_body = Send, responses(
     (status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -143,8 +145,8 @@ async fn send(
     let Send { id, gift_id, room_id, receiver_id, count, price } = body;
     let identity = Identity { sender_id: caller.user_id, key: id.clone() };
     let contents = Contents { gift_id, room_id, receiver_id, count, code: SHOWN };
-    let request = GiftRequest { identity, contents, price };
-    let decided = submit(&app, &request, Refusal::Passing).await?;
+    let request = GiftRequest { identity, contents, price, is_in_room: false };
+    let decided = submit(&app, &request, Limit::Answered).await?;
     match decided.answer {
         Answer::Committed { total } => Ok(Json(Sent { id, total })),
         Answer::Refused(reason) => Err(Error::new(StatusCode::CONFLICT, reason.name(), reason.text())),
@@ -232,8 +234,9 @@ async fn put(
     Path(id): Path<i64>,
     Body(body): Body<GiftBody>,
 ) -> Result<Json<Gift>, Error> {
-    if id <= 0 {
-        return Err(Error::bad_request(format!("id: want a positive number, not {id}")));
+    // An id of the caller's choice moves the numbers that the database gives, which must not run out.
+    if !(1..=ID_MAX).contains(&id) && gift::get(app.db.primary(), id).await?.is_none() {
+        return Err(Error::bad_request(format!("id: want 1 to {ID_MAX}, or a gift that there is, not {id}")));
     }
     let gift = body.gift(id)?;
     let write = gift::put(app.db.writer(), app.db.dialect(), &gift);
@@ -284,6 +287,8 @@ fn keys(id: i64) -> [String; 3] {
 }
 
 const LIST_KEY: &str = "gifts";
+/// The highest id that a caller chooses.
+const ID_MAX: i64 = 1_000_000_000;
 const CACHE_TTL: Duration = Duration::from_secs(300);
 /// Gifts that apps are shown.
 const LISTED_MAX: usize = 1_000;

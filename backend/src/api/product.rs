@@ -95,7 +95,7 @@ async fn list_all(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Produ
 
 /// Makes a product, or changes it. Orders keep what they were made with.
 #[utoipa::path(put, path = "/internal/products/{id}", request_body = ProductBody,
-    params(("id" = i64, Path, description = "Which: 1 or above.")),
+    params(("id" = i64, Path, description = "Which: 1 to 9,007,199,254,740,991.")),
     responses((status = 200, body = Product), (status = 400, body = ErrorBody)))]
 async fn put(
     State(app): State<Arc<App>>,
@@ -107,8 +107,8 @@ async fn put(
     if name.is_empty() {
         return Err(Error::bad_request(format!("name: want 1 to {NAME_CHARS_MAX} characters")));
     }
-    if id < 1 {
-        return Err(Error::bad_request("id: want 1 or above"));
+    if !(1..=ID_MAX).contains(&id) {
+        return Err(Error::bad_request(format!("id: want 1 to {ID_MAX}, not {id}")));
     }
     for (field, amount) in [("price_cents", body.price_cents), ("coins", body.coins)] {
         if !(1..=AMOUNT_MAX).contains(&amount) {
@@ -152,6 +152,8 @@ fn keys(id: i64) -> [String; 2] {
 }
 
 const LIST_KEY: &str = "products";
+/// What JSON's numbers tell apart in every language.
+const ID_MAX: i64 = (1 << 53) - 1;
 const TTL: Duration = Duration::from_secs(600);
 /// Products of one list.
 const LIST_MAX: u32 = 1_000;

@@ -1,5 +1,6 @@
 //! Live rooms: who has opened which, and who is in it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorBody};
 use crate::event::Event;
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
+use crate::http::internal::Internal;
 use crate::http::text;
 use crate::membership::{self, Told};
 use crate::tables::presence::{self, Device};
@@ -29,6 +31,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(find))
         .routes(routes!(close))
         .routes(routes!(members))
+        .routes(routes!(open_many))
 }
 
 /// A live room. Its id is the one that clients join at the gateway.
@@ -145,6 +148,50 @@ async fn open(
     Ok(Json(room.into()))
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OpenMany {
+    /// Whose: 1 to 500, each once.
+    owner_ids: Vec<i64>,
+    /// For people: 1 to 64 characters.
+    title: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct OpenedMany {
+    /// In the order of their owners.
+    room_ids: Vec<i64>,
+}
+
+/// Opens a room for each of many users. One who has an open room keeps it.
+#[utoipa::path(post, path = "/internal/rooms", request_body = OpenMany,
+    responses((status = 200, body = OpenedMany), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn open_many(
+    State(app): State<Arc<App>>,
+    _: Internal,
+    Body(OpenMany { owner_ids, title }): Body<OpenMany>,
+) -> Result<Json<OpenedMany>, Error> {
+    let title = text::line("title", &title, TITLE_CHARS_MAX)?;
+    if title.is_empty() {
+        return Err(Error::bad_request(format!("title: want 1 to {TITLE_CHARS_MAX} characters")));
+    }
+    let distinct: BTreeSet<i64> = owner_ids.iter().copied().filter(|id| *id > 0).collect();
+    if !(1..=OPENED_MAX).contains(&owner_ids.len()) || distinct.len() != owner_ids.len() {
+        return Err(Error::bad_request(format!(
+            "owner_ids: want 1 to {OPENED_MAX} positive numbers, each once"
+        )));
+    }
+    let open = insist(|| async {
+        let mut tx = app.db.begin().await?;
+        let ids = room::open_for(&mut tx, app.db.dialect(), &owner_ids, &title, app.clock.now_ms()).await?;
+        tx.commit().await?;
+        Ok(ids)
+    });
+    let room_ids = app.write_through(&[LIST_KEY.into()], open).await?;
+    app.changed(&room_ids.iter().map(|id| key(*id)).collect::<Vec<_>>()).await;
+    Ok(Json(OpenedMany { room_ids }))
+}
+
 /// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is in it at the gateway
 /// stays there until they leave.
 #[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "Which.")), responses(
@@ -249,6 +296,8 @@ const ROOM_TTL: Duration = Duration::from_secs(300);
 const TITLE_CHARS_MAX: usize = 64;
 const ROOMS_DEFAULT: u32 = 20;
 const ROOMS_MAX: u32 = 100;
+/// Rooms that are opened at once.
+const OPENED_MAX: usize = 500;
 const MEMBERS_DEFAULT: u32 = 100;
 const MEMBERS_MAX: u32 = 1_000;
 /// Events of one transaction.

@@ -16,6 +16,7 @@ use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::caller::Caller;
+use crate::http::internal::Internal;
 use crate::http::text;
 use crate::ids::Order;
 use crate::phone::Phone;
@@ -24,7 +25,11 @@ use crate::tables::{user, user_phone};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(me, change)).routes(routes!(one)).routes(routes!(batch))
+    OpenApiRouter::new()
+        .routes(routes!(me, change))
+        .routes(routes!(one))
+        .routes(routes!(batch))
+        .routes(routes!(make))
 }
 
 /// A user, as everybody may see it.
@@ -211,16 +216,53 @@ pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), E
     Ok((winner.ok_or_else(|| Error::internal("a phone that was there is gone"))?, false))
 }
 
+/// A user who has just come.
+pub fn nameless(id: i64, created_ms: i64) -> UserRow {
+    let name = format!("user{id}");
+    UserRow { id, name, avatar: String::new(), sex: 0, city: String::new(), bio: String::new(), created_ms }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct MakeUsers {
+    /// How many: 1 to 500.
+    count: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+struct MadeUsers {
+    /// Ascending.
+    user_ids: Vec<i64>,
+}
+
+/// Makes users who have no phone, and so cannot log in here: for robots, tests, and users who log in elsewhere.
+#[utoipa::path(post, path = "/internal/users", request_body = MakeUsers,
+    responses((status = 200, body = MadeUsers), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn make(
+    State(app): State<Arc<App>>,
+    _: Internal,
+    Body(MakeUsers { count }): Body<MakeUsers>,
+) -> Result<Json<MadeUsers>, Error> {
+    if !(1..=MADE_MAX).contains(&count) {
+        return Err(Error::bad_request(format!("count: want 1 to {MADE_MAX}, not {count}")));
+    }
+    let mut user_ids = app.ids.take("user", Order::Shuffled, count).await?;
+    user_ids.sort_unstable();
+    insist(|| insert_all(&app, &user_ids)).await?;
+    app.changed(&user_ids.iter().map(|id| cache_key(*id)).collect::<Vec<_>>()).await;
+    Ok(Json(MadeUsers { user_ids }))
+}
+
+async fn insert_all(app: &App, ids: &[i64]) -> Result<(), Error> {
+    let mut tx = app.db.begin().await?;
+    for id in ids {
+        user::insert(&mut tx, &nameless(*id, app.clock.now_ms())).await?;
+    }
+    tx.commit().await
+}
+
 async fn register(app: &App, phone: &Phone, id: i64) -> Result<bool, Error> {
-    let row = UserRow {
-        id,
-        name: format!("user{id}"),
-        avatar: String::new(),
-        sex: 0,
-        city: String::new(),
-        bio: String::new(),
-        created_ms: app.clock.now_ms(),
-    };
+    let row = nameless(id, app.clock.now_ms());
     let mut tx = app.db.begin().await?;
     let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
     let is_new = user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
@@ -244,6 +286,8 @@ fn cache_key(id: i64) -> String {
 
 /// Users of one batch.
 const BATCH_MAX: usize = 1_000;
+/// Users that are made at once.
+const MADE_MAX: u32 = 500;
 const NAME_CHARS_MAX: usize = 32;
 const CITY_CHARS_MAX: usize = 32;
 const BIO_CHARS_MAX: usize = 200;

@@ -9,12 +9,35 @@ use moka::sync::Cache as Moka;
 use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
 use crate::clock::Clock;
 
-/// Entries at most; the least used go first.
-const ENTRIES_MAX: u64 = 1_000_000;
+/// Entries of one pool at most; the least used go first.
+const ENTRIES_MAX: u64 = 250_000;
+
+/// What a pool is for: what one kind of caller writes throws out nothing of another kind.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Codes, logins and their counts: nothing can bring them back.
+    Logins,
+    /// Coins set aside, answers to gifts, and counts of them.
+    Gifts,
+    /// Copies of rows.
+    Rows,
+}
+
+impl Kind {
+    fn of(key: &str) -> Self {
+        let starts = |names: &[&str]| names.iter().any(|name| key.starts_with(name));
+        match key {
+            _ if starts(&["held:", "hold_", "available:"]) => Self::Gifts,
+            _ if starts(&["login:"]) => Self::Rows,
+            _ if starts(&["login", "im_tokens:", "orders:"]) => Self::Logins,
+            _ => Self::Rows,
+        }
+    }
+}
 
 /// Texts with a life of their own.
 pub struct Memory {
-    entries: Moka<String, Entry>,
+    pools: [Moka<String, Entry>; 3],
     clock: Clock,
     /// Held while an entry is read and written in one step.
     step: Mutex<()>,
@@ -48,8 +71,8 @@ impl Expiry<String, Entry> for Life {
 
 impl Memory {
     pub fn new(clock: Clock) -> Self {
-        let entries = Moka::builder().max_capacity(ENTRIES_MAX).expire_after(Life).build();
-        Self { entries, clock, step: Mutex::default() }
+        let pool = || Moka::builder().max_capacity(ENTRIES_MAX).expire_after(Life).build();
+        Self { pools: [pool(), pool(), pool()], clock, step: Mutex::default() }
     }
 
     pub fn get(&self, key: &str) -> Option<String> {
@@ -58,7 +81,7 @@ impl Memory {
 
     pub fn set(&self, key: &str, text: &str, ttl: Duration) {
         let ends_ms = self.clock.now_ms() + ttl.as_millis() as i64;
-        self.entries.insert(key.to_owned(), Entry { text: text.to_owned(), ttl, ends_ms });
+        self.pool(key).insert(key.to_owned(), Entry { text: text.to_owned(), ttl, ends_ms });
     }
 
     pub fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Option<String> {
@@ -72,14 +95,14 @@ impl Memory {
 
     pub fn delete(&self, key: &str) {
         let _step = self.step();
-        self.entries.invalidate(key);
+        self.pool(key).invalidate(key);
     }
 
     pub fn take_if(&self, key: &str, text: &str) -> bool {
         let _step = self.step();
         let has = self.get(key).is_some_and(|known| known == text);
         if has {
-            self.entries.invalidate(key);
+            self.pool(key).invalidate(key);
         }
         has
     }
@@ -126,10 +149,34 @@ impl Memory {
     }
 
     fn entry(&self, key: &str) -> Option<Entry> {
-        self.entries.get(key).filter(|entry| entry.ends_ms > self.clock.now_ms())
+        self.pool(key).get(key).filter(|entry| entry.ends_ms > self.clock.now_ms())
+    }
+
+    fn pool(&self, key: &str) -> &Moka<String, Entry> {
+        &self.pools[Kind::of(key) as usize]
     }
 
     fn step(&self) -> std::sync::MutexGuard<'_, ()> {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gifts_and_rows_do_not_throw_out_codes() {
+        let memory = Memory::new(Clock::default());
+        let minute = Duration::from_secs(60);
+        let codes: Vec<String> = (0..40).map(|phone| format!("login_code:{phone}")).collect();
+        codes.iter().for_each(|code| memory.set(code, "123456", minute));
+        for number in 0..2 * ENTRIES_MAX {
+            memory.set(&format!("held:1:{number}"), "1", minute);
+            memory.set(&format!("gift:{number}"), "null", minute);
+        }
+        memory.pools.iter().for_each(Moka::run_pending_tasks);
+        assert!(codes.iter().all(|code| memory.get(code).is_some()));
+        assert!(memory.pools.iter().all(|pool| pool.entry_count() <= ENTRIES_MAX));
     }
 }

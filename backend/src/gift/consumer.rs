@@ -10,15 +10,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::decide::{Decisions, Facts, decide};
-use super::{Answer, Batch, Identity, Order, Parcel, Seen, add};
+use super::decide::{Decisions, Facts, RoomState, decide};
+use super::{Answer, Batch, Identity, Order, Parcel, add};
 use crate::app::App;
 use crate::cache::held_key;
+use crate::db::{Dialect, Tx};
 use crate::error::Error;
 use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
 use crate::run::Stop;
-use crate::tables::{account, gift, gift_order, outbox};
+use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
 
 /// Works until it is time to end, and then until all who wait are answered.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
@@ -27,9 +28,6 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     let (Some(taken), Some(direct)) = (taken, direct) else { return };
     let (end, ending) = watch::channel(false);
     let ending = Stop::from(ending);
-    if let Err(error) = settle(&app).await {
-        warn!(%error, "it is not known what is in the queue of gifts");
-    }
     let mut tasks = JoinSet::new();
     tasks.spawn(put(app.clone(), ending.clone()));
     tasks.spawn(watch_others(app.clone(), ending.clone()));
@@ -58,22 +56,15 @@ async fn put(app: Arc<App>, mut stop: Stop) {
     app.gifts.pushes.run(batch_max(&app), stop.wait(), work).await;
 }
 
-/// Gifts that are looked for, with what their senders have.
+/// Gifts that are looked for.
 async fn look_up(app: Arc<App>, mut stop: Stop) {
     let work = |identities: Vec<Identity>| {
         let app = app.clone();
         async move {
             let mut connection = app.db.primary().acquire().await?;
             let wanted: BTreeSet<&Identity> = identities.iter().collect();
-            // The balance first: whoever is short of what a gift has cost finds that gift.
-            let senders: BTreeSet<i64> = identities.iter().map(|identity| identity.sender_id).collect();
-            let balances = account::balances(&mut connection, &Vec::from_iter(senders)).await?;
             let found = gift_order::find(&mut connection, &Vec::from_iter(wanted)).await?;
-            let seen = |identity: &Identity| Seen {
-                order: found.get(identity).cloned(),
-                balance: balances.get(&identity.sender_id).copied().unwrap_or(0),
-            };
-            Ok(identities.iter().map(seen).collect())
+            Ok(identities.iter().map(|identity| found.get(identity).cloned()).collect())
         }
     };
     app.gifts.looks.run(LOOKS_MAX, stop.wait(), work).await;
@@ -84,9 +75,6 @@ async fn take(app: Arc<App>, mut stop: Stop) {
     while !stop.is_due() {
         let work = async {
             let jobs = app.take_for_database(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
-            if jobs.is_empty() && !app.gifts.is_settled.load(Ordering::Relaxed) {
-                settle(&app).await?;
-            }
             if !jobs.is_empty() {
                 let batch = Batch::of(&app, jobs);
                 app.gifts.waiters.are_here(batch.parcels.iter().map(|parcel| &parcel.identity));
@@ -100,7 +88,7 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             done = work => done,
         };
         if let Err(error) = done {
-            warn!(%error, "gifts wait in the queue");
+            warn!(%error, "the queue of gifts cannot be read");
             tokio::select! {
                 biased; // either ends the pause
                 () = stop.wait() => {}
@@ -108,14 +96,6 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             }
         }
     }
-}
-
-/// Sees whether the cache knows of all gifts in the queue. In Redis what is held outlives the process; in the process it begins with
-/// nothing, so an empty queue is waited for.
-async fn settle(app: &App) -> Result<(), Error> {
-    let is_settled = !app.config.redis.is_empty() || app.queue.count(Topic::Gift).await?.0 == 0;
-    app.gifts.is_settled.store(is_settled, Ordering::Relaxed);
-    Ok(())
 }
 
 fn batch_max(app: &App) -> usize {
@@ -293,7 +273,11 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     let known = gift_order::find(&mut tx, &Vec::from_iter(identities)).await?;
     let gifts = gift::get_many(&mut tx, &Vec::from_iter(gift_ids)).await?;
     let catalogue: BTreeMap<_, _> = gifts.into_iter().map(|gift| (gift.id, gift)).collect();
-    let decisions = decide(app.config.app, &batch.parcels, Facts { known, balances, catalogue });
+    let rooms = rooms(&mut tx, dialect, batch).await?;
+    let members = members(app, &mut tx, batch).await?;
+    let receivers = receivers(app, &mut tx, batch).await?;
+    let facts = Facts { known, balances, catalogue, rooms, members, receivers };
+    let decisions = decide(app.config.app, &batch.parcels, facts);
     if !decisions.debits.is_empty() {
         if !account::debit(&mut tx, &decisions.debits).await? {
             return Err(Error::unavailable("balance_changed", "a balance changed under its lock"));
@@ -310,6 +294,36 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     Ok((decisions, ids))
 }
 
+/// Rooms, which cannot close before the transaction ends.
+async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<i64, RoomState>, Error> {
+    let ids: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.contents.room_id).collect();
+    let rows = room::keep(tx, dialect, &Vec::from_iter(ids)).await?;
+    Ok(rows
+        .into_iter()
+        .map(|room| (room.id, RoomState { is_open: room.is_open, owner_id: room.owner_id }))
+        .collect())
+}
+
+/// Senders in their rooms, of those whom no gateway has seen there.
+async fn members(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(i64, i64)>, Error> {
+    let asked = batch.parcels.iter().filter(|parcel| !parcel.is_in_room);
+    let asked: BTreeSet<(i64, i64)> =
+        asked.map(|parcel| (parcel.contents.room_id, parcel.identity.sender_id)).collect();
+    room_member::among(tx, app.db.dialect(), app.config.app, &Vec::from_iter(asked)).await
+}
+
+/// Receivers that there are. Most were seen before, and cost nothing.
+async fn receivers(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<i64>, Error> {
+    let ids = batch.parcels.iter().map(|parcel| parcel.contents.receiver_id).collect();
+    let (mut known, unknown) = app.gifts.receivers.split(ids);
+    if !unknown.is_empty() {
+        let found = user::among(tx, &unknown).await?;
+        app.gifts.receivers.put(&found);
+        known.extend(found);
+    }
+    Ok(known)
+}
+
 /// Tells those who wait, and hands the messages over.
 fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: Vec<i64>) -> Committed {
     let Decisions { entries, orders, messages, repeats, .. } = decisions;
@@ -319,6 +333,10 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
     add(&counters.refused, orders.len() - entries.len());
     add(&counters.repeats, repeats.len());
     let is_refused = |order: &Order| matches!(order.answer, Answer::Refused(_));
+    let is_of_place = |order: &Order| matches!(order.answer, Answer::Refused(reason) if reason.is_of_place());
+    for (identity, _) in orders.iter().filter(|(_, order)| is_of_place(order)) {
+        app.gifts.refused.count(identity.sender_id);
+    }
     let unpaid = orders.iter().filter(|(_, order)| is_refused(order)).chain(&repeats);
     let unpaid = unpaid.map(|(identity, _)| identity.sender_id).collect();
     let mut answers = Vec::new();
@@ -385,7 +403,7 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
             for identity in waiting.into_iter().take(LOOKS_MAX) {
                 let app = app.clone();
                 tokio::spawn(async move {
-                    if let Ok(Seen { order: Some(order), .. }) = app.gifts.looks.ask(identity.clone()).await {
+                    if let Ok(Some(order)) = app.gifts.looks.ask(identity.clone()).await {
                         app.gifts.waiters.tell(&identity, &order);
                     }
                 });

@@ -1,8 +1,8 @@
 //! Which gifts of a batch are paid, by what a transaction has read. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Identity, Order, Parcel, Reason, message};
+use super::{Answer, Contents, Identity, Order, Parcel, Reason, message};
 use crate::api::gift::Gift;
 use crate::outbox::Message;
 use crate::tables::account::Entry;
@@ -15,6 +15,19 @@ pub struct Facts {
     pub balances: BTreeMap<i64, i64>,
     /// Of these gifts, those that there are.
     pub catalogue: BTreeMap<i64, Gift>,
+    /// Of the rooms, those that there are.
+    pub rooms: BTreeMap<i64, RoomState>,
+    /// Rooms with the senders that are in them, as far as gateways have not seen them there.
+    pub members: BTreeSet<(i64, i64)>,
+    /// Of the receivers, those that there are.
+    pub receivers: BTreeSet<i64>,
+}
+
+/// What a gift depends on of its room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomState {
+    pub is_open: bool,
+    pub owner_id: i64,
 }
 
 /// What the transaction is to write, and what senders are to be told after it.
@@ -34,7 +47,18 @@ pub struct Decisions {
 
 /// Decides gifts in their order.
 pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
-    let Facts { mut known, mut balances, catalogue } = facts;
+    let Facts { mut known, mut balances, catalogue, rooms, members, receivers } = facts;
+    let may_go = |parcel: &Parcel| -> Result<(), Reason> {
+        let Parcel { identity: Identity { sender_id, .. }, contents, is_in_room, .. } = parcel;
+        let Contents { room_id, receiver_id, .. } = *contents;
+        let room = rooms.get(&room_id).ok_or(Reason::NoSuchRoom)?;
+        match *is_in_room || room.owner_id == *sender_id || members.contains(&(room_id, *sender_id)) {
+            _ if !room.is_open => Err(Reason::RoomClosed),
+            false => Err(Reason::NotMember),
+            true if !receivers.contains(&receiver_id) => Err(Reason::NoSuchReceiver),
+            true => Ok(()),
+        }
+    };
     let mut decisions = Decisions::default();
     for parcel in parcels {
         let Parcel { identity, contents, .. } = parcel;
@@ -46,7 +70,9 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
             decisions.repeats.push((identity.clone(), order.clone()));
             continue;
         }
-        let answer = match price(parcel, catalogue.get(&contents.gift_id), &mut balances) {
+        let charged =
+            may_go(parcel).and_then(|()| charge(parcel, catalogue.get(&contents.gift_id), &mut balances));
+        let answer = match charged {
             Ok(total) => {
                 *decisions.debits.entry(identity.sender_id).or_default() += total;
                 decisions.entries.push(Entry {
@@ -70,10 +96,10 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
     decisions
 }
 
-/// What a gift costs, which its sender has, and has no more.
-fn price(parcel: &Parcel, gift: Option<&Gift>, balances: &mut BTreeMap<i64, i64>) -> Result<i64, Reason> {
+/// Deducts the gift's total from the sender's balance and returns it.
+fn charge(parcel: &Parcel, gift: Option<&Gift>, balances: &mut BTreeMap<i64, i64>) -> Result<i64, Reason> {
     let gift = gift.ok_or(Reason::NoSuchGift)?;
-    gift.check(Some(parcel.price))?;
+    gift.check(parcel.price)?;
     let total = gift.price.checked_mul(parcel.contents.count).ok_or(Reason::BadRequest)?;
     let balance = balances.get_mut(&parcel.identity.sender_id).ok_or(Reason::InsufficientBalance)?;
     *balance = balance.checked_sub(total).filter(|left| *left >= 0).ok_or(Reason::InsufficientBalance)?;
@@ -83,12 +109,12 @@ fn price(parcel: &Parcel, gift: Option<&Gift>, balances: &mut BTreeMap<i64, i64>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gift::Contents;
 
     const CONTENTS: Contents = Contents { gift_id: 1, room_id: 7, receiver_id: 3, count: 2, code: 5556 };
 
     fn parcel(sender_id: i64, key: &str, price: i64) -> Parcel {
-        Parcel { identity: Identity { sender_id, key: key.into() }, contents: CONTENTS, price }
+        let identity = Identity { sender_id, key: key.into() };
+        Parcel { identity, contents: CONTENTS, price: Some(price), is_in_room: true }
     }
 
     fn facts(balances: &[(i64, i64)]) -> Facts {
@@ -98,6 +124,13 @@ mod tests {
             known: BTreeMap::new(),
             balances: balances.iter().copied().collect(),
             catalogue: [(1, gift), (2, off)].into(),
+            rooms: [
+                (7, RoomState { is_open: true, owner_id: 70 }),
+                (8, RoomState { is_open: false, owner_id: 80 }),
+            ]
+            .into(),
+            members: [(7, 5)].into(),
+            receivers: [3].into(),
         }
     }
 
@@ -138,6 +171,39 @@ mod tests {
             "{}",
             other.messages[0].payload
         );
+    }
+
+    #[test]
+    fn who_names_no_price_pays_the_catalogues() {
+        let parcels = [Parcel { price: None, ..parcel(9, "a", 0) }, parcel(9, "b", 9)];
+        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        assert_eq!(
+            answers(&decisions),
+            [Answer::Committed { total: 20 }, Answer::Refused(Reason::PriceChanged)]
+        );
+    }
+
+    #[test]
+    fn nothing_is_paid_for_who_or_what_is_not_there() {
+        let to = |receiver_id, room_id, sender_id, is_in_room| {
+            let contents = Contents { receiver_id, room_id, ..CONTENTS };
+            let key = format!("{receiver_id} {room_id} {is_in_room}");
+            Parcel { contents, is_in_room, ..parcel(sender_id, &key, 10) }
+        };
+        let parcels = [
+            to(4, 7, 9, true),
+            to(3, 9, 9, true),
+            to(3, 8, 9, true),
+            to(3, 7, 9, false),
+            to(3, 7, 5, false),
+            to(3, 7, 70, false), // the room's owner
+        ];
+        let decisions = decide(1, &parcels, facts(&[(5, 100), (9, 100), (70, 100)]));
+        let refused = [Reason::NoSuchReceiver, Reason::NoSuchRoom, Reason::RoomClosed, Reason::NotMember];
+        let paid = [Answer::Committed { total: 20 }; 2];
+        let wanted: Vec<_> = refused.map(Answer::Refused).into_iter().chain(paid).collect();
+        assert_eq!(answers(&decisions), wanted);
+        assert_eq!(decisions.debits, [(5, 20), (70, 20)].into());
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use super::consumer::try_commit;
 use super::{Batch, Contents, Identity, Parcel};
 use crate::api::gift::Gift;
+use crate::api::users;
 use crate::app::App;
+use crate::db::Tx;
 use crate::error::Error;
 use crate::random;
-use crate::tables::{account, gift};
+use crate::tables::{account, gift, room, user};
 
 /// Senders of one batch.
 const SENDERS: usize = 200;
@@ -26,6 +28,7 @@ pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error
     for sender in &senders {
         account::credit(&mut tx, app.db.dialect(), *sender, COINS).await?;
     }
+    let (room_id, receiver_id) = room_and_receiver(app, &mut tx, first).await?;
     tx.commit().await?;
     let (start, mut gifts) = (Instant::now(), 0);
     while start.elapsed() < time {
@@ -34,12 +37,19 @@ pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error
                 sender_id: senders[number % SENDERS],
                 key: format!("{:016x}", gifts + number),
             },
-            contents: Contents { gift_id, room_id: 1, receiver_id: senders[0], count: 1, code: 5556 },
-            price: PRICE,
+            contents: Contents { gift_id, room_id, receiver_id, count: 1, code: 5556 },
+            price: Some(PRICE),
+            is_in_room: true,
         };
         let batch = Batch { jobs: vec![None; batch], parcels: (0..batch).map(parcel).collect() };
         try_commit(app, &batch).await?;
         gifts += batch.parcels.len();
     }
     Ok(gifts as f64 / start.elapsed().as_secs_f64())
+}
+
+async fn room_and_receiver(app: &App, tx: &mut Tx, id: i64) -> Result<(i64, i64), Error> {
+    user::insert(tx, &users::nameless(id, app.clock.now_ms())).await?;
+    let ids = room::open_for(tx, app.db.dialect(), &[id], "floor", app.clock.now_ms()).await?;
+    Ok((ids[0], id))
 }

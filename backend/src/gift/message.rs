@@ -30,6 +30,8 @@ struct Failure<'a> {
     gift_id: i64,
     count: i64,
     reason: &'static str,
+    /// Whether the same name is refused for good.
+    r#final: bool,
 }
 
 /// Shows a gift to its room.
@@ -49,7 +51,8 @@ pub fn shown(app: i32, identity: &Identity, contents: &Contents, total: i64) -> 
 /// Tells a sender that its gift failed.
 pub fn failed(app: i32, identity: &Identity, contents: &Contents, reason: Reason) -> Message {
     let Contents { gift_id, room_id, receiver_id, count, .. } = *contents;
-    let failure = Failure { id: &identity.key, receiver_id, room_id, gift_id, count, reason: reason.name() };
+    let (id, reason_name, r#final) = (identity.key.as_str(), reason.name(), reason.is_final());
+    let failure = Failure { id, receiver_id, room_id, gift_id, count, reason: reason_name, r#final };
     Message {
         key: key("gift-failed", identity, reason.name()),
         app,
@@ -111,7 +114,7 @@ mod tests {
             r#"{"id":"x\"y","senderId":9,"receiverId":3,"roomId":7,"giftId":1,"count":2,"total":20}"#;
         assert_eq!((message.biz_code, message.payload.as_str()), (5558, payload));
         let message = failed(1, &identity(9, "k"), &contents, Reason::PriceChanged);
-        let payload = r#"{"id":"k","receiverId":3,"roomId":7,"giftId":1,"count":2,"reason":"price_changed"}"#;
+        let payload = r#"{"id":"k","receiverId":3,"roomId":7,"giftId":1,"count":2,"reason":"price_changed","final":true}"#;
         assert_eq!((message.biz_code, message.payload.as_str()), (5557, payload));
     }
 }

@@ -1,9 +1,9 @@
-//! The catalogue as this process has seen it within the last second.
+//! What this process has seen: the catalogue within the last second, and users.
 //!
 //! Most gifts are of a few kinds, and to ask the cache for each would cost a round trip a gift. What is a second old may be wrong: a
 //! refusal is looked at again, and whoever pays is compared with the database by the transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,3 +41,33 @@ impl SeenGifts {
         self.gifts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Users that this process has seen in the database. A user stays for good, so what is in here is so, and who is not in here is looked up.
+#[derive(Default)]
+pub struct SeenUsers(Mutex<HashSet<i64>>);
+
+impl SeenUsers {
+    /// Of these, those that were seen, and the others.
+    pub fn split(&self, ids: BTreeSet<i64>) -> (BTreeSet<i64>, Vec<i64>) {
+        let seen = self.lock();
+        let (known, unknown): (BTreeSet<i64>, BTreeSet<i64>) =
+            ids.into_iter().partition(|id| seen.contains(id));
+        (known, unknown.into_iter().collect())
+    }
+
+    /// These are in the database. When there are too many, all are forgotten.
+    pub fn put(&self, ids: &[i64]) {
+        let mut seen = self.lock();
+        if seen.len() + ids.len() > USERS_MAX {
+            seen.clear();
+        }
+        seen.extend(ids);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Users that are remembered: some 16 MB.
+const USERS_MAX: usize = 1_000_000;

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, Seen,
-    add, message,
+    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, add,
+    message,
 };
 use crate::api::gift as catalogue;
 use crate::app::App;
@@ -16,13 +16,13 @@ use crate::cache::{Hold, HoldAsk, held_key};
 use crate::error::Error;
 use crate::tables::account;
 
-/// What becomes of a sender who sends too many.
+/// How a sender who sends too many hears of it. Either way the same may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
-    /// 429: it may send the same again.
-    Passing,
-    /// It is refused for good, since nobody waits for it to try again.
-    ForGood,
+pub(crate) enum Limit {
+    /// By an error, 429.
+    Answered,
+    /// By a message, since nobody waits for an answer.
+    Told,
 }
 
 /// A gift that was decided.
@@ -36,29 +36,26 @@ pub(crate) struct Decided {
 /// What is to be done with a gift.
 enum Step {
     Decided(Decided),
-    /// Into the queue, at this price of a piece.
-    Queue(i64),
+    /// To the consumer.
+    Queue,
 }
 
 /// Sends a gift. What it answers is committed, or refused for good.
 ///
 /// # Errors
 /// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is promised, and the same may be
-/// sent again. 429 with [`Refusal::Passing`].
-pub(crate) async fn submit(app: &App, request: &GiftRequest, limit: Refusal) -> Result<Decided, Error> {
+/// sent again. 429 with [`Limit::Answered`].
+pub(crate) async fn submit(app: &App, request: &GiftRequest, limit: Limit) -> Result<Decided, Error> {
     check(request)?;
     let _under_way = UnderWay::begin(&app.gifts);
     match first_step(app, request, limit).await? {
         Step::Decided(decided) => Ok(decided),
-        Step::Queue(price) => {
-            let answer = queue_and_wait(app, request, price).await?;
-            Ok(Decided { answer, told: None })
-        }
+        Step::Queue => Ok(Decided { answer: queue_and_wait(app, request).await?, told: None }),
     }
 }
 
 fn check(request: &GiftRequest) -> Result<(), Error> {
-    let GiftRequest { identity, contents, price } = request;
+    let GiftRequest { identity, contents, price, .. } = request;
     let bytes = identity.key.len();
     if !(1..=KEY_BYTES_MAX).contains(&bytes) {
         return Err(Error::bad_request(format!("id: want 1 to {KEY_BYTES_MAX} bytes, not {bytes}")));
@@ -80,32 +77,45 @@ fn check(request: &GiftRequest) -> Result<(), Error> {
     }
 }
 
-/// Everything before the queue.
-async fn first_step(app: &App, request: &GiftRequest, limit: Refusal) -> Result<Step, Error> {
+/// Everything before the queue. Whoever sends is counted before anything is looked up.
+async fn first_step(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let GiftRequest { identity, contents, .. } = request;
-    let price = match catalogue::price(app, contents.gift_id, request.price).await? {
-        Ok(price) => price,
-        Err(reason) => return refuse(app, request, reason, request.price.unwrap_or(PRICE_UNKNOWN)).await,
+    if app.gifts.refused.of(identity.sender_id) >= app.config.gift_refusals_per_minute {
+        return too_many(app, request, limit);
+    }
+    let seen = app.gifts.catalogue.get(contents.gift_id).filter(|gift| gift.check(request.price).is_ok());
+    let is_counted = seen.is_none();
+    let price = match seen {
+        Some(gift) => gift.price,
+        None => {
+            // A cache that is away limits nobody: the database still decides.
+            let most = i64::from(app.config.gifts_per_second);
+            if app.cache.count_gift(identity.sender_id).await.is_ok_and(|count| count > most) {
+                return too_many(app, request, limit);
+            }
+            match catalogue::price(app, contents.gift_id, request.price).await? {
+                Ok(price) => price,
+                Err(_) => return doubt(app, request, limit).await,
+            }
+        }
     };
-    match hold(app, identity, price * contents.count).await {
-        Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue(price)),
-        Ok(Hold::TooMany) => match limit {
-            Refusal::Passing => Err(Error::too_many(Reason::RateLimited.text())),
-            Refusal::ForGood => refuse(app, request, Reason::RateLimited, price).await,
-        },
-        Ok(Hold::Short) => refuse(app, request, Reason::InsufficientBalance, price).await,
+    match hold(app, identity, price * contents.count, is_counted).await {
+        Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue),
+        Ok(Hold::TooMany) => too_many(app, request, limit),
+        Ok(Hold::Short) => doubt(app, request, limit).await,
         Ok(Hold::Repeat) => Ok(match remembered(app, identity).await {
             Some(order) => repeat(app, request, &order),
-            None => Step::Queue(price),
+            None => Step::Queue,
         }),
     }
 }
 
 /// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits nobody: the database still
 /// decides.
-async fn hold(app: &App, identity: &Identity, amount: i64) -> Result<Hold, Error> {
+async fn hold(app: &App, identity: &Identity, amount: i64, is_counted: bool) -> Result<Hold, Error> {
     let Identity { sender_id: user_id, key: id } = identity.clone();
-    let ask = HoldAsk { user_id, id, amount, ttl: HELD_TTL, rate_max: Some(app.config.gifts_per_second) };
+    let rate_max = (!is_counted).then_some(app.config.gifts_per_second);
+    let ask = HoldAsk { user_id, id, amount, ttl: HELD_TTL, rate_max };
     match app.cache.hold(ask.clone()).await? {
         Hold::Unknown => {
             let load = || async { Ok(account::balance(app.db.primary(), user_id).await?.unwrap_or(0)) };
@@ -116,46 +126,26 @@ async fn hold(app: &App, identity: &Identity, amount: i64) -> Result<Hold, Error
     }
 }
 
-/// Refuses a gift, unless it was answered before, or may be under way, or could be paid after all.
-async fn refuse(app: &App, request: &GiftRequest, reason: Reason, price: i64) -> Result<Step, Error> {
-    let GiftRequest { identity, contents, .. } = request;
-    let balance = match known(app, identity).await? {
-        Known::Decided(order) => return Ok(repeat(app, request, &order)),
-        Known::UnderWay => return Ok(Step::Queue(price)), // and what comes of it is its answer
-        Known::Nothing { balance } => balance,
-    };
-    // The cache has less than there is while coins are held for a gift that was paid before, or will never come.
-    let is_short = reason != Reason::InsufficientBalance || balance < price * contents.count;
-    if !is_short || !app.gifts.is_settled.load(Ordering::Relaxed) {
-        return Ok(Step::Queue(price));
+/// What the cache would refuse. The transaction decides it, so that the refusal is in the table before it is told; but only so many of one
+/// sender, so that a flood does not reach the database.
+async fn doubt(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
+    let identity = &request.identity;
+    if let Some(order) = remembered(app, identity).await {
+        return Ok(repeat(app, request, &order));
     }
-    let order = Order { contents: *contents, answer: Answer::Refused(reason) };
-    // Without a cache the next one is decided anew, as this one was.
-    let text = serde_json::to_string(&order)?;
-    if let Ok(Some(there)) = app.cache.set_if_absent(&held_of(identity), &text, REFUSED_TTL).await {
-        // The same was sent once more meanwhile, and that one got further.
-        let order = serde_json::from_str(&there);
-        return Ok(order.map_or(Step::Queue(price), |order| repeat(app, request, &order)));
+    match app.gifts.doubted.count(identity.sender_id) > app.config.gift_refusals_per_minute {
+        true => too_many(app, request, limit),
+        false => Ok(Step::Queue),
     }
-    add(&app.gifts.counters.refused_by_cache, 1);
-    Ok(direct(app, request, reason))
 }
 
-/// What is known of a gift.
-enum Known {
-    Nothing { balance: i64 },
-    UnderWay,
-    Decided(Order),
-}
-
-/// What is known of a gift that the cache would refuse. Many who ask at once are one read of the database, and the answer to a repeat is in
-/// the cache, so a flood costs no more than a read at a time.
-async fn known(app: &App, identity: &Identity) -> Result<Known, Error> {
-    if let Ok(Some(text)) = app.cache.get(&held_of(identity)).await {
-        return Ok(serde_json::from_str(&text).map_or(Known::UnderWay, Known::Decided));
+/// Turns a gift away, and promises nothing.
+fn too_many(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
+    add(&app.gifts.counters.rate_limited, 1);
+    match limit {
+        Limit::Answered => Err(Error::too_many(Reason::RateLimited.text())),
+        Limit::Told => Ok(direct(app, request, Reason::RateLimited)),
     }
-    let Seen { order, balance } = app.gifts.looks.ask(identity.clone()).await?;
-    Ok(order.map_or(Known::Nothing { balance }, Known::Decided))
 }
 
 /// The answer in the cache, if there is one.
@@ -181,10 +171,11 @@ fn direct(app: &App, request: &GiftRequest, reason: Reason) -> Step {
     Step::Decided(Decided { answer: Answer::Refused(reason), told: Some(told) })
 }
 
-async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<Answer, Error> {
-    let GiftRequest { identity, contents, .. } = request;
+async fn queue_and_wait(app: &App, request: &GiftRequest) -> Result<Answer, Error> {
+    let GiftRequest { identity, contents, price, is_in_room } = request;
     let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
-    let parcel = Parcel { identity: identity.clone(), contents: *contents, price };
+    let parcel =
+        Parcel { identity: identity.clone(), contents: *contents, price: *price, is_in_room: *is_in_room };
     let place = app.gifts.direct.try_reserve();
     let mut waiting = app.gifts.waiters.wait(identity, *contents, place.is_ok());
     let wait = async {
@@ -215,8 +206,8 @@ async fn queue_and_wait(app: &App, request: &GiftRequest, price: i64) -> Result<
 /// Whether a gift was decided after all.
 async fn look(app: &App, request: &GiftRequest) -> Result<Option<Answer>, Error> {
     let look = tokio::time::timeout(LOOK_TIME, app.gifts.looks.ask(request.identity.clone()));
-    let seen = look.await.map_err(|_| undecided())??;
-    Ok(seen.order.map(|order| order.answer_for(&request.contents)))
+    let order = look.await.map_err(|_| undecided())??;
+    Ok(order.map(|order| order.answer_for(&request.contents)))
 }
 
 fn undecided() -> Error {
@@ -250,13 +241,9 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Of a piece whose price is not known, as nothing costs it: the transaction refuses it.
-const PRICE_UNKNOWN: i64 = -1;
 /// How long it is remembered that a gift's coins are held. One that is longer in the queue, and sent again, is held twice, and decided once.
 const HELD_TTL: Duration = Duration::from_secs(60);
 /// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
-/// How long a refusal is remembered that is in no table: far longer than a bridge repeats what it has not seen answered.
-const REFUSED_TTL: Duration = Duration::from_secs(3600);
 /// How long the last look may take.
 const LOOK_TIME: Duration = Duration::from_secs(2);

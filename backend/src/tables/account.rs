@@ -53,11 +53,6 @@ pub async fn balance(pool: &Pool, user_id: i64) -> Result<Option<i64>, Error> {
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Balances of those of these users who have an account.
-pub async fn balances(connection: &mut Connection, user_ids: &[i64]) -> Result<BTreeMap<i64, i64>, Error> {
-    select(connection, user_ids, "").await
-}
-
 /// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two transactions never wait
 /// for each other.
 pub async fn lock(
@@ -65,18 +60,11 @@ pub async fn lock(
     dialect: Dialect,
     user_ids: &[i64],
 ) -> Result<BTreeMap<i64, i64>, Error> {
-    select(connection, user_ids, dialect.for_update()).await
-}
-
-async fn select(
-    connection: &mut Connection,
-    user_ids: &[i64],
-    lock: &str,
-) -> Result<BTreeMap<i64, i64>, Error> {
     let mut found = BTreeMap::new();
     let statement = format!(
-        "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{lock}",
-        marks(user_ids.len())
+        "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{}",
+        marks(user_ids.len()),
+        dialect.for_update()
     );
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for user_id in user_ids {

@@ -1,9 +1,11 @@
 //! `t_room`: live rooms. A later one has a higher id.
 
+use std::collections::BTreeMap;
+
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Dialect, Pool, is_duplicate};
+use crate::db::{Connection, Dialect, Pool, is_duplicate, marks, padded, rows};
 use crate::error::Error;
 
 /// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has one open room.
@@ -77,6 +79,55 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<RoomRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_room WHERE id = ?");
     let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
     row.as_ref().map(room).transpose()
+}
+
+/// Rooms that stay as they are until the transaction ends.
+pub async fn keep(connection: &mut Connection, dialect: Dialect, ids: &[i64]) -> Result<Vec<RoomRow>, Error> {
+    let ids = padded(ids);
+    let select = format!(
+        "SELECT {COLUMNS} FROM t_room WHERE id IN ({}) ORDER BY id{}",
+        marks(ids.len()),
+        dialect.for_share()
+    );
+    let mut query = sqlx::query(AssertSqlSafe(select));
+    for id in ids {
+        query = query.bind(id);
+    }
+    query.fetch_all(connection).await?.iter().map(room).collect()
+}
+
+/// Opens a room for each owner who has none; the ids of all, in the order of their owners.
+pub async fn open_for(
+    connection: &mut Connection,
+    dialect: Dialect,
+    owner_ids: &[i64],
+    title: &str,
+    opened_ms: i64,
+) -> Result<Vec<i64>, Error> {
+    let statement = format!(
+        "{} t_room (owner_id, open_owner_id, title, is_open, opened_ms) VALUES {}",
+        dialect.insert_ignore(),
+        rows(owner_ids.len(), 5)
+    );
+    let mut insert = sqlx::query(AssertSqlSafe(statement)).persistent(false);
+    for owner_id in owner_ids {
+        insert = insert.bind(*owner_id).bind(*owner_id).bind(title).bind(1_i64).bind(opened_ms);
+    }
+    insert.execute(&mut *connection).await?;
+    let select =
+        format!("SELECT open_owner_id, id FROM t_room WHERE open_owner_id IN ({})", marks(owner_ids.len()));
+    let mut query = sqlx::query(AssertSqlSafe(select)).persistent(false);
+    for owner_id in owner_ids {
+        query = query.bind(*owner_id);
+    }
+    let mut ids = BTreeMap::new();
+    for row in query.fetch_all(connection).await? {
+        ids.insert(row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
+    }
+    let id = |owner_id| {
+        ids.get(owner_id).copied().ok_or_else(|| Error::internal("a room that was opened is gone"))
+    };
+    owner_ids.iter().map(id).collect()
 }
 
 /// Open rooms below `before`, the latest first.

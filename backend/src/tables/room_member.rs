@@ -1,5 +1,7 @@
 //! `t_room_member`: which devices are in which rooms, as the gateways tell; and for a while, which have left.
 
+use std::collections::BTreeSet;
+
 use sqlx::{AssertSqlSafe, Row};
 
 use super::presence::{Device, bind};
@@ -117,4 +119,28 @@ pub async fn users(pool: &Pool, app: i32, room_id: i64, after: i64, most: u32) -
     );
     let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(room_id).bind(after);
     query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Those of these rooms and users in which the user is in the room.
+pub async fn among(
+    connection: &mut Connection,
+    dialect: Dialect,
+    app: i32,
+    pairs: &[(i64, i64)],
+) -> Result<BTreeSet<(i64, i64)>, Error> {
+    let mut found = BTreeSet::new();
+    for chunk in pairs.chunks(ROWS_MAX) {
+        let select = format!(
+            "SELECT DISTINCT room_id, user_id FROM t_room_member WHERE is_in = 1 AND (app, room_id, user_id) IN ({})",
+            dialect.tuples(chunk.len(), 3)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(select)).persistent(chunk.len() == 1);
+        for (room_id, user_id) in chunk {
+            query = query.bind(i64::from(app)).bind(*room_id).bind(*user_id);
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            found.insert((row.try_get(0)?, row.try_get(1)?));
+        }
+    }
+    Ok(found)
 }

@@ -92,6 +92,23 @@ pub async fn get_many(pool: &Pool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>
     Ok(found)
 }
 
+/// Those of these that there are, by one statement for all tables.
+pub async fn among(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, Error> {
+    let mut by_part: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for id in ids {
+        by_part.entry(part(*id)).or_default().push(*id);
+    }
+    let select = |(part, ids): (&String, &Vec<i64>)| {
+        format!("SELECT id FROM t_user_{part} WHERE id IN ({})", marks(ids.len()))
+    };
+    let statement = by_part.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
+    let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(false);
+    for id in by_part.values().flatten() {
+        query = query.bind(*id);
+    }
+    query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Changes a user; whether there is one.
 pub async fn update(pool: &Pool, id: i64, change: &Change) -> Result<bool, Error> {
     let statement = format!(

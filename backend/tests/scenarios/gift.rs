@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backend::{Answer, Contents, GiftRequest, Identity, Queue, Reason, Topic};
 use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use crate::bridge::{self, gift_event};
@@ -14,8 +15,31 @@ use crate::pushes::{FakePush, Mood, payload};
 
 pub const INTERNAL: Option<&str> = Some("internal-secret");
 
-/// Adds a gift to the catalogue; its id.
+/// Users 3 and 4 and rooms 7 and 8, whom tests know by these numbers, and a backend that gives none of them to anybody else.
+pub async fn people(node: &Node) {
+    let app = node.app();
+    let ignore = app.db.dialect().insert_ignore();
+    let mut statements =
+        vec![format!("{ignore} t_id_segment (name, next_id, version) VALUES (X'75736572', 1000000001, 0)")];
+    for user_id in [3, 4] {
+        statements.push(format!(
+            "{ignore} t_user_{user_id:02} (id, name, avatar, sex, city, bio, created_ms) VALUES ({user_id}, 'a', '', 0, '', '', 0)"
+        ));
+    }
+    for room_id in [7, 8] {
+        let owner_id = 1_000 + room_id;
+        statements.push(format!(
+            "{ignore} t_room (id, owner_id, open_owner_id, title, is_open, opened_ms) VALUES ({room_id}, {owner_id}, {owner_id}, 'a', 1, 0)"
+        ));
+    }
+    for statement in statements {
+        sqlx::query(AssertSqlSafe(statement)).execute(app.db.writer()).await.unwrap();
+    }
+}
+
+/// Adds a gift to the catalogue, and those who may be given it; its id.
 pub async fn new_gift(node: &Node, price: i64) -> i64 {
+    people(node).await;
     let body = json!({ "name": "玫瑰 🌹'; --", "price": price, "is_on_sale": true });
     let (status, gift) = call("POST", format!("{}/internal/gifts", node.url()), INTERNAL, Some(body)).await;
     assert_eq!(status, 200, "{gift}");
@@ -40,6 +64,7 @@ fn request(sender_id: i64, key: &str, gift_id: i64) -> GiftRequest {
         identity: Identity { sender_id, key: key.into() },
         contents: Contents { gift_id, room_id: 7, receiver_id: 3, count: 1, code: 5556 },
         price: None,
+        is_in_room: true,
     }
 }
 
@@ -55,7 +80,7 @@ async fn send_all(requests: Vec<(&Node, GiftRequest)>) -> Vec<Answer> {
 
 fn unlimited(stack: &Stack) -> backend::Config {
     let mut config = stack.config();
-    config.gifts_per_second = 1_000_000;
+    (config.gifts_per_second, config.gift_refusals_per_minute) = (1_000_000, 1_000_000);
     config.gift_wait_ms = 20_000; // on a machine that does much else
     config
 }
@@ -385,6 +410,9 @@ both!(
         assert_eq!(send(None, body("a", 1)).await.0, 401);
         assert_eq!(send(Some("0"), body("a", 1)).await.0, 401);
         grant(&node, user_id, 1_000, "g").await;
+        let (status, refused) = send(token, body("too early", 2)).await;
+        assert_eq!((status, refused["code"].as_str()), (409, Some("not_member")), "{refused}");
+        assert_eq!(bridge::send(&node, json!({ "events": [join(user_id, 7)] })).await[0].1, "ok");
         for number in 0..25 {
             let (status, sent) = send(token, body(&format!("n{number}"), 2)).await;
             assert_eq!((status, &sent["total"]), (200, &json!(20)), "{sent}");
@@ -426,6 +454,11 @@ both!(
         node.stop().await;
     }
 );
+
+/// A session of a user joins a room.
+fn join(user_id: i64, room_id: i64) -> Value {
+    json!({ "id": "1-1-1", "type": "join", "app": 1, "user": user_id, "device": "phone", "login": "17", "room": room_id })
+}
 
 both!(
     /// C4: by the bridge's events: success is shown to the room, failure told to the sender, with the reason; a repeat does neither again.
@@ -478,8 +511,8 @@ both!(
 );
 
 both!(
-    /// A refusal is answered when its sender was told: while that cannot be, the bridge is to ask again.
-    a_refusal_waits_until_it_is_told,
+    /// A refusal is answered when it is committed with the message that tells its sender: that comes once it can be pushed.
+    a_refusal_is_told_once_that_is_possible,
     |stack| async move {
         let fake = FakePush::start().await;
         let node = fake.node(&stack).await;
@@ -488,9 +521,10 @@ both!(
         fake.set(Mood::Fails);
         let event = gift_event("e", 1, "g", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
         let batch = json!({ "events": [event] });
-        assert_eq!(bridge::send(&node, batch.clone()).await[0].1, "retry");
+        assert_eq!(bridge::send(&node, batch.clone()).await[0].1, "ok");
+        assert_eq!(fake.shown(5557).len(), 0);
         fake.set(Mood::Offline);
-        assert_eq!(bridge::send(&node, batch).await[0].1, "ok");
+        until("it is told", async || fake.shown(5557).len() == 1).await;
         assert_eq!(payload(&fake.shown(5557)[0])["reason"], "insufficient_balance");
         node.stop().await;
     }
@@ -526,6 +560,184 @@ both!(
         assert_eq!(call("DELETE", url, INTERNAL, None).await.0, 204);
         assert_eq!(send("c").await, Answer::Refused(Reason::NoSuchGift));
         assert_eq!(audit(&node).await, (83, 2));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// C1: who names no price pays the catalogue's, also where this process has not heard yet that another one has changed it.
+    a_price_that_another_process_has_changed_is_paid,
+    |stack| async move {
+        let (one, two) = (stack.backend().await, stack.backend().await);
+        let gift = new_gift(&one, 10).await;
+        grant(&one, 1, 100, "a").await;
+        let send = async |key: &str| one.app().send_gift(&request(1, key, gift)).await.unwrap();
+        for (round, price) in [(0, 7), (1, 6), (2, 5)] {
+            send(&format!("before {round}")).await; // and the price is remembered
+            let body = json!({ "name": "a", "price": price, "is_on_sale": true });
+            let url = format!("{}/internal/gifts/{gift}", two.url());
+            assert_eq!(call("PUT", url, INTERNAL, Some(body)).await.0, 200);
+            assert_eq!(send(&format!("after {round}")).await, Answer::Committed { total: price });
+        }
+        assert_eq!(audit(&one).await, (100 - 10 - 7 - 7 - 6 - 6 - 5, 6));
+        one.stop().await;
+        two.stop().await;
+    }
+);
+
+both!(
+    /// Nothing is paid for a receiver or a room that there is not, in a room that is closed, or in one that the sender is not in; by no way.
+    a_gift_needs_its_receiver_and_its_room,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        let gift = new_gift(&node, 10).await;
+        let (user_id, token) = log_in(&node, "+8613800004712").await;
+        let (owner_id, owner) = log_in(&node, "+8613800004713").await;
+        for user_id in [1, user_id, owner_id] {
+            grant(&node, user_id, 100, "a").await;
+        }
+        let post = async |token: &str, path: &str, body| call("POST", format!("{}{path}", node.url()), Some(token), Some(body)).await;
+        let room = post(&owner, "/rooms", json!({ "title": "news" })).await.1["id"].as_i64().unwrap();
+        let packet = |key: &str, receiver: i64, room: i64| {
+            let mut event = gift_event(key, 1, key, 5560, &json!({ "giftId": gift, "receiverId": receiver }));
+            event["room"] = json!(room);
+            event
+        };
+        let said = async |key: &str, receiver, room| {
+            let before = fake.shown(5557).len();
+            assert_eq!(bridge::send(&node, json!({ "events": [packet(key, receiver, room)] })).await[0].1, "ok");
+            until("it is told", async || fake.shown(5557).len() > before).await;
+            let told = payload(&fake.shown(5557)[before]);
+            assert_eq!(told["final"], true);
+            told["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(said("p1", 999_999, room).await, "no_such_receiver");
+        assert_eq!(said("p2", 3, 999_999).await, "no_such_room");
+        let send = async |token: &str, id: &str, receiver, room| {
+            let body = json!({ "id": id, "gift_id": gift, "room_id": room, "receiver_id": receiver, "count": 1 });
+            let (status, answer) = post(token, "/gift/send", body).await;
+            (status, answer["code"].as_str().unwrap_or_default().to_owned())
+        };
+        let refused = |code: &str| (409, code.to_owned());
+        assert_eq!(send(&token, "h1", 3, room).await, refused("not_member"));
+        bridge::send(&node, json!({ "events": [join(user_id, room)] })).await;
+        assert_eq!(send(&token, "h1", 3, room).await, refused("not_member"), "the first answer stands");
+        assert_eq!(send(&token, "h2", 3, room).await, (200, String::new()));
+        assert_eq!(send(&owner, "h2", user_id, room).await, (200, String::new()), "its owner is in it");
+        assert_eq!(send(&token, "h3", 999_999, room).await, refused("no_such_receiver"));
+        assert_eq!(send(&token, "h4", 3, 999_999).await, refused("no_such_room"));
+        assert_eq!(post(&owner, &format!("/rooms/{room}/close"), json!({})).await.0, 200);
+        assert_eq!(send(&token, "h5", 3, room).await, refused("room_closed"));
+        assert_eq!(said("p3", 3, room).await, "room_closed");
+        // A user who comes later can be given something.
+        let (late, _) = log_in(&node, "+8613800004714").await;
+        let contents = Contents { receiver_id: late, ..request(1, "p4", gift).contents };
+        let gift_to_late = GiftRequest { contents, ..request(1, "p4", gift) };
+        assert_eq!(node.app().send_gift(&gift_to_late).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(audit(&node).await, (270, 3));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// What a sender was told to be refused stays refused under its id, though the process dies and the cache is emptied, and coins have come.
+    what_was_told_to_be_refused_is_not_paid_later,
+    |stack| async move {
+        let node = stack.backend_with(unlimited(&stack)).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 9, "a").await;
+        let dear = |key: &str| GiftRequest { price: Some(11), ..request(1, key, gift) };
+        let changed = Answer::Refused(Reason::PriceChanged);
+        let keys: Vec<String> = (0..40).map(|number| format!("g{number}")).collect();
+        for key in &keys {
+            assert_eq!(node.app().send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
+            assert_eq!(node.app().send_gift(&dear(&format!("d{key}"))).await.unwrap(), changed);
+        }
+        node.kill().await;
+        let mut config = unlimited(&stack);
+        config.prefix += "_flushed";
+        let node = stack.backend_with(config).await;
+        grant(&node, 1, 10_000, "b").await;
+        let body = json!({ "name": "a", "price": 11, "is_on_sale": true });
+        assert_eq!(call("PUT", format!("{}/internal/gifts/{gift}", node.url()), INTERNAL, Some(body)).await.0, 200);
+        for key in &keys {
+            assert_eq!(node.app().send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
+            assert_eq!(node.app().send_gift(&dear(&format!("d{key}"))).await.unwrap(), changed);
+        }
+        assert_eq!(audit(&node).await, (10_009, 0));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A flood of gifts that are refused ends before the database: it counts against the sender's rate, and beyond a minute's share nothing is
+    /// looked at and nothing remembered. What the sender is told then is not for good, and it says so.
+    a_flood_of_refusals_does_not_reach_the_database,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let mut config = stack.config();
+        (config.gifts_per_second, config.gift_refusals_per_minute, config.push_url) = (1_000_000, 5, fake.url());
+        let node = stack.backend_with(config).await;
+        let gift = new_gift(&node, 10).await;
+        let status = async |request: GiftRequest| node.app().send_gift(&request).await.map_or_else(|error| error.status.as_u16(), |_| 200);
+        let mut statuses = BTreeMap::new();
+        for number in 0..300 {
+            // Of all kinds: no coins, no gift.
+            let request = request(1, &format!("g{number}"), if number % 2 == 0 { gift } else { 1_000_000 + number });
+            *statuses.entry(status(request).await).or_insert(0) += 1;
+        }
+        assert_eq!(statuses, [(200, 5), (429, 295)].into());
+        let rows = async || {
+            let count = "SELECT COUNT(*) FROM t_gift_order WHERE sender_id = 1";
+            sqlx::Row::get::<i64, _>(&sqlx::query(count).fetch_one(node.app().db.primary()).await.unwrap(), 0)
+        };
+        assert_eq!(rows().await, 5);
+        let event = gift_event("e", 1, "packet", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+        assert_eq!(bridge::send(&node, json!({ "events": [event.clone()] })).await[0].1, "ok");
+        until("it is told", async || fake.shown(5557).iter().any(|push| payload(push)["id"] == "packet")).await;
+        let told = fake.shown(5557).iter().map(payload).find(|told| told["id"] == "packet").unwrap();
+        assert_eq!((&told["reason"], &told["final"]), (&json!("rate_limited"), &json!(false)));
+        // Others are not in its way, and it is not in its own once it has coins.
+        assert_eq!(status(request(2, "g", gift)).await, 200);
+        grant(&node, 1, 100, "a").await;
+        assert_eq!(node.app().send_gift(&request(1, "packet", gift)).await.unwrap(), Answer::Committed { total: 10 });
+        // What only the database can refuse, is refused no more often; then the sender waits with all that it sends.
+        grant(&node, 4, 100, "a").await;
+        let nowhere = |number: i64| {
+            let mut request = request(4, &format!("n{number}"), gift);
+            request.contents.receiver_id = 1_000_000 + number;
+            request
+        };
+        for number in 0..20 {
+            assert_eq!(status(nowhere(number)).await, if number < 5 { 200 } else { 429 });
+        }
+        assert_eq!(status(request(4, "good", gift)).await, 429);
+        assert_eq!(audit(&node).await, (190, 1));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// An id that a caller chooses does not use up those that the database gives.
+    ids_of_callers_are_bounded,
+    |stack| async move {
+        let node = stack.backend().await;
+        let put = async |path: &str, body: &Value| {
+            call("PUT", format!("{}/internal/{path}", node.url()), INTERNAL, Some(body.clone())).await.0
+        };
+        let body = json!({ "name": "a", "price": 5, "is_on_sale": true });
+        let product = json!({ "name": "a", "price_cents": 5, "coins": 5, "is_on_sale": true });
+        for id in [i64::MAX, 1_000_000_001, 0, -1] {
+            assert_eq!(put(&format!("gifts/{id}"), &body).await, 400, "{id}");
+        }
+        for id in [i64::MAX, 1 << 53, 0] {
+            assert_eq!(put(&format!("products/{id}"), &product).await, 400, "{id}");
+        }
+        assert_eq!(put("gifts/1000000000", &body).await, 200);
+        let gift = new_gift(&node, 10).await;
+        assert!(gift > 1_000_000_000, "{gift}");
+        assert_eq!(put(&format!("gifts/{gift}"), &body).await, 200, "one that there is");
         node.stop().await;
     }
 );

@@ -29,6 +29,7 @@ pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
         app: AppId(1),
         first_user: 10_001,
         gift: 1,
+        receiver: None,
         first_client: 0,
         clients,
         json: false,

@@ -264,6 +264,10 @@ pub const KEYS: &[Key] = &[
         "What requests to it are signed with, as bridge.secret signs events. It is not shown.",
     ),
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),
+    key(
+        "backend.gift_refusals_per_minute",
+        "Gifts of one user in a minute that may be refused, by each process. Past that the user is told to wait, and nothing is looked at.",
+    ),
     key("backend.gift_batch_max", "Gifts that are committed together at most."),
     key(
         "backend.gift_wait_ms",

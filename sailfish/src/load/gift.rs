@@ -1,6 +1,6 @@
 //! What a run of gifts needs of the backend: coins and a gift before it, and the books after it.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -10,11 +10,21 @@ use crate::ctl::http::Method;
 
 /// What one gift of the run costs.
 const PRICE: i64 = 10;
+/// Rooms of one request.
+const ROOMS_MAX: usize = 500;
 /// Grants of one request.
 const GRANTS_MAX: usize = 500;
 
 /// The backend of a run.
 pub(super) struct Backend(pub(super) Client);
+
+/// What a run needs in the backend.
+pub(super) struct Stage {
+    pub(super) gift: i64,
+    pub(super) first_room: i64,
+    /// Who is given everything.
+    pub(super) receiver: i64,
+}
 
 /// The backend's books.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -30,8 +40,8 @@ pub(super) struct Books {
 }
 
 impl Backend {
-    /// Makes the gift of the run and gives each client its coins; the gift's id.
-    pub(super) fn prepare(&self, settings: &Settings, coins: i64) -> anyhow::Result<i64> {
+    /// Makes gift, rooms and receiver of the run and gives each client its coins.
+    pub(super) fn prepare(&self, settings: &Settings, coins: i64) -> anyhow::Result<Stage> {
         let plan = &settings.plans[0];
         let gift =
             self.post("/internal/gifts", json!({ "name": "load", "price": PRICE, "is_on_sale": true }))?;
@@ -43,7 +53,29 @@ impl Backend {
             let grants: Vec<Value> = users.iter().map(grant).collect();
             self.post("/internal/wallet/grants", json!({ "grants": grants }))?;
         }
-        Ok(gift)
+        let rooms = self.rooms(plan.rooms)?;
+        Ok(Stage { gift, first_room: rooms[0].0, receiver: rooms[0].1 })
+    }
+
+    /// Rooms in a row, each with an owner of its own.
+    fn rooms(&self, count: u32) -> anyhow::Result<Vec<(i64, i64)>> {
+        let mut rooms = Vec::with_capacity(count as usize);
+        while rooms.len() < count as usize {
+            let more = (count as usize - rooms.len()).min(ROOMS_MAX);
+            let users = self.post("/internal/users", json!({ "count": more }))?["user_ids"].clone();
+            let opened =
+                self.post("/internal/rooms", json!({ "owner_ids": users, "title": "load" }))?["room_ids"]
+                    .clone();
+            let (opened, users): (Vec<i64>, Vec<i64>) =
+                (serde_json::from_value(opened)?, serde_json::from_value(users)?);
+            rooms.extend(opened.into_iter().zip(users));
+        }
+        rooms.sort_unstable();
+        ensure!(
+            rooms.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0),
+            "somebody else opens rooms of this backend at the same time; try again"
+        );
+        Ok(rooms)
     }
 
     /// The books as they are.

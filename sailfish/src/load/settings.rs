@@ -113,6 +113,7 @@ impl Settings {
                 Scenario::Idle | Scenario::Echo | Scenario::Chat | Scenario::Storm => 6001,
             })),
             gift: 0, // the backend names it
+            receiver: None,
             payload_bytes: args.payload,
             rate,
             phase_ns: 0,

@@ -236,6 +236,15 @@ impl Api {
         user
     }
 
+    /// Opens a room of this number, and all below it, with owners of their own.
+    pub fn open_room(&self, room: i64) {
+        let owners =
+            self.post("/internal/users", INTERNAL_SECRET, json!({ "count": room }))["user_ids"].clone();
+        let body = json!({ "owner_ids": owners, "title": "rooms of the test" });
+        let rooms = self.post("/internal/rooms", INTERNAL_SECRET, body)["room_ids"].clone();
+        assert!(rooms.as_array().unwrap().contains(&json!(room)), "{rooms}");
+    }
+
     /// A gift of that price; its id.
     pub fn gift(&self, price: i64) -> i64 {
         let gift = json!({ "name": "rose", "price": price, "is_on_sale": true });

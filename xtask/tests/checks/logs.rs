@@ -10,7 +10,7 @@ const UNGATED: &[(&str, usize, &str)] = &[
     ("backend/src/db/migrations.rs", 1, "steps of a start"),
     ("backend/src/db/replicas.rs", 4, "changes of a server's state, seen by a timer"),
     ("backend/src/run.rs", 3, "the end of the process"),
-    ("biz-bridge/src/breaker.rs", 2, "changes of the backend's state"),
+    ("biz-bridge/src/breaker.rs", 3, "changes of the backend's state"),
     ("biz-bridge/src/lib.rs", 3, "the end of the process"),
     ("sailfish/src/admin.rs", ANY, "the end of the process"),
     ("sailfish/src/backend.rs", ANY, "start and end of the process, and signals"),
