@@ -138,7 +138,7 @@ impl Clock {
     }
 
     fn sequence(self, sequence: u64) -> bool {
-        sequence <= sequence_base(self.now_ns.saturating_add(FUTURE_NS_MAX))
+        sequence >> SEQUENCE_BITS <= self.ms_max()
     }
 
     /// The ms since [`EPOCH_UNIX_MS`] that no clock is past.
