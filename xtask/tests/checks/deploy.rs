@@ -46,14 +46,19 @@ fn services() -> BTreeMap<String, String> {
     let text = read("compose.yaml");
     let mut blocks: BTreeMap<String, String> = BTreeMap::new();
     let mut anchors: BTreeMap<String, String> = BTreeMap::new();
+    let mut names = Vec::new();
     let (mut name, mut is_in_services) = (String::new(), false);
-    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+    let counts = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    for line in text.lines().filter(counts) {
         let depth = line.len() - line.trim_start().len();
         if depth == 0 {
             is_in_services = line == "services:";
         }
         if depth == 0 || is_in_services && depth == 2 {
             name = line.trim().split(':').next().unwrap_or_default().to_owned();
+            if depth == 2 {
+                names.push(name.clone());
+            }
             if let Some((_, anchor)) = line.split_once('&') {
                 anchors.insert(anchor.trim().to_owned(), name.clone());
             }
@@ -68,10 +73,7 @@ fn services() -> BTreeMap<String, String> {
         }
         text
     };
-    let names = blocks
-        .keys()
-        .filter(|name| blocks[*name].contains("volumes: [\"") || blocks[*name].contains("command:"));
-    names.map(|name| (name.clone(), whole(name))).collect()
+    names.iter().map(|name| (name.clone(), whole(name))).collect()
 }
 
 #[test]

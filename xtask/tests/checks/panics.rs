@@ -107,7 +107,7 @@ fn listed() -> Places {
     for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
         match (line.strip_prefix("    "), &file) {
             (Some(code), Some(file)) => {
-                drop(listed.entry(String::clone(file)).or_default().insert(code.into()))
+                listed.entry(String::clone(file)).or_default().insert(code.into());
             }
             (Some(_), None) => panic!("{LIST}: a line before the first file"),
             (None, _) => {
