@@ -78,6 +78,7 @@ impl Bench {
             payload: self.payload.clone(),
             again: false,
             stored: false,
+            device: None,
         };
         self.tell(0, ToRouter::Submit { session: SessionId(1), submission })
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use shard::{ConnId, Instant, ShardId};
 use wire::client::Message;
 use wire::node::{Class, Question, SessionId, Submission, Target, ToRouter, is_answered};
-use wire::{AppId, BizCode, ClientMsgId, MessageId, UserId};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, UserId};
 
 use crate::fan_out::Frames;
 use crate::gateway::Gateway;
@@ -26,6 +26,8 @@ pub struct Push {
     pub payload: Bytes,
     /// [`Submission::stored`].
     pub stored: bool,
+    /// [`Submission::device`].
+    pub device: Option<DeviceClass>,
 }
 
 impl Push {
@@ -39,10 +41,21 @@ impl Gateway {
     /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed to the control
     /// thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
-        let Push { app, sender, biz_code, class, client_msg_id, payload, stored } = push;
+        let Push { app, sender, biz_code, class, client_msg_id, payload, stored, device } = push;
         let (id, again) = (self.ids.next(now), false);
-        let submission =
-            Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again, stored };
+        let submission = Submission {
+            id,
+            app,
+            sender,
+            target,
+            biz_code,
+            class,
+            client_msg_id,
+            payload,
+            again,
+            stored,
+            device,
+        };
         self.give(SessionId::CONTROL, submission).then_some(id)
     }
 
@@ -53,7 +66,7 @@ impl Gateway {
 
     /// The message that [`Question::PushAll`] takes: always lossy.
     pub fn message_to_all(&mut self, now: Instant, push: Push) -> Message {
-        let Push { app, sender, biz_code, class: _, client_msg_id, payload, stored: _ } = push;
+        let Push { app, sender, biz_code, class: _, client_msg_id, payload, .. } = push;
         let id = self.ids.next(now);
         Message {
             id,

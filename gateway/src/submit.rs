@@ -59,7 +59,7 @@ impl Gateway {
         match (route.to, target) {
             (Destination::User | Destination::Room, Some(target)) => {
                 let (id, class) = (self.ids.next(now), route.class);
-                let (again, stored) = (false, false);
+                let (again, stored, device) = (false, false, None);
                 let submission = Submission {
                     id,
                     app,
@@ -71,6 +71,7 @@ impl Gateway {
                     payload,
                     again,
                     stored,
+                    device,
                 };
                 if !self.give(session, submission) {
                     self.refuse(conn, &business.client_msg_id, BUSY);

@@ -643,6 +643,7 @@ fn whatever_routers_do_in_the_end_the_owners_know_all_and_others_nothing() {
                         client_msg_id: ClientMsgId::default(),
                         payload: bytes::Bytes::new(),
                         stored: false,
+                        device: None,
                     };
                     let id = world.gateway.push(now, wire::node::Target::User(UserId(target)), push);
                     sent.push((id.unwrap(), target));

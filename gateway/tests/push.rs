@@ -18,6 +18,7 @@ fn push(class: Class) -> Push {
         client_msg_id: ClientMsgId::default(),
         payload: Bytes::from_static(b"news"),
         stored: false,
+        device: None,
     }
 }
 

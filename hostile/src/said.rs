@@ -93,6 +93,7 @@ impl Said {
                     payload,
                     again,
                     stored,
+                    device: input.flag().then_some(device),
                 };
                 ToRouter::Submit { session, submission }
             }
@@ -145,7 +146,10 @@ impl Said {
             _ => {
                 let seat = Seat { device: device(input), shard: input.number() as u32, login: login(input) };
                 let answer = match input.byte() % 4 {
-                    0 => Answer::Online { users: vec![Presence { user: user(input), seats: vec![seat] }] },
+                    0 => {
+                        let users = vec![Presence { user: user(input), seats: vec![seat] }];
+                        Answer::Online { users, settled: input.flag() }
+                    }
                     1 => Answer::Kicked { sessions: u32::MAX },
                     2 => Answer::Told { shards: u32::MAX },
                     _ => Answer::Nodes { shards: vec![ShardLoad { shard: seat.shard, sessions: u32::MAX }] },

@@ -151,7 +151,7 @@ fn weight(message: &LinkMessage) -> usize {
         }
         LinkMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
         LinkMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
-            Answer::Online { users } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
+            Answer::Online { users, settled: _ } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
             Answer::Nodes { shards } => 8 * shards.len(),
             Answer::Kicked { .. } | Answer::Told { .. } => 0,
         },
@@ -242,6 +242,7 @@ mod tests {
             payload: vec![1; 999].into(),
             again: false,
             stored: false,
+            device: None,
         };
         let message = Message {
             id: MessageId(1),
@@ -273,7 +274,10 @@ mod tests {
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },
             ToGateway::Common { routers: vec![1; 500], clock: Login(0) },
-            ToGateway::Answer { ask: 1, answer: Answer::Online { users: (0..100).map(presence).collect() } },
+            ToGateway::Answer {
+                ask: 1,
+                answer: Answer::Online { users: (0..100).map(presence).collect(), settled: true },
+            },
             ToGateway::Answer {
                 ask: 1,
                 answer: Answer::Nodes { shards: vec![ShardLoad { shard: 1, sessions: 1 }; 500] },

@@ -13,9 +13,9 @@ use wire::node::{Submission, Target};
 use crate::limits::FORGET_PER_SUBMIT_MAX;
 use crate::stripes::Stripes;
 
-/// A submitted message as its sender names it: a keyed hash of app, sender, target, client_msg_id, and whether it comes from an
-/// inbox. 128 bits, so that no two
-/// messages of a window meet, and keyed, so that no client can make them meet.
+/// A submitted message as its sender names it: a keyed hash of app, sender, target, client_msg_id, whether it comes from an inbox,
+/// and for which class of device. 128 bits, so that no two messages of a window meet, and keyed, so that no client can make them
+/// meet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key([u64; 2]);
 
@@ -46,11 +46,12 @@ impl Keys {
             Target::User(user) => (1, user.0),
             Target::Room(room) => (2, room.0),
         };
-        let mut fixed = [0; 21];
+        let mut fixed = [0; 22];
         fixed[0] = kind | u8::from(submission.stored) << 2;
         fixed[1..5].copy_from_slice(&submission.app.0.to_le_bytes());
         fixed[5..13].copy_from_slice(&submission.sender.0.to_le_bytes());
         fixed[13..21].copy_from_slice(&target.to_le_bytes());
+        fixed[21] = submission.device.map_or(0, |device| device as u8);
         let mut hasher = self.hasher;
         hasher.write(&fixed);
         hasher.write(submission.client_msg_id.as_bytes());

@@ -3,7 +3,7 @@
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
 use wire::node::{Class, DeliveryId, SessionId, Submission, Taken, Target, ToBridge, ToDirectory, ToGateway};
-use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
+use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 use crate::cluster::Parked;
 use crate::dedupe::{Answer, Key};
@@ -52,7 +52,7 @@ impl Router {
         }
         let app = submission.app;
         match submission.target {
-            Target::User(user) => self.users.of(app, user).next().is_none(),
+            Target::User(user) => self.receivers(app, user, submission.device).is_empty(),
             Target::Room(room) => {
                 self.rooms.find(app, room).is_none_or(|known| known.era >= self.cluster.era())
             }
@@ -74,6 +74,13 @@ impl Router {
                 self.broadcast(now, key, sender, room, submission);
             }
         }
+    }
+
+    /// The sessions of a user, or the one on a class of device.
+    fn receivers(&self, app: AppId, user: UserId, device: Option<DeviceClass>) -> Receivers {
+        let is_meant = |class| device.is_none_or(|device| device == class);
+        let bound = self.users.of(app, user).filter(|(class, ..)| is_meant(*class));
+        bound.map(|(_, seat, _)| seat).collect()
     }
 
     fn hold_back(&mut self, now: Instant, sender: Sender, submission: Submission) {
@@ -131,7 +138,7 @@ impl Router {
         receiver: UserId,
         submission: Submission,
     ) {
-        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat, _)| seat).collect();
+        let receivers = self.receivers(submission.app, receiver, submission.device);
         let full = self.pending.len() >= self.limits.pending_max as usize;
         if full && !receivers.is_empty() && key.is_some() {
             return self.turn_away(sender, submission.client_msg_id);
@@ -157,7 +164,7 @@ impl Router {
     }
 
     fn forward_lossy(&mut self, now: Instant, key: Option<Key>, receiver: UserId, submission: Submission) {
-        let receivers: Receivers = self.users.of(submission.app, receiver).map(|(_, seat, _)| seat).collect();
+        let receivers = self.receivers(submission.app, receiver, submission.device);
         if receivers.is_empty() {
             self.metrics.lossy_offline += 1;
             return;

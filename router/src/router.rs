@@ -51,6 +51,8 @@ pub struct Config {
 ///   that have not said so yet, is held back until they agree, or for [`Limits::settle_ms`].
 /// - **A gateway shard that goes** takes its bindings and memberships with it: its users are told offline, and what waited for their
 ///   acks has failed.
+/// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions each have a hand-over of
+///   their own, and repeats only such a one for the same class.
 /// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
 pub struct Router {
     pub(crate) limits: Limits,
@@ -394,7 +396,8 @@ impl Router {
         match question {
             Question::Online { app, users } => {
                 let presence = |user| Presence { user, seats: self.online(app, user).collect() };
-                Answer::Online { users: users.into_iter().map(presence).collect() }
+                let users = users.into_iter().map(presence).collect();
+                Answer::Online { users, settled: self.cluster.is_agreed() }
             }
             Question::Kick { app, user, device } => {
                 let is_meant = |class| device.is_none_or(|device| device == class);

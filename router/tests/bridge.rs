@@ -165,3 +165,25 @@ fn what_stays_in_an_inbox_is_not_handed_over_and_may_come_again() {
     let failed = Outcome::Failed(FailReason::Disconnected);
     assert_eq!(said, [send_ack(C, 9, "m1", message.id, message.id, failed)]);
 }
+
+/// Each session has a hand-over of its own: a silent one keeps nothing from another, which comes later.
+#[test]
+fn what_comes_from_an_inbox_for_one_device_waits_for_no_other() {
+    let mut bench = bench();
+    let to = |device| Submission { device: Some(device), ..from_inbox("m1") };
+    bench.bind(B, BOB, WEB, 2);
+    let (silent, _) = delivery(bench.submit(C, 9, to(WEB)));
+    let first = bench.last_id;
+    let said = bench.submit(C, 9, to(PHONE));
+    let id = bench.last_id;
+    assert_eq!(said, [send_ack(C, 9, "m1", id, id, Outcome::Failed(OFFLINE))], "the web is none");
+    bench.bind(C, BOB, PHONE, 3);
+    let (phone, message) = delivery(bench.submit(C, 9, to(PHONE)));
+    assert_ne!(message.id, first);
+    let said = bench.settle(C, 3, phone, Outcome::Delivered);
+    assert_eq!(said, [send_ack(C, 9, "m1", message.id, message.id, Outcome::Delivered)]);
+    assert_eq!(bench.submit(C, 9, to(WEB)).len(), 1, "which supersedes the first, and waits like it");
+    let last = bench.last_id;
+    let said = bench.settle(B, 2, silent, Outcome::Failed(FailReason::Unacked));
+    assert_eq!(said, [send_ack(C, 9, "m1", last, first, Outcome::Failed(FailReason::Unacked))]);
+}

@@ -481,6 +481,7 @@ impl Pair {
                     payload: Bytes::from_static(b"payload"),
                     again: self.last_id.is_multiple_of(5),
                     stored: false,
+                    device: None,
                 };
                 (SHARDS[shard], ToRouter::Submit { session: SessionId(session), submission })
             }

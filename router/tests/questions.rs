@@ -30,7 +30,7 @@ fn who_is_online_in_the_order_asked() {
     let mut bench = bench();
     let users = vec![UserId(404), BOB, ALICE];
     let (said, answer) = ask(&mut bench, Question::Online { app: APP, users });
-    let Answer::Online { mut users } = answer else { panic!("{answer:?}") };
+    let Answer::Online { mut users, settled: true } = answer else { panic!("{answer:?}") };
     assert_eq!((said, users.len()), (vec![], 3));
     users[2].seats.sort_by_key(|seat| seat.device);
     let seat = |shard: ShardId, device| Seat { device, shard: shard.as_u32(), login: login(0) };

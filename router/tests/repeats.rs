@@ -89,6 +89,8 @@ fn app_sender_target_and_name_tell_messages_apart() {
         Submission { sender: BOB, ..base.clone() },
         Submission { target: Target::User(UserId(405)), ..base.clone() },
         Submission { target: Target::Room(RoomId(404)), ..base.clone() },
+        Submission { device: Some(PHONE), ..base.clone() },
+        Submission { device: Some(WEB), ..base.clone() },
         to_user(UserId(404), "m2"),
         to_user(UserId(404), "m1 "),
     ];

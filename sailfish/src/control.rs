@@ -224,7 +224,8 @@ impl Shards {
         self.ids.iter().zip(answers).map(of).collect()
     }
 
-    /// Which of `users` are online, asked of the routers that own them; in no particular order.
+    /// Which of `users` are online, asked of the routers that own them; in no particular order. And whether these routers know of
+    /// every session.
     ///
     /// # Errors
     /// Who did not answer in time.
@@ -232,13 +233,15 @@ impl Shards {
         self: &Arc<Self>,
         app: AppId,
         users: Vec<UserId>,
-    ) -> Result<Vec<Presence>, Unanswered> {
-        let answers = self.question(Question::Online { app, users }).await?;
-        let presences = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Online { users } => Some(users),
-            _ => None,
-        });
-        Ok(presences.flatten().collect())
+    ) -> Result<(Vec<Presence>, bool), Unanswered> {
+        let (mut presences, mut all_settled) = (Vec::new(), true);
+        for answer in self.question(Question::Online { app, users }).await? {
+            if let Answer::Online { users, settled } = answer {
+                presences.extend(users);
+                all_settled &= settled;
+            }
+        }
+        Ok((presences, all_settled))
     }
 
     /// Asks the routers that know. One that owns nothing of what is asked for is not asked.
@@ -467,10 +470,11 @@ fn answer_of(report: Report) -> Option<Answer> {
 /// The answers of a router's own shards about the same users, as one: only the shard that owns a user knows of it.
 fn merged(answers: Vec<Answer>) -> Vec<Answer> {
     let mut users: Vec<Presence> = Vec::new();
-    let mut others = Vec::new();
+    let (mut others, mut all_settled) = (Vec::new(), true);
     for answer in answers {
         match answer {
-            Answer::Online { users: some } => {
+            Answer::Online { users: some, settled } => {
+                all_settled &= settled;
                 for presence in some {
                     match users.iter_mut().find(|known| known.user == presence.user) {
                         Some(known) => known.seats.extend(presence.seats),
@@ -482,7 +486,7 @@ fn merged(answers: Vec<Answer>) -> Vec<Answer> {
         }
     }
     if !users.is_empty() {
-        others.push(Answer::Online { users });
+        others.push(Answer::Online { users, settled: all_settled });
     }
     others
 }

@@ -314,6 +314,11 @@ fn pushes_that_are_not_as_they_are_wanted_are_refused_all() {
         (r#"{"app":1,"user":5,"biz_code":6001}"#, "pushes[1].data: want it"),
         (r#"{"app":1,"room":7,"biz_code":6001,"data":"x","stored":true}"#, "pushes[1].stored: want it for"),
         (
+            r#"{"app":1,"user":5,"biz_code":6001,"data":"x","device":"web"}"#,
+            "pushes[1].device: want it with stored",
+        ),
+        (r#"{"app":1,"user":5,"biz_code":6001,"data":"x","stored":true,"device":"car"}"#, "car"),
+        (
             r#"{"app":1,"user":5,"biz_code":6001,"data":"x","class":"lossy","stored":true}"#,
             "pushes[1].stored",
         ),

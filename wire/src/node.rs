@@ -127,6 +127,8 @@ pub struct Submission {
     /// It stands in an inbox and is handed over from there: under the name that its sender gave it, but apart from what its owner
     /// remembers of the original. When it fails it stays in the inbox.
     pub stored: bool,
+    /// It is for the receiver's session on this class of device alone.
+    pub device: Option<DeviceClass>,
 }
 
 impl Submission {
@@ -335,7 +337,7 @@ pub enum ToGateway {
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToBridge {
     /// A user's session came, or is bound by another owner. May be told twice; of what is told about one user and device
-    /// class the highest `login` counts, and of equal ones the last.
+    /// class the highest `login` counts, and of equal ones `Offline`, since a session ends once.
     Online {
         /// Whose app.
         app: AppId,

@@ -246,6 +246,7 @@ pub fn submission(target: Target, client_msg_id: &str) -> Submission {
         payload: Bytes::from_static(b"hello"),
         again: false,
         stored: false,
+        device: None,
     }
 }
 

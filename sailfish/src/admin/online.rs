@@ -45,6 +45,9 @@ pub struct OnlineAnswer {
     app: i32,
     /// Ascending, each once.
     users: Vec<UserAnswer>,
+    /// Whether a user without a session is surely offline. False while gateways have yet to tell routers of all their sessions: after a
+    /// start, and when routers come and go.
+    settled: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -124,9 +127,9 @@ async fn ask(admin: &Admin, app: i32, mut users: Vec<i64>) -> Result<OnlineAnswe
     users.sort_unstable();
     users.dedup();
     let users = users.into_iter().map(UserId).collect();
-    let mut found = admin.shards.online(AppId(app), users).await?;
+    let (mut found, settled) = admin.shards.online(AppId(app), users).await?;
     found.sort_unstable_by_key(|presence| presence.user);
-    Ok(OnlineAnswer { app, users: found.into_iter().map(UserAnswer::from).collect() })
+    Ok(OnlineAnswer { app, users: found.into_iter().map(UserAnswer::from).collect(), settled })
 }
 
 impl From<Presence> for UserAnswer {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::client::Outcome;
 use wire::node::{Class, Target};
-use wire::{AppId, BizCode, ClientMsgId, RoomId, UserId};
+use wire::{AppId, BizCode, ClientMsgId, DeviceClass, RoomId, UserId};
 
 use super::Admin;
 use super::body::Body;
@@ -102,6 +102,9 @@ pub struct OnePush {
     /// when it fails it is not handed over as undelivered.
     #[serde(default)]
     stored: bool,
+    /// With `stored`: for the session on this class of device alone, which has its own outcome.
+    #[schema(value_type = Option<String>, example = "phone")]
+    device: Option<DeviceClass>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -208,8 +211,19 @@ pub async fn push_many(
 
 impl OnePush {
     fn targeted(self, admin: &Admin) -> Result<(Target, Push), ApiError> {
-        let Self { app, user, room, biz_code, class, client_msg_id, data, data_base64, sender, stored } =
-            self;
+        let Self {
+            app,
+            user,
+            room,
+            biz_code,
+            class,
+            client_msg_id,
+            data,
+            data_base64,
+            sender,
+            stored,
+            device,
+        } = self;
         let target = match (user, room) {
             (Some(user), None) => Target::User(UserId(user)),
             (None, Some(room)) => Target::Room(RoomId(room)),
@@ -221,8 +235,11 @@ impl OnePush {
         if stored && (room.is_some() || matches!(class, ClassName::Lossy)) {
             return Err(ApiError::bad_request("stored: want it for reliable messages to a user only"));
         }
+        if device.is_some() && !stored {
+            return Err(ApiError::bad_request("device: want it with stored only"));
+        }
         let push = push(admin, app, biz_code, class, Text { client_msg_id, data, data_base64 })?;
-        Ok((target, Push { sender: UserId(sender), stored, ..push }))
+        Ok((target, Push { sender: UserId(sender), stored, device, ..push }))
     }
 }
 
@@ -290,6 +307,7 @@ fn push(
         client_msg_id: ClientMsgId::new(client_msg_id.into()),
         payload: payload(admin, data, data_base64)?,
         stored: false,
+        device: None,
     })
 }
 

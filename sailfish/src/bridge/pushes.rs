@@ -39,8 +39,8 @@ impl Pushes for ByShards {
                 continue;
             }
             let biz_bridge::Push { app, target, biz_code, class, client_msg_id, sender, payload } = push;
-            let stored = false;
-            let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored };
+            let (stored, device) = (false, None);
+            let push = gateway::Push { app, sender, biz_code, class, client_msg_id, payload, stored, device };
             let target = match target {
                 PushTarget::User(user) => Target::User(user),
                 PushTarget::Room(room) => Target::Room(room),

@@ -46,6 +46,8 @@ pub enum Answer {
     Online {
         /// One for each user.
         users: Vec<Presence>,
+        /// Every gateway has announced its sessions: a user without one is offline.
+        settled: bool,
     },
     /// To `Kick`: how many sessions.
     Kicked {

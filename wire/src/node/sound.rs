@@ -85,7 +85,7 @@ impl Clock {
             ToGateway::SendAck { ack, .. } => self.send_ack(ack),
             ToGateway::Common { routers, clock } => are_routers(routers) && self.login(*clock),
             ToGateway::Answer { answer, .. } => match answer {
-                Answer::Online { users } => users.iter().all(|presence| self.presence(presence)),
+                Answer::Online { users, settled: _ } => users.iter().all(|presence| self.presence(presence)),
                 Answer::Kicked { .. } | Answer::Told { .. } | Answer::Nodes { .. } => true,
             },
             ToGateway::Full { .. } | ToGateway::Superseded { .. } | ToGateway::Drain => true,

@@ -100,7 +100,7 @@ fn an_id_that_is_no_text_is_refused() {
         assert_eq!(read(&archive), (vec![], Err(Refusal::BadMessage)), "{message:?}");
         found += 1;
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 10);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_is_from_the_future_is_refused() {
             ToGateway::Broadcast { message: late.clone(), shards },
             ToGateway::All { message: named.clone() },
             ToGateway::Common { routers, clock: login },
-            ToGateway::Answer { ask, answer: Answer::Online { users: vec![presence] } },
+            ToGateway::Answer { ask, answer: Answer::Online { users: vec![presence], settled: true } },
         ];
         let events = [
             ToBridge::Left { app, user, device, login, room },

@@ -53,12 +53,14 @@ fn submission() -> Submission {
         payload: Bytes::from_static(b"hi"),
         again: false,
         stored: false,
+        device: None,
     }
 }
 
 pub fn to_router() -> Vec<ToRouter> {
     let direct =
         Submission { target: Target::User(USER), class: Class::Lossy, client_msg_id: id(""), ..submission() };
+    let kept = Submission { target: Target::User(USER), stored: true, device: Some(PHONE), ..submission() };
     let mut all = vec![
         ToRouter::Bind { app: APP, user: USER, device: PHONE, session: SESSION, login: LOGIN, fresh: true },
         ToRouter::Unbind { app: APP, user: USER, device: PHONE, session: SESSION, moved: false },
@@ -66,6 +68,7 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Leave { app: APP, room: ROOM },
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
+        ToRouter::Submit { session: SESSION, submission: kept },
         ToRouter::Reach { routers: vec![0x1_0001, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
         ToRouter::View { view: 0, done: true },
@@ -126,6 +129,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
                 Presence { user: USER, seats: vec![seat, seat] },
                 Presence { user: UserId(2), seats: vec![] },
             ],
+            settled: true,
         },
         Answer::Kicked { sessions: 2 },
         Answer::Told { shards: 2 },
