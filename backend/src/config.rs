@@ -9,6 +9,9 @@ use crate::network::Network;
 
 /// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
 const GIFT_BATCH_MAX: u32 = 800;
+/// A message of any length fits.
+const INBOX_BYTES_MIN: u64 = 1 << 20;
+const INBOX_BYTES_MAX: u64 = 1 << 40;
 
 /// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with gateways and bridge.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +84,20 @@ pub struct Config {
     pub gift_wait_ms: u32,
     /// How long after a write the second delete of its cache entry comes, in ms.
     pub second_delete_ms: u32,
+    /// Messages that wait for one receiver, without the backend's own.
+    pub inbox_messages_max: u32,
+    /// Bytes of these.
+    pub inbox_bytes_max: u64,
+    /// Messages of one sender that wait for receivers, in all.
+    pub inbox_sender_messages_max: u32,
+    /// Bytes of these.
+    pub inbox_sender_bytes_max: u64,
     /// How long an order may stay unpaid, in s.
     pub order_ttl_s: u32,
+    /// Orders of one user that may be unpaid.
+    pub orders_open_max: u32,
+    /// Rooms that one user may open in a day.
+    pub rooms_per_day: u32,
     /// Where clients reach this API, for links: `https://HOST`; empty: `http://` and `listen`.
     pub public_url: String,
     /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the mock provider's.
@@ -127,7 +142,13 @@ impl Default for Config {
             gift_batch_max: 512,
             gift_wait_ms: 3_000,
             second_delete_ms: 1_000,
+            inbox_messages_max: 1_000,
+            inbox_bytes_max: 16 << 20,
+            inbox_sender_messages_max: 10_000,
+            inbox_sender_bytes_max: 32 << 20,
             order_ttl_s: 1_800,
+            orders_open_max: 20,
+            rooms_per_day: 50,
             public_url: String::new(),
             pay_url: String::new(),
             provider_secret: String::new(),
@@ -192,11 +213,26 @@ impl Config {
             ("gift_batch_max", self.gift_batch_max, 1, GIFT_BATCH_MAX),
             ("gift_wait_ms", self.gift_wait_ms, 1, 25_000),
             ("second_delete_ms", self.second_delete_ms, 1, 3_600_000),
+            ("inbox_messages_max", self.inbox_messages_max, 10, 1_000_000),
+            ("inbox_sender_messages_max", self.inbox_sender_messages_max, 1, 100_000_000),
             ("order_ttl_s", self.order_ttl_s, 1, 31_536_000),
+            ("orders_open_max", self.orders_open_max, 1, 10_000),
+            ("rooms_per_day", self.rooms_per_day, 1, 1_000_000),
         ];
         for (key, value, min, max) in numbers {
             if !(min..=max).contains(&value) {
                 return Err(format!("backend.{key} = {value}: want a number from {min} to {max}"));
+            }
+        }
+        let bytes = [
+            ("inbox_bytes_max", self.inbox_bytes_max),
+            ("inbox_sender_bytes_max", self.inbox_sender_bytes_max),
+        ];
+        for (key, value) in bytes {
+            if !(INBOX_BYTES_MIN..=INBOX_BYTES_MAX).contains(&value) {
+                return Err(format!(
+                    "backend.{key} = {value}: want a number from {INBOX_BYTES_MIN} to {INBOX_BYTES_MAX}"
+                ));
             }
         }
         Ok(())

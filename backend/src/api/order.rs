@@ -142,6 +142,11 @@ async fn create(
 /// The price is what the database says at this moment, whatever the caller saw.
 async fn insert(app: &App, user_id: i64, body: &OrderBody, biz_code: i32) -> Result<OrderRow, Error> {
     limit(app, user_id).await?;
+    let most = app.config.orders_open_max;
+    if pay_order::open_of_user(app.db.primary(), user_id).await? >= i64::from(most) {
+        let message = format!("{most} orders are unpaid; pay one, or wait until one expires");
+        return Err(Error::conflict("orders_open", message));
+    }
     let product = crate::tables::product::get(app.db.primary(), body.product_id).await?;
     let product = product.filter(|product| product.is_on_sale).ok_or_else(product::unknown)?;
     let created_ms = app.clock.now_ms();

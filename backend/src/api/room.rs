@@ -121,7 +121,8 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
 
 /// Opens a room of the caller's own. A user has one open room; to open it again under the same title is no error.
 #[utoipa::path(post, path = "/rooms", request_body = OpenBody,
-    responses((status = 200, body = Room), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 200, body = Room), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
+    (status = 429, body = ErrorBody)))]
 async fn open(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -134,6 +135,7 @@ async fn open(
     let owner_id = caller.user_id;
     let mut known = room::open_of(app.db.primary(), owner_id).await?;
     if known.is_none() {
+        limit_openings(&app, owner_id).await?;
         let insert = room::insert(app.db.writer(), owner_id, &title, app.clock.now_ms());
         app.write_through(&[LIST_KEY.into()], insert).await?;
         known = room::open_of(app.db.primary(), owner_id).await?;
@@ -190,6 +192,17 @@ async fn open_many(
     let room_ids = app.write_through(&[LIST_KEY.into()], open).await?;
     app.changed(&room_ids.iter().map(|id| key(*id)).collect::<Vec<_>>()).await;
     Ok(Json(OpenedMany { room_ids }))
+}
+
+/// A cache that is away limits nobody.
+async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
+    let most = app.config.rooms_per_day;
+    match app.cache.count(&format!("rooms_opened:{owner_id}"), Duration::from_secs(86_400)).await {
+        Ok(count) if count > i64::from(most) => {
+            Err(Error::too_many(format!("want at most {most} rooms opened in a day")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is in it at the gateway

@@ -29,7 +29,7 @@ impl Kind {
         match key {
             _ if starts(&["held:", "hold_", "available:"]) => Self::Gifts,
             _ if starts(&["login:"]) => Self::Rows,
-            _ if starts(&["login", "im_tokens:", "orders:"]) => Self::Logins,
+            _ if starts(&["login", "im_tokens:", "orders:", "rooms_opened:"]) => Self::Logins,
             _ => Self::Rows,
         }
     }

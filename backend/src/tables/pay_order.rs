@@ -281,6 +281,17 @@ pub async fn open(pool: &Pool, ids: &[String]) -> Result<Vec<(String, i64)>, Err
     rows.iter().map(|row| Ok((id_of(row)?, row.try_get(1)?))).collect()
 }
 
+/// How many orders of a user may still be paid in time.
+pub async fn open_of_user(pool: &Pool, user_id: i64) -> Result<i64, Error> {
+    let select = format!(
+        "SELECT COUNT(*) FROM t_pay_order WHERE user_id = ? AND status IN ({})",
+        marks(Status::OPEN.len())
+    );
+    let query = sqlx::query(AssertSqlSafe(select)).bind(user_id);
+    let query = Status::OPEN.iter().fold(query, |query, status| query.bind(status.name()));
+    Ok(query.fetch_one(pool).await?.try_get(0)?)
+}
+
 /// Orders that should have expired.
 pub async fn overdue(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<String>, Error> {
     let select = format!("SELECT id FROM t_pay_order WHERE status = ? AND expires_ms <= ? LIMIT {most}");

@@ -526,3 +526,30 @@ both!(
         node.stop().await;
     }
 );
+
+both!(
+    /// F2: a user has so many unpaid orders at once; a repeat of one is none, and one that expires or is paid makes room.
+    a_user_has_a_share_of_unpaid_orders,
+    |stack| async move {
+        let mut config = stack.config();
+        config.orders_open_max = 3;
+        let node = stack.backend_with(config).await;
+        put_product(&node, 1, 600, 60).await;
+        let ((_, token), (_, other)) = (log_in(&node, &phone(1)).await, log_in(&node, &phone(2)).await);
+        let first = order(&node, &token, "o1").await;
+        for id in ["o2", "o3"] {
+            order(&node, &token, id).await;
+        }
+        let body = json!({ "id": "o4", "product_id": 1 });
+        let (status, answer) = try_order(&node, &token, body.clone()).await;
+        assert_eq!((status, &answer["code"]), (409, &json!("orders_open")), "{answer}");
+        assert_eq!(order(&node, &token, "o1").await, first, "a repeat");
+        order(&node, &other, "o1").await;
+        assert_eq!(callback(&node, &paid(&stack, &first, "t1")).await.0, 200);
+        order(&node, &token, "o4").await;
+        assert_eq!(try_order(&node, &token, json!({ "id": "o5", "product_id": 1 })).await.0, 409);
+        stack.clock().advance_ms(31 * MINUTE_MS);
+        until("they have expired", async || try_order(&node, &token, json!({ "id": "o5", "product_id": 1 })).await.0 == 200).await;
+        node.stop().await;
+    }
+);

@@ -17,7 +17,7 @@ async fn close(node: &Node, token: &str, id: i64) -> (u16, Value) {
 }
 
 /// Opens a room; its id.
-async fn opened(node: &Node, token: &str) -> i64 {
+pub async fn opened(node: &Node, token: &str) -> i64 {
     let (status, room) = open(node, token, "a room").await;
     assert_eq!(status, 200, "{room}");
     room["id"].as_i64().unwrap()
@@ -31,7 +31,7 @@ async fn page(node: &Node, query: &str) -> (Vec<i64>, Option<i64>) {
     (ids, body["next_after"].as_i64())
 }
 
-async fn members(node: &Node, room: i64, query: &str) -> (Vec<i64>, Option<i64>) {
+pub async fn members(node: &Node, room: i64, query: &str) -> (Vec<i64>, Option<i64>) {
     let (status, body) =
         call("GET", format!("{}/rooms/{room}/members?{query}", node.url()), None, None).await;
     assert_eq!(status, 200, "{body}");
@@ -39,7 +39,7 @@ async fn members(node: &Node, room: i64, query: &str) -> (Vec<i64>, Option<i64>)
     (ids, body["next_after"].as_i64())
 }
 
-async fn devices(node: &Node, token: &str, user: i64) -> BTreeSet<String> {
+pub async fn devices(node: &Node, token: &str, user: i64) -> BTreeSet<String> {
     let (status, body) =
         call("GET", format!("{}/users/{user}/presence", node.url()), Some(token), None).await;
     assert_eq!(status, 200, "{body}");
@@ -286,4 +286,24 @@ both!(
     /// E1: events in any order, repeated, to two backends at once, end in the same members and the same presence.
     events_may_come_in_any_order_and_twice,
     |stack| async move { disorder(&stack, 4711).await }
+);
+
+both!(
+    /// F2: a user opens so many rooms in a day, and others are not held up by it.
+    a_user_opens_so_many_rooms_in_a_day,
+    |stack| async move {
+        let mut config = stack.config();
+        config.rooms_per_day = 3;
+        let node = stack.backend_with(config).await;
+        let ((_, token), (_, other)) = (log_in(&node, &phone(1)).await, log_in(&node, &phone(2)).await);
+        for _ in 0..3 {
+            let id = opened(&node, &token).await;
+            assert_eq!(opened(&node, &token).await, id, "again, which is none");
+            assert_eq!(close(&node, &token, id).await.0, 200);
+        }
+        let (status, body) = open(&node, &token, "one more").await;
+        assert_eq!((status, &body["code"]), (429, &json!("too_many_requests")), "{body}");
+        opened(&node, &other).await;
+        node.stop().await;
+    }
 );

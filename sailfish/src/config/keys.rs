@@ -274,7 +274,16 @@ pub const KEYS: &[Key] = &[
         "How long a sender waits for the commit of a gift, in ms, before it is told to ask again; nothing is promised then.",
     ),
     key("backend.second_delete_ms", "How long after a write its cache entry is deleted once more, in ms."),
+    key(
+        "backend.inbox_messages_max",
+        "Messages that wait for one receiver, and as many of the backend's own. One sender may have a tenth of what is free.",
+    ),
+    key("backend.inbox_bytes_max", "Bytes of these, shared in the same way."),
+    key("backend.inbox_sender_messages_max", "Messages of one sender that wait for receivers, in all."),
+    key("backend.inbox_sender_bytes_max", "Bytes of these."),
     key("backend.order_ttl_s", "How long an order may stay unpaid, in s."),
+    key("backend.orders_open_max", "Orders of one user that may be unpaid and not expired."),
+    key("backend.rooms_per_day", "Rooms that one user may open in a day."),
     key(
         "backend.public_url",
         "Where clients reach the API, for links: https://HOST. Empty: http:// and listen.",
