@@ -1,17 +1,25 @@
-//! Hands inboxes over to receivers who came: message by message, in order, each gone from the inbox once a client has it.
+//! Hands inboxes over to sessions that came: message by message, in order, each gone from the inbox once a client has it.
 //!
-//! The first one that fails ends it, and the rest waits for the receiver's next session. One hand-over of a receiver is under way at a
-//! time, in whatever process: it holds the receiver's row in `t_hand_over`, renews it, and begins again if the receiver came once more
-//! meanwhile. A message that was delivered and not yet removed when a process died is pushed again under the same name, by which
-//! router and receiver drop it.
+//! Each session has a hand-over of its own, so a silent device keeps nothing from another. One of a device is under way at a time, in whatever
+//! process: it holds the device's row in `t_hand_over`, renews it, and begins again if a session came there once more meanwhile. A message
+//! that was delivered and not yet removed when a process died is pushed again under the same name, by which router and receiver drop it.
+//!
+//! A message that its session does not ack steps aside, and those behind it are handed over; it stays for the next session, behind those
+//! that did not step aside as often. A session that acks nothing ends its hand-over after [`UNACKED_MAX`] messages, whose order stays then.
+//!
+//! What is kept, and how much, says [`mod@keep`].
+
+mod keep;
+mod share;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logs::{error, info, warn};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::error::Error;
@@ -21,12 +29,22 @@ use crate::push::PushItem;
 use crate::random;
 use crate::run::Stop;
 use crate::tables::hand_over::{self, Lease};
-use crate::tables::inbox::{self, InboxRow};
+use crate::tables::inbox::{self, InboxRow, Turn};
+use crate::tables::presence::Device;
+
+pub use keep::{came, keep};
 
 /// The process's part of it.
-#[derive(Default)]
 pub struct Inbox {
     asked: Notify,
+    /// Pushes under way.
+    calls: Semaphore,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { asked: Notify::new(), calls: Semaphore::new(CALLS_MAX) }
+    }
 }
 
 impl Inbox {
@@ -49,21 +67,21 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 async fn hand_over_all(app: &Arc<App>) {
     let (mut tasks, mut under_way) = (JoinSet::new(), BTreeSet::new());
     loop {
-        let due = hand_over::due(app.db.primary(), app.clock.now_ms(), 2 * TURNS as u32).await;
+        let due = hand_over::due(app.db.primary(), app.clock.now_ms(), DUE_MAX).await;
         let due = due.unwrap_or_else(|error| {
             warn!(%error, "it is not known whose inbox is to be handed over");
             Vec::new()
         });
-        for user in due {
+        for device in due {
             // Whoever has no turn yet is found again.
-            if under_way.len() < TURNS && under_way.insert(user) {
-                tasks.spawn(hand_over(app.clone(), user));
+            if under_way.len() < HAND_OVERS_MAX && under_way.insert(device.clone()) {
+                tasks.spawn(hand_over(app.clone(), device));
             }
         }
         tokio::select! {
             biased; // an end makes room for what is looked for next
             Some(ended) = tasks.join_next() => match ended {
-                Ok(user) => drop(under_way.remove(&user)),
+                Ok(device) => drop(under_way.remove(&device)),
                 Err(_) => under_way.clear(), // one has panicked; which, nobody knows, and to begin one twice harms nobody
             },
             () = app.inbox.asked.notified() => {}
@@ -98,23 +116,25 @@ async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
     }
 }
 
-/// Hands over a receiver's inbox, unless another process is about it; the receiver.
-async fn hand_over(app: Arc<App>, user: (i32, i64)) -> (i32, i64) {
-    let (of_app, user_id) = user;
-    if let Err(error) = try_hand_over(&app, of_app, user_id).await {
-        warn!(%error, app = of_app, user_id, "an inbox is handed over later");
+/// Hands an inbox over to a device, unless another process is about it; the device.
+async fn hand_over(app: Arc<App>, device: Device) -> Device {
+    if let Err(error) = try_hand_over(&app, &device).await {
+        warn!(%error, app = device.app, user_id = device.user_id, "an inbox is handed over later");
     }
-    user
+    device
 }
 
-async fn try_hand_over(app: &App, of_app: i32, user_id: i64) -> Result<(), Error> {
-    let lease = Lease { app: of_app, user_id, holder: random::hex::<16>() };
+async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
+    let lease = Lease { to: device.clone(), holder: random::hex::<16>() };
     let now_ms = app.clock.now_ms();
     if !hand_over::take(app.db.writer(), &lease, now_ms, now_ms + LEASE_MS).await? {
         return Ok(()); // whoever holds it sees that it was asked for once more
     }
     while let Some(asks) = hand_over::asks(app.db.primary(), &lease).await? {
-        if let Err(error) = push_all(app, &lease).await {
+        let mut handing = Handing { app, lease: &lease, renewed_ms: i64::MIN, delivered: Vec::new() };
+        let handed = handing.push_all().await;
+        handing.remove_delivered().await?;
+        if let Err(error) = handed {
             hand_over::renew(app.db.writer(), &lease, app.clock.now_ms() + LATER_MS).await?;
             return Err(error);
         }
@@ -131,58 +151,134 @@ enum Pushed {
     Delivered,
     /// No client may ever get it.
     Refused,
-    /// The receiver did not take it.
-    Failed,
+    /// The session is there, and does not ack it.
+    Unacked,
+    /// The session is gone, or takes no more; or the hand-over is another's.
+    Ended,
 }
 
-/// Pushes until the inbox is empty, the receiver takes no more, or the lease is lost. An error may pass while the receiver is there.
-async fn push_all(app: &App, lease: &Lease) -> Result<(), Error> {
-    loop {
-        let page = inbox::oldest(app.db.primary(), (lease.app, lease.user_id), PAGE).await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        let (mut done, mut end) = (Vec::with_capacity(page.len()), None);
-        let mut renewed_ms = i64::MIN;
-        for (id, message) in page {
-            let now_ms = app.clock.now_ms();
-            if now_ms.saturating_sub(renewed_ms) >= LEASE_MS / 4 {
-                if !hand_over::renew(app.db.writer(), lease, now_ms + LEASE_MS).await? {
-                    end = Some(Ok(()));
-                    break;
-                }
-                renewed_ms = now_ms;
+/// A hand-over that is under way.
+struct Handing<'a> {
+    app: &'a App,
+    lease: &'a Lease,
+    renewed_ms: i64,
+    /// Messages that are still in the inbox.
+    delivered: Vec<i64>,
+}
+
+impl Handing<'_> {
+    /// Pushes until the inbox is empty, the session takes no more, or the lease is lost. An error may pass while the session is there.
+    async fn push_all(&mut self) -> Result<(), Error> {
+        let receiver = (self.lease.to.app, self.lease.to.user_id);
+        let (mut after, mut unacked, mut set_aside) = (Turn::FIRST, Vec::new(), BTreeSet::new());
+        loop {
+            let page = inbox::next(self.app.db.primary(), receiver, after, PAGE).await?;
+            if page.is_empty() {
+                return Ok(());
             }
-            match push(app, message).await {
-                Ok(Pushed::Delivered) => app.metrics.add(MESSAGES, "handed_over", 1),
-                Ok(Pushed::Refused) => app.metrics.add(MESSAGES, "refused", 1),
-                Ok(Pushed::Failed) => {
-                    end = Some(Ok(()));
-                    break;
+            for (turn, message) in page {
+                after = turn;
+                if set_aside.contains(&turn.id) {
+                    continue;
                 }
-                Err(error) => {
-                    end = Some(Err(error));
-                    break;
+                match self.push(message).await? {
+                    Pushed::Delivered => {
+                        self.app.metrics.add(MESSAGES, "handed_over", 1);
+                        self.delivered.push(turn.id);
+                        if !unacked.is_empty() {
+                            self.set_aside(&unacked).await?;
+                            set_aside.extend(unacked.drain(..));
+                        }
+                    }
+                    Pushed::Refused => {
+                        self.app.metrics.add(MESSAGES, "undeliverable", 1);
+                        self.delivered.push(turn.id);
+                    }
+                    Pushed::Unacked => {
+                        unacked.push(turn.id);
+                        if unacked.len() >= UNACKED_MAX {
+                            return Ok(());
+                        }
+                    }
+                    Pushed::Ended => return Ok(()),
                 }
             }
-            done.push(id);
+            self.remove_delivered().await?;
         }
-        if !done.is_empty() {
-            remove(app, &done).await?;
+    }
+
+    /// One at a time: of several under way one could fail, and a later one be delivered before it. While an ack is waited for, nothing is
+    /// held that others wait for: the push is repeated after a while, under the same name, which asks for the outcome.
+    async fn push(&mut self, message: InboxRow) -> Result<Pushed, Error> {
+        let (user_id, message_id) = (message.user_id, message.message_id);
+        let item = item(message, &self.lease.to.device);
+        let (begun, mut wait, mut pause) = (Instant::now(), WAIT_FIRST, PAUSE_FIRST);
+        loop {
+            let outcomes = {
+                let _call = self.app.inbox.calls.acquire().await.map_err(Error::internal)?;
+                if !self.renew().await? {
+                    return Ok(Pushed::Ended);
+                }
+                self.app.push.send_within(std::slice::from_ref(&item), wait).await
+            };
+            let outcomes = match outcomes {
+                Ok(outcomes) => outcomes,
+                Err(error) if error.status.is_client_error() => {
+                    error!(%error, user_id, message_id, "a kept message cannot be pushed, and is dropped");
+                    return Ok(Pushed::Refused);
+                }
+                Err(error) => return Err(error),
+            };
+            let outcome = outcomes.first().ok_or_else(|| Error::internal("a push without an outcome"))?;
+            match (outcome.outcome.as_str(), outcome.reason.as_deref()) {
+                ("delivered", _) => return Ok(Pushed::Delivered),
+                ("failed", Some("unacked")) => return Ok(Pushed::Unacked),
+                ("failed", Some("busy" | "no_route")) | ("unavailable", _) => {
+                    return Err(Error::unavailable("push_unavailable", "a message was not taken"));
+                }
+                ("pending", _) if begun.elapsed() < UNACKED_TIME => {}
+                ("pending", _) => return Ok(Pushed::Unacked),
+                _ => return Ok(Pushed::Ended),
+            }
+            self.remove_delivered().await?;
+            tokio::time::sleep(pause).await;
+            (wait, pause) = (WAIT_AGAIN, PAUSE_MAX.min(pause * 2));
         }
-        if let Some(end) = end {
-            return end;
+    }
+
+    /// Whether the hand-over is still this one's.
+    async fn renew(&mut self) -> Result<bool, Error> {
+        let now_ms = self.app.clock.now_ms();
+        if now_ms.saturating_sub(self.renewed_ms) >= LEASE_MS / 4 {
+            self.renewed_ms = now_ms;
+            return hand_over::renew(self.app.db.writer(), self.lease, now_ms + LEASE_MS).await;
         }
+        Ok(true)
+    }
+
+    async fn remove_delivered(&mut self) -> Result<(), Error> {
+        if !self.delivered.is_empty() {
+            remove(self.app, &self.delivered).await?;
+            self.delivered.clear();
+        }
+        Ok(())
+    }
+
+    /// The session acks others: these are what it does not ack.
+    async fn set_aside(&self, ids: &[i64]) -> Result<(), Error> {
+        let mut tx = self.app.db.begin().await?;
+        inbox::set_aside(&mut tx, ids).await?;
+        self.app.metrics.add(MESSAGES, "set_aside", ids.len() as u64);
+        tx.commit().await
     }
 }
 
-/// One at a time: of several under way one could fail, and a later one be delivered before it.
-async fn push(app: &App, message: InboxRow) -> Result<Pushed, Error> {
+fn item(message: InboxRow, device: &str) -> PushItem {
     let client_msg_id = match message.client_msg_id.is_empty() {
         true => format!("inbox-{}", message.message_id),
         false => message.client_msg_id,
     };
-    let item = PushItem {
+    PushItem {
         app: message.app,
         user: Some(message.user_id),
         room: None,
@@ -191,57 +287,48 @@ async fn push(app: &App, message: InboxRow) -> Result<Pushed, Error> {
         data: Data::of(message.data),
         sender: message.sender,
         stored: true,
-    };
-    for _ in 0..PENDING_MAX {
-        let outcomes = match app.push.send_within(std::slice::from_ref(&item), WAIT).await {
-            Ok(outcomes) => outcomes,
-            Err(error) if error.status.is_client_error() => {
-                error!(%error, user_id = message.user_id, message = message.message_id, "a kept message cannot be pushed, and is dropped");
-                return Ok(Pushed::Refused);
-            }
-            Err(error) => return Err(error),
-        };
-        let outcome = outcomes.first().ok_or_else(|| Error::internal("a push without an outcome"))?;
-        match (outcome.outcome.as_str(), outcome.reason.as_deref()) {
-            ("delivered", _) => return Ok(Pushed::Delivered),
-            ("pending", _) => {} // the same name asks for the outcome of what is under way
-            ("failed", Some("busy" | "no_route")) | ("unavailable", _) => {
-                return Err(Error::unavailable("push_unavailable", "a message was not taken"));
-            }
-            _ => return Ok(Pushed::Failed),
-        }
+        device: (!device.is_empty()).then(|| device.to_owned()),
     }
-    Ok(Pushed::Failed)
 }
 
 async fn remove(app: &App, ids: &[i64]) -> Result<(), Error> {
     let mut tx = app.db.begin().await?;
     inbox::delete(&mut tx, ids).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
-/// `kept` (those that were told twice count twice), `room` (not kept), `dropped` (to make room, or too old), `refused` (never to be
-/// delivered), `handed_over`.
+/// `kept` (those that were told twice count twice), `room` (not kept), `refused` (not kept, and the sender is told), `dropped` (too old),
+/// `handed_over`, `set_aside`, `undeliverable` (the push API calls it wrong).
 pub const MESSAGES: &Family = &Family {
     name: "sailfish_backend_inbox_messages_total",
     help: "Messages that did not reach their receivers, by what became of them.",
     label: "result",
 };
-/// Receivers who are handed their inboxes at a time.
-const TURNS: usize = 64;
+/// Hand-overs under way in a process; the others wait for their turn. Those of silent sessions end after [`UNACKED_MAX`] messages.
+const HAND_OVERS_MAX: usize = 4_096;
+/// Hand-overs that are looked for at a time.
+const DUE_MAX: u32 = 256;
+/// Pushes under way in a process.
+const CALLS_MAX: usize = 64;
 /// Messages that are read at a time.
 const PAGE: u32 = 50;
 /// How long a hand-over is left to its holder unless that renews it. Far longer than a push may take.
 const LEASE_MS: i64 = 60_000;
 /// How long a hand-over rests after an error.
 const LATER_MS: i64 = 5_000;
-/// How long a call waits for the receiver's ack.
-const WAIT: Duration = Duration::from_secs(10);
-/// Calls until an ack that does not come has failed.
-const PENDING_MAX: u32 = 3;
+/// How long the first call waits for the session's ack, and the next ones.
+const WAIT_FIRST: Duration = Duration::from_secs(2);
+const WAIT_AGAIN: Duration = Duration::from_millis(200);
+/// Between calls; twice as long each time.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// How long an ack is waited for if the gateways never say that it does not come.
+const UNACKED_TIME: Duration = Duration::from_secs(120);
+/// Messages that a session does not ack one after the other, until its hand-over ends.
+const UNACKED_MAX: usize = 3;
 /// How often it is looked for hand-overs that nobody is about.
 const LOOK: Duration = Duration::from_secs(2);
 const SWEEP_PAUSE_MS: i64 = 3_600_000;
 const SWEEP_MAX: u32 = 1_000;
-/// How long a message is kept.
+/// How long a message is kept: what is told `stored` is promised for so long.
 const AGE_MS_MAX: i64 = 30 * 24 * 3_600_000;

@@ -37,6 +37,7 @@ mod queue;
 mod random;
 mod run;
 mod second_delete;
+mod session_check;
 mod sms;
 mod tables;
 

@@ -1,7 +1,8 @@
 //! Who is where, by what gateways and routers tell, which comes late, twice and in disorder.
 //!
 //! Whatever the order, the same events end in the same state, for each is compared with what is known and never with when it came:
-//! - A device is online if the highest stamp of a session that came is above that of any that ended.
+//! - A device is online if the highest stamp of a session that came, or joined a room, is above that of any that ended. Of equal stamps the
+//!   end counts, since a session ends once.
 //! - Of a device and a room the last of what its session told counts: by the stamp, which may rise while the session lasts and is
 //!   never below that of an earlier session; then by the number that the session's shard gave the event.
 //! - A session has ended if its stamp is not above that of an end, or if it is so far below that of a session that came that it
@@ -40,14 +41,17 @@ pub fn told(events: &[Event]) -> Told {
             EventKind::Leave(membership) => (&membership.session, Some((membership.room, false))),
             EventKind::Request(_) | EventKind::Undelivered(_) => continue,
         };
-        if session.device.len() > DEVICE_BYTES_MAX {
+        let Some(device) = device_of(session) else {
             warn!(event = event.id, "a device of a longer name than any is left out");
             continue;
-        }
-        let (device, login) = (device_of(session), login_of(session));
+        };
+        let login = login_of(session);
         let presence = told.presence.entry(device.clone()).or_default();
         match &event.kind {
-            EventKind::Online(_) => presence.online_login = presence.online_login.max(login),
+            // A session that joins has come, though a router that died with its event cannot say so.
+            EventKind::Online(_) | EventKind::Join(_) => {
+                presence.online_login = presence.online_login.max(login);
+            }
             EventKind::Offline(_) => presence.offline_login = presence.offline_login.max(login),
             _ => {}
         }
@@ -56,6 +60,12 @@ pub fn told(events: &[Event]) -> Told {
         }
     }
     told
+}
+
+/// What the end of sessions tells, each with its stamp, of which nothing else tells.
+pub fn ended(sessions: impl IntoIterator<Item = (Device, i64)>) -> Told {
+    let end = |(device, login)| (device, Presence { online_login: 0, offline_login: login });
+    Told { presence: sessions.into_iter().map(end).collect(), members: Vec::new() }
 }
 
 impl Told {
@@ -108,8 +118,10 @@ fn keyed(member: MemberRow) -> ((Device, i64), MemberRow) {
     ((member.device.clone(), member.room_id), member)
 }
 
-fn device_of(session: &Session) -> Device {
-    Device { app: session.app, user_id: session.user, device: session.device.clone() }
+/// The device of a session; `None` if no device has so long a name.
+pub fn device_of(session: &Session) -> Option<Device> {
+    let is_one = session.device.len() <= DEVICE_BYTES_MAX;
+    is_one.then(|| Device { app: session.app, user_id: session.user, device: session.device.clone() })
 }
 
 /// Nanoseconds since 1970 are below 2^63 for some centuries.

@@ -268,6 +268,7 @@ fn push_item(message: &Message) -> PushItem {
         data: Data::text(message.payload.clone()),
         sender: 0,
         stored: false,
+        device: None,
     }
 }
 
@@ -337,7 +338,7 @@ async fn remove(app: Arc<App>, mut stop: Stop) {
 async fn remove_rows(app: &App, ids: &[i64]) -> Result<(), Error> {
     let mut tx = app.db.begin().await?;
     outbox::delete(&mut tx, ids).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 /// Twice as long after each failure, less up to half of it by chance.

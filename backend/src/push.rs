@@ -1,5 +1,6 @@
 //! Pushes to clients, by the control API of a bridge, gateway or `sailfish up` (docs/BACKEND.md, "Pushes").
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,6 +49,18 @@ pub struct PushItem {
     /// It comes from the inbox: it keeps the sender's name for it, and the backend keeps it if it fails.
     #[serde(skip_serializing_if = "is_false")]
     pub stored: bool,
+    /// With `stored`: for the session on this class of device alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// Which devices of users are online.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct OnlineDevices {
+    /// User and device of each session.
+    pub sessions: BTreeSet<(i64, String)>,
+    /// Whether a device that is not among them is surely offline.
+    pub settled: bool,
 }
 
 /// What became of a push.
@@ -88,7 +101,7 @@ impl Push {
                 Some(value)
             }
         };
-        let url = format!("{}/v1/push", config.push_url.trim_end_matches('/'));
+        let url = config.push_url.trim_end_matches('/').to_owned();
         Ok(Self { client, url, bearer, counters: Counters::default() })
     }
 
@@ -124,19 +137,8 @@ impl Push {
         struct Answer {
             results: Vec<PushOutcome>,
         }
-        let body = serde_json::to_vec(&Question { pushes: items, wait_ms: wait.as_millis() as u64 })?;
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(&self.url)
-            .header(header::CONTENT_TYPE, "application/json");
-        if let Some(bearer) = &self.bearer {
-            request = request.header(header::AUTHORIZATION, bearer);
-        }
-        let request = request.body(Full::from(body)).map_err(|error| away(format!("push_url: {error}")))?;
-        let response = self.client.request(request).await.map_err(away)?;
-        let status = response.status();
-        let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(away)?;
-        let bytes = bytes.to_bytes();
+        let question = Question { pushes: items, wait_ms: wait.as_millis() as u64 };
+        let (status, bytes) = self.post("/v1/push", &question).await?;
         match status {
             StatusCode::OK => {
                 let Answer { results } = serde_json::from_slice(&bytes).map_err(away)?;
@@ -150,6 +152,53 @@ impl Push {
             }
             _ => Err(away(format!("status {status}"))),
         }
+    }
+
+    /// Asks on which devices up to [`USERS_MAX`] users of an app are online.
+    pub async fn online(&self, app: i32, users: &[i64]) -> Result<OnlineDevices, Error> {
+        #[derive(Serialize)]
+        struct Question<'a> {
+            app: i32,
+            users: &'a [i64],
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            users: Vec<User>,
+            #[serde(default)]
+            settled: bool,
+        }
+        #[derive(Deserialize)]
+        struct User {
+            user: i64,
+            devices: Vec<String>,
+        }
+        let question = Question { app, users };
+        let asked = tokio::time::timeout(ANSWER_TIME, self.post("/v1/online", &question));
+        let (status, bytes) = asked.await.unwrap_or_else(|_| Err(away("no answer in time")))?;
+        if status != StatusCode::OK {
+            return Err(away(format!("status {status}")));
+        }
+        let Answer { users, settled } = serde_json::from_slice(&bytes).map_err(away)?;
+        let sessions = users
+            .into_iter()
+            .flat_map(|User { user, devices }| devices.into_iter().map(move |it| (user, it)));
+        Ok(OnlineDevices { sessions: sessions.collect(), settled })
+    }
+
+    async fn post(&self, path: &str, question: &impl Serialize) -> Result<(StatusCode, Bytes), Error> {
+        let body = serde_json::to_vec(question)?;
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}{path}", self.url))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(bearer) = &self.bearer {
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        let request = request.body(Full::from(body)).map_err(|error| away(format!("push_url: {error}")))?;
+        let response = self.client.request(request).await.map_err(away)?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(away)?;
+        Ok((status, bytes.to_bytes()))
     }
 
     /// What was done, by name.
@@ -198,6 +247,8 @@ fn is_false(flag: &bool) -> bool {
 
 /// Messages in one call.
 pub const PUSHES_MAX: usize = 500;
+/// Users of one [`Push::online`].
+pub const USERS_MAX: usize = 1_000;
 /// How long the control API waits for outcomes.
 const WAIT: Duration = Duration::from_secs(3);
 /// How long it may take on top of that.
@@ -222,11 +273,13 @@ mod tests {
             data: Data::text("{}"),
             sender: 0,
             stored: false,
+            device: None,
         };
         let json = r#"{"app":1,"room":7,"biz_code":5556,"client_msg_id":"gift-1","data":"{}"}"#;
         assert_eq!(serde_json::to_string(&item).unwrap(), json);
-        let item = PushItem { user: Some(2), room: None, sender: 3, stored: true, ..item };
-        let json = r#"{"app":1,"user":2,"biz_code":5556,"client_msg_id":"gift-1","data":"{}","sender":3,"stored":true}"#;
+        let device = Some("web".into());
+        let item = PushItem { user: Some(2), room: None, sender: 3, stored: true, device, ..item };
+        let json = r#"{"app":1,"user":2,"biz_code":5556,"client_msg_id":"gift-1","data":"{}","sender":3,"stored":true,"device":"web"}"#;
         assert_eq!(serde_json::to_string(&item).unwrap(), json);
     }
 

@@ -17,12 +17,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{inbox, room};
+use crate::api::room;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::event::{Event, EventKind, Request, Undelivered};
 use crate::gift::{self, Contents, Decided, GiftRequest, Identity};
 use crate::http::body;
+use crate::inbox;
+use crate::membership;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -151,10 +153,18 @@ pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -
             Err(error) => outcomes[index] = Outcome::Refused(format!("bad_event: {error}")),
         }
     }
-    let (answers, present, kept) =
-        tokio::join!(take_requests(app, requests), take_presence(app, &presence), keep(app, &undelivered));
+    // A receiver whose session came in this batch is known by the time that its messages are judged.
+    let sessions_first = async {
+        let present = take_presence(app, &presence).await;
+        let kept = match present {
+            Outcome::Again => vec![Outcome::Again; undelivered.len()],
+            _ => keep(app, &undelivered).await,
+        };
+        (present, kept)
+    };
+    let (answers, (present, kept)) = tokio::join!(take_requests(app, requests), sessions_first);
     presence_at.into_iter().for_each(|index| outcomes[index] = present.clone());
-    undelivered_at.into_iter().for_each(|index| outcomes[index] = kept.clone());
+    undelivered_at.into_iter().zip(kept).for_each(|(index, outcome)| outcomes[index] = outcome);
     answers.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
     outcomes
 }
@@ -163,10 +173,10 @@ async fn take_presence(app: &App, events: &[Event]) -> Outcome {
     let take = async {
         room::take(app, events).await?;
         let came = events.iter().filter_map(|event| match &event.kind {
-            EventKind::Online(session) => Some((session.app, session.user)),
+            EventKind::Online(session) => membership::device_of(session),
             _ => None,
         });
-        inbox::came(app, came.collect()).await
+        inbox::came(app, &came.collect()).await
     };
     match events.is_empty() {
         true => Outcome::Done,
@@ -174,10 +184,10 @@ async fn take_presence(app: &App, events: &[Event]) -> Outcome {
     }
 }
 
-async fn keep(app: &App, messages: &[Undelivered]) -> Outcome {
-    match messages.is_empty() {
-        true => Outcome::Done,
-        false => outcome_of(inbox::keep(app, &messages.iter().collect::<Vec<_>>()).await, "inbox"),
+async fn keep(app: &App, messages: &[Undelivered]) -> Vec<Outcome> {
+    match inbox::keep(app, messages).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => vec![outcome_of(Err(error), "inbox"); messages.len()],
     }
 }
 

@@ -265,6 +265,14 @@ pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device stays.
+pub async fn end(app: &App, sessions: &[(Device, i64)]) -> Result<(), Error> {
+    for batch in sessions.chunks(BATCH_MAX) {
+        insist(|| take_batch(app, membership::ended(batch.iter().cloned()))).await?;
+    }
+    Ok(())
+}
+
 async fn take_batch(app: &App, told: Told) -> Result<(), Error> {
     if told.presence.is_empty() {
         return Ok(());
@@ -277,7 +285,7 @@ async fn take_batch(app: &App, told: Told) -> Result<(), Error> {
     let changes = told.changes(&presence, known);
     room_member::put(&mut tx, dialect, &changes.put).await?;
     room_member::delete(&mut tx, dialect, &changes.delete).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await
 }
 
 fn limit(given: Option<u32>, default: u32, most: u32) -> Result<u32, Error> {

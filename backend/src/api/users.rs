@@ -208,7 +208,7 @@ pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), E
     if let Some(id) = user_phone::user_of(app.db.primary(), &hash).await? {
         return Ok((id, false));
     }
-    let id = app.ids.next("user", Order::Shuffled).await?;
+    let id = app.ids.next(IDS, Order::Shuffled).await?;
     if insist(|| register(app, phone, id)).await? {
         return Ok((id, true));
     }
@@ -284,6 +284,8 @@ fn cache_key(id: i64) -> String {
     format!("user:{id}")
 }
 
+/// The name of users' ids.
+pub const IDS: &str = "user";
 /// Users of one batch.
 const BATCH_MAX: usize = 1_000;
 /// Users that are made at once.

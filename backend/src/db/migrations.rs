@@ -1,5 +1,6 @@
 //! The tables, step by step. A step that was released is never changed; the next one is added below it.
 
+use sqlx::mysql::MySqlDatabaseError;
 use sqlx::{AssertSqlSafe, Row};
 use tracing::{debug, info};
 
@@ -34,6 +35,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 34, name: "members of rooms", statements: tables::room_member::create },
     Migration { version: 35, name: "inbox", statements: tables::inbox::create },
     Migration { version: 36, name: "hand-overs of the inbox", statements: tables::hand_over::create },
+    Migration { version: 37, name: "shares of the inbox", statements: tables::inbox::add_shares },
+    Migration { version: 38, name: "hand-overs to devices", statements: tables::hand_over::add_device },
 ];
 
 /// Whether all steps are done.
@@ -102,9 +105,18 @@ async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migrati
     let Migration { version, name, statements } = migration;
     if dialect == Dialect::Sqlite {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        // Another process may have done it while this one waited.
+        let known = sqlx::query("SELECT COUNT(*) FROM t_migration WHERE version = ?").bind(*version);
+        if known.fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? > 0 {
+            sqlx::query("ROLLBACK").execute(&mut *connection).await?;
+            return Ok(());
+        }
     }
     for statement in statements(dialect) {
-        sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *connection).await?;
+        match sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *connection).await {
+            Err(error) if !is_done(&error) => return Err(error.into()),
+            _ => {}
+        }
     }
     let insert = format!("{} t_migration (version, name) VALUES (?, ?)", dialect.insert_ignore());
     sqlx::query(AssertSqlSafe(insert)).bind(*version).bind(*name).execute(&mut *connection).await?;
@@ -113,6 +125,13 @@ async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migrati
     }
     debug!(version, name, "migrated");
     Ok(())
+}
+
+/// Whether a statement of MySQL that adds columns was done before the step was cut short.
+fn is_done(error: &sqlx::Error) -> bool {
+    const DUPLICATE_COLUMN: u16 = 1060;
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| error.number() == DUPLICATE_COLUMN)
 }
 
 fn heartbeat(dialect: Dialect) -> Vec<String> {

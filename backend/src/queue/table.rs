@@ -73,7 +73,7 @@ impl Queue for TableQueue {
         insist(|| async {
             let mut tx = self.begin().await?;
             job::insert(&mut tx, topic.name(), payloads, due_ms).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await
         })
         .await?;
         self.pushed.notify_waiters();
@@ -100,7 +100,7 @@ impl Queue for TableQueue {
         insist(|| async {
             let mut tx = self.begin().await?;
             self.done_with(&mut tx, ids).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await
         })
         .await
     }

@@ -1,10 +1,12 @@
-//! `t_hand_over`: receivers whose inbox is to be handed over, and who is about it.
+//! `t_hand_over`: sessions that an inbox is to be handed over to, and who is about it.
 //!
-//! A row is asked for as often as its receiver came, and belongs to one holder at a time, who renews it. It goes when all that was
-//! asked for is done; what a holder that died has left is taken up by another one.
+//! A receiver has a row for each class of device. It is asked for as often as a session came there, and belongs to one holder at a time, who
+//! renews it. It goes when all that was asked for is done; what a holder that died has left is taken up by another one.
 
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::presence::{DEVICE_BYTES_MAX, Device, bind};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
@@ -20,25 +22,44 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-/// A receiver's hand-over, as one holder has it.
+/// Makes it a row for each device. Those that were there have no device, and are for all.
+pub fn add_device(dialect: Dialect) -> Vec<String> {
+    match dialect {
+        Dialect::MySql => vec![format!(
+            "ALTER TABLE t_hand_over ADD COLUMN device VARBINARY({DEVICE_BYTES_MAX}) NOT NULL DEFAULT '', DROP PRIMARY KEY, \
+             ADD PRIMARY KEY (app, user_id, device)"
+        )],
+        Dialect::Sqlite => [
+            "ALTER TABLE t_hand_over RENAME TO t_hand_over_before",
+            "CREATE TABLE t_hand_over (app BIGINT NOT NULL, user_id BIGINT NOT NULL, device BLOB NOT NULL DEFAULT x'', \
+             asks BIGINT NOT NULL, holder BLOB NOT NULL, until_ms BIGINT NOT NULL, PRIMARY KEY (app, user_id, device))",
+            "INSERT INTO t_hand_over (app, user_id, asks, holder, until_ms) \
+             SELECT app, user_id, asks, holder, until_ms FROM t_hand_over_before",
+            "DROP TABLE t_hand_over_before",
+        ]
+        .map(String::from)
+        .to_vec(),
+    }
+}
+
+/// A hand-over to a device, as one holder has it.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    pub app: i32,
-    pub user_id: i64,
+    pub to: Device,
     pub holder: String,
 }
 
-/// Asks once more for receivers, each of an app.
-pub async fn ask(connection: &mut Connection, dialect: Dialect, users: &[(i32, i64)]) -> Result<(), Error> {
-    let update = dialect.on_conflict_set("app, user_id", "asks = asks + 1");
-    for chunk in users.chunks(ROWS_MAX) {
+/// Asks once more for devices.
+pub async fn ask(connection: &mut Connection, dialect: Dialect, devices: &[&Device]) -> Result<(), Error> {
+    let update = dialect.on_conflict_set("app, user_id, device", "asks = asks + 1");
+    for chunk in devices.chunks(ROWS_MAX) {
         let statement = format!(
-            "INSERT INTO t_hand_over (app, user_id, asks, holder, until_ms) VALUES {}{update}",
-            rows(chunk.len(), 5)
+            "INSERT INTO t_hand_over (app, user_id, device, asks, holder, until_ms) VALUES {}{update}",
+            rows(chunk.len(), 6)
         );
         let mut query = sqlx::query(AssertSqlSafe(statement));
-        for (app, user_id) in chunk {
-            query = query.bind(i64::from(*app)).bind(*user_id).bind(1_i64).bind(Vec::new()).bind(0_i64);
+        for device in chunk {
+            query = bind(query, device).bind(1_i64).bind(Vec::new()).bind(0_i64);
         }
         query.execute(&mut *connection).await?;
     }
@@ -47,39 +68,46 @@ pub async fn ask(connection: &mut Connection, dialect: Dialect, users: &[(i32, i
 
 /// Takes what nobody holds, until `until_ms`; whether nobody did.
 pub async fn take(pool: &Pool, lease: &Lease, now_ms: i64, until_ms: i64) -> Result<bool, Error> {
-    let update =
-        "UPDATE t_hand_over SET holder = ?, until_ms = ? WHERE app = ? AND user_id = ? AND until_ms <= ?";
+    let update = "UPDATE t_hand_over SET holder = ?, until_ms = ? WHERE app = ? AND user_id = ? AND device = ? AND until_ms <= ?";
     let query = sqlx::query(update).bind(lease.holder.as_bytes().to_vec()).bind(until_ms);
-    let query = query.bind(i64::from(lease.app)).bind(lease.user_id).bind(now_ms);
-    Ok(query.execute(pool).await?.rows_affected() == 1)
+    Ok(bind(query, &lease.to).bind(now_ms).execute(pool).await?.rows_affected() == 1)
 }
 
 /// Holds it until `until_ms`; false if it is held no more.
 pub async fn renew(pool: &Pool, lease: &Lease, until_ms: i64) -> Result<bool, Error> {
-    let update = "UPDATE t_hand_over SET until_ms = ? WHERE app = ? AND user_id = ? AND holder = ?";
-    let query = sqlx::query(update).bind(until_ms).bind(i64::from(lease.app)).bind(lease.user_id);
+    let update =
+        "UPDATE t_hand_over SET until_ms = ? WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
+    let query = bind(sqlx::query(update).bind(until_ms), &lease.to);
     Ok(query.bind(lease.holder.as_bytes().to_vec()).execute(pool).await?.rows_affected() == 1)
 }
 
 /// How often it was asked for; `None` if it is held no more.
 pub async fn asks(pool: &Pool, lease: &Lease) -> Result<Option<i64>, Error> {
-    let select = "SELECT asks FROM t_hand_over WHERE app = ? AND user_id = ? AND holder = ?";
-    let query = sqlx::query(select).bind(i64::from(lease.app)).bind(lease.user_id);
+    let select = "SELECT asks FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
+    let query = bind(sqlx::query(select), &lease.to);
     let row = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Ends it, unless it was asked for more often than that; whether it is ended.
 pub async fn end(pool: &Pool, lease: &Lease, asks: i64) -> Result<bool, Error> {
-    let delete = "DELETE FROM t_hand_over WHERE app = ? AND user_id = ? AND holder = ? AND asks = ?";
-    let query = sqlx::query(delete).bind(i64::from(lease.app)).bind(lease.user_id);
+    let delete =
+        "DELETE FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ? AND asks = ?";
+    let query = bind(sqlx::query(delete), &lease.to);
     let query = query.bind(lease.holder.as_bytes().to_vec()).bind(asks);
     Ok(query.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Receivers whose hand-over nobody holds.
-pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<(i32, i64)>, Error> {
-    let select = format!("SELECT app, user_id FROM t_hand_over WHERE until_ms <= ? LIMIT {most}");
+/// Devices whose hand-over nobody holds.
+pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<Device>, Error> {
+    let select = format!("SELECT app, user_id, device FROM t_hand_over WHERE until_ms <= ? LIMIT {most}");
     let found = sqlx::query(AssertSqlSafe(select)).bind(now_ms).fetch_all(pool).await?;
-    found.iter().map(|row| Ok((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?))).collect()
+    let device = |row: &AnyRow| {
+        Ok(Device {
+            app: row.try_get::<i64, _>(0)? as i32,
+            user_id: row.try_get(1)?,
+            device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
+        })
+    };
+    found.iter().map(device).collect()
 }

@@ -1,5 +1,7 @@
 //! `t_inbox`: messages that did not reach their receivers, in the order in which they came.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::db::{Connection, Dialect, Pool, marks, rows};
@@ -30,6 +32,32 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     statements
 }
 
+/// What shares are counted by, and the order of a hand-over.
+pub fn add_shares(dialect: Dialect) -> Vec<String> {
+    let columns = ["bytes BIGINT NOT NULL DEFAULT 0", "tries BIGINT NOT NULL DEFAULT 0"];
+    let indexes = [
+        ("i_inbox_turn", "app, user_id, tries, id"),
+        ("i_inbox_share", "app, user_id, sender, bytes"),
+        ("i_inbox_sender", "app, sender, bytes"),
+    ];
+    let mut statements = match dialect {
+        Dialect::Sqlite => columns.map(|column| format!("ALTER TABLE t_inbox ADD COLUMN {column}")).to_vec(),
+        // One statement, which is done or not.
+        Dialect::MySql => {
+            let columns = columns.map(|column| format!("ADD COLUMN {column}"));
+            let indexes = indexes.map(|(name, of)| format!("ADD INDEX {name} ({of})"));
+            let changes = [&columns[..], &indexes[..]].concat().join(", ");
+            vec![format!("ALTER TABLE t_inbox {changes}, DROP INDEX i_inbox_user")]
+        }
+    };
+    if dialect == Dialect::Sqlite {
+        statements.push("DROP INDEX i_inbox_user".into());
+        statements.extend(indexes.map(|(name, of)| format!("CREATE INDEX {name} ON t_inbox ({of})")));
+    }
+    statements.push("UPDATE t_inbox SET bytes = LENGTH(data) WHERE bytes = 0".into());
+    statements
+}
+
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxRow {
@@ -44,6 +72,13 @@ pub struct InboxRow {
     pub data: Vec<u8>,
 }
 
+impl InboxRow {
+    /// What it counts in its sender's share.
+    pub fn bytes(&self) -> i64 {
+        self.data.len() as i64
+    }
+}
+
 /// Keeps messages; those that are kept already stay as they are.
 pub async fn insert(
     connection: &mut Connection,
@@ -54,8 +89,8 @@ pub async fn insert(
     let update = dialect.on_conflict_update("app, user_id, message_id", &["app"]); // to what it is
     for chunk in messages.chunks(ROWS_MAX) {
         let statement = format!(
-            "INSERT INTO t_inbox (app, user_id, message_id, sender, biz_code, client_msg_id, data, created_ms) VALUES {}{update}",
-            rows(chunk.len(), 8)
+            "INSERT INTO t_inbox (app, user_id, message_id, sender, biz_code, client_msg_id, data, bytes, created_ms) VALUES {}{update}",
+            rows(chunk.len(), 9)
         );
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for message in chunk {
@@ -67,6 +102,7 @@ pub async fn insert(
                 .bind(i64::from(message.biz_code))
                 .bind(message.client_msg_id.clone().into_bytes())
                 .bind(message.data.clone())
+                .bind(message.bytes())
                 .bind(created_ms);
         }
         query.execute(&mut *connection).await?;
@@ -74,40 +110,87 @@ pub async fn insert(
     Ok(())
 }
 
-/// Which of the receivers, each of an app, have more than `most` messages, and how many.
-pub async fn fuller_than(
+/// Which of these messages are kept already.
+pub async fn known(
     connection: &mut Connection,
     dialect: Dialect,
-    users: &[(i32, i64)],
-    most: i64,
-) -> Result<Vec<(i32, i64, i64)>, Error> {
-    let mut found = Vec::new();
-    for chunk in users.chunks(ROWS_MAX) {
+    messages: &[InboxRow],
+) -> Result<BTreeSet<(i32, i64, u64)>, Error> {
+    let mut found = BTreeSet::new();
+    for chunk in messages.chunks(ROWS_MAX) {
         let select = format!(
-            "SELECT app, user_id, COUNT(*) FROM t_inbox WHERE (app, user_id) IN ({}) GROUP BY app, user_id HAVING COUNT(*) > ?",
-            dialect.tuples(chunk.len(), 2)
+            "SELECT app, user_id, message_id FROM t_inbox WHERE (app, user_id, message_id) IN ({})",
+            dialect.tuples(chunk.len(), 3)
         );
         let mut query = sqlx::query(AssertSqlSafe(select));
-        for (app, user_id) in chunk {
-            query = query.bind(i64::from(*app)).bind(*user_id);
+        for message in chunk {
+            query = query.bind(i64::from(message.app)).bind(message.user_id);
+            query = query.bind(message.message_id.cast_signed());
         }
-        for row in query.bind(most).fetch_all(&mut *connection).await? {
-            found.push((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?, row.try_get(2)?));
+        for row in query.fetch_all(&mut *connection).await? {
+            let message_id = row.try_get::<i64, _>(2)?.cast_unsigned();
+            found.insert((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?, message_id));
         }
     }
     Ok(found)
 }
 
-/// Removes a receiver's oldest messages.
-pub async fn drop_oldest(
+/// How many messages somebody has, and how many bytes their payloads are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    pub messages: i64,
+    pub bytes: i64,
+}
+
+/// What each sender has in the inboxes of these receivers: by app, receiver and sender.
+pub async fn shares(
     connection: &mut Connection,
-    (app, user_id): (i32, i64),
-    count: i64,
-) -> Result<(), Error> {
-    let select = format!("SELECT id FROM t_inbox WHERE app = ? AND user_id = ? ORDER BY id LIMIT {count}");
-    let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id);
-    let ids: Vec<i64> = ids(query.fetch_all(&mut *connection).await?)?;
-    delete(connection, &ids).await
+    dialect: Dialect,
+    receivers: &[(i32, i64)],
+) -> Result<BTreeMap<(i32, i64), BTreeMap<i64, Share>>, Error> {
+    let mut found: BTreeMap<(i32, i64), BTreeMap<i64, Share>> = BTreeMap::new();
+    for chunk in receivers.chunks(ROWS_MAX) {
+        let select = format!(
+            "SELECT app, user_id, sender, COUNT(*), {} FROM t_inbox WHERE (app, user_id) IN ({}) GROUP BY app, user_id, sender",
+            dialect.sum("bytes"),
+            dialect.tuples(chunk.len(), 2)
+        );
+        for row in pairs(&select, chunk).fetch_all(&mut *connection).await? {
+            let receiver = (row.try_get::<i64, _>(0)? as i32, row.try_get(1)?);
+            let share = Share { messages: row.try_get(3)?, bytes: row.try_get(4)? };
+            found.entry(receiver).or_default().insert(row.try_get(2)?, share);
+        }
+    }
+    Ok(found)
+}
+
+/// What each of these senders has in all inboxes.
+pub async fn sent(
+    connection: &mut Connection,
+    dialect: Dialect,
+    senders: &[(i32, i64)],
+) -> Result<BTreeMap<(i32, i64), Share>, Error> {
+    let mut found = BTreeMap::new();
+    for chunk in senders.chunks(ROWS_MAX) {
+        let select = format!(
+            "SELECT app, sender, COUNT(*), {} FROM t_inbox WHERE (app, sender) IN ({}) GROUP BY app, sender",
+            dialect.sum("bytes"),
+            dialect.tuples(chunk.len(), 2)
+        );
+        for row in pairs(&select, chunk).fetch_all(&mut *connection).await? {
+            let sender = (row.try_get::<i64, _>(0)? as i32, row.try_get(1)?);
+            found.insert(sender, Share { messages: row.try_get(2)?, bytes: row.try_get(3)? });
+        }
+    }
+    Ok(found)
+}
+
+fn pairs<'q>(
+    select: &str,
+    pairs: &[(i32, i64)],
+) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
+    let query = sqlx::query(AssertSqlSafe(select.to_owned()));
+    pairs.iter().fold(query, |query, (app, id)| query.bind(i64::from(*app)).bind(*id))
 }
 
 /// Which of the receivers, each of an app, have messages.
@@ -118,28 +201,40 @@ pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Res
             "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({})",
             dialect.tuples(chunk.len(), 2)
         );
-        let mut query = sqlx::query(AssertSqlSafe(select));
-        for (app, user_id) in chunk {
-            query = query.bind(i64::from(*app)).bind(*user_id);
-        }
-        for row in query.fetch_all(pool).await? {
+        for row in pairs(&select, chunk).fetch_all(pool).await? {
             found.push((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?));
         }
     }
     Ok(found)
 }
 
-/// A receiver's oldest messages, with their ids here.
-pub async fn oldest(
+/// A message's place in a hand-over: those that were set aside come last, and the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// How often it was set aside.
+    pub tries: i64,
+    /// Its row.
+    pub id: i64,
+}
+
+impl Turn {
+    /// Before all messages.
+    pub const FIRST: Turn = Turn { tries: 0, id: 0 };
+}
+
+/// A receiver's next messages after a turn.
+pub async fn next(
     pool: &Pool,
     (app, user_id): (i32, i64),
+    after: Turn,
     most: u32,
-) -> Result<Vec<(i64, InboxRow)>, Error> {
+) -> Result<Vec<(Turn, InboxRow)>, Error> {
     let select = format!(
-        "SELECT id, message_id, sender, biz_code, client_msg_id, data FROM t_inbox WHERE app = ? AND user_id = ? \
-         ORDER BY id LIMIT {most}"
+        "SELECT id, message_id, sender, biz_code, client_msg_id, data, tries FROM t_inbox WHERE app = ? AND user_id = ? \
+         AND tries >= ? AND (tries > ? OR id > ?) ORDER BY tries, id LIMIT {most}"
     );
-    let found = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
+    let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id);
+    let found = query.bind(after.tries).bind(after.tries).bind(after.id).fetch_all(pool).await?;
     let mut messages = Vec::with_capacity(found.len());
     for row in found {
         let message = InboxRow {
@@ -151,9 +246,22 @@ pub async fn oldest(
             client_msg_id: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(4)?).into_owned(),
             data: row.try_get(5)?,
         };
-        messages.push((row.try_get(0)?, message));
+        messages.push((Turn { tries: row.try_get(6)?, id: row.try_get(0)? }, message));
     }
     Ok(messages)
+}
+
+/// Sets messages aside: in later hand-overs they come after those that were set aside less often.
+pub async fn set_aside(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
+    for chunk in ids.chunks(ROWS_MAX) {
+        let statement = format!("UPDATE t_inbox SET tries = tries + 1 WHERE id IN ({})", marks(chunk.len()));
+        let mut query = sqlx::query(AssertSqlSafe(statement));
+        for id in chunk {
+            query = query.bind(*id);
+        }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// How many messages a receiver has.

@@ -1,7 +1,8 @@
 //! `t_presence`: what was told last of each user's device. Its row is locked while anything about that device is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::db::{Connection, Dialect, Pool, rows};
@@ -62,42 +63,86 @@ pub async fn raise(
     for device in told.keys() {
         query = bind(query, device);
     }
-    let mut known = BTreeMap::new();
-    for row in query.fetch_all(connection).await? {
-        let device = Device {
-            app: row.try_get::<i64, _>(0)? as i32,
-            user_id: row.try_get(1)?,
-            device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
-        };
-        let presence = Presence { online_login: row.try_get(3)?, offline_login: row.try_get(4)? };
-        known.insert(device, presence);
-    }
-    Ok(known)
+    query.fetch_all(connection).await?.iter().map(device_of).collect()
 }
 
 /// A user's devices, and what is known of each.
 pub async fn of_user(pool: &Pool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
     let select = "SELECT device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id = ? ORDER BY device";
     let found = sqlx::query(select).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
-    let device = |row: &sqlx::any::AnyRow| -> Result<(String, Presence), Error> {
+    let device = |row: &AnyRow| -> Result<(String, Presence), Error> {
         let name = String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(0)?).into_owned();
         Ok((name, Presence { online_login: row.try_get(1)?, offline_login: row.try_get(2)? }))
     };
     found.iter().map(device).collect()
 }
 
-/// Which of these users, each of an app, are online.
-pub async fn online(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
-    let select = format!(
-        "SELECT DISTINCT app, user_id FROM t_presence WHERE online_login > offline_login AND (app, user_id) IN ({})",
-        dialect.tuples(users.len(), 2)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(select));
-    for (app, user_id) in users {
-        query = query.bind(i64::from(*app)).bind(*user_id);
+/// The devices of these users, each of an app, that are online.
+pub async fn online(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<BTreeSet<Device>, Error> {
+    let mut online = BTreeSet::new();
+    for (device, presence) in of_users(pool, dialect, users).await? {
+        if presence.is_online() {
+            online.insert(device);
+        }
     }
-    let found = query.fetch_all(pool).await?;
-    found.iter().map(|row| Ok((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?))).collect()
+    Ok(online)
+}
+
+/// Which of these users, each of an app, have ever had a session.
+pub async fn seen(
+    pool: &Pool,
+    dialect: Dialect,
+    users: &[(i32, i64)],
+) -> Result<BTreeSet<(i32, i64)>, Error> {
+    let devices = of_users(pool, dialect, users).await?;
+    Ok(devices.into_iter().map(|(device, _)| (device.app, device.user_id)).collect())
+}
+
+async fn of_users(
+    pool: &Pool,
+    dialect: Dialect,
+    users: &[(i32, i64)],
+) -> Result<Vec<(Device, Presence)>, Error> {
+    let mut found = Vec::new();
+    for chunk in users.chunks(ROWS_MAX) {
+        let select = format!(
+            "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id) IN ({})",
+            dialect.tuples(chunk.len(), 2)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(select));
+        for (app, user_id) in chunk {
+            query = query.bind(i64::from(*app)).bind(*user_id);
+        }
+        for row in query.fetch_all(pool).await? {
+            found.push(device_of(&row)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The devices of users above `after`, ascending by user, online or not: at most `most`, and all or none of a user's. Empty: there are no more.
+pub async fn page(pool: &Pool, app: i32, after: i64, most: u32) -> Result<Vec<(Device, Presence)>, Error> {
+    let select = format!(
+        "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id > ? \
+         ORDER BY user_id, device LIMIT {most}"
+    );
+    let found = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(after).fetch_all(pool).await?;
+    let mut page = found.iter().map(device_of).collect::<Result<Vec<_>, _>>()?;
+    let ends = page.last().map(|(device, _)| device.user_id);
+    let is_whole = page.first().map(|(device, _)| device.user_id) == ends;
+    if page.len() == most as usize && !is_whole {
+        page.retain(|(device, _)| Some(device.user_id) != ends);
+    }
+    Ok(page)
+}
+
+fn device_of(row: &AnyRow) -> Result<(Device, Presence), Error> {
+    let device = Device {
+        app: row.try_get::<i64, _>(0)? as i32,
+        user_id: row.try_get(1)?,
+        device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
+    };
+    Ok((device, Presence { online_login: row.try_get(3)?, offline_login: row.try_get(4)? }))
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
@@ -107,5 +152,7 @@ pub fn bind<'q>(query: Query<'q>, device: &Device) -> Query<'q> {
     query.bind(i64::from(device.app)).bind(device.user_id).bind(device.device.clone().into_bytes())
 }
 
+/// Users of one statement.
+const ROWS_MAX: usize = 200;
 /// The longest name of a device.
 pub const DEVICE_BYTES_MAX: usize = 16;

@@ -1,5 +1,6 @@
 //! The offline inbox, against a push API that does as the test says.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -70,6 +71,13 @@ impl Gateway {
         pushes.iter().map(|push| push["client_msg_id"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// The same of one class of device.
+    fn names_on(&self, device: &str) -> Vec<String> {
+        let pushes = self.told.pushes.lock().unwrap();
+        let here = pushes.iter().filter(|push| push["device"] == device);
+        here.map(|push| push["client_msg_id"].as_str().unwrap().to_owned()).collect()
+    }
+
     async fn node(&self, stack: &Stack) -> Node {
         let mut config = stack.config();
         config.push_url = format!("http://{}", self.address);
@@ -114,6 +122,11 @@ fn messages(numbers: std::ops::Range<u64>, user: i64) -> Vec<Value> {
     numbers.map(|number| undelivered(number, user)).collect()
 }
 
+fn from_sender(mut messages: Vec<Value>, sender: i64) -> Vec<Value> {
+    messages.iter_mut().for_each(|message| message["sender"] = json!(sender));
+    messages
+}
+
 fn names(numbers: std::ops::Range<u64>) -> Vec<String> {
     numbers.map(|number| format!("m{number}")).collect()
 }
@@ -156,8 +169,9 @@ both!(
         send(&stack, &node.url(), &kept).await;
         send(&stack, &node.url(), &kept).await; // told twice
         send(&stack, &node.url(), &[room]).await;
-        send(&stack, &node.url(), &wrong).await;
-        send(&stack, &node.url(), &messages(10..11, user + 1)).await;
+        assert_eq!(try_send(&stack, &node.url(), &wrong).await, ["refused", "refused"]);
+        let (other, _) = log_in(&node, &phone(2)).await;
+        send(&stack, &node.url(), &messages(10..11, other)).await;
         assert_eq!(waiting(&node, &token).await, 3);
         assert_eq!((metric(&node, "room").await, metric(&node, "refused").await), (1, 2));
         assert_eq!(call("GET", format!("{}/inbox/count", node.url()), None, None).await.0, 401);
@@ -168,7 +182,7 @@ both!(
         assert_eq!(gateway.names(), ["m0", "m1", &unnamed]);
         let pushes = gateway.told.pushes.lock().unwrap().clone();
         let first = json!({ "app": 1, "user": user, "biz_code": 6001, "client_msg_id": "m0", "data": "message 0",
-            "sender": 1, "stored": true });
+            "sender": 1, "stored": true, "device": "phone" });
         assert_eq!(pushes[0], first);
         assert_eq!(pushes[1]["data"], "'); DROP TABLE t_inbox; -- \u{0}🐟");
         assert_eq!((&pushes[2]["data_base64"], pushes[2].get("data")), (&json!("/wA="), None));
@@ -234,48 +248,190 @@ both!(
         }
         until("the inbox is empty", async || is_empty(&node).await).await;
         assert_eq!(gateway.names(), ["m0", "m0", "m0", "m0", "m0", "m1", "m2"]);
-        assert_eq!((metric(&node, "refused").await, metric(&node, "handed_over").await), (1, 2));
+        assert_eq!((metric(&node, "undeliverable").await, metric(&node, "handed_over").await), (1, 2));
         node.stop().await;
     }
 );
 
 both!(
-    /// Part E, inbox: of a receiver's messages the latest 1,000 are kept, and those that went are counted.
-    a_full_inbox_drops_the_oldest,
+    /// F5: what was promised is kept, however much a stranger sends afterwards: the surplus is refused, and nothing makes room.
+    a_stranger_evicts_nobody,
     |stack| async move {
         let gateway = Gateway::start(|_| DELIVERED).await;
         let node = gateway.node(&stack).await;
         let (user, token) = log_in(&node, &phone(1)).await;
-        for from in (0..1_020).step_by(255) {
-            send(&stack, &node.url(), &messages(from..from + 255, user)).await;
+        send(&stack, &node.url(), &messages(0..1, user)).await;
+        let mut told = Vec::new();
+        for from in (1_000..2_020).step_by(255) {
+            let surplus = from_sender(messages(from..from + 255, user), 4343);
+            let results = try_send(&stack, &node.url(), &surplus).await;
+            assert_eq!(try_send(&stack, &node.url(), &surplus).await, results, "a repeat is told the same");
+            told.extend(results);
         }
-        send(&stack, &node.url(), &messages(5_000..5_001, user + 1)).await;
-        assert_eq!(waiting(&node, &token).await, 1_000);
-        assert_eq!(metric(&node, "dropped").await, 20);
+        let kept = told.iter().filter(|status| *status == "ok").count();
+        assert!(told[..kept].iter().all(|status| status == "ok") && (50..150).contains(&kept), "{kept}");
+        assert!(told[kept..].iter().all(|status| status == "refused"));
+        assert_eq!(waiting(&node, &token).await, kept as i64 + 1);
+        // Another friend, and the backend itself, find room.
+        send(&stack, &node.url(), &from_sender(messages(1..2, user), 77)).await;
+        send(&stack, &node.url(), &from_sender(messages(2..3, user), 0)).await;
         send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
         until("the inbox is empty", async || waiting(&node, &token).await == 0).await;
-        assert_eq!(gateway.names(), names(20..1_020));
+        let mut wanted = names(0..1);
+        wanted.extend(names(1_000..1_000 + kept as u64));
+        wanted.extend(names(1..3));
+        assert_eq!(gateway.names(), wanted);
+        assert_eq!(metric(&node, "dropped").await, 0);
         node.stop().await;
     }
 );
 
 both!(
-    /// Part E, inbox: two devices that come at once, told to two processes, get each message once and in order.
-    two_devices_do_not_interleave,
+    /// F5: a sender has a share of all inboxes too, by messages and by bytes; what was handed over counts no more.
+    a_sender_fills_its_own_share_only,
+    |stack| async move {
+        let gateway = Gateway::start(|_| DELIVERED).await;
+        let mut config = stack.config();
+        config.push_url = format!("http://{}", gateway.address);
+        (config.inbox_sender_messages_max, config.inbox_sender_bytes_max) = (3, 1 << 20);
+        let node = stack.backend_with(config).await;
+        let mut users = Vec::new();
+        for number in 0..6 {
+            users.push(log_in(&node, &phone(number)).await.0);
+        }
+        let to = |number: u64, sender: i64| {
+            from_sender(messages(number..number + 1, users[number as usize % users.len()]), sender)
+        };
+        let told = async |events: Vec<Value>| try_send(&stack, &node.url(), &events).await.remove(0);
+        for number in 0..3 {
+            assert_eq!(told(to(number, 9)).await, "ok");
+        }
+        assert_eq!(told(to(3, 9)).await, "refused");
+        assert_eq!(told(to(3, 10)).await, "ok", "another's");
+        send(&stack, &node.url(), &[session("online", 1, users[0], "phone", 100)]).await;
+        until("one is handed over", async || count(&node, "t_inbox").await == 3).await;
+        assert_eq!(told(to(4, 9)).await, "ok");
+        let mut long = to(5, 11);
+        long[0]["data"] = json!("x".repeat(1 << 19));
+        let again = |number: u64| {
+            let mut again = long.clone();
+            again[0]["message_id"] = json!(number.to_string());
+            again[0]["user"] = json!(users[number as usize]);
+            again
+        };
+        assert_eq!(told(long.clone()).await, "ok");
+        assert_eq!(told(again(1)).await, "ok");
+        assert_eq!(told(again(2)).await, "refused", "1 MiB is full");
+        node.stop().await;
+    }
+);
+
+both!(
+    /// F5: who was never registered here, nor had a session, is nobody, and nothing is kept for nobody.
+    messages_to_nobody_are_refused,
+    |stack| async move {
+        let node = stack.backend().await;
+        let told = async |user: i64| try_send(&stack, &node.url(), &messages(0..1, user)).await.remove(0);
+        let (nobody, seen) = (1_000_000_000_000_000, 700_001);
+        assert_eq!(told(nobody + 1).await, "ok", "nobody is registered: users are kept elsewhere");
+        let (user, _) = log_in(&node, &phone(1)).await;
+        assert_eq!(told(user).await, "ok");
+        assert_eq!((told(nobody).await, told(seen).await), ("refused".into(), "refused".into()));
+        // Whose session came in the same batch, is there.
+        let mut events = vec![session("online", 1, seen, "phone", 100), session("offline", 2, seen, "phone", 100)];
+        events.extend(messages(0..1, seen));
+        assert_eq!(try_send(&stack, &node.url(), &events).await, ["ok"; 3]);
+        let mut foreign = messages(0..1, nobody);
+        foreign[0]["app"] = json!(2);
+        assert_eq!(try_send(&stack, &node.url(), &foreign).await, ["ok"], "users of another app are kept elsewhere");
+        assert_eq!(count(&node, "t_inbox").await, 4);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Part E, inbox: two devices that come at once, told to two processes, get what there is in order, each message once; and all of it
+    /// gets to one.
+    two_devices_have_a_hand_over_each,
     |stack| async move {
         let gateway = Gateway::start(|_| Reply::Late(Duration::from_millis(3))).await;
         let (one, two) = (gateway.node(&stack).await, gateway.node(&stack).await);
         let (user, _) = log_in(&one, &phone(1)).await;
-        send(&stack, &one.url(), &messages(0..100, user)).await;
+        send(&stack, &one.url(), &messages(0..80, user)).await;
         let (first, second) = (one.url(), two.url());
         let (phone, web) =
             ([session("online", 1, user, "phone", 100)], [session("online", 1, user, "web", 100)]);
         tokio::join!(send(&stack, &first, &phone), send(&stack, &second, &web), send(&stack, &first, &web));
         until("the inbox is empty", async || is_empty(&one).await).await;
-        assert_eq!(gateway.names(), names(0..100));
-        assert_eq!(gateway.told.under_way_max.load(Ordering::SeqCst), 1, "one at a time");
+        let (phone, web) = (gateway.names_on("phone"), gateway.names_on("web"));
+        for on_device in [&phone, &web] {
+            let mut numbers = on_device.iter().map(|name| name[1..].parse::<u64>().unwrap());
+            assert!(numbers.by_ref().is_sorted_by(|one, next| one < next), "{on_device:?}");
+        }
+        let all: BTreeSet<&String> = phone.iter().chain(&web).collect();
+        assert_eq!(all.len(), 80);
+        assert!(gateway.told.under_way_max.load(Ordering::SeqCst) <= 2, "one at a time of a device");
         one.stop().await;
         two.stop().await;
+    }
+);
+
+both!(
+    /// F5: a silent device keeps nothing from another, which comes later: that gets all at once, in order.
+    a_silent_device_keeps_nothing_from_another,
+    |stack| async move {
+        let gateway = Gateway::start(|push| match push["device"] == "web" {
+            true => Reply::Outcome("pending", ""),
+            false => DELIVERED,
+        })
+        .await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..5, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "web", 100)]).await;
+        until("the web's is under way", async || gateway.names_on("web").len() >= 2).await;
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 100)]).await;
+        until("the phone has all", async || waiting(&node, &token).await == 0).await;
+        assert_eq!(gateway.names_on("phone"), names(0..5));
+        assert!(gateway.names_on("web").iter().all(|name| name == "m0"), "which waits for its ack");
+        node.kill().await;
+    }
+);
+
+both!(
+    /// F5: a message that a session never acks steps aside: those behind it come, and it is tried again in the next session, after them.
+    a_message_that_is_never_acked_steps_aside,
+    |stack| async move {
+        let unacked = |push: &Value| match push["client_msg_id"].as_str() {
+            Some("m1" | "m3") => Reply::Outcome("failed", "unacked"),
+            _ => DELIVERED,
+        };
+        let gateway = Gateway::start(unacked).await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..5, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
+        let is_done = async |left: i64| waiting(&node, &token).await == left && count(&node, "t_hand_over").await == 0;
+        until("two are left", async || is_done(2).await).await;
+        assert_eq!(gateway.names(), names(0..5));
+        send(&stack, &node.url(), &[session("offline", 2, user, "phone", 100)]).await;
+        send(&stack, &node.url(), &messages(5..7, user)).await;
+        gateway.then(|_| DELIVERED);
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 200_000_000)]).await;
+        until("the inbox is empty", async || is_done(0).await).await;
+        assert_eq!(gateway.names()[5..], ["m5", "m6", "m1", "m3"]);
+        // A session that acks nothing changes nothing, and its hand-over ends.
+        gateway.then(|_| Reply::Outcome("failed", "unacked"));
+        send(&stack, &node.url(), &[session("offline", 3, user, "phone", 200_000_000)]).await;
+        send(&stack, &node.url(), &messages(10..16, user)).await;
+        send(&stack, &node.url(), &[session("online", 3, user, "phone", 400_000_000)]).await;
+        until("it ends", async || is_done(6).await && gateway.names().len() == 12).await;
+        assert_eq!(gateway.names()[9..], names(10..13));
+        gateway.then(|_| DELIVERED);
+        send(&stack, &node.url(), &[session("online", 4, user, "phone", 600_000_000)]).await;
+        until("the inbox is empty", async || is_done(0).await).await;
+        assert_eq!(gateway.names()[12..], names(10..16));
+        node.stop().await;
     }
 );
 

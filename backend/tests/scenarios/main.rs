@@ -22,6 +22,7 @@ mod pushes;
 mod queue;
 mod rooms;
 mod service;
+mod sessions;
 mod tags;
 mod trouble;
 mod users;

@@ -1,0 +1,158 @@
+//! What is kept for receivers who were not there, and what is refused.
+
+use std::collections::BTreeSet;
+
+use super::MESSAGES;
+use super::share::Shares;
+use crate::api::bridge::Outcome;
+use crate::app::App;
+use crate::db::insist;
+use crate::error::Error;
+use crate::event::Undelivered;
+use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
+use crate::tables::presence::{self, Device};
+use crate::tables::{hand_over, id_segment, user};
+
+/// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be told so, and it stays until it
+/// is handed over, for 30 days. Room messages are counted only: who was not there missed them.
+pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
+    let mut outcomes = vec![Outcome::Done; messages.len()];
+    let (mut rows, mut at) = (Vec::new(), Vec::new());
+    for (index, message) in messages.iter().enumerate() {
+        match (message.room, row(message)) {
+            (Some(_), _) => app.metrics.add(MESSAGES, "room", 1),
+            (None, Some(row)) => {
+                rows.push(row);
+                at.push(index);
+            }
+            (None, None) => outcomes[index] = refused(app, "bad_message"),
+        }
+    }
+    if rows.is_empty() {
+        return Ok(outcomes);
+    }
+    let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
+    let existing = existing(app, &Vec::from_iter(receivers)).await?;
+    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &existing)).await?) {
+        match refusal {
+            Some(reason) => outcomes[index] = refused(app, reason),
+            None => app.metrics.add(MESSAGES, "kept", 1),
+        }
+    }
+    let is_kept = |(message, outcome): &(&Undelivered, &Outcome)| {
+        // Who reads too slowly, or does not ack, gets it when it comes anew.
+        **outcome == Outcome::Done
+            && message.room.is_none()
+            && matches!(message.reason.as_str(), "offline" | "disconnected" | "busy")
+    };
+    let away = messages.iter().zip(&outcomes).filter(is_kept);
+    let away: BTreeSet<(i32, i64)> = away.map(|(message, _)| (message.app, message.user)).collect();
+    ask_for_those_who_came(app, &Vec::from_iter(away)).await?;
+    Ok(outcomes)
+}
+
+fn refused(app: &App, reason: &str) -> Outcome {
+    app.metrics.add(MESSAGES, "refused", 1);
+    Outcome::Refused(reason.into())
+}
+
+/// What no client may have sent is not kept, or it would be in the way of what follows.
+fn row(message: &Undelivered) -> Option<InboxRow> {
+    let data = message.data.bytes()?;
+    if message.client_msg_id.len() > CLIENT_MSG_ID_BYTES_MAX {
+        return None;
+    }
+    Some(InboxRow {
+        app: message.app,
+        user_id: message.user,
+        message_id: message.message_id,
+        sender: message.sender,
+        biz_code: message.biz_code,
+        client_msg_id: message.client_msg_id.clone(),
+        data,
+    })
+}
+
+/// Keeps what fits; why each message is refused, if it is. One that is kept already stays, and takes no more room.
+async fn keep_rows(
+    app: &App,
+    rows: &[InboxRow],
+    existing: &BTreeSet<(i32, i64)>,
+) -> Result<Vec<Option<&'static str>>, Error> {
+    let dialect = app.db.dialect();
+    let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
+    let senders: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.sender)).collect();
+    let mut tx = app.db.begin().await?;
+    let mut known = inbox::known(&mut tx, dialect, rows).await?;
+    let of_receivers = inbox::shares(&mut tx, dialect, &Vec::from_iter(receivers)).await?;
+    let of_senders = inbox::sent(&mut tx, dialect, &Vec::from_iter(senders)).await?;
+    let mut shares = Shares::new(&app.config, of_receivers, of_senders);
+    let (mut kept, mut refusals) = (Vec::new(), Vec::with_capacity(rows.len()));
+    for row in rows {
+        let refusal = if known.contains(&(row.app, row.user_id, row.message_id)) {
+            None
+        } else if !existing.contains(&(row.app, row.user_id)) {
+            Some("no_such_user")
+        } else {
+            shares.take(row).err()
+        };
+        if refusal.is_none() && known.insert((row.app, row.user_id, row.message_id)) {
+            kept.push(row.clone());
+        }
+        refusals.push(refusal);
+    }
+    inbox::insert(&mut tx, dialect, &kept, app.clock.now_ms()).await?;
+    tx.commit().await?;
+    Ok(refusals)
+}
+
+/// Which of the receivers, each of an app, there are: those who are registered here, or have had a session. While nobody is registered, and
+/// for other apps than the backend's own, users are kept elsewhere, and every one may be there. The database says it each time: what is
+/// cached of strangers' ids would be a stranger's to fill.
+async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, i64)>, Error> {
+    let (db, dialect) = (app.db.primary(), app.db.dialect());
+    let mut existing = presence::seen(db, dialect, receivers).await?;
+    let unseen: Vec<(i32, i64)> =
+        receivers.iter().filter(|user| !existing.contains(*user)).copied().collect();
+    if unseen.is_empty() {
+        return Ok(existing);
+    }
+    let has_users = id_segment::get(db, crate::api::users::IDS).await?.is_some();
+    let (own, foreign): (Vec<_>, Vec<_>) =
+        unseen.into_iter().partition(|(of_app, _)| *of_app == app.config.app && has_users);
+    existing.extend(foreign);
+    let ids: Vec<i64> = own.iter().map(|(_, user_id)| *user_id).collect();
+    let registered = user::get_many(db, &ids).await?;
+    existing.extend(own.into_iter().filter(|(_, user_id)| registered.contains_key(user_id)));
+    Ok(existing)
+}
+
+/// Receivers may have come while their messages were on the way here. Either they are seen here, after the messages were committed, or
+/// they come later, and then [`came`] sees the messages.
+async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Error> {
+    if away.is_empty() {
+        return Ok(());
+    }
+    let online = presence::online(app.db.primary(), app.db.dialect(), away).await?;
+    ask(app, &online.iter().collect::<Vec<_>>()).await
+}
+
+/// Has what waits for users handed over to their sessions that came. That takes as long as they take to ack, so it is only asked for here.
+pub async fn came(app: &App, devices: &BTreeSet<Device>) -> Result<(), Error> {
+    let users: BTreeSet<(i32, i64)> = devices.iter().map(|device| (device.app, device.user_id)).collect();
+    let waiting = inbox::waiting(app.db.primary(), app.db.dialect(), &Vec::from_iter(users)).await?;
+    let waiting = BTreeSet::from_iter(waiting);
+    let devices = devices.iter().filter(|device| waiting.contains(&(device.app, device.user_id)));
+    ask(app, &devices.collect::<Vec<_>>()).await
+}
+
+async fn ask(app: &App, devices: &[&Device]) -> Result<(), Error> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut tx = app.db.begin().await?;
+    hand_over::ask(&mut tx, app.db.dialect(), devices).await?;
+    tx.commit().await?;
+    app.inbox.look();
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Asks the gateways for the sessions that the tables have, and ends those that are nowhere.
+//!
+//! Events tell of every session that ends, unless all that knew of it die at once: gateway and router, or a node with its clients. Such a
+//! session would be online, and a member of its rooms, for ever. So a process goes through the devices that are online, asks the push
+//! API where they are, and ends a session that was missing twice, [`CONFIRM_MS`] apart, while the routers said that they know of all
+//! sessions. A push API that is away ends nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use logs::{info, warn};
+
+use crate::api::room;
+use crate::app::App;
+use crate::error::Error;
+use crate::metrics::Family;
+use crate::push::USERS_MAX;
+use crate::random;
+use crate::run::Stop;
+use crate::tables::presence::{self, Device};
+
+/// Checks sessions until it is time to end.
+pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+    tokio::select! {
+        biased; // nothing more is asked once it is time to end
+        () = stop.wait() => {}
+        () = check_all(&app) => {}
+    }
+}
+
+async fn check_all(app: &App) {
+    let (name, mut check, mut failures) = (random::hex::<16>(), Check::default(), 0);
+    loop {
+        if !is_first(app, &name).await {
+            check = Check::default();
+            tokio::time::sleep(PASS_PAUSE).await;
+            continue;
+        }
+        let pause = match check.step(app).await {
+            Ok(pause) => {
+                failures = 0;
+                pause
+            }
+            Err(error) => {
+                failures += 1;
+                if failures == FAILURES_SILENT {
+                    warn!(%error, "gateways cannot be asked who is online; sessions that ended unheard stay until they can");
+                }
+                PASS_PAUSE
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Whether this process is the one that checks. Without the cache each does.
+async fn is_first(app: &App, name: &str) -> bool {
+    match app.cache.set_if_absent(HOLDER_KEY, name, HOLDER_TTL).await {
+        Ok(Some(holder)) if holder != name => false,
+        Ok(Some(_)) => {
+            let _ = app.cache.set(HOLDER_KEY, name, HOLDER_TTL).await; // it ends, and is taken anew
+            true
+        }
+        Ok(None) | Err(_) => true,
+    }
+}
+
+/// Where the process is in its way through the devices.
+#[derive(Default)]
+struct Check {
+    /// Users up to this one are done in this pass.
+    after: Option<i64>,
+    /// Sessions that were missing once.
+    missing: BTreeMap<Device, Missing>,
+}
+
+/// A session that was missing.
+struct Missing {
+    /// Its stamp.
+    login: i64,
+    since_ms: i64,
+}
+
+impl Check {
+    /// Checks some devices; how long to pause then.
+    async fn step(&mut self, app: &App) -> Result<Duration, Error> {
+        let page = match self.missing.len() < MISSING_MAX {
+            true => {
+                presence::page(app.db.primary(), app.config.app, self.after.unwrap_or(i64::MIN), PAGE).await?
+            }
+            false => Vec::new(),
+        };
+        let last = page.last().map(|(device, _)| device.user_id);
+        let online = page.into_iter().filter(|(_, presence)| presence.is_online());
+        let mut asked: BTreeMap<Device, i64> =
+            online.map(|(device, presence)| (device, presence.online_login)).collect();
+        let now_ms = app.clock.now_ms();
+        let due = self.missing.iter().filter(|(_, missing)| now_ms - missing.since_ms >= CONFIRM_MS);
+        let due: Vec<_> =
+            due.take(USERS_MAX).map(|(device, missing)| (device.clone(), missing.login)).collect();
+        for (device, login) in due {
+            asked.entry(device).or_insert(login);
+        }
+        let calls = self.ask(app, asked).await?;
+        // The place is left only once its devices were asked for.
+        self.after = last;
+        Ok(match last {
+            Some(_) => CALL_PAUSE * calls.max(1),
+            None if self.missing.is_empty() => PASS_PAUSE,
+            None => Duration::from_secs(1),
+        })
+    }
+
+    /// Asks for devices that the tables have online, each with the stamp of its session; in how many calls.
+    async fn ask(&mut self, app: &App, asked: BTreeMap<Device, i64>) -> Result<u32, Error> {
+        let users: BTreeSet<i64> = asked.keys().map(|device| device.user_id).collect();
+        let users: Vec<i64> = users.into_iter().collect();
+        let (mut calls, mut ended) = (0, Vec::new());
+        let mut devices = asked.into_iter().peekable();
+        for chunk in users.chunks(USERS_MAX) {
+            calls += 1;
+            let answer = app.push.online(app.config.app, chunk).await?;
+            let last = chunk.last().copied().unwrap_or_default();
+            while let Some((device, login)) = devices.next_if(|(device, _)| device.user_id <= last) {
+                if answer.sessions.contains(&(device.user_id, device.device.clone())) {
+                    self.missing.remove(&device);
+                } else if answer.settled && self.is_confirmed(app.clock.now_ms(), &device, login) {
+                    ended.push((device, login));
+                }
+            }
+        }
+        if !ended.is_empty() {
+            room::end(app, &ended).await?;
+            for (device, _) in &ended {
+                self.missing.remove(device);
+            }
+            app.metrics.add(SESSIONS, "ended", ended.len() as u64);
+            info!(sessions = ended.len(), "sessions that no gateway has are ended");
+        }
+        Ok(calls)
+    }
+
+    /// Whether a session that is missing was so before, long enough ago.
+    fn is_confirmed(&mut self, now_ms: i64, device: &Device, login: i64) -> bool {
+        match self.missing.get(device) {
+            Some(missing) if missing.login == login => now_ms - missing.since_ms >= CONFIRM_MS,
+            _ => {
+                self.missing.insert(device.clone(), Missing { login, since_ms: now_ms });
+                false
+            }
+        }
+    }
+}
+
+/// `ended`.
+pub const SESSIONS: &Family = &Family {
+    name: "sailfish_backend_sessions_checked_total",
+    help: "Sessions that the tables had and no gateway, by what became of them.",
+    label: "result",
+};
+/// Between the two times that a session is missing: longer than a lease of a link, and than gateways take to announce themselves to a router.
+const CONFIRM_MS: i64 = 6_000;
+/// Rows that are read at a time.
+const PAGE: u32 = 5_000;
+/// Sessions that are remembered as missing; past it none is looked for.
+const MISSING_MAX: usize = 100_000;
+/// After each call: 5,000 users a second are asked for.
+const CALL_PAUSE: Duration = Duration::from_millis(200);
+/// After a pass.
+const PASS_PAUSE: Duration = Duration::from_secs(2);
+/// Failures that are no news: a node that starts, or is restarted.
+const FAILURES_SILENT: u32 = 15;
+const HOLDER_KEY: &str = "session_check";
+const HOLDER_TTL: Duration = Duration::from_secs(10);
