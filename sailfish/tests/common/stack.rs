@@ -166,6 +166,13 @@ impl Up {
         (self.server, self.api) = Self::spawn(&self.folder, self.ports, token_secret);
     }
 
+    /// Kills it, and starts it again with the state that it left.
+    pub fn kill_and_restart(&mut self, token_secret: &str) {
+        self.server.signal(rustix::process::Signal::KILL);
+        self.server.wait();
+        (self.server, self.api) = Self::spawn(&self.folder, self.ports, token_secret);
+    }
+
     fn spawn(folder: &Folder, [clients, api]: [u16; 2], token_secret: &str) -> (Server, Api) {
         let mut command = sailfish();
         command.args(["up", "--admin=127.0.0.1:0", "--shards=2"]).args(common_flags());
