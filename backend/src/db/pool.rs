@@ -117,6 +117,9 @@ impl Pool {
     }
 
     fn failed(&self, error: &sqlx::Error) {
+        if matches!(error, sqlx::Error::PoolClosed) {
+            return; // this process ends
+        }
         if let (Some(writes), true) = (&self.writes, Error::is_of_database(error)) {
             writes.failed(Error::of_database(error));
         }
