@@ -153,6 +153,12 @@ async fn mariadb_in_trouble_is_503() {
             .await;
     assert!(is_busy(slow));
 
+    // A table is full, as all are when the disk is.
+    let small =
+        "SET STATEMENT max_heap_table_size = 16384 FOR CREATE TABLE t_small (text CHAR(200)) ENGINE = MEMORY";
+    run(&app, small).await.unwrap();
+    assert!(is_away(run(&app, "INSERT INTO t_small SELECT REPEAT('x', 200) FROM seq_1_to_10000").await));
+
     // Another server takes over.
     server.sql("SET GLOBAL read_only = 1");
     assert!(is_away(run(&app, "UPDATE t_account SET balance = 6").await));
