@@ -456,7 +456,7 @@ both!(
 );
 
 /// A session of a user joins a room.
-fn join(user_id: i64, room_id: i64) -> Value {
+pub fn join(user_id: i64, room_id: i64) -> Value {
     json!({ "id": "1-1-1", "type": "join", "app": 1, "user": user_id, "device": "phone", "login": "17", "room": room_id })
 }
 
@@ -687,12 +687,14 @@ both!(
             let request = request(1, &format!("g{number}"), if number % 2 == 0 { gift } else { 1_000_000 + number });
             *statuses.entry(status(request).await).or_insert(0) += 1;
         }
-        assert_eq!(statuses, [(200, 5), (429, 295)].into());
+        // One whose coins are not known at the moment, as just after a refusal, goes to the database.
+        assert!((5..10).contains(&statuses[&200]), "{statuses:?}");
+        assert_eq!(statuses[&200] + statuses[&429], 300);
         let rows = async || {
             let count = "SELECT COUNT(*) FROM t_gift_order WHERE sender_id = 1";
             sqlx::Row::get::<i64, _>(&sqlx::query(count).fetch_one(node.app().db.primary()).await.unwrap(), 0)
         };
-        assert_eq!(rows().await, 5);
+        assert_eq!(rows().await, statuses[&200]);
         let event = gift_event("e", 1, "packet", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
         assert_eq!(bridge::send(&node, json!({ "events": [event.clone()] })).await[0].1, "ok");
         until("it is told", async || fake.shown(5557).iter().any(|push| payload(push)["id"] == "packet")).await;

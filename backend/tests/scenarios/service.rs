@@ -5,8 +5,9 @@ use std::time::Duration;
 use backend::{Queue, Topic};
 use serde_json::{Value, json};
 
+use crate::bridge;
 use crate::common::{MariaDb, Stack, call, request, until};
-use crate::gift::{grant, new_gift};
+use crate::gift::{grant, join, new_gift};
 use crate::login::log_in;
 
 both!(
@@ -33,6 +34,7 @@ both!(
         let gift = new_gift(&node, 10).await;
         let (user_id, token) = log_in(&node, "+8613800004713").await;
         grant(&node, user_id, 10, "g").await;
+        bridge::send(&node, json!({ "events": [join(user_id, 7)] })).await;
         // The consumer waits for the sender's account.
         let mut tx = node.app().db.begin().await.unwrap();
         let hold = sqlx::query("UPDATE t_account SET balance = balance + 0 WHERE user_id = ?").bind(user_id);
