@@ -252,6 +252,8 @@ fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIME)
+        // Never told: many callers at once would fill the log, and the metric of those who wait tells it.
+        .acquire_slow_threshold(ACQUIRE_TIME)
         .after_connect(move |connection, _| Box::pin(async move { set_up(connection, dialect).await }));
     Ok(Pool::new(pool.connect_lazy_with(options)))
 }
