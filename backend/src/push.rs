@@ -91,6 +91,7 @@ impl Push {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(IDLE_MAX)
             .build(connector);
         let bearer = match config.push_secret.as_str() {
             "" => None,
@@ -256,6 +257,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// Shorter than what servers keep a connection for.
 const IDLE_TIME: Duration = Duration::from_secs(20);
+/// Connections that are kept open without a call.
+const IDLE_MAX: usize = 16;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]

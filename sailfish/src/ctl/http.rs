@@ -1,8 +1,8 @@
 //! One request by HTTP/1.0: the answer comes in one piece, and the server closes after it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -11,10 +11,10 @@ use crate::config::ConfigError;
 
 /// How long a connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// How long nothing may come: longer than the node waits for what becomes of a message.
+/// How long the answer may take: longer than the node waits for what becomes of a message.
 const ANSWER_TIME: Duration = Duration::from_secs(40);
 /// The longest answer, in bytes.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Who is asked, and how the user has said so.
 #[derive(Clone, Copy)]
@@ -81,20 +81,39 @@ pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Resul
     let Server { kind: Kind { port, flag, wants, .. }, address } = server;
     let wish = format!("{flag} {address}: want {wants}");
     let addresses = address.to_socket_addrs().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => ConfigError(format!("{wish}: {error}")).into(),
+        ErrorKind::InvalidInput => ConfigError(format!("{wish}: {error}")).into(),
         _ => anyhow::Error::from(error).context(wish), // a name that is not known may be known later
     })?;
     let mut stream = connect(server, addresses)?;
-    stream.set_read_timeout(Some(ANSWER_TIME))?;
     stream.set_write_timeout(Some(ANSWER_TIME))?;
     // A node that refuses the request early may not read all of it; its answer is what counts.
     let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
-    let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
-    if answer.is_empty() {
-        written.and(read.map(|_| ())).with_context(|| format!("no answer from {address}"))?;
+    let read = read_all(&mut stream, &mut answer, Instant::now() + ANSWER_TIME);
+    let is_late = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut);
+    if answer.is_empty() || is_late {
+        written.and(read).with_context(|| format!("no answer from {address}"))?;
     }
     parse(&answer).with_context(|| format!("{address} is no {port} of Sailfish: it does not speak HTTP"))
+}
+
+/// Reads until the server closes, `deadline`, or an answer that is too long.
+fn read_all(stream: &mut TcpStream, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+    let mut space = [0; 16 << 10];
+    while answer.len() < ANSWER_BYTES_MAX {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut space) {
+            Ok(0) => return Ok(()),
+            Ok(count) => answer.extend_from_slice(&space[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(ErrorKind::FileTooLarge, "the answer is too long"))
 }
 
 fn connect(
@@ -146,6 +165,25 @@ fn parse(answer: &[u8]) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_never_ends_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut answer = Vec::new();
+        let read = read_all(&mut stream, &mut answer, Instant::now() + Duration::from_millis(200));
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(!answer.is_empty());
+        drop(stream);
+        server.join().unwrap();
+    }
 
     #[test]
     fn an_answer_has_a_status_and_a_body() {
