@@ -28,6 +28,8 @@ use crate::{sms, tables};
 pub struct App {
     /// What the operator has set.
     pub config: Config,
+    /// What serves the API.
+    pub http: Arc<http_server::Server>,
     /// What time it is.
     pub clock: Clock,
     /// The database.
@@ -68,6 +70,7 @@ impl App {
         let sms = sms::Sender::open(&config);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
+            http: http_server::Server::new(config.http.clone()),
             config,
             clock,
             db,

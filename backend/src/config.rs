@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
-
 /// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
 const GIFT_BATCH_MAX: u32 = 800;
 /// A message of any length fits.
@@ -19,6 +17,9 @@ const INBOX_BYTES_MAX: u64 = 1 << 40;
 pub struct Config {
     /// Where the HTTP API is served.
     pub listen: SocketAddr,
+    /// What its callers may take.
+    #[serde(skip)]
+    pub http: http_server::Limits,
     /// `sqlite:FILE` or `mysql://USER:PASSWORD@HOST:PORT/NAME`.
     pub database: String,
     /// Replicas of a MySQL `database`, for reads; none: the primary serves them.
@@ -68,8 +69,6 @@ pub struct Config {
     pub codes_per_address_hour: u32,
     /// Login codes that are sent in a minute, to all phones.
     pub codes_per_minute: u32,
-    /// Proxies whose `X-Forwarded-For` says where a caller is; none: the connection does.
-    pub trusted_proxies: Vec<Network>,
     /// The service that sends login codes to phones: `http://HOST:PORT/PATH`; empty: none.
     pub sms_url: String,
     /// What requests to it are signed with.
@@ -112,6 +111,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:5348".parse().expect("a socket address"),
+            http: http_server::Limits::default(),
             database: String::new(),
             replicas: Vec::new(),
             redis: String::new(),
@@ -134,7 +134,6 @@ impl Default for Config {
             codes_per_phone_day: 10,
             codes_per_address_hour: 60,
             codes_per_minute: 600,
-            trusted_proxies: Vec::new(),
             sms_url: String::new(),
             sms_secret: String::new(),
             gifts_per_second: 50,

@@ -5,6 +5,7 @@ use std::fmt;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_server::body::BodyError;
 use logs::{error, warn};
 use serde::Serialize;
 use sqlx::error::DatabaseError;
@@ -200,6 +201,17 @@ const MYSQL_AWAY: &[u16] = &[
     4031, // the connection was idle for too long
 ];
 
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLong(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error),
+            BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error),
+            BodyError::Busy => Self::unavailable("busy", error),
+            BodyError::Broken(_) => Self::bad_request(error),
+        }
+    }
+}
+
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         Self::unavailable("redis_unavailable", error)
@@ -227,7 +239,10 @@ impl IntoResponse for Error {
             }
             _ => self.message,
         };
-        let retry_after = self.retry_after_s.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
+        // Of what is away nobody knows for how long.
+        let is_away = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after_s = self.retry_after_s.or(is_away.then_some(1));
+        let retry_after = retry_after_s.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);
         (self.status, retry_after, Json(ErrorBody { code: self.code, message, request_id })).into_response()
     }
 }

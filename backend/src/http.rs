@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tracing::debug;
@@ -23,14 +23,14 @@ use crate::app::App;
 use crate::error::Error;
 use crate::{api, random};
 
-/// The longest body of a request.
-pub const BODY_BYTES_MAX: usize = 2 << 20;
 /// Requests under way, those among them whose callers have hung up.
 pub const REQUESTS_MAX: usize = 4_096;
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// A caller's own id of a request, or the one it is given; and back in the answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Routes whose callers sign what they send, so that it does not matter whose page they are.
+const SIGNED: [&str; 2] = ["/bridge/events", "/payment/callback/{provider}"];
 
 tokio::task_local! {
     static CURRENT_REQUEST_ID: String;
@@ -56,14 +56,13 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(|| async { Error::not_found("no such path; /docs shows those that there are") })
         .method_not_allowed_fallback(|| async {
-            let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
             Error::new(
-                status,
+                StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "this path takes another method; the header Allow says which",
             )
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(of_this_site))
         .layer(middleware::from_fn_with_state(app.clone(), with_request_id))
         .with_state(app)
 }
@@ -103,6 +102,16 @@ async fn answer(app: Arc<App>, request: Request, next: Next) -> Response {
         let message = format!("no answer within {} s", REQUEST_TIME.as_secs());
         Error::unavailable("timeout", message).into_response()
     })
+}
+
+/// Refuses what a page of another site may have made its reader's browser send, with the reader's cookie.
+async fn of_this_site(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let is_signed = path.is_some_and(|path| SIGNED.contains(&path.as_str()));
+    if is_signed || http_server::site::is_own(request.method(), request.headers()) {
+        return next.run(request).await;
+    }
+    let message = "want Content-Type: application/json, a login token as Authorization: Bearer, or Sec-Fetch-Site: same-origin";
+    Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).into_response()
 }
 
 /// Its name if it is one of the usual: callers must not be able to make labels.

@@ -102,6 +102,7 @@ pub async fn text(app: &App) -> String {
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     app.metrics.write_requests(&mut page);
     app.metrics.write_counters(&mut page);
+    write_http(app, &mut page);
     write_queue(app, &mut page).await;
     write_gifts(app, &mut page);
     let (hits, misses) = app.cache.counts();
@@ -156,6 +157,31 @@ fn write_gifts(app: &App, page: &mut Page) {
     page.family("push_events_total", "counter", "Calls of the push API, and messages that they had.");
     for (event, count) in app.push.counts() {
         page.sample(&[("event", event)], count);
+    }
+}
+
+/// The port itself.
+fn write_http(app: &App, page: &mut Page) {
+    let http = app.http.counts();
+    page.family("http_connections", "gauge", "Open HTTP connections.");
+    page.sample(&[], http.connections);
+    page.family("http_bodies_bytes", "gauge", "Bytes of requests' bodies in memory.");
+    page.sample(&[], http.bodies_bytes);
+    page.family("http_accepted_total", "counter", "HTTP connections taken.");
+    page.sample(&[], http.accepted);
+    page.family("http_accept_errors_total", "counter", "HTTP connections that could not be taken.");
+    page.sample(&[], http.accept_errors);
+    page.family("http_refused_total", "counter", "HTTP connections and requests past a limit, by the limit.");
+    for (reason, count) in http.refused {
+        page.sample(&[("reason", reason)], count);
+    }
+    page.family(
+        "http_cut_total",
+        "counter",
+        "HTTP connections that were closed before their callers did so.",
+    );
+    for (reason, count) in http.cut {
+        page.sample(&[("reason", reason)], count);
     }
 }
 

@@ -74,16 +74,8 @@ impl Backend {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(fault)?;
         let (mut intake, no_more) = Tasks::new();
         let (mut workers, stopping) = Tasks::new();
-        let (router, mut end) = (http::router(app.clone()), no_more.clone());
-        intake.tasks.spawn(async move {
-            // Handlers count by the address that a request comes from.
-            let service = router.into_make_service_with_connect_info::<SocketAddr>();
-            let serving =
-                axum::serve(listener, service).with_graceful_shutdown(async move { end.wait().await });
-            if let Err(error) = serving.await {
-                warn!(%error, "the API ended");
-            }
-        });
+        let (server, router, mut end) = (app.http.clone(), http::router(app.clone()), no_more.clone());
+        intake.tasks.spawn(server.serve(listener, router, async move { end.wait().await }));
         let watched = app.clone();
         workers.tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;

@@ -18,7 +18,6 @@ mod push;
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::{Router, http::Uri};
 use tokio::net::TcpListener;
@@ -27,9 +26,6 @@ use crate::control::{Shards, Unanswered};
 use crate::directory;
 use crate::serve::Role;
 use error::ApiError;
-
-/// A request's body in bytes: a payload of the longest frame as base64, or as text of which some is escaped.
-const BODY_BYTES_MAX: usize = 2 << 20;
 
 /// What the handlers work with.
 pub struct Admin {
@@ -41,6 +37,8 @@ pub struct Admin {
     pub bridge: Option<Arc<biz_bridge::Metrics>>,
     /// What callers must send; empty for nothing.
     pub secret: String,
+    /// What serves the port.
+    pub http: Arc<http_server::Server>,
     /// The nodes that were there.
     pub seen: nodes::SharedSeen,
 }
@@ -59,9 +57,7 @@ pub use nodes::watch as watch_nodes;
 
 /// Serves the admin port for as long as the process lives.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    if let Err(error) = axum::serve(listener, router(admin)).await {
-        tracing::error!("the admin port failed: {error}");
-    }
+    admin.http.clone().serve(listener, router(admin), std::future::pending()).await;
 }
 
 fn router(admin: Arc<Admin>) -> Router {
@@ -77,7 +73,6 @@ fn router(admin: Arc<Admin>) -> Router {
             ApiError::not_found(format!("no such path: {}; see /openapi.json", uri.path()))
         })
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(admin.clone(), auth::guard))
         .with_state(admin)
 }

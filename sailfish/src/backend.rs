@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
+use crate::files::Files;
 use crate::log;
 use crate::secret::{Secret, private_folder, random, state_file};
 use crate::serve::{Database, Wanted, check, listen_error};
@@ -80,7 +81,7 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     log::init(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = Signals::take(&runtime)?;
-    let own = own_config(&config)?;
+    let own = backend::Config { http: Files::raise().http(&config.http), ..own_config(&config)? };
     let database = Database { url: &own.database, chosen_by: "--database" };
     let lock = check(&[Wanted::one(own.listen, "--listen")], Some(database))?;
     let service = signals.unless_ended(&runtime, move || Service::start(own, lock))?;
@@ -117,7 +118,7 @@ impl Service {
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
     fn start(own: backend::Config, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(own.listen)
+        let listener = http_server::listen(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         let database = config::without_password(&own.database);
         let (started, starting) = mpsc::channel();
@@ -144,9 +145,15 @@ impl Service {
         Ok(Self { address, database, stop: Some(stop), thread, _lock: lock })
     }
 
-    /// The backend of `up`, whose admin port takes its pushes.
-    pub fn within(config: &Config, admin: SocketAddr, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
+    /// The backend of `up`, whose admin port takes its pushes; `http` is what callers of its own port may take.
+    pub fn within(
+        config: &Config,
+        http: http_server::Limits,
+        admin: SocketAddr,
+        lock: Option<DatabaseLock>,
+    ) -> anyhow::Result<Self> {
         let mut own = own_config(config)?;
+        own.http = http;
         own.push_url = format!("http://{admin}");
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();

@@ -58,6 +58,8 @@ pub struct Config {
     pub link: link::Config,
     /// Who may use the control API.
     pub control: ControlConfig,
+    /// What callers of the HTTP ports may take.
+    pub http: http_server::Limits,
     /// Where a cluster keeps who is connected where.
     pub directory: DirectoryConfig,
     /// The service that holds users and money.
@@ -365,6 +367,7 @@ impl Config {
             return Err("token.secret_file: token.secret is set too; want only one of them".into());
         }
         self.validate_secrets()?;
+        self.http.validate()?;
         self.directory.validate()?;
         self.backend.validate()?;
         self.bridge.validate()?;

@@ -1,13 +1,24 @@
-//! The limit of open files: raised as far as allowed, and what it means for connections.
+//! The limit of open files: raised as far as allowed, and shared out between clients, HTTP ports and the rest.
 
+use http_server::{Limits, REFUSED_CONNECTIONS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files of the process itself: standard streams, the admin port and its clients.
-const RESERVE: u64 = 128;
+use crate::config::Config;
+
+/// Files of the process itself: standard streams, the directory's connections, what is read for a moment.
+const RESERVE: u64 = 64;
 /// Files of one shard: its listener, rings and event files, and connections that are told that the shard is full.
 const RESERVE_PER_SHARD: u64 = 96;
 /// Of [`RESERVE_PER_SHARD`], connections past the limit that get a notice before they are closed.
 pub const REFUSALS_PER_SHARD: u32 = 64;
+/// Which part of all files the connections of one HTTP port are at most.
+const HTTP_PART: u64 = 16;
+/// Files of a backend beside its listener and its database: Redis, the push API, event files.
+const RESERVE_OF_BACKEND: u64 = 64;
+/// Files of one connection to SQLite: the database, its log, its index.
+const FILES_PER_DATABASE_CONNECTION: u64 = 3;
+/// Files of a bridge beside its lanes.
+const RESERVE_OF_BRIDGE: u64 = 16;
 
 /// How many files the process may open.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +26,10 @@ pub struct Files {
     /// The limit, raised.
     pub limit: u64,
 }
+
+/// Files that no client's connection may take.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reserved(u64);
 
 impl Files {
     /// Raises the soft limit to the hard one.
@@ -25,13 +40,19 @@ impl Files {
         Self { limit: limit.unwrap_or(u64::MAX) }
     }
 
-    /// How many connections each of `shards` shards may hold.
+    /// What callers of an HTTP port may take: no more connections than their part of all files.
+    pub fn http(self, limits: &Limits) -> Limits {
+        let connections_max = (self.limit / HTTP_PART).clamp(1, u32::MAX.into());
+        limits.with_connections_max(connections_max as u32)
+    }
+
+    /// How many connections each of `shards` shards may hold, beside what is reserved.
     ///
     /// # Errors
     /// One line, when there is no room for any.
-    pub fn connections_max(self, shards: u16) -> anyhow::Result<u32> {
+    pub fn connections_max(self, shards: u16, reserved: Reserved) -> anyhow::Result<u32> {
         let shards = u64::from(shards);
-        let reserve = RESERVE + RESERVE_PER_SHARD * shards;
+        let reserve = RESERVE + reserved.0 + RESERVE_PER_SHARD * shards;
         let each = self.limit.saturating_sub(reserve) / shards;
         anyhow::ensure!(
             each > 0,
@@ -41,5 +62,46 @@ impl Files {
             reserve + shards
         );
         Ok(u32::try_from(each).unwrap_or(u32::MAX))
+    }
+}
+
+impl Reserved {
+    /// For an HTTP port within these limits.
+    #[must_use]
+    pub fn with_http(self, limits: &Limits) -> Self {
+        Self(self.0 + u64::from(limits.connections_max) + REFUSED_CONNECTIONS_MAX as u64 + 1)
+    }
+
+    /// For a backend in the process, without its HTTP port.
+    #[must_use]
+    pub fn with_backend(self, config: &backend::Config) -> Self {
+        let pools = 1 + config.replicas.len() as u64;
+        let database = u64::from(config.database_connections_max) * pools * FILES_PER_DATABASE_CONNECTION;
+        Self(self.0 + RESERVE_OF_BACKEND + database)
+    }
+
+    /// For a bridge in the process.
+    #[must_use]
+    pub fn with_bridge(self, config: &Config) -> Self {
+        Self(self.0 + RESERVE_OF_BRIDGE + u64::from(config.bridge.lanes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_no_clients() {
+        let (files, config) = (Files { limit: 1_200 }, Config::default());
+        let http = files.http(&config.http);
+        assert_eq!((http.connections_max, http.address_connections_max), (75, 38));
+        let reserved = Reserved::default().with_http(&http).with_http(&http).with_backend(&config.backend);
+        let each = files.connections_max(2, reserved.with_bridge(&config)).unwrap();
+        let (shards, ports, backend, bridge) = (2 * 96, 2 * (75 + 17), 64 + 3 * 16, 16 + 8);
+        assert_eq!(2 * each + shards + ports + backend + bridge + 64, 1_200);
+        assert_eq!(Files { limit: u64::MAX }.http(&config.http), config.http);
+        let few = Files { limit: 300 }.connections_max(2, Reserved::default().with_http(&config.http));
+        assert!(few.unwrap_err().to_string().starts_with("300 open files are too few for 2 shards"));
     }
 }

@@ -30,7 +30,7 @@ use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{Directory, News, NodeInfo, Writer};
-use crate::files::{Files, REFUSALS_PER_SHARD};
+use crate::files::{Files, REFUSALS_PER_SHARD, Reserved};
 use crate::log;
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -327,6 +327,8 @@ struct Serving {
     shards: Arc<Shards>,
     chosen: Chosen,
     files: Files,
+    /// What callers of the admin port may take.
+    http: http_server::Limits,
     /// Of one shard: what is configured, or what the open files allow.
     connections_max: u32,
     directory: Option<Directory>,
@@ -345,16 +347,23 @@ fn start(
 ) -> anyhow::Result<Serving> {
     let requested = config.node.engine.parse().ok(); // `auto` is no kind
     let chosen = engine::choose(requested)?;
+    let has_own_backend = has_own_backend(role, config);
+    let has_bridge = has_own_backend || matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on();
     let files = Files::raise();
-    let connections_max = files.connections_max(count)?.min(config.limits.connections_max);
+    let http = files.http(&config.http);
+    let mut reserved = Reserved::default().with_http(&http);
+    if has_own_backend {
+        reserved = reserved.with_http(&http).with_backend(&config.backend);
+    }
+    if has_bridge {
+        reserved = reserved.with_bridge(config);
+    }
+    let connections_max = files.connections_max(count, reserved)?.min(config.limits.connections_max);
     let options = engine_options(role, config, connections_max);
-    let backend = has_own_backend(role, config).then(|| Service::within(config, admin, lock)).transpose()?;
+    let backend = has_own_backend.then(|| Service::within(config, http.clone(), admin, lock)).transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
-        None if matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on() => {
-            Some(config.bridge.clone())
-        }
-        None => None,
+        None => has_bridge.then(|| config.bridge.clone()),
     };
     let bridge = bridge.map(|bridge| Bridging::start(&bridge, role.node(config))).transpose()?;
     let builder = Builder {
@@ -395,7 +404,7 @@ fn start(
     }
     let address = running.address().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, connections_max, directory, bridge, backend })
+    Ok(Serving { running, shards, chosen, files, http, connections_max, directory, bridge, backend })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -562,9 +571,7 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
 }
 
 fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| listen_error(error, address, "--admin"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    http_server::listen(address).map_err(|error| listen_error(error, address, "--admin"))
 }
 
 /// One line that says what to do.

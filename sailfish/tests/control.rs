@@ -100,7 +100,8 @@ fn requests_that_are_wrong_are_told_what_is() {
     let (status, answer) = get(&server, "/v1/kick");
     assert_eq!(error("", status, &answer, "method"), (405, "method_not_allowed".into()));
     let long = json!({ "app": 1, "user": 5, "x": "y".repeat(3 << 20) }).to_string();
-    assert_eq!(refused(&server, "/v1/kick", &long, "2097152"), (413, "too_large".into()));
+    assert_eq!(refused(&server, "/v1/kick", &long, "65536"), (413, "too_large".into()));
+    assert_eq!(refused(&server, "/v1/push", &long, "2097152"), (413, "too_large".into()));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use hmac::{Hmac, KeyInit, Mac};
+use http_server::body::read;
 use logs::warn;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,7 +23,6 @@ use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::event::{Event, EventKind, Request, Undelivered};
 use crate::gift::{self, Contents, Decided, GiftRequest, Identity};
-use crate::http::body;
 use crate::inbox;
 use crate::membership;
 
@@ -76,7 +76,7 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
     if app.config.bridge_secret.is_empty() {
         return Err(Error::unauthorized("no secret is set for the bridge's events"));
     }
-    let body = body::read(request, &()).await?;
+    let body = read(request, BATCH_BYTES_MAX).await?;
     check_signature(app.config.bridge_secret.as_bytes(), app.clock.now_ms(), &headers, &body)?;
     let Batch { events } = serde_json::from_slice(&body).map_err(Error::bad_request)?;
     let ids: Vec<String> = events.iter().map(|event| id_of(event.get())).collect();
@@ -292,6 +292,8 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
 const REQUEST_TIME: Duration = Duration::from_secs(4);
 /// How long a request waits until its sender is told of a refusal.
 const TELL_TIME: Duration = Duration::from_secs(2);
+/// The longest batch; a bridge halves what is longer.
+const BATCH_BYTES_MAX: usize = 2 << 20;
 /// How far the bridge's clock and ours may be apart, and how long a request is good.
 const AGE_MS_MAX: i64 = 5 * 60 * 1_000;
 

@@ -140,7 +140,7 @@ struct Sent {
 async fn send(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Body(body): Body<Send>,
+    Body(body): Body<Send, SEND_BYTES_MAX>,
 ) -> Result<Json<Sent>, Error> {
     let Send { id, gift_id, room_id, receiver_id, count, price } = body;
     let identity = Identity { sender_id: caller.user_id, key: id.clone() };
@@ -291,6 +291,8 @@ const LIST_KEY: &str = "gifts";
 const ID_MAX: i64 = 1_000_000_000;
 const CACHE_TTL: Duration = Duration::from_secs(300);
 /// Gifts that apps are shown.
+/// The longest body of a gift that is sent.
+const SEND_BYTES_MAX: usize = 4 << 10;
 const LISTED_MAX: usize = 1_000;
 const PAGE_MAX: u32 = 100;
 const NAME_CHARS_MAX: usize = 64;

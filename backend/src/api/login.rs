@@ -55,7 +55,7 @@ struct CodeSent {
 async fn send_code(
     State(app): State<Arc<App>>,
     address: Address,
-    Body(body): Body<SendCode>,
+    Body(body): Body<SendCode, BODY_BYTES_MAX>,
 ) -> Result<Json<CodeSent>, Error> {
     let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
     let expires_ms = Asker::new(phone, address).send_code(&app).await?;
@@ -113,7 +113,7 @@ struct LoggedIn {
 async fn log_in(
     State(app): State<Arc<App>>,
     address: Address,
-    Body(body): Body<LogIn>,
+    Body(body): Body<LogIn, BODY_BYTES_MAX>,
 ) -> Result<impl IntoResponse, Error> {
     let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
     if body.code.len() != 6 || !body.code.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -127,7 +127,7 @@ async fn log_in(
         return Err(wrong_code());
     }
     let (token, expires_ms) = begin(&app, user_id).await?;
-    let cookie = cookie(&token, i64::from(app.config.login_ttl_days) * DAY_MS / 1_000)?;
+    let cookie = cookie(&app, &token, i64::from(app.config.login_ttl_days) * DAY_MS / 1_000)?;
     Ok(([(header::SET_COOKIE, cookie)], Json(LoggedIn { user_id, token, expires_ms, is_new })))
 }
 
@@ -141,7 +141,7 @@ async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl
     if is_token(token) {
         end(&app, &[hash(token).to_vec()]).await?;
     }
-    Ok(([(header::SET_COOKIE, cookie("", 0)?)], Json(LoggedOut {})))
+    Ok(([(header::SET_COOKIE, cookie(&app, "", 0)?)], Json(LoggedOut {})))
 }
 
 /// The user of a login token.
@@ -173,8 +173,11 @@ async fn end(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
     app.write_through(&keys, login_token::delete(app.db.writer(), hashes)).await
 }
 
-fn cookie(token: &str, age_s: i64) -> Result<HeaderValue, Error> {
-    let text = format!("{COOKIE}={token}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax");
+/// Browsers send it over TLS only, unless the API is of this machine alone.
+fn cookie(app: &App, token: &str, age_s: i64) -> Result<HeaderValue, Error> {
+    let is_local = app.config.listen.ip().is_loopback() && !app.config.public_url.starts_with("https://");
+    let secure = if is_local { "" } else { "; Secure" };
+    let text = format!("{COOKIE}={token}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).map_err(Error::internal)
 }
 
@@ -194,6 +197,8 @@ fn cache_key(hash: &[u8]) -> String {
     format!("login:{}", hex(hash))
 }
 
+/// The longest body: a phone and a code.
+const BODY_BYTES_MAX: usize = 1 << 10;
 /// Hexadecimal digits of a login token.
 const TOKEN_BYTES: usize = 64;
 /// Logins that a user has at once, on all devices.

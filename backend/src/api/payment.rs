@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use hmac::{Hmac, KeyInit, Mac};
+use http_server::body::read;
 use logs::warn;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::api::order;
 use crate::app::App;
 use crate::db::{Tx, insist};
 use crate::error::{Error, ErrorBody};
-use crate::http::body::{self, Path};
+use crate::http::body::{BODY_BYTES_MAX, Path};
 use crate::metrics::Family;
 use crate::outbox::{Message, Target};
 use crate::tables::account::{self, Entry};
@@ -92,7 +93,7 @@ async fn callback(
 ) -> Result<Json<Answer>, Error> {
     let signature = request.headers().get("x-signature").and_then(|value| value.to_str().ok());
     let signature = signature.unwrap_or_default().to_owned();
-    let body = body::read(request, &()).await?;
+    let body = read(request, BODY_BYTES_MAX).await?;
     Ok(Json(take(&app, &provider, &signature, &body).await?))
 }
 

@@ -93,7 +93,10 @@ struct Users {
 /// Many users at once.
 #[utoipa::path(post, path = "/users/batch", request_body = Batch,
     responses((status = 200, body = Users), (status = 400, body = ErrorBody)))]
-async fn batch(State(app): State<Arc<App>>, Body(body): Body<Batch>) -> Result<Json<Users>, Error> {
+async fn batch(
+    State(app): State<Arc<App>>,
+    Body(body): Body<Batch, BATCH_BYTES_MAX>,
+) -> Result<Json<Users>, Error> {
     if body.ids.len() > BATCH_MAX {
         let count = body.ids.len();
         return Err(Error::bad_request(format!("ids: want at most {BATCH_MAX}, not {count}")));
@@ -290,6 +293,8 @@ pub const IDS: &str = "user";
 const BATCH_MAX: usize = 1_000;
 /// Users that are made at once.
 const MADE_MAX: u32 = 500;
+/// The longest body of a batch: its ids have up to 20 digits.
+const BATCH_BYTES_MAX: usize = 32 << 10;
 const NAME_CHARS_MAX: usize = 32;
 const CITY_CHARS_MAX: usize = 32;
 const BIO_CHARS_MAX: usize = 200;

@@ -135,7 +135,7 @@ async fn grant(
 async fn grant_many(
     State(app): State<Arc<App>>,
     _internal: Internal,
-    Body(body): Body<Grants>,
+    Body(body): Body<Grants, GRANTS_BYTES_MAX>,
 ) -> Result<Json<Granted>, Error> {
     let count = body.grants.len();
     if count > GRANTS_MAX {
@@ -222,6 +222,8 @@ const KIND: &str = "grant";
 const PAGE: u32 = 20;
 const PAGE_MAX: u32 = 100;
 const GRANTS_MAX: usize = 500;
+/// The longest body of many grants.
+const GRANTS_BYTES_MAX: usize = 512 << 10;
 /// Coins of one grant.
 const GRANT_MAX: i64 = 1_000_000_000_000;
 const ID_BYTES_MAX: usize = 64;

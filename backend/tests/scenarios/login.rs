@@ -238,14 +238,26 @@ both!(
         let (_, token) = log_in(&node, &phone(2)).await;
         let (_, other) = log_in(&node, &phone(3)).await;
         assert!(is_logged_in(&node, &token).await);
-        let answer =
-            request("POST", &format!("{}/logout", node.url()), &[("cookie", format!("sailfish_login={token}"))], Vec::new())
-                .await;
+        let logout = format!("{}/logout", node.url());
+        let cookie = ("cookie", format!("sailfish_login={token}"));
+        let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
+        let elsewhere = [cookie.clone(), form, ("sec-fetch-site", "cross-site".to_owned())];
+        assert_eq!(request("POST", &logout, &elsewhere, Vec::new()).await.status, 415, "a page of another site");
+        assert!(is_logged_in(&node, &token).await);
+        let own_page = [cookie, ("sec-fetch-site", "same-origin".to_owned())];
+        let answer = request("POST", &logout, &own_page, Vec::new()).await;
         assert_eq!(answer.status, 200);
         assert!(answer.headers["set-cookie"].to_str().unwrap().starts_with("sailfish_login=; Path=/; Max-Age=0"));
         assert!(!is_logged_in(&node, &token).await);
         assert!(is_logged_in(&node, &other).await);
-        assert_eq!(call("POST", format!("{}/logout", node.url()), None, None).await.0, 401);
+        assert_eq!(call("POST", logout, None, Some(json!({}))).await.0, 401);
+        node.stop().await;
+        let public = backend::Config { public_url: "https://api.example".into(), ..stack.config() };
+        let node = stack.backend_with(public).await;
+        let right = code(&node, &phone(4)).await;
+        let body = json!({ "phone": phone(4), "code": right }).to_string();
+        let answer = request("POST", &format!("{}/login", node.url()), &json, body.into()).await;
+        assert!(answer.headers["set-cookie"].to_str().unwrap().ends_with("; HttpOnly; SameSite=Lax; Secure"));
         node.stop().await;
     }
 );

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use backend::Config;
 use hmac::{Hmac, KeyInit, Mac};
+use http_server::Limits;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -20,7 +21,8 @@ const DAY_MS: i64 = 86_400_000;
 
 /// What these tests add to a configuration: callers say where they are, as behind a proxy.
 fn behind_a_proxy(stack: &Stack) -> Config {
-    Config { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..stack.config() }
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    Config { http: Limits { trusted_proxies, ..Limits::default() }, ..stack.config() }
 }
 
 /// Moves the clock to the beginning of the next day, so that no minute, hour or day ends by chance.

@@ -377,15 +377,18 @@ both!(
         let page = request("GET", &url, &[], Vec::new()).await;
         assert!(page.status == 200 && page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
         assert!(page.text().contains("60 coins for 6.05") && page.text().contains("<form"), "{}", page.text());
-        let failed = request("POST", &format!("{url}?outcome=failed"), &[], Vec::new()).await;
+        let own_page = [("sec-fetch-site", "same-origin".to_owned())];
+        let elsewhere = [("sec-fetch-site", "cross-site".to_owned())];
+        assert_eq!(request("POST", &url, &elsewhere, Vec::new()).await.status, 415, "a page of another site");
+        let failed = request("POST", &format!("{url}?outcome=failed"), &own_page, Vec::new()).await;
         assert!(failed.status == 200 && failed.text().contains("paying"), "{}", failed.text());
         assert_eq!(balance(&node, &token).await, 0);
         for _ in 0..2 {
-            let paid = request("POST", &url, &[], Vec::new()).await;
+            let paid = request("POST", &url, &own_page, Vec::new()).await;
             assert!(paid.status == 200 && paid.text().contains(": paid") && !paid.text().contains("<form"));
         }
         assert_eq!((balance(&node, &token).await, audit(&node).await), (60, 60));
-        assert_eq!(request("POST", &format!("{url}?outcome=perhaps"), &[], Vec::new()).await.status, 400);
+        assert_eq!(request("POST", &format!("{url}?outcome=perhaps"), &own_page, Vec::new()).await.status, 400);
         assert_eq!(request("GET", &format!("{}/mock/pay/none", node.url()), &[], Vec::new()).await.status, 404);
         node.stop().await;
         let mut config = stack.config();
@@ -393,7 +396,7 @@ both!(
         let node = stack.backend_with(config).await;
         let url = format!("{}/mock/pay/{order_id}", node.url());
         for method in ["GET", "POST"] {
-            assert_eq!(request(method, &url, &[], Vec::new()).await.status, 404);
+            assert_eq!(request(method, &url, &own_page, Vec::new()).await.status, 404);
         }
         let (status, body) = try_order(&node, &token, json!({ "id": "b", "product_id": 1 })).await;
         assert_eq!((status, &body["code"]), (403, &json!("payment_off")), "there is nowhere to pay");

@@ -185,7 +185,7 @@ both!(
             (kind("application/json"), b"{\"name\":\"\xff\xfe\"}".to_vec(), 400),
             (kind("application/json"), b"{\"name\":\"\\ud800\"}".to_vec(), 400),
             (kind("application/json"), Vec::new(), 400),
-            (kind("application/json"), b"[[[[[[[[".repeat(10_000), 400),
+            (kind("application/json"), b"[[[[[[[[".repeat(1_000), 400),
             (kind("text/plain"), b"{\"name\":\"a\"}".to_vec(), 415),
         ] {
             assert_eq!(request("PUT", &me, &kind, body).await.status, wanted);

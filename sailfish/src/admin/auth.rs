@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_server::site;
 
 use super::Admin;
 use super::error::ApiError;
@@ -18,7 +19,8 @@ const PUBLIC: [&str; 4] = ["/", "/metrics", "/healthz", "/readyz"];
 pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let refusal = match (PUBLIC.contains(&request.uri().path()), admin.secret.as_bytes()) {
         (true, _) => None,
-        (false, b"") => (!is_by_address(request.headers())).then(ApiError::forbidden),
+        (false, b"") if !is_by_address(request.headers()) => Some(ApiError::forbidden()),
+        (false, b"") => (!site::is_own(request.method(), request.headers())).then(ApiError::no_json),
         (false, secret) => (!bears(request.headers(), secret)).then(ApiError::unauthorized),
     };
     match refusal {

@@ -1,46 +1,36 @@
 //! JSON bodies, read within a limit and a time.
 
-use std::time::Duration;
-
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
+use http_server::body::{BodyError, read};
+use http_server::site::is_json;
 use serde::de::DeserializeOwned;
 
-use super::BODY_BYTES_MAX;
 use super::error::ApiError;
 
-/// How long a body may take to come.
-const BODY_TIME: Duration = Duration::from_secs(10);
+/// The longest body of a route that says nothing else: 1,000 users as JSON.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// A request's JSON body.
+/// A request's JSON body, of at most `BYTES_MAX` bytes.
 ///
 /// Its content type must say so, of an empty object too: browsers let pages of other sites send every other type without asking,
 /// and a port on loopback that asks for no secret would take their orders.
-pub struct Body<T>(pub T);
+pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S> for Body<T, BYTES_MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::no_json());
         }
-        let read = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await;
-        let bytes =
-            read.map_err(|_| ApiError::too_slow())?.map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    ApiError::too_large(format!("want a body of at most {BODY_BYTES_MAX} bytes"))
-                }
-                _ => ApiError::bad_request(rejection.body_text()),
-            })?;
+        let bytes = read(request, BYTES_MAX).await.map_err(|error| match error {
+            BodyError::TooLong(_) => ApiError::too_large(error),
+            BodyError::TooSlow => ApiError::too_slow(),
+            BodyError::Busy => ApiError::unavailable("busy", error),
+            BodyError::Broken(_) => ApiError::bad_request(error),
+        })?;
         parse(&bytes).map(Self).map_err(ApiError::bad_request)
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
 /// Parses a body; the error begins with the field.

@@ -77,6 +77,7 @@ pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process
         page.backend(bridge);
     }
     page.engine(shards.stats());
+    page.http(&admin.http.counts());
     page.process(process);
     page.out.into_text()
 }
@@ -424,6 +425,36 @@ impl Page {
             "Time of one turn of the shard's loop, without the wait at its end; the sum is an estimate.",
             series,
         );
+    }
+
+    fn http(&mut self, http: &http_server::Counts) {
+        self.number(
+            "sailfish_http_connections",
+            Gauge,
+            "Open connections of the admin port.",
+            http.connections,
+        );
+        let help = "Bytes of requests' bodies in memory.";
+        self.number("sailfish_http_bodies_bytes", Gauge, help, http.bodies_bytes);
+        self.number(
+            "sailfish_http_accepted_total",
+            Counter,
+            "Connections taken at the admin port.",
+            http.accepted,
+        );
+        let help = "Connections that could not be taken there.";
+        self.number("sailfish_http_accept_errors_total", Counter, help, http.accept_errors);
+        let help = "Connections and requests past a limit there, by the limit.";
+        self.by_reason("sailfish_http_refused_total", help, &http.refused);
+        let help = "Connections there that were closed before their callers did so.";
+        self.by_reason("sailfish_http_cut_total", help, &http.cut);
+    }
+
+    fn by_reason(&mut self, name: &'static str, help: &str, counts: &[(&str, u64)]) {
+        let mut family = self.out.family(name, Counter, help);
+        for (reason, count) in counts {
+            family.sample(Labels(&[("reason", reason)]), count);
+        }
     }
 
     fn process(&mut self, process: Process) {

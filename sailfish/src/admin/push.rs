@@ -25,6 +25,8 @@ use crate::control::{Fate, Pushed};
 const WAIT_MS_DEFAULT: u32 = 1_000;
 /// How long it may wait at most, in ms.
 const WAIT_MS_MAX: u32 = 30_000;
+/// The longest body: a payload of the longest frame as base64, or as text of which some is escaped.
+const BODY_BYTES_MAX: usize = 2 << 20;
 /// Messages that one request may have.
 const PUSHES_MAX: usize = 1_000;
 
@@ -161,7 +163,7 @@ pub struct PushAllAnswer {
 #[utoipa::path(post, path = "/v1/push/user", request_body = UserBody, responses((status = 200, body = PushAnswer)))]
 pub async fn push_user(
     State(admin): State<Arc<Admin>>,
-    Body(body): Body<UserBody>,
+    Body(body): Body<UserBody, BODY_BYTES_MAX>,
 ) -> Result<Json<PushAnswer>, ApiError> {
     let UserBody { app, user, biz_code, class, client_msg_id, data, data_base64, wait_ms } = body;
     let text = Text { client_msg_id, data, data_base64 };
@@ -173,7 +175,7 @@ pub async fn push_user(
 #[utoipa::path(post, path = "/v1/push/room", request_body = RoomBody, responses((status = 200, body = PushAnswer)))]
 pub async fn push_room(
     State(admin): State<Arc<Admin>>,
-    Body(body): Body<RoomBody>,
+    Body(body): Body<RoomBody, BODY_BYTES_MAX>,
 ) -> Result<Json<PushAnswer>, ApiError> {
     let RoomBody { app, room, biz_code, class, client_msg_id, data, data_base64, wait_ms } = body;
     let text = Text { client_msg_id, data, data_base64 };
@@ -186,7 +188,7 @@ pub async fn push_room(
 #[utoipa::path(post, path = "/v1/push", request_body = ManyBody, responses((status = 200, body = ManyAnswer)))]
 pub async fn push_many(
     State(admin): State<Arc<Admin>>,
-    Body(ManyBody { pushes, wait_ms }): Body<ManyBody>,
+    Body(ManyBody { pushes, wait_ms }): Body<ManyBody, BODY_BYTES_MAX>,
 ) -> Result<Json<ManyAnswer>, ApiError> {
     let patience = patience(wait_ms)?;
     if pushes.len() > PUSHES_MAX {
@@ -247,7 +249,7 @@ impl OnePush {
 #[utoipa::path(post, path = "/v1/push/all", request_body = AllBody, responses((status = 200, body = PushAllAnswer)))]
 pub async fn push_all(
     State(admin): State<Arc<Admin>>,
-    Body(AllBody { app, biz_code, client_msg_id, data, data_base64 }): Body<AllBody>,
+    Body(AllBody { app, biz_code, client_msg_id, data, data_base64 }): Body<AllBody, BODY_BYTES_MAX>,
 ) -> Result<Json<PushAllAnswer>, ApiError> {
     let text = Text { client_msg_id, data, data_base64 };
     let push = push(&admin, app, biz_code, ClassName::Lossy, text)?;

@@ -27,6 +27,7 @@ pub const SECTIONS: &[Key] = &[
     ),
     key("link", "How links between nodes wait, and what they hold."),
     key("control", "Who may use the control API on the admin port."),
+    key("http", "What callers of the admin port may take, and the same of the backend's port."),
     key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
     key("backend", "The service that holds users and money: `sailfish backend`, and within `sailfish up`."),
     key(
@@ -182,6 +183,30 @@ pub const KEYS: &[Key] = &[
         "What a caller sends as `Authorization: Bearer`. Empty: nothing, on loopback only. It is not shown.",
     ),
     key(
+        "http.connections_max",
+        "Open connections of one port; a sixteenth of the process's open files, if that is less. When there are more, the one\n\
+         that has waited for its caller longest is closed.",
+    ),
+    key("http.address_connections_max", "The same from one address; half of all, if that is less."),
+    key(
+        "http.header_timeout_ms",
+        "How long the header of a request may take, from the connect or from its first byte, in ms.",
+    ),
+    key("http.idle_timeout_ms", "How long a connection may stay open between two requests, in ms."),
+    key("http.body_timeout_ms", "How long the body of a request may take, in ms."),
+    key("http.answer_timeout_ms", "How long an answer may take to leave, in ms."),
+    key("http.bodies_bytes_max", "Bytes of bodies in memory; past it requests are answered 503."),
+    key("http.address_bodies_bytes_max", "The same of requests from one address."),
+    key(
+        "http.address_refusals_per_second",
+        "Requests of one address that may be answered 4xx in a second, and ten times as many at once; past it all are answered 429.",
+    ),
+    key(
+        "http.trusted_proxies",
+        "Proxies whose X-Forwarded-For says whose requests they pass on: an array of addresses and networks, like 10.0.0.0/8.\n\
+         Limits for an address count for their callers, and not for them.",
+    ),
+    key(
         "directory.redis",
         "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
          Empty: none. A password is not shown by --print-config.",
@@ -250,11 +275,6 @@ pub const KEYS: &[Key] = &[
         "Login codes that one address may have sent in an hour, to all phones.",
     ),
     key("backend.codes_per_minute", "Login codes that are sent in a minute, to all phones."),
-    key(
-        "backend.trusted_proxies",
-        "Proxies whose X-Forwarded-For says where a caller is: an array of addresses or ranges like \"10.0.0.0/8\".\n\
-         Empty: the connection says it, and X-Forwarded-For is not looked at.",
-    ),
     key(
         "backend.sms_url",
         "The service that sends login codes to phones: http://HOST:PORT/PATH. Empty: none, and nobody can log in without backend.mock.",

@@ -34,10 +34,10 @@ pub async fn call(method: &str, url: String, token: Option<&str>, body: Option<V
     if let Some(token) = token {
         headers.push(("authorization", format!("Bearer {token}")));
     }
-    let body = body.map_or_else(Vec::new, |body| {
+    if method != "GET" {
         headers.push(("content-type", "application/json".into()));
-        body.to_string().into_bytes()
-    });
+    }
+    let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
     let answer = request(method, &url, &headers, body).await;
     (answer.status, answer.json())
 }

@@ -1,0 +1,271 @@
+//! The server: it takes connections, and runs each of them.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Socket as Socket2, Type};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::bodies::Bodies;
+use crate::connection::{Answer, Connection, LINGER_TIME, Socket};
+use crate::connections::{Admission, Connections};
+use crate::limits::Limits;
+use crate::network::share_of;
+use crate::peer::{self, Peer};
+use crate::refusals::Refusals;
+use crate::stats::{Counts, Cut, Refusal, Stats};
+
+/// Connections past the limit that are told so at a time; others are closed without a word. They need files beside those of
+/// [`Limits::connections_max`].
+pub const REFUSED_CONNECTIONS_MAX: usize = 16;
+/// The longest header, and what is read of a body before a handler wants it.
+const BUFFER_BYTES: usize = 16 << 10;
+/// How long to wait when a connection cannot be taken: the process may have no file left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that the kernel may hold ready, while a crowd comes at once.
+const BACKLOG: i32 = 1_024;
+
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Length: 84\r\n\r\n\
+    {\"code\":\"too_many_connections\",\"message\":\"too many connections are open; try again\"}";
+
+/// Listens at an address, for a [`Server`].
+///
+/// # Errors
+/// Those of the system: the address is taken, or is none of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket2::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?; // connections of a process that was killed do not hold the port
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Serves one port.
+pub struct Server {
+    pub(crate) limits: Limits,
+    pub(crate) stats: Stats,
+    pub(crate) bodies: Bodies,
+    refusals: Refusals,
+    connections: Mutex<Connections>,
+    refusing: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server within `limits`, which are [valid](Limits::validate).
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            stats: Stats::default(),
+            bodies: Bodies::new(&limits),
+            refusals: Refusals::new(limits.address_refusals_per_second),
+            connections: Mutex::new(Connections::new(&limits)),
+            refusing: Arc::new(Semaphore::new(REFUSED_CONNECTIONS_MAX)),
+            limits,
+        })
+    }
+
+    /// Serves `router` until `stop`; then takes no more connections, finishes the requests under way, and returns. All connections end
+    /// with the returned future.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        router: Router,
+        stop: impl Future<Output = ()>,
+    ) {
+        let (stop_connections, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased; // a flood of connections must not put off the end
+                () = &mut stop => break,
+                accepted = listener.accept() => accepted,
+            };
+            while tasks.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, from)) => self.admit(stream, from, &router, &stopping, &mut tasks).await,
+                Err(error) => {
+                    self.stats.accept_error();
+                    logs::warn!(%error, "an HTTP connection cannot be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        stop_connections.send_replace(true);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.stats.counts(self.connections().count() as u64, self.bodies.bytes())
+    }
+
+    async fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        from: SocketAddr,
+        router: &Router,
+        stopping: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        self.stats.accepted();
+        let is_proxy = self.limits.trusted_proxies.iter().any(|proxy| proxy.contains(from.ip()));
+        let admission = self.connections().admit(share_of(from.ip()), is_proxy, Instant::now());
+        let connection = match admission {
+            Admission::Free(connection) => connection,
+            Admission::InsteadOf { new, old } => {
+                old.evict();
+                old.gone().await; // so that there are no more files than connections
+                new
+            }
+            Admission::Refused(refusal) => {
+                self.stats.refused(refusal);
+                if let Ok(permit) = self.refusing.clone().try_acquire_owned() {
+                    tasks.spawn(async move {
+                        let _ = timeout(LINGER_TIME, refuse(stream)).await; // it was told, or would not hear
+                        drop(permit);
+                    });
+                }
+                return;
+            }
+        };
+        let seat = Seat { server: self.clone(), connection };
+        tasks.spawn(run(seat, stream, from, router.clone(), stopping.clone()));
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among the others. It outlives the connection's socket.
+struct Seat {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.connections().remove(self.connection.id);
+        self.connection.went();
+    }
+}
+
+/// Runs a connection to its end. What can be read is read before time is judged: a process that stood still finds its callers' requests
+/// in the sockets.
+async fn run(
+    seat: Seat,
+    stream: TcpStream,
+    from: SocketAddr,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let Seat { server, connection } = &seat;
+    let _ = stream.set_nodelay(true); // a connection that has broken says so when it is read
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        connection.asked(!request.body().is_end_stream());
+        let address = peer::caller(from.ip(), request.headers(), &server.limits.trusted_proxies);
+        let answer = answer(router.clone(), request.map(Body::new), Peer::new(address, server.clone()));
+        let connection = connection.clone();
+        async move {
+            let response = answer.await;
+            connection.answers();
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, connection)))
+        }
+    });
+    let socket = TokioIo::new(Socket::new(stream, connection.clone()));
+    let mut builder = http1::Builder::new();
+    builder.half_close(true).max_buf_size(BUFFER_BYTES);
+    let mut http = pin!(builder.serve_connection(socket, service));
+    let mut timer = pin!(sleep_until(connection.deadline(&server.limits)));
+    let mut evicted = pin!(connection.evicted());
+    let mut stop = pin!(stopping.wait_for(|stop| *stop));
+    let mut is_stopping = false;
+    let cut = poll_fn(|cx| {
+        if evicted.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Cut::Evicted));
+        }
+        if !is_stopping && stop.as_mut().poll(cx).is_ready() {
+            is_stopping = true;
+            http.as_mut().graceful_shutdown();
+        }
+        if http.as_mut().poll(cx).is_ready() || is_stopping && connection.awaits_request() {
+            return Poll::Ready(None);
+        }
+        loop {
+            let deadline = connection.deadline(&server.limits);
+            if deadline < timer.deadline() {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if let Some(cut) = connection.overdue(&server.limits, Instant::now()) {
+                return Poll::Ready(Some(cut));
+            }
+            timer.as_mut().reset(deadline); // it was set for an earlier phase
+        }
+    });
+    if let Some(cut) = cut.await {
+        server.stats.cut(cut);
+    }
+}
+
+/// Has a request answered, unless too many of its caller's were refused. It counts as refused before it is looked at, so that many at a
+/// time are no more than many in a row.
+async fn answer(
+    router: TowerToHyperService<Router>,
+    mut request: Request<Body>,
+    peer: Peer,
+) -> Response<Body> {
+    let (server, share) = (peer.server.clone(), peer.share());
+    if !server.refusals.count(share, Instant::now()) {
+        server.stats.refused(Refusal::AddressRefusals);
+        logs::warn!(address = %share, "too many requests were refused; a proxy belongs into http.trusted_proxies");
+        return too_many();
+    }
+    request.extensions_mut().insert(peer);
+    let Ok(response) = router.call(request).await;
+    if !response.status().is_client_error() {
+        server.refusals.forgive(share, Instant::now());
+    }
+    response
+}
+
+fn too_many() -> Response<Body> {
+    let body = r#"{"code":"too_many_requests","message":"too many requests from this address were refused; try again later"}"#;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Says that there is no room, and waits until the caller has heard it.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(BUSY).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+}
