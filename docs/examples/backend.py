@@ -110,6 +110,7 @@ def push(control):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections open
+    timeout = 30  # seconds in which a caller must go on, so that silent ones do not hold threads for ever
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "")
