@@ -55,7 +55,7 @@ pub struct Config {
     /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0 if it sends them by HTTP.
     #[serde(skip)]
     pub bridge_streams: u32,
-    /// How long an IM token is valid, in s.
+    /// How long an IM token is valid, in s. A session ends with it, unless the client renews it.
     pub im_token_ttl_s: u32,
     /// How long a login is valid, in days.
     pub login_ttl_days: u32,
@@ -127,7 +127,7 @@ impl Default for Config {
             im_address: "127.0.0.1:5346".into(),
             internal_secret: String::new(),
             bridge_streams: 0,
-            im_token_ttl_s: 86_400,
+            im_token_ttl_s: 600,
             login_ttl_days: 30,
             logins_per_minute: 10,
             login_tries_per_address_minute: 60,
@@ -200,7 +200,7 @@ impl Config {
         let numbers = [
             ("database_connections_max", self.database_connections_max, 1, 10_000),
             ("replica_lag_ms_max", self.replica_lag_ms_max, 1, 3_600_000),
-            ("im_token_ttl_s", self.im_token_ttl_s, 1, 31_536_000),
+            ("im_token_ttl_s", self.im_token_ttl_s, 10, 31_536_000),
             ("login_ttl_days", self.login_ttl_days, 1, 3_650),
             ("logins_per_minute", self.logins_per_minute, 1, 1_000_000),
             ("login_tries_per_address_minute", self.login_tries_per_address_minute, 1, 1_000_000),

@@ -1,5 +1,7 @@
 //! What clients say.
 
+use std::time::Duration;
+
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
@@ -8,7 +10,7 @@ use wire::{AppId, RoomId};
 use crate::gateway::{Gateway, Stay, Timer};
 use crate::rooms::Joined;
 use crate::session::Phase;
-use crate::token::TokenError;
+use crate::token::{Claims, TokenError};
 
 impl Gateway {
     /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the connection.
@@ -26,11 +28,7 @@ impl Gateway {
         let is_logged_in = session.is_logged_in();
         let frame = ClientFrame::decode(frame)?;
         if let ClientFrame::Login { token } = frame {
-            return if is_logged_in {
-                Err(NoticeCode::AlreadyLoggedIn)
-            } else {
-                self.login(now, conn, &token)
-            };
+            return if is_logged_in { self.renew(now, conn, &token) } else { self.login(now, conn, &token) };
         }
         if !is_logged_in {
             return Err(NoticeCode::LoginRequired);
@@ -58,15 +56,37 @@ impl Gateway {
         if within { Ok(()) } else { Err(NoticeCode::RateLimited) }
     }
 
-    fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let claims = self.keys.verify(token, now.unix_secs()).map_err(|error| match error {
+    /// Who a token speaks of, and when it ends.
+    fn verify(&self, now: Instant, token: &str) -> Result<(Claims, Instant), NoticeCode> {
+        let now_secs = now.unix_secs();
+        let claims = self.keys.verify(token, now_secs).map_err(|error| match error {
             TokenError::Invalid => NoticeCode::TokenInvalid,
             TokenError::Expired => NoticeCode::TokenExpired,
         })?;
+        Ok((claims, now + Duration::from_secs(claims.exp.saturating_sub(now_secs))))
+    }
+
+    /// The next token of a live session, which goes on until that ends.
+    fn renew(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
+        let (claims, token_end) = self.verify(now, token)?;
+        let heartbeat_ms = self.config.heartbeat.period_ms;
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        let is_same = (claims.app, claims.user, claims.device) == (session.app, session.user, session.device);
+        if session.phase != Phase::Live || !is_same {
+            return Err(NoticeCode::AlreadyLoggedIn);
+        }
+        session.token_end = session.token_end.max(token_end);
+        self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
+        Ok(())
+    }
+
+    fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
+        let (claims, token_end) = self.verify(now, token)?;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         session.app = claims.app;
         session.user = claims.user;
         session.device = claims.device;
+        session.token_end = token_end;
         session.phase = Phase::Binding;
         self.metrics.sessions += 1;
         session.login = self.stamps.show(now.unix_nanos());
@@ -88,7 +108,7 @@ impl Gateway {
         }
         session.phase = Phase::Live;
         self.wheel.cancel(session.timer);
-        let deadline = now + self.config.heartbeat.silence_max();
+        let deadline = (now + self.config.heartbeat.silence_max()).min(session.token_end);
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack());
         self.metrics.logins += 1;
         let heartbeat_ms = self.config.heartbeat.period_ms;

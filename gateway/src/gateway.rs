@@ -252,6 +252,7 @@ impl Gateway {
             rooms: Memberships::NONE,
             deframer: Deframer::default(),
             login: Login::default(),
+            token_end: now,
             last_seen: now,
             bucket: Bucket::default(),
             timer: self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack()),
@@ -356,8 +357,8 @@ impl Gateway {
         self.wheel.arm(next, Timer::Drain.pack());
     }
 
-    /// The login deadline has passed, or it is time to look whether the client is still there. A heartbeat re-arms nothing, so
-    /// the timer fires early and is set anew to the moment that the last frame allows.
+    /// The login deadline has passed, or it is time to look whether the client is still there and its token still good. Neither a
+    /// heartbeat nor a renewal re-arms anything, so the timer fires early and is set anew to the moment that these allow.
     fn session_timeout(&mut self, now: Instant, conn_index: u32) {
         let silence_max = self.config.heartbeat.silence_max();
         let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
@@ -368,6 +369,10 @@ impl Gateway {
         if now >= deadline {
             return self.close_with_notice(conn, NoticeCode::IdleTimeout);
         }
+        if now >= session.token_end {
+            return self.close_with_notice(conn, NoticeCode::TokenExpired);
+        }
+        let deadline = deadline.min(session.token_end);
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
     }
 
@@ -618,7 +623,7 @@ fn notice_text(code: NoticeCode) -> &'static str {
         NoticeCode::LoginTimeout => "no login within the deadline",
         NoticeCode::TokenInvalid => "the token is malformed or forged",
         NoticeCode::TokenExpired => "the token has expired",
-        NoticeCode::AlreadyLoggedIn => "this connection is logged in already",
+        NoticeCode::AlreadyLoggedIn => "this connection is logged in already, as another user or on another device",
         NoticeCode::AddressLimit => "too many connections from this address",
         NoticeCode::ServerFull => "this server holds as many connections as it may",
         NoticeCode::NotMember => "not in that room; join it first",

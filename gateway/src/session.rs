@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) deframer: Deframer,
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
+    /// When its token ends, and with it the session. Meaningful from `Phase::Binding` on.
+    pub(crate) token_end: Instant,
     /// When the last whole frame came.
     pub(crate) last_seen: Instant,
     pub(crate) bucket: Bucket,

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{APP, SECRET, World};
 use gateway::{Claims, mint_hs256};
 use wire::client::{ClientFrame, Encoding, NoticeCode, ServerFrame};
@@ -65,10 +67,72 @@ fn nothing_comes_before_login_and_login_comes_once() {
         world.say(client, frame);
         assert_eq!(world.closing_notice(client), NoticeCode::LoginRequired);
     }
+    for (user, device) in [(2, DeviceClass::Phone), (1, DeviceClass::Web)] {
+        let client = world.login(1);
+        let token = world.token(user, device);
+        world.say(client, ClientFrame::Login { token: token.into() });
+        assert_eq!(world.closing_notice(client), NoticeCode::AlreadyLoggedIn);
+    }
+}
+
+/// A token of a session's own user that is good for this long.
+fn token_for(world: &World, secs: u64) -> String {
+    let exp = world.now.unix_secs() + secs;
+    mint_hs256(SECRET, &Claims { app: APP, user: UserId(1), device: DeviceClass::Phone, exp })
+}
+
+/// Lets time pass, with a heartbeat every ten seconds.
+fn pass_alive(world: &mut World, client: u32, secs: u64) {
+    for _ in 0..secs / 10 {
+        world.pass(Duration::from_secs(10));
+        if world.is_open(client) {
+            world.say(client, ClientFrame::Heartbeat { echo: b"" });
+        }
+    }
+}
+
+#[test]
+fn a_session_ends_with_its_token_unless_that_is_renewed() {
+    for renewals in [0, 1, 2] {
+        let mut world = World::new();
+        let client = world.connect();
+        world.client(client).user = UserId(1);
+        let token = token_for(&world, 600);
+        world.say(client, ClientFrame::Login { token: token.into() });
+        world.hear(client);
+        for _ in 0..renewals {
+            pass_alive(&mut world, client, 500);
+            world.hear(client);
+            world.to_router.clear();
+            let token = token_for(&world, 600);
+            world.say(client, ClientFrame::Login { token: token.into() });
+            assert_eq!(world.hear(client), [ServerFrame::LoggedIn { heartbeat_ms: 30_000 }]);
+            assert!(world.to_router.is_empty(), "the session is the same");
+        }
+        pass_alive(&mut world, client, 590);
+        assert!(world.is_open(client), "{renewals} renewals");
+        world.hear(client);
+        pass_alive(&mut world, client, 20);
+        assert_eq!(world.closing_notice(client), NoticeCode::TokenExpired);
+        assert_eq!((world.metrics().sessions, world.metrics().timers), (0, 0));
+    }
+}
+
+#[test]
+fn a_renewal_with_a_bad_token_ends_the_session_and_a_shorter_one_does_not_shorten_it() {
+    let mut world = World::new();
     let client = world.login(1);
-    let token = world.token(1, DeviceClass::Phone);
+    let token = token_for(&world, 60);
     world.say(client, ClientFrame::Login { token: token.into() });
-    assert_eq!(world.closing_notice(client), NoticeCode::AlreadyLoggedIn);
+    pass_alive(&mut world, client, 120);
+    assert!(world.is_open(client));
+    for (token, code) in
+        [(token_for(&world, 0), NoticeCode::TokenExpired), ("no.token".into(), NoticeCode::TokenInvalid)]
+    {
+        let client = world.login(1);
+        world.say(client, ClientFrame::Login { token: token.into() });
+        assert_eq!(world.closing_notice(client), code);
+    }
 }
 
 #[test]
@@ -139,6 +203,6 @@ fn an_owner_that_never_answers_ends_in_the_login_deadline() {
     let client = world.connect();
     let token = world.token(1, DeviceClass::Phone);
     world.say(client, ClientFrame::Login { token: token.into() });
-    world.pass(std::time::Duration::from_millis(502));
+    world.pass(Duration::from_millis(502));
     assert_eq!(world.closing_notice(client), NoticeCode::LoginTimeout);
 }

@@ -50,7 +50,8 @@ struct Made {
     token: String,
     /// The gateway: `HOST:PORT`.
     address: String,
-    /// When the token ends, in ms since the UNIX epoch. A session that has begun outlives it.
+    /// When the token ends, in ms since the UNIX epoch, and with it the session; until then the client logs in once more on the live
+    /// connection, with the next token.
     expires_ms: i64,
     /// The app to log in to.
     app: i32,

@@ -255,7 +255,10 @@ pub const KEYS: &[Key] = &[
         "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
          token secret. It is not shown.",
     ),
-    key("backend.im_token_ttl_s", "How long an IM token is valid, in s."),
+    key(
+        "backend.im_token_ttl_s",
+        "How long an IM token is valid, in s. A session ends with its token, unless the client renews it on the live connection.",
+    ),
     key("backend.login_ttl_days", "How long a login is valid, in days."),
     key(
         "backend.logins_per_minute",
