@@ -128,6 +128,16 @@ impl Push {
         outcomes
     }
 
+    /// Ends the session of a user on a class of device.
+    pub async fn kick(&self, app: i32, user: i64, device: &str) -> Result<(), Error> {
+        let question = serde_json::json!({ "app": app, "user": user, "device": device });
+        let sent = tokio::time::timeout(ANSWER_TIME, self.post("/v1/kick", &question)).await;
+        match sent.unwrap_or_else(|_| Err(away("no answer in time")))? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, _) => Err(away(format!("status {status}"))),
+        }
+    }
+
     async fn ask(&self, items: &[PushItem], wait: Duration) -> Result<Vec<PushOutcome>, Error> {
         #[derive(Serialize)]
         struct Question<'a> {

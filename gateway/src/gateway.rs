@@ -623,7 +623,9 @@ fn notice_text(code: NoticeCode) -> &'static str {
         NoticeCode::LoginTimeout => "no login within the deadline",
         NoticeCode::TokenInvalid => "the token is malformed or forged",
         NoticeCode::TokenExpired => "the token has expired",
-        NoticeCode::AlreadyLoggedIn => "this connection is logged in already, as another user or on another device",
+        NoticeCode::AlreadyLoggedIn => {
+            "this connection is logged in already, as another user or on another device"
+        }
         NoticeCode::AddressLimit => "too many connections from this address",
         NoticeCode::ServerFull => "this server holds as many connections as it may",
         NoticeCode::NotMember => "not in that room; join it first",

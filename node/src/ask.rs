@@ -17,9 +17,9 @@ type Parts = Vec<(ShardId, Question)>;
 impl<O: Outside> Node<O> {
     /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own
     /// users only.
-    pub(crate) fn ask(&mut self, ask: u64, question: Question) {
+    pub(crate) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
         let Some(gateway) = &mut self.gateway else {
-            let answer = self.router.as_mut().map(|router| router.answer(question));
+            let answer = self.router.as_mut().map(|router| router.answer(now, question));
             self.report(Report::Asked { ask, parts: usize::from(answer.is_some()) });
             if let Some(answer) = answer {
                 self.report(Report::Answer { ask, answer });
@@ -40,7 +40,7 @@ impl<O: Outside> Node<O> {
             return self.report(Report::Asked { ask, parts: 0 });
         };
         let message = gateway.message_to_all(now, push);
-        self.ask(ask, Question::PushAll { message });
+        self.ask(now, ask, Question::PushAll { message });
     }
 
     pub(crate) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
@@ -92,9 +92,9 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             }
             of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
         }
-        Question::Kick { app, user, device } => {
+        Question::Kick { app, user, device, ban_ms } => {
             let owner = gateway.owner_of(app, Target::User(user));
-            owner.into_iter().map(|owner| (owner, Question::Kick { app, user, device })).collect()
+            owner.into_iter().map(|owner| (owner, Question::Kick { app, user, device, ban_ms })).collect()
         }
         // Every gateway is linked with every owner, so one owner tells all.
         Question::PushAll { message } => {

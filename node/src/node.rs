@@ -184,7 +184,7 @@ impl<O: Outside> Node<O> {
                 let peers = self.peers(now);
                 self.report(Report::Peers { ask, peers });
             }
-            Control::Ask { ask, question } => self.ask(ask, question),
+            Control::Ask { ask, question } => self.ask(now, ask, question),
             Control::PushAll { ask, push } => self.push_all(now, ask, push),
             Control::Push { ask, target, push } => self.push(now, ask, target, push),
             Control::Reload(config) => {

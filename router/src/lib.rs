@@ -13,6 +13,7 @@
 //! anything that lasts: all is soft state that gateway shards can announce again. A sender is never assumed to be on the
 //! own node, so the same rules serve mailboxes between the shards of a process and links between nodes.
 
+mod bans;
 mod cluster;
 mod dedupe;
 mod hash;

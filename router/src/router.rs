@@ -1,5 +1,7 @@
 //! The core: who is where, and which gateways there are.
 
+use std::time::Duration;
+
 use shard::{Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
@@ -8,6 +10,7 @@ use wire::node::{
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
+use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
@@ -58,6 +61,7 @@ pub struct Router {
     pub(crate) limits: Limits,
     pub(crate) keys: Keys,
     pub(crate) users: Users,
+    pub(crate) bans: Bans,
     pub(crate) rooms: Rooms,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
@@ -88,6 +92,7 @@ impl Router {
         Self {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
             users: Users::new(prng.next_u64(), limits.bindings_max),
+            bans: Bans::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle()),
             pending: Pending::new(prng.next_u64() as u32),
@@ -227,6 +232,10 @@ impl Router {
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
                 self.stamps.hear(now.unix_nanos(), login);
+                if fresh && self.bans.has(now, app, user, device) {
+                    self.metrics.refused += 1;
+                    return self.kick(seat(session), NoticeCode::Kicked);
+                }
                 let login = login.believed(now.unix_nanos());
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
                 self.release(now, app, user);
@@ -272,7 +281,7 @@ impl Router {
                 self.settle_views(now);
             }
             ToRouter::Ask { ask, question } => {
-                let answer = self.answer(question);
+                let answer = self.answer(now, question);
                 self.outbox.gateway(from, ToGateway::Answer { ask, answer });
             }
         }
@@ -392,14 +401,18 @@ impl Router {
     }
 
     /// Answers what an operator asks, from what this router knows.
-    pub fn answer(&mut self, question: Question) -> Answer {
+    pub fn answer(&mut self, now: Instant, question: Question) -> Answer {
         match question {
             Question::Online { app, users } => {
                 let presence = |user| Presence { user, seats: self.online(app, user).collect() };
                 let users = users.into_iter().map(presence).collect();
                 Answer::Online { users, settled: self.cluster.is_agreed() }
             }
-            Question::Kick { app, user, device } => {
+            Question::Kick { app, user, device, ban_ms } => {
+                if ban_ms > 0 {
+                    let end = now + Duration::from_millis(u64::from(ban_ms));
+                    self.bans.set(now, (app, user, device), end);
+                }
                 let is_meant = |class| device.is_none_or(|device| device == class);
                 let seats: Vec<Seat> = self
                     .users

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use shard::ShardId;
 use wire::client::NoticeCode;
-use wire::node::{Answer, NodeMessage, Presence, Question, Seat, ShardLoad, ToGateway, ToRouter};
+use wire::node::{Answer, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad, ToGateway, ToRouter};
 use wire::{MessageId, UserId};
 
 /// Asks from A; what else is said, and the answer.
@@ -43,15 +43,44 @@ fn who_is_online_in_the_order_asked() {
 #[test]
 fn a_kick_ends_the_sessions_that_are_meant() {
     let mut bench = bench();
-    let kick = |device| Question::Kick { app: APP, user: ALICE, device };
+    let kick = |device| Question::Kick { app: APP, user: ALICE, device, ban_ms: 0 };
     let (said, answer) = ask(&mut bench, kick(Some(WEB)));
     assert_eq!((said, answer), (vec![kicked(C, 2, NoticeCode::Kicked)], Answer::Kicked { sessions: 1 }));
     let (mut said, answer) = ask(&mut bench, kick(None));
     said.sort_by_key(|(to, _)| *to);
     assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked), kicked(C, 2, NoticeCode::Kicked)]);
     assert_eq!(answer, Answer::Kicked { sessions: 2 });
-    let nobody = Question::Kick { app: APP, user: UserId(404), device: None };
+    let nobody = Question::Kick { app: APP, user: UserId(404), device: None, ban_ms: 0 };
     assert_eq!(ask(&mut bench, nobody), (vec![], Answer::Kicked { sessions: 0 }));
+}
+
+#[test]
+fn a_ban_refuses_logins_until_it_ends() {
+    let mut bench = bench();
+    let ban = |device, ban_ms| Question::Kick { app: APP, user: ALICE, device, ban_ms };
+    let (said, _) = ask(&mut bench, ban(Some(PHONE), 60_000));
+    assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked)]);
+    let bind = |session, device| ToRouter::Bind {
+        app: APP,
+        user: ALICE,
+        device,
+        session: SessionId(session),
+        login: login(9),
+        fresh: true,
+    };
+    assert_eq!(bench.tell(B, bind(5, PHONE)), [kicked(B, 5, NoticeCode::Kicked)]);
+    assert_ne!(bench.tell(B, bind(6, WEB)), [kicked(B, 6, NoticeCode::Kicked)], "another class of device");
+    // A kick without a ban does not lift one.
+    ask(&mut bench, ban(Some(PHONE), 0));
+    bench.pass(std::time::Duration::from_secs(59));
+    assert_eq!(bench.tell(B, bind(7, PHONE)), [kicked(B, 7, NoticeCode::Kicked)]);
+    bench.pass(std::time::Duration::from_secs(2));
+    let said = bench.tell(B, bind(8, PHONE));
+    assert!(
+        said.iter()
+            .any(|(to, mail)| *to == B && matches!(mail, NodeMessage::ToGateway(ToGateway::Bound { .. }))),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod http;
 mod render;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -14,7 +15,7 @@ use crate::cli::ConfigArgs;
 use crate::config::Config;
 use crate::printable::{printable, printable_json};
 use crate::serve::reachable;
-use crate::token::device;
+use crate::token::{device, duration};
 use http::{Answer, Method, Request};
 
 /// Asks a running node who is where, and gives it orders.
@@ -63,6 +64,9 @@ enum Order {
         /// Only on phone, tablet, web, desktop, tv or bot.
         #[arg(long, value_parser = device)]
         device: Option<DeviceClass>,
+        /// How long new logins are refused: 90s, 15m, 1h or 7d.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ban: Option<Duration>,
     },
     /// Sends a message to a user, a room or everybody.
     Push(PushArgs),
@@ -151,9 +155,10 @@ impl Order {
             Self::Where { app, user } => {
                 Request { method: Method::Get, path: format!("/v1/users/{}/{user}", app.app) }
             }
-            Self::Kick { app, user, device } => {
+            Self::Kick { app, user, device, ban } => {
                 let device = device.map(DeviceClass::name);
-                post("/v1/kick", json!({ "app": app.app, "user": user, "device": device }))
+                let ban_ms = ban.map(|ban| ban.as_millis() as u64);
+                post("/v1/kick", json!({ "app": app.app, "user": user, "device": device, "ban_ms": ban_ms }))
             }
             Self::Push(push) => push.request(),
             Self::Drain { node } => post("/v1/drain", json!({ "node": node })),

@@ -355,6 +355,17 @@ fn an_im_token_is_a_login_at_its_gateway() {
     assert!(matches!(client.next(), Some(ServerFrame::LoggedIn { .. })));
     let presence = || up.api.get(&format!("/users/{}/presence", user.id), &user.token);
     until("the backend knows", || presence()["devices"] == json!(["web"]));
+    // The next token keeps the session; a logout ends it, and leaves those of other devices.
+    let next = up.api.post("/im/token", &user.token, json!({ "device": "web" }));
+    client.send_login(next["token"].as_str().unwrap());
+    assert!(matches!(client.next(), Some(ServerFrame::LoggedIn { .. })));
+    let mut of_nobody = up.server.connect();
+    of_nobody.user = client.user;
+    of_nobody.send_login(&token_on(DeviceClass::Tv, user.id));
+    assert!(matches!(of_nobody.next(), Some(ServerFrame::LoggedIn { .. })));
+    up.api.post("/logout", &user.token, json!({}));
+    client.expect_farewell(NoticeCode::Kicked);
+    of_nobody.heartbeat();
 
     let (made_elsewhere, _) = made(other.api, json!({}));
     let mut stranger = up.server.connect();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{SECRET, Server, output, sailfish, until};
+use common::{SECRET, Server, output, sailfish, token, until};
 use serde_json::{Value, json};
 use testbed::free_port;
 use wire::RoomId;
@@ -358,8 +358,11 @@ fn ctl_does_each_of_it() {
     assert_eq!(&client.message().payload[..], b"hi");
     let json = said(&["--json", "kick", "5", "--device", "tv"], "{\"kicked\":0}\n");
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), json!({ "kicked": 0 }));
-    said(&["kick", "5"], "1 session kicked\n");
+    said(&["kick", "5", "--ban", "1h"], "1 session kicked\n");
     client.expect_farewell(NoticeCode::Kicked);
+    let mut banned = server.connect();
+    banned.send_login(&token(5, 60));
+    banned.expect_farewell(NoticeCode::Kicked);
 
     let (ok, text) = ctl(&server, &["push", "--user", "99", "--text", "hi"]);
     assert!(!ok && text.contains("failed: offline"), "{text}");

@@ -8,12 +8,14 @@ use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
+use logs::warn;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::login::LoginId;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::Body;
@@ -77,6 +79,11 @@ async fn make(
         let most = config.logins_per_minute;
         return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
     }
+    // Whose session it is that the token is for, as long as that can last.
+    let ttl = Duration::from_secs(config.im_token_ttl_s.into());
+    if let Err(error) = app.cache.set(&session_key(user_id, body.device), caller.login.as_str(), ttl).await {
+        warn!(%error, "sessions at gateways may outlive their logins");
+    }
     let exp = app.clock.now_ms() / 1_000 + i64::from(config.im_token_ttl_s);
     let claims = Claims { app: config.app, user: user_id, device: body.device, exp };
     Ok(Json(Made {
@@ -86,6 +93,38 @@ async fn make(
         app: config.app,
         user_id,
     }))
+}
+
+/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token.
+pub async fn end_sessions(app: &App, user_id: i64, login: LoginId) {
+    let keys = Device::ALL.map(|device| session_key(user_id, device));
+    let logins = app.cache.get_many(&keys).await.unwrap_or_default();
+    let own = Device::ALL.into_iter().zip(logins).filter(|(_, of)| of.as_deref() == Some(login.as_str()));
+    for (device, _) in own {
+        if let Err(error) = app.push.kick(app.config.app, user_id, device.name()).await {
+            warn!(%error, "a session at a gateway outlives its login, for as long as its token is good");
+        }
+    }
+}
+
+/// Where it is known which login got the last token for a device.
+fn session_key(user_id: i64, device: Device) -> String {
+    format!("im_session:{user_id}:{}", device.name())
+}
+
+impl Device {
+    const ALL: [Self; 6] = [Self::Phone, Self::Tablet, Self::Web, Self::Desktop, Self::Tv, Self::Bot];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Phone => "phone",
+            Self::Tablet => "tablet",
+            Self::Web => "web",
+            Self::Desktop => "desktop",
+            Self::Tv => "tv",
+            Self::Bot => "bot",
+        }
+    }
 }
 
 /// What a gateway reads out of a token.

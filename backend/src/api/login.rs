@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::users;
+use crate::api::{im_token, users};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::address::Address;
@@ -134,14 +134,32 @@ async fn log_in(
 #[derive(Serialize, ToSchema)]
 struct LoggedOut {}
 
-/// Ends the login whose token the request has. Sessions at gateways go on until they end.
+/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. An IM token that it still has is good
+/// until that ends.
 #[utoipa::path(post, path = "/logout", responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;
-    if is_token(token) {
+    if let Some(user_id) = user_of(&app, token).await? {
         end(&app, &[hash(token).to_vec()]).await?;
+        im_token::end_sessions(&app, user_id, LoginId::of(token)).await;
     }
     Ok(([(header::SET_COOKIE, cookie(&app, "", 0)?)], Json(LoggedOut {})))
+}
+
+/// Names a login in the cache: the hash of its token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoginId(String);
+
+impl LoginId {
+    /// The login of this token.
+    pub fn of(token: &str) -> Self {
+        Self(hex(&hash(token)))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The user of a login token.

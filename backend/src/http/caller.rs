@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
-use crate::api::login;
+use crate::api::login::{self, LoginId};
 use crate::app::App;
 use crate::error::Error;
 
@@ -17,6 +17,8 @@ pub const COOKIE: &str = "sailfish_login";
 pub struct Caller {
     /// Who.
     pub user_id: i64,
+    /// Which of its logins it calls by.
+    pub login: LoginId,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -29,7 +31,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         let user_id = login::user_of(app, token).await?;
         let user_id = user_id
             .ok_or_else(|| Error::unauthorized("the login token is unknown or has ended; log in again"))?;
-        Ok(Self { user_id })
+        Ok(Self { user_id, login: LoginId::of(token) })
     }
 }
 

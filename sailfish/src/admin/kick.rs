@@ -26,6 +26,8 @@ pub struct KickBody {
     /// On this class of device only: phone, tablet, web, desktop, tv or bot.
     #[schema(value_type = Option<String>, example = "phone")]
     device: Option<DeviceClass>,
+    /// How long the user cannot log in again, in ms, up to a week; none: at once.
+    ban_ms: Option<u32>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -34,13 +36,18 @@ pub struct KickAnswer {
     kicked: u32,
 }
 
-/// Ends the sessions of a user. Clients get the notice `kicked`.
+/// Ends the sessions of a user, and keeps it out for a while. Clients get the notice `kicked`. The router that owns the user refuses
+/// its logins at all gateways; it forgets that when it ends, or when another router becomes the owner.
 #[utoipa::path(post, path = "/v1/kick", request_body = KickBody, responses((status = 200, body = KickAnswer)))]
 pub async fn kick(
     State(admin): State<Arc<Admin>>,
-    Body(KickBody { app, user, device }): Body<KickBody>,
+    Body(KickBody { app, user, device, ban_ms }): Body<KickBody>,
 ) -> Result<Json<KickAnswer>, ApiError> {
-    let question = Question::Kick { app: AppId(app), user: UserId(user), device };
+    let ban_ms = ban_ms.unwrap_or(0);
+    if ban_ms > BAN_MS_MAX {
+        return Err(ApiError::bad_request(format!("ban_ms: want at most {BAN_MS_MAX}, a week")));
+    }
+    let question = Question::Kick { app: AppId(app), user: UserId(user), device, ban_ms };
     let answers = admin.shards.question(question).await?;
     let kicked = answers.into_iter().map(|answer| match answer {
         Answer::Kicked { sessions } => sessions,
@@ -48,3 +55,6 @@ pub async fn kick(
     });
     Ok(Json(KickAnswer { kicked: kicked.fold(0, u32::saturating_add) }))
 }
+
+/// A ban is no more than a router's memory.
+const BAN_MS_MAX: u32 = 7 * 24 * 60 * 60 * 1_000;

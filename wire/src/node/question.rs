@@ -16,7 +16,7 @@ pub enum Question {
         /// Who.
         users: Vec<UserId>,
     },
-    /// End the sessions of a user.
+    /// End the sessions of a user, and keep it out for a while.
     Kick {
         /// Whose app.
         app: AppId,
@@ -24,6 +24,8 @@ pub enum Question {
         user: UserId,
         /// On this class of device only.
         device: Option<DeviceClass>,
+        /// How long new logins are refused; 0: they are not.
+        ban_ms: u32,
     },
     /// Send a lossy message to every session of its app.
     PushAll {
