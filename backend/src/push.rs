@@ -128,9 +128,10 @@ impl Push {
         outcomes
     }
 
-    /// Ends the session of a user on a class of device.
-    pub async fn kick(&self, app: i32, user: i64, device: &str) -> Result<(), Error> {
-        let question = serde_json::json!({ "app": app, "user": user, "device": device });
+    /// Ends the session of a user on a class of device, and refuses new ones for that long; zero lets them in again.
+    pub async fn kick(&self, app: i32, user: i64, device: &str, ban: Duration) -> Result<(), Error> {
+        let ban_ms = ban.as_millis() as u64;
+        let question = serde_json::json!({ "app": app, "user": user, "device": device, "ban_ms": ban_ms });
         let sent = tokio::time::timeout(ANSWER_TIME, self.post("/v1/kick", &question)).await;
         match sent.unwrap_or_else(|_| Err(away("no answer in time")))? {
             (StatusCode::OK, _) => Ok(()),

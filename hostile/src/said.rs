@@ -112,7 +112,11 @@ impl Said {
         let (app, user) = (app(input), user(input));
         match input.byte() % 5 {
             0 => Question::Online { app, users: vec![user; input.byte() as usize % 4] },
-            1 => Question::Kick { app, user, device: input.flag().then(|| device(input)) },
+            1 => {
+                let device = input.flag().then(|| device(input));
+                let ban_ms = input.flag().then(|| input.number() as u32);
+                Question::Kick { app, user, device, ban_ms }
+            }
             2 => Question::PushAll { message: self.delivered(input) },
             3 => Question::Drain { node: input.pick(&[0, 1, 2, 3, u16::MAX]) },
             _ => Question::Nodes,

@@ -409,7 +409,7 @@ impl Router {
                 Answer::Online { users, settled: self.cluster.is_agreed() }
             }
             Question::Kick { app, user, device, ban_ms } => {
-                if ban_ms > 0 {
+                if let Some(ban_ms) = ban_ms {
                     let end = now + Duration::from_millis(u64::from(ban_ms));
                     self.bans.set(now, (app, user, device), end);
                 }

@@ -64,7 +64,7 @@ enum Order {
         /// Only on phone, tablet, web, desktop, tv or bot.
         #[arg(long, value_parser = device)]
         device: Option<DeviceClass>,
-        /// How long new logins are refused: 90s, 15m, 1h or 7d.
+        /// How long new logins are refused: 90s, 15m, 1h or 7d; 0 lifts a ban.
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ban: Option<Duration>,
     },

@@ -366,6 +366,9 @@ fn an_im_token_is_a_login_at_its_gateway() {
     up.api.post("/logout", &user.token, json!({}));
     client.expect_farewell(NoticeCode::Kicked);
     of_nobody.heartbeat();
+    let mut again = up.server.connect();
+    again.send_login(next["token"].as_str().unwrap());
+    again.expect_farewell(NoticeCode::Kicked);
 
     let (made_elsewhere, _) = made(other.api, json!({}));
     let mut stranger = up.server.connect();

@@ -79,9 +79,12 @@ async fn make(
         let most = config.logins_per_minute;
         return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
     }
-    // Whose session it is that the token is for, as long as that can last.
-    let ttl = Duration::from_secs(config.im_token_ttl_s.into());
-    if let Err(error) = app.cache.set(&session_key(user_id, body.device), caller.login.as_str(), ttl).await {
+    // Whose session it is that the token is for, as long as that can last. A login that ended before may have left a ban.
+    let key = session_key(user_id, body.device);
+    if app.cache.take_if(&key, BANNED).await.unwrap_or(false) {
+        app.push.kick(config.app, user_id, body.device.name(), Duration::ZERO).await?;
+    }
+    if let Err(error) = app.cache.set(&key, caller.login.as_str(), ttl(&app)).await {
         warn!(%error, "sessions at gateways may outlive their logins");
     }
     let exp = app.clock.now_ms() / 1_000 + i64::from(config.im_token_ttl_s);
@@ -95,17 +98,28 @@ async fn make(
     }))
 }
 
-/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token.
+/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token. Until the next token for the
+/// device is made, those that were made before are refused there.
 pub async fn end_sessions(app: &App, user_id: i64, login: LoginId) {
     let keys = Device::ALL.map(|device| session_key(user_id, device));
     let logins = app.cache.get_many(&keys).await.unwrap_or_default();
     let own = Device::ALL.into_iter().zip(logins).filter(|(_, of)| of.as_deref() == Some(login.as_str()));
     for (device, _) in own {
-        if let Err(error) = app.push.kick(app.config.app, user_id, device.name()).await {
+        let marked = app.cache.set(&session_key(user_id, device), BANNED, ttl(app)).await;
+        let ended = app.push.kick(app.config.app, user_id, device.name(), ttl(app)).await;
+        if let Err(error) = marked.and(ended) {
             warn!(%error, "a session at a gateway outlives its login, for as long as its token is good");
         }
     }
 }
+
+/// How long what was made may be used.
+fn ttl(app: &App) -> Duration {
+    Duration::from_secs(app.config.im_token_ttl_s.into())
+}
+
+/// In place of a login: it has ended, and the device is banned.
+const BANNED: &str = "banned";
 
 /// Where it is known which login got the last token for a device.
 fn session_key(user_id: i64, device: Device) -> String {

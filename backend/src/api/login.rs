@@ -134,8 +134,8 @@ async fn log_in(
 #[derive(Serialize, ToSchema)]
 struct LoggedOut {}
 
-/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. An IM token that it still has is good
-/// until that ends.
+/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. These tokens are refused until the
+/// user gets another one for the same class of device.
 #[utoipa::path(post, path = "/logout", responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;

@@ -1,5 +1,10 @@
 //! Login by phone and code, login tokens, IM tokens.
 
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -344,6 +349,49 @@ both!(
             assert_eq!(call("POST", url.clone(), Some(&login), Some(json!({}))).await.0, 200);
         }
         assert_eq!(call("POST", url, Some(&login), Some(json!({}))).await.0, 429);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A logout takes back what the login got: its sessions end, and its tokens are refused until the user gets another one.
+    a_logout_ends_the_sessions_of_the_login,
+    |stack| async move {
+        let kicks = Arc::<Mutex<Vec<Value>>>::default();
+        let take = |State(kicks): State<Arc<Mutex<Vec<Value>>>>, Json(kick): Json<Value>| async move {
+            kicks.lock().unwrap().push(kick);
+            Json(json!({ "kicked": 1 }))
+        };
+        let router = Router::new().route("/v1/kick", post(take)).with_state(kicks.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let push_url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let node = stack.backend_with(backend::Config { push_url, ..stack.config() }).await;
+        let url = node.url();
+        let made = async |login: &str, device: &str| {
+            let body = Some(json!({ "device": device }));
+            assert_eq!(call("POST", format!("{url}/im/token"), Some(login), body).await.0, 200, "{device}");
+        };
+        let logout = async |login: &str| call("POST", format!("{url}/logout"), Some(login), None).await.0;
+        let said = || std::mem::take(&mut *kicks.lock().unwrap());
+
+        let (user, first) = log_in(&node, &phone(1)).await;
+        forget_sends(&node, &phone(1)).await;
+        let (_, second) = log_in(&node, &phone(1)).await;
+        made(&first, "web").await;
+        made(&first, "phone").await;
+        made(&second, "phone").await;
+        assert_eq!(logout(&first).await, 200);
+        let kick = |device: &str, ban_ms: u32| json!({ "app": 1, "user": user, "device": device, "ban_ms": ban_ms });
+        assert_eq!(said(), [kick("web", 600_000)], "the session on the phone is of the other login");
+        assert_eq!(logout(&first).await, 200);
+        assert_eq!(said(), [Value::Null; 0], "once");
+        for _ in 0..2 {
+            made(&second, "web").await;
+        }
+        assert_eq!(said(), [kick("web", 0)], "the first token lets the user in again");
+        assert_eq!(logout(&second).await, 200);
+        assert_eq!(said().len(), 2);
         node.stop().await;
     }
 );

@@ -26,7 +26,7 @@ pub struct KickBody {
     /// On this class of device only: phone, tablet, web, desktop, tv or bot.
     #[schema(value_type = Option<String>, example = "phone")]
     device: Option<DeviceClass>,
-    /// How long the user cannot log in again, in ms, up to a week; none: at once.
+    /// How long the user cannot log in again, in ms, up to a week; 0 lifts what was said before.
     ban_ms: Option<u32>,
 }
 
@@ -43,8 +43,7 @@ pub async fn kick(
     State(admin): State<Arc<Admin>>,
     Body(KickBody { app, user, device, ban_ms }): Body<KickBody>,
 ) -> Result<Json<KickAnswer>, ApiError> {
-    let ban_ms = ban_ms.unwrap_or(0);
-    if ban_ms > BAN_MS_MAX {
+    if ban_ms.is_some_and(|ban_ms| ban_ms > BAN_MS_MAX) {
         return Err(ApiError::bad_request(format!("ban_ms: want at most {BAN_MS_MAX}, a week")));
     }
     let question = Question::Kick { app: AppId(app), user: UserId(user), device, ban_ms };

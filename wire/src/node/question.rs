@@ -24,8 +24,8 @@ pub enum Question {
         user: UserId,
         /// On this class of device only.
         device: Option<DeviceClass>,
-        /// How long new logins are refused; 0: they are not.
-        ban_ms: u32,
+        /// How long new logins are refused from here on; 0 lifts a ban, `None` leaves it as it is.
+        ban_ms: Option<u32>,
     },
     /// Send a lossy message to every session of its app.
     PushAll {

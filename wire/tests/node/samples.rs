@@ -86,8 +86,8 @@ pub fn to_router() -> Vec<ToRouter> {
     );
     let questions = [
         Question::Online { app: APP, users: vec![USER, UserId(2)] },
-        Question::Kick { app: APP, user: USER, device: Some(PHONE), ban_ms: 60_000 },
-        Question::Kick { app: APP, user: USER, device: None, ban_ms: 0 },
+        Question::Kick { app: APP, user: USER, device: Some(PHONE), ban_ms: Some(60_000) },
+        Question::Kick { app: APP, user: USER, device: None, ban_ms: None },
         Question::PushAll { message: message() },
         Question::Drain { node: 3 },
         Question::Nodes,
