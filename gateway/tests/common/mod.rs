@@ -157,7 +157,7 @@ impl World {
     }
 
     pub fn token(&self, user: i64, device: DeviceClass) -> String {
-        let exp = self.now.unix_secs() + 3_600;
+        let exp = self.now.unix_secs() + 86_400;
         mint_hs256(SECRET, &Claims { app: APP, user: UserId(user), device, exp })
     }
 
