@@ -81,14 +81,14 @@ fn is_online(server: &Server, user: i64) -> bool {
 }
 
 fn token_on(device: DeviceClass, user: i64) -> String {
-    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
+    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3_600;
     mint_hs256(SECRET.as_bytes(), &Claims { app: APP, user: UserId(user), device, exp })
 }
 
 /// A client of the Java platform in the room.
 fn java_in_room(server: &Server, user: i64) -> Java {
     let mut java = Java(server.connect().stream);
-    java.write(1001, &format!(r#"{{"appId":1,"userId":{user},"token":"{}"}}"#, token(user, 60)));
+    java.write(1001, &format!(r#"{{"appId":1,"userId":{user},"token":"{}"}}"#, token(user, 3_600)));
     java.read(1001);
     java.write(1010, &format!(r#"{{"appId":1,"userId":{user},"data":"{{\"roomId\":{ROOM}}}"}}"#));
     java.read(1010);

@@ -47,7 +47,7 @@ fn each_broken_stream_gets_the_notice_that_names_it() {
     let server = Server::start(&[]);
     let mut bystanders = Bystanders::new(&server);
     let forged = {
-        let good = token(1, 60);
+        let good = token(1, 3_600);
         let (claims, signature) = good.rsplit_once('.').unwrap();
         let flipped = if signature.starts_with('A') { "B" } else { "A" };
         format!("{claims}.{flipped}{}", &signature[1..])
@@ -90,7 +90,7 @@ fn a_logged_in_client_is_held_to_the_rules_too() {
     let mut bystanders = Bystanders::new(&server);
 
     let mut twice = server.login(1);
-    twice.send_login(&token(1, 60));
+    twice.send_login(&token(2, 3_600));
     twice.expect_farewell(NoticeCode::AlreadyLoggedIn);
 
     let mut turncoat = server.login(1);
@@ -136,7 +136,7 @@ fn a_slow_login_ends_at_the_deadline() {
     let mut bystanders = Bystanders::new(&server);
     let mut silent = server.connect();
     let mut slow = server.connect();
-    let login = slow.encoded(&ClientFrame::Login { token: token(1, 60).into() });
+    let login = slow.encoded(&ClientFrame::Login { token: token(1, 3_600).into() });
     // A byte now and then: each is activity, and none is a login.
     for byte in &login[..5] {
         slow.stream.write_all(&[*byte]).unwrap();
@@ -168,7 +168,7 @@ fn what_broken_connections_held_is_given_back() {
         let mut header = server.connect();
         header.stream.write_all(&[0x53, 0x46, 0]).unwrap();
         let mut login = server.connect();
-        let frame = login.encoded(&ClientFrame::Login { token: token(1, 60).into() });
+        let frame = login.encoded(&ClientFrame::Login { token: token(1, 3_600).into() });
         login.stream.write_all(&frame[..frame.len() / 2]).unwrap();
         let mut member = server.login(1 + round);
         member.join(7);

@@ -127,7 +127,7 @@ fn clients_of_the_java_platform_work_unchanged() {
     let mut other = server.login(2);
     other.join(7);
     let mut java = Java(server.connect().stream);
-    java.write(1001, &format!(r#"{{"appId":1,"userId":1,"token":"{}","data":null}}"#, token(1, 60)));
+    java.write(1001, &format!(r#"{{"appId":1,"userId":1,"token":"{}","data":null}}"#, token(1, 3_600)));
     java.expect(1001, r#"{"appId":1,"userId":1,"data":"true","heartbeatMs":30000}"#);
     java.write(1004, r#"{"appId":1,"userId":1}"#);
     java.expect(1004, r#"{"appId":1,"userId":1}"#);

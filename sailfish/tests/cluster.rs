@@ -181,7 +181,7 @@ fn a_gateway_without_routers_says_so_and_serves_once_one_comes() {
     assert_eq!(cluster.gateway(0).get("/readyz"), (503, "no router is linked\n".into()));
     let mut early = cluster.gateway(0).connect();
     early.user = UserId(1);
-    early.send_login(&common::token(1, 60));
+    early.send_login(&common::token(1, 3_600));
     cluster.routers[0].start();
     cluster.wait_ready();
     assert!(matches!(early.next(), Some(ServerFrame::LoggedIn { .. })));

@@ -361,7 +361,7 @@ fn ctl_does_each_of_it() {
     said(&["kick", "5", "--ban", "1h"], "1 session kicked\n");
     client.expect_farewell(NoticeCode::Kicked);
     let mut banned = server.connect();
-    banned.send_login(&token(5, 60));
+    banned.send_login(&token(5, 3_600));
     banned.expect_farewell(NoticeCode::Kicked);
 
     let (ok, text) = ctl(&server, &["push", "--user", "99", "--text", "hi"]);

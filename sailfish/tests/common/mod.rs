@@ -270,7 +270,7 @@ impl Client {
     /// Logs in and waits for the answer.
     pub fn login(&mut self, user: i64) {
         self.user = UserId(user);
-        self.send_login(&token(user, 60));
+        self.send_login(&token(user, 3_600));
         match self.next() {
             Some(ServerFrame::LoggedIn { .. }) => {}
             other => panic!("instead of logged in: {other:?}"),
