@@ -5,22 +5,26 @@
 //! same events give the same effects, byte for byte.
 
 mod bounded_queue;
+mod bucket;
 mod chunk;
 mod conn_map;
 mod contract;
 mod ids;
 mod prng;
 mod send_batch;
+mod shares;
 mod slab;
 mod time;
 mod wheel;
 
 pub use bounded_queue::BoundedQueue;
+pub use bucket::{Bucket, Rate};
 pub use conn_map::ConnMap;
 pub use contract::{CloseReason, ConnectError, Effect, Event, Linger, Shard};
 pub use ids::{ConnId, ShardId};
 pub use prng::Prng;
 pub use send_batch::{SEND_BATCH_BYTES_MAX, Segment, SendBatch};
+pub use shares::{Amount, Shares};
 pub use slab::{Key, Slab};
 pub use time::Instant;
 pub use wheel::{TimerId, Wheel};
