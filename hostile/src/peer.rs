@@ -442,7 +442,13 @@ fn shard(role: Role) -> Node<Notes> {
         Router::new(router::Config { id, seed: 1, limits })
     });
     let bridge = if role == Role::Bridge { Bridge::Inside } else { Bridge::None };
-    let handover = HandoverLimits { queue_messages_max: 8, queue_bytes_max: 4096, window_bytes: 2048 };
+    let handover = HandoverLimits {
+        queue_messages_max: 8,
+        queue_bytes_max: 4096,
+        user_messages_max: 4,
+        user_bytes_max: 2048,
+        window_bytes: 2048,
+    };
     Node::new(
         NOW,
         node::Setup {

@@ -46,7 +46,8 @@ pub(crate) struct Bridging {
 
 impl Bridging {
     pub(crate) fn new(bridge: Bridge, own: Origin, limits: HandoverLimits) -> Self {
-        Self { bridge, own, handover: Handover::new(limits), linked: BTreeSet::new(), chosen: None }
+        let seed = own.incarnation ^ u64::from(own.shard.as_u32());
+        Self { bridge, own, handover: Handover::new(limits, seed), linked: BTreeSet::new(), chosen: None }
     }
 
     /// Whether events are kept for a bridge.
@@ -224,8 +225,13 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: HandoverLimits =
-        HandoverLimits { queue_messages_max: 100, queue_bytes_max: 1 << 20, window_bytes: 1 << 20 };
+    const LIMITS: HandoverLimits = HandoverLimits {
+        queue_messages_max: 100,
+        queue_bytes_max: 1 << 20,
+        user_messages_max: 100,
+        user_bytes_max: 1 << 20,
+        window_bytes: 1 << 20,
+    };
 
     fn bridging(shard: u32, bridge: Bridge) -> Bridging {
         let own = Origin { shard: ShardId::from_u32(shard), incarnation: 1 };

@@ -3,12 +3,16 @@
 //! So nothing for the bridge is lost while the shard lives: when its bridge goes, the next one gets all that is not taken, in
 //! order, under the same numbers. What is under way is bounded by a window, what is kept by the operator's limits; past these
 //! whoever can be told so is, and the rest is dropped and counted.
+//!
+//! Packets (requests, and messages that nobody acked) and presence (sessions and memberships that come and go) are two pools, and
+//! each user has a share of both: neither many packets nor one user's make another's fail, or its presence untrue.
 
 use std::collections::BTreeMap;
 
-use wire::MessageId;
+use shard::{Amount, Shares};
 use wire::client::{FailReason, Outcome, SendAck};
 use wire::node::{DeliveryId, Handed, SessionId, Taken, ToBridge};
+use wire::{AppId, MessageId, UserId};
 
 /// Events under way from one shard to a bridge; one that sends more is no shard of ours.
 pub(crate) const WINDOW_MESSAGES: usize = 4096;
@@ -20,10 +24,14 @@ const EVENT_BYTES: usize = 192;
 /// What a shard keeps for its bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HandoverLimits {
-    /// Events that are kept.
+    /// Packets that are kept, and as many events of presence besides.
     pub queue_messages_max: u32,
-    /// Their bytes.
+    /// Bytes of either.
     pub queue_bytes_max: u64,
+    /// Packets of one user, and as many events of its presence.
+    pub user_messages_max: u32,
+    /// Bytes of either.
+    pub user_bytes_max: u64,
     /// Bytes under way to the bridge, at most [`WINDOW_BYTES_MAX`]; one event more may be.
     pub window_bytes: u64,
 }
@@ -55,7 +63,8 @@ pub(crate) struct Handover {
     limits: HandoverLimits,
     /// By number.
     kept: BTreeMap<u64, ToBridge>,
-    bytes: u64,
+    packets: Shares<Holder>,
+    presence: Shares<Holder>,
     /// The number of the last event.
     last: u64,
     /// The number of the next event to hand over. Those kept below it are under way.
@@ -67,11 +76,12 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    pub(crate) fn new(limits: HandoverLimits) -> Self {
+    pub(crate) fn new(limits: HandoverLimits, seed: u64) -> Self {
         Self {
             limits,
             kept: BTreeMap::new(),
-            bytes: 0,
+            packets: Shares::new(seed),
+            presence: Shares::new(seed),
             last: 0,
             next: 1,
             under_way: 0,
@@ -82,17 +92,30 @@ impl Handover {
 
     /// Takes in an event. When there is no room for it: what whoever waits is told.
     pub(crate) fn put(&mut self, event: ToBridge) -> Option<Told> {
-        let bytes = weight(&event);
-        let is_full = self.kept.len() >= self.limits.queue_messages_max as usize
-            || self.bytes + bytes > self.limits.queue_bytes_max;
-        if is_full {
+        let (holder, bytes, limits) = (holder(&event), weight(&event), self.limits);
+        let total = Amount { entries: limits.queue_messages_max.into(), bytes: limits.queue_bytes_max };
+        let share = match holder {
+            Holder::User(..) => {
+                Amount { entries: limits.user_messages_max.into(), bytes: limits.user_bytes_max }
+            }
+            Holder::Operator => Amount { entries: total.entries.div_ceil(2), bytes: total.bytes / 2 },
+        };
+        if !self.pool(&event).take(holder, bytes, total, share) {
             self.metrics.dropped[kind(&event)] += 1;
             return answer(event, Taken::Refused(FailReason::Busy));
         }
         self.last += 1;
-        self.bytes += bytes;
         self.kept.insert(self.last, event);
         None
+    }
+
+    /// The pool that an event counts in.
+    fn pool(&mut self, event: &ToBridge) -> &mut Shares<Holder> {
+        if is_packet(event) { &mut self.packets } else { &mut self.presence }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.packets.held().bytes + self.presence.held().bytes
     }
 
     /// The next event to hand over, if the window lets it.
@@ -125,7 +148,7 @@ impl Handover {
     pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<Told> {
         let event = self.kept.remove(&seq)?;
         let bytes = weight(&event);
-        self.bytes -= bytes;
+        self.pool(&event).give_back(holder(&event), bytes);
         // It may stand before those that go again: then an earlier bridge has taken it after all.
         if seq < self.next {
             self.under_way -= 1;
@@ -149,18 +172,58 @@ impl Handover {
     }
 
     pub(crate) fn metrics(&self) -> HandoverMetrics {
-        HandoverMetrics { waiting: self.kept.len() as u64, waiting_bytes: self.bytes, ..self.metrics }
+        HandoverMetrics { waiting: self.kept.len() as u64, waiting_bytes: self.bytes(), ..self.metrics }
     }
 
     /// Own-state invariants, at the cost of a walk through all that is kept.
     pub(crate) fn check_invariants(&self) {
         let bytes = |events: &mut dyn Iterator<Item = &ToBridge>| events.map(weight).sum::<u64>();
-        assert_eq!(self.bytes, bytes(&mut self.kept.values()));
+        assert_eq!(self.bytes(), bytes(&mut self.kept.values()));
+        for (pool, packets) in [(&self.packets, true), (&self.presence, false)] {
+            let its = self.kept.values().filter(|event| is_packet(event) == packets);
+            pool.check_invariants(its.map(|event| (holder(event), weight(event))));
+            assert!(pool.held().entries <= self.limits.queue_messages_max.into());
+            assert!(pool.held().bytes <= self.limits.queue_bytes_max);
+        }
         assert_eq!(self.under_way, self.kept.range(..self.next).count());
         assert_eq!(self.under_way_bytes, bytes(&mut self.kept.range(..self.next).map(|(_, event)| event)));
-        assert!(self.kept.len() <= self.limits.queue_messages_max as usize);
-        assert!(self.bytes <= self.limits.queue_bytes_max);
         assert!(self.under_way <= WINDOW_MESSAGES);
+    }
+}
+
+/// In whose share of a pool an event counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Holder {
+    User(AppId, UserId),
+    /// What backends and operators have pushed in nobody's name.
+    Operator,
+}
+
+/// The holder of an event. A message to a user counts for its sender, who chose the receiver. One to a room counts for the member
+/// that did not ack it: the sender has no part in that.
+fn holder(event: &ToBridge) -> Holder {
+    match event {
+        ToBridge::Online { app, user, .. }
+        | ToBridge::Offline { app, user, .. }
+        | ToBridge::Joined { app, user, .. }
+        | ToBridge::Left { app, user, .. }
+        | ToBridge::Request { app, sender: user, .. } => Holder::User(*app, *user),
+        ToBridge::Undelivered { user, message, .. } if message.room.is_some() => {
+            Holder::User(message.app, *user)
+        }
+        ToBridge::Undelivered { message, .. } if message.sender == UserId(0) => Holder::Operator,
+        ToBridge::Undelivered { message, .. } => Holder::User(message.app, message.sender),
+    }
+}
+
+/// Whether an event is a packet; else it is one of presence.
+fn is_packet(event: &ToBridge) -> bool {
+    match event {
+        ToBridge::Undelivered { .. } | ToBridge::Request { .. } => true,
+        ToBridge::Online { .. }
+        | ToBridge::Offline { .. }
+        | ToBridge::Joined { .. }
+        | ToBridge::Left { .. } => false,
     }
 }
 

@@ -530,6 +530,8 @@ fn handover(config: &Config) -> HandoverLimits {
     HandoverLimits {
         queue_messages_max: config.bridge.queue_messages_max,
         queue_bytes_max: config.bridge.queue_bytes_max.into(),
+        user_messages_max: config.bridge.queue_user_messages_max,
+        user_bytes_max: config.bridge.queue_user_bytes_max.into(),
         window_bytes: node::WINDOW_BYTES_MAX.min(u64::from(config.link.queue_bytes_max) / 2),
     }
 }

@@ -199,8 +199,13 @@ fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> 
 }
 
 /// A window that is met.
-const HANDOVER: HandoverLimits =
-    HandoverLimits { queue_messages_max: 10_000, queue_bytes_max: 16 << 20, window_bytes: 4 << 10 };
+const HANDOVER: HandoverLimits = HandoverLimits {
+    queue_messages_max: 10_000,
+    queue_bytes_max: 16 << 20,
+    user_messages_max: 5_000,
+    user_bytes_max: 8 << 20,
+    window_bytes: 4 << 10,
+};
 
 pub(crate) fn link_config() -> link::Config {
     let config = link::Config {

@@ -6,8 +6,13 @@ use wire::{AppId, BizCode, ClientMsgId, DeviceClass, UserId};
 
 use super::*;
 
-const LIMITS: HandoverLimits =
-    HandoverLimits { queue_messages_max: 10_000, queue_bytes_max: 8 << 20, window_bytes: 4 << 20 };
+const LIMITS: HandoverLimits = HandoverLimits {
+    queue_messages_max: 10_000,
+    queue_bytes_max: 8 << 20,
+    user_messages_max: 5_000,
+    user_bytes_max: 4 << 20,
+    window_bytes: 4 << 20,
+};
 
 fn name(text: &'static str) -> ClientMsgId {
     ClientMsgId::new(Bytes::from_static(text.as_bytes()))
@@ -63,7 +68,7 @@ fn numbers(handover: &mut Handover) -> Vec<u64> {
 
 #[test]
 fn events_are_numbered_and_handed_over_once() {
-    let mut handover = Handover::new(LIMITS);
+    let mut handover = Handover::new(LIMITS, 1);
     (1..=3).for_each(|user| assert_eq!(handover.put(online(user)), None));
     assert_eq!(handover.next(), Some(Handed { seq: 1, event: online(1) }));
     assert_eq!(numbers(&mut handover), [2, 3]);
@@ -77,7 +82,7 @@ fn events_are_numbered_and_handed_over_once() {
 
 #[test]
 fn the_next_bridge_gets_what_is_not_taken_in_order() {
-    let mut handover = Handover::new(LIMITS);
+    let mut handover = Handover::new(LIMITS, 1);
     (1..=6).for_each(|user| drop(handover.put(online(user))));
     assert_eq!(numbers(&mut handover), [1, 2, 3, 4, 5, 6]);
     handover.taken(2, Taken::Ok);
@@ -94,12 +99,12 @@ fn the_next_bridge_gets_what_is_not_taken_in_order() {
 
 #[test]
 fn a_window_bounds_what_is_under_way() {
-    let mut handover = Handover::new(LIMITS);
+    let mut handover = Handover::new(LIMITS, 1);
     (0..5_000).for_each(|user| drop(handover.put(online(user))));
     assert_eq!(numbers(&mut handover).len(), WINDOW_MESSAGES);
     handover.taken(4_000, Taken::Ok);
     assert_eq!(numbers(&mut handover), [WINDOW_MESSAGES as u64 + 1], "one goes, one may follow");
-    let mut handover = Handover::new(HandoverLimits { window_bytes: 3_000, ..LIMITS });
+    let mut handover = Handover::new(HandoverLimits { window_bytes: 3_000, ..LIMITS }, 1);
     (0..5).for_each(|_| drop(handover.put(request("", 1_000))));
     assert_eq!(numbers(&mut handover), [1, 2, 3]);
     handover.taken(1, Taken::Ok);
@@ -108,7 +113,7 @@ fn a_window_bounds_what_is_under_way() {
 
 #[test]
 fn whoever_waits_hears_what_became_of_it() {
-    let mut handover = Handover::new(LIMITS);
+    let mut handover = Handover::new(LIMITS, 1);
     [request("a", 0), request("b", 0), request("", 0), undelivered(Some(7)), undelivered(None)]
         .into_iter()
         .for_each(|event| drop(handover.put(event)));
@@ -128,17 +133,18 @@ fn past_the_limits_whoever_waits_is_told_and_the_rest_is_counted() {
         HandoverLimits { queue_messages_max: 2, ..LIMITS },
         HandoverLimits { queue_bytes_max: 2 * EVENT_BYTES as u64, ..LIMITS },
     ] {
-        let mut handover = Handover::new(limits);
+        let mut handover = Handover::new(limits, 1);
         (1..=2).for_each(|user| assert_eq!(handover.put(online(user)), None));
+        (3..=4).for_each(|_| assert_eq!(handover.put(request("", 0)), None));
         assert_eq!(handover.put(online(3)), None);
         assert_eq!(outcome(handover.put(request("a", 0))), Some(Outcome::Failed(FailReason::Busy)));
         let kept = Told::Router { delivery: DeliveryId(7), taken: Taken::Refused(FailReason::Busy) };
         assert_eq!(handover.put(undelivered(Some(7))), Some(kept));
         assert_eq!(handover.metrics().dropped, [1, 0, 0, 0, 1, 1]);
-        assert_eq!(numbers(&mut handover), [1, 2], "numbers have no gaps");
+        assert_eq!(numbers(&mut handover), [1, 2, 3, 4], "numbers have no gaps");
         handover.taken(1, Taken::Ok);
         assert_eq!(handover.put(online(3)), None);
-        assert_eq!(numbers(&mut handover), [3]);
+        assert_eq!(numbers(&mut handover), [5]);
     }
 }
 
@@ -147,7 +153,8 @@ fn past_the_limits_whoever_waits_is_told_and_the_rest_is_counted() {
 fn bridges_that_come_and_go_lose_nothing() {
     for seed in 0..200 {
         let mut prng = Prng::new(seed);
-        let mut handover = Handover::new(HandoverLimits { window_bytes: 10 * EVENT_BYTES as u64, ..LIMITS });
+        let mut handover =
+            Handover::new(HandoverLimits { window_bytes: 10 * EVENT_BYTES as u64, ..LIMITS }, 1);
         let (mut put, mut with, mut taken) = (0, Vec::new(), Vec::new());
         let mut last = 0;
         while taken.len() < 300 {
@@ -181,4 +188,94 @@ fn bridges_that_come_and_go_lose_nothing() {
         taken.sort_unstable();
         assert_eq!(taken, (1..=300).collect::<Vec<_>>(), "seed {seed}");
     }
+}
+
+fn of_user(user: i64, event: ToBridge) -> ToBridge {
+    match event {
+        ToBridge::Request { session, device, room, app, biz_code, client_msg_id, payload, .. } => {
+            let sender = UserId(user);
+            ToBridge::Request { session, device, room, app, sender, biz_code, client_msg_id, payload }
+        }
+        ToBridge::Undelivered { user: receiver, reason, message, delivery } => {
+            let message = Message { sender: UserId(user), ..message };
+            ToBridge::Undelivered { user: receiver, reason, message, delivery }
+        }
+        other => panic!("{other:?} has its user"),
+    }
+}
+
+/// An undelivered message to a room, which a member did not ack.
+fn undelivered_in_room(member: i64, sender: i64) -> ToBridge {
+    match of_user(sender, undelivered(None)) {
+        ToBridge::Undelivered { reason, message, delivery, .. } => {
+            let message = Message { room: Some(wire::RoomId(7)), ..message };
+            ToBridge::Undelivered { user: UserId(member), reason, message, delivery }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Puts so many events; how many found room.
+fn taken(handover: &mut Handover, count: usize, event: impl Fn() -> ToBridge) -> u64 {
+    let before = handover.metrics().waiting;
+    (0..count).for_each(|_| drop(handover.put(event())));
+    handover.check_invariants();
+    handover.metrics().waiting - before
+}
+
+#[test]
+fn one_users_events_take_no_place_of_others() {
+    let limits = HandoverLimits { queue_messages_max: 100, user_messages_max: 10, ..LIMITS };
+    let mut handover = Handover::new(limits, 1);
+    assert_eq!(taken(&mut handover, 20, || of_user(5, request("", 0))), 10);
+    assert_eq!(taken(&mut handover, 20, || of_user(5, undelivered(None))), 0, "these are packets of its too");
+    assert_eq!(outcome(handover.put(of_user(5, request("a", 0)))), Some(Outcome::Failed(FailReason::Busy)));
+    assert_eq!(taken(&mut handover, 10, || of_user(6, request("", 0))), 10);
+    assert_eq!(taken(&mut handover, 10, || of_user(7, undelivered(None))), 10);
+    assert_eq!(taken(&mut handover, 20, || online(5)), 10, "its presence counts apart");
+    assert_eq!(taken(&mut handover, 10, || online(6)), 10);
+    numbers(&mut handover);
+    handover.taken(1, Taken::Ok);
+    assert_eq!(taken(&mut handover, 20, || of_user(5, request("", 0))), 1, "one goes, one may come");
+}
+
+#[test]
+fn packets_and_presence_do_not_take_each_others_places() {
+    let limits = HandoverLimits { queue_messages_max: 100, user_messages_max: 1, ..LIMITS };
+    let mut handover = Handover::new(limits, 1);
+    let users = std::cell::Cell::new(0);
+    let next = || {
+        users.set(users.get() + 1);
+        users.get()
+    };
+    assert_eq!(taken(&mut handover, 150, || of_user(next(), request("", 0))), 100);
+    assert_eq!(taken(&mut handover, 150, || online(next())), 100);
+    assert_eq!(handover.metrics().dropped, [50, 0, 0, 0, 0, 50]);
+}
+
+#[test]
+fn bytes_have_shares_too() {
+    let limits = HandoverLimits { user_bytes_max: 10_000, ..LIMITS };
+    let mut handover = Handover::new(limits, 1);
+    assert_eq!(taken(&mut handover, 20, || of_user(5, request("", 4_000))), 2);
+    assert_eq!(taken(&mut handover, 2, || of_user(6, request("", 4_000))), 2);
+}
+
+#[test]
+fn a_room_message_counts_for_the_member_that_did_not_ack_it() {
+    let limits = HandoverLimits { user_messages_max: 10, ..LIMITS };
+    let mut handover = Handover::new(limits, 1);
+    assert_eq!(taken(&mut handover, 20, || undelivered_in_room(5, 6)), 10);
+    assert_eq!(
+        taken(&mut handover, 10, || of_user(6, undelivered(None))),
+        10,
+        "its sender has no part in it"
+    );
+}
+
+#[test]
+fn what_was_pushed_in_nobodys_name_has_half() {
+    let limits = HandoverLimits { queue_messages_max: 100, user_messages_max: 10, ..LIMITS };
+    let mut handover = Handover::new(limits, 1);
+    assert_eq!(taken(&mut handover, 80, || of_user(0, undelivered(None))), 50);
 }

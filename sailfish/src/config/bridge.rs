@@ -69,10 +69,14 @@ pub struct BridgeConfig {
     pub breaker_pause_ms: u32,
     /// Tries of a push from the stream.
     pub tries_max: u32,
-    /// Events that a shard keeps until the bridge has taken them.
+    /// Packets that a shard keeps until the bridge has taken them, and as many events of presence besides.
     pub queue_messages_max: u32,
-    /// Their bytes.
+    /// Bytes of either.
     pub queue_bytes_max: u32,
+    /// Packets of one user among these, and as many events of its presence.
+    pub queue_user_messages_max: u32,
+    /// Bytes of either.
+    pub queue_user_bytes_max: u32,
 }
 
 impl Default for BridgeConfig {
@@ -94,6 +98,8 @@ impl Default for BridgeConfig {
             tries_max: 10,
             queue_messages_max: 1 << 18,
             queue_bytes_max: 256 << 20,
+            queue_user_messages_max: 4_096,
+            queue_user_bytes_max: 8 << 20,
         }
     }
 }
@@ -138,7 +144,9 @@ impl BridgeConfig {
         within("bridge.tries_max", self.tries_max, 1, 1_000_000)?;
         within("bridge.queue_messages_max", self.queue_messages_max, 1, 1 << 24)?;
         // One event of the longest frame must find room.
-        within("bridge.queue_bytes_max", self.queue_bytes_max, 2 << 20, 1 << 31)
+        within("bridge.queue_bytes_max", self.queue_bytes_max, 2 << 20, 1 << 31)?;
+        within("bridge.queue_user_messages_max", self.queue_user_messages_max, 1, 1 << 24)?;
+        within("bridge.queue_user_bytes_max", self.queue_user_bytes_max, 2 << 20, 1 << 31)
     }
 }
 

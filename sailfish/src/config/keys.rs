@@ -360,7 +360,9 @@ pub const KEYS: &[Key] = &[
         "bridge.queue_messages_max",
         "Events that a shard keeps until a bridge has taken them; past it requests fail as busy and the rest is dropped.",
     ),
-    key("bridge.queue_bytes_max", "Bytes of these."),
+    key("bridge.queue_bytes_max", "Bytes of either."),
+    key("bridge.queue_user_messages_max", "What one user may have of either."),
+    key("bridge.queue_user_bytes_max", "Bytes that one user may have of either."),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(
