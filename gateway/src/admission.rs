@@ -1,10 +1,8 @@
-//! Who may come in, and how fast.
+//! Who may come in.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use hashbrown::HashTable;
-use shard::Instant;
 
 use crate::hash;
 
@@ -76,40 +74,6 @@ impl Addresses {
     }
 }
 
-/// A token bucket as one instant (the generic cell rate algorithm of ITU-T I.371): the time at which the bucket is
-/// full again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Bucket {
-    full_at: Instant,
-}
-
-/// The rate and depth of buckets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
-    per_frame: Duration,
-    depth: Duration,
-}
-
-impl Rate {
-    /// `frames_per_second` sustained, `frames_burst` at once.
-    pub(crate) fn new(frames_per_second: u32, frames_burst: u32) -> Self {
-        let per_frame = Duration::from_secs(1) / frames_per_second;
-        Self { per_frame, depth: per_frame * frames_burst }
-    }
-}
-
-impl Bucket {
-    /// Takes one token; false when there is none.
-    pub(crate) fn take(&mut self, now: Instant, rate: Rate) -> bool {
-        let full_at = self.full_at.max(now) + rate.per_frame;
-        if full_at.since(now) > rate.depth {
-            return false;
-        }
-        self.full_at = full_at;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,21 +92,5 @@ mod tests {
         addresses.exit(first);
         assert_eq!(addresses.enter(one).1, 1);
         assert_eq!(addresses.connections(), 2);
-    }
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let rate = Rate::new(10, 5);
-        let mut bucket = Bucket::default();
-        let mut now = Instant::from_unix_nanos(1_000_000_000_000);
-        let taken = (0..20).filter(|_| bucket.take(now, rate)).count();
-        assert_eq!(taken, 5);
-        now += Duration::from_millis(99);
-        assert!(!bucket.take(now, rate));
-        now += Duration::from_millis(1);
-        assert!(bucket.take(now, rate));
-        assert!(!bucket.take(now, rate));
-        now += Duration::from_secs(3_600);
-        assert_eq!((0..20).filter(|_| bucket.take(now, rate)).count(), 5);
     }
 }

@@ -69,7 +69,8 @@ pub struct Limits {
     pub frames_burst: u32,
     /// Rooms that one session may be in.
     pub rooms_max: u16,
-    /// Reliable messages that may wait for one connection, those in flight included.
+    /// Reliable messages that may wait for one connection, those in flight included. No less than owners let wait for one receiver
+    /// and give a room at once, or those who read are overrun.
     pub reliable_messages_max: u32,
     /// Bytes of reliable messages that may wait for one connection, those in flight included.
     pub reliable_bytes_max: u32,
@@ -77,10 +78,14 @@ pub struct Limits {
     pub lossy_bytes_max: u32,
     /// Bytes that may wait for all connections of one shard.
     pub outbox_bytes_max: u64,
-    /// Messages of one shard's connections that may wait for their owners' answers.
+    /// Messages of one shard's connections that may wait for their owners' answers. As many pushes may wait besides.
     pub submitted_max: u32,
     /// Bytes of these messages.
     pub submitted_bytes_max: u64,
+    /// Messages of one user that may wait for their owners' answers.
+    pub submitted_user_max: u32,
+    /// Bytes of these messages.
+    pub submitted_user_bytes_max: u32,
 }
 
 /// How a node goes.
@@ -191,13 +196,23 @@ impl Default for Limits {
             frames_per_second: 1_000,
             frames_burst: 2_000,
             rooms_max: 16,
-            reliable_messages_max: 1_024,
-            reliable_bytes_max: 512 * 1024,
+            reliable_messages_max: 6_144,
+            reliable_bytes_max: 12 * 1024 * 1024,
             lossy_bytes_max: 128 * 1024,
             outbox_bytes_max: 256 * 1024 * 1024,
             submitted_max: 1 << 16,
             submitted_bytes_max: 64 * 1024 * 1024,
+            submitted_user_max: 4_096,
+            submitted_user_bytes_max: 4 * 1024 * 1024,
         }
+    }
+}
+
+impl Limits {
+    /// Bytes of answers that may wait for one connection: to all that it may send at once, and to all that its user may have been
+    /// owed an answer for. A turn may bring all of them.
+    pub(crate) fn answers_bytes_max(&self) -> usize {
+        (self.frames_burst as usize + self.submitted_user_max as usize) * limits::ANSWER_BYTES_MAX
     }
 }
 
@@ -262,6 +277,9 @@ impl Config {
         within("limits.submitted_max", limits.submitted_max, 1, 1 << 24)?;
         let frame = u64::from(limits.frame_bytes_max);
         within("limits.submitted_bytes_max", limits.submitted_bytes_max, frame, 1 << 40)?;
+        within("limits.submitted_user_max", limits.submitted_user_max, 1, 1 << 24)?;
+        let user_bytes_max = limits.submitted_user_bytes_max;
+        within("limits.submitted_user_bytes_max", user_bytes_max, limits.frame_bytes_max, 1 << 31)?;
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
         alternatives("drain.alternatives", &drain.alternatives)?;

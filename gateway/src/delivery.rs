@@ -29,6 +29,7 @@ impl Gateway {
     /// A message for one session.
     pub(crate) fn deliver(
         &mut self,
+        now: Instant,
         router: ShardId,
         conn: ConnId,
         delivery: Option<DeliveryId>,
@@ -43,7 +44,9 @@ impl Gateway {
         };
         let frame = encode(std::slice::from_ref(message), session.answer_encoding());
         match delivery {
-            Some(delivery) => self.queue_reliable(conn, message.id, frame, Owed::Router { router, delivery }),
+            Some(delivery) => {
+                self.queue_reliable(now, conn, message.id, frame, Owed::Router { router, delivery });
+            }
             None => self.queue_lossy(conn, frame, 1),
         }
     }
@@ -123,18 +126,25 @@ impl Gateway {
         }
     }
 
-    /// Queues the frame of a reliable message. A connection that reads too slowly to take it is closed; when it is the shard
-    /// that is full, the message fails and the connection stays.
-    pub(crate) fn queue_reliable(&mut self, conn: ConnId, id: MessageId, frame: Bytes, owed: Owed) {
+    /// Queues the frame of a reliable message. One that finds no room fails, and the connection stays, unless that has lasted for as
+    /// long as a message may be in flight and its client has acked nothing since: then it does not read.
+    pub(crate) fn queue_reliable(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        id: MessageId,
+        frame: Bytes,
+        owed: Owed,
+    ) {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
         let (user, limits) = (session.user, &config.limits);
         if outboxes.bytes() + frame.len() as u64 > limits.outbox_bytes_max {
             return self.fail(conn, user, owed, FailReason::Overflow);
         }
+        let bytes_max = outboxes.share(limits).min(limits.reliable_bytes_max as usize);
         let queued = outboxes.update(&mut session.outbox, |outbox| {
-            let (messages_max, bytes_max) = (limits.reliable_messages_max, limits.reliable_bytes_max);
-            outbox.push_reliable(id, frame, owed, messages_max, bytes_max)
+            outbox.push_reliable(id, frame, owed, limits.reliable_messages_max as usize, bytes_max)
         });
         match queued {
             Ok(()) => {
@@ -143,8 +153,12 @@ impl Gateway {
                 self.metrics.count_out(Code::Business, 1);
             }
             Err(owed) => {
+                let patience = config.delivery.flight_time_max();
+                let does_not_read = outboxes.open(&mut session.outbox).stall(now, patience);
                 self.fail(conn, user, owed, FailReason::Overflow);
-                self.close_with_notice(conn, NoticeCode::SlowReader);
+                if does_not_read {
+                    self.close_with_notice(conn, NoticeCode::SlowReader);
+                }
             }
         }
     }
@@ -157,7 +171,8 @@ impl Gateway {
             metrics.lossy_dropped += u64::from(messages);
             return;
         }
-        let bytes_max = config.limits.lossy_bytes_max;
+        let share = outboxes.share(&config.limits).max(frames.len());
+        let bytes_max = share.min(config.limits.lossy_bytes_max as usize);
         metrics.lossy_dropped +=
             outboxes.update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, bytes_max));
         metrics.deliveries_lossy += u64::from(messages);

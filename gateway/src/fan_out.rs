@@ -48,7 +48,7 @@ impl Gateway {
         room.sequence = message.sequence;
         if message.ack_wanted {
             self.fan_out_held(now, key);
-            return self.fan_out_reliable(key, message);
+            return self.fan_out_reliable(now, key, message);
         }
         let is_early = now < room.next_fan_out;
         if is_early && room.held.is_empty() {
@@ -116,14 +116,14 @@ impl Gateway {
         self.rooms.get_mut(key).members = members;
     }
 
-    fn fan_out_reliable(&mut self, key: Key, message: Message) {
+    fn fan_out_reliable(&mut self, now: Instant, key: Key, message: Message) {
         let message = Arc::new(message);
         let mut frames = Frames::new(std::slice::from_ref(&*message));
-        // A copy: a member that reads too slowly is closed, and leaves the room.
+        // A copy: a member that does not read is closed, and leaves the room.
         for member in self.rooms.get_mut(key).members.clone() {
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let frame = frames.get(session.answer_encoding());
-            self.queue_reliable(member.conn, message.id, frame, Owed::Bridge(message.clone()));
+            self.queue_reliable(now, member.conn, message.id, frame, Owed::Bridge(message.clone()));
         }
     }
 }

@@ -22,7 +22,7 @@ impl Gateway {
             return Err(NoticeCode::BadMagic);
         }
         // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up ones.
-        if frame.code != Code::Ack && !session.bucket.take(now, self.rate) {
+        if frame.code != Code::Ack && !session.bucket.take(now, self.rate, 1) {
             return Err(NoticeCode::RateLimited);
         }
         let is_logged_in = session.is_logged_in();
@@ -52,7 +52,7 @@ impl Gateway {
     /// An ack for a message that is not in flight counts as a frame that the client chose to send.
     fn bound_unknown_acks(&mut self, now: Instant, conn: ConnId, unknown: usize) -> Result<(), NoticeCode> {
         let Some(session) = self.sessions.get_mut(conn) else { return Ok(()) };
-        let within = (0..unknown).all(|_| session.bucket.take(now, self.rate));
+        let within = (0..unknown).all(|_| session.bucket.take(now, self.rate, 1));
         if within { Ok(()) } else { Err(NoticeCode::RateLimited) }
     }
 

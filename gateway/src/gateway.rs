@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use shard::{ConnId, ConnMap, Effect, Instant, Linger, Prng, SendBatch, ShardId, Wheel};
+use shard::{Bucket, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
 use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
-use crate::admission::{Addresses, Bucket, Rate};
+use crate::admission::Addresses;
 use crate::config::Config;
-use crate::limits::{FAREWELL_PAUSE, FAREWELLS_PER_STEP, TIMEOUTS_PER_TURN};
+use crate::limits::{CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, TIMEOUTS_PER_TURN};
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
@@ -121,7 +121,7 @@ impl Gateway {
             view: View::default(),
             ids: MessageIds::new(id),
             stamps: StampClock::default(),
-            submitted: Submitted::default(),
+            submitted: Submitted::new(prng.next_u64()),
             keys,
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
             config,
@@ -148,6 +148,7 @@ impl Gateway {
             timers: self.wheel.len() as u64,
             outbox_bytes: self.outboxes.bytes(),
             submitted: self.submitted.len() as u64,
+            submitted_bytes: self.submitted.bytes(),
             routers: self.routers().count() as u64,
             owners: self.owners().count() as u64,
             ..self.metrics.clone()
@@ -438,13 +439,15 @@ impl Gateway {
         self.say(conn, &ServerFrame::Notice { code, text, retry_after_ms, alternatives });
     }
 
-    /// Queues an answer. A client that asks and never reads is closed.
+    /// Queues an answer. A client that asks for more than it may at once and reads none of the answers is closed.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
-        let Self { sessions, outboxes, dirty, .. } = self;
+        let Self { sessions, outboxes, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
+        let share = outboxes.share(&config.limits).max(CONTROL_BYTES_MIN);
+        let bytes_max = config.limits.answers_bytes_max().min(share);
         let taken = outboxes.update(&mut session.outbox, |outbox| {
-            outbox.push_control(|control| frame.encode(encoding, app, user, control))
+            outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
         });
         if taken {
             mark_dirty(session, conn, dirty);
@@ -556,7 +559,7 @@ impl Gateway {
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = ConnId::from_u64(session.0);
                 if !(again && self.is_here(from, conn, delivery, &message)) {
-                    self.deliver(from, conn, delivery, &message);
+                    self.deliver(now, from, conn, delivery, &message);
                 }
             }
             ToGateway::Broadcast { message, shards } => self.broadcast_to(now, message, &shards),

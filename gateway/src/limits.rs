@@ -12,8 +12,17 @@ pub const ROOMS_CEILING: u16 = 256;
 pub const TRIES_CEILING: u8 = 8;
 /// Messages in flight to one connection; they are searched one by one.
 pub const WINDOW_CEILING: u16 = 1024;
-/// Answers (heartbeats, send-acks, retries) that may wait for one connection; a client that asks and never reads is closed.
-pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// The longest answer to a frame that leaves the connection open: a send-ack in JSON whose name has 64 control characters. A test
+/// measures it.
+pub const ANSWER_BYTES_MAX: usize = 640;
+/// Bytes of answers that may wait for one connection however full the shard is.
+pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
+/// Bytes of answers beside which a message is written again.
+pub const RETRY_BYTES_MAX: usize = 256 * 1024;
+/// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
+pub const OUTBOX_SHARES: u64 = 16;
+/// How much of the time between two messages that find no room counts as time in which the client did not read.
+pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 /// The name of a host, as DNS bounds it.
 pub const HOST_BYTES_MAX: usize = 253;
 /// Connections that one step of a drain looks at.
@@ -29,7 +38,7 @@ pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.
 pub const TIMEOUTS_PER_TURN: usize = 4096;
 
-const _: () = assert!(CONTROL_BYTES_MAX >= 2 * 4096, "a burst of answers fits");
+const _: () = assert!(CONTROL_BYTES_MIN > 16 * ANSWER_BYTES_MAX, "some answers always fit");
 const _: () = assert!((WINDOW_CEILING as u64) < u32::MAX as u64);
 /// Frames of reliable messages up to this size are copied into a write; larger ones are shared with it.
 pub const FRAME_COPY_BYTES_MAX: usize = 1024;
@@ -39,9 +48,31 @@ pub const POOLED_BYTES_MAX: usize = 1024;
 pub const POOLED_ENTRIES_MAX: usize = 16;
 /// Payload bytes that wait for the end of a room's interval; more leave at once.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
-/// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late.
-pub const EARLY_MESSAGES_MAX: usize = 1024;
+/// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late. Twice what
+/// `router.room_burst` lets come at once by default.
+pub const EARLY_MESSAGES_MAX: usize = 8 * 1024;
 /// Payload bytes of these messages. One that is longer than all of them comes too late as well.
-pub const EARLY_BYTES_MAX: usize = 1 << 20;
+pub const EARLY_BYTES_MAX: usize = 8 << 20;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use wire::client::{Encoding, Outcome, SendAck, ServerFrame};
+    use wire::{AppId, ClientMsgId, MessageId, UserId};
+
+    use super::*;
+
+    #[test]
+    fn no_answer_is_longer_than_is_counted_on() {
+        let ack = SendAck {
+            client_msg_id: ClientMsgId::new(Bytes::from_static(&[1; 64])),
+            id: MessageId(u64::MAX),
+            outcome: Outcome::Sequenced { sequence: u64::MAX },
+        };
+        let mut frame = Vec::new();
+        ServerFrame::SendAck(ack).encode(Encoding::Json, AppId(i32::MIN), UserId(i64::MIN), &mut frame);
+        assert!((500..=ANSWER_BYTES_MAX).contains(&frame.len()), "{} bytes", frame.len());
+    }
+}

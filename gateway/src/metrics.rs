@@ -19,6 +19,8 @@ pub struct Metrics {
     pub outbox_bytes: u64,
     /// Gauge: messages that wait for their owners' answers.
     pub submitted: u64,
+    /// Gauge: bytes of these.
+    pub submitted_bytes: u64,
     /// Gauge: router shards that are linked.
     pub routers: u64,
     /// Gauge: router shards that own users and rooms.

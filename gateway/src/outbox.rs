@@ -9,15 +9,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use shard::{SendBatch, ShardId, TimerId};
+use shard::{Instant, SendBatch, ShardId, TimerId};
 use wire::MessageId;
 use wire::client::Message;
 use wire::node::DeliveryId;
 
+use crate::config::Limits;
 use crate::limits::{
-    CONTROL_BYTES_MAX, FRAME_COPY_BYTES_MAX, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
+    FRAME_COPY_BYTES_MAX, OUTBOX_SHARES, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
+    RETRY_BYTES_MAX, STALL_STEP_MAX,
 };
 
 /// The pool of outboxes of a shard.
@@ -82,6 +85,13 @@ impl Outboxes {
         self.bytes
     }
 
+    /// How much of the pool one outbox may have: a part of what is free (the dynamic threshold of Choudhury and Hahne, "Dynamic
+    /// queue length thresholds for shared-memory packet switches", 1998). A pool that is nearly empty gives a connection all
+    /// that it may have; as it fills, those that have most get nothing more, and there is always something left for others.
+    pub(crate) fn share(&self, limits: &Limits) -> usize {
+        (limits.outbox_bytes_max.saturating_sub(self.bytes) / OUTBOX_SHARES) as usize
+    }
+
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self, open: usize) {
         assert_eq!(self.slots.len() - self.free.len(), open, "every open outbox belongs to one session");
@@ -105,6 +115,8 @@ pub(crate) struct Outbox {
     /// Of `reliable` and `flights`.
     reliable_bytes: u32,
     lossy_bytes: u32,
+    /// Messages have found no room since the last ack: when that was seen last, and how long it has been so.
+    stalled: Option<(Instant, Duration)>,
 }
 
 /// Who hears how a reliable message ended.
@@ -159,9 +171,9 @@ pub(crate) struct Flight {
 }
 
 impl Outbox {
-    /// Appends an answer. False when the peer asks and never reads: the answer is not taken.
-    pub(crate) fn push_control(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.control.len() > CONTROL_BYTES_MAX {
+    /// Appends an answer. False, and the answer is not taken, when more than `bytes_max` wait: the peer asks and never reads.
+    pub(crate) fn push_control(&mut self, bytes_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.control.len() > bytes_max {
             return false;
         }
         write(&mut self.control);
@@ -170,35 +182,44 @@ impl Outbox {
 
     /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more than `bytes_max`.
     /// Answers how many messages it dropped.
-    pub(crate) fn push_lossy(&mut self, frames: Bytes, messages: u32, bytes_max: u32) -> u64 {
+    pub(crate) fn push_lossy(&mut self, frames: Bytes, messages: u32, bytes_max: usize) -> u64 {
         self.lossy_bytes += frames.len() as u32;
         let stamp = self.next_stamp();
         self.lossy.push_back(Lossy { stamp, messages, frames });
         let mut dropped = 0;
-        while self.lossy_bytes > bytes_max {
+        while self.lossy_bytes as usize > bytes_max {
             dropped += u64::from(self.pop_lossy().expect("a lane with bytes has messages").messages);
         }
         dropped
     }
 
-    /// Appends to the reliable lane; gives the debt back when that would go over a bound.
+    /// Appends to the reliable lane; gives the debt back when that would go over a bound. An empty lane takes any message.
     pub(crate) fn push_reliable(
         &mut self,
         id: MessageId,
         frame: Bytes,
         owed: Owed,
-        messages_max: u32,
-        bytes_max: u32,
+        messages_max: usize,
+        bytes_max: usize,
     ) -> Result<(), Owed> {
         let messages = self.reliable.len() + self.flights.len();
         let bytes = self.reliable_bytes as usize + frame.len();
-        if messages >= messages_max as usize || bytes > bytes_max as usize {
+        if messages > 0 && (messages >= messages_max || bytes > bytes_max) {
             return Err(owed);
         }
         self.reliable_bytes = bytes as u32;
         let stamp = self.next_stamp();
         self.reliable.push_back(Reliable { stamp, id, frame, owed });
         Ok(())
+    }
+
+    /// A message has found no room. Whether messages have found none for as long as `patience`, and the peer acked nothing in
+    /// that time. Only so much counts of a pause between two of them: a process that stood still could not read acks either.
+    pub(crate) fn stall(&mut self, now: Instant, patience: Duration) -> bool {
+        let (seen_at, lasted) = self.stalled.unwrap_or((now, Duration::ZERO));
+        let lasted = lasted + now.since(seen_at).min(STALL_STEP_MAX);
+        self.stalled = Some((now, lasted));
+        lasted >= patience
     }
 
     /// Another router shard waits for the delivery of a message that is here already; whether it is.
@@ -249,11 +270,12 @@ impl Outbox {
     /// Ends the flight of that message.
     pub(crate) fn ack(&mut self, id: MessageId) -> Option<Flight> {
         let at = self.flights.iter().position(|flight| flight.id == id)?;
+        self.stalled = None;
         Some(self.land(at))
     }
 
     /// Repeats the flight of that key, and answers it so that its timer can be armed again; ends it and gives it back when
-    /// it has had its tries.
+    /// it has had its tries. One that finds no room has had it too: a peer that does not read must not keep it for ever.
     pub(crate) fn retry(&mut self, key: u32, tries_max: u8) -> Retry<'_> {
         let Some(at) = self.flights.iter().position(|flight| flight.key == key) else {
             return Retry::Gone;
@@ -262,10 +284,10 @@ impl Outbox {
             return Retry::Exhausted(self.land(at));
         }
         let flight = &mut self.flights[at];
-        if self.control.len() > CONTROL_BYTES_MAX {
+        flight.tries += 1;
+        if self.control.len() > RETRY_BYTES_MAX {
             return Retry::Later(flight);
         }
-        flight.tries += 1;
         self.control.extend_from_slice(&flight.frame);
         Retry::Again(flight)
     }
@@ -332,8 +354,9 @@ impl Outbox {
         flight
     }
 
-    /// Gives room back that a busy time left behind.
+    /// Gives room back that a busy time left behind, and forgets that time.
     fn trim(&mut self) {
+        self.stalled = None;
         self.control.shrink_to(POOLED_BYTES_MAX);
         self.reliable.shrink_to(POOLED_ENTRIES_MAX);
         self.lossy.shrink_to(POOLED_ENTRIES_MAX);
@@ -355,7 +378,7 @@ impl Outbox {
 pub(crate) enum Retry<'a> {
     /// It goes out once more; arm its timer again.
     Again(&'a mut Flight),
-    /// There is no room for it at the moment; arm its timer again.
+    /// There was no room for it, and none is left of this try; arm its timer again.
     Later(&'a mut Flight),
     /// It has had its tries.
     Exhausted(Flight),

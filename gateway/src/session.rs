@@ -1,11 +1,11 @@
 //! What a shard knows of one connection. There are a million of these: every byte counts.
 
-use shard::{Instant, TimerId};
+use shard::{Bucket, Instant, TimerId};
 use wire::client::{Deframer, Encoding};
 use wire::node::Login;
 use wire::{AppId, DeviceClass, UserId};
 
-use crate::admission::{AddressId, Bucket};
+use crate::admission::AddressId;
 use crate::outbox::OutboxId;
 use crate::rooms::Memberships;
 

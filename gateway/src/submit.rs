@@ -110,17 +110,15 @@ impl Gateway {
         self.say(conn, &ServerFrame::SendAck(ack));
     }
 
-    /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many wait.
+    /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many wait, of its sender or in
+    /// all.
     pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
         let owner = self.view.owner_of(submission.app, submission.target);
         if submission.is_answered() {
-            let limits = &self.config.limits;
-            let is_full = self.submitted.len() >= limits.submitted_max as usize
-                || self.submitted.bytes() >= limits.submitted_bytes_max;
-            if is_full {
+            let entry = Entry { session, owner, submission: submission.clone() };
+            if !self.submitted.insert(entry, &self.config.limits) {
                 return false;
             }
-            self.submitted.insert(Entry { session, owner, submission: submission.clone() });
         }
         match owner {
             Some(owner) => self.tell_router(owner, ToRouter::Submit { session, submission }),
@@ -136,9 +134,14 @@ impl Gateway {
         if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
             return;
         }
+        let target = entry.submission.target;
         self.submitted.remove(submitted);
+        let is_busy = ack.outcome == Outcome::Failed(FailReason::Busy);
         if session == SessionId::CONTROL {
             self.tell_control(ToControl::SendAck { submitted, ack });
+        } else if ack.client_msg_id.is_empty() && is_busy && matches!(target, Target::Room(_)) {
+            // One to a user is handed over in this case.
+            self.say_notice(ConnId::from_u64(session.0), NoticeCode::Busy);
         } else {
             self.say_answer(session, ack);
         }

@@ -1,21 +1,22 @@
 //! Messages of this shard's sessions that their owners have not answered yet.
 //!
 //! They are kept until the answer comes, so that another owner can be given them when theirs is gone. Their ids stay the
-//! same.
+//! same. Each user has a share, which outlives its sessions as its messages do; pushes have as much as all users together, apart
+//! from these, so neither can keep the other out.
 
 use hashbrown::HashTable;
-use shard::ShardId;
-use wire::MessageId;
+use shard::{Amount, ShardId, Shares};
 use wire::node::{SessionId, Submission};
+use wire::{AppId, MessageId, UserId};
 
+use crate::config::Limits;
 use crate::hash;
 
 /// The messages that wait for an answer, by id.
-#[derive(Default)]
 pub(crate) struct Submitted {
     table: HashTable<Entry>,
-    /// Of their payloads and names.
-    bytes: u64,
+    of_users: Shares<(AppId, UserId)>,
+    pushes: Amount,
 }
 
 /// A message that waits for an answer.
@@ -29,26 +30,47 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// The user whose session sent it; none of a push.
+    fn holder(&self) -> Option<(AppId, UserId)> {
+        (self.session != SessionId::CONTROL).then_some((self.submission.app, self.submission.sender))
+    }
+
+    /// Of its payload and name.
     fn bytes(&self) -> u64 {
         (self.submission.client_msg_id.as_bytes().len() + self.submission.payload.len()) as u64
     }
 }
 
 impl Submitted {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { table: HashTable::new(), of_users: Shares::new(seed), pushes: Amount::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Bytes of their payloads and names.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.of_users.held().bytes + self.pushes.bytes
     }
 
-    /// Keeps a message; its id is used once.
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    /// Keeps a message, whose id is used once; false when its sender has as many as it may, or all senders together.
+    pub(crate) fn insert(&mut self, entry: Entry, limits: &Limits) -> bool {
+        let total = Amount { entries: limits.submitted_max.into(), bytes: limits.submitted_bytes_max };
+        let share = Amount {
+            entries: limits.submitted_user_max.into(),
+            bytes: limits.submitted_user_bytes_max.into(),
+        };
+        match entry.holder() {
+            Some(user) if !self.of_users.take(user, entry.bytes(), total, share) => return false,
+            Some(_) => {}
+            None if !self.pushes.has_room(entry.bytes(), total) => return false,
+            None => self.pushes.add(entry.bytes()),
+        }
         let id = entry.submission.id;
-        self.bytes += entry.bytes();
         self.table.insert_unique(hash::message(id), entry, |known| hash::message(known.submission.id));
+        true
     }
 
     /// Another router shard has it.
@@ -66,13 +88,20 @@ impl Submitted {
     pub(crate) fn remove(&mut self, id: MessageId) -> Option<Entry> {
         let found = self.table.find_entry(hash::message(id), |known| known.submission.id == id).ok()?;
         let entry = found.remove().0;
-        self.bytes -= entry.bytes();
+        match entry.holder() {
+            Some(user) => self.of_users.give_back(user, entry.bytes()),
+            None => self.pushes.sub(entry.bytes()),
+        }
         Some(entry)
     }
 
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.table.iter().map(Entry::bytes).sum::<u64>(), self.bytes);
+        let of_users = self.table.iter().filter_map(|entry| Some((entry.holder()?, entry.bytes())));
+        self.of_users.check_invariants(of_users);
+        let pushes = self.table.iter().filter(|entry| entry.holder().is_none());
+        let bytes = pushes.clone().map(Entry::bytes).sum();
+        assert_eq!(self.pushes, Amount { entries: pushes.count() as u64, bytes });
     }
 
     /// Every message for which `change` is true, oldest first, after the change.

@@ -355,8 +355,8 @@ fn what_waits_for_an_owner_is_bounded_by_bytes() {
     let client = world.login(1);
     world.router_answers = false;
     world.join(client, 7);
-    let half = "x".repeat(400 << 10);
-    (1..=3).for_each(|id| world.broadcast(7, id, true, &half));
+    let almost_half = "x".repeat(7 << 19);
+    (1..=3).for_each(|id| world.broadcast(7, id, true, &almost_half));
     assert_eq!(world.metrics().room_late, 1, "the third comes too late");
     let undelivered = world.to_bridge.iter().filter(|mail| matches!(mail, ToBridge::Undelivered { .. }));
     assert_eq!(undelivered.count(), 1);

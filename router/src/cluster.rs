@@ -8,17 +8,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use shard::{Instant, ShardId};
+use shard::{Instant, ShardId, Shares};
 use wire::node::{Owners, ShardLoad, Submission, Target};
 use wire::{AppId, MessageId, UserId};
 
-use crate::limits::{SETTLE_TIMES_MAX, WARM_UP_MAX};
-use crate::outbox::Sender;
+use crate::limits::{Limits, SETTLE_TIMES_MAX, WARM_UP_MAX};
+use crate::outbox::{Holder, Sender};
 
 /// Messages held back for one target, in the order they came.
 pub(crate) type Parked = VecDeque<(Sender, Submission)>;
 
-#[derive(Debug)]
 pub(crate) struct Cluster {
     me: ShardId,
     settle: Duration,
@@ -35,7 +34,8 @@ pub(crate) struct Cluster {
     /// This router has just come up: gateways that it does not know yet may agree less than those it knows.
     is_warming: bool,
     parked: BTreeMap<(AppId, Target), Parked>,
-    parked_len: usize,
+    /// How many of these each sender has.
+    of_senders: Shares<Holder>,
 }
 
 /// A gateway shard that is linked.
@@ -62,7 +62,7 @@ impl Gateway {
 }
 
 impl Cluster {
-    pub(crate) fn new(me: ShardId, settle: Duration) -> Self {
+    pub(crate) fn new(me: ShardId, settle: Duration, seed: u64) -> Self {
         Self {
             me,
             settle,
@@ -74,7 +74,7 @@ impl Cluster {
             unsettled_max: Instant::default(),
             is_warming: false,
             parked: BTreeMap::new(),
-            parked_len: 0,
+            of_senders: Shares::new(seed),
         }
     }
 
@@ -171,14 +171,19 @@ impl Cluster {
     /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy, has found other owners
     /// and goes on with them: it would come late.
     pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
-        let before = self.parked_len;
-        for parked in self.parked.values_mut() {
-            let known = parked.len();
-            parked.retain(|(sender, submission)| sender.seat.shard != shard || submission.is_answered());
-            self.parked_len -= known - parked.len();
+        let Self { parked, of_senders, .. } = self;
+        let before = of_senders.held().entries;
+        for parked in parked.values_mut() {
+            parked.retain(|known| {
+                let stays = known.0.seat.shard != shard || known.1.is_answered();
+                if !stays {
+                    of_senders.give_back(holder(known), 0);
+                }
+                stays
+            });
         }
-        self.parked.retain(|_, parked| !parked.is_empty());
-        before - self.parked_len
+        parked.retain(|_, parked| !parked.is_empty());
+        (before - of_senders.held().entries) as usize
     }
 
     fn begin(&mut self, now: Instant) {
@@ -227,16 +232,29 @@ impl Cluster {
         self.unsettled_until
     }
 
-    /// Keeps a message until there is agreement. The caller bounds how many.
-    pub(crate) fn park(&mut self, sender: Sender, submission: Submission) {
-        self.parked_len += 1;
-        let parked = self.parked.entry((submission.app, submission.target)).or_default();
+    /// Keeps a message until there is agreement. Gives it back when its sender has as many as may be, or its target, or all have.
+    pub(crate) fn park(
+        &mut self,
+        sender: Sender,
+        submission: Submission,
+        limits: &Limits,
+    ) -> Result<(), Box<Submission>> {
+        let target = (submission.app, submission.target);
+        let for_target = self.parked.get(&target).map_or(0, VecDeque::len);
+        let holder = sender.holder(submission.app, submission.sender);
+        if for_target >= limits.pending_receiver_max as usize
+            || !self.of_senders.take(holder, 0, limits.pending_total(), limits.sender_share(holder))
+        {
+            return Err(Box::new(submission));
+        }
+        let parked = self.parked.entry(target).or_default();
         // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids ascend.
         let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
         let is_last = parked.iter().rev().find(of_shard).is_none_or(|(_, last)| last.id < submission.id);
         let later = |known: &(Sender, Submission)| of_shard(&known) && known.1.id > submission.id;
         let at = if is_last { None } else { parked.iter().position(later) };
         parked.insert(at.unwrap_or(parked.len()), (sender, submission));
+        Ok(())
     }
 
     pub(crate) fn is_parked(&self, app: AppId, target: Target) -> bool {
@@ -246,8 +264,12 @@ impl Cluster {
     /// Takes what is held back for one target.
     pub(crate) fn unpark(&mut self, app: AppId, target: Target) -> Parked {
         let parked = self.parked.remove(&(app, target)).unwrap_or_default();
-        self.parked_len -= parked.len();
+        self.give_back(&parked);
         parked
+    }
+
+    fn give_back(&mut self, parked: &Parked) {
+        parked.iter().for_each(|known| self.of_senders.give_back(holder(known), 0));
     }
 
     /// Drops one message that is held back.
@@ -256,9 +278,8 @@ impl Cluster {
         // A shard withdraws its messages in their order, so the first is near the front.
         let is_it =
             |(sender, submission): &(Sender, Submission)| (sender.seat.shard, submission.id) == (from, id);
-        if let Some(at) = parked.iter().position(is_it) {
-            parked.remove(at);
-            self.parked_len -= 1;
+        if let Some(withdrawn) = parked.iter().position(is_it).and_then(|at| parked.remove(at)) {
+            self.of_senders.give_back(holder(&withdrawn), 0);
         }
         if parked.is_empty() {
             self.parked.remove(&(app, target));
@@ -268,12 +289,12 @@ impl Cluster {
     /// Takes what is held back for some target.
     pub(crate) fn unpark_any(&mut self) -> Option<Parked> {
         let (_, parked) = self.parked.pop_first()?;
-        self.parked_len -= parked.len();
+        self.give_back(&parked);
         Some(parked)
     }
 
     pub(crate) fn parked_len(&self) -> usize {
-        self.parked_len
+        self.of_senders.held().entries as usize
     }
 
     fn has_one_view(&self) -> bool {
@@ -283,7 +304,7 @@ impl Cluster {
     }
 
     pub(crate) fn check_invariants(&self) {
-        assert_eq!(self.parked_len, self.parked.values().map(VecDeque::len).sum::<usize>());
+        self.of_senders.check_invariants(self.parked.values().flatten().map(|known| (holder(known), 0)));
         assert!(
             self.parked.values().all(|parked| !parked.is_empty()),
             "a target without messages is forgotten"
@@ -293,4 +314,9 @@ impl Cluster {
             "nothing is held back once there is agreement"
         );
     }
+}
+
+/// In whose share of what is held back a message counts.
+fn holder((sender, submission): &(Sender, Submission)) -> Holder {
+    sender.holder(submission.app, submission.sender)
 }

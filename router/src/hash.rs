@@ -2,6 +2,8 @@
 
 use wire::AppId;
 
+use crate::outbox::Holder;
+
 /// A seeded hash of (app, id): fast, and fit for keys that a peer cannot choose freely. Apart from the hash of
 /// [`wire::node::Owners`], under which all keys of one router have something in common.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +14,14 @@ pub(crate) struct IdHash {
 impl IdHash {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed }
+    }
+
+    /// The hash of a holder; operators have that of a user that no app has.
+    pub(crate) fn of_holder(self, holder: Holder) -> u64 {
+        match holder {
+            Holder::User(app, user) => self.of(app, user.0),
+            Holder::Operator => self.of(AppId(0), 0),
+        }
     }
 
     pub(crate) fn of(self, app: AppId, id: i64) -> u64 {

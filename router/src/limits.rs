@@ -4,6 +4,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shard::{Amount, Rate};
+
+use crate::outbox::Holder;
 
 /// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
 const BINDINGS_MAX: u32 = 1 << 30;
@@ -30,6 +33,9 @@ pub(crate) const RESYNC_PER_STEP: u32 = 512;
 /// Between two steps of a resync: about as fast as one Redis takes them.
 pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
+/// Bytes of a reliable room message that count as one message.
+pub(crate) const ROOM_TOKEN_BYTES: usize = 1024;
+
 const _: () = assert!(BINDINGS_MAX < u32::MAX);
 const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);
 const _: () = assert!(FORGET_PER_SUBMIT_MAX > 1);
@@ -44,6 +50,13 @@ pub struct Limits {
     pub memberships_max: u32,
     /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
     pub pending_max: u32,
+    /// Those of one sender; past it that sender is told `busy`.
+    pub pending_sender_max: u32,
+    /// Those for one receiver; past it their senders are told `busy`. No more than a gateway lets wait for one connection, so a receiver
+    /// that reads is never overrun.
+    pub pending_receiver_max: u32,
+    /// Bytes of those for one receiver.
+    pub pending_receiver_bytes_max: u32,
     /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a shard that is gone, so
     /// no less than what a living one may take: the time of all tries, as often as a full queue fills a window.
     pub pending_timeout_ms: u32,
@@ -51,11 +64,18 @@ pub struct Limits {
     pub bridge_timeout_ms: u32,
     /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
     pub dedupe_max: u32,
+    /// Outcomes that are remembered of one sender; past it its own oldest is forgotten.
+    pub dedupe_sender_max: u32,
     /// How long an outcome is remembered.
     pub dedupe_window_ms: u32,
     /// How long messages are held back while gateways do not agree who owns what, or a router has just come up and may not have heard
     /// of everybody. A view that changes meanwhile begins that time anew, up to four times in all.
     pub settle_ms: u32,
+    /// Reliable messages that a room gives its members a second, sustained; past it their senders are told `busy`. Of one that is longer
+    /// than a KiB, each KiB counts as a message.
+    pub room_messages_per_second: u32,
+    /// Reliable messages that a room gives at once.
+    pub room_burst: u32,
 }
 
 impl Default for Limits {
@@ -64,11 +84,17 @@ impl Default for Limits {
             bindings_max: 1 << 24,
             memberships_max: 1 << 23,
             pending_max: 1 << 16,
-            pending_timeout_ms: 900_000,
+            pending_sender_max: 4_096,
+            pending_receiver_max: 2_048,
+            pending_receiver_bytes_max: 1 << 20,
+            pending_timeout_ms: 3_600_000,
             bridge_timeout_ms: 30_000,
             dedupe_max: 1 << 18,
+            dedupe_sender_max: 1 << 14,
             dedupe_window_ms: 120_000,
             settle_ms: 5_000,
+            room_messages_per_second: 1_000,
+            room_burst: 4_096,
         }
     }
 }
@@ -79,11 +105,44 @@ impl Limits {
         within("router.bindings_max", self.bindings_max, 1, BINDINGS_MAX)?;
         within("router.memberships_max", self.memberships_max, 1, MEMBERSHIPS_MAX)?;
         within("router.pending_max", self.pending_max, 1, PENDING_MAX)?;
+        within("router.pending_sender_max", self.pending_sender_max, 1, PENDING_MAX)?;
+        within("router.pending_receiver_max", self.pending_receiver_max, 1, PENDING_MAX)?;
+        within("router.pending_receiver_bytes_max", self.pending_receiver_bytes_max, 512, 1 << 30)?;
         within("router.pending_timeout_ms", self.pending_timeout_ms, 1, TIME_MS_MAX)?;
         within("router.bridge_timeout_ms", self.bridge_timeout_ms, 1, TIME_MS_MAX)?;
         within("router.dedupe_max", self.dedupe_max, 1, DEDUPE_MAX)?;
+        within("router.dedupe_sender_max", self.dedupe_sender_max, 1, DEDUPE_MAX)?;
         within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)?;
-        within("router.settle_ms", self.settle_ms, 0, 60_000)
+        within("router.settle_ms", self.settle_ms, 0, 60_000)?;
+        within("router.room_messages_per_second", self.room_messages_per_second, 1, 1_000_000)?;
+        within("router.room_burst", self.room_burst, 1, 1_000_000)
+    }
+
+    /// What operators and backends may have of a pool: they stand for many users, and leave as much to these.
+    pub(crate) fn operator_share(&self, total: u32) -> u32 {
+        (total / 2).max(1)
+    }
+
+    /// How much of the messages that wait one sender may have.
+    pub(crate) fn sender_share(&self, holder: Holder) -> Amount {
+        Amount::of_entries(u64::from(match holder {
+            Holder::User(..) => self.pending_sender_max,
+            Holder::Operator => self.operator_share(self.pending_max),
+        }))
+    }
+
+    /// How much of the messages that wait may be for one receiver.
+    pub(crate) fn receiver_share(&self) -> Amount {
+        Amount { entries: self.pending_receiver_max.into(), bytes: self.pending_receiver_bytes_max.into() }
+    }
+
+    /// How much may wait in all.
+    pub(crate) fn pending_total(&self) -> Amount {
+        Amount::of_entries(self.pending_max.into())
+    }
+
+    pub(crate) fn room_rate(&self) -> Rate {
+        Rate::new(self.room_messages_per_second, self.room_burst)
     }
 
     pub(crate) fn pending_timeout(&self) -> Duration {

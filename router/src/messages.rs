@@ -2,14 +2,15 @@
 
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, SessionId, Submission, Taken, Target, ToBridge, ToDirectory, ToGateway};
+use wire::node::{Class, DeliveryId, Submission, Taken, Target, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 use crate::cluster::Parked;
 use crate::dedupe::{Answer, Key};
-use crate::limits::EXPIRE_PER_TIMEOUT_MAX;
-use crate::outbox::{Seat, Sender};
+use crate::limits::{EXPIRE_PER_TIMEOUT_MAX, ROOM_TOKEN_BYTES};
+use crate::outbox::{Holder, Seat, Sender};
 use crate::pending::{Letter, Receivers};
+use crate::rooms::Place;
 use crate::router::Router;
 
 impl Router {
@@ -69,7 +70,7 @@ impl Router {
         }
         match (submission.target, submission.class) {
             (Target::User(user), Class::Reliable) => self.forward(now, key, sender, user, submission),
-            (Target::User(user), Class::Lossy) => self.forward_lossy(now, key, user, submission),
+            (Target::User(user), Class::Lossy) => self.forward_lossy(now, key, sender, user, submission),
             (Target::Room(room), Class::Reliable | Class::Lossy) => {
                 self.broadcast(now, key, sender, room, submission);
             }
@@ -84,21 +85,18 @@ impl Router {
     }
 
     fn hold_back(&mut self, now: Instant, sender: Sender, submission: Submission) {
-        if self.cluster.parked_len() >= self.limits.pending_max as usize {
-            return match submission.target {
-                Target::User(receiver) if submission.client_msg_id.is_empty() && submission.is_answered() => {
-                    self.hand_over_busy(now, sender, receiver, submission);
-                }
-                Target::User(_) | Target::Room(_) => self.turn_away(sender, submission.client_msg_id),
-            };
+        let (app, target) = (submission.app, submission.target);
+        let is_first = !self.cluster.is_parked(app, target);
+        match (self.cluster.park(sender, submission, &self.limits), target) {
+            (Ok(()), Target::User(user)) if is_first => {
+                self.outbox.directory(ToDirectory::LookUp { app, user })
+            }
+            (Ok(()), Target::User(_) | Target::Room(_)) => {}
+            (Err(submission), Target::User(receiver)) => {
+                self.no_room(now, letter(None, sender, receiver, *submission))
+            }
+            (Err(submission), Target::Room(_)) => self.turn_away(sender, submission.client_msg_id),
         }
-        if let Target::User(user) = submission.target
-            && !self.cluster.is_parked(submission.app, submission.target)
-        {
-            let app = submission.app;
-            self.outbox.directory(ToDirectory::LookUp { app, user });
-        }
-        self.cluster.park(sender, submission);
     }
 
     /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
@@ -139,31 +137,37 @@ impl Router {
         submission: Submission,
     ) {
         let receivers = self.receivers(submission.app, receiver, submission.device);
-        let full = self.pending.len() >= self.limits.pending_max as usize;
-        if full && !receivers.is_empty() && key.is_some() {
-            return self.turn_away(sender, submission.client_msg_id);
-        }
-        if full && !receivers.is_empty() {
-            return self.hand_over_busy(now, sender, receiver, submission);
-        }
         let again = submission.again;
         let letter = letter(key, sender, receiver, submission);
         if receivers.is_empty() {
             return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
         }
         let message = letter.message.clone();
-        let delivery = self.pending.insert(letter, receivers, now + self.limits.pending_timeout());
-        self.deliver(receivers.iter(), Some(delivery), &message, again);
+        let deadline = now + self.limits.pending_timeout();
+        match self.pending.insert(letter, receivers, deadline, &self.limits) {
+            Ok(delivery) => self.deliver(receivers.iter(), Some(delivery), &message, again),
+            Err(letter) => self.no_room(now, *letter),
+        }
     }
 
-    /// There is no place for a message, and its sender, who gave it no id, will not send it again.
-    fn hand_over_busy(&mut self, now: Instant, sender: Sender, receiver: UserId, submission: Submission) {
+    /// There is no place for a message to a user. Its sender is to send it again; one who gave it no id will not, so it is handed
+    /// over. Of a lossy one nothing is said.
+    fn no_room(&mut self, now: Instant, letter: Letter) {
+        if !letter.message.client_msg_id.is_empty() || !letter.message.ack_wanted {
+            return self.turn_away(letter.sender, letter.message.client_msg_id);
+        }
         self.metrics.busy += 1;
-        let letter = letter(None, sender, receiver, submission);
         self.conclude(now, letter, Outcome::Failed(FailReason::Busy));
     }
 
-    fn forward_lossy(&mut self, now: Instant, key: Option<Key>, receiver: UserId, submission: Submission) {
+    fn forward_lossy(
+        &mut self,
+        now: Instant,
+        key: Option<Key>,
+        sender: Sender,
+        receiver: UserId,
+        submission: Submission,
+    ) {
         let receivers = self.receivers(submission.app, receiver, submission.device);
         if receivers.is_empty() {
             self.metrics.lossy_offline += 1;
@@ -171,7 +175,8 @@ impl Router {
         }
         let message = message(None, 0, submission);
         if let Some(key) = key {
-            self.dedupe.remember(now, key, Answer { id: message.id, outcome: None });
+            let holder = sender.holder(message.app, message.sender);
+            self.dedupe.remember(now, key, holder, Answer { id: message.id, outcome: None });
         }
         self.deliver(receivers.iter(), None, &message, false);
     }
@@ -201,23 +206,29 @@ impl Router {
     ) {
         let client_msg_id = submission.client_msg_id.clone();
         let is_answered = submission.is_answered();
-        let Some((sequence, members)) = self.rooms.sequence(submission.app, room) else {
+        let holder = sender.holder(submission.app, submission.sender);
+        let tokens = match (submission.class, holder) {
+            (Class::Reliable, Holder::User(..)) => 1 + (submission.payload.len() / ROOM_TOKEN_BYTES) as u32,
+            (Class::Reliable, Holder::Operator) | (Class::Lossy, _) => 0,
+        };
+        let place = self.rooms.place(now, (submission.app, room), self.limits.room_rate(), tokens);
+        let (sequence, members) = match (place, holder) {
+            (Place::At(sequence, members), _) => (sequence, members.to_vec()),
             // An operator may send to a room that nobody is in. Every other sender is a member, so this router has yet to hear of
             // the room again.
-            return match sender.seat.session {
-                SessionId::CONTROL => self.fail(sender, client_msg_id, FailReason::NotMember),
-                _ => self.turn_away(sender, client_msg_id),
-            };
+            (Place::Unknown, Holder::Operator) => {
+                return self.fail(sender, client_msg_id, FailReason::NotMember);
+            }
+            (Place::Unknown | Place::Busy, _) => return self.turn_away(sender, client_msg_id),
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
-        let members = members.to_vec();
         for of_node in members.chunk_by(|a, b| a.node() == b.node()) {
             self.broadcast_to_node(of_node, &message);
         }
         let outcome = Outcome::Sequenced { sequence };
         if let Some(key) = key {
-            self.dedupe.remember(now, key, Answer { id, outcome: Some(outcome) });
+            self.dedupe.remember(now, key, holder, Answer { id, outcome: Some(outcome) });
         }
         if is_answered {
             self.send_ack(sender, client_msg_id, id, outcome);
@@ -303,13 +314,18 @@ impl Router {
     /// Gives an undelivered message to the bridge, and keeps it until that says whether it keeps it.
     fn hand_over(&mut self, now: Instant, letter: Letter, reason: FailReason) {
         let (user, message) = (letter.receiver, letter.message.clone());
-        if !self.is_bridged || self.handed.len() >= self.limits.pending_max as usize {
-            self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
-            return self.finish(now, letter, Outcome::Failed(reason));
-        }
         let deadline = now + self.limits.bridge_timeout();
-        let delivery = self.handed.insert(Letter { reason, ..letter }, Receivers::default(), deadline);
+        let kept = match self.is_bridged {
+            true => {
+                self.handed.insert(Letter { reason, ..letter }, Receivers::default(), deadline, &self.limits)
+            }
+            false => Err(Box::new(letter)),
+        };
+        let delivery = kept.as_ref().ok().copied().unwrap_or(DeliveryId::NONE);
         self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery });
+        if let Err(letter) = kept {
+            self.finish(now, *letter, Outcome::Failed(reason));
+        }
     }
 
     /// The bridge says whether it keeps a message.
@@ -335,7 +351,8 @@ impl Router {
         let Letter { key, sender, message, stored, .. } = letter;
         let id = message.id;
         if let Some(key) = key.filter(|_| !stored || outcome == Outcome::Delivered) {
-            self.dedupe.remember(now, key, Answer { id, outcome: Some(outcome) });
+            let holder = sender.holder(message.app, message.sender);
+            self.dedupe.remember(now, key, holder, Answer { id, outcome: Some(outcome) });
         }
         self.send_ack(sender, message.client_msg_id, id, outcome);
     }

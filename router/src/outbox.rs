@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use shard::ShardId;
-use wire::MessageId;
 use wire::node::{NodeMessage, SessionId, ToBridge, ToDirectory, ToGateway};
+use wire::{AppId, MessageId, UserId};
 
 /// A session and the shard it lives on. A [`SessionId`] alone means something to its own shard only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,25 @@ pub(crate) struct Seat {
 pub(crate) struct Sender {
     pub(crate) seat: Seat,
     pub(crate) submitted: MessageId,
+}
+
+/// In whose share of a pool a message counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Holder {
+    /// The user whose session sent it.
+    User(AppId, UserId),
+    /// The operators and backends that push: the user in whose name they do has no part in it.
+    Operator,
+}
+
+impl Sender {
+    /// In whose share a message of this sender counts, which names that user.
+    pub(crate) fn holder(self, app: AppId, user: UserId) -> Holder {
+        match self.seat.session {
+            SessionId::CONTROL => Holder::Operator,
+            _ => Holder::User(app, user),
+        }
+    }
 }
 
 /// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the same turn.

@@ -1,12 +1,13 @@
 //! Reliable messages that wait for their receivers, or for the bridge.
 
-use shard::{Instant, ShardId, Slab};
+use shard::{Instant, ShardId, Shares, Slab};
 use wire::client::{FailReason, Message};
 use wire::node::DeliveryId;
-use wire::{DeviceClass, UserId};
+use wire::{AppId, DeviceClass, UserId};
 
 use crate::dedupe::Key;
-use crate::outbox::{Seat, Sender};
+use crate::limits::Limits;
+use crate::outbox::{Holder, Seat, Sender};
 use crate::stripes::Stripes;
 
 /// A reliable message to a user.
@@ -24,7 +25,19 @@ pub(crate) struct Letter {
     pub(crate) message: Message,
 }
 
-/// The letters that are on their way, oldest first. All wait equally long, so the oldest is the first to time out.
+impl Letter {
+    /// Of its payload and name.
+    fn bytes(&self) -> u64 {
+        (self.message.client_msg_id.as_bytes().len() + self.message.payload.len()) as u64
+    }
+
+    fn for_receiver(&self) -> (AppId, UserId) {
+        (self.message.app, self.receiver)
+    }
+}
+
+/// The letters that are on their way, oldest first. All wait equally long, so the oldest is the first to time out. Each sender and each
+/// receiver has a share of them.
 pub(crate) struct Pending {
     slab: Slab<Waiting>,
     /// Those whose sender gave an id, by its key.
@@ -33,11 +46,15 @@ pub(crate) struct Pending {
     newest: Option<shard::Key>,
     /// Added to the generations in delivery ids, so that those of an earlier life of this router mean nothing to this one.
     epoch: u32,
+    of_senders: Shares<Holder>,
+    for_receivers: Shares<(AppId, UserId)>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     letter: Letter,
+    /// In whose share it counts. A repeat may have given the letter another sender.
+    holder: Holder,
     receivers: Receivers,
     deadline: Instant,
     older: Option<shard::Key>,
@@ -86,8 +103,16 @@ pub(crate) struct Settled {
 }
 
 impl Pending {
-    pub(crate) fn new(epoch: u32) -> Self {
-        Self { slab: Slab::new(), table: Stripes::new(), oldest: None, newest: None, epoch }
+    pub(crate) fn new(epoch: u32, seed: u64) -> Self {
+        Self {
+            slab: Slab::new(),
+            table: Stripes::new(),
+            oldest: None,
+            newest: None,
+            epoch,
+            of_senders: Shares::new(seed),
+            for_receivers: Shares::new(seed),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,11 +125,26 @@ impl Pending {
     }
 
     /// Takes in a letter until one of `receivers` acks it, all fail, or `deadline`, which is no earlier than that of any
-    /// letter before.
-    pub(crate) fn insert(&mut self, letter: Letter, receivers: Receivers, deadline: Instant) -> DeliveryId {
+    /// letter before. Gives it back when its sender or its receiver has as many as may be, or all have.
+    pub(crate) fn insert(
+        &mut self,
+        letter: Letter,
+        receivers: Receivers,
+        deadline: Instant,
+        limits: &Limits,
+    ) -> Result<DeliveryId, Box<Letter>> {
+        let holder = letter.sender.holder(letter.message.app, letter.message.sender);
+        let (bytes, total) = (letter.bytes(), limits.pending_total());
+        if !self.of_senders.take(holder, bytes, total, limits.sender_share(holder)) {
+            return Err(Box::new(letter));
+        }
+        if !self.for_receivers.take(letter.for_receiver(), bytes, total, limits.receiver_share()) {
+            self.of_senders.give_back(holder, bytes);
+            return Err(Box::new(letter));
+        }
         let key = letter.key;
         let older = self.newest;
-        let at = self.slab.insert(Waiting { letter, receivers, deadline, older, newer: None });
+        let at = self.slab.insert(Waiting { letter, holder, receivers, deadline, older, newer: None });
         match older {
             Some(older) => self.at_mut(older).newer = Some(at),
             None => self.oldest = Some(at),
@@ -114,7 +154,7 @@ impl Pending {
             let slab = &self.slab;
             self.table.insert_unique(key.hash(), at, |&at| name_of(slab, at).hash());
         }
-        self.delivery(at)
+        Ok(self.delivery(at))
     }
 
     fn delivery(&self, at: shard::Key) -> DeliveryId {
@@ -156,7 +196,10 @@ impl Pending {
 
     /// Takes a letter out: its outcome is known.
     pub(crate) fn remove(&mut self, at: shard::Key) -> Letter {
-        let Waiting { letter, older, newer, .. } = self.slab.remove(at).expect("the key names a letter");
+        let Waiting { letter, holder, older, newer, .. } =
+            self.slab.remove(at).expect("the key names a letter");
+        self.of_senders.give_back(holder, letter.bytes());
+        self.for_receivers.give_back(letter.for_receiver(), letter.bytes());
         if let Some(key) = letter.key {
             let removed = self.table.remove(key.hash(), |&known| known == at);
             assert_eq!(removed, Some(at), "a letter with a key is in the table");
@@ -187,6 +230,10 @@ impl Pending {
 
     /// Own-state invariants. `has_receivers`: every letter waits for one; else none does.
     pub(crate) fn check_invariants(&self, has_receivers: bool) {
+        let all = || self.slab.iter().map(|(_, waiting)| waiting);
+        self.of_senders.check_invariants(all().map(|waiting| (waiting.holder, waiting.letter.bytes())));
+        let for_receivers = all().map(|waiting| (waiting.letter.for_receiver(), waiting.letter.bytes()));
+        self.for_receivers.check_invariants(for_receivers);
         let mut keys = 0;
         let (mut at, mut older, mut listed) = (self.oldest, None, 0);
         while let Some(here) = at {

@@ -1,6 +1,6 @@
 //! Where rooms are, and their order.
 
-use shard::{Instant, ShardId};
+use shard::{Bucket, Instant, Rate, ShardId};
 use wire::node::{sequence_base, sequence_believed_max};
 use wire::{AppId, RoomId};
 
@@ -43,6 +43,19 @@ pub(crate) struct Room {
     pub(crate) era: u64,
     /// Ascending, never empty.
     members: Vec<ShardId>,
+    /// Of the reliable messages of users.
+    bucket: Bucket,
+}
+
+/// What a room has for a message.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Place<'a> {
+    /// The room has no members.
+    Unknown,
+    /// It has given as many messages as its members can follow.
+    Busy,
+    /// Its sequence, and the shards that get it, ascending.
+    At(u64, &'a [ShardId]),
 }
 
 impl Room {
@@ -96,7 +109,7 @@ impl Rooms {
         }
         self.memberships += 1;
         let sequence = sequence_base(now_ns).max(self.floor).max(after_seen);
-        let anew = Room { app, room, sequence, era, members: vec![shard] };
+        let anew = Room { app, room, sequence, era, members: vec![shard], bucket: Bucket::default() };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
         Some(sequence)
     }
@@ -137,11 +150,22 @@ impl Rooms {
         }
     }
 
-    /// Gives the room's next message its place: its sequence, and the shards that get it. `None` for a room without members.
-    pub(crate) fn sequence(&mut self, app: AppId, room: RoomId) -> Option<(u64, &[ShardId])> {
-        let known = self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room))?;
+    /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that costs nothing always gets
+    /// one.
+    pub(crate) fn place(
+        &mut self,
+        now: Instant,
+        (app, room): (AppId, RoomId),
+        rate: Rate,
+        tokens: u32,
+    ) -> Place<'_> {
+        let found = self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room));
+        let Some(known) = found else { return Place::Unknown };
+        if tokens > 0 && !known.bucket.take(now, rate, tokens) {
+            return Place::Busy;
+        }
         known.sequence += 1;
-        Some((known.sequence, &known.members))
+        Place::At(known.sequence, &known.members)
     }
 
     /// The shards with members, ascending; empty for a room without any.

@@ -56,6 +56,9 @@ pub struct Config {
 ///   acks has failed.
 /// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions each have a hand-over of
 ///   their own, and repeats only such a one for the same class.
+/// - **Shares.** Of what waits here, each sender and each receiver has a share, and operators half of it all; past it the sender is told
+///   `busy`. Of the remembered outcomes a sender has a share too, and forgets its own oldest. A room gives its reliable messages
+///   at a rate that members can follow; those of operators are not counted.
 /// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
 pub struct Router {
     pub(crate) limits: Limits,
@@ -94,11 +97,11 @@ impl Router {
             users: Users::new(prng.next_u64(), limits.bindings_max),
             bans: Bans::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
-            cluster: Cluster::new(id, limits.settle()),
-            pending: Pending::new(prng.next_u64() as u32),
-            handed: Pending::new(prng.next_u64() as u32),
+            cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
+            pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
+            handed: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             is_bridged: false,
-            dedupe: Dedupe::new(limits.dedupe_window(), limits.dedupe_max),
+            dedupe: Dedupe::new(prng.next_u64(), &limits),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
             stamps: StampClock::default(),

@@ -20,11 +20,17 @@ const LIMITS: Limits = Limits {
     memberships_max: 1_000,
     bindings_max: 6,
     pending_max: 3,
+    pending_sender_max: 3,
+    pending_receiver_max: 2,
+    pending_receiver_bytes_max: 1 << 20,
     pending_timeout_ms: 2_000,
     bridge_timeout_ms: 2_000,
-    dedupe_max: 4,
+    dedupe_max: 5,
+    dedupe_sender_max: 4,
     dedupe_window_ms: 1_000,
     settle_ms: 500,
+    room_messages_per_second: 1_000_000,
+    room_burst: 1_000_000,
 };
 const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
 /// With the part that is the router's own.
@@ -300,7 +306,10 @@ impl Model {
         if lossy && waiting.is_empty() {
             return;
         }
-        let full = !lossy && self.pending.len() == LIMITS.pending_max as usize;
+        let for_receiver = self.pending.iter().filter(|letter| letter.receiver == receiver).count();
+        let is_full = self.pending.len() == LIMITS.pending_max as usize
+            || for_receiver == LIMITS.pending_receiver_max as usize;
+        let full = !lossy && is_full;
         if full && !waiting.is_empty() && !name.3.is_empty() {
             return self.ack(sender, &name, MessageId(0), Outcome::Failed(FailReason::Busy));
         }
@@ -383,7 +392,8 @@ impl Model {
     fn remember(&mut self, name: &Name, id: MessageId, outcome: Option<Outcome>) {
         if !name.3.is_empty() {
             self.done.push_back((self.now, name.clone(), id, outcome));
-            while self.done.len() > LIMITS.dedupe_max as usize {
+            // All are of one sender.
+            while self.done.len() > LIMITS.dedupe_sender_max as usize {
                 self.done.pop_front();
             }
         }

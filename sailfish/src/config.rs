@@ -340,6 +340,7 @@ impl Config {
         self.gateway().validate()?;
         self.router.validate()?;
         self.validate_pending()?;
+        self.validate_outboxes()?;
         self.link.validate()?;
         self.validate_cluster()?;
         let NodeConfig { engine, .. } = &self.node;
@@ -403,6 +404,30 @@ impl Config {
             Some((key, _)) => Err(format!("{key}: want at least {SECRET_BYTES_MIN} bytes")),
             None => Ok(()),
         }
+    }
+
+    /// What owners let wait for one receiver, and what a room gives at once, must fit the receiver's outbox: then a receiver that reads
+    /// is not overrun, however much others send.
+    fn validate_outboxes(&self) -> Result<(), String> {
+        let (limits, router) = (&self.limits, &self.router);
+        let (messages, given) =
+            (router.pending_receiver_max + router.room_burst, limits.reliable_messages_max);
+        if given < messages {
+            return Err(format!(
+                "limits.reliable_messages_max = {given}: want at least {messages}, which is router.pending_receiver_max and \
+                 router.room_burst together"
+            ));
+        }
+        let room_bytes = u64::from(router.room_burst) * 1024;
+        let bytes = u64::from(router.pending_receiver_bytes_max) + room_bytes;
+        let given = u64::from(limits.reliable_bytes_max);
+        if given < bytes {
+            return Err(format!(
+                "limits.reliable_bytes_max = {given}: want at least {bytes}, which is router.pending_receiver_bytes_max and a KiB for \
+                 each message of router.room_burst together"
+            ));
+        }
+        Ok(())
     }
 
     fn validate_cluster(&self) -> Result<(), String> {

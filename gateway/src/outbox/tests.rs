@@ -19,7 +19,7 @@ impl Fixture {
         self.outbox.push_reliable(MessageId(id), frame.into(), owed, 4, 1 << 20)
     }
 
-    fn lossy(&mut self, frame: &'static str, bytes_max: u32) -> u64 {
+    fn lossy(&mut self, frame: &'static str, bytes_max: usize) -> u64 {
         self.outbox.push_lossy(frame.into(), 1, bytes_max)
     }
 
@@ -40,7 +40,7 @@ fn answers_come_first_and_the_lanes_keep_their_common_order() {
     it.lossy("a", 99);
     it.reliable(1, "b").unwrap();
     it.lossy("c", 99);
-    assert!(it.outbox.push_control(|control| control.extend_from_slice(b"!")));
+    assert!(it.outbox.push_control(99, |control| control.extend_from_slice(b"!")));
     assert_eq!(it.fill(), "!abc");
     assert_eq!(it.fill(), "");
     assert!(!it.outbox.is_idle(), "b waits for its ack");
@@ -84,6 +84,56 @@ fn the_reliable_lane_refuses_what_goes_over_its_bound() {
 }
 
 #[test]
+fn an_empty_lane_takes_what_is_longer_than_its_bound() {
+    let mut it = Fixture::new();
+    let owed = || Owed::Routers(Vec::new());
+    assert!(it.outbox.push_reliable(MessageId(1), "long".into(), owed(), 4, 3).is_ok());
+    assert!(it.outbox.push_reliable(MessageId(2), "m".into(), owed(), 4, 3).is_err());
+}
+
+#[test]
+fn a_peer_stalls_once_nothing_found_room_for_long_and_an_ack_ends_that() {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let at = |ms: u64| Instant::from_unix_nanos((1_000 + ms) * 1_000_000);
+    let mut it = Fixture::new();
+    it.reliable(1, "m").unwrap();
+    it.fill();
+    assert!(!it.outbox.stall(at(0), PATIENCE));
+    assert!(!it.outbox.stall(at(1_000), PATIENCE));
+    assert!(!it.outbox.stall(at(2_000), PATIENCE));
+    assert!(it.outbox.stall(at(3_000), PATIENCE));
+    it.outbox.ack(MessageId(1));
+    assert!(!it.outbox.stall(at(4_000), PATIENCE), "it reads");
+    assert!(!it.outbox.stall(at(60_000), PATIENCE), "nobody looked in between: a step counts");
+    assert!(!it.outbox.stall(at(61_000), PATIENCE));
+    assert!(it.outbox.stall(at(62_000), PATIENCE));
+}
+
+#[test]
+fn a_try_that_finds_no_room_is_a_try() {
+    let mut it = Fixture::new();
+    it.reliable(1, "m").unwrap();
+    it.fill();
+    it.outbox.push_control(1, |control| control.resize(RETRY_BYTES_MAX + 1, 0));
+    assert!(matches!(it.outbox.retry(0, 2), Retry::Later(_)));
+    assert!(matches!(it.outbox.retry(0, 2), Retry::Exhausted(_)), "it steps aside though nothing is read");
+}
+
+#[test]
+fn the_share_of_one_outbox_shrinks_with_what_is_free() {
+    let limits = Limits { outbox_bytes_max: 16_000, ..Limits::default() };
+    let mut outboxes = Outboxes::default();
+    assert_eq!(outboxes.share(&limits), 1_000);
+    let mut ids = [OutboxId::NONE; 100];
+    for id in &mut ids {
+        let share = outboxes.share(&limits);
+        outboxes.update(id, |outbox| outbox.push_lossy(vec![0; share].into(), 1, share));
+    }
+    assert!((1..10).contains(&outboxes.share(&limits)), "a hundred of them leave something");
+    assert!(outboxes.bytes() < 16_000);
+}
+
+#[test]
 fn a_flight_is_repeated_and_then_given_back() {
     let mut it = Fixture::new();
     it.reliable(1, "m").unwrap();
@@ -99,8 +149,8 @@ fn a_flight_is_repeated_and_then_given_back() {
 fn a_batch_stops_when_it_is_full() {
     let mut it = Fixture::new();
     let large: &'static str = Box::leak("L".repeat(shard::SEND_BATCH_BYTES_MAX).into_boxed_str());
-    it.lossy(large, u32::MAX);
-    it.lossy("rest", u32::MAX);
+    it.lossy(large, usize::MAX);
+    it.lossy("rest", usize::MAX);
     assert_eq!(it.fill().len(), large.len());
     assert_eq!(it.fill(), "rest");
 }

@@ -130,7 +130,7 @@ impl Page {
         let names = NoticeCode::ALL.map(NoticeCode::name);
         let help = "Notices to clients; most end the connection.";
         self.by("sailfish_notices_total", help, "notice", &names, cores, |m| &m.gateway.notices);
-        let help = "Connections closed because their client reads too slowly.";
+        let help = "Connections closed because their client does not read.";
         let name = "sailfish_slow_reader_closes_total";
         self.core(name, Counter, help, cores, |m| m.gateway.notices_of(NoticeCode::SlowReader));
     }
@@ -224,6 +224,7 @@ impl Page {
     fn owners(&mut self, cores: &Cores) {
         let help = "Messages of clients that wait for their owners' answers.";
         self.core("sailfish_submitted", Gauge, help, cores, |m| m.gateway.submitted);
+        self.core("sailfish_submitted_bytes", Gauge, "Bytes of these.", cores, |m| m.gateway.submitted_bytes);
         let help = "Router shards that own users and rooms, as the shard sees it.";
         self.core("sailfish_owners", Gauge, help, cores, |m| m.gateway.owners);
         let help = "Router shards that the shard is linked with.";

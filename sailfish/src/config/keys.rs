@@ -92,19 +92,29 @@ pub const KEYS: &[Key] = &[
     key("limits.rooms_max", "Rooms that one session may be in."),
     key(
         "limits.reliable_messages_max",
-        "Reliable messages that may wait for one connection, those in flight included.",
+        "Reliable messages that may wait for one connection, those in flight included; past it they are handed over. No less than\n\
+         router.pending_receiver_max and router.room_burst together.",
     ),
     key(
         "limits.reliable_bytes_max",
-        "Bytes of reliable messages that may wait for one connection, those in flight included.",
+        "Bytes of reliable messages that may wait for one connection, those in flight included. No less than\n\
+         router.pending_receiver_bytes_max and a KiB for each message of router.room_burst together.",
     ),
     key(
         "limits.lossy_bytes_max",
         "Bytes of lossy messages that may wait for one connection; past it the oldest are dropped.",
     ),
-    key("limits.outbox_bytes_max", "Bytes that may wait for all connections of one shard."),
-    key("limits.submitted_max", "Messages of one shard's clients that may wait for their owners' answers."),
-    key("limits.submitted_bytes_max", "Bytes of these messages."),
+    key(
+        "limits.outbox_bytes_max",
+        "Bytes that may wait for all connections of one shard. One connection gets a sixteenth of what is free at most.",
+    ),
+    key(
+        "limits.submitted_max",
+        "Messages of one shard's clients that may wait for their owners' answers, and as many pushes of operators besides.",
+    ),
+    key("limits.submitted_bytes_max", "Bytes of either."),
+    key("limits.submitted_user_max", "Messages of one user that may wait for their owners' answers."),
+    key("limits.submitted_user_bytes_max", "Bytes of these messages."),
     key(
         "drain.spread_ms",
         "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
@@ -121,8 +131,15 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "router.pending_max",
-        "Reliable messages that wait for their receivers; past it a sender is told to try again.",
+        "Reliable messages that wait for their receivers; past it a sender is told to try again. As many may wait for the bridge, and\n\
+         for gateways to agree.",
     ),
+    key("router.pending_sender_max", "What one user may have sent of each of these."),
+    key(
+        "router.pending_receiver_max",
+        "How many of each may be for one user, or, while gateways disagree, for one room.",
+    ),
+    key("router.pending_receiver_bytes_max", "Bytes of those for one user."),
     key(
         "router.pending_timeout_ms",
         "How long one waits for its receivers, in ms; no less than delivery.* and limits.* let it take.",
@@ -132,11 +149,18 @@ pub const KEYS: &[Key] = &[
         "How long an undelivered message waits for the bridge, before its sender is told that it failed, in ms.",
     ),
     key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
+    key("router.dedupe_sender_max", "Those of one sender; past it its own oldest is forgotten."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
     key(
         "router.settle_ms",
         "How long messages are held back while gateways do not agree who owns what, or a router has just come up, in ms;\nup to four times that while their views go on changing.",
     ),
+    key(
+        "router.room_messages_per_second",
+        "Reliable messages of users that one room gives its members per second, sustained; past it senders are told to try again.\n\
+         Of a longer one, each KiB counts as a message.",
+    ),
+    key("router.room_burst", "The same at once."),
     key(
         "cluster.node",
         "The own number, 1 to 1023, unlike that of any other node. 0: 1 for a router, 2 for a gateway, 3 for a bridge.",
@@ -358,7 +382,8 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "bridge.queue_messages_max",
-        "Events that a shard keeps until a bridge has taken them; past it requests fail as busy and the rest is dropped.",
+        "Requests and undelivered messages that a shard keeps until a bridge has taken them; past it requests fail as busy\n\
+         and undelivered messages are told as failed. As many events of presence are kept besides; past it they are dropped.",
     ),
     key("bridge.queue_bytes_max", "Bytes of either."),
     key("bridge.queue_user_messages_max", "What one user may have of either."),
