@@ -13,6 +13,9 @@ use crate::root;
 /// What runs libFuzzer, in the version that was tried.
 const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "0.13");
 
+/// Inputs of one target that are kept.
+const KEPT_MAX: usize = 60;
+
 #[derive(Args)]
 pub struct Arguments {
     /// How long each target runs.
@@ -70,19 +73,25 @@ fn targets() -> anyhow::Result<Vec<String>> {
     Ok(targets)
 }
 
-/// Merges both folders into one that has an input for each thing covered, the smallest, and keeps that.
+/// Merges both folders into one that covers the same by few inputs, and keeps some of these, small and large.
 fn minimize(target: &str, folders: &[&Path]) -> anyhow::Result<()> {
     let merged = root().join("fuzz/target/merged").join(target);
     let _ = fs::remove_dir_all(&merged);
     fs::create_dir_all(&merged)?;
     let all = [&[merged.as_path()], folders].concat();
-    fuzz("run", target, &all, &["-merge=1", "-max_len=4096"])?;
+    fuzz("run", target, &all, &["-set_cover_merge=1", "-max_len=4096"])?;
+    let mut found = Vec::new();
+    for file in fs::read_dir(&merged)? {
+        let file = file?;
+        found.push((file.metadata()?.len(), file.file_name()));
+    }
+    found.sort();
     let kept = folders[1];
     fs::remove_dir_all(kept)?;
     fs::create_dir_all(kept)?;
-    for file in fs::read_dir(&merged)? {
-        let file = file?;
-        fs::copy(file.path(), kept.join(file.file_name()))?;
+    let step = found.len().div_ceil(KEPT_MAX).max(1);
+    for (_, name) in found.iter().step_by(step) {
+        fs::copy(merged.join(name), kept.join(name))?;
     }
     Ok(())
 }
