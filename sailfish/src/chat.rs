@@ -32,10 +32,10 @@ pub struct ChatArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The app of the user.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     app: i32,
     /// Who you are.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     user: i64,
     /// A room to join; lines go there unless --to is given.
     #[arg(long, allow_negative_numbers = true)]

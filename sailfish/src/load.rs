@@ -79,10 +79,10 @@ pub struct LoadArgs {
     #[arg(long)]
     biz_code: Option<i32>,
     /// The app of all users.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     app: i32,
     /// The first user; the others follow it.
-    #[arg(long, default_value_t = 1_000_000, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1_000_000, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     first_user: i64,
     /// Where the backend serves its API (gift).
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5348")]

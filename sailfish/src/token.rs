@@ -14,10 +14,10 @@ pub struct TokenArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The app of the user.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     app: i32,
     /// The user.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..))]
     user: i64,
     /// phone, tablet, web, desktop, tv or bot.
     #[arg(long, default_value = "phone", value_parser = device)]
