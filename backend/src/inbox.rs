@@ -232,6 +232,7 @@ impl Handing<'_> {
             let outcome = outcomes.first().ok_or_else(|| Error::internal("a push without an outcome"))?;
             match (outcome.outcome.as_str(), outcome.reason.as_deref()) {
                 ("delivered", _) => return Ok(Pushed::Delivered),
+                ("failed", Some("too_long")) => return Ok(Pushed::Refused),
                 ("failed", Some("unacked")) => return Ok(Pushed::Unacked),
                 ("failed", Some("busy" | "no_route")) | ("unavailable", _) => {
                     return Err(Error::unavailable("push_unavailable", "a message was not taken"));

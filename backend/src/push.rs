@@ -238,7 +238,7 @@ impl PushOutcome {
             "delivered" | "stored" | "sequenced" | "sent" => true,
             "failed" => matches!(
                 self.reason.as_deref(),
-                Some("not_member" | "offline" | "unacked" | "disconnected" | "overflow")
+                Some("not_member" | "offline" | "unacked" | "disconnected" | "overflow" | "too_long")
             ),
             _ => false,
         }

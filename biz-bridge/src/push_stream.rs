@@ -291,9 +291,9 @@ impl<P: Pushes> PushStream<P> {
                         self.again(job);
                     }
                 }
-                Pushed::Failed(FailReason::NoRoute) => {
-                    self.end(job.raw, PushOutcome::Dead, Some(FailReason::NoRoute.name().into()));
-                }
+                Pushed::Failed(
+                    reason @ (FailReason::NoRoute | FailReason::TooLong | FailReason::BadContent),
+                ) => self.end(job.raw, PushOutcome::Dead, Some(reason.name().into())),
                 // The bridge of its receiver's owner has it as undelivered, or nobody is in its room.
                 Pushed::Failed(
                     FailReason::Offline

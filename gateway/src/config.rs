@@ -125,6 +125,10 @@ pub struct Route {
     pub class: Class,
 }
 
+/// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were bought. A client may
+/// say them to the backend at most.
+pub const BACKEND_CODES: [BizCode; 4] = [BizCode(5556), BizCode(5557), BizCode(5558), BizCode(5561)];
+
 /// The route table, sorted by business code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Route>", into = "Vec<Route>")]
@@ -139,6 +143,22 @@ impl Routes {
     /// Every route, by business code.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.0.iter()
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if let Some(pair) = self.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {
+            return Err(format!("routes: business code {} stands twice; give it one route", pair[0].biz_code.0));
+        }
+        let is_forged =
+            |route: &&Route| route.to != Destination::Bridge && BACKEND_CODES.contains(&route.biz_code);
+        match self.0.iter().find(is_forged) {
+            Some(Route { biz_code, .. }) => Err(format!(
+                "routes: business code {} is the backend's: clients would take what another client says for the \
+                 backend's word; want to = \"bridge\", or no route",
+                biz_code.0
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -227,8 +247,6 @@ impl Default for Routes {
         let route = |biz_code, to, class| Route { biz_code: BizCode(biz_code), to, class };
         Routes::from(vec![
             route(5555, Destination::Room, Class::Lossy),
-            route(5556, Destination::Room, Class::Reliable),
-            route(5557, Destination::User, Class::Reliable),
             route(5558, Destination::Bridge, Class::Reliable),
             route(5559, Destination::Room, Class::Lossy),
             route(5560, Destination::Bridge, Class::Reliable),
@@ -248,7 +266,12 @@ impl Config {
         within("delivery.tries", delivery.tries, 1, limits::TRIES_CEILING)?;
         within("delivery.window", delivery.window, 1, limits::WINDOW_CEILING)?;
         within("delivery.room_interval_ms", delivery.room_interval_ms, 0, 1_000)?;
-        within("limits.frame_bytes_max", limits.frame_bytes_max, 512, limits::FRAME_BYTES_CEILING)?;
+        within(
+            "limits.frame_bytes_max",
+            limits.frame_bytes_max,
+            limits::FRAME_BYTES_FLOOR,
+            limits::FRAME_BYTES_CEILING,
+        )?;
         within("limits.connections_max", limits.connections_max, 1, limits::CONNECTIONS_CEILING)?;
         within(
             "limits.address_connections_max",
@@ -282,13 +305,8 @@ impl Config {
         within("limits.submitted_user_bytes_max", user_bytes_max, limits.frame_bytes_max, 1 << 31)?;
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
-        alternatives("drain.alternatives", &drain.alternatives)?;
-        match routes.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {
-            Some(pair) => {
-                Err(format!("routes: business code {} stands twice; give it one route", pair[0].biz_code.0))
-            }
-            None => Ok(()),
-        }
+        alternatives("drain.alternatives", &drain.alternatives, limits.frame_bytes_max)?;
+        routes.validate()
     }
 }
 
@@ -299,16 +317,20 @@ fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T
     Ok(())
 }
 
-fn alternatives(key: &str, alternatives: &[String]) -> Result<(), String> {
+fn alternatives(key: &str, alternatives: &[String], frame_bytes_max: u32) -> Result<(), String> {
     if alternatives.len() > ALTERNATIVES_MAX {
         return Err(format!("{key}: {} of them; want at most {ALTERNATIVES_MAX}", alternatives.len()));
     }
-    match alternatives.iter().find(|alternative| !is_host_and_port(alternative)) {
-        Some(wrong) => {
-            Err(format!("{key}: {wrong:?}: want a host and a port, like \"im2.example.com:5346\""))
-        }
-        None => Ok(()),
+    if let Some(wrong) = alternatives.iter().find(|alternative| !is_host_and_port(alternative)) {
+        return Err(format!("{key}: {wrong:?}: want a host and a port, like \"im2.example.com:5346\""));
     }
+    // Each stands in quotes that are escaped, behind a comma.
+    let bytes = alternatives.iter().map(|alternative| alternative.len() + 5).sum::<usize>();
+    let most = (frame_bytes_max - limits::FRAME_BYTES_FLOOR) as usize;
+    if bytes > most {
+        return Err(format!("{key}: {bytes} bytes in a notice, beside which limits.frame_bytes_max leaves {most}"));
+    }
+    Ok(())
 }
 
 /// A name, an IPv4 address or an IPv6 address in brackets, then a port that can be connected to.
@@ -372,6 +394,21 @@ mod tests {
     }
 
     #[test]
+    fn a_client_cannot_be_let_say_what_is_the_backends() {
+        for biz_code in BACKEND_CODES {
+            let config = |to| {
+                let route = Route { biz_code, to, class: Class::Reliable };
+                Config { routes: vec![route].into(), ..Config::default() }.validate()
+            };
+            for to in [Destination::User, Destination::Room] {
+                let line = config(to).unwrap_err();
+                assert!(line.starts_with(&format!("routes: business code {} is the backend's", biz_code.0)));
+            }
+            assert_eq!(config(Destination::Bridge), Ok(()));
+        }
+    }
+
+    #[test]
     fn alternatives_are_hosts_with_ports() {
         let check = |text: &str| {
             let drain = Drain { alternatives: vec![text.into()], ..Drain::default() };
@@ -398,6 +435,18 @@ mod tests {
         }
         let many = Drain { alternatives: vec!["a:1".into(); ALTERNATIVES_MAX + 1], ..Drain::default() };
         assert!(Config { drain: many, ..Config::default() }.validate().unwrap_err().contains("at most 16"));
+    }
+
+    #[test]
+    fn alternatives_fit_a_frame() {
+        let long = format!("{}:65535", "a".repeat(limits::HOST_BYTES_MAX));
+        let bytes = ALTERNATIVES_MAX * (long.len() + 5);
+        let drain = Drain { alternatives: vec![long; ALTERNATIVES_MAX], ..Drain::default() };
+        let mut config = Config { drain, ..Config::default() };
+        config.limits.frame_bytes_max = limits::FRAME_BYTES_FLOOR + bytes as u32;
+        assert_eq!(config.validate(), Ok(()));
+        config.limits.frame_bytes_max -= 1;
+        assert!(config.validate().unwrap_err().starts_with("drain.alternatives: "));
     }
 
     #[test]

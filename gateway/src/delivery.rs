@@ -42,7 +42,8 @@ impl Gateway {
             }
             return;
         };
-        let frame = encode(std::slice::from_ref(message), session.answer_encoding());
+        let encoding = session.answer_encoding();
+        let frame = encode(std::slice::from_ref(message), encoding, self.config.limits.frame_bytes_max);
         match delivery {
             Some(delivery) => {
                 self.queue_reliable(now, conn, message.id, frame, Owed::Router { router, delivery });
@@ -127,7 +128,8 @@ impl Gateway {
     }
 
     /// Queues the frame of a reliable message. One that finds no room fails, and the connection stays, unless that has lasted for as
-    /// long as a message may be in flight and its client has acked nothing since: then it does not read.
+    /// long as a message may be in flight and its client has acked nothing since: then it does not read. No frame
+    /// means that it is too long.
     pub(crate) fn queue_reliable(
         &mut self,
         now: Instant,
@@ -139,6 +141,9 @@ impl Gateway {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
         let (user, limits) = (session.user, &config.limits);
+        if frame.is_empty() {
+            return self.fail(conn, user, owed, FailReason::TooLong);
+        }
         if outboxes.bytes() + frame.len() as u64 > limits.outbox_bytes_max {
             return self.fail(conn, user, owed, FailReason::Overflow);
         }
@@ -163,11 +168,12 @@ impl Gateway {
         }
     }
 
-    /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too slowly.
+    /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too slowly. There is no
+    /// frame when all are too long.
     pub(crate) fn queue_lossy(&mut self, conn: ConnId, frames: Bytes, messages: u32) {
         let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
-        if outboxes.bytes() + frames.len() as u64 > config.limits.outbox_bytes_max {
+        if frames.is_empty() || outboxes.bytes() + frames.len() as u64 > config.limits.outbox_bytes_max {
             metrics.lossy_dropped += u64::from(messages);
             return;
         }

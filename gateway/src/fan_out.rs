@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shard::{Effect, Instant, Key, ShardId};
-use wire::client::{Encoding, FailReason, Message, ServerFrame};
+use wire::client::{Encoding, FailReason, HEADER_BYTES, Message, ServerFrame};
 use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway, sequence_believed_max};
 use wire::{AppId, RoomId};
 
@@ -107,7 +107,7 @@ impl Gateway {
         room.held_bytes = 0;
         let held = std::mem::take(&mut room.held);
         let members = std::mem::take(&mut room.members);
-        let mut frames = Frames::new(&held);
+        let mut frames = Frames::new(&held, self.config.limits.frame_bytes_max);
         for member in &members {
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let frames = frames.get(session.answer_encoding());
@@ -118,7 +118,7 @@ impl Gateway {
 
     fn fan_out_reliable(&mut self, now: Instant, key: Key, message: Message) {
         let message = Arc::new(message);
-        let mut frames = Frames::new(std::slice::from_ref(&*message));
+        let mut frames = Frames::new(std::slice::from_ref(&*message), self.config.limits.frame_bytes_max);
         // A copy: a member that does not read is closed, and leaves the room.
         for member in self.rooms.get_mut(key).members.clone() {
             let session = self.sessions.get(member.conn).expect("a member has a session");
@@ -131,12 +131,13 @@ impl Gateway {
 /// The frames of some messages, together, one per encoding; each is made when it is first wanted.
 pub(crate) struct Frames<'a> {
     messages: &'a [Message],
+    body_bytes_max: u32,
     frames: [Option<Bytes>; 3],
 }
 
 impl<'a> Frames<'a> {
-    pub(crate) fn new(messages: &'a [Message]) -> Self {
-        Self { messages, frames: [None, None, None] }
+    pub(crate) fn new(messages: &'a [Message], body_bytes_max: u32) -> Self {
+        Self { messages, body_bytes_max, frames: [None, None, None] }
     }
 
     pub(crate) fn get(&mut self, encoding: Encoding) -> Bytes {
@@ -145,18 +146,23 @@ impl<'a> Frames<'a> {
             Encoding::Json => 1,
             Encoding::JsonOld => 2,
         };
-        self.frames[at].get_or_insert_with(|| encode(self.messages, encoding)).clone()
+        self.frames[at].get_or_insert_with(|| encode(self.messages, encoding, self.body_bytes_max)).clone()
     }
 }
 
-/// The frames of `messages` in one piece.
-pub(crate) fn encode(messages: &[Message], encoding: Encoding) -> Bytes {
+/// The frames of `messages` in one piece. Those with longer bodies are left out: a message is refused to its sender before it comes
+/// to that, unless another limit was in force there.
+pub(crate) fn encode(messages: &[Message], encoding: Encoding, body_bytes_max: u32) -> Bytes {
     // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
     let size = |message: &Message| 64 + message.client_msg_id.as_bytes().len() + message.payload.len();
     let mut frames = Vec::with_capacity(messages.iter().map(size).sum());
     for message in messages {
+        let start = frames.len();
         let deliver = ServerFrame::Deliver(std::borrow::Cow::Borrowed(message));
         deliver.encode(encoding, message.app, message.sender, &mut frames);
+        if frames.len() - start - HEADER_BYTES > body_bytes_max as usize {
+            frames.truncate(start);
+        }
     }
     frames.into()
 }

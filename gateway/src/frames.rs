@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shard::{ConnId, Instant, ShardId};
-use wire::client::{ClientFrame, Code, Frame, NoticeCode, ServerFrame};
+use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
@@ -26,7 +26,16 @@ impl Gateway {
             return Err(NoticeCode::RateLimited);
         }
         let is_logged_in = session.is_logged_in();
-        let frame = ClientFrame::decode(frame)?;
+        let frame = match ClientFrame::decode(frame) {
+            Ok(frame) => frame,
+            Err(DecodeError::BadContent) if is_logged_in => {
+                self.refuse_contents(conn, &ClientFrame::client_msg_id_of_refused(frame));
+                return Ok(());
+            }
+            // Another notice would leave a connection open on which nothing but a login may come.
+            Err(DecodeError::BadContent) => return Err(NoticeCode::LoginRequired),
+            Err(error) => return Err(error.into()),
+        };
         if let ClientFrame::Login { token } = frame {
             return if is_logged_in { self.renew(now, conn, &token) } else { self.login(now, conn, &token) };
         }

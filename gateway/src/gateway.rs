@@ -609,7 +609,7 @@ pub(crate) fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeq
     }
 }
 
-fn notice_text(code: NoticeCode) -> &'static str {
+pub(crate) fn notice_text(code: NoticeCode) -> &'static str {
     match code {
         NoticeCode::Kicked => {
             "a newer login of this user and device class took over, or an operator ended this session"
@@ -624,7 +624,7 @@ fn notice_text(code: NoticeCode) -> &'static str {
         NoticeCode::BadBody => "the body is not what its magic and code say",
         NoticeCode::LoginRequired => "log in first",
         NoticeCode::LoginTimeout => "no login within the deadline",
-        NoticeCode::TokenInvalid => "the token is malformed or forged",
+        NoticeCode::TokenInvalid => "the token is malformed or forged, not good yet, or of no user",
         NoticeCode::TokenExpired => "the token has expired",
         NoticeCode::AlreadyLoggedIn => {
             "this connection is logged in already, as another user or on another device"
@@ -635,5 +635,7 @@ fn notice_text(code: NoticeCode) -> &'static str {
         NoticeCode::NoRoute => "no route for this business code and target",
         NoticeCode::RoomLimit => "in as many rooms as a session may be",
         NoticeCode::Busy => "the server is at a limit; try again later",
+        NoticeCode::TooLong => "the message is too long for a frame to some receiver",
+        NoticeCode::BadContent => "a value in the business packet cannot be used; the packet was dropped",
     }
 }

@@ -22,7 +22,7 @@ mod submitted;
 mod token;
 mod view;
 
-pub use config::{Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
+pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
 pub use gateway::{Gateway, Setup};
 pub use metrics::Metrics;
 pub use push::Push;

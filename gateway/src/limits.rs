@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// The shortest limit of a frame's body that may be configured: every answer fits.
+pub const FRAME_BYTES_FLOOR: u32 = 768;
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
@@ -59,10 +61,13 @@ pub const OWED_ROUTERS_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use wire::client::{Encoding, Outcome, SendAck, ServerFrame};
-    use wire::{AppId, ClientMsgId, MessageId, UserId};
+    use wire::client::{
+        Encoding, FailReason, HEADER_BYTES, HEARTBEAT_ECHO_BYTES_MAX, NoticeCode, Outcome, SendAck, ServerFrame,
+    };
+    use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
     use super::*;
+    use crate::gateway::notice_text;
 
     #[test]
     fn no_answer_is_longer_than_is_counted_on() {
@@ -74,5 +79,36 @@ mod tests {
         let mut frame = Vec::new();
         ServerFrame::SendAck(ack).encode(Encoding::Json, AppId(i32::MIN), UserId(i64::MIN), &mut frame);
         assert!((500..=ANSWER_BYTES_MAX).contains(&frame.len()), "{} bytes", frame.len());
+    }
+
+    #[test]
+    fn every_answer_fits_the_shortest_limit() {
+        let id = MessageId(u64::MAX);
+        let client_msg_id = ClientMsgId::new(vec![1; ClientMsgId::BYTES_MAX].into());
+        let ack = |outcome| ServerFrame::SendAck(SendAck { client_msg_id: client_msg_id.clone(), id, outcome });
+        let failures = FailReason::ALL.map(|reason| ack(Outcome::Failed(reason)));
+        let notices = NoticeCode::ALL.map(|code| ServerFrame::Notice {
+            code,
+            text: notice_text(code).into(),
+            retry_after_ms: u32::MAX,
+            alternatives: Vec::new(),
+        });
+        let room = RoomId(i64::MIN);
+        let others = [
+            ServerFrame::LoggedIn { heartbeat_ms: u32::MAX },
+            ServerFrame::LoggedOut,
+            ServerFrame::Heartbeat { echo: &[7; HEARTBEAT_ECHO_BYTES_MAX] },
+            ServerFrame::Joined { room, sequence: u64::MAX },
+            ServerFrame::Left { room },
+            ack(Outcome::Sequenced { sequence: u64::MAX }),
+        ];
+        for frame in failures.into_iter().chain(notices).chain(others) {
+            for encoding in [Encoding::Binary, Encoding::Json, Encoding::JsonOld] {
+                let mut bytes = Vec::new();
+                frame.encode(encoding, AppId(i32::MIN), UserId(i64::MIN), &mut bytes);
+                let body = bytes.len() - HEADER_BYTES;
+                assert!(body <= FRAME_BYTES_FLOOR as usize, "{body} bytes of {frame:?}");
+            }
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Gateway {
                 .then_some((conn, session.answer_encoding()))
         };
         let receivers: Vec<_> = self.sessions.iter().filter_map(of_app).collect();
-        let mut frames = Frames::new(std::slice::from_ref(message));
+        let mut frames = Frames::new(std::slice::from_ref(message), self.config.limits.frame_bytes_max);
         for (conn, encoding) in receivers {
             let frame = frames.get(encoding);
             self.queue_lossy(conn, frame, 1);

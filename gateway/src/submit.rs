@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant, ShardId};
-use wire::client::{Business, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
+use wire::client::{Business, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame};
 use wire::node::{SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
@@ -33,9 +33,25 @@ impl Gateway {
             Destination::Bridge => (business.target != 0).then_some(Target::Room(RoomId(business.target))),
         };
         match target {
-            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => Err(NOT_MEMBER),
-            target => Ok((route, target)),
+            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => return Err(NOT_MEMBER),
+            _ => {}
         }
+        // What is for the backend is no frame to a client.
+        let (id, most) = (business.client_msg_id.as_bytes(), self.config.limits.frame_bytes_max as usize);
+        if route.to != Destination::Bridge && !Message::fits(id, &business.payload, most) {
+            return Err(TOO_LONG);
+        }
+        Ok((route, target))
+    }
+
+    /// A business packet has contents that are of no use. The notice says so, and the send-ack keeps its sender from repeating it.
+    pub(crate) fn refuse_contents(&mut self, conn: ConnId, client_msg_id: &str) {
+        if !client_msg_id.is_empty() {
+            self.refuse(conn, client_msg_id, BAD_CONTENT);
+        } else {
+            self.metrics.count_refused(FailReason::BadContent);
+        }
+        self.say_notice(conn, NoticeCode::BadContent);
     }
 
     fn submit(
@@ -161,3 +177,5 @@ type Refusal = (FailReason, NoticeCode);
 const NOT_MEMBER: Refusal = (FailReason::NotMember, NoticeCode::NotMember);
 const NO_ROUTE: Refusal = (FailReason::NoRoute, NoticeCode::NoRoute);
 const BUSY: Refusal = (FailReason::Busy, NoticeCode::Busy);
+const TOO_LONG: Refusal = (FailReason::TooLong, NoticeCode::TooLong);
+const BAD_CONTENT: Refusal = (FailReason::BadContent, NoticeCode::BadContent);

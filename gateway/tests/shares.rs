@@ -308,12 +308,18 @@ fn what_is_answered_gives_its_place_back() {
 
 #[test]
 fn a_room_message_without_a_name_is_refused_by_notice() {
-    let mut world = World::new();
+    let mut world = World::with(|config| {
+        let (biz_code, to, class) =
+            (wire::BizCode(7001), gateway::Destination::Room, wire::node::Class::Reliable);
+        let reliable = gateway::Route { biz_code, to, class };
+        let routes: Vec<_> = config.routes.iter().copied().chain([reliable]).collect();
+        config.routes = routes.into();
+    });
     world.answer_submit = Some(BUSY);
     let client = world.login(1);
     world.join(client, 7);
     world.hear(client);
-    world.send(client, 5556, 7, "", "x");
+    world.send(client, 7001, 7, "", "x");
     assert!(matches!(world.hear(client)[..], [ServerFrame::Notice { code: NoticeCode::Busy, .. }]));
     // One to a user is handed over in its place.
     world.send(client, 6001, 9, "", "x");

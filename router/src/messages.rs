@@ -390,7 +390,13 @@ fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Messa
 /// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does has no ack either.
 fn reason_of_failure(reason: FailReason) -> FailReason {
     match reason {
-        FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow => reason,
-        FailReason::NotMember | FailReason::NoRoute | FailReason::Busy => FailReason::Unacked,
+        FailReason::Offline
+        | FailReason::Unacked
+        | FailReason::Disconnected
+        | FailReason::Overflow
+        | FailReason::TooLong => reason,
+        FailReason::NotMember | FailReason::NoRoute | FailReason::Busy | FailReason::BadContent => {
+            FailReason::Unacked
+        }
     }
 }

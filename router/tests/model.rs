@@ -189,7 +189,12 @@ impl Model {
             ToRouter::Settle { delivery, session, outcome } => {
                 let outcome = match outcome {
                     // They would ask the sender to try again, but the message is handed over.
-                    Outcome::Failed(FailReason::NotMember | FailReason::NoRoute | FailReason::Busy) => {
+                    Outcome::Failed(
+                        FailReason::NotMember
+                        | FailReason::NoRoute
+                        | FailReason::Busy
+                        | FailReason::BadContent,
+                    ) => {
                         Outcome::Failed(FailReason::Unacked)
                     }
                     other => other,
@@ -636,8 +641,13 @@ fn the_steps_reach_every_rule() {
         m.settles_stale,
     ];
     assert!(reached.iter().all(|count| *count >= 100), "{m:#?}");
-    let final_reasons =
-        [FailReason::Offline, FailReason::Unacked, FailReason::Disconnected, FailReason::Overflow];
+    let final_reasons = [
+        FailReason::Offline,
+        FailReason::Unacked,
+        FailReason::Disconnected,
+        FailReason::Overflow,
+        FailReason::TooLong,
+    ];
     let unexpected = m.undelivered_by_reason().find(|(reason, count)| {
         let expected = final_reasons.contains(reason) || *reason == FailReason::Busy;
         expected != (*count >= 10)

@@ -13,9 +13,9 @@ use shard::ShardId;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wire::client::Outcome;
+use wire::client::{Message, Outcome};
 use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target};
-use wire::{AppId, UserId};
+use wire::{AppId, ClientMsgId, UserId};
 
 use crate::directory::Binding;
 use crate::serve::Role;
@@ -34,7 +34,7 @@ pub struct Shards {
     asked: Mutex<HashMap<u64, mpsc::UnboundedSender<Report>>>,
     asks: AtomicU64,
     draining: AtomicBool,
-    payload_bytes_max: AtomicU32,
+    frame_bytes_max: AtomicU32,
     /// One permit for each shard that has drained.
     drained: Semaphore,
     drain_asked: Notify,
@@ -72,8 +72,8 @@ pub enum Fate {
 }
 
 impl Shards {
-    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than `payload_bytes_max`.
-    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, payload_bytes_max: u32) -> Arc<Self> {
+    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than `frame_bytes_max`.
+    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, frame_bytes_max: u32) -> Arc<Self> {
         let shards = Arc::new(Self {
             role,
             ids,
@@ -82,7 +82,7 @@ impl Shards {
             asked: Mutex::default(),
             asks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            payload_bytes_max: payload_bytes_max.into(),
+            frame_bytes_max: frame_bytes_max.into(),
             drained: Semaphore::new(0),
             drain_asked: Notify::new(),
         });
@@ -144,21 +144,23 @@ impl Shards {
         }
     }
 
-    /// From here on, no push is longer.
-    pub fn set_payload_bytes_max(&self, bytes: u32) {
-        self.payload_bytes_max.store(bytes, Ordering::Relaxed);
+    /// From here on, no frame with a push is longer.
+    pub fn set_frame_bytes_max(&self, bytes: u32) {
+        self.frame_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a payload may be pushed. Each way in for pushes asks: what is longer than a link's frame stops the link for good.
+    /// Whether a message may be pushed. Each way in for pushes asks: what does not fit a client's frame reaches nobody, and what is
+    /// longer than a link's frame stops the link for good.
     ///
     /// # Errors
     /// What is wrong.
-    pub fn check_payload(&self, payload: &[u8]) -> Result<(), String> {
-        let bytes_max = self.payload_bytes_max.load(Ordering::Relaxed);
-        if payload.len() <= bytes_max as usize {
+    pub fn check_push(&self, client_msg_id: &ClientMsgId, payload: &[u8]) -> Result<(), String> {
+        let bytes_max = self.frame_bytes_max.load(Ordering::Relaxed);
+        if Message::fits(client_msg_id.as_bytes(), payload, bytes_max as usize) {
             return Ok(());
         }
-        Err(format!("{} bytes; limits.frame_bytes_max is {bytes_max}", payload.len()))
+        let bytes = payload.len();
+        Err(format!("{bytes} bytes; limits.frame_bytes_max is {bytes_max}, for all of the message in JSON"))
     }
 
     /// Gives an order to every shard; answers whether all took it.

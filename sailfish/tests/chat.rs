@@ -73,6 +73,10 @@ fn a_sender_is_told_why_a_message_fails() {
         (5555, 7, FailReason::NotMember),
         (4711, 1, FailReason::NoRoute),
         (5558, 0, FailReason::NoRoute),
+        // What only the backend may say to clients.
+        (5556, 7, FailReason::NoRoute),
+        (5557, 2, FailReason::NoRoute),
+        (5561, 2, FailReason::NoRoute),
     ] {
         sender.say(biz_code, target, "m1", "");
         assert_eq!(sender.outcome("m1"), Outcome::Failed(reason), "business code {biz_code}");

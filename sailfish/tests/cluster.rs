@@ -11,6 +11,11 @@ use rustix::process::Signal;
 use wire::UserId;
 use wire::client::{Message, NoticeCode, Outcome, ServerFrame};
 
+/// Clients may send reliable messages to rooms, under a code that the defaults do not have.
+const RELIABLE: i32 = 7001;
+const ROUTES: &str = "--set=routes=[{biz_code=7001,to=\"room\",class=\"reliable\"},\
+                      {biz_code=6001,to=\"user\",class=\"reliable\"}]";
+
 fn payload(message: &Message) -> &str {
     std::str::from_utf8(&message.payload).unwrap()
 }
@@ -62,13 +67,13 @@ fn users_on_different_nodes_reach_each_other_and_nobody_else_hears() {
 
 #[test]
 fn a_room_over_three_nodes_has_one_order_and_a_member_that_goes_harms_nobody() {
-    let mut cluster = Cluster::start(2, 3, &[]);
+    let mut cluster = Cluster::start(2, 3, &[ROUTES]);
     let mut clients = users(&mut cluster, 12);
     clients.iter_mut().for_each(|client| client.join(7));
     const EACH: usize = 3;
     for round in 0..EACH {
         for client in &mut clients {
-            client.say(5556, 7, &format!("m{round}"), "hi all");
+            client.say(RELIABLE, 7, &format!("m{round}"), "hi all");
         }
     }
     let count = EACH * clients.len();
@@ -120,7 +125,7 @@ fn the_users_of_a_dead_gateway_are_offline_within_the_lease_and_others_feel_noth
 
 #[test]
 fn a_dead_router_is_replaced_by_the_other_and_what_was_under_way_arrives() {
-    let mut cluster = Cluster::start(2, 3, &[]);
+    let mut cluster = Cluster::start(2, 3, &[ROUTES]);
     let mut clients = users(&mut cluster, 12);
     clients.iter_mut().for_each(|client| client.join(9));
     cluster.routers[0].kill();
@@ -129,7 +134,7 @@ fn a_dead_router_is_replaced_by_the_other_and_what_was_under_way_arrives() {
         let to = 100 + (at as i64 + 1) % clients.len() as i64;
         clients[at].say(6001, to, "during", "anybody?");
     }
-    clients[0].say(5556, 9, "room", "in the room");
+    clients[0].say(RELIABLE, 9, "room", "in the room");
     let mut told = vec![0; clients.len()];
     for (client, told) in clients.iter_mut().zip(&mut told) {
         let (mut direct, mut in_room) = (0, 0);

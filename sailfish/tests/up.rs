@@ -110,7 +110,7 @@ fn a_bad_configuration_names_the_key_and_its_wish() {
     assert_eq!(code, 2);
     assert_eq!(
         line,
-        format!("sailfish: {file}: limits.frame_bytes_max = 1: want a number from 512 to 1048576\n")
+        format!("sailfish: {file}: limits.frame_bytes_max = 1: want a number from 768 to 1048576\n")
     );
     let (code, line) = refused(&["up", "--shards", "many"]);
     assert_eq!(

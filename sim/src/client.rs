@@ -10,12 +10,14 @@ use wire::client::{
 use wire::node::Class;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
-use crate::host::{EPOCH_NS, SECRET};
+use crate::host::{EPOCH_NS, FRAME_BYTES_MAX, RELIABLE_ROOM_CODE, SECRET};
 use crate::model::{SessionNo, payload};
 use crate::network::{CLIENTS, Owner, Side, State, TcpId};
 use crate::world::{Event, World};
 
 pub(crate) const APP: AppId = AppId(1);
+/// Its frame may be sent, and is too long to be delivered.
+const TOO_LONG: u64 = 65_400;
 const TICK_NS: u64 = 40_000_000;
 const HEARTBEAT_NS: u64 = 900_000_000;
 const SILENCE_NS: u64 = 2_600_000_000;
@@ -271,14 +273,18 @@ impl World {
             let to_room = !in_rooms.is_empty() && self.prng.below(2) == 0;
             let (target, code) = if to_room {
                 let room = in_rooms[self.prng.below(in_rooms.len() as u64) as usize];
-                (wire::node::Target::Room(RoomId(room)), [5555, 5556][self.prng.below(2) as usize])
+                (wire::node::Target::Room(RoomId(room)), [5555, RELIABLE_ROOM_CODE][self.prng.below(2) as usize])
             } else {
                 let user = 1 + self.prng.below(self.plan.users as u64) as i64;
                 (wire::node::Target::User(UserId(user)), [6001, 6001, 6002][self.prng.below(3) as usize])
             };
             let class = if matches!(code, 5555 | 6002) { Class::Lossy } else { Class::Reliable };
             let named = self.prng.below(8) > 0;
-            let size = if self.prng.below(20) == 0 { self.prng.below(20_000) } else { self.prng.below(80) };
+            let size = match self.prng.below(400) {
+                0 => TOO_LONG,
+                1..20 => self.prng.below(20_000),
+                _ => self.prng.below(80),
+            };
             let session = self.clients[at].session.expect("it is live");
             let user = self.clients[at].user;
             let number = self.model.message(at, user, target, code, class, named, size as usize);
@@ -375,7 +381,7 @@ impl World {
         let mut input = &bytes[..];
         let mut deframer = std::mem::take(&mut self.clients[at].deframer);
         while self.clients[at].tcp == Some(tcp) {
-            let frame = match deframer.next(&mut input, 1 << 20) {
+            let frame = match deframer.next(&mut input, FRAME_BYTES_MAX) {
                 Ok(None) => break,
                 Ok(Some(frame)) => ServerFrame::decode(&frame),
                 Err(error) => Err(error),
@@ -464,7 +470,7 @@ impl World {
                 self.clients[at].connect_at = self.now + u64::from(retry_after_ms) * 1_000_000;
             }
             NoticeCode::IdleTimeout | NoticeCode::LoginTimeout | NoticeCode::SlowReader => {}
-            NoticeCode::NotMember | NoticeCode::Busy => {}
+            NoticeCode::NotMember | NoticeCode::Busy | NoticeCode::TooLong => {}
             code => self.check(Err(format!("client {at} was told {code:?}"))),
         }
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use gateway::TokenKeys;
+use gateway::{Destination, Route, TokenKeys};
 use node::{Bridge, Cores, HandoverLimits, Mail, Node};
 use shard::{ConnId, ConnectError, Instant, Prng, ShardId};
+use wire::BizCode;
+use wire::node::Class;
 use wire::node::link::{Identity, Role};
 
 use crate::network::{Host, Side, TcpId};
@@ -207,6 +209,11 @@ const HANDOVER: HandoverLimits = HandoverLimits {
     window_bytes: 4 << 10,
 };
 
+/// The longest body of a frame.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
+/// A business code for reliable messages of clients to rooms; the defaults have none.
+pub(crate) const RELIABLE_ROOM_CODE: i32 = 7001;
+
 pub(crate) fn link_config() -> link::Config {
     let config = link::Config {
         lease_ms: LEASE_MS,
@@ -238,6 +245,10 @@ pub(crate) fn gateway_config() -> gateway::Config {
     config.delivery.window = 16;
     config.limits.login_deadline_ms = 4_000;
     config.limits.submitted_max = 4_096;
+    config.limits.frame_bytes_max = FRAME_BYTES_MAX as u32;
+    let (biz_code, to, class) = (BizCode(RELIABLE_ROOM_CODE), Destination::Room, Class::Reliable);
+    let routes = config.routes.iter().copied().chain([Route { biz_code, to, class }]);
+    config.routes = routes.collect::<Vec<_>>().into();
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

@@ -194,6 +194,12 @@ impl World {
 
     fn judge_message(&self, number: usize) -> Result<(), String> {
         let sent = self.model.get(number);
+        if sent.is_too_long() {
+            return match sent.copies.is_empty() && sent.handed.is_empty() {
+                true => Ok(()),
+                false => Err(format!("m{number} is too long, and was not refused to its sender")),
+            };
+        }
         match sent.target {
             Target::User(_) => self.judge_letter(number, sent),
             Target::Room(room) => self.judge_broadcast(number, sent, room.0),

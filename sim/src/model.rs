@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shard::ShardId;
-use wire::client::{FailReason, Outcome, SendAck};
+use wire::client::{FailReason, Message, Outcome, SendAck};
 use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
-use crate::host::LEASE_MS;
+use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
 
 /// Names a connection on which a client logged in; never reused.
@@ -35,6 +35,13 @@ pub(crate) struct Sent {
     pub(crate) handed: Vec<(u64, i64, FailReason)>,
     /// The bridge refused to keep it.
     pub(crate) refused: bool,
+}
+
+impl Sent {
+    /// No frame may deliver it.
+    pub(crate) fn is_too_long(&self) -> bool {
+        !Message::fits(b"", &payload(0, self.size), FRAME_BYTES_MAX)
+    }
 }
 
 /// A session, as its client sees it.
@@ -267,7 +274,7 @@ impl Model {
     }
 
     /// The number of a message, if it is one that was sent, unchanged, by its sender.
-    fn recognise(&self, message: &wire::client::Message) -> Result<usize, String> {
+    fn recognise(&self, message: &Message) -> Result<usize, String> {
         let text = message.payload.get(..8).and_then(|text| std::str::from_utf8(text).ok());
         let number = text.and_then(|text| text.parse::<usize>().ok());
         let known = number.and_then(|number| Some((number, self.sent.get(number)?)));
@@ -300,7 +307,7 @@ impl Model {
         &mut self,
         at: u64,
         session: SessionNo,
-        message: &wire::client::Message,
+        message: &Message,
     ) -> Result<(), String> {
         let number = self.recognise(message)?;
         self.by_id.insert(message.id.0, number);
@@ -411,6 +418,7 @@ impl Model {
                 Target::User(_) => Err(format!("m{number} to a user is said to be sequenced")),
             },
             Outcome::Failed(FailReason::Busy) => Ok(()),
+            Outcome::Failed(FailReason::TooLong) if sent.is_too_long() => Ok(()),
             Outcome::Failed(FailReason::NotMember) if !(in_room && was_sent_once) => Ok(()),
             Outcome::Failed(
                 FailReason::Offline | FailReason::Unacked | FailReason::Disconnected | FailReason::Overflow,

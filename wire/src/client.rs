@@ -130,6 +130,9 @@ pub enum DecodeError {
     BadLength,
     /// The body is too short, too long, no UTF-8, no JSON, or has a field out of range.
     BadBody,
+    /// A business packet has the form that its encoding wants, and a value in it is of no use: a lone surrogate, text that is no
+    /// UTF-8, a number out of range. The frame boundary holds, and so does the rest of the stream.
+    BadContent,
 }
 
 /// A frame from a client.
@@ -219,6 +222,16 @@ impl<'a> ClientFrame<'a> {
         }
     }
 
+    /// The client_msg_id of a business packet that is refused as [`DecodeError::BadContent`]; empty when there is none or it
+    /// cannot be read either.
+    pub fn client_msg_id_of_refused(frame: &Frame<'a>) -> Cow<'a, str> {
+        match frame.encoding {
+            // Its id is the one thing in a binary packet that can be of no use.
+            Encoding::Binary => Cow::Borrowed(""),
+            Encoding::Json | Encoding::JsonOld => json::client_msg_id_of_refused(frame.body),
+        }
+    }
+
     /// Appends header and body. `app` and `user` stand in every JSON body and nowhere else. JSON acks one message a frame,
     /// so an ack of several becomes several frames.
     pub fn encode(&self, encoding: Encoding, app: AppId, user: UserId, out: &mut Vec<u8>) {
@@ -250,6 +263,16 @@ pub struct Message {
     pub client_msg_id: ClientMsgId,
     /// What the sender sent.
     pub payload: Bytes,
+}
+
+impl Message {
+    /// Whether the body of every frame that delivers a message with this client_msg_id and payload, in whatever encoding, to
+    /// whomever and from whichever room, has up to `body_bytes_max` bytes.
+    pub fn fits(client_msg_id: &[u8], payload: &[u8], body_bytes_max: usize) -> bool {
+        // No byte takes more than the six of an escape in JSON, and JSON has more around it than binary.
+        let bytes_max = json::MESSAGE_FIXED_BYTES_MAX + 6 * (client_msg_id.len() + payload.len());
+        bytes_max <= body_bytes_max || json::message_bytes_max(client_msg_id, payload) <= body_bytes_max
+    }
 }
 
 /// A frame from the server.
@@ -325,11 +348,15 @@ pub enum FailReason {
     NoRoute = 6,
     /// The server is at a limit; try again later with the same id.
     Busy = 7,
+    /// The frame that delivers it would be longer than a frame may be, in an encoding that a receiver may use.
+    TooLong = 8,
+    /// See [`DecodeError::BadContent`].
+    BadContent = 9,
 }
 
 impl FailReason {
     /// Every reason.
-    pub const ALL: [FailReason; 7] = [
+    pub const ALL: [FailReason; 9] = [
         Self::Offline,
         Self::Unacked,
         Self::Disconnected,
@@ -337,6 +364,8 @@ impl FailReason {
         Self::NotMember,
         Self::NoRoute,
         Self::Busy,
+        Self::TooLong,
+        Self::BadContent,
     ];
 
     /// The reason of that number.
@@ -354,6 +383,8 @@ impl FailReason {
             Self::NotMember => "not_member",
             Self::NoRoute => "no_route",
             Self::Busy => "busy",
+            Self::TooLong => "too_long",
+            Self::BadContent => "bad_content",
         }
     }
 }
@@ -402,11 +433,15 @@ pub enum NoticeCode {
     RoomLimit = 102,
     /// The server could not take the message; the connection stays.
     Busy = 103,
+    /// See [`FailReason::TooLong`]; the connection stays.
+    TooLong = 104,
+    /// See [`DecodeError::BadContent`]; the connection stays.
+    BadContent = 105,
 }
 
 impl NoticeCode {
     /// Every code.
-    pub const ALL: [NoticeCode; 20] = [
+    pub const ALL: [NoticeCode; 22] = [
         Self::Kicked,
         Self::Draining,
         Self::RateLimited,
@@ -427,6 +462,8 @@ impl NoticeCode {
         Self::NoRoute,
         Self::RoomLimit,
         Self::Busy,
+        Self::TooLong,
+        Self::BadContent,
     ];
 
     /// The notice of that number.
@@ -462,6 +499,8 @@ impl NoticeCode {
             Self::NoRoute => "no_route",
             Self::RoomLimit => "room_limit",
             Self::Busy => "busy",
+            Self::TooLong => "too_long",
+            Self::BadContent => "bad_content",
         }
     }
 }
@@ -473,6 +512,7 @@ impl From<DecodeError> for NoticeCode {
             DecodeError::BadCode => Self::BadCode,
             DecodeError::BadLength => Self::BadLength,
             DecodeError::BadBody => Self::BadBody,
+            DecodeError::BadContent => Self::BadContent,
         }
     }
 }

@@ -298,6 +298,8 @@ fn push(
         let wish = format!("client_msg_id: want at most {} bytes", ClientMsgId::BYTES_MAX);
         return Err(ApiError::bad_request(wish));
     }
+    let client_msg_id = ClientMsgId::new(client_msg_id.into());
+    let payload = payload(admin, &client_msg_id, data, data_base64)?;
     Ok(Push {
         app: AppId(app),
         sender: UserId(0),
@@ -306,15 +308,20 @@ fn push(
             ClassName::Reliable => Class::Reliable,
             ClassName::Lossy => Class::Lossy,
         },
-        client_msg_id: ClientMsgId::new(client_msg_id.into()),
-        payload: payload(admin, data, data_base64)?,
+        client_msg_id,
+        payload,
         stored: false,
         device: None,
     })
 }
 
 /// The bytes that receivers get.
-fn payload(admin: &Admin, data: Option<String>, data_base64: Option<String>) -> Result<Bytes, ApiError> {
+fn payload(
+    admin: &Admin,
+    client_msg_id: &ClientMsgId,
+    data: Option<String>,
+    data_base64: Option<String>,
+) -> Result<Bytes, ApiError> {
     let (field, bytes) = match (data, data_base64) {
         (Some(text), None) => ("data", text.into_bytes()),
         (None, Some(text)) => {
@@ -327,7 +334,7 @@ fn payload(admin: &Admin, data: Option<String>, data_base64: Option<String>) -> 
             return Err(ApiError::bad_request("data_base64: data is there too; want only one"));
         }
     };
-    let checked = admin.shards.check_payload(&bytes);
+    let checked = admin.shards.check_push(client_msg_id, &bytes);
     checked.map_err(|wrong| ApiError::too_large(format!("{field}: {wrong}")))?;
     Ok(bytes.into())
 }

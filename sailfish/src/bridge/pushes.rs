@@ -34,7 +34,7 @@ impl Pushes for ByShards {
         let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
         let mut targeted = Vec::new();
         for push in pushes {
-            if let Err(wrong) = shards.check_payload(&push.payload) {
+            if let Err(wrong) = shards.check_push(&push.client_msg_id, &push.payload) {
                 answers.push(Some(Pushed::Refused(wrong)));
                 continue;
             }

@@ -194,7 +194,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         error!("reload: a shard does not take its mail; send SIGHUP again");
         return;
     }
-    serving.shards.set_payload_bytes_max(new.limits.frame_bytes_max);
+    serving.shards.set_frame_bytes_max(new.limits.frame_bytes_max);
     let kept = Config {
         routes: new.routes.clone(),
         heartbeat: new.heartbeat.clone(),

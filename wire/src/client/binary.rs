@@ -24,7 +24,7 @@ pub(super) fn decode_client(code: Code, body: &[u8]) -> Result<ClientFrame<'_>, 
         Code::Business => ClientFrame::Business(Business {
             biz_code: BizCode(reader.i32()?),
             target: reader.i64()?,
-            client_msg_id: Cow::Borrowed(client_msg_id(&mut reader)?),
+            client_msg_id: Cow::Borrowed(sent_client_msg_id(&mut reader)?),
             payload: Cow::Borrowed(reader.rest()),
         }),
         Code::Heartbeat => ClientFrame::Heartbeat { echo: echo(reader.rest())? },
@@ -212,6 +212,16 @@ fn client_msg_id<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
         return Err(DecodeError::BadBody);
     }
     utf8(reader.bytes(len)?)
+}
+
+/// The same of a client's packet: one that is there and of no use is the packet's content, not its form.
+fn sent_client_msg_id<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    let len = usize::from(reader.u8()?);
+    let id = reader.bytes(len)?;
+    if len > ClientMsgId::BYTES_MAX {
+        return Err(DecodeError::BadContent);
+    }
+    std::str::from_utf8(id).map_err(|_| DecodeError::BadContent)
 }
 
 fn own_client_msg_id(id: &str) -> ClientMsgId {

@@ -7,11 +7,13 @@
 mod scalar;
 
 use std::borrow::Cow;
+use std::io;
 
 use base64::Engine;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize, Serializer};
 
 use self::scalar::Scalar;
@@ -36,7 +38,7 @@ pub(super) fn decode_client(code: Code, body: &[u8]) -> Result<ClientFrame<'_>, 
             Ok(ClientFrame::Login { token })
         }
         Code::Logout => Body::parse_or_empty(body).map(|_| ClientFrame::Logout),
-        Code::Business => decode_business(Body::parse(body)?),
+        Code::Business => Body::parse(body).and_then(decode_business).map_err(|_| refusal(body)),
         Code::Heartbeat => Body::parse_or_empty(body).map(|_| ClientFrame::Heartbeat { echo: &[] }),
         Code::Ack => {
             // A number past u64 and the like names no message either.
@@ -47,6 +49,20 @@ pub(super) fn decode_client(code: Code, body: &[u8]) -> Result<ClientFrame<'_>, 
         Code::Leave => Ok(ClientFrame::Leave { room: Body::parse(body)?.room()? }),
         Code::SendAck | Code::Notice => Err(DecodeError::BadCode),
     }
+}
+
+/// Why a business packet's body is refused: an object by its form has a value that is of no use.
+fn refusal(body: &[u8]) -> DecodeError {
+    match parse_object::<IgnoredAny>(body) {
+        Ok(IgnoredAny) => DecodeError::BadContent,
+        Err(error) => error,
+    }
+}
+
+/// See [`ClientFrame::client_msg_id_of_refused`]. What is not the id is skipped without being understood.
+pub(super) fn client_msg_id_of_refused(body: &[u8]) -> Cow<'_, str> {
+    let named = parse_object::<Named<'_>>(body);
+    named.and_then(|named| bounded(named.msg_id.text()?)).unwrap_or_default()
 }
 
 pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, DecodeError> {
@@ -188,6 +204,44 @@ fn decode_message(body: Body<'_>) -> Result<ServerFrame<'_>, DecodeError> {
     })))
 }
 
+/// A backend that keeps a message without a client_msg_id for its receiver gives it one of up to so many bytes.
+const GIVEN_NAME_BYTES: usize = 32;
+/// The longest body of a delivered message without its client_msg_id and payload, and with a name that it is given. A test holds
+/// it against the encoder.
+pub(super) const MESSAGE_FIXED_BYTES_MAX: usize = 228 + GIVEN_NAME_BYTES;
+
+/// The longest body of a delivered message with this client_msg_id and payload.
+pub(super) fn message_bytes_max(client_msg_id: &[u8], payload: &[u8]) -> usize {
+    let id = std::str::from_utf8(client_msg_id).unwrap_or_default();
+    let given_name_bytes = if id.is_empty() { GIVEN_NAME_BYTES } else { 0 };
+    let body = BodyOut {
+        biz_code: Some(BizCode(i32::MIN)),
+        msg_id: Some(Name::Id(MessageId(u64::MAX))),
+        client_msg_id: Some(id),
+        room_id: Some(RoomId(i64::MIN)),
+        sequence: Some(u64::MAX),
+        ack: true,
+        ..BodyOut::of_session(AppId(i32::MIN), UserId(i64::MIN)).with_payload(payload)
+    };
+    let mut length = Length(given_name_bytes);
+    serde_json::to_writer(&mut length, &body).expect("a count takes every write and every key is a string");
+    length.0
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn message_out(message: &Message) -> BodyOut<'_> {
     BodyOut {
         biz_code: Some(message.biz_code),
@@ -293,6 +347,14 @@ impl<'a> Body<'a> {
     fn place(&self) -> Option<Place<'_>> {
         parse_object(self.data.as_str()?.as_bytes()).ok()
     }
+}
+
+/// The name of a packet of which nothing else is looked at.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Named<'a> {
+    #[serde(borrow)]
+    msg_id: Scalar<'a>,
 }
 
 /// What `data` says of where: in a client's packet, and in the answer to join and leave.

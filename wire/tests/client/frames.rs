@@ -1,10 +1,13 @@
 //! Each frame: round trip, exact size, truncation at every prefix, trailing bytes, limits.
 
+use std::borrow::Cow;
+
 use proptest::prelude::*;
 use wire::client::{
     ALTERNATIVES_MAX, AckIds, ClientFrame, Code, DecodeError, Encoding, FailReason, Frame, HEADER_BYTES,
-    NoticeCode, ServerFrame,
+    Message, NoticeCode, ServerFrame,
 };
+use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::samples::{
     ENCODINGS, any_client_frame, any_server_frame, client_bytes, client_samples, only_frame, same_client,
@@ -180,12 +183,49 @@ fn binary_limits_hold_at_the_border() {
 
     let business = |id_len: u8, id: &[u8]| {
         let body = [&[0; 12][..], &[id_len], id].concat();
-        ClientFrame::decode(&binary(Code::Business, &body)).is_ok()
+        ClientFrame::decode(&binary(Code::Business, &body)).err()
     };
-    assert!(business(64, &[b'a'; 64]));
-    assert!(!business(65, &[b'a'; 65]), "an id past 64 bytes");
-    assert!(!business(2, b"\xc3\x28"), "an id that is no UTF-8");
-    assert!(!business(3, b"ab"), "an id past the body's end");
+    assert_eq!(business(64, &[b'a'; 64]), None);
+    assert_eq!(business(65, &[b'a'; 65]), Some(DecodeError::BadContent), "an id past 64 bytes");
+    assert_eq!(business(2, b"\xc3\x28"), Some(DecodeError::BadContent), "an id that is no UTF-8");
+    assert_eq!(business(3, b"ab"), Some(DecodeError::BadBody), "an id past the body's end");
+}
+
+/// The longest body of a frame that delivers it, over all encodings, senders, rooms and sequences.
+fn longest_body(client_msg_id: &str, payload: &[u8]) -> usize {
+    let message = Message {
+        id: MessageId(u64::MAX),
+        app: AppId(i32::MIN),
+        sender: UserId(i64::MIN),
+        biz_code: BizCode(i32::MIN),
+        room: Some(RoomId(i64::MIN)),
+        sequence: u64::MAX,
+        ack_wanted: true,
+        client_msg_id: ClientMsgId::new(client_msg_id.to_owned().into()),
+        payload: payload.to_vec().into(),
+    };
+    let frame = ServerFrame::Deliver(Cow::Owned(message));
+    let bodies = ENCODINGS.map(|encoding| server_bytes(&frame, encoding).len() - HEADER_BYTES);
+    bodies.into_iter().max().unwrap_or_default()
+}
+
+#[test]
+fn a_message_fits_when_its_longest_frame_does() {
+    const LIMIT: usize = 1024;
+    let texts: [&[u8]; 6] = [b"a", b"\x01", b"\"", "\u{e4}".as_bytes(), "\u{1f600}".as_bytes(), b"\xff"];
+    for unit in texts {
+        for id in ["", "m1", &"\x02".repeat(64), &"a".repeat(64)] {
+            for units in (0..1_030).step_by(3) {
+                let payload = unit.repeat(units);
+                let is_within = longest_body(id, &payload) <= LIMIT;
+                let fits = Message::fits(id.as_bytes(), &payload, LIMIT);
+                // Without an id or base64 some bytes of what stands around the payload are spared.
+                assert!(fits || !is_within || longest_body(id, &payload) + 80 > LIMIT, "{units} of {unit:?}");
+                assert!(!fits || is_within, "{units} of {unit:?}, {id:?}: {}", longest_body(id, &payload));
+            }
+        }
+    }
+    assert!(Message::fits(b"", &[b'a'; 764], LIMIT) && !Message::fits(b"", &[1; 140], LIMIT));
 }
 
 #[test]
@@ -202,7 +242,7 @@ fn binary_fields_out_of_range_are_refused() {
     assert_eq!(ack(6, 0), bad, "an unknown outcome");
     assert_eq!(ack(1, 1), bad, "a detail where there is none");
     assert_eq!(ack(5, 0), bad, "an unknown reason");
-    assert_eq!(ack(5, 8), bad, "an unknown reason");
+    assert_eq!(ack(5, 10), bad, "an unknown reason");
     assert_eq!(ack(5, (1 << 16) + 1), bad, "a reason past 16 bits");
     assert_eq!(server(Code::Notice, &[0, 1, 0, 0, 0, 0]), None);
     assert_eq!(server(Code::Notice, &[0, 0, 0, 0, 0, 0]), bad, "an unknown notice");

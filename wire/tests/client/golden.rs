@@ -240,6 +240,8 @@ fn codes_outcomes_and_reasons_have_these_numbers() {
         (101, "no_route"),
         (102, "room_limit"),
         (103, "busy"),
+        (104, "too_long"),
+        (105, "bad_content"),
     ];
     assert_eq!(notices, expected);
     let reasons = FailReason::ALL.map(|reason| (reason as u16, reason.name()));
@@ -251,6 +253,8 @@ fn codes_outcomes_and_reasons_have_these_numbers() {
         (5, "not_member"),
         (6, "no_route"),
         (7, "busy"),
+        (8, "too_long"),
+        (9, "bad_content"),
     ];
     assert_eq!(reasons, expected);
 }

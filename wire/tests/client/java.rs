@@ -20,6 +20,8 @@ fn business(body: &str) -> Business<'_> {
 }
 
 const BAD: Result<ClientFrame<'static>, DecodeError> = Err(DecodeError::BadBody);
+/// Of a business packet, which has its form and a value of no use.
+const OF_NO_USE: Result<ClientFrame<'static>, DecodeError> = Err(DecodeError::BadContent);
 
 #[test]
 fn the_exact_bodies_of_the_java_clients_decode() {
@@ -84,8 +86,8 @@ fn the_target_is_found() {
     assert_eq!(target(r#"{"data":"{\"roomId\":7"}"#), 0, "data is no JSON");
     assert_eq!(target(r#"{"data":"[7]"}"#), 0, "data is no object");
     assert_eq!(target(r#"{"data":"7"}"#), 0, "data is no object");
-    assert_eq!(client(Code::Business, r#"{"target":"x"}"#), BAD);
-    assert_eq!(client(Code::Business, r#"{"target":9223372036854775808}"#), BAD);
+    assert_eq!(client(Code::Business, r#"{"target":"x"}"#), OF_NO_USE);
+    assert_eq!(client(Code::Business, r#"{"target":9223372036854775808}"#), OF_NO_USE);
 }
 
 #[test]
@@ -142,7 +144,8 @@ fn a_body_that_is_no_object_is_refused() {
             code,
             body: b"{\"token\":\"\xff\",\"data\":\"\xff\",\"msgId\":\"\xff\"}",
         };
-        assert_eq!(ClientFrame::decode(&frame), BAD, "{code:?}: no UTF-8");
+        let refused = if code == Code::Business { OF_NO_USE } else { BAD };
+        assert_eq!(ClientFrame::decode(&frame), refused, "{code:?}: no UTF-8");
     }
 }
 
@@ -158,8 +161,25 @@ fn text_is_bounded() {
 fn binary_payloads_travel_as_base64() {
     assert_eq!(*business(r#"{"data":"/wA=","dataEncoding":"base64"}"#).payload, *b"\xff\0");
     assert_eq!(*business(r#"{"data":"/wA=","dataEncoding":null}"#).payload, *b"/wA=");
-    assert_eq!(client(Code::Business, r#"{"data":"/wA","dataEncoding":"base64"}"#), BAD);
-    assert_eq!(client(Code::Business, r#"{"data":"x","dataEncoding":"hex"}"#), BAD);
+    assert_eq!(client(Code::Business, r#"{"data":"/wA","dataEncoding":"base64"}"#), OF_NO_USE);
+    assert_eq!(client(Code::Business, r#"{"data":"x","dataEncoding":"hex"}"#), OF_NO_USE);
+}
+
+/// A client that repeats what it has no answer for would else be closed by it again and again.
+#[test]
+fn a_packet_with_a_value_of_no_use_is_told_apart_from_one_that_is_no_json() {
+    let name = |body: &'static str| {
+        let frame = Frame { encoding: Encoding::Json, code: Code::Business, body: body.as_bytes() };
+        assert_eq!(ClientFrame::decode(&frame), OF_NO_USE, "{body}");
+        ClientFrame::client_msg_id_of_refused(&frame).into_owned()
+    };
+    assert_eq!(name(r#"{"bizCode":6001,"msgId":"m1","data":"\ud83d","target":2}"#), "m1");
+    assert_eq!(name(r#"{"msgId":7,"data":"\ude00 text \ud83d\u0041"}"#), "7");
+    assert_eq!(name(r#"{"bizCode":6001.5,"msgId":"m1"}"#), "m1");
+    assert_eq!(name(r#"{"bizCode":6001,"bizCode":6001,"msgId":"m1"}"#), "m1");
+    assert_eq!(name(r#"{"msgId":"\ud83d","data":"x"}"#), "", "the name itself is of no use");
+    assert_eq!(client(Code::Business, r#"{"data":"\ud83d""#), BAD, "the object has no end");
+    assert_eq!(client(Code::Business, r#"{"data":"\uzzzz"}"#), BAD, "no escape");
 }
 
 #[test]
