@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use shard::Instant;
 
-/// The wall clock read once, advanced by `CLOCK_MONOTONIC`: never goes back. Copies agree, and so do processes of one
-/// machine that share the [`Clock::offset`].
+/// The wall clock at the start, advanced by `CLOCK_MONOTONIC`: never goes back. Copies agree, and so do
+/// processes of one machine that share the [`Clock::offset`]. Where the wall clock has gone since, a core is
+/// told by [`shard::Event::Clocks`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {
     offset_ns: u64,
@@ -14,10 +15,8 @@ pub struct Clock {
 
 impl Clock {
     /// Reads the wall clock.
-    #[allow(clippy::disallowed_methods)] // this is where time comes in
     pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        Self { offset_ns: wall.saturating_sub(monotonic_ns()) }
+        Self { offset_ns: wall_ns().saturating_sub(monotonic_ns()) }
     }
 
     /// A clock that agrees with the one whose [`Clock::offset`] this is.
@@ -34,6 +33,12 @@ impl Clock {
     pub fn now(self) -> Instant {
         Instant::from_unix_nanos(self.offset_ns + monotonic_ns())
     }
+}
+
+/// Nanoseconds since the UNIX epoch by the wall clock; 0 before it.
+#[allow(clippy::disallowed_methods)] // this is where time comes in
+pub(crate) fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn monotonic_ns() -> u64 {

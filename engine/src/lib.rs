@@ -1,18 +1,24 @@
 //! Thread-per-core I/O: runs any [`shard::Shard`] on sockets.
 //!
 //! Each shard has a thread of its own, pinned to a core, with its own listener (on the port that all share by
-//! `SO_REUSEPORT`, or on one of its own), its own connections and its own pools. Shards share nothing but mailboxes. An
-//! engine knows bytes, not frames: there is no protocol in here, no business rule and no dependency on `wire`.
+//! `SO_REUSEPORT`, or on one of its own), its own connections and its own pools. Shards share nothing but
+//! mailboxes. An engine knows bytes, not frames: there is no protocol in here, no business rule and no
+//! dependency on `wire`.
 //!
-//! Two policies of every engine, whatever its [`Kind`]:
+//! Three policies of every engine, whatever its [`Kind`]:
 //!
-//! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while any of it
-//!   waits, the sending shard takes nothing from its sockets; it goes on taking mail, sending and keeping time. So a slow
-//!   shard slows the peers whose messages it cannot keep up with, and nothing grows but by what is already inside. A core
-//!   may ask for the same by [`shard::Shard::is_pushed_back`], for accepted connections only: those that it opened itself go
-//!   on, and what the others have waiting takes none of their receive buffers.
-//! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before it could be named,
-//!   is closed at once and counted; the listener goes on. Out of file descriptors, accepting pauses for 100 ms.
+//! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while
+//!   any of it waits, the sending shard takes nothing from its sockets; it goes on taking mail, sending and
+//!   keeping time. So a slow shard slows the peers whose messages it cannot keep up with, and nothing grows
+//!   but by what is already inside. A core may ask for the same by [`shard::Shard::is_pushed_back`], for
+//!   accepted connections only: those that it opened itself go on, and what the others have waiting takes
+//!   none of their receive buffers.
+//! - **Standing still.** A shard that was not run, because its process was stopped, its machine paused or its
+//!   core busy, reads before it judges: the time in which it stood still does not count for its core
+//!   (`time.rs`).
+//! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before it
+//!   could be named, is closed at once and counted; the listener goes on. Out of file descriptors, accepting
+//!   pauses for 100 ms.
 
 mod choice;
 mod clock;
@@ -26,6 +32,7 @@ mod socket;
 mod stats;
 mod sys;
 mod tasks;
+mod time;
 mod uring;
 
 pub use choice::{Chosen, Kind, choose};

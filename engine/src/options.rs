@@ -37,6 +37,9 @@ pub struct Options {
     pub backlog: u32,
     /// The clock the cores are told the time from.
     pub clock: Clock,
+    /// The time in which a shard stood still counts for its core, too: for one that measures. The deadlines
+    /// of any other wait.
+    pub counts_stillness: bool,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             opened_recv_buffer_size_bytes: 16 << 10,
             backlog: 4096,
             clock: Clock::start(),
+            counts_stillness: false,
         }
     }
 }

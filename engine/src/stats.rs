@@ -57,6 +57,8 @@ pub struct Stats {
     pub turns: Counter,
     /// Time of a turn, without the wait at its end.
     pub turn_time: Histogram,
+    /// How long the shard stood still, in ms: it was not run when it wanted to.
+    pub stillness_ms: Counter,
     /// Events handed to the core.
     pub events: Counter,
     /// Bytes received and handed to the core.

@@ -125,8 +125,8 @@ pub struct Route {
     pub class: Class,
 }
 
-/// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were bought. A client may
-/// say them to the backend at most.
+/// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were
+/// bought. A client may say them to the backend at most.
 pub const BACKEND_CODES: [BizCode; 4] = [BizCode(5556), BizCode(5557), BizCode(5558), BizCode(5561)];
 
 /// The route table, sorted by business code.
@@ -147,7 +147,10 @@ impl Routes {
 
     fn validate(&self) -> Result<(), String> {
         if let Some(pair) = self.0.windows(2).find(|pair| pair[0].biz_code == pair[1].biz_code) {
-            return Err(format!("routes: business code {} stands twice; give it one route", pair[0].biz_code.0));
+            return Err(format!(
+                "routes: business code {} stands twice; give it one route",
+                pair[0].biz_code.0
+            ));
         }
         let is_forged =
             |route: &&Route| route.to != Destination::Bridge && BACKEND_CODES.contains(&route.biz_code);
@@ -328,7 +331,9 @@ fn alternatives(key: &str, alternatives: &[String], frame_bytes_max: u32) -> Res
     let bytes = alternatives.iter().map(|alternative| alternative.len() + 5).sum::<usize>();
     let most = (frame_bytes_max - limits::FRAME_BYTES_FLOOR) as usize;
     if bytes > most {
-        return Err(format!("{key}: {bytes} bytes in a notice, beside which limits.frame_bytes_max leaves {most}"));
+        return Err(format!(
+            "{key}: {bytes} bytes in a notice, beside which limits.frame_bytes_max leaves {most}"
+        ));
     }
     Ok(())
 }

@@ -168,8 +168,8 @@ impl Gateway {
         }
     }
 
-    /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too slowly. There is no
-    /// frame when all are too long.
+    /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too
+    /// slowly. There is no frame when all are too long.
     pub(crate) fn queue_lossy(&mut self, conn: ConnId, frames: Bytes, messages: u32) {
         let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");

@@ -150,8 +150,8 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// The frames of `messages` in one piece. Those with longer bodies are left out: a message is refused to its sender before it comes
-/// to that, unless another limit was in force there.
+/// The frames of `messages` in one piece. Those with longer bodies are left out: a message is refused to its
+/// sender before it comes to that, unless another limit was in force there.
 pub(crate) fn encode(messages: &[Message], encoding: Encoding, body_bytes_max: u32) -> Bytes {
     // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
     let size = |message: &Message| 64 + message.client_msg_id.as_bytes().len() + message.payload.len();

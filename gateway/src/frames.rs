@@ -67,7 +67,7 @@ impl Gateway {
 
     /// Who a token speaks of, and when it ends.
     fn verify(&self, now: Instant, token: &str) -> Result<(Claims, Instant), NoticeCode> {
-        let now_secs = now.unix_secs();
+        let now_secs = self.clocks.wall_secs(now);
         let claims = self.keys.verify(token, now_secs).map_err(|error| match error {
             TokenError::Invalid => NoticeCode::TokenInvalid,
             TokenError::Expired => NoticeCode::TokenExpired,
@@ -91,6 +91,7 @@ impl Gateway {
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
         let (claims, token_end) = self.verify(now, token)?;
+        let stamp = self.stamps.show(self.clock_ns(now));
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         session.app = claims.app;
         session.user = claims.user;
@@ -98,7 +99,7 @@ impl Gateway {
         session.token_end = token_end;
         session.phase = Phase::Binding;
         self.metrics.sessions += 1;
-        session.login = self.stamps.show(now.unix_nanos());
+        session.login = stamp;
         let (app, user, device, login) = (claims.app, claims.user, claims.device, session.login);
         // Without an owner it waits for one, up to the login deadline.
         if let Some(owner) = self.view.owner_of_user(app, user) {

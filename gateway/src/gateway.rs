@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use shard::{Bucket, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel};
+use shard::{
+    Bucket, Clocks, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel,
+};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
 use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
@@ -56,6 +58,8 @@ pub struct Gateway {
     pub(crate) effects: VecDeque<Effect<NodeMessage>>,
     pub(crate) dirty: VecDeque<ConnId>,
     pub(crate) metrics: Metrics,
+    /// What other clocks show.
+    pub(crate) clocks: Clocks,
     /// Until when connections with unacked messages are kept; set by a drain.
     draining_until: Option<Instant>,
     /// Connections that a drain has yet to look at.
@@ -134,6 +138,7 @@ impl Gateway {
             effects: VecDeque::new(),
             dirty: VecDeque::new(),
             metrics: Metrics::default(),
+            clocks: Clocks::default(),
             draining_until: None,
             farewells: Vec::new(),
         }
@@ -322,6 +327,16 @@ impl Gateway {
             self.outboxes.update(&mut session.outbox, |outbox| outbox.clear_control());
             self.outboxes.release(&mut session.outbox);
         }
+    }
+
+    /// From here on, other clocks show this.
+    pub fn set_clocks(&mut self, clocks: Clocks) {
+        self.clocks = clocks;
+    }
+
+    /// What this shard's own clock shows, by which ids and stamps are made.
+    pub(crate) fn clock_ns(&self, now: Instant) -> u64 {
+        self.clocks.order(now).unix_nanos()
     }
 
     /// The time of [`Gateway::poll_timeout`] has come.

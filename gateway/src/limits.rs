@@ -62,7 +62,8 @@ pub const OWED_ROUTERS_MAX: usize = 8;
 mod tests {
     use bytes::Bytes;
     use wire::client::{
-        Encoding, FailReason, HEADER_BYTES, HEARTBEAT_ECHO_BYTES_MAX, NoticeCode, Outcome, SendAck, ServerFrame,
+        Encoding, FailReason, HEADER_BYTES, HEARTBEAT_ECHO_BYTES_MAX, NoticeCode, Outcome, SendAck,
+        ServerFrame,
     };
     use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -85,7 +86,8 @@ mod tests {
     fn every_answer_fits_the_shortest_limit() {
         let id = MessageId(u64::MAX);
         let client_msg_id = ClientMsgId::new(vec![1; ClientMsgId::BYTES_MAX].into());
-        let ack = |outcome| ServerFrame::SendAck(SendAck { client_msg_id: client_msg_id.clone(), id, outcome });
+        let ack =
+            |outcome| ServerFrame::SendAck(SendAck { client_msg_id: client_msg_id.clone(), id, outcome });
         let failures = FailReason::ALL.map(|reason| ack(Outcome::Failed(reason)));
         let notices = NoticeCode::ALL.map(|code| ServerFrame::Notice {
             code,

@@ -42,7 +42,7 @@ impl Gateway {
     /// thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
         let Push { app, sender, biz_code, class, client_msg_id, payload, stored, device } = push;
-        let (id, again) = (self.ids.next(now), false);
+        let (id, again) = (self.ids.next(self.clocks.order(now)), false);
         let submission = Submission {
             id,
             app,
@@ -67,7 +67,7 @@ impl Gateway {
     /// The message that [`Question::PushAll`] takes: always lossy.
     pub fn message_to_all(&mut self, now: Instant, push: Push) -> Message {
         let Push { app, sender, biz_code, class: _, client_msg_id, payload, .. } = push;
-        let id = self.ids.next(now);
+        let id = self.ids.next(self.clocks.order(now));
         Message {
             id,
             app,

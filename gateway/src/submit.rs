@@ -44,7 +44,8 @@ impl Gateway {
         Ok((route, target))
     }
 
-    /// A business packet has contents that are of no use. The notice says so, and the send-ack keeps its sender from repeating it.
+    /// A business packet has contents that are of no use. The notice says so, and the send-ack keeps its
+    /// sender from repeating it.
     pub(crate) fn refuse_contents(&mut self, conn: ConnId, client_msg_id: &str) {
         if !client_msg_id.is_empty() {
             self.refuse(conn, client_msg_id, BAD_CONTENT);
@@ -74,7 +75,7 @@ impl Gateway {
         let biz_code = business.biz_code;
         match (route.to, target) {
             (Destination::User | Destination::Room, Some(target)) => {
-                let (id, class) = (self.ids.next(now), route.class);
+                let (id, class) = (self.ids.next(self.clocks.order(now)), route.class);
                 let (again, stored, device) = (false, false, None);
                 let submission = Submission {
                     id,

@@ -1,7 +1,8 @@
-//! Login tokens: JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, signed by HS256 or EdDSA (Ed25519).
+//! Login tokens: JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, signed by HS256 or EdDSA
+//! (Ed25519).
 //!
-//! Claims: `app` and `user` (above 0), `device` (a name, default `phone`), `exp` and, if it is there, `nbf` (UNIX seconds). A shard
-//! verifies a token by itself: no call to anybody.
+//! Claims: `app` and `user` (above 0), `device` (a name, default `phone`), `exp` and, if it is there, `nbf`
+//! (UNIX seconds). A shard verifies a token by itself: no call to anybody.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -186,7 +186,7 @@ impl Gateway {
 
     /// A router says what everybody reaches.
     pub(crate) fn common(&mut self, now: Instant, from: ShardId, routers: Vec<u32>, clock: Login) {
-        let forward = self.stamps.hear(now.unix_nanos(), clock);
+        let forward = self.stamps.hear(self.clock_ns(now), clock);
         if forward > 0 {
             self.put_logins_forward(forward);
         }
@@ -213,7 +213,7 @@ impl Gateway {
         }
         let reach = self.view.reach();
         for router in reach.iter().copied().map(ShardId::from_u32) {
-            let clock = self.stamps.show(now.unix_nanos());
+            let clock = self.stamps.show(self.clock_ns(now));
             self.tell_router(router, ToRouter::Reach { routers: reach.clone(), clock });
         }
     }

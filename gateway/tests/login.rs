@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{APP, SECRET, World};
 use gateway::{Claims, mint_hs256};
+use shard::{Clocks, Event};
 use wire::client::{ClientFrame, Encoding, NoticeCode, ServerFrame};
 use wire::node::{Login, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, RoomId, UserId};
@@ -52,6 +53,67 @@ fn a_bad_token_ends_the_connection_with_its_notice() {
         assert_eq!(world.closing_notice(client), code);
     }
     assert!(world.to_router.is_empty(), "nobody else hears of it");
+}
+
+/// A node that started while the clock was wrong, or stood still, is not wrong for good.
+#[test]
+fn tokens_go_by_the_wall_clock_and_order_does_not() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let mut world = World::new();
+    let first = world.login(1);
+    world.send(first, 6001, 2, "m1", "x");
+    let before = world.submissions()[0].id;
+    let token = |world: &World, hours: i64| {
+        let exp = world.now.unix_secs().saturating_add_signed(hours * 3_600 + 1_800);
+        let (user, device) = (UserId(3), DeviceClass::Web);
+        mint_hs256(SECRET, &Claims { app: APP, user, device, exp })
+    };
+    let try_login = |world: &mut World, hours: i64| {
+        let token = token(world, hours);
+        let client = world.connect();
+        world.say(client, ClientFrame::Login { token: token.into() });
+        world.hear(client).pop()
+    };
+    let expired = |told| matches!(told, Some(ServerFrame::Notice { code: NoticeCode::TokenExpired, .. }));
+    let logged_in = |told| matches!(told, Some(ServerFrame::LoggedIn { .. }));
+    assert!(logged_in(try_login(&mut world, 0)) && expired(try_login(&mut world, -1)));
+    // It started two hours ahead, and the clock was set right.
+    let set = |world: &mut World, hours: i64| {
+        world.handle(Event::Clocks(Clocks { still: Duration::ZERO, wall_ahead_ns: hours * HOUR_NS }));
+    };
+    set(&mut world, -2);
+    assert!(logged_in(try_login(&mut world, -2)) && expired(try_login(&mut world, -3)));
+    set(&mut world, 2);
+    assert!(logged_in(try_login(&mut world, 2)) && expired(try_login(&mut world, 1)));
+    set(&mut world, -2);
+    world.send(first, 6001, 2, "m2", "x");
+    assert!(world.submissions()[0].id > before, "ids go on");
+    assert!(world.is_open(first), "nobody is judged by the wall clock");
+}
+
+/// Other nodes' clocks went on: a login after the pause is newer than those that came meanwhile.
+#[test]
+fn a_shard_that_stood_still_stamps_as_the_others_do() {
+    let mut world = World::new();
+    let before = world.login(1);
+    world.send(before, 6001, 2, "m1", "x");
+    let first = world.submissions()[0].id;
+    let still = Duration::from_secs(20);
+    world.handle(Event::Clocks(Clocks { still, wall_ahead_ns: still.as_nanos() as i64 }));
+    world.to_router.clear();
+    world.router_answers = false;
+    let client = world.connect();
+    let token = world.token(3, DeviceClass::Web);
+    world.say(client, ClientFrame::Login { token: token.into() });
+    match world.to_router.pop_front() {
+        Some(ToRouter::Bind { login, .. }) => {
+            assert_eq!(login, Login((world.now + still).unix_nanos()), "by the time that it is elsewhere");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.send(before, 6001, 2, "m2", "x");
+    let second = world.submissions()[0].id;
+    assert!((second.0 >> 23) - (first.0 >> 23) >= 20_000, "ids go on too");
 }
 
 #[test]

@@ -214,7 +214,6 @@ impl Links {
 
     /// A connection came.
     pub fn accepted(&mut self, now: Instant, conn: ConnId) {
-        self.look_first(now);
         self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
         if self.is_leaving {
             self.abort(conn);
@@ -244,7 +243,6 @@ impl Links {
 
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        self.look_first(now);
         let Some(entry) = self.conns.get_mut(conn) else { return };
         if let Some(peer) = entry.peer().and_then(|peer| self.peers.get_mut(&peer)) {
             entry.heard_at = now;
@@ -367,14 +365,6 @@ impl Links {
                 assert_eq!(entry.peer(), Some(*shard), "a connection carries its peer's session");
             }
             assert!(peer.outgoing.bytes() <= self.ceiling(), "a queue that is too long ends its session");
-        }
-    }
-
-    /// A router that stood still for as long as it waits for gateways has been given up by all of them, whatever they had sent
-    /// before: it looks at the time before it listens, lest it take some for being there and in agreement.
-    fn look_first(&mut self, now: Instant) {
-        if self.identity.role == Role::Router {
-            self.timeout(now);
         }
     }
 

@@ -464,8 +464,8 @@ impl Shard for Fleet {
             Event::Closed { conn, reason } => self.closed(now, conn, reason),
             Event::Mail { mail, .. } => self.mail(now, mail),
             Event::Timeout => self.advance(now),
-            // A fleet listens nowhere.
-            Event::Accepted { .. } => {}
+            // A fleet listens nowhere, and measures by time that never jumps.
+            Event::Accepted { .. } | Event::Clocks(_) => {}
         }
         self.start_connects(now);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::Gateway;
 use link::{Effect as LinkEffect, Links, News};
 use router::Router;
-use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
+use shard::{Clocks, ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::link::Role;
@@ -436,6 +436,7 @@ impl<O: Outside> Shard for Node<O> {
                 unreachable!("reports go to the control thread only")
             }
             Event::Timeout => self.timeout(now),
+            Event::Clocks(clocks) => self.set_clocks(clocks),
             Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {
@@ -526,6 +527,15 @@ impl<O: Outside> Shard for Node<O> {
 }
 
 impl<O: Outside> Node<O> {
+    fn set_clocks(&mut self, clocks: Clocks) {
+        if let Some(router) = &mut self.router {
+            router.set_clocks(clocks);
+        }
+        if let Some(gateway) = &mut self.gateway {
+            gateway.set_clocks(clocks);
+        }
+    }
+
     fn timeout(&mut self, now: Instant) {
         if let Some(router) = &mut self.router {
             router.timeout(now);

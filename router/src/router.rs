@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shard::{Instant, Prng, ShardId};
+use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
     Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory,
@@ -78,6 +78,8 @@ pub struct Router {
     pub(crate) outbox: Outbox,
     /// Shows as much as the fastest clock of a gateway.
     stamps: StampClock,
+    /// What other clocks show.
+    clocks: Clocks,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
 }
@@ -105,6 +107,7 @@ impl Router {
             metrics: Metrics::default(),
             outbox: Outbox::default(),
             stamps: StampClock::default(),
+            clocks: Clocks::default(),
             resync: None,
             limits,
         }
@@ -234,7 +237,7 @@ impl Router {
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
-                self.stamps.hear(now.unix_nanos(), login);
+                self.stamps.hear(self.clocks.order(now).unix_nanos(), login);
                 if fresh && self.bans.has(now, app, user, device) {
                     self.metrics.refused += 1;
                     return self.kick(seat(session), NoticeCode::Kicked);
@@ -248,7 +251,7 @@ impl Router {
             }
             ToRouter::Join { app, room, sequence } => {
                 let era = self.cluster.era();
-                let answer = match self.rooms.join(now, (app, room), from, sequence, era) {
+                let answer = match self.rooms.join(self.clocks.order(now), (app, room), from, sequence, era) {
                     Some(sequence) => ToGateway::Joined { app, room, sequence },
                     None => {
                         self.metrics.joins_refused += 1;
@@ -273,7 +276,7 @@ impl Router {
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
             ToRouter::Reach { routers, clock } => {
-                let is_ahead = self.stamps.hear(now.unix_nanos(), clock) > 0;
+                let is_ahead = self.stamps.hear(self.clocks.order(now).unix_nanos(), clock) > 0;
                 self.cluster.set_reach(from, routers);
                 self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }
@@ -288,6 +291,11 @@ impl Router {
                 self.outbox.gateway(from, ToGateway::Answer { ask, answer });
             }
         }
+    }
+
+    /// From here on, other clocks show this.
+    pub fn set_clocks(&mut self, clocks: Clocks) {
+        self.clocks = clocks;
     }
 
     /// The time of [`Router::poll_timeout`] has come.
@@ -444,7 +452,7 @@ impl Router {
 
     /// Tells all gateways what they all reach when that has changed, else only who is to know anyway.
     fn tell_common(&mut self, now: Instant, asker: Asker) {
-        let clock = self.stamps.show(now.unix_nanos());
+        let clock = self.stamps.show(self.clocks.order(now).unix_nanos());
         let has_changed = self.cluster.agree();
         let routers = self.cluster.common().to_vec();
         let is_told = |shard: &ShardId| has_changed || asker == Asker::All || asker == Asker::One(*shard);

@@ -194,9 +194,7 @@ impl Model {
                         | FailReason::NoRoute
                         | FailReason::Busy
                         | FailReason::BadContent,
-                    ) => {
-                        Outcome::Failed(FailReason::Unacked)
-                    }
+                    ) => Outcome::Failed(FailReason::Unacked),
                     other => other,
                 };
                 self.settle((from, session), MessageId(delivery.0), outcome);

@@ -72,7 +72,8 @@ pub enum Fate {
 }
 
 impl Shards {
-    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than `frame_bytes_max`.
+    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than
+    /// `frame_bytes_max`.
     pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, frame_bytes_max: u32) -> Arc<Self> {
         let shards = Arc::new(Self {
             role,
@@ -149,8 +150,8 @@ impl Shards {
         self.frame_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a message may be pushed. Each way in for pushes asks: what does not fit a client's frame reaches nobody, and what is
-    /// longer than a link's frame stops the link for good.
+    /// Whether a message may be pushed. Each way in for pushes asks: what does not fit a client's frame
+    /// reaches nobody, and what is longer than a link's frame stops the link for good.
     ///
     /// # Errors
     /// What is wrong.

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{SECRET, Server, output, sailfish};
+use std::time::Duration;
+
+use common::{Beats, SECRET, Server, output, sailfish};
 use rustix::process::Signal;
 use wire::client::{NoticeCode, Outcome};
 
@@ -35,6 +37,27 @@ fn works_on(engine: &str) {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// Nobody is silent because the process did not listen.
+fn stands_still_on(engine: &str) {
+    let heartbeat = ["--set", "heartbeat.period_ms=1000", "--set", "heartbeat.grace_ms=1000"];
+    let server = Server::start(&[&["--engine", engine][..], &heartbeat].concat());
+    let mut clients: Vec<_> = (1..=20).map(|user| server.login(user)).collect();
+    let _beats = Beats::of(&clients);
+    std::thread::sleep(Duration::from_millis(1_500));
+    server.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(4_000));
+    server.signal(Signal::CONT);
+    std::thread::sleep(Duration::from_millis(1_000));
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.say(6001, 1 + (at as i64 + 1) % 20, "m", "still here?");
+    }
+    for client in &mut clients {
+        let message = client.message_beside_heartbeats();
+        client.ack(message.id);
+    }
+    assert_eq!(server.metric("sailfish_notices_total", ""), 0.0, "{engine}");
+}
+
 /// Whether this kernel gives the engine what it needs. The refusal is one line and names what is missing.
 fn is_refused(engine: &str) -> bool {
     // A listen address that is no address of this machine ends it either way.
@@ -53,6 +76,7 @@ fn every_engine_that_the_kernel_allows_runs_a_node() {
             println!("{engine} is refused by this kernel");
         } else {
             works_on(engine);
+            stands_still_on(engine);
         }
     }
 }

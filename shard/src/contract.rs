@@ -10,15 +10,21 @@
 //! A core that has bytes for a connection says [`Effect::Transmit`] once; the engine then takes them with
 //! [`Shard::poll_transmit`], as one write. So all that one turn produced for a connection leaves in one send.
 //!
-//! The life of a [`ConnId`] begins with `Accepted` or `Connected` and ends with exactly one `Closed`, whichever side
-//! ended it. Between the core's [`Effect::Close`] and that `Closed` no `Received` comes any more.
+//! `now` is the time in which the shard ran: it never goes back, and when a shard stood still (its process
+//! was stopped, its machine paused), that time does not count, and `Timeout` waits until nothing is left to
+//! read (for a second at most). So a core judges nobody who could not be heard. What goes by the wall clock,
+//! goes by [`Event::Clocks`].
 //!
-//! A core whose own queues are full says so by [`Shard::is_pushed_back`], and the engine leaves what accepted connections
-//! send in their sockets until it says otherwise.
+//! The life of a [`ConnId`] begins with `Accepted` or `Connected` and ends with exactly one `Closed`,
+//! whichever side ended it. Between the core's [`Effect::Close`] and that `Closed` no `Received` comes any
+//! more.
+//!
+//! A core whose own queues are full says so by [`Shard::is_pushed_back`], and the engine leaves what accepted
+//! connections send in their sockets until it says otherwise.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{ConnId, Instant, SendBatch, ShardId};
+use crate::{Clocks, ConnId, Instant, SendBatch, ShardId};
 
 /// One core's share of the work: single-threaded, deterministic, without I/O.
 pub trait Shard {
@@ -108,6 +114,8 @@ pub enum Event<'a, M> {
     },
     /// The instant of [`Shard::poll_timeout`] has come.
     Timeout,
+    /// From here on, other clocks show this. Until it comes for the first time, they show what `now` does.
+    Clocks(Clocks),
 }
 
 /// What the engine is to do for a core.

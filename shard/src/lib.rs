@@ -26,5 +26,5 @@ pub use prng::Prng;
 pub use send_batch::{SEND_BATCH_BYTES_MAX, Segment, SendBatch};
 pub use shares::{Amount, Shares};
 pub use slab::{Key, Slab};
-pub use time::Instant;
+pub use time::{Clocks, Instant};
 pub use wheel::{TimerId, Wheel};

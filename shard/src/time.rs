@@ -3,8 +3,9 @@
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
-/// Nanoseconds since the UNIX epoch, as the engine tells them: the wall clock read once at start, advanced by the
-/// monotonic clock. It never goes back within a process.
+/// Nanoseconds since the UNIX epoch, as the engine tells them: the wall clock at the start, advanced by the
+/// time in which the shard ran. It never goes back within a process, and may differ from the wall clock: see
+/// [`Clocks`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Instant(u64);
 
@@ -32,6 +33,29 @@ impl Instant {
     /// The time from `earlier` to `self`; zero when `earlier` is the later one.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// What other clocks show, seen from a core's time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Clocks {
+    /// How long the shard stood still: the time that went by and does not count for the core.
+    pub still: Duration,
+    /// How far ahead of the core's time the wall clock is, in ns: it was set, the process started under a
+    /// wrong one, or stood still.
+    pub wall_ahead_ns: i64,
+}
+
+impl Clocks {
+    /// The time that orders what nodes make: it never goes back, and goes on while the shard stands still, as
+    /// the clocks of other nodes do.
+    pub fn order(self, now: Instant) -> Instant {
+        now + self.still
+    }
+
+    /// Seconds since the UNIX epoch by the wall clock.
+    pub const fn wall_secs(self, now: Instant) -> u64 {
+        now.0.saturating_add_signed(self.wall_ahead_ns) / 1_000_000_000
     }
 }
 

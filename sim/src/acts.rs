@@ -1,10 +1,10 @@
 //! What is done to nodes.
 
 use node::{Control, Mail};
-use shard::ShardId;
+use shard::{Clocks, ShardId};
 use wire::node::link::Role;
 
-use crate::host::{Power, address};
+use crate::host::{Input, LATE_NS, Power, address};
 use crate::network::{Host, State};
 use crate::plan::Fault;
 use crate::world::{Event, World};
@@ -115,7 +115,7 @@ impl World {
         let node = self.nodes.get_mut(&host).expect("every host has a node");
         node.power = if power { Power::Off } else { Power::Down };
         node.shards.clear();
-        (node.frozen_until, node.draining) = (None, false);
+        (node.frozen, node.draining) = (None, false);
         node.life += 1;
         for (tcp, side) in ends {
             let drops = !gently && (power || self.prng.below(2) == 0);
@@ -135,8 +135,8 @@ impl World {
     fn freeze(&mut self, host: Host, ms: u64) {
         let until = self.now + ms * 1_000_000;
         let node = self.nodes.get_mut(&host).expect("every host has a node");
-        if node.power == Power::Up && node.frozen_until.is_none() {
-            node.frozen_until = Some(until);
+        if node.power == Power::Up && node.frozen.is_none() {
+            node.frozen = Some((self.now, until));
             self.model.disturb(self.now, until);
             self.model.frozen(self.now, until, host);
             self.schedule(until, Event::Thaw { host, until });
@@ -145,13 +145,16 @@ impl World {
 
     pub(crate) fn thaw(&mut self, host: Host, until: u64) {
         let node = self.nodes.get_mut(&host).expect("every host has a node");
-        if node.frozen_until == Some(until) {
+        if let Some((from, _)) = node.frozen.take_if(|(_, end)| *end == until) {
             self.trace.line(until, || format!("THAWED {host}"));
-            node.frozen_until = None;
+            node.still_ns += (self.now - from).saturating_sub(LATE_NS);
+            let still = std::time::Duration::from_nanos(node.still_ns);
+            let clocks = Clocks { still, wall_ahead_ns: node.still_ns as i64 };
             let ids: Vec<ShardId> = node.shards().map(|shard| shard.id).collect();
             for id in ids {
                 if let Some(shard) = self.nodes.get_mut(&host).and_then(|node| node.shard(id.index())) {
                     shard.wake = None;
+                    shard.inbox.push_front(Input::Clocks(clocks));
                 }
                 let soon = self.now + 1_000 + self.prng.below(100_000);
                 self.wake(id, soon);
@@ -195,7 +198,7 @@ impl World {
         }
         for host in self.plan.hosts() {
             let node = &self.nodes[&host];
-            if let Some(until) = node.frozen_until {
+            if let Some((_, until)) = node.frozen {
                 self.thaw(host, until);
             }
             if self.nodes[&host].power != Power::Up {

@@ -273,16 +273,19 @@ impl World {
             let to_room = !in_rooms.is_empty() && self.prng.below(2) == 0;
             let (target, code) = if to_room {
                 let room = in_rooms[self.prng.below(in_rooms.len() as u64) as usize];
-                (wire::node::Target::Room(RoomId(room)), [5555, RELIABLE_ROOM_CODE][self.prng.below(2) as usize])
+                (
+                    wire::node::Target::Room(RoomId(room)),
+                    [5555, RELIABLE_ROOM_CODE][self.prng.below(2) as usize],
+                )
             } else {
                 let user = 1 + self.prng.below(self.plan.users as u64) as i64;
                 (wire::node::Target::User(UserId(user)), [6001, 6001, 6002][self.prng.below(3) as usize])
             };
             let class = if matches!(code, 5555 | 6002) { Class::Lossy } else { Class::Reliable };
             let named = self.prng.below(8) > 0;
-            let size = match self.prng.below(400) {
+            let size = match self.prng.below(2_000) {
                 0 => TOO_LONG,
-                1..20 => self.prng.below(20_000),
+                1..=100 => self.prng.below(20_000),
                 _ => self.prng.below(80),
             };
             let session = self.clients[at].session.expect("it is live");
@@ -469,7 +472,8 @@ impl World {
             NoticeCode::Draining => {
                 self.clients[at].connect_at = self.now + u64::from(retry_after_ms) * 1_000_000;
             }
-            NoticeCode::IdleTimeout | NoticeCode::LoginTimeout | NoticeCode::SlowReader => {}
+            // It says something within each heartbeat period, so whoever calls it idle has not read.
+            NoticeCode::LoginTimeout | NoticeCode::SlowReader => {}
             NoticeCode::NotMember | NoticeCode::Busy | NoticeCode::TooLong => {}
             code => self.check(Err(format!("client {at} was told {code:?}"))),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gateway::{Destination, Route, TokenKeys};
 use node::{Bridge, Cores, HandoverLimits, Mail, Node};
-use shard::{ConnId, ConnectError, Instant, Prng, ShardId};
+use shard::{Clocks, ConnId, ConnectError, Instant, Prng, ShardId};
 use wire::BizCode;
 use wire::node::Class;
 use wire::node::link::{Identity, Role};
@@ -34,6 +34,7 @@ pub(crate) enum Input {
     Sent { tcp: TcpId, side: Side, bytes: usize },
     Expired { tcp: TcpId, side: Side },
     Mail { from: ShardId, mail: Mail },
+    Clocks(Clocks),
 }
 
 /// What became of an effect, told within the turn.
@@ -103,7 +104,10 @@ pub(crate) struct NodeHost {
     pub(crate) role: Role,
     pub(crate) offset_ns: i64,
     pub(crate) power: Power,
-    pub(crate) frozen_until: Option<u64>,
+    /// From when and until when it stands still.
+    pub(crate) frozen: Option<(u64, u64)>,
+    /// How long its process stood still, as far as that does not count for its shards.
+    pub(crate) still_ns: u64,
     /// Counts the starts of the process.
     pub(crate) life: u32,
     pub(crate) shards: Vec<Option<ShardHost>>,
@@ -120,7 +124,8 @@ impl NodeHost {
             role,
             offset_ns,
             power,
-            frozen_until: None,
+            frozen: None,
+            still_ns: 0,
             life: 0,
             shards,
             draining: false,
@@ -128,14 +133,14 @@ impl NodeHost {
         }
     }
 
-    /// What its clock shows.
+    /// What its shards are told: what its clock showed at the start, and the time in which it ran since.
     pub(crate) fn clock(&self, at_ns: u64) -> Instant {
-        Instant::from_unix_nanos((EPOCH_NS + at_ns).strict_add_signed(self.offset_ns))
+        Instant::from_unix_nanos((EPOCH_NS + at_ns).strict_add_signed(self.offset_ns) - self.still_ns)
     }
 
-    /// The moment at which its clock shows this, 0 at the earliest.
+    /// The moment at which they are told this, 0 at the earliest.
     pub(crate) fn at(&self, instant: Instant) -> u64 {
-        instant.unix_nanos().strict_add_signed(-self.offset_ns).saturating_sub(EPOCH_NS)
+        (instant.unix_nanos() + self.still_ns).strict_add_signed(-self.offset_ns).saturating_sub(EPOCH_NS)
     }
 
     pub(crate) fn shard(&mut self, index: u16) -> Option<&mut ShardHost> {
@@ -148,9 +153,10 @@ impl NodeHost {
 
     /// Starts a process with that many shards.
     pub(crate) fn start(&mut self, at_ns: u64, shards: u16, is_bridged: bool, prng: &mut Prng) {
+        (self.power, self.draining, self.frozen, self.back_at) = (Power::Up, false, None, None);
+        self.still_ns = 0;
         let now = self.clock(at_ns);
         self.life += 1;
-        (self.power, self.draining, self.frozen_until, self.back_at) = (Power::Up, false, None, None);
         let incarnation = now.unix_nanos();
         self.shards = (0..shards)
             .map(|index| {
@@ -211,6 +217,8 @@ const HANDOVER: HandoverLimits = HandoverLimits {
 
 /// The longest body of a frame.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
+/// What counts of a time in which a process stood still: no look at the clock comes sooner.
+pub(crate) const LATE_NS: u64 = 100_000_000;
 /// A business code for reliable messages of clients to rooms; the defaults have none.
 pub(crate) const RELIABLE_ROOM_CODE: i32 = 7001;
 

@@ -66,7 +66,7 @@ impl World {
         if node.life != life || node.power != Power::Up {
             return;
         }
-        if let Some(until) = node.frozen_until {
+        if let Some((_, until)) = node.frozen {
             return self.schedule(until, Event::Take { bridge, life, of, handed });
         }
         let Handed { seq, event } = handed;

@@ -67,6 +67,15 @@ pub const SCENARIOS: &[Scenario] = &[
             with(seed, &[(2_500, freeze(ROUTER, 1_500)), (6_000, freeze(GATEWAY, 900))])
         },
     },
+    Scenario {
+        name: "all_frozen_at_once",
+        make: |seed| {
+            let plan = Plan::calm(seed);
+            let freeze = |host| (3_000, Fault::Freeze { host, ms: 1_500 });
+            let faults = plan.hosts().into_iter().map(freeze).collect();
+            Plan { faults, ..plan }
+        },
+    },
 ];
 
 fn with(seed: u64, faults: &[(u64, Fault)]) -> Plan {

@@ -47,7 +47,7 @@ impl World {
     pub(crate) fn turn(&mut self, id: ShardId, life: u32) {
         let now_ns = self.now;
         let Some(node) = self.nodes.get_mut(&id.node()).filter(|node| node.life == life) else { return };
-        let (is_up, frozen) = (node.power == Power::Up, node.frozen_until.is_some());
+        let (is_up, frozen) = (node.power == Power::Up, node.frozen.is_some());
         let now = node.clock(now_ns);
         let place = node.shards.get_mut(usize::from(id.index()));
         let Some(mut host) = place.and_then(|place| place.take_if(|host| host.wake == Some(now_ns))) else {
@@ -182,6 +182,7 @@ impl World {
                     self.abort(host, tcp, side);
                 }
             }
+            Input::Clocks(clocks) => host.core.handle(now, CoreEvent::Clocks(clocks)),
             Input::Mail { from, mail } => {
                 if let Mail::Node(mail) = &mail {
                     self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));

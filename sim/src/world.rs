@@ -47,6 +47,8 @@ pub struct Report {
     pub unaccounted: u64,
     /// Farewells that did not end by themselves.
     pub drains_late: u32,
+    /// Sessions of links that were given up, by those who are there at the end.
+    pub links_lost: u64,
 }
 
 impl Display for Failure {
@@ -202,8 +204,14 @@ impl World {
                 sessions: self.model.lived() as u64,
                 unaccounted: self.model.unaccounted() as u64,
                 drains_late: self.drains_late,
+                links_lost: self.links_lost(),
             }),
         }
+    }
+
+    fn links_lost(&self) -> u64 {
+        let links = self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.links());
+        links.map(|links| links.metrics().lost).sum()
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {

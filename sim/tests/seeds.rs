@@ -47,6 +47,17 @@ fn farewells_end_by_themselves_and_lose_nothing() {
     }
 }
 
+/// Nobody was silent: nobody could have spoken, and who did is read before anybody is judged.
+#[test]
+fn a_cluster_that_stood_still_as_a_whole_gives_up_no_link() {
+    let scenario =
+        SCENARIOS.iter().find(|scenario| scenario.name == "all_frozen_at_once").expect("it is one");
+    for seed in 0..10 {
+        let report = sim::run(&scenario.plan(seed), false).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!((report.links_lost, report.handed_over), (0, 0), "seed {seed}: {report:?}");
+    }
+}
+
 /// A run says something only if much happens in it.
 #[test]
 fn much_happens_in_a_run() {

@@ -130,8 +130,9 @@ pub enum DecodeError {
     BadLength,
     /// The body is too short, too long, no UTF-8, no JSON, or has a field out of range.
     BadBody,
-    /// A business packet has the form that its encoding wants, and a value in it is of no use: a lone surrogate, text that is no
-    /// UTF-8, a number out of range. The frame boundary holds, and so does the rest of the stream.
+    /// A business packet has the form that its encoding wants, and a value in it is of no use: a lone
+    /// surrogate, text that is no UTF-8, a number out of range. The frame boundary holds, and so does the
+    /// rest of the stream.
     BadContent,
 }
 
@@ -222,8 +223,8 @@ impl<'a> ClientFrame<'a> {
         }
     }
 
-    /// The client_msg_id of a business packet that is refused as [`DecodeError::BadContent`]; empty when there is none or it
-    /// cannot be read either.
+    /// The client_msg_id of a business packet that is refused as [`DecodeError::BadContent`]; empty when
+    /// there is none or it cannot be read either.
     pub fn client_msg_id_of_refused(frame: &Frame<'a>) -> Cow<'a, str> {
         match frame.encoding {
             // Its id is the one thing in a binary packet that can be of no use.
@@ -266,8 +267,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Whether the body of every frame that delivers a message with this client_msg_id and payload, in whatever encoding, to
-    /// whomever and from whichever room, has up to `body_bytes_max` bytes.
+    /// Whether the body of every frame that delivers a message with this client_msg_id and payload, in
+    /// whatever encoding, to whomever and from whichever room, has up to `body_bytes_max` bytes.
     pub fn fits(client_msg_id: &[u8], payload: &[u8], body_bytes_max: usize) -> bool {
         // No byte takes more than the six of an escape in JSON, and JSON has more around it than binary.
         let bytes_max = json::MESSAGE_FIXED_BYTES_MAX + 6 * (client_msg_id.len() + payload.len());
@@ -348,7 +349,8 @@ pub enum FailReason {
     NoRoute = 6,
     /// The server is at a limit; try again later with the same id.
     Busy = 7,
-    /// The frame that delivers it would be longer than a frame may be, in an encoding that a receiver may use.
+    /// The frame that delivers it would be longer than a frame may be, in an encoding that a receiver may
+    /// use.
     TooLong = 8,
     /// See [`DecodeError::BadContent`].
     BadContent = 9,

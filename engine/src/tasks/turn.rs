@@ -13,6 +13,7 @@ use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, Key, Ling
 
 use super::{Runtime, ready};
 use crate::mailbox::Post;
+use crate::time::Time;
 use crate::{Options, Stats, socket};
 
 /// Mail taken in one turn.
@@ -33,6 +34,7 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     post: Post<S::Mail>,
     stats: Arc<Stats>,
     options: Arc<Options>,
+    time: Time,
     connections: Slab<Connection<R::Socket>>,
     /// What the core is told when it has no more effects, oldest first.
     outcomes: VecDeque<Outcome>,
@@ -46,7 +48,9 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     held_back: Vec<ConnId>,
     /// What the core said at the end of the last turn.
     core_pushes_back: bool,
-    /// When the first event since the last turn came in.
+    /// How many receives there were up to the last turn.
+    receives: u64,
+    /// When the first event since the last turn came in, by the clock.
     began: Option<Instant>,
     accepting: bool,
     stopped: bool,
@@ -119,6 +123,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             core,
             post,
             stats,
+            time: Time::new(options.clock, options.counts_stillness),
             options,
             connections: Slab::new(),
             outcomes: VecDeque::new(),
@@ -127,6 +132,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             jobs: Vec::new(),
             held: Vec::new(),
             held_back: Vec::new(),
+            receives: 0,
             began: None,
             accepting: true,
             stopped: false,
@@ -135,24 +141,31 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
 
     /// Ends a turn: mail and time go to the core, its effects are carried out.
     pub(super) fn run(&mut self) -> Next {
-        let now = self.now();
-        self.began.get_or_insert(now);
+        let now = self.begin();
         let all_mail = self.take_mail(now);
-        if self.core.poll_timeout().is_some_and(|at| at <= now) {
-            self.tell(now, Event::Timeout);
+        let receives = self.stats.receives.get();
+        let has_read = std::mem::replace(&mut self.receives, receives) != receives;
+        if self.time.may_judge(has_read) {
+            if self.core.poll_timeout().is_some_and(|at| at <= now) {
+                self.tell(now, Event::Timeout);
+            }
+            self.expire(now);
         }
-        self.expire(now);
         self.settle(now);
         self.post.flush();
         self.core_pushes_back = self.core.is_pushed_back();
         self.wake_held();
-        let ended = self.now();
+        let ended = self.time.now();
         self.stats.turns.add(1);
-        self.stats.turn_time.record(ended.since(self.began.take().unwrap_or(now)));
+        let clock = self.options.clock.now();
+        self.stats.turn_time.record(clock.since(self.began.take().unwrap_or(clock)));
+        self.stats.stillness_ms.set(self.time.still().as_millis() as u64);
+        let deadline = self.deadline(ended);
+        self.time.rest_until(deadline);
         Next {
             stop: self.stopped || self.post.is_halted(),
             more: !all_mail || !self.outcomes.is_empty(),
-            deadline: self.deadline(ended),
+            deadline,
         }
     }
 
@@ -173,7 +186,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
 
     /// How long it is until `at`.
     pub(super) fn until(&self, at: Instant) -> Duration {
-        at.since(self.now())
+        at.since(self.time.told())
     }
 
     /// Whether new connections are wanted.
@@ -295,14 +308,13 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.stats.connections.set(0);
     }
 
-    fn now(&self) -> Instant {
-        self.options.clock.now()
-    }
-
     /// The time of an event, which may be the first of a turn.
     fn begin(&mut self) -> Instant {
-        let now = self.now();
-        self.began.get_or_insert(now);
+        let now = self.time.now();
+        self.began.get_or_insert_with(|| self.options.clock.now());
+        if let Some(clocks) = self.time.clocks_moved() {
+            self.tell(now, Event::Clocks(clocks));
+        }
         now
     }
 
@@ -545,6 +557,9 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
+        if let Some(look) = self.time.next_look() {
+            return Some(look);
+        }
         let retry = self.post.is_pushed_back().then(|| now + PUSH_BACK_INTERVAL);
         let linger = self.lingering.front().map(|(at, _)| *at);
         [self.core.poll_timeout(), linger, retry].into_iter().flatten().min()

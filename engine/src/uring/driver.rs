@@ -18,6 +18,7 @@ use super::ring::Completion;
 use super::token::{CONNECTIONS_MAX, Op, Token};
 use crate::running::Seat;
 use crate::socket::ACCEPT_PAUSE;
+use crate::time::Time;
 
 /// Completions worked off in one turn: enough to batch well, few enough that mail and timers wait a millisecond at most.
 const COMPLETIONS_PER_TURN: usize = 1024;
@@ -30,6 +31,7 @@ const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
 pub(super) struct Driver<S: Shard> {
     pub(super) core: S,
     pub(super) seat: Seat<S::Mail>,
+    time: Time,
     pub(super) kernel: Kernel,
     pub(super) conns: Conns,
     /// Told to the core at the start of the next turn.
@@ -39,6 +41,8 @@ pub(super) struct Driver<S: Shard> {
     pub(super) intakes: PerGroup<Intake>,
     /// What the core said at the end of the last turn.
     pub(super) core_pushes_back: bool,
+    /// How many receives there were up to the last turn.
+    receives: u64,
     /// When to accept again after a failure.
     accept_at: Option<Instant>,
     stopped: bool,
@@ -59,12 +63,14 @@ impl<S: Shard> Driver<S> {
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             core,
+            time: Time::new(seat.options.clock, seat.options.counts_stillness),
             seat,
             kernel,
             conns: Conns::default(),
             news: VecDeque::new(),
             lingers: VecDeque::new(),
             intakes: PerGroup::default(),
+            receives: 0,
             accept_at: None,
             stopped: false,
         })
@@ -75,8 +81,11 @@ impl<S: Shard> Driver<S> {
         self.accept()?;
         self.kernel.ring.submit()?;
         self.seat.ready();
-        let mut now = self.seat.options.clock.now();
+        let mut now = self.time.now();
         loop {
+            if let Some(clocks) = self.time.clocks_moved() {
+                self.tell(now, Event::Clocks(clocks));
+            }
             self.take_news(now)?;
             self.take_completions(now)?;
             self.take_mail(now);
@@ -88,7 +97,7 @@ impl<S: Shard> Driver<S> {
             }
             self.core_pushes_back = self.core.is_pushed_back();
             self.receive_again()?;
-            now = self.wait(now)?;
+            now = self.wait()?;
         }
     }
 
@@ -130,6 +139,11 @@ impl<S: Shard> Driver<S> {
     }
 
     fn take_time(&mut self, now: Instant) -> io::Result<()> {
+        let receives = self.seat.stats.receives.get();
+        let has_read = std::mem::replace(&mut self.receives, receives) != receives;
+        if !self.time.may_judge(has_read) {
+            return Ok(());
+        }
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.tell(now, Event::Timeout);
         }
@@ -156,11 +170,10 @@ impl<S: Shard> Driver<S> {
     }
 
     /// Ends the turn: hands over what it queued and sleeps until there is something to do. Tells the time of the next turn.
-    fn wait(&mut self, began: Instant) -> io::Result<Instant> {
-        let clock = self.seat.options.clock;
-        let now = clock.now();
+    fn wait(&mut self) -> io::Result<Instant> {
+        let now = self.time.now();
         self.seat.stats.turns.add(1);
-        self.seat.stats.turn_time.record(now.since(began));
+        self.seat.stats.turn_time.record(self.time.gap());
         let has_work = self.kernel.ring.is_ready()
             || !self.news.is_empty()
             || Group::ALL.into_iter().any(|group| self.has_intake(group));
@@ -168,13 +181,19 @@ impl<S: Shard> Driver<S> {
         if has_work || due.is_some_and(|due| due <= now) || !self.seat.post.park() {
             self.kernel.ring.submit()?;
         } else {
+            self.time.rest_until(due);
             self.kernel.ring.submit_and_wait(due.map(|due| due.since(now)))?;
             self.seat.post.unpark();
         }
-        Ok(clock.now())
+        let now = self.time.now();
+        self.seat.stats.stillness_ms.set(self.time.still().as_millis() as u64);
+        Ok(now)
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
+        if let Some(look) = self.time.next_look() {
+            return Some(look);
+        }
         let due = [
             self.core.poll_timeout(),
             self.accept_at,

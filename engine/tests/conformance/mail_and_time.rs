@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use engine::{Kind, MAILBOX_CAPACITY};
+use engine::{Clock, Kind, MAILBOX_CAPACITY, Options};
 use shard::{Instant, ShardId};
 
 use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, nothing, options, shard};
@@ -121,6 +121,52 @@ pub fn timeouts_are_never_early(kind: Kind) {
     rig.tell(0, |hands| hands.timeout = Some(hands.now + Duration::from_secs(3600)));
     rig.tell(0, |hands| hands.timeout = Some(hands.now));
     assert!(matches!(rig.next(0), Seen::Timeout(at, due) if at >= due && due > Instant::default()));
+    rig.stop();
+}
+
+/// While a core does not return, its shard is as still as one whose process is stopped.
+pub fn a_shard_that_stood_still_reads_before_its_deadlines_pass(kind: Kind) {
+    const PEERS: usize = 200;
+    for due_ms in [1, 300] {
+        let rig = Rig::one(kind, nothing);
+        let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| rig.dial()).collect();
+        for _ in 0..PEERS {
+            assert!(matches!(rig.next(0), Seen::Accepted(..)));
+        }
+        let (go, gate) = bounded::<()>(0);
+        rig.tell(0, move |hands| {
+            hands.timeout = Some(hands.now + Duration::from_millis(due_ms));
+            gate.recv_timeout(PATIENCE).unwrap();
+        });
+        streams.iter_mut().for_each(|stream| stream.write_all(b"here").unwrap());
+        std::thread::sleep(Duration::from_millis(1_500));
+        go.send(()).unwrap();
+        for at in 0..PEERS {
+            let seen = rig.next(0);
+            assert!(matches!(&seen, Seen::Received(_, bytes) if bytes == b"here"), "{seen:?} after {at}");
+        }
+        match rig.next(0) {
+            // By the core's time, of the 1,500 ms a tenth of a second has passed.
+            Seen::Timeout(at, due) => {
+                assert!(at.since(due) < Duration::from_millis(700), "{:?} late", at.since(due));
+            }
+            other => panic!("{other:?}"),
+        }
+        let still_ms = rig.running.stats()[0].stillness_ms.get();
+        assert!(still_ms >= 1_000, "{still_ms} ms");
+        rig.stop();
+    }
+}
+
+pub fn the_wall_clock_is_told_where_it_differs(kind: Kind) {
+    // As of a process that started two hours ahead, before the clock was set right.
+    let ahead = Duration::from_secs(7_200).as_nanos() as u64;
+    let clock = Clock::with_offset(Clock::start().offset() + ahead);
+    let rig = Rig::start(kind, Options { clock, ..options() }, vec![Box::new(nothing)]);
+    let (tell, told) = bounded(1);
+    rig.tell(0, move |hands| tell.send(hands.clocks.wall_ahead_ns).unwrap());
+    let told = told.recv_timeout(PATIENCE).unwrap();
+    assert!((told + ahead as i64).abs() < 5_000_000_000, "{told} ns");
     rig.stop();
 }
 

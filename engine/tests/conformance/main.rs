@@ -69,7 +69,9 @@ conformance! {
         mail_goes_both_ways_between_control_and_shards
         full_mailboxes_lose_nothing_and_keep_order
         a_pushed_back_shard_reads_no_socket
-        timeouts_are_never_early;
+        timeouts_are_never_early
+        a_shard_that_stood_still_reads_before_its_deadlines_pass
+        the_wall_clock_is_told_where_it_differs;
     push_back:
         a_core_holds_accepted_connections_while_opened_ones_go_on
         pushing_back_again_and_again_loses_nothing

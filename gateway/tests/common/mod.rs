@@ -385,6 +385,7 @@ impl World {
             Event::Closed { conn, reason: _ } => gateway.closed(conn),
             Event::Mail { from, mail } => gateway.mail(now, from, mail),
             Event::Timeout => gateway.timeout(now),
+            Event::Clocks(clocks) => gateway.set_clocks(clocks),
             Event::Connected { .. } | Event::ConnectFailed { .. } => panic!("a gateway opens no connection"),
         }
         self.run();

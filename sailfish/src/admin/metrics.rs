@@ -379,6 +379,9 @@ impl Page {
     fn engine(&mut self, stats: &[Arc<Stats>]) {
         self.stat("sailfish_turns_total", Counter, "Turns of the shard's loop.", stats, |s| s.turns.get());
         self.turn_time(stats);
+        let help =
+            "Time in which the shard was not run though it wanted to be, in ms; deadlines do not count it.";
+        self.stat("sailfish_stillness_ms_total", Counter, help, stats, |s| s.stillness_ms.get());
         self.stat("sailfish_events_total", Counter, "Events handed to the cores.", stats, |s| s.events.get());
         self.stat("sailfish_received_bytes_total", Counter, "Bytes received.", stats, |s| s.bytes_in.get());
         self.stat("sailfish_sent_bytes_total", Counter, "Bytes written.", stats, |s| s.bytes_out.get());

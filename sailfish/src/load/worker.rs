@@ -56,6 +56,7 @@ fn start(order: Order) -> anyhow::Result<Running<Mail>> {
         pin: Some(order.core.into_iter().collect()),
         connections_max: order.plan.clients + 16,
         clock: Clock::with_offset(order.clock_offset_ns),
+        counts_stillness: true,
         ..Options::default()
     };
     let secret = Secret { bytes: order.secret, file: None };

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -331,6 +331,28 @@ impl Client {
         self.heard.pop_front()
     }
 
+    /// The next message, whatever heartbeats are answered in between.
+    pub fn message_beside_heartbeats(&mut self) -> Message {
+        loop {
+            match self.next() {
+                Some(ServerFrame::Heartbeat { .. }) => {}
+                Some(ServerFrame::Deliver(message)) => return message.into_owned(),
+                other => panic!("instead of a message: {other:?}"),
+            }
+        }
+    }
+
+    /// The next send-ack, whatever heartbeats are answered in between.
+    pub fn send_ack_beside_heartbeats(&mut self) -> SendAck {
+        loop {
+            match self.next() {
+                Some(ServerFrame::Heartbeat { .. }) => {}
+                Some(ServerFrame::SendAck(ack)) => return ack,
+                other => panic!("instead of a send-ack: {other:?}"),
+            }
+        }
+    }
+
     pub fn message(&mut self) -> Message {
         match self.next() {
             Some(ServerFrame::Deliver(message)) => message.into_owned(),
@@ -408,4 +430,35 @@ pub fn expect_one_order(clients: &mut [Client], count: usize, each: usize) {
         orders.push(order);
     }
     assert!(orders.iter().all(|order| *order == orders[0]));
+}
+
+/// Sends heartbeats for clients, every 200 ms, until it is dropped.
+pub struct Beats {
+    over: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Beats {
+    pub fn of(clients: &[Client]) -> Self {
+        let mut streams: Vec<TcpStream> =
+            clients.iter().map(|client| client.stream.try_clone().unwrap()).collect();
+        let beat = clients[0].encoded(&ClientFrame::Heartbeat { echo: &[] });
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = over.clone();
+        let thread = std::thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                // One that is closed fails its test where it is read.
+                streams.iter_mut().for_each(|stream| drop(stream.write_all(&beat)));
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Beats {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
 }

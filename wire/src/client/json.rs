@@ -204,10 +204,11 @@ fn decode_message(body: Body<'_>) -> Result<ServerFrame<'_>, DecodeError> {
     })))
 }
 
-/// A backend that keeps a message without a client_msg_id for its receiver gives it one of up to so many bytes.
+/// A backend that keeps a message without a client_msg_id for its receiver gives it one of up to so many
+/// bytes.
 const GIVEN_NAME_BYTES: usize = 32;
-/// The longest body of a delivered message without its client_msg_id and payload, and with a name that it is given. A test holds
-/// it against the encoder.
+/// The longest body of a delivered message without its client_msg_id and payload, and with a name that it is
+/// given. A test holds it against the encoder.
 pub(super) const MESSAGE_FIXED_BYTES_MAX: usize = 228 + GIVEN_NAME_BYTES;
 
 /// The longest body of a delivered message with this client_msg_id and payload.
