@@ -172,6 +172,12 @@ impl Db {
         self.replicas.watch(&self.primary, lag_ms_max, clock).await;
     }
 
+    /// The process ends: see [`Pool::ends`].
+    pub fn ends(&self) {
+        self.primary.ends();
+        self.readers.iter().for_each(Pool::ends);
+    }
+
     /// Ends all connections.
     pub async fn close(&self) {
         self.primary.close().await;

@@ -105,6 +105,7 @@ impl Backend {
     pub async fn stop(mut self, deadline: Duration) {
         let all = async {
             self.intake.end().await;
+            self.app.db.ends();
             self.workers.end().await;
         };
         if tokio::time::timeout(deadline, all).await.is_err() {

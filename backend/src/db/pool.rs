@@ -4,7 +4,7 @@
 //! which its next user would take for its own; one whose disk is full, whose server is read-only or whose file is damaged may believe in a
 //! transaction that is no more. Such a connection is closed, and the pool opens another one.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ pub struct Pool {
 struct Counts {
     waiting: AtomicUsize,
     closed: AtomicU64,
+    is_ending: AtomicBool,
 }
 
 /// What a pool looks like at the moment.
@@ -111,6 +112,11 @@ impl Pool {
         }
     }
 
+    /// From here on, statements that are given up half-way are those of workers that were told to end: no trouble to log.
+    pub fn ends(&self) {
+        self.counts.is_ending.store(true, Ordering::Relaxed);
+    }
+
     /// Ends all connections.
     pub async fn close(&self) {
         self.inner.close().await;
@@ -133,7 +139,9 @@ impl Pool {
 
     fn closes(&self, why: &str) {
         self.counts.closed.fetch_add(1, Ordering::Relaxed);
-        warn!(why, "a connection to the database is closed");
+        if !self.counts.is_ending.load(Ordering::Relaxed) {
+            warn!(why, "a connection to the database is closed");
+        }
     }
 }
 
