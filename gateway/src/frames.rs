@@ -1,7 +1,5 @@
 //! What clients say.
 
-use std::time::Duration;
-
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame};
 use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
@@ -66,37 +64,35 @@ impl Gateway {
     }
 
     /// Who a token speaks of, and when it ends.
-    fn verify(&self, now: Instant, token: &str) -> Result<(Claims, Instant), NoticeCode> {
-        let now_secs = self.clocks.wall_secs(now);
-        let claims = self.keys.verify(token, now_secs).map_err(|error| match error {
+    fn verify(&self, now: Instant, token: &str) -> Result<Claims, NoticeCode> {
+        self.keys.verify(token, self.clocks.wall_secs(now)).map_err(|error| match error {
             TokenError::Invalid => NoticeCode::TokenInvalid,
             TokenError::Expired => NoticeCode::TokenExpired,
-        })?;
-        Ok((claims, now + Duration::from_secs(claims.exp.saturating_sub(now_secs))))
+        })
     }
 
     /// The next token of a live session, which goes on until that ends.
     fn renew(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let (claims, token_end) = self.verify(now, token)?;
+        let claims = self.verify(now, token)?;
         let heartbeat_ms = self.config.heartbeat.period_ms;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         let is_same = (claims.app, claims.user, claims.device) == (session.app, session.user, session.device);
         if session.phase != Phase::Live || !is_same {
             return Err(NoticeCode::AlreadyLoggedIn);
         }
-        session.token_end = session.token_end.max(token_end);
+        session.token_end_secs = session.token_end_secs.max(claims.exp);
         self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
         Ok(())
     }
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let (claims, token_end) = self.verify(now, token)?;
+        let claims = self.verify(now, token)?;
         let stamp = self.stamps.show(self.clock_ns(now));
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         session.app = claims.app;
         session.user = claims.user;
         session.device = claims.device;
-        session.token_end = token_end;
+        session.token_end_secs = claims.exp;
         session.phase = Phase::Binding;
         self.metrics.sessions += 1;
         session.login = stamp;
@@ -118,7 +114,8 @@ impl Gateway {
         }
         session.phase = Phase::Live;
         self.wheel.cancel(session.timer);
-        let deadline = (now + self.config.heartbeat.silence_max()).min(session.token_end);
+        let token_end = self.clocks.at_wall_secs(now, session.token_end_secs);
+        let deadline = (now + self.config.heartbeat.silence_max()).min(token_end);
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack());
         self.metrics.logins += 1;
         let heartbeat_ms = self.config.heartbeat.period_ms;

@@ -258,7 +258,7 @@ impl Gateway {
             rooms: Memberships::NONE,
             deframer: Deframer::default(),
             login: Login::default(),
-            token_end: now,
+            token_end_secs: 0,
             last_seen: now,
             bucket: Bucket::default(),
             timer: self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack()),
@@ -377,6 +377,7 @@ impl Gateway {
     /// heartbeat nor a renewal re-arms anything, so the timer fires early and is set anew to the moment that these allow.
     fn session_timeout(&mut self, now: Instant, conn_index: u32) {
         let silence_max = self.config.heartbeat.silence_max();
+        let clocks = self.clocks;
         let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
         if session.phase != Phase::Live {
             return self.close_with_notice(conn, NoticeCode::LoginTimeout);
@@ -385,10 +386,10 @@ impl Gateway {
         if now >= deadline {
             return self.close_with_notice(conn, NoticeCode::IdleTimeout);
         }
-        if now >= session.token_end {
+        if clocks.wall_secs(now) >= session.token_end_secs {
             return self.close_with_notice(conn, NoticeCode::TokenExpired);
         }
-        let deadline = deadline.min(session.token_end);
+        let deadline = deadline.min(clocks.at_wall_secs(now, session.token_end_secs));
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
     }
 

@@ -28,8 +28,9 @@ pub(crate) struct Session {
     pub(crate) deframer: Deframer,
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
-    /// When its token ends, and with it the session. Meaningful from `Phase::Binding` on.
-    pub(crate) token_end: Instant,
+    /// When its token ends, and with it the session, in seconds since the UNIX epoch by the wall clock. Meaningful from
+    /// `Phase::Binding` on.
+    pub(crate) token_end_secs: u64,
     /// When the last whole frame came.
     pub(crate) last_seen: Instant,
     pub(crate) bucket: Bucket,

@@ -309,8 +309,7 @@ fn what_is_answered_gives_its_place_back() {
 #[test]
 fn a_room_message_without_a_name_is_refused_by_notice() {
     let mut world = World::with(|config| {
-        let (biz_code, to, class) =
-            (wire::BizCode(7001), gateway::Destination::Room, wire::node::Class::Reliable);
+        let (biz_code, to, class) = (BizCode(7001), gateway::Destination::Room, Class::Reliable);
         let reliable = gateway::Route { biz_code, to, class };
         let routes: Vec<_> = config.routes.iter().copied().chain([reliable]).collect();
         config.routes = routes.into();

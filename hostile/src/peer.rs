@@ -182,7 +182,7 @@ impl World {
             }
             9 => {
                 let bytes = input.some(80).to_vec();
-                self.to_shard(HOSTILE, &bytes);
+                self.receive(HOSTILE, &bytes);
             }
             10 => self.hang_up(),
             11 => self.pass(STEP / 2),
@@ -195,10 +195,10 @@ impl World {
     fn say(&mut self, frame: &Frame<'_>) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        self.to_shard(HOSTILE, &bytes);
+        self.receive(HOSTILE, &bytes);
     }
 
-    fn to_shard(&mut self, place: usize, bytes: &[u8]) {
+    fn receive(&mut self, place: usize, bytes: &[u8]) {
         if let Some(conn) = self.peers[place].conn.filter(|_| !bytes.is_empty()) {
             self.shard.handle(self.now, Event::Received { conn, bytes });
         }
@@ -390,7 +390,7 @@ impl World {
                     let bytes: Vec<u8> = batch.segments().flatten().copied().collect();
                     if !bytes.is_empty() {
                         peer.links.sent(Peer::CONN);
-                        self.to_shard(place, &bytes);
+                        self.receive(place, &bytes);
                     }
                 }
                 LinkEffect::Close { .. } => {

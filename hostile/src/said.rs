@@ -50,10 +50,10 @@ impl Said {
     pub(crate) fn message(&mut self, input: &mut Input<'_>) -> LinkMessage {
         let kind = input.byte() % Self::KINDS;
         match kind {
-            0..=9 => LinkMessage::ToRouter(self.to_router(kind, input)),
-            10..=21 => LinkMessage::ToGateway(self.to_gateway(kind, input)),
+            0..=9 => LinkMessage::ToRouter(self.for_router(kind, input)),
+            10..=21 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
             22..=27 => {
-                let event = self.to_bridge(kind, input);
+                let event = self.for_bridge(kind, input);
                 LinkMessage::Handed(Box::new(Handed { seq: known(&self.seqs, input), event }))
             }
             _ => {
@@ -68,7 +68,7 @@ impl Said {
         }
     }
 
-    fn to_router(&mut self, kind: u8, input: &mut Input<'_>) -> ToRouter {
+    fn for_router(&mut self, kind: u8, input: &mut Input<'_>) -> ToRouter {
         let (app, user, room) = (app(input), user(input), room(input));
         let (device, session) = (device(input), self.session(input));
         match kind {
@@ -123,7 +123,7 @@ impl Said {
         }
     }
 
-    fn to_gateway(&mut self, kind: u8, input: &mut Input<'_>) -> ToGateway {
+    fn for_gateway(&mut self, kind: u8, input: &mut Input<'_>) -> ToGateway {
         let (app, room, session) = (app(input), room(input), self.session(input));
         match kind {
             10 => ToGateway::Bound { session, login: login(input) },
@@ -163,7 +163,7 @@ impl Said {
         }
     }
 
-    fn to_bridge(&mut self, kind: u8, input: &mut Input<'_>) -> ToBridge {
+    fn for_bridge(&mut self, kind: u8, input: &mut Input<'_>) -> ToBridge {
         let (app, user, device, room) = (app(input), user(input), device(input), room(input));
         match kind {
             22 => ToBridge::Online { app, user, device, login: login(input) },

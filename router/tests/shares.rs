@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::*;
 use wire::client::{FailReason, Outcome};
-use wire::node::{
-    DeliveryId, NodeMessage, SessionId, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
-};
+use wire::node::{DeliveryId, NodeMessage, SessionId, Submission, Taken, Target, ToBridge, ToGateway};
 use wire::{RoomId, UserId};
 
 const CAROL: UserId = UserId(10_003);

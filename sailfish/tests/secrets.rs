@@ -1,4 +1,5 @@
 //! Secrets and what is kept on disk: who may read them, and how strong they are.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;
 
