@@ -73,6 +73,9 @@ fn check_exposition(page: &str) {
     assert!(families.len() > 30);
 }
 
+/// What an answer says of a user who has a session.
+const ONLINE: &str = "\"online\":true";
+
 #[test]
 fn the_online_query_asks_the_owner_of_each_user() {
     let server = Server::start(&[]);
@@ -96,12 +99,12 @@ fn the_online_query_asks_the_owner_of_each_user() {
     let offline = serde_json::json!({ "user": 99, "online": false, "devices": [], "sessions": [] });
     assert_eq!((&answer["app"], &answer["users"][8]), (&1.into(), &offline));
     // Users of another app are others.
-    assert!(!server.get("/online?app=2&user=1").1.contains("true"));
+    assert!(!server.get("/online?app=2&user=1").1.contains(ONLINE));
     for bad in ["/online", "/online?app=1", "/online?app=x&user=1", "/online?app=1&user=1,x"] {
         assert_eq!(server.get(bad).0, 400, "{bad}");
     }
     drop(clients);
-    until("all are offline", || !server.get(&format!("/online?app=1&user={list}")).1.contains("true"));
+    until("all are offline", || !server.get(&format!("/online?app=1&user={list}")).1.contains(ONLINE));
 }
 
 /// A client that freezes says no FIN; it is offline within period and grace, and no sooner.
@@ -111,7 +114,7 @@ fn a_frozen_client_goes_offline_in_time() {
     let since = Instant::now();
     let mut frozen = server.login(1);
     let mut alive = server.login(2);
-    let is_online = |user: i64| server.get(&format!("/online?app=1&user={user}")).1.contains("true");
+    let is_online = |user: i64| server.get(&format!("/online?app=1&user={user}")).1.contains(ONLINE);
     assert!(is_online(1) && is_online(2));
     let mut beaten = Instant::now();
     until("the frozen client is offline", || {
