@@ -252,6 +252,7 @@ fn run(
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
     let count = shards(role, &config)?;
+    let chosen = engine::choose(config.node.engine.parse().ok())?; // `auto` is no kind
     let own = has_own_backend(role, &config).then(|| crate::backend::own_config(&config)).transpose()?;
     let database = own.as_ref().map(|own| Database { url: &own.database, chosen_by: "backend.database" });
     let lock = check(&wanted(role, &config, count), database)?;
@@ -259,7 +260,7 @@ fn run(
     let admin_address = admin.local_addr()?;
     let serving = signals.unless_ended(&runtime, {
         let (config, secret) = (config.clone(), secret.clone());
-        move || start(role, count, &config, secret.as_ref(), admin_address, lock)
+        move || start(role, (chosen, count), &config, secret.as_ref(), admin_address, lock)
     })?;
     let address = serving.running.address().context("an engine that listens knows where")?;
     let summary = ready::Summary {
@@ -339,14 +340,12 @@ struct Serving {
 
 fn start(
     role: Role,
-    count: u16,
+    (chosen, count): (Chosen, u16),
     config: &Config,
     secret: Option<&Secret>,
     admin: SocketAddr,
     lock: Option<DatabaseLock>,
 ) -> anyhow::Result<Serving> {
-    let requested = config.node.engine.parse().ok(); // `auto` is no kind
-    let chosen = engine::choose(requested)?;
     let has_own_backend = has_own_backend(role, config);
     let has_bridge = has_own_backend || matches!(role, Role::Up | Role::Bridge) && config.bridge.is_on();
     let files = Files::raise();

@@ -558,7 +558,22 @@ fn the_demonstration_works_as_it_is_printed() {
     let pay_url = order["pay_url"].as_str().unwrap();
     let page = output(Command::new("curl").args(["-sS", "--fail", pay_url]), "");
     assert!(page.status.success() && String::from_utf8_lossy(&page.stdout).contains("Pay 6.00"), "{pay_url}");
-    assert!(output(Command::new("curl").args(["-sS", "--fail", "-X", "POST", "-H", "Sec-Fetch-Site: same-origin", pay_url]), "").status.success());
+    assert!(
+        output(
+            Command::new("curl").args([
+                "-sS",
+                "--fail",
+                "-X",
+                "POST",
+                "-H",
+                "Sec-Fetch-Site: same-origin",
+                pay_url
+            ]),
+            ""
+        )
+        .status
+        .success()
+    );
     assert_eq!(curl("/wallet")["balance"], 10_050);
 
     // Once more, after a restart: the same users, room and gifts, and no more money.

@@ -1,8 +1,8 @@
 //! One process at a time serves a SQLite file.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Held by the process that serves a SQLite file, in a file beside it; the kernel lets go of it with the
@@ -31,6 +31,7 @@ impl DatabaseLock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match file.try_lock() {
             Ok(()) => {
+                file.set_permissions(Permissions::from_mode(0o600))?; // it may have been made open
                 file.set_len(0)?;
                 write!(file, "{}", std::process::id())?;
                 Ok(Ok(Some(Self(file))))

@@ -62,6 +62,7 @@ struct Refused {
     reason: String,
     chosen_by: &'static str,
     instead: String,
+    is_in_use: bool,
 }
 
 /// Waits until each address can be listened on and the database is free, and takes the lock of that.
@@ -105,13 +106,14 @@ fn of_ports(ports: Vec<(Wanted, (SocketAddr, io::Error))>) -> Vec<Refused> {
             reason: reason(address, &error, chosen_by),
             chosen_by,
             instead: instead.to_string(),
+            is_in_use: error.kind() == io::ErrorKind::AddrInUse,
         });
     }
     refused
 }
 
 fn of_database((in_use, chosen_by): (InUse, &'static str)) -> Refused {
-    Refused { reason: in_use.reason(), chosen_by, instead: in_use.instead() }
+    Refused { reason: in_use.reason(), chosen_by, instead: in_use.instead(), is_in_use: true }
 }
 
 fn told(refused: &[Refused], words: Vec<String>) -> String {
@@ -125,6 +127,9 @@ fn told(refused: &[Refused], words: Vec<String>) -> String {
         true => command("the same command with".into(), std::iter::empty(), &others),
         false => command(program(), words.into_iter(), &others),
     };
+    if !refused.iter().any(|refused| refused.is_in_use) {
+        return format!("{reasons}; this would start: {command}");
+    }
     format!(
         "{reasons}\nStop what is there, perhaps another sailfish, or start this one elsewhere:\n  {command}"
     )
@@ -222,7 +227,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_written_once_more() {
-        let refused = || Refused { reason: "r".into(), chosen_by: "--admin", instead: "a:1".into() };
+        let refused =
+            || Refused { reason: "r".into(), chosen_by: "--admin", instead: "a:1".into(), is_in_use: true };
         let told = |word: &str| told(&[refused()], vec!["up".into(), "--set".into(), word.into()]);
         assert!(
             !told("token.secret=hush").contains("hush")
