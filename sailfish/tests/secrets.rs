@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Folder, Server, output, sailfish};
+use common::{Folder, Server, output, sailfish, until};
 
 /// A `sailfish backend` whose state is in this folder.
 fn backend(folder: &Folder) -> Server {
@@ -34,6 +34,8 @@ fn what_a_backend_keeps_is_its_owners_alone() {
     for _ in 0..2 {
         let server = backend(&folder);
         assert_eq!(mode(&state), 0o700);
+        // It goes with the last connection to the database, and comes with the next one.
+        until("the log is there", || state.join("backend.db-wal").exists());
         let files: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
         let names = |name: &str| files.iter().any(|file| file.ends_with(name));
         assert!(names("backend.db") && names("backend.db-wal") && names("internal-secret"), "{files:?}");
