@@ -166,7 +166,7 @@ impl Push {
         }
     }
 
-    /// Asks on which devices up to [`USERS_MAX`] users of an app are online.
+    /// Asks on which devices up to `USERS_MAX` users of an app are online.
     pub async fn online(&self, app: i32, users: &[i64]) -> Result<OnlineDevices, Error> {
         #[derive(Serialize)]
         struct Question<'a> {

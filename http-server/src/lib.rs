@@ -1,7 +1,7 @@
 //! HTTP/1.1 for the admin port and the backend, with a limit on everything that a caller can hold: connections, time, bytes of
 //! bodies, and refused requests; in all and for each address.
 //!
-//! [`Server::serve`] serves an axum router. A connection is in one [phase](connection) at a time, and each phase but the handler's own has
+//! [`Server::serve`] serves an axum router. A connection is in one phase at a time, and each phase but the handler's own has
 //! a time-out. When there are too many connections, the one that has waited longest is closed for the new one, so that silent callers
 //! keep nobody out; if all are at work, the new one is answered 503. A handler reads its body by [`body::read`], which knows the
 //! route's limit. A caller that closes its sending half gets its answer.

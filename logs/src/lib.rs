@@ -16,7 +16,7 @@ pub use tracing;
 /// How often one place writes a line at most.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// Lets one line through in [`LOG_EVERY`] and counts the others. Each use of a macro has one of its own.
+/// Lets one line through in `LOG_EVERY` and counts the others. Each use of a macro has one of its own.
 #[derive(Default)]
 pub struct LogGate(Mutex<State>);
 
