@@ -1,4 +1,4 @@
-//! The bytes of links: frames and batches alone, and a handshake with whoever does not know the secret, from both ends.
+//! The bytes of links: frames and batches alone, and a handshake with a peer that does not know the secret, from both ends.
 
 use link::{Config, Effect, Links, Setup};
 use shard::{ConnId, Instant, SendBatch};

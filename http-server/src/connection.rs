@@ -45,7 +45,7 @@ enum Phase {
 pub struct Connection {
     /// Connections are numbered as they come.
     pub id: u64,
-    /// Whose share it is of.
+    /// The caller whose share it takes from.
     pub address: IpAddr,
     state: Mutex<State>,
     evicted: Notify,

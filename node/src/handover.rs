@@ -236,7 +236,7 @@ pub(crate) enum Told {
     Router { delivery: DeliveryId, taken: Taken },
 }
 
-/// What whoever waits for an event is told of it.
+/// The answer to the waiter of an event.
 pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<Told> {
     match event {
         ToBridge::Request { session, client_msg_id, .. } if !client_msg_id.is_empty() => {

@@ -86,7 +86,7 @@ fn what_is_settled_gives_its_place_back() {
     assert!(!is_busy(&bench.submit(A, 1, to_user(BOB, "after"))), "{message:?} gave way");
 }
 
-/// It counts in the share of whoever sent it first.
+/// It counts in the share of its first sender.
 #[test]
 fn a_repeat_by_another_session_leaves_the_shares_as_they_are() {
     let mut bench = bench(|limits| limits.pending_sender_max = 1);

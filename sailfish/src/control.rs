@@ -72,7 +72,7 @@ pub enum Fate {
 }
 
 impl Shards {
-    /// The shards `ids` of `running`. A thread hands their reports to whoever asked. No push is longer than
+    /// The shards `ids` of `running`. A thread hands their reports to the askers. No push is longer than
     /// `frame_bytes_max`.
     pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, frame_bytes_max: u32) -> Arc<Self> {
         let shards = Arc::new(Self {

@@ -1,4 +1,4 @@
-//! How log lines look: as text or JSON, each value printable and bounded, whoever wrote it.
+//! How log lines look: as text or JSON, each value printable and bounded, whatever its source.
 
 use std::fmt::{self, Write};
 use std::io;

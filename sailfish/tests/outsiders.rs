@@ -16,7 +16,7 @@ fn backend(folder: &Folder, flags: &[&str]) -> (Server, Api) {
     (server, api)
 }
 
-/// Each kind of line is written once a minute, with the count, whoever may cause it.
+/// Each kind of line is written once a minute, with the count, whatever causes it.
 #[test]
 fn a_flood_of_requests_is_a_few_lines() {
     let folder = Folder::new("flood");

@@ -17,7 +17,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// So many entries of any size.
+    /// Bounds the number of entries, of any size.
     pub const fn of_entries(entries: u64) -> Self {
         Self { entries, bytes: u64::MAX }
     }

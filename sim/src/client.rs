@@ -472,7 +472,7 @@ impl World {
             NoticeCode::Draining => {
                 self.clients[at].connect_at = self.now + u64::from(retry_after_ms) * 1_000_000;
             }
-            // It says something within each heartbeat period, so whoever calls it idle has not read.
+            // It says something within each heartbeat period, so a server that calls it idle has not read.
             NoticeCode::LoginTimeout | NoticeCode::SlowReader => {}
             NoticeCode::NotMember | NoticeCode::Busy | NoticeCode::TooLong => {}
             code => self.check(Err(format!("client {at} was told {code:?}"))),

@@ -77,7 +77,7 @@ fn check(request: &GiftRequest) -> Result<(), Error> {
     }
 }
 
-/// Everything before the queue. Whoever sends is counted before anything is looked up.
+/// Everything before the queue. The sender is counted before anything is looked up.
 async fn first_step(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let GiftRequest { identity, contents, .. } = request;
     if app.gifts.refused.of(identity.sender_id) >= app.config.gift_refusals_per_minute {

@@ -22,7 +22,7 @@ pub(super) struct Backend(pub(super) Client);
 pub(super) struct Stage {
     pub(super) gift: i64,
     pub(super) first_room: i64,
-    /// Who is given everything.
+    /// The receiver of all gifts.
     pub(super) receiver: i64,
 }
 
