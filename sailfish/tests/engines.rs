@@ -52,7 +52,7 @@ fn stands_still_on(engine: &str) {
         client.say(6001, 1 + (at as i64 + 1) % 20, "m", "still here?");
     }
     for client in &mut clients {
-        let message = client.message_beside_heartbeats();
+        let message = client.message_beside_answers();
         client.ack(message.id);
     }
     assert_eq!(server.metric("sailfish_notices_total", ""), 0.0, "{engine}");

@@ -26,7 +26,7 @@ fn all_talk(clients: &mut [Client], name: &str) {
         let to = (from + 1) % clients.len();
         let receiver = clients[to].user.0;
         clients[from].say(6001, receiver, name, "are you there?");
-        let message = clients[to].message_beside_heartbeats();
+        let message = clients[to].message_beside_answers();
         clients[to].ack(message.id);
         let ack = clients[from].send_ack_beside_heartbeats();
         assert_eq!((ack.client_msg_id.as_str(), ack.outcome), (name, Outcome::Delivered));

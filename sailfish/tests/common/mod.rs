@@ -331,11 +331,11 @@ impl Client {
         self.heard.pop_front()
     }
 
-    /// The next message, whatever heartbeats are answered in between.
-    pub fn message_beside_heartbeats(&mut self) -> Message {
+    /// The next message, whatever heartbeats and messages are answered in between.
+    pub fn message_beside_answers(&mut self) -> Message {
         loop {
             match self.next() {
-                Some(ServerFrame::Heartbeat { .. }) => {}
+                Some(ServerFrame::Heartbeat { .. } | ServerFrame::SendAck(_)) => {}
                 Some(ServerFrame::Deliver(message)) => return message.into_owned(),
                 other => panic!("instead of a message: {other:?}"),
             }
