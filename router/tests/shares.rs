@@ -102,7 +102,7 @@ fn operators_have_half_and_leave_half() {
     let mut bench = bench(|limits| limits.pending_max = 10);
     let control = SessionId::CONTROL.0;
     assert_eq!(taken(&mut bench, control, &to_user(BOB, ""), 10), 5);
-    assert_eq!(taken(&mut bench, 1, &to_user(DAVE, ""), 10), 5, "in whoever's name they pushed");
+    assert_eq!(taken(&mut bench, 1, &to_user(DAVE, ""), 10), 5, "whatever sender a push names");
 }
 
 #[test]

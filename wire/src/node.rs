@@ -152,9 +152,9 @@ pub fn is_answered(class: Class, target: Target, client_msg_id: &ClientMsgId) ->
 pub enum ToRouter {
     /// A session is the one of its user and device class. Of two sessions the older is kicked.
     Bind {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -168,9 +168,9 @@ pub enum ToRouter {
     },
     /// A session is no longer to be bound here. Removes the binding only while it is still this session's.
     Unbind {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -181,7 +181,7 @@ pub enum ToRouter {
     },
     /// A shard has members of a room; answered by [`ToGateway::Joined`].
     Join {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
         /// Which room.
         room: RoomId,
@@ -190,7 +190,7 @@ pub enum ToRouter {
     },
     /// A shard has no member of a room any more, or another owner for it.
     Leave {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
         /// Which room.
         room: RoomId,
@@ -263,7 +263,7 @@ pub enum ToGateway {
     },
     /// The shard gets every message of the room past `sequence`.
     Joined {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
         /// Which room.
         room: RoomId,
@@ -272,7 +272,7 @@ pub enum ToGateway {
     },
     /// The owner has no place for the shard in that room, and sends nothing of it: its members there are not in.
     Full {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
         /// Which room.
         room: RoomId,
@@ -339,9 +339,9 @@ pub enum ToBridge {
     /// A user's session came, or is bound by another owner. May be told twice; of what is told about one user and device
     /// class the highest `login` counts, and of equal ones `Offline`, since a session ends once.
     Online {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -350,9 +350,9 @@ pub enum ToBridge {
     },
     /// A user's session ended, however it ended.
     Offline {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -361,9 +361,9 @@ pub enum ToBridge {
     },
     /// A user's session joined a room.
     Joined {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -375,9 +375,9 @@ pub enum ToBridge {
     },
     /// A user's session left a room, or ended in it.
     Left {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -407,9 +407,9 @@ pub enum ToBridge {
         device: DeviceClass,
         /// The room of the packet, if it named one.
         room: Option<RoomId>,
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         sender: UserId,
         /// What it is about.
         biz_code: BizCode,
@@ -479,18 +479,18 @@ pub enum ToControl {
 pub enum ToDirectory {
     /// A user's session is bound.
     Bind {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// Where.
         seat: FoundSeat,
     },
     /// A user's session is bound no more. Says nothing of a newer one.
     Unbind {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On what.
         device: DeviceClass,
@@ -499,9 +499,9 @@ pub enum ToDirectory {
     },
     /// Where is this user? The directory answers with the seats that it knows, if any.
     LookUp {
-        /// Whose app.
+        /// The app that the user or room belongs to.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
     },
 }
