@@ -845,8 +845,8 @@ both!(
             sends.spawn(insist(&node, request).await);
         }
         tokio::time::sleep(Duration::from_millis(30)).await;
-        node.kill().await;
         sends.shutdown().await;
+        node.kill().await;
         let node = stack.backend_with(config).await;
         let mut sends = JoinSet::new();
         for request in all {
