@@ -23,7 +23,11 @@ const STEPS: [Step; 4] = [
         arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
         environment: &[],
     },
-    Step { name: "tests", arguments: &["test", "--locked", "--workspace", "--no-fail-fast"], environment: &[] },
+    Step {
+        name: "tests",
+        arguments: &["test", "--locked", "--workspace", "--no-fail-fast"],
+        environment: &[],
+    },
     Step {
         name: "docs",
         arguments: &["doc", "--locked", "--workspace", "--no-deps"],
