@@ -142,6 +142,16 @@ fn a_port_in_use_is_told_with_a_command_that_works() {
     }
 }
 
+#[test]
+fn one_address_for_two_things_is_told_as_such() {
+    let address = format!("127.0.0.1:{}", testbed::free_port());
+    let output =
+        output(sailfish().args(["up", "--shards", "2", "--listen", &address, "--admin", &address]), "");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("{address} is wanted twice, by --listen and by --admin")), "{told}");
+}
+
 /// The second `up` on a machine: all that is in its way is named at once, and the command line that it prints
 /// starts it.
 #[test]
@@ -256,6 +266,7 @@ fn too_few_open_files_are_told_in_one_line() {
     shell.env("SAILFISH_TOKEN__SECRET", SECRET);
     shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sailfish")]);
     shell.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "2"]);
+    shell.args(["--set", "backend.listen=127.0.0.1:0"]);
     let output = output(&mut shell, "");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
