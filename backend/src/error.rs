@@ -224,6 +224,9 @@ impl From<serde_json::Error> for Error {
     }
 }
 
+/// The code of a login that no code can be sent for.
+pub const NO_SENDER: &str = "no_sender";
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let request_id = request_id();
@@ -235,7 +238,13 @@ impl IntoResponse for Error {
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 warn!(request_id, code = self.code, message = self.message, "request failed");
-                "what the answer needs is away for the moment; send the same again later".to_owned()
+                // Time alone does not mend what the operator has left out.
+                if self.code == NO_SENDER {
+                    "this server has nobody who sends login codes; its operator sets backend.sms_url"
+                        .to_owned()
+                } else {
+                    "what the answer needs is away for the moment; send the same again later".to_owned()
+                }
             }
             _ => self.message,
         };

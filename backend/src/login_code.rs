@@ -10,7 +10,7 @@ use std::time::Duration;
 use logs::warn;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Error, NO_SENDER};
 use crate::http::address::Address;
 use crate::http::internal::are_same;
 use crate::phone::Phone;
@@ -75,7 +75,7 @@ impl Asker {
     pub async fn send_code(&self, app: &App) -> Result<i64, Error> {
         let Some(sender) = &app.sms else {
             warn!("login codes cannot be sent: set backend.sms_url and backend.sms_secret");
-            return Err(Error::unavailable("no_sender", "backend.sms_url is not set"));
+            return Err(Error::unavailable(NO_SENDER, "backend.sms_url is not set"));
         };
         let config = &app.config;
         let of_address = format!("login_codes_from:{}", self.address);

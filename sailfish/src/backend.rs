@@ -120,6 +120,12 @@ impl Service {
     fn start(own: backend::Config, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
         let listener = http_server::listen(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
+        if own.mock && !own.listen.ip().is_loopback() {
+            warn!(
+                "backend.mock is on, and others may reach {}: whoever reads its /mock pages logs in as anybody and pays nothing",
+                own.listen
+            );
+        }
         let database = config::without_password(&own.database);
         let (started, starting) = mpsc::channel();
         let (stop, stopping) = oneshot::channel();

@@ -94,7 +94,10 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let app = AppId(args.app);
     let user = UserId(args.user);
     let token = match &args.token {
-        Some(token) => token.clone(),
+        Some(token) => {
+            crate::token::is_of(token, user)?;
+            token.clone()
+        }
         None => crate::token::mint(&Secret::find(&config.token)?, app, user, args.device, TOKEN_TTL),
     };
     let target = args.target.clone();

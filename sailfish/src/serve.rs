@@ -535,9 +535,16 @@ fn handover(config: &Config) -> HandoverLimits {
     }
 }
 
-/// The gateway's part of a configuration, with no more connections than the open files allow.
+/// The gateway's part of a configuration, with no more connections than the open files allow. One address has half of these at
+/// most, unless it is configured to have all.
 fn bounded(mut gateway: gateway::Config, connections_max: u32) -> gateway::Config {
-    gateway.limits.connections_max = gateway.limits.connections_max.min(connections_max);
+    let limits = &mut gateway.limits;
+    let has_share = limits.address_connections_max < limits.connections_max;
+    limits.connections_max = limits.connections_max.min(connections_max);
+    if has_share {
+        limits.address_connections_max =
+            limits.address_connections_max.min(limits.connections_max.div_ceil(2));
+    }
     gateway
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gateway::{Claims, mint_hs256};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::cli::ConfigArgs;
+use crate::config::ConfigError;
 use crate::secret::Secret;
 
 /// Prints a login token, signed with the secret that `sailfish up` uses.
@@ -41,6 +44,22 @@ pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl:
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let exp = now.as_secs().saturating_add(ttl.as_secs());
     mint_hs256(&secret.bytes, &Claims { app, user, device, exp })
+}
+
+/// Whether a token that was given speaks of the user that was given: who is logged in is whom the token speaks of. Its
+/// signature is the gateway's to judge.
+pub fn is_of(token: &str, user: UserId) -> Result<(), ConfigError> {
+    let claims = token.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims = claims.and_then(|claims| serde_json::from_slice::<serde_json::Value>(&claims).ok());
+    match claims.and_then(|claims| claims["user"].as_i64()) {
+        Some(of) if of == user.0 => Ok(()),
+        Some(of) => Err(ConfigError(format!("--token: it is user {of}'s, and --user is {}", user.0))),
+        None => Err(ConfigError(
+            "--token: want one as `sailfish token` prints it or the backend's POST /im/token answers; the token \
+             of POST /login is for HTTP"
+                .into(),
+        )),
+    }
 }
 
 /// Parses a class of device.

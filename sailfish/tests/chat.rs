@@ -195,8 +195,15 @@ fn the_terminal_client_tells_what_became_of_its_messages() {
     }
     let (code, said) = run(&["--to", "404"], "anybody?\n");
     assert!(code == Some(1) && said.contains("failed (offline): anybody?"), "{said}");
-    let (code, said) = run(&["--to", "2", "--token", "made.up.token"], "hi\n");
+    let forged = format!("{}forged", token(1, 60));
+    let (code, said) = run(&["--to", "2", "--token", &forged], "hi\n");
     assert!(code == Some(1) && said.contains("notice token_invalid"), "{said}");
+    for (given, told) in
+        [(token(3, 60), "it is user 3's, and --user is 1"), ("0a1b".into(), "POST /im/token")]
+    {
+        let (code, said) = run(&["--to", "2", "--token", &given], "hi\n");
+        assert!(code == Some(2) && said.contains(told), "{said}");
+    }
 }
 
 /// A `chat` of user 1 that is told where the server is, and what it says, with its code.

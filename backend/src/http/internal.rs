@@ -25,9 +25,10 @@ impl FromRequestParts<Arc<App>> for Internal {
         }
         let given = parts.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
-        match given.is_some_and(|given| are_same(given, secret)) {
-            true => Ok(Self),
-            false => Err(Error::unauthorized("want the internal secret as Authorization: Bearer")),
+        match given.map(|given| are_same(given, secret)) {
+            Some(true) => Ok(Self),
+            Some(false) => Err(Error::unauthorized("the internal secret is another one")),
+            None => Err(Error::unauthorized("want the internal secret as Authorization: Bearer")),
         }
     }
 }

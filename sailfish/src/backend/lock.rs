@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Held by the process that serves a SQLite file, in a file beside it; the kernel lets go of it with the
@@ -22,9 +22,11 @@ impl DatabaseLock {
     /// Takes it for a database; `None` for one that is no SQLite file.
     ///
     /// # Errors
-    /// The file beside the database cannot be made.
+    /// The file beside the database cannot be made; the file is no database; it has a second name, by which another
+    /// process could open it.
     pub fn take(url: &str) -> io::Result<Result<Option<Self>, InUse>> {
         let Some(database) = sqlite_file(url) else { return Ok(Ok(None)) };
+        let database = one_name(database)?;
         let mut path = database.clone().into_os_string();
         path.push(".lock");
         let mut file =
@@ -75,6 +77,23 @@ fn sqlite_file(url: &str) -> Option<PathBuf> {
     is_file.then(|| Path::new(file).to_owned())
 }
 
+/// The name under which everybody locks the file: links are followed. What is there already is a SQLite database.
+fn one_name(database: PathBuf) -> io::Result<PathBuf> {
+    let Ok(name) = database.canonicalize() else { return Ok(database) }; // it is not there yet
+    let mut first = Vec::new();
+    File::open(&name)?.take(SQLITE_HEADER.len() as u64).read_to_end(&mut first)?;
+    if !first.is_empty() && first != SQLITE_HEADER {
+        return Err(io::Error::other("the file is there, and is no SQLite database"));
+    }
+    if name.metadata()?.nlink() > 1 {
+        // SQLite keeps its log beside the name that it was opened by: through two names it corrupts the file.
+        return Err(io::Error::other("the file has a second hard link; SQLite wants a file with one name"));
+    }
+    Ok(name)
+}
+
+/// How a SQLite file begins (<https://www.sqlite.org/fileformat.html>, "The database header").
+const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 /// The longest number of a process.
 const PROCESS_BYTES_MAX: u64 = 20;
 
@@ -90,5 +109,24 @@ mod tests {
         for other in ["sqlite::memory:", "sqlite:", "sqlite:x?mode=memory&cache=shared", "mysql://u:p@h/b"] {
             assert_eq!(file(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_file_is_locked_once_whatever_it_is_called() {
+        let folder = std::env::temp_dir().join(format!("sailfish-lock-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = |name: &str| folder.join(name);
+        let take = |name: &str| DatabaseLock::take(&format!("sqlite:{}", path(name).display()));
+        std::fs::write(path("real.db"), SQLITE_HEADER).unwrap();
+        std::os::unix::fs::symlink(path("real.db"), path("link.db")).unwrap();
+        let held = take("real.db").unwrap().unwrap();
+        assert!(take("link.db").unwrap().is_err_and(|in_use| in_use.database == path("real.db")));
+        drop(held);
+        assert!(take("link.db").unwrap().is_ok());
+        std::fs::hard_link(path("real.db"), path("hard.db")).unwrap();
+        assert!(take("hard.db").is_err_and(|error| error.to_string().contains("one name")));
+        std::fs::write(path("other.db"), "a letter").unwrap();
+        assert!(take("other.db").is_err_and(|error| error.to_string().contains("no SQLite database")));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -85,7 +85,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.frame_bytes_max", "The longest body of a frame, in bytes."),
     key("limits.connections_max", "Connections of one shard. The limit of open files may allow fewer."),
-    key("limits.address_connections_max", "Connections of one shard from one address."),
+    key(
+        "limits.address_connections_max",
+        "Connections of one shard from one address; half of what the open files allow, if that is less.",
+    ),
     key("limits.login_deadline_ms", "How long a connection may stay without a login, in ms."),
     key("limits.frames_per_second", "Frames that one connection may send per second, sustained."),
     key("limits.frames_burst", "Frames that one connection may send at once."),

@@ -70,13 +70,15 @@ struct Refused {
 /// # Errors
 /// Names all that cannot be had, and gives a command line that works in its place.
 pub fn check(wanted: &[Wanted], database: Option<Database<'_>>) -> anyhow::Result<Option<DatabaseLock>> {
+    let clashing = clashes(wanted);
+    anyhow::ensure!(clashing.is_empty(), told(&clashing, words()));
     let deadline = Instant::now() + PATIENCE;
     loop {
         let ports: Vec<_> = wanted.iter().filter_map(|wanted| Some((*wanted, wanted.refusal()?))).collect();
         let mut lock = None;
         let mut in_use = None;
         if let Some(Database { url, chosen_by }) = database {
-            match DatabaseLock::take(url).with_context(|| format!("the lock beside {url}"))? {
+            match DatabaseLock::take(url).with_context(|| format!("{chosen_by}: {url}"))? {
                 Ok(taken) => lock = taken,
                 Err(other) => in_use = Some((other, chosen_by)),
             }
@@ -86,12 +88,40 @@ pub fn check(wanted: &[Wanted], database: Option<Database<'_>>) -> anyhow::Resul
         }
         let may_pass = ports.iter().all(|(_, (_, error))| error.kind() == io::ErrorKind::AddrInUse);
         if !may_pass || Instant::now() >= deadline {
-            let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
             let refused: Vec<Refused> = of_ports(ports).into_iter().chain(in_use.map(of_database)).collect();
-            anyhow::bail!(told(&refused, words.collect()));
+            anyhow::bail!(told(&refused, words()));
         }
         sleep(PAUSE);
     }
+}
+
+/// The words of the command line after the program.
+fn words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Addresses that are wanted twice, each with one that nobody wants.
+fn clashes(wanted: &[Wanted]) -> Vec<Refused> {
+    let all: Vec<SocketAddr> = wanted.iter().copied().flat_map(Wanted::addresses).collect();
+    let mut refused = Vec::new();
+    for (at, second) in wanted.iter().enumerate() {
+        let first = wanted[..at].iter().find(|first| {
+            first.address.port() != 0
+                && first.addresses().any(|taken| second.addresses().any(|own| own == taken))
+        });
+        if let Some(first) = first {
+            refused.push(Refused {
+                reason: format!(
+                    "{} is wanted twice, by {} and by {}",
+                    second.address, first.chosen_by, second.chosen_by
+                ),
+                chosen_by: second.chosen_by,
+                instead: elsewhere(*second, &all).to_string(),
+                is_in_use: false,
+            });
+        }
+    }
+    refused
 }
 
 /// Each with an address that none of the others is given.
