@@ -23,6 +23,8 @@ use crate::stats::Cut;
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How much it reads.
 const LINGER_BYTES_MAX: usize = 16 << 20;
+/// How long a connection may wait for its caller before it goes for another one.
+const GRACE: Duration = Duration::from_millis(250);
 /// Longer than any handler takes.
 const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 
@@ -48,8 +50,8 @@ pub struct Connection {
     /// The caller whose share it takes from.
     pub address: IpAddr,
     state: Mutex<State>,
-    evicted: Notify,
-    gone: Notify,
+    asked_to_go: Notify,
+    has_answered: Notify,
 }
 
 struct State {
@@ -64,7 +66,13 @@ struct State {
 impl Connection {
     pub fn new(id: u64, address: IpAddr, now: Instant) -> Self {
         let state = State { phase: Phase::Header, since: now, answer_ended: false, may_send: false };
-        Self { id, address, state: Mutex::new(state), evicted: Notify::new(), gone: Notify::new() }
+        Self {
+            id,
+            address,
+            state: Mutex::new(state),
+            asked_to_go: Notify::new(),
+            has_answered: Notify::new(),
+        }
     }
 
     /// How dispensable a connection is that waits for its caller, and since when; the least goes first. `None` for one at work.
@@ -83,24 +91,25 @@ impl Connection {
         matches!(self.state().phase, Phase::Header | Phase::Idle)
     }
 
-    /// Has its task end it.
-    pub fn evict(&self) {
-        self.evicted.notify_one();
+    /// When it has waited long enough to go for another one.
+    pub fn grace_ends(&self) -> Instant {
+        self.state().since + GRACE
     }
 
-    /// Waits until it is to go.
-    pub async fn evicted(&self) {
-        self.evicted.notified().await;
+    /// Asks its task to end it, unless its caller has asked for something meanwhile. Returns when it has ended, or stays.
+    pub async fn ask_to_go(&self) {
+        self.asked_to_go.notify_one();
+        self.has_answered.notified().await;
     }
 
-    /// Its task has ended, and its file is closed.
-    pub fn went(&self) {
-        self.gone.notify_one();
+    /// Waits until it is asked to go.
+    pub async fn asked_to_go(&self) {
+        self.asked_to_go.notified().await;
     }
 
-    /// Waits for that.
-    pub async fn gone(&self) {
-        self.gone.notified().await;
+    /// It has ended, or stays.
+    pub fn answer_to_go(&self) {
+        self.has_answered.notify_one();
     }
 
     /// When its phase has lasted too long.

@@ -26,7 +26,7 @@ pub enum Admission {
     /// It is let in.
     Free(Arc<Connection>),
     /// It is let in once another one, which waits for its caller, has gone.
-    InsteadOf { new: Arc<Connection>, old: Arc<Connection> },
+    InsteadOf(Arc<Connection>),
     /// It is not.
     Refused(Refusal),
 }
@@ -52,9 +52,7 @@ impl Connections {
         } else {
             return Admission::Free(self.insert(address, now));
         };
-        let Some(old) = old else { return Admission::Refused(refusal) };
-        self.remove(old.id);
-        Admission::InsteadOf { new: self.insert(address, now), old }
+        old.map_or(Admission::Refused(refusal), Admission::InsteadOf)
     }
 
     /// Forgets a connection that has gone.
@@ -113,7 +111,7 @@ mod tests {
     fn free(connections: &mut Connections, address: IpAddr, at: Instant) -> Arc<Connection> {
         match connections.admit(address, false, at) {
             Admission::Free(connection) => connection,
-            Admission::InsteadOf { old, .. } => panic!("instead of {}", old.id),
+            Admission::InsteadOf(old) => panic!("instead of {}", old.id),
             Admission::Refused(_) => panic!("refused"),
         }
     }
@@ -121,7 +119,11 @@ mod tests {
     fn instead_of(connections: &mut Connections, address: IpAddr, at: Instant) -> Option<u64> {
         match connections.admit(address, false, at) {
             Admission::Free(_) => panic!("there is room"),
-            Admission::InsteadOf { old, .. } => Some(old.id),
+            Admission::InsteadOf(old) => {
+                connections.remove(old.id);
+                free(connections, address, at);
+                Some(old.id)
+            }
             Admission::Refused(_) => None,
         }
     }
@@ -171,6 +173,6 @@ mod tests {
         for _ in 0..3 {
             assert!(matches!(all.admit(MANY, true, start), Admission::Free(_)));
         }
-        assert!(matches!(all.admit(FEW, false, start), Admission::InsteadOf { .. }));
+        assert!(matches!(all.admit(FEW, false, start), Admission::InsteadOf(_)));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`Server::serve`] serves an axum router. A connection is in one phase at a time, and each phase but the handler's own has
 //! a time-out. When there are too many connections, the one that has waited longest is closed for the new one, so that silent callers
-//! keep nobody out; if all are at work, the new one is answered 503. A handler reads its body by [`body::read`], which knows the
+//! keep nobody out, and callers of a crowd get a moment to say what they want; if all are at work, the new one is answered 503. A handler reads its body by [`body::read`], which knows the
 //! route's limit. A caller that closes its sending half gets its answer.
 //!
 //! *Absent:* routes, secrets, TLS, HTTP/2, and what errors look like: the router's crate says all of that.

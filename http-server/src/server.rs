@@ -20,9 +20,9 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Socket as Socket2, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::bodies::Bodies;
 use crate::connection::{Answer, Connection, LINGER_TIME, Socket};
@@ -41,8 +41,13 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// How long to wait when a connection cannot be taken: the process may have no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel may hold ready, while a crowd comes at once.
-const BACKLOG: i32 = 1_024;
+/// Connections that the kernel may hold ready, while a crowd comes at once. Those that find no place there are not open: the callers' kernels
+/// try again.
+const BACKLOG: i32 = 128;
+/// How long nobody new is let in for the sake of those who just came, at a time; and how long not again. So a crowd is served rather than
+/// pushed out by itself, and a flood keeps nobody out for long.
+const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE_EVERY: Duration = Duration::from_millis(1_250);
 
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
@@ -69,6 +74,8 @@ pub struct Server {
     pub(crate) bodies: Bodies,
     refusals: Refusals,
     connections: Mutex<Connections>,
+    /// A connection has gone.
+    has_room: Notify,
     refusing: Arc<Semaphore>,
 }
 
@@ -80,6 +87,7 @@ impl Server {
             bodies: Bodies::new(&limits),
             refusals: Refusals::new(limits.address_refusals_per_second),
             connections: Mutex::new(Connections::new(&limits)),
+            has_room: Notify::new(),
             refusing: Arc::new(Semaphore::new(REFUSED_CONNECTIONS_MAX)),
             limits,
         })
@@ -95,6 +103,7 @@ impl Server {
     ) {
         let (stop_connections, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        let mut patience = Patience::default();
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -104,7 +113,21 @@ impl Server {
             };
             while tasks.try_join_next().is_some() {}
             match accepted {
-                Ok((stream, from)) => self.admit(stream, from, &router, &stopping, &mut tasks).await,
+                Ok((stream, from)) => match self.admit(from, &mut patience).await {
+                    Ok(connection) => {
+                        let seat = Seat { server: self.clone(), connection };
+                        tasks.spawn(run(seat, stream, from, router.clone(), stopping.clone()));
+                    }
+                    Err(refusal) => {
+                        self.stats.refused(refusal);
+                        if let Ok(permit) = self.refusing.clone().try_acquire_owned() {
+                            tasks.spawn(async move {
+                                let _ = timeout(LINGER_TIME, refuse(stream)).await; // it was told, or would not hear
+                                drop(permit);
+                            });
+                        }
+                    }
+                },
                 Err(error) => {
                     self.stats.accept_error();
                     logs::warn!(%error, "an HTTP connection cannot be taken");
@@ -122,41 +145,52 @@ impl Server {
         self.stats.counts(self.connections().count() as u64, self.bodies.bytes())
     }
 
-    async fn admit(
-        self: &Arc<Self>,
-        stream: TcpStream,
-        from: SocketAddr,
-        router: &Router,
-        stopping: &watch::Receiver<bool>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    /// Finds a place for a connection, when another one has gone if need be, so that there are no more files than connections.
+    async fn admit(&self, from: SocketAddr, patience: &mut Patience) -> Result<Arc<Connection>, Refusal> {
         self.stats.accepted();
         let is_proxy = self.limits.trusted_proxies.iter().any(|proxy| proxy.contains(from.ip()));
-        let admission = self.connections().admit(share_of(from.ip()), is_proxy, Instant::now());
-        let connection = match admission {
-            Admission::Free(connection) => connection,
-            Admission::InsteadOf { new, old } => {
-                old.evict();
-                old.gone().await; // so that there are no more files than connections
-                new
+        loop {
+            let now = Instant::now();
+            let admission = self.connections().admit(share_of(from.ip()), is_proxy, now);
+            match admission {
+                Admission::Free(connection) => return Ok(connection),
+                Admission::Refused(refusal) => return Err(refusal),
+                Admission::InsteadOf(old) => match patience.until(old.grace_ends(), now) {
+                    Some(until) => {
+                        let _ = timeout_at(until, self.has_room.notified()).await; // either way, it is looked again
+                    }
+                    None => {
+                        yield_now().await; // what has come for `old` is known when its task is asked
+                        old.ask_to_go().await;
+                    }
+                },
             }
-            Admission::Refused(refusal) => {
-                self.stats.refused(refusal);
-                if let Ok(permit) = self.refusing.clone().try_acquire_owned() {
-                    tasks.spawn(async move {
-                        let _ = timeout(LINGER_TIME, refuse(stream)).await; // it was told, or would not hear
-                        drop(permit);
-                    });
-                }
-                return;
-            }
-        };
-        let seat = Seat { server: self.clone(), connection };
-        tasks.spawn(run(seat, stream, from, router.clone(), stopping.clone()));
+        }
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For how long those who just came are waited for.
+#[derive(Default)]
+struct Patience {
+    /// The last time: its end, and when the next one may begin.
+    last: Option<(Instant, Instant)>,
+}
+
+impl Patience {
+    /// Until when to wait for a connection that is not to go before `grace_ends`; `None`: it is to go now.
+    fn until(&mut self, grace_ends: Instant, now: Instant) -> Option<Instant> {
+        if grace_ends <= now {
+            return None;
+        }
+        let (end, _) = match self.last {
+            Some(last) if now < last.1 => last,
+            _ => *self.last.insert((now + PATIENCE, now + PATIENCE_EVERY)),
+        };
+        (now < end).then_some(end.min(grace_ends))
     }
 }
 
@@ -169,12 +203,13 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.server.connections().remove(self.connection.id);
-        self.connection.went();
+        self.connection.answer_to_go();
+        self.server.has_room.notify_one();
     }
 }
 
-/// Runs a connection to its end. What can be read is read before time is judged: a process that stood still finds its callers' requests
-/// in the sockets.
+/// Runs a connection to its end. What can be read is read before time is judged, and before it goes for another one: a process that stood
+/// still, or is behind a crowd, finds its callers' requests in the sockets.
 async fn run(
     seat: Seat,
     stream: TcpStream,
@@ -201,19 +236,23 @@ async fn run(
     builder.half_close(true).max_buf_size(BUFFER_BYTES);
     let mut http = pin!(builder.serve_connection(socket, service));
     let mut timer = pin!(sleep_until(connection.deadline(&server.limits)));
-    let mut evicted = pin!(connection.evicted());
+    let mut asked_to_go = pin!(connection.asked_to_go());
     let mut stop = pin!(stopping.wait_for(|stop| *stop));
     let mut is_stopping = false;
     let cut = poll_fn(|cx| {
-        if evicted.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Cut::Evicted));
-        }
         if !is_stopping && stop.as_mut().poll(cx).is_ready() {
             is_stopping = true;
             http.as_mut().graceful_shutdown();
         }
         if http.as_mut().poll(cx).is_ready() || is_stopping && connection.awaits_request() {
             return Poll::Ready(None);
+        }
+        while asked_to_go.as_mut().poll(cx).is_ready() {
+            if connection.waits().is_some() {
+                return Poll::Ready(Some(Cut::Evicted));
+            }
+            connection.answer_to_go();
+            asked_to_go.set(connection.asked_to_go());
         }
         loop {
             let deadline = connection.deadline(&server.limits);

@@ -3,10 +3,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use common::{Caller, Site, until};
 use http_server::Limits;
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_caller_that_sends_no_whole_header_is_closed() {
@@ -124,6 +127,74 @@ async fn silent_callers_keep_nobody_out() {
     assert!(site.counts().connections <= 8);
     assert!(site.cut("evicted") >= 10, "{}", site.cut("evicted"));
     assert_eq!(silent[0].rest().await, "", "the oldest has gone");
+}
+
+/// Their requests lie in the sockets before the server takes the first one.
+#[tokio::test]
+async fn callers_of_a_crowd_do_not_push_each_other_out() {
+    let limits = Limits { connections_max: 8, address_connections_max: 4, ..Limits::default() };
+    let site = Site::start(limits).await;
+    // This thread is the server's too.
+    let crowd: Vec<TcpStream> = (0..60)
+        .map(|_| {
+            let mut stream = TcpStream::connect(site.address()).unwrap();
+            stream.write_all(b"GET /ok HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        })
+        .collect();
+    for stream in crowd {
+        let mut caller = Caller::from(tokio::net::TcpStream::from_std(stream).unwrap());
+        assert_eq!(caller.answer().await, (200, "ok".into()));
+    }
+}
+
+#[tokio::test]
+async fn who_just_came_has_time_to_ask() {
+    let limits = Limits { connections_max: 4, address_connections_max: 2, ..Limits::default() };
+    let site = Site::start(limits).await;
+    let start = Instant::now();
+    let (_first, _second) = (site.connect(1).await, site.connect(1).await);
+    until(|| site.counts().connections == 2).await;
+    let _third = site.connect(1).await;
+    until(|| site.cut("evicted") == 1).await;
+    assert!(start.elapsed() >= Duration::from_millis(250), "{:?}", start.elapsed());
+}
+
+/// However many are opened: those who come are let in, nearly all the time at once.
+#[tokio::test]
+async fn a_flood_of_connections_keeps_nobody_out() {
+    let limits = Limits { connections_max: 8, address_connections_max: 4, ..Limits::default() };
+    let site = Site::start(limits).await;
+    let mut flood = JoinSet::new();
+    for _ in 0..8 {
+        flood.spawn(connect_for_ever(site.address()));
+    }
+    until(|| site.cut("evicted") >= 1_000).await;
+    for _ in 0..10 {
+        let mut caller = site.connect(2).await;
+        caller.send("GET /ok HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(caller.answer().await, (200, "ok".into()));
+    }
+    assert!(site.counts().connections <= 8);
+}
+
+async fn connect_for_ever(to: SocketAddr) {
+    let mut last = None;
+    loop {
+        let caller = Caller::connect(to, 1).await.ok();
+        drop(last.replace(caller));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The server does not run meanwhile: this thread is its own.
+#[tokio::test]
+async fn few_connections_are_open_that_nobody_took() {
+    let site = Site::start(Limits::default()).await;
+    let connect = || TcpStream::connect_timeout(&site.address(), Duration::from_millis(100)).ok();
+    let open: Vec<TcpStream> = std::iter::from_fn(connect).take(400).collect();
+    assert!(open.len() < 200, "{}", open.len());
 }
 
 #[tokio::test]
