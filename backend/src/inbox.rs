@@ -4,6 +4,9 @@
 //! process: it holds the device's row in `t_hand_over`, renews it, and begins again if a session came there once more meanwhile. A message
 //! that was delivered and not yet removed when a process died is pushed again under the same name, by which router and receiver drop it.
 //!
+//! What one device had stays for the hand-overs to a user's other devices that were asked for by then, and for no later one. Sessions that the
+//! gateways know of and no event has told of yet are asked for first, so who was there at the same time gets the same.
+//!
 //! A message that its session does not ack steps aside, and those behind it are handed over; it stays for the next session, behind those
 //! that did not step aside as often. A session that acks nothing ends its hand-over after [`UNACKED_MAX`] messages, whose order stays then.
 //!
@@ -20,8 +23,10 @@ use logs::{error, info, warn};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::debug;
 
 use crate::app::App;
+use crate::db::insist;
 use crate::error::Error;
 use crate::event::Data;
 use crate::metrics::Family;
@@ -30,7 +35,7 @@ use crate::random;
 use crate::run::Stop;
 use crate::tables::hand_over::{self, Lease};
 use crate::tables::inbox::{self, InboxRow, Turn};
-use crate::tables::presence::Device;
+use crate::tables::presence::{self, Device};
 
 pub use keep::{came, keep};
 
@@ -130,19 +135,43 @@ async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
     if !hand_over::take(app.db.writer(), &lease, now_ms, now_ms + LEASE_MS).await? {
         return Ok(()); // whoever holds it sees that it was asked for once more
     }
-    while let Some(asks) = hand_over::asks(app.db.primary(), &lease).await? {
-        let mut handing = Handing { app, lease: &lease, renewed_ms: i64::MIN, delivered: Vec::new() };
-        let handed = handing.push_all().await;
+    ask_for_unheard(app, device).await;
+    let mut handing =
+        Handing { app, lease: &lease, renewed_ms: i64::MIN, delivered: Vec::new(), done: BTreeSet::new() };
+    while let Some(asked) = hand_over::asked(app.db.primary(), &lease).await? {
+        let handed = handing.push_all(asked.since_ms).await;
         handing.remove_delivered().await?;
         if let Err(error) = handed {
             hand_over::renew(app.db.writer(), &lease, app.clock.now_ms() + LATER_MS).await?;
             return Err(error);
         }
-        if hand_over::end(app.db.writer(), &lease, asks).await? {
-            break;
+        if hand_over::end(app.db.writer(), &lease, asked.asks).await? {
+            return inbox::delete_delivered(app.db.writer(), device.app, device.user_id).await;
         }
     }
     Ok(())
+}
+
+/// Asks for a user's other sessions that gateways have and of which no event has told yet. A push API that is away knows of none, and a
+/// session of which no event has told asks for nobody, or two such ones would ask for each other in turn.
+async fn ask_for_unheard(app: &App, device: &Device) {
+    let asked = async {
+        let known = presence::of_user(app.db.primary(), device.app, device.user_id).await?;
+        let is_known =
+            |name: &str| known.iter().any(|(known, presence)| known == name && presence.is_online());
+        if !is_known(&device.device) {
+            return Ok(());
+        }
+        let _call = app.inbox.calls.acquire().await.map_err(Error::internal)?;
+        let sessions = app.push.online(device.app, &[device.user_id]).await?.sessions;
+        let unheard = sessions.into_iter().filter(|(_, name)| !is_known(name));
+        let unheard: Vec<Device> =
+            unheard.map(|(_, name)| Device { device: name, ..device.clone() }).collect();
+        keep::ask(app, &unheard.iter().collect::<Vec<_>>()).await
+    };
+    if let Err(error) = asked.await {
+        debug!(%error, "it is not known where else a receiver is");
+    }
 }
 
 /// What became of a message.
@@ -162,23 +191,25 @@ struct Handing<'a> {
     app: &'a App,
     lease: &'a Lease,
     renewed_ms: i64,
-    /// Messages that are still in the inbox.
+    /// Messages that it is done with, and of which the inbox does not know yet.
     delivered: Vec<i64>,
+    /// Those that stay for other devices.
+    done: BTreeSet<i64>,
 }
 
 impl Handing<'_> {
     /// Pushes until the inbox is empty, the session takes no more, or the lease is lost. An error may pass while the session is there.
-    async fn push_all(&mut self) -> Result<(), Error> {
+    async fn push_all(&mut self, since_ms: i64) -> Result<(), Error> {
         let receiver = (self.lease.to.app, self.lease.to.user_id);
         let (mut after, mut unacked, mut set_aside) = (Turn::FIRST, Vec::new(), BTreeSet::new());
         loop {
-            let page = inbox::next(self.app.db.primary(), receiver, after, PAGE).await?;
+            let page = inbox::next(self.app.db.primary(), receiver, since_ms, after, PAGE).await?;
             if page.is_empty() {
                 return Ok(());
             }
             for (turn, message) in page {
                 after = turn;
-                if set_aside.contains(&turn.id) {
+                if set_aside.contains(&turn.id) || self.done.contains(&turn.id) {
                     continue;
                 }
                 match self.push(message).await? {
@@ -259,7 +290,17 @@ impl Handing<'_> {
 
     async fn remove_delivered(&mut self) -> Result<(), Error> {
         if !self.delivered.is_empty() {
-            remove(self.app, &self.delivered).await?;
+            let (app, to, ids) = (self.app, &self.lease.to, &self.delivered);
+            let stay = insist(|| async move {
+                let mut tx = app.db.begin().await?;
+                let stay = inbox::delivered(&mut tx, to, ids, app.clock.now_ms()).await?;
+                tx.commit().await?;
+                Ok(stay)
+            })
+            .await?;
+            if stay {
+                self.done.extend(&self.delivered);
+            }
             self.delivered.clear();
         }
         Ok(())

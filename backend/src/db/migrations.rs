@@ -37,6 +37,16 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 36, name: "hand-overs of the inbox", statements: tables::hand_over::create },
     Migration { version: 37, name: "shares of the inbox", statements: tables::inbox::add_shares },
     Migration { version: 38, name: "hand-overs to devices", statements: tables::hand_over::add_device },
+    Migration {
+        version: 39,
+        name: "when hand-overs were asked for",
+        statements: tables::hand_over::add_since,
+    },
+    Migration {
+        version: 40,
+        name: "when messages were handed over",
+        statements: tables::inbox::add_delivered,
+    },
 ];
 
 /// Whether all steps are done.

@@ -146,12 +146,12 @@ pub async fn came(app: &App, devices: &BTreeSet<Device>) -> Result<(), Error> {
     ask(app, &devices.collect::<Vec<_>>()).await
 }
 
-async fn ask(app: &App, devices: &[&Device]) -> Result<(), Error> {
+pub(super) async fn ask(app: &App, devices: &[&Device]) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
     }
     let mut tx = app.db.begin().await?;
-    hand_over::ask(&mut tx, app.db.dialect(), devices).await?;
+    hand_over::ask(&mut tx, app.db.dialect(), devices, app.clock.now_ms()).await?;
     tx.commit().await?;
     app.inbox.look();
     Ok(())

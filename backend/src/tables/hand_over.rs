@@ -42,6 +42,11 @@ pub fn add_device(dialect: Dialect) -> Vec<String> {
     }
 }
 
+/// When it was asked for first.
+pub fn add_since(_: Dialect) -> Vec<String> {
+    vec!["ALTER TABLE t_hand_over ADD COLUMN since_ms BIGINT NOT NULL DEFAULT 0".into()]
+}
+
 /// A hand-over to a device, as one holder has it.
 #[derive(Clone, Debug)]
 pub struct Lease {
@@ -50,16 +55,21 @@ pub struct Lease {
 }
 
 /// Asks once more for devices.
-pub async fn ask(connection: &mut Connection, dialect: Dialect, devices: &[&Device]) -> Result<(), Error> {
+pub async fn ask(
+    connection: &mut Connection,
+    dialect: Dialect,
+    devices: &[&Device],
+    now_ms: i64,
+) -> Result<(), Error> {
     let update = dialect.on_conflict_set("app, user_id, device", "asks = asks + 1");
     for chunk in devices.chunks(ROWS_MAX) {
         let statement = format!(
-            "INSERT INTO t_hand_over (app, user_id, device, asks, holder, until_ms) VALUES {}{update}",
-            rows(chunk.len(), 6)
+            "INSERT INTO t_hand_over (app, user_id, device, asks, holder, until_ms, since_ms) VALUES {}{update}",
+            rows(chunk.len(), 7)
         );
         let mut query = sqlx::query(AssertSqlSafe(statement));
         for device in chunk {
-            query = bind(query, device).bind(1_i64).bind(Vec::new()).bind(0_i64);
+            query = bind(query, device).bind(1_i64).bind(Vec::new()).bind(0_i64).bind(now_ms);
         }
         query.execute(&mut *connection).await?;
     }
@@ -81,12 +91,24 @@ pub async fn renew(pool: &Pool, lease: &Lease, until_ms: i64) -> Result<bool, Er
     Ok(query.bind(lease.holder.as_bytes().to_vec()).execute(pool).await?.rows_affected() == 1)
 }
 
-/// How often it was asked for; `None` if it is held no more.
-pub async fn asks(pool: &Pool, lease: &Lease) -> Result<Option<i64>, Error> {
-    let select = "SELECT asks FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
+/// What is asked of a holder.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// How often it was asked for.
+    pub asks: i64,
+    /// When it was asked for first.
+    pub since_ms: i64,
+}
+
+/// What is asked; `None` if it is held no more.
+pub async fn asked(pool: &Pool, lease: &Lease) -> Result<Option<Asked>, Error> {
+    let select =
+        "SELECT asks, since_ms FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
     let query = bind(sqlx::query(select), &lease.to);
-    let row = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let Some(row) = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Asked { asks: row.try_get(0)?, since_ms: row.try_get(1)? }))
 }
 
 /// Ends it, unless it was asked for more often than that; whether it is ended.

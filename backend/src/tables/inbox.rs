@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, Row};
 
+use super::presence::{Device, bind};
 use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 
@@ -56,6 +57,11 @@ pub fn add_shares(dialect: Dialect) -> Vec<String> {
     }
     statements.push("UPDATE t_inbox SET bytes = LENGTH(data) WHERE bytes = 0".into());
     statements
+}
+
+/// When a device had a message that others are still to get.
+pub fn add_delivered(_: Dialect) -> Vec<String> {
+    vec!["ALTER TABLE t_inbox ADD COLUMN delivered_ms BIGINT NOT NULL DEFAULT 0".into()]
 }
 
 /// A message.
@@ -193,12 +199,12 @@ fn pairs<'q>(
     pairs.iter().fold(query, |query, (app, id)| query.bind(i64::from(*app)).bind(*id))
 }
 
-/// Which of the receivers, each of an app, have messages.
+/// Which of the receivers, each of an app, have messages that no device had.
 pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
     let mut found = Vec::new();
     for chunk in users.chunks(ROWS_MAX) {
         let select = format!(
-            "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({})",
+            "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({}) AND delivered_ms = 0",
             dialect.tuples(chunk.len(), 2)
         );
         for row in pairs(&select, chunk).fetch_all(pool).await? {
@@ -222,19 +228,21 @@ impl Turn {
     pub const FIRST: Turn = Turn { tries: 0, id: 0 };
 }
 
-/// A receiver's next messages after a turn.
+/// A receiver's next messages after a turn, for a hand-over that was asked for at `since_ms`: those that no device had before.
 pub async fn next(
     pool: &Pool,
     (app, user_id): (i32, i64),
+    since_ms: i64,
     after: Turn,
     most: u32,
 ) -> Result<Vec<(Turn, InboxRow)>, Error> {
     let select = format!(
         "SELECT id, message_id, sender, biz_code, client_msg_id, data, tries FROM t_inbox WHERE app = ? AND user_id = ? \
-         AND tries >= ? AND (tries > ? OR id > ?) ORDER BY tries, id LIMIT {most}"
+         AND tries >= ? AND (tries > ? OR id > ?) AND (delivered_ms = 0 OR delivered_ms >= ?) ORDER BY tries, id LIMIT {most}"
     );
     let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id);
-    let found = query.bind(after.tries).bind(after.tries).bind(after.id).fetch_all(pool).await?;
+    let query = query.bind(after.tries).bind(after.tries).bind(after.id).bind(since_ms);
+    let found = query.fetch_all(pool).await?;
     let mut messages = Vec::with_capacity(found.len());
     for row in found {
         let message = InboxRow {
@@ -264,9 +272,10 @@ pub async fn set_aside(connection: &mut Connection, ids: &[i64]) -> Result<(), E
     Ok(())
 }
 
-/// How many messages a receiver has.
+/// How many messages a receiver has that no device had.
 pub async fn count(pool: &Pool, app: i32, user_id: i64) -> Result<i64, Error> {
-    let select = sqlx::query("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ?");
+    let select =
+        sqlx::query("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms = 0");
     Ok(select.bind(i64::from(app)).bind(user_id).fetch_one(pool).await?.try_get(0)?)
 }
 
@@ -274,6 +283,44 @@ pub async fn count(pool: &Pool, app: i32, user_id: i64) -> Result<i64, Error> {
 pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i64>, Error> {
     let select = format!("SELECT id FROM t_inbox WHERE created_ms < ? LIMIT {most}");
     ids(sqlx::query(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
+}
+
+/// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for that, and are marked. Whether
+/// some stay.
+pub async fn delivered(
+    connection: &mut Connection,
+    to: &Device,
+    ids: &[i64],
+    now_ms: i64,
+) -> Result<bool, Error> {
+    let mut stay = false;
+    for chunk in ids.chunks(ROWS_MAX) {
+        let marks = marks(chunk.len());
+        let delete = format!(
+            "DELETE FROM t_inbox WHERE id IN ({marks}) AND NOT EXISTS \
+             (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ? AND device <> ?)"
+        );
+        let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(delete)), |query, id| query.bind(*id));
+        if bind(query, to).execute(&mut *connection).await?.rows_affected() == chunk.len() as u64 {
+            continue;
+        }
+        let update =
+            format!("UPDATE t_inbox SET delivered_ms = ? WHERE delivered_ms = 0 AND id IN ({marks})");
+        let query = sqlx::query(AssertSqlSafe(update)).bind(now_ms);
+        let query = chunk.iter().fold(query, |query, id| query.bind(*id));
+        query.execute(&mut *connection).await?;
+        stay = true;
+    }
+    Ok(stay)
+}
+
+/// Removes messages that stayed for hand-overs to a receiver's other devices, if none is asked for any more.
+pub async fn delete_delivered(pool: &Pool, app: i32, user_id: i64) -> Result<(), Error> {
+    let delete = "DELETE FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms > 0 AND NOT EXISTS \
+                  (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ?)";
+    let query = sqlx::query(delete).bind(i64::from(app)).bind(user_id).bind(i64::from(app)).bind(user_id);
+    query.execute(pool).await?;
+    Ok(())
 }
 
 /// Removes messages.

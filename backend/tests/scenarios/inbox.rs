@@ -399,6 +399,38 @@ both!(
 );
 
 both!(
+    /// F5: what one device had comes to another that was there by then, however slow that is; not to one that comes later, and not again to
+    /// the first, though it is asked once more. It counts as waiting for nobody, and goes when the last device has it.
+    what_one_device_had_comes_to_others_that_were_there,
+    |stack| async move {
+        let slow = |push: &Value| match push["device"] == "web" {
+            true => Reply::Outcome("pending", ""),
+            false => DELIVERED,
+        };
+        let gateway = Gateway::start(slow).await;
+        let node = gateway.node(&stack).await;
+        let (user, token) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..5, user)).await;
+        send(&stack, &node.url(), &[session("online", 1, user, "web", 100)]).await;
+        until("the web's is under way", async || !gateway.names_on("web").is_empty()).await;
+        send(&stack, &node.url(), &[session("online", 2, user, "phone", 100)]).await;
+        until("the phone has all", async || count(&node, "t_hand_over").await == 1).await;
+        assert_eq!((waiting(&node, &token).await, count(&node, "t_inbox").await), (0, 5));
+        stack.clock().advance_ms(10);
+        send(&stack, &node.url(), &[session("online", 3, user, "tv", 100)]).await;
+        send(&stack, &node.url(), &messages(5..6, user)).await; // asks all three
+        until("both have the next one", async || count(&node, "t_hand_over").await == 1).await;
+        gateway.then(|_| DELIVERED);
+        until("the web has all", async || is_empty(&node).await).await;
+        let mut on_web = gateway.names_on("web");
+        on_web.dedup(); // it was asked for the first one's outcome
+        assert_eq!(on_web, names(0..6));
+        assert_eq!((gateway.names_on("phone"), gateway.names_on("tv")), (names(0..6), names(5..6)));
+        node.stop().await;
+    }
+);
+
+both!(
     /// F5: a message that a session never acks steps aside: those behind it come, and it is tried again in the next session, after them.
     a_message_that_is_never_acked_steps_aside,
     |stack| async move {
