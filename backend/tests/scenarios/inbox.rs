@@ -111,10 +111,13 @@ async fn push(State(told): State<Arc<Told>>, Json(body): Json<Value>) -> Respons
     Json(json!({ "results": results })).into_response()
 }
 
-/// A message from user 1 that did not reach `user`.
+/// Those who send have ids that no user is given who logs in here.
+const SENDER: i64 = 700_100;
+
+/// A message that did not reach `user`.
 fn undelivered(number: u64, user: i64) -> Value {
     json!({ "id": format!("10000-1-{number:x}"), "type": "undelivered", "app": 1, "user": user, "reason": "offline",
-        "message_id": (u64::MAX - number).to_string(), "sender": 1, "biz_code": 6001, "client_msg_id": format!("m{number}"),
+        "message_id": (u64::MAX - number).to_string(), "sender": SENDER, "biz_code": 6001, "client_msg_id": format!("m{number}"),
         "data": format!("message {number}") })
 }
 
@@ -182,7 +185,7 @@ both!(
         assert_eq!(gateway.names(), ["m0", "m1", &unnamed]);
         let pushes = gateway.told.pushes.lock().unwrap().clone();
         let first = json!({ "app": 1, "user": user, "biz_code": 6001, "client_msg_id": "m0", "data": "message 0",
-            "sender": 1, "stored": true, "device": "phone" });
+            "sender": SENDER, "stored": true, "device": "phone" });
         assert_eq!(pushes[0], first);
         assert_eq!(pushes[1]["data"], "'); DROP TABLE t_inbox; -- \u{0}🐟");
         assert_eq!((&pushes[2]["data_base64"], pushes[2].get("data")), (&json!("/wA="), None));
@@ -263,7 +266,7 @@ both!(
         send(&stack, &node.url(), &messages(0..1, user)).await;
         let mut told = Vec::new();
         for from in (1_000..2_020).step_by(255) {
-            let surplus = from_sender(messages(from..from + 255, user), 4343);
+            let surplus = from_sender(messages(from..from + 255, user), SENDER + 1);
             let results = try_send(&stack, &node.url(), &surplus).await;
             assert_eq!(try_send(&stack, &node.url(), &surplus).await, results, "a repeat is told the same");
             told.extend(results);
@@ -273,7 +276,7 @@ both!(
         assert!(told[kept..].iter().all(|status| status == "refused"));
         assert_eq!(waiting(&node, &token).await, kept as i64 + 1);
         // Another friend, and the backend itself, find room.
-        send(&stack, &node.url(), &from_sender(messages(1..2, user), 77)).await;
+        send(&stack, &node.url(), &from_sender(messages(1..2, user), SENDER + 2)).await;
         send(&stack, &node.url(), &from_sender(messages(2..3, user), 0)).await;
         send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
         until("the inbox is empty", async || waiting(&node, &token).await == 0).await;
@@ -304,14 +307,14 @@ both!(
         };
         let told = async |events: Vec<Value>| try_send(&stack, &node.url(), &events).await.remove(0);
         for number in 0..3 {
-            assert_eq!(told(to(number, 9)).await, "ok");
+            assert_eq!(told(to(number, SENDER)).await, "ok");
         }
-        assert_eq!(told(to(3, 9)).await, "refused");
-        assert_eq!(told(to(3, 10)).await, "ok", "another's");
+        assert_eq!(told(to(3, SENDER)).await, "refused");
+        assert_eq!(told(to(3, SENDER + 1)).await, "ok", "another's");
         send(&stack, &node.url(), &[session("online", 1, users[0], "phone", 100)]).await;
         until("one is handed over", async || count(&node, "t_inbox").await == 3).await;
-        assert_eq!(told(to(4, 9)).await, "ok");
-        let mut long = to(5, 11);
+        assert_eq!(told(to(4, SENDER)).await, "ok");
+        let mut long = to(5, SENDER + 2);
         long[0]["data"] = json!("x".repeat(1 << 19));
         let again = |number: u64| {
             let mut again = long.clone();
