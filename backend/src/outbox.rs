@@ -4,7 +4,7 @@
 //! the push API is away, is taken up from the table by any process. A message keeps its key on every try, by which router and
 //! receivers drop repeats.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct Message {
 }
 
 /// Whom a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Every session of a user.
     User(i64),
@@ -49,6 +49,7 @@ pub enum Target {
 pub struct Outbox {
     lanes: Vec<Lane>,
     hand: Mutex<Hand>,
+    mentions: Arc<Mutex<Mentions>>,
     pushed: Notify,
     lost: AtomicU64,
 }
@@ -66,8 +67,54 @@ struct Item {
     id: Option<i64>,
     message: Message,
     tries: u32,
-    /// Of one without a row: is told that the router has it.
-    told: Option<oneshot::Sender<()>>,
+    /// Of one without a row.
+    mention: Option<Mention>,
+}
+
+/// What a message without a row has.
+struct Mention {
+    /// Is told that the router has it.
+    told: oneshot::Sender<()>,
+    _place: Place,
+}
+
+/// How many messages without a row are in memory, in all and for each target.
+#[derive(Default)]
+struct Mentions {
+    all: usize,
+    by_target: HashMap<Target, usize>,
+}
+
+/// The place of one among them, until it is dropped.
+struct Place {
+    mentions: Arc<Mutex<Mentions>>,
+    target: Target,
+}
+
+impl Place {
+    fn take(mentions: &Arc<Mutex<Mentions>>, target: Target) -> Option<Self> {
+        let mut taken = lock(mentions);
+        let of_target = taken.by_target.get(&target).copied().unwrap_or_default();
+        if taken.all >= MENTIONS_MAX || of_target >= TARGET_MENTIONS_MAX {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_target.insert(target, of_target + 1);
+        Some(Self { mentions: mentions.clone(), target })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.mentions);
+        taken.all -= 1;
+        if let Some(of_target) = taken.by_target.get_mut(&self.target) {
+            *of_target -= 1;
+            if *of_target == 0 {
+                taken.by_target.remove(&self.target);
+            }
+        }
+    }
 }
 
 /// The rows that this process deals with.
@@ -84,6 +131,7 @@ impl Default for Outbox {
         Self {
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
             hand: Mutex::default(),
+            mentions: Arc::default(),
             pushed: Notify::new(),
             lost: AtomicU64::new(0),
         }
@@ -101,23 +149,23 @@ impl Outbox {
                     continue;
                 }
             }
-            self.queue(Item { id: Some(id), message, tries: 0, told: None });
+            self.queue(Item { id: Some(id), message, tries: 0, mention: None });
         }
     }
 
-    /// Takes a message that is in no table: it is pushed if that works at once, and if there is room for it. Says when it is on its
-    /// way; an error if it is given up.
+    /// Takes a message that is in no table: it is pushed if that works at once, and if its target's share has room for it. Says when it is
+    /// on its way; an error if it is given up.
     pub fn mention(&self, message: Message) -> oneshot::Receiver<()> {
         let (told, is_told) = oneshot::channel();
-        let lane = self.lane(&message);
-        let mut waiting = lock(&lane.waiting);
-        if waiting.len() >= MENTIONS_MAX {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            return is_told;
+        match Place::take(&self.mentions, message.target) {
+            Some(place) => {
+                let mention = Some(Mention { told, _place: place });
+                self.queue(Item { id: None, message, tries: 0, mention });
+            }
+            None => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        waiting.push_back(Item { id: None, message, tries: 0, told: Some(told) });
-        drop(waiting);
-        lane.filled.notify_one();
         is_told
     }
 
@@ -131,15 +179,15 @@ impl Outbox {
     }
 
     fn queue(&self, item: Item) {
-        let lane = self.lane(&item.message);
+        let lane = self.lane_of(item.message.target);
         lock(&lane.waiting).push_back(item);
         lane.filled.notify_one();
     }
 
     /// Rooms and users have lanes of their own: a user's ack takes time.
-    fn lane(&self, message: &Message) -> &Lane {
+    fn lane_of(&self, target: Target) -> &Lane {
         let half = LANES / 2;
-        let index = match message.target {
+        let index = match target {
             Target::Room(id) => id.rem_euclid(half as i64) as usize,
             Target::User(id) => half + id.rem_euclid(half as i64) as usize,
         };
@@ -151,8 +199,8 @@ impl Outbox {
         let mut ids = Vec::new();
         for item in items {
             ids.extend(item.id);
-            if let Some(told) = item.told {
-                let _ = told.send(()); // who mentioned it may not care
+            if let Some(mention) = item.mention {
+                let _ = mention.told.send(()); // who mentioned it may not care
             }
         }
         lock(&self.hand).done.extend(ids);
@@ -355,8 +403,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const LANES: usize = 8;
 /// Rows in memory.
 const HELD_MAX: usize = 100_000;
-/// Messages in one lane when those without a row are given up.
-const MENTIONS_MAX: usize = 10_000;
+/// Messages without a row in memory, and those of them for one target; more are given up.
+const MENTIONS_MAX: usize = 40_000;
+const TARGET_MENTIONS_MAX: usize = 256;
 /// Tries of a message without a row.
 const MENTION_TRIES_MAX: u32 = 8;
 /// How long a call waits for outcomes; a user's ack that takes longer is asked for by another call.
@@ -370,3 +419,37 @@ const TAKE_UP_MAX: u32 = 5_000;
 const CLAIM_TIME_MS: i64 = 30_000;
 /// How long pushed rows are gathered before they are removed. What a process that dies has gathered is pushed once more.
 const GATHER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    fn mention(outbox: &Outbox, target: Target) -> bool {
+        let message = Message { key: "k".into(), app: 1, target, biz_code: 5557, payload: "{}".into() };
+        outbox.mention(message).try_recv() != Err(TryRecvError::Closed)
+    }
+
+    #[test]
+    fn a_target_has_a_share_of_what_is_in_no_table() {
+        let outbox = Outbox::default();
+        let (many, one) = (Target::User(1), Target::User(1 + LANES as i64)); // of the same lane
+        let taken = (0..1_000).filter(|_| mention(&outbox, many)).count();
+        assert_eq!(taken, TARGET_MENTIONS_MAX);
+        assert!(mention(&outbox, one) && mention(&outbox, Target::Room(1)));
+        assert_eq!(outbox.counts()[2], ("lost", 1_000 - taken as u64));
+        let waiting = lock(&outbox.lane_of(many).waiting).pop_front();
+        outbox.finish(waiting.into_iter());
+        assert!(mention(&outbox, many) && !mention(&outbox, many), "one is done");
+    }
+
+    #[test]
+    fn there_are_so_many_in_all() {
+        let outbox = Outbox::default();
+        let taken = (0..2 * MENTIONS_MAX as i64).filter(|id| mention(&outbox, Target::User(*id))).count();
+        assert_eq!(taken, MENTIONS_MAX);
+        outbox.lanes.iter().for_each(|lane| lock(&lane.waiting).clear());
+        assert!(lock(&outbox.mentions).by_target.is_empty());
+    }
+}
