@@ -15,6 +15,7 @@ mod consumer;
 mod decide;
 mod floor;
 mod message;
+mod old_refusals;
 mod refusals;
 mod seen;
 mod submit;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::decide::{Decisions, Facts, RoomState, decide};
-use super::{Answer, Batch, Identity, Order, Parcel, add};
+use super::{Answer, Batch, Identity, Order, Parcel, add, old_refusals};
 use crate::app::App;
 use crate::cache::held_key;
 use crate::db::{Dialect, Tx};
@@ -33,6 +33,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
     tasks.spawn(watch_others(app.clone(), ending.clone()));
     tasks.spawn(look_up(app.clone(), ending.clone()));
     tasks.spawn(take(app.clone(), ending.clone()));
+    tasks.spawn(old_refusals::run(app.clone(), ending.clone()));
     let source = Source { taken, direct, left: Batch::default(), is_queue_first: true };
     tasks.spawn(commit_all(app.clone(), source, ending));
     stop.wait().await;

@@ -1,10 +1,11 @@
-//! `t_gift_order`: each gift that was decided, committed or refused. A sender's key names one gift for good.
+//! `t_gift_order`: each gift that was decided. A sender's key names one gift: for good if it was committed, else until the refusal is removed.
 
 use std::collections::BTreeMap;
 
+use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Connection, Dialect, rows};
+use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 use crate::gift::{Answer, Contents, Identity, Order, Reason};
 
@@ -86,6 +87,38 @@ pub async fn insert(
                 .bind(answer)
                 .bind(at_ms);
         }
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// A row as a sweep sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    pub id: i64,
+    pub is_refusal: bool,
+    pub at_ms: i64,
+}
+
+/// The next rows after `after`, in the order in which they were decided.
+pub async fn next(pool: &Pool, after: i64, most: u32) -> Result<Vec<Swept>, Error> {
+    let select = format!("SELECT id, answer, at_ms FROM t_gift_order WHERE id > ? ORDER BY id LIMIT {most}");
+    let found = sqlx::query(AssertSqlSafe(select)).bind(after).fetch_all(pool).await?;
+    let swept = |row: &AnyRow| {
+        let is_refusal = row.try_get::<String, _>(1)? != COMMITTED;
+        Ok(Swept { id: row.try_get(0)?, is_refusal, at_ms: row.try_get(2)? })
+    };
+    found.iter().map(swept).collect()
+}
+
+/// Removes gifts that were refused; one that was committed stays, whatever is asked.
+pub async fn delete_refusals(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
+    for chunk in ids.chunks(ROWS_MAX) {
+        let statement = format!(
+            "DELETE FROM t_gift_order WHERE answer <> '{COMMITTED}' AND id IN ({})",
+            marks(chunk.len())
+        );
+        let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, id| query.bind(*id));
         query.execute(&mut *connection).await?;
     }
     Ok(())

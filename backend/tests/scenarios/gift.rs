@@ -671,6 +671,37 @@ both!(
 );
 
 both!(
+    /// A refusal is remembered for 30 days, and a gift that was paid for good.
+    old_refusals_go_and_what_was_paid_stays,
+    |stack| async move {
+        let node = stack.backend_with(unlimited(&stack)).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 10, "a").await;
+        let paid = Answer::Committed { total: 10 };
+        assert_eq!(node.app().send_gift(&request(1, "paid", gift)).await.unwrap(), paid);
+        assert_eq!(node.app().send_gift(&request(1, "old", gift)).await.unwrap(), SHORT);
+        stack.clock().advance_ms(29 * 86_400_000);
+        assert_eq!(node.app().send_gift(&request(1, "young", gift)).await.unwrap(), SHORT);
+        node.stop().await;
+        let node = stack.backend_with(unlimited(&stack)).await;
+        let names = async || {
+            let select = sqlx::query("SELECT name FROM t_gift_order ORDER BY id");
+            let rows = select.fetch_all(node.app().db.primary()).await.unwrap();
+            let name = |row| String::from_utf8(sqlx::Row::get::<Vec<u8>, _>(row, 0)).unwrap();
+            rows.iter().map(name).collect::<Vec<_>>()
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await; // in which a sweep would have removed it
+        assert_eq!(names().await, ["paid", "old", "young"]);
+        stack.clock().advance_ms(2 * 86_400_000);
+        until("the old one is gone", async || names().await == ["paid", "young"]).await;
+        assert_eq!(node.app().send_gift(&request(1, "paid", gift)).await.unwrap(), paid);
+        assert_eq!(node.app().send_gift(&request(1, "young", gift)).await.unwrap(), SHORT);
+        assert_eq!(audit(&node).await, (0, 1));
+        node.stop().await;
+    }
+);
+
+both!(
     /// A flood of gifts that are refused ends before the database: it counts against the sender's rate, and beyond a minute's share nothing is
     /// looked at and nothing remembered. What the sender is told then is not for good, and it says so.
     a_flood_of_refusals_does_not_reach_the_database,

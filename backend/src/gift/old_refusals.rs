@@ -1,0 +1,72 @@
+//! Removes refusals of gifts that are so old that nobody sends the same again. What was committed stays.
+//!
+//! Rows are gone through in the order of their ids, a page at a time, up to the first one that is too young; the next pass goes on there. So no
+//! index is needed, which each gift would pay for. A process that starts begins with the first row.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logs::{info, warn};
+
+use crate::app::App;
+use crate::error::Error;
+use crate::run::Stop;
+use crate::tables::gift_order;
+
+/// Works until it is time to end.
+pub(super) async fn run(app: Arc<App>, mut stop: Stop) {
+    tokio::select! {
+        biased; // no further page once it is time to end
+        () = stop.wait() => {}
+        () = sweep_all(&app) => {}
+    }
+}
+
+async fn sweep_all(app: &App) {
+    let mut after = 0;
+    loop {
+        match sweep(app, &mut after).await {
+            Ok(true) => tokio::time::sleep(PAGE_PAUSE).await,
+            Ok(false) => rest(app).await,
+            Err(error) => {
+                warn!(%error, "old refusals of gifts stay for the moment");
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+}
+
+/// Waits for the next pass.
+async fn rest(app: &App) {
+    let until_ms = app.clock.now_ms() + PASS_PAUSE_MS;
+    while app.clock.now_ms() < until_ms {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// One page; whether there is more to look at.
+async fn sweep(app: &App, after: &mut i64) -> Result<bool, Error> {
+    let before_ms = app.clock.now_ms() - AGE_MS_MAX;
+    let mut page = gift_order::next(app.db.primary(), *after, PAGE).await?;
+    let is_last = page.len() < PAGE as usize || page.iter().any(|row| row.at_ms >= before_ms);
+    let old = page.iter().position(|row| row.at_ms >= before_ms).unwrap_or(page.len());
+    page.truncate(old);
+    let refusals: Vec<i64> = page.iter().filter(|row| row.is_refusal).map(|row| row.id).collect();
+    if !refusals.is_empty() {
+        let mut tx = app.db.begin().await?;
+        gift_order::delete_refusals(&mut tx, &refusals).await?;
+        tx.commit().await?;
+        info!(refusals = refusals.len(), "old refusals of gifts are removed");
+    }
+    *after = page.last().map_or(*after, |row| row.id);
+    Ok(!is_last)
+}
+
+/// How long a refusal is remembered: as long as a message is kept that nobody comes for.
+const AGE_MS_MAX: i64 = 30 * 24 * 3_600_000;
+/// Rows that are looked at at a time, and the pause after them: 20,000 a second.
+const PAGE: u32 = 2_000;
+const PAGE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two passes, by the clock, and how often that is looked at.
+const PASS_PAUSE_MS: i64 = 3_600_000;
+const LOOK: Duration = Duration::from_secs(2);
