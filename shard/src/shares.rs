@@ -27,6 +27,17 @@ impl Amount {
         self.entries < max.entries && self.bytes.saturating_add(bytes) <= max.bytes
     }
 
+    /// Whether it is more than so many times `other`, in entries or in bytes.
+    const fn is_over(self, times: u64, other: Amount) -> bool {
+        self.entries > other.entries.saturating_mul(times) || self.bytes > other.bytes.saturating_mul(times)
+    }
+
+    /// What remains without `taken`; what has no bound keeps none.
+    const fn less(self, taken: Amount) -> Amount {
+        let bytes = if self.bytes == u64::MAX { u64::MAX } else { self.bytes.saturating_sub(taken.bytes) };
+        Amount { entries: self.entries.saturating_sub(taken.entries), bytes }
+    }
+
     /// Counts one entry more.
     pub const fn add(&mut self, bytes: u64) {
         self.entries += 1;
@@ -45,7 +56,9 @@ impl Amount {
 }
 
 /// Counts what each holder has of a pool, so that none of them can fill it: a pool that many use has a total and a share, and an
-/// entry must fit both.
+/// entry must fit both. Nobody gets more who has over four times what is free either, so that many holders together leave a part of
+/// the pool to whoever comes: `n` who take what they can get leave 1 part in `4 n + 1` (Choudhury and Hahne, "Dynamic queue length
+/// thresholds for shared-memory packet switches", 1998).
 ///
 /// A holder without entries costs nothing. Hashes are seeded, so a peer that chooses its name cannot make holders collide.
 pub struct Shares<K> {
@@ -53,6 +66,9 @@ pub struct Shares<K> {
     holders: HashTable<(K, Amount)>,
     held: Amount,
 }
+
+/// How many times what is free a holder may have and still get more.
+const FREE_PARTS: u64 = 4;
 
 impl<K: Copy + Eq + Hash> Shares<K> {
     /// A pool that nobody holds anything of.
@@ -66,17 +82,19 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         self.held
     }
 
-    /// Counts one entry more for a holder; false, and nothing changes, if the pool's total or the holder's share has no room for it.
+    /// Counts one entry more for a holder; false, and nothing changes, if the pool's total or the holder's share has no room for it,
+    /// or the holder has over four times what is free.
     pub fn take(&mut self, holder: K, bytes: u64, total_max: Amount, share_max: Amount) -> bool {
         if !self.held.has_room(bytes, total_max) {
             return false;
         }
+        let free = total_max.less(self.held);
         let hasher = &self.hasher;
         let hash = hasher.hash_one(holder);
         match self.holders.entry(hash, |(known, _)| *known == holder, |(known, _)| hasher.hash_one(known)) {
             Entry::Occupied(mut known) => {
                 let (_, its) = known.get_mut();
-                if !its.has_room(bytes, share_max) {
+                if !its.has_room(bytes, share_max) || its.is_over(FREE_PARTS, free) {
                     return false;
                 }
                 its.add(bytes);
@@ -157,6 +175,19 @@ mod tests {
         assert!(!shares.take(3, 1, TOTAL, SHARE), "the total is full");
         assert_eq!(shares.held(), Amount { entries: 2, bytes: 1_000 });
         shares.check_invariants([(1, 500), (2, 500)].into_iter());
+    }
+
+    #[test]
+    fn many_holders_leave_a_part_to_whoever_comes() {
+        let (total, share) = (Amount::of_entries(65_536), Amount::of_entries(4_096));
+        for greedy in [16, 17, 100, 1_000] {
+            let mut shares = Shares::new(1);
+            for _ in 0..4_096 {
+                (0..greedy).for_each(|holder| drop(shares.take(holder, 0, total, share)));
+            }
+            let taken = (0..4_096).filter(|_| shares.take(greedy, 0, total, share)).count();
+            assert!(taken as u64 >= 65_536 / (4 * greedy + 1) / 2, "{greedy} leave {taken} to another");
+        }
     }
 
     #[test]
