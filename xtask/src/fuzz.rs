@@ -11,7 +11,7 @@ use crate::ci::cargo;
 use crate::root;
 
 /// What runs libFuzzer, in the version that was tried.
-const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "0.13");
+const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "^0.13");
 
 /// Inputs of one target that are kept.
 const KEPT_MAX: usize = 60;
