@@ -49,6 +49,11 @@ impl Config {
         if peer_opened { lease } else { lease / 2 }
     }
 
+    /// The bytes of one peer's batches that may wait for the cores.
+    pub(crate) fn backlog_bytes_max(&self) -> usize {
+        BACKLOG_WINDOWS * self.window_bytes as usize + BODY_BYTES_MAX
+    }
+
     pub(crate) fn interval(&self) -> Duration {
         Duration::from_micros(self.interval_us.into())
     }
@@ -66,6 +71,11 @@ fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
 }
 
 const LEASE_MS_MIN: u32 = 400;
+/// Messages that the cores hear in one turn; one batch more may be. What comes beyond waits for the next turn, and pings and
+/// credits do not wait for it.
+pub(crate) const TURN_MESSAGES: usize = 2 * BATCH_MESSAGES_MAX;
+/// Bytes of batches of one peer that may wait, in windows, beside one batch: one whose own window is longer is told that it floods.
+const BACKLOG_WINDOWS: usize = 8;
 /// How often links look at the time.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long a handshake may take.
@@ -82,6 +92,9 @@ pub(crate) const MESSAGE_BYTES: usize = 128;
 pub(crate) const HANDED_BYTES: usize = 64;
 /// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
+/// A peer that has not taken in so many bytes is told nothing that can wait. It says what it took in with all that it says, and is told
+/// this much by each of its peers: a router with 2,000 of them then has 256 MB of announcements before it.
+pub(crate) const SLOW_BYTES: usize = 128 << 10;
 /// From so many times `queue_bytes_max` on, a router fails reliable messages instead.
 pub(crate) const QUEUE_STUFFED: usize = 4;
 

@@ -1,21 +1,23 @@
 //! The rules: handshake, sessions, time.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
+use wire::node::LinkMessage;
 use wire::node::link::{Frame, Identity, Refusal, Role};
-use wire::node::{LinkMessage, decode_batch};
 
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, Dials, State};
-use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, TICK};
+use crate::incoming::{Backlog, Incoming};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, SLOW_BYTES, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::proof::{Secret, Side};
+
+mod handshake;
 
 /// The links of one shard. See the crate's page.
 pub struct Links {
@@ -32,7 +34,7 @@ pub struct Links {
     dials: Dials,
     effects: VecDeque<Effect>,
     dirty: VecDeque<ConnId>,
-    news: VecDeque<News>,
+    incoming: Incoming,
     /// Peers for which more waits than should.
     full: usize,
     tick: Instant,
@@ -60,7 +62,7 @@ impl Links {
             dials: Dials::default(),
             effects: VecDeque::new(),
             dirty: VecDeque::new(),
-            news: VecDeque::new(),
+            incoming: Incoming::new(identity.role),
             full: 0,
             tick: now,
             pace,
@@ -132,6 +134,11 @@ impl Links {
         self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > most)
     }
 
+    /// Whether a peer has so much to take in that what can wait should.
+    pub fn is_slow(&self, to: ShardId) -> bool {
+        self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > SLOW_BYTES)
+    }
+
     /// Whether more waits for some peer than should: whatever makes more is to stop.
     pub fn is_pushed_back(&self) -> bool {
         self.full > 0
@@ -181,16 +188,26 @@ impl Links {
             peers_full: self.full as u64,
             peers_away: self.peers.values().filter(|peer| peer.conn.is_none()).count() as u64,
             queued_bytes: self.peers.values().map(|peer| peer.outgoing.bytes() as u64).sum(),
+            backlog_bytes: self.peers.values().map(|peer| peer.backlog.bytes() as u64).sum(),
             ..self.metrics.clone()
         }
     }
 
-    /// The next thing the cores are to know.
+    /// The next thing the cores are to know. In one turn they hear a bounded number of messages.
     pub fn poll_news(&mut self) -> Option<News> {
-        self.news.pop_front()
+        while let Some(peer) = self.incoming.next_behind() {
+            self.hear_backlog(peer);
+        }
+        self.incoming.pop()
     }
 
-    /// The next thing the engine is to do. To be asked when the cores have said all of this turn.
+    /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the same, and windows bound what
+    /// waits.
+    pub fn hold(&mut self, is_held: bool) {
+        self.incoming.hold(is_held);
+    }
+
+    /// The next thing the engine is to do. To be asked when the cores have said all of this turn, which ends with `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
@@ -202,11 +219,15 @@ impl Links {
                 return Some(Effect::Transmit { conn });
             }
         }
+        self.incoming.end_turn();
         None
     }
 
-    /// When [`Links::timeout`] is wanted.
+    /// When [`Links::timeout`] is wanted; at once while there is more to hear.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if let Some(since) = self.incoming.due() {
+            return Some(since);
+        }
         let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
         let tick = (!is_idle).then_some(self.tick);
         [tick, self.pace.due()].into_iter().flatten().min()
@@ -282,9 +303,7 @@ impl Links {
     /// A connection is gone. Its session may go on with another.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
         let Some(entry) = self.conns.remove(conn) else { return };
-        for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
-            peer.conn = None;
-        }
+        self.detach(conn);
         if let Some(token) = entry.dial {
             self.redial(now, token);
         }
@@ -365,6 +384,8 @@ impl Links {
                 assert_eq!(entry.peer(), Some(*shard), "a connection carries its peer's session");
             }
             assert!(peer.outgoing.bytes() <= self.ceiling(), "a queue that is too long ends its session");
+            let is_waited_for = peer.conn.is_some() && self.incoming.has_wait(*shard);
+            assert!(peer.backlog.is_empty() || is_waited_for, "what waits is heard some time");
         }
     }
 
@@ -459,142 +480,6 @@ impl Links {
         }
     }
 
-    fn party(&mut self) -> Party {
-        self.nonces += 1;
-        Party { identity: self.identity, nonce: self.secret.nonce(self.seed, self.nonces) }
-    }
-
-    fn challenge(&mut self, now: Instant, conn: ConnId, hello: Party) -> Result<(), Refusal> {
-        if !self.identity.role.takes(hello.identity.role) {
-            return Err(Refusal::Role);
-        }
-        if !hello.identity.is_sound(self.identity, now.unix_nanos()) {
-            return Err(Refusal::Identity);
-        }
-        let challenge = self.party();
-        self.go_on(conn, Stage::Challenged { hello, challenge }, &challenge.challenge());
-        Ok(())
-    }
-
-    fn prove(&mut self, now: Instant, conn: ConnId, hello: Party, challenge: Party) -> Result<(), Refusal> {
-        // A dial that is not wanted any more has been aborted.
-        let dial = self.conns.get(conn).and_then(|entry| entry.dial);
-        let dial = self.dials.iter().find(|known| Some(known.token) == dial);
-        if dial.is_some_and(|dial| dial.role != challenge.identity.role)
-            || !challenge.identity.role.takes(self.identity.role)
-        {
-            return Err(Refusal::Role);
-        }
-        if !challenge.identity.is_sound(self.identity, now.unix_nanos()) {
-            return Err(Refusal::Identity);
-        }
-        let shard = ShardId::from_u32(challenge.identity.shard);
-        let known = self.peers.get(&shard).filter(|peer| peer.identity == challenge.identity);
-        let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
-        if self.is_stale(challenge.identity) {
-            if asked.0 != 0 {
-                // Another address of a shard that is linked: it is no less complete for that.
-                self.dial_answered(conn, shard, challenge.identity.shards);
-            }
-            return Err(Refusal::Stale);
-        }
-        let (session, received) = asked;
-        let said = [&hello.hello(), &challenge.challenge()];
-        let proof = self.secret.proof(Side::Connector, said, session, received);
-        let stage = Stage::Proven { hello, challenge, asked };
-        self.go_on(conn, stage, &Frame::Proof { session, received, proof });
-        Ok(())
-    }
-
-    /// The connector has proven itself: its session goes on, if both ends still have it, or begins.
-    fn admit(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        [hello, challenge]: [Party; 2],
-        session: u64,
-        received: u64,
-    ) -> Result<(), Refusal> {
-        let identity = hello.identity;
-        let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(&shard);
-        if known.as_ref().is_some_and(|peer| peer.identity.incarnation > identity.incarnation) {
-            return Err(Refusal::Stale);
-        }
-        let resumed = known.is_some_and(|peer| {
-            let is_same = (peer.identity, peer.session) == (identity, session);
-            is_same && peer.outgoing.resume(received)
-        });
-        if !resumed {
-            self.lose(shard);
-            self.sessions += 1;
-            self.up(now, identity, self.sessions);
-        }
-        let peer = &self.peers[&shard];
-        let (session, received) = (peer.session, peer.received);
-        let said = [&hello.hello(), &challenge.challenge()];
-        let proof = self.secret.proof(Side::Acceptor, said, session, received);
-        self.go_on(conn, Stage::Linked { peer: shard }, &Frame::Welcome { session, received, proof });
-        self.carry(now, conn, shard, resumed);
-        Ok(())
-    }
-
-    /// The acceptor has proven itself too, and says which session it is.
-    fn begin(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        identity: Identity,
-        asked: (u64, u64),
-        (session, received): (u64, u64),
-    ) -> Result<(), Refusal> {
-        if self.is_stale(identity) {
-            return Err(Refusal::Stale);
-        }
-        let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(&shard);
-        if session == 0 {
-            return Err(Refusal::BadFrame);
-        }
-        let resumed = session == asked.0;
-        if resumed {
-            // The acceptor goes on where this side said that it was. If that has changed since, both begin anew.
-            let goes_on = known.is_some_and(|peer| {
-                let is_same = (peer.identity, peer.session, peer.received) == (identity, asked.0, asked.1);
-                is_same && peer.outgoing.resume(received)
-            });
-            if !goes_on {
-                self.lose(shard);
-                return Err(Refusal::Stale);
-            }
-        } else {
-            if received != 0 {
-                return Err(Refusal::BadFrame);
-            }
-            self.lose(shard);
-            self.up(now, identity, session);
-        }
-        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        entry.stage = Stage::Linked { peer: shard };
-        if let Some(dial) = self.dial_answered(conn, shard, identity.shards) {
-            dial.tries = 0;
-        }
-        self.carry(now, conn, shard, resumed);
-        Ok(())
-    }
-
-    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or that one is
-    /// linked by another connection.
-    fn is_stale(&self, identity: Identity) -> bool {
-        self.peers.get(&ShardId::from_u32(identity.shard)).is_some_and(|peer| {
-            match peer.identity.incarnation.cmp(&identity.incarnation) {
-                Ordering::Less => false,
-                Ordering::Equal => peer.conn.is_some(),
-                Ordering::Greater => true,
-            }
-        })
-    }
-
     fn dial_answered(&mut self, conn: ConnId, shard: ShardId, shards: u16) -> Option<&mut Dial> {
         self.dials.answered(self.conns.get(conn)?.dial?, shard, shards)
     }
@@ -604,7 +489,7 @@ impl Links {
         self.metrics.sessions += 1;
         self.peers.insert(shard, Peer::new(now, identity, session));
         let Identity { role, shards, incarnation, .. } = identity;
-        self.news.push_back(News::Up { peer: shard, role, shards, incarnation });
+        self.incoming.push(News::Up { peer: shard, role, shards, incarnation });
     }
 
     /// From here on this connection carries the session.
@@ -617,6 +502,7 @@ impl Links {
             entry.heard_at = now;
         }
         if let Some(other) = other {
+            peer.backlog = Backlog::default();
             self.abort(other);
         }
         self.mark_dirty(conn);
@@ -634,18 +520,31 @@ impl Links {
         Ok(())
     }
 
+    /// A batch came: the cores hear it at once, or it waits for its turn.
     fn batch(&mut self, now: Instant, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        let (own, role) = (self.identity.role, peer.identity.role);
-        let (news, metrics) = (&mut self.news, &mut self.metrics);
-        decode_batch(archive, now.unix_nanos(), |message| {
-            if !role.may_say(&message, own) {
-                return Err(Refusal::BadMessage);
-            }
-            metrics.messages_in += 1;
-            news.push_back(News::Message { from, message });
-            Ok(())
-        })?;
+        if peer.backlog.is_empty() && self.incoming.may_hear() {
+            return self.hear(now, conn, from, archive);
+        }
+        self.incoming.wait(now, from);
+        peer.backlog.push(now, archive, self.config.backlog_bytes_max())
+    }
+
+    /// The cores hear the oldest batch of a peer that waits. None does if the connection that it came over is gone.
+    fn hear_backlog(&mut self, from: ShardId) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let (Some(conn), Some((at, archive))) = (peer.conn, peer.backlog.pop()) else { return };
+        if !peer.backlog.is_empty() {
+            self.incoming.wait(at, from);
+        }
+        if let Err(reason) = self.hear(at, conn, from, &archive) {
+            self.refuse(conn, reason);
+        }
+    }
+
+    fn hear(&mut self, at: Instant, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        self.metrics.messages_in += self.incoming.read(at, (from, peer.identity.role), archive)?;
         self.metrics.batches_in += 1;
         peer.received += 1;
         peer.unsaid_bytes += archive.len();
@@ -676,7 +575,7 @@ impl Links {
         self.full -= usize::from(peer.is_full);
         self.metrics.lost += 1;
         self.metrics.messages_lost += peer.outgoing.messages();
-        self.news.push_back(News::Down { peer: shard });
+        self.incoming.push(News::Down { peer: shard });
         peer.conn
     }
 
@@ -699,7 +598,7 @@ impl Links {
     pub fn refuse_peer(&mut self, shard: ShardId, reason: Refusal) {
         if self.peers.contains_key(&shard) {
             self.metrics.count_refused(reason);
-            self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == shard));
+            self.incoming.drop_messages(shard);
             self.lose_with(shard, &Frame::Refused { reason });
         }
     }
@@ -722,8 +621,14 @@ impl Links {
         entry.stage = Stage::Closing;
         entry.out.clear();
         self.effects.push_back(Effect::Close { conn, linger: Linger::Abort });
+        self.detach(conn);
+    }
+
+    /// A connection carries its session no more. What came over it and was not heard comes again over the next one.
+    fn detach(&mut self, conn: ConnId) {
         for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
             peer.conn = None;
+            peer.backlog = Backlog::default();
         }
     }
 

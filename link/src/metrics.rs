@@ -13,6 +13,8 @@ pub struct Metrics {
     pub peers_full: u64,
     /// Held: bytes that wait for peers, or are on their way and not taken in.
     pub queued_bytes: u64,
+    /// Held: bytes of batches that came and that the cores have yet to hear.
+    pub backlog_bytes: u64,
     /// Sessions begun.
     pub sessions: u64,
     /// Connections that went on with a session.

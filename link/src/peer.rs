@@ -3,6 +3,7 @@
 use shard::{ConnId, Instant};
 use wire::node::link::Identity;
 
+use crate::incoming::Backlog;
 use crate::outgoing::Outgoing;
 
 /// A peer that is up.
@@ -21,10 +22,11 @@ pub(crate) struct Peer {
     pub(crate) is_waiting: bool,
     /// More waits for it than should.
     pub(crate) is_full: bool,
-    /// Batches that came.
+    /// Batches that the cores have heard.
     pub(crate) received: u64,
-    /// Their bytes since this side last said how many came.
+    /// Their bytes since this side last said how many those are.
     pub(crate) unsaid_bytes: usize,
+    pub(crate) backlog: Backlog,
 }
 
 impl Peer {
@@ -40,6 +42,7 @@ impl Peer {
             is_full: false,
             received: 0,
             unsaid_bytes: 0,
+            backlog: Backlog::default(),
         }
     }
 }

@@ -94,3 +94,56 @@ fn a_push_back_ends_with_its_peer() {
     assert_eq!(world.take_changes(0), [(2, true), (2, false)]);
     assert!(!world.nodes[0].links.is_pushed_back());
 }
+
+/// Its siblings have no room for what it would mail them, for far longer than silent peers are waited for.
+#[test]
+fn a_held_shard_keeps_its_links_and_hears_everything_later() {
+    let window = 64 << 10;
+    let mut world = world(window);
+    world.nodes[0].links.hold(true);
+    for _ in 0..5_000 {
+        world.say(1, GATEWAY);
+        world.say(0, ROUTER);
+    }
+    world.run(millis(10_000));
+    assert_eq!(world.progress(0, 1), (5_000, 5_000), "it speaks on");
+    assert_eq!(world.progress(1, 0), (0, 5_000));
+    assert!(world.nodes[1].links.is_full(GATEWAY) || world.nodes[1].links.metrics().queued_bytes > 0);
+    let waiting = world.nodes[0].links.metrics().backlog_bytes as usize;
+    assert!((1..2 * window as usize + 1024 * 80).contains(&waiting), "{waiting} bytes");
+    world.nodes[0].links.hold(false);
+    world.run(millis(1_000));
+    assert_eq!(world.progress(1, 0), (5_000, 5_000), "once and in order");
+    assert_eq!(world.nodes[0].links.metrics().backlog_bytes, 0);
+    assert_eq!((world.take_changes(0).len(), world.take_changes(1).len()), (1, 1), "one session");
+}
+
+#[test]
+fn what_a_held_shard_has_not_heard_comes_again_over_the_next_connection() {
+    let mut world = world(1 << 20);
+    world.nodes[0].links.hold(true);
+    (0..3_000).for_each(|_| world.say(1, GATEWAY));
+    world.run(millis(100));
+    assert!(world.nodes[0].links.metrics().backlog_bytes > 0);
+    world.reset_all();
+    world.run(millis(500));
+    world.nodes[0].links.hold(false);
+    world.run(millis(500));
+    assert_eq!(world.progress(1, 0), (3_000, 3_000), "once and in order");
+    assert_eq!(world.nodes[0].links.metrics().resumed, 1);
+}
+
+/// A turn is short however much has come: what a link is alive by does not wait for all of it.
+#[test]
+fn a_turn_hears_a_bounded_number_of_messages() {
+    let mut world = world(64 << 20);
+    world.chunk = 64 << 20;
+    world.nodes[1].is_deaf = true;
+    (0..30_000).for_each(|_| world.say(0, ROUTER));
+    world.run(millis(20));
+    world.nodes[1].is_deaf = false;
+    world.run(millis(100));
+    assert_eq!(world.progress(0, 1), (30_000, 30_000));
+    let most = world.nodes[1].most_heard;
+    assert!((2_048..3_072).contains(&most), "{most} messages in a turn");
+}

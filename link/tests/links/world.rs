@@ -40,6 +40,9 @@ pub struct Node {
     pub takes_anything: bool,
     /// Bytes it has written.
     pub written: usize,
+    /// The most news that it heard in one turn.
+    pub most_heard: usize,
+    turn_heard: usize,
     heard: BTreeMap<ShardId, Heard>,
     said: BTreeMap<ShardId, Said>,
     sessions: i32,
@@ -292,7 +295,10 @@ impl World {
                 }
             }
         }
-        moved
+        let node = &mut self.nodes[node];
+        node.turn_heard = 0;
+        node.hear(); // what there was no time for in that turn
+        moved || node.turn_heard > 0
     }
 
     fn find(&self, node: usize, conn: ConnId) -> Option<(usize, usize)> {
@@ -442,6 +448,8 @@ impl Node {
             has_left: false,
             takes_anything: false,
             written: 0,
+            most_heard: 0,
+            turn_heard: 0,
             heard: BTreeMap::new(),
             said: BTreeMap::new(),
             sessions: 0,
@@ -472,6 +480,8 @@ impl Node {
                     heard.count += 1;
                 }
             }
+            self.turn_heard += 1;
+            self.most_heard = self.most_heard.max(self.turn_heard);
             self.news.push(news);
         }
     }

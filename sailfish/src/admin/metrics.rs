@@ -263,6 +263,8 @@ impl Page {
         self.core("sailfish_link_peers_full", Gauge, help, cores, |m| m.links.peers_full);
         let help = "Bytes that wait for peers, or are on their way and not taken in.";
         self.core("sailfish_link_queued_bytes", Gauge, help, cores, |m| m.links.queued_bytes);
+        let help = "Bytes that came from peers and wait for their turn.";
+        self.core("sailfish_link_backlog_bytes", Gauge, help, cores, |m| m.links.backlog_bytes);
         let help = "Sessions begun with peers.";
         self.core("sailfish_link_sessions_total", Counter, help, cores, |m| m.links.sessions);
         let help = "Connections that went on with a session after a break.";

@@ -115,7 +115,7 @@ pub enum Refusal {
     Identity = 9,
     /// A message that the sender's role does not say, or with what no shard says: [`LinkMessage::is_sound`].
     BadMessage = 10,
-    /// More events for a bridge than may be under way.
+    /// More events for a bridge, or bytes of batches, than may be under way.
     Flood = 11,
 }
 
