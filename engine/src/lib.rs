@@ -8,11 +8,11 @@
 //! Three policies of every engine, whatever its [`Kind`]:
 //!
 //! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while
-//!   any of it waits, the sending shard takes nothing from its sockets; it goes on taking mail, sending and
-//!   keeping time. So a slow shard slows the peers whose messages it cannot keep up with, and nothing grows
-//!   but by what is already inside. A core may ask for the same by [`shard::Shard::is_pushed_back`], for
-//!   accepted connections only: those that it opened itself go on, and what the others have waiting takes
-//!   none of their receive buffers.
+//!   any of it waits, no shard of the process takes anything from accepted connections; all go on taking mail,
+//!   sending and keeping time. So a slow shard slows the clients whose messages it cannot keep up with, and
+//!   nothing grows but by what is already inside. A core may ask for the same by
+//!   [`shard::Shard::is_pushed_back`], for its own shard. Connections that a core opened itself go on in both
+//!   cases, and what the others have waiting takes none of their receive buffers.
 //! - **Standing still.** A shard that was not run, because its process was stopped, its machine paused or its
 //!   core busy, reads before it judges: the time in which it stood still does not count for its core
 //!   (`time.rs`).

@@ -1,25 +1,27 @@
 //! Mail between the shards of a process, and to and from the control thread.
 //!
 //! Push-back: mail that finds a mailbox full waits in its sender's [`Post`], one queue for each destination, so the order
-//! of a pair is kept. While [`Post::is_pushed_back`], an engine reads no socket; it still takes mail and retries in every
-//! turn. Two shards that push each other back at once both go on taking mail, so neither waits for ever.
-//!
-//! Waking: a shard about to sleep raises a flag and looks into its mailbox once more; a sender puts the mail in first and
-//! looks at the flag after. A fence between the two steps on either side makes sure that one of them sees the other, so the
-//! eventfd is written only for a shard that sleeps.
+//! of a pair is kept. While mail waits anywhere in the process, no shard reads an accepted connection
+//! ([`Post::is_pushed_back`]): a shard that takes mail may have to pass it on, so it is no help that the one which
+//! reads has room for what it sends itself. All go on taking mail and retry in every turn, so none waits for another
+//! for ever, and what waits is no more than what has been read.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
-use crossbeam_queue::ArrayQueue;
 use shard::ShardId;
 
 use crate::Stats;
-use crate::sys::EventFd;
+use slot::Mailbox;
+
+#[cfg(test)]
+mod model;
+mod slot;
+mod sync;
 
 /// Mail that one shard's mailbox holds, and the control thread's.
 pub const MAILBOX_CAPACITY: usize = 8192;
@@ -47,10 +49,10 @@ impl<M> Remote<M> {
         let Some(mailbox) = self.exchange.index_of(to).map(|at| &self.exchange.mailboxes[at]) else {
             return Err(mail);
         };
-        if mailbox.stopped.load(Ordering::Acquire) {
+        if mailbox.is_stopped() {
             return Err(mail);
         }
-        mailbox.queue.push((ShardId::CONTROL, mail)).map_err(|(_, mail)| mail)?;
+        mailbox.push((ShardId::CONTROL, mail)).map_err(|(_, mail)| mail)?;
         mailbox.wake();
         Ok(())
     }
@@ -59,8 +61,10 @@ impl<M> Remote<M> {
 /// All mailboxes of a process.
 pub(crate) struct Exchange<M> {
     ids: Vec<ShardId>,
-    mailboxes: Vec<Mailbox<M>>,
+    mailboxes: Vec<Mailbox<Envelope<M>>>,
     control: Sender<Envelope<M>>,
+    /// Shards whose mail waits for room in some mailbox.
+    waiting: AtomicUsize,
     /// Set when a shard fails or nobody wants them any more: all return as soon as they can.
     halted: AtomicBool,
 }
@@ -69,8 +73,9 @@ impl<M> Exchange<M> {
     /// Mailboxes for `ids`, and the control thread's end.
     pub(crate) fn new(ids: Vec<ShardId>) -> io::Result<(Arc<Self>, Receiver<Envelope<M>>)> {
         let (control, receiver) = crossbeam_channel::bounded(MAILBOX_CAPACITY);
-        let mailboxes = ids.iter().map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>()?;
-        Ok((Arc::new(Self { ids, mailboxes, control, halted: AtomicBool::new(false) }), receiver))
+        let mailboxes = ids.iter().map(|_| Mailbox::new(MAILBOX_CAPACITY)).collect::<io::Result<Vec<_>>>()?;
+        let (waiting, halted) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok((Arc::new(Self { ids, mailboxes, control, waiting, halted }), receiver))
     }
 
     pub(crate) fn remote(self: &Arc<Self>) -> Remote<M> {
@@ -81,13 +86,13 @@ impl<M> Exchange<M> {
     pub(crate) fn halt(&self) {
         self.halted.store(true, Ordering::SeqCst);
         for mailbox in &self.mailboxes {
-            mailbox.bell.signal();
+            mailbox.ring();
         }
     }
 
     /// The shard at `at` takes no mail any more.
     pub(crate) fn retire(&self, at: usize) {
-        self.mailboxes[at].stopped.store(true, Ordering::Release);
+        self.mailboxes[at].stop();
     }
 
     fn index_of(&self, id: ShardId) -> Option<usize> {
@@ -95,31 +100,6 @@ impl<M> Exchange<M> {
         match self.ids.get(guess) {
             Some(&found) if found == id => Some(guess),
             _ => self.ids.iter().position(|&found| found == id),
-        }
-    }
-}
-
-struct Mailbox<M> {
-    queue: ArrayQueue<Envelope<M>>,
-    asleep: AtomicBool,
-    stopped: AtomicBool,
-    bell: EventFd,
-}
-
-impl<M> Mailbox<M> {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            queue: ArrayQueue::new(MAILBOX_CAPACITY),
-            asleep: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            bell: EventFd::new()?,
-        })
-    }
-
-    fn wake(&self) {
-        fence(Ordering::SeqCst); // the push before the look at the flag
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            self.bell.signal();
         }
     }
 }
@@ -144,7 +124,7 @@ impl<M> Post<M> {
 
     /// The next mail for this shard.
     pub(crate) fn take(&mut self) -> Option<Envelope<M>> {
-        let taken = self.exchange.mailboxes[self.at].queue.pop();
+        let taken = self.exchange.mailboxes[self.at].pop();
         if taken.is_some() {
             self.stats.mail_in.add(1);
         }
@@ -169,6 +149,9 @@ impl<M> Post<M> {
             self.stats.mail_overflows.add(1);
             self.waiting[at].push_back(mail);
             self.waiting_total += 1;
+            if self.waiting_total == 1 {
+                self.exchange.waiting.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -176,32 +159,33 @@ impl<M> Post<M> {
     pub(crate) fn flush(&mut self) {
         if self.waiting_total > 0 {
             self.retry();
+            if self.waiting_total == 0 {
+                self.exchange.waiting.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         while let Some(at) = self.unrung.pop() {
             self.exchange.mailboxes[at].wake();
         }
     }
 
-    /// Whether mail waits here for room in another mailbox: then no socket is read, and [`Post::flush`] is called again soon.
+    /// Whether mail of some shard waits for room: then no accepted connection is read, and this is asked again soon.
     pub(crate) fn is_pushed_back(&self) -> bool {
+        self.exchange.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether mail waits here, and [`Post::flush`] is to be called again soon.
+    pub(crate) fn has_waiting(&self) -> bool {
         self.waiting_total > 0
     }
 
     /// Before sleeping on [`Post::bell`]: `false` when there is mail, or a halt, so that there is no time to sleep.
     pub(crate) fn park(&self) -> bool {
-        let mailbox = &self.exchange.mailboxes[self.at];
-        mailbox.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst); // the flag before the look at the queue
-        let idle = mailbox.queue.is_empty() && !self.is_halted();
-        if !idle {
-            self.unpark();
-        }
-        idle
+        self.exchange.mailboxes[self.at].park(|| self.is_halted())
     }
 
     /// After sleeping.
     pub(crate) fn unpark(&self) {
-        self.exchange.mailboxes[self.at].asleep.store(false, Ordering::Relaxed);
+        self.exchange.mailboxes[self.at].unpark();
     }
 
     /// Whether this shard is to return without being asked by its core.
@@ -211,7 +195,7 @@ impl<M> Post<M> {
 
     /// The eventfd that is written to wake this shard; it need not be read.
     pub(crate) fn bell(&self) -> RawFd {
-        self.exchange.mailboxes[self.at].bell.as_raw_fd()
+        self.exchange.mailboxes[self.at].bell().as_raw_fd()
     }
 
     fn me(&self) -> ShardId {
@@ -234,11 +218,11 @@ impl<M> Post<M> {
     /// Gives the mail back when the mailbox is full. A stopped shard's mail is dropped.
     fn offer(&mut self, at: usize, mail: M) -> Option<M> {
         let mailbox = &self.exchange.mailboxes[at];
-        if mailbox.stopped.load(Ordering::Acquire) {
+        if mailbox.is_stopped() {
             self.stats.mail_dropped.add(1);
             return None;
         }
-        match mailbox.queue.push((self.me(), mail)) {
+        match mailbox.push((self.me(), mail)) {
             Ok(()) => {
                 if !self.unrung.contains(&at) {
                     self.unrung.push(at);
@@ -249,6 +233,14 @@ impl<M> Post<M> {
                 mailbox.wake();
                 Some(mail)
             }
+        }
+    }
+}
+
+impl<M> Drop for Post<M> {
+    fn drop(&mut self) {
+        if self.waiting_total > 0 {
+            self.exchange.waiting.fetch_sub(1, Ordering::Relaxed); // nobody waits for this shard's mail any more
         }
     }
 }
@@ -298,6 +290,37 @@ mod tests {
         assert!(!b.park());
         assert_eq!(b.take(), Some((ShardId::CONTROL, 2)));
         assert!(b.park());
+    }
+
+    #[test]
+    fn what_waits_anywhere_stops_all_readers() {
+        let ids = (0..3).map(|at| ShardId::new(0, at)).collect::<Vec<_>>();
+        let (exchange, _control) = Exchange::new(ids.clone()).unwrap();
+        let mut posts: Vec<Post<u32>> =
+            (0..3).map(|at| Post::new(exchange.clone(), at, Arc::default())).collect();
+        // The last reads and mails the first, which forwards to the second, which is slow.
+        let mut read = 0;
+        while !posts[2].is_pushed_back() {
+            posts[2].send(ids[0], read);
+            posts[2].flush();
+            while let Some((_, number)) = posts[0].take() {
+                posts[0].send(ids[1], number);
+            }
+            posts[0].flush();
+            read += 1;
+            assert!(read <= 2 * MAILBOX_CAPACITY as u32, "it reads on, and {} wait", posts[0].waiting_total);
+        }
+        assert!(posts[0].has_waiting() && !posts[2].has_waiting());
+        for number in 0..read {
+            assert_eq!(posts[1].take(), Some((ids[0], number)));
+            posts[0].flush();
+        }
+        assert!(posts.iter().all(|post| !post.is_pushed_back() && !post.has_waiting()));
+        // A shard that ends does not hold the others up.
+        (0..=MAILBOX_CAPACITY as u32).for_each(|number| posts[0].send(ids[1], number));
+        assert!(posts[2].is_pushed_back());
+        posts.remove(0);
+        assert!(!posts[1].is_pushed_back());
     }
 
     #[test]

@@ -78,8 +78,14 @@ impl Gateway {
 
     /// A flight has waited for its ack as long as it may.
     pub(crate) fn ack_timeout(&mut self, now: Instant, conn_index: u32, key: u32) {
+        let later = self.judges_later(now);
         let Self { sessions, outboxes, wheel, dirty, config, metrics, .. } = self;
         let Some((conn, session)) = sessions.get_mut_by_index(conn_index) else { return };
+        if let Some(later) = later {
+            // The ack may lie unread.
+            let timer = wheel.arm(later, Timer::Ack { conn_index, flight: key }.pack());
+            return outboxes.open(&mut session.outbox).set_timer(key, timer);
+        }
         let exhausted: Option<Flight> = outboxes.update(&mut session.outbox, |outbox| {
             let (flight, written) = match outbox.retry(key, config.delivery.tries) {
                 Retry::Again(flight) => (flight, 1),

@@ -13,7 +13,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
 use crate::config::Config;
-use crate::limits::{CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, TIMEOUTS_PER_TURN};
+use crate::limits::{CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, TIMEOUTS_PER_TURN};
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
@@ -60,6 +60,9 @@ pub struct Gateway {
     pub(crate) metrics: Metrics,
     /// What other clocks show.
     pub(crate) clocks: Clocks,
+    /// Whether the engine leaves what clients say unread, and from when on they may be judged by what they have not said.
+    are_unread: bool,
+    hears_from: Instant,
     /// Until when connections with unacked messages are kept; set by a drain.
     draining_until: Option<Instant>,
     /// Connections that a drain has yet to look at.
@@ -139,6 +142,8 @@ impl Gateway {
             dirty: VecDeque::new(),
             metrics: Metrics::default(),
             clocks: Clocks::default(),
+            are_unread: false,
+            hears_from: now,
             draining_until: None,
             farewells: Vec::new(),
         }
@@ -334,6 +339,20 @@ impl Gateway {
         self.clocks = clocks;
     }
 
+    /// From here on, what clients say is left in their sockets, or read again. Until it has been read for a while, nobody is silent.
+    pub fn set_unread(&mut self, now: Instant, are_unread: bool) {
+        self.are_unread = are_unread;
+        self.hears_from = now + HEARING_TIME;
+    }
+
+    /// When to look again for a client that has been silent, or has not acked; `None` when it may be judged.
+    pub(crate) fn judges_later(&self, now: Instant) -> Option<Instant> {
+        if self.are_unread {
+            return Some(now + HEARING_TIME);
+        }
+        Some(self.hears_from).filter(|from| now < *from)
+    }
+
     /// What this shard's own clock shows, by which ids and stamps are made.
     pub(crate) fn clock_ns(&self, now: Instant) -> u64 {
         self.clocks.order(now).unix_nanos()
@@ -378,7 +397,12 @@ impl Gateway {
     fn session_timeout(&mut self, now: Instant, conn_index: u32) {
         let silence_max = self.config.heartbeat.silence_max();
         let clocks = self.clocks;
+        let later = self.judges_later(now);
         let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
+        if let Some(later) = later {
+            session.timer = self.wheel.arm(later, Timer::Session { conn_index }.pack());
+            return;
+        }
         if session.phase != Phase::Live {
             return self.close_with_notice(conn, NoticeCode::LoginTimeout);
         }

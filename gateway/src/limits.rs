@@ -27,6 +27,8 @@ pub const OUTBOX_SHARES: u64 = 16;
 pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 /// The name of a host, as DNS bounds it.
 pub const HOST_BYTES_MAX: usize = 253;
+/// How long clients are read again, after they were not, before one may be silent.
+pub const HEARING_TIME: Duration = Duration::from_secs(1);
 /// Connections that one step of a drain looks at.
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.

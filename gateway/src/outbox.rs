@@ -292,6 +292,12 @@ impl Outbox {
         Retry::Again(flight)
     }
 
+    /// The timer of the flight of that key is another.
+    pub(crate) fn set_timer(&mut self, key: u32, timer: TimerId) {
+        let flight = self.flights.iter_mut().find(|flight| flight.key == key);
+        flight.expect("a flight's timer is cancelled with it").timer = timer;
+    }
+
     /// Empties both lanes and the window, oldest first; answers stay.
     pub(crate) fn abandon(&mut self, mut each: impl FnMut(Owed, Option<TimerId>)) {
         for flight in self.flights.drain(..) {

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{ROUTER, ROUTER_2, ROUTER_3, World, message, send_ack};
-use shard::ShardId;
+use shard::{Event, ShardId};
 use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
 use wire::node::{Class, DeliveryId, Target, ToBridge, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
@@ -49,6 +49,19 @@ fn an_unacked_message_is_repeated_with_its_id_and_then_handed_over() {
     assert_eq!(world.settled(), [(5, failed(FailReason::Unacked))]);
     let metrics = world.metrics();
     assert_eq!((metrics.retries, metrics.outbox_bytes, metrics.timers), (2, 0, 1));
+}
+
+#[test]
+fn an_ack_that_lies_unread_is_not_missed() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.deliver(client, 5, "hello");
+    world.handle(Event::MailWaits(true));
+    world.pass(50 * SECOND);
+    world.handle(Event::MailWaits(false));
+    world.ack(client, 5);
+    assert_eq!(world.settled(), [(5, Outcome::Delivered)]);
+    assert_eq!((world.messages(client).len(), world.metrics().retries), (1, 0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::World;
-use shard::Linger;
+use shard::{Event, Linger};
 use wire::DeviceClass;
 use wire::client::{ClientFrame, Code, FailReason, NoticeCode, Outcome, ServerFrame};
 use wire::node::ToRouter;
@@ -44,6 +44,28 @@ fn heartbeats_keep_a_client_and_cost_no_call_and_no_timer() {
         assert_eq!(world.metrics().timers, 1);
     }
     assert!(world.to_router.is_empty() && world.to_bridge.is_empty(), "nobody else hears of a heartbeat");
+}
+
+/// Its heartbeats may lie in its socket.
+#[test]
+fn a_client_that_is_not_read_is_not_silent() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let fresh = world.connect();
+    world.handle(Event::MailWaits(true));
+    world.pass(600 * SECOND);
+    world.handle(Event::MailWaits(false));
+    world.pass(SECOND / 2);
+    for client in [client, fresh] {
+        assert!(world.client(client).closed.is_none());
+    }
+    heartbeat(&mut world, client);
+    world.pass(2 * SECOND);
+    assert_eq!(world.closing_notice(fresh), NoticeCode::LoginTimeout);
+    world.pass(56 * SECOND);
+    assert!(world.client(client).closed.is_none());
+    world.pass(3 * SECOND);
+    assert_eq!(world.closing_notice(client), NoticeCode::IdleTimeout);
 }
 
 #[test]

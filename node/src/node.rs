@@ -90,6 +90,10 @@ pub struct Node<O> {
     /// When the gateway goes on without the routers that are missing: some time after the first one came.
     begin_by: Option<Instant>,
     patience: Duration,
+    /// Mail of this process waits for room.
+    mail_waits: bool,
+    /// As the gateway was told last.
+    are_clients_unread: bool,
     /// It has been told which nodes to be linked with.
     knows_nodes: bool,
     /// The questions of the control thread that wait for what becomes of a message.
@@ -135,6 +139,8 @@ impl<O: Outside> Node<O> {
             drain: Drain::Open,
             begin_by: None,
             patience,
+            mail_waits: false,
+            are_clients_unread: false,
             knows_nodes: false,
             pushed: BTreeMap::new(),
             link_overflows: 0,
@@ -429,6 +435,7 @@ impl<O: Outside> Shard for Node<O> {
 
     /// Connections that were opened are links; those that were accepted are clients where there is a gateway.
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
+        self.look_whether_clients_are_read(now);
         match event {
             Event::Mail { from, mail: Mail::Node(mail) } => self.node_message(now, from, mail),
             Event::Mail { from: _, mail: Mail::Control(control) } => self.control(now, control),
@@ -437,6 +444,7 @@ impl<O: Outside> Shard for Node<O> {
             }
             Event::Timeout => self.timeout(now),
             Event::Clocks(clocks) => self.set_clocks(clocks),
+            Event::MailWaits(waits) => self.mail_waits(waits),
             Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {
@@ -527,6 +535,22 @@ impl<O: Outside> Shard for Node<O> {
 }
 
 impl<O: Outside> Node<O> {
+    /// Siblings have no room for more: messages of other nodes that would become mail wait with what clients say.
+    fn mail_waits(&mut self, waits: bool) {
+        self.mail_waits = waits;
+        self.with_links(|links| links.hold(waits));
+    }
+
+    /// The gateway judges no client that the engine does not read.
+    fn look_whether_clients_are_read(&mut self, now: Instant) {
+        let are_unread = self.mail_waits || self.is_pushed_back();
+        if let Some(gateway) = &mut self.gateway
+            && std::mem::replace(&mut self.are_clients_unread, are_unread) != are_unread
+        {
+            gateway.set_unread(now, are_unread);
+        }
+    }
+
     fn set_clocks(&mut self, clocks: Clocks) {
         if let Some(router) = &mut self.router {
             router.set_clocks(clocks);

@@ -20,7 +20,8 @@
 //! more.
 //!
 //! A core whose own queues are full says so by [`Shard::is_pushed_back`], and the engine leaves what accepted
-//! connections send in their sockets until it says otherwise.
+//! connections send in their sockets until it says otherwise. It does the same while a mailbox of the process is
+//! full, and tells the core by [`Event::MailWaits`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -116,6 +117,9 @@ pub enum Event<'a, M> {
     Timeout,
     /// From here on, other clocks show this. Until it comes for the first time, they show what `now` does.
     Clocks(Clocks),
+    /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does, no
+    /// accepted connection is read, on any shard; those that the core opened are. At the start none waits.
+    MailWaits(bool),
 }
 
 /// What the engine is to do for a core.

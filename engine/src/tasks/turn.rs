@@ -19,13 +19,16 @@ use crate::{Options, Stats, socket};
 /// Mail taken in one turn.
 const MAIL_PER_TURN: usize = 1024;
 
+/// Receives in one turn, of all connections: as many as `uring` takes completions.
+const RECEIVES_PER_TURN: usize = 1024;
+
 /// Rounds of effects and their outcomes in one turn, before sockets are looked at again.
 const ROUNDS_PER_TURN: usize = 4;
 
 /// Empty batches kept for the next sends.
 const BATCHES_MAX: usize = 64;
 
-/// How soon a full mailbox is tried again.
+/// How soon a full mailbox is tried again, and looked for whether mail still waits.
 const PUSH_BACK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The core, its connections and its mail.
@@ -42,12 +45,16 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     lingering: VecDeque<(Instant, ConnId)>,
     batches: Vec<SendBatch>,
     jobs: Vec<Job<R::Socket>>,
-    /// Readers that wait for the end of a turn in which no mailbox pushes back.
-    held: Vec<Waker>,
-    /// Connections whose readers wait until the core does not push back.
+    /// Tasks that wait for the end of a turn, the first come first.
+    held: VecDeque<Waker>,
+    /// Connections whose readers wait until nobody pushes back.
     held_back: Vec<ConnId>,
     /// What the core said at the end of the last turn.
     core_pushes_back: bool,
+    /// What the core was told last.
+    mail_waits: bool,
+    /// Receives that are left to this turn.
+    receives_left: usize,
     /// How many receives there were up to the last turn.
     receives: u64,
     /// When the first event since the last turn came in, by the clock.
@@ -66,7 +73,7 @@ struct Connection<K> {
     sending: bool,
     /// The peer's FIN has come.
     finished: bool,
-    /// Its reader, when it waits for the end of the connection, or until the core does not push back.
+    /// Its reader, when it waits for the end of the connection, or until nobody pushes back.
     reader: Option<Waker>,
 }
 
@@ -130,8 +137,10 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             lingering: VecDeque::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
             held_back: Vec::new(),
+            mail_waits: false,
+            receives_left: RECEIVES_PER_TURN,
             receives: 0,
             began: None,
             accepting: true,
@@ -142,6 +151,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     /// Ends a turn: mail and time go to the core, its effects are carried out.
     pub(super) fn run(&mut self) -> Next {
         let now = self.begin();
+        self.look_for_push_back(now);
         let all_mail = self.take_mail(now);
         let receives = self.stats.receives.get();
         let has_read = std::mem::replace(&mut self.receives, receives) != receives;
@@ -154,6 +164,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.settle(now);
         self.post.flush();
         self.core_pushes_back = self.core.is_pushed_back();
+        self.receives_left = RECEIVES_PER_TURN;
         self.wake_held();
         let ended = self.time.now();
         self.stats.turns.add(1);
@@ -164,7 +175,10 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.time.rest_until(deadline);
         Next {
             stop: self.stopped || self.post.is_halted(),
-            more: !all_mail || !self.outcomes.is_empty(),
+            more: !all_mail
+                || !self.outcomes.is_empty()
+                || !self.held.is_empty()
+                || self.mail_waits != self.post.is_pushed_back(),
             deadline,
         }
     }
@@ -238,16 +252,17 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
 
     /// Asks for a reader whether it may go on; `waker` is its own.
     pub(super) fn permit(&mut self, conn: ConnId, waker: &Waker) -> Permit {
+        let pushed_back = self.is_pushed_back();
         let Some(connection) = self.connections.get_mut(key(conn)) else { return Permit::Gone };
         match connection.state {
             State::Ended => return Permit::Gone,
-            State::Open if self.post.is_pushed_back() => self.held.push(waker.clone()),
-            State::Open if self.core_pushes_back && !connection.opened && !connection.finished => {
+            State::Open if pushed_back && !connection.opened && !connection.finished => {
                 if connection.reader.replace(waker.clone()).is_none() {
                     self.hold_back(conn);
                 }
             }
             _ if connection.finished => connection.reader = Some(waker.clone()),
+            _ if self.receives_left == 0 => self.held.push_back(waker.clone()),
             _ => return Permit::Granted,
         }
         Permit::Held
@@ -255,11 +270,12 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
 
     /// Wakes `waker` when a turn has run.
     pub(super) fn hold(&mut self, waker: &Waker) {
-        self.held.push(waker.clone());
+        self.held.push_back(waker.clone());
     }
 
     /// A reader got bytes, or none at the peer's FIN, or an error.
     pub(super) fn received(&mut self, conn: ConnId, received: io::Result<&[u8]>) {
+        self.receives_left = self.receives_left.saturating_sub(1);
         let Some(connection) = self.connections.get_mut(key(conn)) else { return };
         let state = connection.state;
         match received {
@@ -331,13 +347,24 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.held_back.push(conn);
     }
 
-    /// Wakes the readers that nobody pushes back any more.
-    fn wake_held(&mut self) {
-        if self.post.is_pushed_back() {
-            return;
+    fn look_for_push_back(&mut self, now: Instant) {
+        let mail_waits = self.post.is_pushed_back();
+        if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
+            self.tell(now, Event::MailWaits(mail_waits));
         }
-        self.held.drain(..).for_each(Waker::wake);
-        if !self.core_pushes_back {
+    }
+
+    /// Whether nothing is taken from accepted connections.
+    fn is_pushed_back(&self) -> bool {
+        self.core_pushes_back || self.mail_waits || self.post.is_pushed_back()
+    }
+
+    /// Wakes the tasks that waited for this turn, no more than may receive in the next, and the readers that nobody pushes
+    /// back any more.
+    fn wake_held(&mut self) {
+        let count = self.held.len().min(RECEIVES_PER_TURN);
+        self.held.drain(..count).for_each(Waker::wake);
+        if !self.is_pushed_back() {
             for conn in self.held_back.drain(..) {
                 let reader = self.connections.get_mut(key(conn)).and_then(|found| found.reader.take());
                 reader.into_iter().for_each(Waker::wake);
@@ -560,7 +587,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         if let Some(look) = self.time.next_look() {
             return Some(look);
         }
-        let retry = self.post.is_pushed_back().then(|| now + PUSH_BACK_INTERVAL);
+        let retry = self.mail_waits.then(|| now + PUSH_BACK_INTERVAL);
         let linger = self.lingering.front().map(|(at, _)| *at);
         [self.core.poll_timeout(), linger, retry].into_iter().flatten().min()
     }

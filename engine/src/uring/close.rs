@@ -25,6 +25,7 @@ impl<S: Shard> Driver<S> {
                 entry.state = State::Flushing;
                 let is_sending = entry.is_sending();
                 self.lingers.push_back((now + self.seat.options.linger, conn));
+                self.receive(conn)?; // its receive may have ended for want of a buffer, or while it was held
                 if is_sending { Ok(()) } else { self.flush(now, conn) }
             }
         }

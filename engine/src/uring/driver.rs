@@ -24,8 +24,10 @@ use crate::time::Time;
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// Mail worked off in one turn.
 const MAIL_PER_TURN: usize = 1024;
-/// How long a pushed-back shard sleeps at most before it tries again.
+/// How long a shard whose mail waits sleeps at most before it tries again.
 const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
+/// How long one sleeps at most that reads no client because mail of others waits.
+const READERS_PAUSE: Duration = Duration::from_millis(1);
 
 /// One shard at work.
 pub(super) struct Driver<S: Shard> {
@@ -41,6 +43,8 @@ pub(super) struct Driver<S: Shard> {
     pub(super) intakes: PerGroup<Intake>,
     /// What the core said at the end of the last turn.
     pub(super) core_pushes_back: bool,
+    /// What the core was told at the start of the turn.
+    pub(super) mail_waits: bool,
     /// How many receives there were up to the last turn.
     receives: u64,
     /// When to accept again after a failure.
@@ -62,6 +66,7 @@ impl<S: Shard> Driver<S> {
         let core = build(seat.id);
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
+            mail_waits: false,
             core,
             time: Time::new(seat.options.clock, seat.options.counts_stillness),
             seat,
@@ -86,6 +91,7 @@ impl<S: Shard> Driver<S> {
             if let Some(clocks) = self.time.clocks_moved() {
                 self.tell(now, Event::Clocks(clocks));
             }
+            self.look_for_push_back(now);
             self.take_news(now)?;
             self.take_completions(now)?;
             self.take_mail(now);
@@ -98,6 +104,13 @@ impl<S: Shard> Driver<S> {
             self.core_pushes_back = self.core.is_pushed_back();
             self.receive_again()?;
             now = self.wait()?;
+        }
+    }
+
+    fn look_for_push_back(&mut self, now: Instant) {
+        let mail_waits = self.seat.post.is_pushed_back();
+        if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
+            self.tell(now, Event::MailWaits(mail_waits));
         }
     }
 
@@ -120,6 +133,7 @@ impl<S: Shard> Driver<S> {
             match completion.token.op() {
                 Op::ReceiveAccepted => self.receive_or_hold(now, Group::Accepted, completion)?,
                 Op::ReceiveOpened => self.receive_or_hold(now, Group::Opened, completion)?,
+                Op::Discard => self.on_discard(now, completion)?,
                 Op::Send => self.on_send(now, completion)?,
                 Op::Accept => self.on_accept(now, completion)?,
                 Op::Connect => self.on_connect(now, completion)?,
@@ -176,6 +190,7 @@ impl<S: Shard> Driver<S> {
         self.seat.stats.turn_time.record(self.time.gap());
         let has_work = self.kernel.ring.is_ready()
             || !self.news.is_empty()
+            || self.mail_waits != self.seat.post.is_pushed_back()
             || Group::ALL.into_iter().any(|group| self.has_intake(group));
         let due = self.next_due(now);
         if has_work || due.is_some_and(|due| due <= now) || !self.seat.post.park() {
@@ -199,7 +214,8 @@ impl<S: Shard> Driver<S> {
             self.accept_at,
             self.lingers.front().map(|(due, _)| *due),
             self.kernel.connects.next_due(),
-            self.seat.post.is_pushed_back().then(|| now + PUSHED_BACK_PAUSE),
+            self.seat.post.has_waiting().then(|| now + PUSHED_BACK_PAUSE),
+            self.mail_waits.then(|| now + READERS_PAUSE),
         ];
         due.into_iter().flatten().min()
     }

@@ -46,13 +46,13 @@ impl<S: Shard> Driver<S> {
         group: Group,
         completion: Completion,
     ) -> io::Result<()> {
+        self.note_end(completion);
         let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
         if waits
             && let Some(entry) = self.conns.get_mut(completion.token.conn())
             && entry.state == State::Open
         {
-            // The kernel is through with the last one, so a close need not wait until the core may see it.
-            entry.receiving &= completion.has_more();
+            // A close need not wait until the core may see the FIN.
             entry.finished |= completion.result == 0;
             self.intakes[group].held.push_back(completion);
             return Ok(());
@@ -78,9 +78,9 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Whether nothing is taken from the connections of `group`.
+    /// Whether nothing is taken from the connections of `group`. Opened ones lead to peers whose silence would be judged.
     fn is_pushed_back(&self, group: Group) -> bool {
-        self.seat.post.is_pushed_back() || self.core_pushes_back && group == Group::Accepted
+        group == Group::Accepted && (self.core_pushes_back || self.mail_waits)
     }
 
     /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the others. A buffer is

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::ptr;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -14,19 +15,31 @@ use super::ring::Completion;
 use super::sends;
 use super::token::{Op, Token};
 
+/// What a closing connection discards at once.
+const DISCARD_BYTES: u32 = 1 << 20;
+
 impl<S: Shard> Driver<S> {
-    /// Arms the receive of a connection, unless it is armed or there is nothing to receive any more.
+    /// Arms the receive of a connection, unless it is armed or there is nothing to receive any more. A closing one only
+    /// waits for the peer's FIN: it discards what comes before, and takes no buffer, of which there may be none while
+    /// its group is pushed back.
     pub(super) fn receive(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         if entry.receiving || entry.finished || matches!(entry.state, State::Connecting | State::Dying) {
             return Ok(());
         }
         entry.receiving = true;
+        if entry.state != State::Open {
+            let discard = opcode::Recv::new(Fd(entry.socket.as_raw_fd()), ptr::null_mut(), DISCARD_BYTES);
+            // With this flag TCP copies nothing.
+            let discard = discard.flags(libc::MSG_TRUNC).build();
+            return self.kernel.ring.push_plain(discard, Token::of(Op::Discard, conn));
+        }
         let receive = opcode::RecvMulti::new(Fd(entry.socket.as_raw_fd()), entry.group.id()).build();
         let token = Token::of(Op::receive(entry.group), conn);
         self.kernel.ring.push_plain(receive, token)
     }
 
+    /// Takes in a receive whose end, if it is the last of its operation, is noted: `receiving` may be that of another since.
     pub(super) fn on_receive(
         &mut self,
         now: Instant,
@@ -37,23 +50,39 @@ impl<S: Shard> Driver<S> {
         if let Some(buffer) = completion.buffer() {
             self.deliver(now, group, conn, buffer, completion.result);
         }
-        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        if completion.has_more() {
-            return Ok(());
+        if completion.has_more() { Ok(()) } else { self.on_receive_end(now, conn, completion.result) }
+    }
+
+    pub(super) fn on_discard(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+        self.note_end(completion);
+        self.on_receive_end(now, completion.token.conn(), completion.result)
+    }
+
+    /// The kernel is through with an operation, if this was its last completion.
+    pub(super) fn note_end(&mut self, completion: Completion) {
+        if let Some(entry) = self.conns.get_mut(completion.token.conn()) {
+            entry.receiving &= completion.has_more();
         }
-        entry.receiving = false;
-        if entry.state == State::Dying {
+    }
+
+    fn on_receive_end(&mut self, now: Instant, conn: ConnId, result: i32) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
+        let (state, group) = (entry.state, entry.group);
+        if state == State::Dying {
             self.bury_if_idle(conn);
             return Ok(());
         }
-        match completion.result {
+        match result {
             0 => self.on_finish(now, conn),
             // A multishot receive ends now and then for reasons of its own.
             1.. => self.receive(conn)?,
             error => match -error {
                 libc::ENOBUFS => {
                     self.seat.stats.receive_exhaustions.add(1);
-                    self.intakes[group].starved.push_back(conn);
+                    match state {
+                        State::Open => self.intakes[group].starved.push_back(conn),
+                        _ => self.receive(conn)?,
+                    }
                 }
                 libc::EINTR | libc::EAGAIN => self.receive(conn)?,
                 errno => self.fail(conn, errno),

@@ -19,6 +19,8 @@ pub(super) enum Op {
     ReceiveAccepted,
     /// The same of an opened one.
     ReceiveOpened,
+    /// Receive of a closing connection, into nothing.
+    Discard,
     /// The send in flight of a connection.
     Send,
     /// A connect under way.
@@ -62,11 +64,12 @@ impl Token {
     }
 
     pub(super) fn op(self) -> Op {
-        const OPS: [Op; 8] = [
+        const OPS: [Op; 9] = [
             Op::Bell,
             Op::Accept,
             Op::ReceiveAccepted,
             Op::ReceiveOpened,
+            Op::Discard,
             Op::Send,
             Op::Connect,
             Op::Cancel,
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn a_token_gives_back_what_it_was_made_of() {
         let receives = Group::ALL.map(Op::receive);
-        let others = [Op::Bell, Op::Accept, Op::Send, Op::Connect, Op::Cancel, Op::Close];
+        let others = [Op::Bell, Op::Accept, Op::Discard, Op::Send, Op::Connect, Op::Cancel, Op::Close];
         for op in receives.into_iter().chain(others) {
             assert_eq!(Token::new(op).op(), op);
             let conn = ConnId { index: CONNECTIONS_MAX - 1, generation: u32::MAX };

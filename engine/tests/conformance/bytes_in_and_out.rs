@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_channel::bounded;
 use engine::{Kind, Options};
 use shard::Linger;
 use socket2::SockRef;
@@ -121,6 +122,31 @@ pub fn more_data_than_receive_buffers(kind: Kind) {
             });
         }
     });
+    rig.stop();
+}
+
+/// Mail and time wait no longer because many connections have something to say at once.
+pub fn a_turn_receives_a_bounded_number_of_times(kind: Kind) {
+    const PEERS: usize = 1_500;
+    const RECEIVES_MAX: usize = 1_024;
+    let rig = Rig::one(kind, nothing);
+    let mut peers: Vec<_> = (0..PEERS).map(|_| rig.dial()).collect();
+    for _ in 0..PEERS {
+        assert!(matches!(rig.next(0), Seen::Accepted(..)));
+    }
+    let (go, gate) = bounded::<()>(0);
+    rig.tell(0, move |_| gate.recv_timeout(PATIENCE).unwrap());
+    let sent = pattern(20_000);
+    peers.iter_mut().for_each(|stream| stream.write_all(&sent).unwrap());
+    go.send(()).unwrap();
+    let mut received = 0;
+    while received < PEERS * sent.len() {
+        received += rig.find(received_bytes).len();
+    }
+    let (tell, told) = bounded(1);
+    rig.tell(0, move |hands| tell.send(hands.receives_most).unwrap());
+    let most = told.recv_timeout(PATIENCE).unwrap();
+    assert!(most <= RECEIVES_MAX, "{most} receives in a turn");
     rig.stop();
 }
 

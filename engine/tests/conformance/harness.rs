@@ -47,6 +47,11 @@ pub struct Hands {
     pub pushed_back: bool,
     /// What other clocks show.
     pub clocks: Clocks,
+    /// Whether mail waits for room somewhere.
+    pub mail_waits: bool,
+    /// The most receives between two looks at the effects.
+    pub receives_most: usize,
+    receives: usize,
     effects: VecDeque<Effect<Mail>>,
     conns: HashMap<ConnId, Life>,
     buried: HashSet<ConnId>,
@@ -54,6 +59,7 @@ pub struct Hands {
 
 #[derive(Default)]
 struct Life {
+    accepted: bool,
     outbox: VecDeque<Bytes>,
     in_flight: Option<usize>,
     finished: bool,
@@ -99,29 +105,33 @@ impl Core {
         self.hands.conns.get_mut(&conn).unwrap_or_else(|| panic!("{conn:?} was never told"))
     }
 
-    fn begin(&mut self, conn: ConnId) {
+    fn begin(&mut self, conn: ConnId, accepted: bool) {
         assert!(!self.hands.buried.contains(&conn), "{conn:?}: a name is used twice");
         let index_is_free = !self.hands.conns.keys().any(|other| other.index == conn.index);
         assert!(index_is_free, "{conn:?}: an index is used twice at a time");
-        assert!(self.hands.conns.insert(conn, Life::default()).is_none());
+        assert!(self.hands.conns.insert(conn, Life { accepted, ..Life::default() }).is_none());
     }
 
     fn check(&mut self, event: Event<'_, Mail>) -> Option<Seen> {
         Some(match event {
             Event::Accepted { conn, peer } => {
-                self.begin(conn);
+                self.begin(conn, true);
                 Seen::Accepted(conn, peer)
             }
             Event::Connected { conn, token } => {
-                self.begin(conn);
+                self.begin(conn, false);
                 Seen::Connected(conn, token)
             }
             Event::ConnectFailed { token, error } => Seen::ConnectFailed(token, error),
             Event::Received { conn, bytes } => {
                 assert!(!bytes.is_empty(), "{conn:?}: received nothing");
+                let mail_waits = self.hands.mail_waits;
+                self.hands.receives += 1;
+                self.hands.receives_most = self.hands.receives_most.max(self.hands.receives);
                 let life = self.life(conn);
                 assert!(!life.closing, "{conn:?}: received after Close");
                 assert!(!life.finished, "{conn:?}: received after Finished");
+                assert!(!(mail_waits && life.accepted), "{conn:?}: received while mail waits");
                 Seen::Received(conn, bytes.to_vec())
             }
             Event::Sent { conn, bytes } => {
@@ -155,6 +165,11 @@ impl Core {
                 self.hands.clocks = clocks;
                 return None;
             }
+            Event::MailWaits(waits) => {
+                assert_ne!(waits, self.hands.mail_waits, "told twice");
+                self.hands.mail_waits = waits;
+                return None;
+            }
             Event::Timeout => {
                 let due = self.hands.timeout.take().expect("a timeout was asked for");
                 assert!(due <= self.hands.now, "a timeout came early");
@@ -178,6 +193,7 @@ impl Shard for Core {
 
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail>> {
         assert!(now >= self.hands.now, "time went back");
+        self.hands.receives = 0;
         let effect = self.hands.effects.pop_front()?;
         if let Effect::Close { conn, .. } = &effect
             && let Some(life) = self.hands.conns.get_mut(conn)

@@ -1,14 +1,14 @@
 //! Mail between shards, and time.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use engine::{Clock, Kind, MAILBOX_CAPACITY, Options};
 use shard::{Instant, ShardId};
 
-use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, nothing, options, shard};
+use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, dial, nothing, options, shard};
 
 pub fn mail_goes_both_ways_between_control_and_shards(kind: Kind) {
     let answer = || -> Behaviour {
@@ -102,6 +102,58 @@ pub fn a_pushed_back_shard_reads_no_socket(kind: Kind) {
     let (_, told) = rig.running.control().recv_timeout(PATIENCE).unwrap();
     assert!(matches!(told, Mail::Number(COUNT)));
     rig.stop();
+}
+
+/// Shard 0 has more mail than shard 1 takes; shard 2 has nothing to do with either.
+pub fn mail_that_waits_holds_the_clients_of_all_shards_and_no_link(kind: Kind) {
+    const COUNT: u64 = 2 * MAILBOX_CAPACITY as u64;
+    let (go, gate) = bounded::<()>(0);
+    let blocked = move |_: &mut Hands, seen: &Seen| {
+        if matches!(seen, Seen::Mail(_, 0)) {
+            gate.recv_timeout(PATIENCE).unwrap();
+        }
+    };
+    let apart = Options { listen_each: true, ..options() };
+    let rig = Rig::start(kind, apart, vec![Box::new(nothing), Box::new(blocked), Box::new(nothing)]);
+    let link = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = link.local_addr().unwrap();
+    rig.tell(0, move |hands| hands.connect(1, address, None));
+    let (mut link, _) = link.accept().unwrap();
+    assert!(matches!(rig.next(0), Seen::Connected(..)));
+    let mut client = dial(SocketAddr::new(rig.address().ip(), rig.address().port() + 2));
+    assert!(matches!(rig.next(2), Seen::Accepted(..)));
+
+    rig.tell(0, |hands| {
+        (0..COUNT).for_each(|number| hands.mail(shard(1), number));
+        hands.mail(ShardId::CONTROL, 0);
+    });
+    rig.running.control().recv_timeout(PATIENCE).unwrap();
+    for index in [0, 2] {
+        wait_until_told(&rig, index, true);
+    }
+    client.write_all(b"wait").unwrap();
+    link.write_all(b"go on").unwrap();
+    assert!(matches!(rig.next(0), Seen::Received(_, bytes) if bytes == b"go on"));
+    assert_eq!(rig.within(2, Duration::from_millis(100)), None, "read although mail waits");
+    go.send(()).unwrap();
+    assert!(matches!(rig.next(2), Seen::Received(_, bytes) if bytes == b"wait"));
+    for index in [0, 2] {
+        wait_until_told(&rig, index, false);
+    }
+    rig.stop();
+}
+
+/// A shard looks for what others have waiting at the start of a turn.
+fn wait_until_told(rig: &Rig, index: u16, mail_waits: bool) {
+    for _ in 0..10_000 {
+        let (tell, told) = bounded(1);
+        rig.tell(index, move |hands| tell.send(hands.mail_waits).unwrap());
+        if told.recv_timeout(PATIENCE).unwrap() == mail_waits {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("shard {index} is not told");
 }
 
 pub fn timeouts_are_never_early(kind: Kind) {

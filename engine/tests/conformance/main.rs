@@ -45,6 +45,7 @@ conformance! {
         a_slow_reader_gets_everything
         a_fast_writer_is_read_completely
         more_data_than_receive_buffers
+        a_turn_receives_a_bounded_number_of_times
         sent_tells_the_size_of_each_batch;
     ends:
         a_reset_closes_with_reset
@@ -69,6 +70,7 @@ conformance! {
         mail_goes_both_ways_between_control_and_shards
         full_mailboxes_lose_nothing_and_keep_order
         a_pushed_back_shard_reads_no_socket
+        mail_that_waits_holds_the_clients_of_all_shards_and_no_link
         timeouts_are_never_early
         a_shard_that_stood_still_reads_before_its_deadlines_pass
         the_wall_clock_is_told_where_it_differs;
@@ -78,5 +80,6 @@ conformance! {
         much_that_is_held_keeps_its_order
         what_is_held_does_not_delay_an_end
         a_flush_ends_with_a_fin_that_is_held
+        a_flush_ends_with_a_fin_that_came_behind_what_is_held
         a_pushed_back_core_still_accepts_and_answers;
 }

@@ -150,6 +150,38 @@ pub fn a_flush_ends_with_a_fin_that_is_held(kind: Kind) {
     rig.stop();
 }
 
+/// There is no buffer to find the FIN with.
+pub fn a_flush_ends_with_a_fin_that_came_behind_what_is_held(kind: Kind) {
+    let patient = Options { linger: 10 * PATIENCE, ..few_buffers() };
+    let rig = Rig::start(kind, patient, vec![Box::new(nothing)]);
+    let mut clients: Vec<_> = (0..4).map(|_| accepted(&rig)).collect();
+    push_back(&rig, true);
+    clients.iter_mut().for_each(|(stream, _)| stream.write_all(&pattern(CLIENT_BYTES)).unwrap());
+    assert_eq!(rig.within(0, Duration::from_millis(50)), None, "taken although pushed back");
+    for &(_, conn) in &clients {
+        rig.tell(0, move |hands| {
+            hands.send(conn, &b"bye"[..]);
+            hands.close(conn, Linger::Flush);
+        });
+    }
+    for (stream, conn) in &mut clients {
+        let mut last = Vec::new();
+        stream.read_to_end(&mut last).unwrap();
+        assert_eq!(last, b"bye");
+        // More than sockets hold comes before the FIN.
+        stream.write_all(&vec![0; 16 << 20]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let closed = rig.find(|seen| matches!(seen, Seen::Closed(..)).then_some(seen));
+        assert_eq!(closed, Seen::Closed(*conn, CloseReason::Local));
+        assert_eq!(stream.take_error().unwrap().map(|error| error.kind()), None, "reset");
+    }
+    push_back(&rig, false);
+    let (mut stream, _) = accepted(&rig);
+    stream.write_all(b"on").unwrap();
+    assert!(matches!(rig.next(0), Seen::Received(_, bytes) if bytes == b"on"));
+    rig.stop();
+}
+
 pub fn a_pushed_back_core_still_accepts_and_answers(kind: Kind) {
     // Enough that more than one turn has to accept them.
     const CLIENTS: usize = 150;
