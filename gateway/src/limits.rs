@@ -33,8 +33,8 @@ pub const HEARING_TIME: Duration = Duration::from_secs(1);
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
-/// Sessions that one step of an announcement looks at: a million take two seconds.
-pub const ANNOUNCEMENTS_PER_STEP: usize = 2048;
+/// Sessions that one step of an announcement looks at: a million take four seconds, if routers take them in as fast.
+pub const ANNOUNCEMENTS_PER_STEP: usize = 1024;
 /// Ended sessions that are remembered, in case the router that was told of them goes.
 pub const ENDS_MAX: usize = 4096;
 /// Between two steps of an announcement.

@@ -26,6 +26,8 @@ pub(crate) struct View {
     /// `None` while there is no router.
     owners: Option<Owners>,
     announcing: Option<Announcing>,
+    /// Routers that have more to take in than should be added to by what can wait.
+    slow: Vec<ShardId>,
     /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go together.
     is_stale: bool,
     /// Routers that went since owners were chosen last; what they knew is gone, also if they are back.
@@ -48,7 +50,8 @@ pub(crate) struct End {
 struct Announcing {
     /// By whom they are bound.
     before: Before,
-    conns: Vec<ConnId>,
+    /// The last goes first; those for slow routers go to the front.
+    conns: VecDeque<ConnId>,
 }
 
 /// Owners that were.
@@ -228,6 +231,7 @@ impl Gateway {
         if chosen == self.view.owners && !gone.iter().any(|gone| self.view.is_owner(*gone)) {
             return;
         }
+        self.view.slow.clear(); // another change cannot wait for the rest of this one
         while self.view.announcing.is_some() {
             self.announce_some();
         }
@@ -236,7 +240,7 @@ impl Gateway {
         self.say_view(false);
         self.announce_rooms(&before);
         self.submit_again(&before);
-        self.view.announcing = Some(Announcing { before, conns: self.connections() });
+        self.view.announcing = Some(Announcing { before, conns: self.connections().into() });
         self.announce_step(now);
     }
 
@@ -297,6 +301,17 @@ impl Gateway {
         }
     }
 
+    /// Whether sessions have yet to be announced.
+    pub fn is_announcing(&self) -> bool {
+        self.view.announcing.is_some()
+    }
+
+    /// No session is announced to these routers until they are not among them any more: what can wait is said as fast as they take
+    /// it in.
+    pub fn set_slow(&mut self, routers: Vec<ShardId>) {
+        self.view.slow = routers;
+    }
+
     /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
     pub(crate) fn announce_step(&mut self, now: Instant) {
         self.announce_some();
@@ -307,14 +322,26 @@ impl Gateway {
 
     fn announce_some(&mut self) {
         let Some(mut announcing) = self.view.announcing.take() else { return };
-        let rest = announcing.conns.len().saturating_sub(ANNOUNCEMENTS_PER_STEP);
-        for conn in announcing.conns.split_off(rest) {
-            self.announce(conn, &announcing.before);
+        for _ in 0..ANNOUNCEMENTS_PER_STEP.min(announcing.conns.len()) {
+            let Some(conn) = announcing.conns.pop_back() else { break };
+            if self.waits_for_router(conn) {
+                announcing.conns.push_front(conn);
+            } else {
+                self.announce(conn, &announcing.before);
+            }
         }
         if announcing.conns.is_empty() {
             return self.say_view(true);
         }
         self.view.announcing = Some(announcing);
+    }
+
+    fn waits_for_router(&self, conn: ConnId) -> bool {
+        !self.view.slow.is_empty()
+            && self.sessions.get(conn).is_some_and(|session| {
+                let owner = self.view.owner_of_user(session.app, session.user);
+                owner.is_some_and(|owner| self.view.slow.contains(&owner))
+            })
     }
 
     fn announce(&mut self, conn: ConnId, before: &Before) {

@@ -280,6 +280,26 @@ fn assert_bound(world: &mut World, routers: &[ShardId], live: &[(i64, u32)]) {
 }
 
 #[test]
+fn sessions_wait_while_their_next_owner_has_more_to_take_in_than_it_should() {
+    let (mut world, _clients) = crowd();
+    world.forget();
+    let announced = |world: &World| bindings(world).keys().filter(|(router, _)| *router == ROUTER_2).count();
+    world.router_up(ROUTER_2);
+    assert!(world.gateway.is_announcing());
+    let at_first = announced(&world);
+    world.gateway.set_slow(vec![ROUTER_2]);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(announced(&world), at_first);
+    assert_eq!(views(&world, ROUTER_2).last(), Some(&view(&[ROUTER, ROUTER_2], false)));
+    world.gateway.set_slow(Vec::new());
+    world.pass(Duration::from_millis(50));
+    assert!(!world.gateway.is_announcing());
+    let moved = (1..=MANY).filter(|user| owner_of_user(&[ROUTER, ROUTER_2], *user) == ROUTER_2).count();
+    assert_eq!(announced(&world), moved);
+    assert_eq!(views(&world, ROUTER_2).last(), Some(&view(&[ROUTER, ROUTER_2], true)));
+}
+
+#[test]
 fn very_many_sessions_are_announced_step_by_step_while_others_come_and_go() {
     let (mut world, clients) = crowd();
     let both = [ROUTER, ROUTER_2];

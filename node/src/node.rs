@@ -567,6 +567,12 @@ impl<O: Outside> Node<O> {
         self.with_links(|links| links.timeout(now));
         self.outside.timeout(now);
         if let Some(gateway) = &mut self.gateway {
+            if gateway.is_announcing() {
+                let links = self.links.as_ref();
+                let is_slow = |router: &ShardId| links.is_some_and(|links| links.is_slow(*router));
+                let slow = gateway.routers().filter(is_slow).collect();
+                gateway.set_slow(slow);
+            }
             gateway.timeout(now);
         }
     }
