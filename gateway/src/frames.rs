@@ -6,6 +6,7 @@ use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Stay, Timer};
+use crate::login_window::Admission;
 use crate::rooms::Joined;
 use crate::session::Phase;
 use crate::token::{Claims, TokenError};
@@ -87,22 +88,46 @@ impl Gateway {
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
         let claims = self.verify(now, token)?;
-        let stamp = self.stamps.show(self.clock_ns(now));
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        let admission = self.logins.enter(conn);
+        if admission == Admission::Refused {
+            self.close_crowded(conn);
+            return Ok(());
+        }
         session.app = claims.app;
         session.user = claims.user;
         session.device = claims.device;
         session.token_end_secs = claims.exp;
-        session.phase = Phase::Binding;
+        session.phase = Phase::Waiting;
         self.metrics.sessions += 1;
+        if admission == Admission::Asks {
+            self.ask_owner(now, conn);
+        }
+        Ok(())
+    }
+
+    /// Asks owners for logins that have waited, as far as there is room.
+    pub(crate) fn ask_owners(&mut self, now: Instant) {
+        while let Some(conn) = self
+            .logins
+            .next(|conn| self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Waiting))
+        {
+            self.ask_owner(now, conn);
+        }
+    }
+
+    fn ask_owner(&mut self, now: Instant, conn: ConnId) {
+        let stamp = self.stamps.show(self.clock_ns(now));
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        session.phase = Phase::Binding;
+        session.last_seen = now;
         session.login = stamp;
-        let (app, user, device, login) = (claims.app, claims.user, claims.device, session.login);
+        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         // Without an owner it waits for one, up to the login deadline.
         if let Some(owner) = self.view.owner_of_user(app, user) {
             let session = SessionId(conn.as_u64());
             self.tell_router(owner, ToRouter::Bind { app, user, device, session, login, fresh: true });
         }
-        Ok(())
     }
 
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.
@@ -113,6 +138,7 @@ impl Gateway {
             return;
         }
         session.phase = Phase::Live;
+        self.logins.answered(now, session.last_seen);
         self.wheel.cancel(session.timer);
         let token_end = self.clocks.at_wall_secs(now, session.token_end_secs);
         let deadline = (now + self.config.heartbeat.silence_max()).min(token_end);

@@ -13,7 +13,10 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
 use crate::config::Config;
-use crate::limits::{CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, TIMEOUTS_PER_TURN};
+use crate::limits::{
+    CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, LOGIN_RETRY, TIMEOUTS_PER_TURN,
+};
+use crate::login_window::LoginWindow;
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
@@ -54,6 +57,7 @@ pub struct Gateway {
     pub(crate) outboxes: Outboxes,
     pub(crate) rooms: Rooms,
     pub(crate) addresses: Addresses,
+    pub(crate) logins: LoginWindow,
     pub(crate) wheel: Wheel<u64>,
     pub(crate) effects: VecDeque<Effect<NodeMessage>>,
     pub(crate) dirty: VecDeque<ConnId>,
@@ -136,6 +140,7 @@ impl Gateway {
             outboxes: Outboxes::default(),
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
+            logins: LoginWindow::new(now),
             prng,
             wheel: Wheel::new(now),
             effects: VecDeque::new(),
@@ -193,15 +198,18 @@ impl Gateway {
     pub fn check_invariants(&self) {
         let mut outboxes = 0;
         let mut sessions = 0;
+        let mut binding = 0;
         for (conn, session) in self.sessions.iter() {
             outboxes += usize::from(session.outbox != OutboxId::NONE);
             sessions += u64::from(session.is_logged_in());
+            binding += u32::from(session.phase == Phase::Binding);
             assert!(
                 session.is_logged_in() || session.rooms == Memberships::NONE,
                 "{conn:?} is in a room without a login"
             );
         }
         assert_eq!(sessions, self.metrics.sessions);
+        assert_eq!(binding, self.logins.under_way());
         assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
@@ -211,6 +219,7 @@ impl Gateway {
     /// The next thing the engine is to do; see [`shard::Shard::poll_effect`].
     pub fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
         self.choose_owners(now);
+        self.ask_owners(now);
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
         }
@@ -403,8 +412,12 @@ impl Gateway {
             session.timer = self.wheel.arm(later, Timer::Session { conn_index }.pack());
             return;
         }
-        if session.phase != Phase::Live {
-            return self.close_with_notice(conn, NoticeCode::LoginTimeout);
+        match session.phase {
+            Phase::Live => {}
+            Phase::Waiting => return self.close_crowded(conn),
+            Phase::Fresh | Phase::Binding | Phase::Closing => {
+                return self.close_with_notice(conn, NoticeCode::LoginTimeout);
+            }
         }
         let deadline = session.last_seen + silence_max;
         if now >= deadline {
@@ -420,6 +433,14 @@ impl Gateway {
     /// Says why, and closes once that is written.
     pub(crate) fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
         self.close_with(conn, code, 0, Vec::new());
+    }
+
+    /// More logins come than owners answer.
+    pub(crate) fn close_crowded(&mut self, conn: ConnId) {
+        let retry_ms = LOGIN_RETRY.as_millis() as u32;
+        let retry_after_ms = retry_ms + self.prng.below(u64::from(retry_ms) + 1) as u32;
+        let alternatives = self.alternatives();
+        self.close_with(conn, NoticeCode::ServerFull, retry_after_ms, alternatives);
     }
 
     fn close_draining(&mut self, conn: ConnId) {
@@ -507,6 +528,9 @@ impl Gateway {
         let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         let (was_logged_in, was_live) = (session.is_logged_in(), session.phase == Phase::Live);
         let stay = Stay::of(session);
+        if session.phase == Phase::Binding {
+            self.logins.end();
+        }
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
         self.wheel.cancel(session.timer);

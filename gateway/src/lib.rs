@@ -11,6 +11,7 @@ mod frames;
 mod gateway;
 mod hash;
 mod limits;
+mod login_window;
 mod message_ids;
 mod metrics;
 mod outbox;

@@ -27,6 +27,16 @@ pub const OUTBOX_SHARES: u64 = 16;
 pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 /// The name of a host, as DNS bounds it.
 pub const HOST_BYTES_MAX: usize = 253;
+/// Logins of one shard that may wait for owners at once, at the start.
+pub const LOGINS_AT_START: u32 = 512;
+/// The fewest.
+pub const LOGINS_MIN: u32 = 16;
+/// The most.
+pub const LOGINS_MAX: u32 = 8192;
+/// Logins that wait for room among these. They are told to come back when their deadline passes, further ones at once.
+pub const LOGINS_WAITING_MAX: usize = 16_384;
+/// When one that is refused may come back, at the earliest, and how far apart all of them come.
+pub const LOGIN_RETRY: Duration = Duration::from_secs(1);
 /// How long clients are read again, after they were not, before one may be silent.
 pub const HEARING_TIME: Duration = Duration::from_secs(1);
 /// Connections that one step of a drain looks at.

@@ -11,7 +11,7 @@ use crate::rooms::Memberships;
 
 /// A connection and, from its login on, the session of a user.
 pub(crate) struct Session {
-    /// Meaningful from `Phase::Binding` on, as are `app` and `device`.
+    /// Meaningful from `Phase::Waiting` on, as are `app` and `device`.
     pub(crate) user: UserId,
     pub(crate) app: AppId,
     pub(crate) device: DeviceClass,
@@ -29,9 +29,9 @@ pub(crate) struct Session {
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
     /// When its token ends, and with it the session, in seconds since the UNIX epoch by the wall clock. Meaningful from
-    /// `Phase::Binding` on.
+    /// `Phase::Waiting` on.
     pub(crate) token_end_secs: u64,
-    /// When the last whole frame came.
+    /// When the last whole frame came; in `Phase::Binding`, when its owner was asked.
     pub(crate) last_seen: Instant,
     pub(crate) bucket: Bucket,
     /// The login deadline, later the idle timer.
@@ -45,6 +45,8 @@ const _: () = assert!(size_of::<Session>() <= 80, "a million sessions are held i
 pub(crate) enum Phase {
     /// Connected; a login is awaited.
     Fresh,
+    /// The token was good; as many logins as may be are with owners. It may send already.
+    Waiting,
     /// The token was good; the owner of the user is asked to bind it. It may send already.
     Binding,
     /// Reachable.
@@ -56,7 +58,7 @@ pub(crate) enum Phase {
 impl Session {
     /// Whether a user stands behind the connection.
     pub(crate) fn is_logged_in(&self) -> bool {
-        matches!(self.phase, Phase::Binding | Phase::Live)
+        matches!(self.phase, Phase::Waiting | Phase::Binding | Phase::Live)
     }
 
     /// The encoding of what the server says: the client's own, binary before it said anything.

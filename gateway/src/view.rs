@@ -13,7 +13,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 use crate::gateway::{Gateway, Timer};
 use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX};
 use crate::rooms::Early;
-use crate::session::Phase;
+use crate::session::{Phase, Session};
 
 /// What a gateway shard knows of routers.
 #[derive(Default)]
@@ -345,9 +345,8 @@ impl Gateway {
     }
 
     fn announce(&mut self, conn: ConnId, before: &Before) {
-        let Some(session) = self.sessions.get_mut(conn).filter(|session| session.is_logged_in()) else {
-            return;
-        };
+        let is_asked = |session: &&mut Session| matches!(session.phase, Phase::Binding | Phase::Live);
+        let Some(session) = self.sessions.get_mut(conn).filter(is_asked) else { return };
         let (app, user, device) = (session.app, session.user, session.device);
         let target = Target::User(user);
         let (old, new) = (before.owner_of(app, target), self.view.owner_of(app, target));

@@ -268,3 +268,42 @@ fn an_owner_that_never_answers_ends_in_the_login_deadline() {
     world.pass(Duration::from_millis(502));
     assert_eq!(world.closing_notice(client), NoticeCode::LoginTimeout);
 }
+
+/// More come at once than are let in before an owner answers.
+#[test]
+fn logins_wait_for_owners_that_do_not_keep_up_and_are_told_when_to_come_back() {
+    const CLIENTS: usize = 700;
+    let mut world = World::with(|config| config.limits.address_connections_max = 20_000);
+    world.router_answers = false;
+    let clients: Vec<u32> = (1..=CLIENTS as i64)
+        .map(|user| {
+            let client = world.connect();
+            world.client(client).user = UserId(user);
+            let token = world.token(user, DeviceClass::Phone);
+            world.say(client, ClientFrame::Login { token: token.into() });
+            client
+        })
+        .collect();
+    let binds = |world: &World| {
+        world.to_routers.iter().filter(|(_, mail)| matches!(mail, ToRouter::Bind { .. })).count()
+    };
+    assert_eq!(binds(&world), 512);
+    // One is answered, one goes: two of those that wait are let in.
+    let session = world.session(clients[0]);
+    world.tell(ToGateway::Bound { session, login: Login(world.now.unix_nanos()) });
+    world.reset(clients[1]);
+    assert_eq!(binds(&world), 514);
+    assert!(matches!(world.hear(clients[0]).as_slice(), [ServerFrame::LoggedIn { .. }]));
+    world.pass(Duration::from_secs(60));
+    for client in &clients[2..514] {
+        assert_eq!(world.closing_notice(*client), NoticeCode::LoginTimeout);
+    }
+    for client in &clients[514..] {
+        match world.hear(*client).pop() {
+            Some(ServerFrame::Notice { code: NoticeCode::ServerFull, retry_after_ms, .. }) => {
+                assert!((1_000..=2_000).contains(&retry_after_ms), "{retry_after_ms}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
