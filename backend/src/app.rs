@@ -7,7 +7,6 @@ use std::time::Duration;
 use logs::warn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -52,8 +51,6 @@ pub struct App {
     pub metrics: Metrics,
     /// Gifts under way.
     pub gifts: Gifts,
-    /// A place for each request under way.
-    pub(crate) requests: Semaphore,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -70,7 +67,7 @@ impl App {
         let sms = sms::Sender::open(&config);
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
-            http: http_server::Server::new(config.http.clone()),
+            http: http_server::Server::new(config.http.clone(), http::class_of),
             config,
             clock,
             db,
@@ -82,7 +79,6 @@ impl App {
             inbox: Inbox::default(),
             sms,
             gifts: Gifts::new(),
-            requests: Semaphore::new(http::REQUESTS_MAX),
             metrics: Metrics::default(),
             unmarked_until_ms,
         }))

@@ -14,6 +14,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use http_server::Class;
 use tracing::debug;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,8 +24,6 @@ use crate::app::App;
 use crate::error::Error;
 use crate::{api, random};
 
-/// Requests under way, those among them whose callers have hung up.
-pub const REQUESTS_MAX: usize = 4_096;
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// A caller's own id of a request, or the one it is given; and back in the answer.
@@ -67,6 +66,14 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// Which requests a path's are counted with. The bridge, services and probes do not wait for callers.
+pub fn class_of(path: &str) -> Option<Class> {
+    let is_service = path.starts_with("/bridge/")
+        || path.starts_with("/internal/")
+        || ["/readyz", "/healthz"].contains(&path);
+    Some(if is_service { Class::Services } else { Class::Callers })
+}
+
 /// Gives the request an id, and a time to be done in; counts it, and logs it at DEBUG.
 async fn with_request_id(
     State(app): State<Arc<App>>,
@@ -79,10 +86,7 @@ async fn with_request_id(
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
-    let answer = CURRENT_REQUEST_ID.scope(id.clone(), answer(app.clone(), request, next));
-    // In a task of its own: a caller that hangs up must not leave a write half-way.
-    let mut response =
-        tokio::spawn(answer).await.unwrap_or_else(|error| Error::internal(error).into_response());
+    let mut response = CURRENT_REQUEST_ID.scope(id.clone(), answer(request, next)).await;
     let (path, status) = (path.as_ref().map_or("", MatchedPath::as_str), response.status().as_u16());
     let took = start.elapsed();
     app.metrics.request(method_name(&method), path, status, took);
@@ -93,10 +97,7 @@ async fn with_request_id(
     response
 }
 
-async fn answer(app: Arc<App>, request: Request, next: Next) -> Response {
-    let Ok(_place) = app.requests.try_acquire() else {
-        return Error::unavailable("busy", "too many requests are under way").into_response();
-    };
+async fn answer(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
     answered.unwrap_or_else(|_| {
         let message = format!("no answer within {} s", REQUEST_TIME.as_secs());

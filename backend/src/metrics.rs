@@ -165,6 +165,8 @@ fn write_http(app: &App, page: &mut Page) {
     let http = app.http.counts();
     page.family("http_connections", "gauge", "Open HTTP connections.");
     page.sample(&[], http.connections);
+    page.family("http_requests", "gauge", "HTTP requests that are worked on.");
+    page.sample(&[], http.requests);
     page.family("http_bodies_bytes", "gauge", "Bytes of requests' bodies in memory.");
     page.sample(&[], http.bodies_bytes);
     page.family("http_accepted_total", "counter", "HTTP connections taken.");

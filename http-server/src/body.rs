@@ -2,13 +2,19 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::pin::pin;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 use crate::peer::Peer;
 use crate::stats::{Cut, Refusal};
+
+/// How long a request keeps its turn while its body comes.
+const WITH_TURN: Duration = Duration::from_millis(50);
 
 /// Why there is no body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +23,7 @@ pub enum BodyError {
     TooLong(usize),
     /// It did not come in time. Answer 408.
     TooSlow,
-    /// Too many bytes of bodies are in memory. Answer 503.
+    /// Too many bytes of bodies are in memory, or too many requests at work. Answer 503.
     Busy,
     /// It broke off, or is no body. Answer 400.
     Broken(String),
@@ -28,7 +34,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::TooLong(bytes_max) => write!(f, "want a body of at most {bytes_max} bytes"),
             Self::TooSlow => f.write_str("the body did not come in time"),
-            Self::Busy => f.write_str("too many bytes of bodies are on their way; try again"),
+            Self::Busy => f.write_str("too many requests are under way, or bytes of their bodies; try again"),
             Self::Broken(why) => f.write_str(why),
         }
     }
@@ -55,16 +61,26 @@ pub async fn read(request: Request, bytes_max: usize) -> Result<Bytes, BodyError
         return Err(BodyError::TooLong(bytes_max));
     }
     let most = stated.upper().and_then(|upper| usize::try_from(upper).ok()).unwrap_or(bytes_max);
-    let server = peer.server.clone();
+    let (server, turn) = (peer.server.clone(), peer.turn.clone());
     let bytes = Bytes { bytes: Vec::new(), peer, taken: 0 };
-    match tokio::time::timeout(server.limits.body_timeout(), collect(body, bytes, most.min(bytes_max))).await
-    {
-        Ok(read) => read,
-        Err(_) => {
-            server.stats.cut(Cut::Body);
-            Err(BodyError::TooSlow)
+    let mut collected = pin!(collect(body, bytes, most.min(bytes_max)));
+    if let Some(turn) = &turn {
+        if let Ok(read) = timeout(WITH_TURN, &mut collected).await {
+            return read;
         }
+        turn.pause();
     }
+    let Ok(read) = timeout(server.limits.body_timeout(), collected).await else {
+        server.stats.cut(Cut::Body);
+        return Err(BodyError::TooSlow);
+    };
+    if let Some(turn) = &turn {
+        turn.begin().await.map_err(|refusal| {
+            server.stats.refused(refusal);
+            BodyError::Busy
+        })?;
+    }
+    read
 }
 
 async fn collect(mut body: Body, mut bytes: Bytes, bytes_max: usize) -> Result<Bytes, BodyError> {

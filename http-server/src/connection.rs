@@ -33,6 +33,8 @@ const NO_TIMEOUT: Duration = Duration::from_secs(86_400);
 enum Phase {
     /// The header of a request comes, or the first one is awaited.
     Header,
+    /// The request waits for its turn.
+    Queue,
     /// A handler works. It reads the body, within a time of its own.
     Request,
     /// The answer leaves.
@@ -61,11 +63,19 @@ struct State {
     answer_ended: bool,
     /// The caller may be sending what nobody reads.
     may_send: bool,
+    /// It was asked to go while its request waited for its turn.
+    may_leave_queue: bool,
 }
 
 impl Connection {
     pub fn new(id: u64, address: IpAddr, now: Instant) -> Self {
-        let state = State { phase: Phase::Header, since: now, answer_ended: false, may_send: false };
+        let state = State {
+            phase: Phase::Header,
+            since: now,
+            answer_ended: false,
+            may_send: false,
+            may_leave_queue: false,
+        };
         Self {
             id,
             address,
@@ -75,13 +85,14 @@ impl Connection {
         }
     }
 
-    /// How dispensable a connection is that waits for its caller, and since when; the least goes first. `None` for one at work.
+    /// How dispensable a connection is that waits, and since when; the least goes first. `None` for one at work.
     pub fn waits(&self) -> Option<(u8, Instant)> {
         let State { phase, since, .. } = *self.state();
         match phase {
             Phase::Closing => Some((0, since)),
             Phase::Header => Some((1, since)),
             Phase::Idle => Some((2, since)),
+            Phase::Queue => Some((3, since)),
             Phase::Request | Phase::Answer => None,
         }
     }
@@ -98,8 +109,16 @@ impl Connection {
 
     /// Asks its task to end it, unless its caller has asked for something meanwhile. Returns when it has ended, or stays.
     pub async fn ask_to_go(&self) {
+        let was_in_queue = self.is_in_queue();
+        self.state().may_leave_queue = was_in_queue;
         self.asked_to_go.notify_one();
         self.has_answered.notified().await;
+    }
+
+    /// Whether it goes when it is asked. One that was asked before its request came does not leave the queue for that.
+    pub fn is_to_go(&self) -> bool {
+        let may_leave_queue = self.state().may_leave_queue;
+        self.waits().is_some() && (may_leave_queue || !self.is_in_queue())
     }
 
     /// Waits until it is asked to go.
@@ -131,6 +150,21 @@ impl Connection {
         state.may_send = has_body;
     }
 
+    /// Its request waits for its turn.
+    pub fn queues(&self) {
+        self.state().enter(Phase::Queue);
+    }
+
+    /// Its request's turn has come.
+    pub fn works(&self) {
+        self.state().enter(Phase::Request);
+    }
+
+    /// Whether it waits for that.
+    pub fn is_in_queue(&self) -> bool {
+        self.state().phase == Phase::Queue
+    }
+
     /// The handler has answered.
     pub fn answers(&self) {
         let mut state = self.state();
@@ -159,7 +193,7 @@ impl Connection {
                 state.may_send = true;
             }
             Phase::Header => state.may_send = true,
-            Phase::Request | Phase::Answer | Phase::Closing => {}
+            Phase::Queue | Phase::Request | Phase::Answer | Phase::Closing => {}
         }
     }
 
@@ -179,7 +213,7 @@ impl State {
 fn timeout(phase: Phase, limits: &Limits) -> Option<(Duration, Cut)> {
     match phase {
         Phase::Header => Some((limits.header_timeout(), Cut::Header)),
-        Phase::Request => None,
+        Phase::Queue | Phase::Request => None,
         Phase::Answer => Some((limits.answer_timeout(), Cut::Answer)),
         Phase::Idle => Some((limits.idle_timeout(), Cut::Idle)),
         Phase::Closing => Some((LINGER_TIME, Cut::Answer)),

@@ -43,10 +43,13 @@ impl Connections {
     }
 
     /// Lets a connection from `address` in if there is room, or if one can go for it: of the same address if that has its share, else
-    /// of the address that has most. A proxy has no share of its own.
+    /// of the address that has most. A proxy has no share of its own. Who waits for a turn goes for others only.
     pub fn admit(&mut self, address: IpAddr, is_proxy: bool, now: Instant) -> Admission {
         let (refusal, old) = if !is_proxy && self.of(address) >= self.address_connections_max {
-            (Refusal::AddressConnections, self.waiting(|connection| connection.address == address))
+            (
+                Refusal::AddressConnections,
+                self.waiting(|connection| connection.address == address && !connection.is_in_queue()),
+            )
         } else if self.open.len() >= self.connections_max {
             (Refusal::Connections, self.waiting(|_| true))
         } else {

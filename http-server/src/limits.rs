@@ -26,6 +26,10 @@ pub struct Limits {
     pub bodies_bytes_max: u32,
     /// The same of requests from one address.
     pub address_bodies_bytes_max: u32,
+    /// Requests that are worked on at a time; see [`Class`](crate::Class).
+    pub requests_max: u32,
+    /// The same from one address.
+    pub address_requests_max: u32,
     /// Requests from one address that may be refused in a second, sustained; ten times that at once.
     pub address_refusals_per_second: u32,
     /// Proxies whose `X-Forwarded-For` says whose requests they pass on.
@@ -43,6 +47,8 @@ impl Default for Limits {
             answer_timeout_ms: 30_000,
             bodies_bytes_max: 64 << 20,
             address_bodies_bytes_max: 16 << 20,
+            requests_max: 256,
+            address_requests_max: 16,
             address_refusals_per_second: 50,
             trusted_proxies: Vec::new(),
         }
@@ -76,6 +82,8 @@ impl Limits {
                 BODY_BYTES_MAX,
                 self.bodies_bytes_max,
             ),
+            ("requests_max", self.requests_max, 1, 1 << 20),
+            ("address_requests_max", self.address_requests_max, 1, self.requests_max),
             ("address_refusals_per_second", self.address_refusals_per_second, 1, 1_000_000),
         ];
         for (key, value, min, max) in numbers {

@@ -7,17 +7,20 @@ use axum::http::HeaderMap;
 
 use crate::network::{Network, share_of};
 use crate::server::Server;
+use crate::turns::Turn;
 
 /// Who sends a request; an extension of every request that a [`Server`] passes on.
 #[derive(Clone)]
 pub struct Peer {
     address: IpAddr,
     pub(crate) server: Arc<Server>,
+    /// If requests of its class are counted.
+    pub(crate) turn: Option<Arc<Turn>>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: IpAddr, server: Arc<Server>) -> Self {
-        Self { address, server }
+    pub(crate) fn new(address: IpAddr, server: Arc<Server>, turn: Option<Arc<Turn>>) -> Self {
+        Self { address, server, turn }
     }
 
     /// The caller's address: of the connection or, if that is a trusted proxy's, as the proxy says.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
@@ -32,6 +32,7 @@ use crate::network::share_of;
 use crate::peer::{self, Peer};
 use crate::refusals::Refusals;
 use crate::stats::{Counts, Cut, Refusal, Stats};
+use crate::turns::{Class, Turn, Turns};
 
 /// Connections past the limit that are told so at a time; others are closed without a word. They need files beside those of
 /// [`Limits::connections_max`].
@@ -40,6 +41,10 @@ pub const REFUSED_CONNECTIONS_MAX: usize = 16;
 const BUFFER_BYTES: usize = 16 << 10;
 /// How long to wait when a connection cannot be taken: the process may have no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Requests of [`Class::Services`] that are worked on at a time, and of these from one address.
+const SERVICE_REQUESTS_MAX: u32 = 256;
+const ADDRESS_SERVICE_REQUESTS_MAX: u32 = 64;
 
 /// Connections that the kernel may hold ready, while a crowd comes at once. Those that find no place there are not open: the callers' kernels
 /// try again.
@@ -73,6 +78,9 @@ pub struct Server {
     pub(crate) stats: Stats,
     pub(crate) bodies: Bodies,
     refusals: Refusals,
+    class_of: fn(&str) -> Option<Class>,
+    callers: Arc<Turns>,
+    services: Arc<Turns>,
     connections: Mutex<Connections>,
     /// A connection has gone.
     has_room: Notify,
@@ -80,12 +88,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server within `limits`, which are [valid](Limits::validate).
-    pub fn new(limits: Limits) -> Arc<Self> {
+    /// A server within `limits`, which are [valid](Limits::validate). `class_of` says of a path which requests its own are worked on
+    /// with; `None`: as many as come.
+    pub fn new(limits: Limits, class_of: fn(&str) -> Option<Class>) -> Arc<Self> {
         Arc::new(Self {
             stats: Stats::default(),
             bodies: Bodies::new(&limits),
             refusals: Refusals::new(limits.address_refusals_per_second),
+            class_of,
+            callers: Turns::new(limits.requests_max, limits.address_requests_max),
+            services: Turns::new(SERVICE_REQUESTS_MAX, ADDRESS_SERVICE_REQUESTS_MAX),
             connections: Mutex::new(Connections::new(&limits)),
             has_room: Notify::new(),
             refusing: Arc::new(Semaphore::new(REFUSED_CONNECTIONS_MAX)),
@@ -142,7 +154,8 @@ impl Server {
 
     /// What was counted.
     pub fn counts(&self) -> Counts {
-        self.stats.counts(self.connections().count() as u64, self.bodies.bytes())
+        let requests = self.callers.at_work() + self.services.at_work();
+        self.stats.counts(self.connections().count() as u64, requests as u64, self.bodies.bytes())
     }
 
     /// Finds a place for a connection, when another one has gone if need be, so that there are no more files than connections.
@@ -166,6 +179,26 @@ impl Server {
                 },
             }
         }
+    }
+
+    /// Waits for a request's turn; `None` if requests of its path have none.
+    async fn turn(
+        &self,
+        path: &str,
+        share: IpAddr,
+        connection: &Connection,
+    ) -> Result<Option<Turn>, Refusal> {
+        let turn = match (self.class_of)(path) {
+            None => return Ok(None),
+            Some(Class::Callers) => self.callers.of(share),
+            Some(Class::Services) => self.services.of(share),
+        };
+        if !turn.try_begin() {
+            connection.queues();
+            turn.begin().await?;
+            connection.works();
+        }
+        Ok(Some(turn))
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -223,7 +256,8 @@ async fn run(
     let service = service_fn(|request: Request<Incoming>| {
         connection.asked(!request.body().is_end_stream());
         let address = peer::caller(from.ip(), request.headers(), &server.limits.trusted_proxies);
-        let answer = answer(router.clone(), request.map(Body::new), Peer::new(address, server.clone()));
+        let answer =
+            answer(router.clone(), request.map(Body::new), address, server.clone(), connection.clone());
         let connection = connection.clone();
         async move {
             let response = answer.await;
@@ -248,7 +282,7 @@ async fn run(
             return Poll::Ready(None);
         }
         while asked_to_go.as_mut().poll(cx).is_ready() {
-            if connection.waits().is_some() {
+            if connection.is_to_go() {
                 return Poll::Ready(Some(Cut::Evicted));
             }
             connection.answer_to_go();
@@ -271,31 +305,52 @@ async fn run(
     }
 }
 
-/// Has a request answered, unless too many of its caller's were refused. It counts as refused before it is looked at, so that many at a
-/// time are no more than many in a row.
+/// Has a request answered when its turn comes, unless too many of its caller's were refused. It counts as refused before it is looked
+/// at, so that many at a time are no more than many in a row.
 async fn answer(
     router: TowerToHyperService<Router>,
     mut request: Request<Body>,
-    peer: Peer,
+    address: IpAddr,
+    server: Arc<Server>,
+    connection: Arc<Connection>,
 ) -> Response<Body> {
-    let (server, share) = (peer.server.clone(), peer.share());
+    let share = share_of(address);
+    let turn = match server.turn(request.uri().path(), share, &connection).await {
+        Ok(turn) => turn.map(Arc::new),
+        Err(refusal) => {
+            server.stats.refused(refusal);
+            return refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "too many requests are under way; try again",
+            );
+        }
+    };
     if !server.refusals.count(share, Instant::now()) {
         server.stats.refused(Refusal::AddressRefusals);
         logs::warn!(address = %share, "too many requests were refused; a proxy belongs into http.trusted_proxies");
-        return too_many();
+        let message = "too many requests from this address were refused; try again later";
+        return refused(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
     }
-    request.extensions_mut().insert(peer);
-    let Ok(response) = router.call(request).await;
-    if !response.status().is_client_error() {
-        server.refusals.forgive(share, Instant::now());
-    }
-    response
+    request.extensions_mut().insert(Peer::new(address, server.clone(), turn.clone()));
+    // In a task of its own: a caller that hangs up must not leave a write half-way, and what it asked for has its turn to the end.
+    let answer = tokio::spawn(async move {
+        let _turn = turn;
+        let Ok(response) = router.call(request).await;
+        if !response.status().is_client_error() {
+            server.refusals.forgive(share, Instant::now());
+        }
+        response
+    });
+    answer.await.unwrap_or_else(|error| {
+        logs::error!(%error, "a request was not answered");
+        refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request was not answered")
+    })
 }
 
-fn too_many() -> Response<Body> {
-    let body = r#"{"code":"too_many_requests","message":"too many requests from this address were refused; try again later"}"#;
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+fn refused(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!(r#"{{"code":"{code}","message":"{message}"}}"#)));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -15,6 +15,10 @@ pub enum Refusal {
     AddressBodies,
     /// Too many requests from the caller's address were refused.
     AddressRefusals,
+    /// Too many requests are worked on.
+    Requests,
+    /// The same of those from the caller's address.
+    AddressRequests,
 }
 
 /// Why a connection was closed before its caller did so.
@@ -32,12 +36,14 @@ pub enum Cut {
     Answer,
 }
 
-const REFUSALS: [(Refusal, &str); 5] = [
+const REFUSALS: [(Refusal, &str); 7] = [
     (Refusal::Connections, "connections"),
     (Refusal::AddressConnections, "address_connections"),
     (Refusal::Bodies, "bodies"),
     (Refusal::AddressBodies, "address_bodies"),
     (Refusal::AddressRefusals, "address_refusals"),
+    (Refusal::Requests, "requests"),
+    (Refusal::AddressRequests, "address_requests"),
 ];
 
 const CUTS: [(Cut, &str); 5] = [
@@ -61,6 +67,8 @@ pub struct Stats {
 pub struct Counts {
     /// Open connections.
     pub connections: u64,
+    /// Requests that are worked on, of those that are counted.
+    pub requests: u64,
     /// Bytes of bodies in memory.
     pub bodies_bytes: u64,
     /// Connections taken.
@@ -68,7 +76,7 @@ pub struct Counts {
     /// Connections that could not be taken, for want of files above all.
     pub accept_errors: u64,
     /// Connections and requests that were turned away, by reason.
-    pub refused: [(&'static str, u64); 5],
+    pub refused: [(&'static str, u64); 7],
     /// Connections that were closed before their callers did so, by reason.
     pub cut: [(&'static str, u64); 5],
 }
@@ -90,10 +98,11 @@ impl Stats {
         self.cut[cut as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn counts(&self, connections: u64, bodies_bytes: u64) -> Counts {
+    pub fn counts(&self, connections: u64, requests: u64, bodies_bytes: u64) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             connections,
+            requests,
             bodies_bytes,
             accepted: get(&self.accepted),
             accept_errors: get(&self.accept_errors),

@@ -11,6 +11,9 @@ use common::{Caller, Site, until};
 use http_server::Limits;
 use tokio::task::JoinSet;
 
+/// A request that a handler works on until the site goes on.
+const WAIT: &str = "POST /wait HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
+
 #[tokio::test]
 async fn a_caller_that_sends_no_whole_header_is_closed() {
     let site = Site::start(Limits { header_timeout_ms: 300, ..Limits::default() }).await;
@@ -352,4 +355,83 @@ async fn the_end_finishes_what_is_under_way_and_waits_for_nobody_silent() {
     site.go_on();
     assert_eq!(at_work.answer().await, (200, "done".into()));
     site.ended().await;
+}
+
+/// It has the share of an address at work, and three times as many connections that wait for their turn.
+#[tokio::test]
+async fn an_address_with_many_requests_waits_behind_its_own_only() {
+    let limits = Limits { requests_max: 6, address_requests_max: 4, ..Limits::default() };
+    let site = Site::start(limits).await;
+    let mut many = Vec::new();
+    for _ in 0..16 {
+        let mut caller = site.connect(1).await;
+        caller.send(WAIT).await;
+        many.push(caller);
+    }
+    until(|| site.waiting() == 4 && site.counts().connections == 16).await;
+    let mut other = site.connect(2).await;
+    other.send("GET /who HTTP/1.1\r\n\r\n").await;
+    assert_eq!(other.answer().await, (200, "127.0.0.2".into()));
+    assert_eq!((site.waiting(), site.counts().requests), (4, 4));
+    site.go_on();
+    for mut caller in many {
+        assert_eq!(caller.answer().await, (200, "done".into()));
+    }
+    assert_eq!(site.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn callers_leave_the_places_of_services_alone() {
+    let limits = Limits { requests_max: 2, address_requests_max: 2, ..Limits::default() };
+    let site = Site::start(limits).await;
+    let mut many = Vec::new();
+    for _ in 0..4 {
+        let mut caller = site.connect(1).await;
+        caller.send(WAIT).await;
+        many.push(caller);
+    }
+    until(|| site.waiting() == 2).await;
+    let mut service = site.connect(1).await;
+    service.send("GET /service HTTP/1.1\r\n\r\n").await;
+    assert_eq!(service.answer().await, (200, "ok".into()));
+    assert_eq!(site.waiting(), 2);
+}
+
+/// Bodies that are held back take no turns.
+#[tokio::test]
+async fn a_request_that_waits_for_its_body_is_not_at_work() {
+    let limits = Limits { requests_max: 1, address_requests_max: 1, ..Limits::default() };
+    let site = Site::start(limits).await;
+    let mut slow = site.connect(1).await;
+    slow.send("POST /short HTTP/1.1\r\nContent-Length: 2\r\n\r\n1").await;
+    until(|| site.counts().bodies_bytes == 1).await;
+    let mut other = site.connect(1).await;
+    other.send("GET /who HTTP/1.1\r\n\r\n").await;
+    assert_eq!(other.answer().await, (200, "127.0.0.1".into()));
+    slow.send("2").await;
+    assert_eq!(slow.answer().await, (200, "2".into()));
+}
+
+/// When all connections are taken, one that waits for its turn goes for a caller of another address.
+#[tokio::test]
+async fn requests_that_wait_keep_no_connection_from_others() {
+    let limits = Limits {
+        connections_max: 6,
+        address_connections_max: 4,
+        requests_max: 4,
+        address_requests_max: 1,
+        ..Limits::default()
+    };
+    let site = Site::start(limits).await;
+    let mut many = Vec::new();
+    for address in [1, 1, 1, 1, 2, 2] {
+        let mut caller = site.connect(address).await;
+        caller.send(WAIT).await;
+        many.push(caller);
+    }
+    until(|| site.waiting() == 2 && site.counts().connections == 6).await;
+    let mut other = site.connect(3).await;
+    other.send("GET /who HTTP/1.1\r\n\r\n").await;
+    assert_eq!(other.answer().await, (200, "127.0.0.3".into()));
+    assert_eq!((site.waiting(), site.cut("evicted")), (2, 1));
 }

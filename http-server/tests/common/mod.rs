@@ -12,7 +12,7 @@ use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use http_server::body::{BodyError, read};
-use http_server::{Counts, Limits, Peer, Server};
+use http_server::{Class, Counts, Limits, Peer, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore};
@@ -43,7 +43,7 @@ impl Site {
         let listener = http_server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(limits);
+        let server = Server::new(limits, class_of);
         let gate = Arc::new(Gate {
             waiting: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
@@ -100,6 +100,14 @@ impl Site {
     }
 }
 
+fn class_of(path: &str) -> Option<Class> {
+    match path {
+        "/ok" => None,
+        "/service" => Some(Class::Services),
+        _ => Some(Class::Callers),
+    }
+}
+
 fn router(gate: Arc<Gate>) -> Router {
     Router::new()
         .route("/ok", get(async || "ok"))
@@ -107,6 +115,7 @@ fn router(gate: Arc<Gate>) -> Router {
         .route("/large", get(async || vec![0u8; 64 << 20]))
         .route("/short", post(async |request: Request| length(request, 1 << 10).await))
         .route("/long", post(async |request: Request| length(request, 2 << 20).await))
+        .route("/service", get(async || "ok"))
         .route("/wait", post(wait))
         .with_state(gate)
 }

@@ -225,6 +225,11 @@ pub const KEYS: &[Key] = &[
     key("http.bodies_bytes_max", "Bytes of bodies in memory; past it requests are answered 503."),
     key("http.address_bodies_bytes_max", "The same of requests from one address."),
     key(
+        "http.requests_max",
+        "Requests of callers that a backend works on at a time. Others wait for their turn; past 10 s they are answered 503.",
+    ),
+    key("http.address_requests_max", "The same from one address."),
+    key(
         "http.address_refusals_per_second",
         "Requests of one address that may be answered 4xx in a second, and ten times as many at once; past it all are answered 429.",
     ),

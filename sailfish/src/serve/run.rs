@@ -43,7 +43,7 @@ pub fn until_stopped(
             directory: serving.directory.as_ref().map(Directory::stats),
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
-            http: http_server::Server::new(serving.http.clone()),
+            http: http_server::Server::new(serving.http.clone(), |_| None),
             seen: Default::default(),
         });
         tokio::spawn(admin::watch_nodes(admin.clone()));
