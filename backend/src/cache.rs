@@ -246,9 +246,14 @@ impl Cache {
 
     /// Counts one more under a key, which ends `window` after its first; the count.
     pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
+        self.count_many(key, 1, window).await
+    }
+
+    /// Counts `by` more, which is above 0.
+    pub async fn count_many(&self, key: &str, by: u32, window: Duration) -> Result<i64, Error> {
         match &self.store {
-            Store::Memory(memory) => Ok(memory.count(key, window)),
-            Store::Redis(redis) => redis.count(key, window).await,
+            Store::Memory(memory) => Ok(memory.count(key, by, window)),
+            Store::Redis(redis) => redis.count(key, by, window).await,
         }
     }
 

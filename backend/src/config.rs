@@ -73,6 +73,10 @@ pub struct Config {
     pub sms_url: String,
     /// What requests to it are signed with.
     pub sms_secret: String,
+    /// Users that one user may ask for by `POST /users/batch` in a minute; 1,000 at a time.
+    pub users_read_per_minute: u32,
+    /// Changes of its profile that one user may make in a minute.
+    pub profile_changes_per_minute: u32,
     /// Gifts one user may send in a second.
     pub gifts_per_second: u32,
     /// Gifts of one user in a minute that may be refused, by each process. Past that the user is told to wait, and nothing is looked at.
@@ -136,6 +140,8 @@ impl Default for Config {
             codes_per_minute: 600,
             sms_url: String::new(),
             sms_secret: String::new(),
+            users_read_per_minute: 10_000,
+            profile_changes_per_minute: 60,
             gifts_per_second: 50,
             gift_refusals_per_minute: 20,
             gift_batch_max: 512,
@@ -207,6 +213,8 @@ impl Config {
             ("codes_per_phone_day", self.codes_per_phone_day, 1, 1_440),
             ("codes_per_address_hour", self.codes_per_address_hour, 1, 10_000_000),
             ("codes_per_minute", self.codes_per_minute, 1, 10_000_000),
+            ("users_read_per_minute", self.users_read_per_minute, 1_000, 1_000_000_000),
+            ("profile_changes_per_minute", self.profile_changes_per_minute, 1, 1_000_000),
             ("gifts_per_second", self.gifts_per_second, 1, 10_000_000),
             ("gift_refusals_per_minute", self.gift_refusals_per_minute, 1, 10_000_000),
             ("gift_batch_max", self.gift_batch_max, 1, GIFT_BATCH_MAX),

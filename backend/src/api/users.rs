@@ -90,11 +90,12 @@ struct Users {
     users: Vec<User>,
 }
 
-/// Many users at once.
-#[utoipa::path(post, path = "/users/batch", request_body = Batch,
-    responses((status = 200, body = Users), (status = 400, body = ErrorBody)))]
+/// Many users at once. Each that is asked for counts, whether it is there or not.
+#[utoipa::path(post, path = "/users/batch", request_body = Batch, responses((status = 200, body = Users),
+    (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn batch(
     State(app): State<Arc<App>>,
+    caller: Caller,
     Body(body): Body<Batch, BATCH_BYTES_MAX>,
 ) -> Result<Json<Users>, Error> {
     if body.ids.len() > BATCH_MAX {
@@ -102,6 +103,11 @@ async fn batch(
         return Err(Error::bad_request(format!("ids: want at most {BATCH_MAX}, not {count}")));
     }
     let ids: Vec<i64> = body.ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    if ids.is_empty() {
+        return Ok(Json(Users { users: Vec::new() }));
+    }
+    let key = format!("users_read:{}", caller.user_id);
+    limit(&app, &key, ids.len() as u32, app.config.users_read_per_minute, "users").await?;
     let keys: Vec<String> = ids.iter().map(|id| cache_key(*id)).collect();
     let load = |missing: Vec<usize>| {
         let ids: Vec<i64> = missing.into_iter().map(|index| ids[index]).collect();
@@ -183,13 +189,15 @@ fn check_avatar(url: String) -> Result<String, Error> {
 
 /// Changes the caller's profile; answers what it is then.
 #[utoipa::path(put, path = "/users/me", request_body = Profile,
-    responses((status = 200, body = User), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = User), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
     Body(body): Body<Profile>,
 ) -> Result<Json<User>, Error> {
     let (id, change) = (caller.user_id, body.check()?);
+    let most = app.config.profile_changes_per_minute;
+    limit(&app, &format!("profile_changes:{id}"), 1, most, "changes").await?;
     let keys = [cache_key(id)];
     let is_there =
         app.write_through(&keys, async { user::update(app.db.writer(), id, &change).await }).await?;
@@ -197,6 +205,16 @@ async fn change(
         return Err(unknown());
     }
     Ok(Json(user::get(app.db.primary(), id).await?.ok_or_else(unknown)?.into()))
+}
+
+/// Counts `by` more of `what` for the minute; 429 if those are too many. A cache that is away limits nobody.
+async fn limit(app: &App, key: &str, by: u32, most: u32, what: &str) -> Result<(), Error> {
+    match app.cache.count_many(key, by, Duration::from_secs(60)).await {
+        Ok(count) if count > i64::from(most) => {
+            Err(Error::too_many(format!("want at most {most} {what} in a minute")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A user, from the cache if it is there.

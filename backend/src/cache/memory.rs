@@ -107,10 +107,10 @@ impl Memory {
         has
     }
 
-    pub fn count(&self, key: &str, window: Duration) -> i64 {
+    pub fn count(&self, key: &str, by: u32, window: Duration) -> i64 {
         let _step = self.step();
         let entry = self.entry(key);
-        let count = entry.as_ref().and_then(|entry| entry.text.parse().ok()).unwrap_or(0) + 1;
+        let count = entry.as_ref().and_then(|entry| entry.text.parse().ok()).unwrap_or(0) + i64::from(by);
         let left = entry.map_or(window, |entry| {
             Duration::from_millis((entry.ends_ms - self.clock.now_ms()).max(1) as u64)
         });
@@ -128,7 +128,7 @@ impl Memory {
     pub fn hold(&self, ask: &HoldAsk) -> Hold {
         let HoldAsk { user_id, id, amount, ttl, rate_max } = ask;
         if let Some(most) = rate_max
-            && self.count(&rate_key(*user_id), RATE_TIME) > i64::from(*most)
+            && self.count(&rate_key(*user_id), 1, RATE_TIME) > i64::from(*most)
         {
             return Hold::TooMany;
         }

@@ -37,8 +37,8 @@ impl Redis {
                 "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
             ),
             count: Script::new(
-                "local n = redis.call('INCR', KEYS[1])
-                 if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+                "local n = redis.call('INCRBY', KEYS[1], ARGV[2])
+                 if n == tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
                  return n",
             ),
             swap: Script::new(
@@ -116,9 +116,9 @@ impl Redis {
         Ok(call.arg(text).invoke_async::<i64>(&mut self.connection.clone()).await? == 1)
     }
 
-    pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
+    pub async fn count(&self, key: &str, by: u32, window: Duration) -> Result<i64, Error> {
         let mut call = self.scripts.count.key(self.key(key));
-        Ok(call.arg(window.as_millis() as u64).invoke_async(&mut self.connection.clone()).await?)
+        Ok(call.arg(window.as_millis() as u64).arg(by).invoke_async(&mut self.connection.clone()).await?)
     }
 
     pub async fn swap(&self, key: &str, text: &str, other: &str, ttl: Duration) -> Result<(), Error> {

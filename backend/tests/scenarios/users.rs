@@ -74,7 +74,7 @@ both!(
                 assert_eq!(&changed[field], value);
             }
             assert_eq!(call("GET", one.clone(), None, None).await.1, changed);
-            let (_, many) = call("POST", batch.clone(), None, Some(json!({ "ids": [id] }))).await;
+            let (_, many) = call("POST", batch.clone(), Some(&token), Some(json!({ "ids": [id] }))).await;
             assert_eq!(many, json!({ "users": [changed] }));
             let (_, mine) = call("GET", me.clone(), Some(&token), None).await;
             assert_eq!((&mine["bio"], &mine["phone_last_digits"]), (&json!(text), &json!("0001")));
@@ -118,8 +118,11 @@ both!(
     |stack| async move {
         let node = stack.backend().await;
         let mut users = Vec::new();
+        let mut token = String::new();
         for number in 0..5 {
-            users.push(log_in(&node, &phone(number)).await.0);
+            let (id, of_user) = log_in(&node, &phone(number)).await;
+            users.push(id);
+            token = of_user;
         }
         users.sort_unstable();
         let url = format!("{}/users/batch", node.url());
@@ -128,26 +131,55 @@ both!(
         };
         let mut asked: Vec<i64> = users.iter().chain(&users).copied().collect();
         asked.extend([0, -1, i64::MIN, i64::MAX, 999_999]);
-        let (status, body) = call("POST", url.clone(), None, Some(json!({ "ids": asked }))).await;
+        let (status, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": asked }))).await;
         assert_eq!((status, ids(&body)), (200, users.clone()));
 
         let gone = users[0];
         let delete = format!("DELETE FROM t_user_{:02} WHERE id = {gone}", gone % 100);
         sqlx::query(sqlx::AssertSqlSafe(delete)).execute(node.app().db.writer()).await.unwrap();
-        let (_, body) = call("POST", url.clone(), None, Some(json!({ "ids": users }))).await;
+        let (_, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": users }))).await;
         assert_eq!(ids(&body), users, "cached");
         node.app().cache.delete(&format!("user:{gone}")).await.unwrap();
-        let (_, body) = call("POST", url.clone(), None, Some(json!({ "ids": users }))).await;
+        let (_, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": users }))).await;
         assert_eq!(ids(&body), users[1..]);
 
         let many: Vec<i64> = (0..1_000).map(|id| 1_000_000 + id).collect();
-        let (status, body) = call("POST", url.clone(), None, Some(json!({ "ids": many }))).await;
+        let (status, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": many }))).await;
         assert_eq!((status, body), (200, json!({ "users": [] })));
         let many: Vec<i64> = (0..1_001).collect();
-        let (status, body) = call("POST", url.clone(), None, Some(json!({ "ids": many }))).await;
+        let (status, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": many }))).await;
         assert_eq!((status, body["message"].as_str()), (400, Some("ids: want at most 1000, not 1001")));
-        let (status, body) = call("POST", url, None, Some(json!({ "ids": [] }))).await;
+        let (status, body) = call("POST", url, Some(&token), Some(json!({ "ids": [] }))).await;
         assert_eq!((status, body), (200, json!({ "users": [] })));
+        node.stop().await;
+    }
+);
+
+both!(
+    /// Many users are for those who have logged in, and each that is asked for counts, though nobody has its id; so do changes of a profile.
+    what_one_user_may_ask_for_is_limited,
+    |stack| async move {
+        let mut config = stack.config();
+        (config.users_read_per_minute, config.profile_changes_per_minute) = (1_500, 3);
+        let node = stack.backend_with(config).await;
+        let (_, token) = log_in(&node, &phone(1)).await;
+        let (_, other) = log_in(&node, &phone(2)).await;
+        let batch = format!("{}/users/batch", node.url());
+        let ask = async |token: Option<&str>, ids: std::ops::Range<i64>| {
+            let ids: Vec<i64> = ids.collect();
+            call("POST", batch.clone(), token, Some(json!({ "ids": ids }))).await.0
+        };
+        assert_eq!(ask(None, 1..2).await, 401);
+        assert_eq!(ask(Some(&token), 1_000_000..1_001_000).await, 200);
+        assert_eq!(ask(Some(&token), 2_000_000..2_000_501).await, 429);
+        assert_eq!(ask(Some(&token), 1..2).await, 429);
+        assert_eq!(ask(Some(&other), 1_000_000..1_001_000).await, 200, "another has a rate of its own");
+        let me = format!("{}/users/me", node.url());
+        let change = async |token: &str| call("PUT", me.clone(), Some(token), Some(json!({ "bio": "x" }))).await.0;
+        for wanted in [200, 200, 200, 429] {
+            assert_eq!(change(&token).await, wanted);
+        }
+        assert_eq!(change(&other).await, 200);
         node.stop().await;
     }
 );

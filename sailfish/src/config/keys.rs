@@ -318,6 +318,8 @@ pub const KEYS: &[Key] = &[
         "backend.sms_secret",
         "What requests to it are signed with, as bridge.secret signs events. It is not shown.",
     ),
+    key("backend.users_read_per_minute", "Users that one user may ask for by POST /users/batch in a minute."),
+    key("backend.profile_changes_per_minute", "Changes of its profile that one user may make in a minute."),
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),
     key(
         "backend.gift_refusals_per_minute",
