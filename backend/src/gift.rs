@@ -31,10 +31,9 @@ use crate::batches::Batches;
 use crate::queue::JobId;
 pub(crate) use consumer::run;
 pub use floor::floor;
-pub(crate) use message::not_understood;
 use refusals::Refusals;
 use seen::{SeenGifts, SeenUsers};
-pub(crate) use submit::{Decided, Limit, submit};
+pub(crate) use submit::{Decided, Limit, refuse_bad, submit};
 use waiters::Waiters;
 
 /// Names a gift: of one sender, compared byte by byte.
@@ -156,8 +155,10 @@ pub struct Gifts {
     receivers: SeenUsers,
     /// Gifts that the cache would refuse, on their way to the consumer.
     doubted: Refusals,
-    /// Gifts that the consumer has refused for what the cache does not know.
+    /// Gifts that the consumer has refused for what the cache does not know, and packets that are no gifts.
     refused: Refusals,
+    /// What senders were told from here of packets that are no gifts, or too many.
+    told: Refusals,
     waiters: Waiters,
     /// Gifts that the consumer of this process has at once.
     direct: mpsc::Sender<Parcel>,
@@ -198,6 +199,7 @@ impl Gifts {
             receivers: SeenUsers::default(),
             doubted: Refusals::default(),
             refused: Refusals::default(),
+            told: Refusals::default(),
             waiters: Waiters::default(),
             pushes: Batches::new(WAITING_MAX),
             looks: Batches::new(WAITING_MAX),

@@ -4,6 +4,8 @@
 //! the push API is away, is taken up from the table by any process. A message keeps its key on every try, by which router and
 //! receivers drop repeats.
 
+mod users;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +22,7 @@ use crate::push::{PUSHES_MAX, PushItem, PushOutcome};
 use crate::random;
 use crate::run::Stop;
 use crate::tables::outbox;
+use users::{Pace, Users};
 
 /// A message to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +50,16 @@ pub enum Target {
 
 /// What is to be pushed, in memory.
 pub struct Outbox {
+    /// For rooms.
     lanes: Vec<Lane>,
+    users: Users,
     hand: Mutex<Hand>,
     mentions: Arc<Mutex<Mentions>>,
     pushed: Notify,
     lost: AtomicU64,
 }
 
-/// Messages of one lane go one after the other. Those of a room keep their order, in this process; a user's that has to be pushed once more
-/// comes later.
+/// Messages of one lane go one after the other, so those of a room keep their order, in this process.
 #[derive(Default)]
 struct Lane {
     waiting: Mutex<VecDeque<Item>>,
@@ -130,6 +134,7 @@ impl Default for Outbox {
     fn default() -> Self {
         Self {
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
+            users: Users::default(),
             hand: Mutex::default(),
             mentions: Arc::default(),
             pushed: Notify::new(),
@@ -179,19 +184,14 @@ impl Outbox {
     }
 
     fn queue(&self, item: Item) {
-        let lane = self.lane_of(item.message.target);
-        lock(&lane.waiting).push_back(item);
-        lane.filled.notify_one();
-    }
-
-    /// Rooms and users have lanes of their own: a user's ack takes time.
-    fn lane_of(&self, target: Target) -> &Lane {
-        let half = LANES / 2;
-        let index = match target {
-            Target::Room(id) => id.rem_euclid(half as i64) as usize,
-            Target::User(id) => half + id.rem_euclid(half as i64) as usize,
-        };
-        &self.lanes[index]
+        match item.message.target {
+            Target::User(id) => self.users.queue(id, item),
+            Target::Room(id) => {
+                let lane = &self.lanes[id.rem_euclid(LANES as i64) as usize];
+                lock(&lane.waiting).push_back(item);
+                lane.filled.notify_one();
+            }
+        }
     }
 
     /// Done with these: their rows go, and others are forgotten.
@@ -207,7 +207,14 @@ impl Outbox {
         self.pushed.notify_one();
     }
 
-    /// Once more, later. A message without a row is given up after a few tries.
+    /// Drops what the push API calls wrong.
+    fn drop_refused(&self, items: impl Iterator<Item = Item>) {
+        let items: Vec<Item> = items.collect();
+        self.lost.fetch_add(items.len() as u64, Ordering::Relaxed);
+        self.finish(items.into_iter());
+    }
+
+    /// Once more, later: what a user gets then may come after what was committed later. A message without a row is given up after a few tries.
     fn retry(self: &Arc<Self>, mut item: Item) {
         item.tries += 1;
         if item.id.is_none() && item.tries >= MENTION_TRIES_MAX {
@@ -227,6 +234,11 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
     let mut tasks = JoinSet::new();
     for index in 0..LANES {
         tasks.spawn(push_lane(app.clone(), index, stop.clone()));
+    }
+    for _ in 0..users::CALLS_MAX {
+        for pace in Pace::ALL {
+            tasks.spawn(users::push(app.clone(), pace, stop.clone()));
+        }
     }
     tasks.spawn(take_up(app.clone(), stop.clone()));
     tasks.spawn(remove(app, stop));
@@ -258,19 +270,17 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
                 failures = if done.is_empty() { failures + 1 } else { 1 };
                 most = PUSHES_MAX;
                 app.outbox.finish(done.into_iter().map(|(item, _)| item));
-                let mut open: Vec<Item> = open.into_iter().map(|(item, _)| item).collect();
-                if open.is_empty() || index >= LANES / 2 {
+                if open.is_empty() {
                     failures = 0;
-                    open.drain(..).for_each(|item| app.outbox.retry(item));
                     continue;
                 }
-                put_back(lane, open); // in front, since the order within a room counts
+                // In front, since the order within a room counts.
+                put_back(lane, open.into_iter().map(|(item, _)| item).collect());
             }
             // One of them is wrong: which, is found by halving.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
                 error!(%error, message = ?batch[0].message, "a message cannot be pushed, and is dropped");
-                app.outbox.lost.fetch_add(1, Ordering::Relaxed);
-                app.outbox.finish(batch.into_iter());
+                app.outbox.drop_refused(batch.into_iter());
                 continue;
             }
             Err(error) if error.status.is_client_error() => {
@@ -399,8 +409,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Half of them for rooms, half for users.
-const LANES: usize = 8;
+/// For rooms.
+const LANES: usize = 4;
 /// Rows in memory.
 const HELD_MAX: usize = 100_000;
 /// Messages without a row in memory, and those of them for one target; more are given up.
@@ -434,12 +444,12 @@ mod tests {
     #[test]
     fn a_target_has_a_share_of_what_is_in_no_table() {
         let outbox = Outbox::default();
-        let (many, one) = (Target::User(1), Target::User(1 + LANES as i64)); // of the same lane
+        let (many, one) = (Target::Room(1), Target::Room(1 + LANES as i64)); // of the same lane
         let taken = (0..1_000).filter(|_| mention(&outbox, many)).count();
         assert_eq!(taken, TARGET_MENTIONS_MAX);
-        assert!(mention(&outbox, one) && mention(&outbox, Target::Room(1)));
+        assert!(mention(&outbox, one) && mention(&outbox, Target::User(1)));
         assert_eq!(outbox.counts()[2], ("lost", 1_000 - taken as u64));
-        let waiting = lock(&outbox.lane_of(many).waiting).pop_front();
+        let waiting = lock(&outbox.lanes[1].waiting).pop_front();
         outbox.finish(waiting.into_iter());
         assert!(mention(&outbox, many) && !mention(&outbox, many), "one is done");
     }
@@ -447,7 +457,7 @@ mod tests {
     #[test]
     fn there_are_so_many_in_all() {
         let outbox = Outbox::default();
-        let taken = (0..2 * MENTIONS_MAX as i64).filter(|id| mention(&outbox, Target::User(*id))).count();
+        let taken = (0..2 * MENTIONS_MAX as i64).filter(|id| mention(&outbox, Target::Room(*id))).count();
         assert_eq!(taken, MENTIONS_MAX);
         outbox.lanes.iter().for_each(|lane| lock(&lane.waiting).clear());
         assert!(lock(&outbox.mentions).by_target.is_empty());

@@ -22,7 +22,7 @@ use crate::api::room;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::event::{Event, EventKind, Request, Undelivered};
-use crate::gift::{self, Contents, Decided, GiftRequest, Identity};
+use crate::gift::{self, Answer, Contents, Decided, GiftRequest, Identity, Reason};
 use crate::inbox;
 use crate::membership;
 
@@ -258,6 +258,10 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let identity = Identity { sender_id: user, key: client_msg_id };
     let request = GiftRequest { identity, contents, price, is_in_room: true };
     match gift::submit(app, &request, gift::Limit::Told).await {
+        // The sender was told so often that its send-ack has to do.
+        Ok(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }) => {
+            Outcome::Refused("rate_limited".into())
+        }
         Ok(Decided { told: None, .. }) => Outcome::Done,
         Ok(Decided { told: Some(told), .. }) => match tokio::time::timeout(TELL_TIME, told).await {
             Ok(Ok(())) => Outcome::Done,
@@ -271,9 +275,9 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     }
 }
 
-/// Refuses what is no gift, and tells its sender, who may hear of it in no other way.
+/// Refuses what is no gift.
 fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
-    drop(app.outbox.mention(gift::not_understood(app.config.app, Identity { sender_id, key }))); // nobody waits for it
+    gift::refuse_bad(app, Identity { sender_id, key });
     Outcome::Refused(format!("bad_request: {error}"))
 }
 

@@ -29,7 +29,8 @@ pub(crate) enum Limit {
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub answer: Answer,
-    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its way.
+    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its way. `None` of one that is
+    /// [`Reason::RateLimited`]: nobody is told.
     pub told: Option<oneshot::Receiver<()>>,
 }
 
@@ -144,8 +145,27 @@ fn too_many(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Erro
     add(&app.gifts.counters.rate_limited, 1);
     match limit {
         Limit::Answered => Err(Error::too_many(Reason::RateLimited.text())),
-        Limit::Told => Ok(direct(app, request, Reason::RateLimited)),
+        Limit::Told if may_be_told(app, request.identity.sender_id) => {
+            Ok(direct(app, request, Reason::RateLimited))
+        }
+        Limit::Told => {
+            Ok(Step::Decided(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }))
+        }
     }
+}
+
+/// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift that was refused.
+pub(crate) fn refuse_bad(app: &App, identity: Identity) {
+    let sender_id = identity.sender_id;
+    let is_within = app.gifts.refused.count(sender_id) <= app.config.gift_refusals_per_minute;
+    if is_within && may_be_told(app, sender_id) {
+        drop(app.outbox.mention(message::not_understood(app.config.app, identity))); // nobody waits for it
+    }
+}
+
+/// Whether a sender is told of one more packet that is no gift, or one too many.
+fn may_be_told(app: &App, sender_id: i64) -> bool {
+    app.gifts.told.count(sender_id) <= TOLD_PER_MINUTE_MAX
 }
 
 /// The answer in the cache, if there is one.
@@ -245,5 +265,7 @@ impl Drop for UnderWay<'_> {
 const HELD_TTL: Duration = Duration::from_secs(60);
 /// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
+/// So often a sender is told of packets that are no gifts, or too many.
+const TOLD_PER_MINUTE_MAX: u32 = 60;
 /// How long the last look may take.
 const LOOK_TIME: Duration = Duration::from_secs(2);

@@ -752,6 +752,35 @@ both!(
 );
 
 both!(
+    /// Packets that are no gifts count against the sender's rate of refusals, and who sends very many is not told of each.
+    a_flood_of_bad_packets_is_told_once_in_a_while,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        let gift = new_gift(&node, 10).await;
+        let flood = |kind: &str, payload: Value| {
+            let event = |number| gift_event(&format!("{kind}{number}"), 1, &format!("{kind}{number}"), 5560, &payload);
+            json!({ "events": (0..500).map(event).collect::<Vec<_>>() })
+        };
+        let count = |results: &[(String, String)], status: &str| results.iter().filter(|(_, it)| it == status).count();
+        let told = |user: i64| fake.shown(5557).iter().filter(|push| push["user"] == user).count();
+        // A minute may end meanwhile, and another one begin.
+        let bad = bridge::send(&node, flood("bad", json!({ "giftId": "x" }))).await;
+        assert_eq!(count(&bad, "refused"), 500);
+        let event = gift_event("other", 2, "other", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+        assert_eq!(bridge::send(&node, json!({ "events": [event] })).await[0].1, "ok");
+        until("both senders are told", async || told(1) > 0 && told(2) > 0).await;
+        assert!(told(1) <= 2 * 20, "{}", told(1));
+        // Gifts past the rate: the send-ack of what nobody is told of says that it has failed.
+        let many = bridge::send(&node, flood("many", json!({ "giftId": gift, "receiverId": 3 }))).await;
+        assert!(count(&many, "refused") >= 300, "{}", count(&many, "refused"));
+        assert!(told(1) <= 2 * 60 + 2 * 20, "{}", told(1));
+        assert_eq!(audit(&node).await, (0, 0));
+        node.stop().await;
+    }
+);
+
+both!(
     /// An id that a caller chooses does not use up those that the database gives.
     ids_of_callers_are_bounded,
     |stack| async move {

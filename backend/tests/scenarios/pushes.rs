@@ -37,6 +37,8 @@ pub enum Mood {
     IsSlow,
     /// A call with a payload that has `poison` in it is refused.
     Refuses,
+    /// User 1 acks nothing, and a call waits for that as long as it says.
+    OneIsSilent,
 }
 
 pub struct Seen {
@@ -114,16 +116,21 @@ async fn push(State(seen): State<Arc<Seen>>, headers: HeaderMap, Json(body): Jso
     }
     let outcome = |push: &Value| match mood {
         Mood::Busy => json!({ "outcome": "failed", "reason": "busy" }),
+        Mood::OneIsSilent if push["user"] == 1 => json!({ "outcome": "pending" }),
         Mood::Offline if push["room"].is_null() => json!({ "outcome": "failed", "reason": "offline" }),
         _ if push["room"].is_null() => json!({ "outcome": "delivered", "message_id": "1" }),
         _ => json!({ "outcome": "sequenced", "sequence": 1 }),
     };
+    let pushes_to_one = pushes.iter().any(|push| push["user"] == 1);
     let results: Vec<Value> = pushes.iter().map(outcome).collect();
     if mood != Mood::Busy {
         seen.pushes.lock().unwrap().extend(pushes);
     }
     match mood {
         Mood::Garbles => return "{\"results\":[".into_response(),
+        Mood::OneIsSilent if pushes_to_one => {
+            tokio::time::sleep(Duration::from_millis(body["wait_ms"].as_u64().unwrap())).await;
+        }
         Mood::IsSlow => tokio::time::sleep(Duration::from_millis(700)).await,
         _ => {}
     }
@@ -232,6 +239,35 @@ both!(
         until_empty(&node).await;
         let expected: Vec<i64> = (0..40).filter(|number| *number != 13).collect();
         assert_eq!(numbers(&fake.all()), expected);
+        node.stop().await;
+    }
+);
+
+both!(
+    /// What waits for a user who does not ack keeps nothing from others, though it came first.
+    a_user_who_does_not_ack_delays_nobody,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        fake.set(Mood::OneIsSilent);
+        let message = |user: i64, number: i64| backend::Message {
+            key: format!("m-{user}-{number}"),
+            app: 1,
+            target: backend::Target::User(user),
+            biz_code: 5561,
+            payload: json!({ "number": number }).to_string(),
+        };
+        let pushed_to = |user: i64| fake.all().iter().filter(|push| push["user"] == user).count();
+        node.app().send_messages((0..2_000).map(|number| message(1, number)).collect()).await.unwrap();
+        until("the silent one is pushed to", async || pushed_to(1) > 0).await;
+        let others = [2, 3, 4, 5, 9, 13];
+        for number in 0..3 {
+            let all = others.iter().map(|user| message(*user, number));
+            node.app().send_messages(all.collect()).await.unwrap();
+        }
+        until("all others have theirs", async || others.iter().all(|user| pushed_to(*user) >= 3)).await;
+        // They take turns: it has one call under way, of 500 ms, with some of its messages.
+        assert!(pushed_to(1) < 1_000, "{}", pushed_to(1));
         node.stop().await;
     }
 );

@@ -1,0 +1,216 @@
+//! Messages to users. A client's ack takes time, so a push waits for its outcome, and nobody else waits with it: a user has one call under
+//! way at most, with a share of the messages of that call, and users who do not ack at once have calls of their own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use logs::{error, warn};
+use tokio::sync::Notify;
+
+use super::{Item, WAIT, is_done, lock, pause, push_item};
+use crate::app::App;
+use crate::push::{PUSHES_MAX, PushItem};
+use crate::run::Stop;
+
+/// How soon a user acks, as far as that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// All that was pushed last, within the time of the call; or nothing is known.
+    Prompt,
+    /// Not all.
+    Slow,
+}
+
+impl Pace {
+    pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Slow];
+}
+
+/// What waits for users.
+#[derive(Default)]
+pub(super) struct Users {
+    waiting: Mutex<Waiting>,
+    filled: [Notify; 2],
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_user: HashMap<i64, OfUser>,
+    /// Users who wait for a call, of each pace, in the order of their turns.
+    turns: [VecDeque<i64>; 2],
+}
+
+/// The messages of one user, who is in a queue of turns or has a call under way.
+struct OfUser {
+    /// What is committed goes first.
+    rows: VecDeque<Item>,
+    mentions: VecDeque<Item>,
+    is_under_way: bool,
+    pace: Pace,
+}
+
+/// The messages of one call.
+struct Batch {
+    users: Vec<i64>,
+    items: Vec<(i64, Item)>,
+}
+
+impl Users {
+    pub(super) fn queue(&self, user_id: i64, item: Item) {
+        let mut waiting = lock(&self.waiting);
+        let Waiting { by_user, turns } = &mut *waiting;
+        let of_user = by_user.entry(user_id).or_insert_with(|| {
+            turns[Pace::Prompt as usize].push_back(user_id);
+            OfUser {
+                rows: VecDeque::new(),
+                mentions: VecDeque::new(),
+                is_under_way: false,
+                pace: Pace::Prompt,
+            }
+        });
+        match item.id {
+            Some(_) => of_user.rows.push_back(item),
+            None => of_user.mentions.push_back(item),
+        }
+        let filled = (!of_user.is_under_way).then_some(of_user.pace);
+        drop(waiting);
+        if let Some(pace) = filled {
+            self.filled[pace as usize].notify_one();
+        }
+    }
+
+    /// The next messages, of users of that pace in turn; `None` if there are none. [`Users::end`] ends it.
+    fn take(&self, pace: Pace) -> Option<Batch> {
+        let mut waiting = lock(&self.waiting);
+        let Waiting { by_user, turns } = &mut *waiting;
+        let turns = &mut turns[pace as usize];
+        let mut batch = Batch { users: Vec::new(), items: Vec::new() };
+        while batch.items.len() + SHARE <= PUSHES_MAX
+            && let Some(user_id) = turns.pop_front()
+        {
+            let of_user = by_user.get_mut(&user_id).expect("who waits for a turn has messages");
+            let OfUser { rows, mentions, .. } = of_user;
+            let from_rows = rows.len().min(SHARE);
+            let from_mentions = mentions.len().min(SHARE - from_rows);
+            let items = rows.drain(..from_rows).chain(mentions.drain(..from_mentions));
+            batch.items.extend(items.map(|item| (user_id, item)));
+            of_user.is_under_way = true;
+            batch.users.push(user_id);
+        }
+        if !turns.is_empty() {
+            self.filled[pace as usize].notify_one(); // for another call
+        }
+        (!batch.users.is_empty()).then_some(batch)
+    }
+
+    /// Puts a row back that is to be pushed before what its user has besides.
+    fn put_back(&self, user_id: i64, row: Item) {
+        let mut waiting = lock(&self.waiting);
+        let of_user = waiting.by_user.get_mut(&user_id).expect("a user stays while a call is under way");
+        of_user.rows.push_front(row);
+    }
+
+    /// The call has ended; `slow` have not acked all. Who has more waits for the next turn.
+    fn end(&self, users: &[i64], slow: &[i64]) {
+        let mut waiting = lock(&self.waiting);
+        let Waiting { by_user, turns } = &mut *waiting;
+        for user_id in users {
+            let of_user = by_user.get_mut(user_id).expect("a user stays while a call is under way");
+            if of_user.rows.is_empty() && of_user.mentions.is_empty() {
+                by_user.remove(user_id);
+                continue;
+            }
+            of_user.is_under_way = false;
+            of_user.pace = if slow.contains(user_id) { Pace::Slow } else { Pace::Prompt };
+            turns[of_user.pace as usize].push_back(*user_id);
+        }
+        let filled = Pace::ALL.map(|pace| !turns[pace as usize].is_empty());
+        drop(waiting);
+        for (notify, _) in self.filled.iter().zip(filled).filter(|(_, is_filled)| *is_filled) {
+            notify.notify_one();
+        }
+    }
+}
+
+/// Makes calls for users of a pace, one after the other.
+pub(super) async fn push(app: Arc<App>, pace: Pace, mut stop: Stop) {
+    let users = &app.outbox.users;
+    let mut failures = 0;
+    while !stop.is_due() {
+        let Some(Batch { users: of, items }) = users.take(pace) else {
+            tokio::select! {
+                biased; // either wakes it up
+                () = stop.wait() => {}
+                () = users.filled[pace as usize].notified() => {}
+            }
+            continue;
+        };
+        let Pushed { slow, is_away } = push_batch(&app, items, failures).await;
+        users.end(&of, &slow);
+        if !is_away {
+            failures = 0;
+            continue;
+        }
+        failures += 1;
+        tokio::select! {
+            biased; // either ends the pause
+            () = stop.wait() => {}
+            () = tokio::time::sleep(pause(failures)) => {}
+        }
+    }
+}
+
+/// What a call was told.
+#[derive(Default)]
+struct Pushed {
+    /// Users who have not acked all.
+    slow: Vec<i64>,
+    /// The push API does not take messages.
+    is_away: bool,
+}
+
+async fn push_batch(app: &App, items: Vec<(i64, Item)>, failures: u32) -> Pushed {
+    let mut pushed = Pushed::default();
+    let mut batches = vec![items];
+    while let Some(mut batch) = batches.pop() {
+        let pushes: Vec<PushItem> = batch.iter().map(|(_, item)| push_item(&item.message)).collect();
+        match app.push.send_within(&pushes, WAIT).await {
+            Ok(outcomes) => {
+                let (done, open): (Vec<_>, Vec<_>) =
+                    batch.into_iter().zip(outcomes).partition(|((_, item), outcome)| is_done(item, outcome));
+                let slow = done.iter().filter(|(_, outcome)| !outcome.is_final()).chain(&open);
+                pushed.slow.extend(slow.map(|((user_id, _), _)| *user_id));
+                app.outbox.finish(done.into_iter().map(|((_, item), _)| item));
+                open.into_iter().for_each(|((_, item), _)| app.outbox.retry(item));
+            }
+            // One of them is wrong: which, is found by halving.
+            Err(error) if error.status.is_client_error() && batch.len() == 1 => {
+                error!(%error, message = ?batch[0].1.message, "a message cannot be pushed, and is dropped");
+                app.outbox.drop_refused(batch.into_iter().map(|(_, item)| item));
+            }
+            Err(error) if error.status.is_client_error() => {
+                let second = batch.split_off(batch.len() / 2);
+                batches.extend([second, batch]);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    warn!(%error, "the push API does not take messages; they wait");
+                }
+                pushed.is_away = true;
+                let all = batches.drain(..).rev().flatten();
+                let all: Vec<_> = batch.into_iter().chain(all).collect();
+                for (user_id, item) in all.into_iter().rev() {
+                    match item.id {
+                        Some(_) => app.outbox.users.put_back(user_id, item),
+                        None => app.outbox.retry(item),
+                    }
+                }
+            }
+        }
+    }
+    pushed
+}
+
+/// Messages of one user in a call.
+const SHARE: usize = 32;
+/// Calls under way for users of each pace.
+pub(super) const CALLS_MAX: usize = 8;
