@@ -42,13 +42,19 @@ pub use keep::{came, keep};
 /// The process's part of it.
 pub struct Inbox {
     asked: Notify,
-    /// Pushes under way.
+    /// Calls under way for sessions that have acked the message before.
+    calls_of_acking: Semaphore,
+    /// The same for others, and questions.
     calls: Semaphore,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { asked: Notify::new(), calls: Semaphore::new(CALLS_MAX) }
+        Self {
+            asked: Notify::new(),
+            calls_of_acking: Semaphore::new(CALLS_MAX),
+            calls: Semaphore::new(CALLS_MAX),
+        }
     }
 }
 
@@ -136,8 +142,14 @@ async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
         return Ok(()); // whoever holds it sees that it was asked for once more
     }
     ask_for_unheard(app, device).await;
-    let mut handing =
-        Handing { app, lease: &lease, renewed_ms: i64::MIN, delivered: Vec::new(), done: BTreeSet::new() };
+    let mut handing = Handing {
+        app,
+        lease: &lease,
+        acks: false,
+        renewed_ms: i64::MIN,
+        delivered: Vec::new(),
+        done: BTreeSet::new(),
+    };
     while let Some(asked) = hand_over::asked(app.db.primary(), &lease).await? {
         let handed = handing.push_all(asked.since_ms).await;
         handing.remove_delivered().await?;
@@ -190,6 +202,8 @@ enum Pushed {
 struct Handing<'a> {
     app: &'a App,
     lease: &'a Lease,
+    /// Whether the session has acked the message before.
+    acks: bool,
     renewed_ms: i64,
     /// Messages that it is done with, and of which the inbox does not know yet.
     delivered: Vec<i64>,
@@ -239,14 +253,20 @@ impl Handing<'_> {
     }
 
     /// One at a time: of several under way one could fail, and a later one be delivered before it. While an ack is waited for, nothing is
-    /// held that others wait for: the push is repeated after a while, under the same name, which asks for the outcome.
+    /// held that others wait for: the push is repeated after a while, under the same name, which asks for the outcome. Sessions that ack do
+    /// not wait for those that do not.
     async fn push(&mut self, message: InboxRow) -> Result<Pushed, Error> {
         let (user_id, message_id) = (message.user_id, message.message_id);
         let item = item(message, &self.lease.to.device);
-        let (begun, mut wait, mut pause) = (Instant::now(), WAIT_FIRST, PAUSE_FIRST);
+        let (begun, mut pause) = (Instant::now(), PAUSE_FIRST);
+        let mut acks = std::mem::take(&mut self.acks);
         loop {
             let outcomes = {
-                let _call = self.app.inbox.calls.acquire().await.map_err(Error::internal)?;
+                let (calls, wait) = match acks {
+                    true => (&self.app.inbox.calls_of_acking, WAIT_ACKING),
+                    false => (&self.app.inbox.calls, WAIT),
+                };
+                let _call = calls.acquire().await.map_err(Error::internal)?;
                 if !self.renew().await? {
                     return Ok(Pushed::Ended);
                 }
@@ -262,7 +282,10 @@ impl Handing<'_> {
             };
             let outcome = outcomes.first().ok_or_else(|| Error::internal("a push without an outcome"))?;
             match (outcome.outcome.as_str(), outcome.reason.as_deref()) {
-                ("delivered", _) => return Ok(Pushed::Delivered),
+                ("delivered", _) => {
+                    self.acks = true;
+                    return Ok(Pushed::Delivered);
+                }
                 ("failed", Some("too_long")) => return Ok(Pushed::Refused),
                 ("failed", Some("unacked")) => return Ok(Pushed::Unacked),
                 ("failed", Some("busy" | "no_route")) | ("unavailable", _) => {
@@ -274,7 +297,7 @@ impl Handing<'_> {
             }
             self.remove_delivered().await?;
             tokio::time::sleep(pause).await;
-            (wait, pause) = (WAIT_AGAIN, PAUSE_MAX.min(pause * 2));
+            (acks, pause) = (false, PAUSE_MAX.min(pause * 2));
         }
     }
 
@@ -350,7 +373,7 @@ pub const MESSAGES: &Family = &Family {
 const HAND_OVERS_MAX: usize = 4_096;
 /// Hand-overs that are looked for at a time.
 const DUE_MAX: u32 = 256;
-/// Pushes under way in a process.
+/// Calls under way in a process for sessions that ack, and for others.
 const CALLS_MAX: usize = 64;
 /// Messages that are read at a time.
 const PAGE: u32 = 50;
@@ -358,9 +381,9 @@ const PAGE: u32 = 50;
 const LEASE_MS: i64 = 60_000;
 /// How long a hand-over rests after an error.
 const LATER_MS: i64 = 5_000;
-/// How long the first call waits for the session's ack, and the next ones.
-const WAIT_FIRST: Duration = Duration::from_secs(2);
-const WAIT_AGAIN: Duration = Duration::from_millis(200);
+/// How long a call waits for the ack of a session that acks, and of another.
+const WAIT_ACKING: Duration = Duration::from_millis(500);
+const WAIT: Duration = Duration::from_millis(100);
 /// Between calls; twice as long each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(4);

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::common::{Node, Stack, call, request, until};
 use crate::events::{send, session, try_send};
@@ -25,6 +26,8 @@ enum Reply {
     Late(Duration),
     /// The whole call fails.
     Status(u16),
+    /// It is delivered when the test says so.
+    After(Arc<Notify>),
     /// Never.
     Silence,
 }
@@ -42,6 +45,8 @@ struct Gateway {
 struct Told {
     script: Mutex<Script>,
     pushes: Mutex<Vec<Value>>,
+    /// How long calls wait for outcomes.
+    waits_ms: Mutex<Vec<u64>>,
     under_way: AtomicUsize,
     under_way_max: AtomicUsize,
 }
@@ -51,6 +56,7 @@ impl Gateway {
         let told = Arc::new(Told {
             script: Mutex::new(Box::new(script)),
             pushes: Mutex::default(),
+            waits_ms: Mutex::default(),
             under_way: AtomicUsize::new(0),
             under_way_max: AtomicUsize::new(0),
         });
@@ -87,6 +93,7 @@ impl Gateway {
 
 async fn push(State(told): State<Arc<Told>>, Json(body): Json<Value>) -> Response {
     let pushes = body["pushes"].as_array().unwrap().clone();
+    told.waits_ms.lock().unwrap().push(body["wait_ms"].as_u64().unwrap());
     let under_way = told.under_way.fetch_add(pushes.len(), Ordering::SeqCst) + pushes.len();
     told.under_way_max.fetch_max(under_way, Ordering::SeqCst);
     let mut results = Vec::new();
@@ -98,6 +105,10 @@ async fn push(State(told): State<Arc<Told>>, Json(body): Json<Value>) -> Respons
             Reply::Outcome(outcome, reason) => json!({ "outcome": outcome, "reason": reason }),
             Reply::Late(after) => {
                 tokio::time::sleep(after).await;
+                json!({ "outcome": "delivered" })
+            }
+            Reply::After(gate) => {
+                gate.notified().await;
                 json!({ "outcome": "delivered" })
             }
             Reply::Status(status) => {
@@ -376,6 +387,46 @@ both!(
         assert!(gateway.told.under_way_max.load(Ordering::SeqCst) <= 2, "one at a time of a device");
         one.stop().await;
         two.stop().await;
+    }
+);
+
+both!(
+    /// Sessions that do not ack take no places of one that does, however many they are, and calls for them are short.
+    silent_sessions_delay_no_hand_over_to_others,
+    |stack| async move {
+        let gateway = Gateway::start(|_| Reply::Silence).await;
+        let node = gateway.node(&stack).await;
+        let devices = ["phone", "tablet", "web", "desktop", "tv", "bot"];
+        let mut silent = Vec::new();
+        for number in 2..22 {
+            let (user, _) = log_in(&node, &phone(number)).await;
+            let (number, seq) = (u64::from(number) * 100, silent.len() as u64);
+            send(&stack, &node.url(), &messages(number..number + 1, user)).await;
+            let online = |(seq, device)| session("online", seq, user, device, 100);
+            silent.extend((seq..).zip(devices).map(online));
+        }
+        let (reader, _) = log_in(&node, &phone(1)).await;
+        send(&stack, &node.url(), &messages(0..15, reader)).await;
+        let held = Arc::new(Notify::new());
+        let gate = held.clone();
+        gateway.then(move |push| match (push["user"] == reader, push["client_msg_id"].as_str()) {
+            (true, Some("m1")) => Reply::After(gate.clone()),
+            (true, _) => DELIVERED,
+            (false, _) => Reply::Silence,
+        });
+        send(&stack, &node.url(), &[session("online", 1_000, reader, "phone", 100)]).await;
+        until("its second message is under way", async || gateway.names().len() == 2).await;
+        let since = std::time::Instant::now();
+        send(&stack, &node.url(), &silent).await;
+        let to_silent = || gateway.names().iter().filter(|name| !names(0..15).contains(name)).count();
+        until("all places of others are taken", async || to_silent() >= 64).await;
+        held.notify_one();
+        until("it has all", async || gateway.names().iter().any(|name| name == "m14")).await;
+        // On a machine that is so slow that 5 s have passed, calls have ended that nobody answers.
+        let is_early = since.elapsed() < Duration::from_secs(5);
+        assert!(to_silent() == 64 || !is_early, "{}", to_silent());
+        assert!(gateway.told.waits_ms.lock().unwrap().iter().all(|wait_ms| *wait_ms <= 500));
+        node.stop().await;
     }
 );
 
