@@ -190,9 +190,9 @@ impl Gateway {
             self.tell_bridge(ToBridge::Joined { app, user, device, login, room });
         }
         match joined {
-            Joined::First => {
+            Joined::First(sequence) => {
                 if let Some(owner) = self.view.owner_of_room(app, room) {
-                    self.tell_router(owner, ToRouter::Join { app, room, sequence: 0 });
+                    self.tell_router(owner, ToRouter::Join { app, room, sequence });
                 }
             }
             Joined::Waiting => {}

@@ -67,6 +67,9 @@ pub const HELD_BYTES_MAX: usize = 16 * 1024;
 pub const EARLY_MESSAGES_MAX: usize = 8 * 1024;
 /// Payload bytes of these messages. One that is longer than all of them comes too late as well.
 pub const EARLY_BYTES_MAX: usize = 8 << 20;
+/// Rooms without members here any more whose sequences are remembered: 400 KB at most. Later rooms begin above what is forgotten, by the
+/// clock that all nodes share.
+pub const LEFT_ROOMS_MAX: usize = 4096;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
 

@@ -4,13 +4,15 @@
 //! knows its place in the room's member list, and its session's next membership, so joining and leaving are O(1) in the
 //! size of the room.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashTable;
 use shard::{ConnId, Instant, Key, Slab};
 use wire::client::Message;
 use wire::{AppId, RoomId};
 
 use crate::hash;
-use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX};
+use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX};
 
 /// The first of a session's memberships, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,7 @@ pub(crate) struct Rooms {
     seed: u64,
     index: HashTable<Key>,
     rooms: Slab<Room>,
+    left: LeftRooms,
     memberships: Vec<Membership>,
     free: Vec<u32>,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Room {
     pub(crate) members: Vec<Member>,
     /// The sequence of the last message seen; what a member that joins is told.
     pub(crate) sequence: u64,
+    /// The highest sequence that an owner has said of it. Its next owner goes on above.
+    told: u64,
     /// The owner has been asked and has not answered yet; members wait for their answer.
     pub(crate) joining: bool,
     /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
@@ -88,12 +93,18 @@ impl Early {
 }
 
 impl Room {
+    /// The highest sequence of it that this shard has seen or heard of.
+    fn seen(&self) -> u64 {
+        self.sequence.max(self.told)
+    }
+
     fn new(app: AppId, id: RoomId) -> Self {
         Self {
             app,
             id,
             members: Vec::new(),
             sequence: 0,
+            told: 0,
             joining: true,
             held: Vec::new(),
             early: Early::default(),
@@ -106,8 +117,8 @@ impl Room {
 /// What a join found.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Joined {
-    /// Ask the owner.
-    First,
+    /// Ask the owner, which is to hear of this sequence: the highest that this shard has seen of the room, 0 for none.
+    First(u64),
     /// The owner has been asked already.
     Waiting,
     /// In, from this sequence on.
@@ -116,7 +127,8 @@ pub(crate) enum Joined {
 
 impl Rooms {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, index: HashTable::new(), rooms: Slab::new(), memberships: Vec::new(), free: Vec::new() }
+        let (index, rooms, left) = (HashTable::new(), Slab::new(), LeftRooms::default());
+        Self { seed, index, rooms, left, memberships: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
@@ -142,9 +154,9 @@ impl Rooms {
         Some(self.get_mut(key))
     }
 
-    /// The rooms with members here, or whose owner has yet to hear that there are none, each with the highest sequence seen.
+    /// The rooms with members here, or whose owner has yet to hear that there are none, each with the highest sequence seen or heard of.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, RoomId, u64)> + '_ {
-        self.rooms.iter().map(|(_, room)| (room.app, room.id, room.sequence))
+        self.rooms.iter().map(|(_, room)| (room.app, room.id, room.seen()))
     }
 
     /// Rooms with members here.
@@ -189,13 +201,14 @@ impl Rooms {
                 (key, if room.joining { Joined::Waiting } else { Joined::At(room.sequence) })
             }
             None => {
-                let key = self.rooms.insert(Room::new(app, id));
+                let seen = self.left.take(hash::room(self.seed, app, id), app, id);
+                let key = self.rooms.insert(Room { told: seen, ..Room::new(app, id) });
                 let (rooms, seed) = (&self.rooms, self.seed);
                 self.index.insert_unique(hash::room(seed, app, id), key, |key| {
                     let room = &rooms[*key];
                     hash::room(seed, room.app, room.id)
                 });
-                (key, Joined::First)
+                (key, Joined::First(seen))
             }
         };
         let members = &mut self.rooms[key].members;
@@ -252,6 +265,7 @@ impl Rooms {
             return Answered::Unknown;
         };
         let room = &mut self.rooms[key];
+        room.told = room.told.max(sequence);
         if !room.joining {
             return Answered::Unknown;
         }
@@ -291,6 +305,7 @@ impl Rooms {
     fn forget(&mut self, key: Key) {
         let room = &self.rooms[key];
         let hash = hash::room(self.seed, room.app, room.id);
+        self.left.put(hash, room.app, room.id, room.seen());
         self.index.find_entry(hash, |found| *found == key).expect("every room is indexed").remove();
         self.rooms.remove(key);
     }
@@ -298,6 +313,7 @@ impl Rooms {
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self) {
         assert_eq!(self.index.len(), self.rooms.len());
+        assert!(self.left.table.len() == self.left.by_age.len() && self.left.by_age.len() <= LEFT_ROOMS_MAX);
         let mut members = 0;
         for (key, room) in self.rooms.iter() {
             assert!(
@@ -313,6 +329,51 @@ impl Rooms {
             members += room.members.len();
         }
         assert_eq!(members, self.memberships());
+    }
+}
+
+/// The sequences of rooms whose last member here has left: a room that comes again may have another owner, which is to go on above.
+#[derive(Default)]
+struct LeftRooms {
+    table: HashTable<LeftRoom>,
+    /// The hash and name of each, by its age.
+    by_age: BTreeMap<u64, (u64, AppId, RoomId)>,
+    age: u64,
+}
+
+struct LeftRoom {
+    hash: u64,
+    app: AppId,
+    id: RoomId,
+    seen: u64,
+    age: u64,
+}
+
+impl LeftRooms {
+    /// Remembers a room of which it remembers nothing, and forgets the one that it has remembered for longest when there are too many.
+    fn put(&mut self, hash: u64, app: AppId, id: RoomId, seen: u64) {
+        if seen == 0 {
+            return;
+        }
+        self.age += 1;
+        let age = self.age;
+        self.table.insert_unique(hash, LeftRoom { hash, app, id, seen, age }, |known| known.hash);
+        self.by_age.insert(age, (hash, app, id));
+        if self.by_age.len() > LEFT_ROOMS_MAX
+            && let Some((_, (hash, app, id))) = self.by_age.pop_first()
+            && let Ok(oldest) = self.table.find_entry(hash, |known| known.app == app && known.id == id)
+        {
+            oldest.remove();
+        }
+    }
+
+    /// Takes out what is remembered of a room; 0 for nothing.
+    fn take(&mut self, hash: u64, app: AppId, id: RoomId) -> u64 {
+        let found = self.table.find_entry(hash, |known| known.app == app && known.id == id);
+        let Ok(found) = found else { return 0 };
+        let (LeftRoom { seen, age, .. }, _) = found.remove();
+        self.by_age.remove(&age);
+        seen
     }
 }
 

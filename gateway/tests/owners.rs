@@ -257,6 +257,62 @@ fn an_owner_before_answers_no_join() {
     assert_eq!(world.messages(client).len(), 1);
 }
 
+fn joins(mail: &[ToRouter]) -> Vec<u64> {
+    let join = |mail: &ToRouter| match mail {
+        ToRouter::Join { sequence, .. } => Some(*sequence),
+        _ => None,
+    };
+    mail.iter().filter_map(join).collect()
+}
+
+/// Its last member has left, and comes again when it has another owner: sequences go on.
+#[test]
+fn what_was_said_of_a_room_is_told_to_its_next_owner() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let room = (1..).find(|room| owner_of_room(&[ROUTER, ROUTER_2], *room) == ROUTER_2).unwrap();
+    world.forget();
+    world.join(client, room);
+    assert_eq!(joins(&world.told(ROUTER)), [0], "nothing is known of it");
+    let message = wire::client::Message { sequence: 77, ..common::message(9, Some(room), false, "m") };
+    world.tell(ToGateway::Broadcast { message, shards: vec![] });
+    world.say(client, ClientFrame::Leave { room: RoomId(room) });
+    world.join(client, room);
+    assert_eq!(joins(&world.told(ROUTER)), [77]);
+    world.say(client, ClientFrame::Leave { room: RoomId(room) });
+    world.router_answers = false;
+    world.join(client, room);
+    world.say(client, ClientFrame::Leave { room: RoomId(room) });
+    world.tell(ToGateway::Joined { app: APP, room: RoomId(room), sequence: 99 });
+    world.router_answers = true;
+    world.router_up(ROUTER_2);
+    world.forget();
+    world.join(client, room);
+    assert_eq!(joins(&world.told(ROUTER_2)), [99], "an answer that nobody waited for counts");
+}
+
+#[test]
+fn what_a_second_owner_said_of_a_room_is_told_to_the_third() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let is_moving = |room: &i64| {
+        let by = |routers: &[ShardId]| owner_of_room(routers, *room);
+        (by(&[ROUTER, ROUTER_2]), by(&[ROUTER, ROUTER_2, ROUTER_3])) == (ROUTER_2, ROUTER_3)
+    };
+    let room = (1..).find(is_moving).unwrap();
+    world.join(client, room);
+    world.router_answers = false;
+    world.router_up(ROUTER_2);
+    world.tell_from(ROUTER, common(&[ROUTER, ROUTER_2]));
+    world.tell_from(ROUTER_2, common(&[ROUTER, ROUTER_2]));
+    world.tell_from(ROUTER_2, ToGateway::Joined { app: APP, room: RoomId(room), sequence: 5_000 });
+    world.router_up(ROUTER_3);
+    for router in [ROUTER, ROUTER_2, ROUTER_3] {
+        world.tell_from(router, common(&[ROUTER, ROUTER_2, ROUTER_3]));
+    }
+    assert_eq!(joins(&world.told(ROUTER_3)), [5_000]);
+}
+
 // -- very many sessions
 
 const MANY: i64 = 5_000;

@@ -10,15 +10,21 @@ use crate::stripes::Stripes;
 /// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the one before may
 /// have given some that no shard had seen yet.
 const MOVE_GAP: u64 = 1 << 16;
-/// Gaps that routers choose among by their names, each a ms of messages longer than the one before.
-const GAPS: u64 = 64;
-const GAP_BITS: u32 = 12;
-const GAP_FACTOR: u64 = 7;
+/// Every router shard of a cluster has its own slot, in which a room begins that comes to it, so that two owners that take it over at
+/// the same time give different sequences. The slots of all shards make a cycle of about half a second; it comes again and again.
+const SLOT_BITS: u32 = 6;
+const SLOTS_BITS: u32 = 15;
+const CYCLE: u64 = 1 << (SLOTS_BITS + SLOT_BITS);
+/// Of a shard's number: its index, unless its node is alone.
+const INDEX_BITS: u32 = 5;
+/// Odd, so no two numbers share a slot; near 2^15 divided by the golden ratio, so shards whose numbers follow each other have slots far
+/// apart.
+const SLOT_FACTOR: u64 = 20_251;
 
 /// The rooms with members, each with the shards that have them.
 ///
 /// A room is forgotten when its last shard leaves, but sequences never go back: a room begins after a base that grows with
-/// time, and never at or below the last sequence of a forgotten one.
+/// time, by the clock that all nodes share, and never at or below the last sequence of a forgotten one.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     hash: IdHash,
@@ -28,9 +34,8 @@ pub(crate) struct Rooms {
     memberships: usize,
     /// No room to come begins below this: the highest sequence of any room that was forgotten.
     floor: u64,
-    /// From what is seen of a room that had another owner to where it goes on; hardly two routers have the same, so that two that
-    /// take it over in the same ms give different sequences.
-    gap: u64,
+    /// Where the own slot begins in each cycle.
+    slot: u64,
 }
 
 #[derive(Debug)]
@@ -66,30 +71,37 @@ impl Room {
 
 impl Rooms {
     pub(crate) fn new(seed: u64, me: ShardId, memberships_max: u32) -> Self {
-        let number = u64::from(me.node()) * GAP_FACTOR + u64::from(me.index());
-        let gap = MOVE_GAP + ((number % GAPS) << GAP_BITS);
+        let number = (u64::from(me.node()) << INDEX_BITS) + u64::from(me.index());
+        let slot = (number.wrapping_mul(SLOT_FACTOR) % (1 << SLOTS_BITS)) << SLOT_BITS;
         let (hash, memberships_max) = (IdHash::new(seed), memberships_max as usize);
-        Self { hash, table: Stripes::new(), memberships_max, memberships: 0, floor: 0, gap }
+        Self { hash, table: Stripes::new(), memberships_max, memberships: 0, floor: 0, slot }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`; the answer is the
-    /// sequence of the room's last message, or `None` when there is no place for another.
+    /// Where the own slot begins next, at `sequence` or later.
+    fn next_slot(&self, sequence: u64) -> u64 {
+        let here = (sequence & !(CYCLE - 1)) | self.slot;
+        if here < sequence { here.saturating_add(CYCLE) } else { here }
+    }
+
+    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`; returns the
+    /// sequence of the room's last message, or `None` when there is no place for another. `now_ns` is what the clock shows that all nodes
+    /// share.
     pub(crate) fn join(
         &mut self,
-        now: Instant,
+        now_ns: u64,
         (app, room): (AppId, RoomId),
         shard: ShardId,
         seen: u64,
         era: u64,
     ) -> Option<u64> {
-        let now_ns = now.unix_nanos();
+        let base = sequence_base(now_ns);
         let seen = seen.min(sequence_believed_max(now_ns));
         // One that had another owner goes on above whatever that has given, in this ms too.
-        let after_seen = if seen == 0 { 0 } else { seen.max(sequence_base(now_ns)).saturating_add(self.gap) };
+        let after_seen = if seen == 0 { 0 } else { self.next_slot(seen.max(base).saturating_add(MOVE_GAP)) };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
             if let Err(at) = known.members.binary_search(&shard) {
@@ -108,7 +120,7 @@ impl Rooms {
             return None;
         }
         self.memberships += 1;
-        let sequence = sequence_base(now_ns).max(self.floor).max(after_seen);
+        let sequence = self.next_slot(base).max(self.floor).max(after_seen);
         let anew = Room { app, room, sequence, era, members: vec![shard], bucket: Bucket::default() };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
         Some(sequence)

@@ -251,7 +251,8 @@ impl Router {
             }
             ToRouter::Join { app, room, sequence } => {
                 let era = self.cluster.era();
-                let answer = match self.rooms.join(self.clocks.order(now), (app, room), from, sequence, era) {
+                let Login(now_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
+                let answer = match self.rooms.join(now_ns, (app, room), from, sequence, era) {
                     Some(sequence) => ToGateway::Joined { app, room, sequence },
                     None => {
                         self.metrics.joins_refused += 1;

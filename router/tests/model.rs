@@ -33,8 +33,11 @@ const LIMITS: Limits = Limits {
     room_burst: 1_000_000,
 };
 const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
-/// With the part that is the router's own.
-const MOVE_GAP: u64 = (1 << 16) + (((ROUTER.node() as u64 * 7 + ROUTER.index() as u64) % 64) << 12);
+const MOVE_GAP: u64 = 1 << 16;
+/// Of sequences: all slots of all routers.
+const CYCLE: u64 = 1 << 21;
+/// Where the router's own slot begins in it.
+const SLOT: u64 = ((ROUTER.node() as u64 * 32 + ROUTER.index() as u64) * 20_251 % (1 << 15)) << 6;
 const SHARDS: [ShardId; 3] = [A, B, C];
 
 /// What a test does next. Numbers are taken modulo what there is to choose from.
@@ -130,6 +133,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The first sequence from `from` on at which the router's slot begins.
+fn next_slot(from: u64) -> u64 {
+    from + (SLOT + CYCLE - from % CYCLE) % CYCLE
+}
+
 type Seat = (ShardId, SessionId);
 /// With the id under which the sender's shard submitted.
 type Sender = (Seat, MessageId);
@@ -139,6 +147,8 @@ type Name = (AppId, UserId, Target, ClientMsgId);
 #[derive(Default)]
 struct Model {
     now: Instant,
+    /// By how much the fastest clock that it has heard of is ahead.
+    ahead_ns: u64,
     linked: BTreeSet<ShardId>,
     bindings: BTreeMap<(UserId, DeviceClass), (Seat, Login)>,
     rooms: BTreeMap<RoomId, (u64, BTreeSet<ShardId>)>,
@@ -167,13 +177,15 @@ impl Model {
         match mail.clone() {
             ToRouter::Bind { user, device, session, login, fresh, .. } => {
                 self.bind((from, session), user, device, login, fresh);
+                self.ahead_ns = self.ahead_ns.max(login.0.saturating_sub(self.now.unix_nanos()));
             }
             ToRouter::Unbind { user, device, session, moved, .. } => {
                 self.unbind((from, session), user, device, moved);
             }
             ToRouter::Join { app, room, sequence: seen } => {
-                let after_seen = if seen == 0 { 0 } else { seen.max(self.ms() << 12) + MOVE_GAP };
-                let base = (self.ms() << 12).max(self.sequence_floor).max(after_seen);
+                let base = self.ms() << 12;
+                let after_seen = if seen == 0 { 0 } else { next_slot(seen.max(base) + MOVE_GAP) };
+                let base = next_slot(base).max(self.sequence_floor).max(after_seen);
                 let (sequence, members) = self.rooms.entry(room).or_insert((base, BTreeSet::new()));
                 members.insert(from);
                 if seen > *sequence {
@@ -409,7 +421,7 @@ impl Model {
     }
 
     fn ms(&self) -> u64 {
-        self.now.unix_millis() - EPOCH_UNIX_MS
+        (self.now.unix_nanos() + self.ahead_ns) / 1_000_000 - EPOCH_UNIX_MS
     }
 }
 
@@ -417,6 +429,7 @@ fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Messa
     let Submission { id, app, sender, biz_code, class, client_msg_id, payload, .. } = submission;
     let ack_wanted = class == Class::Reliable;
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
+    /// What the clock shows that all nodes share.
 }
 
 /// The router and the model, fed the same.

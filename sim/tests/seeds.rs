@@ -6,11 +6,22 @@ use sim::{Plan, SCENARIOS, Scenario};
 const SEEDS: u64 = 200;
 /// Seeds of each scenario.
 const SEEDS_OF_EACH: u64 = 2;
+/// Seeds of whole runs in which a room's sequence went back, or was given twice.
+const OF_SEQUENCES: [u64; 3] = [1_135, 1_353_950_574, 1_353_950_682];
 
 #[test]
 fn seeds_keep_their_promises() {
     for seed in 0..SEEDS {
         if let Err(failure) = sim::run(&Plan::short(seed), false) {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[test]
+fn sequences_of_rooms_only_go_up_and_are_given_once() {
+    for seed in OF_SEQUENCES {
+        if let Err(failure) = sim::run(&Plan::of_seed(seed), false) {
             panic!("{failure}");
         }
     }

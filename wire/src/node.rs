@@ -185,7 +185,7 @@ pub enum ToRouter {
         app: AppId,
         /// Which room.
         room: RoomId,
-        /// The highest sequence of it that this shard has seen; 0 for none, and when it had no other owner before.
+        /// The highest sequence of it that this shard has seen, or that an owner has told it; 0 for none.
         sequence: u64,
     },
     /// A shard has no member of a room any more, or another owner for it.
