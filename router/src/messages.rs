@@ -106,13 +106,15 @@ impl Router {
         let waiting = self.pending.find_mut(key);
         if let Some(letter) = waiting.or_else(|| if handed.len() == 0 { None } else { handed.find_mut(key) })
         {
-            // A lossy repeat waits for no answer, so it takes none away.
-            let before = if is_answered { std::mem::replace(&mut letter.sender, sender) } else { sender };
-            if before.submitted != sender.submitted {
-                let superseded = ToGateway::Superseded { submitted: before.submitted };
-                self.outbox.gateway(before.seat.shard, superseded);
-            }
             self.metrics.repeats_pending += 1;
+            // A lossy repeat waits for no answer, so it takes none away.
+            if is_answered {
+                let other = letter.repeated_by(sender, submission);
+                if other.submitted != letter.sender.submitted {
+                    let superseded = ToGateway::Superseded { submitted: other.submitted };
+                    self.outbox.gateway(other.seat.shard, superseded);
+                }
+            }
             return true;
         }
         let Some(Answer { id, outcome }) = self.dedupe.find(now, key) else { return false };
@@ -377,8 +379,8 @@ impl Router {
 }
 
 fn letter(key: Option<Key>, sender: Sender, receiver: UserId, submission: Submission) -> Letter {
-    let (stored, reason) = (submission.stored, FailReason::Unacked);
-    Letter { key, sender, receiver, stored, reason, message: message(None, 0, submission) }
+    let (stored, again, reason) = (submission.stored, submission.again, FailReason::Unacked);
+    Letter { key, sender, receiver, stored, again, reason, message: message(None, 0, submission) }
 }
 
 fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Message {

@@ -2,7 +2,7 @@
 
 use shard::{Instant, ShardId, Shares, Slab};
 use wire::client::{FailReason, Message};
-use wire::node::DeliveryId;
+use wire::node::{DeliveryId, Submission};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::dedupe::Key;
@@ -20,6 +20,8 @@ pub(crate) struct Letter {
     pub(crate) receiver: UserId,
     /// It comes from an inbox and stays there unless it is delivered.
     pub(crate) stored: bool,
+    /// That session's shard gave it here when owners changed: what came for the first time is newer.
+    pub(crate) again: bool,
     /// What it fails for when nobody says anything.
     pub(crate) reason: FailReason,
     pub(crate) message: Message,
@@ -33,6 +35,17 @@ impl Letter {
 
     fn for_receiver(&self) -> (AppId, UserId) {
         (self.message.app, self.receiver)
+    }
+
+    /// The message came once more: the session that sent it last waits for the answer from here on. Returns the other one. What a shard gives
+    /// here because owners changed was sent before what comes for the first time, and of two such the lower id was sent first.
+    pub(crate) fn repeated_by(&mut self, sender: Sender, repeat: &Submission) -> Sender {
+        let is_older = repeat.again && (!self.again || repeat.id < self.sender.submitted);
+        if is_older {
+            return sender;
+        }
+        self.again = repeat.again;
+        std::mem::replace(&mut self.sender, sender)
     }
 }
 

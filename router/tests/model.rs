@@ -164,6 +164,7 @@ struct Letter {
     due: Instant,
     name: Name,
     sender: Sender,
+    again: bool,
     receiver: UserId,
     waiting: Vec<Seat>,
     message: Message,
@@ -289,7 +290,15 @@ impl Model {
         if named {
             if let Some(letter) = self.pending.iter_mut().find(|letter| letter.name == name) {
                 if submission.is_answered() {
-                    let ((shard, _), submitted) = std::mem::replace(&mut letter.sender, sender);
+                    let is_older = submission.again && (!letter.again || submission.id < letter.sender.1);
+                    let other = match is_older {
+                        true => sender,
+                        false => {
+                            letter.again = submission.again;
+                            std::mem::replace(&mut letter.sender, sender)
+                        }
+                    };
+                    let ((shard, _), submitted) = other;
                     self.said.push(superseded(shard, submitted));
                 }
                 return;
@@ -345,7 +354,7 @@ impl Model {
         }
         let due = self.now + Duration::from_millis(LIMITS.pending_timeout_ms.into());
         let offline = waiting.is_empty();
-        let letter = Letter { due, name, sender, receiver, waiting, message };
+        let letter = Letter { due, name, sender, again, receiver, waiting, message };
         if offline {
             self.conclude(letter, Outcome::Failed(FailReason::Offline));
         } else if full {

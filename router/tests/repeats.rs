@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::*;
 use wire::client::{FailReason, Outcome};
 use wire::node::{NodeMessage, Submission, Target, ToGateway};
-use wire::{AppId, RoomId, UserId};
+use wire::{AppId, MessageId, RoomId, UserId};
 
 fn bench() -> Bench {
     let mut bench = Bench::new();
@@ -154,4 +154,29 @@ fn a_lossy_repeat_takes_no_answer_from_a_reliable_one() {
     assert_eq!(bench.submit(C, 8, lossy(to_user(BOB, "m1"))), []);
     let said = bench.settle(B, 2, delivery, Outcome::Delivered);
     assert_eq!(said, [send_ack(A, 1, "m1", message.id, message.id, Outcome::Delivered)]);
+}
+
+/// The sender has come back, and has sent the message again, before the shard of the session that it had gives it to the next owner.
+#[test]
+fn what_is_given_here_because_owners_changed_takes_no_answer_from_a_newer_session() {
+    let mut bench = bench();
+    let old = |id| Submission { id: MessageId(id), again: true, ..to_user(BOB, "m1") };
+    let new = Submission { id: MessageId(7), ..to_user(BOB, "m1") };
+    let (delivery, message) = delivery(bench.submit_as(C, 22, new));
+    assert_eq!(bench.submit_as(A, 11, old(1)), [superseded(A, MessageId(1))]);
+    assert_eq!(bench.submit_as(A, 11, old(9)), [superseded(A, MessageId(9))], "its clock may be ahead");
+    let said = bench.settle(B, 2, delivery, Outcome::Delivered);
+    assert_eq!(said, [send_ack(C, 22, "m1", message.id, message.id, Outcome::Delivered)]);
+}
+
+#[test]
+fn of_two_that_are_given_here_because_owners_changed_the_later_gets_the_answer() {
+    for ids in [[1, 2], [2, 1]] {
+        let mut bench = bench();
+        let given = |id| Submission { id: MessageId(id), again: true, ..to_user(BOB, "m1") };
+        let (delivery, message) = delivery(bench.submit_as(A, ids[0], given(ids[0])));
+        assert_eq!(bench.submit_as(A, ids[1], given(ids[1])), [superseded(A, MessageId(1))]);
+        let said = bench.settle(B, 2, delivery, Outcome::Delivered);
+        assert_eq!(said, [send_ack(A, 2, "m1", MessageId(2), message.id, Outcome::Delivered)]);
+    }
 }
