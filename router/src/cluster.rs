@@ -250,8 +250,9 @@ impl Cluster {
         let parked = self.parked.entry(target).or_default();
         // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids ascend.
         let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
-        let is_last = parked.iter().rev().find(of_shard).is_none_or(|(_, last)| last.id < submission.id);
-        let later = |known: &(Sender, Submission)| of_shard(&known) && known.1.id > submission.id;
+        let last = parked.iter().rev().find(of_shard);
+        let is_last = last.is_none_or(|(last, _)| last.submitted < sender.submitted);
+        let later = |known: &(Sender, Submission)| of_shard(&known) && known.0.submitted > sender.submitted;
         let at = if is_last { None } else { parked.iter().position(later) };
         parked.insert(at.unwrap_or(parked.len()), (sender, submission));
         Ok(())
@@ -276,8 +277,7 @@ impl Cluster {
     pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         let Some(parked) = self.parked.get_mut(&(app, target)) else { return };
         // A shard withdraws its messages in their order, so the first is near the front.
-        let is_it =
-            |(sender, submission): &(Sender, Submission)| (sender.seat.shard, submission.id) == (from, id);
+        let is_it = |(sender, _): &(Sender, Submission)| (sender.seat.shard, sender.submitted) == (from, id);
         if let Some(withdrawn) = parked.iter().position(is_it).and_then(|at| parked.remove(at)) {
             self.of_senders.give_back(holder(&withdrawn), 0);
         }

@@ -21,6 +21,7 @@ mod limits;
 mod messages;
 mod metrics;
 mod outbox;
+mod partial;
 mod pending;
 mod rooms;
 mod router;

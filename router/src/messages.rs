@@ -9,9 +9,11 @@ use crate::cluster::Parked;
 use crate::dedupe::{Answer, Key};
 use crate::limits::{EXPIRE_PER_TIMEOUT_MAX, ROOM_TOKEN_BYTES};
 use crate::outbox::{Holder, Seat, Sender};
+use crate::partial::Given;
 use crate::pending::{Letter, Receivers};
 use crate::rooms::Place;
 use crate::router::Router;
+use crate::users::Standing;
 
 impl Router {
     pub(crate) fn submit(&mut self, now: Instant, sender: Sender, submission: Submission) {
@@ -53,7 +55,13 @@ impl Router {
         }
         let app = submission.app;
         match submission.target {
-            Target::User(user) => self.receivers(app, user, submission.device).is_empty(),
+            Target::User(user) if submission.device.is_some() => {
+                self.receivers(app, user, submission.device).is_empty()
+            }
+            Target::User(user) => match self.users.standing(app, user, self.cluster.era()) {
+                Standing::Unknown | Standing::Leaving => true,
+                Standing::InPart | Standing::InFull => false,
+            },
             Target::Room(room) => {
                 self.rooms.find(app, room).is_none_or(|known| known.era >= self.cluster.era())
             }
@@ -139,7 +147,14 @@ impl Router {
         submission: Submission,
     ) {
         let receivers = self.receivers(submission.app, receiver, submission.device);
-        let again = submission.again;
+        let (app, again) = (submission.app, submission.again);
+        let in_part = self.cluster.is_unsettled()
+            && submission.device.is_none()
+            && self.users.standing(app, receiver, self.cluster.era()) == Standing::InPart;
+        let bytes = (submission.client_msg_id.as_bytes().len() + submission.payload.len()) as u64;
+        if in_part && !self.partial.take_room(app, receiver, bytes, &self.limits) {
+            return self.hold_back(now, sender, submission);
+        }
         let letter = letter(key, sender, receiver, submission);
         if receivers.is_empty() {
             return self.conclude(now, letter, Outcome::Failed(FailReason::Offline));
@@ -147,8 +162,27 @@ impl Router {
         let message = letter.message.clone();
         let deadline = now + self.limits.pending_timeout();
         match self.pending.insert(letter, receivers, deadline, &self.limits) {
-            Ok(delivery) => self.deliver(receivers.iter(), Some(delivery), &message, again),
-            Err(letter) => self.no_room(now, *letter),
+            Ok(delivery) => {
+                self.deliver(receivers.iter(), Some(delivery), &message, again);
+                if in_part {
+                    self.partial.keep(app, receiver, Given { delivery, again, message });
+                }
+            }
+            Err(letter) => {
+                if in_part {
+                    self.partial.give_back(app, receiver, bytes);
+                }
+                self.no_room(now, *letter);
+            }
+        }
+    }
+
+    /// A session is announced whose user was known by others: it gets what these were given meanwhile. A letter that is concluded stays so.
+    pub(crate) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
+        for Given { delivery, again, message } in self.partial.of(app, user) {
+            let waits = self.pending.add_receiver(delivery, seat);
+            let delivery = if waits { delivery } else { DeliveryId::NONE };
+            self.deliver(std::iter::once(seat), Some(delivery), &message, again);
         }
     }
 
@@ -289,6 +323,10 @@ impl Router {
             self.conclude(now, letter, outcome);
         }
         for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
+        if reason.is_some() && self.partial.remove(letter.message.app, letter.receiver, delivery) {
+            // Another session of its receiver may have yet to be announced.
+            return self.hold_back(now, letter.sender, letter.into_submission());
+        }
             let Some(letter) = self.handed.expire(now) else { break };
             let outcome = Outcome::Failed(letter.reason);
             self.finish(now, letter, outcome);

@@ -2,12 +2,13 @@
 
 use shard::{Instant, ShardId, Shares, Slab};
 use wire::client::{FailReason, Message};
-use wire::node::{DeliveryId, Submission};
+use wire::node::{Class, DeliveryId, Submission, Target};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::dedupe::Key;
 use crate::limits::Limits;
 use crate::outbox::{Holder, Seat, Sender};
+use crate::partial::message_bytes;
 use crate::stripes::Stripes;
 
 /// A reliable message to a user.
@@ -30,11 +31,19 @@ pub(crate) struct Letter {
 impl Letter {
     /// Of its payload and name.
     fn bytes(&self) -> u64 {
-        (self.message.client_msg_id.as_bytes().len() + self.message.payload.len()) as u64
+        message_bytes(&self.message)
     }
 
     fn for_receiver(&self) -> (AppId, UserId) {
         (self.message.app, self.receiver)
+    }
+
+    /// The message as it was submitted, to every device of its receiver.
+    pub(crate) fn into_submission(self) -> Submission {
+        let Self { receiver, stored, message, .. } = self;
+        let Message { id, app, sender, biz_code, client_msg_id, payload, .. } = message;
+        let (target, class, again, device) = (Target::User(receiver), Class::Reliable, true, None);
+        Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again, stored, device }
     }
 
     /// The message came once more: the session that sent it last waits for the answer from here on. Returns the other one. What a shard gives
@@ -87,6 +96,12 @@ impl Receivers {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Seat> + '_ {
         self.seats.iter().flatten().copied()
+    }
+
+    /// Adds one; false when there is no place for it.
+    fn add(&mut self, seat: Seat) -> bool {
+        let place = self.seats.iter_mut().find(|place| place.is_none_or(|known| known == seat));
+        place.map(|place| *place = Some(seat)).is_some()
     }
 
     /// Removes one; tells whether it was there.
@@ -185,6 +200,12 @@ impl Pending {
         let slab = &self.slab;
         let at = *self.table.find(key.hash(), |&at| name_of(slab, at) == key)?;
         Some(&mut self.at_mut(at).letter)
+    }
+
+    /// Another session may ack a letter; false when it is done with.
+    pub(crate) fn add_receiver(&mut self, delivery: DeliveryId, receiver: Seat) -> bool {
+        let at = self.key_of(delivery);
+        self.slab.get_mut(at).is_some_and(|waiting| waiting.receivers.add(receiver))
     }
 
     /// Strikes a receiver off a letter; the letter stays. `None` when nobody waited for it.

@@ -16,6 +16,7 @@ use crate::dedupe::{Dedupe, Keys};
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
+use crate::partial::Partial;
 use crate::pending::Pending;
 use crate::rooms::Rooms;
 use crate::users::{Bound, Claim, SaidBy, Users};
@@ -43,7 +44,8 @@ pub struct Config {
 ///   higher stamp, and not offline here.
 /// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
 ///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
-///   failed it is undelivered, for the reason of the last.
+///   failed it is undelivered, for the reason of the last. One that was bound all the time, by an owner before, and is announced while
+///   gateways disagree about owners, gets what others of its user were given here meanwhile.
 /// - **An undelivered message** is handed over to the bridge. Where there is one, the sender is told when that says that it keeps the
 ///   message, or after [`Limits::bridge_timeout_ms`]. A message that comes from an inbox is not handed over: it is still there.
 /// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first, whatever became of it:
@@ -68,6 +70,7 @@ pub struct Router {
     pub(crate) rooms: Rooms,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
+    pub(crate) partial: Partial,
     /// Undelivered messages of which the bridge has not said yet whether it keeps them.
     pub(crate) handed: Pending,
     /// There is a bridge that answers.
@@ -102,6 +105,7 @@ impl Router {
             cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
             pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             handed: Pending::new(prng.next_u64() as u32, prng.next_u64()),
+            partial: Partial::new(prng.next_u64()),
             is_bridged: false,
             dedupe: Dedupe::new(prng.next_u64(), &limits),
             metrics: Metrics::default(),
@@ -223,6 +227,8 @@ impl Router {
         self.dedupe.check_invariants();
         self.cluster.check_invariants();
         assert!(self.pending.len() <= self.limits.pending_max as usize);
+        self.partial.check_invariants();
+        assert!(self.partial.len() == 0 || self.cluster.is_unsettled(), "nobody is announced late");
         assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
         let sessions: u64 = self.cluster.loads().iter().map(|load| u64::from(load.sessions)).sum();
@@ -243,7 +249,8 @@ impl Router {
                     return self.kick(seat(session), NoticeCode::Kicked);
                 }
                 let login = login.believed(now.unix_nanos());
-                self.bind(app, user, Claim { device, seat: seat(session), login, said_by });
+                let era = self.cluster.era();
+                self.bind(app, user, Claim { device, seat: seat(session), login, said_by, era });
                 self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
@@ -321,7 +328,8 @@ impl Router {
     }
 
     fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, login, said_by } = claim;
+        let Claim { device, seat, login, said_by, era: _ } = claim;
+        let mut is_known = false;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
                 self.count_session(seat.shard, 1);
@@ -334,7 +342,10 @@ impl Router {
                 self.kick(old, NoticeCode::Kicked);
                 login
             }
-            Bound::Confirmed(login) => login,
+            Bound::Confirmed(login) => {
+                is_known = true;
+                login
+            }
             Bound::Again(login) => return self.say_bound(seat, login),
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
             Bound::Full => {
@@ -358,6 +369,9 @@ impl Router {
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
     }
+        if said_by == SaidBy::Announcement && !is_known {
+            self.give_missed(app, user, seat);
+        }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
         self.outbox.gateway(shard, ToGateway::Bound { session, login });
@@ -376,6 +390,9 @@ impl Router {
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
         // Of one that only the directory knew, its owner tells.
+        if moved && self.cluster.is_unsettled() {
+            self.users.begin_to_leave(app, user, self.cluster.era());
+        }
         if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
         }
@@ -405,7 +422,8 @@ impl Router {
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
                 let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
-                let claim = Claim { device, seat: seat_of, login, said_by };
+                let era = self.cluster.era();
+                let claim = Claim { device, seat: seat_of, login, said_by, era };
                 self.bind(app, user, claim);
             }
         }
@@ -475,6 +493,7 @@ impl Router {
             return;
         }
         while let Some(parked) = self.cluster.unpark_any() {
+        self.partial.clear();
             self.resubmit(now, parked);
         }
     }

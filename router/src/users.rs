@@ -37,6 +37,8 @@ pub(crate) struct Claim {
     pub(crate) seat: Seat,
     pub(crate) login: Login,
     pub(crate) said_by: SaidBy,
+    /// The time of agreement (see `Cluster`) in which it comes.
+    pub(crate) era: u64,
 }
 
 /// From where a session is known.
@@ -48,6 +50,19 @@ pub(crate) enum SaidBy {
     Announcement,
     /// The directory, which may be behind: it may have ended since.
     Directory,
+}
+
+/// How much of a user is known while gateways change owners.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// No session is.
+    Unknown,
+    /// A session has moved to another owner, and the rest follow.
+    Leaving,
+    /// Sessions that came in this time without agreement; others may have yet to be announced.
+    InPart,
+    /// Sessions that were known when gateways agreed last; then all were.
+    InFull,
 }
 
 /// What a bind has changed; with the stamp of the session that is bound then.
@@ -84,7 +99,7 @@ impl Users {
     }
 
     pub(crate) fn bind(&mut self, app: AppId, user: UserId, claim: Claim) -> Bound {
-        let Claim { device, seat, login, said_by } = claim;
+        let Claim { device, seat, login, said_by, era } = claim;
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
             let binding = self.bindings.get_mut(at);
@@ -111,7 +126,8 @@ impl Users {
         }
         let Seat { shard, session } = seat;
         let (next, device) = (NONE, Some(device));
-        let binding = Binding { user, session, login, app, shard, next, device, is_guess: false };
+        let mark = mark_of(era);
+        let binding = Binding { user, session, login, app, shard, next, mark, device, is_guess: false };
         let at = self.bindings.insert(binding);
         self.set_guess(at, said_by == SaidBy::Directory);
         if first == NONE {
@@ -143,6 +159,31 @@ impl Users {
         self.set_guess(at, false);
         self.remove(at, first);
         Some((login, is_guess))
+    }
+
+    /// How much of a user is known in a time of agreement.
+    pub(crate) fn standing(&self, app: AppId, user: UserId, era: u64) -> Standing {
+        let mark = mark_of(era);
+        let mut standing = Standing::Unknown;
+        for at in self.chain(self.first(app, user)) {
+            match self.bindings.get(at).mark {
+                known if known == mark | LEAVES => return Standing::Leaving,
+                known if known != mark => standing = Standing::InFull,
+                _ if standing == Standing::Unknown => standing = Standing::InPart,
+                _ => {}
+            }
+        }
+        standing
+    }
+
+    /// A session of a user has moved to another owner, and the rest follow in this time of agreement.
+    pub(crate) fn begin_to_leave(&mut self, app: AppId, user: UserId, era: u64) {
+        let mut at = self.first(app, user);
+        while at != NONE {
+            let binding = self.bindings.get_mut(at);
+            binding.mark = mark_of(era) | LEAVES;
+            at = binding.next;
+        }
     }
 
     /// The sessions on a shard, in the order of their places, at the cost of a walk over all.
@@ -265,6 +306,8 @@ struct Binding {
     shard: ShardId,
     /// The next binding of the same user, or the next free place.
     next: u32,
+    /// The time of agreement in which it came, and whether it is to leave in that time; see [`mark_of`].
+    mark: u16,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
     /// Only the directory knows of it.
@@ -281,6 +324,7 @@ impl Binding {
         app: AppId(0),
         shard: ShardId::CONTROL,
         next: NONE,
+        mark: 0,
         device: None,
         is_guess: false,
     };
@@ -292,6 +336,15 @@ impl Binding {
     fn seat(&self) -> Seat {
         Seat { shard: self.shard, session: self.session }
     }
+}
+
+/// In a binding's mark: its user leaves.
+const LEAVES: u16 = 1;
+
+/// The mark of what comes in a time of agreement. It comes again after 2^15 of these: a session that old then counts as one of many for a
+/// while, which costs a little time.
+fn mark_of(era: u64) -> u16 {
+    (era as u16) << 1
 }
 
 /// Bindings by index, in chunks, so that growing copies none. [`shard::Slab`] would cost 8 bytes more for each, for generations

@@ -8,7 +8,8 @@ use common::*;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
 use wire::node::{
-    FoundSeat, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway, ToRouter,
+    DeliveryId, FoundSeat, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory,
+    ToGateway, ToRouter,
 };
 use wire::{DeviceClass, MessageId, RoomId, UserId};
 
@@ -217,6 +218,108 @@ fn a_message_to_a_user_that_is_not_known_yet_waits_for_the_announcement() {
     assert_eq!(names(&said[2..].to_vec()), ["m1", "m2", "m3"], "in the order they came");
     assert_eq!(names(&bench.submit(A, 1, to_user(BOB, "m4"))), ["m4"]);
     assert_eq!(settle(&mut bench), []);
+}
+
+// -- a user with several devices
+
+/// Of BOB, B has announced a phone, and C has a web session that it has yet to announce.
+fn known_in_part() -> Bench {
+    let mut bench = unsettled();
+    bench.announce(B, BOB, PHONE, 1, login(1));
+    bench
+}
+
+fn delivered_to(mail: &Mail) -> Vec<(ShardId, &str)> {
+    sent(mail).into_iter().map(|(to, message)| (to, message.client_msg_id.as_str())).collect()
+}
+
+#[test]
+fn a_device_that_is_announced_later_gets_what_others_were_given_meanwhile() {
+    let mut bench = known_in_part();
+    let (first, _) = delivery(bench.submit(A, 9, to_user(BOB, "m1")));
+    let (second, _) = delivery(bench.submit(A, 9, to_user(BOB, "m2")));
+    let id = bench.last_id;
+    let said = bench.settle(B, 1, first, Outcome::Delivered);
+    assert_eq!(said.len(), 1, "its sender hears so: {said:?}");
+    let said = bench.announce(C, BOB, WEB, 2, login(2));
+    assert_eq!(delivered_to(&said), [(C, "m1"), (C, "m2")], "in the order they came");
+    assert_eq!(bench.announce(C, BOB, WEB, 2, login(2)), [bound(C, 2, login(2))], "once");
+    let failed = Outcome::Failed(FailReason::Disconnected);
+    assert_eq!(bench.settle(B, 1, second, failed), [], "the other may ack it");
+    let said = bench.settle(C, 2, second, Outcome::Delivered);
+    assert_eq!(said, [send_ack(A, 9, "m2", id, id, Outcome::Delivered)]);
+    assert_eq!(bench.settle(C, 2, DeliveryId::NONE, Outcome::Delivered), [], "that of the first");
+    settle(&mut bench);
+    bench.view(A, 3, false);
+    let said = bench.announce(A, BOB, TV, 3, login(3));
+    assert_eq!(sent(&said), [], "what is settled is not given again");
+}
+
+#[test]
+fn what_a_device_that_is_known_fails_waits_for_the_others() {
+    let mut bench = known_in_part();
+    let (delivery, _) = delivery(bench.submit(A, 9, to_user(BOB, "m")));
+    let id = bench.last_id;
+    assert_eq!(bench.settle(B, 1, delivery, Outcome::Failed(FailReason::Unacked)), []);
+    assert_eq!(bench.router.metrics().parked, 1);
+    bench.unbind(B, BOB, PHONE, 1);
+    let said = bench.announce(C, BOB, WEB, 2, login(2));
+    assert_eq!(delivered_to(&said), [(C, "m")]);
+    let (_, NodeMessage::ToGateway(ToGateway::Deliver { delivery: Some(delivery), .. })) = said[2] else {
+        panic!("{said:?}")
+    };
+    let said = bench.settle(C, 2, delivery, Outcome::Delivered);
+    assert_eq!(said, [send_ack(A, 9, "m", id, id, Outcome::Delivered)]);
+
+    let (delivery, _) = common::delivery(bench.submit(A, 9, to_user(BOB, "n")));
+    let id = bench.last_id;
+    assert_eq!(bench.settle(C, 2, delivery, Outcome::Failed(FailReason::Disconnected)), []);
+    bench.unbind(C, BOB, WEB, 2);
+    let said = settle(&mut bench);
+    let offline = Outcome::Failed(FailReason::Offline);
+    assert_eq!(said[1..], [send_ack(A, 9, "n", id, id, offline)], "there was no other");
+}
+
+/// The shard of its sender may be behind, and have the message for the owner that the whole user is with soon.
+#[test]
+fn a_message_to_a_user_that_is_moving_away_waits() {
+    let mut bench = Bench::new();
+    bench.bind(B, BOB, PHONE, 1);
+    bench.bind(C, BOB, WEB, 2);
+    for shard in [A, B, C] {
+        bench.view(shard, 1, true);
+    }
+    bench.view(B, 2, false);
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m1")).len(), 2, "both are here");
+    bench.move_away(B, BOB, PHONE, 1);
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m2")), []);
+    let (id, target) = (bench.last_id, Target::User(BOB));
+    bench.tell(A, ToRouter::Withdraw { app: APP, target, id });
+    assert_eq!(bench.router.metrics().parked, 0);
+}
+
+#[test]
+fn a_user_that_was_known_when_all_agreed_is_known_in_full() {
+    let mut bench = Bench::new();
+    bench.bind(B, BOB, PHONE, 1);
+    for shard in [A, B, C] {
+        bench.view(shard, 1, true);
+    }
+    bench.view(A, 2, false);
+    let (delivery, _) = delivery(bench.submit(A, 9, to_user(BOB, "m")));
+    bench.bind(C, BOB, WEB, 2);
+    let said = bench.settle(B, 1, delivery, Outcome::Failed(FailReason::Unacked));
+    assert_eq!(said.len(), 2, "handed over: {said:?}");
+}
+
+#[test]
+fn what_finds_no_room_to_be_kept_for_other_devices_waits() {
+    let mut bench = unsettled_with(1);
+    bench.announce(B, BOB, PHONE, 1, login(1));
+    let (first, _) = delivery(bench.submit(A, 9, to_user(BOB, "m1")));
+    bench.settle(B, 1, first, Outcome::Delivered);
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m2")), []);
+    assert_eq!(delivered_to(&settle(&mut bench)), [(B, "m2")]);
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! Messages that went to some devices of a user while others may have yet to be announced.
+//!
+//! While gateways change owners, a user may be known here by one device and not yet by another. A message goes at once to those that
+//! are known, and is kept here until gateways agree, for the others to get it when they are announced.
+
+use std::collections::BTreeMap;
+
+use shard::Shares;
+use wire::client::Message;
+use wire::node::DeliveryId;
+use wire::{AppId, UserId};
+
+use crate::limits::Limits;
+
+/// A reliable message that some devices of its receiver were given.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// Its letter, which may be concluded.
+    pub(crate) delivery: DeliveryId,
+    /// [`wire::node::Submission::again`].
+    pub(crate) again: bool,
+    pub(crate) message: Message,
+}
+
+/// Of its payload and name.
+pub(crate) fn message_bytes(message: &Message) -> u64 {
+    (message.client_msg_id.as_bytes().len() + message.payload.len()) as u64
+}
+
+/// Those of every user, in the order they were given.
+pub(crate) struct Partial {
+    given: BTreeMap<(AppId, UserId), Vec<Given>>,
+    for_receivers: Shares<(AppId, UserId)>,
+}
+
+impl Partial {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { given: BTreeMap::new(), for_receivers: Shares::new(seed) }
+    }
+
+    /// Takes room for a message; false when its receiver has as many as may be, or all have.
+    pub(crate) fn take_room(&mut self, app: AppId, user: UserId, bytes: u64, limits: &Limits) -> bool {
+        self.for_receivers.take((app, user), bytes, limits.pending_total(), limits.receiver_share())
+    }
+
+    /// Keeps a message that room was taken for.
+    pub(crate) fn keep(&mut self, app: AppId, user: UserId, given: Given) {
+        self.given.entry((app, user)).or_default().push(given);
+    }
+
+    /// Gives back the room that was taken for a message that is not kept after all.
+    pub(crate) fn give_back(&mut self, app: AppId, user: UserId, bytes: u64) {
+        self.for_receivers.give_back((app, user), bytes);
+    }
+
+    /// What a device of a user that is announced has missed.
+    pub(crate) fn of(&self, app: AppId, user: UserId) -> Vec<Given> {
+        self.given.get(&(app, user)).cloned().unwrap_or_default()
+    }
+
+    /// Takes out one message; false when it is not kept here.
+    pub(crate) fn remove(&mut self, app: AppId, user: UserId, delivery: DeliveryId) -> bool {
+        let Some(its) = self.given.get_mut(&(app, user)) else { return false };
+        let Some(at) = its.iter().position(|given| given.delivery == delivery) else { return false };
+        let given = its.remove(at);
+        if its.is_empty() {
+            self.given.remove(&(app, user));
+        }
+        self.for_receivers.give_back((app, user), message_bytes(&given.message));
+        true
+    }
+
+    /// Gateways agree: every device is announced.
+    pub(crate) fn clear(&mut self) {
+        for ((app, user), its) in std::mem::take(&mut self.given) {
+            its.iter()
+                .for_each(|given| self.for_receivers.give_back((app, user), message_bytes(&given.message)));
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.for_receivers.held().entries as usize
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        let all = self.given.iter().flat_map(|(user, its)| its.iter().map(move |given| (*user, given)));
+        self.for_receivers.check_invariants(all.map(|(user, given)| (user, message_bytes(&given.message))));
+    }
+}
