@@ -79,6 +79,7 @@ impl Bench {
             again: false,
             stored: false,
             device: None,
+            concluded: None,
         };
         self.tell(0, ToRouter::Submit { session: SessionId(1), submission })
     }

@@ -634,6 +634,7 @@ impl Gateway {
                     self.tell_control(ToControl::Superseded { submitted });
                 }
             }
+            ToGateway::Concluded { submitted, reason } => self.concluded(from, submitted, reason),
             ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
             ToGateway::All { message } => self.push_all(&message),
             // The control thread asked, and is the one to go.

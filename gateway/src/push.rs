@@ -42,7 +42,7 @@ impl Gateway {
     /// thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
         let Push { app, sender, biz_code, class, client_msg_id, payload, stored, device } = push;
-        let (id, again) = (self.ids.next(self.clocks.order(now)), false);
+        let (id, again, concluded) = (self.ids.next(self.clocks.order(now)), false, None);
         let submission = Submission {
             id,
             app,
@@ -55,6 +55,7 @@ impl Gateway {
             again,
             stored,
             device,
+            concluded,
         };
         self.give(SessionId::CONTROL, submission).then_some(id)
     }

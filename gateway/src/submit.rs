@@ -76,7 +76,7 @@ impl Gateway {
         match (route.to, target) {
             (Destination::User | Destination::Room, Some(target)) => {
                 let (id, class) = (self.ids.next(self.clocks.order(now)), route.class);
-                let (again, stored, device) = (false, false, None);
+                let (again, stored, device, concluded) = (false, false, None, None);
                 let submission = Submission {
                     id,
                     app,
@@ -89,6 +89,7 @@ impl Gateway {
                     again,
                     stored,
                     device,
+                    concluded,
                 };
                 if !self.give(session, submission) {
                     self.refuse(conn, &business.client_msg_id, BUSY);
@@ -161,6 +162,18 @@ impl Gateway {
             self.say_notice(ConnId::from_u64(session.0), NoticeCode::Busy);
         } else {
             self.say_answer(session, ack);
+        }
+    }
+
+    /// An owner has handed a message over, and waits to hear whether the bridge keeps it: the message stays with that owner, whoever owns its
+    /// target from here on.
+    pub(crate) fn concluded(&mut self, from: ShardId, submitted: MessageId, reason: FailReason) {
+        let Some(entry) = self.submitted.get_mut(submitted) else { return };
+        entry.submission.concluded = Some(reason);
+        let (app, target, id) = (entry.submission.app, entry.submission.target, submitted);
+        let other = entry.owner.replace(from).filter(|owner| *owner != from);
+        if let Some(other) = other.filter(|owner| self.view.is_up(*owner)) {
+            self.tell_router(other, ToRouter::Withdraw { app, target, id });
         }
     }
 

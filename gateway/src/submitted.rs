@@ -75,13 +75,17 @@ impl Submitted {
 
     /// Another router shard has it.
     pub(crate) fn set_owner(&mut self, id: MessageId, owner: Option<ShardId>) {
-        if let Some(entry) = self.table.find_mut(hash::message(id), |known| known.submission.id == id) {
+        if let Some(entry) = self.get_mut(id) {
             entry.owner = owner;
         }
     }
 
     pub(crate) fn get(&self, id: MessageId) -> Option<&Entry> {
         self.table.find(hash::message(id), |known| known.submission.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: MessageId) -> Option<&mut Entry> {
+        self.table.find_mut(hash::message(id), |known| known.submission.id == id)
     }
 
     /// The answer is there.

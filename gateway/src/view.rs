@@ -229,6 +229,11 @@ impl Gateway {
         let chosen = self.view.choice();
         let gone = std::mem::take(&mut self.view.gone);
         if chosen == self.view.owners && !gone.iter().any(|gone| self.view.is_owner(*gone)) {
+            // One that was an owner before may have been about to hand messages over.
+            if !gone.is_empty() {
+                let owners = self.view.owners.clone();
+                self.submit_again(&Before { owners, gone });
+            }
             return;
         }
         self.view.slow.clear(); // another change cannot wait for the rest of this one
@@ -280,7 +285,11 @@ impl Gateway {
         let moved = self.submitted.changed(|entry| {
             let (app, target) = (entry.submission.app, entry.submission.target);
             let owner = view.owner_of(app, target);
-            let is_new = owner.is_some() && (owner != entry.owner || owner != before.owner_of(app, target));
+            let is_with = |router: ShardId| view.is_up(router) && !before.gone.contains(&router);
+            let is_concluding = entry.submission.concluded.is_some() && entry.owner.is_some_and(is_with);
+            let is_new = owner.is_some()
+                && !is_concluding
+                && (owner != entry.owner || owner != before.owner_of(app, target));
             if is_new {
                 entry.submission.again |= entry.owner.is_some();
             }

@@ -534,6 +534,56 @@ fn a_message_that_another_session_sent_again_waits_no_more() {
     assert_eq!(world.hear(client), []);
 }
 
+/// That owner has told the bridge, which may be about to say that it keeps the message.
+#[test]
+fn what_an_owner_has_handed_over_stays_with_it_while_owners_change() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let target = users_of(ROUTER_2, 1)[0];
+    world.forget();
+    world.send(client, 6001, target, "m", "x");
+    let [(submitted, _)] = submits(&world.told(ROUTER))[..] else { panic!("one") };
+    let reason = FailReason::Offline;
+    world.tell(ToGateway::Concluded { submitted, reason });
+    world.router_up(ROUTER_2);
+    assert_eq!((withdrawn(&world.told(ROUTER)), submits(&world.told(ROUTER_2))), (vec![], vec![]));
+    answer(&mut world, ROUTER, client, submitted, Outcome::Stored);
+    assert_eq!(outcomes(&mut world, client), [Outcome::Stored]);
+    assert_eq!(world.metrics().submitted, 0);
+}
+
+#[test]
+fn the_next_owner_may_only_hand_over_what_one_that_is_gone_has_handed_over() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let target = users_of(ROUTER_2, 1)[0];
+    world.forget();
+    world.send(client, 6001, target, "m", "x");
+    let [(submitted, _)] = submits(&world.told(ROUTER))[..] else { panic!("one") };
+    // It is not the owner any more when its word comes, so another has the message meanwhile.
+    world.router_up(ROUTER_2);
+    assert_eq!(submits(&world.told(ROUTER_2)), [(submitted, true)]);
+    world.forget();
+    let reason = FailReason::Disconnected;
+    world.tell(ToGateway::Concluded { submitted, reason });
+    assert_eq!(withdrawn(&world.told(ROUTER_2)), [submitted]);
+    answer(&mut world, ROUTER_2, client, submitted, Outcome::Failed(reason));
+    assert_eq!(outcomes(&mut world, client), [], "the other waits for the bridge");
+    // It goes while it is no owner.
+    world.common = Some(vec![ROUTER_2]);
+    world.tell_from(ROUTER, common(&[ROUTER_2]));
+    world.tell_from(ROUTER_2, common(&[ROUTER_2]));
+    assert_eq!(chosen(&world), [ROUTER_2]);
+    world.forget();
+    world.router_down(ROUTER);
+    let told = world.told(ROUTER_2);
+    let given = told.iter().find_map(|mail| match mail {
+        ToRouter::Submit { submission, .. } => Some((submission.id, submission.concluded)),
+        _ => None,
+    });
+    assert_eq!(given, Some((submitted, Some(reason))), "{told:?}");
+}
+
 #[test]
 fn answers_are_given_on_and_nothing_is_kept() {
     let mut world = World::new();

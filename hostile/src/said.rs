@@ -94,6 +94,7 @@ impl Said {
                     again,
                     stored,
                     device: input.flag().then_some(device),
+                    concluded: input.flag().then(|| input.pick(&FailReason::ALL)),
                 };
                 ToRouter::Submit { session, submission }
             }
@@ -142,6 +143,9 @@ impl Said {
                 let submitted = self.id(input);
                 let ack = SendAck { client_msg_id: name(input), id: self.id(input), outcome: outcome(input) };
                 ToGateway::SendAck { session, submitted, ack }
+            }
+            17 if input.flag() => {
+                ToGateway::Concluded { submitted: self.id(input), reason: input.pick(&FailReason::ALL) }
             }
             17 => ToGateway::Superseded { submitted: self.id(input) },
             18 => ToGateway::Common { routers: routers(input), clock: login(input) },

@@ -243,6 +243,7 @@ mod tests {
             again: false,
             stored: false,
             device: None,
+            concluded: None,
         };
         let message = Message {
             id: MessageId(1),

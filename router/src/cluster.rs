@@ -171,11 +171,20 @@ impl Cluster {
     /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy, has found other owners
     /// and goes on with them: it would come late.
     pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
+        self.drop_parked(|known| known.0.seat.shard == shard && !known.1.is_answered())
+    }
+
+    /// Forgets what is held back of a shard that is gone; how many. If it lives, it gives what is answered to other owners, or here again.
+    pub(crate) fn drop_all_of(&mut self, shard: ShardId) -> usize {
+        self.drop_parked(|known| known.0.seat.shard == shard)
+    }
+
+    fn drop_parked(&mut self, is_it: impl Fn(&(Sender, Submission)) -> bool) -> usize {
         let Self { parked, of_senders, .. } = self;
         let before = of_senders.held().entries;
         for parked in parked.values_mut() {
             parked.retain(|known| {
-                let stays = known.0.seat.shard != shard || known.1.is_answered();
+                let stays = !is_it(known);
                 if !stays {
                     of_senders.give_back(holder(known), 0);
                 }

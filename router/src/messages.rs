@@ -69,14 +69,19 @@ impl Router {
     }
 
     fn decide(&mut self, now: Instant, sender: Sender, submission: Submission) {
-        if self.must_wait(&submission) {
+        if submission.concluded.is_none() && self.must_wait(&submission) {
             return self.hold_back(now, sender, submission);
         }
         let key = self.keys.of(&submission);
         if key.is_some_and(|key| self.is_repeat(now, key, sender, &submission)) {
             return;
         }
-        match (submission.target, submission.class) {
+        let (target, class, concluded) = (submission.target, submission.class, submission.concluded);
+        if let (Target::User(user), Class::Reliable, Some(reason)) = (target, class, concluded) {
+            let outcome = Outcome::Failed(reason_of_failure(reason));
+            return self.conclude(now, letter(key, sender, user, submission), outcome);
+        }
+        match (target, class) {
             (Target::User(user), Class::Reliable) => self.forward(now, key, sender, user, submission),
             (Target::User(user), Class::Lossy) => self.forward_lossy(now, key, sender, user, submission),
             (Target::Room(room), Class::Reliable | Class::Lossy) => {
@@ -111,9 +116,11 @@ impl Router {
     fn is_repeat(&mut self, now: Instant, key: Key, sender: Sender, submission: &Submission) -> bool {
         let is_answered = submission.is_answered();
         let handed = &mut self.handed;
-        let waiting = self.pending.find_mut(key);
-        if let Some(letter) = waiting.or_else(|| if handed.len() == 0 { None } else { handed.find_mut(key) })
-        {
+        let waiting = self.pending.find_mut(key).map(|letter| (letter, false));
+        if let Some((letter, is_handed)) = waiting.or_else(|| match handed.len() {
+            0 => None,
+            _ => handed.find_mut(key).map(|letter| (letter, true)),
+        }) {
             self.metrics.repeats_pending += 1;
             // A lossy repeat waits for no answer, so it takes none away.
             if is_answered {
@@ -121,6 +128,10 @@ impl Router {
                 if other.submitted != letter.sender.submitted {
                     let superseded = ToGateway::Superseded { submitted: other.submitted };
                     self.outbox.gateway(other.seat.shard, superseded);
+                }
+                if is_handed {
+                    let (reason, sender) = (letter.reason, letter.sender);
+                    self.say_concluded(sender, reason);
                 }
             }
             return true;
@@ -312,6 +323,10 @@ impl Router {
             Some(reason) => Outcome::Failed(reason),
         };
         let letter = self.pending.remove(settled.at);
+        if reason.is_some() && self.partial.remove(letter.message.app, letter.receiver, delivery) {
+            // Another session of its receiver may have yet to be announced.
+            return self.hold_back(now, letter.sender, letter.into_submission());
+        }
         self.conclude(now, letter, outcome);
     }
 
@@ -323,10 +338,6 @@ impl Router {
             self.conclude(now, letter, outcome);
         }
         for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
-        if reason.is_some() && self.partial.remove(letter.message.app, letter.receiver, delivery) {
-            // Another session of its receiver may have yet to be announced.
-            return self.hold_back(now, letter.sender, letter.into_submission());
-        }
             let Some(letter) = self.handed.expire(now) else { break };
             let outcome = Outcome::Failed(letter.reason);
             self.finish(now, letter, outcome);
@@ -353,7 +364,7 @@ impl Router {
 
     /// Gives an undelivered message to the bridge, and keeps it until that says whether it keeps it.
     fn hand_over(&mut self, now: Instant, letter: Letter, reason: FailReason) {
-        let (user, message) = (letter.receiver, letter.message.clone());
+        let (user, sender, message) = (letter.receiver, letter.sender, letter.message.clone());
         let deadline = now + self.limits.bridge_timeout();
         let kept = match self.is_bridged {
             true => {
@@ -363,9 +374,15 @@ impl Router {
         };
         let delivery = kept.as_ref().ok().copied().unwrap_or(DeliveryId::NONE);
         self.outbox.bridge(ToBridge::Undelivered { user, reason, message, delivery });
-        if let Err(letter) = kept {
-            self.finish(now, *letter, Outcome::Failed(reason));
+        match kept {
+            Ok(_) => self.say_concluded(sender, reason),
+            Err(letter) => self.finish(now, *letter, Outcome::Failed(reason)),
         }
+    }
+
+    /// Until the bridge has said whether it keeps a message, owners may change: the next one is not to deliver it then.
+    fn say_concluded(&mut self, Sender { seat, submitted }: Sender, reason: FailReason) {
+        self.outbox.gateway(seat.shard, ToGateway::Concluded { submitted, reason });
     }
 
     /// The bridge says whether it keeps a message.

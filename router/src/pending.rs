@@ -43,7 +43,21 @@ impl Letter {
         let Self { receiver, stored, message, .. } = self;
         let Message { id, app, sender, biz_code, client_msg_id, payload, .. } = message;
         let (target, class, again, device) = (Target::User(receiver), Class::Reliable, true, None);
-        Submission { id, app, sender, target, biz_code, class, client_msg_id, payload, again, stored, device }
+        let concluded = None;
+        Submission {
+            id,
+            app,
+            sender,
+            target,
+            biz_code,
+            class,
+            client_msg_id,
+            payload,
+            again,
+            stored,
+            device,
+            concluded,
+        }
     }
 
     /// The message came once more: the session that sent it last waits for the answer from here on. Returns the other one. What a shard gives

@@ -142,6 +142,7 @@ impl Router {
             return;
         }
         self.metrics.gateways_lost += 1;
+        self.cluster.drop_all_of(shard);
         for (app, user, device, seat) in self.users.on_shard(shard) {
             self.unbind(app, user, device, seat, false);
         }
@@ -226,9 +227,9 @@ impl Router {
         self.handed.check_invariants(false);
         self.dedupe.check_invariants();
         self.cluster.check_invariants();
-        assert!(self.pending.len() <= self.limits.pending_max as usize);
         self.partial.check_invariants();
         assert!(self.partial.len() == 0 || self.cluster.is_unsettled(), "nobody is announced late");
+        assert!(self.pending.len() <= self.limits.pending_max as usize);
         assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
         let sessions: u64 = self.cluster.loads().iter().map(|load| u64::from(load.sessions)).sum();
@@ -368,10 +369,10 @@ impl Router {
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-    }
         if said_by == SaidBy::Announcement && !is_known {
             self.give_missed(app, user, seat);
         }
+    }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
         self.outbox.gateway(shard, ToGateway::Bound { session, login });
@@ -389,10 +390,10 @@ impl Router {
         };
         self.metrics.unbinds += 1;
         self.count_session(seat.shard, -1);
-        // Of one that only the directory knew, its owner tells.
         if moved && self.cluster.is_unsettled() {
             self.users.begin_to_leave(app, user, self.cluster.era());
         }
+        // Of one that only the directory knew, its owner tells.
         if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
         }
@@ -492,8 +493,8 @@ impl Router {
         if !settles {
             return;
         }
-        while let Some(parked) = self.cluster.unpark_any() {
         self.partial.clear();
+        while let Some(parked) = self.cluster.unpark_any() {
             self.resubmit(now, parked);
         }
     }

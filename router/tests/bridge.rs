@@ -8,7 +8,8 @@ use common::*;
 use router::Limits;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
-use wire::node::{DeliveryId, NodeMessage, Submission, Taken, ToBridge};
+use wire::node::{DeliveryId, NodeMessage, Submission, Taken, Target, ToBridge, ToGateway};
+use wire::{MessageId, UserId};
 
 const OFFLINE: FailReason = FailReason::Offline;
 
@@ -18,12 +19,17 @@ fn bench() -> Bench {
     bench
 }
 
-/// The one message that is handed over, and nothing else said.
+fn concluded(shard: ShardId, submitted: MessageId, reason: FailReason) -> (ShardId, NodeMessage) {
+    (shard, NodeMessage::ToGateway(ToGateway::Concluded { submitted, reason }))
+}
+
+/// The one message that is handed over, of which its sender's shard is told so.
 fn handed(said: &Mail) -> (DeliveryId, Message) {
     match &said[..] {
-        [(ShardId::BRIDGE, NodeMessage::ToBridge(event))] => match event {
+        [(ShardId::BRIDGE, NodeMessage::ToBridge(event)), told] => match event {
             ToBridge::Undelivered { user: BOB, reason: OFFLINE, message, delivery } => {
                 assert_ne!(*delivery, DeliveryId::NONE, "its sender waits");
+                assert_eq!(*told, concluded(told.0, message.id, OFFLINE));
                 (*delivery, message.clone())
             }
             other => panic!("{other:?}"),
@@ -57,12 +63,13 @@ fn one_that_was_on_its_way_to_a_session_is_handed_over_when_that_fails() {
     bench.bind(B, BOB, PHONE, 2);
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "")));
     let said = bench.settle(B, 2, delivery, Outcome::Failed(FailReason::Unacked));
-    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. }))] =
+    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. })), told] =
         said.as_slice()
     else {
         panic!("{said:?}")
     };
     assert_eq!(*reason, FailReason::Unacked);
+    assert_eq!(*told, concluded(A, message.id, FailReason::Unacked));
     let stored = [send_ack(A, 1, "", message.id, message.id, Outcome::Stored)];
     assert_eq!(kept(&mut bench, *handed, Taken::Ok), stored, "its shard waits, though it has no name");
 }
@@ -97,8 +104,9 @@ fn a_repeat_meanwhile_takes_the_answer() {
     let (delivery, message) = handed(&bench.submit(A, 1, to_user(BOB, "m1")));
     bench.bind(B, BOB, PHONE, 2);
     let said = bench.submit(C, 8, to_user(BOB, "m1"));
-    assert_eq!(said, [superseded(A, message.id)], "it is not delivered after all");
     let last = bench.last_id;
+    let told = [superseded(A, message.id), concluded(C, last, OFFLINE)];
+    assert_eq!(said, told, "it is not delivered after all");
     let stored = [send_ack(C, 8, "m1", last, message.id, Outcome::Stored)];
     assert_eq!(kept(&mut bench, delivery, Taken::Ok), stored);
 }
@@ -117,6 +125,20 @@ fn past_the_limit_the_bridge_gets_it_and_nobody_waits() {
         NodeMessage::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: DeliveryId::NONE, .. })
     ));
     assert_eq!(said[1..], [send_ack(A, 1, "m3", id, id, Outcome::Failed(OFFLINE))]);
+}
+
+/// It is told so by the sender's shard: the owner that handed it over is gone, and may have died before the bridge had it.
+#[test]
+fn what_an_owner_before_has_concluded_is_handed_over_and_not_delivered() {
+    let mut bench = bench();
+    bench.bind(B, BOB, PHONE, 2);
+    let given = Submission { again: true, concluded: Some(OFFLINE), ..to_user(BOB, "m1") };
+    let (delivery, message) = handed(&bench.submit(A, 1, given.clone()));
+    let id = message.id;
+    assert_eq!(kept(&mut bench, delivery, Taken::Ok), [send_ack(A, 1, "m1", id, id, Outcome::Stored)]);
+    bench.view(A, 1, false);
+    let unknown = Submission { target: Target::User(UserId(404)), ..given };
+    assert_eq!(bench.submit(A, 1, unknown).len(), 2, "no device that is announced later is to get it");
 }
 
 #[test]

@@ -401,6 +401,17 @@ fn a_message_that_another_owner_gets_is_forgotten_here() {
     assert_eq!(said[1..], [send_ack(A, 1, "m2", second, second, offline)]);
 }
 
+/// If it lives, it gives them to other owners; here they would come late, or be handed over.
+#[test]
+fn what_is_held_back_goes_with_the_shard_that_submitted_it() {
+    let mut bench = unsettled();
+    bench.submit(B, 1, to_user(NOBODY, "m"));
+    bench.submit(B, 1, lossy(to_room(ROOM, "")));
+    bench.submit(A, 1, to_user(NOBODY, "n"));
+    bench.down(B);
+    assert_eq!(bench.router.metrics().parked, 1);
+}
+
 #[test]
 fn so_many_are_held_back_at_most() {
     let mut bench = unsettled_with(1);

@@ -177,8 +177,8 @@ impl Model {
         }
         match mail.clone() {
             ToRouter::Bind { user, device, session, login, fresh, .. } => {
-                self.bind((from, session), user, device, login, fresh);
                 self.ahead_ns = self.ahead_ns.max(login.0.saturating_sub(self.now.unix_nanos()));
+                self.bind((from, session), user, device, login, fresh);
             }
             ToRouter::Unbind { user, device, session, moved, .. } => {
                 self.unbind((from, session), user, device, moved);
@@ -429,6 +429,7 @@ impl Model {
         self.gateway(shard, ToGateway::SendAck { session, submitted, ack });
     }
 
+    /// What the clock shows that all nodes share.
     fn ms(&self) -> u64 {
         (self.now.unix_nanos() + self.ahead_ns) / 1_000_000 - EPOCH_UNIX_MS
     }
@@ -438,7 +439,6 @@ fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Messa
     let Submission { id, app, sender, biz_code, class, client_msg_id, payload, .. } = submission;
     let ack_wanted = class == Class::Reliable;
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
-    /// What the clock shows that all nodes share.
 }
 
 /// The router and the model, fed the same.
@@ -517,6 +517,7 @@ impl Pair {
                     again: self.last_id.is_multiple_of(5),
                     stored: false,
                     device: None,
+                    concluded: None,
                 };
                 (SHARDS[shard], ToRouter::Submit { session: SessionId(session), submission })
             }

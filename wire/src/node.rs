@@ -129,6 +129,8 @@ pub struct Submission {
     pub stored: bool,
     /// It is for the receiver's session on this class of device alone.
     pub device: Option<DeviceClass>,
+    /// Another owner, which is gone, found it undelivered for this reason and may have handed it over: to hand it over is all that is left.
+    pub concluded: Option<FailReason>,
 }
 
 impl Submission {
@@ -309,6 +311,14 @@ pub enum ToGateway {
     Superseded {
         /// The id under which this shard submitted it.
         submitted: MessageId,
+    },
+    /// A message was not delivered: the bridge is given it, and what that says is told by [`ToGateway::SendAck`]. No other owner is to deliver it
+    /// meanwhile.
+    Concluded {
+        /// The id under which this shard submitted it.
+        submitted: MessageId,
+        /// Why.
+        reason: FailReason,
     },
     /// The router shards that every gateway shard linked to this router reaches, ascending.
     Common {

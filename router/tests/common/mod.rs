@@ -247,6 +247,7 @@ pub fn submission(target: Target, client_msg_id: &str) -> Submission {
         again: false,
         stored: false,
         device: None,
+        concluded: None,
     }
 }
 

@@ -88,7 +88,10 @@ impl Clock {
                 Answer::Online { users, settled: _ } => users.iter().all(|presence| self.presence(presence)),
                 Answer::Kicked { .. } | Answer::Told { .. } | Answer::Nodes { .. } => true,
             },
-            ToGateway::Full { .. } | ToGateway::Superseded { .. } | ToGateway::Drain => true,
+            ToGateway::Full { .. }
+            | ToGateway::Superseded { .. }
+            | ToGateway::Concluded { .. }
+            | ToGateway::Drain => true,
         }
     }
 

@@ -54,6 +54,7 @@ fn submission() -> Submission {
         again: false,
         stored: false,
         device: None,
+        concluded: None,
     }
 }
 
@@ -61,6 +62,7 @@ pub fn to_router() -> Vec<ToRouter> {
     let direct =
         Submission { target: Target::User(USER), class: Class::Lossy, client_msg_id: id(""), ..submission() };
     let kept = Submission { target: Target::User(USER), stored: true, device: Some(PHONE), ..submission() };
+    let concluded = Submission { again: true, concluded: Some(FailReason::Unacked), ..direct.clone() };
     let mut all = vec![
         ToRouter::Bind { app: APP, user: USER, device: PHONE, session: SESSION, login: LOGIN, fresh: true },
         ToRouter::Unbind { app: APP, user: USER, device: PHONE, session: SESSION, moved: false },
@@ -69,6 +71,7 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
         ToRouter::Submit { session: SESSION, submission: kept },
+        ToRouter::Submit { session: SESSION, submission: concluded },
         ToRouter::Reach { routers: vec![0x1_0001, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
         ToRouter::View { view: 0, done: true },
@@ -119,6 +122,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
         ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
         ToGateway::Superseded { submitted: MessageId(41) },
+        ToGateway::Concluded { submitted: MessageId(41), reason: FailReason::Offline },
         ToGateway::Common { routers: vec![0x1_0001, 0x2_0000], clock: Login(8) },
         ToGateway::All { message: message() },
         ToGateway::Drain,
