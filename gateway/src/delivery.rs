@@ -133,7 +133,8 @@ impl Gateway {
         }
     }
 
-    /// Queues the frame of a reliable message. One that finds no room fails, and the connection stays, unless that has lasted for as
+    /// Queues the frame of a reliable message. When it finds no room, the oldest that were never written fail in its place, or itself if that
+    /// is not enough: so what is handed over keeps its order. The connection stays, unless that has lasted for as
     /// long as a message may be in flight and its client has acked nothing since: then it does not read. No frame
     /// means that it is too long.
     pub(crate) fn queue_reliable(
@@ -144,34 +145,68 @@ impl Gateway {
         frame: Bytes,
         owed: Owed,
     ) {
+        if frame.is_empty() {
+            return self.fail(conn, self.user_of(conn), owed, FailReason::TooLong);
+        }
+        if self.outboxes.bytes() + frame.len() as u64 > self.config.limits.outbox_bytes_max {
+            return self.fail(conn, self.user_of(conn), owed, FailReason::Overflow);
+        }
+        let Err(mut refused) = self.try_reliable(conn, id, frame, owed) else { return };
+        let (user, does_not_read) = (self.user_of(conn), self.stall(now, conn));
+        loop {
+            let Some(older) = self.give_way(conn, refused.0.len()) else {
+                self.fail(conn, user, refused.1, FailReason::Overflow);
+                break;
+            };
+            self.fail(conn, user, older, FailReason::Overflow);
+            match self.try_reliable(conn, id, refused.0, refused.1) {
+                Ok(()) => break,
+                Err(again) => refused = again,
+            }
+        }
+        if does_not_read {
+            self.close_with_notice(conn, NoticeCode::SlowReader);
+        }
+    }
+
+    fn user_of(&self, conn: ConnId) -> UserId {
+        self.sessions.get(conn).expect("the caller looked it up").user
+    }
+
+    /// Queues the frame of a reliable message if there is room in its connection's share; else gives frame and debt back.
+    fn try_reliable(
+        &mut self,
+        conn: ConnId,
+        id: MessageId,
+        frame: Bytes,
+        owed: Owed,
+    ) -> Result<(), (Bytes, Owed)> {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
-        let (user, limits) = (session.user, &config.limits);
-        if frame.is_empty() {
-            return self.fail(conn, user, owed, FailReason::TooLong);
-        }
-        if outboxes.bytes() + frame.len() as u64 > limits.outbox_bytes_max {
-            return self.fail(conn, user, owed, FailReason::Overflow);
-        }
-        let bytes_max = outboxes.share(limits).min(limits.reliable_bytes_max as usize);
-        let queued = outboxes.update(&mut session.outbox, |outbox| {
-            outbox.push_reliable(id, frame, owed, limits.reliable_messages_max as usize, bytes_max)
-        });
-        match queued {
-            Ok(()) => {
-                mark_dirty(session, conn, dirty);
-                self.metrics.deliveries_reliable += 1;
-                self.metrics.count_out(Code::Business, 1);
-            }
-            Err(owed) => {
-                let patience = config.delivery.flight_time_max();
-                let does_not_read = outboxes.open(&mut session.outbox).stall(now, patience);
-                self.fail(conn, user, owed, FailReason::Overflow);
-                if does_not_read {
-                    self.close_with_notice(conn, NoticeCode::SlowReader);
-                }
-            }
-        }
+        let bytes_max = outboxes.share(&config.limits).min(config.limits.reliable_bytes_max as usize);
+        let messages_max = config.limits.reliable_messages_max as usize;
+        outboxes.update(&mut session.outbox, |outbox| {
+            outbox.push_reliable(id, frame, owed, messages_max, bytes_max)
+        })?;
+        mark_dirty(session, conn, dirty);
+        self.metrics.deliveries_reliable += 1;
+        self.metrics.count_out(Code::Business, 1);
+        Ok(())
+    }
+
+    /// A message found no room. Whether that has lasted so long that the client counts as one that does not read.
+    fn stall(&mut self, now: Instant, conn: ConnId) -> bool {
+        let patience = self.config.delivery.flight_time_max();
+        let Some(session) = self.sessions.get_mut(conn) else { return false };
+        self.outboxes.open(&mut session.outbox).stall(now, patience)
+    }
+
+    /// Takes out the oldest message of a connection that was never written, if that can make room for a frame of so many bytes.
+    fn give_way(&mut self, conn: ConnId, bytes: usize) -> Option<Owed> {
+        let Self { sessions, outboxes, config, .. } = self;
+        let session = sessions.get_mut(conn)?;
+        let bytes_max = outboxes.share(&config.limits).min(config.limits.reliable_bytes_max as usize);
+        outboxes.update(&mut session.outbox, |outbox| outbox.give_way(bytes, bytes_max))
     }
 
     /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too

@@ -193,7 +193,7 @@ impl Outbox {
         dropped
     }
 
-    /// Appends to the reliable lane; gives the debt back when that would go over a bound. An empty lane takes any message.
+    /// Appends to the reliable lane; gives frame and debt back when that would go over a bound. An empty lane takes any message.
     pub(crate) fn push_reliable(
         &mut self,
         id: MessageId,
@@ -201,16 +201,28 @@ impl Outbox {
         owed: Owed,
         messages_max: usize,
         bytes_max: usize,
-    ) -> Result<(), Owed> {
+    ) -> Result<(), (Bytes, Owed)> {
         let messages = self.reliable.len() + self.flights.len();
         let bytes = self.reliable_bytes as usize + frame.len();
         if messages > 0 && (messages >= messages_max || bytes > bytes_max) {
-            return Err(owed);
+            return Err((frame, owed));
         }
         self.reliable_bytes = bytes as u32;
         let stamp = self.next_stamp();
         self.reliable.push_back(Reliable { stamp, id, frame, owed });
         Ok(())
+    }
+
+    /// Takes out the oldest reliable message that was never written, to make room for a frame of so many bytes; `None` when there is none,
+    /// or when all of them would not be enough.
+    pub(crate) fn give_way(&mut self, bytes: usize, bytes_max: usize) -> Option<Owed> {
+        let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
+        if flying + bytes > bytes_max && !self.flights.is_empty() {
+            return None;
+        }
+        let Reliable { frame, owed, .. } = self.reliable.pop_front()?;
+        self.reliable_bytes -= frame.len() as u32;
+        Some(owed)
     }
 
     /// A message has found no room. Whether messages have found none for as long as `patience`, and the peer acked nothing in

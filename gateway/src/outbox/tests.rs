@@ -14,7 +14,7 @@ impl Fixture {
         Self { outbox: Outbox::default(), wheel: Wheel::new(Instant::default()) }
     }
 
-    fn reliable(&mut self, id: u64, frame: &'static str) -> Result<(), Owed> {
+    fn reliable(&mut self, id: u64, frame: &'static str) -> Result<(), (Bytes, Owed)> {
         let owed = Owed::Router { router: ShardId::new(0, 0), delivery: DeliveryId(id) };
         self.outbox.push_reliable(MessageId(id), frame.into(), owed, 4, 1 << 20)
     }
@@ -81,6 +81,24 @@ fn the_reliable_lane_refuses_what_goes_over_its_bound() {
     assert!(it.reliable(5, "m").is_err(), "flights count too");
     assert!(it.outbox.ack(MessageId(1)).is_some());
     assert!(it.reliable(5, "m").is_ok());
+}
+
+#[test]
+fn the_oldest_that_was_never_written_gives_way() {
+    let mut it = Fixture::new();
+    for id in 1..=4 {
+        it.reliable(id, "m").unwrap();
+    }
+    it.fill();
+    let mut id_that_gives_way = || match it.outbox.give_way(1, 5) {
+        Some(Owed::Router { delivery, .. }) => Some(delivery.0),
+        _ => None,
+    };
+    assert_eq!((id_that_gives_way(), id_that_gives_way()), (Some(3), Some(4)), "1 and 2 are in flight");
+    assert_eq!(id_that_gives_way(), None);
+    it.outbox.check_invariants();
+    it.reliable(5, "m").unwrap();
+    assert!(it.outbox.give_way(4, 5).is_none(), "there would be no room all the same");
 }
 
 #[test]
