@@ -14,7 +14,7 @@ const BINDINGS_MAX: u32 = 1 << 30;
 const MEMBERSHIPS_MAX: u32 = 1 << 28;
 /// The most pending messages that may be allowed.
 const PENDING_MAX: u32 = 1 << 24;
-/// The most outcomes that may be remembered: 800 MB. Their places in the window are told apart modulo 2^32.
+/// The most outcomes that may be remembered: 1.4 GB. Their places in the window are told apart modulo 2^32.
 const DEDUPE_MAX: u32 = 1 << 24;
 /// The longest time that may be set, a day.
 const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
@@ -89,8 +89,8 @@ impl Default for Limits {
             pending_receiver_bytes_max: 1 << 20,
             pending_timeout_ms: 3_600_000,
             bridge_timeout_ms: 30_000,
-            dedupe_max: 1 << 18,
-            dedupe_sender_max: 1 << 14,
+            dedupe_max: 1 << 20,
+            dedupe_sender_max: 1 << 16,
             dedupe_window_ms: 120_000,
             settle_ms: 5_000,
             room_messages_per_second: 1_000,
@@ -176,6 +176,20 @@ mod tests {
     #[test]
     fn the_defaults_are_within_bounds() {
         assert_eq!(Limits::default().validate(), Ok(()));
+    }
+
+    /// A message whose outcome is forgotten before its client sends it again would be delivered twice.
+    #[test]
+    fn outcomes_outlast_the_time_after_which_a_client_sends_again() {
+        // The time of all tries and that of the bridge, as section 5 of docs/PROTOCOL.md says.
+        let repeat_secs = 65;
+        let limits = Limits::default();
+        assert!(limits.dedupe_window() > Duration::from_secs(repeat_secs));
+        assert!(
+            u64::from(limits.dedupe_max) >= repeat_secs * 16_000,
+            "messages a second of one router shard"
+        );
+        assert!(u64::from(limits.dedupe_sender_max) >= repeat_secs * 1_000, "what a connection may send");
     }
 
     #[test]
