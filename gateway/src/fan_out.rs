@@ -41,6 +41,10 @@ impl Gateway {
         if room.joining && room.early.takes(&message) {
             return room.early.push(message);
         }
+        if message.sequence <= room.since {
+            self.metrics.room_late += 1; // it was sent before they joined
+            return;
+        }
         let is_future = message.sequence > sequence_believed_max(now.unix_nanos());
         if message.sequence <= room.sequence || is_future || room.joining {
             return self.hand_over_late(key, message);

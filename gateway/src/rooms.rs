@@ -42,6 +42,8 @@ pub(crate) struct Room {
     pub(crate) sequence: u64,
     /// The highest sequence that an owner has said of it. Its next owner goes on above.
     told: u64,
+    /// The sequence that its first members here were told: what comes up to it is not for any of them.
+    pub(crate) since: u64,
     /// The owner has been asked and has not answered yet; members wait for their answer.
     pub(crate) joining: bool,
     /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
@@ -105,6 +107,7 @@ impl Room {
             members: Vec::new(),
             sequence: 0,
             told: 0,
+            since: 0,
             joining: true,
             held: Vec::new(),
             early: Early::default(),
@@ -271,6 +274,7 @@ impl Rooms {
         }
         room.joining = false;
         room.sequence = room.sequence.max(sequence);
+        room.since = room.sequence;
         if room.members.is_empty() {
             self.forget(key);
             return Answered::Deserted;
