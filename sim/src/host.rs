@@ -61,6 +61,7 @@ pub(crate) struct ShardHost {
     pub(crate) accepting: bool,
     pub(crate) drained: bool,
     pub(crate) stopped: bool,
+    pub(crate) turns: u64,
 }
 
 impl ShardHost {
@@ -110,7 +111,7 @@ pub(crate) struct NodeHost {
     pub(crate) still_ns: u64,
     /// Counts the starts of the process.
     pub(crate) life: u32,
-    pub(crate) shards: Vec<Option<ShardHost>>,
+    pub(crate) shards: Vec<Option<Box<ShardHost>>>,
     pub(crate) draining: bool,
     /// When it starts again.
     pub(crate) back_at: Option<u64>,
@@ -144,11 +145,11 @@ impl NodeHost {
     }
 
     pub(crate) fn shard(&mut self, index: u16) -> Option<&mut ShardHost> {
-        self.shards.get_mut(usize::from(index))?.as_mut()
+        self.shards.get_mut(usize::from(index))?.as_deref_mut()
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = &ShardHost> {
-        self.shards.iter().flatten()
+        self.shards.iter().flatten().map(|shard| &**shard)
     }
 
     /// Starts a process with that many shards.
@@ -162,7 +163,7 @@ impl NodeHost {
             .map(|index| {
                 let id = ShardId::new(self.host, index);
                 let identity = Identity { shard: id.as_u32(), shards, role: self.role, incarnation };
-                Some(ShardHost {
+                Some(Box::new(ShardHost {
                     id,
                     core: core(now, identity, is_bridged, prng),
                     inbox: VecDeque::new(),
@@ -175,7 +176,8 @@ impl NodeHost {
                     accepting: true,
                     drained: false,
                     stopped: false,
-                })
+                    turns: 0,
+                }))
             })
             .collect();
     }

@@ -42,7 +42,7 @@ impl World {
         live
     }
 
-    fn judge_clients(&self) -> Result<(), String> {
+    pub(crate) fn judge_clients(&self) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for (at, client) in self.clients.iter().enumerate() {
             if client.is_kicked {
@@ -69,9 +69,10 @@ impl World {
         Ok(())
     }
 
-    fn judge_cores(&self) -> Result<(), String> {
+    pub(crate) fn judge_cores(&self) -> Result<(), String> {
         for shard in self.nodes.values().flat_map(|node| node.shards()) {
             let id = shard.id;
+            shard.core.check_invariants();
             if let Some(links) = shard.core.links() {
                 let metrics = links.metrics();
                 if metrics.peers_away > 0 {

@@ -48,7 +48,7 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, prints: bool) -> 
         if count == 1 {
             println!("{plan:?}");
         }
-        match sim::run(&plan, prints) {
+        match sim::run(&plan, prints.then_some(print_line)) {
             Ok(report) if count == 1 => println!("{report:?}"),
             Ok(report) => {
                 events += report.events;
@@ -69,6 +69,10 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, prints: bool) -> 
         );
     }
     ExitCode::SUCCESS
+}
+
+fn print_line(line: &str) {
+    println!("{line}");
 }
 
 fn say_replay(scenario: Option<&Scenario>, seed: u64) {

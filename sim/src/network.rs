@@ -98,6 +98,15 @@ impl End {
         }
     }
 
+    /// Takes that many bytes, of at least as many that wait.
+    pub(crate) fn cut_off(&mut self, bytes: usize) -> Vec<u8> {
+        let (front, back) = self.outgoing.as_slices();
+        let of_front = bytes.min(front.len());
+        let piece = [&front[..of_front], &back[..bytes - of_front]].concat();
+        self.outgoing.drain(..bytes);
+        piece
+    }
+
     /// What is on its way is lost, and so is what waits.
     pub(crate) fn drop_all(&mut self) {
         self.epoch += 1;

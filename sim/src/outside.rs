@@ -58,10 +58,10 @@ impl World {
         let earliest = self.takes_until.get(&bridge).copied().unwrap_or(0);
         let at = at.max(earliest + 1);
         self.takes_until.insert(bridge, at);
-        self.schedule(at, Event::Take { bridge, life, of, handed });
+        self.schedule(at, Event::Take { bridge, life, of, handed: Box::new(handed) });
     }
 
-    pub(crate) fn take_event(&mut self, bridge: ShardId, life: u32, of: Origin, handed: Handed) {
+    pub(crate) fn take_event(&mut self, bridge: ShardId, life: u32, of: Origin, handed: Box<Handed>) {
         let node = &self.nodes[&bridge.node()];
         if node.life != life || node.power != Power::Up {
             return;
@@ -69,7 +69,7 @@ impl World {
         if let Some((_, until)) = node.frozen {
             return self.schedule(until, Event::Take { bridge, life, of, handed });
         }
-        let Handed { seq, event } = handed;
+        let Handed { seq, event } = *handed;
         let is_refused =
             matches!(event, ToBridge::Undelivered { .. }) && self.prng.below(REFUSED_ONE_IN) == 0;
         self.trace

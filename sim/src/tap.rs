@@ -1,4 +1,4 @@
-//! Reads along on links, for a run that is printed.
+//! Reads along on links, for a run that is read.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ pub(crate) struct Taps {
 }
 
 impl World {
-    /// Prints the messages in bytes that arrive at an end of a link.
+    /// Says the messages in bytes that arrive at an end of a link.
     pub(crate) fn tap(&mut self, tcp: TcpId, to: Side, bytes: &[u8]) {
-        if !self.trace.prints() || !self.is_link(tcp) {
+        if !self.trace.is_read() || !self.is_link(tcp) {
             return;
         }
         let name = |owner| match owner {

@@ -1,22 +1,23 @@
 //! What happened, as a hash and, if wanted, as lines.
 
-/// The hash of everything that happened, with its time; and the printed lines of a run that is to be read.
+/// The hash of everything that happened, with its time; and the lines of a run that is read.
 pub(crate) struct Trace {
     hash: u64,
-    prints: bool,
+    lines: Option<fn(&str)>,
 }
 
 impl Trace {
-    pub(crate) fn new(prints: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, prints }
+    pub(crate) fn new(lines: Option<fn(&str)>) -> Self {
+        Self { hash: 0xcbf2_9ce4_8422_2325, lines }
     }
 
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
-    pub(crate) fn prints(&self) -> bool {
-        self.prints
+    /// Whether somebody reads lines.
+    pub(crate) fn is_read(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// Takes in numbers: the kind of event first.
@@ -33,10 +34,10 @@ impl Trace {
         rest.iter().for_each(|byte| self.mix([u64::from(*byte)]));
     }
 
-    /// Prints a line, if this run is to be read.
+    /// Says a line, if this run is read.
     pub(crate) fn line(&self, at_ns: u64, text: impl FnOnce() -> String) {
-        if self.prints {
-            println!("{:>12.6} {}", at_ns as f64 / 1e9, text());
+        if let Some(says) = self.lines {
+            says(&format!("{:>12.6} {}", at_ns as f64 / 1e9, text()));
         }
     }
 }

@@ -6,6 +6,9 @@ use crate::host::{Input, Power};
 use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, State, Tcp, TcpId};
 use crate::world::{Event, World};
 
+/// After so many pieces of what goes at once, the next may be twice as long: a frame is cut anywhere, and a long one does not become a
+/// thousand events.
+const PIECES_ALIKE: u32 = 8;
 /// How long a connect waits for an answer.
 const CONNECT_NS: u64 = 1_500_000_000;
 
@@ -91,8 +94,8 @@ impl World {
     pub(crate) fn pump(&mut self, tcp: TcpId, side: Side) -> bool {
         let (from, to) = self.hosts(tcp, side);
         let delay = self.network.delay(from, to);
-        loop {
-            let (room, piece_max) = (self.network.room, self.network.piece_max);
+        for pieces in 0.. {
+            let (room, piece_max) = (self.network.room, self.network.piece_max << (pieces / PIECES_ALIKE));
             let end = self.network.end(tcp, side);
             let free = room.saturating_sub(end.unacked).min(end.outgoing.len());
             if free == 0 {
@@ -101,11 +104,12 @@ impl World {
             let piece = 1 + self.prng.below(piece_max.min(free as u64)) as usize;
             let end = self.network.end(tcp, side);
             end.unacked += piece;
-            let bytes: Vec<u8> = end.outgoing.drain(..piece).collect();
+            let bytes = end.cut_off(piece);
             self.trace.mix([3, self.now, tcp as u64, side as u64, piece as u64]);
             self.trace.mix_bytes(&bytes);
             self.send_after(tcp, side, delay, Packet::Data(bytes));
         }
+        unreachable!("pieces grow until nothing waits")
     }
 
     /// Sends a packet on its way.
@@ -165,9 +169,12 @@ impl World {
     }
 
     pub(crate) fn credit(&mut self, tcp: TcpId, to: Side, bytes: usize) {
+        let room = self.network.room;
         let end = self.network.end(tcp, to);
         end.unacked = end.unacked.saturating_sub(bytes);
-        if end.state == State::Gone || end.outgoing.is_empty() {
+        let (waiting, free) = (end.outgoing.len(), room.saturating_sub(end.unacked));
+        // As a sender of TCP does that avoids silly windows (RFC 9293, 3.8.6.2.1).
+        if end.state == State::Gone || waiting == 0 || free < waiting.min(room / 2) {
             return;
         }
         let (owner, batch) = (end.owner, end.batch);

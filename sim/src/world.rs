@@ -1,6 +1,6 @@
 //! Time, and what happens when.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::{self, Display};
 
@@ -16,6 +16,11 @@ use crate::network::{Host, Network, Packet, Side, TcpId};
 use crate::plan::{BRIDGES, GATEWAYS, Plan};
 use crate::tap::Taps;
 use crate::trace::Trace;
+
+/// How often it is looked whether all has come to rest.
+const REST_LOOK_NS: u64 = 250_000_000;
+/// How often in turn it must look so: for all tries of a message, a slow bridge, and as long again.
+const REST_LOOKS: u32 = 12;
 
 /// What went wrong in a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,7 +66,7 @@ impl Display for Failure {
 /// Something that is to happen.
 pub(crate) enum Event {
     Turn { shard: ShardId, life: u32 },
-    Mail { from: ShardId, to: ShardId, life: u32, mail: Mail },
+    Mail { from: ShardId, to: ShardId, life: u32, mail: Box<Mail> },
     Syn { tcp: TcpId },
     SynAck { tcp: TcpId },
     Refused { tcp: TcpId },
@@ -77,35 +82,39 @@ pub(crate) enum Event {
     Start { host: Host, at: u64 },
     DrainLate { host: Host, life: u32 },
     Look { shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId },
-    Record { record: wire::node::ToDirectory },
-    Take { bridge: ShardId, life: u32, of: node::Origin, handed: wire::node::Handed },
+    Record { record: Box<wire::node::ToDirectory> },
+    Take { bridge: ShardId, life: u32, of: node::Origin, handed: Box<wire::node::Handed> },
     Quiet,
+    Rest,
 }
 
-struct Due {
-    at: u64,
-    number: u64,
-    event: Event,
+/// What is to happen, by time; what is due at one time, in the order in which it was scheduled.
+#[derive(Default)]
+struct Schedule {
+    /// Each with the time above its number above its place.
+    due: BinaryHeap<Reverse<u128>>,
+    events: Vec<Option<Event>>,
+    free: Vec<u32>,
+    count: u32,
 }
 
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+impl Schedule {
+    fn push(&mut self, at: u64, event: Event) {
+        self.count += 1;
+        let place = self.free.pop().unwrap_or(self.events.len() as u32);
+        match self.events.get_mut(place as usize) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.due.push(Reverse(u128::from(at) << 64 | u128::from(self.count) << 32 | u128::from(place)));
     }
-}
 
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    /// The earliest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
+    fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse(due) = self.due.pop()?;
+        let place = due as u32;
+        self.free.push(place);
+        let event = self.events[place as usize].take().expect("what is due is there");
+        Some(((due >> 64) as u64, event))
     }
 }
 
@@ -127,13 +136,15 @@ pub(crate) struct World {
     /// When the last event of each bridge shard is taken.
     pub(crate) takes_until: BTreeMap<ShardId, u64>,
     directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
-    due: BinaryHeap<Due>,
-    scheduled: u64,
+    schedule: Schedule,
+    /// When the run ends.
+    end: u64,
+    looks_at_rest: u32,
     events: u64,
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan, prints: bool) -> Self {
+    pub(crate) fn new(plan: Plan, lines: Option<fn(&str)>) -> Self {
         let mut prng = Prng::new(plan.seed);
         let network = Network::new(prng.next_u64());
         let mut world = Self {
@@ -142,15 +153,16 @@ impl World {
             nodes: BTreeMap::new(),
             clients: Vec::new(),
             model: Model::new(plan.bridges > 0),
-            trace: Trace::new(prints),
+            trace: Trace::new(lines),
             taps: Taps::default(),
             is_quiet: false,
             failure: None,
             drains_late: 0,
             takes_until: BTreeMap::new(),
             directory: BTreeMap::new(),
-            due: BinaryHeap::new(),
-            scheduled: 0,
+            schedule: Schedule::default(),
+            looks_at_rest: 0,
+            end: (plan.busy_ms + plan.quiet_ms) * 1_000_000,
             events: 0,
             prng,
             plan,
@@ -175,21 +187,21 @@ impl World {
             self.schedule(self.plan.faults[index].0 * 1_000_000, Event::Fault { index });
         }
         self.schedule(self.plan.busy_ms * 1_000_000, Event::Quiet);
+        self.schedule(self.plan.busy_ms * 1_000_000, Event::Rest);
         self.make_clients();
     }
 
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Result<Report, Failure> {
-        let end = (self.plan.busy_ms + self.plan.quiet_ms) * 1_000_000;
-        while let Some(Due { at, event, .. }) = self.due.pop()
-            && at <= end
+        while let Some((at, event)) = self.schedule.pop()
+            && at <= self.end
             && self.failure.is_none()
         {
             self.now = at;
             self.events += 1;
             self.happen(event);
         }
-        self.now = self.now.min(end);
+        self.now = self.now.min(self.end);
         if self.failure.is_none() {
             self.failure = self.judge().err();
         }
@@ -215,8 +227,7 @@ impl World {
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {
-        self.scheduled += 1;
-        self.due.push(Due { at: at.max(self.now), number: self.scheduled, event });
+        self.schedule.push(at.max(self.now), event);
     }
 
     pub(crate) fn after(&mut self, ns: u64, event: Event) {
@@ -236,7 +247,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Turn { shard, life } => self.turn(shard, life),
-            Event::Mail { from, to, life, mail } => self.sibling_mail(from, to, life, mail),
+            Event::Mail { from, to, life, mail } => self.sibling_mail(from, to, life, *mail),
             Event::Syn { tcp } => self.syn(tcp),
             Event::SynAck { tcp } => self.syn_ack(tcp),
             Event::Refused { tcp } => self.connect_failed(tcp, shard::ConnectError::Refused),
@@ -252,10 +263,21 @@ impl World {
             Event::Start { host, at } => self.start(host, at),
             Event::DrainLate { host, life } => self.drain_late(host, life),
             Event::Look { shard, life, app, user } => self.look(shard, life, app, user),
-            Event::Record { record } => self.record(record),
+            Event::Record { record } => self.record(*record),
             Event::Take { bridge, life, of, handed } => self.take_event(bridge, life, of, handed),
             Event::Quiet => self.quieten(),
+            Event::Rest => self.rest(),
         }
+    }
+
+    /// Ends the run when nobody has waited for anything for a while, in which what is left behind would happen.
+    fn rest(&mut self) {
+        let is_at_rest = self.judge_clients().and_then(|()| self.judge_cores()).is_ok();
+        self.looks_at_rest = if is_at_rest { self.looks_at_rest + 1 } else { 0 };
+        if self.looks_at_rest > REST_LOOKS {
+            self.end = self.now;
+        }
+        self.after(REST_LOOK_NS, Event::Rest);
     }
 
     // -- the directory: a map that lags
@@ -267,7 +289,7 @@ impl World {
             wire::node::ToDirectory::LookUp { app, user } => {
                 self.schedule(at, Event::Look { shard, life, app, user });
             }
-            record => self.schedule(at, Event::Record { record }),
+            record => self.schedule(at, Event::Record { record: Box::new(record) }),
         }
     }
 

@@ -12,7 +12,7 @@ const OF_SEQUENCES: [u64; 3] = [1_135, 1_353_950_574, 1_353_950_682];
 #[test]
 fn seeds_keep_their_promises() {
     for seed in 0..SEEDS {
-        if let Err(failure) = sim::run(&Plan::short(seed), false) {
+        if let Err(failure) = sim::run(&Plan::short(seed), None) {
             panic!("{failure}");
         }
     }
@@ -21,7 +21,7 @@ fn seeds_keep_their_promises() {
 #[test]
 fn sequences_of_rooms_only_go_up_and_are_given_once() {
     for seed in OF_SEQUENCES {
-        if let Err(failure) = sim::run(&Plan::of_seed(seed), false) {
+        if let Err(failure) = sim::run(&Plan::of_seed(seed), None) {
             panic!("{failure}");
         }
     }
@@ -30,9 +30,18 @@ fn sequences_of_rooms_only_go_up_and_are_given_once() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in [1, 2, 3] {
-        let hash = || sim::run(&Plan::short(seed), false).map(|report| report.hash);
+        let hash = || sim::run(&Plan::short(seed), None).map(|report| report.hash);
         assert_eq!(hash(), hash());
-        assert_ne!(hash(), sim::run(&Plan::short(seed + 10), false).map(|report| report.hash));
+        assert_ne!(hash(), sim::run(&Plan::short(seed + 10), None).map(|report| report.hash));
+    }
+}
+
+/// A replay is the run that failed.
+#[test]
+fn a_run_that_is_read_is_the_same_run() {
+    for seed in [1, 2, 3] {
+        let hash = |lines| sim::run(&Plan::short(seed), lines).map(|report| report.hash);
+        assert_eq!(hash(None), hash(Some(|line| assert!(!line.is_empty()))), "seed {seed}");
     }
 }
 
@@ -40,7 +49,7 @@ fn the_same_seed_gives_the_same_run() {
 fn scenarios_keep_their_promises() {
     for scenario in SCENARIOS {
         for seed in 0..SEEDS_OF_EACH {
-            if let Err(failure) = sim::run(&scenario.plan(seed), false) {
+            if let Err(failure) = sim::run(&scenario.plan(seed), None) {
                 panic!("scenario {}: {failure}", scenario.name);
             }
         }
@@ -52,7 +61,7 @@ fn scenarios_keep_their_promises() {
 fn farewells_end_by_themselves_and_lose_nothing() {
     let is_farewell = |scenario: &&Scenario| ["router_drained", "rolling_restart"].contains(&scenario.name);
     for scenario in SCENARIOS.iter().filter(is_farewell) {
-        let report = sim::run(&scenario.plan(7), false).expect(scenario.name);
+        let report = sim::run(&scenario.plan(7), None).expect(scenario.name);
         assert_eq!(report.drains_late, 0, "{}", scenario.name);
         assert_eq!(report.unaccounted, 0, "{}", scenario.name);
     }
@@ -64,7 +73,7 @@ fn a_cluster_that_stood_still_as_a_whole_gives_up_no_link() {
     let scenario =
         SCENARIOS.iter().find(|scenario| scenario.name == "all_frozen_at_once").expect("it is one");
     for seed in 0..10 {
-        let report = sim::run(&scenario.plan(seed), false).unwrap_or_else(|failure| panic!("{failure}"));
+        let report = sim::run(&scenario.plan(seed), None).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!((report.links_lost, report.handed_over), (0, 0), "seed {seed}: {report:?}");
     }
 }
@@ -72,7 +81,7 @@ fn a_cluster_that_stood_still_as_a_whole_gives_up_no_link() {
 /// A run says something only if much happens in it.
 #[test]
 fn much_happens_in_a_run() {
-    let report = sim::run(&Plan::calm(1), false).expect("a calm run");
+    let report = sim::run(&Plan::calm(1), None).expect("a calm run");
     assert!(report.messages > 300 && report.delivered > report.messages * 9 / 10, "{report:?}");
     assert_eq!(report.handed_over, 0, "everybody is there and acks");
 }
