@@ -109,9 +109,7 @@ impl Backend {
         let phone = format!("+86139{number:08}");
         let sent = self.0.ask("", Method::Post(json!({ "phone": phone })), "/login/code");
         // Of a demonstration within the last minute the code is used up.
-        sent.context(
-            "a phone gets a code; it gets one a minute, and the demonstration wants backend.mock=true",
-        )?;
+        sent.context("a phone gets one code a minute, and codes are read with backend.mock=true only")?;
         let mock = self.0.ask("", Method::Get, &format!("/mock/sms/{}", phone.replace('+', "%2B")));
         let mock =
             mock.context("the codes that users get; start the backend with --set backend.mock=true")?;
