@@ -338,6 +338,25 @@ fn a_message_does_not_break_the_line_being_typed() {
     assert!(chat.wait().unwrap().success());
 }
 
+/// Who ends it finds the terminal as it was.
+#[test]
+fn the_end_leaves_the_terminal_as_it_was() {
+    use rustix::termios::tcgetattr;
+    let server = Server::start(&[]);
+    let (_keys, terminal) = pseudo_terminal();
+    let modes = || tcgetattr(&terminal).unwrap().local_modes;
+    let before = modes();
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
+    command.args(["--set", &format!("token.secret={SECRET}")]).env("TERM", "xterm");
+    let end = || terminal.try_clone().unwrap();
+    let mut chat = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    until("keys come one by one", || modes() != before);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&chat), rustix::process::Signal::TERM)
+        .unwrap();
+    assert_eq!((chat.wait().unwrap().code(), modes()), (Some(143), before));
+}
+
 /// Both ends of a terminal: the side of the keys and the screen, and that of programs.
 fn pseudo_terminal() -> (File, File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};

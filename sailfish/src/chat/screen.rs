@@ -6,12 +6,16 @@ use std::sync::mpsc::Sender;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Input;
 use crate::cli;
 use crate::printable::printable_lines;
 
 const PROMPT: &str = "> ";
+/// What shells add to the number of a signal, for the code of a process that it ended.
+const ENDED_BY_SIGNAL: i32 = 128;
 
 /// The user's side of the client.
 pub enum Screen {
@@ -58,9 +62,27 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // The editor takes one text at a time, so what was said before these is on the screen after them.
         let _ = self.printer.print(String::new()).and_then(|()| self.printer.print(String::new())); // or it has ended
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before); // the terminal may be gone
-        let _ = cli::write("\r\x1b[K"); // without the prompt
+        restore(&self.before);
     }
+}
+
+fn restore(before: &Termios) {
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, before); // the terminal may be gone
+    let _ = cli::write("\r\x1b[K"); // without the prompt
+}
+
+/// Who ends the process finds the terminal as it was. An interrupt is the editor's, to whom it is a key.
+fn restore_at_the_end(before: Termios) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let context = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    drop(context);
+    std::thread::spawn(move || {
+        runtime.block_on(terminate.recv());
+        restore(&before);
+        std::process::exit(ENDED_BY_SIGNAL + SignalKind::terminate().as_raw_value());
+    });
+    Ok(())
 }
 
 fn edited(inputs: &Sender<Input>) -> Option<Terminal> {
@@ -71,6 +93,7 @@ fn edited(inputs: &Sender<Input>) -> Option<Terminal> {
     let config = rustyline::Config::builder().bracketed_paste(false).auto_add_history(true).build();
     let mut editor = DefaultEditor::with_config(config).ok()?;
     let printer = Box::new(editor.create_external_printer().ok()?); // a terminal like `dumb` can have none
+    restore_at_the_end(before.clone()).ok()?;
     let inputs = inputs.clone();
     std::thread::spawn(move || {
         let last = loop {
