@@ -201,8 +201,8 @@ fn the_terminal_client_tells_what_became_of_its_messages() {
     for (given, told) in
         [(token(3, 60), "it is user 3's, and --user is 1"), ("0a1b".into(), "POST /im/token")]
     {
-        let (code, said) = said(server.clients, &["--to", "2", "--token", &given], b"hi\n");
-        assert!(code == Some(2) && said.contains(told), "{said}");
+        let (code, text) = self::said(server.clients, &["--to", "2", "--token", &given], b"hi\n");
+        assert!(code == Some(2) && text.contains(told), "{text}");
     }
 }
 
