@@ -286,7 +286,10 @@ impl Gateway {
             let (app, target) = (entry.submission.app, entry.submission.target);
             let owner = view.owner_of(app, target);
             let is_with = |router: ShardId| view.is_up(router) && !before.gone.contains(&router);
-            let is_concluding = entry.submission.concluded.is_some() && entry.owner.is_some_and(is_with);
+            // What an owner knew went with it, whether or not there is another now.
+            let lost = entry.owner.take_if(|router| !is_with(*router));
+            entry.submission.again |= lost.is_some();
+            let is_concluding = entry.submission.concluded.is_some() && entry.owner.is_some();
             let is_new = owner.is_some()
                 && !is_concluding
                 && (owner != entry.owner || owner != before.owner_of(app, target));
