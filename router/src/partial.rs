@@ -11,6 +11,7 @@ use wire::node::DeliveryId;
 use wire::{AppId, UserId};
 
 use crate::limits::Limits;
+use crate::outbox::Seat;
 
 /// A reliable message that some devices of its receiver were given.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Given {
     /// [`wire::node::Submission::again`].
     pub(crate) again: bool,
     pub(crate) message: Message,
+    /// The session that acked it. It may be announced once more, by a gateway whose link was lost, and has the message.
+    pub(crate) acked_by: Option<Seat>,
 }
 
 /// Of its payload and name.
@@ -56,6 +59,15 @@ impl Partial {
     /// What a device of a user that is announced has missed.
     pub(crate) fn of(&self, app: AppId, user: UserId) -> Vec<Given> {
         self.given.get(&(app, user)).cloned().unwrap_or_default()
+    }
+
+    /// A session has acked a message.
+    pub(crate) fn acked(&mut self, app: AppId, user: UserId, delivery: DeliveryId, seat: Seat) {
+        let its = self.given.get_mut(&(app, user));
+        let acked = its.and_then(|its| its.iter_mut().find(|given| given.delivery == delivery));
+        if let Some(given) = acked {
+            given.acked_by = Some(seat);
+        }
     }
 
     /// Takes out one message; false when it is not kept here.

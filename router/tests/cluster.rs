@@ -255,6 +255,19 @@ fn a_device_that_is_announced_later_gets_what_others_were_given_meanwhile() {
     assert_eq!(sent(&said), [], "what is settled is not given again");
 }
 
+/// Its link was lost and is back before gateways agree.
+#[test]
+fn a_device_that_acked_a_message_and_is_announced_again_does_not_get_it_again() {
+    let mut bench = known_in_part();
+    let (first, _) = delivery(bench.submit(A, 9, to_user(BOB, "m1")));
+    bench.settle(B, 1, first, Outcome::Delivered);
+    bench.submit(A, 9, to_user(BOB, "m2"));
+    bench.down(B);
+    bench.up(B);
+    let said = bench.announce(B, BOB, PHONE, 1, login(1));
+    assert_eq!(delivered_to(&said), [(B, "m2")]);
+}
+
 #[test]
 fn what_a_device_that_is_known_fails_waits_for_the_others() {
     let mut bench = known_in_part();
