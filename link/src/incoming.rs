@@ -48,6 +48,11 @@ impl Incoming {
         self.news.pop_front()
     }
 
+    /// Whether the cores have yet to hear that a peer went.
+    pub(crate) fn has_down(&self, of: ShardId) -> bool {
+        self.news.iter().any(|news| matches!(news, News::Down { peer } if *peer == of))
+    }
+
     pub(crate) fn hold(&mut self, is_held: bool) {
         self.is_held = is_held;
     }

@@ -91,9 +91,9 @@ impl Links {
         self.identity.role
     }
 
-    /// Tells a peer something. To one that is not up it is lost, and counted.
+    /// Tells a peer something. To one that is not up, as far as the news tell, it is lost, and counted.
     pub fn send(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
-        let Some(peer) = self.peers.get_mut(&to) else {
+        let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.is_told) else {
             self.metrics.unreachable += 1;
             return;
         };
@@ -198,7 +198,14 @@ impl Links {
         while let Some(peer) = self.incoming.next_behind() {
             self.hear_backlog(peer);
         }
-        self.incoming.pop()
+        let news = self.incoming.pop()?;
+        if let News::Up { peer, .. } = &news
+            && !self.incoming.has_down(*peer)
+            && let Some(known) = self.peers.get_mut(peer)
+        {
+            known.is_told = true;
+        }
+        Some(news)
     }
 
     /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the same, and windows bound what

@@ -18,6 +18,8 @@ pub(crate) struct Peer {
     /// When the session began.
     pub(crate) since: Instant,
     pub(crate) outgoing: Outgoing,
+    /// The cores have heard that it is there. What they say before that is for its life or session before.
+    pub(crate) is_told: bool,
     /// It is among those that the next flush writes to.
     pub(crate) is_waiting: bool,
     /// More waits for it than should.
@@ -38,6 +40,7 @@ impl Peer {
             heard_at: now,
             since: now,
             outgoing: Outgoing::default(),
+            is_told: false,
             is_waiting: false,
             is_full: false,
             received: 0,

@@ -169,6 +169,25 @@ fn bye_is_down_at_once() {
     }
 }
 
+/// In the turn in which the next life of a peer links, the cores may still speak of what they know from the life before.
+#[test]
+fn what_is_said_before_a_peer_is_known_to_be_there_is_not_for_it() {
+    let mut world = World::linked_pair(1);
+    world.restart(0);
+    world.nodes[0].links.set_nodes(&[address(2000)], &[]);
+    world.nodes[1].hears_later = true;
+    world.run(millis(300));
+    let (now, router) = (world.now, &mut world.nodes[1]);
+    let drain = || wire::node::LinkMessage::ToGateway(wire::node::ToGateway::Drain);
+    assert_eq!(router.links.peers().count(), 1, "its next life is linked");
+    router.links.send(now, GATEWAY, drain());
+    assert_eq!((router.links.metrics().unreachable, router.links.are_flushed()), (1, true));
+    router.hears_later = false;
+    router.hear();
+    router.links.send(now, GATEWAY, drain());
+    assert_eq!((router.links.metrics().unreachable, router.links.are_flushed()), (1, false));
+}
+
 #[test]
 fn a_message_to_nobody_is_counted() {
     let mut world = World::pair(1);

@@ -36,6 +36,8 @@ pub struct Node {
     pub is_deaf: bool,
     /// It has said Bye.
     pub has_left: bool,
+    /// Its cores have yet to ask what there is to hear.
+    pub hears_later: bool,
     /// What it hears is not the numbered messages.
     pub takes_anything: bool,
     /// Bytes it has written.
@@ -446,6 +448,7 @@ impl Node {
             is_frozen: false,
             is_deaf: false,
             has_left: false,
+            hears_later: false,
             takes_anything: false,
             written: 0,
             most_heard: 0,
@@ -459,7 +462,9 @@ impl Node {
 
     /// Takes the news in, and checks them: within a session each message comes once and in order.
     pub fn hear(&mut self) {
-        while let Some(news) = self.links.poll_news() {
+        while !self.hears_later
+            && let Some(news) = self.links.poll_news()
+        {
             match &news {
                 News::Up { peer, .. } => {
                     self.sessions += 1;
