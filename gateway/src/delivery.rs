@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{Code, FailReason, Message, NoticeCode, Outcome};
-use wire::node::{DeliveryId, SessionId, ToBridge, ToRouter};
+use wire::node::{DeliveryId, ToBridge, ToRouter};
 use wire::{MessageId, UserId};
 
 use crate::fan_out::encode;
 use crate::gateway::{Gateway, Timer, mark_dirty};
 use crate::outbox::{Flight, Owed, Retry};
+use crate::session::Phase;
 
 impl Gateway {
     /// Whether the session has this message in its outbox already, from an owner before: then this one hears of its end too.
@@ -26,7 +27,7 @@ impl Gateway {
         outbox.owe_also(message.id, router, delivery)
     }
 
-    /// A message for one session.
+    /// A message for one session. An owner says `Bound` before it, so one that is not live is not meant.
     pub(crate) fn deliver(
         &mut self,
         now: Instant,
@@ -35,7 +36,7 @@ impl Gateway {
         delivery: Option<DeliveryId>,
         message: &Message,
     ) {
-        let session = self.sessions.get_mut(conn).filter(|session| session.is_logged_in());
+        let session = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Live);
         let Some(session) = session else {
             if let Some(delivery) = delivery {
                 self.settle(router, conn, delivery, Outcome::Failed(FailReason::Disconnected));
@@ -248,7 +249,7 @@ impl Gateway {
     }
 
     fn settle(&mut self, router: ShardId, conn: ConnId, delivery: DeliveryId, outcome: Outcome) {
-        let session = SessionId(conn.as_u64());
+        let session = self.session_of(conn);
         self.tell_router(router, ToRouter::Settle { delivery, session, outcome });
     }
 }

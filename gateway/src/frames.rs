@@ -2,7 +2,7 @@
 
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame};
-use wire::node::{Login, SessionId, ToBridge, ToRouter, sequence_believed_max};
+use wire::node::{Login, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Stay, Timer};
@@ -125,7 +125,7 @@ impl Gateway {
         let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         // Without an owner it waits for one, up to the login deadline.
         if let Some(owner) = self.view.owner_of_user(app, user) {
-            let session = SessionId(conn.as_u64());
+            let session = self.session_of(conn);
             self.tell_router(owner, ToRouter::Bind { app, user, device, session, login, fresh: true });
         }
     }
@@ -151,7 +151,7 @@ impl Gateway {
 
     /// What a session joined before it was bound is told once its stamp is known: until then it may be below that of an earlier
     /// session.
-    fn tell_joined(&mut self, conn: ConnId) {
+    pub(crate) fn tell_joined(&mut self, conn: ConnId) {
         let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Live) else {
             return;
         };

@@ -24,7 +24,7 @@ use crate::rooms::{Memberships, Rooms};
 use crate::session::{Phase, Session};
 use crate::submitted::Submitted;
 use crate::token::TokenKeys;
-use crate::view::{End, View};
+use crate::view::{End, Retelling, View};
 
 /// What a gateway shard is made of.
 pub struct Setup {
@@ -53,6 +53,8 @@ pub struct Gateway {
     pub(crate) config: Config,
     pub(crate) rate: Rate,
     pub(crate) prng: Prng,
+    /// Added to the generations in session ids, so that those of an earlier life of this shard mean nothing to this one.
+    epoch: u32,
     pub(crate) sessions: ConnMap<Session>,
     pub(crate) outboxes: Outboxes,
     pub(crate) rooms: Rooms,
@@ -71,6 +73,7 @@ pub struct Gateway {
     draining_until: Option<Instant>,
     /// Connections that a drain has yet to look at.
     farewells: Vec<ConnId>,
+    pub(crate) retelling: Retelling,
 }
 
 /// What a timer is for, packed into the wheel's 8 bytes.
@@ -141,6 +144,7 @@ impl Gateway {
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
             logins: LoginWindow::new(now),
+            epoch: prng.next_u64() as u32,
             prng,
             wheel: Wheel::new(now),
             effects: VecDeque::new(),
@@ -151,7 +155,20 @@ impl Gateway {
             hears_from: now,
             draining_until: None,
             farewells: Vec::new(),
+            retelling: Retelling::default(),
         }
+    }
+
+    /// How others name the session of a connection.
+    pub fn session_of(&self, conn: ConnId) -> SessionId {
+        let generation = conn.generation.wrapping_add(self.epoch);
+        SessionId(ConnId { generation, ..conn }.as_u64())
+    }
+
+    /// The connection of a session that others name; that of no connection, if it is one of an earlier life.
+    pub(crate) fn conn_of(&self, session: SessionId) -> ConnId {
+        let conn = ConnId::from_u64(session.0);
+        ConnId { generation: conn.generation.wrapping_sub(self.epoch), ..conn }
     }
 
     /// A copy of the counters, gauges brought up to date.
@@ -220,8 +237,10 @@ impl Gateway {
     pub fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
         self.choose_owners(now);
         self.ask_owners(now);
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
+        while let Some(mut effect) = self.effects.pop_front() {
+            if self.is_wanted(now, &mut effect) {
+                return Some(effect);
+            }
         }
         while let Some(conn) = self.dirty.pop_front() {
             let Some(session) = self.sessions.get_mut(conn) else { continue };
@@ -231,6 +250,23 @@ impl Gateway {
             }
         }
         None
+    }
+
+    /// A login is bound when all of its turn has been heard, under the stamp of that moment, and only if its connection is still there:
+    /// after a long sleep of this shard the end of it may have come with it, and a newer session may live elsewhere. Whether the effect is
+    /// to be carried out.
+    fn is_wanted(&mut self, now: Instant, effect: &mut Effect<NodeMessage>) -> bool {
+        let Effect::Mail { to, mail: NodeMessage::ToRouter(mail) } = effect else { return true };
+        let ToRouter::Bind { app, user, session, login, fresh: true, .. } = mail else { return true };
+        if self.view.owner_of_user(*app, *user) != Some(*to) {
+            return false; // it is announced to the next
+        }
+        let (conn, stamp) = (self.conn_of(*session), self.stamps.show(self.clock_ns(now)));
+        let Some(known) = self.sessions.get_mut(conn).filter(|known| known.phase == Phase::Binding) else {
+            return false;
+        };
+        (known.login, *login) = (stamp, stamp);
+        true
     }
 
     /// Moves what is to be written into `batch`.
@@ -537,6 +573,7 @@ impl Gateway {
         if was_logged_in {
             self.metrics.sessions -= 1;
             if !self.unbind(conn, app, user, device, was_live) && was_live {
+                self.view.remember_end(End { owner: None, app, user, device, login });
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             self.leave_all(conn, stay);
@@ -556,7 +593,7 @@ impl Gateway {
         was_live: bool,
     ) -> bool {
         let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
-        let session = SessionId(conn.as_u64());
+        let session = self.session_of(conn);
         let owner = self.view.owner_of_user(app, user);
         let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
         for owner in owner.into_iter().chain(before) {
@@ -564,7 +601,7 @@ impl Gateway {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
                 // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
                 if was_live {
-                    self.view.remember_end(End { owner, app, user, device, login });
+                    self.view.remember_end(End { owner: Some(owner), app, user, device, login });
                 }
             }
         }
@@ -612,16 +649,14 @@ impl Gateway {
     /// A router shard, or a sibling, says something.
     pub fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
         match mail {
-            ToGateway::Bound { session, login } => self.bound(now, ConnId::from_u64(session.0), login),
+            ToGateway::Bound { session, login } => self.bound(now, self.conn_of(session), login),
             // A notice that leaves the connection open is no reason to end it; no router says one.
             ToGateway::Kick { notice, .. } if !notice.closes() => {}
-            ToGateway::Kick { session, notice } => {
-                self.close_with_notice(ConnId::from_u64(session.0), notice)
-            }
+            ToGateway::Kick { session, notice } => self.kicked(self.conn_of(session), notice),
             ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
             ToGateway::Full { app, room } => self.not_joined(from, app, room),
             ToGateway::Deliver { session, delivery, again, message } => {
-                let conn = ConnId::from_u64(session.0);
+                let conn = self.conn_of(session);
                 if !(again && self.is_here(from, conn, delivery, &message)) {
                     self.deliver(now, from, conn, delivery, &message);
                 }
@@ -640,6 +675,13 @@ impl Gateway {
             // The control thread asked, and is the one to go.
             ToGateway::Drain => self.tell_control(ToControl::Drain),
             ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),
+        }
+    }
+
+    /// The owner knows a newer session, or wants none of this user. A connection on which nobody has logged in is no session.
+    fn kicked(&mut self, conn: ConnId, notice: NoticeCode) {
+        if self.sessions.get(conn).is_some_and(Session::is_logged_in) {
+            self.close_with_notice(conn, notice);
         }
     }
 

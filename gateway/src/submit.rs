@@ -65,7 +65,7 @@ impl Gateway {
     ) {
         let session = self.sessions.get(conn).expect("the caller looked it up");
         let (app, sender, device) = (session.app, session.user, session.device);
-        let session = SessionId(conn.as_u64());
+        let session = self.session_of(conn);
         let (id, payload) = (business.client_msg_id.as_bytes(), &business.payload[..]);
         let mut both = BytesMut::with_capacity(id.len() + payload.len());
         both.put_slice(id);
@@ -159,7 +159,7 @@ impl Gateway {
             self.tell_control(ToControl::SendAck { submitted, ack });
         } else if ack.client_msg_id.is_empty() && is_busy && matches!(target, Target::Room(_)) {
             // One to a user is handed over in this case.
-            self.say_notice(ConnId::from_u64(session.0), NoticeCode::Busy);
+            self.say_notice(self.conn_of(session), NoticeCode::Busy);
         } else {
             self.say_answer(session, ack);
         }
@@ -180,7 +180,7 @@ impl Gateway {
     /// Tells a session what has become of a packet of its own, if it gave that an id.
     pub fn say_answer(&mut self, session: SessionId, ack: SendAck) {
         if !ack.client_msg_id.is_empty() {
-            self.say(ConnId::from_u64(session.0), &ServerFrame::SendAck(ack));
+            self.say(self.conn_of(session), &ServerFrame::SendAck(ack));
         }
     }
 }

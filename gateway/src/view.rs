@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shard::{ConnId, Instant, ShardId};
-use wire::node::{Login, Owners, SessionId, Target, ToBridge, ToRouter};
+use shard::{ConnId, Effect, Instant, ShardId};
+use wire::node::{Login, NodeMessage, Owners, Target, ToBridge, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::gateway::{Gateway, Timer};
-use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX};
+use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX, ROOMS_CEILING};
 use crate::rooms::Early;
 use crate::session::{Phase, Session};
 
@@ -36,14 +36,22 @@ pub(crate) struct View {
     ends: VecDeque<End>,
 }
 
-/// A session that ended, and the router that was told.
+/// A session that ended, and the router that was told; none when this shard told the bridge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
-    pub(crate) owner: ShardId,
+    pub(crate) owner: Option<ShardId>,
     pub(crate) app: AppId,
     pub(crate) user: UserId,
     pub(crate) device: DeviceClass,
     pub(crate) login: Login,
+}
+
+/// What the bridge has yet to be told again.
+#[derive(Default)]
+pub(crate) struct Retelling {
+    ends: Vec<End>,
+    /// Connections, for the rooms of their sessions.
+    conns: Vec<ConnId>,
 }
 
 /// Sessions that have yet to be announced.
@@ -103,11 +111,25 @@ impl View {
         self.ends.push_back(end);
     }
 
-    /// Takes the ends that a router was told of.
+    /// The ends that a router was told of, which is gone: they are this shard's to tell.
     fn take_ends(&mut self, owner: ShardId) -> Vec<End> {
-        let ends = self.ends.iter().copied().filter(|end| end.owner == owner).collect();
-        self.ends.retain(|end| end.owner != owner);
-        ends
+        let of_owner = self.ends.iter_mut().filter(|end| end.owner == Some(owner));
+        of_owner
+            .map(|end| {
+                end.owner = None;
+                *end
+            })
+            .collect()
+    }
+
+    /// The ends that the owners of now have not heard of, each with its owner, who is told.
+    fn move_ends(&mut self) -> Vec<(ShardId, End)> {
+        let owners = self.owners.as_ref();
+        let moved = self.ends.iter_mut().filter_map(|end| {
+            let owner = owner_of(owners, end.app, Target::User(end.user))?;
+            (end.owner.replace(owner) != Some(owner)).then_some((owner, *end))
+        });
+        moved.collect()
     }
 
     fn is_owner(&self, router: ShardId) -> bool {
@@ -151,16 +173,41 @@ impl Gateway {
     /// A router shard is gone, with what it knew.
     pub fn router_down(&mut self, now: Instant, router: ShardId) {
         if self.view.routers.remove(&router).is_some() {
-            // The next owner never knew these sessions. Told twice, it is of no harm: their stamps are old by then.
+            // Nobody else may know of these. Told twice, it is of no harm: their stamps are old by then.
             for End { app, user, device, login, .. } in self.view.take_ends(router) {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             // Alone, it is where it was at the start: the first router that comes is not all there are.
             self.view.has_begun &= !self.view.routers.is_empty();
+            // Its next life knows nothing of what this was about.
+            let is_for_it = |effect: &Effect<NodeMessage>| matches!(effect, Effect::Mail { to, mail: NodeMessage::ToRouter(_) } if *to == router);
+            self.effects.retain(|effect| !is_for_it(effect));
             self.tell_reach(now);
             self.view.gone.push(router);
             self.view.is_stale = true;
         }
+    }
+
+    /// The bridge was not told of some sessions: of the last that ended, and of the rooms of all others, it is told again by
+    /// [`Gateway::retell`].
+    pub fn begin_retelling(&mut self) {
+        let ends = self.view.ends.iter().copied().collect();
+        self.retelling = Retelling { ends, conns: self.connections() };
+    }
+
+    /// Tells the bridge some of what it is to be told again, `step` ends or memberships at most, or those of one session; whether there
+    /// was anything to tell.
+    pub fn retell(&mut self, step: usize) -> bool {
+        let Retelling { ends, conns } = &mut self.retelling;
+        let ended = ends.split_off(ends.len().saturating_sub(step));
+        let sessions = if ended.is_empty() { (step / usize::from(ROOMS_CEILING)).max(1) } else { 0 };
+        let conns = conns.split_off(conns.len().saturating_sub(sessions));
+        for End { app, user, device, login, .. } in &ended {
+            let (app, user, device, login) = (*app, *user, *device, *login);
+            self.tell_bridge(ToBridge::Offline { app, user, device, login });
+        }
+        conns.iter().for_each(|conn| self.tell_joined(*conn));
+        !(ended.is_empty() && conns.is_empty())
     }
 
     /// All routers that are to be linked are, or had their time.
@@ -243,6 +290,9 @@ impl Gateway {
         let before = Before { owners: std::mem::replace(&mut self.view.owners, chosen), gone };
         self.metrics.views += 1;
         self.say_view(false);
+        for (owner, End { app, user, device, login, .. }) in self.view.move_ends() {
+            self.tell_router(owner, ToRouter::Ended { app, user, device, login });
+        }
         self.announce_rooms(&before);
         self.submit_again(&before);
         self.view.announcing = Some(Announcing { before, conns: self.connections().into() });
@@ -365,10 +415,12 @@ impl Gateway {
         if old == new {
             return;
         }
-        if session.phase == Phase::Live {
+        // Also one of which no owner has said that it binds it: the one before may have done so all the same, and tells of its end later.
+        if session.phase == Phase::Live || before.owners.is_some() {
             session.login = Login(session.login.0.saturating_add(1));
         }
-        let (session, login) = (SessionId(conn.as_u64()), session.login);
+        let login = session.login;
+        let session = self.session_of(conn);
         if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
             self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }

@@ -25,7 +25,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    pub(crate) const KINDS: u8 = 29;
+    pub(crate) const KINDS: u8 = 30;
 
     /// Notes the names in what the other side says.
     pub(crate) fn hear(&mut self, message: &LinkMessage) {
@@ -50,7 +50,7 @@ impl Said {
     pub(crate) fn message(&mut self, input: &mut Input<'_>) -> LinkMessage {
         let kind = input.byte() % Self::KINDS;
         match kind {
-            0..=9 => LinkMessage::ToRouter(self.for_router(kind, input)),
+            0..=9 | 29 => LinkMessage::ToRouter(self.for_router(kind, input)),
             10..=21 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
             22..=27 => {
                 let event = self.for_bridge(kind, input);
@@ -105,6 +105,7 @@ impl Said {
             6 => ToRouter::Withdraw { app, target: target(input), id: self.id(input) },
             7 => ToRouter::Reach { routers: routers(input), clock: login(input) },
             8 => ToRouter::View { view: input.number(), done: input.flag() },
+            29 => ToRouter::Ended { app, user, device, login: login(input) },
             _ => ToRouter::Ask { ask: known(&self.asks, input), question: self.question(input) },
         }
     }

@@ -78,12 +78,15 @@ impl Cluster {
         }
     }
 
-    /// A gateway shard is there. The first one begins the time in which others may follow.
+    /// A gateway shard is there. The first one begins the time in which others may follow. One that comes to others which go by some owners
+    /// has sessions, maybe, that it has yet to announce.
     pub(crate) fn up(&mut self, now: Instant, shard: ShardId, gateway: Gateway) {
         if self.gateways.is_empty() && !gateway.is_local {
             self.is_warming = true;
             self.begin(now);
             self.unsettled_until = Some(now + self.settle.min(WARM_UP_MAX));
+        } else if self.gateways.values().any(|known| known.view.is_some()) {
+            self.begin(now);
         }
         self.gateways.insert(shard, gateway);
     }
@@ -218,7 +221,7 @@ impl Cluster {
         self.unsettled_until.is_some()
     }
 
-    /// Whether all gateways have announced what they have, as far as they have said what they go by.
+    /// Whether all gateways have announced what they have.
     pub(crate) fn is_agreed(&self) -> bool {
         !self.is_unsettled() && self.has_one_view()
     }
@@ -306,10 +309,10 @@ impl Cluster {
         self.of_senders.held().entries as usize
     }
 
+    /// One that has yet to say what it goes by differs from those that have: it may have sessions that it has yet to announce.
     fn has_one_view(&self) -> bool {
-        let mut views = self.gateways.values().filter_map(|gateway| gateway.view);
-        let Some((first, _)) = views.clone().next() else { return true };
-        views.all(|view| view == (first, true))
+        let Some((first, _)) = self.gateways.values().find_map(|gateway| gateway.view) else { return true };
+        self.gateways.values().all(|gateway| gateway.view == Some((first, true)))
     }
 
     pub(crate) fn check_invariants(&self) {

@@ -16,6 +16,7 @@
 mod bans;
 mod cluster;
 mod dedupe;
+mod ends;
 mod hash;
 mod limits;
 mod messages;

@@ -24,6 +24,8 @@ pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
 /// Users who are kept out at a time: about 10 MB. Only operators add to them.
 pub(crate) const BANS_MAX: usize = 1 << 16;
+/// Ends of sessions that are remembered, each under the stamp that was told: about 6 MB, and a minute of a thousand ends a second.
+pub(crate) const ENDS_MAX: usize = 1 << 16;
 /// How long a router that has come up waits for gateways that it has not heard of; they try again more often than that.
 pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(2);
 /// So many times `settle_ms` is the most that messages are held back for, however often gateways change their views meanwhile.

@@ -61,6 +61,11 @@ impl Outbox {
         self.mail.push_back((ShardId::DIRECTORY, NodeMessage::ToDirectory(message)));
     }
 
+    /// Drops what is for the gateway core of a shard that is gone.
+    pub(crate) fn forget(&mut self, shard: ShardId) {
+        self.mail.retain(|(to, mail)| *to != shard || !matches!(mail, NodeMessage::ToGateway(_)));
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(ShardId, NodeMessage)> {
         self.mail.pop_front()
     }

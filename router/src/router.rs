@@ -13,6 +13,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
+use crate::ends::{Device, Ends};
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
@@ -67,6 +68,7 @@ pub struct Router {
     pub(crate) keys: Keys,
     pub(crate) users: Users,
     pub(crate) bans: Bans,
+    ends: Ends,
     pub(crate) rooms: Rooms,
     pub(crate) cluster: Cluster,
     pub(crate) pending: Pending,
@@ -85,6 +87,10 @@ pub struct Router {
     clocks: Clocks,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
+    /// Up to which place logins were stamped again, since a faster clock was heard of, and when more are.
+    restamp: Option<(u32, Instant)>,
+    /// What the bridge has yet to be told again.
+    retelling: Option<Retelling>,
 }
 
 impl Router {
@@ -101,6 +107,7 @@ impl Router {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
             users: Users::new(prng.next_u64(), limits.bindings_max),
             bans: Bans::default(),
+            ends: Ends::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
             pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
@@ -113,6 +120,8 @@ impl Router {
             stamps: StampClock::default(),
             clocks: Clocks::default(),
             resync: None,
+            restamp: None,
+            retelling: None,
             limits,
         }
     }
@@ -136,11 +145,15 @@ impl Router {
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
     }
 
-    /// A gateway shard is gone, with all its sessions.
+    /// A gateway shard is gone, with all its sessions. What it was to be told means nothing to its next life, or another.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
-        if !self.cluster.down(shard) {
-            return;
+        if self.cluster.down(shard) {
+            self.lose_sessions(now, shard);
         }
+        self.outbox.forget(shard);
+    }
+
+    fn lose_sessions(&mut self, now: Instant, shard: ShardId) {
         self.metrics.gateways_lost += 1;
         self.cluster.drop_all_of(shard);
         for (app, user, device, seat) in self.users.on_shard(shard) {
@@ -190,12 +203,50 @@ impl Router {
         let Some((from, due)) = self.resync.filter(|(_, due)| *due <= now) else { return };
         let Self { users, cluster, outbox, .. } = self;
         self.resync = users.in_places(from, RESYNC_PER_STEP).map(|bindings| {
-            for (app, user, device, seat, login) in bindings {
+            for (app, user, device, seat, login, _) in bindings {
                 let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
                 outbox.directory(bind_record(app, user, device, seat, login, incarnation));
             }
             (from + RESYNC_PER_STEP, due + RESYNC_PAUSE)
         });
+    }
+
+    /// The bridge was not told of some sessions: of all ends that are remembered, and of all bindings, it is told again by
+    /// [`Router::retell`].
+    pub fn begin_retelling(&mut self) {
+        self.retelling = Some(Retelling { ends: self.ends.all(), from: 0 });
+    }
+
+    /// Tells the bridge some of what it is to be told again, `step` sessions at most; whether there was anything to tell.
+    pub fn retell(&mut self, step: usize) -> bool {
+        let Some(Retelling { mut ends, from }) = self.retelling.take() else { return false };
+        let rest = ends.len().saturating_sub(step);
+        for ((app, user, device), login) in ends.split_off(rest) {
+            self.outbox.bridge(ToBridge::Offline { app, user, device, login });
+        }
+        if !ends.is_empty() {
+            self.retelling = Some(Retelling { ends, from });
+            return true;
+        }
+        let Self { users, outbox, .. } = self;
+        let Some(bindings) = users.in_places(from, step as u32) else { return true };
+        for (app, user, device, _, login, is_guess) in bindings {
+            if !is_guess {
+                outbox.bridge(ToBridge::Online { app, user, device, login });
+            }
+        }
+        self.retelling = Some(Retelling { ends, from: from + step as u32 });
+        true
+    }
+
+    /// Else a login that a slow clock stamped would be older than what fast clocks have stamped before it.
+    fn restamp_step(&mut self, now: Instant) {
+        let Some((from, due)) = self.restamp.filter(|(_, due)| *due <= now) else { return };
+        let stamped = self.users.stamp_again(from, RESYNC_PER_STEP);
+        self.restamp = stamped.as_ref().map(|_| (from + RESYNC_PER_STEP, due + RESYNC_PAUSE));
+        for (app, user, device, seat, login) in stamped.into_iter().flatten() {
+            self.say_online(app, user, device, seat, login);
+        }
     }
 
     /// What has been counted, and what is held.
@@ -222,6 +273,7 @@ impl Router {
     /// When something does not hold.
     pub fn check_invariants(&self) {
         self.users.check_invariants();
+        self.ends.check_invariants();
         self.rooms.check_invariants();
         self.pending.check_invariants(true);
         self.handed.check_invariants(false);
@@ -250,12 +302,15 @@ impl Router {
                     return self.kick(seat(session), NoticeCode::Kicked);
                 }
                 let login = login.believed(now.unix_nanos());
-                let era = self.cluster.era();
-                self.bind(app, user, Claim { device, seat: seat(session), login, said_by, era });
+                let (era, ended) = (self.cluster.era(), self.ends.last((app, user, device)));
+                self.bind(app, user, Claim { device, seat: seat(session), login, said_by, era, ended });
                 self.release(now, app, user);
             }
             ToRouter::Unbind { app, user, device, session, moved } => {
                 self.unbind(app, user, device, seat(session), moved);
+            }
+            ToRouter::Ended { app, user, device, login } => {
+                self.ended((app, user, device), login.believed(now.unix_nanos()));
             }
             ToRouter::Join { app, room, sequence } => {
                 let era = self.cluster.era();
@@ -285,7 +340,12 @@ impl Router {
             }
             ToRouter::Withdraw { app, target, id } => self.withdraw(from, app, target, id),
             ToRouter::Reach { routers, clock } => {
-                let is_ahead = self.stamps.hear(self.clocks.order(now).unix_nanos(), clock) > 0;
+                let forward = self.stamps.hear(self.clocks.order(now).unix_nanos(), clock);
+                let is_ahead = forward > 0;
+                if is_ahead {
+                    self.users.put_forward(forward);
+                    self.restamp = Some((0, now));
+                }
                 self.cluster.set_reach(from, routers);
                 self.tell_common(now, if is_ahead { Asker::All } else { Asker::One(from) });
             }
@@ -312,6 +372,7 @@ impl Router {
         self.expire(now);
         self.settle_views(now);
         self.resync_step(now);
+        self.restamp_step(now);
     }
 
     /// The next mail that the router has, and for which shard. To be asked when it has heard all of this turn.
@@ -322,14 +383,15 @@ impl Router {
     /// When [`Router::timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let resync = self.resync.map(|(_, due)| due);
-        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync]
+        let restamp = self.restamp.map(|(_, due)| due);
+        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync, restamp]
             .into_iter()
             .flatten()
             .min()
     }
 
     fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
-        let Claim { device, seat, login, said_by, era: _ } = claim;
+        let Claim { device, seat, login, said_by, .. } = claim;
         let mut is_known = false;
         let login = match self.users.bind(app, user, claim) {
             Bound::First(login) => {
@@ -349,6 +411,10 @@ impl Router {
             }
             Bound::Again(login) => return self.say_bound(seat, login),
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
+            Bound::Behind(newer, login) => {
+                self.kick(seat, NoticeCode::Kicked);
+                return self.say_online(app, user, device, newer, login);
+            }
             Bound::Full => {
                 self.metrics.refused += 1;
                 self.kick(seat, NoticeCode::ServerFull);
@@ -365,13 +431,26 @@ impl Router {
             // It may have ended, or be bound by another owner: nobody is told before its gateway announces it.
             SaidBy::Directory => return,
         }
+        self.say_online(app, user, device, seat, login);
+        if said_by == SaidBy::Announcement && !is_known {
+            self.give_missed(app, user, seat);
+        }
+    }
+
+    /// The bridge was told of an end, under a stamp that this router may not know of. A session that is bound under one that is no higher
+    /// is another, and lives on.
+    fn ended(&mut self, (app, user, device): Device, ended: Login) {
+        self.ends.put((app, user, device), ended);
+        if let Some((seat, login)) = self.users.raise(app, user, device, ended) {
+            self.say_online(app, user, device, seat, login);
+        }
+    }
+
+    fn say_online(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, login: Login) {
         self.outbox.bridge(ToBridge::Online { app, user, device, login });
         self.say_bound(seat, login);
         let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
         self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
-        if said_by == SaidBy::Announcement && !is_known {
-            self.give_missed(app, user, seat);
-        }
     }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
@@ -400,6 +479,7 @@ impl Router {
     }
 
     fn say_offline(&mut self, app: AppId, user: UserId, device: DeviceClass, login: Login) {
+        self.ends.put((app, user, device), login);
         self.outbox.bridge(ToBridge::Offline { app, user, device, login });
         self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
@@ -423,8 +503,8 @@ impl Router {
             if is_that_life {
                 let seat_of = Seat { shard, session: *session };
                 let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
-                let era = self.cluster.era();
-                let claim = Claim { device, seat: seat_of, login, said_by, era };
+                let (era, ended) = (self.cluster.era(), Login::default());
+                let claim = Claim { device, seat: seat_of, login, said_by, era, ended };
                 self.bind(app, user, claim);
             }
         }
@@ -498,6 +578,14 @@ impl Router {
             self.resubmit(now, parked);
         }
     }
+}
+
+/// What the bridge is told again, step by step.
+struct Retelling {
+    /// Ends, with their stamps.
+    ends: Vec<(Device, Login)>,
+    /// Bindings in places from here on.
+    from: u32,
 }
 
 /// Who is told what everybody reaches, though it has not changed.

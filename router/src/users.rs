@@ -15,6 +15,14 @@ const CHUNK_BINDINGS: usize = 1024;
 /// older one, which does not know yet that it is kicked, raises its own by one.
 const RAISE_NS: u64 = 1 << 20;
 
+/// Faster clocks that are taken into account: nodes whose clocks are right are no more.
+const FORWARDS_MAX: usize = 64;
+/// In [`Binding::forwards`]: nobody knows by which clock it was stamped.
+const BY_ANY_CLOCK: u8 = u8::MAX;
+/// In [`Binding::forwards`]: only the directory knows of it.
+const A_GUESS: u8 = u8::MAX - 1;
+const _: () = assert!(FORWARDS_MAX < A_GUESS as usize);
+
 /// The bindings of every user, at most one for each class of device.
 ///
 /// A binding costs 40 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are chained to it. Both
@@ -28,7 +36,12 @@ pub(crate) struct Users {
     bindings: Bindings,
     /// Bindings that only the directory knows of.
     guesses: usize,
+    /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first [`FORWARDS_MAX`].
+    forwards: Vec<u64>,
 }
+
+/// A session that is bound, with its stamp.
+pub(crate) type Stamped = (AppId, UserId, DeviceClass, Seat, Login);
 
 /// A session that wants to be bound.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +52,8 @@ pub(crate) struct Claim {
     pub(crate) said_by: SaidBy,
     /// The time of agreement (see `Cluster`) in which it comes.
     pub(crate) era: u64,
+    /// The highest stamp under which an end of such a session was told: its own is to be above.
+    pub(crate) ended: Login,
 }
 
 /// From where a session is known.
@@ -78,6 +93,8 @@ pub(crate) enum Bound {
     Replaced(Seat, Login),
     /// Nothing: a newer session is bound.
     Older,
+    /// A newer session is bound, by a clock that was behind: this is its stamp from here on.
+    Behind(Seat, Login),
     /// Nothing: there are as many bindings as there may be.
     Full,
 }
@@ -85,7 +102,14 @@ pub(crate) enum Bound {
 impl Users {
     pub(crate) fn new(seed: u64, bindings_max: u32) -> Self {
         let bindings = Bindings { chunks: Vec::new(), free: NONE, len: 0 };
-        Self { hash: IdHash::new(seed), bindings_max, table: Stripes::new(), bindings, guesses: 0 }
+        Self {
+            hash: IdHash::new(seed),
+            bindings_max,
+            table: Stripes::new(),
+            bindings,
+            guesses: 0,
+            forwards: Vec::new(),
+        }
     }
 
     /// Bindings held.
@@ -99,37 +123,51 @@ impl Users {
     }
 
     pub(crate) fn bind(&mut self, app: AppId, user: UserId, claim: Claim) -> Bound {
-        let Claim { device, seat, login, said_by, era } = claim;
+        let Claim { device, seat, login, said_by, era, ended } = claim;
+        let (raise, forwards) = match said_by {
+            SaidBy::Login => (RAISE_NS, self.forwards.len() as u8),
+            SaidBy::Announcement => (1, BY_ANY_CLOCK),
+            SaidBy::Directory => (0, A_GUESS),
+        };
+        let above_end = if login > ended { login } else { login.max(Login(ended.0.saturating_add(raise))) };
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
+            let known = self.by_fastest_clock(self.bindings.get(at));
             let binding = self.bindings.get_mut(at);
             let old = binding.seat();
             if old == seat {
                 binding.login = binding.login.max(login);
-                let (login, is_guess) = (binding.login, binding.is_guess);
+                let (login, is_guess) = (binding.login, binding.is_guess());
                 if !is_guess || said_by == SaidBy::Directory {
                     return Bound::Again(login);
                 }
-                self.set_guess(at, false);
+                let login = login.max(above_end);
+                binding.login = login;
+                self.set_forwards(at, BY_ANY_CLOCK);
                 return Bound::Confirmed(login);
             }
-            if said_by != SaidBy::Login && binding.login > login {
-                return Bound::Older;
+            if said_by != SaidBy::Login && known > login {
+                if binding.login > login {
+                    return Bound::Older;
+                }
+                (binding.login, binding.forwards) = (known, BY_ANY_CLOCK);
+                return Bound::Behind(old, known);
             }
             let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
             (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
-            self.set_guess(at, said_by == SaidBy::Directory);
+            self.set_forwards(at, forwards);
             return Bound::Replaced(old, login);
         }
         if self.bindings.len >= self.bindings_max as usize {
             return Bound::Full;
         }
+        let login = above_end;
         let Seat { shard, session } = seat;
         let (next, device) = (NONE, Some(device));
         let mark = mark_of(era);
-        let binding = Binding { user, session, login, app, shard, next, mark, device, is_guess: false };
+        let binding = Binding { user, session, login, app, shard, next, mark, device, forwards };
         let at = self.bindings.insert(binding);
-        self.set_guess(at, said_by == SaidBy::Directory);
+        self.guesses += usize::from(forwards == A_GUESS);
         if first == NONE {
             let (hash, bindings) = (self.hash, &self.bindings);
             self.table.insert_unique(hash.of(app, user.0), at, |&at| {
@@ -144,6 +182,54 @@ impl Users {
         Bound::First(login)
     }
 
+    /// A faster clock was heard of: logins until now were stamped by one that was behind it by so much.
+    pub(crate) fn put_forward(&mut self, by_ns: u64) {
+        if self.forwards.len() < FORWARDS_MAX {
+            self.forwards.push(by_ns);
+        }
+    }
+
+    /// What the stamp of a login would have been by the fastest clock that is known now.
+    fn by_fastest_clock(&self, binding: &Binding) -> Login {
+        let since = self.forwards.get(usize::from(binding.forwards)..).unwrap_or_default();
+        Login(since.iter().fold(binding.login.0, |login, by_ns| login.saturating_add(*by_ns)))
+    }
+
+    /// Stamps the logins in some places again, `count` from `from` on, those that a clock gave that was behind; each with its stamp. `None`
+    /// when there are no such places any more.
+    pub(crate) fn stamp_again(&mut self, from: u32, count: u32) -> Option<Vec<Stamped>> {
+        let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
+        let mut stamped = Vec::new();
+        for at in from..places.min(from + count) {
+            let binding = self.bindings.get(at);
+            let (login, Some(device)) = (self.by_fastest_clock(binding), binding.device) else { continue };
+            if login != binding.login {
+                let forwards = self.forwards.len() as u8;
+                let binding = self.bindings.get_mut(at);
+                (binding.login, binding.forwards) = (login, forwards);
+                stamped.push((binding.app, binding.user, device, binding.seat(), login));
+            }
+        }
+        (from < places).then_some(stamped)
+    }
+
+    /// Puts the stamp of the session that is bound above that of an end; the session and its stamp, if it was not.
+    pub(crate) fn raise(
+        &mut self,
+        app: AppId,
+        user: UserId,
+        device: DeviceClass,
+        ended: Login,
+    ) -> Option<(Seat, Login)> {
+        let at = self.on_device(self.first(app, user), device)?;
+        let binding = self.bindings.get_mut(at);
+        if binding.login > ended || binding.is_guess() {
+            return None;
+        }
+        binding.login = Login(ended.0.saturating_add(1));
+        Some((binding.seat(), binding.login))
+    }
+
     /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of it.
     pub(crate) fn unbind(
         &mut self,
@@ -155,8 +241,9 @@ impl Users {
         let first = self.first(app, user);
         let own = |&at: &u32| self.bindings.get(at).seat() == seat;
         let at = self.on_device(first, device).filter(own)?;
-        let Binding { login, is_guess, .. } = *self.bindings.get(at);
-        self.set_guess(at, false);
+        let binding = self.bindings.get(at);
+        let (login, is_guess) = (binding.login, binding.is_guess());
+        self.set_forwards(at, BY_ANY_CLOCK);
         self.remove(at, first);
         Some((login, is_guess))
     }
@@ -199,27 +286,29 @@ impl Users {
         if self.guesses == 0 {
             return Vec::new();
         }
-        let guessed = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess);
+        let guessed = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess());
         guessed
             .filter_map(|binding| Some((binding.app, binding.user, binding.device?, binding.seat())))
             .collect()
     }
 
-    fn set_guess(&mut self, at: u32, is_guess: bool) {
+    fn set_forwards(&mut self, at: u32, forwards: u8) {
         let binding = self.bindings.get_mut(at);
-        self.guesses = self.guesses - usize::from(binding.is_guess) + usize::from(is_guess);
-        binding.is_guess = is_guess;
+        self.guesses = self.guesses - usize::from(binding.is_guess()) + usize::from(forwards == A_GUESS);
+        binding.forwards = forwards;
     }
 
-    /// The bindings in some places, `count` of them from `from` on; `None` when there are no such places any more.
+    /// The bindings in some places, `count` of them from `from` on, each with whether only the directory knows of it; `None` when
+    /// there are no such places any more.
     pub(crate) fn in_places(
         &self,
         from: u32,
         count: u32,
-    ) -> Option<impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login)> + '_> {
+    ) -> Option<impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login, bool)> + '_> {
         let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
         let bound = (from..places.min(from + count)).map(|at| self.bindings.get(at));
-        let it = bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login)));
+        let it =
+            bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login, it.is_guess())));
         (from < places).then_some(it)
     }
 
@@ -289,7 +378,7 @@ impl Users {
             assert!(devices.is_sorted_by(|a, b| a < b), "a class of device stands once");
         }
         assert_eq!(in_chains, self.bindings.len, "every binding is in a chain");
-        let guesses = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess);
+        let guesses = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess());
         assert_eq!(guesses.count(), self.guesses);
         assert!(self.bindings.len <= self.bindings_max as usize);
         self.bindings.check_invariants();
@@ -310,8 +399,8 @@ struct Binding {
     mark: u16,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
-    /// Only the directory knows of it.
-    is_guess: bool,
+    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`].
+    forwards: u8,
 }
 
 const _: () = assert!(size_of::<Binding>() == 40, "a million users are what this is laid out for");
@@ -326,11 +415,16 @@ impl Binding {
         next: NONE,
         mark: 0,
         device: None,
-        is_guess: false,
+        forwards: BY_ANY_CLOCK,
     };
 
     fn is(&self, app: AppId, user: UserId) -> bool {
         self.user == user && self.app == app
+    }
+
+    /// Whether only the directory knows of it.
+    fn is_guess(&self) -> bool {
+        self.forwards == A_GUESS
     }
 
     fn seat(&self) -> Seat {

@@ -53,6 +53,51 @@ fn settle(bench: &mut Bench) -> Mail {
     said
 }
 
+/// A gateway's process dies and its next life links, in one turn in which a message to a session of the life before was dealt with
+/// already. That session's name may mean another session in the next life.
+#[test]
+fn what_was_for_the_life_before_is_not_told_to_the_next() {
+    let mut bench = Bench::new();
+    bench.bind(C, BOB, PHONE, 5);
+    let submission = Submission { id: MessageId(77), ..to_user(BOB, "m1") };
+    bench.router.mail(bench.now, C, ToRouter::Submit { session: SessionId(1), submission });
+    bench.router.gateway_up(bench.now, C, 1, false, 2_000);
+    let said = bench.taken();
+    let is_for_a_session = |mail: &NodeMessage| match mail {
+        NodeMessage::ToGateway(mail) => !matches!(mail, ToGateway::Common { .. }),
+        _ => false,
+    };
+    assert!(!said.iter().any(|(to, mail)| *to == C && is_for_a_session(mail)), "{said:?}");
+}
+
+/// The one router stood still for half a lease, so every gateway has given its session up and links anew, one after the other. Until
+/// they have chosen owners again they say no view; two of them have, and the third, which has BOB, is a moment later.
+#[test]
+fn a_gateway_that_has_yet_to_say_what_it_goes_by_is_waited_for() {
+    let mut bench = Bench::new();
+    for shard in [A, B, C] {
+        bench.view(shard, 1, false);
+        bench.view(shard, 1, true);
+    }
+    bench.bind(C, BOB, PHONE, 5);
+    for shard in [A, B, C] {
+        bench.up(shard); // the session before ends, another begins
+    }
+    for shard in [A, B] {
+        bench.view(shard, 1, false);
+        bench.view(shard, 1, true);
+    }
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m1")), [], "BOB is live at C, which has yet to announce him");
+    let seat = wire::node::Seat { device: PHONE, shard: C.as_u32(), login: login(0) };
+    bench.found(BOB, &[FoundSeat { seat, session: SessionId(5), incarnation: incarnation(C) }]);
+    let said = bench.view(C, 1, false);
+    assert!(!said.iter().any(|(to, _)| *to == ShardId::BRIDGE), "he is not offline: {said:?}");
+    bench.announce(C, BOB, PHONE, 5, login(1));
+    let said = bench.view(C, 1, true);
+    assert!(!said.iter().any(|(to, _)| *to == ShardId::BRIDGE), "nor then: {said:?}");
+    assert_eq!((bench.router.metrics().unsettled, bench.online(BOB)), (0, vec![(PHONE, C)]));
+}
+
 /// The messages in some mail and where they go.
 fn sent(mail: &Mail) -> Vec<(ShardId, &Message)> {
     let message = |mail| match mail {

@@ -151,6 +151,7 @@ struct Model {
     ahead_ns: u64,
     linked: BTreeSet<ShardId>,
     bindings: BTreeMap<(UserId, DeviceClass), (Seat, Login)>,
+    ends: BTreeMap<(UserId, DeviceClass), Login>,
     rooms: BTreeMap<RoomId, (u64, BTreeSet<ShardId>)>,
     sequence_floor: u64,
     /// Oldest first.
@@ -233,6 +234,8 @@ impl Model {
                 self.settle(seat, id, Outcome::Failed(FailReason::Disconnected));
             }
         }
+        // What it would be told is nothing to its next life.
+        self.said.retain(|(to, _)| *to != shard);
         std::mem::take(&mut self.said)
     }
 
@@ -255,11 +258,17 @@ impl Model {
             None if self.bindings.len() == LIMITS.bindings_max as usize => {
                 self.said.push(kicked(shard, session.0, NoticeCode::ServerFull));
                 if !fresh {
-                    self.said.push(offline(user, device, login));
+                    self.offline(user, device, login);
                 }
                 return;
             }
-            None => self.said.push(online(user, device, login)),
+            None => {
+                let ended = self.ends.get(&(user, device)).copied().unwrap_or_default();
+                if login <= ended {
+                    login = Login(ended.0 + if fresh { RAISE } else { 1 });
+                }
+                self.said.push(online(user, device, login));
+            }
             Some((old, known)) if old == seat => login = login.max(known),
             Some((_, known)) if !fresh && known > login => {
                 return self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
@@ -279,9 +288,15 @@ impl Model {
         if let Some((_, login)) = known.filter(|(known, _)| *known == seat) {
             self.bindings.remove(&(user, device));
             if !moved {
-                self.said.push(offline(user, device, login));
+                self.offline(user, device, login);
             }
         }
+    }
+
+    fn offline(&mut self, user: UserId, device: DeviceClass, login: Login) {
+        let known = self.ends.entry((user, device)).or_default();
+        *known = login.max(*known);
+        self.said.push(offline(user, device, login));
     }
 
     fn submit(&mut self, sender: Sender, submission: Submission) {

@@ -166,6 +166,98 @@ fn a_clock_that_is_ahead_is_told_on() {
     assert_eq!(heard(&bench.tell(A, reach(start))), [(A, ahead)]);
 }
 
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+fn hear_clock(bench: &mut Bench, shard: shard::ShardId, clock: Login) -> Mail {
+    bench.tell(shard, ToRouter::Reach { routers: vec![1], clock })
+}
+
+/// The router and A are an hour behind when BOB logs in there, newer than his session at C, which comes back with the right time.
+#[test]
+fn a_login_by_a_clock_that_was_behind_is_newer_all_the_same() {
+    let mut bench = Bench::new();
+    let slow = |later| Login(login(later).0 - HOUR_NS);
+    bench.now = shard::Instant::from_unix_nanos(slow(8_000_000_000).0);
+    hear_clock(&mut bench, A, slow(8_000_000_000));
+    bench.bind(A, BOB, PHONE, 1);
+    hear_clock(&mut bench, C, login(8_000_000_000));
+    let right = login(8_000_000_000);
+    let said = bench.announce(C, BOB, PHONE, 9, login(5_000_000_000));
+    assert_eq!(said, [kick(C, 9), online(BOB, PHONE, right), bound(A, 1, right)]);
+    assert_eq!(bench.unbind(A, BOB, PHONE, 1), [offline(BOB, PHONE, right)]);
+}
+
+#[test]
+fn logins_are_stamped_again_when_a_faster_clock_is_heard() {
+    let mut bench = Bench::new();
+    hear_clock(&mut bench, A, login(0));
+    (0..2000).for_each(|user| drop(bench.bind(A, UserId(user), PHONE, user as u64)));
+    bench.announce(B, ALICE, WEB, 5, login(0));
+    let said = hear_clock(&mut bench, C, login(HOUR_NS));
+    assert!(said.iter().all(|(to, _)| *to != shard::ShardId::BRIDGE), "not in this turn: {said:?}");
+    let said = bench.pass(Duration::from_secs(1));
+    assert_eq!(said.len(), 4000, "each login, and nothing that was announced");
+    assert!((0..2000).all(|user| said.contains(&online(UserId(user), PHONE, login(HOUR_NS)))));
+    assert!((0..2000).all(|user| said.contains(&bound(A, user as u64, login(HOUR_NS)))));
+    let said = hear_clock(&mut bench, C, login(HOUR_NS + 2_000_000_000));
+    assert_eq!(said.len(), 3, "the other clock gained a second: {said:?}");
+    let said = bench.pass(Duration::from_secs(1));
+    assert!(said.contains(&bound(A, 7, login(HOUR_NS + 1_000_000_000))), "{:?}", said.first());
+}
+
+/// A session's gateway loses its link. Meanwhile another session of the user comes and goes elsewhere, under a higher stamp. When the
+/// link is back, the first is announced again: of what the bridge is told the highest stamp counts.
+#[test]
+fn a_session_that_was_out_of_sight_is_above_what_ended_meanwhile() {
+    let mut bench = Bench::new();
+    bench.bind(A, BOB, PHONE, 1);
+    bench.down(A);
+    bench.pass(Duration::from_secs(5));
+    bench.bind(C, BOB, PHONE, 7);
+    let ended = login(5_000_000_000);
+    assert_eq!(bench.unbind(C, BOB, PHONE, 7), [offline(BOB, PHONE, ended)]);
+    bench.up(A);
+    let back = Login(ended.0 + 1);
+    assert_eq!(bench.announce(A, BOB, PHONE, 1, login(1)), [online(BOB, PHONE, back), bound(A, 1, back)]);
+    let next = bench.bind(B, BOB, PHONE, 2);
+    assert!(next.contains(&kick(A, 1)), "{next:?}");
+}
+
+/// Another owner, or a gateway that had none, told of the end.
+#[test]
+fn an_end_that_others_told_of_is_told_to_the_next_owner() {
+    let mut bench = Bench::new();
+    let ended = |login| ToRouter::Ended { app: APP, user: BOB, device: PHONE, login };
+    assert_eq!(bench.tell(C, ended(login(50))), []);
+    assert_eq!(
+        bench.announce(A, BOB, PHONE, 1, login(1)),
+        [online(BOB, PHONE, login(51)), bound(A, 1, login(51))]
+    );
+    assert_eq!(bench.tell(C, ended(login(50))), [], "it is above that already");
+    let raised = [online(BOB, PHONE, login(61)), bound(A, 1, login(61))];
+    assert_eq!(bench.tell(C, ended(login(60))), raised);
+}
+
+/// The bridge was not told of some: of all that is known it is told again.
+#[test]
+fn the_bridge_is_told_again_where_everybody_is() {
+    let mut bench = Bench::new();
+    (0..1500).for_each(|user| drop(bench.bind(A, UserId(user), PHONE, user as u64)));
+    (0..700).for_each(|user| drop(bench.unbind(A, UserId(user), PHONE, user as u64)));
+    assert!(!bench.router.retell(100), "nobody asked");
+    bench.router.begin_retelling();
+    let (mut said, mut most) = (Mail::new(), 0);
+    while bench.router.retell(100) {
+        let some = bench.taken();
+        most = most.max(some.len());
+        said.extend(some);
+    }
+    assert!(most <= 100, "{most} at once");
+    assert_eq!(said.len(), 1500);
+    assert!((0..700).all(|user| said.contains(&offline(UserId(user), PHONE, login(0)))));
+    assert!((700..1500).all(|user| said.contains(&online(UserId(user), PHONE, login(0)))));
+}
+
 /// Else nobody could log in above it, and the bridge would take its user for online for ever.
 #[test]
 fn a_stamp_that_no_clock_gives_is_believed_by_a_day() {

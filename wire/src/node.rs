@@ -244,6 +244,18 @@ pub enum ToRouter {
         /// What.
         question: Question,
     },
+    /// A session of this shard ended a while ago, and the bridge was told so by another owner, or by this shard, which then had none.
+    /// Another session of its user and device class that comes here needs a stamp above.
+    Ended {
+        /// The app that the user belongs to.
+        app: AppId,
+        /// The user.
+        user: UserId,
+        /// On what.
+        device: DeviceClass,
+        /// That of the session that ended.
+        login: Login,
+    },
 }
 
 /// From a router shard to a gateway shard.

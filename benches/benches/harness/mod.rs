@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gateway::{Claims, Config, Gateway, Setup, TokenKeys, mint_hs256};
 use shard::{ConnId, Effect, Instant, SendBatch, ShardId};
 use wire::client::{AckIds, ClientFrame, Encoding, Message};
-use wire::node::{DeliveryId, NodeMessage, SessionId, ToGateway, ToRouter};
+use wire::node::{DeliveryId, NodeMessage, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 const APP: AppId = AppId(1);
@@ -79,7 +79,7 @@ impl Core {
     pub fn deliver(&mut self, index: u32) -> MessageId {
         let message = self.message(None, true);
         let id = message.id;
-        let session = SessionId(conn(index).as_u64());
+        let session = self.gateway.session_of(conn(index));
         let delivery = Some(DeliveryId(id.0));
         self.tell(ToGateway::Deliver { session, delivery, again: false, message });
         id

@@ -303,7 +303,8 @@ impl World {
     }
 
     pub fn session(&mut self, client: u32) -> SessionId {
-        SessionId(self.client(client).conn.as_u64())
+        let conn = self.client(client).conn;
+        self.gateway.session_of(conn)
     }
 
     pub fn deliver(&mut self, client: u32, id: u64, payload: &str) {

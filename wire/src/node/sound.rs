@@ -56,7 +56,7 @@ struct Clock {
 impl Clock {
     fn to_router(self, mail: &ToRouter) -> bool {
         match mail {
-            ToRouter::Bind { login, .. } => self.login(*login),
+            ToRouter::Bind { login, .. } | ToRouter::Ended { login, .. } => self.login(*login),
             ToRouter::Join { sequence, .. } => self.sequence(*sequence),
             ToRouter::Submit { submission, .. } => self.submission(submission),
             ToRouter::Settle { outcome, .. } => self.outcome(*outcome),

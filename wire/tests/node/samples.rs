@@ -96,6 +96,7 @@ pub fn to_router() -> Vec<ToRouter> {
         Question::Nodes,
     ];
     all.extend(questions.map(|question| ToRouter::Ask { ask: 5, question }));
+    all.push(ToRouter::Ended { app: APP, user: USER, device: PHONE, login: LOGIN });
     all
 }
 

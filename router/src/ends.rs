@@ -1,0 +1,76 @@
+//! Ends of sessions that were told last, by the stamps under which they were told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use wire::node::Login;
+use wire::{AppId, DeviceClass, UserId};
+
+use crate::limits::ENDS_MAX;
+
+/// A class of device of a user.
+pub(crate) type Device = (AppId, UserId, DeviceClass);
+
+/// Of each user and class of device that went offline, the highest stamp. What is told of it later has to be above, or nobody believes
+/// it: a session that was out of sight meanwhile comes back under a lower one. Past [`ENDS_MAX`] the oldest is forgotten.
+#[derive(Default)]
+pub(crate) struct Ends {
+    stamps: BTreeMap<Device, Login>,
+    /// In the order they were told.
+    order: VecDeque<(Device, Login)>,
+}
+
+impl Ends {
+    /// Notes an end.
+    pub(crate) fn put(&mut self, device: Device, login: Login) {
+        let known = self.stamps.entry(device).or_default();
+        if *known >= login {
+            return;
+        }
+        *known = login;
+        self.order.push_back((device, login));
+        if self.order.len() > ENDS_MAX
+            && let Some((device, login)) = self.order.pop_front()
+            && self.stamps.get(&device) == Some(&login)
+        {
+            self.stamps.remove(&device);
+        }
+    }
+
+    /// The highest stamp of an end of that; 0 if none is known.
+    pub(crate) fn last(&self, device: Device) -> Login {
+        self.stamps.get(&device).copied().unwrap_or_default()
+    }
+
+    /// All that are remembered, oldest first.
+    pub(crate) fn all(&self) -> Vec<(Device, Login)> {
+        self.order.iter().copied().collect()
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.order.len() <= ENDS_MAX && self.stamps.len() <= self.order.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: AppId = AppId(1);
+    const PHONE: DeviceClass = DeviceClass::Phone;
+
+    #[test]
+    fn the_highest_stamp_counts_and_the_oldest_end_is_forgotten() {
+        let mut ends = Ends::default();
+        let device = |user: usize| (APP, UserId(user as i64), PHONE);
+        ends.put(device(0), Login(7));
+        ends.put(device(0), Login(5));
+        assert_eq!((ends.last(device(0)), ends.last(device(1))), (Login(7), Login(0)));
+        (1..ENDS_MAX).for_each(|user| ends.put(device(user), Login(1)));
+        ends.put(device(0), Login(9)); // the place of its first end goes
+        ends.check_invariants();
+        assert_eq!((ends.last(device(0)), ends.last(device(1))), (Login(9), Login(1)));
+        ends.put(device(ENDS_MAX), Login(1));
+        ends.check_invariants();
+        assert_eq!((ends.last(device(0)), ends.last(device(1))), (Login(9), Login(0)));
+    }
+}
