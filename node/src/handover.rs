@@ -6,18 +6,23 @@
 //!
 //! Packets (requests, and messages that nobody acked) and presence (sessions and memberships that come and go) are two pools, and
 //! each user has a share of both: neither many packets nor one user's make another's fail, or its presence untrue.
+//!
+//! Presence is state: of what waits about one device, or one device in one room, the newest counts and the rest goes. So the pool is full
+//! only when there are more devices in it than it has places; what finds none then is told again by the cores once there is room.
 
 use std::collections::BTreeMap;
 
 use shard::{Amount, Shares};
 use wire::client::{FailReason, Outcome, SendAck};
-use wire::node::{DeliveryId, Handed, SessionId, Taken, ToBridge};
-use wire::{AppId, MessageId, UserId};
+use wire::node::{DeliveryId, Handed, Login, SessionId, Taken, ToBridge};
+use wire::{AppId, DeviceClass, MessageId, RoomId, UserId};
 
 /// Events under way from one shard to a bridge; one that sends more is no shard of ours.
 pub(crate) const WINDOW_MESSAGES: usize = 4096;
 /// The most that [`HandoverLimits::window_bytes`] may be.
 pub const WINDOW_BYTES_MAX: u64 = 4 << 20;
+/// How much is told again at once at most.
+const STEP_MAX: usize = 512;
 /// What the fixed part of an event counts for.
 const EVENT_BYTES: usize = 192;
 
@@ -51,6 +56,8 @@ pub struct HandoverMetrics {
     pub taken: u64,
     /// Events that the bridge has refused for good.
     pub refused: u64,
+    /// Events of presence that went because something newer of the same came while they waited.
+    pub overtaken: u64,
     /// Events that met the limit, in the order of [`EVENTS`].
     pub dropped: [u64; EVENTS.len()],
 }
@@ -65,10 +72,16 @@ pub(crate) struct Handover {
     kept: BTreeMap<u64, ToBridge>,
     packets: Shares<Holder>,
     presence: Shares<Holder>,
+    /// The number of the newest event of each thing that presence tells of.
+    newest: BTreeMap<Thing, u64>,
+    /// Presence was dropped that the bridge has to hear of again.
+    is_behind: bool,
     /// The number of the last event.
     last: u64,
     /// The number of the next event to hand over. Those kept below it are under way.
     next: u64,
+    /// The highest number that was handed over.
+    highest: u64,
     under_way: usize,
     under_way_bytes: u64,
     /// Without what is held at the moment.
@@ -82,8 +95,11 @@ impl Handover {
             kept: BTreeMap::new(),
             packets: Shares::new(seed),
             presence: Shares::new(seed),
+            newest: BTreeMap::new(),
+            is_behind: false,
             last: 0,
             next: 1,
+            highest: 0,
             under_way: 0,
             under_way_bytes: 0,
             metrics: HandoverMetrics::default(),
@@ -92,6 +108,11 @@ impl Handover {
 
     /// Takes in an event. When there is no room for it: what whoever waits is told.
     pub(crate) fn put(&mut self, event: ToBridge) -> Option<Told> {
+        let thing = thing(&event);
+        let event = match thing.and_then(|thing| self.take_waiting(thing)) {
+            Some(waiting) => newer(waiting, event),
+            None => event,
+        };
         let (holder, bytes, limits) = (holder(&event), weight(&event), self.limits);
         let total = Amount { entries: limits.queue_messages_max.into(), bytes: limits.queue_bytes_max };
         let share = match holder {
@@ -102,11 +123,47 @@ impl Handover {
         };
         if !self.pool(&event).take(holder, bytes, total, share) {
             self.metrics.dropped[kind(&event)] += 1;
+            // Past its own share, a user would be told of for nothing, again and again.
+            let held = self.presence.held();
+            let is_filled = held.entries > total.entries / 2 || held.bytes > total.bytes / 2;
+            self.is_behind |= thing.is_some() && is_filled;
             return answer(event, Taken::Refused(FailReason::Busy));
         }
         self.last += 1;
         self.kept.insert(self.last, event);
+        if let Some(thing) = thing {
+            self.newest.insert(thing, self.last);
+        }
         None
+    }
+
+    /// Takes out what waits of a thing and is not under way.
+    fn take_waiting(&mut self, thing: Thing) -> Option<ToBridge> {
+        let seq = self.newest.get(&thing).copied().filter(|seq| *seq >= self.next)?;
+        let event = self.kept.remove(&seq)?;
+        self.newest.remove(&thing);
+        self.presence.give_back(holder(&event), weight(&event));
+        self.metrics.overtaken += 1;
+        Some(event)
+    }
+
+    /// Whether presence was dropped that the bridge has to hear of again, and there is room for that; said once.
+    pub(crate) fn take_behind(&mut self) -> bool {
+        self.has_room() && std::mem::take(&mut self.is_behind)
+    }
+
+    /// Whether there is room for more of what is told again: no more than is under way soon, so it takes no place of what is new.
+    pub(crate) fn has_room(&self) -> bool {
+        self.kept.len() < WINDOW_MESSAGES.min(self.half())
+    }
+
+    /// How much is told again at once.
+    pub(crate) fn step(&self) -> usize {
+        STEP_MAX.min(self.half())
+    }
+
+    fn half(&self) -> usize {
+        (self.limits.queue_messages_max as usize / 2).max(1)
     }
 
     /// The pool that an event counts in.
@@ -130,16 +187,30 @@ impl Handover {
         self.next = seq + 1;
         self.under_way += 1;
         self.under_way_bytes += weight(event);
-        if seq > self.metrics.handed {
-            self.metrics.handed = seq;
+        if seq > self.highest {
+            self.highest = seq;
+            self.metrics.handed += 1;
         } else {
             self.metrics.resent += 1;
         }
         Some(Handed { seq, event: event.clone() })
     }
 
-    /// The bridge has gone, and with it what was under way: the next one gets it again.
+    /// The bridge has gone, and with it what was under way: the next one gets it again, unless something newer waits behind it.
     pub(crate) fn begin_again(&mut self) {
+        let is_overtaken = |(seq, event): (&u64, &ToBridge)| {
+            let newest = self.newest.get(&thing(event)?)?;
+            (newest != seq).then_some((*seq, *newest))
+        };
+        let overtaken: Vec<(u64, u64)> = self.kept.range(..self.next).filter_map(is_overtaken).collect();
+        for (seq, newest) in overtaken {
+            let Some(before) = self.kept.remove(&seq) else { continue };
+            self.presence.give_back(holder(&before), weight(&before));
+            self.metrics.overtaken += 1;
+            if let Some(after) = self.kept.remove(&newest) {
+                self.kept.insert(newest, newer(before, after));
+            }
+        }
         self.next = self.kept.first_key_value().map_or(self.last + 1, |(seq, _)| *seq);
         (self.under_way, self.under_way_bytes) = (0, 0);
     }
@@ -149,6 +220,9 @@ impl Handover {
         let event = self.kept.remove(&seq)?;
         let bytes = weight(&event);
         self.pool(&event).give_back(holder(&event), bytes);
+        if let Some(thing) = thing(&event).filter(|thing| self.newest.get(thing) == Some(&seq)) {
+            self.newest.remove(&thing);
+        }
         // It may stand before those that go again: then an earlier bridge has taken it after all.
         if seq < self.next {
             self.under_way -= 1;
@@ -188,6 +262,13 @@ impl Handover {
         assert_eq!(self.under_way, self.kept.range(..self.next).count());
         assert_eq!(self.under_way_bytes, bytes(&mut self.kept.range(..self.next).map(|(_, event)| event)));
         assert!(self.under_way <= WINDOW_MESSAGES);
+        for (known, seq) in &self.newest {
+            assert_eq!(self.kept.get(seq).and_then(thing), Some(*known), "the newest of a thing is kept");
+        }
+        let waiting = self.kept.range(self.next..).filter_map(|(seq, event)| Some((*seq, thing(event)?)));
+        for (seq, thing) in waiting {
+            assert!(self.newest.get(&thing) == Some(&seq), "of what waits of a thing there is one");
+        }
     }
 }
 
@@ -224,6 +305,39 @@ fn is_packet(event: &ToBridge) -> bool {
         | ToBridge::Offline { .. }
         | ToBridge::Joined { .. }
         | ToBridge::Left { .. } => false,
+    }
+}
+
+/// What an event of presence tells of: a device, or a device in a room.
+type Thing = (AppId, UserId, DeviceClass, Option<RoomId>);
+
+/// What an event of presence tells of; `None` for a packet.
+fn thing(event: &ToBridge) -> Option<Thing> {
+    match *event {
+        ToBridge::Online { app, user, device, .. } | ToBridge::Offline { app, user, device, .. } => {
+            Some((app, user, device, None))
+        }
+        ToBridge::Joined { app, user, device, room, .. } | ToBridge::Left { app, user, device, room, .. } => {
+            Some((app, user, device, Some(room)))
+        }
+        ToBridge::Undelivered { .. } | ToBridge::Request { .. } => None,
+    }
+}
+
+/// Which of two events of one thing counts, by the rules at [`ToBridge`].
+fn newer(before: ToBridge, after: ToBridge) -> ToBridge {
+    let (old, new) = (stamp(&before), stamp(&after));
+    let is_end = matches!(before, ToBridge::Offline { .. });
+    if old > new || old == new && is_end { before } else { after }
+}
+
+fn stamp(event: &ToBridge) -> Login {
+    match event {
+        ToBridge::Online { login, .. }
+        | ToBridge::Offline { login, .. }
+        | ToBridge::Joined { login, .. }
+        | ToBridge::Left { login, .. } => *login,
+        ToBridge::Undelivered { .. } | ToBridge::Request { .. } => Login::default(),
     }
 }
 

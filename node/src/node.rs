@@ -492,7 +492,7 @@ impl<O: Outside> Shard for Node<O> {
                     }
                 }
                 // A peer may have been given up, because too much waited for it.
-                None if self.take_news(now) || self.hand_over(now) => {}
+                None if self.take_news(now) || self.hand_over(now) || self.retell() => {}
                 None => break,
             }
         }

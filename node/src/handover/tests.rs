@@ -22,6 +22,26 @@ fn online(user: i64) -> ToBridge {
     ToBridge::Online { app: AppId(1), user: UserId(user), device: DeviceClass::Phone, login: Login(1) }
 }
 
+fn offline(user: i64, login: u64) -> ToBridge {
+    let (app, user, device, login) = (AppId(1), UserId(user), DeviceClass::Phone, Login(login));
+    ToBridge::Offline { app, user, device, login }
+}
+
+fn joined(user: i64, room: i64, login: u64) -> ToBridge {
+    let (app, user, device, login, room) =
+        (AppId(1), UserId(user), DeviceClass::Phone, Login(login), RoomId(room));
+    ToBridge::Joined { app, user, device, login, room }
+}
+
+fn left(user: i64, room: i64, login: u64) -> ToBridge {
+    match joined(user, room, login) {
+        ToBridge::Joined { app, user, device, login, room } => {
+            ToBridge::Left { app, user, device, login, room }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 fn request(client_msg_id: &'static str, payload: usize) -> ToBridge {
     ToBridge::Request {
         session: SessionId(9),
@@ -148,6 +168,65 @@ fn past_the_limits_whoever_waits_is_told_and_the_rest_is_counted() {
     }
 }
 
+/// A bridge that is away for long hears where everybody is, however often they came and went.
+#[test]
+fn of_what_waits_about_a_session_the_newest_stays() {
+    let mut handover = Handover::new(HandoverLimits { queue_messages_max: 4, ..LIMITS }, 1);
+    let again = |user, login| match online(user) {
+        ToBridge::Online { app, user, device, .. } => {
+            ToBridge::Online { app, user, device, login: Login(login) }
+        }
+        other => panic!("{other:?}"),
+    };
+    for round in 0..100 {
+        handover.put(again(1, 10 * round + 1));
+        handover.put(joined(1, 7, 10 * round + 1));
+        handover.put(left(1, 7, 10 * round + 1));
+        handover.put(offline(1, 10 * round + 1));
+        handover.put(again(2, 10 * round + 5));
+        handover.put(joined(2, 7, 10 * round + 5));
+        handover.check_invariants();
+    }
+    handover.put(again(1, 991)); // of equal stamps the end counts
+    handover.put(offline(2, 17)); // and the highest in any case
+    let last: Vec<ToBridge> = std::iter::from_fn(|| handover.next()).map(|handed| handed.event).collect();
+    assert_eq!(last.len(), 4);
+    for event in [offline(1, 991), left(1, 7, 991), again(2, 995), joined(2, 7, 995)] {
+        assert!(last.contains(&event), "{event:?} of {last:?}");
+    }
+    assert_eq!((handover.metrics().dropped, handover.metrics().handed), ([0; 6], 4));
+    handover.check_invariants();
+    // What is under way stays as it is.
+    handover.put(offline(2, 995));
+    assert_eq!(handover.metrics().dropped[1], 1, "there is no place");
+    assert!(!handover.take_behind(), "nor one for what would be told again");
+    let taken: Vec<u64> = handover.kept.keys().copied().collect();
+    taken.into_iter().for_each(|seq| drop(handover.taken(seq, Taken::Ok)));
+    assert!(handover.take_behind() && !handover.take_behind());
+    handover.put(offline(2, 995));
+    assert_eq!(handover.next().map(|handed| handed.event), Some(offline(2, 995)));
+    handover.check_invariants();
+}
+
+#[test]
+fn the_next_bridge_hears_of_what_is_newest_alone() {
+    let mut handover = Handover::new(LIMITS, 1);
+    handover.put(online(1));
+    handover.put(online(2));
+    assert_eq!(numbers(&mut handover), [1, 2]);
+    handover.put(offline(1, 1));
+    handover.put(offline(2, 0)); // of a session before
+    assert_eq!(numbers(&mut handover), [3, 4], "what is under way stays");
+    handover.begin_again();
+    let next: Vec<Handed> = std::iter::from_fn(|| handover.next()).collect();
+    assert_eq!(next, [Handed { seq: 3, event: offline(1, 1) }, Handed { seq: 4, event: online(2) }]);
+    handover.check_invariants();
+    assert_eq!(handover.taken(1, Taken::Ok), None, "the bridge before has it after all");
+    (3..=4).for_each(|seq| drop(handover.taken(seq, Taken::Ok)));
+    assert!(handover.is_empty());
+    handover.check_invariants();
+}
+
 /// Whatever bridges do, each event is handed over at least once, in order between two of their ends, and taken once.
 #[test]
 fn bridges_that_come_and_go_lose_nothing() {
@@ -208,7 +287,7 @@ fn of_user(user: i64, event: ToBridge) -> ToBridge {
 fn undelivered_in_room(member: i64, sender: i64) -> ToBridge {
     match of_user(sender, undelivered(None)) {
         ToBridge::Undelivered { reason, message, delivery, .. } => {
-            let message = Message { room: Some(wire::RoomId(7)), ..message };
+            let message = Message { room: Some(RoomId(7)), ..message };
             ToBridge::Undelivered { user: UserId(member), reason, message, delivery }
         }
         other => panic!("{other:?}"),
@@ -232,8 +311,13 @@ fn one_users_events_take_no_place_of_others() {
     assert_eq!(outcome(handover.put(of_user(5, request("a", 0)))), Some(Outcome::Failed(FailReason::Busy)));
     assert_eq!(taken(&mut handover, 10, || of_user(6, request("", 0))), 10);
     assert_eq!(taken(&mut handover, 10, || of_user(7, undelivered(None))), 10);
-    assert_eq!(taken(&mut handover, 20, || online(5)), 10, "its presence counts apart");
-    assert_eq!(taken(&mut handover, 10, || online(6)), 10);
+    let room = std::cell::Cell::new(0);
+    let joined = |user| {
+        room.set(room.get() + 1);
+        joined(user, room.get(), 1)
+    };
+    assert_eq!(taken(&mut handover, 20, || joined(5)), 10, "its presence counts apart");
+    assert_eq!(taken(&mut handover, 10, || joined(6)), 10);
     numbers(&mut handover);
     handover.taken(1, Taken::Ok);
     assert_eq!(taken(&mut handover, 20, || of_user(5, request("", 0))), 1, "one goes, one may come");

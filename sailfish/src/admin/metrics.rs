@@ -323,6 +323,8 @@ impl Page {
         self.core("sailfish_bridge_taken_total", Counter, help, cores, |m| m.handover.taken);
         let help = "Events that a bridge has refused for good.";
         self.core("sailfish_bridge_refused_total", Counter, help, cores, |m| m.handover.refused);
+        let help = "Events about where users are that went, because newer ones came while they waited.";
+        self.core("sailfish_bridge_overtaken_total", Counter, help, cores, |m| m.handover.overtaken);
         let help = "Events that were dropped, because no bridge is configured or as many wait as may.";
         self.by_value("sailfish_bridge_dropped_total", help, "event", &EVENTS, cores, |m| {
             let none = &m.unbridged;

@@ -393,7 +393,7 @@ pub const KEYS: &[Key] = &[
     key(
         "bridge.queue_messages_max",
         "Requests and undelivered messages that a shard keeps until a bridge has taken them; past it requests fail as busy\n\
-         and undelivered messages are told as failed. As many events of presence are kept besides; past it they are dropped.",
+         and undelivered messages are told as failed. As many events of presence are kept besides; past it they are told again later.",
     ),
     key("bridge.queue_bytes_max", "Bytes of either."),
     key("bridge.queue_user_messages_max", "What one user may have of either."),
