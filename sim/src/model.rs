@@ -461,10 +461,10 @@ impl Model {
         Ok(())
     }
 
-    /// The highest stamp counts, and of equal ones the last.
+    /// The highest stamp counts, and of equal ones offline, since a session ends once.
     fn told(&mut self, key: (i64, DeviceClass), login: Login, online: bool) {
         let known = self.presence.entry(key).or_insert((login, online));
-        if login >= known.0 {
+        if login > known.0 || login == known.0 && !online {
             *known = (login, online);
         }
     }
