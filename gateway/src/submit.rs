@@ -165,8 +165,8 @@ impl Gateway {
         }
     }
 
-    /// An owner has handed a message over, and waits to hear whether the bridge keeps it: the message stays with that owner, whoever owns its
-    /// target from here on.
+    /// An owner has handed a message over, and waits to hear whether the bridge keeps it. The message stays with
+    /// that owner, also when its target gets another one.
     pub(crate) fn concluded(&mut self, from: ShardId, submitted: MessageId, reason: FailReason) {
         let Some(entry) = self.submitted.get_mut(submitted) else { return };
         entry.submission.concluded = Some(reason);

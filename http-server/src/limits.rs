@@ -28,7 +28,7 @@ pub struct Limits {
     pub address_bodies_bytes_max: u32,
     /// Requests that are worked on at a time; see [`Class`](crate::Class).
     pub requests_max: u32,
-    /// The same from one address.
+    /// Requests of one address that are worked on at once.
     pub address_requests_max: u32,
     /// Requests from one address that may be refused in a second, sustained; ten times that at once.
     pub address_refusals_per_second: u32,

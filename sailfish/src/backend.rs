@@ -122,7 +122,7 @@ impl Service {
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         if own.mock && !own.listen.ip().is_loopback() {
             warn!(
-                "backend.mock is on, and others may reach {}: whoever reads its /mock pages logs in as anybody and pays nothing",
+                "backend.mock is on, and others may reach {}: a reader of its /mock pages can log in as any user and pay nothing",
                 own.listen
             );
         }

@@ -56,9 +56,9 @@ impl Amount {
 }
 
 /// Counts what each holder has of a pool, so that none of them can fill it: a pool that many use has a total and a share, and an
-/// entry must fit both. Nobody gets more who has over four times what is free either, so that many holders together leave a part of
-/// the pool to whoever comes: `n` who take what they can get leave 1 part in `4 n + 1` (Choudhury and Hahne, "Dynamic queue length
-/// thresholds for shared-memory packet switches", 1998).
+/// entry must fit both. A holder that has over four times what is free gets no more either. So many holders together
+/// leave a part of the pool to a newcomer: `n` that take what they can get leave 1 part in `4 n + 1` (Choudhury and Hahne,
+/// "Dynamic queue length thresholds for shared-memory packet switches", 1998).
 ///
 /// A holder without entries costs nothing. Hashes are seeded, so a peer that chooses its name cannot make holders collide.
 pub struct Shares<K> {
