@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::stack::{Api, Stack, Store, Up, User};
@@ -136,7 +136,7 @@ fn nobody_is_a_ghost_after_the_kill_of_a_cluster() {
     // The kernel closes the sockets of an io_uring some time after its process has ended.
     let is_free = |address: &SocketAddr| {
         let ports = [address.port(), address.port() + 1];
-        ports.iter().all(|port| TcpListener::bind((address.ip(), *port)).is_ok())
+        ports.iter().all(|port| testbed::is_free((address.ip(), *port).into()))
     };
     until("their ports are free", || listened.iter().all(is_free));
     stack.cluster.routers[0].start();

@@ -1,10 +1,14 @@
 //! Numbers that no other test of this machine has at the same time.
 
 use std::fs::{File, OpenOptions};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// Where free ports are looked for. Ports that the kernel picks by itself begin at 32768.
 const PORTS: Range<u32> = 12_000..32_000;
@@ -15,7 +19,7 @@ const PORTS: Range<u32> = 12_000..32_000;
 #[derive(Debug)]
 pub struct Claim {
     number: u32,
-    _lock: File,
+    lock: File,
 }
 
 impl Claim {
@@ -38,7 +42,7 @@ impl Claim {
                 continue;
             };
             if lock.try_lock().is_ok() && is_free(number) {
-                return Self { number, _lock: lock };
+                return Self { number, lock };
             }
         }
         panic!("no {kind} is free in {numbers:?}");
@@ -50,11 +54,46 @@ impl Claim {
     }
 }
 
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has a copy of it for a moment.
+        let _ = self.lock.unlock(); // a lock that cannot be let go goes with its file
+    }
+}
+
+/// Whether nobody listens on an address.
+///
+/// It is tried without listening. A process that another thread starts has a copy of all our sockets until it runs its
+/// program, and a listening copy would keep the address from whoever wants it next.
+pub fn is_free(address: SocketAddr) -> bool {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    bind().is_ok()
+}
+
+/// How long a listener that was dropped may live on, as a copy in a process that has not run its program yet.
+const COPIES_LAST: Duration = Duration::from_secs(10);
+
+/// Listens on an address where this process may have listened before.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < COPIES_LAST => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
+}
+
 /// A port of 127.0.0.1 that nobody listens on and that no other test gets while this process lives.
 pub fn free_port() -> u16 {
     static CLAIMED: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
-    let claim =
-        Claim::find("port", PORTS, |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port as u16)).is_ok());
+    let claim = Claim::find("port", PORTS, |port| is_free((Ipv4Addr::LOCALHOST, port as u16).into()));
     let port = claim.number() as u16;
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).push(claim);
     port
@@ -62,6 +101,9 @@ pub fn free_port() -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -82,5 +124,28 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 32);
+    }
+
+    #[test]
+    fn a_port_can_be_listened_on_while_other_threads_start_processes() {
+        let end = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+            let listened = (0..500).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())));
+            let listened: io::Result<Vec<_>> = listened.collect();
+            let again = listened.and_then(|listeners| {
+                let addresses: Vec<_> =
+                    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+                assert!(!addresses.iter().any(|address| is_free(*address)));
+                drop(listeners);
+                addresses.into_iter().map(listen).collect::<io::Result<Vec<_>>>()
+            });
+            end.store(true, Ordering::Relaxed);
+            assert_eq!(again.unwrap().len(), 500);
+        });
     }
 }

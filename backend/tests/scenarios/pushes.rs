@@ -58,7 +58,9 @@ impl FakePush {
     /// Serves again, where it did.
     pub async fn revive(&mut self) {
         let router = Router::new().route("/v1/push", axum::routing::post(push)).with_state(self.seen.clone());
-        let listener = tokio::net::TcpListener::bind(self.address).await.unwrap();
+        let listener = testbed::listen(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         self.server = Some(tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }));
     }
 

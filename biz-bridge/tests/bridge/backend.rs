@@ -97,7 +97,7 @@ impl Backend {
     }
 
     pub fn start_at(port: u16, handler: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let listener = testbed::listen(([127, 0, 0, 1], port).into()).unwrap();
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
             stopped: AtomicBool::new(false),

@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 
 /// Held by the process that serves a SQLite file, in a file beside it; the kernel lets go of it with the
 /// process.
-pub struct DatabaseLock(#[expect(dead_code, reason = "it is held, and not used")] File);
+pub struct DatabaseLock(File);
+
+impl Drop for DatabaseLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is just being started has a copy of it for a moment.
+        let _ = self.0.unlock(); // a lock that cannot be let go goes with its file
+    }
+}
 
 /// Another process holds it.
 #[derive(Debug)]
