@@ -1,6 +1,6 @@
 //! Thread-per-core I/O: runs any [`shard::Shard`] on sockets.
 //!
-//! Each shard has a thread of its own, pinned to a core, with its own listener (on the port that all share by
+//! Each shard has a thread of its own, pinned where each has a core, with its own listener (on the port that all share by
 //! `SO_REUSEPORT`, or on one of its own), its own connections and its own pools. Shards share nothing but
 //! mailboxes. An engine knows bytes, not frames: there is no protocol in here, no business rule and no
 //! dependency on `wire`.

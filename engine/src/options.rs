@@ -12,8 +12,8 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// The shards share no port: shard `i` listens alone, on the port of `listen` plus `i`. Port 0 takes free ones in a row.
     pub listen_each: bool,
-    /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use, round and round; an empty list
-    /// pins nothing.
+    /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use if these are as many as its shards, and
+    /// pins nothing otherwise; an empty list pins nothing.
     pub pin: Option<Vec<usize>>,
     /// Connections of one shard, accepted and opened ones together.
     pub connections_max: u32,

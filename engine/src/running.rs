@@ -175,15 +175,39 @@ where
 /// The core of each shard.
 fn pins(options: &Options, count: usize) -> io::Result<Vec<Option<usize>>> {
     match &options.pin {
-        None => {
-            let cores = sys::allowed_cores()?;
-            Ok(cores.iter().cycle().take(count).map(|&core| Some(core)).collect())
-        }
+        None => Ok(one_each(&sys::allowed_cores()?, count)),
         Some(list) if list.is_empty() => Ok(vec![None; count]),
         Some(list) if list.len() < count => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("{} cores to pin {count} shards to: name one for each", list.len()),
         )),
         Some(list) => Ok(list.iter().map(|&core| Some(core)).collect()),
+    }
+}
+
+/// A core for each shard where there are as many of both. Else none for any: fewer shards share the machine with other processes,
+/// which would choose the same cores, and more of them would crowd some cores while others have room.
+fn one_each(cores: &[usize], count: usize) -> Vec<Option<usize>> {
+    if cores.len() == count { cores.iter().copied().map(Some).collect() } else { vec![None; count] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_pinned_where_each_has_a_core_of_its_own() {
+        assert_eq!(one_each(&[2, 5], 2), [Some(2), Some(5)]);
+        assert_eq!(one_each(&[0, 1], 1), [None]);
+        assert_eq!(one_each(&[0, 1], 3), [None; 3]);
+    }
+
+    #[test]
+    fn cores_that_are_named_are_taken() {
+        let options = Options { pin: Some(vec![7, 3]), ..Options::default() };
+        assert_eq!(pins(&options, 2).unwrap(), [Some(7), Some(3)]);
+        assert!(pins(&options, 3).is_err());
+        let options = Options { pin: Some(Vec::new()), ..Options::default() };
+        assert_eq!(pins(&options, 2).unwrap(), [None, None]);
     }
 }

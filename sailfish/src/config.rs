@@ -82,7 +82,7 @@ pub struct NodeConfig {
     pub shards: u16,
     /// `auto`, `uring`, `monoio`, `epoll` or `glommio`.
     pub engine: String,
-    /// Whether each shard stays on one core.
+    /// Whether each shard stays on one core, when there are as many shards as cores.
     pub pin: bool,
 }
 

@@ -55,7 +55,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("node.shards", "Threads that hold connections; 0 means one for each core this process may use."),
     key("node.engine", "auto, uring, monoio, epoll or glommio. auto takes uring where the kernel allows it."),
-    key("node.pin", "Whether each shard stays on one core."),
+    key("node.pin", "Whether each shard stays on one core, when there are as many shards as cores."),
     key(
         "token.secret",
         "The HS256 secret itself. Empty: secret_file. A secret that is set is not shown by --print-config.",
