@@ -25,7 +25,7 @@ use crate::order::Order;
 use crate::plan::{Plan, Scenario};
 use crate::rooms::Room;
 use crate::schedule::Schedule;
-use crate::tally::{Tally, count};
+use crate::tally::{Samples, Tally, count};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -94,6 +94,8 @@ enum Phase {
     Holding { until: Instant },
     /// Every client to be back (storm).
     Returning,
+    /// The end of the time that everybody stays after that (storm).
+    Staying { until: Instant },
     /// The last answers.
     Draining { until: Instant },
     /// `Expect`.
@@ -115,6 +117,8 @@ impl Fleet {
         let rooms = if plan.scenario == Scenario::Room { plan.rooms } else { 0 };
         let giving = if plan.scenario == Scenario::Gift { plan.rooms } else { 0 };
         let clients = plan.first_client..plan.first_client + plan.clients;
+        let parts = if plan.split_ns.is_empty() { 0 } else { plan.split_ns.len() + 1 };
+        let parts = vec![Samples::default(); parts];
         Self {
             encoding: plan.encoding(),
             phase: Phase::New,
@@ -133,7 +137,7 @@ impl Fleet {
             sweep: Sweep::default(),
             rooms: (0..rooms).map(|_| Room::default()).collect(),
             gifts: (0..giving).map(|_| Gifts::default()).collect(),
-            tally: Tally::default(),
+            tally: Tally { parts, ..Tally::default() },
             tick: Instant::default(),
             ready_at: Instant::default(),
             payload: vec![b'x'; plan.payload_bytes as usize],
@@ -202,6 +206,11 @@ impl Fleet {
         {
             self.reset_all(until);
         }
+        if let Phase::Staying { until } = self.phase
+            && now >= until
+        {
+            self.sent();
+        }
         if now >= self.tick && self.phase != Phase::New {
             self.look(now);
         }
@@ -245,7 +254,12 @@ impl Fleet {
                     self.finish();
                 }
             }
-            Phase::New | Phase::Settled | Phase::Holding { .. } | Phase::Sent | Phase::Done => {}
+            Phase::New
+            | Phase::Settled
+            | Phase::Holding { .. }
+            | Phase::Staying { .. }
+            | Phase::Sent
+            | Phase::Done => {}
         }
     }
 
@@ -260,7 +274,10 @@ impl Fleet {
                 let progress = self.progress();
                 self.say(Mail::Settled(progress));
             }
-            Phase::Returning => self.sent(),
+            Phase::Returning => {
+                let until = self.ready_at + Duration::from_nanos(self.plan.stay_ns);
+                self.phase = Phase::Staying { until };
+            }
             _ => {}
         }
     }
@@ -483,7 +500,7 @@ impl Shard for Fleet {
             return None;
         }
         let phase_end = match self.phase {
-            Phase::Holding { until } => Some(until),
+            Phase::Holding { until } | Phase::Staying { until } => Some(until),
             _ => None,
         };
         let heartbeat = self.heartbeats.and_then(|heartbeats| heartbeats.due());

@@ -36,7 +36,9 @@ pub use mail::{Mail, Progress, Repeated, RoomEnd};
 pub use places::Places;
 pub use plan::{Plan, Scenario, Sources};
 pub use render::render;
-pub use report::{Percentiles, Report, Run, ServerCost, ServerUse, StormFigures};
+pub use report::{
+    GeneratorCost, GeneratorUse, Percentiles, Report, Run, ServerCost, ServerUse, StormFigures,
+};
 
 pub use stamp::STAMP_BYTES;
 pub use tally::{Samples, Tally};

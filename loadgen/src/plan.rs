@@ -96,6 +96,10 @@ pub struct Plan {
     pub warmup_ns: u64,
     /// The measured time; `None` until [`Mail::Stop`](crate::Mail::Stop).
     pub measure_ns: Option<u64>,
+    /// Where the measured time is split into parts, each with its own latency, ascending, in ns from its start.
+    pub split_ns: Vec<u64>,
+    /// How long everybody stays after the reset of all, once all are back (storm).
+    pub stay_ns: u64,
     /// How long a client waits for a send-ack before it sends a message again on the same connection; 0 for ever.
     pub repeat_ns: u64,
     /// A message that is refused as `busy` is sent again a little later; without this, and without repeats, it has failed.

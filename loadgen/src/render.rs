@@ -63,6 +63,11 @@ pub fn render(report: &Report) -> String {
     if !cost.is_empty() {
         line(&mut text, "server", &cost);
     }
+    let mut cost = vec![(format!("{:.2}", report.generator.cores), "cores")];
+    if let Some(cpu) = report.generator.cpu_us_per_op {
+        cost.insert(0, (decimal(cpu), "us CPU an operation"));
+    }
+    line(&mut text, "generator", &cost);
     if report.login_us.max > 0.0 {
         distributions(&mut text, report);
     }
@@ -79,10 +84,11 @@ pub fn render(report: &Report) -> String {
 
 fn distributions(text: &mut String, report: &Report) {
     put(text, "");
-    put(text, &format!("  {:<18}{:>12}{:>12}{:>12}{:>12}{:>12}", "us", "p50", "p90", "p99", "p99.9", "max"));
+    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|head| format!("{head:>12}"));
+    put(text, &format!("  {:<18}{}", "us", heads.concat()));
     let mut row = |title: &str, figures: &Percentiles| {
         if figures.max > 0.0 {
-            let figures = [figures.p50, figures.p90, figures.p99, figures.p999, figures.max];
+            let figures = [figures.p50, figures.p90, figures.p99, figures.p999, figures.p9999, figures.max];
             let cells: Vec<_> =
                 figures.iter().map(|us| format!("{:>12}", grouped(&format!("{us:.1}")))).collect();
             put(text, &format!("  {title:<18}{}", cells.concat()));
@@ -90,6 +96,9 @@ fn distributions(text: &mut String, report: &Report) {
     };
     if report.storm.is_none() {
         row("latency", &report.latency_us);
+    }
+    for (at, part) in report.parts.iter().enumerate() {
+        row(&format!("  part {}", at + 1), part);
     }
     row("send-ack", &report.send_ack_us);
     row("connect to login", &report.login_us);
@@ -100,7 +109,7 @@ fn distributions(text: &mut String, report: &Report) {
     let lag = report.schedule_lag_us;
     if lag.max > 0.0 {
         let (p99, max) = (grouped(&format!("{:.1}", lag.p99)), grouped(&format!("{:.1}", lag.max)));
-        put(text, &format!("  {:<18}{:>36}{:>24}", "schedule lag", p99, max));
+        put(text, &format!("  {:<18}{:>36}{:>36}", "schedule lag", p99, max));
     }
 }
 

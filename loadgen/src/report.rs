@@ -7,6 +7,9 @@ use serde::Serialize;
 use crate::plan::Scenario;
 use crate::tally::{Samples, Tally};
 
+/// A load process that takes this share of a core has nothing left.
+const BUSY: f64 = 0.9;
+
 /// What is known of a run apart from what its fleets tell.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -28,6 +31,17 @@ pub struct Run {
     pub stopped_readers: BTreeMap<String, u64>,
     /// What the server used, if its process is known.
     pub server: Option<ServerUse>,
+    /// What the load processes used over the measured time.
+    pub generator: GeneratorUse,
+}
+
+/// What the load processes used over the measured time.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct GeneratorUse {
+    /// User and system time, in us.
+    pub cpu_us: f64,
+    /// How many they are.
+    pub processes: usize,
 }
 
 /// What the server's processes used.
@@ -69,10 +83,14 @@ pub struct Report {
     pub per_second: f64,
     /// From the intended time to the arrival, in us. For `storm`, from the connect to the answered login.
     pub latency_us: Percentiles,
+    /// The same for each part of the measured time, if it was split.
+    pub parts: Vec<Percentiles>,
     /// From the intended time to the write, in us.
     pub schedule_lag_us: Lag,
     /// What the server used for it.
     pub server: ServerCost,
+    /// What the load processes used for it.
+    pub generator: GeneratorCost,
     /// From the intended time to the send-ack, in us.
     pub send_ack_us: Percentiles,
     /// From the connect to the answered login, in us.
@@ -126,7 +144,7 @@ pub struct Report {
     pub(crate) latency: Samples,
 }
 
-/// A distribution in five figures, in us.
+/// A distribution in six figures, in us.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Percentiles {
     /// Half do not pass it.
@@ -137,6 +155,8 @@ pub struct Percentiles {
     pub p99: f64,
     /// 999 of 1,000 do not pass it.
     pub p999: f64,
+    /// 9,999 of 10,000 do not pass it.
+    pub p9999: f64,
     /// None passes it.
     pub max: f64,
 }
@@ -157,6 +177,17 @@ pub struct ServerCost {
     pub cpu_us_per_op: Option<f64>,
     /// Resident memory for each connection, in bytes.
     pub rss_bytes_per_connection: Option<f64>,
+}
+
+/// What the load processes used for an operation, and how busy they were.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+pub struct GeneratorCost {
+    /// User and system time for each arrival, in us; `None` without an arrival.
+    pub cpu_us_per_op: Option<f64>,
+    /// How many cores that is, over the measured time.
+    pub cores: f64,
+    /// Load processes; each can use one core.
+    pub processes: usize,
 }
 
 /// What `storm` is about.
@@ -187,6 +218,11 @@ impl Report {
             cpu_us_per_op: quotient(used.cpu_us, tally.measured),
             rss_bytes_per_connection: quotient(used.rss_bytes, tally.connected),
         });
+        let generator = GeneratorCost {
+            cpu_us_per_op: quotient(run.generator.cpu_us, tally.measured),
+            cores: rounded(if run.seconds > 0.0 { run.generator.cpu_us / 1e6 / run.seconds } else { 0.0 }, 2),
+            processes: run.generator.processes,
+        };
         Self {
             scenario: run.scenario.name(),
             connections: run.connections,
@@ -201,8 +237,10 @@ impl Report {
             out_of_order: tally.out_of_order,
             per_second,
             latency_us: Percentiles::new(&latency),
+            parts: tally.parts.iter().map(Percentiles::new).collect(),
             schedule_lag_us: Lag { p99: tally.lag.quantile_us(0.99), max: tally.lag.max_us() },
             server,
+            generator,
             send_ack_us: Percentiles::new(&tally.send_ack),
             login_us: Percentiles::new(&tally.login),
             reconnect_us: Percentiles::new(&tally.reconnect),
@@ -294,10 +332,27 @@ impl Report {
         if p50 > 0.0 && lag > p50 / 100.0 {
             let percent = lag / p50 * 100.0;
             remarks.push(format!(
-                "the generator was late: schedule lag p99 {lag} us is {percent:.0} % of the latency's p50"
+                "the generator was late: schedule lag p99 {lag} us is {percent:.0} % of the latency's p50; {}",
+                self.generator.bottleneck()
             ));
         }
         remarks
+    }
+}
+
+impl GeneratorCost {
+    /// What kept the generator from being in time.
+    fn bottleneck(&self) -> String {
+        let Self { cores, processes, .. } = *self;
+        if cores >= BUSY * processes as f64 {
+            format!(
+                "its {processes} processes took {cores:.2} cores, all that one thread each can have: try more --processes"
+            )
+        } else {
+            format!(
+                "its {processes} processes got {cores:.2} cores: others, or the server itself, kept them waiting"
+            )
+        }
     }
 }
 
@@ -308,6 +363,7 @@ impl Percentiles {
             p90: samples.quantile_us(0.9),
             p99: samples.quantile_us(0.99),
             p999: samples.quantile_us(0.999),
+            p9999: samples.quantile_us(0.9999),
             max: samples.max_us(),
         }
     }
@@ -381,6 +437,7 @@ mod tests {
             faults_made: false,
             stopped_readers: BTreeMap::new(),
             server: Some(ServerUse { cpu_us: 2500.0, rss_bytes: 8192.0 }),
+            generator: GeneratorUse { cpu_us: 5000.0, processes: 1 },
         }
     }
 
@@ -412,6 +469,7 @@ mod tests {
             "p90",
             "p99",
             "p999",
+            "p9999",
             "max",
             "schedule_lag_us",
             "p99",
@@ -419,6 +477,9 @@ mod tests {
             "server",
             "cpu_us_per_op",
             "rss_bytes_per_connection",
+            "generator",
+            "cpu_us_per_op",
+            "cores",
         ] {
             let found = json[at..]
                 .find(&format!("\"{key}\":"))
@@ -458,6 +519,10 @@ mod tests {
         let mut tally = good();
         assert!(Report::new(&run(), tally.clone()).remarks().is_empty());
         tally.lag.record(Duration::from_micros(2));
-        assert!(Report::new(&run(), tally).remarks()[0].contains("the generator was late"));
+        let late = Report::new(&run(), tally.clone()).remarks().remove(0);
+        assert!(late.contains("the generator was late") && late.contains("kept them waiting"), "{late}");
+        let generator = GeneratorUse { cpu_us: 9_500_000.0, processes: 1 };
+        let late = Report::new(&Run { generator, ..run() }, tally).remarks().remove(0);
+        assert!(late.contains("took 0.95 cores"), "{late}");
     }
 }

@@ -65,6 +65,8 @@ pub struct Tally {
     pub measured: u64,
     /// From the intended time to the arrival.
     pub latency: Samples,
+    /// The same for each part of the measured time, if it is split.
+    pub parts: Vec<Samples>,
     /// From the intended time to the write.
     pub lag: Samples,
     /// From the intended time to the send-ack.
@@ -108,6 +110,10 @@ impl Tally {
         merge_counts(&mut self.notices, &other.notices);
         merge_counts(&mut self.connect_errors, &other.connect_errors);
         self.latency.merge(&other.latency);
+        self.parts.resize(self.parts.len().max(other.parts.len()), Samples::default());
+        for (part, more) in self.parts.iter_mut().zip(&other.parts) {
+            part.merge(more);
+        }
         self.lag.merge(&other.lag);
         self.send_ack.merge(&other.send_ack);
         self.login.merge(&other.login);

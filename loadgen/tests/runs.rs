@@ -4,7 +4,7 @@
 
 mod world;
 
-use loadgen::{Plan, Report, Scenario, render};
+use loadgen::{Plan, Report, Samples, Scenario, render};
 use shard::Instant;
 use world::{Fault, World, plan};
 
@@ -105,6 +105,27 @@ fn a_storm_brings_everybody_back() {
     let storm = report.storm.unwrap();
     assert!(storm.connect_seconds > 0.0 && storm.reconnect_seconds > 0.0, "{storm:?}");
     assert_eq!(world.server.online(), 100);
+}
+
+#[test]
+fn after_the_reset_everybody_stays_and_is_heard() {
+    let plan = Plan { stay_ns: 10_000_000_000, heartbeat_ms: Some(1000), ..plan(Scenario::Storm, 100, 0.0) };
+    let mut world = World::new(plan);
+    let report = world.run().report;
+    assert!(report.passed(), "{}", render(&report));
+    assert_eq!(report.delivered, 200);
+    // One second before the reset, ten after it.
+    let heartbeats = world.server.heartbeats;
+    assert!((1000..=1200).contains(&heartbeats), "{heartbeats}");
+}
+
+#[test]
+fn each_part_of_a_split_run_has_its_latency() {
+    let mut world = World::new(Plan { split_ns: vec![250_000_000, 600_000_000], ..chat() });
+    let run = world.run();
+    assert!(run.report.passed(), "{}", render(&run.report));
+    assert_eq!(run.tally.parts.iter().map(Samples::len).collect::<Vec<_>>(), [250, 350, 400]);
+    assert_eq!(run.report.parts.len(), 3);
 }
 
 #[test]

@@ -48,6 +48,12 @@ pub struct LoadArgs {
     /// The measured time; storm: how long everybody stays before the reset or the first --restart [default: 10; storm: 2].
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
+    /// Splits the measured time at these seconds: the report has the latency of each part. Several with commas.
+    #[arg(long, value_name = "S", value_delimiter = ',')]
+    split: Vec<f64>,
+    /// How long everybody stays after the reset, once all are back (storm).
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    stay: f64,
     /// Seconds of the same load before it, checked but not measured.
     #[arg(long, value_name = "S", default_value_t = 0.0)]
     warmup: f64,

@@ -62,13 +62,18 @@ fn passes(server: &Server, arguments: &str) -> Value {
 fn every_scenario_passes_and_tells_its_figures() {
     let server = Server::start(&[]);
     let pid = server.pid();
-    let chat = passes(&server, &format!("chat --connections 100 --rate 500 --seconds 1 --server-pid {pid}"));
+    let chat = passes(
+        &server,
+        &format!("chat --connections 100 --rate 500 --seconds 1 --split 0.4 --server-pid {pid}"),
+    );
     assert_eq!(
         numbers(&chat, ["connections", "connected", "sent", "accepted", "delivered", "acked"]),
         [100, 100, 500, 500, 500, 500]
     );
     assert!(chat["latency_us"]["p50"].as_f64().unwrap() > 1.0);
     assert!(chat["server"]["cpu_us_per_op"].as_f64().is_some());
+    assert!(chat["generator"]["cpu_us_per_op"].as_f64().is_some());
+    assert_eq!(chat["parts"].as_array().map(Vec::len), Some(2));
     let room = passes(&server, "room --connections 99 --rooms 3 --publishers 2 --rate 60 --seconds 1");
     assert_eq!(numbers(&room, ["sent", "accepted", "delivered"]), [60, 60, 60 * 33]);
     assert!(room["server"]["cpu_us_per_op"].is_null());

@@ -68,7 +68,13 @@ impl Fleet {
             self.tally.measured += 1;
         }
         if self.measured.contains(&intended) {
-            self.tally.latency.record(now.since(intended));
+            let latency = now.since(intended);
+            self.tally.latency.record(latency);
+            let offset_ns = intended.since(self.measured.start).as_nanos() as u64;
+            let part = self.plan.split_ns.partition_point(|end_ns| *end_ns <= offset_ns);
+            if let Some(part) = self.tally.parts.get_mut(part) {
+                part.record(latency);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use loadgen::{Fleet, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally};
+use loadgen::{Fleet, GeneratorUse, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally};
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::{AppId, BizCode};
 
@@ -43,6 +43,8 @@ pub fn plan(scenario: Scenario, clients: u32, rate: f64) -> Plan {
         phase_ns: 0,
         warmup_ns: 0,
         measure_ns: Some(SECOND_NS),
+        split_ns: Vec::new(),
+        stay_ns: 0,
         repeat_ns: 35 * SECOND_NS,
         retry_busy: false,
         heartbeat_ms: None,
@@ -187,6 +189,7 @@ impl World {
             faults_made: self.faults_made,
             stopped_readers: BTreeMap::new(),
             server: None,
+            generator: GeneratorUse::default(),
         };
         Outcome { report: Report::new(&run, tally.clone()), tally }
     }

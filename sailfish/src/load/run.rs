@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use engine::Clock;
 use indicatif::{ProgressBar, ProgressStyle};
-use loadgen::{Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, render};
+use loadgen::{GeneratorUse, Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, render};
 use shard::Instant;
 
 use super::chaos::Chaos;
@@ -57,7 +57,10 @@ pub(super) fn run(
     let start = conductor.clock.now() + HEAD_START;
     let from = start + Duration::from_nanos(plan.warmup_ns);
     let until = plan.measure_ns.map(|measure_ns| from + Duration::from_nanos(measure_ns));
-    let mut window = Window { from, until, at_from: None, at_until: None };
+    let load_pids: Vec<u32> = conductor.children.iter().map(Child::id).collect();
+    let load_meter = Meter::new(&load_pids)?;
+    let mut window = Window::new(from, until);
+    let mut load_window = Window::new(from, until);
     let mut chaos = match settings.restarts.as_slice() {
         [] => Chaos::new(start, &settings.strikes),
         commands => Chaos::rolling(from, commands, settings.stay, conductor.connections),
@@ -71,8 +74,12 @@ pub(super) fn run(
             |mail| matches!(mail, Mail::Sent { .. }),
             |now, progress| {
                 window.look(now, meter.as_ref())?;
+                load_window.look(now, load_meter.as_ref())?;
                 let is_over = chaos.look(now, progress);
-                Ok(is_over.then(|| Mail::Stop { at_ns: window.stop(now).unix_nanos() }))
+                Ok(is_over.then(|| {
+                    load_window.stop(now);
+                    Mail::Stop { at_ns: window.stop(now).unix_nanos() }
+                }))
             },
         )?;
         rooms = room_ends(words);
@@ -108,6 +115,10 @@ pub(super) fn run(
         faults_made: settings.makes_faults(),
         stopped_readers: stopped.end(),
         server,
+        generator: GeneratorUse {
+            cpu_us: load_window.cpu_us().unwrap_or_default(),
+            processes: load_pids.len(),
+        },
     };
     report(Report::new(&figures, tally), json, &sums, &failures)
 }
@@ -180,7 +191,7 @@ fn room_ends(words: Vec<Mail>) -> Vec<RoomEnd> {
     ends.flatten().collect()
 }
 
-/// The server's processor time at both ends of the measured time.
+/// The processor time of some processes at both ends of the measured time.
 struct Window {
     from: Instant,
     /// `None` until the end is known.
@@ -190,6 +201,10 @@ struct Window {
 }
 
 impl Window {
+    fn new(from: Instant, until: Option<Instant>) -> Self {
+        Self { from, until, at_from: None, at_until: None }
+    }
+
     fn look(&mut self, now: Instant, meter: Option<&Meter<'_>>) -> anyhow::Result<()> {
         let Some(meter) = meter else { return Ok(()) };
         if self.at_from.is_none() && now >= self.from {

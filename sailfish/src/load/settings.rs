@@ -119,6 +119,8 @@ impl Settings {
             phase_ns: 0,
             warmup_ns: nanos(args.warmup),
             measure_ns: (!is_rolling).then(|| nanos(seconds)),
+            split_ns: args.split.iter().copied().map(nanos).collect(),
+            stay_ns: nanos(args.stay),
             repeat_ns: nanos(args.repeat),
             retry_busy: is_rolling || !strikes.is_empty(),
             heartbeat_ms: args.heartbeat.map(|seconds| (seconds * 1000.0).ceil() as u32),
@@ -175,6 +177,12 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
     within("--repeat", args.repeat, SECONDS_MAX)?;
     within("--heartbeat", args.heartbeat.unwrap_or(0.0), SECONDS_MAX)?;
     within("--stopped-readers", args.stopped_readers, 100.0)?;
+    within("--stay", args.stay, SECONDS_MAX)?;
+    for split in &args.split {
+        within("--split", *split, SECONDS_MAX)?;
+    }
+    ensure!(args.split.is_sorted(), "--split: want ascending seconds");
+    ensure!(args.stay == 0.0 || scenario == Scenario::Storm, "--stay goes with storm only");
     ensure!(args.connect_rate != Some(0.0), "--connect-rate 0 would never connect");
     ensure!(args.seconds != Some(0.0) || scenario == Scenario::Storm, "--seconds 0 would measure nothing");
     ensure!(
