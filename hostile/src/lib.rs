@@ -8,6 +8,7 @@
 
 mod client;
 mod config;
+mod edge;
 #[cfg(feature = "http")]
 mod http;
 mod input;
@@ -34,6 +35,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "client_stream", run: client::run, seeds: client::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
+    Target { name: "edge", run: edge::run, seeds: edge::seeds },
     #[cfg(feature = "http")]
     Target { name: "http_bodies", run: http::run, seeds: http::seeds },
     Target { name: "link_frames", run: shake::run_frames, seeds: shake::seeds_of_frames },

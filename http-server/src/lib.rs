@@ -15,7 +15,6 @@ pub mod body;
 mod connection;
 mod connections;
 mod limits;
-mod network;
 mod peer;
 mod refusals;
 mod server;
@@ -23,8 +22,8 @@ pub mod site;
 mod stats;
 mod turns;
 
+pub use edge::Network;
 pub use limits::Limits;
-pub use network::Network;
 pub use peer::Peer;
 pub use server::{REFUSED_CONNECTIONS_MAX, Server, listen};
 pub use stats::Counts;

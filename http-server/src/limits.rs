@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
+use edge::Network;
 
 /// What callers of one HTTP port may take, in all and from one address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

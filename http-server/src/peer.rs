@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 
-use crate::network::{Network, share_of};
 use crate::server::Server;
 use crate::turns::Turn;
+use edge::{Network, share_of};
 
 /// Who sends a request; an extension of every request that a [`Server`] passes on.
 #[derive(Clone)]

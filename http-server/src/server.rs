@@ -28,11 +28,11 @@ use crate::bodies::Bodies;
 use crate::connection::{Answer, Connection, LINGER_TIME, Socket};
 use crate::connections::{Admission, Connections};
 use crate::limits::Limits;
-use crate::network::share_of;
 use crate::peer::{self, Peer};
 use crate::refusals::Refusals;
 use crate::stats::{Counts, Cut, Refusal, Stats};
 use crate::turns::{Class, Turn, Turns};
+use edge::share_of;
 
 /// Connections past the limit that are told so at a time; others are closed without a word. They need files beside those of
 /// [`Limits::connections_max`].

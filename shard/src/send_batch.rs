@@ -50,6 +50,14 @@ impl SendBatch {
         self.len += bytes.len();
     }
 
+    /// Puts a copy of `bytes` before all that is in the batch. It moves what was copied there, so it is for a few bytes, once a batch.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        self.copy_lone_small();
+        self.copied.splice(0..0, bytes.iter().copied());
+        self.shared.iter_mut().for_each(|(offset, _)| *offset += bytes.len() as u32);
+        self.len += bytes.len();
+    }
+
     /// Appends `bytes`: by reference when it is alone or large, else by copy.
     pub fn share(&mut self, bytes: Bytes) {
         if self.is_empty() || bytes.len() > COPY_BYTES_MAX {
@@ -57,11 +65,19 @@ impl SendBatch {
             self.shared.push((self.copied.len() as u32, bytes));
             return;
         }
-        if self.copied.is_empty() && self.shared.len() == 1 && self.shared[0].1.len() <= COPY_BYTES_MAX {
-            let (_, first) = self.shared.pop().expect("the one shared item");
-            self.copied.extend_from_slice(&first);
-        }
+        self.copy_lone_small();
         self.copy(&bytes);
+    }
+
+    /// An item that was shared because it was alone is copied when it no longer is.
+    fn copy_lone_small(&mut self) {
+        if self.copied.is_empty()
+            && let [(_, lone)] = self.shared.as_slice()
+            && lone.len() <= COPY_BYTES_MAX
+        {
+            self.copied.extend_from_slice(lone);
+            self.shared.clear();
+        }
     }
 
     /// The one contiguous piece, when there is just one.
@@ -118,6 +134,26 @@ mod tests {
         batch.copy(b"three");
         assert_eq!(batch.contiguous(), Some(&b"onetwothree"[..]));
         assert_eq!(batch.len(), 11);
+    }
+
+    #[test]
+    fn what_is_prepended_stands_first() {
+        let large = Bytes::from(vec![b'L'; COPY_BYTES_MAX + 1]);
+        let mut batch = SendBatch::new();
+        batch.prepend(b"");
+        assert!(batch.is_empty());
+        batch.share(Bytes::from_static(b"small"));
+        batch.prepend(b"head");
+        assert_eq!(batch.contiguous(), Some(&b"headsmall"[..]));
+        batch.share(large.clone());
+        batch.copy(b"tail");
+        batch.prepend(b"1");
+        let wanted = [b"1headsmall", &large[..], b"tail"].concat();
+        assert_eq!((joined(&batch), batch.len()), (wanted.clone(), wanted.len()));
+        let mut batch = SendBatch::new();
+        batch.share(large.clone());
+        batch.prepend(b"head");
+        assert_eq!((joined(&batch), batch.contiguous()), ([b"head", &large[..]].concat(), None));
     }
 
     #[test]

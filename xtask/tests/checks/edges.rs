@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "backend",
             "biz-bridge",
+            "edge",
             "engine",
             "gateway",
             "http-server",
@@ -24,13 +25,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("backend", &["http-server", "logs", "testbed"]),
-    ("http-server", &["logs"]),
+    ("http-server", &["edge", "logs"]),
     ("logs", &[]),
     ("testbed", &[]),
     ("sim", &["gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
     ("node", &["gateway", "link", "router", "shard", "wire"]),
     ("link", &["shard", "wire"]),
-    ("gateway", &["shard", "wire"]),
+    ("edge", &["shard"]),
+    ("gateway", &["edge", "shard", "wire"]),
     ("router", &["shard", "wire"]),
     ("loadgen", &["shard", "wire"]),
     ("engine", &["shard"]),
@@ -38,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("shard", &[]),
     ("wire", &[]),
     // Fuzz targets of all that takes bytes from outside.
-    ("hostile", &["backend", "biz-bridge", "gateway", "link", "node", "router", "shard", "wire"]),
+    ("hostile", &["backend", "biz-bridge", "edge", "gateway", "link", "node", "router", "shard", "wire"]),
     // Measures everything below the binary.
     ("benches", &["backend", "engine", "gateway", "loadgen", "router", "shard", "wire"]),
     // Builds and runs the others as programs.
@@ -46,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that know no I/O, clock or thread.
-const CORES: [&str; 8] = ["wire", "shard", "node", "sim", "link", "gateway", "router", "loadgen"];
+const CORES: [&str; 9] = ["wire", "shard", "edge", "node", "sim", "link", "gateway", "router", "loadgen"];
 
 /// What would let a core reach a runtime, a socket, the operating system or its randomness.
 const BANNED_IN_CORES: [&str; 14] = [

@@ -9,13 +9,14 @@ use crate::root;
 use crate::tidy::{is_test, sources};
 
 /// What reads bytes of clients, peers, bridges, backends and callers over HTTP, or acts on what was read.
-const REACHED: [&str; 13] = [
+const REACHED: [&str; 14] = [
     "backend/src/api",
     "backend/src/event.rs",
     "backend/src/http",
     "backend/src/http.rs",
     "backend/src/membership.rs",
     "biz-bridge/src",
+    "edge/src",
     "gateway/src",
     "http-server/src",
     "link/src",

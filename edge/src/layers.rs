@@ -1,0 +1,270 @@
+//! The layers of one connection, put together.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use shard::SendBatch;
+
+use crate::proxy::{self, Header};
+use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, WebSocket, answer};
+use crate::{Form, Network, Refusal};
+
+/// Bytes of unfinished requests that a shard holds.
+const HEADS_BYTES_MAX: usize = 16 << 20;
+/// A scratch buffer keeps room for so many bytes.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+/// Which layers the connections of a port have.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Port {
+    /// Frames come in messages of WebSocket.
+    pub websocket: bool,
+}
+
+/// What an operator says of layers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// Networks of proxies, whose connections begin with a PROXY header.
+    pub proxy_from: Vec<Network>,
+    /// Origins of pages that may connect by WebSocket; empty: any. A client that is no browser names none, and may.
+    pub origins: Vec<String>,
+}
+
+impl Rules {
+    /// Whether connections from an address begin with a PROXY header.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxy_from.iter().any(|network| network.contains(address))
+    }
+
+    /// Checks what the types do not say; the error names what it wants.
+    ///
+    /// # Errors
+    /// An origin that no browser names.
+    pub fn validate(&self) -> Result<(), String> {
+        let is_origin = |origin: &&String| {
+            let host = origin.split_once("://").map_or("", |(_, host)| host);
+            !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@', '*'])
+        };
+        match self.origins.iter().find(|origin| !is_origin(origin)) {
+            Some(wrong) => Err(format!(
+                "node.origins: {wrong:?}: want scheme, host and perhaps a port, like \"https://chat.example.com\""
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn allows_origin(&self, origin: &[u8]) -> bool {
+        self.origins.is_empty() || self.origins.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
+/// What the layers of a connection say, in order.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Input<'a> {
+    /// A proxy names whom the connection is of; nobody, if it is its own or it does not know.
+    Client(Option<IpAddr>),
+    /// The WebSocket is open.
+    Open(Form),
+    /// Bytes of the stream of frames; never empty.
+    Frames(&'a [u8]),
+    /// A binary message ends; no frame goes on in the next.
+    MessageEnd,
+    /// A whole text message.
+    Text(&'a [u8]),
+    /// The peer has sent a ping or a pong.
+    Alive,
+    /// The peer ends the connection.
+    Close,
+}
+
+/// What the connections of a shard share: buffers that hold nothing between two calls, and a budget.
+#[derive(Default, Debug)]
+pub struct Scratch {
+    unmasked: Vec<u8>,
+    before: Vec<u8>,
+    /// Bytes of unfinished requests.
+    heads_bytes: usize,
+}
+
+impl Scratch {
+    /// Bytes that unfinished requests of all connections hold.
+    pub fn heads_bytes(&self) -> usize {
+        self.heads_bytes
+    }
+}
+
+/// The layers of one connection. What is dropped of it while its handshake is under way goes back to the budget by
+/// [`Layers::release`].
+#[derive(Debug)]
+pub struct Layers {
+    /// A PROXY header is awaited.
+    proxy: Option<Box<Header>>,
+    websocket: Stage,
+    /// Answers of handshakes that are to be written.
+    out: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The port has no WebSocket.
+    None,
+    Handshake(Handshake),
+    Open(Box<WebSocket>),
+    /// Refused before it was open.
+    Refused,
+}
+
+impl Layers {
+    /// The layers of a connection that a port took; `None` if it has none.
+    pub fn new(port: Port, is_from_proxy: bool) -> Option<Self> {
+        if !port.websocket && !is_from_proxy {
+            return None;
+        }
+        let websocket = if port.websocket { Stage::Handshake(Handshake::default()) } else { Stage::None };
+        Some(Self { proxy: is_from_proxy.then(|| Box::new(Header::new())), websocket, out: Vec::new() })
+    }
+
+    /// Whether nothing is left that any layer does: the connection goes on without them.
+    pub fn are_done(&self) -> bool {
+        self.proxy.is_none() && matches!(self.websocket, Stage::None)
+    }
+
+    /// How the WebSocket carries frames, once it is open.
+    pub fn form(&self) -> Option<Form> {
+        match &self.websocket {
+            Stage::Open(websocket) => Some(websocket.form()),
+            Stage::None | Stage::Handshake(_) | Stage::Refused => None,
+        }
+    }
+
+    /// Bytes that an unfinished request holds.
+    pub fn head_bytes(&self) -> usize {
+        match &self.websocket {
+            Stage::Handshake(handshake) => handshake.bytes(),
+            Stage::None | Stage::Open(_) | Stage::Refused => 0,
+        }
+    }
+
+    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. A text message has
+    /// up to `text_bytes_max` bytes. After a refusal the connection ends; what there is to say about it,
+    /// [`Layers::transmit`] has.
+    ///
+    /// # Errors
+    /// Why the connection ends.
+    pub fn received(
+        &mut self,
+        rules: &Rules,
+        text_bytes_max: usize,
+        scratch: &mut Scratch,
+        mut bytes: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<(), Refusal> {
+        if let Some(header) = &mut self.proxy {
+            let Some(client) = header.take(&mut bytes)? else { return Ok(()) };
+            self.proxy = None;
+            if !take(Input::Client(client)) {
+                return Ok(());
+            }
+        }
+        if let Stage::Handshake(handshake) = &mut self.websocket {
+            if handshake.bytes() == 0 && proxy::is_header(bytes) {
+                self.websocket = Stage::Refused;
+                return Err(Refusal::ProxyStranger);
+            }
+            scratch.heads_bytes -= handshake.bytes();
+            let room = HEADS_BYTES_MAX.saturating_sub(scratch.heads_bytes).min(HEAD_BYTES_MAX);
+            match handshake.take(&mut bytes, rules, room, &mut self.out) {
+                Ok(None) => {
+                    scratch.heads_bytes += handshake.bytes();
+                    return Ok(());
+                }
+                Ok(Some(form)) => {
+                    self.websocket = Stage::Open(Box::new(WebSocket::new(form)));
+                    if !take(Input::Open(form)) {
+                        return Ok(());
+                    }
+                }
+                Err(refusal) => {
+                    self.websocket = Stage::Refused;
+                    return Err(refusal);
+                }
+            }
+        }
+        match &mut self.websocket {
+            Stage::None if !bytes.is_empty() => {
+                take(Input::Frames(bytes));
+                Ok(())
+            }
+            Stage::Open(websocket) => websocket.received(bytes, text_bytes_max, &mut scratch.unmasked, take),
+            Stage::None | Stage::Handshake(_) | Stage::Refused => Ok(()),
+        }
+    }
+
+    /// Asks the peer for a sign of life, if its protocol has one.
+    pub fn ping(&mut self) -> bool {
+        match &mut self.websocket {
+            Stage::Open(websocket) => {
+                websocket.ping();
+                true
+            }
+            Stage::None | Stage::Handshake(_) | Stage::Refused => false,
+        }
+    }
+
+    /// Whether there is something to write besides frames.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || matches!(&self.websocket, Stage::Open(websocket) if websocket.has_output())
+    }
+
+    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a handshake, so it gets these as an
+    /// answer of HTTP.
+    pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
+        match &mut self.websocket {
+            Stage::Open(websocket) => websocket.close(Some(code.unwrap_or(CLOSE_NORMAL)), reason),
+            Stage::Handshake(_) => {
+                self.release(scratch);
+                if code.is_some() && self.proxy.is_none() {
+                    answer("503 Service Unavailable", "", &format!("{reason}\n"), &mut self.out);
+                }
+                self.websocket = Stage::Refused;
+            }
+            Stage::None | Stage::Refused => {}
+        }
+    }
+
+    /// Makes what leaves of a batch of frames, which may be empty. `is_last` says that no more frames follow.
+    pub fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
+        let before = &mut scratch.before;
+        before.clear();
+        before.append(&mut self.out);
+        match &mut self.websocket {
+            Stage::None => {}
+            Stage::Open(websocket) => {
+                websocket.put_before(batch.len(), before);
+                batch.prepend(before);
+                before.clear();
+                if is_last {
+                    websocket.put_close(before);
+                    batch.copy(before);
+                }
+            }
+            // What a peer could not read does not leave.
+            Stage::Handshake(_) | Stage::Refused => {
+                batch.clear();
+                batch.copy(before);
+            }
+        }
+        before.clear();
+        before.shrink_to(SCRATCH_BYTES_MAX);
+        scratch.unmasked.shrink_to(SCRATCH_BYTES_MAX);
+    }
+
+    /// Gives back what the connection has of the shard's budget.
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        if let Stage::Handshake(handshake) = &mut self.websocket {
+            scratch.heads_bytes -= handshake.bytes();
+            self.websocket = Stage::Refused;
+        }
+    }
+}

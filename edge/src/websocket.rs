@@ -1,0 +1,399 @@
+//! WebSocket, RFC 6455, as a server speaks it.
+//!
+//! In the binary form, messages carry the stream of frames: bytes go on as they come, unmasked in a buffer that the shard's connections
+//! share, so neither a message nor a fragment is ever held. In the JSON form a text message is one frame, and is held until
+//! it is whole.
+
+mod handshake;
+mod utf8;
+
+pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, answer};
+
+use crate::{Input, Refusal};
+use utf8::Utf8;
+
+/// The longest binary message, so that a length says something: a client that has more to say begins another.
+pub(crate) const BINARY_BYTES_MAX: u64 = 4 << 20;
+/// The longest payload of a control frame.
+const CONTROL_BYTES_MAX: usize = 125;
+/// The longest header of a frame of the server, which masks nothing.
+pub const TEXT_HEADER_BYTES_MAX: usize = 10;
+/// The longest header of a frame of a client.
+const HEADER_BYTES_MAX: usize = 14;
+
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// Close codes of RFC 6455, section 7.4.
+pub(crate) const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_PROTOCOL: u16 = 1002;
+const CLOSE_KIND: u16 = 1003;
+const CLOSE_UTF8: u16 = 1007;
+const CLOSE_TOO_BIG: u16 = 1009;
+
+/// How messages carry frames: the subprotocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Binary messages, each of whole frames as they stand on TCP, any number of them.
+    Binary,
+    /// Text messages, each the JSON of one frame.
+    Json,
+}
+
+impl Form {
+    /// Both.
+    pub const ALL: [Form; 2] = [Self::Binary, Self::Json];
+
+    /// Its name in a handshake.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Binary => "sailfish.v1.binary",
+            Self::Json => "sailfish.v1.json",
+        }
+    }
+
+    const fn opcode(self) -> u8 {
+        match self {
+            Self::Binary => BINARY,
+            Self::Json => TEXT,
+        }
+    }
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    form: Form,
+    /// The header of the next frame, as far as it has come.
+    header: [u8; HEADER_BYTES_MAX],
+    header_bytes: u8,
+    /// The frame whose payload comes; none between two frames.
+    frame: Option<Frame>,
+    /// A message has begun and not ended. Frames of it have so many bytes of payload.
+    message: Option<u64>,
+    utf8: Utf8,
+    /// What has come of a text message that came in pieces, or of a control frame; never both of one kind.
+    text: Vec<u8>,
+    control: Vec<u8>,
+    /// The payload of the last ping that is not answered yet.
+    pong: Option<Vec<u8>>,
+    ping: bool,
+    /// How it ends; once the Close frame is written, nothing follows.
+    close: Option<Close>,
+    is_ended: bool,
+}
+
+/// The payload of a Close frame.
+#[derive(Clone, Copy, Debug)]
+struct Close {
+    /// None, when the peer said none.
+    code: Option<u16>,
+    reason: &'static str,
+}
+
+/// A frame with a header that passed every check.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: u8,
+    is_last: bool,
+    /// Bytes of payload that have yet to come.
+    left: u64,
+    /// Turned so that its first byte is for the next byte of the payload.
+    mask: [u8; 4],
+}
+
+impl WebSocket {
+    pub(crate) fn new(form: Form) -> Self {
+        Self {
+            form,
+            header: [0; HEADER_BYTES_MAX],
+            header_bytes: 0,
+            frame: None,
+            message: None,
+            utf8: Utf8::default(),
+            text: Vec::new(),
+            control: Vec::new(),
+            pong: None,
+            ping: false,
+            close: None,
+            is_ended: false,
+        }
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its Close frame
+    /// queued.
+    pub(crate) fn received(
+        &mut self,
+        mut bytes: &[u8],
+        text_bytes_max: usize,
+        scratch: &mut Vec<u8>,
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<(), Refusal> {
+        while self.close.is_none() && (!bytes.is_empty() || self.frame.is_some_and(|frame| frame.left == 0)) {
+            match self.step(&mut bytes, text_bytes_max, scratch, take) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(refusal) => {
+                    let code = match refusal {
+                        Refusal::WebSocketKind => CLOSE_KIND,
+                        Refusal::WebSocketUtf8 => CLOSE_UTF8,
+                        Refusal::WebSocketTooBig => CLOSE_TOO_BIG,
+                        _ => CLOSE_PROTOCOL,
+                    };
+                    self.close(Some(code), refusal.name());
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a header, or a piece of a payload.
+    fn step(
+        &mut self,
+        bytes: &mut &[u8],
+        text_bytes_max: usize,
+        scratch: &mut Vec<u8>,
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<bool, Refusal> {
+        let Some(mut frame) = self.frame else {
+            self.frame = self.header(bytes, text_bytes_max)?;
+            return Ok(true);
+        };
+        let piece = frame.unmask(bytes, scratch);
+        self.frame = (frame.left > 0).then_some(frame);
+        match frame.opcode {
+            TEXT | BINARY | CONTINUATION => self.data(frame, piece, take),
+            _ => self.control(frame, piece, take),
+        }
+    }
+
+    /// Takes the next header off the front of `bytes`; `None` while some of it is missing.
+    fn header(&mut self, bytes: &mut &[u8], text_bytes_max: usize) -> Result<Option<Frame>, Refusal> {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            self.header[usize::from(self.header_bytes)] = byte;
+            self.header_bytes += 1;
+            *bytes = rest;
+            if let Some(frame) = self.parse(text_bytes_max)? {
+                self.header_bytes = 0;
+                if frame.opcode < CLOSE {
+                    self.message = Some(self.message.unwrap_or(0) + frame.left);
+                }
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks as much of a header as is there, each part as soon as its last byte is.
+    fn parse(&self, text_bytes_max: usize) -> Result<Option<Frame>, Refusal> {
+        let have = &self.header[..usize::from(self.header_bytes)];
+        let Some((&first, have)) = have.split_first() else { return Ok(None) };
+        let (opcode, is_last) = (first & 0x0f, first & FIN != 0);
+        let is_in_turn = match opcode {
+            CONTINUATION => self.message.is_some(),
+            TEXT | BINARY => self.message.is_none(),
+            CLOSE | PING | PONG => is_last,
+            _ => false,
+        };
+        if first & 0x70 != 0 || !is_in_turn {
+            return Err(Refusal::WebSocketProtocol);
+        }
+        if matches!(opcode, TEXT | BINARY) && opcode != self.form.opcode() {
+            return Err(Refusal::WebSocketKind);
+        }
+        let Some((&second, have)) = have.split_first() else { return Ok(None) };
+        let short = second & !MASKED;
+        if second & MASKED == 0 || opcode >= CLOSE && usize::from(short) > CONTROL_BYTES_MAX {
+            return Err(Refusal::WebSocketProtocol);
+        }
+        let (left, have, least) = match short {
+            126 => match have.split_first_chunk() {
+                Some((len, have)) => (u64::from(u16::from_be_bytes(*len)), have, 126),
+                None => return Ok(None),
+            },
+            127 => match have.split_first_chunk() {
+                Some((len, have)) => (u64::from_be_bytes(*len), have, 1 << 16),
+                None => return Ok(None),
+            },
+            short => (u64::from(short), have, 0),
+        };
+        // A length takes as few bytes as it can, and its highest bit is 0.
+        if left < least || left >> 63 != 0 {
+            return Err(Refusal::WebSocketProtocol);
+        }
+        let most = match self.form {
+            Form::Binary => BINARY_BYTES_MAX,
+            Form::Json => text_bytes_max as u64,
+        };
+        if opcode < CLOSE && left > most - self.message.unwrap_or(0) {
+            return Err(Refusal::WebSocketTooBig);
+        }
+        Ok(have.first_chunk().map(|mask| Frame { opcode, is_last, left, mask: *mask }))
+    }
+
+    fn data(
+        &mut self,
+        frame: Frame,
+        piece: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<bool, Refusal> {
+        let is_end = frame.is_last && frame.left == 0;
+        if is_end {
+            self.message = None;
+        }
+        if self.form == Form::Binary {
+            return Ok(
+                (piece.is_empty() || take(Input::Frames(piece))) && (!is_end || take(Input::MessageEnd))
+            );
+        }
+        self.utf8.push(piece).map_err(|_| Refusal::WebSocketUtf8)?;
+        if !is_end {
+            self.text.extend_from_slice(piece);
+            return Ok(true);
+        }
+        self.utf8.end().map_err(|_| Refusal::WebSocketUtf8)?;
+        if self.text.is_empty() {
+            return Ok(take(Input::Text(piece)));
+        }
+        let mut text = std::mem::take(&mut self.text);
+        text.extend_from_slice(piece);
+        Ok(take(Input::Text(&text)))
+    }
+
+    fn control(
+        &mut self,
+        frame: Frame,
+        piece: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<bool, Refusal> {
+        self.control.extend_from_slice(piece);
+        if frame.left > 0 {
+            return Ok(true);
+        }
+        let payload = std::mem::take(&mut self.control);
+        match frame.opcode {
+            PING => {
+                self.pong = Some(payload);
+                Ok(take(Input::Alive))
+            }
+            PONG => Ok(take(Input::Alive)),
+            _ => {
+                self.close(close_code(&payload)?, "");
+                Ok(take(Input::Close))
+            }
+        }
+    }
+
+    /// Says that it ends, once what was written before is written. The first word counts.
+    pub(crate) fn close(&mut self, code: Option<u16>, reason: &'static str) {
+        self.close.get_or_insert(Close { code, reason });
+        self.text = Vec::new();
+        self.control = Vec::new();
+    }
+
+    /// Asks the peer for a sign of life.
+    pub(crate) fn ping(&mut self) {
+        self.ping = true;
+    }
+
+    /// Whether a control frame waits that does not wait for messages.
+    pub(crate) fn has_output(&self) -> bool {
+        self.pong.is_some() || self.ping
+    }
+
+    /// Writes what stands before the messages of a batch: answers to pings, and in the binary form the header of the one message of
+    /// `message_bytes` that they are.
+    pub(crate) fn put_before(&mut self, message_bytes: usize, out: &mut Vec<u8>) {
+        if let Some(payload) = self.pong.take() {
+            put_frame(PONG, &payload, out);
+        }
+        if std::mem::take(&mut self.ping) {
+            put_frame(PING, &[], out);
+        }
+        if self.form == Form::Binary && message_bytes > 0 {
+            put_header(BINARY, message_bytes, out);
+        }
+    }
+
+    /// Writes the Close frame, if it ends and none is written yet.
+    pub(crate) fn put_close(&mut self, out: &mut Vec<u8>) {
+        let Some(Close { code, reason }) = self.close.filter(|_| !self.is_ended) else { return };
+        self.is_ended = true;
+        let mut payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
+        payload.extend_from_slice(reason.as_bytes());
+        payload.truncate(CONTROL_BYTES_MAX);
+        put_frame(CLOSE, &payload, out);
+    }
+}
+
+impl Frame {
+    /// Takes what has come of the payload off the front of `bytes`, and unmasks it in `scratch`.
+    fn unmask<'s>(&mut self, bytes: &mut &[u8], scratch: &'s mut Vec<u8>) -> &'s [u8] {
+        let (masked, rest) =
+            bytes.split_at(bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
+        *bytes = rest;
+        self.left -= masked.len() as u64;
+        scratch.clear();
+        scratch.extend_from_slice(masked);
+        let mask = u64::from_ne_bytes([self.mask, self.mask].concat().try_into().unwrap_or_default());
+        let (words, tail) = scratch.as_chunks_mut::<8>();
+        words.iter_mut().for_each(|word| *word = (u64::from_ne_bytes(*word) ^ mask).to_ne_bytes());
+        tail.iter_mut().zip(self.mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        self.mask.rotate_left(masked.len() % 4);
+        scratch
+    }
+}
+
+/// What a peer's Close frame says; `None` if nothing.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Refusal> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Refusal::WebSocketProtocol) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Refusal::WebSocketProtocol);
+    }
+    match std::str::from_utf8(reason) {
+        Ok(_) => Ok(Some(code)),
+        Err(_) => Err(Refusal::WebSocketUtf8),
+    }
+}
+
+/// Writes the header of a text message of `len` bytes.
+pub fn put_text_header(len: usize, out: &mut Vec<u8>) {
+    put_header(TEXT, len, out);
+}
+
+fn put_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+    put_header(opcode, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+fn put_header(opcode: u8, len: usize, out: &mut Vec<u8>) {
+    out.push(FIN | opcode);
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(len @ ..126), _) => out.push(len),
+        (_, Ok(len)) => {
+            out.push(126);
+            out.extend_from_slice(&len.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! What a client's socket brings to the layers between it and its frames: PROXY, HTTP, WebSocket.
+
+use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch};
+use shard::SendBatch;
+
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// All that a connection said and heard.
+#[derive(PartialEq, Eq, Debug)]
+struct Outcome {
+    said: Vec<Said>,
+    ended: Result<(), Refusal>,
+    /// What was written. How many pings are answered depends on when it is.
+    heard: Option<Vec<u8>>,
+}
+
+/// An [`Input`], owned; pieces of the stream are put together.
+#[derive(PartialEq, Eq, Debug)]
+enum Said {
+    Client(Option<std::net::IpAddr>),
+    Open(Form),
+    Frames(Vec<u8>),
+    MessageEnd,
+    Text(Vec<u8>),
+    Alive,
+    Close,
+}
+
+/// The first byte says which layers there are, the second where the stream is cut, the rest is the stream.
+pub(crate) fn run(bytes: &[u8]) {
+    let [layers, cut, stream @ ..] = bytes else { return };
+    let port = Port { websocket: layers & 1 != 0 };
+    let is_from_proxy = layers & 2 != 0;
+    let whole = outcome(port, is_from_proxy, &[stream]);
+    let (first, second) = stream.split_at(usize::from(*cut) % (stream.len() + 1));
+    assert_eq!(
+        outcome(port, is_from_proxy, &[first, second]),
+        whole,
+        "it depends on where the stream is cut"
+    );
+    let single: Vec<&[u8]> = stream.chunks(1).take(512).collect();
+    if single.len() == stream.len() {
+        assert_eq!(outcome(port, is_from_proxy, &single), whole, "it depends on single bytes");
+    }
+}
+
+fn outcome(port: Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
+    let Some(mut layers) = Layers::new(port, is_from_proxy) else {
+        return Outcome { said: Vec::new(), ended: Ok(()), heard: None };
+    };
+    let rules = Rules { origins: vec!["https://a.b".into()], ..Rules::default() };
+    let (mut scratch, mut said, mut ended) = (Scratch::default(), Vec::new(), Ok(()));
+    let mut pings = false;
+    for piece in pieces {
+        if ended.is_err() {
+            break;
+        }
+        ended = layers.received(&rules, TEXT_BYTES_MAX, &mut scratch, piece, &mut |input| {
+            pings |= input == Input::Alive;
+            say(&mut said, input);
+            true
+        });
+        assert_eq!(scratch.heads_bytes(), layers.head_bytes(), "the budget is what is held");
+    }
+    layers.close(Some(4001), "kicked", &mut scratch);
+    let mut batch = SendBatch::new();
+    batch.copy(b"frames");
+    layers.transmit(&mut batch, true, &mut scratch);
+    let heard = batch.segments().flatten().copied().collect();
+    layers.release(&mut scratch);
+    assert_eq!(scratch.heads_bytes(), 0, "what ends gives back what it held");
+    Outcome { said, ended, heard: (!pings).then_some(heard) }
+}
+
+fn say(said: &mut Vec<Said>, input: Input<'_>) {
+    match (input, said.last_mut()) {
+        (Input::Frames(bytes), Some(Said::Frames(before))) => before.extend_from_slice(bytes),
+        (Input::Frames(bytes), _) => said.push(Said::Frames(bytes.to_vec())),
+        (Input::Client(client), _) => said.push(Said::Client(client)),
+        (Input::Open(form), _) => said.push(Said::Open(form)),
+        (Input::MessageEnd, _) => said.push(Said::MessageEnd),
+        (Input::Text(text), _) => {
+            assert!(text.len() <= TEXT_BYTES_MAX && std::str::from_utf8(text).is_ok());
+            said.push(Said::Text(text.to_vec()));
+        }
+        (Input::Alive, _) => said.push(Said::Alive),
+        (Input::Close, _) => said.push(Said::Close),
+    }
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let upgrade = |form: Form| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+            form.subprotocol()
+        )
+    };
+    let frame = |first: u8, payload: &[u8]| {
+        let mask = [7, 1, 9, 3];
+        let mut frame = vec![first, 0x80 | payload.len() as u8];
+        frame.extend_from_slice(&mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    };
+    let v2 =
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0e"[..], &[10, 1, 2, 3, 10, 0, 0, 1, 1, 2, 3, 4, 5, 6]].concat();
+    let binary = [upgrade(Form::Binary).into_bytes(), frame(0x82, b"SF\0\0\x03\xea\0\0\0\0")].concat();
+    let json = upgrade(Form::Json).into_bytes();
+    let text = [
+        json,
+        frame(0x01, b"{\"code\":"),
+        frame(0x89, b"there?"),
+        frame(0x80, "1004,\"x\":\"ü\"}".as_bytes()),
+    ];
+    let streams: [(u8, Vec<u8>); 7] = [
+        (2, b"PROXY TCP4 192.0.2.1 10.0.0.1 40000 5346\r\nSF\0\0".to_vec()),
+        (2, [&v2[..], b"SF\0\0"].concat()),
+        (1, binary.clone()),
+        (3, [v2, binary.clone()].concat()),
+        (1, text.concat()),
+        (1, [binary, frame(0x88, &[3, 232])].concat()),
+        (1, b"GET /metrics HTTP/1.1\r\nHost: a\r\nOrigin: https://c.d\r\n\r\n".to_vec()),
+    ];
+    streams.into_iter().map(|(layers, stream)| [vec![layers, 40], stream].concat()).collect()
+}
