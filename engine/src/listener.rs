@@ -1,4 +1,4 @@
-//! Listening sockets: one for each shard, all on one port or on ports in a row.
+//! Listening sockets: one for each shard and address, all shards on one port or on ports in a row.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,20 +10,24 @@ use crate::Options;
 /// How often free ports in a row are looked for. Few ports are taken, so the first try mostly does.
 const ROWS_MAX: usize = 64;
 
-/// Opens `count` listeners on `options.listen`. The first resolves port 0, and its address is answered. What is set on a
-/// listener, its connections inherit.
+/// Opens listeners on each address of `options.listen` for each of `count` shards. Answers the addresses, with port 0 resolved, and the
+/// listeners of each shard, in the order of addresses. What is set on a listener, its connections inherit.
 ///
 /// # Errors
 /// `AddrInUse` when anyone listens there already, and whatever the system says.
-pub(crate) fn open(options: &Options, count: usize) -> io::Result<(Option<SocketAddr>, Vec<Socket>)> {
-    let Some(address) = options.listen else { return Ok((None, Vec::new())) };
-    let listeners = match (options.listen_each, address.port()) {
-        (false, _) => on_one_port(address, options, count)?,
-        (true, 0) => on_free_row(address, options, count)?,
-        (true, _) => on_row(address, options, count)?,
-    };
-    let first = listeners.first().map_or(Ok(address), address_of)?;
-    Ok((Some(first), listeners))
+pub(crate) fn open(options: &Options, count: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<Socket>>)> {
+    let mut addresses = Vec::new();
+    let mut of_shards: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
+    for &address in &options.listen {
+        let listeners = match (options.listen_each, address.port()) {
+            (false, _) => on_one_port(address, options, count)?,
+            (true, 0) => on_free_row(address, options, count)?,
+            (true, _) => on_row(address, options, count)?,
+        };
+        addresses.push(listeners.first().map_or(Ok(address), address_of)?);
+        of_shards.iter_mut().zip(listeners).for_each(|(shard, listener)| shard.push(listener));
+    }
+    Ok((addresses, of_shards))
 }
 
 fn on_one_port(mut address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
@@ -113,14 +117,15 @@ mod tests {
 
     #[test]
     fn all_share_the_port_that_the_first_resolved() {
-        let options = Options { listen: Some("127.0.0.1:0".parse().unwrap()), ..Options::default() };
-        let (address, listeners) = open(&options, 3).unwrap();
-        let address = address.unwrap();
-        assert_ne!(address.port(), 0);
-        for listener in &listeners {
-            assert_eq!(listener.local_addr().unwrap().as_socket(), Some(address));
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let options = Options { listen: vec![anywhere, anywhere], ..Options::default() };
+        let (addresses, listeners) = open(&options, 3).unwrap();
+        assert!(addresses[0] != addresses[1] && addresses.iter().all(|address| address.port() != 0));
+        for shard in &listeners {
+            let own: Vec<_> = shard.iter().map(|listener| address_of(listener).unwrap()).collect();
+            assert_eq!(own, addresses);
         }
-        let taken = Options { listen: Some(address), ..Options::default() };
+        let taken = Options { listen: vec![addresses[1]], ..Options::default() };
         assert_eq!(open(&taken, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
         assert!(open(&taken, 1).is_ok());
@@ -129,31 +134,32 @@ mod tests {
     #[test]
     fn ports_in_a_row_are_each_listened_on_alone() {
         let options = Options { listen_each: true, ..Options::default() };
-        let anywhere = Options { listen: Some("127.0.0.1:0".parse().unwrap()), ..options.clone() };
-        let (first, mut listeners) = open(&anywhere, 4).unwrap();
-        let first = first.unwrap();
-        for (at, listener) in listeners.iter().enumerate() {
+        let anywhere = Options { listen: vec!["127.0.0.1:0".parse().unwrap()], ..options.clone() };
+        let (addresses, mut listeners) = open(&anywhere, 4).unwrap();
+        let first = addresses[0];
+        for (at, shard) in listeners.iter().enumerate() {
+            let listener = &shard[0];
             assert_eq!(address_of(listener).unwrap(), SocketAddr::new(first.ip(), first.port() + at as u16));
             assert!(!listener.reuse_port().unwrap());
         }
         // Whichever of them is taken.
-        let row = Options { listen: Some(first), ..options.clone() };
+        let row = Options { listen: vec![first], ..options.clone() };
         while !listeners.is_empty() {
             assert_eq!(open(&row, 4).unwrap_err().kind(), io::ErrorKind::AddrInUse);
             listeners.remove(0);
         }
         assert!(open(&row, 4).is_ok());
-        let last = Options { listen: Some(SocketAddr::new(first.ip(), 65535)), ..options };
+        let last = Options { listen: vec![SocketAddr::new(first.ip(), 65535)], ..options };
         assert!(open(&last, 2).is_err());
     }
 
     #[test]
     fn connections_inherit_what_is_set_on_the_listener() {
-        let small = Options { listen: Some("127.0.0.1:0".parse().unwrap()), ..Options::default() };
+        let small = Options { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Options::default() };
         let small = Options { send_buffer_bytes: Some(10_000), recv_buffer_bytes: Some(20_000), ..small };
-        let (address, listeners) = open(&small, 1).unwrap();
-        let _peer = TcpStream::connect(address.unwrap()).unwrap();
-        let (connection, _) = listeners[0].accept().unwrap();
+        let (addresses, listeners) = open(&small, 1).unwrap();
+        let _peer = TcpStream::connect(addresses[0]).unwrap();
+        let (connection, _) = listeners[0][0].accept().unwrap();
         assert!(connection.tcp_nodelay().unwrap());
         // The kernel doubles them, for its own bookkeeping.
         assert_eq!(connection.send_buffer_size().unwrap(), 20_000);

@@ -8,9 +8,10 @@ use crate::Clock;
 /// How to run shards. The same for all of them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen, or nowhere. Port 0 takes a free one; all shards share it.
-    pub listen: Option<SocketAddr>,
-    /// The shards share no port: shard `i` listens alone, on the port of `listen` plus `i`. Port 0 takes free ones in a row.
+    /// Where to listen; nowhere, if empty. Port 0 takes a free one; all shards share each. A core is told by
+    /// `Event::Accepted` which of them took a connection.
+    pub listen: Vec<SocketAddr>,
+    /// The shards share no port: shard `i` listens alone, on each port of `listen` plus `i`. Port 0 takes free ones in a row.
     pub listen_each: bool,
     /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use if these are as many as its shards, and
     /// pins nothing otherwise; an empty list pins nothing.
@@ -45,7 +46,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: None,
+            listen: Vec::new(),
             listen_each: false,
             pin: None,
             connections_max: 1 << 20,

@@ -15,7 +15,7 @@ use crate::{Kind, Options, Stats, glommio, listener, monoio, sys, uring};
 
 /// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
 pub struct Running<M> {
-    address: Option<SocketAddr>,
+    addresses: Vec<SocketAddr>,
     exchange: Arc<Exchange<M>>,
     control: Receiver<(ShardId, M)>,
     stats: Vec<Arc<Stats>>,
@@ -23,9 +23,9 @@ pub struct Running<M> {
 }
 
 impl<M> Running<M> {
-    /// Where all shards listen; with [`Options::listen_each`], where the first one does.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+    /// Where all shards listen, in the order of [`Options::listen`]; with [`Options::listen_each`], where the first one does.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Sends mail to the shards; may be cloned and kept.
@@ -88,11 +88,11 @@ where
     S: Shard + 'static,
     F: FnOnce(ShardId) -> S + Send + 'static,
 {
-    let (address, listeners) = listener::open(&options, shards.len())?;
+    let (addresses, listeners) = listener::open(&options, shards.len())?;
     let pins = pins(&options, shards.len())?;
     let (exchange, control) = Exchange::new(shards.iter().map(|(id, _)| *id).collect())?;
     let options = Arc::new(options);
-    let mut running = Running { address, exchange, control, stats: Vec::new(), threads: Vec::new() };
+    let mut running = Running { addresses, exchange, control, stats: Vec::new(), threads: Vec::new() };
     let mut all_ready = Vec::new();
     let mut listeners = listeners.into_iter();
     for (at, (id, build)) in shards.into_iter().enumerate() {
@@ -100,7 +100,7 @@ where
         let (ready, is_ready) = bounded(1);
         let seat = Seat {
             id,
-            listener: listeners.next(),
+            listeners: listeners.next().unwrap_or_default(),
             post: Post::new(running.exchange.clone(), at, stats.clone()),
             stats: stats.clone(),
             options: options.clone(),
@@ -125,7 +125,8 @@ where
 /// What a shard's thread has besides its core.
 pub(crate) struct Seat<M> {
     pub(crate) id: ShardId,
-    pub(crate) listener: Option<Socket>,
+    /// In the order of [`Options::listen`].
+    pub(crate) listeners: Vec<Socket>,
     pub(crate) post: Post<M>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) options: Arc<Options>,

@@ -86,13 +86,11 @@ where
     let core = build(seat.id);
     let bell = ready::duplicate(seat.post.bell())?;
     let watch = R::watch(bell.try_clone()?)?;
-    let listener = match seat.listener.take() {
-        Some(listener) => {
-            listener.set_nonblocking(true)?;
-            Some(R::watch(listener.into())?)
-        }
-        None => None,
-    };
+    let mut listeners = Vec::new();
+    for listener in std::mem::take(&mut seat.listeners) {
+        listener.set_nonblocking(true)?;
+        listeners.push(R::watch(listener.into())?);
+    }
     seat.ready();
     let Seat { post, stats, options, .. } = seat;
     let shared = Rc::new(Shared::<S, R> {
@@ -100,13 +98,13 @@ where
         buffer: Rc::new(RefCell::new(vec![0; RECEIVE_BYTES].into())),
         bell,
         due: Signal::default(),
-        acceptor: Signal::default(),
+        acceptors: listeners.iter().map(|_| Signal::default()).collect(),
         ringer: Signal::default(),
         ending: Cell::new(false),
     });
     R::spawn(ring(shared.clone(), watch));
-    if let Some(listener) = listener {
-        R::spawn(accept(shared.clone(), listener));
+    for (number, listener) in listeners.into_iter().enumerate() {
+        R::spawn(accept(shared.clone(), listener, number));
     }
     turns(&shared).await;
     end(shared).await;
@@ -121,8 +119,8 @@ struct Shared<S: Shard, R: Runtime> {
     bell: OwnedFd,
     /// For [`turns`]: something happened.
     due: Signal,
-    /// For [`accept`] and [`ring`]: look whether to go on.
-    acceptor: Signal,
+    /// For each [`accept`] and for [`ring`]: look whether to go on.
+    acceptors: Box<[Signal]>,
     ringer: Signal,
     ending: Cell<bool>,
 }
@@ -180,7 +178,7 @@ async fn turns<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>) {
             return;
         }
         if !shared.turn.borrow().is_accepting() {
-            shared.acceptor.raise();
+            shared.acceptors.iter().for_each(Signal::raise);
         }
         if next.more {
             ready::signal(&shared.bell);
@@ -222,17 +220,17 @@ async fn ring<S: Shard, R: Runtime>(shared: Rc<Shared<S, R>>, bell: R::Watch) {
     }
 }
 
-/// Takes connections from the listener until the core wants no more.
-async fn accept<S: Shard + 'static, R: Runtime>(shared: Rc<Shared<S, R>>, listener: R::Watch) {
+/// Takes connections from the listener of that number until the core wants no more.
+async fn accept<S: Shard + 'static, R: Runtime>(shared: Rc<Shared<S, R>>, listener: R::Watch, number: usize) {
     loop {
-        let ready = or_signal(&shared.acceptor, R::readable(&listener)).await;
+        let ready = or_signal(&shared.acceptors[number], R::readable(&listener)).await;
         if !shared.turn.borrow().is_accepting() {
             break;
         }
         if matches!(ready, Some(Err(_))) {
             R::sleep(ACCEPT_PAUSE).await;
         }
-        match accept_ready(&shared, &listener) {
+        match accept_ready(&shared, &listener, number as u16) {
             Accepted::All => {}
             Accepted::SomeMore => wait_for_turn(&shared).await,
             Accepted::Exhausted => R::sleep(ACCEPT_PAUSE).await,
@@ -250,10 +248,14 @@ enum Accepted {
 }
 
 /// Takes the connections that are ready.
-fn accept_ready<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>, listener: &R::Watch) -> Accepted {
+fn accept_ready<S: Shard + 'static, R: Runtime>(
+    shared: &Rc<Shared<S, R>>,
+    listener: &R::Watch,
+    number: u16,
+) -> Accepted {
     for _ in 0..ACCEPTS_PER_TURN {
         match ready::accept(listener) {
-            Ok((fd, peer)) => begin(shared, fd, peer),
+            Ok((fd, peer)) => begin(shared, fd, peer, number),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::All,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => {
@@ -266,8 +268,13 @@ fn accept_ready<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>, liste
 }
 
 /// Gives an accepted connection to the core and starts its reader.
-fn begin<S: Shard + 'static, R: Runtime>(shared: &Rc<Shared<S, R>>, fd: OwnedFd, peer: IpAddr) {
-    let added = shared.turn.borrow_mut().accepted(fd, peer);
+fn begin<S: Shard + 'static, R: Runtime>(
+    shared: &Rc<Shared<S, R>>,
+    fd: OwnedFd,
+    peer: IpAddr,
+    listener: u16,
+) {
+    let added = shared.turn.borrow_mut().accepted(fd, peer, listener);
     if let Some((conn, socket)) = added {
         R::spawn(read(shared.clone(), conn, socket));
     }
@@ -378,7 +385,7 @@ async fn connect<S: Shard + 'static, R: Runtime>(
 async fn end<S: Shard, R: Runtime>(shared: Rc<Shared<S, R>>) {
     shared.ending.set(true);
     shared.turn.borrow_mut().shut_all();
-    shared.acceptor.raise();
+    shared.acceptors.iter().for_each(Signal::raise);
     shared.ringer.raise();
     let interval = Duration::from_millis(1);
     for _ in 0..END_TIME_MAX.as_millis() / interval.as_millis() {

@@ -8,6 +8,8 @@ use wire::BizCode;
 use wire::client::ALTERNATIVES_MAX;
 use wire::node::Class;
 
+use edge::Rules;
+
 use crate::limits;
 
 /// Everything settable. Every key has a default; [`Config::validate`] names the key that is out of bounds.
@@ -24,6 +26,8 @@ pub struct Config {
     pub drain: Drain,
     /// Where each business code goes; a code that is absent is refused.
     pub routes: Routes,
+    /// What the layers between sockets and frames go by.
+    pub edge: Rules,
 }
 
 /// How a silent client is found: it is offline after `period_ms + grace_ms` without a frame.
@@ -185,6 +189,11 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
+    /// How often a client is to say something.
+    pub fn period(&self) -> Duration {
+        Duration::from_millis(u64::from(self.period_ms))
+    }
+
     /// How long a connection may be silent.
     pub fn silence_max(&self) -> Duration {
         Duration::from_millis(u64::from(self.period_ms) + u64::from(self.grace_ms))
@@ -262,7 +271,7 @@ impl Default for Routes {
 impl Config {
     /// Checks every bound; the error names the key, its value and what it wants.
     pub fn validate(&self) -> Result<(), String> {
-        let Config { heartbeat, delivery, limits, drain, routes } = self;
+        let Config { heartbeat, delivery, limits, drain, routes, edge } = self;
         within("heartbeat.period_ms", heartbeat.period_ms, 100, 3_600_000)?;
         within("heartbeat.grace_ms", heartbeat.grace_ms, 0, 3_600_000)?;
         within("delivery.ack_timeout_ms", delivery.ack_timeout_ms, 10, 600_000)?;
@@ -309,6 +318,7 @@ impl Config {
         within("drain.spread_ms", drain.spread_ms, 0, 3_600_000)?;
         within("drain.deadline_ms", drain.deadline_ms, 0, 3_600_000)?;
         alternatives("drain.alternatives", &drain.alternatives, limits.frame_bytes_max)?;
+        edge.validate()?;
         routes.validate()
     }
 }

@@ -141,7 +141,10 @@ impl Gateway {
         self.logins.answered(now, session.last_seen);
         self.wheel.cancel(session.timer);
         let token_end = self.clocks.at_wall_secs(now, session.token_end_secs);
-        let deadline = (now + self.config.heartbeat.silence_max()).min(token_end);
+        // Where there are layers, silence may be asked about before it is judged.
+        let heartbeat = &self.config.heartbeat;
+        let look_after = if session.has_layers { heartbeat.period() } else { heartbeat.silence_max() };
+        let deadline = (now + look_after).min(token_end);
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack());
         self.metrics.logins += 1;
         let heartbeat_ms = self.config.heartbeat.period_ms;

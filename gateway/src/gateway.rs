@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use edge::Port;
 use shard::{
     Bucket, Clocks, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel,
 };
@@ -13,6 +14,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
 use crate::config::Config;
+use crate::layered::Layered;
 use crate::limits::{
     CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, LOGIN_RETRY, TIMEOUTS_PER_TURN,
 };
@@ -34,6 +36,8 @@ pub struct Setup {
     pub keys: TokenKeys,
     /// Checked by [`Config::validate`].
     pub config: Config,
+    /// Which layers the connections of each listener have, in the order of the engine's; none past the end.
+    pub ports: Vec<Port>,
     /// Of everything that is random here.
     pub seed: u64,
 }
@@ -59,6 +63,7 @@ pub struct Gateway {
     pub(crate) outboxes: Outboxes,
     pub(crate) rooms: Rooms,
     pub(crate) addresses: Addresses,
+    pub(crate) layered: Layered,
     pub(crate) logins: LoginWindow,
     pub(crate) wheel: Wheel<u64>,
     pub(crate) effects: VecDeque<Effect<NodeMessage>>,
@@ -128,7 +133,7 @@ impl Timer {
 impl Gateway {
     /// A gateway shard without connections.
     pub fn new(now: Instant, setup: Setup) -> Self {
-        let Setup { id, keys, config, seed } = setup;
+        let Setup { id, keys, config, ports, seed } = setup;
         let mut prng = Prng::new(seed);
         Self {
             id,
@@ -138,6 +143,7 @@ impl Gateway {
             submitted: Submitted::new(prng.next_u64()),
             keys,
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
+            layered: Layered::new(ports, config.edge.clone()),
             config,
             sessions: ConnMap::new(),
             outboxes: Outboxes::default(),
@@ -190,6 +196,7 @@ impl Gateway {
     /// Puts another checked configuration in force. Timers that are armed keep their deadlines.
     pub fn reload(&mut self, config: Config) {
         self.rate = Rate::new(config.limits.frames_per_second, config.limits.frames_burst);
+        self.layered.set_rules(config.edge.clone());
         self.config = config;
     }
 
@@ -214,12 +221,12 @@ impl Gateway {
     /// Own-state invariants; called after every step of a test or simulation.
     pub fn check_invariants(&self) {
         let mut outboxes = 0;
-        let mut sessions = 0;
-        let mut binding = 0;
+        let (mut sessions, mut binding, mut layered) = (0, 0, 0);
         for (conn, session) in self.sessions.iter() {
             outboxes += usize::from(session.outbox != OutboxId::NONE);
             sessions += u64::from(session.is_logged_in());
             binding += u32::from(session.phase == Phase::Binding);
+            layered += usize::from(session.has_layers);
             assert!(
                 session.is_logged_in() || session.rooms == Memberships::NONE,
                 "{conn:?} is in a room without a login"
@@ -228,6 +235,7 @@ impl Gateway {
         assert_eq!(sessions, self.metrics.sessions);
         assert_eq!(binding, self.logins.under_way());
         assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
+        self.layered.check_invariants(layered);
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
         self.submitted.check_invariants();
@@ -271,17 +279,19 @@ impl Gateway {
 
     /// Moves what is to be written into `batch`.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
-        let Self { sessions, outboxes, wheel, config, .. } = self;
+        let Self { sessions, outboxes, wheel, config, layered, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
-        if session.outbox == OutboxId::NONE {
-            return;
-        }
-        let deadline = now + config.delivery.ack_timeout(1);
-        outboxes.update(&mut session.outbox, |outbox| {
-            outbox.fill(batch, config.delivery.window, |flight| {
-                wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
+        if session.outbox != OutboxId::NONE {
+            let deadline = now + config.delivery.ack_timeout(1);
+            outboxes.update(&mut session.outbox, |outbox| {
+                outbox.fill(batch, config.delivery.window, |flight| {
+                    wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
+                });
             });
-        });
+        }
+        if session.has_layers {
+            layered.transmit(conn, batch, session.phase == Phase::Closing);
+        }
         session.is_writing = !batch.is_empty();
     }
 
@@ -290,9 +300,10 @@ impl Gateway {
         self.wheel.next_deadline()
     }
 
-    /// A client has connected.
-    pub fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
+    /// A client has connected, by the listener of that number.
+    pub fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr, listener: u16) {
         let (address, from_address) = self.addresses.enter(peer);
+        let (has_layers, is_from_proxy) = self.layered.accepted(conn, peer, listener);
         let deadline =
             now + std::time::Duration::from_millis(u64::from(self.config.limits.login_deadline_ms));
         let session = Session {
@@ -303,6 +314,7 @@ impl Gateway {
             encoding: None,
             is_dirty: false,
             is_writing: false,
+            has_layers,
             address,
             outbox: OutboxId::NONE,
             rooms: Memberships::NONE,
@@ -319,13 +331,22 @@ impl Gateway {
             self.close_draining(conn);
         } else if self.sessions.len() > self.config.limits.connections_max as usize {
             self.close_with_notice(conn, NoticeCode::ServerFull);
-        } else if from_address > self.config.limits.address_connections_max {
+        } else if from_address > self.config.limits.address_connections_max && !is_from_proxy {
             self.close_with_notice(conn, NoticeCode::AddressLimit);
         }
     }
 
     /// Bytes came.
-    pub fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
+    pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
+        match self.sessions.get(conn) {
+            Some(session) if session.has_layers => self.received_layered(now, conn, bytes),
+            Some(_) => self.received_frames(now, conn, bytes),
+            None => {}
+        }
+    }
+
+    /// Bytes of the stream of frames came.
+    pub(crate) fn received_frames(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut deframer = std::mem::take(&mut session.deframer);
         while let Some(phase) = self.sessions.get(conn).map(|session| session.phase)
@@ -350,9 +371,12 @@ impl Gateway {
 
     /// A batch was written.
     pub fn sent(&mut self, conn: ConnId) {
-        let Self { sessions, outboxes, dirty, config, .. } = self;
+        let Self { sessions, outboxes, dirty, config, layered, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         session.is_writing = false;
+        if session.has_layers && layered.has_output(conn) {
+            mark_dirty(session, conn, dirty);
+        }
         let Some(outbox) = outboxes.get_mut(session.outbox) else { return };
         if outbox.can_fill(config.delivery.window) {
             mark_dirty(session, conn, dirty);
@@ -373,6 +397,9 @@ impl Gateway {
         self.end(conn);
         let Some(mut session) = self.sessions.remove(conn) else { return };
         self.addresses.exit(session.address);
+        if session.has_layers {
+            self.layered.closed(conn);
+        }
         if session.outbox != OutboxId::NONE {
             self.outboxes.update(&mut session.outbox, |outbox| outbox.clear_control());
             self.outboxes.release(&mut session.outbox);
@@ -455,12 +482,20 @@ impl Gateway {
                 return self.close_with_notice(conn, NoticeCode::LoginTimeout);
             }
         }
-        let deadline = session.last_seen + silence_max;
+        let mut deadline = session.last_seen + silence_max;
         if now >= deadline {
             return self.close_with_notice(conn, NoticeCode::IdleTimeout);
         }
         if clocks.wall_secs(now) >= session.token_end_secs {
             return self.close_with_notice(conn, NoticeCode::TokenExpired);
+        }
+        if session.has_layers {
+            let quiet = session.last_seen + self.config.heartbeat.period();
+            if now < quiet {
+                deadline = quiet;
+            } else if self.layered.ping(conn) {
+                mark_dirty(session, conn, &mut self.dirty);
+            }
         }
         let deadline = deadline.min(clocks.at_wall_secs(now, session.token_end_secs));
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
@@ -516,6 +551,7 @@ impl Gateway {
             return;
         }
         self.put_notice(conn, code, retry_after_ms, alternatives);
+        self.layered.ends_with(conn, code);
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
@@ -556,7 +592,7 @@ impl Gateway {
 
     /// Ends what the connection stood for, however it came to that: the binding, the memberships, the messages that wait
     /// for it. False when it had ended before.
-    fn end(&mut self, conn: ConnId) -> bool {
+    pub(crate) fn end(&mut self, conn: ConnId) -> bool {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         if session.phase == Phase::Closing {
             return false;

@@ -10,6 +10,7 @@ mod fan_out;
 mod frames;
 mod gateway;
 mod hash;
+mod layered;
 mod limits;
 mod login_window;
 mod message_ids;
@@ -24,6 +25,7 @@ mod token;
 mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
+pub use edge::{Port, Refusal, Rules};
 pub use gateway::{Gateway, Setup};
 pub use metrics::Metrics;
 pub use push::Push;

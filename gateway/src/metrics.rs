@@ -1,5 +1,6 @@
 //! What a shard counts.
 
+use edge::Refusal;
 use wire::client::{Code, FailReason, NoticeCode};
 
 /// Counters since the start, and gauges of the moment. Plain numbers: one shard writes, and gives away copies.
@@ -33,6 +34,10 @@ pub struct Metrics {
     pub room_late: u64,
     /// Connections taken.
     pub accepted: u64,
+    /// Connections that became WebSocket connections.
+    pub websockets: u64,
+    /// Connections ended by the layers between socket and frames, in the order of [`Refusal::ALL`].
+    pub edge_refusals: [u64; Refusal::ALL.len()],
     /// Logins that were answered.
     pub logins: u64,
     /// Frames from clients, in the order of [`Code::ALL`].
@@ -72,6 +77,10 @@ impl Metrics {
 
     pub(crate) fn count_notice(&mut self, code: NoticeCode) {
         count(&mut self.notices, &NoticeCode::ALL, code, 1);
+    }
+
+    pub(crate) fn count_edge_refusal(&mut self, refusal: Refusal) {
+        count(&mut self.edge_refusals, &Refusal::ALL, refusal, 1);
     }
 
     pub(crate) fn count_undelivered(&mut self, reason: FailReason) {

@@ -22,6 +22,8 @@ pub(crate) struct Session {
     pub(crate) is_dirty: bool,
     /// A batch is with the engine.
     pub(crate) is_writing: bool,
+    /// Its bytes pass through layers (`layered.rs`).
+    pub(crate) has_layers: bool,
     pub(crate) address: AddressId,
     pub(crate) outbox: OutboxId,
     pub(crate) rooms: Memberships,

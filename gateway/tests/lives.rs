@@ -42,7 +42,7 @@ fn a_session_of_another_life_has_another_name() {
     let life = |seed| {
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
         let (keys, config) = (TokenKeys::hs256(SECRET), Config::default());
-        Gateway::new(now, Setup { id: ME, keys, config, seed })
+        Gateway::new(now, Setup { id: ME, keys, config, ports: Vec::new(), seed })
     };
     let conns = (1..100).flat_map(|index| [0, 1].map(|generation| ConnId { index, generation }));
     for conn in conns {

@@ -26,7 +26,7 @@ pub(crate) fn run(bytes: &[u8]) {
     let (now, id) = (Instant::from_unix_nanos(1 << 60), ShardId::new(1, 0));
     if config.validate().is_ok() {
         let keys = TokenKeys::hs256(b"any");
-        Gateway::new(now, gateway::Setup { id, keys, config, seed: 1 }).check_invariants();
+        Gateway::new(now, gateway::Setup { id, keys, config, ports: Vec::new(), seed: 1 }).check_invariants();
     }
     if router.validate().is_ok() {
         Router::new(router::Config { id, seed: 1, limits: router }).check_invariants();

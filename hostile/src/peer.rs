@@ -252,7 +252,7 @@ impl World {
             let conn = self.client_conn(self.clients);
             self.clients += 1;
             let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
-            self.shard.handle(self.now, Event::Accepted { conn, peer });
+            self.shard.handle(self.now, Event::Accepted { conn, peer, listener: 0 });
             let (user, device) = (UserId(i64::from(self.clients)), DeviceClass::Web);
             let exp = self.now.unix_secs() + 60;
             let token = mint_hs256(TOKENS, &Claims { app: APP, user, device, exp });
@@ -405,7 +405,7 @@ impl World {
                     }
                     let conn = self.link_conn(place);
                     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                    self.shard.handle(self.now, Event::Accepted { conn, peer });
+                    self.shard.handle(self.now, Event::Accepted { conn, peer, listener: 0 });
                     self.peers[place].links.connected(self.now, Peer::CONN, token);
                 }
             }
@@ -435,7 +435,10 @@ fn shard(role: Role) -> Node<Notes> {
     let gateway = (role != Role::Router).then(|| {
         let mut config = gateway::Config::default();
         config.delivery.ack_timeout_ms = 100;
-        Gateway::new(NOW, gateway::Setup { id, keys: TokenKeys::hs256(TOKENS), config, seed: 1 })
+        Gateway::new(
+            NOW,
+            gateway::Setup { id, keys: TokenKeys::hs256(TOKENS), config, ports: Vec::new(), seed: 1 },
+        )
     });
     let router = (role == Role::Router).then(|| {
         let limits = router::Limits { settle_ms: 200, pending_max: 8, ..router::Limits::default() };

@@ -359,7 +359,7 @@ mod tests {
         let id = ShardId::new(1, 0);
         let router = Router::new(router::Config { id, seed: 1, limits: router::Limits::default() });
         let (keys, config) = (gateway::TokenKeys::hs256(b"a secret"), gateway::Config::default());
-        let gateway = Gateway::new(now, gateway::Setup { id, keys, config, seed: 2 });
+        let gateway = Gateway::new(now, gateway::Setup { id, keys, config, ports: Vec::new(), seed: 2 });
         let cores = crate::Cores { gateway: Some(gateway), router: Some(router), links: None };
         let (outside, patience) = (Slow::default(), std::time::Duration::from_secs(1));
         let setup = crate::Setup {

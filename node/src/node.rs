@@ -445,7 +445,7 @@ impl<O: Outside> Shard for Node<O> {
             Event::Timeout => self.timeout(now),
             Event::Clocks(clocks) => self.set_clocks(clocks),
             Event::MailWaits(waits) => self.mail_waits(waits),
-            Event::Accepted { conn, peer } => self.accepted(now, conn, peer),
+            Event::Accepted { conn, peer, listener } => self.accepted(now, conn, peer, listener),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {
                 self.with_links(|links| links.connect_failed(now, token));
@@ -577,10 +577,10 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr) {
+    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr, listener: u16) {
         match (&mut self.links, &mut self.gateway) {
             (Some(links), _) if links.role() != Role::Gateway => links.accepted(now, conn),
-            (_, Some(gateway)) => gateway.accepted(now, conn, peer),
+            (_, Some(gateway)) => gateway.accepted(now, conn, peer, listener),
             (_, None) => {}
         }
     }

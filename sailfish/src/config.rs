@@ -21,6 +21,8 @@ pub use print::print;
 
 /// Where clients connect when nothing else is said: the port reads like the magic `SF`, 0x5346.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
+/// Where clients connect to `up` by WebSocket when nothing else is said.
+pub const WEBSOCKET_DEFAULT: &str = "127.0.0.1:5349";
 /// The admin port when nothing else is said.
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
 
@@ -76,6 +78,12 @@ pub struct Config {
 pub struct NodeConfig {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect by WebSocket: an address, `auto` or `off`.
+    pub listen_ws: String,
+    /// Origins of pages that may connect by WebSocket; empty: any.
+    pub origins: Vec<String>,
+    /// Proxies whose connections begin with a PROXY header.
+    pub proxy_from: Vec<edge::Network>,
     /// Where metrics and health are served.
     pub admin: SocketAddr,
     /// Threads that hold connections; 0 means one for each core this process may use.
@@ -186,6 +194,9 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self {
             listen: LISTEN_DEFAULT.parse().expect("a socket address"),
+            listen_ws: "auto".into(),
+            origins: Vec::new(),
+            proxy_from: Vec::new(),
             admin: ADMIN_DEFAULT.parse().expect("a socket address"),
             shards: 0,
             engine: "auto".into(),
@@ -323,6 +334,14 @@ impl fmt::Debug for DirectoryConfig {
     }
 }
 
+impl NodeConfig {
+    /// Where clients connect by WebSocket, if anywhere. `auto` is a place on loopback for who runs all of it with its defaults.
+    pub fn listen_ws(&self, is_up: bool) -> Option<SocketAddr> {
+        let is_default = self.listen_ws == "auto" && is_up && self.listen == NodeConfig::default().listen;
+        if is_default { WEBSOCKET_DEFAULT.parse().ok() } else { self.listen_ws.parse().ok() }
+    }
+}
+
 impl Config {
     /// The part that the gateway core takes.
     pub fn gateway(&self) -> gateway::Config {
@@ -332,6 +351,10 @@ impl Config {
             limits: self.limits.clone(),
             drain: self.drain.clone(),
             routes: self.routes.clone(),
+            edge: edge::Rules {
+                proxy_from: self.node.proxy_from.clone(),
+                origins: self.node.origins.clone(),
+            },
         }
     }
 
@@ -343,7 +366,10 @@ impl Config {
         self.validate_outboxes()?;
         self.link.validate()?;
         self.validate_cluster()?;
-        let NodeConfig { engine, .. } = &self.node;
+        let NodeConfig { engine, listen_ws, .. } = &self.node;
+        if !["auto", "off"].contains(&listen_ws.as_str()) && listen_ws.parse::<SocketAddr>().is_err() {
+            return Err(format!("node.listen_ws = {listen_ws:?}: want ADDRESS:PORT, auto or off"));
+        }
         const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
         if !ENGINES.contains(&engine.as_str()) {
             return Err(format!("node.engine = {engine:?}: want one of {}", ENGINES.join(", ")));

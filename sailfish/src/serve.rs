@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use engine::{Chosen, Options, Running};
-use gateway::Gateway;
+use gateway::{Gateway, Port};
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
 use router::Router;
@@ -81,6 +81,11 @@ impl Role {
         }
     }
 
+    /// Where it listens for WebSocket, if it does.
+    fn listen_ws(self, config: &Config) -> Option<SocketAddr> {
+        if self.takes_links() { None } else { config.node.listen_ws(self == Self::Up) }
+    }
+
     /// Where it listens.
     fn listen(self, config: &Config) -> SocketAddr {
         let default = |address: &str| address.parse().expect("a socket address");
@@ -132,6 +137,9 @@ pub struct UpArgs {
     /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is given].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_ws: Option<String>,
 }
 
 /// Runs a gateway of a cluster: it holds clients.
@@ -142,6 +150,9 @@ pub struct GatewayArgs {
     /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Where clients connect by WebSocket: ADDRESS:PORT [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_ws: Option<String>,
     /// The own number, unlike that of any other node [default: 2].
     #[arg(long, value_name = "N")]
     id: Option<String>,
@@ -195,7 +206,12 @@ impl NodeArgs {
 
 /// Runs `sailfish up`.
 pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
-    run(Role::Up, &args.node, || args.node.layers(&[("--listen", "node.listen", &args.listen)]))
+    run(Role::Up, &args.node, || {
+        args.node.layers(&[
+            ("--listen", "node.listen", &args.listen),
+            ("--listen-ws", "node.listen_ws", &args.listen_ws),
+        ])
+    })
 }
 
 /// Runs `sailfish gateway`.
@@ -204,6 +220,7 @@ pub fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
     run(Role::Gateway, &args.node, || {
         args.node.layers(&[
             ("--listen", "node.listen", &args.listen),
+            ("--listen-ws", "node.listen_ws", &args.listen_ws),
             ("--id", "cluster.node", &args.id),
             ("--routers", "cluster.routers", &routers),
             ("--bridges", "cluster.bridges", &bridges),
@@ -262,11 +279,14 @@ fn run(
         let (config, secret) = (config.clone(), secret.clone());
         move || start(role, (chosen, count), &config, secret.as_ref(), admin_address, lock)
     })?;
-    let address = serving.running.address().context("an engine that listens knows where")?;
+    let addresses = serving.running.addresses();
+    let address = *addresses.first().context("an engine that listens knows where")?;
+    let websocket = addresses.get(1).copied();
     let summary = ready::Summary {
         role,
         node: role.node(&config),
         address,
+        websocket,
         admin: admin_address,
         routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
@@ -316,6 +336,7 @@ fn wanted(role: Role, config: &Config, shards: u16) -> Vec<Wanted> {
         Wanted { address: listen, count, chosen_by: "--listen" },
         Wanted::one(config.node.admin, "--admin"),
     ];
+    wanted.extend(role.listen_ws(config).map(|address| Wanted::one(address, "--listen-ws")));
     if has_own_backend(role, config) {
         wanted.push(Wanted::one(config.backend.listen, "backend.listen"));
     }
@@ -379,7 +400,7 @@ fn start(
     };
     let ids: Vec<ShardId> = (0..count).map(|index| ShardId::new(builder.node, index)).collect();
     let clock = options.clock;
-    let listen = options.listen;
+    let listen = options.listen.first().copied();
     let build = |id: ShardId| {
         let builder = builder.clone();
         (id, move |id| builder.shard(clock.now(), id))
@@ -401,7 +422,7 @@ fn start(
     if matches!(role, Role::Gateway | Role::Bridge) && !is_discovering(config) {
         shards.set_nodes(&routers_of(config), bridges_of(role, config));
     }
-    let address = running.address().context("an engine that listens knows where")?;
+    let address = *running.addresses().first().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
     Ok(Serving { running, shards, chosen, files, http, connections_max, directory, bridge, backend })
 }
@@ -456,7 +477,8 @@ impl Builder {
         let keys = self.keys.or_else(|| (self.role == Role::Bridge).then(no_keys));
         let gateway = keys.map(|keys| {
             let config = self.gateway.clone();
-            Gateway::new(now, gateway::Setup { id, keys, config, seed: random() })
+            let ports = vec![Port::default(), Port { websocket: true }];
+            Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: random() })
         });
         let router = matches!(self.role, Role::Up | Role::Router).then(|| {
             let limits = self.config.router.clone();
@@ -552,7 +574,8 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
     let engine = &config.engine;
     let unless_zero = |bytes: u32| (bytes > 0).then_some(bytes);
     let options = Options {
-        listen: Some(config.node.listen),
+        // In the order of the ports that a gateway is made with.
+        listen: std::iter::once(config.node.listen).chain(role.listen_ws(config)).collect(),
         pin: if config.node.pin { None } else { Some(Vec::new()) },
         // Those past the gateway's limit are told so before they are closed.
         connections_max: connections_max.saturating_add(REFUSALS_PER_SHARD),
@@ -568,7 +591,7 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
         return options;
     }
     Options {
-        listen: Some(role.listen(config)),
+        listen: vec![role.listen(config)],
         listen_each: true,
         send_buffer_bytes: None,
         recv_buffer_bytes: None,

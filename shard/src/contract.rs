@@ -64,6 +64,8 @@ pub enum Event<'a, M> {
         conn: ConnId,
         /// The remote address.
         peer: IpAddr,
+        /// Which listener it was, counted from 0 in the order in which the engine was given them.
+        listener: u16,
     },
     /// An [`Effect::Connect`] came through.
     Connected {

@@ -188,7 +188,10 @@ fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> 
     let id = ShardId::from_u32(identity.shard);
     let gateway = (identity.role != Role::Router).then(|| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
-        gateway::Gateway::new(now, gateway::Setup { id, keys, config, seed: prng.next_u64() })
+        gateway::Gateway::new(
+            now,
+            gateway::Setup { id, keys, config, ports: Vec::new(), seed: prng.next_u64() },
+        )
     });
     let router = (identity.role == Role::Router).then(|| {
         let limits = router_limits();

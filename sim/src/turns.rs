@@ -142,7 +142,7 @@ impl World {
                 let conn = self.open_end(host, tcp, Side::Taker);
                 let peer = IpAddr::V4(Ipv4Addr::new(10, 1, (tcp >> 8) as u8, tcp as u8));
                 self.trace.line(self.now, || format!("{:?} accepted tcp {tcp} as {conn:?}", host.id));
-                host.core.handle(now, CoreEvent::Accepted { conn, peer });
+                host.core.handle(now, CoreEvent::Accepted { conn, peer, listener: 0 });
             }
             Input::Connected { tcp } => {
                 let conn = self.open_end(host, tcp, Side::Opener);

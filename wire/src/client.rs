@@ -5,11 +5,13 @@ mod deframer;
 mod json;
 mod outcome;
 mod reader;
+mod text;
 
 use std::borrow::Cow;
 
 pub use deframer::{Deframer, Frame};
 pub use outcome::Outcome;
+pub use text::{TEXT_CODE_BYTES, frame_of_text, next_of_frames, put_text, text_bytes};
 
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 use bytes::Bytes;

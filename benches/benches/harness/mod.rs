@@ -34,7 +34,7 @@ impl Core {
         let mut config = Config::default();
         // Simulated time flies: nobody is to fall silent.
         config.heartbeat.period_ms = 24 * 60 * 60 * 1000;
-        let setup = Setup { id: ROUTER, keys: TokenKeys::hs256(SECRET), config, seed: 1 };
+        let setup = Setup { id: ROUTER, keys: TokenKeys::hs256(SECRET), config, ports: Vec::new(), seed: 1 };
         let mut core = Self {
             gateway: Gateway::new(START, setup),
             now: START,
@@ -52,7 +52,7 @@ impl Core {
 
     fn log_in(&mut self, index: u32) {
         let (conn, user) = (conn(index), UserId(i64::from(index)));
-        self.gateway.accepted(self.now, conn, [127, 0, 0, (index >> 10) as u8 + 1].into());
+        self.gateway.accepted(self.now, conn, [127, 0, 0, (index >> 10) as u8 + 1].into(), 0);
         let claims =
             Claims { app: APP, user, device: DeviceClass::Phone, exp: START.unix_secs() + 1_000_000 };
         let token = Cow::Owned(mint_hs256(SECRET, &claims));

@@ -209,7 +209,12 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     }
 
     /// A connection came in. `None` when there is no room for it.
-    pub(super) fn accepted(&mut self, fd: OwnedFd, peer: IpAddr) -> Option<(ConnId, Rc<R::Socket>)> {
+    pub(super) fn accepted(
+        &mut self,
+        fd: OwnedFd,
+        peer: IpAddr,
+        listener: u16,
+    ) -> Option<(ConnId, Rc<R::Socket>)> {
         self.stats.accepts.add(1);
         let added = self.add(fd, State::Open);
         let Ok((conn, socket)) = added else {
@@ -218,7 +223,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         };
         self.count_open(1);
         let now = self.begin();
-        self.tell(now, Event::Accepted { conn, peer });
+        self.tell(now, Event::Accepted { conn, peer, listener });
         Some((conn, socket))
     }
 

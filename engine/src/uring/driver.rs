@@ -47,6 +47,8 @@ pub(super) struct Driver<S: Shard> {
     pub(super) mail_waits: bool,
     /// How many receives there were up to the last turn.
     receives: u64,
+    /// Which listeners have no accept armed.
+    idle_listeners: Vec<u16>,
     /// When to accept again after a failure.
     accept_at: Option<Instant>,
     stopped: bool,
@@ -62,8 +64,9 @@ pub(super) enum News {
 
 impl<S: Shard> Driver<S> {
     pub(super) fn new(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
-        let kernel = Kernel::new(&seat.options, seat.listener.is_some())?;
+        let kernel = Kernel::new(&seat.options, !seat.listeners.is_empty())?;
         let core = build(seat.id);
+        let listeners = seat.listeners.len() as u16;
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             mail_waits: false,
@@ -76,6 +79,7 @@ impl<S: Shard> Driver<S> {
             lingers: VecDeque::new(),
             intakes: PerGroup::default(),
             receives: 0,
+            idle_listeners: (0..listeners).collect(),
             accept_at: None,
             stopped: false,
         })
@@ -227,26 +231,32 @@ impl<S: Shard> Driver<S> {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        let Some(listener) = &self.seat.listener else { return Ok(()) };
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-        self.kernel.ring.push_plain(accept, Token::new(Op::Accept))
-    }
-
-    fn on_accept(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
-        if completion.result >= 0 {
-            self.take_connection(now, completion.result)?;
-        } else {
-            self.on_accept_error(now, -completion.result);
-        }
-        if !completion.has_more() && self.accept_at.is_none() {
-            self.accept()?;
+        while let Some(number) = self.idle_listeners.pop() {
+            let Some(listener) = self.seat.listeners.get(usize::from(number)) else { continue };
+            let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+            self.kernel.ring.push_plain(accept, Token::accept(number))?;
         }
         Ok(())
     }
 
-    fn take_connection(&mut self, now: Instant, file: i32) -> io::Result<()> {
+    fn on_accept(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
+        if completion.result >= 0 {
+            self.take_connection(now, completion.result, completion.token.listener())?;
+        } else {
+            self.on_accept_error(now, -completion.result);
+        }
+        if !completion.has_more() {
+            self.idle_listeners.push(completion.token.listener());
+            if self.accept_at.is_none() {
+                self.accept()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_connection(&mut self, now: Instant, file: i32, listener: u16) -> io::Result<()> {
         let socket = accepted::accepted(file);
-        if self.seat.listener.is_none() {
+        if self.seat.listeners.is_empty() {
             return Ok(()); // it came while the listener closed
         }
         self.seat.stats.accepts.add(1);
@@ -259,7 +269,7 @@ impl<S: Shard> Driver<S> {
         };
         let conn = self.conns.insert(Conn::new(socket, State::Open, Group::Accepted));
         self.count_connections();
-        self.tell(now, Event::Accepted { conn, peer });
+        self.tell(now, Event::Accepted { conn, peer, listener });
         self.receive(conn)
     }
 
@@ -275,10 +285,10 @@ impl<S: Shard> Driver<S> {
         }
     }
 
-    /// Shutting the listener down ends the accept that is armed.
+    /// Shutting a listener down ends the accept that is armed.
     fn stop_accepting(&mut self) {
         self.accept_at = None;
-        if let Some(listener) = self.seat.listener.take() {
+        for listener in self.seat.listeners.drain(..) {
             let _ = listener.shutdown(std::net::Shutdown::Both); // closed either way
         }
     }

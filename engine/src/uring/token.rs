@@ -50,6 +50,16 @@ impl Token {
         Self((op as u64) << 56)
     }
 
+    /// The accept of a listener.
+    pub(super) const fn accept(listener: u16) -> Self {
+        Self(Self::new(Op::Accept).0 | listener as u64)
+    }
+
+    /// Meaningful for an accept only.
+    pub(super) const fn listener(self) -> u16 {
+        self.0 as u16
+    }
+
     pub(super) fn of(op: Op, conn: ConnId) -> Self {
         assert!(conn.index < CONNECTIONS_MAX, "the table is bounded by CONNECTIONS_MAX");
         Self(Self::new(op).0 | (conn.index as u64) << 32 | conn.generation as u64)
@@ -98,5 +108,7 @@ mod tests {
             let token = Token::from_u64(Token::of(op, conn).as_u64());
             assert_eq!((token.op(), token.conn()), (op, conn));
         }
+        let token = Token::accept(u16::MAX);
+        assert_eq!((token.op(), token.listener()), (Op::Accept, u16::MAX));
     }
 }

@@ -18,7 +18,7 @@ pub fn echo_comes_back(kind: Kind) {
     for round in 0..20 {
         exchange(&mut stream, format!("message {round}").as_bytes());
     }
-    let Seen::Accepted(_, peer) = rig.next(0) else { panic!("accepted first") };
+    let Seen::Accepted(_, peer, _) = rig.next(0) else { panic!("accepted first") };
     assert_eq!(peer, stream.local_addr().unwrap().ip());
     let stats = &rig.running.stats()[0];
     assert_eq!((stats.accepts.get(), stats.connections.get()), (1, 1));
@@ -47,7 +47,7 @@ pub fn a_slow_reader_gets_everything(kind: Kind) {
     let pieces = sent.clone();
     let small = Options { send_buffer_bytes: Some(8 << 10), ..options() };
     let behaviour = move |hands: &mut Hands, seen: &Seen| {
-        if let Seen::Accepted(conn, _) = seen {
+        if let Seen::Accepted(conn, ..) = seen {
             // Small and large pieces, so that batches are contiguous ones and gather lists.
             let mut rest = Bytes::from(pieces.clone());
             for size in [10, 3000, 900, 50_000, 1, 1500, 200_000].into_iter().cycle() {
@@ -153,7 +153,7 @@ pub fn a_turn_receives_a_bounded_number_of_times(kind: Kind) {
 pub fn sent_tells_the_size_of_each_batch(kind: Kind) {
     // The rig's core compares each size with the batch in flight; here the sum, over many batches.
     let rig = Rig::one(kind, |hands, seen| match seen {
-        Seen::Accepted(conn, _) => hands.send(*conn, pattern(100)),
+        Seen::Accepted(conn, ..) => hands.send(*conn, pattern(100)),
         Seen::Sent(conn, bytes) if *bytes < 200_000 => hands.send(*conn, pattern(bytes * 2)),
         _ => {}
     });

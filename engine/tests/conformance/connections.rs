@@ -50,7 +50,7 @@ pub fn thousands_connect_at_once(kind: Kind) {
         Seen::ConnectFailed(token, error) => panic!("connect {token}: {error:?}"),
         _ => {}
     };
-    let client = Rig::start(kind, Options { listen: None, ..options() }, vec![Box::new(behaviour)]);
+    let client = Rig::start(kind, Options { listen: Vec::new(), ..options() }, vec![Box::new(behaviour)]);
     client.tell(0, move |hands| {
         for token in 0..CONNECTIONS {
             let source = Ipv4Addr::new(127, 0, 0, 2 + (token % 4) as u8);
@@ -127,7 +127,7 @@ pub fn a_port_in_use_is_an_error(kind: Kind) {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let ours = Rig::one(kind, nothing);
     for address in [taken.local_addr().unwrap(), ours.address()] {
-        let same = Options { listen: Some(address), ..options() };
+        let same = Options { listen: vec![address], ..options() };
         let Err(error) = Rig::try_start(kind, same, vec![Box::new(nothing)]) else {
             panic!("{address} is taken")
         };
@@ -149,11 +149,31 @@ pub fn each_shard_can_listen_alone(kind: Kind) {
     }
     for (index, stats) in rig.running.stats().iter().enumerate() {
         assert_eq!(stats.accepts.get(), 5, "shard {index}");
-        let taken = Options { listen: Some(at(index as u16)), ..each.clone() };
+        let taken = Options { listen: vec![at(index as u16)], ..each.clone() };
         let Err(error) = Rig::try_start(kind, taken, vec![Box::new(nothing), Box::new(nothing)]) else {
             panic!("the port of shard {index} is taken")
         };
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+    rig.stop();
+}
+
+pub fn a_connection_says_which_listener_took_it(kind: Kind) {
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let three = Options { listen: vec![anywhere; 3], ..options() };
+    let rig = Rig::start(kind, three, vec![Box::new(echo)]);
+    for number in [2, 0, 1, 2] {
+        let mut stream = dial(rig.running.addresses()[number]);
+        exchange(&mut stream, b"by which door?");
+        let listener = rig.find(|seen| match seen {
+            Seen::Accepted(_, _, listener) => Some(listener),
+            _ => None,
+        });
+        assert_eq!(usize::from(listener), number);
+    }
+    rig.tell(0, |hands| hands.effect(Effect::StopAccepting));
+    for address in rig.running.addresses().to_vec() {
+        wait_until(|| TcpStream::connect(address).is_err());
     }
     rig.stop();
 }

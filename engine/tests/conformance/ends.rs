@@ -101,7 +101,7 @@ pub fn a_flush_can_become_an_abort(kind: Kind) {
     let rig = Rig::start(kind, slow, vec![Box::new(nothing)]);
     let stream = rig.dial();
     let conn = rig.find(|seen| match seen {
-        Seen::Accepted(conn, _) => Some(conn),
+        Seen::Accepted(conn, ..) => Some(conn),
         _ => None,
     });
     rig.tell(0, move |hands| {

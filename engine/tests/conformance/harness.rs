@@ -18,7 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// An event, owned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
-    Accepted(ConnId, IpAddr),
+    /// The last is the listener.
+    Accepted(ConnId, IpAddr, u16),
     Connected(ConnId, u64),
     ConnectFailed(u64, ConnectError),
     Received(ConnId, Vec<u8>),
@@ -114,9 +115,9 @@ impl Core {
 
     fn check(&mut self, event: Event<'_, Mail>) -> Option<Seen> {
         Some(match event {
-            Event::Accepted { conn, peer } => {
+            Event::Accepted { conn, peer, listener } => {
                 self.begin(conn, true);
-                Seen::Accepted(conn, peer)
+                Seen::Accepted(conn, peer, listener)
             }
             Event::Connected { conn, token } => {
                 self.begin(conn, false);
@@ -239,7 +240,7 @@ pub fn shard(index: u16) -> ShardId {
 /// Listens on a port of its own, pinned nowhere: tests run beside each other.
 pub fn options() -> Options {
     Options {
-        listen: Some("127.0.0.1:0".parse().unwrap()),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
         pin: Some(Vec::new()),
         recv_buffers: 256,
         ..Options::default()
@@ -270,7 +271,7 @@ impl Rig {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.running.address().unwrap()
+        self.running.addresses()[0]
     }
 
     pub fn dial(&self) -> TcpStream {

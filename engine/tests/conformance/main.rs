@@ -64,6 +64,7 @@ conformance! {
         stop_accepting_refuses_and_keeps_what_is_open
         a_port_in_use_is_an_error
         each_shard_can_listen_alone
+        a_connection_says_which_listener_took_it
         a_full_shard_refuses
         out_of_files_is_survived;
     mail_and_time:

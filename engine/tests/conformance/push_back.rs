@@ -186,7 +186,7 @@ pub fn a_pushed_back_core_still_accepts_and_answers(kind: Kind) {
     // Enough that more than one turn has to accept them.
     const CLIENTS: usize = 150;
     let greet = |hands: &mut Hands, seen: &Seen| match seen {
-        Seen::Accepted(conn, _) => hands.send(*conn, pattern(100)),
+        Seen::Accepted(conn, ..) => hands.send(*conn, pattern(100)),
         seen => echo(hands, seen),
     };
     let rig = Rig::start(kind, few_buffers(), vec![Box::new(greet) as Behaviour]);
@@ -238,7 +238,7 @@ fn open_link(rig: &Rig) -> (TcpStream, ConnId) {
 /// A connection that the core accepted, and its name.
 fn accepted(rig: &Rig) -> (TcpStream, ConnId) {
     let stream = rig.dial();
-    let Seen::Accepted(conn, _) = rig.next(0) else { panic!("accepted first") };
+    let Seen::Accepted(conn, ..) = rig.next(0) else { panic!("accepted first") };
     (stream, conn)
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Claims, Config, Gateway, Metrics, Setup, TokenKeys, mint_hs256};
+use gateway::{Claims, Config, Gateway, Metrics, Port, Setup, TokenKeys, mint_hs256};
 use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, ShardId};
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
@@ -26,6 +26,10 @@ pub const ROUTER: ShardId = ShardId::new(0, 3);
 /// Two more, of other nodes.
 pub const ROUTER_2: ShardId = ShardId::new(2, 0);
 pub const ROUTER_3: ShardId = ShardId::new(3, 0);
+
+/// The listeners: without layers, and with WebSocket.
+pub const PLAIN: u16 = 0;
+pub const WEBSOCKET: u16 = 1;
 
 /// The sequence that the router tells of every room that is joined.
 pub const SEQUENCE: u64 = 40;
@@ -92,7 +96,8 @@ impl World {
         change(&mut config);
         config.validate().unwrap();
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
-        let setup = Setup { id: ME, keys: TokenKeys::hs256(SECRET), config, seed: 7 };
+        let ports = vec![Port::default(), Port { websocket: true }];
+        let setup = Setup { id: ME, keys: TokenKeys::hs256(SECRET), config, ports, seed: 7 };
         Self {
             gateway: Gateway::new(now, setup),
             now,
@@ -121,6 +126,10 @@ impl World {
     }
 
     pub fn connect_from(&mut self, peer: IpAddr) -> u32 {
+        self.connect_by(PLAIN, peer)
+    }
+
+    pub fn connect_by(&mut self, listener: u16, peer: IpAddr) -> u32 {
         let index = self.free.pop().unwrap_or(self.generations);
         self.generations += 1;
         let conn = ConnId { index, generation: self.generations };
@@ -136,7 +145,7 @@ impl World {
             stuck: None,
         };
         self.clients.insert(index, client);
-        self.handle(Event::Accepted { conn, peer });
+        self.handle(Event::Accepted { conn, peer, listener });
         index
     }
 
@@ -221,6 +230,11 @@ impl World {
             heard.push(into_static(ServerFrame::decode(&frame).unwrap()));
         }
         heard
+    }
+
+    /// The bytes that the client got since it last listened.
+    pub fn hear_bytes(&mut self, client: u32) -> Vec<u8> {
+        std::mem::take(&mut self.client(client).unread)
     }
 
     /// The messages among what the client got.
@@ -379,7 +393,7 @@ impl World {
     pub fn handle(&mut self, event: Event<'_, ToGateway>) {
         let (gateway, now) = (&mut self.gateway, self.now);
         match event {
-            Event::Accepted { conn, peer } => gateway.accepted(now, conn, peer),
+            Event::Accepted { conn, peer, listener } => gateway.accepted(now, conn, peer, listener),
             Event::Received { conn, bytes } => gateway.received(now, conn, bytes),
             Event::Sent { conn, bytes: _ } => gateway.sent(conn),
             Event::Finished { conn } => gateway.finished(conn),

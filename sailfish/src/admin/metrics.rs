@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use biz_bridge::{EventKind, PushOutcome};
+use edge::Refusal as EdgeRefusal;
 use engine::Stats;
 use wire::client::{Code, FailReason, NoticeCode};
 use wire::node::link::Refusal;
@@ -127,6 +128,11 @@ impl Page {
         self.by("sailfish_frames_in_total", help, "code", &names, cores, |m| &m.gateway.frames_in);
         let help = "Frames to clients, repeats included.";
         self.by("sailfish_frames_out_total", help, "code", &names, cores, |m| &m.gateway.frames_out);
+        let help = "Connections that became WebSocket connections.";
+        self.core("sailfish_websockets_total", Counter, help, cores, |m| m.gateway.websockets);
+        let names = EdgeRefusal::ALL.map(EdgeRefusal::name);
+        let help = "Connections ended before their frames could be read: by PROXY, HTTP or WebSocket.";
+        self.by("sailfish_edge_refusals_total", help, "reason", &names, cores, |m| &m.gateway.edge_refusals);
         let names = NoticeCode::ALL.map(NoticeCode::name);
         let help = "Notices to clients; most end the connection.";
         self.by("sailfish_notices_total", help, "notice", &names, cores, |m| &m.gateway.notices);

@@ -50,6 +50,21 @@ pub const KEYS: &[Key] = &[
         "Where clients connect: ADDRESS:PORT. 0.0.0.0 takes every interface, port 0 a free port.",
     ),
     key(
+        "node.listen_ws",
+        "Where clients connect by WebSocket: ADDRESS:PORT. off: nowhere. auto: 127.0.0.1:5349 of `up` while node.listen is not set,\n\
+         else nowhere.",
+    ),
+    key(
+        "node.origins",
+        "Origins of web pages that may connect by WebSocket: an array, like [\"https://chat.example.com\"]. Empty: any. What is no\n\
+         browser names none, and may connect.",
+    ),
+    key(
+        "node.proxy_from",
+        "Proxies that say by the PROXY protocol (v1 or v2) whose connection they pass on: an array of addresses and networks, like\n\
+         10.0.0.0/8. A connection from there begins with that header, on every port for clients; limits for an address are its client's.",
+    ),
+    key(
         "node.admin",
         "Where metrics, health and the control API are served: ADDRESS:PORT. Past loopback it wants control.secret.",
     ),

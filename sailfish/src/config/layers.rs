@@ -118,8 +118,11 @@ impl Layers {
                 "an array of addresses, like [\"10.0.0.1:5350\"]"
             }
             Value::Array(_) if key == "backend.replicas" => "an array of URLs, like [\"mysql://...\"]",
-            Value::Array(_) if key == "http.trusted_proxies" => {
+            Value::Array(_) if ["http.trusted_proxies", "node.proxy_from"].contains(&key) => {
                 "an array of addresses or ranges, like [\"10.0.0.0/8\"]"
+            }
+            Value::Array(_) if key == "node.origins" => {
+                "an array of texts, like [\"https://chat.example.com\"]"
             }
             Value::Array(_) if key == "drain.alternatives" => "an array of texts, like [\"10.0.0.2:5346\"]",
             Value::Array(_) => {

@@ -52,7 +52,7 @@ fn start(order: Order) -> anyhow::Result<Running<Mail>> {
     Files::raise();
     let kind: Kind = engine::choose(order.engine.parse().ok())?.kind;
     let options = Options {
-        listen: None,
+        listen: Vec::new(),
         pin: Some(order.core.into_iter().collect()),
         connections_max: order.plan.clients + 16,
         clock: Clock::with_offset(order.clock_offset_ns),

@@ -22,6 +22,8 @@ pub struct Summary {
     pub node: u16,
     /// Where clients, or links, connect.
     pub address: SocketAddr,
+    /// Where clients connect by WebSocket.
+    pub websocket: Option<SocketAddr>,
     /// The routers of a gateway or a bridge.
     pub routers: Vec<SocketAddr>,
     /// Where metrics and health are.
@@ -71,6 +73,9 @@ impl fmt::Display for Summary {
         if let Some(backend) = self.backend {
             write!(f, " backend={backend}")?;
         }
+        if let Some(websocket) = self.websocket {
+            write!(f, " websocket={websocket}")?;
+        }
         writeln!(f)?;
         writeln!(f)?;
         writeln!(f, "  started  in {} ms", self.started.elapsed().as_millis())?;
@@ -80,6 +85,9 @@ impl fmt::Display for Summary {
                 writeln!(f, "  {of}  {address} to port {last}, one for each shard")?;
             }
             _ => writeln!(f, "  {of}  {address}")?,
+        }
+        if let Some(websocket) = self.websocket {
+            writeln!(f, "  browsers ws://{websocket}")?;
         }
         if matches!(role, Role::Gateway | Role::Bridge) {
             let routers: Vec<String> = self.routers.iter().map(ToString::to_string).collect();

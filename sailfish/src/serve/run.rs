@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::{Role, Serving, bounded, watch};
 use crate::admin::{self, Admin};
 use crate::bridge::Bridging;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, NodeConfig};
 use crate::directory::Directory;
 use crate::signals::{Signals, Wish};
 
@@ -201,12 +201,19 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         delivery: new.delivery.clone(),
         limits: new.limits.clone(),
         drain: new.drain.clone(),
+        node: NodeConfig {
+            origins: new.node.origins.clone(),
+            proxy_from: new.node.proxy_from.clone(),
+            ..config.node.clone()
+        },
         ..config.clone()
     };
     if kept != new {
-        warn!("reload: only routes, heartbeat, delivery, limits and drain take effect before the next start");
+        warn!(
+            "reload: only routes, heartbeat, delivery, limits, drain, node.origins and node.proxy_from take effect before the next start"
+        );
     }
-    info!("reloaded routes, heartbeat, delivery, limits and drain");
+    info!("reloaded routes, heartbeat, delivery, limits, drain, node.origins and node.proxy_from");
     *config = kept;
 }
 

@@ -49,6 +49,8 @@ pub struct Server {
     /// Where clients connect; of a router, where links are taken.
     pub clients: SocketAddr,
     pub admin: SocketAddr,
+    /// Where clients connect by WebSocket, if anywhere.
+    pub websocket: Option<SocketAddr>,
     /// Everything it printed up to the line that tells how to end it.
     pub stdout: String,
     log: Arc<Mutex<String>>,
@@ -94,7 +96,8 @@ impl Server {
         let (Some(clients), Some(admin)) = (clients, word("admin=").or(api)) else {
             panic!("not ready: {stdout}{}", log.lock().unwrap());
         };
-        Self { child, clients, admin, stdout, log }
+        let websocket = word("websocket=");
+        Self { child, clients, admin, websocket, stdout, log }
     }
 
     pub fn pid(&self) -> u32 {

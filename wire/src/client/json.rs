@@ -65,6 +65,12 @@ pub(super) fn client_msg_id_of_refused(body: &[u8]) -> Cow<'_, str> {
     named.and_then(|named| bounded(named.msg_id.text()?)).unwrap_or_default()
 }
 
+/// The code in a text that carries a frame.
+pub(super) fn code_of(text: &[u8]) -> Result<Code, DecodeError> {
+    let coded: Coded<'_> = parse_object(text)?;
+    coded.code.integer()?.and_then(Code::from_i32).ok_or(DecodeError::BadCode)
+}
+
 pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, DecodeError> {
     match code {
         Code::Login => {
@@ -348,6 +354,14 @@ impl<'a> Body<'a> {
     fn place(&self) -> Option<Place<'_>> {
         parse_object(self.data.as_str()?.as_bytes()).ok()
     }
+}
+
+/// The code of a text of which nothing else is looked at.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Coded<'a> {
+    #[serde(borrow)]
+    code: Scalar<'a>,
 }
 
 /// The name of a packet of which nothing else is looked at.

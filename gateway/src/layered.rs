@@ -1,0 +1,218 @@
+//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s; what becomes of what they say is
+//! here. A connection without layers has nothing in here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch, TEXT_HEADER_BYTES_MAX, put_text_header};
+use shard::{ConnId, ConnMap, Effect, Instant, Linger, SendBatch};
+use wire::client::{
+    Encoding, NoticeCode, TEXT_CODE_BYTES, frame_of_text, next_of_frames, put_text, text_bytes,
+};
+
+use crate::gateway::{Gateway, mark_dirty};
+use crate::session::Phase;
+
+/// The code of a Close frame after a notice is the notice's, and this.
+const CLOSE_NOTICE: u16 = 4000;
+/// The buffer for texts keeps room for so many bytes.
+const TEXTS_BYTES_MAX: usize = 64 << 10;
+
+const _: () = assert!(TEXT_CODE_BYTES + TEXT_HEADER_BYTES_MAX < 32, "a text is little longer than its frame");
+
+/// The layered connections of a shard.
+pub(crate) struct Layered {
+    /// Which layers each listener of the engine has; a listener past the end has none.
+    ports: Vec<Port>,
+    rules: Arc<Rules>,
+    slots: ConnMap<Slot>,
+    scratch: Scratch,
+    texts: Vec<u8>,
+}
+
+struct Slot {
+    /// Taken out while they take bytes.
+    layers: Option<Box<Layers>>,
+    /// The notice that the connection ends with.
+    notice: Option<NoticeCode>,
+}
+
+impl Layered {
+    pub(crate) fn new(ports: Vec<Port>, rules: Rules) -> Self {
+        Self {
+            ports,
+            rules: Arc::new(rules),
+            slots: ConnMap::new(),
+            scratch: Scratch::default(),
+            texts: Vec::new(),
+        }
+    }
+
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.rules = Arc::new(rules);
+    }
+
+    /// Gives a new connection the layers of its listener. Whether it has any, and whether a proxy passes it on.
+    pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr, listener: u16) -> (bool, bool) {
+        let port = self.ports.get(usize::from(listener)).copied().unwrap_or_default();
+        let is_from_proxy = self.rules.is_proxy(peer);
+        let layers = Layers::new(port, is_from_proxy);
+        let has_layers = layers.is_some();
+        if let Some(layers) = layers {
+            self.slots.insert(conn, Slot { layers: Some(Box::new(layers)), notice: None });
+        }
+        (has_layers, is_from_proxy)
+    }
+
+    /// The connection ends with a notice; the first one counts.
+    pub(crate) fn ends_with(&mut self, conn: ConnId, code: NoticeCode) {
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.notice.get_or_insert(code);
+        }
+    }
+
+    /// Asks the peer for a sign of life. False when its layers have none.
+    pub(crate) fn ping(&mut self, conn: ConnId) -> bool {
+        let layers = self.slots.get_mut(conn).and_then(|slot| slot.layers.as_mut());
+        layers.is_some_and(|layers| layers.ping())
+    }
+
+    /// Whether there is something to write besides frames.
+    pub(crate) fn has_output(&self, conn: ConnId) -> bool {
+        let layers = self.slots.get(conn).and_then(|slot| slot.layers.as_ref());
+        layers.is_some_and(|layers| layers.has_output())
+    }
+
+    /// Makes of a batch of frames what leaves. Once the connection `is_ending`, no more frames follow.
+    pub(crate) fn transmit(&mut self, conn: ConnId, batch: &mut SendBatch, is_ending: bool) {
+        let Self { slots, scratch, texts, .. } = self;
+        let Some(slot) = slots.get_mut(conn) else { return };
+        let Some(layers) = &mut slot.layers else { return };
+        if is_ending {
+            let code = slot.notice.map(|notice| CLOSE_NOTICE + notice as u16);
+            layers.close(code, slot.notice.map_or("", NoticeCode::name), scratch);
+        }
+        if layers.form() == Some(Form::Json) && !batch.is_empty() {
+            batch.segments().for_each(|frames| put_texts(frames, texts));
+            batch.clear();
+            batch.copy(texts);
+            texts.clear();
+            texts.shrink_to(TEXTS_BYTES_MAX);
+        }
+        layers.transmit(batch, is_ending, scratch);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        if let Some(mut layers) = self.slots.remove(conn).and_then(|slot| slot.layers) {
+            layers.release(&mut self.scratch);
+        }
+    }
+
+    /// Own-state invariants, for tests and simulation.
+    pub(crate) fn check_invariants(&self, layered: usize) {
+        assert_eq!(self.slots.len(), layered, "every layered session has its layers");
+        let held: usize =
+            self.slots.iter().filter_map(|(_, slot)| Some(slot.layers.as_ref()?.head_bytes())).sum();
+        assert_eq!(held, self.scratch.heads_bytes());
+    }
+}
+
+/// Makes a text message of each frame; a piece of a batch has whole ones.
+fn put_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
+    while let Some((code, body)) = next_of_frames(&mut frames) {
+        put_text_header(text_bytes(body), texts);
+        put_text(code, body, texts);
+    }
+}
+
+impl Gateway {
+    /// Bytes came on a connection with layers.
+    pub(crate) fn received_layered(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
+        let Some(mut layers) = self.layered.slots.get_mut(conn).and_then(|slot| slot.layers.take()) else {
+            return;
+        };
+        let rules = self.layered.rules.clone();
+        let text_bytes_max = self.config.limits.frame_bytes_max as usize;
+        let mut scratch = std::mem::take(&mut self.layered.scratch);
+        let mut take = |input: Input<'_>| self.layer_says(now, conn, input);
+        let taken = layers.received(&rules, text_bytes_max, &mut scratch, bytes, &mut take);
+        self.layered.scratch = scratch;
+        let (has_output, are_done) = (layers.has_output(), layers.are_done());
+        if let Some(slot) = self.layered.slots.get_mut(conn) {
+            slot.layers = Some(layers);
+        }
+        match taken {
+            Ok(()) if are_done => {
+                self.layered.closed(conn);
+                if let Some(session) = self.sessions.get_mut(conn) {
+                    session.has_layers = false;
+                }
+            }
+            Ok(()) if has_output => {
+                if let Some(session) = self.sessions.get_mut(conn) {
+                    mark_dirty(session, conn, &mut self.dirty);
+                }
+            }
+            Ok(()) => {}
+            Err(refusal) => self.layers_refuse(conn, refusal),
+        }
+    }
+
+    /// Ends a connection that its layers refuse. They have queued what there is to say.
+    fn layers_refuse(&mut self, conn: ConnId, refusal: Refusal) {
+        self.metrics.count_edge_refusal(refusal);
+        if self.end(conn) {
+            self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+        }
+    }
+
+    /// Takes in what the layers of a connection say. Whether it goes on.
+    fn layer_says(&mut self, now: Instant, conn: ConnId, input: Input<'_>) -> bool {
+        match input {
+            Input::Client(client) => self.passed_on(conn, client),
+            Input::Open(form) => {
+                self.metrics.websockets += 1;
+                if let (Form::Json, Some(session)) = (form, self.sessions.get_mut(conn)) {
+                    session.encoding = Some(Encoding::Json);
+                }
+            }
+            Input::Frames(bytes) => self.received_frames(now, conn, bytes),
+            Input::MessageEnd => {
+                let session = self.sessions.get(conn);
+                if session.is_some_and(|session| session.deframer.has_partial()) {
+                    self.close_with_notice(conn, NoticeCode::BadLength);
+                }
+            }
+            Input::Text(text) => {
+                let taken = frame_of_text(text).map_err(NoticeCode::from);
+                if let Err(notice) = taken.and_then(|frame| self.frame(now, conn, &frame)) {
+                    self.close_with_notice(conn, notice);
+                }
+            }
+            Input::Alive => self.is_alive(now, conn),
+            Input::Close => self.finished(conn),
+        }
+        self.sessions.get(conn).is_some_and(|session| session.phase != Phase::Closing)
+    }
+
+    /// A proxy says whose connection it passes on: limits for an address are the client's.
+    fn passed_on(&mut self, conn: ConnId, client: Option<IpAddr>) {
+        let (Some(client), Some(session)) = (client, self.sessions.get_mut(conn)) else { return };
+        self.addresses.exit(session.address); // first, for the client may be where the proxy is
+        let from_address;
+        (session.address, from_address) = self.addresses.enter(client);
+        if from_address > self.config.limits.address_connections_max {
+            self.close_with_notice(conn, NoticeCode::AddressLimit);
+        }
+    }
+
+    /// A ping or a pong is a sign of life, and one of the frames that a connection may send.
+    fn is_alive(&mut self, now: Instant, conn: ConnId) {
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        session.last_seen = now;
+        if !session.bucket.take(now, self.rate, 1) {
+            self.close_with_notice(conn, NoticeCode::RateLimited);
+        }
+    }
+}

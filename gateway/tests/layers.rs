@@ -1,0 +1,356 @@
+//! Connections that come by a proxy, or by WebSocket.
+#![allow(clippy::unwrap_used)] // a failing unwrap is a failing test
+
+mod common;
+
+use std::time::Duration;
+
+use common::{APP, PLAIN, WEBSOCKET, World};
+use gateway::{Refusal, Rules};
+use shard::Linger;
+use wire::client::{ClientFrame, Code, Deframer, Encoding, NoticeCode, ServerFrame};
+use wire::{DeviceClass, UserId};
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+fn upgrade(protocol: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: im\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    )
+}
+
+/// A frame of a client.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        len @ ..126 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// The frames of the server: opcode and payload.
+fn unframed(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [first, second, rest @ ..] = bytes {
+        assert_eq!(first & 0xf0, 0x80, "whole messages only");
+        let (len, rest) = match second {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            len => (usize::from(*len), rest),
+        };
+        frames.push((first & 0x0f, rest[..len].to_vec()));
+        bytes = &rest[len..];
+    }
+    frames
+}
+
+fn close(code: u16, reason: &str) -> (u8, Vec<u8>) {
+    (CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// A client whose WebSocket is open.
+fn open(world: &mut World, protocol: &str) -> u32 {
+    let client = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+    world.say_bytes(client, upgrade(protocol).as_bytes());
+    let answer = String::from_utf8(world.hear_bytes(client)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains(protocol), "{answer}");
+    client
+}
+
+fn login_frame(world: &World, user: i64) -> Vec<u8> {
+    let token = world.token(user, DeviceClass::Web);
+    let mut frame = Vec::new();
+    ClientFrame::Login { token: token.into() }.encode(Encoding::Binary, APP, UserId(user), &mut frame);
+    frame
+}
+
+/// A client that is logged in by binary messages.
+fn logged_in(world: &mut World, user: i64) -> u32 {
+    let client = open(world, "sailfish.v1.binary");
+    let login = login_frame(world, user);
+    world.say_bytes(client, &masked(BINARY, &login));
+    let heard = heard(world, client);
+    assert!(matches!(heard.as_slice(), [ServerFrame::LoggedIn { .. }]), "{heard:?}");
+    client
+}
+
+/// The frames in the one binary message that came.
+fn heard(world: &mut World, client: u32) -> Vec<ServerFrame<'static>> {
+    let frames = unframed(&world.hear_bytes(client));
+    let [(BINARY, message)] = frames.as_slice() else { panic!("{frames:?} is not one message") };
+    let (mut deframer, mut rest, mut heard) = (Deframer::default(), &message[..], Vec::new());
+    while let Some(frame) = deframer.next(&mut rest, 1 << 20).unwrap() {
+        heard.push(ServerFrame::decode(&frame).unwrap().into_owned());
+    }
+    assert!(!deframer.has_partial(), "a message has whole frames");
+    heard
+}
+
+fn refusals(world: &World, refusal: Refusal) -> u64 {
+    world.metrics().edge_refusals[refusal.index()]
+}
+
+#[test]
+fn a_message_carries_any_number_of_frames_and_so_does_the_answer() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    let mut frames = Vec::new();
+    for echo in [b"1", b"2", b"3"] {
+        ClientFrame::Heartbeat { echo }.encode(Encoding::Binary, APP, UserId(7), &mut frames);
+    }
+    let writes = world.client(client).writes;
+    world.say_bytes(client, &masked(BINARY, &frames));
+    let heard = heard(&mut world, client);
+    assert_eq!(heard.len(), 3, "{heard:?}");
+    assert!(heard.iter().all(|frame| frame.code() == Code::Heartbeat));
+    assert_eq!(world.client(client).writes - writes, 1, "one write");
+    assert_eq!(world.metrics().websockets, 1);
+}
+
+#[test]
+fn a_login_is_taken_at_every_split() {
+    let whole = {
+        let world = World::new();
+        [upgrade("sailfish.v1.binary").into_bytes(), masked(BINARY, &login_frame(&world, 7))].concat()
+    };
+    for split in 0..=whole.len() {
+        let mut world = World::new();
+        world.check_every = 1;
+        let client = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+        world.say_bytes(client, &whole[..split]);
+        world.say_bytes(client, &whole[split..]);
+        assert_eq!(world.metrics().logins, 1, "split at {split}");
+    }
+}
+
+#[test]
+fn a_text_message_is_a_frame_and_so_is_the_answer() {
+    let mut world = World::new();
+    let client = open(&mut world, "sailfish.v1.json");
+    let login = format!(r#"{{"code":1001,"token":"{}"}}"#, world.token(7, DeviceClass::Web));
+    world.say_bytes(client, &masked(TEXT, login.as_bytes()));
+    let wanted = r#"{"code":1001,"appId":1,"userId":7,"data":"true","heartbeatMs":30000}"#;
+    assert_eq!(unframed(&world.hear_bytes(client)), [(TEXT, wanted.into())]);
+    world.say_bytes(client, &masked(TEXT, br#"{"code":1010,"target":5}"#));
+    let wanted = r#"{"code":1010,"appId":1,"userId":7,"data":"{\"roomId\":5,\"sequence\":40}"}"#;
+    assert_eq!(unframed(&world.hear_bytes(client)), [(TEXT, wanted.into())]);
+    world.deliver_lossy(client, 42, "hi");
+    let [(TEXT, text)] = &unframed(&world.hear_bytes(client))[..] else { panic!("one message") };
+    let text: serde_json::Value = serde_json::from_slice(text).unwrap();
+    assert_eq!((&text["code"], &text["data"]), (&1003.into(), &"hi".into()));
+    world.say_bytes(client, &masked(TEXT, br#"{"target":5}"#));
+    let frames = unframed(&world.hear_bytes(client));
+    let [(TEXT, notice), end] = &frames[..] else { panic!("{frames:?}") };
+    assert!(notice.starts_with(br#"{"code":1007,"#));
+    assert_eq!(*end, close(4011, "bad_code"));
+}
+
+#[test]
+fn a_close_frame_says_what_the_notice_says() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    world.say_bytes(client, &masked(BINARY, b"GET "));
+    assert_eq!(world.client(client).closed, Some(Linger::Flush));
+    let frames = unframed(&world.hear_bytes(client));
+    let [(BINARY, _), end] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(*end, close(4010, "bad_magic"));
+}
+
+#[test]
+fn a_logout_and_a_close_end_the_session_with_1000() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    let mut logout = Vec::new();
+    ClientFrame::Logout.encode(Encoding::Binary, APP, UserId(7), &mut logout);
+    world.say_bytes(client, &masked(BINARY, &logout));
+    let frames = unframed(&world.hear_bytes(client));
+    let [(BINARY, _), end] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(*end, close(1000, ""));
+
+    let client = logged_in(&mut world, 8);
+    world.say_bytes(client, &masked(CLOSE, &[3, 233]));
+    assert_eq!(world.client(client).closed, Some(Linger::Flush));
+    assert_eq!(unframed(&world.hear_bytes(client)), [close(1001, "")]);
+    assert_eq!(world.metrics().sessions, 0);
+}
+
+#[test]
+fn a_message_that_ends_within_a_frame_is_refused() {
+    let mut world = World::new();
+    let client = open(&mut world, "sailfish.v1.binary");
+    let login = login_frame(&world, 7);
+    world.say_bytes(client, &masked(BINARY, &login[..20]));
+    let frames = unframed(&world.hear_bytes(client));
+    assert_eq!(frames.last(), Some(&close(4012, "bad_length")));
+}
+
+#[test]
+fn what_breaks_the_protocol_is_closed_by_name_and_counted() {
+    let mut world = World::new();
+    for (bytes, refusal, end) in [
+        (vec![0x82, 0], Refusal::WebSocketProtocol, close(1002, "websocket_protocol")),
+        (masked(TEXT, b"{}"), Refusal::WebSocketKind, close(1003, "websocket_kind")),
+        (
+            vec![0x82, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 1],
+            Refusal::WebSocketTooBig,
+            close(1009, "websocket_too_big"),
+        ),
+    ] {
+        let client = open(&mut world, "sailfish.v1.binary");
+        world.say_bytes(client, &bytes);
+        assert_eq!(world.client(client).closed, Some(Linger::Flush));
+        assert_eq!(unframed(&world.hear_bytes(client)), [end]);
+        assert_eq!(refusals(&world, refusal), 1);
+    }
+}
+
+#[test]
+fn pings_are_answered_and_a_flood_of_them_is_rate_limited() {
+    let mut world = World::with(|config| config.limits.frames_burst = 10);
+    let client = logged_in(&mut world, 7);
+    world.say_bytes(client, &masked(PING, b"there?"));
+    assert_eq!(unframed(&world.hear_bytes(client)), [(PONG, b"there?".to_vec())]);
+    world.say_bytes(client, &masked(PING, b"").repeat(20));
+    let frames = unframed(&world.hear_bytes(client));
+    assert_eq!(frames.last(), Some(&close(4003, "rate_limited")));
+}
+
+#[test]
+fn a_pong_that_waits_for_a_slow_socket_is_not_forgotten() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    world.stop_reading(client);
+    world.deliver_lossy(client, 42, "hi");
+    world.say_bytes(client, &masked(PING, b"1"));
+    world.say_bytes(client, &masked(PING, b"2"));
+    let frames = unframed(&world.hear_bytes(client));
+    assert!(matches!(frames[..], [(BINARY, _)]), "{frames:?}");
+    world.go_on_reading(client);
+    assert_eq!(unframed(&world.hear_bytes(client)), [(PONG, b"2".to_vec())]);
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_its_pong_is_a_sign_of_life() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.hear_bytes(client), [0; 0]);
+    for _ in 0..5 {
+        world.pass(Duration::from_secs(31));
+        assert_eq!(unframed(&world.hear_bytes(client)), [(PING, vec![])]);
+        world.say_bytes(client, &masked(PONG, b""));
+    }
+    world.pass(Duration::from_secs(61));
+    let frames = unframed(&world.hear_bytes(client));
+    assert_eq!(frames.last(), Some(&close(4004, "idle_timeout")), "{frames:?}");
+}
+
+#[test]
+fn http_that_is_no_upgrade_is_answered() {
+    let mut world = World::new();
+    let client = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+    world.say_bytes(client, b"GET /metrics HTTP/1.1\r\nHost: im\r\n\r\n");
+    let answer = String::from_utf8(world.hear_bytes(client)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 426 ") && answer.contains("PROTOCOL.md"), "{answer}");
+    assert_eq!(world.client(client).closed, Some(Linger::Flush));
+    assert_eq!(refusals(&world, Refusal::HttpNoUpgrade), 1);
+}
+
+#[test]
+fn a_connection_that_ends_before_it_is_open_is_told_in_http() {
+    let mut world = World::with(|config| config.limits.connections_max = 1);
+    let slow = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+    world.say_bytes(slow, b"GET / HT");
+    let late = world.connect_by(WEBSOCKET, [10, 0, 0, 2].into());
+    let answer = String::from_utf8(world.hear_bytes(late)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\nserver_full\n"), "{answer}");
+    world.pass(Duration::from_secs(11));
+    let answer = String::from_utf8(world.hear_bytes(slow)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("login_timeout\n"), "{answer}");
+    world.gateway.check_invariants();
+}
+
+/// A world whose proxies are in 10.1.0.0/16, and where an address may have two connections.
+fn with_proxies() -> World {
+    World::with(|config| {
+        config.limits.address_connections_max = 2;
+        config.edge = Rules { proxy_from: vec!["10.1.0.0/16".parse().unwrap()], origins: vec![] };
+    })
+}
+
+#[test]
+fn limits_for_an_address_are_those_of_whom_a_proxy_names() {
+    let mut world = with_proxies();
+    let proxy = [10, 1, 0, 1].into();
+    for client in 0..5 {
+        let it = world.connect_by(PLAIN, proxy);
+        world.say_bytes(it, format!("PROXY TCP4 192.0.2.{client} 10.1.0.1 40000 5346\r\n").as_bytes());
+        let login = login_frame(&world, client + 1);
+        world.say_bytes(it, &login);
+        assert!(matches!(world.hear(it)[..], [ServerFrame::LoggedIn { .. }]), "client {client}");
+    }
+    for client in 0..2 {
+        let it = world.connect_by(PLAIN, proxy);
+        let login = login_frame(&world, 10 + client);
+        world.say_bytes(it, &[b"PROXY TCP4 192.0.2.0 10.1.0.1 40000 5346\r\n", &login[..]].concat());
+        if client == 1 {
+            assert_eq!(world.closing_notice(it), NoticeCode::AddressLimit);
+        }
+    }
+}
+
+/// A client that is where the proxy is counts once.
+#[test]
+fn a_client_at_the_address_of_its_proxy_is_one() {
+    let mut world = with_proxies();
+    for user in 1..=3 {
+        let it = world.connect_by(PLAIN, [10, 1, 0, 1].into());
+        let login = login_frame(&world, user);
+        world.say_bytes(it, &[b"PROXY TCP4 10.1.0.1 10.1.0.2 40000 5346\r\n", &login[..]].concat());
+        if user == 3 {
+            assert_eq!(world.closing_notice(it), NoticeCode::AddressLimit);
+        }
+    }
+    assert_eq!(world.metrics().logins, 2);
+}
+
+#[test]
+fn a_proxy_must_say_whose_connection_it_passes_on_and_others_may_not() {
+    let mut world = with_proxies();
+    let it = world.connect_by(PLAIN, [10, 1, 0, 1].into());
+    let login = login_frame(&world, 1);
+    world.say_bytes(it, &login);
+    assert_eq!(world.client(it).closed, Some(Linger::Flush));
+    assert_eq!(refusals(&world, Refusal::ProxyHeader), 1);
+    let line = b"PROXY TCP4 192.0.2.1 10.1.0.1 40000 5346\r\n";
+    let it = world.connect_by(PLAIN, [10, 2, 0, 1].into());
+    world.say_bytes(it, line);
+    assert_eq!(world.closing_notice(it), NoticeCode::BadMagic);
+    let it = world.connect_by(WEBSOCKET, [10, 2, 0, 1].into());
+    world.say_bytes(it, line);
+    assert_eq!(world.client(it).closed, Some(Linger::Flush));
+    assert_eq!(refusals(&world, Refusal::ProxyStranger), 1);
+}
+
+#[test]
+fn a_proxy_may_stand_before_websocket() {
+    let mut world = with_proxies();
+    let header =
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 1, 10, 1, 0, 1, 1, 0, 2, 0]].concat();
+    let login = masked(BINARY, &login_frame(&world, 1));
+    let whole = [header, upgrade("sailfish.v1.binary").into_bytes(), login].concat();
+    let it = world.connect_by(WEBSOCKET, [10, 1, 0, 1].into());
+    whole.chunks(1).for_each(|byte| world.say_bytes(it, byte));
+    assert_eq!(world.metrics().logins, 1);
+}
