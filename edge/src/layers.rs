@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use shard::SendBatch;
 
-use crate::proxy::{self, Header};
+use crate::proxy::Header;
 use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, WebSocket, answer};
 use crate::{Form, Network, Refusal};
 
@@ -168,10 +168,6 @@ impl Layers {
             }
         }
         if let Stage::Handshake(handshake) = &mut self.websocket {
-            if handshake.bytes() == 0 && proxy::is_header(bytes) {
-                self.websocket = Stage::Refused;
-                return Err(Refusal::ProxyStranger);
-            }
             scratch.heads_bytes -= handshake.bytes();
             let room = HEADS_BYTES_MAX.saturating_sub(scratch.heads_bytes).min(HEAD_BYTES_MAX);
             match handshake.take(&mut bytes, rules, room, &mut self.out) {

@@ -122,9 +122,25 @@ impl Header {
     }
 }
 
-/// Whether bytes begin as a header does, as far as they go; a stranger's connection is named by it.
-pub(crate) fn is_header(bytes: &[u8]) -> bool {
-    bytes.starts_with(WORD) || bytes.starts_with(SIGNATURE)
+/// Whether a connection begins with a header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begins {
+    Yes,
+    /// Its next bytes say.
+    Perhaps,
+    No,
+}
+
+/// Whether the first bytes of a connection are those of a header; so a stranger is told from a client.
+pub(crate) fn begins(bytes: &[u8]) -> Begins {
+    let words: [&[u8]; 2] = [WORD, SIGNATURE];
+    if words.iter().any(|word| bytes.starts_with(word)) {
+        Begins::Yes
+    } else if words.iter().any(|word| word.starts_with(bytes)) {
+        Begins::Perhaps
+    } else {
+        Begins::No
+    }
 }
 
 /// Reads a line of version 1 without its end.
@@ -264,7 +280,15 @@ mod tests {
 
     #[test]
     fn a_stranger_is_known_by_how_it_begins() {
-        assert!(is_header(b"PROXY TCP4") && is_header(&v2(0x21, 0x11, &[])));
-        assert!(!is_header(b"PRO") && !is_header(b"GET / HTTP/1.1\r\n") && !is_header(b"SF\0\0\x03\xe9"));
+        let v2 = v2(0x21, 0x11, &[]);
+        for (bytes, whole) in [(&b"PROXY TCP4"[..], WORD.len()), (&v2[..], SIGNATURE.len())] {
+            for len in 0..bytes.len() {
+                let want = if len < whole { Begins::Perhaps } else { Begins::Yes };
+                assert_eq!(begins(&bytes[..len]), want, "{len}");
+            }
+        }
+        for bytes in [&b"POST"[..], b"GET / HTTP/1.1\r\n", b"SF\0\0\x03\xe9", b"\r\n\r\nG"] {
+            assert_eq!(begins(bytes), Begins::No, "{bytes:?}");
+        }
     }
 }

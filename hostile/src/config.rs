@@ -14,6 +14,7 @@ struct Sections {
     limits: gateway::Limits,
     drain: gateway::Drain,
     routes: gateway::Routes,
+    edge: edge::Rules,
     router: router::Limits,
     link: link::Config,
 }
@@ -21,8 +22,8 @@ struct Sections {
 pub(crate) fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(sections) = toml::from_str::<Sections>(text) else { return };
-    let Sections { heartbeat, delivery, limits, drain, routes, router, link } = sections;
-    let config = gateway::Config { heartbeat, delivery, limits, drain, routes };
+    let Sections { heartbeat, delivery, limits, drain, routes, edge, router, link } = sections;
+    let config = gateway::Config { heartbeat, delivery, limits, drain, routes, edge };
     let (now, id) = (Instant::from_unix_nanos(1 << 60), ShardId::new(1, 0));
     if config.validate().is_ok() {
         let keys = TokenKeys::hs256(b"any");
@@ -40,6 +41,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "[limits]\nframe_bytes_max = 65536\nrooms_max = 16\noutbox_bytes_max = 268435456\n",
         "[drain]\nspread_ms = 5\nalternatives = [\"im2.example.com:5346\", \"[::1]:1\"]\n",
         "[[routes]]\nbiz_code = 5555\nto = \"room\"\nclass = \"lossy\"\n[[routes]]\nbiz_code = 1\nto = \"user\"\nclass = \"reliable\"\n",
+        "[edge]\nproxy_from = [\"10.0.0.0/8\"]\norigins = [\"https://chat.example.com\"]\n",
         "[router]\npending_max = 65536\nsettle_ms = 0\ndedupe_max = 4096\n",
         "[link]\nlease_ms = 400\nping_ms = 10\ninterval_us = 0\n",
     ];

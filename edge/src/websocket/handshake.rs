@@ -6,6 +6,7 @@ use httparse::{Request, Status};
 use sha1::{Digest, Sha1};
 
 use super::Form;
+use crate::proxy::{Begins, begins};
 use crate::{Refusal, Rules};
 
 /// The longest head of a request: a browser's cookies fit.
@@ -42,8 +43,9 @@ impl Handshake {
             Some(head) => upgrade(&head, rules, out).map(Some),
             None => Ok(None),
         });
-        if let Err(refusal) = outcome {
-            refuse(refusal, out);
+        match outcome {
+            Ok(_) | Err(Refusal::ProxyStranger) => {} // a proxy of another protocol reads no HTTP
+            Err(refusal) => refuse(refusal, out),
         }
         outcome
     }
@@ -59,6 +61,16 @@ impl Handshake {
             self.head.reserve_exact(capacity - before);
         }
         self.head.extend_from_slice(&input[..taken]);
+        match begins(&self.head) {
+            Begins::Yes => return Err(Refusal::ProxyStranger),
+            Begins::Perhaps => {
+                *input = &input[taken..];
+                return if self.head.capacity() > room { Err(Refusal::HttpBusy) } else { Ok(None) };
+            }
+            // It was kept as what may become a PROXY header.
+            Begins::No if self.head.starts_with(END) => return Err(Refusal::HttpMalformed),
+            Begins::No => {}
+        }
         let end = self.head[from..].windows(END.len()).position(|window| window == END);
         if let Some(end) = end {
             let len = from + end + END.len();
@@ -318,7 +330,8 @@ mod tests {
 
     #[test]
     fn what_is_no_http_is_refused_at_its_first_byte() {
-        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\x48\xf5\0\0\x03\xe9", b"SF\0\0\x03\xe9", b"\r\n\r\n"] {
+        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\x48\xf5\0\0\x03\xe9", b"SF\0\0\x03\xe9", b"\r\n\r\nG"]
+        {
             let (mut handshake, mut out) = (Handshake::default(), Vec::new());
             let outcome = handshake.take(&mut &bytes[..], &rules(), HEAD_BYTES_MAX, &mut out);
             assert_eq!(outcome, Err(Refusal::HttpMalformed), "{bytes:x?}");
