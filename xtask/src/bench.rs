@@ -6,7 +6,7 @@
 
 mod gift;
 mod load;
-mod machine;
+pub mod machine;
 mod measure;
 mod report;
 mod rows;
@@ -20,6 +20,7 @@ use anyhow::{bail, ensure};
 use measure::Bench;
 pub use measure::build;
 use rows::{GROUPS, Goal, Group, Row};
+pub use server::get;
 
 /// Above this, what is measured is the company more than the server.
 const OTHERS_PERCENT_MAX: f64 = 5.0;

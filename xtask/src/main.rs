@@ -1,4 +1,5 @@
-//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`, `cargo xtask bench`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`, `cargo xtask bench`,
+//! `cargo xtask million`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -11,6 +12,7 @@ mod bench;
 mod ci;
 mod faults;
 mod fuzz;
+mod million;
 mod sim;
 mod stack;
 
@@ -34,6 +36,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measures the table of ratios: the gateway beside the raw loops and its peers.
     Bench(bench::Arguments),
+    /// Holds a million connections on this machine, through traffic, a storm and the death of a router, and reports on it.
+    Million(million::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Million(arguments) => million::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use testbed::{Folder, MariaDb, Redis, free_port};
 /// Wanted of callers of `/internal/`.
 pub const INTERNAL_SECRET: &str = "internal secret of a test stack";
 /// What all nodes share, by environment variable.
-const SECRETS: [(&str, &str); 4] = [
+pub const SECRETS: [(&str, &str); 4] = [
     ("SAILFISH_TOKEN__SECRET", "token secret of a test stack"),
     ("SAILFISH_CLUSTER__SECRET", "cluster secret of a test stack"),
     ("SAILFISH_BRIDGE__SECRET", "bridge secret of a test stack"),
@@ -167,7 +167,8 @@ impl Stack {
 }
 
 impl Node {
-    fn start(programs: &Path, folder: &Path, name: &str, line: &str) -> anyhow::Result<Self> {
+    /// Starts `sailfish` with the arguments of `line` and waits until it is ready; it logs to `folder`.
+    pub fn start(programs: &Path, folder: &Path, name: &str, line: &str) -> anyhow::Result<Self> {
         let mut node = Self {
             program: programs.join("sailfish"),
             arguments: line.split_whitespace().map(str::to_owned).collect(),
@@ -176,6 +177,16 @@ impl Node {
         };
         node.start_again()?;
         Ok(node)
+    }
+
+    /// Its process, while it runs; it may have ended by itself.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     /// Kills it at once, as `kill -9` does.

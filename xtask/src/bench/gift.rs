@@ -33,7 +33,7 @@ const LOAD: &str = "--connections 400 --rooms 200 --repeat 0";
 
 /// Measures both forms of storage and prints the table.
 pub fn run(quick: bool) -> anyhow::Result<()> {
-    let programs = build()?;
+    let programs = build(&["sailfish", "benches"])?;
     let seconds = if quick { SECONDS_QUICK } else { SECONDS };
     println!(
         "{:<16} {:>12} {:>12} {:>7} {:>6} {:>10} {:>10} {:>10}",

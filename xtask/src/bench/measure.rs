@@ -55,12 +55,14 @@ const THROUGH_MIN: f64 = 0.95;
 const QUEUED: f64 = 10.0;
 const TAIL_SHARE: f64 = 0.7;
 
-/// Builds the programs in release mode; the folder they are in.
-pub fn build() -> anyhow::Result<PathBuf> {
+/// Builds the programs of these packages in release mode; the folder they are in.
+pub fn build(packages: &[&str]) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let target = own.parent().and_then(|profile| profile.parent()).context("xtask lies in target/PROFILE")?;
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--bins", "-p", "sailfish", "-p", "benches", "--target-dir"])
+        .args(["build", "--release", "--bins"])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
+        .arg("--target-dir")
         .arg(target)
         .current_dir(root())
         .status()?;
@@ -72,7 +74,7 @@ pub fn build() -> anyhow::Result<PathBuf> {
 impl Bench {
     /// Builds the programs in release mode.
     pub fn build(quick: bool) -> anyhow::Result<Self> {
-        let programs = build()?;
+        let programs = build(&["sailfish", "benches"])?;
         let scratch = programs.with_file_name("bench");
         fs::create_dir_all(&scratch)?;
         let seconds = if quick { SECONDS_QUICK } else { SECONDS };
