@@ -11,8 +11,12 @@ use crate::config::ConfigError;
 
 /// How long a connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// How long the answer may take: longer than the node waits for what becomes of a message.
-const ANSWER_TIME: Duration = Duration::from_secs(40);
+/// How long the answer to what only reads may take.
+const READ_TIME: Duration = Duration::from_secs(10);
+/// How long another answer may take: longer than the node waits for what becomes of a message.
+const CHANGE_TIME: Duration = Duration::from_secs(40);
+/// Whoever waits longer than this is told what for.
+const SILENT_TIME: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -85,16 +89,28 @@ pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Resul
         _ => anyhow::Error::from(error).context(wish), // a name that is not known may be known later
     })?;
     let mut stream = connect(server, addresses)?;
-    stream.set_write_timeout(Some(ANSWER_TIME))?;
+    let answer_time = request.method.answer_time();
+    stream.set_write_timeout(Some(answer_time))?;
     // A node that refuses the request early may not read all of it; its answer is what counts.
     let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
-    let read = read_all(&mut stream, &mut answer, Instant::now() + ANSWER_TIME);
-    let is_late = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut);
-    if answer.is_empty() || is_late {
+    let start = Instant::now();
+    let mut read = read_all(&mut stream, &mut answer, start + SILENT_TIME);
+    if is_late(&read) {
+        eprintln!("sailfish: {address} has not answered yet; waiting for {} s", answer_time.as_secs());
+        read = read_all(&mut stream, &mut answer, start + answer_time);
+    }
+    if is_late(&read) {
+        anyhow::bail!("no whole answer from {address} within {} s: is it the {port}?", answer_time.as_secs());
+    }
+    if answer.is_empty() {
         written.and(read).with_context(|| format!("no answer from {address}"))?;
     }
     parse(&answer).with_context(|| format!("{address} is no {port} of Sailfish: it does not speak HTTP"))
+}
+
+fn is_late(read: &io::Result<()>) -> bool {
+    read.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
 }
 
 /// Reads until the server closes, `deadline`, or an answer that is too long.
@@ -130,6 +146,15 @@ fn connect(
     let wish =
         || format!("no {name} answers at {address}; start one, or say where it is with {flag} {wants}");
     Err(why.map_or_else(|| anyhow::anyhow!("no such address"), anyhow::Error::from).context(wish()))
+}
+
+impl Method {
+    const fn answer_time(&self) -> Duration {
+        match self {
+            Self::Get => READ_TIME,
+            Self::Post(_) | Self::Put(_) => CHANGE_TIME,
+        }
+    }
 }
 
 impl Request {
