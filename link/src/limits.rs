@@ -80,6 +80,9 @@ const BACKLOG_WINDOWS: usize = 8;
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Of that many connections that were accepted last, those that have not proven themselves may still do so; before, they are closed.
+/// Far more than the shards that link at once, and a part of the files that a process may open.
+pub(crate) const STRANGERS_MAX: usize = 4096;
 /// The wait after the first failed connect; it doubles with each, up to the longest, and chance makes it up to half longer.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(40);
 /// See [`BACK_OFF`].

@@ -11,7 +11,7 @@ use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, Dials, State};
 use crate::incoming::{Backlog, Incoming};
-use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, SLOW_BYTES, TICK};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, SLOW_BYTES, STRANGERS_MAX, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peer::Peer;
@@ -30,6 +30,8 @@ pub struct Links {
     /// The number of the last session.
     sessions: u64,
     conns: ConnMap<Box<Conn>>,
+    /// Those that were accepted last, in that order; some have ended or are linked.
+    strangers: VecDeque<ConnId>,
     peers: BTreeMap<ShardId, Peer>,
     dials: Dials,
     effects: VecDeque<Effect>,
@@ -62,6 +64,7 @@ impl Links {
             dials: Dials::default(),
             effects: VecDeque::new(),
             dirty: VecDeque::new(),
+            strangers: VecDeque::new(),
             incoming: Incoming::new(identity.role),
             full: 0,
             tick: now,
@@ -245,6 +248,16 @@ impl Links {
         self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
         if self.is_leaving {
             self.abort(conn);
+            return;
+        }
+        self.strangers.push_back(conn);
+        while self.strangers.len() > STRANGERS_MAX
+            && let Some(oldest) = self.strangers.pop_front()
+        {
+            if self.conns.get(oldest).is_some_and(|entry| entry.peer().is_none()) {
+                self.metrics.count_refused(Refusal::Late);
+                self.abort(oldest);
+            }
         }
     }
 

@@ -423,6 +423,26 @@ fn a_handshake_has_its_time() {
     }
 }
 
+/// Strangers that connect and say nothing take the places of each other.
+#[test]
+fn a_crowd_of_strangers_is_bounded() {
+    let mut raw = Raw::new();
+    raw.link();
+    let conn = |number: u32| ConnId { index: 10 + number, generation: 0 };
+    let mut closed = Vec::new();
+    for number in 0..10_000 {
+        raw.links.accepted(raw.now, conn(number));
+        while let Some(effect) = raw.links.poll_effect() {
+            if let Effect::Close { conn, .. } = effect {
+                raw.links.closed(raw.now, conn);
+                closed.push(conn);
+            }
+        }
+    }
+    assert_eq!(closed, (0..10_000 - 4_096).map(conn).collect::<Vec<_>>(), "the oldest go, and no link does");
+    assert!(raw.links.owns(CONN));
+}
+
 #[test]
 fn what_comes_behind_the_end_does_not_count() {
     let mut raw = Raw::new();
