@@ -25,9 +25,16 @@ fn all_talk(clients: &mut [Client], name: &str) {
     for from in 0..clients.len() {
         let to = (from + 1) % clients.len();
         let receiver = clients[to].user.0;
-        clients[from].say(6001, receiver, name, "are you there?");
-        let message = clients[to].message_beside_answers();
-        clients[to].ack(message.id);
+        let text = format!("{name} {from}");
+        clients[from].say(6001, receiver, name, &text);
+        // As each client must, it acks what comes once more because an owner was given up.
+        loop {
+            let message = clients[to].message_beside_answers();
+            clients[to].ack(message.id);
+            if message.data == text.as_bytes() {
+                break;
+            }
+        }
         let ack = clients[from].send_ack_beside_heartbeats();
         assert_eq!((ack.client_msg_id.as_str(), ack.outcome), (name, Outcome::Delivered));
     }
