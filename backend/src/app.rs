@@ -23,6 +23,9 @@ use crate::push::Push;
 use crate::queue::{AnyQueue, Job, Queue, Topic};
 use crate::{sms, tables};
 
+/// How long a database server may take over a statement: longer than one waits for a lock there (50 s by default).
+const STATEMENT_TIME: Duration = Duration::from_secs(60);
+
 /// The service's state. One for each process, behind an `Arc`.
 pub struct App {
     /// What the operator has set.
@@ -60,6 +63,7 @@ impl App {
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>, Error> {
         let db = Db::open(&config).await?;
         crate::db::migrate(&db).await?;
+        db.limit_answers(STATEMENT_TIME);
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
         let ids = Ids::new(&db);

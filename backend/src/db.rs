@@ -62,7 +62,7 @@ pub struct Db {
     seen_up: Mutex<Option<Instant>>,
     seen_to_write: Mutex<Option<Instant>>,
     /// Of MySQL: what passes connections on.
-    _prompts: Vec<Prompt>,
+    prompts: Vec<Prompt>,
 }
 
 impl Db {
@@ -103,7 +103,7 @@ impl Db {
             replicas,
             seen_up: Mutex::default(),
             seen_to_write: Mutex::default(),
-            _prompts: prompts,
+            prompts,
         })
     }
 
@@ -145,6 +145,12 @@ impl Db {
         }
         let write = sqlx::query("UPDATE t_heartbeat SET at_ms = ? WHERE id = 1").bind(clock.now_ms());
         within_a_second(&self.seen_to_write, async { write.execute(self.writer()).await.map(drop) }).await
+    }
+
+    /// From now on a server that does not answer a statement within `time` is left. Migrations come before: they may take as long
+    /// as they need.
+    pub fn limit_answers(&self, time: Duration) {
+        self.prompts.iter().for_each(|prompt| prompt.limit(time));
     }
 
     /// How many replicas are read from.

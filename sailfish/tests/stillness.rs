@@ -31,7 +31,7 @@ fn all_talk(clients: &mut [Client], name: &str) {
         loop {
             let message = clients[to].message_beside_answers();
             clients[to].ack(message.id);
-            if message.data == text.as_bytes() {
+            if message.payload == text.as_bytes() {
                 break;
             }
         }

@@ -1,15 +1,24 @@
-//! Connections to MySQL whose packets leave at once.
+//! Connections to MySQL whose packets leave at once, and whose server has so long to answer.
 //!
 //! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). A statement that its cache of prepared ones drops is closed by a packet without an
 //! answer, after which the kernel keeps the next packet back until the server's delayed ACK: 44 ms for what else takes 0.2. So sqlx
-//! is given a socket in this process, and what comes there is passed on over TCP with that option. To be removed with the
-//! release that sets it.
+//! is given a socket in this process, and what comes there is passed on over TCP with that option.
+//!
+//! sqlx has no time limit of its own either: whoever waits for a server that stands still, or that has gone without a word as a
+//! machine does that loses power, would wait for good. Here such a connection is closed.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use logs::warn;
+use socket2::{SockRef, TcpKeepalive};
 use sqlx::mysql::MySqlConnectOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::error::Error;
@@ -18,8 +27,34 @@ use crate::random;
 /// How long a server may take to accept.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// Of a connection on which nothing moves: after how long, and how often, it is asked whether its server's machine is there.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(15))
+    .with_interval(Duration::from_secs(5))
+    .with_retries(3);
+/// How long that machine may take to acknowledge what it is sent.
+const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(20);
+const BUFFER_BYTES: usize = 8 << 10;
+
 /// Passes connections on, until dropped; those that are open go on.
-pub struct Prompt(JoinHandle<()>);
+pub struct Prompt {
+    task: JoinHandle<()>,
+    answer_time: AnswerTime,
+}
+
+/// How long a server may take to answer a statement, in ms; 0 is without a limit.
+#[derive(Clone, Default)]
+struct AnswerTime(Arc<AtomicU64>);
+
+impl AnswerTime {
+    fn set(&self, time: Duration) {
+        self.0.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.0.load(Ordering::Relaxed))).filter(|time| !time.is_zero())
+    }
+}
 
 impl Prompt {
     /// The URL by which sqlx connects to this end of it, for the URL of a server. One that names a socket needs nothing.
@@ -33,11 +68,13 @@ impl Prompt {
         let name = format!("sailfish-{}", random::hex::<16>());
         let listener = UnixListener::bind(format!("\0{name}")).map_err(fault)?;
         let address = (options.get_host().to_owned(), options.get_port());
+        let answer_time = AnswerTime::default();
+        let limit = answer_time.clone();
         let task = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
                     // Every user of the machine may connect here; this process alone is served.
-                    Ok((near, _)) if is_own(&near) => drop(tokio::spawn(pass_on(near, address.clone()))),
+                    Ok((near, _)) if is_own(&near) => drop(tokio::spawn(pass_on(near, address.clone(), limit.clone()))),
                     Ok(_) => debug!("another process has tried the socket for the database"),
                     Err(error) => {
                         debug!(%error, "no connection to the database"); // as without descriptors
@@ -47,13 +84,18 @@ impl Prompt {
             }
         });
         let separator = if url.contains('?') { '&' } else { '?' };
-        Ok((format!("{url}{separator}socket=%00{name}"), Some(Self(task))))
+        Ok((format!("{url}{separator}socket=%00{name}"), Some(Self { task, answer_time })))
+    }
+
+    /// From now on a connection is closed whose server takes longer than this to answer.
+    pub fn limit(&self, time: Duration) {
+        self.answer_time.set(time);
     }
 }
 
 impl Drop for Prompt {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -63,20 +105,66 @@ fn is_own(near: &UnixStream) -> bool {
 }
 
 /// sqlx sees the end of the connection if there is no server, or no longer.
-async fn pass_on(mut near: UnixStream, address: (String, u16)) {
+async fn pass_on(near: UnixStream, address: (String, u16), limit: AnswerTime) {
     let connect = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address));
-    match connect.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-        Ok(mut far) => {
+    let passed = match connect.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+        Ok(far) => {
             let _ = far.set_nodelay(true);
-            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            let socket = SockRef::from(&far);
+            let _ = socket.set_tcp_keepalive(&KEEPALIVE);
+            let _ = socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIME));
+            exchange(near, far, &limit).await
         }
-        Err(error) => debug!(%error, "no connection to the database"),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = passed {
+        debug!(%error, "a connection to the database has failed");
+    }
+}
+
+/// Until either side ends, or the server owes an answer for too long. In this protocol one side speaks at a time.
+async fn exchange(mut near: UnixStream, mut far: TcpStream, limit: &AnswerTime) -> std::io::Result<()> {
+    let (mut asked, mut answered) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
+    let mut owed_from = None;
+    loop {
+        let late = limit.get().zip(owed_from).map(|(time, from): (_, Instant)| from + time);
+        let too_late = async {
+            match late {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased; // an answer that is there counts, however late it is looked at
+            read = far.read(&mut answered) => match read? {
+                0 => return Ok(()),
+                count => {
+                    owed_from = None;
+                    near.write_all(&answered[..count]).await?;
+                }
+            },
+            read = near.read(&mut asked) => match read? {
+                0 => return Ok(()),
+                count => {
+                    owed_from.get_or_insert_with(Instant::now);
+                    let write = far.write_all(&asked[..count]);
+                    match limit.get() {
+                        Some(time) => tokio::time::timeout(time, write).await.map_err(|_| ErrorKind::TimedOut)??,
+                        None => write.await?,
+                    }
+                }
+            },
+            () = too_late => {
+                warn!("the database has not answered in time; a connection to it is closed");
+                return Err(ErrorKind::TimedOut.into());
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
@@ -105,5 +193,40 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("30 s, and this process is not passed on");
+    }
+
+    /// Once there is a limit, a statement that is not answered ends its connection; one that is idle goes on.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_left() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let (url, prompt) = Prompt::open(&format!("mysql://user:password@127.0.0.1:{port}/name")).unwrap();
+        let (_, name) = url.split_once("socket=%00").unwrap();
+        let own = SocketAddr::from_abstract_name(name).unwrap();
+        prompt.as_ref().unwrap().limit(Duration::from_millis(300));
+        tokio::task::spawn_blocking(move || {
+            let [mut idle, mut asking] =
+                [(); 2].map(|()| std::os::unix::net::UnixStream::connect_addr(&own).unwrap());
+            let mut taken = [(); 2].map(|()| server.accept().unwrap().0);
+            let mut one = [0];
+            // Which of them is which does not matter: both are asked something and answer.
+            for (stream, count) in [(&mut idle, 1), (&mut asking, 1)] {
+                stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                stream.write_all(&one[..count]).unwrap();
+            }
+            for stream in &mut taken {
+                stream.read_exact(&mut one).unwrap();
+                stream.write_all(b"a").unwrap();
+            }
+            for stream in [&mut idle, &mut asking] {
+                stream.read_exact(&mut one).unwrap();
+            }
+            asking.write_all(b"q").unwrap();
+            assert_eq!(asking.read(&mut one).unwrap(), 0, "it ends");
+            idle.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            assert_eq!(idle.read(&mut one).unwrap_err().kind(), ErrorKind::WouldBlock, "it is there");
+        })
+        .await
+        .unwrap();
     }
 }

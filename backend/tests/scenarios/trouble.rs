@@ -121,6 +121,13 @@ async fn mariadb_is_in_trouble_for_a_moment() {
     is_in_trouble(&node).await;
     server.start_again();
     is_well(&node, "started").await;
+
+    node.app().db.limit_answers(Duration::from_secs(1));
+    server.freeze(true);
+    is_in_trouble(&node).await;
+    server.freeze(false);
+    node.app().db.limit_answers(Duration::from_secs(60));
+    is_well(&node, "thawed").await;
     node.stop().await;
 }
 
