@@ -74,7 +74,9 @@ impl Prompt {
             loop {
                 match listener.accept().await {
                     // Every user of the machine may connect here; this process alone is served.
-                    Ok((near, _)) if is_own(&near) => drop(tokio::spawn(pass_on(near, address.clone(), limit.clone()))),
+                    Ok((near, _)) if is_own(&near) => {
+                        drop(tokio::spawn(pass_on(near, address.clone(), limit.clone())))
+                    }
                     Ok(_) => debug!("another process has tried the socket for the database"),
                     Err(error) => {
                         debug!(%error, "no connection to the database"); // as without descriptors
