@@ -35,6 +35,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const CLOSE_LOOK: Duration = Duration::from_millis(250);
 /// Below this, the run is given up before the machine does.
 const AVAILABLE_BYTES_MIN: f64 = 1e9;
+/// A cluster whose routers, after they have lost gateways, know less than this share of the sessions for so long does not heal.
+const KNOWN_SHARE: f64 = 0.5;
+const COLLAPSE_S: f64 = 60.0;
 /// How much longer than planned the run may take, beside twice the time to connect.
 const SURPLUS_S: f64 = 300.0;
 
@@ -262,10 +265,15 @@ fn follow(
     let deadline_s = 2.0 * f64::from(plan.connections()) / plan.connect_rate + plan.measured_s() + SURPLUS_S;
     let load_pids: Vec<u32> = loads.iter().map(|load| load.child.id()).collect();
     let router_pids: Vec<u32> = routers.iter().filter_map(Node::pid).collect();
+    let mut known_s = 0.0;
     loop {
-        let sample = watch.look(gateways, &router_pids, &watch::with_children(&load_pids));
-        let Routers { bindings, gateways_lost, unsettled, .. } =
-            watch::ask(if outcome.killed_s.is_some() { &admins[1..] } else { admins });
+        let mut sample = watch.look(gateways, &router_pids, &watch::with_children(&load_pids));
+        let asked = watch::ask(if outcome.killed_s.is_some() { &admins[1..] } else { admins });
+        let Routers { bindings, gateways_lost, unsettled, .. } = asked;
+        sample.sessions = asked.sessions();
+        if gateways_lost == 0 || bindings as f64 >= KNOWN_SHARE * sample.connections {
+            known_s = watch.now_s();
+        }
         if bindings >= all && outcome.connected_s.is_none() {
             outcome.connected_s = Some(watch.now_s());
         }
@@ -283,6 +291,12 @@ fn follow(
         outcome.samples.push(sample);
         if available_bytes < AVAILABLE_BYTES_MIN {
             return Ok(Some("the machine ran out of memory: the run was given up".to_owned()));
+        }
+        if watch.now_s() - known_s > COLLAPSE_S {
+            let share = 100.0 * KNOWN_SHARE;
+            return Ok(Some(format!(
+                "collapsed: for {COLLAPSE_S} s routers that had lost gateways knew less than {share:.0} % of the sessions"
+            )));
         }
         if watch.now_s() > deadline_s {
             return Ok(Some(format!("the loads did not end within {deadline_s:.0} s")));

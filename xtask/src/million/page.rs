@@ -26,7 +26,7 @@ pub fn write(plan: &Plan, outcome: &Outcome, target: &Path, is_whole: bool) -> a
     let name = format!("{}-million", date());
     let marks = marks(plan, outcome);
     let plots = [
-        ("connections", "Pairs of sockets", connections(&outcome.samples), false),
+        ("connections", "Pairs of sockets, and sessions", connections(&outcome.samples), false),
         ("cpu", "Cores in use", cpu(&outcome.samples), false),
         ("memory", "Memory, bytes", memory(&outcome.samples), false),
         ("latency", "Latency by percentile, us", latency(outcome), true),
@@ -63,9 +63,12 @@ fn marks(plan: &Plan, outcome: &Outcome) -> Vec<(f64, &'static str)> {
 }
 
 fn connections(samples: &[Sample]) -> Vec<Line> {
-    let mut line = Line::new("connections");
-    line.points.extend(samples.iter().map(|sample| (sample.at_s, sample.connections)));
-    vec![line]
+    let mut sockets = Line::new("connections");
+    sockets.points.extend(samples.iter().map(|sample| (sample.at_s, sample.connections)));
+    let mut sessions = Line::new("known to their owners");
+    let known = samples.iter().filter_map(|sample| Some((sample.at_s, sample.sessions? as f64)));
+    sessions.points.extend(known);
+    vec![sockets, sessions]
 }
 
 /// Cores that each role used between two looks. A process that went took its time with it.

@@ -41,6 +41,8 @@ pub struct Sample {
     pub kernel_s: f64,
     /// Pairs of TCP sockets.
     pub connections: f64,
+    /// Sessions that the routers know; `None` when one of them does not answer.
+    pub sessions: Option<u64>,
     /// Memory of the kernel, in bytes: objects, sockets' buffers, stacks, page tables.
     pub kernel_bytes: f64,
     /// What programs could still have.
@@ -58,6 +60,15 @@ pub struct Routers {
     pub gateways_lost: u64,
     /// How many wait for gateways to agree about owners.
     pub unsettled: u64,
+    /// Shards that did not answer.
+    pub silent: u64,
+}
+
+impl Routers {
+    /// The sessions that all know, if all have answered.
+    pub fn sessions(&self) -> Option<u64> {
+        (self.silent == 0).then_some(self.bindings)
+    }
 }
 
 /// Looks at the processes of a run.
@@ -89,6 +100,7 @@ impl Watch {
             load: used(load),
             busy_s,
             kernel_s,
+            sessions: None,
             connections: ((sockets().0 - self.sockets_before) / 2.0).max(0.0),
             kernel_bytes: (kernel_bytes() - self.kernel_before).max(0.0),
             available_bytes: meminfo("MemAvailable:"),
@@ -100,7 +112,11 @@ impl Watch {
 pub fn ask(admins: &[SocketAddr]) -> Routers {
     let mut sum = Routers::default();
     for admin in admins {
-        let Ok(page) = get(*admin, "/metrics") else { continue };
+        let Ok(page) = get(*admin, "/metrics") else {
+            sum.silent += 1;
+            continue;
+        };
+        sum.silent += u64::from(metric(&page, "sailfish_shard_up") == 0);
         sum.bindings += metric(&page, "sailfish_router_bindings");
         sum.gateways += metric(&page, "sailfish_router_gateways");
         sum.gateways_lost += metric(&page, "sailfish_router_gateways_lost_total");
