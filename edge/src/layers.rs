@@ -6,17 +6,22 @@ use serde::{Deserialize, Serialize};
 use shard::SendBatch;
 
 use crate::proxy::Header;
+use crate::tls::{Tls, TlsServer};
 use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, WebSocket, answer};
 use crate::{Form, Network, Refusal};
 
+/// Handshakes of TLS that a shard has under way.
+const HANDSHAKES_MAX: u32 = 4096;
 /// Bytes of unfinished requests that a shard holds.
 const HEADS_BYTES_MAX: usize = 16 << 20;
 /// A scratch buffer keeps room for so many bytes.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Which layers the connections of a port have.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Port {
+    /// All is encrypted, by this server's keys.
+    pub tls: Option<TlsServer>,
     /// Frames come in messages of WebSocket.
     pub websocket: bool,
 }
@@ -83,11 +88,21 @@ pub enum Input<'a> {
 pub struct Scratch {
     unmasked: Vec<u8>,
     before: Vec<u8>,
+    /// What came in records, and plain text that is to be sealed.
+    records: Vec<u8>,
+    plain: Vec<u8>,
+    /// Handshakes of TLS under way.
+    handshakes: u32,
     /// Bytes of unfinished requests.
     heads_bytes: usize,
 }
 
 impl Scratch {
+    /// Handshakes of TLS under way.
+    pub fn handshakes(&self) -> u32 {
+        self.handshakes
+    }
+
     /// Bytes that unfinished requests of all connections hold.
     pub fn heads_bytes(&self) -> usize {
         self.heads_bytes
@@ -100,6 +115,17 @@ impl Scratch {
 pub struct Layers {
     /// A PROXY header is awaited.
     proxy: Option<Box<Header>>,
+    tls: Option<Box<Tls>>,
+    /// Records that are to be written.
+    records: Vec<u8>,
+    /// It counts among the shard's handshakes.
+    is_counted: bool,
+    upper: Upper,
+}
+
+/// What is above TLS.
+#[derive(Debug)]
+struct Upper {
     websocket: Stage,
     /// Answers of handshakes that are to be written.
     out: Vec<u8>,
@@ -117,22 +143,28 @@ enum Stage {
 
 impl Layers {
     /// The layers of a connection that a port took; `None` if it has none.
-    pub fn new(port: Port, is_from_proxy: bool) -> Option<Self> {
-        if !port.websocket && !is_from_proxy {
+    pub fn new(port: &Port, is_from_proxy: bool) -> Option<Self> {
+        if port.tls.is_none() && !port.websocket && !is_from_proxy {
             return None;
         }
         let websocket = if port.websocket { Stage::Handshake(Handshake::default()) } else { Stage::None };
-        Some(Self { proxy: is_from_proxy.then(|| Box::new(Header::new())), websocket, out: Vec::new() })
+        Some(Self {
+            proxy: is_from_proxy.then(|| Box::new(Header::new())),
+            tls: port.tls.as_ref().map(|server| Box::new(Tls::new(server))),
+            records: Vec::new(),
+            is_counted: false,
+            upper: Upper { websocket, out: Vec::new() },
+        })
     }
 
     /// Whether nothing is left that any layer does: the connection goes on without them.
     pub fn are_done(&self) -> bool {
-        self.proxy.is_none() && matches!(self.websocket, Stage::None)
+        self.proxy.is_none() && self.tls.is_none() && matches!(self.upper.websocket, Stage::None)
     }
 
     /// How the WebSocket carries frames, once it is open.
     pub fn form(&self) -> Option<Form> {
-        match &self.websocket {
+        match &self.upper.websocket {
             Stage::Open(websocket) => Some(websocket.form()),
             Stage::None | Stage::Handshake(_) | Stage::Refused => None,
         }
@@ -140,10 +172,21 @@ impl Layers {
 
     /// Bytes that an unfinished request holds.
     pub fn head_bytes(&self) -> usize {
-        match &self.websocket {
+        match &self.upper.websocket {
             Stage::Handshake(handshake) => handshake.bytes(),
             Stage::None | Stage::Open(_) | Stage::Refused => 0,
         }
+    }
+
+    /// Whether a handshake of TLS is under way.
+    pub fn is_in_handshake(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_in_handshake())
+    }
+
+    fn count_handshake(&mut self, scratch: &mut Scratch) {
+        let is_in_handshake = self.is_in_handshake();
+        scratch.handshakes += u32::from(is_in_handshake);
+        scratch.handshakes -= u32::from(std::mem::replace(&mut self.is_counted, is_in_handshake));
     }
 
     /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. A text message has
@@ -167,6 +210,95 @@ impl Layers {
                 return Ok(());
             }
         }
+        let Self { tls, records, upper, .. } = self;
+        let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, bytes, take) };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if tls.is_new() && scratch.handshakes >= HANDSHAKES_MAX {
+            tls.refuse(records);
+            return Err(Refusal::TlsBusy);
+        }
+        let mut incoming = std::mem::take(&mut scratch.records);
+        let (mut refused, mut goes_on) = (Ok(()), true);
+        let outcome = tls.received(bytes, &mut incoming, records, &mut |plain| {
+            refused = upper.received(rules, text_bytes_max, scratch, plain, &mut |input| {
+                goes_on = take(input);
+                goes_on
+            });
+            goes_on && refused.is_ok()
+        });
+        incoming.clear();
+        incoming.shrink_to(SCRATCH_BYTES_MAX);
+        scratch.records = incoming;
+        self.count_handshake(scratch);
+        refused?;
+        if outcome? && goes_on {
+            take(Input::Close);
+        }
+        Ok(())
+    }
+
+    /// Asks the peer for a sign of life, if its protocol has one.
+    pub fn ping(&mut self) -> bool {
+        match &mut self.upper.websocket {
+            Stage::Open(websocket) => {
+                websocket.ping();
+                true
+            }
+            Stage::None | Stage::Handshake(_) | Stage::Refused => false,
+        }
+    }
+
+    /// Whether there is something to write besides frames.
+    pub fn has_output(&self) -> bool {
+        !self.records.is_empty() || self.upper.has_output()
+    }
+
+    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a handshake of HTTP, so it gets
+    /// these as an answer.
+    pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
+        let is_heard = self.proxy.is_none() && self.tls.as_ref().is_none_or(|tls| tls.is_open());
+        self.upper.close(code.filter(|_| is_heard), reason, scratch);
+    }
+
+    /// Makes what leaves of a batch of frames, which may be empty. `is_last` says that no more frames follow.
+    pub fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
+        self.upper.transmit(batch, is_last, scratch);
+        let Some(tls) = &mut self.tls else { return };
+        let plain = &mut scratch.plain;
+        plain.clear();
+        batch.segments().for_each(|segment| plain.extend_from_slice(segment));
+        batch.clear();
+        if !plain.is_empty() {
+            tls.seal(plain, &mut self.records);
+        }
+        if is_last {
+            tls.end(&mut self.records);
+        }
+        batch.copy(&std::mem::take(&mut self.records));
+        plain.clear();
+        plain.shrink_to(SCRATCH_BYTES_MAX);
+        self.count_handshake(scratch);
+    }
+
+    /// Gives back what the connection has of the shard's budgets.
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        self.tls = None;
+        self.count_handshake(scratch);
+        self.upper.release(scratch);
+    }
+}
+
+impl Upper {
+    fn received(
+        &mut self,
+        rules: &Rules,
+        text_bytes_max: usize,
+        scratch: &mut Scratch,
+        mut bytes: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<(), Refusal> {
         if let Stage::Handshake(handshake) = &mut self.websocket {
             scratch.heads_bytes -= handshake.bytes();
             let room = HEADS_BYTES_MAX.saturating_sub(scratch.heads_bytes).min(HEAD_BYTES_MAX);
@@ -197,30 +329,16 @@ impl Layers {
         }
     }
 
-    /// Asks the peer for a sign of life, if its protocol has one.
-    pub fn ping(&mut self) -> bool {
-        match &mut self.websocket {
-            Stage::Open(websocket) => {
-                websocket.ping();
-                true
-            }
-            Stage::None | Stage::Handshake(_) | Stage::Refused => false,
-        }
-    }
-
-    /// Whether there is something to write besides frames.
-    pub fn has_output(&self) -> bool {
+    fn has_output(&self) -> bool {
         !self.out.is_empty() || matches!(&self.websocket, Stage::Open(websocket) if websocket.has_output())
     }
 
-    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a handshake, so it gets these as an
-    /// answer of HTTP.
-    pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
+    fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
         match &mut self.websocket {
             Stage::Open(websocket) => websocket.close(Some(code.unwrap_or(CLOSE_NORMAL)), reason),
             Stage::Handshake(_) => {
                 self.release(scratch);
-                if code.is_some() && self.proxy.is_none() {
+                if code.is_some() {
                     answer("503 Service Unavailable", "", &format!("{reason}\n"), &mut self.out);
                 }
                 self.websocket = Stage::Refused;
@@ -229,8 +347,7 @@ impl Layers {
         }
     }
 
-    /// Makes what leaves of a batch of frames, which may be empty. `is_last` says that no more frames follow.
-    pub fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
+    fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
         let before = &mut scratch.before;
         before.clear();
         before.append(&mut self.out);
@@ -256,8 +373,7 @@ impl Layers {
         scratch.unmasked.shrink_to(SCRATCH_BYTES_MAX);
     }
 
-    /// Gives back what the connection has of the shard's budget.
-    pub fn release(&mut self, scratch: &mut Scratch) {
+    fn release(&mut self, scratch: &mut Scratch) {
         if let Stage::Handshake(handshake) = &mut self.websocket {
             scratch.heads_bytes -= handshake.bytes();
             self.websocket = Stage::Refused;

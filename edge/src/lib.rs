@@ -1,5 +1,5 @@
 //! The layers between a client's socket and its frames, for clients that come over the public Internet:
-//! bytes -> (PROXY) -> (WebSocket) -> frames.
+//! bytes -> (PROXY) -> (TLS) -> (WebSocket) -> frames.
 //!
 //! Sans-IO like the cores: bytes in, bytes out. Which layers a connection has is its port's ([`Port`]); a connection without
 //! any never meets this crate. All input has a limit, and nothing is allocated for what a peer only claims.
@@ -10,9 +10,11 @@ mod layers;
 mod network;
 mod proxy;
 mod refusal;
+mod tls;
 mod websocket;
 
 pub use layers::{Input, Layers, Port, Rules, Scratch};
 pub use network::{Network, share_of};
 pub use refusal::Refusal;
+pub use tls::{CertificatePem, TlsServer};
 pub use websocket::{Form, TEXT_HEADER_BYTES_MAX, put_text_header};

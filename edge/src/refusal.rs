@@ -7,6 +7,12 @@ pub enum Refusal {
     ProxyStranger,
     /// A trusted proxy sends no PROXY header, or a malformed one.
     ProxyHeader,
+    /// A handshake that is none of TLS 1.2 or 1.3, or has too many bytes.
+    TlsHandshake,
+    /// A record that TLS does not allow.
+    TlsRecord,
+    /// The shard has as many handshakes of TLS under way as it may.
+    TlsBusy,
     /// Bytes that are no HTTP request.
     HttpMalformed,
     /// A request head over the limit, or with too many fields.
@@ -35,9 +41,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of [`Refusal::index`].
-    pub const ALL: [Refusal; 14] = [
+    pub const ALL: [Refusal; 17] = [
         Self::ProxyStranger,
         Self::ProxyHeader,
+        Self::TlsHandshake,
+        Self::TlsRecord,
+        Self::TlsBusy,
         Self::HttpMalformed,
         Self::HttpTooLong,
         Self::HttpNoUpgrade,
@@ -62,6 +71,9 @@ impl Refusal {
         match self {
             Self::ProxyStranger => "proxy_stranger",
             Self::ProxyHeader => "proxy_header",
+            Self::TlsHandshake => "tls_handshake",
+            Self::TlsRecord => "tls_record",
+            Self::TlsBusy => "tls_busy",
             Self::HttpMalformed => "http_malformed",
             Self::HttpTooLong => "http_too_long",
             Self::HttpNoUpgrade => "http_no_upgrade",

@@ -54,9 +54,9 @@ impl Layered {
 
     /// Gives a new connection the layers of its listener. Whether it has any, and whether a proxy passes it on.
     pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr, listener: u16) -> (bool, bool) {
-        let port = self.ports.get(usize::from(listener)).copied().unwrap_or_default();
         let is_from_proxy = self.rules.is_proxy(peer);
-        let layers = Layers::new(port, is_from_proxy);
+        let plain = Port::default();
+        let layers = Layers::new(self.ports.get(usize::from(listener)).unwrap_or(&plain), is_from_proxy);
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
             self.slots.insert(conn, Slot { layers: Some(Box::new(layers)), notice: None });
@@ -115,6 +115,9 @@ impl Layered {
         let held: usize =
             self.slots.iter().filter_map(|(_, slot)| Some(slot.layers.as_ref()?.head_bytes())).sum();
         assert_eq!(held, self.scratch.heads_bytes());
+        let in_handshake = self.slots.iter().filter_map(|(_, slot)| slot.layers.as_ref());
+        let in_handshake = in_handshake.filter(|layers| layers.is_in_handshake()).count();
+        assert_eq!(in_handshake, self.scratch.handshakes() as usize);
     }
 }
 

@@ -25,7 +25,7 @@ mod token;
 mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
-pub use edge::{Port, Refusal, Rules};
+pub use edge::{CertificatePem, Port, Refusal, Rules, TlsServer};
 pub use gateway::{Gateway, Setup};
 pub use metrics::Metrics;
 pub use push::Push;

@@ -1,16 +1,28 @@
-//! What a client's socket brings to the layers between it and its frames: PROXY, HTTP, WebSocket.
+//! What a client's socket brings to the layers between it and its frames: PROXY, TLS, HTTP, WebSocket.
 
-use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch};
+use std::sync::LazyLock;
+
+use edge::{CertificatePem, Form, Input, Layers, Port, Refusal, Rules, Scratch, TlsServer};
 use shard::SendBatch;
 
 const TEXT_BYTES_MAX: usize = 4096;
+
+static TLS: LazyLock<TlsServer> = LazyLock::new(|| {
+    let one = CertificatePem {
+        chain: include_bytes!("../../edge/tests/pem/one.pem").to_vec(),
+        chain_name: "one.pem".into(),
+        key: include_bytes!("../../edge/tests/pem/one.key").to_vec(),
+        key_name: "one.key".into(),
+    };
+    TlsServer::new(&[one], 1_800_000_000).expect("the certificate is valid until 2099")
+});
 
 /// All that a connection said and heard.
 #[derive(PartialEq, Eq, Debug)]
 struct Outcome {
     said: Vec<Said>,
     ended: Result<(), Refusal>,
-    /// What was written. How many pings are answered depends on when it is.
+    /// What was written. How many pings are answered depends on when it is, and TLS is random.
     heard: Option<Vec<u8>>,
 }
 
@@ -29,7 +41,8 @@ enum Said {
 /// The first byte says which layers there are, the second where the stream is cut, the rest is the stream.
 pub(crate) fn run(bytes: &[u8]) {
     let [layers, cut, stream @ ..] = bytes else { return };
-    let port = Port { websocket: layers & 1 != 0 };
+    let tls = (layers & 4 != 0).then(|| TLS.clone());
+    let port = &Port { tls, websocket: layers & 1 != 0 };
     let is_from_proxy = layers & 2 != 0;
     let whole = outcome(port, is_from_proxy, &[stream]);
     let (first, second) = stream.split_at(usize::from(*cut) % (stream.len() + 1));
@@ -44,7 +57,7 @@ pub(crate) fn run(bytes: &[u8]) {
     }
 }
 
-fn outcome(port: Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
+fn outcome(port: &Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
     let Some(mut layers) = Layers::new(port, is_from_proxy) else {
         return Outcome { said: Vec::new(), ended: Ok(()), heard: None };
     };
@@ -61,6 +74,7 @@ fn outcome(port: Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
             true
         });
         assert_eq!(scratch.heads_bytes(), layers.head_bytes(), "the budget is what is held");
+        assert_eq!(scratch.handshakes(), u32::from(layers.is_in_handshake()));
     }
     layers.close(Some(4001), "kicked", &mut scratch);
     let mut batch = SendBatch::new();
@@ -68,8 +82,8 @@ fn outcome(port: Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
     layers.transmit(&mut batch, true, &mut scratch);
     let heard = batch.segments().flatten().copied().collect();
     layers.release(&mut scratch);
-    assert_eq!(scratch.heads_bytes(), 0, "what ends gives back what it held");
-    Outcome { said, ended, heard: (!pings).then_some(heard) }
+    assert_eq!((scratch.heads_bytes(), scratch.handshakes()), (0, 0), "what ends gives back what it held");
+    Outcome { said, ended, heard: (!pings && port.tls.is_none()).then_some(heard) }
 }
 
 fn say(said: &mut Vec<Said>, input: Input<'_>) {
@@ -113,7 +127,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         frame(0x89, b"there?"),
         frame(0x80, "1004,\"x\":\"ü\"}".as_bytes()),
     ];
-    let streams: [(u8, Vec<u8>); 7] = [
+    // A hello of TLS 1.3 as far as its cipher suites, in two records, and an alert.
+    let hello = [&[1, 0, 0, 0x2b, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 0]].concat();
+    let record = |kind: u8, bytes: &[u8]| [&[kind, 3, 1, 0, bytes.len() as u8][..], bytes].concat();
+    let hello = [record(22, &hello[..20]), record(22, &hello[20..]), record(21, &[2, 40])].concat();
+    let streams: [(u8, Vec<u8>); 9] = [
+        (4, hello.clone()),
+        (7, [&b"PROXY UNKNOWN\r\n"[..], &hello].concat()),
         (2, b"PROXY TCP4 192.0.2.1 10.0.0.1 40000 5346\r\nSF\0\0".to_vec()),
         (2, [&v2[..], b"SF\0\0"].concat()),
         (1, binary.clone()),

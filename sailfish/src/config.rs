@@ -80,6 +80,12 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where clients connect by WebSocket: an address, `auto` or `off`.
     pub listen_ws: String,
+    /// Where clients connect by TLS: an address or `off`.
+    pub listen_tls: String,
+    /// Where clients connect by WebSocket over TLS: an address or `off`.
+    pub listen_wss: String,
+    /// What TLS shows and signs with.
+    pub certificates: Vec<CertificateFiles>,
     /// Origins of pages that may connect by WebSocket; empty: any.
     pub origins: Vec<String>,
     /// Proxies whose connections begin with a PROXY header.
@@ -178,6 +184,16 @@ pub struct EngineConfig {
     pub linger_ms: u32,
 }
 
+/// A certificate and its key, each a PEM file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The certificate first, then those that lead to a root.
+    pub chain: PathBuf,
+    /// Readable by its owner and group only.
+    pub key: PathBuf,
+}
+
 /// Why a configuration is refused: one line that names the key and what it wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
@@ -195,6 +211,9 @@ impl Default for NodeConfig {
         Self {
             listen: LISTEN_DEFAULT.parse().expect("a socket address"),
             listen_ws: "auto".into(),
+            listen_tls: "off".into(),
+            listen_wss: "off".into(),
+            certificates: Vec::new(),
             origins: Vec::new(),
             proxy_from: Vec::new(),
             admin: ADMIN_DEFAULT.parse().expect("a socket address"),
@@ -340,6 +359,39 @@ impl NodeConfig {
         let is_default = self.listen_ws == "auto" && is_up && self.listen == NodeConfig::default().listen;
         if is_default { WEBSOCKET_DEFAULT.parse().ok() } else { self.listen_ws.parse().ok() }
     }
+
+    /// Where clients connect by TLS, if anywhere.
+    pub fn listen_tls(&self) -> Option<SocketAddr> {
+        self.listen_tls.parse().ok()
+    }
+
+    /// Where clients connect by WebSocket over TLS, if anywhere.
+    pub fn listen_wss(&self) -> Option<SocketAddr> {
+        self.listen_wss.parse().ok()
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let Self { engine, listen_ws, listen_tls, listen_wss, certificates, .. } = self;
+        if !["auto", "off"].contains(&listen_ws.as_str()) && listen_ws.parse::<SocketAddr>().is_err() {
+            return Err(format!("node.listen_ws = {listen_ws:?}: want ADDRESS:PORT, auto or off"));
+        }
+        for (key, listen) in [("node.listen_tls", listen_tls), ("node.listen_wss", listen_wss)] {
+            if listen == "off" {
+                continue;
+            }
+            if listen.parse::<SocketAddr>().is_err() {
+                return Err(format!("{key} = {listen:?}: want ADDRESS:PORT or off"));
+            }
+            if certificates.is_empty() {
+                return Err(format!("{key}: want a certificate and its key in node.certificates"));
+            }
+        }
+        const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
+        if !ENGINES.contains(&engine.as_str()) {
+            return Err(format!("node.engine = {engine:?}: want one of {}", ENGINES.join(", ")));
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -366,14 +418,7 @@ impl Config {
         self.validate_outboxes()?;
         self.link.validate()?;
         self.validate_cluster()?;
-        let NodeConfig { engine, listen_ws, .. } = &self.node;
-        if !["auto", "off"].contains(&listen_ws.as_str()) && listen_ws.parse::<SocketAddr>().is_err() {
-            return Err(format!("node.listen_ws = {listen_ws:?}: want ADDRESS:PORT, auto or off"));
-        }
-        const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
-        if !ENGINES.contains(&engine.as_str()) {
-            return Err(format!("node.engine = {engine:?}: want one of {}", ENGINES.join(", ")));
-        }
+        self.node.validate()?;
         if self.node.shards > SHARDS_MAX {
             return Err(format!("node.shards = {}: want a number from 0 to {SHARDS_MAX}", self.node.shards));
         }

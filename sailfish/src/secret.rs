@@ -109,18 +109,26 @@ enum Others {
     Refused,
 }
 
-fn read(path: &Path, others: Others) -> io::Result<Vec<u8>> {
+/// Reads a file that only its owner and group may read or write.
+pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    check_mode(path, Others::Refused)?;
+    fs::read(path)
+}
+
+fn check_mode(path: &Path, others: Others) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     match others {
-        Others::ShutOut if mode & 0o077 != 0 => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        }
+        Others::ShutOut if mode & 0o077 != 0 => fs::set_permissions(path, fs::Permissions::from_mode(0o600)),
         Others::Refused if mode & 0o007 != 0 => {
             let wish = "every user of this machine may read or write it; want mode 600 or 640";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, wish));
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, wish))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+fn read(path: &Path, others: Others) -> io::Result<Vec<u8>> {
+    check_mode(path, others)?;
     let mut bytes = fs::read(path)?;
     while bytes.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
         bytes.pop();

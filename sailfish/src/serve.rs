@@ -1,5 +1,6 @@
 //! `sailfish up`, `gateway`, `router` and `bridge`: one node, in the role that the subcommand says.
 
+mod clients;
 mod ports;
 mod ready;
 mod run;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use engine::{Chosen, Options, Running};
-use gateway::{Gateway, Port};
+use gateway::{Gateway, Port, TlsServer};
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
 use router::Router;
@@ -81,11 +82,6 @@ impl Role {
         }
     }
 
-    /// Where it listens for WebSocket, if it does.
-    fn listen_ws(self, config: &Config) -> Option<SocketAddr> {
-        if self.takes_links() { None } else { config.node.listen_ws(self == Self::Up) }
-    }
-
     /// Where it listens.
     fn listen(self, config: &Config) -> SocketAddr {
         let default = |address: &str| address.parse().expect("a socket address");
@@ -140,6 +136,12 @@ pub struct UpArgs {
     /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is given].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
+    /// Where clients connect by TLS: ADDRESS:PORT [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_tls: Option<String>,
+    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_wss: Option<String>,
 }
 
 /// Runs a gateway of a cluster: it holds clients.
@@ -153,6 +155,12 @@ pub struct GatewayArgs {
     /// Where clients connect by WebSocket: ADDRESS:PORT [default: nowhere].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
+    /// Where clients connect by TLS: ADDRESS:PORT [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_tls: Option<String>,
+    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: nowhere].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_wss: Option<String>,
     /// The own number, unlike that of any other node [default: 2].
     #[arg(long, value_name = "N")]
     id: Option<String>,
@@ -210,6 +218,8 @@ pub fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
         args.node.layers(&[
             ("--listen", "node.listen", &args.listen),
             ("--listen-ws", "node.listen_ws", &args.listen_ws),
+            ("--listen-tls", "node.listen_tls", &args.listen_tls),
+            ("--listen-wss", "node.listen_wss", &args.listen_wss),
         ])
     })
 }
@@ -221,6 +231,8 @@ pub fn gateway(args: &GatewayArgs) -> anyhow::Result<ExitCode> {
         args.node.layers(&[
             ("--listen", "node.listen", &args.listen),
             ("--listen-ws", "node.listen_ws", &args.listen_ws),
+            ("--listen-tls", "node.listen_tls", &args.listen_tls),
+            ("--listen-wss", "node.listen_wss", &args.listen_wss),
             ("--id", "cluster.node", &args.id),
             ("--routers", "cluster.routers", &routers),
             ("--bridges", "cluster.bridges", &bridges),
@@ -268,6 +280,7 @@ fn run(
     let mut signals = Signals::take(&runtime)?;
     // Only who has clients checks their tokens.
     let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
+    let tls = clients::tls(role, &config)?;
     let count = shards(role, &config)?;
     let chosen = engine::choose(config.node.engine.parse().ok())?; // `auto` is no kind
     let own = has_own_backend(role, &config).then(|| crate::backend::own_config(&config)).transpose()?;
@@ -277,16 +290,16 @@ fn run(
     let admin_address = admin.local_addr()?;
     let serving = signals.unless_ended(&runtime, {
         let (config, secret) = (config.clone(), secret.clone());
-        move || start(role, (chosen, count), &config, secret.as_ref(), admin_address, lock)
+        move || start(role, (chosen, count), &config, (secret.as_ref(), tls), admin_address, lock)
     })?;
     let addresses = serving.running.addresses();
     let address = *addresses.first().context("an engine that listens knows where")?;
-    let websocket = addresses.get(1).copied();
+    let beside = clients::ports(role, &config).into_iter().zip(addresses.iter().skip(1));
     let summary = ready::Summary {
         role,
         node: role.node(&config),
         address,
-        websocket,
+        beside: beside.map(|(port, address)| port.at(*address)).collect(),
         admin: admin_address,
         routers: if is_discovering(&config) { Vec::new() } else { routers_of(&config) },
         chosen: serving.chosen.clone(),
@@ -336,7 +349,7 @@ fn wanted(role: Role, config: &Config, shards: u16) -> Vec<Wanted> {
         Wanted { address: listen, count, chosen_by: "--listen" },
         Wanted::one(config.node.admin, "--admin"),
     ];
-    wanted.extend(role.listen_ws(config).map(|address| Wanted::one(address, "--listen-ws")));
+    wanted.extend(clients::ports(role, config).iter().map(|port| Wanted::one(port.address, port.chosen_by)));
     if has_own_backend(role, config) {
         wanted.push(Wanted::one(config.backend.listen, "backend.listen"));
     }
@@ -357,13 +370,15 @@ struct Serving {
     bridge: Option<Bridging>,
     /// The backend that `up` brings.
     backend: Option<Service>,
+    /// What ports with TLS show, if there are any.
+    tls: Option<TlsServer>,
 }
 
 fn start(
     role: Role,
     (chosen, count): (Chosen, u16),
     config: &Config,
-    secret: Option<&Secret>,
+    (secret, tls): (Option<&Secret>, Option<TlsServer>),
     admin: SocketAddr,
     lock: Option<DatabaseLock>,
 ) -> anyhow::Result<Serving> {
@@ -392,6 +407,7 @@ fn start(
         count,
         config: config.clone(),
         keys: secret.map(|secret| secret.keys(&config.token)).transpose()?,
+        tls: tls.clone(),
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
         gateway: bounded(config.gateway(), connections_max),
         incarnation: options.clock.now().unix_nanos(),
@@ -424,7 +440,7 @@ fn start(
     }
     let address = *running.addresses().first().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, http, connections_max, directory, bridge, backend })
+    Ok(Serving { running, shards, chosen, files, http, connections_max, directory, bridge, backend, tls })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -454,6 +470,8 @@ struct Builder {
     config: Config,
     /// Of a node that has clients.
     keys: Option<gateway::TokenKeys>,
+    /// Of one that has a port with TLS.
+    tls: Option<TlsServer>,
     cluster_secret: Option<Secret>,
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
@@ -477,7 +495,9 @@ impl Builder {
         let keys = self.keys.or_else(|| (self.role == Role::Bridge).then(no_keys));
         let gateway = keys.map(|keys| {
             let config = self.gateway.clone();
-            let ports = vec![Port::default(), Port { websocket: true }];
+            let beside = clients::ports(self.role, &self.config).into_iter();
+            let beside = beside.map(|port| port.layers(self.tls.as_ref()));
+            let ports = std::iter::once(Port::default()).chain(beside).collect();
             Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: random() })
         });
         let router = matches!(self.role, Role::Up | Role::Router).then(|| {
@@ -575,7 +595,9 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
     let unless_zero = |bytes: u32| (bytes > 0).then_some(bytes);
     let options = Options {
         // In the order of the ports that a gateway is made with.
-        listen: std::iter::once(config.node.listen).chain(role.listen_ws(config)).collect(),
+        listen: std::iter::once(config.node.listen)
+            .chain(clients::ports(role, config).into_iter().map(|port| port.address))
+            .collect(),
         pin: if config.node.pin { None } else { Some(Vec::new()) },
         // Those past the gateway's limit are told so before they are closed.
         connections_max: connections_max.saturating_add(REFUSALS_PER_SHARD),

@@ -7,10 +7,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Claims, Config, Gateway, Metrics, Port, Setup, TokenKeys, mint_hs256};
+use gateway::{
+    CertificatePem, Claims, Config, Gateway, Metrics, Port, Setup, TlsServer, TokenKeys, mint_hs256,
+};
 use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, ShardId};
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
@@ -27,9 +30,11 @@ pub const ROUTER: ShardId = ShardId::new(0, 3);
 pub const ROUTER_2: ShardId = ShardId::new(2, 0);
 pub const ROUTER_3: ShardId = ShardId::new(3, 0);
 
-/// The listeners: without layers, and with WebSocket.
+/// The listeners: without layers, with WebSocket, with TLS, and with both.
 pub const PLAIN: u16 = 0;
 pub const WEBSOCKET: u16 = 1;
+pub const TLS: u16 = 2;
+pub const TLS_WEBSOCKET: u16 = 3;
 
 /// The sequence that the router tells of every room that is joined.
 pub const SEQUENCE: u64 = 40;
@@ -76,6 +81,17 @@ pub struct Client {
     stuck: Option<usize>,
 }
 
+/// A server whose certificate is for one.example.
+static TLS_SERVER: LazyLock<TlsServer> = LazyLock::new(|| {
+    let one = CertificatePem {
+        chain: include_bytes!("../../../edge/tests/pem/one.pem").to_vec(),
+        chain_name: "one.pem".into(),
+        key: include_bytes!("../../../edge/tests/pem/one.key").to_vec(),
+        key_name: "one.key".into(),
+    };
+    TlsServer::new(&[one], 1_800_000_000).unwrap()
+});
+
 impl World {
     pub fn new() -> Self {
         Self::with(|_| {})
@@ -96,7 +112,10 @@ impl World {
         change(&mut config);
         config.validate().unwrap();
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
-        let ports = vec![Port::default(), Port { websocket: true }];
+        let websocket = |tls| Port { tls, websocket: true };
+        let tls = || Some(TLS_SERVER.clone());
+        let ports =
+            vec![Port::default(), websocket(None), Port { tls: tls(), websocket: false }, websocket(tls())];
         let setup = Setup { id: ME, keys: TokenKeys::hs256(SECRET), config, ports, seed: 7 };
         Self {
             gateway: Gateway::new(now, setup),

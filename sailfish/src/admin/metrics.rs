@@ -131,7 +131,7 @@ impl Page {
         let help = "Connections that became WebSocket connections.";
         self.core("sailfish_websockets_total", Counter, help, cores, |m| m.gateway.websockets);
         let names = EdgeRefusal::ALL.map(EdgeRefusal::name);
-        let help = "Connections ended before their frames could be read: by PROXY, HTTP or WebSocket.";
+        let help = "Connections ended before their frames could be read: by PROXY, TLS, HTTP or WebSocket.";
         self.by("sailfish_edge_refusals_total", help, "reason", &names, cores, |m| &m.gateway.edge_refusals);
         let names = NoticeCode::ALL.map(NoticeCode::name);
         let help = "Notices to clients; most end the connection.";

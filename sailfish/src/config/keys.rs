@@ -54,6 +54,13 @@ pub const KEYS: &[Key] = &[
         "Where clients connect by WebSocket: ADDRESS:PORT. off: nowhere. auto: 127.0.0.1:5349 of `up` while node.listen is not set,\n\
          else nowhere.",
     ),
+    key("node.listen_tls", "Where clients connect by TLS: ADDRESS:PORT. off: nowhere."),
+    key("node.listen_wss", "Where clients connect by WebSocket over TLS: ADDRESS:PORT. off: nowhere."),
+    key(
+        "node.certificates",
+        "What TLS shows clients and signs with: an array of PEM files, like [{ chain = \"im.pem\", key = \"im.key\" }]. A client gets the\n\
+         one for the host that it names, or else the first. SIGHUP reads them again.",
+    ),
     key(
         "node.origins",
         "Origins of web pages that may connect by WebSocket: an array, like [\"https://chat.example.com\"]. Empty: any. What is no\n\

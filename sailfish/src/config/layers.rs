@@ -124,6 +124,9 @@ impl Layers {
             Value::Array(_) if key == "node.origins" => {
                 "an array of texts, like [\"https://chat.example.com\"]"
             }
+            Value::Array(_) if key == "node.certificates" => {
+                "an array of tables, like [{ chain = \"im.pem\", key = \"im.key\" }]"
+            }
             Value::Array(_) if key == "drain.alternatives" => "an array of texts, like [\"10.0.0.2:5346\"]",
             Value::Array(_) => {
                 "an array of tables, like [{ biz_code = 5555, to = \"room\", class = \"lossy\" }]"

@@ -8,6 +8,7 @@ use std::time::Instant;
 use engine::Chosen;
 
 use super::Role;
+use super::clients::ClientPort;
 use crate::cli::ConfigArgs;
 use crate::config::Layers;
 use crate::files::Files;
@@ -22,8 +23,8 @@ pub struct Summary {
     pub node: u16,
     /// Where clients, or links, connect.
     pub address: SocketAddr,
-    /// Where clients connect by WebSocket.
-    pub websocket: Option<SocketAddr>,
+    /// Where clients connect by WebSocket or TLS.
+    pub beside: Vec<ClientPort>,
     /// The routers of a gateway or a bridge.
     pub routers: Vec<SocketAddr>,
     /// Where metrics and health are.
@@ -73,8 +74,8 @@ impl fmt::Display for Summary {
         if let Some(backend) = self.backend {
             write!(f, " backend={backend}")?;
         }
-        if let Some(websocket) = self.websocket {
-            write!(f, " websocket={websocket}")?;
+        for ClientPort { name, address, .. } in &self.beside {
+            write!(f, " {name}={address}")?;
         }
         writeln!(f)?;
         writeln!(f)?;
@@ -86,8 +87,8 @@ impl fmt::Display for Summary {
             }
             _ => writeln!(f, "  {of}  {address}")?,
         }
-        if let Some(websocket) = self.websocket {
-            writeln!(f, "  browsers ws://{websocket}")?;
+        for ClientPort { scheme, address, .. } in &self.beside {
+            writeln!(f, "           {scheme}{address}")?;
         }
         if matches!(role, Role::Gateway | Role::Bridge) {
             let routers: Vec<String> = self.routers.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use node::Control;
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
-use super::{Role, Serving, bounded, watch};
+use super::{Role, Serving, bounded, clients, watch};
 use crate::admin::{self, Admin};
 use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError, NodeConfig};
@@ -49,6 +49,7 @@ pub fn until_stopped(
         tokio::spawn(admin::watch_nodes(admin.clone()));
         tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
+        tokio::spawn(watch::clients(serving.shards.clone()));
         announce();
         let ended = control(&mut serving, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
@@ -189,6 +190,12 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
             return;
         }
     };
+    if let Some(tls) = &serving.tls
+        && let Err(error) = clients::reload(tls, &new)
+    {
+        error!("reload refused, the old configuration and certificates stay: {error}");
+        return;
+    }
     let gateway = bounded(new.gateway(), serving.connections_max);
     if !serving.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
         error!("reload: a shard does not take its mail; send SIGHUP again");
@@ -204,16 +211,20 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         node: NodeConfig {
             origins: new.node.origins.clone(),
             proxy_from: new.node.proxy_from.clone(),
+            certificates: new.node.certificates.clone(),
             ..config.node.clone()
         },
         ..config.clone()
     };
     if kept != new {
         warn!(
-            "reload: only routes, heartbeat, delivery, limits, drain, node.origins and node.proxy_from take effect before the next start"
+            "reload: only routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from and node.certificates take effect \
+             before the next start"
         );
     }
-    info!("reloaded routes, heartbeat, delivery, limits, drain, node.origins and node.proxy_from");
+    info!(
+        "reloaded routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from and node.certificates"
+    );
     *config = kept;
 }
 

@@ -1,4 +1,4 @@
-//! What the log tells of a node's links: who came and went, and who was refused.
+//! What the log tells of a node's links: who came and went, and who was refused; and of connections to the wrong ports for clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use node::{Peer, ShardMetrics};
 use shard::ShardId;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
+use wire::client::NoticeCode;
 use wire::node::link::Refusal;
 
 use super::Role;
@@ -17,7 +18,7 @@ use crate::control::Shards;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a node may take to find a router, at its start or after it has lost all, before the log says so.
 const ALONE_TIME: Duration = Duration::from_secs(10);
-/// How often refused links are logged at most; each line has the totals.
+/// How often refused links or clients are logged at most; each line has the totals.
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 
 /// Looks at the links of a node for as long as it lives.
@@ -27,7 +28,7 @@ pub async fn links(shards: Arc<Shards>) {
     }
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut linked, mut refused) = (Linked::default(), Refused::default());
+    let (mut linked, mut refused) = (Linked::default(), Growth::new());
     let wants_routers = matches!(shards.role(), Role::Gateway | Role::Bridge);
     let mut alone = Alone::new(Instant::now());
     loop {
@@ -36,7 +37,39 @@ pub async fn links(shards: Arc<Shards>) {
         if wants_routers && !shards.is_draining() {
             alone.look(Instant::now(), linked.owners.is_empty());
         }
-        refused.look(Instant::now(), totals(&shards.metrics().await));
+        let totals = of_links(&shards.metrics().await);
+        if let Some(new) = refused.look(Instant::now(), totals) {
+            let names = Refusal::ALL.map(Refusal::name);
+            let remedies = remedies(&Refusal::ALL, new, remedy);
+            warn!(
+                new = new.iter().sum::<u64>(),
+                refused_total = counts(names, totals),
+                "links were refused, by this node or the other: {remedies}",
+            );
+        }
+    }
+}
+
+/// Looks at the connections to the ports for clients that are refused before a frame, for as long as the node lives.
+pub async fn clients(shards: Arc<Shards>) {
+    if shards.role().takes_links() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refused = Growth::new();
+    loop {
+        ticks.tick().await;
+        let totals = of_clients(&shards.metrics().await);
+        if let Some(new) = refused.look(Instant::now(), totals) {
+            let names = STRANGERS.map(Stranger::name);
+            let remedies = remedies(&STRANGERS, new, stranger_remedy);
+            warn!(
+                new = new.iter().sum::<u64>(),
+                refused_total = counts(names, totals),
+                "connections were refused before a frame of theirs: {remedies}",
+            );
+        }
     }
 }
 
@@ -105,40 +138,48 @@ impl Linked {
     }
 }
 
-/// Links that were refused, in the order of [`Refusal::ALL`].
-type Totals = [u64; Refusal::ALL.len()];
-
-#[derive(Default)]
-struct Refused {
-    logged: Totals,
+/// Counts of which the log tells when they have grown, once a minute at most.
+struct Growth<const N: usize> {
+    logged: [u64; N],
     /// When the next line may be written.
     log_from: Option<Instant>,
 }
 
-impl Refused {
-    /// Logs what no line has told yet, when that is due; answers whether it did.
-    fn look(&mut self, now: Instant, totals: Totals) -> bool {
-        let new: u64 =
-            totals.iter().zip(self.logged).map(|(total, logged)| total.saturating_sub(logged)).sum();
-        if new == 0 || self.log_from.is_some_and(|from| now < from) {
-            return false;
+impl<const N: usize> Growth<N> {
+    fn new() -> Self {
+        Self { logged: [0; N], log_from: None }
+    }
+
+    /// What no line has told yet, when a line is due, which is then taken for written.
+    fn look(&mut self, now: Instant, totals: [u64; N]) -> Option<[u64; N]> {
+        let mut new = totals;
+        new.iter_mut().zip(self.logged).for_each(|(new, logged)| *new = new.saturating_sub(logged));
+        if new.iter().all(|new| *new == 0) || self.log_from.is_some_and(|from| now < from) {
+            return None;
         }
-        let reasons = Refusal::ALL.into_iter().zip(totals).filter(|(_, total)| *total > 0);
-        let reasons: Vec<String> =
-            reasons.map(|(reason, total)| format!("{} {total}", reason.name())).collect();
-        let grown = Refusal::ALL.into_iter().zip(totals.iter().zip(self.logged));
-        let grown = grown.filter(|(_, (total, logged))| **total > *logged).map(|(reason, _)| remedy(reason));
-        let remedies: Vec<&str> = grown.collect();
-        warn!(
-            new,
-            refused_total = reasons.join(", "),
-            "links were refused, by this node or the other: {}",
-            remedies.join("; ")
-        );
         self.logged = totals;
         self.log_from = Some(now + REFUSED_EVERY);
-        true
+        Some(new)
     }
+}
+
+/// The counts that are not 0, by name.
+fn counts<const N: usize>(names: [&str; N], totals: [u64; N]) -> String {
+    let counts = names.into_iter().zip(totals).filter(|(_, total)| *total > 0);
+    let counts: Vec<String> = counts.map(|(name, total)| format!("{name} {total}")).collect();
+    counts.join(", ")
+}
+
+/// What to look at for the reasons that have grown, each remedy once.
+fn remedies<R: Copy, const N: usize>(
+    reasons: &[R; N],
+    new: [u64; N],
+    remedy: impl Fn(R) -> &'static str,
+) -> String {
+    let grown = reasons.iter().zip(new).filter(|(_, new)| *new > 0);
+    let mut remedies: Vec<&str> = grown.map(|(reason, _)| remedy(*reason)).collect();
+    remedies.dedup();
+    remedies.join("; ")
 }
 
 /// What to look at.
@@ -163,11 +204,74 @@ const fn remedy(reason: Refusal) -> &'static str {
     }
 }
 
-/// The sum over all shards.
-fn totals(metrics: &[Option<Box<ShardMetrics>>]) -> Totals {
-    let mut totals = Totals::default();
+/// Whom a port for clients refused before a frame.
+#[derive(Clone, Copy)]
+enum Stranger {
+    /// By a layer.
+    Edge(edge::Refusal),
+    /// On a port without layers, or after them.
+    Magic,
+}
+
+const STRANGERS: [Stranger; edge::Refusal::ALL.len() + 1] = {
+    let mut strangers = [Stranger::Magic; edge::Refusal::ALL.len() + 1];
+    let mut at = 0;
+    while at < edge::Refusal::ALL.len() {
+        strangers[at] = Stranger::Edge(edge::Refusal::ALL[at]);
+        at += 1;
+    }
+    strangers
+};
+
+impl Stranger {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Edge(refusal) => refusal.name(),
+            Self::Magic => NoticeCode::BadMagic.name(),
+        }
+    }
+}
+
+/// What to look at.
+fn stranger_remedy(stranger: Stranger) -> &'static str {
+    use edge::Refusal::*;
+    match stranger {
+        Stranger::Magic => "bad_magic: what came is no frame; TLS or HTTP may have come to the plain port",
+        Stranger::Edge(ProxyStranger) => {
+            "proxy_stranger: a PROXY header from an address that is not in node.proxy_from"
+        }
+        Stranger::Edge(ProxyHeader) => "proxy_header: an address of node.proxy_from sends no PROXY header",
+        Stranger::Edge(TlsHandshake) => {
+            "tls_handshake: what came to a port with TLS is none, or its client trusts no certificate of ours"
+        }
+        Stranger::Edge(TlsRecord) => "tls_record: a client or what is between sends records that are none",
+        Stranger::Edge(TlsBusy) => "tls_busy: more handshakes at once than a shard has",
+        Stranger::Edge(HttpOrigin) => "http_origin: a page of an origin that is not in node.origins",
+        Stranger::Edge(HttpBusy) => "http_busy: more unfinished requests than a shard holds",
+        Stranger::Edge(
+            HttpMalformed | HttpTooLong | HttpNoUpgrade | HttpBadUpgrade | HttpVersion | HttpSubprotocol,
+        ) => "http: what came to a port with WebSocket asks for none",
+        Stranger::Edge(WebSocketProtocol | WebSocketKind | WebSocketUtf8 | WebSocketTooBig) => {
+            "websocket: a client does not keep to the protocol"
+        }
+    }
+}
+
+/// Links that were refused by all shards, in the order of [`Refusal::ALL`].
+fn of_links(metrics: &[Option<Box<ShardMetrics>>]) -> [u64; Refusal::ALL.len()] {
+    let mut totals = [0; Refusal::ALL.len()];
     for links in metrics.iter().flatten().filter_map(|shard| shard.links.as_ref()) {
         totals.iter_mut().zip(links.refused).for_each(|(total, count)| *total += count);
+    }
+    totals
+}
+
+/// Clients that were refused by all shards, in the order of [`STRANGERS`].
+fn of_clients(metrics: &[Option<Box<ShardMetrics>>]) -> [u64; STRANGERS.len()] {
+    let mut totals = [0; STRANGERS.len()];
+    for gateway in metrics.iter().flatten().filter_map(|shard| shard.gateway.as_ref()) {
+        let counts = gateway.edge_refusals.into_iter().chain([gateway.notices_of(NoticeCode::BadMagic)]);
+        totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
     }
     totals
 }
@@ -194,15 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn refused_links_are_logged_at_most_once_a_minute() {
-        let (mut refused, start) = (Refused::default(), Instant::now());
-        let mut totals = Totals::default();
-        assert!(!refused.look(start, totals), "nothing was refused");
-        totals[0] = 2;
-        assert!(refused.look(start, totals));
-        totals[1] = 1;
-        assert!(!refused.look(start + REFUSED_EVERY - Duration::from_secs(1), totals));
-        assert!(refused.look(start + REFUSED_EVERY, totals));
-        assert!(!refused.look(start + 2 * REFUSED_EVERY, totals), "nothing more was refused");
+    fn what_has_grown_is_logged_at_most_once_a_minute() {
+        let (mut growth, start) = (Growth::new(), Instant::now());
+        assert_eq!(growth.look(start, [0, 0]), None, "nothing was refused");
+        assert_eq!(growth.look(start, [2, 0]), Some([2, 0]));
+        assert_eq!(growth.look(start + REFUSED_EVERY - Duration::from_secs(1), [2, 1]), None);
+        assert_eq!(growth.look(start + REFUSED_EVERY, [2, 1]), Some([0, 1]));
+        assert_eq!(growth.look(start + 2 * REFUSED_EVERY, [2, 1]), None, "nothing more was refused");
+    }
+
+    #[test]
+    fn a_line_has_counts_by_name_and_each_remedy_once() {
+        assert_eq!(counts(["a", "b", "c"], [1, 0, 2]), "a 1, c 2");
+        assert_eq!(remedies(&[1_usize, 2, 3], [1, 0, 5], |_| "look"), "look");
+        assert_eq!(remedies(&[1_usize, 2], [1, 1], |at| ["", "one", "two"][at]), "one; two");
     }
 }

@@ -100,6 +100,13 @@ impl Server {
         Self { child, clients, admin, websocket, stdout, log }
     }
 
+    /// Where a port is that has a name of its own in the line for programs.
+    pub fn port(&self, name: &str) -> SocketAddr {
+        let mut words = self.stdout.lines().next().unwrap().split(' ');
+        let address = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        address.unwrap_or_else(|| panic!("no {name}: {}", self.stdout)).parse().unwrap()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

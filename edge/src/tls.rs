@@ -1,0 +1,363 @@
+//! TLS 1.2 and 1.3 of a server, by rustls without buffers of its own.
+//!
+//! An idle connection keeps its keys. What has come of a record that is not whole waits with the connection; all else passes
+//! through buffers that the shard's connections share. Early data (0-RTT) is off, for it can be replayed.
+//!
+//! Here a core is not deterministic: keys want randomness of the operating system, and tickets its clock. What passes through depends on
+//! neither.
+
+mod certificates;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+};
+
+pub use certificates::CertificatePem;
+
+use crate::Refusal;
+use certificates::Certificates;
+
+/// Bytes that may wait for the rest of a record; the longest record of TLS 1.2 has so many.
+const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
+/// Bytes that a client may send before the flight that ends its handshake. Clients have no certificates, so two hellos are most of it.
+const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
+/// Plain text of one record.
+const RECORD_BYTES: usize = 1 << 14;
+/// A record is at most so much longer than its plain text.
+const RECORD_OVERHEAD: usize = 5 + 256;
+/// The type of a record with which a client begins.
+const HANDSHAKE: u8 = 22;
+
+/// Alerts (RFC 8446, section 6).
+const UNEXPECTED_MESSAGE: u8 = 10;
+const INTERNAL_ERROR: u8 = 80;
+
+/// Certificates with their keys, and all that connections go by. The shards of a process share it; certificates can be replaced.
+#[derive(Clone)]
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsServer").finish_non_exhaustive()
+    }
+}
+
+impl TlsServer {
+    /// A server with these certificates at a time, in seconds since the UNIX epoch. A client that names none of their hosts
+    /// gets the first.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn new(certificates: &[CertificatePem], now_secs: u64) -> Result<Self, String> {
+        let certificates = Arc::new(Certificates::read(certificates, now_secs)?);
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
+        config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    /// Replaces the certificates for connections to come.
+    ///
+    /// # Errors
+    /// As of [`TlsServer::new`]; those before stay.
+    pub fn replace(&self, certificates: &[CertificatePem], now_secs: u64) -> Result<(), String> {
+        self.certificates.replace(Certificates::read(certificates, now_secs)?);
+        Ok(())
+    }
+}
+
+/// One connection.
+pub(crate) struct Tls {
+    config: Arc<ServerConfig>,
+    /// None before the first byte, and after an error.
+    connection: Option<UnbufferedServerConnection>,
+    /// What has come of a record or a handshake message that is not whole.
+    rest: Vec<u8>,
+    /// Bytes that came while the handshake went on.
+    handshake_bytes: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Nothing has come yet.
+    New,
+    Handshake,
+    Open,
+    /// Nothing more is read; something may be written.
+    Deaf,
+    Ended,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    pub(crate) fn new(server: &TlsServer) -> Self {
+        Self {
+            config: server.config.clone(),
+            connection: None,
+            rest: Vec::new(),
+            handshake_bytes: 0,
+            stage: Stage::New,
+        }
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.stage == Stage::New
+    }
+
+    /// Whether the peer reads what is sealed.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Deaf)
+    }
+
+    pub(crate) fn is_in_handshake(&self) -> bool {
+        self.stage == Stage::Handshake
+    }
+
+    /// Refuses a connection before its handshake.
+    pub(crate) fn refuse(&mut self, out: &mut Vec<u8>) {
+        self.fail(INTERNAL_ERROR, out);
+    }
+
+    /// Takes bytes of the socket, which are not none. `take` gets plain text and says whether to go on; answers of the handshake go to
+    /// `out`. Whether the peer has said that it ends.
+    pub(crate) fn received(
+        &mut self,
+        bytes: &[u8],
+        incoming: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Refusal> {
+        if self.is_new() {
+            // Who speaks another protocol is told with the first byte, and costs no connection.
+            self.connection = match bytes.first() {
+                Some(&HANDSHAKE) => UnbufferedServerConnection::new(self.config.clone()).ok(),
+                _ => None,
+            };
+            self.stage = Stage::Handshake;
+        }
+        if matches!(self.stage, Stage::Deaf | Stage::Ended) {
+            return Ok(false);
+        }
+        let Some(connection) = &mut self.connection else {
+            self.fail(UNEXPECTED_MESSAGE, out);
+            return Err(Refusal::TlsHandshake);
+        };
+        incoming.clear();
+        incoming.append(&mut self.rest);
+        incoming.extend_from_slice(bytes);
+        let read = read(connection, incoming, &mut self.stage, out, take);
+        let wrong = if self.is_open() { Refusal::TlsRecord } else { Refusal::TlsHandshake };
+        let Some(Read { at, has_ended }) = read else {
+            self.end_at_once();
+            return Err(wrong);
+        };
+        if self.stage == Stage::Deaf {
+            return Ok(false);
+        }
+        if self.stage == Stage::Handshake {
+            self.handshake_bytes += bytes.len();
+        }
+        let rest = incoming.get(at..).unwrap_or_default();
+        let is_too_long = if self.stage == Stage::Handshake {
+            self.handshake_bytes > HANDSHAKE_BYTES_MAX
+        } else {
+            rest.len() > REST_BYTES_MAX
+        };
+        if is_too_long {
+            self.end_at_once();
+            return Err(wrong);
+        }
+        self.rest = rest.to_vec();
+        Ok(has_ended)
+    }
+
+    /// Ends with an alert that goes out in clear, before there are keys.
+    fn fail(&mut self, alert: u8, out: &mut Vec<u8>) {
+        const FATAL: u8 = 2;
+        out.extend_from_slice(&[21, 3, 3, 0, 2, FATAL, alert]);
+        self.end_at_once();
+    }
+
+    fn end_at_once(&mut self) {
+        self.stage = Stage::Ended;
+        self.connection = None;
+        self.rest = Vec::new();
+    }
+
+    /// Seals plain text in records, behind what the connection has to say by itself. False, and nothing of it is written, when the peer could
+    /// not read it.
+    pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+        self.is_open() && self.write(Some(plain), out)
+    }
+
+    /// Says that nothing follows.
+    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
+        if self.is_open() {
+            self.write(None, out);
+        }
+        self.end_at_once();
+    }
+
+    /// Writes plain text, or that nothing follows.
+    fn write(&mut self, plain: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
+        let Some(connection) = &mut self.connection else { return false };
+        loop {
+            // All that is whole was read, so nothing is read here of what waits for its rest.
+            let UnbufferedStatus { discard, state } = connection.process_tls_records(&mut self.rest);
+            let written = match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    match plain {
+                        Some(plain) => plain.chunks(RECORD_BYTES).for_each(|plain| {
+                            let room = plain.len() + RECORD_OVERHEAD;
+                            grow(out, room, |out| traffic.encrypt(plain, out).map_err(of_encrypt));
+                        }),
+                        None => grow(out, RECORD_OVERHEAD, |out| {
+                            traffic.queue_close_notify(out).map_err(of_encrypt)
+                        }),
+                    }
+                    Some(true)
+                }
+                _ => Some(false),
+            };
+            self.rest.drain(..discard.min(self.rest.len()));
+            if let Some(written) = written {
+                return written;
+            }
+        }
+    }
+}
+
+/// How far records were read.
+struct Read {
+    /// Bytes that are done with.
+    at: usize,
+    /// The peer has said that it ends.
+    has_ended: bool,
+}
+
+/// Reads all records that are whole; `None`, with an alert in `out` that says why, if one cannot be.
+fn read(
+    connection: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    stage: &mut Stage,
+    out: &mut Vec<u8>,
+    take: &mut dyn FnMut(&[u8]) -> bool,
+) -> Option<Read> {
+    let (mut at, mut has_ended) = (0, false);
+    loop {
+        let UnbufferedStatus { mut discard, state } =
+            connection.process_tls_records(incoming.get_mut(at..).unwrap_or_default());
+        let is_done = match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(Ok(record)) = traffic.next_record() {
+                    discard += record.discard;
+                    if *stage != Stage::Deaf && !take(record.payload) {
+                        *stage = Stage::Deaf;
+                    }
+                }
+                *stage == Stage::Deaf
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
+                false
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                false
+            }
+            Ok(ConnectionState::PeerClosed) => {
+                has_ended = true;
+                false
+            }
+            Ok(ConnectionState::WriteTraffic(_)) => {
+                if *stage == Stage::Handshake {
+                    *stage = Stage::Open;
+                }
+                true
+            }
+            Ok(_) => true,
+            Err(_) => {
+                put_alert(connection, out);
+                return None;
+            }
+        };
+        at += discard;
+        if is_done {
+            return Some(Read { at, has_ended });
+        }
+    }
+}
+
+/// Writes what a connection that has failed still wants to write. It takes nothing in any more: what is to be written comes first, and a
+/// call without that would read on behind the error.
+fn put_alert(connection: &mut UnbufferedServerConnection, out: &mut Vec<u8>) {
+    while connection.wants_write() {
+        match connection.process_tls_records(&mut []).state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Lets `write` write at the end of `out`, with so much room or as much as it says it wants.
+fn grow(
+    out: &mut Vec<u8>,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) {
+    let len = out.len();
+    for _ in 0..2 {
+        out.resize(len + room, 0);
+        match write(out.get_mut(len..).unwrap_or_default()) {
+            Ok(written) => return out.truncate(len + written),
+            Err(Some(wanted)) => room = wanted,
+            Err(None) => break,
+        }
+    }
+    out.truncate(len);
+}
+
+fn of_encode(error: EncodeError) -> Option<usize> {
+    match error {
+        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
+        EncodeError::AlreadyEncoded => None,
+    }
+}
+
+fn of_encrypt(error: EncryptError) -> Option<usize> {
+    match error {
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
+        EncryptError::EncryptExhausted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

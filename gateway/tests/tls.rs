@@ -1,0 +1,198 @@
+//! Connections by TLS, with rustls as the client.
+#![allow(clippy::unwrap_used)] // a failing unwrap is a failing test
+
+mod common;
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{APP, TLS, TLS_WEBSOCKET, World};
+use gateway::{Refusal, Rules};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use shard::Linger;
+use wire::client::{ClientFrame, Deframer, Encoding, NoticeCode, ServerFrame};
+use wire::{DeviceClass, UserId};
+
+/// A client and its connection, whose bytes leave in pieces of a size.
+struct TlsClient {
+    client: u32,
+    connection: ClientConnection,
+    piece: usize,
+    /// Plain text that came.
+    heard: Vec<u8>,
+    /// The server has said that nothing follows.
+    has_ended: bool,
+    deframer: Deframer,
+}
+
+impl TlsClient {
+    fn connect(world: &mut World, port: u16, piece: usize) -> Self {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(include_bytes!("../../edge/tests/pem/ca.pem")).unwrap();
+        roots.add(root).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+        let connection = ClientConnection::new(config, ServerName::try_from("one.example").unwrap()).unwrap();
+        let client = world.connect_by(port, [10, 0, 0, 1].into());
+        Self { client, connection, piece, heard: Vec::new(), has_ended: false, deframer: Deframer::default() }
+    }
+
+    /// Says bytes in plain text, and carries all that there is both ways.
+    fn say(&mut self, world: &mut World, plain: &[u8]) {
+        self.connection.writer().write_all(plain).unwrap();
+        loop {
+            let (mut bytes, mut heard) = (Vec::new(), Vec::new());
+            while self.connection.wants_write() {
+                self.connection.write_tls(&mut bytes).unwrap();
+            }
+            for piece in bytes.chunks(self.piece) {
+                world.say_bytes(self.client, piece);
+            }
+            heard.extend(world.hear_bytes(self.client));
+            let mut rest = &heard[..];
+            while !rest.is_empty() {
+                self.connection.read_tls(&mut rest).unwrap();
+                self.connection.process_new_packets().unwrap();
+                self.has_ended |= self.connection.reader().read_to_end(&mut self.heard).is_ok();
+            }
+            if bytes.is_empty() && heard.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// What came in plain text, and whether the server has said that nothing follows.
+    fn hear_bytes(&mut self, world: &mut World) -> (Vec<u8>, bool) {
+        self.say(world, b"");
+        (std::mem::take(&mut self.heard), self.has_ended)
+    }
+
+    fn hear(&mut self, world: &mut World) -> Vec<ServerFrame<'static>> {
+        let (bytes, _) = self.hear_bytes(world);
+        let (mut rest, mut heard) = (&bytes[..], Vec::new());
+        while let Some(frame) = self.deframer.next(&mut rest, 1 << 20).unwrap() {
+            heard.push(ServerFrame::decode(&frame).unwrap().into_owned());
+        }
+        heard
+    }
+}
+
+fn frame(frame: &ClientFrame<'_>, user: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(Encoding::Binary, APP, UserId(user), &mut bytes);
+    bytes
+}
+
+fn login(world: &World, user: i64) -> Vec<u8> {
+    let token = world.token(user, DeviceClass::Web);
+    frame(&ClientFrame::Login { token: token.into() }, user)
+}
+
+#[test]
+fn a_client_logs_in_and_is_told_however_its_bytes_come() {
+    for piece in [1, 2, 5, 50, usize::MAX] {
+        let mut world = World::new();
+        let mut client = TlsClient::connect(&mut world, TLS, piece);
+        let frames = login(&world, 7);
+        client.say(&mut world, &frames);
+        assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]), "pieces of {piece}");
+        world.deliver_lossy(client.client, 42, &"long ".repeat(12_000));
+        let heard = client.hear(&mut world);
+        let [ServerFrame::Deliver(message)] = &heard[..] else { panic!("{heard:?}") };
+        assert_eq!(message.payload.len(), 60_000);
+        client.say(&mut world, &frame(&ClientFrame::Logout, 7));
+        let (_, has_ended) = client.hear_bytes(&mut world);
+        assert!(has_ended, "the server says that nothing follows");
+        assert_eq!(world.client(client.client).closed, Some(Linger::Flush));
+    }
+}
+
+#[test]
+fn websocket_goes_over_tls() {
+    let mut world = World::new();
+    let mut client = TlsClient::connect(&mut world, TLS_WEBSOCKET, 7);
+    client.say(&mut world, b"GET / HTTP/1.1\r\nHost: im\r\n\r\n");
+    let (answer, has_ended) = client.hear_bytes(&mut world);
+    assert!(answer.starts_with(b"HTTP/1.1 426 ") && has_ended);
+    let mut client = TlsClient::connect(&mut world, TLS_WEBSOCKET, 7);
+    client.say(
+        &mut world,
+        b"GET / HTTP/1.1\r\nHost: im\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x89\x80\0\0\0\0",
+    );
+    let (answer, _) = client.hear_bytes(&mut world);
+    assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(&[0x8a, 0]), "and a pong");
+    assert_eq!(world.metrics().websockets, 1);
+}
+
+#[test]
+fn a_clean_end_of_the_client_ends_its_session() {
+    let mut world = World::new();
+    let mut client = TlsClient::connect(&mut world, TLS, usize::MAX);
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    assert_eq!(world.metrics().sessions, 1);
+    client.connection.send_close_notify();
+    client.say(&mut world, b"");
+    assert_eq!(world.metrics().sessions, 0);
+    assert!(client.hear_bytes(&mut world).1, "and so does the server");
+}
+
+#[test]
+fn a_client_that_ends_with_a_notice_reads_it() {
+    let mut world = World::new();
+    let mut client = TlsClient::connect(&mut world, TLS, usize::MAX);
+    client.say(&mut world, b"GET / HTTP/1.1\r\n\r\n");
+    let heard = client.hear(&mut world);
+    assert!(matches!(heard[..], [ServerFrame::Notice { code: NoticeCode::BadMagic, .. }]), "{heard:?}");
+}
+
+/// Frames in clear get an alert, which is all that a client of TLS could read; and it is counted.
+#[test]
+fn who_speaks_no_tls_gets_an_alert() {
+    let mut world = World::new();
+    for port in [TLS, TLS_WEBSOCKET] {
+        for bytes in [&login(&world, 7)[..], b"GET / HTTP/1.1\r\n\r\n", b"P"] {
+            let client = world.connect_by(port, [10, 0, 0, 1].into());
+            world.say_bytes(client, bytes);
+            assert_eq!(world.hear_bytes(client), [21, 3, 3, 0, 2, 2, 10]);
+            assert_eq!(world.client(client).closed, Some(Linger::Flush));
+        }
+    }
+    assert_eq!(world.metrics().edge_refusals[Refusal::TlsHandshake.index()], 6);
+    world.gateway.check_invariants();
+}
+
+/// Handshakes that never end are ended by the deadline of logins, and do not count for good.
+#[test]
+fn a_slow_handshake_is_bounded_by_time() {
+    let mut world = World::new();
+    for _ in 0..5 {
+        let client = world.connect_by(TLS, [10, 0, 0, 1].into());
+        for byte in [22, 3, 1, 0, 200, 1] {
+            world.say_bytes(client, &[byte]);
+            world.pass(Duration::from_secs(1));
+        }
+        assert!(world.is_open(client));
+        world.pass(Duration::from_secs(5));
+        assert!(!world.is_open(client));
+        assert_eq!(world.hear_bytes(client), [0; 0], "it could not read a notice");
+        world.gateway.check_invariants();
+    }
+}
+
+#[test]
+fn a_proxy_may_stand_before_tls() {
+    let rules = Rules { proxy_from: vec!["10.0.0.0/16".parse().unwrap()], origins: vec![] };
+    let mut world = World::with(|config| config.edge = rules);
+    let mut client = TlsClient::connect(&mut world, TLS, 3);
+    world.say_bytes(client.client, b"PROXY TCP4 192.0.2.1 10.1.0.1 40000 5346\r\n");
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    assert_eq!(world.metrics().logins, 1);
+}
