@@ -131,13 +131,16 @@ pub(crate) enum Owed {
 }
 
 impl Owed {
-    /// Adds a router shard to those that wait; false when it is the bridge that does, or very many do.
+    /// Adds a router shard to those that wait, once; false when it is the bridge that does, or very many do.
     fn add(&mut self, router: ShardId, delivery: DeliveryId) -> bool {
+        let it = (router, delivery);
         match self {
+            Self::Router { router, delivery } if (*router, *delivery) == it => {}
+            Self::Routers(all) if all.contains(&it) => {}
             Self::Router { router: first, delivery: its } => {
-                *self = Self::Routers(vec![(*first, *its), (router, delivery)]);
+                *self = Self::Routers(vec![(*first, *its), it]);
             }
-            Self::Routers(all) if all.len() < OWED_ROUTERS_MAX => all.push((router, delivery)),
+            Self::Routers(all) if all.len() < OWED_ROUTERS_MAX => all.push(it),
             Self::Routers(_) | Self::Bridge(_) => return false,
         }
         true

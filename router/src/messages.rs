@@ -176,7 +176,7 @@ impl Router {
             Ok(delivery) => {
                 self.deliver(receivers.iter(), Some(delivery), &message, again);
                 if in_part {
-                    self.partial.keep(app, receiver, Given { delivery, again, message, acked_by: None });
+                    self.partial.keep(app, receiver, Given { delivery, message, acked_by: None });
                 }
             }
             Err(letter) => {
@@ -189,14 +189,15 @@ impl Router {
     }
 
     /// A session is announced whose user was known by others: it gets what these were given meanwhile. A letter that is concluded stays so.
+    /// One that was known before, too, and is announced again may have a message on its way to its client.
     pub(crate) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
-        for Given { delivery, again, message, acked_by } in self.partial.of(app, user) {
+        for Given { delivery, message, acked_by } in self.partial.of(app, user) {
             if acked_by == Some(seat) {
                 continue;
             }
             let waits = self.pending.add_receiver(delivery, seat);
             let delivery = if waits { delivery } else { DeliveryId::NONE };
-            self.deliver(std::iter::once(seat), Some(delivery), &message, again);
+            self.deliver(std::iter::once(seat), Some(delivery), &message, true);
         }
     }
 
@@ -326,10 +327,8 @@ impl Router {
             Some(reason) => Outcome::Failed(reason),
         };
         let letter = self.pending.remove(settled.at);
-        if reason.is_none() {
-            self.partial.acked(letter.message.app, letter.receiver, delivery, receiver);
-        }
-        if reason.is_some() && self.partial.remove(letter.message.app, letter.receiver, delivery) {
+        let acked_by = reason.is_none().then_some(receiver);
+        if self.partial.settle(letter.message.app, letter.receiver, delivery, acked_by) && reason.is_some() {
             // Another session of its receiver may have yet to be announced.
             return self.hold_back(now, letter.sender, letter.into_submission());
         }

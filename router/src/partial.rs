@@ -18,8 +18,6 @@ use crate::outbox::Seat;
 pub(crate) struct Given {
     /// Its letter, which may be concluded.
     pub(crate) delivery: DeliveryId,
-    /// [`wire::node::Submission::again`].
-    pub(crate) again: bool,
     pub(crate) message: Message,
     /// The session that acked it. It may be announced once more, by a gateway whose link was lost, and has the message.
     pub(crate) acked_by: Option<Seat>,
@@ -61,19 +59,21 @@ impl Partial {
         self.given.get(&(app, user)).cloned().unwrap_or_default()
     }
 
-    /// A session has acked a message.
-    pub(crate) fn acked(&mut self, app: AppId, user: UserId, delivery: DeliveryId, seat: Seat) {
-        let its = self.given.get_mut(&(app, user));
-        let acked = its.and_then(|its| its.iter_mut().find(|given| given.delivery == delivery));
-        if let Some(given) = acked {
-            given.acked_by = Some(seat);
-        }
-    }
-
-    /// Takes out one message; false when it is not kept here.
-    pub(crate) fn remove(&mut self, app: AppId, user: UserId, delivery: DeliveryId) -> bool {
+    /// A session has acked a message, or all have failed: then it is not kept any longer. False when it was not kept here.
+    pub(crate) fn settle(
+        &mut self,
+        app: AppId,
+        user: UserId,
+        delivery: DeliveryId,
+        acked_by: Option<Seat>,
+    ) -> bool {
         let Some(its) = self.given.get_mut(&(app, user)) else { return false };
-        let Some(at) = its.iter().position(|given| given.delivery == delivery) else { return false };
+        let is_it = |given: &Given| given.delivery == delivery;
+        if acked_by.is_some() {
+            let acked = its.iter_mut().find(|given| is_it(given)).map(|given| given.acked_by = acked_by);
+            return acked.is_some();
+        }
+        let Some(at) = its.iter().position(is_it) else { return false };
         let given = its.remove(at);
         if its.is_empty() {
             self.given.remove(&(app, user));

@@ -313,6 +313,17 @@ fn a_device_that_acked_a_message_and_is_announced_again_does_not_get_it_again() 
     assert_eq!(delivered_to(&said), [(B, "m2")]);
 }
 
+/// It moved to another owner and back. The message may be on its way to it, and is not to be written twice.
+#[test]
+fn a_device_that_is_announced_again_may_have_what_it_is_given_again() {
+    let mut bench = known_in_part();
+    bench.submit(A, 9, to_user(BOB, "m"));
+    bench.unbind(B, BOB, PHONE, 1);
+    let said = bench.announce(B, BOB, PHONE, 1, login(2));
+    let given: Vec<bool> = deliveries(said[2..].to_vec()).iter().map(|given| given.again).collect();
+    assert_eq!(given, [true], "its gateway looks whether it has the message");
+}
+
 #[test]
 fn what_a_device_that_is_known_fails_waits_for_the_others() {
     let mut bench = known_in_part();
