@@ -411,12 +411,15 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(conn).filter(is_asked) else { return };
         let (app, user, device) = (session.app, session.user, session.device);
         let target = Target::User(user);
+        let told = owner_of(before.owners.as_ref(), app, target);
         let (old, new) = (before.owner_of(app, target), self.view.owner_of(app, target));
-        if old == new {
+        // Also one of which no owner has said that it binds it: one that was told may have done so all the same, and tells of its end
+        // later, also when there is none after it for now.
+        let may_be_bound = session.phase == Phase::Binding && told.is_some() && told != new;
+        if old == new && !may_be_bound {
             return;
         }
-        // Also one of which no owner has said that it binds it: the one before may have done so all the same, and tells of its end later.
-        if session.phase == Phase::Live || before.owners.is_some() {
+        if session.phase == Phase::Live || told.is_some() {
             session.login = Login(session.login.0.saturating_add(1));
         }
         let login = session.login;

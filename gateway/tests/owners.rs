@@ -226,6 +226,24 @@ fn a_login_that_is_not_answered_yet_is_one_by_its_stamp_for_the_next_owner() {
 }
 
 #[test]
+fn a_login_that_an_owner_before_may_have_bound_has_a_higher_stamp_though_there_was_none_in_between() {
+    let mut world = World::new();
+    world.router_answers = false;
+    let client = log_in(&mut world, 1);
+    let login = Login(world.now.unix_nanos());
+    world.router_down(ROUTER);
+    world.forget();
+    world.router_up(ROUTER);
+    world.begin();
+    world.tell_from(ROUTER, common(&[ROUTER]));
+    let told = world.told(ROUTER);
+    let is_higher =
+        |mail: &ToRouter| matches!(mail, ToRouter::Bind { login: its, fresh: false, .. } if *its > login);
+    assert!(told.iter().any(is_higher), "{told:?}");
+    assert!(world.is_open(client));
+}
+
+#[test]
 fn the_stamp_that_an_owner_raised_is_announced() {
     let mut world = World::new();
     let user = users_of(ROUTER_2, 1)[0];
