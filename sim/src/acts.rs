@@ -9,6 +9,8 @@ use crate::network::{Host, State};
 use crate::plan::Fault;
 use crate::world::{Event, World};
 
+/// By when nodes that start first have found each other.
+const GATHERED_NS: u64 = 2_500_000_000;
 /// How long a drain may take before the process is stopped all the same.
 const DRAIN_NS: u64 = 6_000_000_000;
 
@@ -21,11 +23,15 @@ impl World {
             return;
         }
         let was_off = node.power == Power::Off;
+        let is_first = node.life == 0;
         node.start(self.now, shards, !bridges.is_empty(), &mut self.prng);
         let (life, role) = (node.life, node.role);
         self.trace.line(self.now, || format!("STARTED {host}, life {life}"));
         self.trace.mix([5, self.now, host.into()]);
-        self.model.disturb(self.now, self.now);
+        match is_first {
+            true => self.model.gather(GATHERED_NS),
+            false => self.model.unsettle([host; 2], self.now, self.now),
+        }
         for index in 0..shards {
             let id = ShardId::new(host, index);
             if role != Role::Router {
@@ -77,7 +83,7 @@ impl World {
             Fault::Freeze { host, ms } => self.freeze(host, ms),
             Fault::Cut { from, to, both, ms } => {
                 let until = self.now + ms * 1_000_000;
-                self.model.disturb(self.now, until);
+                self.model.unsettle([from, to], self.now, until);
                 self.model.cut(self.now, until, from, to);
                 for (from, to) in [(from, to), (to, from)].into_iter().take(1 + usize::from(both)) {
                     self.network.cut(from, to);
@@ -109,7 +115,7 @@ impl World {
     /// The process is gone. A machine that lives on says so to its peers; what it had sent may still get through.
     pub(crate) fn kill(&mut self, host: Host, power: bool, gently: bool) {
         self.trace.line(self.now, || format!("GONE {host}"));
-        self.model.disturb(self.now, self.now);
+        self.model.disturb(host, self.now, self.now);
         self.model.crashed(self.now, host, gently);
         let ends = self.ends_of(host);
         let node = self.nodes.get_mut(&host).expect("every host has a node");
@@ -137,7 +143,7 @@ impl World {
         let node = self.nodes.get_mut(&host).expect("every host has a node");
         if node.power == Power::Up && node.frozen.is_none() {
             node.frozen = Some((self.now, until));
-            self.model.disturb(self.now, until);
+            self.model.unsettle([host; 2], self.now, until);
             self.model.frozen(self.now, until, host);
             self.schedule(until, Event::Thaw { host, until });
         }
@@ -171,7 +177,7 @@ impl World {
         (node.draining, node.back_at) = (true, Some(back_at));
         let life = node.life;
         let ids: Vec<ShardId> = node.shards().map(|shard| shard.id).collect();
-        self.model.disturb(self.now, self.now + DRAIN_NS);
+        self.model.disturb(host, self.now, self.now + DRAIN_NS);
         self.model.drains.push((self.now, host));
         for id in ids {
             self.sibling_mail(ShardId::CONTROL, id, life, Mail::Control(Control::Drain));
@@ -193,6 +199,7 @@ impl World {
     pub(crate) fn quieten(&mut self) {
         self.trace.line(self.now, || "QUIET".into());
         self.is_quiet = true;
+        self.model.ends(self.now);
         for (from, to) in self.network.cuts() {
             self.heal(from, to);
         }

@@ -10,9 +10,9 @@ use wire::client::{
 use wire::node::Class;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
-use crate::host::{EPOCH_NS, FRAME_BYTES_MAX, RELIABLE_ROOM_CODE, SECRET};
-use crate::model::{SessionNo, payload};
-use crate::network::{CLIENTS, Owner, Side, State, TcpId};
+use crate::host::{EPOCH_NS, FRAME_BYTES_MAX, Power, RELIABLE_ROOM_CODE, SECRET};
+use crate::model::{SessionNo, name_of, payload};
+use crate::network::{CLIENTS, Host, Owner, Side, State, TcpId};
 use crate::world::{Event, World};
 
 pub(crate) const APP: AppId = AppId(1);
@@ -22,6 +22,8 @@ const TICK_NS: u64 = 40_000_000;
 const HEARTBEAT_NS: u64 = 900_000_000;
 const SILENCE_NS: u64 = 2_600_000_000;
 const LOGIN_NS: u64 = 3_000_000_000;
+/// How long it takes until a fault is noticed, and owners are chosen that work.
+const FELT_NS: u64 = 2_000_000_000;
 /// A message without an answer is sent again after this long.
 const REPEAT_NS: u64 = 3_000_000_000;
 const ROOMS: u64 = 3;
@@ -137,11 +139,33 @@ impl World {
         let too_silent = client.is_live && now > client.heard_at + SILENCE_NS && now > client.reads_from;
         if too_slow || too_silent {
             self.trace.line(now, || format!("client {at} gives up tcp {tcp}"));
+            if too_slow {
+                let found = self.check_login(at);
+                self.check(found);
+            }
             return self.client_leaves(at, self.clients[at].user % 2 == 0);
         }
         if client.is_live {
             self.client_acts(at);
         }
+    }
+
+    /// A login is answered in time, unless a fault has just begun or ended, or its gateway reaches no router.
+    fn check_login(&self, at: usize) -> Result<(), String> {
+        let session = self.clients[at].session.expect("it has connected");
+        let gateway = self.model.sessions[session].shard.node();
+        let runs = |host: &Host| {
+            let node = &self.nodes[host];
+            node.power == Power::Up && node.frozen.is_none() && !node.draining
+        };
+        let cuts = self.network.cuts();
+        let is_cut = |a, b| cuts.contains(&(a, b)) || cuts.contains(&(b, a));
+        let routers = self.plan.router_hosts();
+        let has_owners = routers.iter().any(|router| runs(router) && !is_cut(*router, gateway));
+        if self.model.has_turned(self.now - FELT_NS, self.now) || !runs(&gateway) || !has_owners {
+            return Ok(());
+        }
+        Err(format!("client {at} was not logged in within {} s", LOGIN_NS / 1_000_000_000))
     }
 
     fn client_connect(&mut self, at: usize) {
@@ -166,8 +190,10 @@ impl World {
         let client = &mut self.clients[at];
         (client.began_at, client.heard_at) = (self.now, self.now);
         let (user, device) = (UserId(client.user), client.device);
+        let found = self.model.check_farewell(self.now, client.user, client.device);
         let session = self.model.login(self.now, client.user, client.device, shard);
         client.session = Some(session);
+        self.check(found);
         self.trace.line(self.now, || {
             format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
         });
@@ -212,6 +238,9 @@ impl World {
             let end = self.network.end(tcp, Side::Opener);
             end.state = State::Gone;
             end.drop_all();
+            if let Some(session) = self.clients[at].session {
+                self.model.vanishes(session);
+            }
         } else {
             self.close_client_end(tcp);
         }
@@ -297,7 +326,7 @@ impl World {
                     if named { "" } else { "unnamed" }
                 )
             });
-            if wire::node::is_answered(class, target, &name(number)) && named {
+            if named && !(class == Class::Lossy && matches!(target, wire::node::Target::User(_))) {
                 self.clients[at].pending.insert(number, self.now + REPEAT_NS);
             }
             self.client_submits(at, session, number);
@@ -307,8 +336,22 @@ impl World {
     fn client_repeats(&mut self, at: usize, number: usize) {
         self.trace.line(self.now, || format!("client {at} repeats m{number}"));
         let session = self.clients[at].session.expect("it has connected");
+        let found = self.check_answer(number, session);
+        self.check(found);
         self.clients[at].pending.insert(number, self.now + REPEAT_NS);
         self.client_submits(at, session, number);
+    }
+
+    /// Within a session an answer comes sooner than a client repeats, unless its client does not read.
+    fn check_answer(&self, number: usize, session: SessionNo) -> Result<(), String> {
+        let sent = self.model.get(number);
+        let (last, its) = *sent.sends.last().expect("what is repeated was sent");
+        let is_answered = sent.outcomes.last().is_some_and(|(at, _)| *at >= last);
+        let is_late = its == session && !is_answered && self.now >= last + REPEAT_NS;
+        if is_late && !self.model.sessions[session].reads_slowly && !self.model.is_disturbed(last, self.now) {
+            return Err(format!("m{number} was not answered within {} s", REPEAT_NS / 1_000_000_000));
+        }
+        Ok(())
     }
 
     fn client_submits(&mut self, at: usize, session: SessionNo, number: usize) {
@@ -318,7 +361,7 @@ impl World {
             wire::node::Target::User(user) => user.0,
             wire::node::Target::Room(room) => room.0,
         };
-        let client_msg_id = if message.named { format!("c{number}") } else { String::new() };
+        let client_msg_id = name_of(message.name);
         let business = Business {
             biz_code: BizCode(message.code),
             target,
@@ -364,7 +407,9 @@ impl World {
     }
 
     fn client_acks(&mut self, at: usize, id: u64) {
-        self.model.acks(self.now, at, id);
+        if let Some(session) = self.clients[at].session {
+            self.model.acks(self.now, session, id);
+        }
         self.client_says(at, &ClientFrame::Ack(AckIds::Packed(&id.to_be_bytes())));
     }
 
@@ -409,7 +454,8 @@ impl World {
                 (self.clients[at].is_live, self.clients[at].tries) = (true, 0);
                 self.model.live(now, session);
             }
-            ServerFrame::LoggedOut | ServerFrame::Heartbeat { .. } | ServerFrame::Left { .. } => {}
+            ServerFrame::LoggedOut => self.model.logged_out(now, session),
+            ServerFrame::Heartbeat { .. } | ServerFrame::Left { .. } => {}
             ServerFrame::Deliver(message) => {
                 self.trace.mix([7, now, at as u64, message.id.0]);
                 self.trace.line(now, || {
@@ -445,13 +491,12 @@ impl World {
         let now = self.now;
         self.trace
             .line(now, || format!("client {at} hears of {}: {:?}", ack.client_msg_id.as_str(), ack.outcome));
-        let Some(number) = ack.client_msg_id.as_str().strip_prefix('c').and_then(|text| text.parse().ok())
-        else {
+        let Some(number) = self.model.named(self.clients[at].user, ack.client_msg_id.as_str()) else {
             return self.check(Err(format!("client {at} got an answer to what it never sent: {ack:?}")));
         };
-        let in_room = match self.model.find(number).map(|message| message.target) {
-            Some(wire::node::Target::Room(room)) => self.clients[at].rooms.contains(&room.0),
-            _ => false,
+        let in_room = match self.model.get(number).target {
+            wire::node::Target::Room(room) => self.clients[at].rooms.contains(&room.0),
+            wire::node::Target::User(_) => false,
         };
         let found = self.model.answered(now, at, session, number, ack, in_room);
         self.check(found);
@@ -478,8 +523,4 @@ impl World {
             code => self.check(Err(format!("client {at} was told {code:?}"))),
         }
     }
-}
-
-fn name(number: usize) -> wire::ClientMsgId {
-    wire::ClientMsgId::new(format!("c{number}").into_bytes().into())
 }

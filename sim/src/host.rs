@@ -20,8 +20,14 @@ pub(crate) const SECRET: &[u8] = b"a secret of the simulated cluster";
 pub(crate) const EPOCH_NS: u64 = 1_800_000_000_000_000_000;
 /// How long a silent peer is waited for.
 pub(crate) const LEASE_MS: u32 = 1_200;
+/// How long an ack is waited for at first; each time twice as long.
+pub(crate) const ACK_MS: u64 = 400;
+/// How often a message is written.
+pub(crate) const TRIES: u32 = 2;
 /// All tries of a message.
-pub(crate) const FLIGHT_MS: u64 = 400 + 800;
+pub(crate) const FLIGHT_MS: u64 = ACK_MS * ((1 << TRIES) - 1);
+/// Messages in flight to a client.
+pub(crate) const WINDOW: usize = 8;
 
 /// What a shard finds when its turn comes.
 pub(crate) enum Input {
@@ -253,9 +259,9 @@ pub(crate) fn gateway_config() -> gateway::Config {
     let heartbeat = gateway::Heartbeat { period_ms: 1_000, grace_ms: 1_000 };
     let drain = gateway::Drain { spread_ms: 500, deadline_ms: 2_000, ..gateway::Drain::default() };
     let mut config = gateway::Config { heartbeat, drain, ..gateway::Config::default() };
-    config.delivery.ack_timeout_ms = 400;
-    config.delivery.tries = 2;
-    config.delivery.window = 16;
+    config.delivery.ack_timeout_ms = ACK_MS as u32;
+    config.delivery.tries = TRIES as u8;
+    config.delivery.window = WINDOW as u16;
     config.limits.login_deadline_ms = 4_000;
     config.limits.submitted_max = 4_096;
     config.limits.frame_bytes_max = FRAME_BYTES_MAX as u32;

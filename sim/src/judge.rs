@@ -16,6 +16,9 @@ use crate::plan::{Fault, GATEWAYS, Plan};
 use crate::world::World;
 
 const ROOMS: i64 = 3;
+/// How long a client may be silent, and how long a tick, a packet and a close may take.
+const SILENCE_NS: u64 = 2_000_000_000;
+const CLOSING_NS: u64 = 500_000_000;
 /// How long an owner change, or a lost link, may be felt.
 const ECHO_NS: u64 = 3 * LEASE_MS as u64 * 1_000_000;
 
@@ -110,6 +113,14 @@ impl World {
                 let owners = gateway.owners().count() as u16;
                 if owners != self.plan.routers * self.plan.shards {
                     return Err(format!("{id:?} sees {owners} owners at the end"));
+                }
+                let clients = self.clients.iter().filter_map(|client| client.session);
+                let clients = clients.filter(|no| self.model.sessions[*no].shard == id).count() as u64;
+                let held = [metrics.connections, metrics.sessions, metrics.timers, metrics.outbox_bytes];
+                if held != [clients, clients, clients, 0] {
+                    return Err(format!(
+                        "{id:?} has connections, sessions, timers, bytes = {held:?} for {clients} clients at the end"
+                    ));
                 }
             }
         }
@@ -212,7 +223,9 @@ impl World {
         if sent.class == Class::Lossy {
             return Ok(());
         }
-        if sent.named {
+        self.judge_devices(number, sent)?;
+        self.judge_reason(number, sent)?;
+        if sent.name.is_some() {
             return self.judge_failure(number, sent);
         }
         let (at, session) = sent.sends[0];
@@ -224,6 +237,58 @@ impl World {
         Ok(())
     }
 
+    /// A message that one session got came to each that its user had throughout.
+    fn judge_devices(&self, number: usize, sent: &Sent) -> Result<(), String> {
+        let Some(until) = sent.acks.last().map(|(at, _)| at + ECHO_NS) else { return Ok(()) };
+        let first = sent.sends[0].0;
+        if self.model.is_moving(first, until) {
+            return Ok(());
+        }
+        for (no, session) in self.model.sessions.iter().enumerate() {
+            let was_there = sent.target == Target::User(UserId(session.user))
+                && session.live.is_some_and(|live| live < first)
+                && self.outlives(session, until)
+                && !self.is_gateway_lost(session, first, until)
+                && !session.reads_slowly;
+            if was_there && !sent.copies.iter().any(|(_, of)| *of == no) {
+                return Err(format!("m{number} never came to session {no}, but to another of its user"));
+            }
+        }
+        Ok(())
+    }
+
+    /// `offline` is said of a user without a session, `disconnected` of one whose session has just ended.
+    fn judge_reason(&self, number: usize, sent: &Sent) -> Result<(), String> {
+        let first = sent.sends[0].0;
+        for (at, user, _, reason) in &sent.handed {
+            if self.model.is_moving(first, *at) {
+                continue;
+            }
+            let mut its = self.model.sessions.iter().filter(|session| session.user == *user);
+            let is_true = match reason {
+                FailReason::Offline => !its.any(|it| {
+                    it.live.is_some_and(|live| live < first)
+                        && self.outlives(it, *at)
+                        && !self.is_gateway_lost(it, first, *at)
+                }),
+                FailReason::Disconnected => its.any(|it| {
+                    let silence_ns = if it.vanished { SILENCE_NS } else { 0 };
+                    let is_over = it.over.is_some_and(|over| {
+                        over + silence_ns + CLOSING_NS >= first && over <= at + CLOSING_NS
+                    });
+                    is_over || self.is_gateway_lost(it, first, *at)
+                }),
+                _ => true,
+            };
+            if !is_true {
+                return Err(format!(
+                    "m{number} was handed over as {reason:?} of user {user}, which is not true"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What has a name is repeated until it is answered, and the answers are checked as they come. What is said to have failed
     /// has gone to the bridge.
     fn judge_failure(&self, number: usize, sent: &Sent) -> Result<(), String> {
@@ -231,6 +296,14 @@ impl World {
         match sent.outcomes.iter().find(|(_, outcome)| is_failure(outcome)) {
             Some((at, _)) if !self.is_kept(sent, *at) => {
                 Err(format!("m{number} is said to have failed, but was not handed over"))
+            }
+            // A bridge takes less time than it is waited for.
+            Some((at, outcome))
+                if self.model.is_bridged
+                    && !sent.refused
+                    && !self.model.is_disturbed(sent.sends[0].0, *at) =>
+            {
+                Err(format!("m{number} is said to have failed, but the bridge has it: {outcome:?}"))
             }
             _ => Ok(()),
         }
@@ -248,6 +321,11 @@ impl World {
         session.over.is_none_or(|over| over > until)
     }
 
+    /// Whether its client may not know yet that the gateway of a session is gone.
+    fn is_gateway_lost(&self, session: &Session, from: u64, until: u64) -> bool {
+        self.model.is_troubled(from, until, |host| host == session.shard.node())
+    }
+
     /// Whether the process of a session's gateway ended in that time.
     fn crashed_within(&self, session: &Session, from: u64, until: u64) -> bool {
         let host = session.shard.node();
@@ -261,7 +339,7 @@ impl World {
         let Some((answered, _)) = placed else { return Ok(()) };
         let first = sent.sends[0].0;
         let until = answered + (FLIGHT_MS + 500) * 1_000_000;
-        let is_disturbed = self.model.is_disturbed(first, until);
+        let is_moving = self.model.is_moving(first, until);
         for (no, session) in self.model.sessions.iter().enumerate() {
             let Some(stay) = session.rooms.get(&room) else { continue };
             let was_in = stay.joined.is_some_and(|joined| joined < first)
@@ -273,10 +351,10 @@ impl World {
                 continue;
             }
             let got = sent.copies.iter().any(|(_, of)| *of == no);
-            let handed = sent.handed.iter().any(|(_, user, _)| *user == session.user);
+            let handed = sent.handed.iter().any(|(_, user, ..)| *user == session.user);
             let excused = match sent.class {
                 Class::Reliable => self.is_owner_lost(session, first, until),
-                Class::Lossy => is_disturbed || session.reads_slowly || sent.sends.len() > 1,
+                Class::Lossy => is_moving || session.reads_slowly || sent.sends.len() > 1,
             };
             if !got && !handed && !sent.refused && !excused {
                 return Err(format!("m{number} of room {room} never came to session {no}"));
@@ -315,7 +393,7 @@ impl World {
             let mut seen: BTreeMap<SessionNo, Vec<(u64, usize)>> = BTreeMap::new();
             for (number, sent) in self.model.sent.iter().enumerate() {
                 let at = sent.sends[0].0;
-                let is_placed_once = sent.sends.len() == 1 && !self.model.is_disturbed(at, at + ECHO_NS);
+                let is_placed_once = sent.sends.len() == 1 && !self.model.is_moving(at, at + ECHO_NS);
                 if sent.target == Target::Room(RoomId(room)) && is_placed_once {
                     for (place, session) in &sent.copies {
                         seen.entry(*session).or_default().push((*place, number));

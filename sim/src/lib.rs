@@ -5,14 +5,15 @@
 //! promise of docs/PROTOCOL.md is not kept. A seed determines a run: its cluster, its clients, its faults, and every delay;
 //! the hash of two runs of one seed is the same.
 //!
-//! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the network and fault
-//! do; `client` is a client; `model` checks what can be checked at once, `judge` what must hold at the end. A promise that
-//! cannot be kept in some fault stands there as an exception, with its reason.
+//! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the network and faults
+//! do; `client` is a client; `flights` checks what gateways write to clients, `model` what can be checked at once, `judge` what
+//! must hold at the end. A promise that cannot be kept in some fault stands there as an exception, with its reason.
 //!
 //! Deliberately not here: engines, sockets, clocks, threads.
 
 mod acts;
 mod client;
+mod flights;
 mod host;
 mod judge;
 mod model;

@@ -1,5 +1,6 @@
-//! Runs seeds: `sim --seed N [--trace]` one, `sim --seeds A..B` many, up to the first that fails. `--scenario NAME` before these
-//! runs that scenario, and not what the seed draws.
+//! Runs seeds: `sim --seed N [--without I,J] [--trace]` one, `sim --seeds A..B` many, up to the first that fails. `--scenario NAME` before
+//! these runs that scenario, and not what the seed draws. Of a seed that fails, the faults are left out that it fails without, by
+//! their places in its plan.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use sim::{Plan, SCENARIOS, Scenario};
 /// The seed of the run under way, for a core that panics.
 static SEED: AtomicU64 = AtomicU64::new(0);
 
-const USAGE: &str = "usage: sim [--scenario NAME] (--seed N [--trace] | --seeds A..B)";
+const USAGE: &str = "usage: sim [--scenario NAME] (--seed N [--without I,J] [--trace] | --seeds A..B)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -20,31 +21,34 @@ fn main() -> ExitCode {
         ref rest => (None, rest),
     };
     let scenario = name.map(|name| SCENARIOS.iter().find(|scenario| scenario.name == name));
-    let (seeds, prints) = match rest {
-        ["--seed", seed] => (one(seed), false),
-        ["--seed", seed, "--trace"] => (one(seed), true),
-        ["--seeds", seeds] => (range(seeds), false),
-        _ => (None, false),
+    let (seeds, without, prints) = match rest {
+        ["--seed", seed] => (one(seed), Some(Vec::new()), false),
+        ["--seed", seed, "--trace"] => (one(seed), Some(Vec::new()), true),
+        ["--seed", seed, "--without", faults] => (one(seed), places(faults), false),
+        ["--seed", seed, "--without", faults, "--trace"] => (one(seed), places(faults), true),
+        ["--seeds", seeds] => (range(seeds), Some(Vec::new()), false),
+        _ => (None, None, false),
     };
-    let (Some(seeds), None | Some(Some(_))) = (seeds, scenario) else {
+    let (Some(seeds), Some(without), None | Some(Some(_))) = (seeds, without, scenario) else {
         let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
         eprintln!("{USAGE}\nscenarios: {}", names.join(", "));
         return ExitCode::from(2);
     };
-    run(seeds, scenario.flatten(), prints)
+    run(seeds, scenario.flatten(), &without, prints)
 }
 
-fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, prints: bool) -> ExitCode {
+fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize], prints: bool) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         hook(info);
-        say_replay(scenario, SEED.load(Ordering::Relaxed));
+        say_replay(scenario, SEED.load(Ordering::Relaxed), &[]);
     }));
     let count = seeds.end - seeds.start;
     let (mut events, mut messages, mut delivered, mut handed_over) = (0, 0, 0, 0);
     for seed in seeds {
         SEED.store(seed, Ordering::Relaxed);
         let plan = scenario.map_or_else(|| Plan::of_seed(seed), |scenario| scenario.plan(seed));
+        let plan = plan.without(without);
         if count == 1 {
             println!("{plan:?}");
         }
@@ -58,7 +62,8 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, prints: bool) -> 
             }
             Err(failure) => {
                 eprintln!("{failure}");
-                say_replay(scenario, seed);
+                let without = if count == 1 { without.to_vec() } else { shrink(&plan) };
+                say_replay(scenario, seed, &without);
                 return ExitCode::FAILURE;
             }
         }
@@ -75,14 +80,29 @@ fn print_line(line: &str) {
     println!("{line}");
 }
 
-fn say_replay(scenario: Option<&Scenario>, seed: u64) {
+/// The places of the faults that a run fails without: one after the other is left out, if what is left still fails.
+fn shrink(plan: &Plan) -> Vec<usize> {
+    (0..plan.faults.len()).fold(Vec::new(), |without, place| {
+        let fewer: Vec<usize> = without.iter().copied().chain([place]).collect();
+        if sim::run(&plan.clone().without(&fewer), None).is_err() { fewer } else { without }
+    })
+}
+
+fn say_replay(scenario: Option<&Scenario>, seed: u64, without: &[usize]) {
     let scenario = scenario.map(|scenario| format!("--scenario {} ", scenario.name)).unwrap_or_default();
-    eprintln!("replay: cargo run --release -p sim -- {scenario}--seed {seed} --trace");
+    let without: Vec<String> = without.iter().map(usize::to_string).collect();
+    let without =
+        if without.is_empty() { String::new() } else { format!("--without {} ", without.join(",")) };
+    eprintln!("replay: cargo run --release -p sim -- {scenario}--seed {seed} {without}--trace");
 }
 
 fn one(seed: &str) -> Option<Range<u64>> {
     let seed: u64 = seed.parse().ok()?;
     Some(seed..seed + 1)
+}
+
+fn places(faults: &str) -> Option<Vec<usize>> {
+    faults.split(',').map(|place| place.parse().ok()).collect()
 }
 
 fn range(seeds: &str) -> Option<Range<u64>> {

@@ -9,6 +9,16 @@ use wire::{DeviceClass, UserId};
 
 use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
+use crate::plan::{BRIDGES, GATEWAYS};
+
+/// How long a change of owners, or the loss of a link, may be felt.
+const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
+/// How late a bridge and slow packets may make what a router has decided.
+const LATE_NS: u64 = 1_000_000_000;
+
+/// One in so many messages has the name of an earlier one, if there is one to another target among the last so many.
+const NAMED_AGAIN_ONE_IN: usize = 8;
+const NAMES_LOOK: usize = 100;
 
 /// Names a connection on which a client logged in; never reused.
 pub(crate) type SessionNo = usize;
@@ -20,8 +30,8 @@ pub(crate) struct Sent {
     pub(crate) target: Target,
     pub(crate) code: i32,
     pub(crate) class: Class,
-    /// It has a client_msg_id: it is answered, and repeated until it is.
-    pub(crate) named: bool,
+    /// It has a client_msg_id: it is answered, and repeated until it is. Each user counts its own.
+    pub(crate) name: Option<u64>,
     pub(crate) size: usize,
     /// When it was written, and in which session.
     pub(crate) sends: Vec<(u64, SessionNo)>,
@@ -29,10 +39,10 @@ pub(crate) struct Sent {
     /// First copies: the how manieth of all copies, and in which session.
     pub(crate) copies: Vec<(u64, SessionNo)>,
     pub(crate) ids: BTreeSet<u64>,
-    /// When, and by which client.
-    pub(crate) acks: Vec<(u64, usize)>,
-    /// When, and for whom.
-    pub(crate) handed: Vec<(u64, i64, FailReason)>,
+    /// When, and in which session.
+    pub(crate) acks: Vec<(u64, SessionNo)>,
+    /// When, for whom, under which id, and why.
+    pub(crate) handed: Vec<(u64, i64, u64, FailReason)>,
     /// The bridge refused to keep it.
     pub(crate) refused: bool,
 }
@@ -53,6 +63,10 @@ pub(crate) struct Session {
     pub(crate) live: Option<u64>,
     pub(crate) over: Option<u64>,
     pub(crate) reads_slowly: bool,
+    /// It said farewell, and was told that it is out.
+    pub(crate) logged_out: Option<u64>,
+    /// Nobody was told of its end.
+    pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
     /// The number of the last first copy, by the sender's session and the target.
@@ -82,12 +96,37 @@ pub(crate) struct Model {
     by_sequence: BTreeMap<(i64, u64), u64>,
     /// By user and device class: the highest stamp, and whether online was told last.
     pub(crate) presence: BTreeMap<(i64, DeviceClass), (Login, bool)>,
-    /// When owners change, or may.
-    pub(crate) disturbed: Vec<(u64, u64)>,
+    /// By user and name.
+    names: BTreeMap<(i64, u64), usize>,
+    /// How many names each user has given.
+    named: BTreeMap<i64, u64>,
+    troubles: Vec<Trouble>,
+    /// When faults began and ended.
+    turns: Vec<u64>,
     pub(crate) crashes: Vec<(u64, Host, bool)>,
     pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
     pub(crate) freezes: Vec<(u64, u64, Host)>,
     pub(crate) drains: Vec<(u64, Host)>,
+}
+
+/// A fault, from when on and for how long it may be felt.
+struct Trouble {
+    from: u64,
+    until: u64,
+    of: [Host; 2],
+    /// Owners change, or may, and messages are held back. What becomes of a gateway that ends is felt by its own clients only, and of a bridge, by events.
+    moves: bool,
+}
+
+impl Trouble {
+    fn is_felt(&self, from: u64, until: u64) -> bool {
+        self.from <= until && from <= self.until
+    }
+}
+
+/// How a client names a message.
+pub(crate) fn name_of(name: Option<u64>) -> String {
+    name.map_or(String::new(), |count| format!("c{count}"))
 }
 
 /// What message number `number` says.
@@ -119,7 +158,7 @@ impl Model {
             let busy = Outcome::Failed(FailReason::Busy);
             sent.outcomes.iter().any(|(_, outcome)| *outcome != busy)
         };
-        let reliable = self.sent.iter().filter(|sent| sent.class == Class::Reliable && sent.named);
+        let reliable = self.sent.iter().filter(|sent| sent.class == Class::Reliable && sent.name.is_some());
         reliable.filter(|sent| !is_answered(sent)).count()
     }
 
@@ -129,8 +168,35 @@ impl Model {
 
     // -- what happened to nodes
 
-    pub(crate) fn disturb(&mut self, from: u64, until: u64) {
-        self.disturbed.push((from, until));
+    /// A node's process ends, or takes leave.
+    pub(crate) fn disturb(&mut self, host: Host, from: u64, until: u64) {
+        self.trouble([host; 2], from, until, host < GATEWAYS);
+    }
+
+    /// What is between two nodes, or a whole one, does not work; or one begins, and routers wait for what it has to announce.
+    pub(crate) fn unsettle(&mut self, of: [Host; 2], from: u64, until: u64) {
+        self.trouble(of, from, until, true);
+    }
+
+    fn trouble(&mut self, of: [Host; 2], from: u64, until: u64, moves: bool) {
+        self.troubles.push(Trouble { from, until: until + DISTURBED_NS, of, moves });
+        self.turns.extend([from, until]);
+    }
+
+    /// A fault ends.
+    pub(crate) fn ends(&mut self, at: u64) {
+        self.turns.push(at);
+    }
+
+    /// Whether a fault began or ended in that time.
+    pub(crate) fn has_turned(&self, from: u64, until: u64) -> bool {
+        self.turns.iter().any(|at| (from..=until).contains(at))
+    }
+
+    /// The first starts: until then the nodes find each other.
+    pub(crate) fn gather(&mut self, until: u64) {
+        self.troubles.push(Trouble { from: 0, until, of: [0; 2], moves: true });
+        self.turns.extend([0, until]);
     }
 
     pub(crate) fn crashed(&mut self, at: u64, host: Host, gently: bool) {
@@ -145,13 +211,37 @@ impl Model {
         self.freezes.push((from, until, host));
     }
 
-    /// Whether owners changed in that time, or links ended, or may have.
+    /// Whether any fault may be felt in that time.
     pub(crate) fn is_disturbed(&self, from: u64, until: u64) -> bool {
-        let echo = 4 * u64::from(LEASE_MS) * 1_000_000;
-        self.disturbed.iter().any(|(a, b)| *a <= until && from <= b + echo)
+        self.troubles.iter().any(|it| it.is_felt(from, until))
+    }
+
+    /// Whether owners changed in that time, or may have.
+    pub(crate) fn is_moving(&self, from: u64, until: u64) -> bool {
+        self.troubles.iter().any(|it| it.moves && it.is_felt(from, until))
+    }
+
+    /// Whether a fault of one of these nodes may be felt in that time.
+    pub(crate) fn is_troubled(&self, from: u64, until: u64, is_one: impl Fn(Host) -> bool) -> bool {
+        self.troubles.iter().any(|it| it.of.iter().any(|host| is_one(*host)) && it.is_felt(from, until))
     }
 
     // -- sessions
+
+    /// The bridge has heard of a farewell when the user comes again.
+    pub(crate) fn check_farewell(&self, at: u64, user: i64, device: DeviceClass) -> Result<(), String> {
+        let its = || self.sessions.iter().filter(|it| (it.user, it.device) == (user, device));
+        let Some(out) = its().filter_map(|it| it.logged_out).max() else { return Ok(()) };
+        let is_alone = its().all(|it| it.over.is_some_and(|over| over <= out + LATE_NS / 10));
+        let is_online = self.presence.get(&(user, device)).is_some_and(|(_, online)| *online);
+        let from = out.saturating_sub(LATE_NS);
+        let is_its = |host| host >= BRIDGES || its().any(|it| it.shard.node() == host);
+        let is_excused = self.is_moving(from, at) || self.is_troubled(from, at, is_its);
+        if is_online && is_alone && at > out + LATE_NS && !is_excused {
+            return Err(format!("the bridge takes {:?} for online, who has logged out", (user, device)));
+        }
+        Ok(())
+    }
 
     pub(crate) fn login(&mut self, at: u64, user: i64, device: DeviceClass, shard: ShardId) -> SessionNo {
         self.sessions.push(Session {
@@ -162,6 +252,8 @@ impl Model {
             live: None,
             over: None,
             reads_slowly: false,
+            logged_out: None,
+            vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
             last_of: BTreeMap::new(),
@@ -171,6 +263,14 @@ impl Model {
 
     pub(crate) fn live(&mut self, at: u64, session: SessionNo) {
         self.sessions[session].live = Some(at);
+    }
+
+    pub(crate) fn logged_out(&mut self, at: u64, session: SessionNo) {
+        self.sessions[session].logged_out = Some(at);
+    }
+
+    pub(crate) fn vanishes(&mut self, session: SessionNo) {
+        self.sessions[session].vanished = true;
     }
 
     pub(crate) fn over(&mut self, at: u64, session: SessionNo) {
@@ -242,13 +342,14 @@ impl Model {
         named: bool,
         size: usize,
     ) -> usize {
+        let name = named.then(|| self.name(client, sender, target));
         self.sent.push(Sent {
             client,
             sender,
             target,
             code,
             class,
-            named,
+            name,
             size,
             sends: Vec::new(),
             outcomes: Vec::new(),
@@ -261,12 +362,37 @@ impl Model {
         self.sent.len() - 1
     }
 
+    /// A name for the next message: now and then that of one to another target, which is done with.
+    fn name(&mut self, client: usize, sender: i64, target: Target) -> u64 {
+        let number = self.sent.len();
+        let is_given_once =
+            |name| self.sent.iter().filter(|sent| (sent.sender, sent.name) == (sender, name)).count() == 1;
+        let is_done = |sent: &&Sent| {
+            (sent.client, sent.sends.len(), sent.outcomes.len()) == (client, 1, 1)
+                && sent.target != target
+                && sent.outcomes[0].1 != Outcome::Failed(FailReason::Busy)
+                && is_given_once(sent.name)
+        };
+        let is_due = number.is_multiple_of(NAMED_AGAIN_ONE_IN);
+        let known = self.sent.iter().rev().take(if is_due { NAMES_LOOK } else { 0 });
+        let again = known.filter(|sent| sent.name.is_some()).find(is_done).and_then(|sent| sent.name);
+        let name = again.unwrap_or_else(|| {
+            let count = self.named.entry(sender).or_default();
+            *count += 1;
+            *count
+        });
+        self.names.insert((sender, name), number);
+        name
+    }
+
     pub(crate) fn get(&self, number: usize) -> &Sent {
         &self.sent[number]
     }
 
-    pub(crate) fn find(&self, number: usize) -> Option<&Sent> {
-        self.sent.get(number)
+    /// The message that a user has given a name.
+    pub(crate) fn named(&self, user: i64, name: &str) -> Option<usize> {
+        let count = name.strip_prefix('c')?.parse().ok()?;
+        self.names.get(&(user, count)).copied()
     }
 
     pub(crate) fn sends(&mut self, at: u64, session: SessionNo, number: usize) {
@@ -281,7 +407,7 @@ impl Model {
         let Some((number, sent)) = known else {
             return Err(format!("a message that nobody sent: {message:?}"));
         };
-        let name = if sent.named { format!("c{number}") } else { String::new() };
+        let name = name_of(sent.name);
         let room = match sent.target {
             Target::Room(room) => Some(room),
             Target::User(_) => None,
@@ -311,15 +437,9 @@ impl Model {
     ) -> Result<(), String> {
         let number = self.recognise(message)?;
         self.by_id.insert(message.id.0, number);
+        self.sent[number].ids.insert(message.id.0);
+        self.check_dedupe(at, number)?;
         let (sent, it) = (&mut self.sent[number], &mut self.sessions[session]);
-        sent.ids.insert(message.id.0);
-        if sent.ids.len() > sent.sends.len() {
-            return Err(format!(
-                "m{number} has {} ids, but was sent {} times",
-                sent.ids.len(),
-                sent.sends.len()
-            ));
-        }
         match sent.target {
             Target::User(user) if user.0 != it.user => {
                 return Err(format!("m{number} for user {} came to user {}", user.0, it.user));
@@ -375,7 +495,7 @@ impl Model {
         let is_late_lossy = sent.class == Class::Lossy && matches!(sent.target, Target::User(_));
         let came_after = self.sessions[session].live.is_none_or(|live| live > began);
         let is_retry = came_after || sent.copies.len() > 1 || !sent.handed.is_empty();
-        if self.is_disturbed(began, at) && (is_late_lossy || is_retry) {
+        if self.is_moving(began, at) && (is_late_lossy || is_retry) {
             return Ok(());
         }
         let key = (sender, sent.target);
@@ -388,9 +508,18 @@ impl Model {
         }
     }
 
-    pub(crate) fn acks(&mut self, at: u64, client: usize, id: u64) {
+    /// A repeat is recognised by the owner that has the message, and comes under the same id.
+    fn check_dedupe(&self, at: u64, number: usize) -> Result<(), String> {
+        let sent = &self.sent[number];
+        if sent.ids.len() == 1 || self.is_moving(sent.sends[0].0, at) {
+            return Ok(());
+        }
+        Err(format!("m{number}, sent {} times, has {} ids", sent.sends.len(), sent.ids.len()))
+    }
+
+    pub(crate) fn acks(&mut self, at: u64, session: SessionNo, id: u64) {
         if let Some(number) = self.by_id.get(&id) {
-            self.sent[*number].acks.push((at, client));
+            self.sent[*number].acks.push((at, session));
         }
     }
 
@@ -408,6 +537,12 @@ impl Model {
             return Err(format!("client {client} got an answer to m{number}, which it never sent"));
         };
         sent.outcomes.push((at, ack.outcome));
+        let first = sent.sends[0].0;
+        let is_handed = !sent.handed.is_empty() && ack.outcome == Outcome::Delivered;
+        if is_handed && !self.is_moving(first, at) {
+            return Err(format!("m{number} is said to be delivered, and was handed over"));
+        }
+        let sent = &self.sent[number];
         let is_to_user = matches!(sent.target, Target::User(_));
         let was_sent_once = sent.sends.len() == 1;
         match ack.outcome {
@@ -436,6 +571,7 @@ impl Model {
             ToBridge::Offline { user, device, login, .. } => self.told((user.0, device), login, false),
             ToBridge::Undelivered { user, reason, message, delivery: _ } => {
                 let number = self.recognise(&message)?;
+                self.check_hand_over(at, number, user.0, message.id.0, reason)?;
                 let sent = &mut self.sent[number];
                 if let Target::User(target) = sent.target
                     && target != user
@@ -445,11 +581,50 @@ impl Model {
                 if sent.class == Class::Lossy {
                     return Err(format!("m{number} is lossy, and was handed over"));
                 }
-                sent.handed.push((at, user.0, reason));
+                sent.handed.push((at, user.0, message.id.0, reason));
             }
             ToBridge::Joined { .. } | ToBridge::Left { .. } | ToBridge::Request { .. } => {}
         }
         Ok(())
+    }
+
+    /// A message is handed over once for each receiver, and only if no client has acked it.
+    fn check_hand_over(
+        &self,
+        at: u64,
+        number: usize,
+        user: i64,
+        id: u64,
+        reason: FailReason,
+    ) -> Result<(), String> {
+        let sent = &self.sent[number];
+        let first = sent.sends[0].0;
+        if self.is_moving(first, at) {
+            return Ok(());
+        }
+        // A bridge that ends may have taken what its peers give to the next.
+        let is_bridge_lost = self.is_troubled(first, at, |host| host >= BRIDGES);
+        let is_again = |(_, whose, its, _): &&(u64, i64, u64, FailReason)| (*whose, *its) == (user, id);
+        let is_to_user = matches!(sent.target, Target::User(_));
+        if is_to_user && !is_bridge_lost && sent.handed.iter().any(|known| is_again(&known)) {
+            return Err(format!("m{number} was handed over for user {user} again: {reason:?}"));
+        }
+        if sent.outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Delivered) {
+            return Err(format!("m{number} was delivered, and handed over: {reason:?}"));
+        }
+        // An ack is lost with its connection.
+        let counts = |(acked, session): &&(u64, SessionNo)| {
+            let it = &self.sessions[*session];
+            acked + LATE_NS <= at
+                && it.over.is_none_or(|over| over > acked + LATE_NS)
+                && !self.is_troubled(*acked, at, |host| host == it.shard.node())
+        };
+        match sent.acks.iter().find(|ack| is_to_user && counts(ack)) {
+            Some((_, session)) => {
+                Err(format!("m{number} was acked in session {session}, and handed over: {reason:?}"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A bridge did not take an undelivered message.

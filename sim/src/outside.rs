@@ -70,6 +70,10 @@ impl World {
             return self.schedule(until, Event::Take { bridge, life, of, handed });
         }
         let Handed { seq, event } = *handed;
+        let name = (of.shard, of.incarnation, seq);
+        if let Some(taken) = self.taken.get(&name).copied() {
+            return self.answer_taken(bridge, life, of, seq, taken);
+        }
         let is_refused =
             matches!(event, ToBridge::Undelivered { .. }) && self.prng.below(REFUSED_ONE_IN) == 0;
         self.trace
@@ -79,6 +83,11 @@ impl World {
             false => (self.model.bridge(self.now, event), Taken::Ok),
         };
         self.check(found);
+        self.taken.insert(name, taken);
+        self.answer_taken(bridge, life, of, seq, taken);
+    }
+
+    fn answer_taken(&mut self, bridge: ShardId, life: u32, of: Origin, seq: u64, taken: Taken) {
         let results = vec![(seq, taken)];
         let mail = node::Mail::Control(node::Control::Taken { of, results });
         self.sibling_mail(ShardId::CONTROL, bridge, life, mail);

@@ -138,6 +138,13 @@ impl Plan {
         Self { faults, busy_ms: plan.busy_ms / 2, quiet_ms: 9_000, ..plan }
     }
 
+    /// The same without the faults in these places.
+    pub fn without(mut self, places: &[usize]) -> Self {
+        let faults = self.faults.into_iter().enumerate().filter(|(place, _)| !places.contains(place));
+        self.faults = faults.map(|(_, fault)| fault).collect();
+        self
+    }
+
     /// Every node.
     pub fn hosts(&self) -> Vec<Host> {
         self.router_hosts().into_iter().chain(self.gateway_hosts()).chain(self.bridge_hosts()).collect()

@@ -156,6 +156,9 @@ impl World {
             Input::Bytes { tcp, side, bytes } => {
                 self.taken(tcp, side, bytes.len());
                 if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
+                    if !self.is_link(tcp) {
+                        self.flights.read(tcp, &bytes);
+                    }
                     host.core.handle(now, CoreEvent::Received { conn, bytes: &bytes });
                 }
             }
@@ -283,8 +286,16 @@ impl World {
         }
         let bytes = batch.len();
         let end = self.network.end(tcp, side);
-        batch.segments().for_each(|segment| end.outgoing.extend(segment));
+        let written: Vec<u8> = batch.segments().collect::<Vec<_>>().concat();
+        end.outgoing.extend(&written);
         end.batch = Some(bytes);
+        if !self.is_link(tcp) {
+            let (model, ago) = (&self.model, self.now);
+            let is_moving =
+                |since: Instant| model.is_moving(ago.saturating_sub(now.since(since).as_nanos() as u64), ago);
+            let found = self.flights.written(now, tcp, &written, is_moving);
+            self.check(found);
+        }
         if self.pump(tcp, side) {
             self.network.end(tcp, side).batch = None;
             host.outcomes.push_back(Outcome::Sent { conn, bytes });
@@ -316,6 +327,7 @@ impl World {
         end.state = State::Gone;
         end.outgoing.clear();
         end.batch = None;
+        self.flights.closed(tcp);
         host.outcomes.push_back(Outcome::Closed { conn, reason });
     }
 

@@ -6,10 +6,11 @@ use std::fmt::{self, Display};
 
 use node::Mail;
 use shard::{Prng, ShardId};
-use wire::node::FoundSeat;
 use wire::node::link::Role;
+use wire::node::{FoundSeat, Taken};
 
 use crate::client::Client;
+use crate::flights::Flights;
 use crate::host::NodeHost;
 use crate::model::Model;
 use crate::network::{Host, Network, Packet, Side, TcpId};
@@ -129,12 +130,15 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) trace: Trace,
     pub(crate) taps: Taps,
+    pub(crate) flights: Flights,
     pub(crate) is_quiet: bool,
     pub(crate) failure: Option<String>,
     /// Drains that did not end by themselves.
     pub(crate) drains_late: u32,
     /// When the last event of each bridge shard is taken.
     pub(crate) takes_until: BTreeMap<ShardId, u64>,
+    /// What bridges have said of events, by shard, incarnation and number.
+    pub(crate) taken: BTreeMap<(ShardId, u64, u64), Taken>,
     directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
     schedule: Schedule,
     /// When the run ends.
@@ -155,6 +159,8 @@ impl World {
             model: Model::new(plan.bridges > 0),
             trace: Trace::new(lines),
             taps: Taps::default(),
+            flights: Flights::default(),
+            taken: BTreeMap::new(),
             is_quiet: false,
             failure: None,
             drains_late: 0,

@@ -1,0 +1,109 @@
+//! What gateways write to clients and read from them, beside what they promise of it: the tries, the times and the window.
+
+use std::collections::BTreeMap;
+
+use shard::Instant;
+use wire::client::{ClientFrame, Deframer, ServerFrame};
+
+use crate::host::{ACK_MS, FLIGHT_MS, FRAME_BYTES_MAX, TRIES, WINDOW};
+use crate::network::TcpId;
+
+/// How far apart the ways over two owners may be.
+const MOMENT_MS: u128 = 100;
+
+/// By connection, what its gateway has in flight.
+#[derive(Default)]
+pub(crate) struct Flights {
+    conns: BTreeMap<TcpId, Conn>,
+}
+
+#[derive(Default)]
+struct Conn {
+    written: Deframer,
+    read: Deframer,
+    /// Batches written.
+    batches: u64,
+    flights: BTreeMap<u64, Flight>,
+    /// Those that may not be over, in the order in which they began.
+    flying: Vec<u64>,
+}
+
+struct Flight {
+    /// By the clock of its shard.
+    first: Instant,
+    copies: u32,
+    /// Which batch was the last when its ack was read.
+    acked_in: Option<u64>,
+}
+
+impl Flight {
+    fn is_over(&self, now: Instant) -> bool {
+        self.acked_in.is_some() || now.since(self.first).as_millis() >= FLIGHT_MS.into()
+    }
+}
+
+impl Flights {
+    /// A gateway writes a batch. With `is_moving`, owners change, and the next one may give a message again that has ended here.
+    pub(crate) fn written(
+        &mut self,
+        now: Instant,
+        tcp: TcpId,
+        mut bytes: &[u8],
+        is_moving: impl Fn(Instant) -> bool,
+    ) -> Result<(), String> {
+        let conn = self.conns.entry(tcp).or_default();
+        conn.batches += 1;
+        while let Ok(Some(frame)) = conn.written.next(&mut bytes, FRAME_BYTES_MAX) {
+            let Ok(ServerFrame::Deliver(message)) = ServerFrame::decode(&frame) else { continue };
+            if !message.ack_wanted {
+                continue;
+            }
+            let id = message.id.0;
+            let anew = Flight { first: now, copies: 0, acked_in: None };
+            let flight = conn.flights.entry(id).or_insert(anew);
+            if !conn.flying.contains(&id) {
+                conn.flying.push(id);
+            }
+            // What waited behind the batch under way at the ack goes out with the next one.
+            let is_acked = flight.acked_in.is_some_and(|batch| conn.batches > batch + 1);
+            let (since_ms, copies) = (now.since(flight.first).as_millis(), flight.copies);
+            let is_early = copies > 0 && since_ms < (ACK_MS * ((1 << copies.min(8)) - 1)).into();
+            if is_acked || copies >= TRIES || is_early {
+                // What is under way already is not given twice, except in a room, where another owner gives it another place,
+                // and when two owners give it in one moment: that which was asked first may come last.
+                let has_ended = flight.acked_in.is_some() || copies >= TRIES;
+                let may_double = message.room.is_some() || since_ms < MOMENT_MS;
+                if !((has_ended || may_double) && is_moving(flight.first)) {
+                    return Err(format!(
+                        "tcp {tcp}: {id:#x} is written for the {}th time after {since_ms} ms, acked: {is_acked}",
+                        copies + 1
+                    ));
+                }
+                *flight = Flight { first: now, copies: 0, acked_in: None };
+            }
+            flight.copies += 1;
+        }
+        conn.flying.retain(|id| conn.flights.get(id).is_some_and(|flight| !flight.is_over(now)));
+        if conn.flying.len() > WINDOW {
+            return Err(format!("tcp {tcp}: {} messages are in flight", conn.flying.len()));
+        }
+        Ok(())
+    }
+
+    /// A gateway reads bytes of a client.
+    pub(crate) fn read(&mut self, tcp: TcpId, mut bytes: &[u8]) {
+        let conn = self.conns.entry(tcp).or_default();
+        while let Ok(Some(frame)) = conn.read.next(&mut bytes, FRAME_BYTES_MAX) {
+            let Ok(ClientFrame::Ack(ids)) = ClientFrame::decode(&frame) else { continue };
+            for id in ids.iter() {
+                if let Some(flight) = conn.flights.get_mut(&id.0) {
+                    flight.acked_in = flight.acked_in.or(Some(conn.batches));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn closed(&mut self, tcp: TcpId) {
+        self.conns.remove(&tcp);
+    }
+}
