@@ -15,6 +15,7 @@
 mod conn;
 mod contract;
 mod dial;
+mod flaps;
 mod incoming;
 mod limits;
 mod links;

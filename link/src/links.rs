@@ -10,6 +10,7 @@ use wire::node::link::{Frame, Identity, Refusal, Role};
 use crate::conn::{Conn, Party, Stage};
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, Dials, State};
+use crate::flaps::Flaps;
 use crate::incoming::{Backlog, Incoming};
 use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, SLOW_BYTES, STRANGERS_MAX, TICK};
 use crate::metrics::Metrics;
@@ -33,6 +34,7 @@ pub struct Links {
     /// Those that were accepted last, in that order; some have ended or are linked.
     strangers: VecDeque<ConnId>,
     peers: BTreeMap<ShardId, Peer>,
+    flaps: Flaps,
     dials: Dials,
     effects: VecDeque<Effect>,
     dirty: VecDeque<ConnId>,
@@ -61,6 +63,7 @@ impl Links {
             sessions: 0,
             conns: ConnMap::new(),
             peers: BTreeMap::new(),
+            flaps: Flaps::default(),
             dials: Dials::default(),
             effects: VecDeque::new(),
             dirty: VecDeque::new(),
@@ -377,7 +380,7 @@ impl Links {
         self.look_at_conns(now);
         let lost = self.peers.iter().filter(|(_, peer)| {
             let peer_opened = self.identity.role.takes(peer.identity.role);
-            now.since(peer.heard_at) >= self.config.patience(peer_opened)
+            now.since(peer.heard_at) >= self.config.patience(peer_opened) * peer.patience(now)
         });
         let lost: Vec<ShardId> = lost.map(|(shard, _)| *shard).collect();
         for peer in lost {
@@ -424,14 +427,19 @@ impl Links {
 
     /// Ends connections that are too slow or too silent, and has the silent say that they are there.
     fn look_at_conns(&mut self, now: Instant) {
-        let silence_max = |entry: &Conn| self.config.patience(entry.dial.is_none()) / 2;
+        let silence_max = |entry: &Conn, peer: ShardId| {
+            let times = self.peers.get(&peer).map_or(1, |peer| peer.patience(now));
+            self.config.patience(entry.dial.is_none()) / 2 * times
+        };
         let mut late = Vec::new();
         let mut silent = Vec::new();
         let mut mute = Vec::new();
         for (conn, entry) in self.conns.iter() {
             match entry.stage {
                 Stage::Closing => {}
-                Stage::Linked { .. } if now.since(entry.heard_at) >= silence_max(entry) => silent.push(conn),
+                Stage::Linked { peer } if now.since(entry.heard_at) >= silence_max(entry, peer) => {
+                    silent.push(conn);
+                }
                 Stage::Linked { .. } if now.since(entry.said_at) >= self.config.ping() => mute.push(conn),
                 Stage::Linked { .. } => {}
                 Stage::Accepted | Stage::Challenged { .. } | Stage::Greeted { .. } | Stage::Proven { .. } => {
@@ -507,7 +515,8 @@ impl Links {
     fn up(&mut self, now: Instant, identity: Identity, session: u64) {
         let shard = ShardId::from_u32(identity.shard);
         self.metrics.sessions += 1;
-        self.peers.insert(shard, Peer::new(now, identity, session));
+        let patience = self.flaps.begins(now, identity);
+        self.peers.insert(shard, Peer::new(now, identity, session, patience));
         let Identity { role, shards, incarnation, .. } = identity;
         self.incoming.push(News::Up { peer: shard, role, shards, incarnation });
     }

@@ -3,6 +3,7 @@
 use shard::{ConnId, Instant};
 use wire::node::link::Identity;
 
+use crate::flaps;
 use crate::incoming::Backlog;
 use crate::outgoing::Outgoing;
 
@@ -17,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
     /// When the session began.
     pub(crate) since: Instant,
+    /// How many times as long as else it is waited for, at first.
+    pub(crate) patience: u32,
     pub(crate) outgoing: Outgoing,
     /// The cores have heard that it is there. What they say before that is for its life or session before.
     pub(crate) is_told: bool,
@@ -32,13 +35,14 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(now: Instant, identity: Identity, session: u64) -> Self {
+    pub(crate) fn new(now: Instant, identity: Identity, session: u64, patience: u32) -> Self {
         Self {
             identity,
             session,
             conn: None,
             heard_at: now,
             since: now,
+            patience,
             outgoing: Outgoing::default(),
             is_told: false,
             is_waiting: false,
@@ -47,5 +51,10 @@ impl Peer {
             unsaid_bytes: 0,
             backlog: Backlog::default(),
         }
+    }
+
+    /// How many times as long as else it is waited for.
+    pub(crate) fn patience(&self, now: Instant) -> u32 {
+        flaps::patience(self.patience, self.since, now)
     }
 }

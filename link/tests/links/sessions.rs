@@ -150,6 +150,33 @@ fn a_peer_that_thaws_in_time_goes_on() {
     }
 }
 
+/// A peer that is late again and again is waited for longer, so that it comes to rest; later one that is lost is lost as soon as ever.
+#[test]
+fn links_that_flap_are_waited_for() {
+    for frozen in [0, 1] {
+        let mut world = World::linked_pair(1);
+        let mut losses = Vec::new();
+        let mut freeze = |world: &mut World, ms| {
+            world.nodes[frozen].is_frozen = true;
+            world.run(millis(ms));
+            world.nodes[frozen].is_frozen = false;
+            world.run(millis(1_000));
+            both_say(world, 5);
+            world.run(millis(500));
+            losses.push(world.take_changes(1 - frozen).len() / 2);
+        };
+        for _ in 0..8 {
+            freeze(&mut world, 4_000);
+        }
+        world.run(millis(60_000));
+        freeze(&mut world, 4_000);
+        // The connector waits for half a lease of 3 s in the first two sessions, then twice and four times as long.
+        assert_eq!(losses, [1, 1, 1, 0, 0, 0, 0, 0, 1]);
+        let peers = world.nodes.iter().map(|node| node.links.peers().count());
+        assert_eq!(peers.collect::<Vec<_>>(), [1, 1]);
+    }
+}
+
 #[test]
 fn bye_is_down_at_once() {
     for (leaves, stays) in [(0, 1), (1, 0)] {
