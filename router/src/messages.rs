@@ -54,6 +54,10 @@ impl Router {
             return false;
         }
         let app = submission.app;
+        // What came before goes before.
+        if self.cluster.is_parked(app, submission.target) {
+            return true;
+        }
         match submission.target {
             Target::User(user) if submission.device.is_some() => {
                 self.receivers(app, user, submission.device).is_empty()

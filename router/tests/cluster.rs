@@ -368,6 +368,24 @@ fn a_message_to_a_user_that_is_moving_away_waits() {
 }
 
 #[test]
+fn what_is_held_back_for_a_user_is_not_overtaken() {
+    let mut bench = Bench::new();
+    bench.bind(B, BOB, PHONE, 1);
+    bench.bind(C, BOB, WEB, 2);
+    for shard in [A, B, C] {
+        bench.view(shard, 1, true);
+    }
+    bench.view(B, 2, false);
+    bench.move_away(B, BOB, PHONE, 1);
+    bench.announce(A, BOB, PHONE, 3, login(9));
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m1")), [], "the web session is about to leave");
+    bench.unbind(C, BOB, WEB, 2);
+    assert_eq!(bench.submit(A, 9, to_user(BOB, "m2")), [], "after the first");
+    let said = settle(&mut bench);
+    assert_eq!(delivered_to(&said), [(A, "m1"), (A, "m2")]);
+}
+
+#[test]
 fn a_user_that_was_known_when_all_agreed_is_known_in_full() {
     let mut bench = Bench::new();
     bench.bind(B, BOB, PHONE, 1);
