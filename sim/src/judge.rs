@@ -268,13 +268,13 @@ impl World {
             let is_true = match reason {
                 FailReason::Offline => !its.any(|it| {
                     it.live.is_some_and(|live| live < first)
-                        && self.outlives(it, *at)
+                        && self.outlives(it, at + heard_ns(it))
                         && !self.is_gateway_lost(it, first, *at)
                 }),
                 FailReason::Disconnected => its.any(|it| {
                     let silence_ns = if it.vanished { SILENCE_NS } else { 0 };
                     let is_over = it.over.is_some_and(|over| {
-                        over + silence_ns + CLOSING_NS >= first && over <= at + CLOSING_NS
+                        over + silence_ns + CLOSING_NS >= first && over <= at + heard_ns(it)
                     });
                     is_over || self.is_gateway_lost(it, first, *at)
                 }),
@@ -409,6 +409,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// How much later than the server a client hears of its session's end: one that does not read then, when it reads again.
+fn heard_ns(session: &Session) -> u64 {
+    CLOSING_NS + if session.reads_slowly { SILENCE_NS } else { 0 }
 }
 
 /// Messages in the order in which a session got them.
