@@ -85,6 +85,36 @@ impl Bench {
     }
 }
 
+/// A router of 320 goes and comes back, as one of the others hears it from 1,280 gateways.
+fn reach(criterion: &mut Criterion) {
+    let mut router = Router::new(Config { id: ShardId::new(1, 0), seed: 1, limits: Limits::default() });
+    let routers: Vec<u32> =
+        (1..=20).flat_map(|node| (0..16).map(move |at| ShardId::new(node, at).as_u32())).collect();
+    let gateways: Vec<ShardId> =
+        (100..180).flat_map(|node| (0..16).map(move |at| ShardId::new(node, at))).collect();
+    for gateway in &gateways {
+        router.gateway_up(START, *gateway, 16, false, 1);
+    }
+    let mut say = |routers: &[u32]| {
+        for gateway in &gateways {
+            router.mail(START, *gateway, ToRouter::Reach { routers: routers.to_vec(), clock: Login(0) });
+            while let Some(mail) = router.poll_mail() {
+                black_box(mail);
+            }
+        }
+    };
+    say(&routers);
+    let mut group = criterion.benchmark_group("router/1,280 gateways and 320 routers");
+    group.sample_size(10);
+    group.bench_function("a router goes and comes back", |bencher| {
+        bencher.iter(|| {
+            say(&routers[..319]);
+            say(&routers);
+        });
+    });
+    group.finish();
+}
+
 fn messages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("router/a million users");
     let mut bench = Bench::new();
@@ -125,5 +155,5 @@ fn owner(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, messages, owner);
+criterion_group!(benches, messages, owner, reach);
 criterion_main!(benches);

@@ -22,6 +22,7 @@ pub(crate) struct Cluster {
     me: ShardId,
     settle: Duration,
     gateways: BTreeMap<ShardId, Gateway>,
+    reached: Reached,
     /// What all gateways reach that have said so, ascending, without a router that leaves.
     common: Vec<u32>,
     is_leaving: bool,
@@ -55,6 +56,43 @@ pub(crate) struct Gateway {
     view: Option<(u64, bool)>,
 }
 
+/// By how many gateways each router is reached, counted as they say so: with 1,280 gateways and 320 routers, to look through all that
+/// each of them said took milliseconds for each word of one.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Reached {
+    /// Gateways that have said what they reach.
+    said: usize,
+    by: BTreeMap<u32, usize>,
+}
+
+impl Reached {
+    /// A gateway says what it reaches, each router once.
+    fn add(&mut self, routers: &[u32]) {
+        self.said += 1;
+        for router in routers {
+            *self.by.entry(*router).or_default() += 1;
+        }
+    }
+
+    /// What a gateway has said does not hold any longer.
+    fn remove(&mut self, routers: &[u32]) {
+        self.said -= 1;
+        for router in routers {
+            if let Some(count) = self.by.get_mut(router) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by.remove(router);
+                }
+            }
+        }
+    }
+
+    /// The routers that all reach, ascending.
+    fn by_all(&self) -> impl Iterator<Item = u32> + '_ {
+        self.by.iter().filter(|(_, count)| **count == self.said).map(|(router, _)| *router)
+    }
+}
+
 impl Gateway {
     pub(crate) fn new(shards: u16, is_local: bool, incarnation: u64) -> Self {
         Self { shards, is_local, incarnation, sessions: 0, reach: None, view: None }
@@ -67,6 +105,7 @@ impl Cluster {
             me,
             settle,
             gateways: BTreeMap::new(),
+            reached: Reached::default(),
             common: Vec::new(),
             is_leaving: false,
             era: 1,
@@ -88,12 +127,17 @@ impl Cluster {
         } else if self.gateways.values().any(|known| known.view.is_some()) {
             self.begin(now);
         }
+        self.down(shard); // what its life before has said does not count
         self.gateways.insert(shard, gateway);
     }
 
     /// A gateway shard is gone; whether it was there.
     pub(crate) fn down(&mut self, shard: ShardId) -> bool {
-        self.gateways.remove(&shard).is_some()
+        let Some(gateway) = self.gateways.remove(&shard) else { return false };
+        if let Some(reach) = &gateway.reach {
+            self.reached.remove(reach);
+        }
+        true
     }
 
     pub(crate) fn get(&self, shard: ShardId) -> Option<&Gateway> {
@@ -127,8 +171,10 @@ impl Cluster {
     }
 
     pub(crate) fn set_reach(&mut self, shard: ShardId, routers: Vec<u32>) {
-        if let Some(gateway) = self.gateways.get_mut(&shard) {
-            gateway.reach = Some(routers);
+        let Some(gateway) = self.gateways.get_mut(&shard) else { return };
+        self.reached.add(&routers);
+        if let Some(before) = gateway.reach.replace(routers) {
+            self.reached.remove(&before);
         }
     }
 
@@ -143,14 +189,8 @@ impl Cluster {
 
     /// Works out anew what all gateways reach; whether that has changed.
     pub(crate) fn agree(&mut self) -> bool {
-        let mut said = self.gateways.values().filter_map(|gateway| gateway.reach.as_deref());
-        let mut common = said.next().map(<[u32]>::to_vec).unwrap_or_default();
-        for reach in said {
-            common.retain(|router| reach.binary_search(router).is_ok());
-        }
-        if self.is_leaving {
-            common.retain(|router| *router != self.me.as_u32());
-        }
+        let is_one = |router: &u32| !self.is_leaving || *router != self.me.as_u32();
+        let common: Vec<u32> = self.reached.by_all().filter(is_one).collect();
         let changed = common != self.common;
         self.common = common;
         changed
@@ -316,6 +356,12 @@ impl Cluster {
     }
 
     pub(crate) fn check_invariants(&self) {
+        let mut reached = Reached::default();
+        self.gateways
+            .values()
+            .filter_map(|gateway| gateway.reach.as_deref())
+            .for_each(|reach| reached.add(reach));
+        assert_eq!(reached, self.reached, "the counts are of what gateways have said last");
         self.of_senders.check_invariants(self.parked.values().flatten().map(|known| (holder(known), 0)));
         assert!(
             self.parked.values().all(|parked| !parked.is_empty()),
