@@ -1,11 +1,11 @@
-//! Connections to MySQL whose packets leave at once, and whose server has so long to answer.
+//! Connections to MySQL whose packets leave at once, and whose server has a limited time to answer.
 //!
 //! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). A statement that its cache of prepared ones drops is closed by a packet without an
 //! answer, after which the kernel keeps the next packet back until the server's delayed ACK: 44 ms for what else takes 0.2. So sqlx
 //! is given a socket in this process, and what comes there is passed on over TCP with that option.
 //!
-//! sqlx has no time limit of its own either: whoever waits for a server that stands still, or that has gone without a word as a
-//! machine does that loses power, would wait for good. Here such a connection is closed.
+//! sqlx has no time limit of its own either. A server may stand still, or its machine may lose power and send nothing more; a
+//! task that waits for its answer would wait for good. Here such a connection is closed.
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const READ_TIME: Duration = Duration::from_secs(10);
 /// How long another answer may take: longer than the node waits for what becomes of a message.
 const CHANGE_TIME: Duration = Duration::from_secs(40);
-/// Whoever waits longer than this is told what for.
+/// After this time without an answer the user is told what is waited for.
 const SILENT_TIME: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
