@@ -179,3 +179,37 @@ fn each_role_gets_its_own_secrets_and_no_others() {
     assert_eq!(value("redis", "REDIS_PASSWORD").len(), 64);
     assert!(!make().status.success(), "secrets that are there are not changed");
 }
+
+/// The names of metrics in a text, without what a histogram adds to its own.
+fn metrics(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("sailfish_") || word.starts_with("process_"))
+        .map(|word| ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word))
+}
+
+#[test]
+fn dashboards_and_alerts_ask_for_metrics_that_are_there() {
+    let page = fs::read_to_string(root().join("docs/OPERATIONS.md")).expect("the page is there");
+    let documented: Vec<&str> = metrics(&page).collect();
+    let dashboard = read("grafana/sailfish.json");
+    serde_json::from_str::<Value>(&dashboard).expect("a dashboard is JSON");
+    let alerts = read("prometheus/alerts.yml");
+    for (file, text) in [("grafana/sailfish.json", &dashboard), ("prometheus/alerts.yml", &alerts)] {
+        assert!(metrics(text).count() > 20, "deploy/{file}: no metrics");
+        for metric in metrics(text) {
+            assert!(documented.contains(&metric), "deploy/{file}: {metric} is not in docs/OPERATIONS.md");
+        }
+    }
+}
+
+/// Each rule of a kind that is tested fires when it should and is silent when it should be.
+#[test]
+fn alerts_fire_and_stay_silent() {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["test", "rules", "alerts_test.yml"]).current_dir(root().join("deploy/prometheus"));
+    // Prometheus is not among the tools that `ci` installs; whoever changes a rule has it.
+    if let Ok(done) = promtool.output() {
+        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+    }
+}
