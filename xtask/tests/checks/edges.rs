@@ -43,6 +43,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hostile", &["backend", "biz-bridge", "edge", "gateway", "link", "node", "router", "shard", "wire"]),
     // Measures everything below the binary.
     ("benches", &["backend", "engine", "gateway", "loadgen", "router", "shard", "wire"]),
+    // Plays a server of the protocol, and runs clients as programs.
+    ("conformance", &["wire"]),
     // Builds and runs the others as programs.
     ("xtask", &["testbed"]),
 ];
