@@ -72,8 +72,8 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, and run the
-    // examples of docs/BACKEND.md.
+    // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, run the
+    // examples of docs/BACKEND.md, and build and test clients/typescript.
     for (tool, version, package) in [
         ("git", "--version", "git"),
         ("redis-server", "--version", "redis-server"),
@@ -82,6 +82,8 @@ fn install_tools() -> anyhow::Result<()> {
         ("python3", "--version", "python3"),
         ("curl", "--version", "curl"),
         ("openssl", "version", "openssl"),
+        ("node", "--version", "nodejs"),
+        ("npm", "--version", "npm"),
     ] {
         if !succeeds(Command::new(tool).arg(version).env("PATH", path()))? {
             install(Command::new("sh").args(["-c", INSTALL, "sh", package]), tool)?;

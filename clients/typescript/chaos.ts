@@ -1,0 +1,171 @@
+/**
+ * Clients chat while their server is killed, and nothing is lost or doubled: node dist/chaos.js SAILFISH
+ * [SECONDS]. SAILFISH is the program; it gets ports and a folder of its own. With HISTORY=1 in the
+ * environment, clients ask for room history. Ends with code 1 if a promise was broken.
+ */
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client, type Message, type Outcome } from "./src/index.js";
+import { NodeWebSocket } from "./src/node.js";
+
+const [program, seconds = "12"] = process.argv.slice(2);
+if (program === undefined) throw new Error("which program? node dist/chaos.js SAILFISH [SECONDS]");
+
+const ROOM = 7;
+const USERS = [101, 102, 103];
+const folder = mkdtempSync(join(tmpdir(), "sailfish-chaos-"));
+const environment = { ...process.env, XDG_STATE_HOME: folder, HOME: folder };
+
+/** Ports that were free a moment ago. They stay the same over restarts, as clients know them. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer().listen(0, "127.0.0.1");
+      await once(server, "listening");
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => (server.address() as AddressInfo).port);
+  for (const server of servers) server.close();
+  return ports;
+}
+
+const [tcp, ws, admin, backend] = await freePorts(4);
+
+async function startServer(): Promise<ChildProcess> {
+  const server = spawn(
+    program!,
+    [
+      ...["up", "--shards", "2", "--engine", "epoll"],
+      ...["--listen", `127.0.0.1:${tcp}`, "--listen-ws", `127.0.0.1:${ws}`, "--admin", `127.0.0.1:${admin}`],
+      ...["--set", `backend.listen=127.0.0.1:${backend}`],
+    ],
+    { env: environment, stdio: ["ignore", "pipe", "pipe"] },
+  );
+  const errors: string[] = [];
+  createInterface({ input: server.stderr! }).on("line", (line) => errors.push(line));
+  const lines = createInterface({ input: server.stdout! });
+  const ready = new Promise<void>((resolve, reject) => {
+    lines.on("line", (line) => line.startsWith("ready") && resolve());
+    server.on("exit", () => reject(new Error(`the server ended: ${errors.join("\n")}`)));
+  });
+  await ready;
+  return server;
+}
+
+function tokenOf(user: number): string {
+  return execFileSync(program!, ["token", "--user", String(user)], { env: environment })
+    .toString()
+    .trim();
+}
+
+/** What one user sent and saw. */
+interface Ledger {
+  user: number;
+  client: Client;
+  outcomes: Map<string, Outcome>;
+  shown: Message[];
+  gaps: number;
+}
+
+function open(user: number): Ledger {
+  const token = tokenOf(user);
+  const client = new Client({
+    url: `ws://127.0.0.1:${ws}`,
+    token: () => token,
+    WebSocket: NodeWebSocket,
+    backoffMs: 100,
+    repeatMs: 5_000,
+    history: process.env["HISTORY"] !== undefined,
+  });
+  const ledger: Ledger = { user, client, outcomes: new Map(), shown: [], gaps: 0 };
+  client.on("message", (message) => void ledger.shown.push(message));
+  client.on("gap", () => void (ledger.gaps += 1));
+  void client.join(ROOM);
+  client.start();
+  return ledger;
+}
+
+let sent = 0;
+function send(ledger: Ledger, bizCode: number, target: number): void {
+  const clientMsgId = `${ledger.user}-${++sent}`;
+  void ledger.client
+    .send({ bizCode, target, clientMsgId, payload: `${bizCode} ${target} ${clientMsgId}` })
+    .then((outcome) => {
+      ledger.outcomes.set(clientMsgId, outcome);
+    });
+}
+
+let server = await startServer();
+try {
+  const ledgers = USERS.map(open);
+  while (ledgers.some(({ client }) => client.status.name !== "online")) await sleep(20);
+  const end = performance.now() + Number(seconds) * 1_000;
+  let kills = 0;
+  let killAt = performance.now() + 2_000;
+  while (performance.now() < end) {
+    for (const ledger of ledgers) {
+      send(ledger, 5555, ROOM);
+      for (const user of USERS) if (user !== ledger.user) send(ledger, 6001, user);
+    }
+    await sleep(20);
+    if (performance.now() < killAt) continue;
+    server.removeAllListeners("exit");
+    server.kill("SIGKILL");
+    await once(server, "exit");
+    kills += 1;
+    server = await startServer();
+    killAt = performance.now() + 3_000;
+  }
+  const patience = performance.now() + 60_000;
+  const due = () => ledgers.reduce((sum, { client }) => sum + client.unsent, 0);
+  const texts = (ledger: Ledger, bizCode: number) =>
+    ledger.shown.filter((message) => message.bizCode === bizCode);
+  while (due() > 0 && performance.now() < patience) await sleep(50);
+  assert.equal(due(), 0, "every message has its outcome");
+  await sleep(3_000);
+
+  let shown = 0;
+  for (const ledger of ledgers) {
+    const failed = [...ledger.outcomes].filter(([, { outcome }]) => outcome === "failed");
+    assert.deepEqual(failed, [], `messages of ${ledger.user} failed`);
+    // Once each, although the server lost its memory of them.
+    const names = ledger.shown.map(({ sender, clientMsgId }) => `${sender} ${clientMsgId}`);
+    assert.equal(new Set(names).size, names.length, `${ledger.user} was shown a message twice`);
+    const sequences = texts(ledger, 5555).map(({ sequence }) => sequence!);
+    assert(
+      sequences.every((sequence, index) => index === 0 || sequence > sequences[index - 1]!),
+      "a room has one order",
+    );
+    shown += names.length;
+  }
+  let missing = 0;
+  for (const from of ledgers) {
+    for (const id of from.outcomes.keys()) {
+      const has = (ledger: Ledger) => ledger.shown.some(({ clientMsgId }) => clientMsgId === id);
+      const places = ledgers.filter(has);
+      // One to a user is with that user. One to the room may be missed by who was away, unless the server
+      // keeps it.
+      assert(places.length >= 1, `${id} is lost`);
+      if (from.outcomes.get(id)!.outcome === "sequenced") missing += ledgers.length - places.length;
+    }
+  }
+  const gaps = ledgers.reduce((sum, ledger) => sum + ledger.gaps, 0);
+  assert(missing === 0 || gaps > 0, "what is missing in a room is told");
+  console.log(
+    `${kills} kills: ${sent} messages sent, ${shown} shown, ${missing} of the room missed by who was away, ${gaps} gaps told`,
+  );
+  for (const { client } of ledgers) client.stop();
+} finally {
+  server.removeAllListeners("exit");
+  server.kill("SIGKILL");
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,179 @@
+import type { Recovery, Want } from "./wire.js";
+import { nominalMs } from "./backoff.js";
+
+interface Room {
+  /** How many of the latest messages the first join asks for. */
+  last: number | undefined;
+  /**
+   * The highest sequence of which everything below was seen, or was before this client's time; undefined
+   * until there is one.
+   */
+  since: bigint | undefined;
+  state: "wanted" | "asked" | "joined";
+  /** Not to be joined before this. */
+  dueMs: number;
+  /** How often a join was refused for now. */
+  refusals: number;
+  /** What the last `joined` said, until it is known that no kept message is on its way any more. */
+  joinedAt: bigint | undefined;
+  /** A heartbeat was sent after `joinedAt` came. */
+  isProbed: boolean;
+  /** The last gap that was told. */
+  toldGap: bigint | undefined;
+}
+
+/** The rooms that the application wants to be in, and where they stand on the connection. */
+export class Rooms {
+  private readonly rooms = new Map<bigint, Room>();
+
+  constructor(private readonly history: boolean) {}
+
+  has(room: bigint): boolean {
+    return this.rooms.has(room);
+  }
+
+  /** Whether messages to this room have to wait for its join. */
+  isAwaited(room: bigint): boolean {
+    const entry = this.rooms.get(room);
+    return entry !== undefined && entry.state !== "joined";
+  }
+
+  add(room: bigint, last: number | undefined): void {
+    if (this.rooms.has(room)) return;
+    this.rooms.set(room, {
+      last,
+      since: undefined,
+      state: "wanted",
+      dueMs: -Infinity,
+      refusals: 0,
+      joinedAt: undefined,
+      isProbed: false,
+      toldGap: undefined,
+    });
+  }
+
+  remove(room: bigint): void {
+    this.rooms.delete(room);
+  }
+
+  /** The joins that are due; they count as asked. */
+  *toJoin(now: number): Generator<{ room: bigint; want: Want }> {
+    for (const [room, entry] of this.rooms) {
+      if (entry.state !== "wanted" || entry.dueMs > now) continue;
+      entry.state = "asked";
+      yield { room, want: this.want(entry) };
+    }
+  }
+
+  private want(entry: Room): Want {
+    if (!this.history) return undefined;
+    if (entry.since !== undefined) return { since: entry.since };
+    return entry.last === undefined ? undefined : { last: BigInt(entry.last) };
+  }
+
+  /** When the next join is due. */
+  deadline(): number {
+    let at = Infinity;
+    for (const entry of this.rooms.values()) {
+      if (entry.state === "wanted") at = Math.min(at, entry.dueMs);
+    }
+    return at;
+  }
+
+  /**
+   * A join was answered. Undefined if the room is not wanted any more; else after which sequence messages are
+   * missing, if any are.
+   */
+  joined(
+    room: bigint,
+    sequence: bigint,
+    recovery: Recovery | undefined,
+  ): { gapAfter: bigint | undefined } | undefined {
+    const entry = this.rooms.get(room);
+    if (entry === undefined) return undefined;
+    entry.state = "joined";
+    entry.refusals = 0;
+    const since = entry.since;
+    // Without history nothing older comes, so what is to be seen begins here. With it, kept messages up to
+    // `sequence` are on their way: until they are there, a connection that ends has to begin where it began
+    // before.
+    if (recovery === undefined) {
+      entry.since = since === undefined || sequence > since ? sequence : since;
+      const isGap = since !== undefined && sequence > since;
+      return { gapAfter: isGap ? since : undefined };
+    }
+    entry.joinedAt = sequence;
+    entry.isProbed = false;
+    if (recovery === "complete" || since === undefined || entry.toldGap === sequence)
+      return { gapAfter: undefined };
+    entry.toldGap = sequence;
+    return { gapAfter: since };
+  }
+
+  /** A message of a room came. */
+  saw(room: bigint, sequence: bigint): void {
+    const entry = this.rooms.get(room);
+    if (entry === undefined || entry.state !== "joined") return;
+    if (entry.since === undefined || sequence > entry.since) entry.since = sequence;
+    if (entry.joinedAt !== undefined && sequence >= entry.joinedAt) entry.joinedAt = undefined;
+  }
+
+  /** A heartbeat goes out. */
+  probed(): void {
+    for (const entry of this.rooms.values()) {
+      if (entry.joinedAt !== undefined) entry.isProbed = true;
+    }
+  }
+
+  /** A heartbeat was answered: a room of which no kept message came by then had none. */
+  settled(): void {
+    for (const entry of this.rooms.values()) {
+      if (!entry.isProbed || entry.joinedAt === undefined) continue;
+      if (entry.since === undefined || entry.since < entry.joinedAt) entry.since = entry.joinedAt;
+      entry.joinedAt = undefined;
+    }
+  }
+
+  /** The server has no place for joins right now; it does not say for which. */
+  refusedForNow(now: number, firstMs: number): void {
+    for (const entry of this.rooms.values()) {
+      if (entry.state !== "asked") continue;
+      entry.state = "wanted";
+      entry.dueMs = now + nominalMs(firstMs, entry.refusals);
+      entry.refusals += 1;
+    }
+  }
+
+  /**
+   * The session is in as many rooms as it may be: the latest join is the one that was refused, and is given
+   * up.
+   */
+  refused(): bigint | undefined {
+    const asked = [...this.rooms].filter(([, entry]) => entry.state === "asked");
+    const room = asked.at(-1)?.[0];
+    if (room !== undefined) this.rooms.delete(room);
+    return room;
+  }
+
+  /** The server says that this client is not in a room that it was in. */
+  joinAgain(room: bigint): void {
+    const entry = this.rooms.get(room);
+    if (entry?.state === "joined") entry.state = "wanted";
+  }
+
+  /** A connection is gone, and with it all that was joined on it. */
+  disconnected(): void {
+    for (const entry of this.rooms.values()) {
+      entry.state = "wanted";
+      entry.dueMs = -Infinity;
+      entry.joinedAt = undefined;
+    }
+  }
+
+  /** Forgets all rooms; answers those that were not joined. */
+  clear(): bigint[] {
+    const waiting = [...this.rooms].filter(([, entry]) => entry.state !== "joined").map(([room]) => room);
+    this.rooms.clear();
+    return waiting;
+  }
+}
