@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: one verdict, the same on every machine.
 
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,7 @@ fn install_tools() -> anyhow::Result<()> {
         }
     }
     // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, run the
-    // examples of docs/BACKEND.md, and build and test clients/typescript.
+    // examples of docs/BACKEND.md, and build and test clients/typescript and clients/java.
     for (tool, version, package) in [
         ("git", "--version", "git"),
         ("redis-server", "--version", "redis-server"),
@@ -84,10 +85,15 @@ fn install_tools() -> anyhow::Result<()> {
         ("openssl", "version", "openssl"),
         ("node", "--version", "nodejs"),
         ("npm", "--version", "npm"),
+        ("javac", "-version", "default-jdk-headless"),
     ] {
         if !succeeds(Command::new(tool).arg(version).env("PATH", path()))? {
             install(Command::new("sh").args(["-c", INSTALL, "sh", package]), tool)?;
         }
+    }
+    // A library of Java's has no command to ask. Who has it elsewhere says so to clients/java/test.sh by JUNIT.
+    if std::env::var_os("JUNIT").is_none() && !Path::new("/usr/share/java/junit4.jar").exists() {
+        install(Command::new("sh").args(["-c", INSTALL, "sh", "junit4"]), "junit4")?;
     }
     Ok(())
 }

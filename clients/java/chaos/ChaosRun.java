@@ -1,0 +1,363 @@
+import java.io.BufferedReader;
+import java.io.File;
+import java.io.FileInputStream;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLSocketFactory;
+import javax.net.ssl.TrustManagerFactory;
+import sailfish.client.Client;
+import sailfish.client.Listener;
+import sailfish.client.Message;
+import sailfish.client.Options;
+import sailfish.client.Outcome;
+import sailfish.client.Recovery;
+import sailfish.client.RefusedException;
+
+/**
+ * Bots chat in a room and with each other while their server is killed again and again:
+ *
+ * <pre>java -cp target/sailfish-client.jar:target/javac/programs ChaosRun SAILFISH SECONDS tcp|tls|ws|wss</pre>
+ *
+ * SAILFISH is the server's program, which gets ports and a folder of its own. Every message is numbered. At
+ * the end each must have its outcome, none may have failed or been shown twice, each message to a user must
+ * have been shown, and the room's order must be one for all. Ends with code 1 if that does not hold.
+ */
+public final class ChaosRun {
+    private static final long ROOM = 7;
+    private static final long[] USERS = {101, 102, 103};
+    private static final long UP_MS = 2_500;
+    private static final long PATIENCE_MS = 60_000;
+
+    private final String program;
+    private final String scheme;
+    private final File folder;
+    /** For frames and WebSocket, in clear and by TLS, then for operators and the backend. */
+    private final int[] ports = freePorts(6);
+    private final List<Bot> bots = new ArrayList<>();
+    private Process server;
+    private int kills;
+
+    public static void main(String[] arguments) throws Exception {
+        if (arguments.length != 3) {
+            System.err.println("usage: ChaosRun SAILFISH SECONDS tcp|tls|ws|wss");
+            System.exit(2);
+        }
+        ChaosRun run = new ChaosRun(arguments[0], arguments[2]);
+        List<String> faults;
+        try {
+            run.chat(Long.parseLong(arguments[1]) * 1_000);
+            faults = run.judge();
+        } finally {
+            run.end();
+        }
+        for (String fault : faults) {
+            System.err.println("broken: " + fault);
+        }
+        System.exit(faults.isEmpty() ? 0 : 1);
+    }
+
+    private ChaosRun(String program, String scheme) throws IOException {
+        this.program = new File(program).getAbsolutePath();
+        this.scheme = scheme;
+        this.folder = Files.createTempDirectory("sailfish-chaos-").toFile();
+    }
+
+    /**
+     * What one bot sent and saw. Its listener's thread writes it; the judge reads it when nothing moves any
+     * more.
+     */
+    private static final class Bot implements Listener {
+        final long user;
+        Client client;
+        final Map<String, Outcome> outcomes = new HashMap<>();
+        final List<String> sent = new ArrayList<>();
+        final List<Message> shown = new ArrayList<>();
+        int twoOutcomes;
+        int online;
+        int tooOld;
+
+        Bot(long user) {
+            this.user = user;
+        }
+
+        @Override
+        public synchronized void onOnline() {
+            online++;
+        }
+
+        @Override
+        public synchronized void onMessage(Message message) {
+            shown.add(message);
+        }
+
+        @Override
+        public synchronized void onOutcome(Outcome outcome) {
+            twoOutcomes += outcomes.put(outcome.clientMsgId, outcome) == null ? 0 : 1;
+        }
+
+        @Override
+        public synchronized void onJoined(long room, long sequence, Recovery recovery) {
+            tooOld += recovery == Recovery.TOO_OLD ? 1 : 0;
+        }
+
+        synchronized int shownCount() {
+            return shown.size();
+        }
+
+        void send(int bizCode, long target) {
+            String id = user + " to " + target + ": " + sent.size();
+            try {
+                client.send(bizCode, target, id.getBytes(StandardCharsets.UTF_8), id);
+                sent.add(id);
+            } catch (RefusedException e) {
+                // A bot that is ahead of its server waits: the next round tries again.
+            }
+        }
+    }
+
+    private void chat(long ms) throws Exception {
+        if (isTls()) {
+            makeCertificate();
+        }
+        startServer();
+        SSLSocketFactory factory = isTls() ? trusting() : null;
+        for (long user : USERS) {
+            Bot bot = new Bot(user);
+            Options options = new Options().backoffMs(100).repeatMs(5_000);
+            Client.Builder builder = Client.builder(address()).token(token(user)).options(options);
+            bot.client = builder.sslSocketFactory(factory).daemon(true).build();
+            bot.client.join(ROOM);
+            bot.client.start(bot);
+            bots.add(bot);
+        }
+        long start = System.nanoTime();
+        long killed = start;
+        while (millisSince(start) < ms) {
+            for (Bot bot : bots) {
+                bot.send(Client.ROOM_CHAT, ROOM);
+                for (long user : USERS) {
+                    if (user != bot.user) {
+                        bot.send(Client.USER_MESSAGE, user);
+                    }
+                }
+            }
+            Thread.sleep(10);
+            if (millisSince(killed) > UP_MS) {
+                server.destroyForcibly().waitFor();
+                kills++;
+                startServer();
+                killed = System.nanoTime();
+            }
+        }
+        for (Bot bot : bots) {
+            bot.client.awaitSent(PATIENCE_MS);
+        }
+        settle();
+    }
+
+    /** Waits until nothing has been shown for a while: what the backend kept comes after the outcomes. */
+    private void settle() throws InterruptedException {
+        int before = -1;
+        int now = 0;
+        for (int quiet = 0; quiet < 3; quiet = now == before ? quiet + 1 : 0) {
+            before = now;
+            Thread.sleep(1_000);
+            now = 0;
+            for (Bot bot : bots) {
+                now += bot.shownCount();
+            }
+        }
+    }
+
+    private List<String> judge() {
+        List<String> faults = new ArrayList<>();
+        Map<Long, Set<String>> names = new HashMap<>();
+        int sent = 0;
+        int shown = 0;
+        int late = 0;
+        for (Bot bot : bots) {
+            names.put(bot.user, new HashSet<String>());
+            late += judge(bot, names.get(bot.user), faults);
+            sent += bot.sent.size();
+            shown += bot.shown.size();
+        }
+        int missed = 0;
+        for (Bot bot : bots) {
+            for (String id : bot.sent) {
+                long target = Long.parseLong(id.substring(id.indexOf("to ") + 3, id.indexOf(':')));
+                if (target != ROOM && !names.get(target).contains(id)) {
+                    faults.add(id + " was never shown, though it was told as " + bot.outcomes.get(id));
+                }
+                for (long user : target == ROOM ? USERS : new long[0]) {
+                    missed += names.get(user).contains(id) ? 0 : 1;
+                }
+            }
+        }
+        int online = bots.get(0).online;
+        int tooOld = bots.get(0).tooOld;
+        System.out.println(scheme + ": " + kills + " kills, " + sent + " messages sent, " + shown + " shown; " + missed
+                + " of the room missed by one who was away, " + late + " to users after a newer one; the first bot came "
+                + online + " times, and was told of " + tooOld + " gaps");
+        if (online <= kills / 2) {
+            faults.add("the first bot was hardly there");
+        }
+        return faults;
+    }
+
+    /** Returns how many messages to the user came after a newer one of the same sender, which repeats may. */
+    private int judge(Bot bot, Set<String> names, List<String> faults) {
+        if (bot.twoOutcomes > 0) {
+            faults.add(bot.user + " was told two outcomes of a message, " + bot.twoOutcomes + " times");
+        }
+        for (String id : bot.sent) {
+            Outcome outcome = bot.outcomes.get(id);
+            if (outcome == null || !outcome.succeeded()) {
+                faults.add(id + " has the outcome " + outcome);
+            }
+        }
+        int late = 0;
+        long sequence = 0;
+        Map<String, Integer> newest = new HashMap<>();
+        for (Message message : bot.shown) {
+            if (!names.add(message.text())) {
+                faults.add(bot.user + " was shown twice: " + message);
+            }
+            String from = message.sender + (message.inRoom ? " in the room" : "");
+            int number = Integer.parseInt(message.text().substring(message.text().indexOf(':') + 2));
+            boolean old = newest.containsKey(from) && newest.get(from) > number;
+            if (message.inRoom && (old || message.sequence <= sequence)) {
+                faults.add(bot.user + " was shown out of order: " + message);
+            }
+            sequence = message.inRoom ? message.sequence : sequence;
+            late += old ? 1 : 0;
+            newest.put(from, old ? newest.get(from) : Integer.valueOf(number));
+        }
+        return late;
+    }
+
+    private void end() throws InterruptedException {
+        for (Bot bot : bots) {
+            bot.client.close();
+        }
+        if (server != null) {
+            server.destroyForcibly().waitFor();
+        }
+        delete(folder);
+    }
+
+    // The server.
+
+    private void startServer() throws IOException {
+        List<String> command = new ArrayList<>(Arrays.asList(
+                program, "up", "--shards", "2", "--engine", "epoll", "--listen", at(0), "--listen-ws", at(2),
+                "--admin", at(4), "--set", "backend.listen=" + at(5)));
+        if (isTls()) {
+            String pair = "[{chain=\"" + folder + "/cert.pem\", key=\"" + folder + "/key.pem\"}]";
+            command.addAll(Arrays.asList("--listen-tls", at(1), "--listen-wss", at(3), "--set", "node.certificates=" + pair));
+        }
+        ProcessBuilder builder = inFolder(command);
+        server = builder.redirectError(new File(folder, "server.log")).start();
+        BufferedReader out = new BufferedReader(new InputStreamReader(server.getInputStream(), StandardCharsets.UTF_8));
+        String line = out.readLine();
+        while (line != null && !line.startsWith("ready")) {
+            line = out.readLine();
+        }
+        if (line == null) {
+            byte[] log = Files.readAllBytes(new File(folder, "server.log").toPath());
+            throw new IOException("the server ended: " + new String(log, StandardCharsets.UTF_8));
+        }
+    }
+
+    private String token(long user) throws IOException {
+        Process process = inFolder(Arrays.asList(program, "token", "--user", String.valueOf(user))).start();
+        return new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8)).readLine();
+    }
+
+    private ProcessBuilder inFolder(List<String> command) {
+        ProcessBuilder builder = new ProcessBuilder(command).directory(folder);
+        builder.environment().put("HOME", folder.getPath());
+        builder.environment().put("XDG_STATE_HOME", folder.getPath());
+        return builder;
+    }
+
+    private String address() {
+        int port = ports[Arrays.asList("tcp", "tls", "ws", "wss").indexOf(scheme)];
+        return scheme + "://" + (isTls() ? "localhost:" : "127.0.0.1:") + port;
+    }
+
+    private String at(int index) {
+        return "127.0.0.1:" + ports[index];
+    }
+
+    private boolean isTls() {
+        return scheme.equals("tls") || scheme.equals("wss");
+    }
+
+    private void makeCertificate() throws IOException, InterruptedException {
+        Process openssl = inFolder(Arrays.asList(
+                        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                        "-keyout", "key.pem", "-out", "cert.pem"))
+                .redirectErrorStream(true)
+                .redirectOutput(new File(folder, "openssl.log"))
+                .start();
+        if (openssl.waitFor() != 0) {
+            throw new IOException("openssl makes no certificate");
+        }
+    }
+
+    private SSLSocketFactory trusting() throws Exception {
+        KeyStore trusted = KeyStore.getInstance(KeyStore.getDefaultType());
+        trusted.load(null, null);
+        try (FileInputStream in = new FileInputStream(new File(folder, "cert.pem"))) {
+            trusted.setCertificateEntry("server", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(trusted);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, trust.getTrustManagers(), null);
+        return context.getSocketFactory();
+    }
+
+    /** Ports that were free a moment ago. They stay the same over restarts, as clients know them. */
+    private static int[] freePorts(int count) throws IOException {
+        ServerSocket[] sockets = new ServerSocket[count];
+        int[] ports = new int[count];
+        for (int i = 0; i < count; i++) {
+            sockets[i] = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"));
+            ports[i] = sockets[i].getLocalPort();
+        }
+        for (ServerSocket socket : sockets) {
+            socket.close();
+        }
+        return ports;
+    }
+
+    private static void delete(File file) {
+        File[] children = file.listFiles();
+        for (File child : children == null ? new File[0] : children) {
+            delete(child);
+        }
+        if (!file.delete()) {
+            System.err.println("not deleted: " + file);
+        }
+    }
+
+    private static long millisSince(long nanos) {
+        return (System.nanoTime() - nanos) / 1_000_000;
+    }
+}
