@@ -1,4 +1,4 @@
-//! The client in Java: its own tests, then bots that chat while their server is killed.
+//! The client in Java: its own tests, then bots that chat while their server is killed or their connections are cut.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,10 +22,10 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn it_passes_its_tests_and_survives_kills() {
+fn it_passes_its_tests_and_survives_faults() {
     run("sh", &["test.sh"]);
-    for scheme in ["tcp", "wss"] {
+    for (scheme, fault) in [("tcp", "kill"), ("wss", "kill"), ("ws", "cut")] {
         let classes = "target/sailfish-client.jar:target/javac/programs";
-        run("java", &["-cp", classes, "ChaosRun", env!("CARGO_BIN_EXE_sailfish"), "6", scheme]);
+        run("java", &["-cp", classes, "ChaosRun", env!("CARGO_BIN_EXE_sailfish"), "6", scheme, fault]);
     }
 }

@@ -28,35 +28,40 @@ import sailfish.client.Recovery;
 import sailfish.client.RefusedException;
 
 /**
- * Bots chat in a room and with each other while their server is killed again and again:
+ * Bots chat in a room and with each other while their server is killed again and again, or their connections
+ * are cut:
  *
- * <pre>java -cp target/sailfish-client.jar:target/javac/programs ChaosRun SAILFISH SECONDS tcp|tls|ws|wss</pre>
+ * <pre>java -cp target/sailfish-client.jar:target/javac/programs ChaosRun SAILFISH SECONDS tcp|tls|ws|wss kill|cut</pre>
  *
  * SAILFISH is the server's program, which gets ports and a folder of its own. Every message is numbered. At
  * the end each must have its outcome, none may have failed or been shown twice, each message to a user must
- * have been shown, and the room's order must be one for all. Ends with code 1 if that does not hold.
+ * have been shown, and the room's order must be one for all. A bot may miss a message of the room only if it
+ * was told of a gap, or if the server keeps no history. Ends with code 1 if that does not hold.
  */
 public final class ChaosRun {
     private static final long ROOM = 7;
     private static final long[] USERS = {101, 102, 103};
     private static final long UP_MS = 2_500;
+    private static final long CUT_EVERY_MS = 300;
     private static final long PATIENCE_MS = 60_000;
 
     private final String program;
     private final String scheme;
+    private final boolean cuts;
     private final File folder;
     /** For frames and WebSocket, in clear and by TLS, then for operators and the backend. */
     private final int[] ports = freePorts(6);
     private final List<Bot> bots = new ArrayList<>();
     private Process server;
-    private int kills;
+    private Proxy proxy;
+    private int faultsMade;
 
     public static void main(String[] arguments) throws Exception {
-        if (arguments.length != 3) {
-            System.err.println("usage: ChaosRun SAILFISH SECONDS tcp|tls|ws|wss");
+        if (arguments.length != 4) {
+            System.err.println("usage: ChaosRun SAILFISH SECONDS tcp|tls|ws|wss kill|cut");
             System.exit(2);
         }
-        ChaosRun run = new ChaosRun(arguments[0], arguments[2]);
+        ChaosRun run = new ChaosRun(arguments[0], arguments[2], arguments[3].equals("cut"));
         List<String> faults;
         try {
             run.chat(Long.parseLong(arguments[1]) * 1_000);
@@ -67,12 +72,18 @@ public final class ChaosRun {
         for (String fault : faults) {
             System.err.println("broken: " + fault);
         }
+        if (faults.isEmpty()) {
+            delete(run.folder);
+        } else {
+            System.err.println("what the server said is in " + run.folder);
+        }
         System.exit(faults.isEmpty() ? 0 : 1);
     }
 
-    private ChaosRun(String program, String scheme) throws IOException {
+    private ChaosRun(String program, String scheme, boolean cuts) throws IOException {
         this.program = new File(program).getAbsolutePath();
         this.scheme = scheme;
+        this.cuts = cuts;
         this.folder = Files.createTempDirectory("sailfish-chaos-").toFile();
     }
 
@@ -88,7 +99,9 @@ public final class ChaosRun {
         final List<Message> shown = new ArrayList<>();
         int twoOutcomes;
         int online;
-        int tooOld;
+        int joins;
+        int gaps;
+        int joinsWithoutHistory;
 
         Bot(long user) {
             this.user = user;
@@ -111,7 +124,13 @@ public final class ChaosRun {
 
         @Override
         public synchronized void onJoined(long room, long sequence, Recovery recovery) {
-            tooOld += recovery == Recovery.TOO_OLD ? 1 : 0;
+            joins++;
+            gaps += recovery == Recovery.TOO_OLD ? 1 : 0;
+            joinsWithoutHistory += recovery == Recovery.NONE && joins > 1 ? 1 : 0;
+        }
+
+        synchronized boolean hasJoined() {
+            return joins > 0;
         }
 
         synchronized int shownCount() {
@@ -134,6 +153,7 @@ public final class ChaosRun {
             makeCertificate();
         }
         startServer();
+        proxy = cuts ? new Proxy(serverPort()) : null;
         SSLSocketFactory factory = isTls() ? trusting() : null;
         for (long user : USERS) {
             Bot bot = new Bot(user);
@@ -144,8 +164,14 @@ public final class ChaosRun {
             bot.client.start(bot);
             bots.add(bot);
         }
+        // Who is not there yet would miss what the others say.
+        for (Bot bot : bots) {
+            while (!bot.hasJoined()) {
+                Thread.sleep(10);
+            }
+        }
         long start = System.nanoTime();
-        long killed = start;
+        long faultMade = start;
         while (millisSince(start) < ms) {
             for (Bot bot : bots) {
                 bot.send(Client.ROOM_CHAT, ROOM);
@@ -156,17 +182,25 @@ public final class ChaosRun {
                 }
             }
             Thread.sleep(10);
-            if (millisSince(killed) > UP_MS) {
-                server.destroyForcibly().waitFor();
-                kills++;
-                startServer();
-                killed = System.nanoTime();
+            if (millisSince(faultMade) > (cuts ? CUT_EVERY_MS : UP_MS)) {
+                makeFault();
+                faultMade = System.nanoTime();
             }
         }
         for (Bot bot : bots) {
             bot.client.awaitSent(PATIENCE_MS);
         }
         settle();
+    }
+
+    private void makeFault() throws IOException, InterruptedException {
+        faultsMade++;
+        if (cuts) {
+            proxy.cutOne();
+        } else {
+            server.destroyForcibly().waitFor();
+            startServer();
+        }
     }
 
     /** Waits until nothing has been shown for a while: what the backend kept comes after the outcomes. */
@@ -196,26 +230,44 @@ public final class ChaosRun {
             shown += bot.shown.size();
         }
         int missed = 0;
+        int gaps = 0;
+        int plain = 0;
         for (Bot bot : bots) {
-            for (String id : bot.sent) {
-                long target = Long.parseLong(id.substring(id.indexOf("to ") + 3, id.indexOf(':')));
-                if (target != ROOM && !names.get(target).contains(id)) {
-                    faults.add(id + " was never shown, though it was told as " + bot.outcomes.get(id));
-                }
-                for (long user : target == ROOM ? USERS : new long[0]) {
-                    missed += names.get(user).contains(id) ? 0 : 1;
-                }
+            int missedHere = 0;
+            for (Bot sender : bots) {
+                missedHere += judgePair(sender, bot, names.get(bot.user), faults);
             }
+            if (missedHere > 0 && bot.gaps == 0 && bot.joinsWithoutHistory == 0) {
+                faults.add(bot.user + " missed " + missedHere + " messages of the room and was told of no gap");
+            }
+            missed += missedHere;
+            gaps += bot.gaps;
+            plain += bot.joinsWithoutHistory;
         }
-        int online = bots.get(0).online;
-        int tooOld = bots.get(0).tooOld;
-        System.out.println(scheme + ": " + kills + " kills, " + sent + " messages sent, " + shown + " shown; " + missed
-                + " of the room missed by one who was away, " + late + " to users after a newer one; the first bot came "
-                + online + " times, and was told of " + tooOld + " gaps");
-        if (online <= kills / 2) {
+        System.out.println(scheme + ": " + faultsMade + (cuts ? " cuts, " : " kills, ") + sent + " messages sent, "
+                + shown + " shown, " + late + " to users after a newer one; " + missed + " of the room missed, "
+                + gaps + " gaps told, " + plain + " joins without history");
+        if (bots.get(0).online <= faultsMade / (cuts ? 10 : 2)) {
             faults.add("the first bot was hardly there");
         }
         return faults;
+    }
+
+    /**
+     * Returns how many messages of the sender in the room the receiver missed; one to the receiver must be
+     * there.
+     */
+    private static int judgePair(Bot sender, Bot receiver, Set<String> names, List<String> faults) {
+        int missed = 0;
+        for (String id : sender.sent) {
+            String target = id.substring(id.indexOf("to ") + 3, id.indexOf(':'));
+            boolean shown = names.contains(id);
+            if (target.equals(String.valueOf(receiver.user)) && !shown) {
+                faults.add(id + " was never shown, though it has the " + sender.outcomes.get(id));
+            }
+            missed += target.equals(String.valueOf(ROOM)) && !shown ? 1 : 0;
+        }
+        return missed;
     }
 
     /** Returns how many messages to the user came after a newer one of the same sender, which repeats may. */
@@ -256,7 +308,6 @@ public final class ChaosRun {
         if (server != null) {
             server.destroyForcibly().waitFor();
         }
-        delete(folder);
     }
 
     // The server.
@@ -264,7 +315,9 @@ public final class ChaosRun {
     private void startServer() throws IOException {
         List<String> command = new ArrayList<>(Arrays.asList(
                 program, "up", "--shards", "2", "--engine", "epoll", "--listen", at(0), "--listen-ws", at(2),
-                "--admin", at(4), "--set", "backend.listen=" + at(5)));
+                "--admin", at(4), "--set", "backend.listen=" + at(5),
+                // What is for a bot that is away is kept for it, however much the others say.
+                "--set", "backend.inbox_messages_max=100000"));
         if (isTls()) {
             String pair = "[{chain=\"" + folder + "/cert.pem\", key=\"" + folder + "/key.pem\"}]";
             command.addAll(Arrays.asList("--listen-tls", at(1), "--listen-wss", at(3), "--set", "node.certificates=" + pair));
@@ -295,8 +348,12 @@ public final class ChaosRun {
     }
 
     private String address() {
-        int port = ports[Arrays.asList("tcp", "tls", "ws", "wss").indexOf(scheme)];
+        int port = proxy == null ? serverPort() : proxy.port();
         return scheme + "://" + (isTls() ? "localhost:" : "127.0.0.1:") + port;
+    }
+
+    private int serverPort() {
+        return ports[Arrays.asList("tcp", "tls", "ws", "wss").indexOf(scheme)];
     }
 
     private String at(int index) {
