@@ -384,7 +384,8 @@ public final class Client {
         String failure = "the provider gave none";
         try {
             token = tokens.token();
-        } catch (Exception e) {
+        } catch (Throwable e) {
+            // An error, too: nobody else would tell the client that no token comes.
             failure = e.toString();
         }
         synchronized (lock) {

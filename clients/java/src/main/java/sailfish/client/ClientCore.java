@@ -27,6 +27,8 @@ public final class ClientCore {
     private static final long TOKEN_MARGIN_MS = 1_000;
     private static final long RENEW_BEFORE_MS_MAX = 60_000;
     private static final long DEFAULT_HEARTBEAT_MS = 30_000;
+    /** A server cannot send a client away for longer. */
+    private static final long RETRY_AFTER_MS_MAX = 600_000;
     /** How long a connection may be silent after {@link #check}. */
     private static final long CHECK_MS = 5_000;
     private static final int NOT_MEMBER_TRIES = 3;
@@ -431,7 +433,7 @@ public final class ClientCore {
     }
 
     private void offline(final String reason, long retryAfterMs, long now) {
-        final long waitMs = Math.max(retryAfterMs, backoff.nextMs());
+        final long waitMs = Math.max(Math.min(retryAfterMs, RETRY_AFTER_MS_MAX), backoff.nextMs());
         enter(Phase.WAITING, now + waitMs);
         effects.add(new Effect.Tell("offline: " + reason) {
             @Override
@@ -474,7 +476,7 @@ public final class ClientCore {
                 onLoggedIn(frame.heartbeatMs, now);
                 break;
             case Wire.LOGOUT:
-                end(Ended.LOGOUT, now);
+                lost("the server logged this client out", 0, now);
                 break;
             case Wire.BUSINESS:
                 onMessage(frame.message, now);

@@ -101,7 +101,8 @@ final class Connection {
             }
             owner.onEnd(this, "the server closed the connection");
         } catch (IOException | RuntimeException e) {
-            owner.onEnd(this, String.valueOf(e.getMessage()));
+            // The message alone may be no more than the name of the host.
+            owner.onEnd(this, e.getClass().getSimpleName() + ": " + e.getMessage());
         } catch (InterruptedException e) {
             // Closed by its owner, who knows.
         } finally {

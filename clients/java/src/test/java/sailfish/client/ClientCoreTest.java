@@ -236,6 +236,20 @@ public class ClientCoreTest {
     }
 
     @Test
+    public void comesBackAfterALogoutThatItDidNotAskFor() {
+        Script script = Script.online().receive(Script.frame(Wire.LOGOUT, new Buffer(1)));
+        assertEquals(list("disconnect", "offline: the server logged this client out"), script.effects());
+    }
+
+    @Test
+    public void noServerSendsAClientAwayForLongerThanTenMinutes() {
+        Script script = Script.online();
+        script.notice(2, -1, "bye");
+        script.effects();
+        assertEquals(600_000, script.untilConnect());
+    }
+
+    @Test
     public void endsFromEveryPhase() {
         Script script = new Script();
         script.core.start(script.now);

@@ -96,15 +96,15 @@ public class WebSocketTest {
 
     @Test
     public void framesThatAreNotAllowedAreRefused() throws Exception {
-        assertFrameRefused(0xc2, 0);
-        assertFrameRefused(0x83, 0);
-        assertFrameRefused(0x8b, 0);
-        assertFrameRefused(0x82, 0x80);
-        assertFrameRefused(0x81, 0);
-        assertFrameRefused(0x80, 0);
-        assertFrameRefused(0x09, 0);
-        assertFrameRefused(0x89, 126);
-        assertFrameRefused(0x88, 1);
+        assertFrameRefused(0xc2, 0, "not allowed");
+        assertFrameRefused(0x83, 0, "not allowed");
+        assertFrameRefused(0x8b, 0, "not allowed");
+        assertFrameRefused(0x82, 0x80, "not allowed");
+        assertFrameRefused(0x81, 0, "WebSocket text");
+        assertFrameRefused(0x80, 0, "without its beginning");
+        assertFrameRefused(0x09, 0, "not allowed");
+        assertFrameRefused(0x89, 126, "not allowed");
+        assertFrameRefused(0x88, 1, "half a code");
         WebSocket socket = open();
         server(0x02, "a").server(0x82, "b");
         assertRefused(socket);
@@ -169,18 +169,19 @@ public class WebSocketTest {
         return payload;
     }
 
-    private void assertFrameRefused(int first, int second) throws ProtocolException {
+    private void assertFrameRefused(int first, int second, String reason) throws ProtocolException {
         WebSocket socket = open();
         in.u8(first).u8(second).put(new byte[130]);
-        assertRefused(socket);
+        String refusal = assertRefused(socket);
+        assertTrue(refusal, refusal.contains(reason));
     }
 
-    private void assertRefused(WebSocket socket) {
+    private String assertRefused(WebSocket socket) {
         try {
             socket.receive(in, frames, wire);
-            fail("was taken");
+            throw new AssertionError("was taken");
         } catch (ProtocolException e) {
-            assertFalse(e.getMessage().isEmpty());
+            return e.getMessage();
         }
     }
 
