@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 junit=${JUNIT:-/usr/share/java/junit4.jar:/usr/share/java/hamcrest.jar}
-./build.sh
+JAVAC_FLAGS=-Werror ./build.sh
 classes=target/javac/test
 rm -rf "$classes"
 mkdir -p "$classes"
