@@ -50,6 +50,8 @@ pub struct Config {
     pub im_secret: Vec<u8>,
     /// The gateway's address that clients are told, `HOST:PORT`.
     pub im_address: String,
+    /// Where browsers reach gateways, which clients are told: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty: nowhere.
+    pub im_websocket: String,
     /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
     pub internal_secret: String,
     /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0 if it sends them by HTTP.
@@ -129,6 +131,7 @@ impl Default for Config {
             bridge_secret: String::new(),
             im_secret: Vec::new(),
             im_address: "127.0.0.1:5346".into(),
+            im_websocket: String::new(),
             internal_secret: String::new(),
             bridge_streams: 0,
             im_token_ttl_s: 600,

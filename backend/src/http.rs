@@ -22,7 +22,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{api, random};
+use crate::{api, pages, random};
 
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -52,6 +52,7 @@ pub fn router(app: Arc<App>) -> Router {
     let (router, document) =
         OpenApiRouter::with_openapi(Document::openapi()).merge(api::router()).split_for_parts();
     router
+        .merge(pages::router())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(|| async { Error::not_found("no such path; /docs shows those that there are") })
         .method_not_allowed_fallback(|| async {

@@ -30,6 +30,7 @@ mod membership;
 mod metrics;
 mod order_expiry;
 mod outbox;
+mod pages;
 mod phone;
 mod push;
 mod queue;

@@ -16,6 +16,7 @@ mod openapi;
 mod process;
 mod push;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
@@ -39,6 +40,8 @@ pub struct Admin {
     pub secret: String,
     /// What serves the port.
     pub http: Arc<http_server::Server>,
+    /// The port with the page for browsers, where this process has one.
+    pub page: Option<SocketAddr>,
     /// The nodes that were there.
     pub seen: nodes::SharedSeen,
 }

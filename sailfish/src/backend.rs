@@ -164,6 +164,11 @@ impl Service {
         if own.im_address == backend::Config::default().im_address {
             own.im_address = config.node.listen.to_string();
         }
+        if own.im_websocket.is_empty() {
+            let by_tls = config.node.listen_wss().map(|address| format!("wss://{address}"));
+            let in_clear = || config.node.listen_ws(true).map(|address| format!("ws://{address}"));
+            own.im_websocket = by_tls.or_else(in_clear).unwrap_or_default();
+        }
         Self::start(own, lock)
     }
 

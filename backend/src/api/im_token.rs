@@ -52,6 +52,8 @@ struct Made {
     token: String,
     /// The gateway: `HOST:PORT`.
     address: String,
+    /// Where browsers reach it, `ws://HOST:PORT` or `wss://HOST:PORT`; empty if they do not.
+    websocket: String,
     /// When the token ends, in ms since the UNIX epoch, and with it the session; until then the client logs in once more on the live
     /// connection, with the next token.
     expires_ms: i64,
@@ -92,6 +94,7 @@ async fn make(
     Ok(Json(Made {
         token: sign(&config.im_secret, &claims)?,
         address: config.im_address.clone(),
+        websocket: config.im_websocket.clone(),
         expires_ms: exp * 1_000,
         app: config.app,
         user_id,

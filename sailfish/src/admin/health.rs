@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use node::ShardMetrics;
 
@@ -20,8 +20,17 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/readyz", get(readyz))
 }
 
-async fn index() -> &'static str {
+/// What is here. A browser is sent on to the page for viewers: this port is for operators, who may do everything.
+async fn index(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let (Some(page), true) = (admin.page, text(header::ACCEPT).contains("text/html")) {
+        let asked: Option<Uri> = text(header::HOST).parse().ok();
+        let host = asked.as_ref().and_then(Uri::host).filter(|_| page.ip().is_unspecified());
+        let host = host.map_or_else(|| page.to_string(), |host| format!("{host}:{}", page.port()));
+        return Redirect::temporary(&format!("http://{host}/")).into_response();
+    }
     "sailfish: /metrics, /healthz, /readyz, /online?app=1&user=10001,10002, and the control API: /openapi.json\n"
+        .into_response()
 }
 
 async fn metrics_text(State(admin): State<Arc<Admin>>) -> Response {

@@ -305,6 +305,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.im_address", "The gateway that clients are told: HOST:PORT."),
     key(
+        "backend.im_websocket",
+        "Where browsers reach gateways, which clients are told: ws://HOST:PORT or wss://HOST:PORT. Empty: nowhere; of `up`, its own\n\
+         port for WebSocket.",
+    ),
+    key(
         "backend.internal_secret",
         "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
          token secret. It is not shown.",

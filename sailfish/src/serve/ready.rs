@@ -97,6 +97,7 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
         if let Some(backend) = self.backend {
+            writeln!(f, "  page     http://{backend}/ for browsers: a live room")?;
             writeln!(f, "  backend  http://{backend}/docs")?;
         }
         writeln!(f, "  engine   {} ({})", chosen.kind, chosen.reason)?;

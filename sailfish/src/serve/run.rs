@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{Role, Serving, bounded, clients, watch};
 use crate::admin::{self, Admin};
+use crate::backend::Service;
 use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::directory::Directory;
@@ -44,6 +45,7 @@ pub fn until_stopped(
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
             http: http_server::Server::new(serving.http.clone(), |_| None),
+            page: serving.backend.as_ref().map(Service::address),
             seen: Default::default(),
         });
         tokio::spawn(admin::watch_nodes(admin.clone()));
