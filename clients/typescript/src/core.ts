@@ -607,7 +607,8 @@ export class Core {
   private endOfConnection(notice: Notice): void {
     if (this.phase.name === "leaving") return this.end("logout");
     if (notice.name === "kicked") return this.end("kicked");
-    if (FATAL.has(notice.name)) return this.end("refused");
+    const isOfOldServer = notice.name === "bad_body" && this.rooms.doWithoutHistory();
+    if (FATAL.has(notice.name) && !isOfOldServer) return this.end("refused");
     if (notice.name === "token_expired" || notice.name === "token_invalid") {
       this.token = undefined;
       this.tokenReason = "refused";

@@ -26,7 +26,19 @@ interface Room {
 export class Rooms {
   private readonly rooms = new Map<bigint, Room>();
 
-  constructor(private readonly history: boolean) {}
+  constructor(private history: boolean) {}
+
+  /**
+   * The server takes no body of this client's: one without room history takes no join that asks for it. Then
+   * joins are plain from now on. Answers whether that may help.
+   */
+  doWithoutHistory(): boolean {
+    const isAsked = [...this.rooms.values()].some(
+      (room) => room.state === "asked" && this.want(room) !== undefined,
+    );
+    if (isAsked) this.history = false;
+    return isAsked;
+  }
 
   has(room: bigint): boolean {
     return this.rooms.has(room);

@@ -520,6 +520,16 @@ describe("rooms", () => {
     assert.deepEqual(plain.events.filter((event) => event.kind === "gap").length, 1);
   });
 
+  test("a server without history gets plain joins, after it refused another one", () => {
+    const sim = new Sim().online().join(7, 50);
+    sim.hear(say.notice(13)).again();
+    assert.deepEqual(joins(sim), ["join 7 last 50", "join 7"]);
+    sim.hear(say.joined(7, 100)).cut().again();
+    assert.deepEqual(joins(sim), ["join 7"]);
+    sim.hear(say.joined(7, 100), say.notice(13));
+    assert.equal(sim.status(), "stopped refused");
+  });
+
   test("a join that finds no place is tried again, later each time", () => {
     const sim = new Sim().online().join(7);
     sim.take();
