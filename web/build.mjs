@@ -20,6 +20,9 @@ const bundle = async (entry, name) => {
 const files = [
   ["index.html", await readFile("src/index.html", "utf8")],
   ["favicon.svg", await readFile("src/favicon.svg", "utf8")],
+  ["console.html", await readFile("src/console.html", "utf8")],
+  await bundle("src/console.ts", "console.js"),
+  await bundle("src/console.css", "console.css"),
   await bundle("src/main.ts", "room.js"),
   await bundle("src/style.css", "room.css"),
 ];

@@ -4,6 +4,7 @@
 
 mod auth;
 mod body;
+mod console;
 mod drain;
 mod error;
 mod exposition;
@@ -72,6 +73,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .merge(drain::router())
         .merge(nodes::router())
         .merge(openapi::router())
+        .merge(console::router())
         .fallback(async |uri: Uri| {
             ApiError::not_found(format!("no such path: {}; see /openapi.json", uri.path()))
         })

@@ -109,6 +109,7 @@ export function showRoom({ api, names, root }: Page, id: number): () => void {
     let next: ImToken | undefined = first;
     const client = new Client({
       url: gatewayUrl(first.websocket),
+      // What was said before a viewer came is not shown, since gateways keep nothing of rooms.
       history: false,
       token: async () => {
         const token = next ?? (await api.imToken());

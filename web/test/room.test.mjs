@@ -114,7 +114,7 @@ async function say(page, text) {
 const lines = (page) => page.locator(".line .text").allTextContents();
 
 async function shot(page, name) {
-  if (shots !== undefined) await page.screenshot({ path: join(shots, `${name}.png`) });
+  if (shots !== undefined) await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
 }
 
 before(async () => {
@@ -149,10 +149,11 @@ test("two viewers chat, a gift is seen, and a server that is killed loses nothin
 
   await say(alice, "hello from a phone");
   await bob.getByText("hello from a phone").waitFor();
-  await say(bob, "<img src=x onerror=alert(1)> & <script>alert(2)</script> \u202eabc\u0007");
-  await alice.getByText("<script>alert(2)</script>").waitFor();
+  await say(bob, "welcome! what do you sing today?");
+  await alice.getByText("welcome!").waitFor();
+  await say(alice, "you choose 🎤");
+  await bob.getByText("you choose").waitFor();
   await bob.getByText("Alice").first().waitFor();
-  assert.equal(await alice.locator(".log img, .log script").count(), 0);
 
   // A gift that costs more than there is offers coins; those are bought, then it is sent.
   await alice.getByRole("button", { name: /^0 coins/ }).waitFor();
@@ -174,6 +175,10 @@ test("two viewers chat, a gift is seen, and a server that is killed loses nothin
   await shot(alice, "gift-phone-light");
   await alice.getByRole("button", { name: /^290 coins/ }).waitFor();
   await alice.getByText("2 here").waitFor();
+  // The text of a script is a text.
+  await say(bob, "<img src=x onerror=alert(1)> & <script>alert(2)</script> \u202eabc\u0007");
+  await alice.getByText("<script>alert(2)</script>").waitFor();
+  assert.equal(await alice.locator(".log img, .log script").count(), 0);
 
   // While the server is dead, what is written waits, and says so.
   await say(alice, "before the kill");
@@ -295,6 +300,44 @@ test("a flood of messages does not stop the page", async () => {
   assert.deepEqual(page.problems, []);
 });
 
+test("an operator sees what happens, speaks to a room, and sends a viewer away", async () => {
+  const viewer = await open();
+  await login(viewer);
+  await enter(viewer, "the demonstration");
+  const { userId } = JSON.parse(await viewer.evaluate(() => sessionStorage.getItem("sailfish.login")));
+  const room = new URL(viewer.url()).hash.split("/")[1];
+  const console_ = await open({ viewport: DESKTOP });
+  await console_.goto(`http://127.0.0.1:${ports[2]}/console`);
+  await console_.getByRole("cell", { name: "0 (this one)" }).waitFor();
+  const order = (title) => console_.locator("form.order").filter({ hasText: title });
+  await order("Look up a user").getByLabel("User").fill(String(userId));
+  await order("Look up a user").getByRole("button").click();
+  await console_.getByText(`User ${userId} is online`).waitFor();
+  const push = order("Push a message");
+  await push.getByLabel("To").selectOption("room");
+  await push.getByLabel("Number").fill(room);
+  await push.getByLabel("Business code").fill("5555");
+  await push.getByLabel("Text").fill("the show begins");
+  await push.getByRole("button").click();
+  await console_.getByText("It is sequenced").waitFor();
+  await viewer.getByText("the show begins").waitFor();
+  await console_
+    .getByLabel("Sessions")
+    .getByText(/^[1-9]/)
+    .first()
+    .waitFor();
+  await console_.waitForTimeout(shots === undefined ? 0 : 8_000);
+  await shot(console_, "console-desktop-light");
+  const kick = order("Kick a user");
+  await kick.getByLabel("User").fill(String(userId));
+  await kick.getByRole("button").click();
+  await viewer.getByText("were sent away").waitFor();
+  await console_.setViewportSize(PHONE);
+  await console_.emulateMedia({ colorScheme: "dark" });
+  await shot(console_, "console-phone-dark");
+  for (const page of [viewer, console_]) assert.deepEqual(page.problems, []);
+});
+
 test("the policy lets nothing of others run, and the admin port sends browsers to the page", async () => {
   const response = await fetch(home());
   const policy = response.headers.get("content-security-policy");
@@ -307,4 +350,6 @@ test("the policy lets nothing of others run, and the admin port sends browsers t
   });
   assert.deepEqual([admin.status, admin.headers.get("location")], [307, `${home()}/`]);
   assert.match(await (await fetch(`http://127.0.0.1:${ports[2]}/`)).text(), /^sailfish: /);
+  const console_ = await fetch(`http://127.0.0.1:${ports[2]}/console`);
+  assert.match(console_.headers.get("content-security-policy"), /connect-src 'self';/);
 });

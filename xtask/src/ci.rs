@@ -74,7 +74,8 @@ fn install_tools() -> anyhow::Result<()> {
         }
     }
     // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, run the
-    // examples of docs/BACKEND.md, and build and test clients/typescript and clients/java.
+    // examples of docs/BACKEND.md, build and test clients/typescript and clients/java, and
+    // open the pages of web/.
     for (tool, version, package) in [
         ("git", "--version", "git"),
         ("redis-server", "--version", "redis-server"),
@@ -86,6 +87,7 @@ fn install_tools() -> anyhow::Result<()> {
         ("node", "--version", "nodejs"),
         ("npm", "--version", "npm"),
         ("javac", "-version", "default-jdk-headless"),
+        ("chromium", "--version", "chromium"),
     ] {
         if !succeeds(Command::new(tool).arg(version).env("PATH", path()))? {
             install(Command::new("sh").args(["-c", INSTALL, "sh", package]), tool)?;

@@ -314,7 +314,12 @@ both!(
     /// B7: an IM token is what the gateway checks: HS256 over app, user, device and expiry.
     an_im_token_is_signed_for_the_gateway,
     |stack| async move {
-        let config = backend::Config { im_address: "im.example.org:5346".into(), app: 7, ..stack.config() };
+        let config = backend::Config {
+            im_address: "im.example.org:5346".into(),
+            im_websocket: "wss://im.example.org".into(),
+            app: 7,
+            ..stack.config()
+        };
         let secret = config.im_secret.clone();
         let node = stack.backend_with(config).await;
         let (user_id, login) = log_in(&node, &phone(1)).await;
@@ -337,7 +342,8 @@ both!(
             let wanted = json!({ "app": 7, "user": user_id, "device": device, "exp": exp });
             assert_eq!(part(claims), wanted);
             let rest = json!({
-                "token": token, "address": "im.example.org:5346", "expires_ms": exp * 1_000, "app": 7, "user_id": user_id
+                "token": token, "address": "im.example.org:5346", "websocket": "wss://im.example.org",
+                "expires_ms": exp * 1_000, "app": 7, "user_id": user_id
             });
             assert_eq!(made, rest);
         }

@@ -12,8 +12,9 @@ use http_server::site;
 use super::Admin;
 use super::error::ApiError;
 
-/// What load balancers and Prometheus ask for. It names no user and changes nothing.
-const PUBLIC: [&str; 4] = ["/", "/metrics", "/healthz", "/readyz"];
+/// What load balancers, Prometheus, and a browser that opens the console ask for. It names no user and changes nothing.
+pub const PUBLIC: [&str; 7] =
+    ["/", "/metrics", "/healthz", "/readyz", "/console", "/console.js", "/console.css"];
 
 /// Lets a request through, or refuses it before anything of it is read.
 pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {

@@ -29,7 +29,7 @@ async fn index(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response 
         let host = host.map_or_else(|| page.to_string(), |host| format!("{host}:{}", page.port()));
         return Redirect::temporary(&format!("http://{host}/")).into_response();
     }
-    "sailfish: /metrics, /healthz, /readyz, /online?app=1&user=10001,10002, and the control API: /openapi.json\n"
+    "sailfish: /console, /metrics, /healthz, /readyz, /online?app=1&user=10001,10002, and the control API: /openapi.json\n"
         .into_response()
 }
 

@@ -96,6 +96,7 @@ impl fmt::Display for Summary {
             writeln!(f, "  routers  {}; /readyz says whether they are linked", routers.join(", "))?;
         }
         writeln!(f, "  admin    http://{admin}/metrics, /healthz, /readyz, /online?app=1&user=10001,10002")?;
+        writeln!(f, "  console  http://{admin}/console for operators")?;
         if let Some(backend) = self.backend {
             writeln!(f, "  page     http://{backend}/ for browsers: a live room")?;
             writeln!(f, "  backend  http://{backend}/docs")?;
