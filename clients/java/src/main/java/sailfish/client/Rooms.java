@@ -127,6 +127,10 @@ final class Rooms {
         room.joining = false;
         room.joined = true;
         room.refusals = 0;
+        if (recovery == Recovery.TOO_OLD && room.sequence > sequence) {
+            // The room has begun anew, with lower sequences than it had.
+            room.sequence = 0;
+        }
         if (room.asks && recovery != Recovery.NONE && !(room.sequenceKnown && room.sequence >= sequence)) {
             // The sequence of the answer counts as seen only when the kept messages up to it have come: else
             // a connection that is cut among them would lose the rest.

@@ -50,6 +50,16 @@ public class RoomsTest {
     }
 
     @Test
+    public void aRoomThatBeganAnewMayCountFromBelow() {
+        Script script = in7(900);
+        rejoin(script);
+        script.joined(7, 12, TOO_OLD).say(1, 7, 11);
+        assertEquals("join 7 since 11", rejoin(script));
+        script.joined(7, 12, COMPLETE).say(2, 7, 12).say(3, 7, 13);
+        assertEquals("join 7 since 13", rejoin(script));
+    }
+
+    @Test
     public void aGapIsTold() {
         Script script = in7(9);
         rejoin(script);
