@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "loadgen",
             "node",
             "router",
+            "sailfish-client",
             "shard",
             "testbed",
             "wire",
@@ -45,6 +46,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("benches", &["backend", "engine", "gateway", "loadgen", "router", "shard", "wire"]),
     // Plays a server of the protocol, and runs clients as programs.
     ("conformance", &["wire"]),
+    // One of the client libraries.
+    ("sailfish-client", &["conformance", "shard", "wire"]),
     // Builds and runs the others as programs.
     ("xtask", &["testbed"]),
 ];

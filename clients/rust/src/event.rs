@@ -1,0 +1,120 @@
+//! What a client tells its application.
+
+use std::time::Duration;
+
+use wire::client::{Message, NoticeCode, Outcome};
+use wire::{MessageId, RoomId};
+
+/// How much of a room's past its first join asks for. Later joins ask for what the client has missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Past {
+    /// Nothing.
+    #[default]
+    None,
+    /// All after that sequence.
+    Since(u64),
+    /// The last messages, at most so many.
+    Last(u64),
+}
+
+/// What became of the past that a join asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recovery {
+    /// All of it follows.
+    Complete,
+    /// The room's history does not reach back so far: messages are missing.
+    TooOld,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// Logged in on a new connection.
+    LoggedIn {
+        /// The server's address.
+        address: String,
+    },
+    /// In a room, for the first time or again.
+    Joined {
+        /// Which room.
+        room: RoomId,
+        /// The sequence of its last message so far.
+        sequence: u64,
+        /// What became of the past that the join asked for, if it asked for any.
+        recovery: Option<Recovery>,
+    },
+    /// Out of a room.
+    Left {
+        /// Which room.
+        room: RoomId,
+    },
+    /// A message came. It is told once, whatever is repeated.
+    Message(Message),
+    /// What became of a message of this client. It is told once for each message.
+    Outcome {
+        /// The message's name, as [`crate::Core::send`] returned it.
+        client_msg_id: String,
+        /// The server's name for it; 0 when it got none.
+        id: MessageId,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// The server said something.
+    Notice {
+        /// What happened.
+        code: NoticeCode,
+        /// The same for people.
+        text: String,
+    },
+    /// There is no connection; the client connects again.
+    Disconnected {
+        /// Why.
+        why: Loss,
+        /// The address of the connection that failed or ended.
+        address: String,
+        /// The address that is tried next.
+        next: String,
+        /// The time until then.
+        wait: Duration,
+    },
+    /// The client has ended for good. It is the last event.
+    Ended(End),
+}
+
+/// Why there is no connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// It could not be opened, and what the system says of that.
+    NotConnected(String),
+    /// It was closed or broke, and what the system says of that.
+    Closed(String),
+    /// Connect and login took too long.
+    Late,
+    /// A heartbeat was not answered.
+    Silent,
+    /// What came is not the protocol; how it begins.
+    Garbage(Vec<u8>),
+    /// The server ended it with a notice.
+    Notice(NoticeCode),
+    /// The token provider has no token.
+    NoToken,
+}
+
+/// Why a client has ended for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// A newer login of the same user and device class, or an operator, ended the session.
+    Kicked,
+    /// The application logged out.
+    Logout,
+}
+
+impl End {
+    /// The name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kicked => "kicked",
+            Self::Logout => "logout",
+        }
+    }
+}
