@@ -1,27 +1,29 @@
 //! `sailfish chat`: a small terminal client, to try a gateway by hand or from a script.
 //!
-//! It does what a real client has to: heartbeats, acks, and every message of its own kept until the send-ack comes, and
-//! repeated after a reconnect with the same client message id.
+//! What a real client has to do (heartbeats, acks, reconnects, repeats) is done by the crate `sailfish-client`, on a thread of
+//! its own; here are the screen, and the words of it.
 
 mod client;
-mod link;
-mod outgoing;
 mod screen;
 
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
-use wire::client::{Encoding, ServerFrame};
+use sailfish_client::{Client, Config, Event, Events};
+use tokio::runtime::Builder;
+use wire::client::Encoding;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
 use crate::cli::ConfigArgs;
 use crate::secret::Secret;
-use client::{Client, Identity};
+use client::{Chat, Identity};
 use screen::Screen;
 
 /// How long a token of our own is good; it is made anew for each run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// A message without an outcome is repeated after this long: a person watches.
+const REPEAT_AFTER: Duration = Duration::from_secs(15);
 
 /// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the outcome and ends.
 ///
@@ -71,18 +73,8 @@ enum Input {
     End,
     /// Stdin cannot be read any more, and why.
     Broken(String),
-    /// A frame from connection number `.0`.
-    Frame(u64, ServerFrame<'static>),
-    /// Connection number `.0` is gone, and why.
-    Lost(u64, Loss),
-}
-
-/// Why a connection is gone.
-enum Loss {
-    /// It broke or was closed.
-    Ended(String),
-    /// What came over it is not the protocol; how that begins.
-    NoProtocol(String),
+    /// What happened to the client.
+    Event(Event),
 }
 
 /// Runs `sailfish chat`; the code is 1 when something failed.
@@ -103,14 +95,44 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let target = args.target.clone();
     let target = target.unwrap_or_else(|| crate::serve::reachable(config.node.listen).to_string());
     let biz_code = args.biz_code.map(BizCode);
-    let identity = Identity { app, user, token, target, encoding: args.encoding, biz_code };
+    let identity = Identity { user, target: target.clone(), biz_code };
     let (inputs, received) = mpsc::channel();
     let mut screen = Screen::open(inputs.clone());
     if let Screen::Terminal(_) = screen {
         screen.say("/to USER and /room ROOM say where lines go, /quit ends once all have their outcome");
     }
-    let client = Client::new(identity, args.room.map(RoomId), args.to.map(UserId), inputs, screen);
-    Ok(if client.run(&received)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let config = Config {
+        encoding: args.encoding,
+        app,
+        user,
+        repeat_after: REPEAT_AFTER,
+        // A file may be piped in, and its lines may be of any length: the server says what is wrong with them.
+        store_messages_max: usize::MAX,
+        store_bytes_max: usize::MAX,
+        payload_bytes_max: usize::MAX,
+        ..Config::new(target)
+    };
+    let client = start(config, token, inputs)?;
+    let chat = Chat::new(identity, args.room.map(RoomId), args.to.map(UserId), client, screen);
+    Ok(if chat.run(&received)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts the client on a thread of its own, from where its events come in as inputs.
+fn start(config: Config, token: String, inputs: Sender<Input>) -> anyhow::Result<Client> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let context = runtime.enter();
+    let (client, events) = sailfish_client::start(config, token);
+    drop(context);
+    std::thread::spawn(move || runtime.block_on(hand_over(events, inputs)));
+    Ok(client)
+}
+
+async fn hand_over(mut events: Events, inputs: Sender<Input>) {
+    while let Some(event) = events.next().await {
+        if inputs.send(Input::Event(event)).is_err() {
+            break; // the chat has ended
+        }
+    }
 }
 
 fn encoding(name: &str) -> Result<Encoding, String> {

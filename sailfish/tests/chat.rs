@@ -5,11 +5,12 @@ mod common;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use common::java::Java;
+use common::proxy::Proxy;
 use common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
 use testbed::free_port;
 use wire::client::{Encoding, FailReason, Message, Outcome};
@@ -414,35 +415,4 @@ fn the_terminal_client_goes_where_a_draining_node_sends_it() {
     chat.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(chat.wait().unwrap().success(), "{said}");
     assert!(said.contains(&format!("logged in to {} as user 1", other.clients)), "{said}");
-}
-
-/// Passes bytes on, and can break the connections that it passes them on.
-struct Proxy {
-    address: SocketAddr,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Proxy {
-    fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Self { address: listener.local_addr().unwrap(), streams: Arc::default() };
-        let streams = proxy.streams.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let server = TcpStream::connect(server).unwrap();
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-                }
-                streams.lock().unwrap().extend([client, server]);
-            }
-        });
-        proxy
-    }
-
-    fn cut(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both); // either end may be gone
-        }
-    }
 }

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod cluster;
 pub mod java;
+pub mod proxy;
 pub mod stack;
 
 use std::collections::VecDeque;
