@@ -181,7 +181,7 @@ public final class ChaosRun {
                     }
                 }
             }
-            Thread.sleep(10);
+            Thread.sleep(25);
             if (millisSince(faultMade) > (cuts ? CUT_EVERY_MS : UP_MS)) {
                 makeFault();
                 faultMade = System.nanoTime();
