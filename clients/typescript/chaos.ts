@@ -1,14 +1,15 @@
 /**
- * Clients chat while their server is killed, and nothing is lost or doubled: node dist/chaos.js SAILFISH
- * [SECONDS]. SAILFISH is the program; it gets ports and a folder of its own. With HISTORY=1 in the
- * environment, clients ask for room history. Ends with code 1 if a promise was broken.
+ * Clients chat while their server is killed (`kill`), or their connections are cut (`cut`), and nothing is lost or
+ * doubled: node dist/chaos.js SAILFISH [SECONDS] [kill|cut]. SAILFISH is the program; it gets ports and a folder
+ * of its own. With HISTORY=1 in the environment, clients ask for room history. Ends with code 1 if a promise was
+ * broken.
  */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { connect, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -16,9 +17,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client, type Message, type Outcome } from "./src/index.js";
 import { NodeWebSocket } from "./src/node.js";
 
-const [program, seconds = "12"] = process.argv.slice(2);
-if (program === undefined) throw new Error("which program? node dist/chaos.js SAILFISH [SECONDS]");
+const [program, seconds = "12", fault = "kill"] = process.argv.slice(2);
+if (program === undefined) throw new Error("which program? node dist/chaos.js SAILFISH [SECONDS] [kill|cut]");
 
+const hasHistory = process.env["HISTORY"] !== undefined;
 const ROOM = 7;
 const USERS = [101, 102, 103];
 const folder = mkdtempSync(join(tmpdir(), "sailfish-chaos-"));
@@ -38,7 +40,23 @@ async function freePorts(count: number): Promise<number[]> {
   return ports;
 }
 
-const [tcp, ws, admin, backend] = await freePorts(4);
+const [tcp, ws, admin, backend, entry] = await freePorts(5);
+
+/** Connections of clients, which come through here so that they can be cut in the middle of anything. */
+const lines = new Set<Socket>();
+const proxy = createServer((client) => {
+  const server = connect(ws!, "127.0.0.1");
+  for (const [from, to] of [
+    [client, server],
+    [server, client],
+  ] as const) {
+    from.on("error", () => {});
+    from.on("close", () => to.destroy());
+    from.pipe(to);
+  }
+  lines.add(client);
+  client.on("close", () => lines.delete(client));
+}).listen(entry, "127.0.0.1");
 
 async function startServer(): Promise<ChildProcess> {
   const server = spawn(
@@ -79,12 +97,12 @@ interface Ledger {
 function open(user: number): Ledger {
   const token = tokenOf(user);
   const client = new Client({
-    url: `ws://127.0.0.1:${ws}`,
+    url: `ws://127.0.0.1:${entry}`,
     token: () => token,
     WebSocket: NodeWebSocket,
     backoffMs: 100,
     repeatMs: 5_000,
-    history: process.env["HISTORY"] !== undefined,
+    history: hasHistory,
   });
   const ledger: Ledger = { user, client, outcomes: new Map(), shown: [], gaps: 0 };
   client.on("message", (message) => void ledger.shown.push(message));
@@ -109,7 +127,7 @@ try {
   const ledgers = USERS.map(open);
   while (ledgers.some(({ client }) => client.status.name !== "online")) await sleep(20);
   const end = performance.now() + Number(seconds) * 1_000;
-  let kills = 0;
+  let faults = 0;
   let killAt = performance.now() + 2_000;
   while (performance.now() < end) {
     for (const ledger of ledgers) {
@@ -118,10 +136,17 @@ try {
     }
     await sleep(20);
     if (performance.now() < killAt) continue;
+    if (fault === "cut") {
+      const [line] = [...lines].sort(() => Math.random() - 0.5);
+      line?.destroy();
+      faults += 1;
+      killAt = performance.now() + 300;
+      continue;
+    }
     server.removeAllListeners("exit");
     server.kill("SIGKILL");
     await once(server, "exit");
-    kills += 1;
+    faults += 1;
     server = await startServer();
     killAt = performance.now() + 3_000;
   }
@@ -160,12 +185,15 @@ try {
   }
   const gaps = ledgers.reduce((sum, ledger) => sum + ledger.gaps, 0);
   assert(missing === 0 || gaps > 0, "what is missing in a room is told");
+  // A server that lives on keeps what was said, so nothing is missing.
+  if (fault === "cut" && hasHistory) assert.deepEqual([missing, gaps], [0, 0], "history covers a cut");
   console.log(
-    `${kills} kills: ${sent} messages sent, ${shown} shown, ${missing} of the room missed by who was away, ${gaps} gaps told`,
+    `${faults} times ${fault}: ${sent} messages sent, ${shown} shown, ${missing} of the room missed by who was away, ${gaps} gaps told`,
   );
   for (const { client } of ledgers) client.stop();
 } finally {
   server.removeAllListeners("exit");
   server.kill("SIGKILL");
+  proxy.close();
   rmSync(folder, { recursive: true, force: true });
 }

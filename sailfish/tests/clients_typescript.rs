@@ -1,4 +1,4 @@
-//! The client for browsers and Node: its own tests, then a run against a server that is killed.
+//! The client for browsers and Node: its own tests, then runs against a server that is killed, or whose connections are cut.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +22,12 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn it_passes_its_tests_and_survives_kills() {
+fn it_passes_its_tests_and_survives_kills_and_cuts() {
     run("npm", &["ci", "--no-audit", "--no-fund", "--prefer-offline"]);
     run("npm", &["test"]);
-    run("node", &["dist/chaos.js", env!("CARGO_BIN_EXE_sailfish"), "6"]);
+    std::thread::scope(|scope| {
+        for fault in ["kill", "cut"] {
+            scope.spawn(move || run("node", &["dist/chaos.js", env!("CARGO_BIN_EXE_sailfish"), "6", fault]));
+        }
+    });
 }

@@ -18,6 +18,8 @@ interface Room {
   joinedAt: bigint | undefined;
   /** A heartbeat was sent after `joinedAt` came. */
   isProbed: boolean;
+  /** The server began anew: the next sequence is the one to go on from, also if it is lower than `since`. */
+  isNew: boolean;
   /** The last gap that was told. */
   toldGap: bigint | undefined;
 }
@@ -60,6 +62,7 @@ export class Rooms {
       refusals: 0,
       joinedAt: undefined,
       isProbed: false,
+      isNew: false,
       toldGap: undefined,
     });
   }
@@ -110,12 +113,13 @@ export class Rooms {
     // `sequence` are on their way: until they are there, a connection that ends has to begin where it began
     // before.
     if (recovery === undefined) {
-      entry.since = since === undefined || sequence > since ? sequence : since;
+      entry.since = sequence;
       const isGap = since !== undefined && sequence > since;
       return { gapAfter: isGap ? since : undefined };
     }
     entry.joinedAt = sequence;
     entry.isProbed = false;
+    entry.isNew = recovery === "too_old";
     if (recovery === "complete" || since === undefined || entry.toldGap === sequence)
       return { gapAfter: undefined };
     entry.toldGap = sequence;
@@ -126,7 +130,8 @@ export class Rooms {
   saw(room: bigint, sequence: bigint): void {
     const entry = this.rooms.get(room);
     if (entry === undefined || entry.state !== "joined") return;
-    if (entry.since === undefined || sequence > entry.since) entry.since = sequence;
+    if (entry.isNew || entry.since === undefined || sequence > entry.since) entry.since = sequence;
+    entry.isNew = false;
     if (entry.joinedAt !== undefined && sequence >= entry.joinedAt) entry.joinedAt = undefined;
   }
 
@@ -141,7 +146,9 @@ export class Rooms {
   settled(): void {
     for (const entry of this.rooms.values()) {
       if (!entry.isProbed || entry.joinedAt === undefined) continue;
-      if (entry.since === undefined || entry.since < entry.joinedAt) entry.since = entry.joinedAt;
+      const since = entry.since;
+      if (entry.isNew || since === undefined || since < entry.joinedAt) entry.since = entry.joinedAt;
+      entry.isNew = false;
       entry.joinedAt = undefined;
     }
   }

@@ -520,6 +520,27 @@ describe("rooms", () => {
     assert.deepEqual(plain.events.filter((event) => event.kind === "gap").length, 1);
   });
 
+  test("after a gap a client goes on from the sequences that come, also if they are lower", () => {
+    const sim = new Sim().online().join(7);
+    sim
+      .hear(say.joined(7, 900))
+      .cut()
+      .again()
+      .hear(say.joined(7, 101, 2), say.inRoom(1, 7, 100))
+      .cut()
+      .again();
+    assert.deepEqual(joins(sim), ["join 7", "join 7 since 900", "join 7 since 100"]);
+    const empty = new Sim().online().join(7);
+    empty
+      .hear(say.joined(7, 900))
+      .cut()
+      .again()
+      .hear(say.joined(7, 50, 2))
+      .pass(30_000);
+    empty.hear(say.heartbeat()).cut().again();
+    assert.deepEqual(joins(empty), ["join 7", "join 7 since 900", "join 7 since 50"]);
+  });
+
   test("a server without history gets plain joins, after it refused another one", () => {
     const sim = new Sim().online().join(7, 50);
     sim.hear(say.notice(13)).again();
