@@ -306,7 +306,7 @@ function nodesTable(nodes: Nodes): HTMLElement {
   for (const { node, role, seen_ms } of nodes.gone) {
     rows.push([String(node), role, state("gone", false), `seen ${new Date(seen_ms).toLocaleTimeString()}`]);
   }
-  return table("Nodes", ["Node", "Role", "State", ""], rows);
+  return table("Nodes", ["Node", "Role", "State", "Load"], rows);
 }
 
 function start(root: HTMLElement): void {
