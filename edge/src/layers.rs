@@ -7,7 +7,7 @@ use shard::SendBatch;
 
 use crate::proxy::Header;
 use crate::tls::{Tls, TlsServer};
-use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, WebSocket, answer};
+use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, Login, Opened, WebSocket, answer};
 use crate::{Form, Network, Refusal};
 
 /// Handshakes of TLS that a shard has under way.
@@ -71,6 +71,13 @@ pub enum Input<'a> {
     Client(Option<IpAddr>),
     /// The WebSocket is open.
     Open(Form),
+    /// The request that opened it names the client's token, and perhaps a room to join.
+    Login {
+        /// Letters, digits, `-`, `_` and `.` only.
+        token: &'a str,
+        /// The room.
+        room: Option<i64>,
+    },
     /// Bytes of the stream of frames; never empty.
     Frames(&'a [u8]),
     /// A binary message ends; no frame goes on in the next.
@@ -189,8 +196,8 @@ impl Layers {
         scratch.handshakes -= u32::from(std::mem::replace(&mut self.is_counted, is_in_handshake));
     }
 
-    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. A text message has
-    /// up to `text_bytes_max` bytes. After a refusal the connection ends; what there is to say about it,
+    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. The body of a
+    /// text message's frame has up to `text_bytes_max` bytes. After a refusal the connection ends; what there is to say about it,
     /// [`Layers::transmit`] has.
     ///
     /// # Errors
@@ -307,9 +314,12 @@ impl Upper {
                     scratch.heads_bytes += handshake.bytes();
                     return Ok(());
                 }
-                Ok(Some(form)) => {
+                Ok(Some(Opened { form, login })) => {
                     self.websocket = Stage::Open(Box::new(WebSocket::new(form)));
-                    if !take(Input::Open(form)) {
+                    let goes_on = take(Input::Open(form))
+                        && login
+                            .is_none_or(|Login { token, room }| take(Input::Login { token: &token, room }));
+                    if !goes_on {
                         return Ok(());
                     }
                 }

@@ -27,6 +27,8 @@ pub enum Refusal {
     HttpOrigin,
     /// An upgrade that offers only subprotocols that are not known here.
     HttpSubprotocol,
+    /// A path of the Java platform's form whose code is not that of a login, or whose token is none.
+    HttpJavaPath,
     /// The shard holds as many bytes of unfinished requests as it may.
     HttpBusy,
     /// Frames that RFC 6455 does not allow.
@@ -41,7 +43,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of [`Refusal::index`].
-    pub const ALL: [Refusal; 17] = [
+    pub const ALL: [Refusal; 18] = [
         Self::ProxyStranger,
         Self::ProxyHeader,
         Self::TlsHandshake,
@@ -54,6 +56,7 @@ impl Refusal {
         Self::HttpVersion,
         Self::HttpOrigin,
         Self::HttpSubprotocol,
+        Self::HttpJavaPath,
         Self::HttpBusy,
         Self::WebSocketProtocol,
         Self::WebSocketKind,
@@ -81,6 +84,7 @@ impl Refusal {
             Self::HttpVersion => "http_version",
             Self::HttpOrigin => "http_origin",
             Self::HttpSubprotocol => "http_subprotocol",
+            Self::HttpJavaPath => "http_java_path",
             Self::HttpBusy => "http_busy",
             Self::WebSocketProtocol => "websocket_protocol",
             Self::WebSocketKind => "websocket_kind",

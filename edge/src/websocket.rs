@@ -1,19 +1,22 @@
 //! WebSocket, RFC 6455, as a server speaks it.
 //!
 //! In the binary form, messages carry the stream of frames: bytes go on as they come, unmasked in a buffer that the shard's connections
-//! share, so neither a message nor a fragment is ever held. In the JSON form a text message is one frame, and is held until
+//! share, so neither a message nor a fragment is ever held. In the JSON forms a text message is one frame, and is held until
 //! it is whole.
 
 mod handshake;
+mod java;
 mod utf8;
 
-pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, answer};
+pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, Login, Opened, answer};
 
 use crate::{Input, Refusal};
 use utf8::Utf8;
 
 /// The longest binary message, so that a length says something: a client that has more to say begins another.
 pub(crate) const BINARY_BYTES_MAX: u64 = 4 << 20;
+/// What the Java platform's form adds to a body, at most.
+const JAVA_BYTES_MAX: u64 = 128;
 /// The longest payload of a control frame.
 const CONTROL_BYTES_MAX: usize = 125;
 /// The longest header of a frame of the server, which masks nothing.
@@ -37,31 +40,44 @@ const CLOSE_KIND: u16 = 1003;
 const CLOSE_UTF8: u16 = 1007;
 const CLOSE_TOO_BIG: u16 = 1009;
 
-/// How messages carry frames: the subprotocol.
+/// How messages carry frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// Binary messages, each of whole frames as they stand on TCP, any number of them.
     Binary,
     /// Text messages, each the JSON of one frame.
     Json,
+    /// Text messages as the Java platform has them, each of one frame whose JSON is a field of the message.
+    Java,
 }
 
 impl Form {
-    /// Both.
-    pub const ALL: [Form; 2] = [Self::Binary, Self::Json];
+    /// All of them.
+    pub const ALL: [Form; 3] = [Self::Binary, Self::Json, Self::Java];
 
-    /// Its name in a handshake.
-    pub const fn subprotocol(self) -> &'static str {
+    /// Its name in a handshake; the Java platform's form is known by the request's path.
+    pub const fn subprotocol(self) -> Option<&'static str> {
         match self {
-            Self::Binary => "sailfish.v1.binary",
-            Self::Json => "sailfish.v1.json",
+            Self::Binary => Some("sailfish.v1.binary"),
+            Self::Json => Some("sailfish.v1.json"),
+            Self::Java => None,
         }
     }
 
     const fn opcode(self) -> u8 {
         match self {
             Self::Binary => BINARY,
-            Self::Json => TEXT,
+            Self::Json | Self::Java => TEXT,
+        }
+    }
+
+    /// The longest message of a client, whose frames have bodies of up to `body_bytes_max`.
+    const fn message_bytes_max(self, body_bytes_max: usize) -> u64 {
+        match self {
+            Self::Binary => BINARY_BYTES_MAX,
+            Self::Json => body_bytes_max as u64,
+            // The body is a string in the message: a quote takes two bytes there.
+            Self::Java => 2 * body_bytes_max as u64 + JAVA_BYTES_MAX,
         }
     }
 }
@@ -232,10 +248,7 @@ impl WebSocket {
         if left < least || left >> 63 != 0 {
             return Err(Refusal::WebSocketProtocol);
         }
-        let most = match self.form {
-            Form::Binary => BINARY_BYTES_MAX,
-            Form::Json => text_bytes_max as u64,
-        };
+        let most = self.form.message_bytes_max(text_bytes_max);
         if opcode < CLOSE && left > most - self.message.unwrap_or(0) {
             return Err(Refusal::WebSocketTooBig);
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch, TEXT_HEADER_BYTES_MAX, put_text_header};
 use shard::{ConnId, ConnMap, Effect, Instant, Linger, SendBatch};
 use wire::client::{
-    Encoding, NoticeCode, TEXT_CODE_BYTES, frame_of_text, next_of_frames, put_text, text_bytes,
+    Code, Encoding, Frame, NoticeCode, TEXT_CODE_BYTES, frame_of_java, frame_of_text, next_of_frames,
+    put_java, put_text, text_bytes,
 };
 
 use crate::gateway::{Gateway, mark_dirty};
@@ -35,6 +36,8 @@ struct Slot {
     layers: Option<Box<Layers>>,
     /// The notice that the connection ends with.
     notice: Option<NoticeCode>,
+    /// Its texts are those of the Java platform.
+    is_java: bool,
 }
 
 impl Layered {
@@ -59,7 +62,7 @@ impl Layered {
         let layers = Layers::new(self.ports.get(usize::from(listener)).unwrap_or(&plain), is_from_proxy);
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
-            self.slots.insert(conn, Slot { layers: Some(Box::new(layers)), notice: None });
+            self.slots.insert(conn, Slot { layers: Some(Box::new(layers)), notice: None, is_java: false });
         }
         (has_layers, is_from_proxy)
     }
@@ -92,8 +95,9 @@ impl Layered {
             let code = slot.notice.map(|notice| CLOSE_NOTICE + notice as u16);
             layers.close(code, slot.notice.map_or("", NoticeCode::name), scratch);
         }
-        if layers.form() == Some(Form::Json) && !batch.is_empty() {
-            batch.segments().for_each(|frames| put_texts(frames, texts));
+        if matches!(layers.form(), Some(Form::Json | Form::Java)) && !batch.is_empty() {
+            let put = if slot.is_java { put_java_texts } else { put_texts };
+            batch.segments().for_each(|frames| put(frames, texts));
             batch.clear();
             batch.copy(texts);
             texts.clear();
@@ -126,6 +130,17 @@ fn put_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
     while let Some((code, body)) = next_of_frames(&mut frames) {
         put_text_header(text_bytes(body), texts);
         put_text(code, body, texts);
+    }
+}
+
+/// The same, as the Java platform has them.
+fn put_java_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
+    let mut text = Vec::new();
+    while let Some((code, body)) = next_of_frames(&mut frames) {
+        text.clear();
+        put_java(code, body, &mut text);
+        put_text_header(text.len(), texts);
+        texts.extend_from_slice(&text);
     }
 }
 
@@ -174,12 +189,8 @@ impl Gateway {
     fn layer_says(&mut self, now: Instant, conn: ConnId, input: Input<'_>) -> bool {
         match input {
             Input::Client(client) => self.passed_on(conn, client),
-            Input::Open(form) => {
-                self.metrics.websockets += 1;
-                if let (Form::Json, Some(session)) = (form, self.sessions.get_mut(conn)) {
-                    session.encoding = Some(Encoding::Json);
-                }
-            }
+            Input::Open(form) => self.websocket_opens(conn, form),
+            Input::Login { token, room } => self.path_logs_in(now, conn, token, room),
             Input::Frames(bytes) => self.received_frames(now, conn, bytes),
             Input::MessageEnd => {
                 let session = self.sessions.get(conn);
@@ -187,16 +198,55 @@ impl Gateway {
                     self.close_with_notice(conn, NoticeCode::BadLength);
                 }
             }
-            Input::Text(text) => {
-                let taken = frame_of_text(text).map_err(NoticeCode::from);
-                if let Err(notice) = taken.and_then(|frame| self.frame(now, conn, &frame)) {
-                    self.close_with_notice(conn, notice);
-                }
-            }
+            Input::Text(text) => self.text(now, conn, text),
             Input::Alive => self.is_alive(now, conn),
             Input::Close => self.finished(conn),
         }
         self.sessions.get(conn).is_some_and(|session| session.phase != Phase::Closing)
+    }
+
+    fn websocket_opens(&mut self, conn: ConnId, form: Form) {
+        self.metrics.websockets += 1;
+        if let Some(slot) = self.layered.slots.get_mut(conn) {
+            slot.is_java = form == Form::Java;
+        }
+        if let (Form::Json | Form::Java, Some(session)) = (form, self.sessions.get_mut(conn)) {
+            session.encoding = Some(Encoding::Json);
+        }
+    }
+
+    /// The request of a client of the Java platform is its login, and its join of a room.
+    fn path_logs_in(&mut self, now: Instant, conn: ConnId, token: &str, room: Option<i64>) {
+        let login = (Code::Login, format!(r#"{{"token":"{token}"}}"#));
+        let join = room.map(|room| (Code::Join, format!(r#"{{"target":{room}}}"#)));
+        for (code, body) in std::iter::once(login).chain(join) {
+            let frame = Frame { encoding: Encoding::Json, code, body: body.as_bytes() };
+            if let Err(notice) = self.frame(now, conn, &frame) {
+                return self.close_with_notice(conn, notice);
+            }
+        }
+    }
+
+    /// Takes a text message: one frame.
+    fn text(&mut self, now: Instant, conn: ConnId, text: &[u8]) {
+        let is_java = self.layered.slots.get(conn).is_some_and(|slot| slot.is_java);
+        let taken = if is_java {
+            self.java_text(now, conn, text)
+        } else {
+            let frame = frame_of_text(text).map_err(NoticeCode::from);
+            frame.and_then(|frame| self.frame(now, conn, &frame))
+        };
+        if let Err(notice) = taken {
+            self.close_with_notice(conn, notice);
+        }
+    }
+
+    fn java_text(&mut self, now: Instant, conn: ConnId, text: &[u8]) -> Result<(), NoticeCode> {
+        let (code, body) = frame_of_java(text).map_err(NoticeCode::from)?;
+        if body.len() > self.config.limits.frame_bytes_max as usize {
+            return Err(NoticeCode::BadLength);
+        }
+        self.frame(now, conn, &Frame { encoding: Encoding::Json, code, body: body.as_bytes() })
     }
 
     /// A proxy says whose connection it passes on: limits for an address are the client's.

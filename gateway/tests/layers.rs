@@ -30,9 +30,13 @@ fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
         len @ ..126 => frame.push(0x80 | len as u8),
-        len => {
+        len @ ..0x1_0000 => {
             frame.push(0x80 | 126);
             frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
     frame.extend_from_slice(&mask);
@@ -154,6 +158,83 @@ fn a_text_message_is_a_frame_and_so_is_the_answer() {
     let [(TEXT, notice), end] = &frames[..] else { panic!("{frames:?}") };
     assert!(notice.starts_with(br#"{"code":1007,"#));
     assert_eq!(*end, close(4011, "bad_code"));
+}
+
+/// A text of the server as the Java platform's clients read it: code and body.
+fn java_text(frame: &(u8, Vec<u8>)) -> (i64, String) {
+    assert_eq!(frame.0, TEXT);
+    let text: serde_json::Value = serde_json::from_slice(&frame.1).unwrap();
+    assert_eq!(text["magic"], 18_677);
+    let body =
+        text["body"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect::<Vec<_>>();
+    assert_eq!(text["len"], body.len());
+    (text["code"].as_i64().unwrap(), String::from_utf8(body).unwrap())
+}
+
+/// A client of the Java platform, with what it hears when the path has logged it in.
+fn java(world: &mut World, path: &str) -> (u32, Vec<(i64, String)>) {
+    let client = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+    let request = upgrade("x").replacen("GET /", &format!("GET {path}"), 1).replacen(
+        "Sec-WebSocket-Protocol",
+        "X-Y",
+        1,
+    );
+    world.say_bytes(client, request.as_bytes());
+    let heard = world.hear_bytes(client);
+    let end = heard.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    assert!(heard.starts_with(b"HTTP/1.1 101 "));
+    (client, unframed(&heard[end..]).iter().filter(|frame| frame.0 == TEXT).map(java_text).collect())
+}
+
+#[test]
+fn a_client_of_the_java_platform_logs_in_and_joins_by_its_path() {
+    let mut world = World::new();
+    let token = world.token(7, DeviceClass::Web);
+    let (client, heard) = java(&mut world, &format!("/{token}/7/1001/5"));
+    assert_eq!(heard[0], (1001, r#"{"appId":1,"userId":7,"data":"true","heartbeatMs":30000}"#.into()));
+    let joined = r#"{"appId":1,"userId":7,"data":"{\"roomId\":5,\"sequence\":40}"}"#;
+    let heard = match heard.get(1) {
+        Some(heard) => heard.clone(),
+        None => java_text(&unframed(&world.hear_bytes(client))[0]),
+    };
+    assert_eq!(heard, (1010, joined.into()));
+    let heartbeat = br#"{"magic":18673,"code":1004,"len":26,"body":"{\"userId\":7,\"appId\":1}"}"#;
+    world.say_bytes(client, &masked(TEXT, heartbeat));
+    let heard = java_text(&unframed(&world.hear_bytes(client))[0]);
+    assert_eq!(heard, (1004, r#"{"appId":1,"userId":7}"#.into()));
+    world.deliver_lossy(client, 42, "\u{4e2d}");
+    let (code, body) = java_text(&unframed(&world.hear_bytes(client))[0]);
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &body["data"]), (1003, &"\u{4e2d}".into()));
+}
+
+#[test]
+fn a_client_of_the_java_platform_need_join_no_room() {
+    let mut world = World::new();
+    let token = world.token(7, DeviceClass::Web);
+    let (_, heard) = java(&mut world, &format!("/{token}/7/1001"));
+    assert_eq!((heard.len(), heard[0].0, world.metrics().logins), (1, 1001, 1));
+}
+
+#[test]
+fn a_client_of_the_java_platform_hears_why_it_ends() {
+    let mut world = World::new();
+    let (client, heard) = java(&mut world, "/t.k.n/7/1001");
+    let [(1007, notice)] = &heard[..] else { panic!("{heard:?}") };
+    assert!(notice.contains("token_invalid"), "{notice}");
+    assert_eq!(world.client(client).closed, Some(Linger::Flush));
+    // A body may be as long as a frame's, however long its text is; one byte more is refused.
+    let limit = 64 << 10;
+    for (bytes, refused) in [(limit, false), (limit + 1, true)] {
+        let token = world.token(8, DeviceClass::Web);
+        let (client, _) = java(&mut world, &format!("/{token}/8/1001"));
+        let fill = " ".repeat(bytes - r#"{"x":"A"}"#.len());
+        let text = format!(r#"{{"code":1004,"body":"{{\"x\":\"\u0041\"}}{fill}"}}"#);
+        world.say_bytes(client, &masked(TEXT, text.as_bytes()));
+        let (code, said) = java_text(&unframed(&world.hear_bytes(client))[0]);
+        assert_eq!(code, if refused { 1007 } else { 1004 }, "{said}");
+        assert_eq!(said.contains("bad_length"), refused);
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ struct Outcome {
 enum Said {
     Client(Option<std::net::IpAddr>),
     Open(Form),
+    Login(String, Option<i64>),
     Frames(Vec<u8>),
     MessageEnd,
     Text(Vec<u8>),
@@ -92,9 +93,13 @@ fn say(said: &mut Vec<Said>, input: Input<'_>) {
         (Input::Frames(bytes), _) => said.push(Said::Frames(bytes.to_vec())),
         (Input::Client(client), _) => said.push(Said::Client(client)),
         (Input::Open(form), _) => said.push(Said::Open(form)),
+        (Input::Login { token, room }, _) => {
+            assert!(token.is_ascii() && !token.contains(['"', '\\']));
+            said.push(Said::Login(token.to_owned(), room));
+        }
         (Input::MessageEnd, _) => said.push(Said::MessageEnd),
         (Input::Text(text), _) => {
-            assert!(text.len() <= TEXT_BYTES_MAX && std::str::from_utf8(text).is_ok());
+            assert!(text.len() <= 2 * TEXT_BYTES_MAX + 128 && std::str::from_utf8(text).is_ok());
             said.push(Said::Text(text.to_vec()));
         }
         (Input::Alive, _) => said.push(Said::Alive),
@@ -107,7 +112,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         format!(
             "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
-            form.subprotocol()
+            form.subprotocol().unwrap_or_default()
         )
     };
     let frame = |first: u8, payload: &[u8]| {
@@ -131,7 +136,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let hello = [&[1, 0, 0, 0x2b, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 0]].concat();
     let record = |kind: u8, bytes: &[u8]| [&[kind, 3, 1, 0, bytes.len() as u8][..], bytes].concat();
     let hello = [record(22, &hello[..20]), record(22, &hello[20..]), record(21, &[2, 40])].concat();
-    let streams: [(u8, Vec<u8>); 9] = [
+    let java = upgrade(Form::Json).replacen("/ HTTP", "/t.k.n/1/1001/7 HTTP", 1);
+    let java = java.replacen("Sec-WebSocket-Protocol", "X-Other", 1).into_bytes();
+    let java = [java, frame(0x81, br#"{"code":1004,"body":"{}"}"#)].concat();
+    let streams: [(u8, Vec<u8>); 10] = [
+        (1, java),
         (4, hello.clone()),
         (7, [&b"PROXY UNKNOWN\r\n"[..], &hello].concat()),
         (2, b"PROXY TCP4 192.0.2.1 10.0.0.1 40000 5346\r\nSF\0\0".to_vec()),

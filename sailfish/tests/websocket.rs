@@ -183,6 +183,40 @@ fn who_comes_to_the_wrong_port_is_told() {
     plain.expect_farewell(NoticeCode::BadMagic);
 }
 
+/// A text of the server in the Java platform's form: its code, and the JSON in its bytes.
+fn hear_java(socket: &mut WebSocket<TcpStream>) -> (i64, Value) {
+    let text = hear(socket);
+    let bytes: Vec<u8> =
+        text["body"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect();
+    assert_eq!((&text["magic"], &text["len"]), (&18_677.into(), &bytes.len().into()));
+    (text["code"].as_i64().unwrap(), serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn clients_of_the_java_platform_work_unchanged() {
+    let server = Server::start(&ANYWHERE);
+    let mut plain = server.login(1);
+    plain.join(7);
+    let address = server.websocket.unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let url = format!("ws://{address}/{}/10001/1001/7", token(10_001, 3_600));
+    let (mut socket, _) = tungstenite::client::client(url, stream).unwrap();
+    let (code, body) = hear_java(&mut socket);
+    assert_eq!((code, &body["userId"], &body["data"]), (1001, &10_001.into(), &"true".into()));
+    assert_eq!(hear_java(&mut socket).0, 1010, "the path names a room");
+
+    let body = json!({"appId": 1, "userId": 10_001, "bizCode": 5555, "msgId": "9f0c",
+                      "data": r#"{"roomId":7,"content":"你好"}"#});
+    say(&mut socket, &json!({"magic": 18_673, "code": 1003, "len": 0, "body": body.to_string()}));
+    let message = plain.message();
+    assert_eq!(message.payload, r#"{"roomId":7,"content":"你好"}"#.as_bytes());
+    let heard = [hear_java(&mut socket), hear_java(&mut socket)];
+    let own = heard.iter().find(|(code, _)| *code == 1003).unwrap();
+    assert_eq!(own.1["data"], r#"{"roomId":7,"content":"你好"}"#);
+    assert!(heard.iter().any(|(code, body)| *code == 1006 && body["msgId"] == "9f0c"), "{heard:?}");
+}
+
 #[test]
 fn only_pages_of_listed_origins_connect() {
     let server =

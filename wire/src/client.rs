@@ -2,6 +2,7 @@
 
 mod binary;
 mod deframer;
+mod java;
 mod json;
 mod outcome;
 mod reader;
@@ -10,6 +11,7 @@ mod text;
 use std::borrow::Cow;
 
 pub use deframer::{Deframer, Frame};
+pub use java::{frame_of_java, put_java};
 pub use outcome::Outcome;
 pub use text::{TEXT_CODE_BYTES, frame_of_text, next_of_frames, put_text, text_bytes};
 

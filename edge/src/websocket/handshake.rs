@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use httparse::{Request, Status};
 use sha1::{Digest, Sha1};
 
-use super::Form;
+use super::{Form, java};
 use crate::proxy::{Begins, begins};
 use crate::{Refusal, Rules};
 
@@ -17,6 +17,21 @@ const FIELDS_MAX: usize = 64;
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
+
+/// What a handshake has opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Opened {
+    pub(crate) form: Form,
+    /// The request's path logs in, in the Java platform's form.
+    pub(crate) login: Option<Login>,
+}
+
+/// Who comes, and where to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Login {
+    pub(crate) token: String,
+    pub(crate) room: Option<i64>,
+}
 
 /// A request of which not everything has arrived.
 #[derive(Debug, Default)]
@@ -38,14 +53,14 @@ impl Handshake {
         rules: &Rules,
         room: usize,
         out: &mut Vec<u8>,
-    ) -> Result<Option<Form>, Refusal> {
+    ) -> Result<Option<Opened>, Refusal> {
         let outcome = self.look(input, room).and_then(|head| match head {
             Some(head) => upgrade(&head, rules, out).map(Some),
             None => Ok(None),
         });
-        match outcome {
+        match &outcome {
             Ok(_) | Err(Refusal::ProxyStranger) => {} // a proxy of another protocol reads no HTTP
-            Err(refusal) => refuse(refusal, out),
+            Err(refusal) => refuse(*refusal, out),
         }
         outcome
     }
@@ -100,7 +115,7 @@ fn of_parser(error: httparse::Error) -> Refusal {
 }
 
 /// Checks a head as RFC 6455, section 4.2.1, wants, and accepts it.
-fn upgrade(head: &[u8], rules: &Rules, out: &mut Vec<u8>) -> Result<Form, Refusal> {
+fn upgrade(head: &[u8], rules: &Rules, out: &mut Vec<u8>) -> Result<Opened, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = Request::new(&mut fields);
     let Status::Complete(_) = request.parse(head).map_err(of_parser)? else {
@@ -127,9 +142,14 @@ fn upgrade(head: &[u8], rules: &Rules, out: &mut Vec<u8>) -> Result<Form, Refusa
     {
         return Err(Refusal::HttpOrigin);
     }
-    let form = subprotocol(&fields)?;
-    accept(key, form, out);
-    Ok(form.unwrap_or(Form::Binary))
+    let offered = subprotocol(&fields)?;
+    let opened = match offered {
+        Some(form) => Opened { form, login: None },
+        None => java::login(request.path.unwrap_or_default())?
+            .unwrap_or(Opened { form: Form::Binary, login: None }),
+    };
+    accept(key, offered, out);
+    Ok(opened)
 }
 
 /// The first subprotocol offered that is known here; `None` if none is offered.
@@ -138,7 +158,7 @@ fn subprotocol(fields: &Fields<'_>) -> Result<Option<Form>, Refusal> {
     if offered.peek().is_none() {
         return Ok(None);
     }
-    let known = offered.find_map(|name| Form::ALL.into_iter().find(|form| form.subprotocol() == name));
+    let known = offered.find_map(|name| Form::ALL.into_iter().find(|form| form.subprotocol() == Some(name)));
     known.map(Some).ok_or(Refusal::HttpSubprotocol)
 }
 
@@ -149,9 +169,9 @@ fn accept(key: &[u8], form: Option<Form>, out: &mut Vec<u8>) {
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
     );
     out.extend_from_slice(accept.as_bytes());
-    if let Some(form) = form {
+    if let Some(name) = form.and_then(Form::subprotocol) {
         out.extend_from_slice(b"\r\nsec-websocket-protocol: ");
-        out.extend_from_slice(form.subprotocol().as_bytes());
+        out.extend_from_slice(name.as_bytes());
     }
     out.extend_from_slice(END);
 }
@@ -171,6 +191,7 @@ fn refuse(refusal: Refusal, out: &mut Vec<u8>) {
         Refusal::HttpOrigin => ("403 Forbidden", "", "pages of this origin may not connect"),
         Refusal::HttpSubprotocol => ("400 Bad Request", "", "no subprotocol that is known here"),
         Refusal::HttpBusy => ("503 Service Unavailable", "", "too many unfinished requests"),
+        Refusal::HttpJavaPath => ("400 Bad Request", "", "a path with a token has the code 1001"),
         _ => ("400 Bad Request", "", "no request to upgrade to WebSocket"),
     };
     answer(status, field, &format!("{text}; {WHERE}\n"), out);
@@ -228,13 +249,18 @@ mod tests {
 
     /// What comes of a request in two reads, at every split, with bytes after it; and the answer.
     fn upgraded(request: &str) -> (Result<Option<Form>, Refusal>, String) {
+        let (outcome, answer) = opened(request);
+        (outcome.map(|opened| opened.map(|opened| opened.form)), answer)
+    }
+
+    fn opened(request: &str) -> (Result<Option<Opened>, Refusal>, String) {
         let whole = [request.as_bytes(), b"\x82\x80"].concat();
         let outcomes: Vec<_> = (0..=whole.len()).map(|split| in_two(&whole, split)).collect();
         assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
         outcomes[0].clone()
     }
 
-    fn in_two(whole: &[u8], split: usize) -> (Result<Option<Form>, Refusal>, String) {
+    fn in_two(whole: &[u8], split: usize) -> (Result<Option<Opened>, Refusal>, String) {
         let (mut handshake, mut out) = (Handshake::default(), Vec::new());
         let (mut first, second) = whole.split_at(split);
         let mut outcome = handshake.take(&mut first, &rules(), HEAD_BYTES_MAX, &mut out);
@@ -274,9 +300,23 @@ mod tests {
         ] {
             let (outcome, answer) = upgraded(&request(&format!("{FIELDS}{offered}")));
             assert_eq!(outcome, Ok(Some(form)), "{offered}");
-            let wanted = format!("\r\nsec-websocket-protocol: {}\r\n\r\n", form.subprotocol());
+            let wanted = format!("\r\nsec-websocket-protocol: {}\r\n\r\n", form.subprotocol().unwrap());
             assert!(answer.ends_with(&wanted), "{answer}");
         }
+    }
+
+    #[test]
+    fn a_path_of_the_java_platform_is_its_form_unless_a_subprotocol_is_offered() {
+        let java = request(FIELDS).replacen("/chat?a=b", "/t.k.n/10001/1001/7", 1);
+        let (outcome, answer) = opened(&java);
+        let login = Some(Login { token: "t.k.n".into(), room: Some(7) });
+        assert_eq!(outcome, Ok(Some(Opened { form: Form::Java, login })));
+        assert!(!answer.contains("protocol"), "{answer}");
+        let offered = java.replacen("Host:", "Sec-WebSocket-Protocol: sailfish.v1.json\r\nHost:", 1);
+        assert_eq!(opened(&offered).0, Ok(Some(Opened { form: Form::Json, login: None })));
+        let (outcome, answer) = opened(&java.replacen("1001", "1003", 1));
+        assert_eq!(outcome, Err(Refusal::HttpJavaPath));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
 
     #[test]
@@ -375,6 +415,6 @@ mod tests {
             .map(|byte| handshake.take(&mut &[byte][..], &rules(), HEAD_BYTES_MAX, &mut out).unwrap())
             .collect();
         assert_eq!(taken.iter().flatten().count(), 1);
-        assert_eq!(taken.last(), Some(&Some(Form::Binary)));
+        assert_eq!(taken.last(), Some(&Some(Opened { form: Form::Binary, login: None })));
     }
 }

@@ -49,7 +49,9 @@ fn give(form: Form, pieces: &[&[u8]]) -> Outcome {
                     (Input::Text(text), _) => said.push(Said::Text(text.to_vec())),
                     (Input::Alive, _) => said.push(Said::Alive),
                     (Input::Close, _) => said.push(Said::Close),
-                    (Input::Client(_) | Input::Open(_), _) => panic!("other layers say that"),
+                    (Input::Client(_) | Input::Open(_) | Input::Login { .. }, _) => {
+                        panic!("other layers say that")
+                    }
                 }
                 true
             })

@@ -247,6 +247,9 @@ fn stranger_remedy(stranger: Stranger) -> &'static str {
         Stranger::Edge(TlsRecord) => "tls_record: a client or what is between sends records that are none",
         Stranger::Edge(TlsBusy) => "tls_busy: more handshakes at once than a shard has",
         Stranger::Edge(HttpOrigin) => "http_origin: a page of an origin that is not in node.origins",
+        Stranger::Edge(HttpJavaPath) => {
+            "http_java_path: a path of the Java platform's form without the code 1001, or without a token"
+        }
         Stranger::Edge(HttpBusy) => "http_busy: more unfinished requests than a shard holds",
         Stranger::Edge(
             HttpMalformed | HttpTooLong | HttpNoUpgrade | HttpBadUpgrade | HttpVersion | HttpSubprotocol,

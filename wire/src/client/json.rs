@@ -65,6 +65,17 @@ pub(super) fn client_msg_id_of_refused(body: &[u8]) -> Cow<'_, str> {
     named.and_then(|named| bounded(named.msg_id.text()?)).unwrap_or_default()
 }
 
+/// The code and the body in a text of the Java platform that carries a frame.
+pub(super) fn code_and_body_of(text: &[u8]) -> Result<(Code, Cow<'_, str>), DecodeError> {
+    let carrier: Carrier<'_> = parse_object(text)?;
+    let body = match carrier.body {
+        Scalar::Null => Cow::Borrowed(""),
+        Scalar::Text(body) => body,
+        Scalar::Bool(_) | Scalar::Integer(_) | Scalar::Other => return Err(DecodeError::BadBody),
+    };
+    Ok((carrier.code.integer()?.and_then(Code::from_i32).ok_or(DecodeError::BadCode)?, body))
+}
+
 /// The code in a text that carries a frame.
 pub(super) fn code_of(text: &[u8]) -> Result<Code, DecodeError> {
     let coded: Coded<'_> = parse_object(text)?;
@@ -354,6 +365,16 @@ impl<'a> Body<'a> {
     fn place(&self) -> Option<Place<'_>> {
         parse_object(self.data.as_str()?.as_bytes()).ok()
     }
+}
+
+/// A text of the Java platform; its magic and its length are not looked at.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Carrier<'a> {
+    #[serde(borrow)]
+    code: Scalar<'a>,
+    #[serde(borrow)]
+    body: Scalar<'a>,
 }
 
 /// The code of a text of which nothing else is looked at.
