@@ -217,6 +217,25 @@ fn certificates_are_replaced_without_dropping_a_connection() {
 }
 
 #[test]
+fn certificates_whose_files_change_are_taken_without_a_signal() {
+    let certificate = Certificate::new();
+    let server = certificate.start(&[]);
+    let address = server.port("tls");
+    let mut before = Client::login(address, 1);
+    certificate.put(
+        include_bytes!("../../edge/tests/pem/expired.pem"),
+        include_bytes!("../../edge/tests/pem/one.key"),
+    );
+    until("the log says why", || server.log().contains("im.pem: a certificate that expired"));
+    assert!(connect(address, "one.example").is_ok(), "the one before stays");
+    certificate
+        .put(include_bytes!("../../edge/tests/pem/two.pem"), include_bytes!("../../edge/tests/pem/two.key"));
+    until("the new one is taken", || connect(address, "two.example").is_ok());
+    assert!(before.is_alive());
+    assert_eq!(server.log().matches("those before stay").count(), 1, "said once: {}", server.log());
+}
+
+#[test]
 fn certificates_that_are_wrong_are_refused_at_the_start() {
     let certificate = Certificate::new();
     let refused = || {

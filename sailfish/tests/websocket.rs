@@ -202,9 +202,12 @@ fn clients_of_the_java_platform_work_unchanged() {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let url = format!("ws://{address}/{}/10001/1001/7", token(10_001, 3_600));
     let (mut socket, _) = tungstenite::client::client(url, stream).unwrap();
-    let (code, body) = hear_java(&mut socket);
-    assert_eq!((code, &body["userId"], &body["data"]), (1001, &10_001.into(), &"true".into()));
-    assert_eq!(hear_java(&mut socket).0, 1010, "the path names a room");
+    let mut heard = [hear_java(&mut socket), hear_java(&mut socket)];
+    heard.sort_by_key(|(code, _)| *code);
+    let [(1001, login), (1010, _)] = &heard else {
+        panic!("{heard:?}: login and room of the path are answered")
+    };
+    assert_eq!((&login["userId"], &login["data"]), (&10_001.into(), &"true".into()));
 
     let body = json!({"appId": 1, "userId": 10_001, "bizCode": 5555, "msgId": "9f0c",
                       "data": r#"{"roomId":7,"content":"你好"}"#});

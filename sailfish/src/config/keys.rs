@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = &[
     key(
         "node.certificates",
         "What TLS shows clients and signs with: an array of PEM files, like [{ chain = \"im.pem\", key = \"im.key\" }]. A client gets the\n\
-         one for the host that it names, or else the first. SIGHUP reads them again.",
+         one for the host that it names, or else the first. Files that change are read again, at once by SIGHUP.",
     ),
     key(
         "node.origins",

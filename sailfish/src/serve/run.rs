@@ -10,6 +10,7 @@ use node::Control;
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
+use super::clients::CertificateWatch;
 use super::{Role, Serving, bounded, clients, watch};
 use crate::admin::{self, Admin};
 use crate::backend::Service;
@@ -20,7 +21,9 @@ use crate::signals::{Signals, Wish};
 
 /// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
-/// The same of a bridge that is to end.
+/// How often the files of certificates are looked at.
+const CERTIFICATE_WATCH: Duration = Duration::from_secs(2);
+/// How often a bridge that is to end is looked after.
 const BRIDGE_WATCH: Duration = Duration::from_millis(10);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -83,16 +86,29 @@ async fn control(
     reread: impl Fn() -> Result<Config, ConfigError>,
 ) -> anyhow::Result<()> {
     let mut watch = tokio::time::interval(WATCH);
+    let mut certificate_looks = tokio::time::interval(CERTIFICATE_WATCH);
+    let mut certificates = CertificateWatch::new(&config.node.certificates);
     loop {
         tokio::select! {
             biased; // orders before a look at the threads
             wish = signals.next() => match wish {
                 Wish::End => break,
-                Wish::Reload => reload(serving, &mut config, reread()).await,
+                Wish::Reload => {
+                    reload(serving, &mut config, reread()).await;
+                    certificates = CertificateWatch::new(&config.node.certificates);
+                }
             },
             () = serving.shards.drain_asked() => {
                 info!("an operator asked for a drain");
                 break;
+            }
+            _ = certificate_looks.tick() => {
+                if let Some(tls) = &serving.tls && certificates.have_changed(&config.node.certificates) {
+                    match clients::reload(tls, &config) {
+                        Ok(()) => info!("the certificates have changed; connections to come get the new ones"),
+                        Err(error) => error!("the certificates have changed, and those before stay: {error}"),
+                    }
+                }
             }
             _ = watch.tick() => {
                 if !serving.running.is_alive() {
