@@ -42,6 +42,8 @@ pub struct Sidecar<N> {
     timeout: Duration,
     seeds: Vec<ConnectionInfo>,
     link: Option<Link>,
+    /// The server behind a new connection may not know the script: the first batch brings its text.
+    by_text: bool,
     leases: Leases,
     /// When the own lease was last renewed.
     renewed_at: Option<Instant>,
@@ -82,6 +84,7 @@ impl<N: Fn(News)> Sidecar<N> {
             timeout: Duration::from_millis(config.timeout_ms.into()),
             seeds,
             link: None,
+            by_text: true,
             leases: Leases::new(Duration::from_millis(config.lease_ms.into())),
             renewed_at: None,
             routers: None,
@@ -134,6 +137,7 @@ impl<N: Fn(News)> Sidecar<N> {
 
     fn connect(&mut self) -> RedisResult<()> {
         self.link = Some(Link::connect(&self.seeds, self.timeout)?);
+        self.by_text = true;
         self.look_for_lost_data()?;
         self.tick()?;
         self.retry.reset();
@@ -274,9 +278,11 @@ impl<N: Fn(News)> Sidecar<N> {
     fn carry_records(&mut self, records: &[Record]) -> RedisResult<()> {
         let Split { writes, lookups } = Split::new(records);
         self.shared.stats.batches.add(1);
-        let mut replies = self.send(&writes, &lookups, false)?;
+        let mut replies = self.send(&writes, &lookups, self.by_text)?;
+        self.by_text &= writes.is_empty();
         if replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))) {
-            // The server has just started. All of it goes again, so that look-ups still see the writes before them.
+            // A server of a Cluster that the first batch did not reach, or one that was told to forget its scripts. All
+            // records go again, so that look-ups still see the writes before them.
             replies = self.send(&writes, &lookups, true)?;
         }
         let found = replies.split_off(writes.len());

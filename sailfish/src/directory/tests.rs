@@ -355,7 +355,7 @@ fn ten_thousand_binds_take_few_round_trips() {
     let stats = rig.directory.stats();
     assert!((20..=200).contains(&stats.batches.get()), "{} batches", stats.batches.get());
     let sent = stats.binds.get();
-    assert!((10_000..=10_512).contains(&sent), "{sent}: the first batch twice, for want of the script");
+    assert_eq!(sent, 10_000, "a batch that the server has not the script for would count twice");
     assert_eq!((stats.dropped.get(), stats.errors.get(), stats.queued()), (0, 0, 0));
     assert!(stats.commands().iter().map(|(_, count)| count).sum::<u64>() > sent);
 }
