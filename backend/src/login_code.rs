@@ -31,6 +31,8 @@ pub struct Code {
 pub struct Asker {
     phone: Phone,
     address: String,
+    /// The network of the address.
+    network: String,
     keys: Keys,
 }
 
@@ -51,7 +53,7 @@ struct Keys {
 impl Asker {
     /// Somebody at an address who speaks of a phone.
     pub fn new(phone: Phone, address: Address) -> Self {
-        let (phone_key, address) = (phone.key(), address.to_string());
+        let (phone_key, network, address) = (phone.key(), address.network(), address.to_string());
         let both = format!("{phone_key}:{address}");
         let keys = Keys {
             code: format!("login_code:{phone_key}"),
@@ -63,7 +65,7 @@ impl Asker {
             waits: format!("login_waits:{both}"),
             familiar: format!("login_familiar:{both}"),
         };
-        Self { phone, address, keys }
+        Self { phone, address, network, keys }
     }
 
     /// The phone that it is about.
@@ -87,14 +89,7 @@ impl Asker {
             "address: want at most {} codes in an hour",
         )
         .await?;
-        within(
-            app,
-            "login_codes",
-            MINUTE,
-            config.codes_per_minute,
-            "want at most {} codes in a minute, for all",
-        )
-        .await?;
+        self.take_of_minute(app).await?;
         let is_familiar = self.is_familiar(app).await?;
         let share = config.codes_per_phone_day.div_ceil(2);
         let own = Window::now(app, &self.keys.own_sends, DAY);
@@ -130,6 +125,27 @@ impl Asker {
             strangers.count(app).await?;
         }
         Ok(code.ends_ms)
+    }
+
+    /// Counts a code against this minute's codes for all. A network that has over [`FREE_PARTS`] times what is left of them gets
+    /// no more, so `n` networks that take what they can get leave one part in `4 n + 1` to others, as `shard::Shares` has it.
+    async fn take_of_minute(&self, app: &App) -> Result<(), Error> {
+        let most = app.config.codes_per_minute;
+        let own = Window::now(app, &format!("login_codes_of:{}", self.network), MINUTE);
+        let all = Window::now(app, "login_codes", MINUTE);
+        let left = (i64::from(most) - all.counted(app).await?).max(0);
+        if own.counted(app).await? > left.saturating_mul(FREE_PARTS) {
+            return Err(own.refusal(
+                app,
+                most,
+                "network: it has its share of the {} codes in a minute for all",
+            ));
+        }
+        own.count(app).await?;
+        match all.count(app).await? <= i64::from(most) {
+            true => Ok(()),
+            false => Err(all.refusal(app, most, "want at most {} codes in a minute, for all")),
+        }
     }
 
     /// The code that the phone was sent, if `digits` are it.
@@ -242,10 +258,14 @@ impl Window {
         app.cache.count(&self.key, self.length).await
     }
 
+    /// How many have been counted.
+    async fn counted(&self, app: &App) -> Result<i64, Error> {
+        Ok(app.cache.get(&self.key).await?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
     /// Refuses, without counting, once `most` have been counted.
     async fn refuse_from(&self, app: &App, most: u32, refusal: &str) -> Result<(), Error> {
-        let count = app.cache.get(&self.key).await?.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-        match count < i64::from(most) {
+        match self.counted(app).await? < i64::from(most) {
             true => Ok(()),
             false => Err(self.refusal(app, most, refusal)),
         }
@@ -257,6 +277,8 @@ impl Window {
     }
 }
 
+/// How many times what is left of a minute's codes a network may have and still get more.
+const FREE_PARTS: i64 = 4;
 /// How long a code is good, and how long a phone waits for the next one.
 const CODE_TIME: Duration = Duration::from_secs(60);
 /// How often one code is tried from one address, and how often digits may be wrong in a day before there is a wait.

@@ -1,7 +1,7 @@
 //! Where a caller is.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -16,6 +16,16 @@ use crate::error::Error;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Address(IpAddr);
 
+impl Address {
+    /// The network that it is in, as a text: what one tenant of a provider can have many addresses of, the /24 or the /48.
+    pub fn network(&self) -> String {
+        match self.0 {
+            IpAddr::V4(address) => format!("{}/24", Ipv4Addr::from_bits(address.to_bits() & !0xff)),
+            IpAddr::V6(address) => format!("{}/48", Ipv6Addr::from_bits(address.to_bits() & (!0 << 80))),
+        }
+    }
+}
+
 impl FromRequestParts<Arc<App>> for Address {
     type Rejection = Error;
 
@@ -28,5 +38,18 @@ impl FromRequestParts<Arc<App>> for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_share_a_network() {
+        let network = |text: &str| Address(text.parse().unwrap()).network();
+        assert_eq!(network("198.51.100.77"), "198.51.100.0/24");
+        assert_eq!(network("2001:db8:1:2::"), "2001:db8:1::/48");
+        assert_eq!(network("2001:db8:1:3::"), network("2001:db8:1:2::"));
     }
 }

@@ -119,6 +119,29 @@ both!(
 );
 
 both!(
+    /// Ten networks that ask for all codes of a minute leave some of them to the next one; the addresses of a network are one asker.
+    codes_in_all_have_shares,
+    |stack| async move {
+        to_midnight(&stack);
+        let config = Config { codes_per_minute: 60, codes_per_address_hour: 60, ..behind_a_proxy(&stack) };
+        let node = stack.backend_with(config).await;
+        let mut phones = 0;
+        let mut send = async |from: &str| {
+            phones += 1;
+            send(&node, from, &phone(phones)).await.status
+        };
+        for round in 0..10 {
+            for network in 0..10 {
+                send(&format!("2001:db8:{network}:{round}::1")).await;
+            }
+        }
+        assert_eq!(send("2001:db8:1:99::1").await, 429, "a network has its share, whatever the address in it");
+        assert_eq!(send("203.0.113.1").await, 200, "some are left for others");
+        node.stop().await;
+    }
+);
+
+both!(
     /// A phone gets so many codes in a day, one address has half of them sent, and strangers' codes are not counted against an address
     /// from where the phone has logged in.
     codes_of_a_phone_are_limited_and_strangers_do_not_take_the_owners,
