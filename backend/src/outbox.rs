@@ -22,7 +22,7 @@ use crate::push::{PUSHES_MAX, PushItem, PushOutcome};
 use crate::random;
 use crate::run::Stop;
 use crate::tables::outbox;
-use users::{Pace, Users};
+use users::{Kind, Pace, Users};
 
 /// A message to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub enum Target {
 pub struct Outbox {
     /// For rooms.
     lanes: Vec<Lane>,
-    users: Users,
+    rows_to_users: Users,
+    mentions_to_users: Users,
     hand: Mutex<Hand>,
     mentions: Arc<Mutex<Mentions>>,
     pushed: Notify,
@@ -134,7 +135,8 @@ impl Default for Outbox {
     fn default() -> Self {
         Self {
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
-            users: Users::default(),
+            rows_to_users: Users::default(),
+            mentions_to_users: Users::default(),
             hand: Mutex::default(),
             mentions: Arc::default(),
             pushed: Notify::new(),
@@ -185,7 +187,8 @@ impl Outbox {
 
     fn queue(&self, item: Item) {
         match item.message.target {
-            Target::User(id) => self.users.queue(id, item),
+            Target::User(id) if item.id.is_some() => self.rows_to_users.queue(id, item),
+            Target::User(id) => self.mentions_to_users.queue(id, item),
             Target::Room(id) => {
                 let lane = &self.lanes[id.rem_euclid(LANES as i64) as usize];
                 lock(&lane.waiting).push_back(item);
@@ -236,8 +239,8 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
         tasks.spawn(push_lane(app.clone(), index, stop.clone()));
     }
     for _ in 0..users::CALLS_MAX {
-        for pace in Pace::ALL {
-            tasks.spawn(users::push(app.clone(), pace, stop.clone()));
+        for (kind, pace) in Kind::ALL.into_iter().flat_map(|kind| Pace::ALL.map(|pace| (kind, pace))) {
+            tasks.spawn(users::push(app.clone(), kind, pace, stop.clone()));
         }
     }
     tasks.spawn(take_up(app.clone(), stop.clone()));

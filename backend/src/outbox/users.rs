@@ -1,13 +1,15 @@
-//! Messages to users. A client's ack takes time, so a push waits for its outcome, and nobody else waits with it: a user has one call under
-//! way at most, with a share of the messages of that call, and users who do not ack at once have calls of their own.
+//! Messages to users. A client's ack takes time, so a push of a row waits for its outcome, and nobody else waits with it: a user has one
+//! call under way at most, with a share of the messages of that call, and users who do not ack at once have calls of their own.
+//! Messages without a row have calls of their own, too: whoever mentioned one waits until the router has it, and no ack is waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use logs::{error, warn};
 use tokio::sync::Notify;
 
-use super::{Item, WAIT, is_done, lock, pause, push_item};
+use super::{Item, Outbox, WAIT, is_done, lock, pause, push_item};
 use crate::app::App;
 use crate::push::{PUSHES_MAX, PushItem};
 use crate::run::Stop;
@@ -25,7 +27,35 @@ impl Pace {
     pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Slow];
 }
 
-/// What waits for users.
+/// What calls are made for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Messages with a row.
+    Rows,
+    /// Messages without.
+    Mentions,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::Rows, Self::Mentions];
+
+    /// How long a call waits for outcomes.
+    const fn wait(self) -> Duration {
+        match self {
+            Self::Rows => WAIT,
+            Self::Mentions => MENTION_WAIT,
+        }
+    }
+
+    const fn of(self, outbox: &Outbox) -> &Users {
+        match self {
+            Self::Rows => &outbox.rows_to_users,
+            Self::Mentions => &outbox.mentions_to_users,
+        }
+    }
+}
+
+/// What waits for users, of one kind.
 #[derive(Default)]
 pub(super) struct Users {
     waiting: Mutex<Waiting>,
@@ -41,9 +71,7 @@ struct Waiting {
 
 /// The messages of one user, who is in a queue of turns or has a call under way.
 struct OfUser {
-    /// What is committed goes first.
-    rows: VecDeque<Item>,
-    mentions: VecDeque<Item>,
+    items: VecDeque<Item>,
     is_under_way: bool,
     pace: Pace,
 }
@@ -60,17 +88,9 @@ impl Users {
         let Waiting { by_user, turns } = &mut *waiting;
         let of_user = by_user.entry(user_id).or_insert_with(|| {
             turns[Pace::Prompt as usize].push_back(user_id);
-            OfUser {
-                rows: VecDeque::new(),
-                mentions: VecDeque::new(),
-                is_under_way: false,
-                pace: Pace::Prompt,
-            }
+            OfUser { items: VecDeque::new(), is_under_way: false, pace: Pace::Prompt }
         });
-        match item.id {
-            Some(_) => of_user.rows.push_back(item),
-            None => of_user.mentions.push_back(item),
-        }
+        of_user.items.push_back(item);
         let filled = (!of_user.is_under_way).then_some(of_user.pace);
         drop(waiting);
         if let Some(pace) = filled {
@@ -88,11 +108,8 @@ impl Users {
             && let Some(user_id) = turns.pop_front()
         {
             let of_user = by_user.get_mut(&user_id).expect("who waits for a turn has messages");
-            let OfUser { rows, mentions, .. } = of_user;
-            let from_rows = rows.len().min(SHARE);
-            let from_mentions = mentions.len().min(SHARE - from_rows);
-            let items = rows.drain(..from_rows).chain(mentions.drain(..from_mentions));
-            batch.items.extend(items.map(|item| (user_id, item)));
+            let count = of_user.items.len().min(SHARE);
+            batch.items.extend(of_user.items.drain(..count).map(|item| (user_id, item)));
             of_user.is_under_way = true;
             batch.users.push(user_id);
         }
@@ -102,11 +119,11 @@ impl Users {
         (!batch.users.is_empty()).then_some(batch)
     }
 
-    /// Puts a row back that is to be pushed before what its user has besides.
-    fn put_back(&self, user_id: i64, row: Item) {
+    /// Puts a message back that is to be pushed before what its user has besides.
+    fn put_back(&self, user_id: i64, item: Item) {
         let mut waiting = lock(&self.waiting);
         let of_user = waiting.by_user.get_mut(&user_id).expect("a user stays while a call is under way");
-        of_user.rows.push_front(row);
+        of_user.items.push_front(item);
     }
 
     /// The call has ended; `slow` have not acked all. Who has more waits for the next turn.
@@ -115,7 +132,7 @@ impl Users {
         let Waiting { by_user, turns } = &mut *waiting;
         for user_id in users {
             let of_user = by_user.get_mut(user_id).expect("a user stays while a call is under way");
-            if of_user.rows.is_empty() && of_user.mentions.is_empty() {
+            if of_user.items.is_empty() {
                 by_user.remove(user_id);
                 continue;
             }
@@ -131,9 +148,9 @@ impl Users {
     }
 }
 
-/// Makes calls for users of a pace, one after the other.
-pub(super) async fn push(app: Arc<App>, pace: Pace, mut stop: Stop) {
-    let users = &app.outbox.users;
+/// Makes calls of a kind for users of a pace, one after the other.
+pub(super) async fn push(app: Arc<App>, kind: Kind, pace: Pace, mut stop: Stop) {
+    let users = kind.of(&app.outbox);
     let mut failures = 0;
     while !stop.is_due() {
         let Some(Batch { users: of, items }) = users.take(pace) else {
@@ -144,7 +161,7 @@ pub(super) async fn push(app: Arc<App>, pace: Pace, mut stop: Stop) {
             }
             continue;
         };
-        let Pushed { slow, is_away } = push_batch(&app, items, failures).await;
+        let Pushed { slow, is_away } = push_batch(&app, kind, items, failures).await;
         users.end(&of, &slow);
         if !is_away {
             failures = 0;
@@ -168,12 +185,12 @@ struct Pushed {
     is_away: bool,
 }
 
-async fn push_batch(app: &App, items: Vec<(i64, Item)>, failures: u32) -> Pushed {
+async fn push_batch(app: &App, kind: Kind, items: Vec<(i64, Item)>, failures: u32) -> Pushed {
     let mut pushed = Pushed::default();
     let mut batches = vec![items];
     while let Some(mut batch) = batches.pop() {
         let pushes: Vec<PushItem> = batch.iter().map(|(_, item)| push_item(&item.message)).collect();
-        match app.push.send_within(&pushes, WAIT).await {
+        match app.push.send_within(&pushes, kind.wait()).await {
             Ok(outcomes) => {
                 let (done, open): (Vec<_>, Vec<_>) =
                     batch.into_iter().zip(outcomes).partition(|((_, item), outcome)| is_done(item, outcome));
@@ -199,9 +216,9 @@ async fn push_batch(app: &App, items: Vec<(i64, Item)>, failures: u32) -> Pushed
                 let all = batches.drain(..).rev().flatten();
                 let all: Vec<_> = batch.into_iter().chain(all).collect();
                 for (user_id, item) in all.into_iter().rev() {
-                    match item.id {
-                        Some(_) => app.outbox.users.put_back(user_id, item),
-                        None => app.outbox.retry(item),
+                    match kind {
+                        Kind::Rows => kind.of(&app.outbox).put_back(user_id, item),
+                        Kind::Mentions => app.outbox.retry(item),
                     }
                 }
             }
@@ -212,5 +229,7 @@ async fn push_batch(app: &App, items: Vec<(i64, Item)>, failures: u32) -> Pushed
 
 /// Messages of one user in a call.
 const SHARE: usize = 32;
-/// Calls under way for users of each pace.
+/// Long enough for what a router refuses at once.
+const MENTION_WAIT: Duration = Duration::from_millis(50);
+/// Calls of each kind under way for users of each pace.
 pub(super) const CALLS_MAX: usize = 8;

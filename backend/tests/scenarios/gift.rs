@@ -835,6 +835,37 @@ async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
     node.stop().await;
 }
 
+both!(
+    /// Who sends a refused gift again is told of it beside all that waits for its acks, so its batch is not held up.
+    a_refusal_is_told_again_to_who_acks_nothing,
+    |stack| async move {
+        let fake = FakePush::start().await;
+        let node = fake.node(&stack).await;
+        let gift = new_gift(&node, 10).await;
+        let event = |id: &str| gift_event(id, 1, "g", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+        let send = async |id: &str| {
+            bridge::send(&node, json!({ "events": [event(id)] })).await[0].1.clone()
+        };
+        assert_eq!(send("a").await, "ok");
+        fake.set(Mood::OneIsSilent);
+        let message = |number: i64| backend::Message {
+            key: format!("m-{number}"),
+            app: 1,
+            target: backend::Target::User(1),
+            biz_code: 5561,
+            payload: "{}".into(),
+        };
+        node.app().send_messages((0..2_000).map(message).collect()).await.unwrap();
+        let pushed = || fake.all().iter().filter(|push| push["biz_code"] == 5561).count();
+        until("the first messages are pushed", async || pushed() > 0).await;
+        let told = || fake.all().iter().filter(|push| push["biz_code"] == 5557).count();
+        let before = told();
+        until("the batch is done", async || send("b").await == "ok").await;
+        assert!(told() > before && pushed() < 1_000, "{} pushed before that, in calls of 500 ms", pushed());
+        node.stop().await;
+    }
+);
+
 /// C5 in small: while the database is killed, and Redis flushed and killed, in the middle of gifts, senders are told nothing that does
 /// not hold, and each gift is paid once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
