@@ -454,8 +454,8 @@ impl Fleet {
         } else {
             self.arrivals.left_the_way();
         }
-        let kicked = ended == Some(wire::client::NoticeCode::Kicked.name());
-        self.retry(now, c, kicked);
+        let hopeless = [wire::client::NoticeCode::Kicked.name(), traffic::HTTP].contains(&why);
+        self.retry(now, c, hopeless);
     }
 }
 

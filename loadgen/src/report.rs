@@ -402,6 +402,8 @@ fn close_hint(why: &str) -> &'static str {
         "address_limit" => " (the server's cap of connections from one address)",
         "server_full" => " (the server's cap of connections)",
         "token_invalid" => " (the server has another secret)",
+        "http_port" => " (an HTTP server is there; want the address of clients that `sailfish up` prints)",
+        "broken_frame" => " (what is there does not speak the protocol of Sailfish)",
         "kicked" => " (somebody else logged in as the same users: another run? see --first-user)",
         _ => "",
     }

@@ -255,6 +255,15 @@ fn notices_are_told_by_name() {
 }
 
 #[test]
+fn an_http_port_is_called_one_and_is_tried_once() {
+    let mut world = World::new(chat());
+    world.server.speaks_http = true;
+    let report = world.run().report;
+    assert_eq!((report.failed, report.disconnected.get("http_port")), (20, Some(&20)));
+    assert!(render(&report).contains("http_port x 20 (an HTTP server is there"), "{}", render(&report));
+}
+
+#[test]
 fn who_is_kicked_does_not_come_back_and_is_owed_nothing_after() {
     let (report, counts) = with_fault(room(), Fault::Kick(501));
     assert_eq!((counts, report.failed), ([0, 0, 0], 1), "{}", render(&report));

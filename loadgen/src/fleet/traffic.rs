@@ -17,6 +17,8 @@ use crate::tally::count;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// What a client may have waiting to be written; past it, it sends no more.
 pub(super) const OUT_BYTES_MAX: usize = 1 << 20;
+/// Why a connection ended on whose other side is no gateway, but an HTTP server: an admin port, or a backend's.
+pub(super) const HTTP: &str = "http_port";
 /// How soon a message is sent again that the server was too busy for.
 const BUSY_WAIT_NS: u64 = 1_000_000_000;
 /// Operations started in one turn.
@@ -141,6 +143,7 @@ impl Fleet {
     pub(super) fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(&c) = self.connected.get(conn) else { return };
         let c = c as usize;
+        let is_http = bytes.starts_with(b"HTTP/");
         let mut deframer = std::mem::take(&mut self.clients[c].deframer);
         loop {
             let frame = match deframer.next(&mut bytes, BODY_BYTES_MAX) {
@@ -151,7 +154,7 @@ impl Fleet {
             match frame {
                 Ok(frame) => self.frame(now, c, frame),
                 Err(_) => {
-                    self.end(c, "broken_frame");
+                    self.end(c, if is_http { HTTP } else { "broken_frame" });
                     break;
                 }
             }

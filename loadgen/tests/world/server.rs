@@ -68,6 +68,8 @@ pub struct Server {
     pub busy: bool,
     /// Lose every message on its way in.
     pub swallow: bool,
+    /// It is no gateway, but an HTTP server.
+    pub speaks_http: bool,
     /// The gift of that number (from 1) fails, as its sender is told.
     pub refuse_gift: Option<u64>,
     gifts: u64,
@@ -97,6 +99,7 @@ impl Server {
             mute: false,
             busy: false,
             swallow: false,
+            speaks_http: false,
             refuse_gift: None,
             gifts: 0,
             encoding: Encoding::Binary,
@@ -158,7 +161,11 @@ impl Server {
         if self.closed.contains(&conn) {
             return;
         }
-        let mut deframer = std::mem::take(&mut self.peers.entry(conn).or_default().deframer);
+        let peer = self.peers.entry(conn).or_default();
+        if self.speaks_http {
+            return peer.out.extend_from_slice(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        }
+        let mut deframer = std::mem::take(&mut peer.deframer);
         while let Some(frame) = deframer.next(&mut bytes, 1 << 20).unwrap() {
             self.encoding = frame.encoding;
             let frame = ClientFrame::decode(&frame).unwrap();
