@@ -14,17 +14,20 @@ use crate::outbox::{Flight, Owed, Retry};
 use crate::session::Phase;
 
 impl Gateway {
-    /// Whether the session has this message in its outbox already, from an owner before: then this one hears of its end too.
+    /// Whether the session has this message in its outbox already, from another owner: then this one hears of its end too. While owners
+    /// change, that which was given the message last may be the first to deliver it. What comes from the only owner that has messages
+    /// here is looked for only if that owner says that it comes `again`.
     pub(crate) fn is_here(
         &mut self,
         router: ShardId,
         conn: ConnId,
         delivery: Option<DeliveryId>,
+        again: bool,
         message: &Message,
     ) -> bool {
         let outbox = self.sessions.get(conn).and_then(|session| self.outboxes.get_mut(session.outbox));
         let (Some(outbox), Some(delivery)) = (outbox, delivery) else { return false };
-        outbox.owe_also(message.id, router, delivery)
+        (again || outbox.may_double(router)) && outbox.owe_also(message.id, router, delivery)
     }
 
     /// A message for one session. An owner says `Bound` before it, so one that is not live is not meant.

@@ -693,7 +693,7 @@ impl Gateway {
             ToGateway::Full { app, room } => self.not_joined(from, app, room),
             ToGateway::Deliver { session, delivery, again, message } => {
                 let conn = self.conn_of(session);
-                if !(again && self.is_here(from, conn, delivery, &message)) {
+                if !self.is_here(from, conn, delivery, again, &message) {
                     self.deliver(now, from, conn, delivery, &message);
                 }
             }

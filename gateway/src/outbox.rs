@@ -115,6 +115,8 @@ pub(crate) struct Outbox {
     /// Of `reliable` and `flights`.
     reliable_bytes: u32,
     lossy_bytes: u32,
+    /// Which routers wait for the messages to a user that are here.
+    routers: Routers,
     /// Messages have found no room since the last ack: when that was seen last, and how long it has been so.
     stalled: Option<(Instant, Duration)>,
 }
@@ -144,6 +146,29 @@ impl Owed {
             Self::Routers(_) | Self::Bridge(_) => return false,
         }
         true
+    }
+}
+
+/// Which routers wait for the messages to a user of an outbox. Those that are done with count until none is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Routers {
+    /// None does.
+    #[default]
+    None,
+    /// This one alone.
+    One(ShardId),
+    /// Several, as while owners change.
+    Several,
+}
+
+impl Routers {
+    fn add(&mut self, owed: &Owed) {
+        *self = match (*self, owed) {
+            (all, Owed::Bridge(_)) => all,
+            (Self::None, Owed::Router { router, .. }) => Self::One(*router),
+            (Self::One(one), Owed::Router { router, .. }) if one == *router => *self,
+            (_, Owed::Router { .. } | Owed::Routers(_)) => Self::Several,
+        };
     }
 }
 
@@ -211,6 +236,10 @@ impl Outbox {
             return Err((frame, owed));
         }
         self.reliable_bytes = bytes as u32;
+        if messages == 0 {
+            self.routers = Routers::None;
+        }
+        self.routers.add(&owed);
         let stamp = self.next_stamp();
         self.reliable.push_back(Reliable { stamp, id, frame, owed });
         Ok(())
@@ -237,12 +266,21 @@ impl Outbox {
         lasted >= patience
     }
 
+    /// Whether a message of this router may be here already, from another.
+    pub(crate) fn may_double(&self, router: ShardId) -> bool {
+        !matches!(self.routers, Routers::None) && self.routers != Routers::One(router)
+    }
+
     /// Another router shard waits for the delivery of a message that is here already; whether it is.
     pub(crate) fn owe_also(&mut self, id: MessageId, router: ShardId, delivery: DeliveryId) -> bool {
         let waiting = self.reliable.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
         let flying = self.flights.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
         let Some(owed) = waiting.chain(flying).next() else { return false };
-        owed.add(router, delivery)
+        let is_added = owed.add(router, delivery);
+        if is_added && self.routers != Routers::One(router) {
+            self.routers = Routers::Several;
+        }
+        is_added
     }
 
     /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a timer that `arm`

@@ -198,6 +198,24 @@ fn a_message_that_another_owner_sends_again_is_written_once_and_all_owners_hear_
 }
 
 #[test]
+fn a_message_that_its_first_owner_delivers_last_is_written_once() {
+    for other in [None, Some(4)] {
+        let mut world = World::new();
+        let client = world.login(1);
+        other.into_iter().for_each(|id| world.deliver(client, id, "before"));
+        deliver_again(&mut world, client, ROUTER_2, 77);
+        world.deliver(client, 5, "hello");
+        world.deliver(client, 6, "after");
+        let ids: Vec<u64> = world.messages(client).iter().map(|m| m.id.0).collect();
+        assert_eq!(ids.iter().filter(|id| **id == 5).count(), 1, "{ids:?}");
+        settlements(&mut world);
+        world.ack(client, 5);
+        let both = [(ROUTER_2, 77, Outcome::Delivered), (ROUTER, 1005, Outcome::Delivered)];
+        assert_eq!(settlements(&mut world), both);
+    }
+}
+
+#[test]
 fn a_message_that_is_sent_again_after_its_ack_is_written_again() {
     let mut world = World::new();
     let client = world.login(1);

@@ -8,9 +8,6 @@ use wire::client::{ClientFrame, Deframer, ServerFrame};
 use crate::host::{ACK_MS, FLIGHT_MS, FRAME_BYTES_MAX, TRIES, WINDOW};
 use crate::network::TcpId;
 
-/// How far apart the ways over two owners may be.
-const MOMENT_MS: u128 = 100;
-
 /// By connection, what its gateway has in flight.
 #[derive(Default)]
 pub(crate) struct Flights {
@@ -69,11 +66,9 @@ impl Flights {
             let (since_ms, copies) = (now.since(flight.first).as_millis(), flight.copies);
             let is_early = copies > 0 && since_ms < (ACK_MS * ((1 << copies.min(8)) - 1)).into();
             if is_acked || copies >= TRIES || is_early {
-                // What is under way already is not given twice, except in a room, where another owner gives it another place,
-                // and when two owners give it in one moment: that which was asked first may come last.
+                // What is under way already is not given twice, except in a room, where another owner gives it another place.
                 let has_ended = flight.acked_in.is_some() || copies >= TRIES;
-                let may_double = message.room.is_some() || since_ms < MOMENT_MS;
-                if !((has_ended || may_double) && is_moving(flight.first)) {
+                if !((has_ended || message.room.is_some()) && is_moving(flight.first)) {
                     return Err(format!(
                         "tcp {tcp}: {id:#x} is written for the {}th time after {since_ms} ms, acked: {is_acked}",
                         copies + 1
