@@ -94,7 +94,8 @@ fn text(backend: &Backend, users: &[User], gifts: &[(i64, String, i64)], room: i
          Send a gift as another:\n  curl http://{address}/gift/send -H 'Authorization: Bearer {token}' \\\n       \
          --json '{{\"id\":\"my first gift\",\"gift_id\":{gift},\"room_id\":{room},\"receiver_id\":{watcher},\"count\":1}}'\n\
          See what it cost:\n  curl http://{address}/wallet -H 'Authorization: Bearer {token}'\n\
-         Buy coins (open pay_url in a browser):\n  curl http://{address}/orders -H 'Authorization: Bearer {token}' --json '{{\"id\":\"my first order\",\"product_id\":1}}'\n\
+         Buy coins:\n  curl http://{address}/orders -H 'Authorization: Bearer {token}' --json '{{\"id\":\"my first order\",\"product_id\":1}}'\n\
+         and pay the order: open its pay_url in a browser, or\n  curl PAY_URL --json '{{}}'\n\
          All of the API: http://{address}/docs\n",
         owner = sender.id,
         watcher = watcher.id,
