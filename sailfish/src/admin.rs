@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use crate::control::{Shards, Unanswered};
 use crate::directory;
 use crate::serve::Role;
+pub use auth::SECRET_UNUSED;
 use error::ApiError;
 
 /// What the handlers work with.

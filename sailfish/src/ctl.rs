@@ -131,6 +131,11 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let request = args.order.request();
     crate::cli::warn_of_secret("--secret", args.secret.as_ref(), "SAILFISH_CONTROL__SECRET");
     let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
+    if answer.is_secret_unused {
+        eprintln!(
+            "sailfish: {admin} wants no secret: its control.secret is not set, so any program there may do this"
+        );
+    }
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {
         crate::cli::print(&format!("{}\n", printable_json(body.trim_end())));
@@ -168,7 +173,7 @@ impl Order {
 
     /// The answer's body, as it came and read; or one line that says why there is none.
     fn check(&self, admin: &str, answer: Answer) -> anyhow::Result<(String, Value)> {
-        let Answer { status, body } = answer;
+        let Answer { status, body, .. } = answer;
         let value: Option<Value> = serde_json::from_str(&body).ok();
         if status == 200 {
             let value = value.with_context(|| format!("{admin} is no admin port of Sailfish"))?;

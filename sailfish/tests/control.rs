@@ -261,6 +261,20 @@ fn a_secret_guards_all_but_health() {
 }
 
 #[test]
+fn a_secret_that_nobody_wants_is_told_of() {
+    let server = Server::start(&[]);
+    let nodes = |secret: &str| {
+        let mut command = sailfish();
+        command.args(["ctl", "--admin", &server.admin.to_string(), "nodes"]);
+        let ended = output(command.env("SAILFISH_CONTROL__SECRET", secret), "");
+        (ended.status.success(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (ok, line) = nodes("the secret of nobody");
+    assert!(ok && line.contains("wants no secret") && line.trim_end().lines().count() == 1, "{line}");
+    assert_eq!(nodes(""), (true, String::new()));
+}
+
+#[test]
 fn without_a_secret_only_loopback_is_listened_on() {
     for role in ["up", "gateway", "router"] {
         let mut command = sailfish();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_server::site;
@@ -16,18 +16,28 @@ use super::error::ApiError;
 pub const PUBLIC: [&str; 7] =
     ["/", "/metrics", "/healthz", "/readyz", "/console", "/console.js", "/console.css"];
 
+/// In an answer: the request had a secret, and none is wanted here.
+pub const SECRET_UNUSED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-sailfish-secret"), HeaderValue::from_static("unused"));
+
 /// Lets a request through, or refuses it before anything of it is read.
 pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let is_secret_unused = admin.secret.is_empty() && request.headers().contains_key(header::AUTHORIZATION);
     let refusal = match (PUBLIC.contains(&request.uri().path()), admin.secret.as_bytes()) {
         (true, _) => None,
         (false, b"") if !is_by_address(request.headers()) => Some(ApiError::forbidden()),
         (false, b"") => (!site::is_own(request.method(), request.headers())).then(ApiError::no_json),
         (false, secret) => (!bears(request.headers(), secret)).then(ApiError::unauthorized),
     };
-    match refusal {
+    let mut response = match refusal {
         None => next.run(request).await,
         Some(refusal) => refusal.into_response(),
+    };
+    if is_secret_unused {
+        let (name, value) = SECRET_UNUSED;
+        response.headers_mut().insert(name, value);
     }
+    response
 }
 
 /// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its reader's browser ask

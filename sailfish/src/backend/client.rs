@@ -35,7 +35,7 @@ impl Client {
     /// One line: it does not answer, or refuses.
     pub fn ask(&self, token: &str, method: Method, path: &str) -> anyhow::Result<Value> {
         let request = Request { method, path: path.into() };
-        let Answer { status, body } = ask(Server::backend(&self.address), token, &request)?;
+        let Answer { status, body, .. } = ask(Server::backend(&self.address), token, &request)?;
         let value: Option<Value> = serde_json::from_str(&body).ok();
         if status == 200 {
             return value.with_context(|| format!("{} is no backend of Sailfish", self.address));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::admin::SECRET_UNUSED;
 use crate::config::ConfigError;
 
 /// How long a connect may take.
@@ -73,6 +74,8 @@ pub enum Method {
 pub struct Answer {
     /// The status.
     pub status: u16,
+    /// Whether the server was given a secret and wants none.
+    pub is_secret_unused: bool,
     /// The body.
     pub body: String,
 }
@@ -182,9 +185,14 @@ impl Request {
 fn parse(answer: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut words = head.lines().next()?.split(' ');
+    let mut lines = head.lines();
+    let mut words = lines.next()?.split(' ');
     words.next().filter(|version| version.starts_with("HTTP/"))?;
-    Some(Answer { status: words.next()?.parse().ok()?, body: body.to_owned() })
+    let (name, value) = SECRET_UNUSED;
+    let is_secret_unused = lines.filter_map(|line| line.split_once(':')).any(|(key, text)| {
+        key.eq_ignore_ascii_case(name.as_str()) && text.trim().as_bytes() == value.as_bytes()
+    });
+    Some(Answer { status: words.next()?.parse().ok()?, is_secret_unused, body: body.to_owned() })
 }
 
 #[cfg(test)]
