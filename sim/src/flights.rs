@@ -20,10 +20,14 @@ struct Conn {
     read: Deframer,
     /// Batches written.
     batches: u64,
-    flights: BTreeMap<u64, Flight>,
+    flights: BTreeMap<Name, Flight>,
     /// Those that may not be over, in the order in which they began.
-    flying: Vec<u64>,
+    flying: Vec<Name>,
 }
+
+/// A message's id, and its place if it is a room's: another owner may give it another place, and then it is in flight by itself. An ack
+/// has the id alone, and ends the flight that began first.
+type Name = (u64, u64);
 
 struct Flight {
     /// By the clock of its shard.
@@ -55,20 +59,20 @@ impl Flights {
             if !message.ack_wanted {
                 continue;
             }
-            let id = message.id.0;
+            let (id, name) = (message.id.0, (message.id.0, message.sequence));
             let anew = Flight { first: now, copies: 0, acked_in: None };
-            let flight = conn.flights.entry(id).or_insert(anew);
-            if !conn.flying.contains(&id) {
-                conn.flying.push(id);
+            let flight = conn.flights.entry(name).or_insert(anew);
+            if !conn.flying.contains(&name) {
+                conn.flying.push(name);
             }
             // What waited behind the batch under way at the ack goes out with the next one.
             let is_acked = flight.acked_in.is_some_and(|batch| conn.batches > batch + 1);
             let (since_ms, copies) = (now.since(flight.first).as_millis(), flight.copies);
             let is_early = copies > 0 && since_ms < (ACK_MS * ((1 << copies.min(8)) - 1)).into();
             if is_acked || copies >= TRIES || is_early {
-                // What is under way already is not given twice, except in a room, where another owner gives it another place.
+                // What is under way already is not given twice.
                 let has_ended = flight.acked_in.is_some() || copies >= TRIES;
-                if !((has_ended || message.room.is_some()) && is_moving(flight.first)) {
+                if !(has_ended && is_moving(flight.first)) {
                     return Err(format!(
                         "tcp {tcp}: {id:#x} is written for the {}th time after {since_ms} ms, acked: {is_acked}",
                         copies + 1
@@ -78,7 +82,7 @@ impl Flights {
             }
             flight.copies += 1;
         }
-        conn.flying.retain(|id| conn.flights.get(id).is_some_and(|flight| !flight.is_over(now)));
+        conn.flying.retain(|name| conn.flights.get(name).is_some_and(|flight| !flight.is_over(now)));
         if conn.flying.len() > WINDOW {
             return Err(format!("tcp {tcp}: {} messages are in flight", conn.flying.len()));
         }
@@ -86,13 +90,16 @@ impl Flights {
     }
 
     /// A gateway reads bytes of a client.
-    pub(crate) fn read(&mut self, tcp: TcpId, mut bytes: &[u8]) {
+    pub(crate) fn read(&mut self, now: Instant, tcp: TcpId, mut bytes: &[u8]) {
         let conn = self.conns.entry(tcp).or_default();
         while let Ok(Some(frame)) = conn.read.next(&mut bytes, FRAME_BYTES_MAX) {
             let Ok(ClientFrame::Ack(ids)) = ClientFrame::decode(&frame) else { continue };
             for id in ids.iter() {
-                if let Some(flight) = conn.flights.get_mut(&id.0) {
-                    flight.acked_in = flight.acked_in.or(Some(conn.batches));
+                let named = conn.flying.iter().filter(|(of, _)| *of == id.0);
+                let mut flying =
+                    named.filter(|name| conn.flights.get(name).is_some_and(|flight| !flight.is_over(now)));
+                if let Some(flight) = flying.next().and_then(|name| conn.flights.get_mut(name)) {
+                    flight.acked_in = Some(conn.batches);
                 }
             }
         }

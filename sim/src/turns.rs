@@ -157,7 +157,7 @@ impl World {
                 self.taken(tcp, side, bytes.len());
                 if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
                     if !self.is_link(tcp) {
-                        self.flights.read(tcp, &bytes);
+                        self.flights.read(now, tcp, &bytes);
                     }
                     host.core.handle(now, CoreEvent::Received { conn, bytes: &bytes });
                 }
