@@ -35,6 +35,9 @@ const PING_TIME: Duration = Duration::from_secs(1);
 const TURNS_MAX: u64 = 8;
 /// How long SQLite waits for another writer, in ms.
 const BUSY_MS: u32 = 10_000;
+/// Connections that read an SQLite file. Each has a cache of the file's pages, a thread, and what the allocator keeps for that; the pool
+/// uses them in turn.
+const SQLITE_READERS_MAX: u32 = 4;
 
 /// Which database it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,7 +91,7 @@ impl Db {
                 // The first connection makes the file and its WAL, which readers need.
                 let primary = pool(dialect, &url, 1)?;
                 drop(primary.acquire().await?);
-                (primary, Some(pool(dialect, &url, most)?))
+                (primary, Some(pool(dialect, &url, most.min(SQLITE_READERS_MAX))?))
             }
         };
         let replicas = config.replicas.iter().map(|url| prompt_pool(url, most, &mut prompts));

@@ -289,7 +289,10 @@ pub const KEYS: &[Key] = &[
         "redis://HOST:PORT for cache and queue. Empty: in the process, and a table of the database, for one process only.",
     ),
     key("backend.prefix", "What every key in Redis begins with."),
-    key("backend.database_connections_max", "Connections to the primary, and to each replica."),
+    key(
+        "backend.database_connections_max",
+        "Connections to the primary, and to each replica; at most 4 read an SQLite file.",
+    ),
     key(
         "backend.replica_lag_ms_max",
         "A replica further behind than this, in ms, is not read from. After a write a user's reads go to the primary for twice as long.",
