@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::machine::pinned;
@@ -22,6 +22,10 @@ const ECHO_CONNECTIONS: u32 = 1_000;
 const CHAT_CONNECTIONS: u32 = 1_000;
 /// As many as 20,000 open files allow: what a server allocates once weighs less.
 const IDLE_CONNECTIONS: u32 = 18_000;
+/// Above those of the connections before.
+const FIRST_USER_OF_GROWTH: u32 = 1_000_000;
+/// How long after the last connection came nothing more is done for those before.
+const SETTLE: Duration = Duration::from_secs(3);
 const STORM_CONNECTIONS: u32 = 9_500;
 /// As `peer` does by default.
 const WARM_UP_SECONDS: u32 = 1;
@@ -112,6 +116,11 @@ pub fn run(
             command
         }
         Load::Idle => sailfish_load(programs, "idle", IDLE_CONNECTIONS, &json),
+        Load::Growth { from, to } => {
+            let mut command = sailfish_load(programs, "idle", to - from, &json);
+            arguments(&mut command, "--first-user", FIRST_USER_OF_GROWTH);
+            command
+        }
         // Connections a second do not depend on the seconds that everybody stays.
         Load::Storm => sailfish_load(programs, "storm", STORM_CONNECTIONS, &json),
     };
@@ -120,6 +129,10 @@ pub fn run(
     arguments(&mut command, "--seconds", seconds);
     let pids: Vec<String> = server.measured.iter().map(ToString::to_string).collect();
     arguments(&mut command, "--server-pid", pids.join(","));
+    let before = match contestant.load {
+        Load::Growth { from, .. } => Some(Before::there(from, server, programs, scratch)?),
+        _ => None,
+    };
     let log = scratch.join("load.log");
     command.stdin(Stdio::null()).stderr(fs::File::create(&log)?);
     // A report left by another run must not be taken for this one's.
@@ -128,12 +141,47 @@ pub fn run(
     }
     let status =
         wait(command.spawn().context("starting the load")?, Duration::from_secs(seconds.into()) + OVERHEAD)?;
+    drop(before);
     // `sailfish load` fails when something was lost, and reports all the same.
     let report = fs::read(&json).ok().and_then(|text| serde_json::from_slice(&text).ok());
     report.with_context(|| {
         let log = fs::read_to_string(&log).unwrap_or_default();
         format!("the load ended ({status}) without a report: {}", log.trim())
     })
+}
+
+/// Connections that are there before what is measured, until this is dropped.
+struct Before(Child);
+
+impl Before {
+    /// Waits until they are logged in.
+    fn there(connections: u32, server: &Running, programs: &Path, scratch: &Path) -> anyhow::Result<Self> {
+        let files = || -> anyhow::Result<usize> {
+            server.measured.iter().map(|pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())).sum()
+        };
+        let wanted = files()? + connections as usize;
+        let mut command = sailfish_load(programs, "idle", connections, &scratch.join("before.json"));
+        let targets: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+        arguments(&mut command, "--target", targets.join(","));
+        arguments(&mut command, "--seconds", OVERHEAD.as_secs());
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let before = Self(command.spawn().context("starting the load")?);
+        let deadline = Instant::now() + OVERHEAD / 2;
+        while files()? < wanted {
+            ensure!(Instant::now() < deadline, "{connections} connections do not come");
+            sleep(Duration::from_millis(20));
+        }
+        sleep(SETTLE); // the last of them log in, and a backend hears of all
+        Ok(before)
+    }
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        // Both fail only when it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn sailfish_load(programs: &Path, scenario: &str, connections: u32, json: &Path) -> Command {

@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn without_a_floor_the_value_is_judged() {
-        assert_eq!(figure("memory", 399.0, None).verdict(), "must");
-        assert_eq!(figure("memory", 401.0, None).ok(), Some(false));
+        assert_eq!(figure("memory", 299.0, None).verdict(), "must");
+        assert_eq!(figure("memory", 301.0, None).ok(), Some(false));
         assert_eq!(figure("memory-nats", 20_000.0, None).ok(), None);
     }
 }

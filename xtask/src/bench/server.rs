@@ -28,6 +28,8 @@ pub enum Server {
     RawEpoll,
     /// The gateway on its own io_uring engine.
     Uring,
+    /// The same, with bridge and backend in its process, as `up` has them by default.
+    Whole,
     /// The gateway on monoio over io_uring.
     Monoio,
     /// The gateway on monoio over epoll.
@@ -53,6 +55,7 @@ impl Server {
             Self::RawUring => "raw io_uring",
             Self::RawEpoll => "raw epoll",
             Self::Uring => "uring",
+            Self::Whole => "up",
             Self::Monoio => "monoio",
             Self::Epoll => "epoll",
             Self::Glommio => "glommio",
@@ -101,6 +104,17 @@ impl Server {
                 command
             }
             Self::Uring => up("uring"),
+            Self::Whole => {
+                let mut command = up("uring");
+                command.env_remove("SAILFISH_BRIDGE__MODE");
+                let file = scratch.join("memory.db");
+                for suffix in ["", "-wal", "-shm"] {
+                    let _ = fs::remove_file(format!("{}{suffix}", file.display())); // there may be none
+                }
+                command.env("SAILFISH_BACKEND__DATABASE", format!("sqlite:{}", file.display()));
+                command.env("SAILFISH_BACKEND__LISTEN", free_address()?.to_string());
+                command
+            }
             Self::Monoio => up("monoio"),
             Self::Epoll => up("epoll"),
             Self::Glommio => up("glommio"),
