@@ -6,6 +6,8 @@ use sim::{Plan, SCENARIOS, Scenario};
 const SEEDS: u64 = 200;
 /// Seeds that found what was wrong with presence, in their short form.
 const PRESENCE_SEEDS: [u64; 4] = [146, 1_353_951_330, 1_353_954_052, 1_353_956_233];
+/// Seeds that found what was wrong, here or in the judgement, with messages that two owners deliver, in their short form.
+const SEEDS_OF_TWO_OWNERS: [u64; 2] = [5_001_095, 5_002_319];
 /// Seeds of each scenario.
 const SEEDS_OF_EACH: u64 = 2;
 /// Seeds of whole runs in which a room's sequence went back, or was given twice.
@@ -13,7 +15,7 @@ const OF_SEQUENCES: [u64; 3] = [1_135, 1_353_950_574, 1_353_950_682];
 
 #[test]
 fn seeds_keep_their_promises() {
-    for seed in (0..SEEDS).chain(PRESENCE_SEEDS) {
+    for seed in (0..SEEDS).chain(PRESENCE_SEEDS).chain(SEEDS_OF_TWO_OWNERS) {
         if let Err(failure) = sim::run(&Plan::short(seed), None) {
             panic!("{failure}");
         }
