@@ -114,7 +114,7 @@ impl App {
     pub async fn changed(&self, keys: &[String]) {
         self.mark(keys).await;
         if let Err(error) = self.cache.delete_many(keys).await {
-            warn!(%error, "a cache entry is stale until its second delete, or its end");
+            warn!(%error, "cannot delete a cache entry: it is out of date until its second delete or its expiry");
         }
     }
 
@@ -167,7 +167,7 @@ impl App {
         let keys: Vec<String> = names.iter().map(|name| wrote_key(name)).collect();
         let marks: Vec<_> = keys.iter().map(|key| (key.as_str(), "1".into(), self.wrote_time())).collect();
         if let Err(error) = self.cache.set_many(&marks).await {
-            warn!(%error, "all reads go to the primary for a while");
+            warn!(%error, "cannot mark a write in the cache: all reads go to the primary for a while");
             let until_ms = self.clock.now_ms() + self.wrote_time().as_millis() as i64;
             self.unmarked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
         }

@@ -35,7 +35,12 @@ impl<I, O> Batches<I, O> {
     /// One entry's result. 503 if too many wait, or when this process ends.
     pub async fn ask(&self, entry: I) -> Result<O, Error> {
         let (answer, answered) = oneshot::channel();
-        let busy = |_| Error::unavailable("busy", "too many wait for the same");
+        let busy = |_| {
+            Error::unavailable(
+                "busy",
+                "too many requests wait for the same work; send the same request again later",
+            )
+        };
         self.entries.try_send((entry, answer)).map_err(busy)?;
         answered.await.unwrap_or_else(|_| Err(Error::unavailable("ending", "this process ends")))
     }

@@ -204,7 +204,7 @@ impl Config {
             return Err(format!("backend.sms_url = {:?}: want http://HOST:PORT/PATH", self.sms_url));
         }
         if !self.sms_url.is_empty() && self.sms_secret.is_empty() {
-            return Err("backend.sms_secret: want what requests to backend.sms_url are signed with".into());
+            return Err("backend.sms_secret: want the secret that signs requests to backend.sms_url".into());
         }
         let numbers = [
             ("database_connections_max", self.database_connections_max, 1, 10_000),

@@ -233,17 +233,17 @@ impl IntoResponse for Error {
         let message = match self.status {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 error!(request_id, code = self.code, message = self.message, "request failed");
-                "an error of the server's own; its log has more under this request_id, at level debug if there are many"
+                "internal error; the server's log has more under this request_id (at level debug if there are many)"
                     .to_owned()
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 warn!(request_id, code = self.code, message = self.message, "request failed");
                 // Time alone does not mend what the operator has left out.
                 if self.code == NO_SENDER {
-                    "this server has nobody who sends login codes; its operator sets backend.sms_url"
-                        .to_owned()
+                    "this server cannot send login codes; its operator must set backend.sms_url".to_owned()
                 } else {
-                    "what the answer needs is away for the moment; send the same again later".to_owned()
+                    "a service that this request needs is not available; send the same request again later"
+                        .to_owned()
                 }
             }
             _ => self.message,

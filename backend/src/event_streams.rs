@@ -28,7 +28,7 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
     for number in 0..app.config.bridge_streams {
         match Lane::new(&app, number) {
             Ok(lane) => drop(lanes.spawn(lane.run(app.clone(), stop.clone()))),
-            Err(error) => error!(%error, "no events are read"),
+            Err(error) => error!(%error, "cannot read event streams"),
         }
     }
     while lanes.join_next().await.is_some() {}
@@ -90,7 +90,7 @@ impl Lane {
                     Duration::from_millis((100_u64 << failures.min(6)).min(PAUSE_MS_MAX))
                 }
                 Err(error) => {
-                    warn!(%error, stream = self.stream, "a stream of events cannot be read or emptied");
+                    warn!(%error, stream = self.stream, "cannot read or empty an event stream");
                     self.has_all = false;
                     Duration::from_secs(1)
                 }
@@ -227,7 +227,12 @@ impl Lane {
                 }
             };
             if let Some(reason) = dead {
-                error!(reason, id = entry.id, stream = self.stream, "an event is a dead letter");
+                error!(
+                    reason,
+                    id = entry.id,
+                    stream = self.stream,
+                    "an event is invalid or failed too often; it is a dead letter"
+                );
                 pipe.cmd("XADD").arg(&self.dead).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
                 pipe.arg("e").arg(&entry.text).arg("reason").arg(reason).arg("id").arg(&entry.id).ignore();
             }

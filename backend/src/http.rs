@@ -54,7 +54,7 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .merge(pages::router())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
-        .fallback(|| async { Error::not_found("no such path; /docs shows those that there are") })
+        .fallback(|| async { Error::not_found("no such path; /docs lists all paths") })
         .method_not_allowed_fallback(|| async {
             Error::new(
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -103,7 +103,7 @@ impl Source for Segments {
             };
             let next = first
                 .checked_add(length)
-                .ok_or_else(|| Error::conflict("ids_exhausted", format!("{name}: all ids are given out")))?;
+                .ok_or_else(|| Error::conflict("ids_exhausted", format!("{name}: all ids are used up")))?;
             if id_segment::advance(&self.writer, name, version, next).await? {
                 return Ok(first);
             }

@@ -80,7 +80,7 @@ async fn hand_over_all(app: &Arc<App>) {
     loop {
         let due = hand_over::due(app.db.primary(), app.clock.now_ms(), DUE_MAX).await;
         let due = due.unwrap_or_else(|error| {
-            warn!(%error, "it is not known whose inbox is to be handed over");
+            warn!(%error, "cannot read which inboxes to deliver");
             Vec::new()
         });
         for device in due {
@@ -108,7 +108,7 @@ async fn sweep_all(app: &App) {
         if now_ms.saturating_sub(swept_ms) >= SWEEP_PAUSE_MS {
             match sweep(app, now_ms - AGE_MS_MAX).await {
                 Ok(()) => swept_ms = now_ms,
-                Err(error) => warn!(%error, "old messages stay in the inbox"),
+                Err(error) => warn!(%error, "cannot delete old messages from inboxes; tried again later"),
             }
         }
         tokio::time::sleep(LOOK).await;
@@ -123,14 +123,14 @@ async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
         }
         remove(app, &ids).await?;
         app.metrics.add(MESSAGES, "dropped", ids.len() as u64);
-        info!(messages = ids.len(), "the inbox dropped what nobody came for");
+        info!(messages = ids.len(), "deleted messages that waited in inboxes for 30 days");
     }
 }
 
 /// Hands an inbox over to a device, unless another process is about it; the device.
 async fn hand_over(app: Arc<App>, device: Device) -> Device {
     if let Err(error) = try_hand_over(&app, &device).await {
-        warn!(%error, app = device.app, user_id = device.user_id, "an inbox is handed over later");
+        warn!(%error, app = device.app, user_id = device.user_id, "cannot deliver an inbox now; tried again later");
     }
     device
 }
@@ -275,7 +275,7 @@ impl Handing<'_> {
             let outcomes = match outcomes {
                 Ok(outcomes) => outcomes,
                 Err(error) if error.status.is_client_error() => {
-                    error!(%error, user_id, message_id, "a kept message cannot be pushed, and is dropped");
+                    error!(%error, user_id, message_id, "the push API refuses a stored message as invalid; it is dropped");
                     return Ok(Pushed::Refused);
                 }
                 Err(error) => return Err(error),

@@ -159,7 +159,7 @@ impl Asker {
         let until_ms = app.cache.get(&self.keys.waits).await?.and_then(|text| text.parse::<i64>().ok());
         let left_ms = until_ms.map_or(0, |until_ms| until_ms - app.clock.now_ms());
         if left_ms > 0 {
-            return Err(Error::too_many("code: it was wrong too often; wait").retry_after_ms(left_ms));
+            return Err(Error::too_many("code: too many wrong codes; wait").retry_after_ms(left_ms));
         }
         match self.matching(app, digits).await? {
             Some(code) => Ok(code),

@@ -42,7 +42,7 @@ pub fn told(events: &[Event]) -> Told {
             EventKind::Request(_) | EventKind::Undelivered(_) => continue,
         };
         let Some(device) = device_of(session) else {
-            warn!(event = event.id, "a device of a longer name than any is left out");
+            warn!(event = event.id, "ignored an event whose device class is too long");
             continue;
         };
         let login = login_of(session);

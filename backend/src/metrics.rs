@@ -70,7 +70,7 @@ impl Metrics {
                 page.sample(&[("method", method), ("path", path), ("status", &status)], count);
             }
         }
-        page.family("request_seconds", "histogram", "How long requests took.");
+        page.family("request_seconds", "histogram", "Duration of requests.");
         for ((method, path), requests) in &*all {
             let labels = [("method", method.as_str()), ("path", path.as_str())];
             let mut below = 0;
@@ -129,7 +129,7 @@ fn write_pools(app: &App, page: &mut Page) {
     page.family(
         "database_connections_closed_total",
         "counter",
-        "Connections that were closed since a statement on them was given up, or the database was in trouble.",
+        "Connections closed because a statement on them was abandoned, or the database failed.",
     );
     for (pool, counts) in &pools {
         page.sample(&[("pool", pool)], counts.closed);
@@ -138,23 +138,19 @@ fn write_pools(app: &App, page: &mut Page) {
 
 /// Gifts, and what is pushed to clients.
 fn write_gifts(app: &App, page: &mut Page) {
-    page.family(
-        "gift_events_total",
-        "counter",
-        "What became of gifts, and batches of them that were committed.",
-    );
+    page.family("gift_events_total", "counter", "Results of gifts, and of their batches.");
     for (event, count) in app.gifts.counts() {
         page.sample(&[("event", event)], count);
     }
-    page.family("gifts_under_way", "gauge", "Gifts that somebody waits for.");
+    page.family("gifts_under_way", "gauge", "Gifts with a caller that waits.");
     page.sample(&[], app.gifts.under_way());
     let [(_, held), (_, pushed), (_, lost)] = app.outbox.counts();
     page.family("outbox_messages", "gauge", "Messages to clients in memory.");
     page.sample(&[("state", "waiting")], held.saturating_sub(pushed));
     page.sample(&[("state", "pushed")], pushed);
-    page.family("outbox_lost_total", "counter", "Messages to clients that were given up.");
+    page.family("outbox_lost_total", "counter", "Messages to clients that were dropped.");
     page.sample(&[], lost);
-    page.family("push_events_total", "counter", "Calls of the push API, and messages that they had.");
+    page.family("push_events_total", "counter", "Calls of the push API, and their messages.");
     for (event, count) in app.push.counts() {
         page.sample(&[("event", event)], count);
     }
@@ -165,23 +161,23 @@ fn write_http(app: &App, page: &mut Page) {
     let http = app.http.counts();
     page.family("http_connections", "gauge", "Open HTTP connections.");
     page.sample(&[], http.connections);
-    page.family("http_requests", "gauge", "HTTP requests that are worked on.");
+    page.family("http_requests", "gauge", "HTTP requests at work.");
     page.sample(&[], http.requests);
     page.family("http_bodies_bytes", "gauge", "Bytes of requests' bodies in memory.");
     page.sample(&[], http.bodies_bytes);
-    page.family("http_accepted_total", "counter", "HTTP connections taken.");
+    page.family("http_accepted_total", "counter", "Accepted HTTP connections.");
     page.sample(&[], http.accepted);
-    page.family("http_accept_errors_total", "counter", "HTTP connections that could not be taken.");
+    page.family("http_accept_errors_total", "counter", "Failed accepts of HTTP connections.");
     page.sample(&[], http.accept_errors);
-    page.family("http_refused_total", "counter", "HTTP connections and requests past a limit, by the limit.");
+    page.family(
+        "http_refused_total",
+        "counter",
+        "HTTP connections and requests refused at a limit, by limit.",
+    );
     for (reason, count) in http.refused {
         page.sample(&[("reason", reason)], count);
     }
-    page.family(
-        "http_cut_total",
-        "counter",
-        "HTTP connections that were closed before their callers did so.",
-    );
+    page.family("http_cut_total", "counter", "HTTP connections that the server closed first.");
     for (reason, count) in http.cut {
         page.sample(&[("reason", reason)], count);
     }
@@ -201,7 +197,7 @@ async fn write_queue(app: &App, page: &mut Page) {
     for (topic, (jobs, _)) in &counts {
         page.sample(&[("topic", topic)], jobs);
     }
-    page.family("queue_dead_letters", "gauge", "Jobs that were given up.");
+    page.family("queue_dead_letters", "gauge", "Jobs that failed too often.");
     for (topic, (_, dead)) in &counts {
         page.sample(&[("topic", topic)], dead);
     }
@@ -209,7 +205,7 @@ async fn write_queue(app: &App, page: &mut Page) {
 
 fn write_replicas(app: &App, page: &mut Page) {
     let lags = app.db.replica_lags_ms();
-    page.family("replica_up", "gauge", "1 if the replica is read from.");
+    page.family("replica_up", "gauge", "1 if the replica is in use.");
     for (index, (is_good, _)) in lags.iter().enumerate() {
         page.sample(&[("replica", &index.to_string())], u8::from(*is_good));
     }

@@ -27,7 +27,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 async fn work_all(app: &App) {
     loop {
         if let Err(error) = work(app).await {
-            warn!(%error, "the queue of orders that expire cannot be read or written");
+            warn!(%error, "cannot read or write the queue of order expiries");
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -36,7 +36,7 @@ async fn work_all(app: &App) {
 async fn sweep_all(app: &App) {
     loop {
         if let Err(error) = sweep(app).await {
-            warn!(%error, "it is not known whether an order is overdue");
+            warn!(%error, "cannot read the orders that are overdue; tried again later");
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
@@ -76,7 +76,7 @@ async fn expire(app: &App, ids: &[String]) -> Result<(), Error> {
     let expired = pay_order::expire(&mut tx, ids, app.clock.now_ms()).await?;
     tx.commit().await?;
     if expired > 0 {
-        info!(expired, "orders were not paid in time");
+        info!(expired, "orders expired unpaid");
     }
     Ok(())
 }

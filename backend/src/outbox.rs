@@ -282,7 +282,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             }
             // One of them is wrong: which, is found by halving.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
-                error!(%error, message = ?batch[0].message, "a message cannot be pushed, and is dropped");
+                error!(%error, message = ?batch[0].message, "the push API refuses a message as invalid; it is dropped");
                 app.outbox.drop_refused(batch.into_iter());
                 continue;
             }
@@ -293,7 +293,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             }
             Err(error) => {
                 if failures == 0 {
-                    warn!(%error, "the push API does not take messages; they wait");
+                    warn!(%error, "the push API does not accept messages; they wait");
                 }
                 failures += 1;
                 let (rows, mentions): (Vec<_>, Vec<_>) =
@@ -344,7 +344,7 @@ fn put_back(lane: &Lane, items: Vec<Item>) {
 async fn take_up(app: Arc<App>, mut stop: Stop) {
     while !stop.is_due() {
         if let Err(error) = take_up_due(&app).await {
-            warn!(%error, "the outbox cannot be read");
+            warn!(%error, "cannot read the outbox table");
         }
         tokio::select! {
             biased; // either ends the pause
@@ -379,7 +379,7 @@ async fn remove(app: Arc<App>, mut stop: Stop) {
         let done = std::mem::take(&mut lock(&app.outbox.hand).done);
         if !done.is_empty() {
             if let Err(error) = remove_rows(&app, &done).await {
-                warn!(%error, "pushed messages stay in the outbox for the moment");
+                warn!(%error, "cannot delete pushed messages from the outbox table; tried again later");
                 lock(&app.outbox.hand).done.extend(done);
                 app.outbox.pushed.notify_one();
                 tokio::time::sleep(GATHER * 4).await;

@@ -19,7 +19,7 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
             work = work(&app) => work,
         };
         if let Err(error) = work {
-            warn!(%error, "the queue of second deletes cannot be read, or the cache is away");
+            warn!(%error, "cannot read the queue of second deletes, or reach the cache");
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -39,7 +39,7 @@ async fn work(app: &App) -> Result<(), Error> {
 
 fn keys(job: &Job) -> Vec<String> {
     serde_json::from_str(&job.payload).unwrap_or_else(|error| {
-        warn!(%error, payload = job.payload, "no list of cache keys");
+        warn!(%error, payload = job.payload, "a job of second deletes has no list of cache keys");
         Vec::new()
     })
 }

@@ -45,7 +45,7 @@ async fn check_all(app: &App) {
             Err(error) => {
                 failures += 1;
                 if failures == FAILURES_SILENT {
-                    warn!(%error, "gateways cannot be asked who is online; sessions that ended unheard stay until they can");
+                    warn!(%error, "cannot ask gateways who is online; sessions whose end nobody reported stay online until it works");
                 }
                 PASS_PAUSE
             }
@@ -136,7 +136,7 @@ impl Check {
                 self.missing.remove(device);
             }
             app.metrics.add(SESSIONS, "ended", ended.len() as u64);
-            info!(sessions = ended.len(), "sessions that no gateway has are ended");
+            info!(sessions = ended.len(), "ended sessions that no gateway has");
         }
         Ok(calls)
     }

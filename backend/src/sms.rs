@@ -85,7 +85,7 @@ impl Webhook {
     async fn send(&self, message: &Message<'_>, now_ms: i64) -> Result<(), Error> {
         let sent = tokio::time::timeout(SEND_TIME, self.post(message, now_ms)).await;
         sent.unwrap_or_else(|_| Err(format!("no answer within {} s", SEND_TIME.as_secs()))).map_err(|why| {
-            warn!(why, "the SMS service does not take login codes");
+            warn!(why, "the SMS service does not accept login codes");
             Error::unavailable("sms_unavailable", why)
         })
     }

@@ -47,7 +47,7 @@ impl Breaker {
     pub fn succeeded(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         if self.circuit().succeeded() {
-            info!("the backend takes events");
+            info!("the backend accepts events again");
         }
         self.show();
         self.changed.notify_waiters();
@@ -59,8 +59,8 @@ impl Breaker {
             self.metrics.breaker_opened.add(1);
             // Who starts both at once starts one of them first.
             match self.has_answered.load(Ordering::Relaxed) || self.begun.elapsed() > START_TIME {
-                true => warn!(error = why, "the backend does not take events; they wait"),
-                false => info!(error = why, "the backend does not take events yet; they wait"),
+                true => warn!(error = why, "the backend does not accept events; they wait"),
+                false => info!(error = why, "the backend does not accept events yet; they wait"),
             }
         }
         self.show();

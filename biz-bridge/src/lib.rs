@@ -130,7 +130,7 @@ impl Bridge {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            warn!("the bridge's thread ended by a panic");
+            warn!("the bridge's thread panicked");
         }
         self.metrics.waiting.get()
     }
@@ -197,7 +197,7 @@ impl Work {
         // has.
         if ended.is_some() && self.stopped.borrow().is_none() {
             // One lane less would hold up its users for as long as nobody looks.
-            error!(?ended, "a task of the bridge has ended by itself; the bridge goes");
+            error!(?ended, "a task of the bridge ended unexpectedly; the bridge stops");
             return;
         }
         tokio::select! {
@@ -206,7 +206,7 @@ impl Work {
             () = end(self.stopped) => {
                 let waiting = self.metrics.waiting.get();
                 if waiting > 0 {
-                    warn!(waiting, "the bridge stops before the backend has taken everything");
+                    warn!(waiting, "the bridge stops before the backend has accepted everything");
                 }
             }
         }

@@ -321,7 +321,11 @@ impl<P: Pushes> PushStream<P> {
     fn end(&mut self, raw: Raw, outcome: PushOutcome, dead: Option<String>) {
         self.metrics.pushes(outcome).add(1);
         if let Some(why) = &dead {
-            warn!(entry = raw.id, reason = why, "an entry of the push stream is a dead letter");
+            warn!(
+                entry = raw.id,
+                reason = why,
+                "an entry of the push stream is invalid or failed too often; it is a dead letter"
+            );
         }
         self.done.push(Done { raw, dead });
     }
@@ -353,7 +357,7 @@ impl<P: Pushes> PushStream<P> {
                 self.flush_failures = self.flush_failures.saturating_add(1);
                 let wait = self.backoff.wait(self.flush_failures, &mut self.random);
                 self.done_from = Some(Instant::now() + wait);
-                warn!(error = describe(&error), "pushes that are done stay in the stream");
+                warn!(error = describe(&error), "cannot remove finished pushes from the stream; tried again");
             }
         }
     }

@@ -142,7 +142,7 @@ impl Server {
                 },
                 Err(error) => {
                     self.stats.accept_error();
-                    logs::warn!(%error, "an HTTP connection cannot be taken");
+                    logs::warn!(%error, "cannot accept an HTTP connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -328,7 +328,7 @@ async fn answer(
     };
     if !server.refusals.count(share, Instant::now()) {
         server.stats.refused(Refusal::AddressRefusals);
-        logs::warn!(address = %share, "too many requests were refused; a proxy belongs into http.trusted_proxies");
+        logs::warn!(address = %share, "too many requests of one address were refused; if it is a proxy, add it to http.trusted_proxies");
         let message = "too many requests from this address were refused; try again later";
         return refused(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
     }
@@ -343,7 +343,7 @@ async fn answer(
         response
     });
     answer.await.unwrap_or_else(|error| {
-        logs::error!(%error, "a request was not answered");
+        logs::error!(%error, "the handler of a request panicked or was ended; it is answered 500");
         refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request was not answered")
     })
 }

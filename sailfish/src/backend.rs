@@ -41,19 +41,19 @@ pub struct BackendArgs {
     /// Where the HTTP API is served: ADDRESS:PORT [default: 127.0.0.1:5348].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME [default: a SQLite file of the user's own].
+    /// sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME [default: a SQLite file beside the token secret].
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Replicas of a MySQL database, for reads; several with commas.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     replicas: Vec<String>,
-    /// redis://HOST:PORT, for cache and queue [default: in the process, and a table of the database].
+    /// redis://HOST:PORT, for cache and queue [default: cache in the process, queue in a table of the database].
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// Where pushes to clients go: a bridge's admin port [default: http://127.0.0.1:5347].
+    /// The push API: the admin port of a bridge, a gateway or `up` [default: http://127.0.0.1:5347].
     #[arg(long, value_name = "URL")]
     push_url: Option<String>,
-    /// Prints the configuration in force, every key with its meaning, and ends.
+    /// Prints every key with its present value and its meaning, and ends.
     #[arg(long)]
     print_config: bool,
 }
@@ -93,7 +93,7 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     let _ = crate::cli::write(&text); // a service serves without a stdout too
     runtime.block_on(async {
         while signals.next().await == Wish::Reload {
-            warn!("a backend reads its configuration at its start only");
+            warn!("SIGHUP changes nothing: a backend reads its configuration only at the start");
         }
     });
     service.stop();
@@ -203,7 +203,7 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
                 if reason != said {
                     let (database, seconds) =
                         (config::without_password(&config.database), DATABASE_TIME.as_secs());
-                    warn!(error = reason, "waits for the database {database}, for {seconds} s in all");
+                    warn!(error = reason, "waiting for the database {database}, up to {seconds} s");
                     said = reason;
                 }
                 tokio::time::sleep(DATABASE_PAUSE).await;

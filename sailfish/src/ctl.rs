@@ -18,7 +18,7 @@ use crate::serve::reachable;
 use crate::token::{device, duration};
 use http::{Answer, Method, Request};
 
-/// Asks a running node who is where, and gives it orders.
+/// Asks a running node who is online, and sends it orders: push, kick, drain.
 #[derive(clap::Args)]
 pub struct CtlArgs {
     #[command(flatten)]
@@ -26,10 +26,10 @@ pub struct CtlArgs {
     /// The node's admin port: HOST:PORT [default: node.admin].
     #[arg(long, value_name = "HOST:PORT", global = true)]
     admin: Option<String>,
-    /// What the node wants of its callers [default: control.secret].
+    /// The secret of the control API [default: control.secret].
     #[arg(long, value_name = "SECRET", global = true)]
     secret: Option<String>,
-    /// Prints the node's answer as it came.
+    /// Prints the node's answer as raw JSON.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -38,7 +38,7 @@ pub struct CtlArgs {
 
 #[derive(Subcommand)]
 enum Order {
-    /// Says which of these users are online.
+    /// Prints which of these users are online.
     Online {
         #[command(flatten)]
         app: AppArg,
@@ -46,7 +46,7 @@ enum Order {
         #[arg(required = true, value_name = "USER", allow_negative_numbers = true)]
         users: Vec<i64>,
     },
-    /// Says where a user is.
+    /// Prints the node, shard and login time of each session of a user.
     Where {
         #[command(flatten)]
         app: AppArg,
@@ -70,7 +70,7 @@ enum Order {
     },
     /// Sends a message to a user, a room or everybody.
     Push(PushArgs),
-    /// Makes a node go: the one that is asked, or another.
+    /// Drains a node: the one that is asked, or another.
     Drain {
         /// Its number.
         #[arg(long, value_name = "N")]
@@ -96,13 +96,13 @@ struct PushArgs {
     /// The message.
     #[arg(long)]
     text: String,
-    /// What it is about [default: 6001 to a user, 5555 to a room or all].
+    /// The business code [default: 6001 to a user, 5555 to a room or all].
     #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
     biz_code: Option<i32>,
-    /// Drop it first when a receiver is slow, and say nothing of what becomes of it.
+    /// Class lossy: a slow receiver may lose it, and there is no outcome.
     #[arg(long)]
     lossy: bool,
-    /// A name: the same again is delivered once; to all twice, and known by it.
+    /// The client message id: a repeat is delivered once (with --all twice, and clients recognise it).
     #[arg(long, value_name = "NAME")]
     client_msg_id: Option<String>,
     /// How long to wait for the outcome, up to 30000 [default: 1000].

@@ -20,9 +20,9 @@ const PRODUCTS: [(i64, &str, i64, i64); 3] = [
     (3, "a chest of coins", 12_800, 1_280),
 ];
 
-/// Seeds a running backend with users, a room, gifts, products and money, and shows what to do with them.
+/// Makes users, a room, gifts, products and money in a running backend, and prints commands to use them.
 ///
-/// The backend wants backend.mock = true, since nobody reads the users' phones. What is there already stays.
+/// The backend needs backend.mock = true, because nobody reads the users' phones. Existing data stays.
 #[derive(clap::Args)]
 pub struct DemoArgs {
     #[command(flatten)]

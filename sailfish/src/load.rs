@@ -24,11 +24,11 @@ use crate::secret::Secret;
 
 pub use worker::run as run_worker;
 
-/// Loads a gateway and tells how fast and how faithful it is.
+/// Sends messages at a fixed rate, measures latency, and accounts for every message.
 ///
-/// Open loop: operation i is due at i / rate, whatever the gateway does, and its latency counts from then. Ends with 1 when
-/// anything was lost, duplicated, out of order or refused, or a connection failed. Where faults are made (--chaos, --restart), a message
-/// whose receiver was just away may be handed over as undelivered instead.
+/// Operation i is due at i / rate, whatever the gateway does, and its latency counts from then (open loop).
+/// The exit code is 1 if a message was lost, duplicated, out of order or refused, or if a connection failed.
+/// With --chaos or --restart, a message whose receiver was away may be handed over as undelivered instead.
 #[derive(clap::Args)]
 pub struct LoadArgs {
     #[command(flatten)]

@@ -114,18 +114,18 @@ pub struct NodeArgs {
     /// Where metrics, health and the control API are served: ADDRESS:PORT [default: 127.0.0.1:5347].
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
-    /// Threads [default: one for each core].
+    /// Threads that hold connections [default: one for each CPU core].
     #[arg(long, value_name = "N")]
     shards: Option<String>,
     /// uring, monoio, epoll, glommio or auto [default: auto].
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
-    /// Prints the configuration in force, every key with its meaning, and ends.
+    /// Prints every key with its present value and its meaning, and ends.
     #[arg(long)]
     print_config: bool,
 }
 
-/// Runs the whole of it on this machine, with defaults for everything.
+/// Runs the whole system on this machine, with defaults for everything.
 #[derive(clap::Args)]
 pub struct UpArgs {
     #[command(flatten)]
@@ -136,10 +136,10 @@ pub struct UpArgs {
     /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is given].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
-    /// Where clients connect by TLS: ADDRESS:PORT [default: nowhere].
+    /// Where clients connect by TLS: ADDRESS:PORT [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_tls: Option<String>,
-    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: nowhere].
+    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_wss: Option<String>,
 }
@@ -152,22 +152,22 @@ pub struct GatewayArgs {
     /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where clients connect by WebSocket: ADDRESS:PORT [default: nowhere].
+    /// Where clients connect by WebSocket: ADDRESS:PORT [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
-    /// Where clients connect by TLS: ADDRESS:PORT [default: nowhere].
+    /// Where clients connect by TLS: ADDRESS:PORT [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_tls: Option<String>,
-    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: nowhere].
+    /// Where clients connect by WebSocket over TLS: ADDRESS:PORT [default: none].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_wss: Option<String>,
-    /// The own number, unlike that of any other node [default: 2].
+    /// The number of this node, 1 to 1023, different for every node [default: 2].
     #[arg(long, value_name = "N")]
     id: Option<String>,
-    /// Where routers take links; several with commas [default: 127.0.0.1:5350].
+    /// Where routers listen for links; several with commas [default: 127.0.0.1:5350].
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     routers: Vec<String>,
-    /// Where bridges take links; several with commas [default: there is none].
+    /// Where bridges listen for links; several with commas [default: there is no bridge].
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     bridges: Vec<String>,
 }
@@ -177,26 +177,26 @@ pub struct GatewayArgs {
 pub struct RouterArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// Where links are taken: ADDRESS:PORT for shard 0, the next ports for the others [default: 127.0.0.1:5350].
+    /// Where to listen for links: ADDRESS:PORT; shard i uses the port i higher [default: 127.0.0.1:5350].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// The own number, unlike that of any other node [default: 1].
+    /// The number of this node, 1 to 1023, different for every node [default: 1].
     #[arg(long, value_name = "N")]
     id: Option<String>,
 }
 
-/// Runs a bridge of a cluster: it passes events on to a backend, and sends what that pushes.
+/// Runs a bridge of a cluster: it sends events to a backend, and the backend's pushes to clients.
 #[derive(clap::Args)]
 pub struct BridgeArgs {
     #[command(flatten)]
     node: NodeArgs,
-    /// Where links are taken: ADDRESS:PORT for shard 0, the next ports for the others [default: 127.0.0.1:5400].
+    /// Where to listen for links: ADDRESS:PORT; shard i uses the port i higher [default: 127.0.0.1:5400].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// The own number, unlike that of any other node [default: 3].
+    /// The number of this node, 1 to 1023, different for every node [default: 3].
     #[arg(long, value_name = "N")]
     id: Option<String>,
-    /// Where routers take links; several with commas [default: 127.0.0.1:5350].
+    /// Where routers listen for links; several with commas [default: 127.0.0.1:5350].
     #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',')]
     routers: Vec<String>,
 }

@@ -78,7 +78,7 @@ impl Signals {
         runtime.block_on(async {
             tokio::select! {
                 biased; // what has started is ended in order
-                started = started => started.context("the start has panicked")?,
+                started = started => started.context("the start panicked")?,
                 () = self.end() => Err(Interrupted.into()),
             }
         })

@@ -11,7 +11,7 @@ use crate::cli::ConfigArgs;
 use crate::config::ConfigError;
 use crate::secret::Secret;
 
-/// Prints a login token, signed with the secret that `sailfish up` uses.
+/// Prints an IM token for a client, signed with the secret that `sailfish up` uses.
 #[derive(clap::Args)]
 pub struct TokenArgs {
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub struct TokenArgs {
     /// phone, tablet, web, desktop, tv or bot.
     #[arg(long, default_value = "phone", value_parser = device)]
     device: DeviceClass,
-    /// How long the token is good: 90s, 15m, 1h or 30d.
+    /// How long the token is valid: 90s, 15m, 1h or 30d.
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
 }

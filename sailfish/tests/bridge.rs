@@ -321,9 +321,9 @@ fn pushes_that_are_not_as_they_are_wanted_are_refused_all() {
     let mut client = server.login(5);
     let good = r#"{"app":1,"user":5,"biz_code":6001,"data":"good"}"#;
     for (more, part) in [
-        (r#"{"app":1,"biz_code":6001,"data":"x"}"#, "pushes[1].user: want it, or room"),
-        (r#"{"app":1,"user":5,"room":7,"biz_code":6001,"data":"x"}"#, "pushes[1].room: user is there too"),
-        (r#"{"app":1,"user":5,"biz_code":6001}"#, "pushes[1].data: want it"),
+        (r#"{"app":1,"biz_code":6001,"data":"x"}"#, "pushes[1].user: want user or room"),
+        (r#"{"app":1,"user":5,"room":7,"biz_code":6001,"data":"x"}"#, "pushes[1].room: user is set too"),
+        (r#"{"app":1,"user":5,"biz_code":6001}"#, "pushes[1].data: want data or data_base64"),
         (r#"{"app":1,"room":7,"biz_code":6001,"data":"x","stored":true}"#, "pushes[1].stored: want it for"),
         (
             r#"{"app":1,"user":5,"biz_code":6001,"data":"x","device":"web"}"#,

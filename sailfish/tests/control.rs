@@ -147,7 +147,7 @@ fn a_push_to_a_user_tells_its_outcome() {
     assert_eq!((status, &answer["outcome"], &answer["reason"]), (200, &json!("failed"), &json!("offline")));
 
     for (more, part) in [
-        (r#""wait_ms":0"#, "data: want it, or data_base64"),
+        (r#""wait_ms":0"#, "data: want data or data_base64"),
         (r#""data":"a","data_base64":"YQ==""#, "want only one"),
         (r#""data_base64":"*""#, "data_base64: "),
         (r#""data":"a","wait_ms":30001"#, "wait_ms = 30001: want a number from 0 to 30000"),
@@ -226,7 +226,7 @@ fn a_lone_node_lists_itself_and_drains() {
     assert_eq!(server.post("/v1/drain", "{}"), (200, json!({ "draining": true, "node": 0 })));
     client.expect_farewell(NoticeCode::Draining);
     assert_eq!(server.wait().code(), Some(0));
-    until("the log says why", || server.log().contains("an operator asked for a drain"));
+    until("the log says why", || server.log().contains("because an operator asked for it"));
 }
 
 #[test]

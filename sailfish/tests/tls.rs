@@ -306,5 +306,5 @@ fn who_comes_to_the_wrong_port_is_told() {
     }
     assert_eq!(server.metric("sailfish_edge_refusals_total", "reason=\"tls_handshake\""), 2.0);
     assert_eq!(server.metric("sailfish_notices_total", "notice=\"bad_magic\""), 1.0);
-    until("the log says so", || server.log().contains("connections were refused before a frame of theirs"));
+    until("the log says so", || server.log().contains("connections were refused before their first frame"));
 }

@@ -231,8 +231,8 @@ fn a_start_that_waits_for_its_database_ends_at_a_signal() {
         let mut child =
             command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let line = log.find(|line| line.contains("waits for")).expect("it says what it waits for");
-        let wanted = format!("waits for the database mysql://u@{nobody}/b");
+        let line = log.find(|line| line.contains("waiting for")).expect("it says what it waits for");
+        let wanted = format!("waiting for the database mysql://u@{nobody}/b");
         assert!(line.contains(&wanted) && !line.contains("hush"), "{line}");
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
         until("it ends", || child.try_wait().unwrap().is_some());

@@ -103,7 +103,7 @@ fn fuzz(subcommand: &str, target: &str, folders: &[&Path], flags: &[&str]) -> an
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!(
-            "{target} failed ({status}); the input stands in fuzz/artifacts/{target}/. To repeat it: cargo fuzz run --sanitizer none {target} FILE"
+            "{target} failed ({status}); the input is in fuzz/artifacts/{target}/. To repeat it: cargo fuzz run --sanitizer none {target} FILE"
         );
     }
     Ok(())

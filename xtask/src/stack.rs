@@ -157,7 +157,7 @@ impl Stack {
         let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
         let books: Option<Value> = body.and_then(|body| serde_json::from_str(body).ok());
         let committed = books.as_ref().and_then(|books| books["gifts_committed"].as_i64());
-        committed.with_context(|| format!("the backend tells no books: {answer}"))
+        committed.with_context(|| format!("the backend's audit has no sums: {answer}"))
     }
 
     /// A file beside the logs of all.

@@ -120,9 +120,9 @@ pub(crate) fn check_signature(
     let age_ms = timestamp.parse::<i64>().ok().and_then(|then_ms| now_ms.checked_sub(then_ms));
     match age_ms.is_some_and(|age_ms| (-AGE_MS_MAX..=AGE_MS_MAX).contains(&age_ms)) {
         true => Ok(()),
-        false => {
-            Err(Error::unauthorized("X-Sailfish-Timestamp is too far from the time here; set the clocks"))
-        }
+        false => Err(Error::unauthorized(
+            "X-Sailfish-Timestamp differs too much from the server's time; set the clocks",
+        )),
     }
 }
 
@@ -285,7 +285,7 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
         Err(error) if error.is_transient() => {
-            warn!(%error, what, "events are sent back to the bridge, to come again");
+            warn!(%error, what, "cannot store events now; the bridge will send them again");
             Outcome::Again
         }
         Err(error) => Outcome::Refused(error.to_string()),

@@ -60,7 +60,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
 }
 
 /// One gift, whether it can be sent or not.
-#[utoipa::path(get, path = "/gifts/{id}", params(("id" = i64, Path, description = "Which.")),
+#[utoipa::path(get, path = "/gifts/{id}", params(("id" = i64, Path, description = "The gift.")),
     responses((status = 200, body = Gift), (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gift>, Error> {
     find(&app, id).await?.map(Json).ok_or_else(|| Error::not_found("there is no such gift"))
@@ -226,7 +226,7 @@ async fn create(
 }
 
 /// Puts a gift under its id, whether there was one or not.
-#[utoipa::path(put, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "Which.")), request_body = GiftBody,
+#[utoipa::path(put, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "The gift.")), request_body = GiftBody,
     responses((status = 200, body = Gift), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn put(
     State(app): State<Arc<App>>,
@@ -236,7 +236,7 @@ async fn put(
 ) -> Result<Json<Gift>, Error> {
     // An id of the caller's choice moves the numbers that the database gives, which must not run out.
     if !(1..=ID_MAX).contains(&id) && gift::get(app.db.primary(), id).await?.is_none() {
-        return Err(Error::bad_request(format!("id: want 1 to {ID_MAX}, or a gift that there is, not {id}")));
+        return Err(Error::bad_request(format!("id: want 1 to {ID_MAX}, or an existing gift, not {id}")));
     }
     let gift = body.gift(id)?;
     let write = gift::put(app.db.writer(), app.db.dialect(), &gift);
@@ -246,7 +246,7 @@ async fn put(
 }
 
 /// Removes a gift from the catalogue. What was sent of it stays.
-#[utoipa::path(delete, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "Which.")),
+#[utoipa::path(delete, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "The gift.")),
     responses((status = 204), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn delete(
     State(app): State<Arc<App>>,

@@ -87,7 +87,7 @@ async fn make(
         app.push.kick(config.app, user_id, body.device.name(), Duration::ZERO).await?;
     }
     if let Err(error) = app.cache.set(&key, caller.login.as_str(), ttl(&app)).await {
-        warn!(%error, "sessions at gateways may outlive their logins");
+        warn!(%error, "cannot store which login got an IM token; its session may outlive the login");
     }
     let exp = app.clock.now_ms() / 1_000 + i64::from(config.im_token_ttl_s);
     let claims = Claims { app: config.app, user: user_id, device: body.device, exp };
@@ -111,7 +111,7 @@ pub async fn end_sessions(app: &App, user_id: i64, login: LoginId) {
         let marked = app.cache.set(&session_key(user_id, device), BANNED, ttl(app)).await;
         let ended = app.push.kick(app.config.app, user_id, device.name(), ttl(app)).await;
         if let Err(error) = marked.and(ended) {
-            warn!(%error, "a session at a gateway outlives its login, for as long as its token is good");
+            warn!(%error, "cannot end a session at a gateway after a logout; it lasts until its token expires");
         }
     }
 }

@@ -69,7 +69,7 @@ struct MockSms {
 }
 
 /// What the mock sender has sent to a phone. It is there with `backend.mock` only.
-#[utoipa::path(get, path = "/mock/sms/{phone}", params(("phone" = String, Path, description = "To whom.")),
+#[utoipa::path(get, path = "/mock/sms/{phone}", params(("phone" = String, Path, description = "The phone number.")),
     responses((status = 200, body = MockSms), (status = 404, body = ErrorBody)))]
 async fn mock_sms(
     State(app): State<Arc<App>>,

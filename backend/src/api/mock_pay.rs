@@ -29,14 +29,14 @@ struct Choice {
 }
 
 /// The page on which an order is paid.
-#[utoipa::path(get, path = "/mock/pay/{order_id}", params(("order_id" = String, Path, description = "Which.")),
+#[utoipa::path(get, path = "/mock/pay/{order_id}", params(("order_id" = String, Path, description = "The order.")),
     responses((status = 200, content_type = "text/html"), (status = 404, body = ErrorBody)))]
 async fn page(State(app): State<Arc<App>>, Path(order_id): Path<String>) -> Result<Html<String>, Error> {
     Ok(shown(&find(&app, &order_id).await?))
 }
 
 /// Pays an order, or fails to: signs a callback as a provider does, and sends it where callbacks are taken.
-#[utoipa::path(post, path = "/mock/pay/{order_id}", params(("order_id" = String, Path, description = "Which."), Choice),
+#[utoipa::path(post, path = "/mock/pay/{order_id}", params(("order_id" = String, Path, description = "The order."), Choice),
     responses((status = 200, content_type = "text/html"), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn pay(
     State(app): State<Arc<App>>,

@@ -123,7 +123,7 @@ async fn create(
         None => insert(&app, caller.user_id, &body, biz_code).await?,
     };
     if (order.product_id, order.biz_code) != (body.product_id, biz_code) {
-        return Err(Error::conflict("id_reused", "id: another order has it; want one of its own"));
+        return Err(Error::conflict("id_reused", "id: another order has this id; choose a new one"));
     }
     if order.status == Status::Waiting {
         schedule_expiry(&app, &order).await;
@@ -189,7 +189,7 @@ async fn limit(app: &App, user_id: i64) -> Result<(), Error> {
 async fn schedule_expiry(app: &App, order: &OrderRow) {
     let left = Duration::from_millis((order.expires_ms - app.clock.now_ms()).max(0) as u64);
     if let Err(error) = app.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await {
-        warn!(%error, order = order.id, "an order expires by the sweep");
+        warn!(%error, order = order.id, "cannot queue the expiry of an order; the sweep will expire it");
     }
 }
 

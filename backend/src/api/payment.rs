@@ -120,7 +120,7 @@ fn check(app: &App, signature: &str, body: &[u8]) -> Result<Callback, Error> {
     let callback: Callback = serde_json::from_slice(body).map_err(Error::bad_request)?;
     let age_ms = app.clock.now_ms().checked_sub(callback.timestamp_ms);
     if !age_ms.is_some_and(|age_ms| (-AGE_MS_MAX..=AGE_MS_MAX).contains(&age_ms)) {
-        return Err(Error::unauthorized("timestamp_ms: want one within 15 minutes of the time here"));
+        return Err(Error::unauthorized("timestamp_ms: want a time within 15 minutes of the server's"));
     }
     if !(1..=TRADE_NO_BYTES_MAX).contains(&callback.trade_no.len()) {
         return Err(Error::bad_request(format!("trade_no: want 1 to {TRADE_NO_BYTES_MAX} bytes")));
@@ -142,7 +142,12 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
     let mut tx = app.db.begin().await?;
     let order = pay_order::lock(&mut tx, app.db.dialect(), &callback.order_id).await?;
     let Some(order) = order else {
-        warn!(provider, order = callback.order_id, trade_no = callback.trade_no, "a payment of no order");
+        warn!(
+            provider,
+            order = callback.order_id,
+            trade_no = callback.trade_no,
+            "a payment callback names no order that exists"
+        );
         return Err(order::unknown());
     };
     let settled = settle_in(app, &mut tx, provider, callback, &order).await?;
@@ -155,7 +160,7 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
         Settled::Flagged(refusal) => {
             app.metrics.add(PAYMENTS, "flagged", 1);
             let Callback { trade_no, amount_cents, .. } = callback;
-            tracing::error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment needs people to look at it");
+            tracing::error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment is flagged: look at GET /internal/orders/flagged");
             Err(refusal)
         }
         Settled::Credited(answer, messages) => {
@@ -170,7 +175,7 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
             );
             app.wrote(&order::name(order.user_id)).await;
             if let Err(error) = app.cache.forget_available(&[order.user_id]).await {
-                warn!(%error, user_id = order.user_id, "the coins are available once the cached amount expires");
+                warn!(%error, user_id = order.user_id, "the cache could not be updated: the new coins are available when the cached amount expires");
             }
             Ok(answer)
         }
@@ -271,7 +276,7 @@ fn keyed(secret: &[u8]) -> Hmac<Sha256> {
 /// `paid`, `late`, `known` (a repeat, or a payment that failed), `flagged`.
 const PAYMENTS: &Family = &Family {
     name: "sailfish_backend_payments_total",
-    help: "Callbacks of payment providers about an order, by what they came to.",
+    help: "Payment callbacks, by result.",
     label: "result",
 };
 /// The provider whose secret is configured.

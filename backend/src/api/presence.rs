@@ -31,7 +31,7 @@ struct Presence {
 }
 
 /// Whether a user is online, and on what. An unknown user is not.
-#[utoipa::path(get, path = "/users/{id}/presence", params(("id" = i64, Path, description = "Whose.")),
+#[utoipa::path(get, path = "/users/{id}/presence", params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = Presence)))]
 async fn find(
     State(app): State<Arc<App>>,

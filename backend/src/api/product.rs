@@ -76,7 +76,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
 }
 
 /// A product that can be ordered.
-#[utoipa::path(get, path = "/products/{id}", params(("id" = i64, Path, description = "Which.")),
+#[utoipa::path(get, path = "/products/{id}", params(("id" = i64, Path, description = "The product.")),
     responses((status = 200, body = Product), (status = 404, body = ErrorBody)))]
 async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Product>, Error> {
     let load = async |db: Pool| {
@@ -95,7 +95,7 @@ async fn list_all(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Produ
 
 /// Makes a product, or changes it. Orders keep what they were made with.
 #[utoipa::path(put, path = "/internal/products/{id}", request_body = ProductBody,
-    params(("id" = i64, Path, description = "Which: 1 to 9,007,199,254,740,991.")),
+    params(("id" = i64, Path, description = "The product: 1 to 9,007,199,254,740,991.")),
     responses((status = 200, body = Product), (status = 400, body = ErrorBody)))]
 async fn put(
     State(app): State<Arc<App>>,
@@ -122,7 +122,7 @@ async fn put(
 }
 
 /// Removes a product. Orders keep what they were made with.
-#[utoipa::path(delete, path = "/internal/products/{id}", params(("id" = i64, Path, description = "Which.")),
+#[utoipa::path(delete, path = "/internal/products/{id}", params(("id" = i64, Path, description = "The product.")),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(State(app): State<Arc<App>>, _: Internal, Path(id): Path<i64>) -> Result<StatusCode, Error> {
     match app.write_through(&keys(id), product::delete(app.db.writer(), id)).await? {

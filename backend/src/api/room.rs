@@ -207,7 +207,7 @@ async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
 
 /// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is in it at the gateway
 /// stays there until they leave.
-#[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "Which.")), responses(
+#[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "The room.")), responses(
     (status = 200, body = Room), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn close(
     State(app): State<Arc<App>>,
@@ -216,7 +216,7 @@ async fn close(
 ) -> Result<Json<Room>, Error> {
     let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
     if room.owner_id != caller.user_id {
-        return Err(Error::forbidden("only who has opened a room may close it"));
+        return Err(Error::forbidden("only the user who opened a room may close it"));
     }
     if !room.is_open {
         return Ok(Json(room.into()));
@@ -228,14 +228,14 @@ async fn close(
 }
 
 /// A room, open or closed.
-#[utoipa::path(get, path = "/rooms/{id}", params(("id" = i64, Path, description = "Which.")),
+#[utoipa::path(get, path = "/rooms/{id}", params(("id" = i64, Path, description = "The room.")),
     responses((status = 200, body = Room), (status = 404, body = ErrorBody)))]
 async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Room>, Error> {
     Ok(Json(cached(&app, id).await?))
 }
 
 /// Who is in a room, page by page.
-#[utoipa::path(get, path = "/rooms/{id}/members", params(("id" = i64, Path, description = "Which."), MembersPage),
+#[utoipa::path(get, path = "/rooms/{id}/members", params(("id" = i64, Path, description = "The room."), MembersPage),
     responses((status = 200, body = Members), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn members(
     State(app): State<Arc<App>>,

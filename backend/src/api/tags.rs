@@ -48,7 +48,7 @@ struct Changed {
 
 /// Sets a tag, unless it is set.
 #[utoipa::path(post, path = "/internal/users/{id}/tags/set", request_body = Tag,
-    params(("id" = i64, Path, description = "Whose.")),
+    params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = Changed), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn set(
     State(app): State<Arc<App>>,
@@ -61,7 +61,7 @@ async fn set(
 
 /// Cancels a tag, if it is set.
 #[utoipa::path(post, path = "/internal/users/{id}/tags/cancel", request_body = Tag,
-    params(("id" = i64, Path, description = "Whose.")),
+    params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = Changed), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn cancel(
     State(app): State<Arc<App>>,
@@ -103,7 +103,7 @@ struct Contains {
 
 /// Whether a user has a tag, from the cache if it is there.
 #[utoipa::path(get, path = "/internal/users/{id}/tags/contains",
-    params(("id" = i64, Path, description = "Whose."),
+    params(("id" = i64, Path, description = "The user."),
         ("column" = Column, Query, description = "Which column."),
         ("bit" = i64, Query, description = "A number with a single bit.")),
     responses((status = 200, body = Contains), (status = 400, body = ErrorBody)))]

@@ -71,7 +71,7 @@ impl From<UserRow> for User {
 }
 
 /// One user. The profile is public; the phone is not part of it.
-#[utoipa::path(get, path = "/users/{id}", params(("id" = i64, Path, description = "Which user.")),
+#[utoipa::path(get, path = "/users/{id}", params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = User), (status = 404, body = ErrorBody)))]
 async fn one(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<User>, Error> {
     Ok(Json(find(&app, id).await?.ok_or_else(unknown)?.into()))

@@ -189,7 +189,8 @@ async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
             }
             Some(amount) if amount == grant.amount => {} // given before
             Some(amount) => {
-                let message = format!("id: {amount} coins were given to {} under it", grant.user_id);
+                let message =
+                    format!("id: {amount} coins were already given to {} under this id", grant.user_id);
                 return Err(Error::conflict("id_reused", message));
             }
         }

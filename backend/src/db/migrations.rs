@@ -90,7 +90,7 @@ async fn lock(connection: &mut Connection) -> Result<(), Error> {
     let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), ?), 0)";
     for seconds in [0_i64, LOCK_SECONDS] {
         if seconds > 0 {
-            info!(seconds, "waits for the lock of the migrations, which another connection holds");
+            info!(seconds, "another connection holds the lock of the migrations; waiting for it");
         }
         let row = sqlx::query(lock).bind(seconds).fetch_one(&mut *connection).await?;
         if row.try_get::<i64, _>(0)? == 1 {

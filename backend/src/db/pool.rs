@@ -63,13 +63,13 @@ impl Writes {
     }
 
     fn failed(&self, error: Error) {
-        error!(%error, "the database does not take writes");
+        error!(%error, "the database does not accept writes");
         *self.lock() = Some((Instant::now(), error));
     }
 
     fn succeeded(&self) {
         if self.lock().take().is_some() {
-            info!("the database takes writes again");
+            info!("the database accepts writes again");
         }
     }
 
@@ -140,7 +140,7 @@ impl Pool {
     fn closes(&self, why: &str) {
         self.counts.closed.fetch_add(1, Ordering::Relaxed);
         if !self.counts.is_ending.load(Ordering::Relaxed) {
-            warn!(why, "a connection to the database is closed");
+            warn!(why, "closed a connection to the database");
         }
     }
 }

@@ -157,7 +157,7 @@ async fn exchange(mut near: UnixStream, mut far: TcpStream, limit: &AnswerTime) 
                 }
             },
             () = too_late => {
-                warn!("the database has not answered in time; a connection to it is closed");
+                warn!("the database has not answered in time; closed a connection to it");
                 return Err(ErrorKind::TimedOut.into());
             }
         }

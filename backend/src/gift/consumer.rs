@@ -89,7 +89,7 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             done = work => done,
         };
         if let Err(error) = done {
-            warn!(%error, "the queue of gifts cannot be read");
+            warn!(%error, "cannot read the queue of gifts");
             tokio::select! {
                 biased; // either ends the pause
                 () = stop.wait() => {}
@@ -239,7 +239,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
             Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
                 add(&app.gifts.counters.batches_failed, 1);
                 if failures == 0 {
-                    warn!(%error, gifts = batch.parcels.len(), "a batch of gifts is committed again");
+                    warn!(%error, gifts = batch.parcels.len(), "committing a batch of gifts failed; tried again");
                 }
                 failures += 1;
                 todo.push(batch);
@@ -251,10 +251,10 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
             }
             Err(error) if batch.parcels.len() == 1 => {
                 add(&app.gifts.counters.poison, 1);
-                error!(%error, parcel = ?batch.parcels[0], "a gift cannot be committed; if it is in the queue, it stays there");
+                error!(%error, parcel = ?batch.parcels[0], "cannot commit a gift; if it is in the queue, it stays there");
             }
             Err(error) => {
-                warn!(%error, gifts = batch.parcels.len(), "a batch of gifts is halved");
+                warn!(%error, gifts = batch.parcels.len(), "committing a batch of gifts failed; its halves are tried separately");
                 todo.extend(batch.split().into_iter().rev());
             }
         }
@@ -374,7 +374,7 @@ async fn finish(app: Arc<App>, committed: Committed) {
     };
     if let (Err(error), _) | (_, Err(error)) = tokio::join!(told, done) {
         // A job that is taken again finds its gift decided.
-        warn!(%error, "gifts are committed, and the cache was not told");
+        warn!(%error, "gifts are committed, but the cache could not be updated");
     }
 }
 

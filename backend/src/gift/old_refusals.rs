@@ -29,7 +29,7 @@ async fn sweep_all(app: &App) {
             Ok(true) => tokio::time::sleep(PAGE_PAUSE).await,
             Ok(false) => rest(app).await,
             Err(error) => {
-                warn!(%error, "old refusals of gifts stay for the moment");
+                warn!(%error, "cannot delete old refusals of gifts; tried again later");
                 tokio::time::sleep(LOOK).await;
             }
         }
@@ -56,7 +56,7 @@ async fn sweep(app: &App, after: &mut i64) -> Result<bool, Error> {
         let mut tx = app.db.begin().await?;
         gift_order::delete_refusals(&mut tx, &refusals).await?;
         tx.commit().await?;
-        info!(refusals = refusals.len(), "old refusals of gifts are removed");
+        info!(refusals = refusals.len(), "deleted old refusals of gifts");
     }
     *after = page.last().map_or(*after, |row| row.id);
     Ok(!is_last)

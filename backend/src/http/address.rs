@@ -31,7 +31,8 @@ impl FromRequestParts<Arc<App>> for Address {
 
     async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Error> {
         let peer = parts.extensions.get::<Peer>().map(Peer::share);
-        peer.map(Self).ok_or_else(|| Error::internal("the server does not say where a request comes from"))
+        peer.map(Self)
+            .ok_or_else(|| Error::internal("the HTTP server did not pass on the address of the caller"))
     }
 }
 

@@ -27,7 +27,7 @@ impl FromRequestParts<Arc<App>> for Internal {
         let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
         match given.map(|given| are_same(given, secret)) {
             Some(true) => Ok(Self),
-            Some(false) => Err(Error::unauthorized("the internal secret is another one")),
+            Some(false) => Err(Error::unauthorized("the internal secret is wrong")),
             None => Err(Error::unauthorized("want the internal secret as Authorization: Bearer")),
         }
     }

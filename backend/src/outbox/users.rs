@@ -201,7 +201,7 @@ async fn push_batch(app: &App, kind: Kind, items: Vec<(i64, Item)>, failures: u3
             }
             // One of them is wrong: which, is found by halving.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
-                error!(%error, message = ?batch[0].1.message, "a message cannot be pushed, and is dropped");
+                error!(%error, message = ?batch[0].1.message, "the push API refuses a message as invalid; it is dropped");
                 app.outbox.drop_refused(batch.into_iter().map(|(_, item)| item));
             }
             Err(error) if error.status.is_client_error() => {
@@ -210,7 +210,7 @@ async fn push_batch(app: &App, kind: Kind, items: Vec<(i64, Item)>, failures: u3
             }
             Err(error) => {
                 if failures == 0 {
-                    warn!(%error, "the push API does not take messages; they wait");
+                    warn!(%error, "the push API does not accept messages; they wait");
                 }
                 pushed.is_away = true;
                 let all = batches.drain(..).rev().flatten();

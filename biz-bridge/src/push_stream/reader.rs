@@ -61,7 +61,7 @@ impl Reader {
             link.close();
             self.metrics.push_stream_errors.add(1);
             failures = if from.elapsed() > BLOCK * 2 { 1 } else { failures + 1 };
-            warn!(error = describe(&error), "the push stream cannot be read; it is tried again");
+            warn!(error = describe(&error), "cannot read the push stream; tried again");
             tokio::time::sleep(self.backoff.wait(failures, &mut random)).await;
         }
     }

@@ -96,7 +96,7 @@ impl Page {
         let mut family = self.out.family("sailfish_build_info", Gauge, "The version that runs.");
         family.sample(Labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
         let draining = u8::from(shards.is_draining());
-        self.number("sailfish_draining", Gauge, "1 while the node goes.", draining);
+        self.number("sailfish_draining", Gauge, "1 while the node drains.", draining);
     }
 
     fn up(&mut self, cores: &Cores) {
@@ -111,7 +111,7 @@ impl Page {
             m.gateway.connections
         });
         self.core("sailfish_sessions", Gauge, "Logged-in sessions.", cores, |m| m.gateway.sessions);
-        self.core("sailfish_accepted_total", Counter, "Connections taken.", cores, |m| m.gateway.accepted);
+        self.core("sailfish_accepted_total", Counter, "Accepted connections.", cores, |m| m.gateway.accepted);
         self.core("sailfish_logins_total", Counter, "Logins that were answered.", cores, |m| {
             m.gateway.logins
         });
@@ -126,7 +126,7 @@ impl Page {
         let names = Code::ALL.map(code_name);
         let help = "Frames from clients.";
         self.by("sailfish_frames_in_total", help, "code", &names, cores, |m| &m.gateway.frames_in);
-        let help = "Frames to clients, repeats included.";
+        let help = "Frames to clients, retries included.";
         self.by("sailfish_frames_out_total", help, "code", &names, cores, |m| &m.gateway.frames_out);
         let help = "Connections that became WebSocket connections.";
         self.core("sailfish_websockets_total", Counter, help, cores, |m| m.gateway.websockets);
@@ -136,7 +136,7 @@ impl Page {
         let names = NoticeCode::ALL.map(NoticeCode::name);
         let help = "Notices to clients; most end the connection.";
         self.by("sailfish_notices_total", help, "notice", &names, cores, |m| &m.gateway.notices);
-        let help = "Connections closed because their client does not read.";
+        let help = "Connections closed because their client does not read or ack.";
         let name = "sailfish_slow_reader_closes_total";
         self.core(name, Counter, help, cores, |m| m.gateway.notices_of(NoticeCode::SlowReader));
     }
@@ -151,7 +151,7 @@ impl Page {
         self.core("sailfish_lossy_dropped_total", Counter, help, cores, |m| m.gateway.lossy_dropped);
         let help = "Acks that ended a delivery.";
         self.core("sailfish_acks_total", Counter, help, cores, |m| m.gateway.acks);
-        let help = "Acks for messages that are not in flight: late, repeated or made up.";
+        let help = "Acks for messages that are not in flight: late, repeated or invented.";
         self.core("sailfish_acks_unknown_total", Counter, help, cores, |m| m.gateway.acks_unknown);
         let help = "Reliable messages written again.";
         self.core("sailfish_retries_total", Counter, help, cores, |m| m.gateway.retries);
@@ -176,11 +176,11 @@ impl Page {
         });
         let help = "Reliable messages that wait for their receivers.";
         self.core("sailfish_router_pending", Gauge, help, cores, |m| m.router.pending);
-        let help = "Undelivered messages of which the bridge has not said yet whether it keeps them.";
+        let help = "Undelivered messages that wait for the bridge's answer.";
         self.core("sailfish_router_handed", Gauge, help, cores, |m| m.router.handed);
         let help = "Outcomes remembered for repeated messages.";
         self.core("sailfish_router_remembered", Gauge, help, cores, |m| m.router.remembered);
-        let help = "Sessions kicked because a newer one of the same user and device class came.";
+        let help = "Sessions kicked by a newer one of the same user and device class.";
         self.core("sailfish_router_kicks_total", Counter, help, cores, |m| m.router.kicks);
         let targets = ["user", "user", "room", "room"];
         let classes = ["reliable", "lossy", "reliable", "lossy"];
@@ -213,22 +213,22 @@ impl Page {
         self.by("sailfish_router_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.router.undelivered
         });
-        let help = "Of these, those that the bridge keeps.";
+        let help = "Of these, those that the backend keeps.";
         self.core("sailfish_router_stored_total", Counter, help, cores, |m| m.router.stored);
-        let help = "Lossy messages to users of whom no session is online.";
+        let help = "Lossy messages to users without a session.";
         self.core("sailfish_router_lossy_offline_total", Counter, help, cores, |m| m.router.lossy_offline);
-        let help = "Sessions refused because the shard owns as many bindings as it may.";
+        let help = "Sessions refused at router.bindings_max.";
         self.core("sailfish_router_binds_refused_total", Counter, help, cores, |m| m.router.refused);
-        let help = "Gateway shards refused in a room because the shard has as many as it may.";
+        let help = "Gateway shards refused in a room at router.memberships_max.";
         self.core("sailfish_router_joins_refused_total", Counter, help, cores, |m| m.router.joins_refused);
-        let help = "Messages turned away at a limit, the sender told to try again.";
+        let help = "Messages refused as busy at a limit.";
         self.core("sailfish_router_busy_total", Counter, help, cores, |m| m.router.busy);
         let help = "Pending messages whose receiver's shard never answered.";
         self.core("sailfish_router_expired_total", Counter, help, cores, |m| m.router.expired);
     }
 
     fn owners(&mut self, cores: &Cores) {
-        let help = "Messages of clients that wait for their owners' answers.";
+        let help = "Messages that wait for their owners' answers.";
         self.core("sailfish_submitted", Gauge, help, cores, |m| m.gateway.submitted);
         self.core("sailfish_submitted_bytes", Gauge, "Bytes of these.", cores, |m| m.gateway.submitted_bytes);
         let help = "Router shards that own users and rooms, as the shard sees it.";
@@ -237,10 +237,10 @@ impl Page {
         self.core("sailfish_routers", Gauge, help, cores, |m| m.gateway.routers);
         let help = "Changes of owners.";
         self.core("sailfish_owner_changes_total", Counter, help, cores, |m| m.gateway.views);
-        let help = "Messages given to another owner because theirs went.";
+        let help = "Messages submitted to another owner because the first one was lost.";
         self.core("sailfish_submitted_again_total", Counter, help, cores, |m| m.gateway.submitted_again);
         let help =
-            "Room messages of an owner before that came after newer ones; reliable ones were handed over.";
+            "Room messages of a former owner that came after newer ones; reliable ones were handed over.";
         self.core("sailfish_room_late_total", Counter, help, cores, |m| m.gateway.room_late);
     }
 
@@ -249,37 +249,35 @@ impl Page {
         self.core("sailfish_router_gateways", Gauge, help, cores, |m| m.router.gateways);
         let help = "Router shards that all of these reach: the owners.";
         self.core("sailfish_router_common", Gauge, help, cores, |m| m.router.common);
-        let help = "1 while gateways disagree about owners, or the shard has just come up.";
+        let help = "1 while gateways disagree about owners, or the shard has just started.";
         self.core("sailfish_router_unsettled", Gauge, help, cores, |m| m.router.unsettled);
-        let help = "Messages held back until they agree.";
+        let help = "Messages parked until gateways agree.";
         self.core("sailfish_router_parked", Gauge, help, cores, |m| m.router.parked);
-        let help = "Gateway shards that went, with their sessions.";
+        let help = "Gateway shards that were lost, with their sessions.";
         self.core("sailfish_router_gateways_lost_total", Counter, help, cores, |m| m.router.gateways_lost);
         let help = "Sessions that gateways announced because their owner changed.";
         self.core("sailfish_router_announced_total", Counter, help, cores, |m| m.router.announced);
     }
 
     fn links(&mut self, cores: &Cores) {
-        self.core("sailfish_link_peers", Gauge, "Shards of other nodes that are up.", cores, |m| {
-            m.links.peers
-        });
+        self.core("sailfish_link_peers", Gauge, "Linked shards of other nodes.", cores, |m| m.links.peers);
         let help = "Of these, those without a connection at the moment.";
         self.core("sailfish_link_peers_away", Gauge, help, cores, |m| m.links.peers_away);
-        let help = "Of these, those for which more waits than should: clients are read no further.";
+        let help = "Of these, those whose queue is full, so that the shard does not read clients.";
         self.core("sailfish_link_peers_full", Gauge, help, cores, |m| m.links.peers_full);
-        let help = "Bytes that wait for peers, or are on their way and not taken in.";
+        let help = "Bytes for peers that wait or are not confirmed.";
         self.core("sailfish_link_queued_bytes", Gauge, help, cores, |m| m.links.queued_bytes);
-        let help = "Bytes that came from peers and wait for their turn.";
+        let help = "Bytes from peers that wait for their turn.";
         self.core("sailfish_link_backlog_bytes", Gauge, help, cores, |m| m.links.backlog_bytes);
-        let help = "Sessions begun with peers.";
+        let help = "Link sessions that began.";
         self.core("sailfish_link_sessions_total", Counter, help, cores, |m| m.links.sessions);
-        let help = "Connections that went on with a session after a break.";
+        let help = "Link sessions that were resumed after a broken connection.";
         self.core("sailfish_link_resumed_total", Counter, help, cores, |m| m.links.resumed);
-        let help = "Peers given up.";
+        let help = "Link sessions that were given up.";
         self.core("sailfish_link_lost_total", Counter, help, cores, |m| m.links.lost);
-        let help = "Messages that were on their way to them, or waited.";
+        let help = "Messages that were lost with them: on their way, or waiting.";
         self.core("sailfish_link_messages_lost_total", Counter, help, cores, |m| m.links.messages_lost);
-        let help = "Connects to peers that failed.";
+        let help = "Failed connects to peers.";
         self.core("sailfish_link_connect_failures_total", Counter, help, cores, |m| m.links.connect_failures);
         let reasons = Refusal::ALL.map(Refusal::name);
         let help = "Links refused, by this side or the other.";
@@ -294,12 +292,12 @@ impl Page {
         self.core("sailfish_link_batches_in_total", Counter, help, cores, |m| m.links.batches_in);
         let help = "Messages to shards that are not linked.";
         self.core("sailfish_link_unreachable_total", Counter, help, cores, |m| m.links.unreachable);
-        let help = "Messages to peers for which too much waited: dropped, or failed and handed over.";
+        let help = "Messages to peers with a full queue: dropped, or failed and handed over.";
         self.core("sailfish_link_overflows_total", Counter, help, cores, |m| m.link_overflows);
     }
 
     fn directory(&mut self, stats: &directory::Stats) {
-        let help = "Commands sent to the directory, repeats included.";
+        let help = "Commands to the directory, retries included.";
         let mut commands = self.out.family("sailfish_directory_commands_total", Counter, help);
         for (kind, count) in stats.commands() {
             commands.sample(Labels(&[("kind", kind)]), count);
@@ -308,7 +306,7 @@ impl Page {
         self.number("sailfish_directory_batches_total", Counter, help, stats.batches.get());
         let help = "Failed connects, broken connections and commands that the directory refused.";
         self.number("sailfish_directory_errors_total", Counter, help, stats.errors.get());
-        let help = "Records for the directory that found the queue full.";
+        let help = "Records dropped because the directory's queue was full.";
         self.number("sailfish_directory_dropped_total", Counter, help, stats.dropped.get());
         let help = "Records that wait for the directory.";
         self.number("sailfish_directory_queued", Gauge, help, stats.queued());
@@ -323,15 +321,15 @@ impl Page {
         self.core("sailfish_bridge_waiting_bytes", Gauge, help, cores, |m| m.handover.waiting_bytes);
         let help = "Events handed over to a bridge.";
         self.core("sailfish_bridge_handed_total", Counter, help, cores, |m| m.handover.handed);
-        let help = "Events handed over once more, because the bridge before had gone.";
+        let help = "Events handed over again, because the first bridge was lost.";
         self.core("sailfish_bridge_resent_total", Counter, help, cores, |m| m.handover.resent);
         let help = "Events that a bridge has taken.";
         self.core("sailfish_bridge_taken_total", Counter, help, cores, |m| m.handover.taken);
         let help = "Events that a bridge has refused for good.";
         self.core("sailfish_bridge_refused_total", Counter, help, cores, |m| m.handover.refused);
-        let help = "Events about where users are that went, because newer ones came while they waited.";
+        let help = "Presence events that were dropped because a newer one came while they waited.";
         self.core("sailfish_bridge_overtaken_total", Counter, help, cores, |m| m.handover.overtaken);
-        let help = "Events that were dropped, because no bridge is configured or as many wait as may.";
+        let help = "Events dropped because no bridge is configured or the queue is full.";
         self.by_value("sailfish_bridge_dropped_total", help, "event", &EVENTS, cores, |m| {
             let none = &m.unbridged;
             let undelivered = none.undelivered.iter().sum();
@@ -339,7 +337,7 @@ impl Page {
             none.iter().zip(m.handover.dropped).map(|(none, full)| none + full).collect()
         });
         let reasons = FailReason::ALL.map(FailReason::name);
-        let help = "Undelivered reliable messages that were dropped because no bridge is configured.";
+        let help = "Undelivered messages dropped because no bridge is configured.";
         self.by("sailfish_bridge_undelivered_total", help, "reason", &reasons, cores, |m| {
             &m.unbridged.undelivered
         });
@@ -347,7 +345,7 @@ impl Page {
 
     /// The way between the bridge of this process and the backend.
     fn backend(&mut self, bridge: &biz_bridge::Metrics) {
-        let help = "Batches of events that were sent to the backend, by how that went.";
+        let help = "Batches of events sent to the backend, by outcome.";
         let mut batches = self.out.family("sailfish_bridge_batches_total", Counter, help);
         let (taken, failed) = (&bridge.batches_taken, &bridge.batches_failed);
         for (outcome, count) in [("taken", taken), ("failed", failed), ("rejected", &bridge.batches_rejected)]
@@ -362,18 +360,18 @@ impl Page {
                 events.sample(Labels(&[("event", kind.name()), ("outcome", outcome)]), count.get());
             }
         }
-        let help = "Pushes from the stream, by what became of them.";
+        let help = "Pushes from the stream, by outcome.";
         let mut pushes = self.out.family("sailfish_bridge_pushes_total", Counter, help);
         for outcome in PushOutcome::ALL {
             pushes.sample(Labels(&[("outcome", outcome.name())]), bridge.pushes(outcome).get());
         }
-        let help = "Events sent to the backend once more.";
+        let help = "Events sent to the backend again.";
         self.number("sailfish_bridge_retries_total", Counter, help, bridge.retries.get());
         let help = "Events in the bridge that the backend has not taken.";
         self.number("sailfish_bridge_queued", Gauge, help, bridge.waiting.get());
-        let help = "0 while batches go to the backend, 1 while one tries, 2 while it is left alone.";
+        let help = "The breaker: 0 closed (batches are sent), 1 trying (one batch is sent), 2 open (nothing is sent).";
         self.number("sailfish_bridge_breaker", Gauge, help, bridge.breaker() as u64);
-        let help = "How often that began.";
+        let help = "How often the breaker opened.";
         self.number("sailfish_bridge_breaker_opened_total", Counter, help, bridge.breaker_opened.get());
         let help = "Failed connects, broken connections and refused commands of the push stream.";
         self.number(
@@ -382,15 +380,15 @@ impl Page {
             help,
             bridge.push_stream_errors.get(),
         );
-        let help = "1 if Redis replies before its writes are on disk: what was taken may be lost with it.";
+        let help =
+            "1 if Redis replies before its writes are on disk: a crash of Redis may lose answered events.";
         self.number("sailfish_bridge_redis_volatile", Gauge, help, bridge.redis_volatile.get());
     }
 
     fn engine(&mut self, stats: &[Arc<Stats>]) {
         self.stat("sailfish_turns_total", Counter, "Turns of the shard's loop.", stats, |s| s.turns.get());
         self.turn_time(stats);
-        let help =
-            "Time in which the shard was not run though it wanted to be, in ms; deadlines do not count it.";
+        let help = "Time in which the shard could not run, in ms; deadlines do not count it.";
         self.stat("sailfish_stillness_ms_total", Counter, help, stats, |s| s.stillness_ms.get());
         self.stat("sailfish_events_total", Counter, "Events handed to the cores.", stats, |s| s.events.get());
         self.stat("sailfish_received_bytes_total", Counter, "Bytes received.", stats, |s| s.bytes_in.get());
@@ -403,14 +401,14 @@ impl Page {
         self.stat("sailfish_sockets", Gauge, help, stats, |s| s.connections.get());
         let help = "Failed accepts: out of open files or memory.";
         self.stat("sailfish_accept_errors_total", Counter, help, stats, |s| s.accept_errors.get());
-        let help = "Connections closed right after the accept: the shard was full, or the peer gone.";
+        let help = "Connections closed right after the accept: the shard was full, or the client was gone.";
         self.stat("sailfish_accepts_refused_total", Counter, help, stats, |s| s.accepts_refused.get());
         self.stat("sailfish_mail_in_total", Counter, "Mail handed to the cores.", stats, |s| s.mail_in.get());
         let help = "Mail to other shards and to the control thread.";
         self.stat("sailfish_mail_out_total", Counter, help, stats, |s| s.mail_out.get());
-        let help = "Mail that found the mailbox full and waited with its sender.";
+        let help = "Mail that waited with its sender because the mailbox was full.";
         self.stat("sailfish_mail_overflows_total", Counter, help, stats, |s| s.mail_overflows.get());
-        let help = "Mail dropped: the receiver has stopped.";
+        let help = "Mail dropped because the receiver has stopped.";
         self.stat("sailfish_mail_dropped_total", Counter, help, stats, |s| s.mail_dropped.get());
         let help = "Times a receive found no free buffer and had to be started again.";
         self.stat("sailfish_receive_exhaustions_total", Counter, help, stats, |s| {
@@ -453,14 +451,14 @@ impl Page {
         self.number(
             "sailfish_http_accepted_total",
             Counter,
-            "Connections taken at the admin port.",
+            "Connections accepted at the admin port.",
             http.accepted,
         );
-        let help = "Connections that could not be taken there.";
+        let help = "Failed accepts at the admin port.";
         self.number("sailfish_http_accept_errors_total", Counter, help, http.accept_errors);
-        let help = "Connections and requests past a limit there, by the limit.";
+        let help = "Connections and requests refused at a limit there, by limit.";
         self.by_reason("sailfish_http_refused_total", help, &http.refused);
-        let help = "Connections there that were closed before their callers did so.";
+        let help = "Connections there that the server closed first.";
         self.by_reason("sailfish_http_cut_total", help, &http.cut);
     }
 

@@ -229,9 +229,9 @@ impl OnePush {
         let target = match (user, room) {
             (Some(user), None) => Target::User(UserId(user)),
             (None, Some(room)) => Target::Room(RoomId(room)),
-            (None, None) => return Err(ApiError::bad_request("user: want it, or room")),
+            (None, None) => return Err(ApiError::bad_request("user: want user or room")),
             (Some(_), Some(_)) => {
-                return Err(ApiError::bad_request("room: user is there too; want only one"));
+                return Err(ApiError::bad_request("room: user is set too; want only one"));
             }
         };
         if stored && (room.is_some() || matches!(class, ClassName::Lossy)) {
@@ -329,9 +329,9 @@ fn payload(
                 |error| ApiError::bad_request(format!("data_base64: {error}; want the standard alphabet"));
             ("data_base64", STANDARD.decode(text).map_err(wish)?)
         }
-        (None, None) => return Err(ApiError::bad_request("data: want it, or data_base64")),
+        (None, None) => return Err(ApiError::bad_request("data: want data or data_base64")),
         (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request("data_base64: data is there too; want only one"));
+            return Err(ApiError::bad_request("data_base64: data is set too; want only one"));
         }
     };
     let checked = admin.shards.check_push(client_msg_id, &bytes);

@@ -13,26 +13,20 @@ pub const SECTIONS: &[Key] = &[
     key("node", "The process: addresses, threads, engine."),
     key("token", "What login tokens are checked with."),
     key("log", "Logs go to stderr."),
-    key(
-        "heartbeat",
-        "How a silent client is found: it is offline after period_ms + grace_ms without a frame.",
-    ),
+    key("heartbeat", "When a silent client counts as offline: after period_ms + grace_ms without a frame."),
     key("delivery", "How messages are delivered."),
-    key("limits", "What one connection, address or shard may take."),
-    key("drain", "How the node goes on SIGTERM or SIGINT."),
-    key("router", "What a shard holds of users, rooms and messages."),
-    key(
-        "cluster",
-        "The nodes of a cluster: `sailfish gateway` and `sailfish router`. `sailfish up` is alone.",
-    ),
-    key("link", "How links between nodes wait, and what they hold."),
-    key("control", "Who may use the control API on the admin port."),
-    key("http", "What callers of the admin port may take, and the same of the backend's port."),
-    key("directory", "Where a cluster keeps who is connected where, for whoever does not hold it in memory."),
-    key("backend", "The service that holds users and money: `sailfish backend`, and within `sailfish up`."),
+    key("limits", "The most that one connection, address, user or shard may use."),
+    key("drain", "How the node drains after SIGTERM or SIGINT."),
+    key("router", "The most users, rooms and messages that a router shard holds."),
+    key("cluster", "The nodes of a cluster: gateways, routers and bridges. `sailfish up` is a single node."),
+    key("link", "Times and limits of the links between nodes."),
+    key("control", "The secret of the control API on the admin port."),
+    key("http", "Limits for callers of the admin port, and the same limits for the backend's port."),
+    key("directory", "The Redis in which a cluster keeps which user is connected where."),
+    key("backend", "The service for users and money: `sailfish backend`, also a part of `sailfish up`."),
     key(
         "bridge",
-        "The backend, and the way there: of `sailfish up` and `sailfish bridge`; queue_* of every node with a bridge.",
+        "Where the backend is, for `sailfish up` and `sailfish bridge`. queue_* is for every node that has a bridge.",
     ),
     key("engine", "Buffers and sockets."),
 ];
@@ -42,8 +36,8 @@ pub const KEYS: &[Key] = &[
     key(
         "routes",
         "Where each business code goes: to = \"user\", \"room\" or \"bridge\" (the backend), and its class: \"reliable\"\n\
-         (acked, repeated, handed over when undelivered) or \"lossy\" (dropped first when a reader is slow).\n\
-         A code that is not here is refused.",
+         (receivers ack; retried, and handed over when undelivered) or \"lossy\" (dropped first when a reader is slow).\n\
+         A code that is not listed is refused.",
     ),
     key(
         "node.listen",
@@ -58,26 +52,32 @@ pub const KEYS: &[Key] = &[
     key("node.listen_wss", "Where clients connect by WebSocket over TLS: ADDRESS:PORT. off: nowhere."),
     key(
         "node.certificates",
-        "What TLS shows clients and signs with: an array of PEM files, like [{ chain = \"im.pem\", key = \"im.key\" }]. A client gets the\n\
+        "The certificates and keys of the ports with TLS: an array of PEM files, like [{ chain = \"im.pem\", key = \"im.key\" }]. A client gets the\n\
          one for the host that it names, or else the first. Files that change are read again, at once by SIGHUP.",
     ),
     key(
         "node.origins",
-        "Origins of web pages that may connect by WebSocket: an array, like [\"https://chat.example.com\"]. Empty: any. What is no\n\
-         browser names none, and may connect.",
+        "Origins of web pages that may connect by WebSocket: an array, like [\"https://chat.example.com\"]. Empty: any. Clients\n\
+         that are no browsers name no origin and may connect.",
     ),
     key(
         "node.proxy_from",
-        "Proxies that say by the PROXY protocol (v1 or v2) whose connection they pass on: an array of addresses and networks, like\n\
+        "Proxies that name their clients by the PROXY protocol (v1 or v2): an array of addresses and networks, like\n\
          10.0.0.0/8. A connection from there begins with that header, on every port for clients; limits for an address are its client's.",
     ),
     key(
         "node.admin",
-        "Where metrics, health and the control API are served: ADDRESS:PORT. Past loopback it wants control.secret.",
+        "Where metrics, health and the control API are served: ADDRESS:PORT. An address that is not loopback needs control.secret.",
     ),
-    key("node.shards", "Threads that hold connections; 0 means one for each core this process may use."),
-    key("node.engine", "auto, uring, monoio, epoll or glommio. auto takes uring where the kernel allows it."),
-    key("node.pin", "Whether each shard stays on one core, when there are as many shards as cores."),
+    key(
+        "node.shards",
+        "Threads that hold connections; 0 means one for each CPU core that this process may use.",
+    ),
+    key(
+        "node.engine",
+        "auto, uring, monoio, epoll or glommio. auto takes uring if the kernel allows it, otherwise epoll.",
+    ),
+    key("node.pin", "Whether each shard stays on one CPU core, if there are as many shards as CPU cores."),
     key(
         "token.secret",
         "The HS256 secret itself. Empty: secret_file. A secret that is set is not shown by --print-config.",
@@ -93,17 +93,17 @@ pub const KEYS: &[Key] = &[
     ),
     key("log.filter", "A level (error, warn, info, debug, trace) or directives like info,sailfish=debug."),
     key("log.format", "text or json."),
-    key("heartbeat.period_ms", "How often clients are to send a heartbeat, in ms. They are told at login."),
-    key("heartbeat.grace_ms", "How much longer silence is forgiven, in ms."),
+    key("heartbeat.period_ms", "How often clients send a heartbeat, in ms. The login's answer tells them."),
+    key("heartbeat.grace_ms", "How much longer a client may be silent, in ms."),
     key(
         "delivery.ack_timeout_ms",
         "How long the first try waits for the client's ack, in ms. Each further try waits twice as long.",
     ),
-    key("delivery.tries", "How often a message is written before it is handed over as undelivered."),
+    key("delivery.tries", "How many times a message is written before it is handed over as undelivered."),
     key("delivery.window", "How many messages of one connection may be written and not yet acked."),
     key(
         "delivery.room_interval_ms",
-        "The least time between two writes of a room's lossy messages; what comes sooner leaves together. 0: at once.",
+        "The least time between two writes of a room's lossy messages; messages that come sooner leave together. 0: at once.",
     ),
     key("limits.frame_bytes_max", "The longest body of a frame, in bytes."),
     key("limits.connections_max", "Connections of one shard. The limit of open files may allow fewer."),
@@ -137,17 +137,17 @@ pub const KEYS: &[Key] = &[
         "limits.submitted_max",
         "Messages of one shard's clients that may wait for their owners' answers, and as many pushes of operators besides.",
     ),
-    key("limits.submitted_bytes_max", "Bytes of either."),
+    key("limits.submitted_bytes_max", "Bytes of these messages, and of these pushes."),
     key("limits.submitted_user_max", "Messages of one user that may wait for their owners' answers."),
     key("limits.submitted_user_bytes_max", "Bytes of these messages."),
     key(
         "drain.spread_ms",
-        "Clients are told to come back after a random time up to this, in ms, so that they do not all come at once.",
+        "Each client reconnects after a random time up to this, in ms, so that not all come at once.",
     ),
     key("drain.deadline_ms", "How long connections with unacked messages are kept, in ms."),
     key(
         "drain.alternatives",
-        "Nodes that clients are sent to instead: HOST:PORT of each, as clients reach them; at most 16.",
+        "Other nodes for the clients: HOST:PORT of each, as clients reach them; at most 16.",
     ),
     key("router.bindings_max", "Sessions whose users one shard owns; a login past it is refused."),
     key(
@@ -156,10 +156,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "router.pending_max",
-        "Reliable messages that wait for their receivers; past it a sender is told to try again. As many may wait for the bridge, and\n\
+        "Reliable messages that wait for their receivers; past it senders get `busy`. As many may wait for the bridge, and\n\
          for gateways to agree.",
     ),
-    key("router.pending_sender_max", "What one user may have sent of each of these."),
+    key("router.pending_sender_max", "How many of each of these may come from one user."),
     key(
         "router.pending_receiver_max",
         "How many of each may be for one user, or, while gateways disagree, for one room.",
@@ -167,76 +167,76 @@ pub const KEYS: &[Key] = &[
     key("router.pending_receiver_bytes_max", "Bytes of those for one user."),
     key(
         "router.pending_timeout_ms",
-        "How long one waits for its receivers, in ms; no less than delivery.* and limits.* let it take.",
+        "How long a message waits for its receivers, in ms. At least as long as delivery.* and limits.* allow.",
     ),
     key(
         "router.bridge_timeout_ms",
-        "How long an undelivered message waits for the bridge, before its sender is told that it failed, in ms.",
+        "How long an undelivered message waits for the bridge before its sender gets `failed`, in ms.",
     ),
-    key("router.dedupe_max", "Outcomes that are remembered for repeated messages."),
-    key("router.dedupe_sender_max", "Those of one sender; past it its own oldest is forgotten."),
+    key("router.dedupe_max", "Outcomes that are remembered, to recognise repeated messages."),
+    key("router.dedupe_sender_max", "The same for one sender; past it the sender's oldest is forgotten."),
     key("router.dedupe_window_ms", "How long an outcome is remembered, in ms."),
     key(
         "router.settle_ms",
-        "How long messages are held back while gateways do not agree who owns what, or a router has just come up, in ms;\nup to four times that while their views go on changing.",
+        "How long messages are parked while gateways disagree about owners, or a router has just started, in ms;\nup to four times that while their views keep changing.",
     ),
     key(
         "router.room_messages_per_second",
-        "Reliable messages of users that one room gives its members per second, sustained; past it senders are told to try again.\n\
+        "Reliable messages of users that one room takes per second, sustained; past it senders get `busy`.\n\
          Of a longer one, each KiB counts as a message.",
     ),
-    key("router.room_burst", "The same at once."),
+    key("router.room_burst", "How many of them one room takes at once."),
     key(
         "cluster.node",
-        "The own number, 1 to 1023, unlike that of any other node. 0: 1 for a router, 2 for a gateway, 3 for a bridge.",
+        "The number of this node, 1 to 1023, different for every node. 0: 1 for a router, 2 for a gateway, 3 for a bridge.",
     ),
     key(
         "cluster.listen",
-        "Where a router or a bridge takes links: ADDRESS:PORT for its shard 0; shard i takes them at PORT + i.\n\
-         A bridge for which this is not set takes them at 127.0.0.1:5400.",
+        "Where a router or a bridge listens for links: ADDRESS:PORT for its shard 0, PORT + i for shard i.\n\
+         The default of a bridge is 127.0.0.1:5400.",
     ),
     key(
         "cluster.advertise",
-        "What a router says in the directory of where it takes links: ADDRESS:PORT. Empty: cluster.listen.",
+        "The address for links that a router writes into the directory: ADDRESS:PORT. Empty: cluster.listen.",
     ),
     key(
         "cluster.routers",
-        "Where each router takes links: an array of \"ADDRESS:PORT\". Empty: those in the directory, or\n127.0.0.1:5350 without one.",
+        "Where each router listens for links: an array of \"ADDRESS:PORT\". Empty: those in the directory, or\n127.0.0.1:5350 without one.",
     ),
     key(
         "cluster.bridges",
-        "Where each bridge takes links: an array of \"ADDRESS:PORT\". Gateways link there; a router keeps what is for a bridge from\n\
-         the start if it knows of one, else once one has linked. Empty: there is none.",
+        "Where each bridge listens for links: an array of \"ADDRESS:PORT\". Gateways open links there. A router that knows of a bridge\n\
+         keeps events for it from the start, another one only after a bridge has linked. Empty: there is no bridge.",
     ),
     key(
         "cluster.secret",
-        "What all nodes of the cluster know, at least 16 bytes. Empty: secret_file. It is not shown by --print-config.",
+        "The secret that all nodes of the cluster share, at least 16 bytes. Empty: secret_file. --print-config does not show it.",
     ),
     key(
         "cluster.secret_file",
-        "A file with it. Empty: the one that the first run made, beside the token secret; copy it to every machine.",
+        "A file with that secret. Empty: the one that the first run made, beside the token secret; copy it to every machine.",
     ),
     key(
         "link.lease_ms",
-        "How long a node may be silent, in ms, before a router counts it and its users as gone; gateways wait half as long.",
+        "How long a node may be silent, in ms, before a router treats it and its users as gone; gateways wait half as long.",
     ),
-    key("link.ping_ms", "How often an idle link says that it is alive, in ms."),
+    key("link.ping_ms", "How often an idle link sends a sign of life, in ms."),
     key(
         "link.interval_us",
-        "The least time between two flushes of a busy shard's links, in us; what comes sooner leaves together. 0: at once.",
+        "The least time between two flushes of a busy shard's links, in us; messages that come sooner leave together. 0: at once.",
     ),
-    key("link.window_bytes", "Bytes that may be on their way to one shard and not yet taken in."),
-    key("link.queue_bytes_max", "Bytes that may wait for one shard before clients are read no further."),
+    key("link.window_bytes", "Bytes that may be on their way to one shard and not yet confirmed."),
+    key("link.queue_bytes_max", "Bytes that may wait for one shard before this shard stops reading clients."),
     key(
         "control.secret",
-        "What a caller sends as `Authorization: Bearer`. Empty: nothing, on loopback only. It is not shown.",
+        "The secret that callers send as `Authorization: Bearer`. Empty: none is needed, and the port must be on loopback. It is not shown.",
     ),
     key(
         "http.connections_max",
-        "Open connections of one port; a sixteenth of the process's open files, if that is less. When there are more, the one\n\
-         that has waited for its caller longest is closed.",
+        "Open connections of one port; a sixteenth of the process's open files, if that is less. Past it, the connection\n\
+         that has waited longest for its caller is closed.",
     ),
-    key("http.address_connections_max", "The same from one address; half of all, if that is less."),
+    key("http.address_connections_max", "The same for one address; half of all, if that is less."),
     key(
         "http.header_timeout_ms",
         "How long the header of a request may take, from the connect or from its first byte, in ms.",
@@ -245,30 +245,30 @@ pub const KEYS: &[Key] = &[
     key("http.body_timeout_ms", "How long the body of a request may take, in ms."),
     key("http.answer_timeout_ms", "How long an answer may take to leave, in ms."),
     key("http.bodies_bytes_max", "Bytes of bodies in memory; past it requests are answered 503."),
-    key("http.address_bodies_bytes_max", "The same of requests from one address."),
+    key("http.address_bodies_bytes_max", "The same for requests from one address."),
     key(
         "http.requests_max",
-        "Requests of callers that a backend works on at a time. Others wait for their turn; past 10 s they are answered 503.",
+        "Requests that a backend works on at a time. Others wait for their turn; after 10 s they are answered 503.",
     ),
-    key("http.address_requests_max", "The same from one address."),
+    key("http.address_requests_max", "The same for one address."),
     key(
         "http.address_refusals_per_second",
-        "Requests of one address that may be answered 4xx in a second, and ten times as many at once; past it all are answered 429.",
+        "Requests from one address that may be answered 4xx in a second, and ten times as many at once; past it all are answered 429.",
     ),
     key(
         "http.trusted_proxies",
-        "Proxies whose X-Forwarded-For says whose requests they pass on: an array of addresses and networks, like 10.0.0.0/8.\n\
-         Limits for an address count for their callers, and not for them.",
+        "Proxies whose X-Forwarded-For is believed: an array of addresses and networks, like 10.0.0.0/8. Limits for an address\n\
+         then count for the callers of the proxy, not for the proxy.",
     ),
     key(
         "directory.redis",
         "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
          Empty: none. A password is not shown by --print-config.",
     ),
-    key("directory.prefix", "What every key in Redis begins with."),
+    key("directory.prefix", "The prefix of every key in Redis."),
     key(
         "directory.lease_ms",
-        "How long a node counts as living after it last renewed its lease, in ms; it does so three times in that time.",
+        "How long a node counts as alive after it last renewed its lease, in ms. It renews three times in that time.",
     ),
     key("directory.timeout_ms", "How long Redis may take to connect, and to answer a batch, in ms."),
     key(
@@ -286,27 +286,24 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "backend.redis",
-        "redis://HOST:PORT for cache and queue. Empty: in the process, and a table of the database, for one process only.",
+        "redis://HOST:PORT for cache and queue. Empty: cache in the process, queue in a table of the database; for one process only.",
     ),
-    key("backend.prefix", "What every key in Redis begins with."),
+    key("backend.prefix", "The prefix of every key in Redis."),
     key(
         "backend.database_connections_max",
         "Connections to the primary, and to each replica; at most 4 read an SQLite file.",
     ),
     key(
         "backend.replica_lag_ms_max",
-        "A replica further behind than this, in ms, is not read from. After a write a user's reads go to the primary for twice as long.",
+        "A replica further behind than this, in ms, is not used. After a write, a user's reads go to the primary for twice as long.",
     ),
     key("backend.app", "The app that users belong to."),
-    key(
-        "backend.phone_country",
-        "The country code, without its +, of phone numbers that are given without one.",
-    ),
+    key("backend.phone_country", "The country code, without its +, of phone numbers that have none."),
     key(
         "backend.push_url",
-        "Where pushes to clients go: http://HOST:PORT of a bridge's, gateway's or `up`'s admin port.",
+        "The push API for messages to clients: http://HOST:PORT, the admin port of a bridge, a gateway or `up`.",
     ),
-    key("backend.im_address", "The gateway that clients are told: HOST:PORT."),
+    key("backend.im_address", "The gateway address that POST /im/token gives to clients: HOST:PORT."),
     key(
         "backend.im_websocket",
         "Where browsers reach gateways, which clients are told: ws://HOST:PORT or wss://HOST:PORT. Empty: nowhere; of `up`, its own\n\
@@ -314,7 +311,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "backend.internal_secret",
-        "What the company's own services send as bearer token to /internal/. Empty: the one that the first run made, beside the\n\
+        "The bearer token of your own services for /internal/. Empty: the one that the first run made, beside the\n\
          token secret. It is not shown.",
     ),
     key(
@@ -332,102 +329,111 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "backend.codes_per_phone_day",
-        "Login codes that one phone is sent in a day at the wish of addresses from where it has not logged in within 30 days.\n\
-         One address, familiar or not, gets half of it.",
+        "Login codes for one phone in a day that were asked for at addresses where the phone has not logged in within 30 days.\n\
+         One address may ask for half of that.",
     ),
     key(
         "backend.codes_per_address_hour",
-        "Login codes that one address may have sent in an hour, to all phones.",
+        "Login codes that one address may ask for in an hour, for all phones.",
     ),
-    key("backend.codes_per_minute", "Login codes that are sent in a minute, to all phones."),
+    key("backend.codes_per_minute", "Login codes that are sent to all phones in a minute."),
     key(
         "backend.sms_url",
         "The service that sends login codes to phones: http://HOST:PORT/PATH. Empty: none, and nobody can log in without backend.mock.",
     ),
     key(
         "backend.sms_secret",
-        "What requests to it are signed with, as bridge.secret signs events. It is not shown.",
+        "The secret that signs requests to it, in the same way as bridge.secret. It is not shown.",
     ),
-    key("backend.users_read_per_minute", "Users that one user may ask for by POST /users/batch in a minute."),
+    key("backend.users_read_per_minute", "Users that one user may read by POST /users/batch in a minute."),
     key("backend.profile_changes_per_minute", "Changes of its profile that one user may make in a minute."),
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),
     key(
         "backend.gift_refusals_per_minute",
-        "Gifts of one user in a minute that may be refused, by each process. Past that the user is told to wait, and nothing is looked at.",
+        "Refused gifts of one user in a minute, in each process. Past that, all gifts of the user are turned away without a check.",
     ),
-    key("backend.gift_batch_max", "Gifts that are committed together at most."),
+    key("backend.gift_batch_max", "The most gifts in one transaction."),
     key(
         "backend.gift_wait_ms",
-        "How long a sender waits for the commit of a gift, in ms, before it is told to ask again; nothing is promised then.",
+        "How long a sender waits for the commit of a gift, in ms. After that it must ask again; nothing is promised then.",
     ),
-    key("backend.second_delete_ms", "How long after a write its cache entry is deleted once more, in ms."),
+    key(
+        "backend.second_delete_ms",
+        "How long after a write its cache entry is deleted a second time, in ms.",
+    ),
     key(
         "backend.inbox_messages_max",
-        "Messages that wait for one receiver, and as many of the backend's own. One sender may have a tenth of what is free.",
+        "Messages in the inbox of one receiver, and as many of the backend's own. One sender may have a tenth of what is free.",
     ),
     key("backend.inbox_bytes_max", "Bytes of these, shared in the same way."),
-    key("backend.inbox_sender_messages_max", "Messages of one sender that wait for receivers, in all."),
+    key("backend.inbox_sender_messages_max", "Messages of one sender in all inboxes together."),
     key("backend.inbox_sender_bytes_max", "Bytes of these."),
     key("backend.order_ttl_s", "How long an order may stay unpaid, in s."),
     key("backend.orders_open_max", "Orders of one user that may be unpaid and not expired."),
     key("backend.rooms_per_day", "Rooms that one user may open in a day."),
     key(
         "backend.public_url",
-        "Where clients reach the API, for links: https://HOST. Empty: http:// and listen.",
+        "Where clients reach the API, for links: https://HOST. Empty: http:// and backend.listen.",
     ),
     key(
         "backend.pay_url",
-        "The payment provider's page, in which {order_id} and {amount_cents} stand for these. Empty: the mock provider's.",
+        "The payment provider's page; {order_id} and {amount_cents} are replaced. Empty: the mock provider's.",
     ),
     key(
         "backend.provider_secret",
-        "What the payment provider signs callbacks with. Empty: all are refused. It is not shown.",
+        "The secret with which the payment provider signs callbacks. Empty: all are refused. It is not shown.",
     ),
     key(
         "backend.mock",
-        "Whether the mock payment provider and the mock SMS sender serve their pages. Codes stand in the log then. For demonstrations only.",
+        "Whether the mock payment provider and the mock SMS sender have pages. Login codes are in the log then. For demonstrations only.",
     ),
     key(
         "bridge.mode",
-        "auto: `up` has a backend of its own, and others none. off: none, events are dropped and counted.\n\
-         http: POST to bridge.url. redis: streams at bridge.redis.",
+        "auto: `up` has its own backend, other nodes have none. off: no backend; events are dropped and counted.\n\
+         http: POST to bridge.url. redis: streams in bridge.redis.",
     ),
     key(
         "bridge.url",
-        "Where the backend takes events: http://HOST:PORT, and perhaps a path; /bridge/events is appended.",
+        "The backend's address for events: http://HOST:PORT, with a path if you like; /bridge/events is appended.",
     ),
     key(
         "bridge.secret",
-        "What requests to the backend are signed with. Empty: secret_file. It is not shown by --print-config.",
+        "The secret that signs requests to the backend. Empty: secret_file. --print-config does not show it.",
     ),
     key(
         "bridge.secret_file",
-        "A file with it. Empty: the one that the first run made, beside the token secret.",
+        "A file with that secret. Empty: the one that the first run made, beside the token secret.",
     ),
     key("bridge.redis", "redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB. A password is not shown."),
-    key("bridge.prefix", "What the name of every stream begins with."),
-    key("bridge.lanes", "Batches under way at a time; all events of one user go one way."),
-    key("bridge.batch_max", "Events that a batch has at most."),
-    key("bridge.timeout_ms", "How long a batch may take until it counts as failed, in ms."),
+    key("bridge.prefix", "The prefix of the name of every stream."),
+    key(
+        "bridge.lanes",
+        "How many batches are under way at a time. All events of one user use the same lane.",
+    ),
+    key("bridge.batch_max", "The most events in a batch."),
+    key("bridge.timeout_ms", "How long a batch may take before it counts as failed, in ms."),
     key(
         "bridge.retry_first_ms",
         "The wait after the first failure, in ms; it doubles with each further one.",
     ),
     key("bridge.retry_max_ms", "The longest wait, in ms."),
-    key("bridge.breaker_failures", "Failures in a row after which the backend is left alone for a while."),
-    key("bridge.breaker_pause_ms", "For how long, in ms."),
+    key("bridge.breaker_failures", "Failures in a row after which the bridge sends nothing for a while."),
+    key("bridge.breaker_pause_ms", "How long that pause is, in ms."),
     key(
         "bridge.tries_max",
-        "How often a push from the stream is tried before it goes to the dead-letter stream.",
+        "How many times a push from the stream is tried before it goes to the dead-letter stream.",
     ),
     key(
         "bridge.queue_messages_max",
         "Requests and undelivered messages that a shard keeps until a bridge has taken them; past it requests fail as busy\n\
-         and undelivered messages are told as failed. As many events of presence are kept besides; past it they are told again later.",
+         and senders of undelivered messages get `failed`. As many presence events are kept too; past it they are sent again later.",
     ),
-    key("bridge.queue_bytes_max", "Bytes of either."),
-    key("bridge.queue_user_messages_max", "What one user may have of either."),
-    key("bridge.queue_user_bytes_max", "Bytes that one user may have of either."),
+    key("bridge.queue_bytes_max", "Bytes of these, and of presence events."),
+    key(
+        "bridge.queue_user_messages_max",
+        "How many requests and undelivered messages, and presence events, one user may have.",
+    ),
+    key("bridge.queue_user_bytes_max", "Bytes that one user may have of each."),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(
@@ -435,8 +441,8 @@ pub const KEYS: &[Key] = &[
         "Receive buffers of one shard, shared by its connections: a power of two up to 32768.",
     ),
     key("engine.recv_buffer_size_bytes", "Size of one receive buffer, in bytes."),
-    key("engine.backlog", "Connections the kernel may hold ready for one shard's listener."),
-    key("engine.linger_ms", "How long a closing connection may take to flush its last notice, in ms."),
+    key("engine.backlog", "Connections that the kernel may hold ready for one shard's listener."),
+    key("engine.linger_ms", "How long a closing connection may take to send its last notice, in ms."),
 ];
 
 const fn key(name: &'static str, comment: &'static str) -> Key {

@@ -104,7 +104,10 @@ pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Resul
         read = read_all(&mut stream, &mut answer, start + answer_time);
     }
     if is_late(&read) {
-        anyhow::bail!("no whole answer from {address} within {} s: is it the {port}?", answer_time.as_secs());
+        anyhow::bail!(
+            "no complete answer from {address} within {} s: is it the {port}?",
+            answer_time.as_secs()
+        );
     }
     if answer.is_empty() {
         written.and(read).with_context(|| format!("no answer from {address}"))?;

@@ -333,7 +333,7 @@ impl<N: Fn(News)> Sidecar<N> {
             Ok(value) => Ok(Some(value)),
             Err(error) if is_final(&error) => {
                 self.shared.stats.errors.add(1);
-                self.complain(&format!("a key in Redis is not as it should be: {error}"));
+                self.complain(&format!("a key in Redis has an unexpected type or value: {error}"));
                 Ok(None)
             }
             Err(error) => Err(error),

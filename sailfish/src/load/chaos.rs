@@ -174,7 +174,7 @@ impl Chaos {
         }
         for shell in &self.shells.running {
             let failure =
-                format!("a command was still running after the load, and is killed: {}", shell.command);
+                format!("a command was still running after the load and was killed: {}", shell.command);
             self.shells.failures.push(failure);
         }
         std::mem::take(&mut self.shells.failures)

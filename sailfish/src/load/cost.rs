@@ -28,7 +28,7 @@ impl<'a> Meter<'a> {
     pub(super) fn cpu_us(&self) -> anyhow::Result<f64> {
         let ticks = self.pids.iter().map(|pid| {
             let stat = read(*pid, "stat")?;
-            ticks(&stat).with_context(|| format!("/proc/{pid}/stat: not what was expected"))
+            ticks(&stat).with_context(|| format!("/proc/{pid}/stat: unexpected contents"))
         });
         Ok(ticks.sum::<anyhow::Result<u64>>()? as f64 * self.tick_us)
     }
@@ -37,7 +37,7 @@ impl<'a> Meter<'a> {
     pub(super) fn rss_bytes(&self) -> anyhow::Result<f64> {
         let kilobytes = self.pids.iter().map(|pid| {
             let status = read(*pid, "status")?;
-            resident_kilobytes(&status).with_context(|| format!("/proc/{pid}/status: not what was expected"))
+            resident_kilobytes(&status).with_context(|| format!("/proc/{pid}/status: unexpected contents"))
         });
         Ok(kilobytes.sum::<anyhow::Result<u64>>()? as f64 * 1024.0)
     }

@@ -182,7 +182,7 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
         within("--split", *split, SECONDS_MAX)?;
     }
     ensure!(args.split.is_sorted(), "--split: want ascending seconds");
-    ensure!(args.stay == 0.0 || scenario == Scenario::Storm, "--stay goes with storm only");
+    ensure!(args.stay == 0.0 || scenario == Scenario::Storm, "--stay is for storm only");
     ensure!(args.connect_rate != Some(0.0), "--connect-rate 0 would never connect");
     ensure!(args.seconds != Some(0.0) || scenario == Scenario::Storm, "--seconds 0 would measure nothing");
     ensure!(

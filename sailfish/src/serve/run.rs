@@ -99,7 +99,7 @@ async fn control(
                 }
             },
             () = serving.shards.drain_asked() => {
-                info!("an operator asked for a drain");
+                info!("draining, because an operator asked for it");
                 break;
             }
             _ = certificate_looks.tick() => {
@@ -112,13 +112,13 @@ async fn control(
             }
             _ = watch.tick() => {
                 if !serving.running.is_alive() {
-                    error!("a shard has ended by itself; the node goes");
+                    error!("a shard ended unexpectedly; the node stops");
                     return Ok(()); // joining tells why
                 }
                 // Its shards would keep their events for a bridge that takes none. What is linked finds another one.
                 anyhow::ensure!(
                     serving.bridge.as_ref().is_none_or(Bridging::is_alive),
-                    "the bridge has ended by itself; the log says why"
+                    "the bridge ended unexpectedly; the log says why"
                 );
             },
         }
@@ -158,7 +158,11 @@ async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Sig
     let waiting = bridge.metrics().waiting.get();
     if waiting > 0 {
         let deadline_ms = deadline.as_millis() as u64;
-        info!(waiting, deadline_ms, "draining: the bridge sends what it has; a second signal stops at once");
+        info!(
+            waiting,
+            deadline_ms,
+            "draining: the bridge sends its events to the backend; a second signal stops at once"
+        );
     }
     bridge.finish(deadline);
     let mut look = tokio::time::interval(BRIDGE_WATCH);
@@ -174,7 +178,7 @@ async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Sig
         }
     }
     let left = bridge.end();
-    info!(left, "the bridge has stopped; who handed over what is left keeps it");
+    info!(left, "the bridge has stopped; the shards of its peers keep the events that are left");
     is_in_time
 }
 
@@ -216,7 +220,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
     }
     let gateway = bounded(new.gateway(), serving.connections_max);
     if !serving.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
-        error!("reload: a shard does not take its mail; send SIGHUP again");
+        error!("reload: a shard does not answer; send SIGHUP again");
         return;
     }
     serving.shards.set_frame_bytes_max(new.limits.frame_bytes_max);

@@ -44,7 +44,7 @@ pub async fn links(shards: Arc<Shards>) {
             warn!(
                 new = new.iter().sum::<u64>(),
                 refused_total = counts(names, totals),
-                "links were refused, by this node or the other: {remedies}",
+                "links were refused, by this node or by its peer: {remedies}",
             );
         }
     }
@@ -67,7 +67,7 @@ pub async fn clients(shards: Arc<Shards>) {
             warn!(
                 new = new.iter().sum::<u64>(),
                 refused_total = counts(names, totals),
-                "connections were refused before a frame of theirs: {remedies}",
+                "connections were refused before their first frame: {remedies}",
             );
         }
     }
@@ -91,7 +91,7 @@ impl Alone {
         if !is_alone {
             self.warn_from = now + ALONE_TIME;
             if std::mem::take(&mut self.is_told) {
-                info!("a router is linked: users can log in and are sent what is for them");
+                info!("a router is linked: users can log in and get messages");
                 return true;
             }
             return false;
@@ -100,7 +100,7 @@ impl Alone {
             return false;
         }
         warn!(
-            "no router is linked, so nobody can log in or be sent anything: are they running, where cluster.routers says?"
+            "no router is linked, so nobody can log in or get messages: are the routers running, at the addresses of cluster.routers?"
         );
         (self.warn_from, self.is_told) = (now + REFUSED_EVERY, true);
         true
