@@ -100,8 +100,8 @@ pub const ALL: &[Planted] = &[
         name: "moved_message_is_delivered_again",
         breaks: "A message that another owner gives again is in the outbox once.",
         file: "gateway/src/gateway.rs",
-        find: "if !(again && self.is_here(from, conn, delivery, &message)) {",
-        plant: "if PLANTED || !(again && self.is_here(from, conn, delivery, &message)) {",
+        find: "if !self.is_here(from, conn, delivery, again, &message) {",
+        plant: "if PLANTED || !self.is_here(from, conn, delivery, again, &message) {",
     },
     Planted {
         name: "leave_is_not_told",
