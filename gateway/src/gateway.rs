@@ -609,7 +609,8 @@ impl Gateway {
         if was_logged_in {
             self.metrics.sessions -= 1;
             if !self.unbind(conn, app, user, device, was_live) && was_live {
-                self.view.remember_end(End { owner: None, app, user, device, login });
+                let session = self.session_of(conn);
+                self.view.remember_end(End { owner: None, app, user, device, session, login });
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             self.leave_all(conn, stay);
@@ -637,7 +638,7 @@ impl Gateway {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
                 // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
                 if was_live {
-                    self.view.remember_end(End { owner: Some(owner), app, user, device, login });
+                    self.view.remember_end(End { owner: Some(owner), app, user, device, session, login });
                 }
             }
         }
@@ -707,6 +708,10 @@ impl Gateway {
             }
             ToGateway::Concluded { submitted, reason } => self.concluded(from, submitted, reason),
             ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
+            ToGateway::Digests { digests } if self.view.is_up(from) => {
+                self.view.remembered.hear(from, digests)
+            }
+            ToGateway::Digests { .. } => {}
             ToGateway::All { message } => self.push_all(&message),
             // The control thread asked, and is the one to go.
             ToGateway::Drain => self.tell_control(ToControl::Drain),

@@ -22,6 +22,7 @@ mod session;
 mod submit;
 mod submitted;
 mod token;
+mod unchanged;
 mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};

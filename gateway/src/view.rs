@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use shard::{ConnId, Effect, Instant, ShardId};
-use wire::node::{Login, NodeMessage, Owners, Target, ToBridge, ToRouter};
+use wire::node::{Login, NodeMessage, Owners, SessionId, Target, ToBridge, ToRouter, range_of};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::gateway::{Gateway, Timer};
 use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX, ROOMS_CEILING};
 use crate::rooms::Early;
 use crate::session::{Phase, Session};
+use crate::unchanged::{Remembered, Unchanged};
 
 /// What a gateway shard knows of routers.
 #[derive(Default)]
@@ -34,6 +35,7 @@ pub(crate) struct View {
     gone: Vec<ShardId>,
     /// The sessions that ended last, oldest first.
     ends: VecDeque<End>,
+    pub(crate) remembered: Remembered,
 }
 
 /// A session that ended, and the router that was told; none when this shard told the bridge.
@@ -43,6 +45,7 @@ pub(crate) struct End {
     pub(crate) app: AppId,
     pub(crate) user: UserId,
     pub(crate) device: DeviceClass,
+    pub(crate) session: SessionId,
     pub(crate) login: Login,
 }
 
@@ -58,8 +61,18 @@ pub(crate) struct Retelling {
 struct Announcing {
     /// By whom they are bound.
     before: Before,
+    /// What owners know already.
+    unchanged: Unchanged,
     /// The last goes first; those for slow routers go to the front.
     conns: VecDeque<ConnId>,
+}
+
+/// Which routers are to be owners.
+enum Choice {
+    /// These; none while there is no router.
+    Is(Option<Owners>),
+    /// One of them has yet to say something.
+    Waits,
 }
 
 /// Owners that were.
@@ -132,7 +145,12 @@ impl View {
         moved.collect()
     }
 
-    fn is_owner(&self, router: ShardId) -> bool {
+    /// The sessions that ended last, oldest first.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = &End> + '_ {
+        self.ends.iter()
+    }
+
+    pub(crate) fn is_owner(&self, router: ShardId) -> bool {
         self.owners.as_ref().is_some_and(|owners| owners.contains(router.as_u32()))
     }
 
@@ -142,10 +160,13 @@ impl View {
 
     /// The routers that everybody reaches, as far as those that are linked know. When two links are cut so that no router is left,
     /// what this shard reaches has to do.
-    fn choice(&self) -> Option<Owners> {
+    ///
+    /// A router says what it knows of this shard's sessions before anything else. So one that has not said anything yet is waited for,
+    /// unless an owner is gone.
+    fn choice(&self) -> Choice {
         let mut said = self.routers.values().flatten().peekable();
         if !self.has_begun || said.peek().is_none() {
-            return None;
+            return Choice::Is(None);
         }
         let mut chosen = self.reach();
         for common in said {
@@ -157,7 +178,13 @@ impl View {
         if chosen.is_empty() {
             chosen = self.reach();
         }
-        Some(Owners::new(chosen))
+        let all = chosen.len();
+        chosen.retain(|router| self.routers.get(&ShardId::from_u32(*router)).is_some_and(Option::is_some));
+        let is_owner_gone = self.gone.iter().any(|gone| self.is_owner(*gone));
+        if chosen.is_empty() || chosen.len() < all && !is_owner_gone {
+            return Choice::Waits;
+        }
+        Choice::Is(Some(Owners::new(chosen)))
     }
 }
 
@@ -178,6 +205,7 @@ impl Gateway {
     pub fn router_down(&mut self, now: Instant, router: ShardId) {
         if self.view.routers.remove(&router).is_some() {
             // Nobody else may know of these. Told twice, it is of no harm: their stamps are old by then.
+            self.view.remembered.lose(router);
             for End { app, user, device, login, .. } in self.view.take_ends(router) {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
@@ -277,7 +305,7 @@ impl Gateway {
         if !std::mem::take(&mut self.view.is_stale) {
             return;
         }
-        let chosen = self.view.choice();
+        let Choice::Is(chosen) = self.view.choice() else { return };
         let gone = std::mem::take(&mut self.view.gone);
         if chosen == self.view.owners && !gone.iter().any(|gone| self.view.is_owner(*gone)) {
             // One that was an owner before may have been about to hand messages over.
@@ -291,15 +319,19 @@ impl Gateway {
         while self.view.announcing.is_some() {
             self.announce_some();
         }
+        if let Some(chosen) = &chosen {
+            self.view.remembered.choose(chosen.routers().map(ShardId::from_u32));
+        }
         let before = Before { owners: std::mem::replace(&mut self.view.owners, chosen), gone };
         self.metrics.views += 1;
         self.say_view(false);
         for (owner, End { app, user, device, login, .. }) in self.view.move_ends() {
             self.tell_router(owner, ToRouter::Ended { app, user, device, login });
         }
+        let unchanged = self.say_unchanged();
         self.announce_rooms(&before);
         self.submit_again(&before);
-        self.view.announcing = Some(Announcing { before, conns: self.connections().into() });
+        self.view.announcing = Some(Announcing { before, unchanged, conns: self.connections().into() });
         self.announce_step(now);
     }
 
@@ -393,7 +425,7 @@ impl Gateway {
             if self.waits_for_router(conn) {
                 announcing.conns.push_front(conn);
             } else {
-                self.announce(conn, &announcing.before);
+                self.announce(conn, &announcing.before, &announcing.unchanged);
             }
         }
         if announcing.conns.is_empty() {
@@ -410,7 +442,7 @@ impl Gateway {
             })
     }
 
-    fn announce(&mut self, conn: ConnId, before: &Before) {
+    fn announce(&mut self, conn: ConnId, before: &Before, unchanged: &Unchanged) {
         let is_asked = |session: &&mut Session| matches!(session.phase, Phase::Binding | Phase::Live);
         let Some(session) = self.sessions.get_mut(conn).filter(is_asked) else { return };
         let (app, user, device) = (session.app, session.user, session.device);
@@ -423,7 +455,9 @@ impl Gateway {
         if old == new && !may_be_bound {
             return;
         }
-        if session.phase == Phase::Live || told.is_some() {
+        let ranges = new.and_then(|new| unchanged.get(&new)).filter(|_| session.phase == Phase::Live);
+        let is_known = ranges.is_some_and(|ranges| ranges.contains(range_of(app, user)));
+        if !is_known && (session.phase == Phase::Live || told.is_some()) {
             session.login = Login(session.login.0.saturating_add(1));
         }
         let login = session.login;
@@ -431,7 +465,7 @@ impl Gateway {
         if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
             self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }
-        if let Some(new) = new {
+        if let Some(new) = new.filter(|_| !is_known) {
             // One that is not bound yet has waited, and a later login may have come in between: its stamp decides.
             self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
         }

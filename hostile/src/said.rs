@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, Seat, SessionId,
-    ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, RANGE_WORDS,
+    RANGES, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -105,6 +105,10 @@ impl Said {
             6 => ToRouter::Withdraw { app, target: target(input), id: self.id(input) },
             7 => ToRouter::Reach { routers: routers(input), clock: login(input) },
             8 => ToRouter::View { view: input.number(), done: input.flag() },
+            9 if input.flag() => {
+                let words = if input.flag() { RANGE_WORDS } else { 1 };
+                ToRouter::Unchanged { ranges: vec![input.number(); words], moved: input.flag() }
+            }
             29 => ToRouter::Ended { app, user, device, login: login(input) },
             _ => ToRouter::Ask { ask: known(&self.asks, input), question: self.question(input) },
         }
@@ -151,6 +155,10 @@ impl Said {
             17 => ToGateway::Superseded { submitted: self.id(input) },
             18 => ToGateway::Common { routers: routers(input), clock: login(input) },
             19 => ToGateway::All { message: self.delivered(input) },
+            20 if input.flag() => {
+                let digests = if input.flag() { RANGES } else { RANGES - 1 };
+                ToGateway::Digests { digests: vec![input.number(); digests] }
+            }
             20 => ToGateway::Drain,
             _ => {
                 let seat = Seat { device: device(input), shard: input.number() as u32, login: login(input) };

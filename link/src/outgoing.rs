@@ -143,6 +143,8 @@ fn weight(message: &LinkMessage) -> usize {
             Question::PushAll { message } => text(message),
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
         },
+        LinkMessage::ToRouter(ToRouter::Unchanged { ranges, .. }) => 8 * ranges.len(),
+        LinkMessage::ToGateway(ToGateway::Digests { digests }) => 8 * digests.len(),
         LinkMessage::ToRouter(ToRouter::Reach { routers, .. })
         | LinkMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
         LinkMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
@@ -181,7 +183,8 @@ fn text(message: &Message) -> usize {
 mod tests {
     use wire::client::{FailReason, Outcome, SendAck};
     use wire::node::{
-        Class, DeliveryId, Handed, Login, Presence, Seat, SessionId, ShardLoad, Submission, Taken, Target,
+        Class, DeliveryId, Handed, Login, Presence, RANGE_WORDS, RANGES, Seat, SessionId, ShardLoad,
+        Submission, Taken, Target,
     };
     use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -265,6 +268,7 @@ mod tests {
         let to_router = [
             ToRouter::Submit { session, submission },
             ToRouter::Reach { routers: vec![1; 500], clock: Login(0) },
+            ToRouter::Unchanged { ranges: vec![1; RANGE_WORDS], moved: true },
             ToRouter::Ask { ask: 1, question: online },
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
         ];
@@ -275,6 +279,7 @@ mod tests {
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },
             ToGateway::Common { routers: vec![1; 500], clock: Login(0) },
+            ToGateway::Digests { digests: vec![1; RANGES] },
             ToGateway::Answer {
                 ask: 1,
                 answer: Answer::Online { users: (0..100).map(presence).collect(), settled: true },

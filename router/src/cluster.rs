@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use shard::{Instant, ShardId, Shares};
-use wire::node::{Owners, ShardLoad, Submission, Target};
+use wire::node::{Owners, Submission, Target};
 use wire::{AppId, MessageId, UserId};
 
 use crate::limits::{Limits, SETTLE_TIMES_MAX, WARM_UP_MAX};
@@ -48,8 +48,6 @@ pub(crate) struct Gateway {
     pub(crate) is_local: bool,
     /// Which life of its process.
     pub(crate) incarnation: u64,
-    /// Bindings of its sessions here.
-    pub(crate) sessions: u32,
     /// `None` until it has said so.
     reach: Option<Vec<u32>>,
     /// The name of its owners, and whether it has announced everything to them; `None` while it has none.
@@ -95,7 +93,7 @@ impl Reached {
 
 impl Gateway {
     pub(crate) fn new(shards: u16, is_local: bool, incarnation: u64) -> Self {
-        Self { shards, is_local, incarnation, sessions: 0, reach: None, view: None }
+        Self { shards, is_local, incarnation, reach: None, view: None }
     }
 }
 
@@ -131,21 +129,17 @@ impl Cluster {
         self.gateways.insert(shard, gateway);
     }
 
-    /// A gateway shard is gone; whether it was there.
-    pub(crate) fn down(&mut self, shard: ShardId) -> bool {
-        let Some(gateway) = self.gateways.remove(&shard) else { return false };
+    /// A gateway shard is gone, if it was there; its last state.
+    pub(crate) fn down(&mut self, shard: ShardId) -> Option<Gateway> {
+        let gateway = self.gateways.remove(&shard)?;
         if let Some(reach) = &gateway.reach {
             self.reached.remove(reach);
         }
-        true
+        Some(gateway)
     }
 
     pub(crate) fn get(&self, shard: ShardId) -> Option<&Gateway> {
         self.gateways.get(&shard)
-    }
-
-    pub(crate) fn get_mut(&mut self, shard: ShardId) -> Option<&mut Gateway> {
-        self.gateways.get_mut(&shard)
     }
 
     /// The gateway shards, ascending.
@@ -155,14 +149,6 @@ impl Cluster {
 
     pub(crate) fn len(&self) -> usize {
         self.gateways.len()
-    }
-
-    pub(crate) fn loads(&self) -> Vec<ShardLoad> {
-        let load = |(shard, gateway): (&ShardId, &Gateway)| ShardLoad {
-            shard: shard.as_u32(),
-            sessions: gateway.sessions,
-        };
-        self.gateways.iter().map(load).collect()
     }
 
     /// What all gateways reach.
@@ -312,6 +298,14 @@ impl Cluster {
 
     pub(crate) fn is_parked(&self, app: AppId, target: Target) -> bool {
         self.parked.contains_key(&(app, target))
+    }
+
+    /// The users for whom something is held back.
+    pub(crate) fn parked_users(&self) -> impl Iterator<Item = (AppId, UserId)> + '_ {
+        self.parked.keys().filter_map(|(app, target)| match target {
+            Target::User(user) => Some((*app, *user)),
+            Target::Room(_) => None,
+        })
     }
 
     /// Takes what is held back for one target.

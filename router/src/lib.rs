@@ -13,11 +13,13 @@
 //! anything that lasts: all is soft state that gateway shards can announce again. A sender is never assumed to be on the
 //! own node, so the same rules serve mailboxes between the shards of a process and links between nodes.
 
+mod away;
 mod bans;
 mod cluster;
 mod dedupe;
 mod ends;
 mod hash;
+mod known;
 mod limits;
 mod messages;
 mod metrics;

@@ -73,6 +73,9 @@ pub struct Limits {
     /// How long messages are held back while gateways do not agree who owns what, or a router has just come up and may not have heard
     /// of everybody. A view that changes meanwhile begins that time anew, up to four times in all.
     pub settle_ms: u32,
+    /// How long a gateway shard whose link was lost may come back with its sessions. Messages to them fail meanwhile; when it has not
+    /// come back, they are offline. They count among the bindings, and those that have been away for longest go when there is no room.
+    pub away_ms: u32,
     /// Reliable messages that a room gives its members a second, sustained; past it their senders are told `busy`. Of one that is longer
     /// than a KiB, each KiB counts as a message.
     pub room_messages_per_second: u32,
@@ -95,6 +98,7 @@ impl Default for Limits {
             dedupe_sender_max: 1 << 16,
             dedupe_window_ms: 120_000,
             settle_ms: 5_000,
+            away_ms: 10_000,
             room_messages_per_second: 1_000,
             room_burst: 4_096,
         }
@@ -116,6 +120,7 @@ impl Limits {
         within("router.dedupe_sender_max", self.dedupe_sender_max, 1, DEDUPE_MAX)?;
         within("router.dedupe_window_ms", self.dedupe_window_ms, 1, TIME_MS_MAX)?;
         within("router.settle_ms", self.settle_ms, 0, 60_000)?;
+        within("router.away_ms", self.away_ms, 0, 600_000)?;
         within("router.room_messages_per_second", self.room_messages_per_second, 1, 1_000_000)?;
         within("router.room_burst", self.room_burst, 1, 1_000_000)
     }

@@ -7,6 +7,8 @@ use wire::client::FailReason;
 pub struct Metrics {
     /// Held: bindings of sessions.
     pub bindings: u64,
+    /// Held: of these bindings, those of gateway shards that were lost and may come back with them.
+    pub away: u64,
     /// Held: users with at least one binding.
     pub users: u64,
     /// Held: rooms with at least one member shard.
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub gateways_lost: u64,
     /// Sessions announced by their gateways to this new owner.
     pub announced: u64,
+    /// Sessions of gateway shards that were lost and came back with them unchanged: nothing was announced.
+    pub unchanged: u64,
     /// Sessions that bound.
     pub binds: u64,
     /// Sessions that were kicked because a newer one bound.

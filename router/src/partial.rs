@@ -82,6 +82,11 @@ impl Partial {
         true
     }
 
+    /// The users who have some.
+    pub(crate) fn users(&self) -> impl Iterator<Item = (AppId, UserId)> + '_ {
+        self.given.keys().copied()
+    }
+
     /// Gateways agree: every device is announced.
     pub(crate) fn clear(&mut self) {
         for ((app, user), its) in std::mem::take(&mut self.given) {

@@ -1,15 +1,17 @@
 //! The core: who is where, and which gateways there are.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, StampClock, Target, ToBridge, ToDirectory,
-    ToGateway, ToRouter,
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, ShardLoad, StampClock, Target, ToBridge,
+    ToDirectory, ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
+use crate::away::Away;
 use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
@@ -55,8 +57,8 @@ pub struct Config {
 ///   inbox repeats only such a one: the original may be remembered as stored.
 /// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may have members on shards
 ///   that have not said so yet, is held back until they agree, or for [`Limits::settle_ms`].
-/// - **A gateway shard that goes** takes its bindings and memberships with it: its users are told offline, and what waited for their
-///   acks has failed.
+/// - **A gateway shard that goes** takes its memberships with it, and what waited for acks of its sessions has failed. They are away
+///   for [`Limits::away_ms`], in which the shard may come back with them; else they are told offline (`away.rs`).
 /// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions each have a hand-over of
 ///   their own, and repeats only such a one for the same class.
 /// - **Shares.** Of what waits here, each sender and each receiver has a share, and operators half of it all; past it the sender is told
@@ -71,6 +73,8 @@ pub struct Router {
     ends: Ends,
     pub(crate) rooms: Rooms,
     pub(crate) cluster: Cluster,
+    /// Gateway shards that were lost, or are back and have yet to say what they still have.
+    pub(crate) away: BTreeMap<ShardId, Away>,
     pub(crate) pending: Pending,
     pub(crate) partial: Partial,
     /// Undelivered messages of which the bridge has not said yet whether it keeps them.
@@ -110,6 +114,7 @@ impl Router {
             ends: Ends::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
+            away: BTreeMap::new(),
             pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             handed: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             partial: Partial::new(prng.next_u64()),
@@ -131,8 +136,8 @@ impl Router {
         self.is_bridged = true;
     }
 
-    /// A gateway shard is there, one of so many of its node. Nothing that it or its predecessor said before counts: one that is
-    /// there already has gone in between.
+    /// A gateway shard is there, one of so many of its node. One that is there already has gone in between. Of what it said before, its
+    /// sessions count if it is in the same life and says so.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -143,22 +148,21 @@ impl Router {
     ) {
         self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
+        self.ask_for_away(shard, incarnation);
     }
 
-    /// A gateway shard is gone, with all its sessions. What it was to be told means nothing to its next life, or another.
+    /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next life, or another.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
-        if self.cluster.down(shard) {
-            self.lose_sessions(now, shard);
+        if let Some(gateway) = self.cluster.down(shard) {
+            self.lose_sessions(now, shard, gateway.incarnation);
         }
         self.outbox.forget(shard);
     }
 
-    fn lose_sessions(&mut self, now: Instant, shard: ShardId) {
+    fn lose_sessions(&mut self, now: Instant, shard: ShardId, incarnation: u64) {
         self.metrics.gateways_lost += 1;
         self.cluster.drop_all_of(shard);
-        for (app, user, device, seat) in self.users.on_shard(shard) {
-            self.unbind(app, user, device, seat, false);
-        }
+        self.suspend(now, shard, incarnation);
         self.rooms.forget_shard(shard);
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
@@ -170,6 +174,7 @@ impl Router {
     /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
     pub fn leave(&mut self, now: Instant) {
         self.cluster.leave();
+        self.drop_all_away();
         self.tell_common(now, Asker::Nobody);
     }
 
@@ -201,11 +206,10 @@ impl Router {
 
     fn resync_step(&mut self, now: Instant) {
         let Some((from, due)) = self.resync.filter(|(_, due)| *due <= now) else { return };
-        let Self { users, cluster, outbox, .. } = self;
-        self.resync = users.in_places(from, RESYNC_PER_STEP).map(|bindings| {
+        let bindings: Option<Vec<_>> = self.users.in_places(from, RESYNC_PER_STEP).map(Iterator::collect);
+        self.resync = bindings.map(|bindings| {
             for (app, user, device, seat, login, _) in bindings {
-                let incarnation = cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
-                outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+                self.record(app, user, device, seat, login);
             }
             (from + RESYNC_PER_STEP, due + RESYNC_PAUSE)
         });
@@ -253,6 +257,7 @@ impl Router {
     pub fn metrics(&self) -> Metrics {
         Metrics {
             bindings: self.users.bindings() as u64,
+            away: self.users.known().away(),
             users: self.users.users() as u64,
             rooms: self.rooms.len() as u64,
             pending: self.pending.len() as u64,
@@ -284,8 +289,7 @@ impl Router {
         assert!(self.pending.len() <= self.limits.pending_max as usize);
         assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
-        let sessions: u64 = self.cluster.loads().iter().map(|load| u64::from(load.sessions)).sum();
-        assert_eq!(sessions, self.users.bindings() as u64, "every binding is of a linked gateway");
+        Away::check_invariants(self);
     }
 
     /// A gateway shard says something.
@@ -302,6 +306,7 @@ impl Router {
                     return self.kick(seat(session), NoticeCode::Kicked);
                 }
                 let login = login.believed(now.unix_nanos());
+                self.mark_away(from);
                 let (era, ended) = (self.cluster.era(), self.ends.last((app, user, device)));
                 self.bind(app, user, Claim { device, seat: seat(session), login, said_by, era, ended });
                 self.release(now, app, user);
@@ -310,7 +315,7 @@ impl Router {
                 self.unbind(app, user, device, seat(session), moved);
             }
             ToRouter::Ended { app, user, device, login } => {
-                self.ended((app, user, device), login.believed(now.unix_nanos()));
+                self.ended(from, (app, user, device), login.believed(now.unix_nanos()));
             }
             ToRouter::Join { app, room, sequence } => {
                 let era = self.cluster.era();
@@ -353,8 +358,12 @@ impl Router {
                 if self.cluster.set_view(now, from, view, done) {
                     self.metrics.lossy_offline += self.cluster.drop_unanswered(from) as u64;
                 }
+                if done {
+                    self.end_resuming(from);
+                }
                 self.settle_views(now);
             }
+            ToRouter::Unchanged { ranges, moved } => self.resume(now, from, &ranges, moved),
             ToRouter::Ask { ask, question } => {
                 let answer = self.answer(now, question);
                 self.outbox.gateway(from, ToGateway::Answer { ask, answer });
@@ -370,6 +379,7 @@ impl Router {
     /// The time of [`Router::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
         self.expire(now);
+        self.expire_away(now);
         self.settle_views(now);
         self.resync_step(now);
         self.restamp_step(now);
@@ -384,7 +394,8 @@ impl Router {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let resync = self.resync.map(|(_, due)| due);
         let restamp = self.restamp.map(|(_, due)| due);
-        [self.pending.deadline(), self.handed.deadline(), self.cluster.deadline(), resync, restamp]
+        let (cluster, away) = (self.cluster.deadline(), self.away_deadline());
+        [self.pending.deadline(), self.handed.deadline(), cluster, away, resync, restamp]
             .into_iter()
             .flatten()
             .min()
@@ -393,15 +404,14 @@ impl Router {
     fn bind(&mut self, app: AppId, user: UserId, claim: Claim) {
         let Claim { device, seat, login, said_by, .. } = claim;
         let mut is_known = false;
-        let login = match self.users.bind(app, user, claim) {
-            Bound::First(login) => {
-                self.count_session(seat.shard, 1);
-                login
-            }
+        let mut bound = self.users.bind(app, user, claim);
+        if bound == Bound::Full && self.drop_oldest_away() {
+            bound = self.users.bind(app, user, claim);
+        }
+        let login = match bound {
+            Bound::First(login) | Bound::Back(login) => login,
             Bound::Replaced(old, login) => {
                 self.metrics.kicks += 1;
-                self.count_session(old.shard, -1);
-                self.count_session(seat.shard, 1);
                 self.kick(old, NoticeCode::Kicked);
                 login
             }
@@ -439,8 +449,12 @@ impl Router {
 
     /// The bridge was told of an end, under a stamp that this router may not know of. A session that is bound under one that is no higher
     /// is another, and lives on.
-    fn ended(&mut self, (app, user, device): Device, ended: Login) {
+    fn ended(&mut self, from: ShardId, (app, user, device): Device, ended: Login) {
         self.ends.put((app, user, device), ended);
+        if self.users.end_away((app, user, device), from, ended) {
+            self.outbox.directory(ToDirectory::Unbind { app, user, device, login: ended });
+            return;
+        }
         if let Some((seat, login)) = self.users.raise(app, user, device, ended) {
             self.say_online(app, user, device, seat, login);
         }
@@ -449,8 +463,16 @@ impl Router {
     fn say_online(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, login: Login) {
         self.outbox.bridge(ToBridge::Online { app, user, device, login });
         self.say_bound(seat, login);
-        let incarnation = self.cluster.get(seat.shard).map_or(0, |gateway| gateway.incarnation);
-        self.outbox.directory(bind_record(app, user, device, seat, login, incarnation));
+        self.record(app, user, device, seat, login);
+    }
+
+    /// Tells the directory of a binding.
+    pub(crate) fn record(&mut self, app: AppId, user: UserId, device: DeviceClass, at: Seat, login: Login) {
+        let linked = self.cluster.get(at.shard).map(|gateway| gateway.incarnation);
+        let incarnation = linked.or_else(|| Some(self.away.get(&at.shard)?.incarnation)).unwrap_or_default();
+        let seat = wire::node::Seat { device, shard: at.shard.as_u32(), login };
+        let seat = FoundSeat { seat, session: at.session, incarnation };
+        self.outbox.directory(ToDirectory::Bind { app, user, seat });
     }
 
     fn say_bound(&mut self, Seat { shard, session }: Seat, login: Login) {
@@ -462,13 +484,12 @@ impl Router {
     }
 
     /// The one place where a binding ends without another in its place.
-    fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
+    pub(crate) fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
         let Some((login, is_guess)) = self.users.unbind(app, user, device, seat) else {
             self.metrics.unbinds_stale += 1;
             return;
         };
         self.metrics.unbinds += 1;
-        self.count_session(seat.shard, -1);
         if moved && self.cluster.is_unsettled() {
             self.users.begin_to_leave(app, user, self.cluster.era());
         }
@@ -482,12 +503,6 @@ impl Router {
         self.ends.put((app, user, device), login);
         self.outbox.bridge(ToBridge::Offline { app, user, device, login });
         self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
-    }
-
-    fn count_session(&mut self, shard: ShardId, by: i32) {
-        if let Some(gateway) = self.cluster.get_mut(shard) {
-            gateway.sessions = gateway.sessions.strict_add_signed(by);
-        }
     }
 
     /// The directory knows sessions of a user for whom messages are held back. Those that have not been announced yet are as
@@ -546,7 +561,13 @@ impl Router {
                 shards.iter().for_each(|shard| self.outbox.gateway(*shard, ToGateway::Drain));
                 Answer::Told { shards: shards.len() as u32 }
             }
-            Question::Nodes => Answer::Nodes { shards: self.cluster.loads() },
+            Question::Nodes => {
+                let load = |shard: ShardId| ShardLoad {
+                    shard: shard.as_u32(),
+                    sessions: self.users.known().bindings(shard),
+                };
+                Answer::Nodes { shards: self.cluster.shards().map(load).collect() }
+            }
         }
     }
 
@@ -595,16 +616,4 @@ enum Asker {
     One(ShardId),
     /// A clock has come that is ahead of what they know.
     All,
-}
-
-fn bind_record(
-    app: AppId,
-    user: UserId,
-    device: DeviceClass,
-    Seat { shard, session }: Seat,
-    login: Login,
-    incarnation: u64,
-) -> ToDirectory {
-    let seat = wire::node::Seat { device, shard: shard.as_u32(), login };
-    ToDirectory::Bind { app, user, seat: FoundSeat { seat, session, incarnation } }
 }

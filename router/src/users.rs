@@ -1,10 +1,11 @@
 //! Where users are.
 
 use shard::ShardId;
-use wire::node::{Login, SessionId};
+use wire::node::{Login, RangeSet, SessionId, range_of, session_digest};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::hash::IdHash;
+use crate::known::{Known, Part};
 use crate::outbox::Seat;
 use crate::stripes::Stripes;
 
@@ -18,9 +19,11 @@ const RAISE_NS: u64 = 1 << 20;
 /// Faster clocks that are taken into account: nodes whose clocks are right are no more.
 const FORWARDS_MAX: usize = 64;
 /// In [`Binding::forwards`]: nobody knows by which clock it was stamped.
-const BY_ANY_CLOCK: u8 = u8::MAX;
+const BY_ANY_CLOCK: u8 = 127;
 /// In [`Binding::forwards`]: only the directory knows of it.
-const A_GUESS: u8 = u8::MAX - 1;
+const A_GUESS: u8 = 126;
+/// A bit beside [`Binding::forwards`]: its gateway shard has yet to say that the session is still there.
+const AWAY: u8 = 1 << 7;
 const _: () = assert!(FORWARDS_MAX < A_GUESS as usize);
 
 /// The bindings of every user, at most one for each class of device.
@@ -34,6 +37,8 @@ pub(crate) struct Users {
     /// One index for each user, of the first binding.
     table: Stripes<u32>,
     bindings: Bindings,
+    /// The same by gateway shards, in short.
+    known: Known,
     /// Bindings that only the directory knows of.
     guesses: usize,
     /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first [`FORWARDS_MAX`].
@@ -89,6 +94,8 @@ pub(crate) enum Bound {
     Again(Login),
     /// The same session was bound, as only the directory knew.
     Confirmed(Login),
+    /// The same session was bound, and was away.
+    Back(Login),
     /// This session was bound until now.
     Replaced(Seat, Login),
     /// Nothing: a newer session is bound.
@@ -107,6 +114,7 @@ impl Users {
             bindings_max,
             table: Stripes::new(),
             bindings,
+            known: Known::default(),
             guesses: 0,
             forwards: Vec::new(),
         }
@@ -124,39 +132,15 @@ impl Users {
 
     pub(crate) fn bind(&mut self, app: AppId, user: UserId, claim: Claim) -> Bound {
         let Claim { device, seat, login, said_by, era, ended } = claim;
-        let (raise, forwards) = match said_by {
-            SaidBy::Login => (RAISE_NS, self.forwards.len() as u8),
-            SaidBy::Announcement => (1, BY_ANY_CLOCK),
-            SaidBy::Directory => (0, A_GUESS),
+        let (above_end, forwards) = match said_by {
+            SaidBy::Login => (Login(ended.0.saturating_add(RAISE_NS)), self.forwards.len() as u8),
+            SaidBy::Announcement => (ended.raised(), BY_ANY_CLOCK),
+            SaidBy::Directory => (ended, A_GUESS),
         };
-        let above_end = if login > ended { login } else { login.max(Login(ended.0.saturating_add(raise))) };
+        let above_end = if login > ended { login } else { login.max(above_end) };
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
-            let known = self.by_fastest_clock(self.bindings.get(at));
-            let binding = self.bindings.get_mut(at);
-            let old = binding.seat();
-            if old == seat {
-                binding.login = binding.login.max(login);
-                let (login, is_guess) = (binding.login, binding.is_guess());
-                if !is_guess || said_by == SaidBy::Directory {
-                    return Bound::Again(login);
-                }
-                let login = login.max(above_end);
-                binding.login = login;
-                self.set_forwards(at, BY_ANY_CLOCK);
-                return Bound::Confirmed(login);
-            }
-            if said_by != SaidBy::Login && known > login {
-                if binding.login > login {
-                    return Bound::Older;
-                }
-                (binding.login, binding.forwards) = (known, BY_ANY_CLOCK);
-                return Bound::Behind(old, known);
-            }
-            let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
-            (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
-            self.set_forwards(at, forwards);
-            return Bound::Replaced(old, login);
+            return self.bind_again(at, Claim { login, ..claim }, (above_end, forwards));
         }
         if self.bindings.len >= self.bindings_max as usize {
             return Bound::Full;
@@ -167,7 +151,7 @@ impl Users {
         let mark = mark_of(era);
         let binding = Binding { user, session, login, app, shard, next, mark, device, forwards };
         let at = self.bindings.insert(binding);
-        self.guesses += usize::from(forwards == A_GUESS);
+        self.enter(at);
         if first == NONE {
             let (hash, bindings) = (self.hash, &self.bindings);
             self.table.insert_unique(hash.of(app, user.0), at, |&at| {
@@ -182,32 +166,178 @@ impl Users {
         Bound::First(login)
     }
 
+    /// The user has a session on that class of device already: the same, or another.
+    fn bind_again(&mut self, at: u32, claim: Claim, (above_end, forwards): (Login, u8)) -> Bound {
+        let Claim { seat, login, said_by, .. } = claim;
+        let binding = *self.bindings.get(at);
+        let (known, old) = (self.by_fastest_clock(&binding), binding.seat());
+        if old == seat {
+            let is_news = said_by != SaidBy::Directory && (binding.is_guess() || self.is_away(&binding));
+            let login = binding.login.max(if is_news { above_end } else { login });
+            self.change(at, |binding| {
+                binding.login = login;
+                if is_news {
+                    binding.forwards = BY_ANY_CLOCK;
+                }
+            });
+            return match (is_news, binding.is_guess()) {
+                (false, _) => Bound::Again(login),
+                (true, true) => Bound::Confirmed(login),
+                (true, false) => Bound::Back(login),
+            };
+        }
+        if said_by != SaidBy::Login && known > login {
+            if binding.login > login {
+                return Bound::Older;
+            }
+            let away = binding.forwards & AWAY;
+            self.change(at, |binding| (binding.login, binding.forwards) = (known, BY_ANY_CLOCK | away));
+            return Bound::Behind(old, known);
+        }
+        let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
+        self.change(at, |binding| {
+            (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
+            binding.forwards = forwards;
+        });
+        Bound::Replaced(old, login)
+    }
+
+    /// Changes a binding, and what is known of its shard with it.
+    fn change(&mut self, at: u32, change: impl FnOnce(&mut Binding)) {
+        self.exit(at);
+        change(self.bindings.get_mut(at));
+        self.enter(at);
+    }
+
+    fn enter(&mut self, at: u32) {
+        let binding = self.bindings.get(at);
+        self.guesses += usize::from(binding.is_guess());
+        self.known.enter(binding.shard, binding.part());
+    }
+
+    fn exit(&mut self, at: u32) {
+        let binding = self.bindings.get(at);
+        self.guesses -= usize::from(binding.is_guess());
+        self.known.exit(binding.shard, binding.part());
+    }
+
+    /// Whether the gateway shard of a session has yet to say that it is still there.
+    fn is_away(&self, binding: &Binding) -> bool {
+        binding.forwards & AWAY != 0 || self.known.is_away(binding.shard)
+    }
+
+    /// The bindings of each gateway shard, in short.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The link with a gateway shard was lost: its sessions are away until they are resumed. False when it has none.
+    pub(crate) fn suspend(&mut self, shard: ShardId) -> bool {
+        self.known.set_away(shard, true)
+    }
+
+    /// A gateway shard says which ranges of its sessions are as they are known here. The sessions of the others stay away, one by one.
+    /// If sessions have been known to other owners meanwhile, the stamps of those that are back are raised; these are returned.
+    pub(crate) fn resume(&mut self, shard: ShardId, unchanged: &RangeSet, moved: bool) -> Vec<Stamped> {
+        let is_whole = self.known.is_within(shard, unchanged) && !self.known.has_marked(shard);
+        let are_all_away = self.known.is_away(shard);
+        self.known.set_away(shard, false);
+        let mut stamped = Vec::new();
+        if is_whole && !moved {
+            return stamped;
+        }
+        for at in 0..self.places() {
+            let binding = self.bindings.get(at);
+            let Some(device) = binding.device.filter(|_| binding.shard == shard && !binding.is_guess())
+            else {
+                continue;
+            };
+            let is_back = unchanged.contains(range_of(binding.app, binding.user));
+            self.change(at, |binding| {
+                if is_back {
+                    binding.forwards &= !AWAY;
+                } else if are_all_away {
+                    binding.forwards |= AWAY;
+                }
+                if is_back && moved {
+                    binding.login = binding.login.raised();
+                }
+            });
+            if is_back && moved {
+                let binding = self.bindings.get(at);
+                stamped.push((binding.app, binding.user, device, binding.seat(), binding.login));
+            }
+        }
+        stamped
+    }
+
+    /// No session of a shard is away that is not marked.
+    pub(crate) fn end_suspension(&mut self, shard: ShardId) {
+        self.known.set_away(shard, false);
+    }
+
+    /// The sessions of a user that are away, those on one shard.
+    pub(crate) fn away_of(&self, app: AppId, user: UserId, shard: ShardId) -> Vec<Seat> {
+        let bound = self.chain(self.first(app, user)).map(|at| self.bindings.get(at));
+        bound.filter(|it| it.shard == shard && self.is_away(it)).map(Binding::seat).collect()
+    }
+
+    /// Removes a session that is away if it is of that shard and ended under that stamp: its shard has told of it.
+    pub(crate) fn end_away(
+        &mut self,
+        (app, user, device): (AppId, UserId, DeviceClass),
+        shard: ShardId,
+        ended: Login,
+    ) -> bool {
+        let first = self.first(app, user);
+        let is_it = |at: &u32| {
+            let binding = self.bindings.get(*at);
+            binding.shard == shard && binding.login <= ended && self.is_away(binding)
+        };
+        let Some(at) = self.on_device(first, device).filter(is_it) else { return false };
+        self.remove(at, first);
+        true
+    }
+
+    /// The sessions of a shard that are away, in the order of their places, at the cost of a walk over all if there are any.
+    pub(crate) fn away_on(&self, shard: ShardId) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
+        if !self.known.is_away(shard) && !self.known.has_marked(shard) {
+            return Vec::new();
+        }
+        let bound = self.bindings.chunks.iter().flatten();
+        let away = bound.filter(|binding| binding.shard == shard && self.is_away(binding));
+        away.filter_map(|it| Some((it.app, it.user, it.device?, it.seat()))).collect()
+    }
+
+    fn places(&self) -> u32 {
+        (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32
+    }
+
     /// A faster clock was heard of: logins until now were stamped by one that was behind it by so much.
     pub(crate) fn put_forward(&mut self, by_ns: u64) {
         if self.forwards.len() < FORWARDS_MAX {
-            self.forwards.push(by_ns);
+            self.forwards.push(Login(by_ns.saturating_sub(1)).raised().0);
         }
     }
 
     /// What the stamp of a login would have been by the fastest clock that is known now.
     fn by_fastest_clock(&self, binding: &Binding) -> Login {
-        let since = self.forwards.get(usize::from(binding.forwards)..).unwrap_or_default();
+        let since = self.forwards.get(usize::from(binding.forwards & !AWAY)..).unwrap_or_default();
         Login(since.iter().fold(binding.login.0, |login, by_ns| login.saturating_add(*by_ns)))
     }
 
     /// Stamps the logins in some places again, `count` from `from` on, those that a clock gave that was behind; each with its stamp. `None`
     /// when there are no such places any more.
     pub(crate) fn stamp_again(&mut self, from: u32, count: u32) -> Option<Vec<Stamped>> {
-        let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
+        let places = self.places();
         let mut stamped = Vec::new();
         for at in from..places.min(from + count) {
             let binding = self.bindings.get(at);
             let (login, Some(device)) = (self.by_fastest_clock(binding), binding.device) else { continue };
             if login != binding.login {
-                let forwards = self.forwards.len() as u8;
-                let binding = self.bindings.get_mut(at);
-                (binding.login, binding.forwards) = (login, forwards);
+                let forwards = self.forwards.len() as u8 | binding.forwards & AWAY;
                 stamped.push((binding.app, binding.user, device, binding.seat(), login));
+                self.change(at, |binding| (binding.login, binding.forwards) = (login, forwards));
             }
         }
         (from < places).then_some(stamped)
@@ -222,12 +352,13 @@ impl Users {
         ended: Login,
     ) -> Option<(Seat, Login)> {
         let at = self.on_device(self.first(app, user), device)?;
-        let binding = self.bindings.get_mut(at);
+        let binding = self.bindings.get(at);
         if binding.login > ended || binding.is_guess() {
             return None;
         }
-        binding.login = Login(ended.0.saturating_add(1));
-        Some((binding.seat(), binding.login))
+        let seat = binding.seat();
+        self.change(at, |binding| binding.login = ended.raised());
+        Some((seat, ended.raised()))
     }
 
     /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of it.
@@ -243,7 +374,6 @@ impl Users {
         let at = self.on_device(first, device).filter(own)?;
         let binding = self.bindings.get(at);
         let (login, is_guess) = (binding.login, binding.is_guess());
-        self.set_forwards(at, BY_ANY_CLOCK);
         self.remove(at, first);
         Some((login, is_guess))
     }
@@ -251,16 +381,17 @@ impl Users {
     /// How much of a user is known in a time of agreement.
     pub(crate) fn standing(&self, app: AppId, user: UserId, era: u64) -> Standing {
         let mark = mark_of(era);
-        let mut standing = Standing::Unknown;
-        for at in self.chain(self.first(app, user)) {
-            match self.bindings.get(at).mark {
+        let (mut standing, mut some_are_away) = (Standing::Unknown, false);
+        for binding in self.chain(self.first(app, user)).map(|at| self.bindings.get(at)) {
+            match binding.mark {
+                _ if self.is_away(binding) => some_are_away = true,
                 known if known == mark | LEAVES => return Standing::Leaving,
                 known if known != mark => standing = Standing::InFull,
                 _ if standing == Standing::Unknown => standing = Standing::InPart,
                 _ => {}
             }
         }
-        standing
+        if some_are_away && standing == Standing::InFull { Standing::InPart } else { standing }
     }
 
     /// A session of a user has moved to another owner, and the rest follow in this time of agreement.
@@ -271,14 +402,6 @@ impl Users {
             binding.mark = mark_of(era) | LEAVES;
             at = binding.next;
         }
-    }
-
-    /// The sessions on a shard, in the order of their places, at the cost of a walk over all.
-    pub(crate) fn on_shard(&self, shard: ShardId) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
-        let bound = self.bindings.chunks.iter().flatten().filter(|binding| binding.shard == shard);
-        bound
-            .filter_map(|binding| Some((binding.app, binding.user, binding.device?, binding.seat())))
-            .collect()
     }
 
     /// The sessions that no gateway has announced, in the order of their places, at the cost of a walk over all if there are any.
@@ -292,12 +415,6 @@ impl Users {
             .collect()
     }
 
-    fn set_forwards(&mut self, at: u32, forwards: u8) {
-        let binding = self.bindings.get_mut(at);
-        self.guesses = self.guesses - usize::from(binding.is_guess()) + usize::from(forwards == A_GUESS);
-        binding.forwards = forwards;
-    }
-
     /// The bindings in some places, `count` of them from `from` on, each with whether only the directory knows of it; `None` when
     /// there are no such places any more.
     pub(crate) fn in_places(
@@ -305,21 +422,21 @@ impl Users {
         from: u32,
         count: u32,
     ) -> Option<impl Iterator<Item = (AppId, UserId, DeviceClass, Seat, Login, bool)> + '_> {
-        let places = (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32;
+        let places = self.places();
         let bound = (from..places.min(from + count)).map(|at| self.bindings.get(at));
         let it =
             bound.filter_map(|it| Some((it.app, it.user, it.device?, it.seat(), it.login, it.is_guess())));
         (from < places).then_some(it)
     }
 
-    /// The sessions of a user, one for each class of device, in no order that means anything.
+    /// The sessions of a user that are not away, one for each class of device, in no order that means anything.
     pub(crate) fn of(
         &self,
         app: AppId,
         user: UserId,
     ) -> impl Iterator<Item = (DeviceClass, Seat, Login)> + '_ {
-        self.chain(self.first(app, user)).map(|at| {
-            let binding = self.bindings.get(at);
+        let bound = self.chain(self.first(app, user)).map(|at| self.bindings.get(at));
+        bound.filter(|binding| !self.is_away(binding)).map(|binding| {
             let device = binding.device.expect("a binding in a chain has a device");
             (device, binding.seat(), binding.login)
         })
@@ -343,6 +460,7 @@ impl Users {
 
     /// Removes the binding at `at`, which is in the chain from `first`.
     fn remove(&mut self, at: u32, first: u32) {
+        self.exit(at);
         let binding = *self.bindings.get(at);
         if at != first {
             let previous = self.chain(first).find(|&before| self.bindings.get(before).next == at);
@@ -380,6 +498,8 @@ impl Users {
         assert_eq!(in_chains, self.bindings.len, "every binding is in a chain");
         let guesses = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess());
         assert_eq!(guesses.count(), self.guesses);
+        let bound = self.bindings.chunks.iter().flatten().filter(|binding| binding.device.is_some());
+        self.known.check_invariants(bound.map(|binding| (binding.shard, binding.part())));
         assert!(self.bindings.len <= self.bindings_max as usize);
         self.bindings.check_invariants();
     }
@@ -399,7 +519,7 @@ struct Binding {
     mark: u16,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
-    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`].
+    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`]. And whether it is [`AWAY`].
     forwards: u8,
 }
 
@@ -424,7 +544,18 @@ impl Binding {
 
     /// Whether only the directory knows of it.
     fn is_guess(&self) -> bool {
-        self.forwards == A_GUESS
+        self.forwards & !AWAY == A_GUESS
+    }
+
+    /// What it adds to what is known of its shard.
+    fn part(&self) -> Part {
+        let Self { app, user, device, session, login, .. } = *self;
+        let digest = device.filter(|_| !self.is_guess());
+        Part {
+            range: range_of(app, user),
+            digest: digest.map_or(0, |device| session_digest(app, user, device, session, login)),
+            is_marked: self.forwards & AWAY != 0,
+        }
     }
 
     fn seat(&self) -> Seat {

@@ -29,6 +29,7 @@ const LIMITS: Limits = Limits {
     dedupe_sender_max: 4,
     dedupe_window_ms: 1_000,
     settle_ms: 500,
+    away_ms: 0,
     room_messages_per_second: 1_000_000,
     room_burst: 1_000_000,
 };
@@ -265,7 +266,7 @@ impl Model {
             None => {
                 let ended = self.ends.get(&(user, device)).copied().unwrap_or_default();
                 if login <= ended {
-                    login = Login(ended.0 + if fresh { RAISE } else { 1 });
+                    login = if fresh { Login(ended.0 + RAISE) } else { ended.raised() };
                 }
                 self.said.push(online(user, device, login));
             }

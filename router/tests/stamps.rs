@@ -217,7 +217,7 @@ fn a_session_that_was_out_of_sight_is_above_what_ended_meanwhile() {
     let ended = login(5_000_000_000);
     assert_eq!(bench.unbind(C, BOB, PHONE, 7), [offline(BOB, PHONE, ended)]);
     bench.up(A);
-    let back = Login(ended.0 + 1);
+    let back = ended.raised();
     assert_eq!(bench.announce(A, BOB, PHONE, 1, login(1)), [online(BOB, PHONE, back), bound(A, 1, back)]);
     let next = bench.bind(B, BOB, PHONE, 2);
     assert!(next.contains(&kick(A, 1)), "{next:?}");
@@ -229,13 +229,12 @@ fn an_end_that_others_told_of_is_told_to_the_next_owner() {
     let mut bench = Bench::new();
     let ended = |login| ToRouter::Ended { app: APP, user: BOB, device: PHONE, login };
     assert_eq!(bench.tell(C, ended(login(50))), []);
-    assert_eq!(
-        bench.announce(A, BOB, PHONE, 1, login(1)),
-        [online(BOB, PHONE, login(51)), bound(A, 1, login(51))]
-    );
+    let above = login(50).raised();
+    assert_eq!(bench.announce(A, BOB, PHONE, 1, login(1)), [online(BOB, PHONE, above), bound(A, 1, above)]);
     assert_eq!(bench.tell(C, ended(login(50))), [], "it is above that already");
-    let raised = [online(BOB, PHONE, login(61)), bound(A, 1, login(61))];
-    assert_eq!(bench.tell(C, ended(login(60))), raised);
+    let above = login(600).raised();
+    let raised = [online(BOB, PHONE, above), bound(A, 1, above)];
+    assert_eq!(bench.tell(C, ended(login(600))), raised);
 }
 
 /// The bridge was not told of some: of all that is known it is told again.

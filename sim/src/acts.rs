@@ -81,6 +81,13 @@ impl World {
                 }
             }
             Fault::Freeze { host, ms } => self.freeze(host, ms),
+            Fault::Slow { host, times, ms } => {
+                let until = self.now + ms * 1_000_000;
+                self.model.unsettle([host; 2], self.now, until);
+                self.model.frozen(self.now, until, host);
+                let node = self.nodes.get_mut(&host).expect("every host has a node");
+                node.slow = Some((until, times));
+            }
             Fault::Cut { from, to, both, ms } => {
                 let until = self.now + ms * 1_000_000;
                 self.model.unsettle([from, to], self.now, until);

@@ -69,6 +69,9 @@ impl Client {
 
 impl World {
     pub(crate) fn make_clients(&mut self) {
+        if let Some(cost) = self.plan.cost {
+            return self.make_crowd(cost.gather_ms);
+        }
         for user in 1..=self.plan.users {
             self.make_client(user, DeviceClass::Phone);
             if self.prng.below(3) == 0 {
@@ -79,6 +82,17 @@ impl World {
                 let rival = self.make_client(user, DeviceClass::Phone);
                 self.clients[rival].connect_at = 1_500_000_000 + self.prng.below(6_000_000_000);
             }
+        }
+    }
+
+    /// Clients that are there, and nothing else.
+    fn make_crowd(&mut self, gather_ms: u64) {
+        for user in 1..=self.plan.users {
+            let at = self.make_client(user, DeviceClass::Phone);
+            let client = &mut self.clients[at];
+            client.connect_at = 1_000_000_000 + gather_ms * 1_000_000 * user as u64 / self.plan.users as u64;
+            client.rooms.clear();
+            client.quieten();
         }
     }
 

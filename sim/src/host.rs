@@ -62,6 +62,8 @@ pub(crate) struct ShardHost {
     pub(crate) conns: Vec<(u32, Option<(TcpId, Side)>)>,
     /// When its next turn is.
     pub(crate) wake: Option<u64>,
+    /// Until when it is at work.
+    pub(crate) busy_until: u64,
     /// When mail to each sibling arrives at the earliest, so that it keeps its order.
     pub(crate) mail_until: BTreeMap<ShardId, u64>,
     pub(crate) accepting: bool,
@@ -119,6 +121,8 @@ pub(crate) struct NodeHost {
     pub(crate) life: u32,
     pub(crate) shards: Vec<Option<Box<ShardHost>>>,
     pub(crate) draining: bool,
+    /// Until when its work takes longer, and how many times.
+    pub(crate) slow: Option<(u64, u32)>,
     /// When it starts again.
     pub(crate) back_at: Option<u64>,
 }
@@ -136,8 +140,14 @@ impl NodeHost {
             life: 0,
             shards,
             draining: false,
+            slow: None,
             back_at: None,
         }
+    }
+
+    /// How many times as long as else its work takes.
+    pub(crate) fn slowness(&self, now: u64) -> u64 {
+        self.slow.filter(|(until, _)| now < *until).map_or(1, |(_, times)| times.into())
     }
 
     /// What its shards are told: what its clock showed at the start, and the time in which it ran since.
@@ -178,6 +188,7 @@ impl NodeHost {
                     is_pushed_back: false,
                     conns: Vec::new(),
                     wake: None,
+                    busy_until: 0,
                     mail_until: BTreeMap::new(),
                     accepting: true,
                     drained: false,
@@ -251,6 +262,7 @@ pub(crate) fn router_limits() -> router::Limits {
         pending_timeout_ms: 6_000,
         bridge_timeout_ms: 3_000,
         settle_ms: LEASE_MS * 5 / 3,
+        away_ms: 3 * LEASE_MS,
         ..router::Limits::default()
     }
 }

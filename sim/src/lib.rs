@@ -27,7 +27,7 @@ mod turns;
 mod wires;
 mod world;
 
-pub use plan::{Fault, Plan};
+pub use plan::{Cost, Fault, Plan};
 pub use scenarios::{SCENARIOS, Scenario};
 pub use world::{Failure, Report};
 

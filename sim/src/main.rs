@@ -44,7 +44,8 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
         say_replay(scenario, SEED.load(Ordering::Relaxed), &[]);
     }));
     let count = seeds.end - seeds.start;
-    let (mut events, mut messages, mut delivered, mut handed_over) = (0, 0, 0, 0);
+    let (mut events, mut messages, mut delivered, mut handed_over, mut announced) = (0, 0, 0, 0, 0);
+    let mut whole_ms: Vec<u64> = Vec::new();
     for seed in seeds {
         SEED.store(seed, Ordering::Relaxed);
         let plan = scenario.map_or_else(|| Plan::of_seed(seed), |scenario| scenario.plan(seed));
@@ -59,6 +60,8 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
                 messages += report.messages;
                 delivered += report.delivered;
                 handed_over += report.handed_over;
+                announced += report.announced;
+                whole_ms.extend(report.whole_after_ms);
             }
             Err(failure) => {
                 eprintln!("{failure}");
@@ -70,7 +73,12 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
     }
     if count > 1 {
         println!(
-            "{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over"
+            "{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over, {announced} announced"
+        );
+        println!(
+            "whole after the last fault: {} ms at most, {} on average",
+            whole_ms.iter().max().copied().unwrap_or_default(),
+            whole_ms.iter().sum::<u64>() / whole_ms.len().max(1) as u64
         );
     }
     ExitCode::SUCCESS

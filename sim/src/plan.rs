@@ -37,6 +37,19 @@ pub struct Plan {
     pub clocks: Vec<(Host, i64)>,
     /// What happens, by when in ms.
     pub faults: Vec<(u64, Fault)>,
+    /// What its work costs a node; nothing in a run that is not about load.
+    pub cost: Option<Cost>,
+}
+
+/// What its work costs a node: a shard with more to do than time falls behind. What it says in a turn leaves at the turn's beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cost {
+    /// Each turn, in us.
+    pub turn_us: u64,
+    /// Each message of another node that it hears or says, in us.
+    pub message_us: u64,
+    /// Clients come one by one in that time, in ms. They stay and send no messages.
+    pub gather_ms: u64,
 }
 
 /// Something that goes wrong with nodes, or is done to them.
@@ -55,6 +68,15 @@ pub enum Fault {
     Freeze {
         /// Which node.
         host: Host,
+        /// How long, in ms.
+        ms: u64,
+    },
+    /// Others take its CPU: what a node does takes longer.
+    Slow {
+        /// Which node.
+        host: Host,
+        /// So many times as long.
+        times: u32,
         /// How long, in ms.
         ms: u64,
     },
@@ -99,7 +121,38 @@ impl Plan {
             directory_ms: Some(20),
             clocks: Vec::new(),
             faults: Vec::new(),
+            cost: None,
         }
+    }
+
+    /// A run in which announcing all sessions takes a router longer than any link waits for it, and then a router, or all, are late. The
+    /// load is within what they can do, so everything is whole again in [`Plan::quiet_ms`].
+    pub fn overload(seed: u64) -> Self {
+        let mut prng = Prng::new(seed ^ 0x10ad);
+        let mut plan = Self {
+            gateways: 6,
+            routers: 1,
+            bridges: 0,
+            shards: 1,
+            users: 1_000,
+            directory_ms: None,
+            busy_ms: 20_000,
+            quiet_ms: 8_000,
+            cost: Some(Cost { turn_us: 100, message_us: 3_000, gather_ms: 10_000 }),
+            ..Self::calm(seed)
+        };
+        for at in 0..1 + prng.below(3) {
+            let host = match prng.below(4) {
+                0 => GATEWAYS + prng.below(plan.gateways.into()) as Host,
+                _ => ROUTERS + prng.below(plan.routers.into()) as Host,
+            };
+            let fault = match prng.below(2) {
+                0 => Fault::Freeze { host, ms: 700 + prng.below(3_000) },
+                _ => Fault::Slow { host, times: 4 << prng.below(3), ms: 500 + prng.below(2_500) },
+            };
+            plan.faults.push((11_500 + 2_500 * at + prng.below(1_500), fault));
+        }
+        plan
     }
 
     /// The run of that seed.

@@ -24,6 +24,7 @@ const GATEWAY: u16 = crate::plan::GATEWAYS;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "calm", make: Plan::calm },
     Scenario { name: "short", make: Plan::short },
+    Scenario { name: "overload", make: Plan::overload },
     Scenario { name: "router_killed", make: |seed| with(seed, &[(3_000, crash(ROUTER, false))]) },
     Scenario { name: "gateway_killed", make: |seed| with(seed, &[(3_000, crash(GATEWAY, false))]) },
     Scenario {

@@ -1,5 +1,6 @@
 //! Turns of shards: what an engine does, as `shard/src/contract.rs` has it.
 
+use link::Links;
 use node::{Control, Mail, Report};
 use shard::{CloseReason, ConnId, Effect, Event as CoreEvent, Instant, Linger, SendBatch, Shard, ShardId};
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +19,11 @@ const TURNS_PER_CHECK: u64 = 16;
 /// How long a graceful close may take.
 const LINGER_NS: u64 = 1_000_000_000;
 
+/// Messages of other nodes that a shard has heard, and said.
+fn messages_of(host: &ShardHost) -> u64 {
+    host.core.links().map(Links::metrics).map_or(0, |links| links.messages_in + links.messages_out)
+}
+
 impl World {
     /// Something for a shard; its turn comes soon.
     pub(crate) fn give(&mut self, shard: ShardId, input: Input) {
@@ -34,6 +40,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&shard.node()) else { return };
         let life = node.life;
         let Some(host) = node.shard(shard.index()) else { return };
+        let at = at.max(host.busy_until);
         if host.wake.is_none_or(|wake| at < wake) {
             host.wake = Some(at);
             self.schedule(at, Event::Turn { shard, life });
@@ -59,7 +66,12 @@ impl World {
         host.wake = None;
         if is_up && !frozen && !host.stopped {
             self.trace.mix([1, self.now, id.as_u32().into()]);
+            let before = messages_of(&host);
             self.run_turn(&mut host, now);
+            if let Some(cost) = self.plan.cost {
+                let us = cost.turn_us + cost.message_us * (messages_of(&host) - before);
+                host.busy_until = now_ns + 1_000 * us * self.nodes[&id.node()].slowness(now_ns);
+            }
         }
         let stopped = host.stopped;
         let next = host.core.poll_timeout();

@@ -55,6 +55,10 @@ pub struct Report {
     pub drains_late: u32,
     /// Sessions of links that were given up, by those who are there at the end.
     pub links_lost: u64,
+    /// Sessions that gateways announced to routers, as these count them.
+    pub announced: u64,
+    /// How long after the last fault everything was whole, in ms, by looks that are a quarter of a second apart; none if the end came first.
+    pub whole_after_ms: Option<u64>,
 }
 
 impl Display for Failure {
@@ -144,6 +148,8 @@ pub(crate) struct World {
     /// When the run ends.
     end: u64,
     looks_at_rest: u32,
+    /// Since when each look found everything whole.
+    whole_at: Option<u64>,
     events: u64,
 }
 
@@ -168,6 +174,7 @@ impl World {
             directory: BTreeMap::new(),
             schedule: Schedule::default(),
             looks_at_rest: 0,
+            whole_at: None,
             end: (plan.busy_ms + plan.quiet_ms) * 1_000_000,
             events: 0,
             prng,
@@ -223,6 +230,8 @@ impl World {
                 unaccounted: self.model.unaccounted() as u64,
                 drains_late: self.drains_late,
                 links_lost: self.links_lost(),
+                announced: self.announced(),
+                whole_after_ms: self.whole_at.map(|at| (at - self.plan.busy_ms * 1_000_000) / 1_000_000),
             }),
         }
     }
@@ -230,6 +239,12 @@ impl World {
     fn links_lost(&self) -> u64 {
         let links = self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.links());
         links.map(|links| links.metrics().lost).sum()
+    }
+
+    fn announced(&self) -> u64 {
+        let routers =
+            self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.router());
+        routers.map(|router| router.metrics().announced).sum()
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {
@@ -280,6 +295,7 @@ impl World {
     fn rest(&mut self) {
         let is_at_rest = self.judge_clients().and_then(|()| self.judge_cores()).is_ok();
         self.looks_at_rest = if is_at_rest { self.looks_at_rest + 1 } else { 0 };
+        self.whole_at = self.whole_at.or(Some(self.now)).filter(|_| is_at_rest);
         if self.looks_at_rest > REST_LOOKS {
             self.end = self.now;
         }

@@ -11,12 +11,14 @@ mod batch;
 pub mod link;
 mod owners;
 mod question;
+mod ranges;
 mod sound;
 mod stamps;
 
 pub use batch::{decode_batch, encode_batch};
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
+pub use ranges::{Digests, RANGE_WORDS, RANGES, RangeSet, range_of, session_digest};
 pub use sound::{sequence_base, sequence_believed_max};
 pub use stamps::StampClock;
 
@@ -256,6 +258,14 @@ pub enum ToRouter {
         /// That of the session that ended.
         login: Login,
     },
+    /// Of the ranges that the router told by [`ToGateway::Digests`], these are as this shard has them: it announces the sessions of the
+    /// others, and those that it has not announced when it is done have ended.
+    Unchanged {
+        /// A [`RangeSet`](crate::node::RangeSet) by its words.
+        ranges: Vec<u64>,
+        /// Another owner may have known these sessions meanwhile: their stamps are raised, here and there.
+        moved: bool,
+    },
 }
 
 /// From a router shard to a gateway shard.
@@ -338,6 +348,12 @@ pub enum ToGateway {
         routers: Vec<u32>,
         /// What the router's [`StampClock`] shows.
         clock: Login,
+    },
+    /// The router still has bindings of this shard's sessions, from before their link was lost, and delivers nothing to them until it
+    /// hears which are still there, by [`ToRouter::Unchanged`].
+    Digests {
+        /// [`Digests`](crate::node::Digests), one for each range.
+        digests: Vec<u64>,
     },
     /// A lossy message for every session of its app.
     All {

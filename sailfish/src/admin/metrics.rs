@@ -257,6 +257,11 @@ impl Page {
         self.core("sailfish_router_gateways_lost_total", Counter, help, cores, |m| m.router.gateways_lost);
         let help = "Sessions that gateways announced because their owner changed.";
         self.core("sailfish_router_announced_total", Counter, help, cores, |m| m.router.announced);
+        let help =
+            "Sessions of gateway shards that were lost and came back with them: nothing was announced.";
+        self.core("sailfish_router_unchanged_total", Counter, help, cores, |m| m.router.unchanged);
+        let help = "Of the bindings, those of gateway shards that were lost and may come back.";
+        self.core("sailfish_router_away", Gauge, help, cores, |m| m.router.away);
     }
 
     fn links(&mut self, cores: &Cores) {

@@ -181,6 +181,10 @@ pub const KEYS: &[Key] = &[
         "How long messages are parked while gateways disagree about owners, or a router has just started, in ms;\nup to four times that while their views keep changing.",
     ),
     key(
+        "router.away_ms",
+        "How long a gateway shard whose link was lost may come back with its sessions before they are offline, in ms.",
+    ),
+    key(
         "router.room_messages_per_second",
         "Reliable messages of users that one room takes per second, sustained; past it senders get `busy`.\n\
          Of a longer one, each KiB counts as a message.",

@@ -92,7 +92,7 @@ fn key(kind: u64, app: AppId, id: i64) -> u64 {
 
 /// The finalizer of splitmix64 (Steele, Lea and Flood, 2014; Stafford's variant 13): a bijection in which every bit of
 /// the input moves about half of the output's.
-const fn mix(mut x: u64) -> u64 {
+pub(super) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -4,6 +4,7 @@
 //! come after it, long after the peer is gone, so nothing of a message that has one is taken.
 
 use super::link::{Identity, SHARDS_MAX};
+use super::ranges::{RANGE_WORDS, RANGES};
 use super::stamps::AHEAD_NS_MAX;
 use super::{
     Answer, FromBridge, Handed, LinkMessage, Login, Presence, Question, Submission, ToBridge, ToGateway,
@@ -68,6 +69,7 @@ impl Clock {
                 | Question::Drain { .. }
                 | Question::Nodes => true,
             },
+            ToRouter::Unchanged { ranges, moved: _ } => ranges.len() == RANGE_WORDS,
             ToRouter::Unbind { .. }
             | ToRouter::Leave { .. }
             | ToRouter::Withdraw { .. }
@@ -88,6 +90,7 @@ impl Clock {
                 Answer::Online { users, settled: _ } => users.iter().all(|presence| self.presence(presence)),
                 Answer::Kicked { .. } | Answer::Told { .. } | Answer::Nodes { .. } => true,
             },
+            ToGateway::Digests { digests } => digests.len() == RANGES,
             ToGateway::Full { .. }
             | ToGateway::Superseded { .. }
             | ToGateway::Concluded { .. }

@@ -5,6 +5,9 @@ use super::Login;
 /// By what clocks may differ without a word: logins of one user are further apart.
 const NOTABLE_NS: u64 = 10_000_000;
 
+/// How many announcements of a session its stamp has room for before it looks like another.
+const STEP_NS: u64 = 256;
+
 /// By what another clock may be ahead: a day.
 pub(super) const AHEAD_NS_MAX: u64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -12,6 +15,16 @@ impl Login {
     /// The stamp as far as it is believed when the own clock shows `now_ns`: no clock is a day ahead.
     pub fn believed(self, now_ns: u64) -> Self {
         self.min(Self(now_ns.saturating_add(AHEAD_NS_MAX)))
+    }
+
+    /// The stamp without what announcements have added to it: each raises it by one.
+    pub fn step(self) -> u64 {
+        self.0 / STEP_NS
+    }
+
+    /// The next stamp that no announcement raises this one to. All stamps of one step are raised to the same one.
+    pub fn raised(self) -> Self {
+        Self((self.step() + 1).saturating_mul(STEP_NS))
     }
 }
 

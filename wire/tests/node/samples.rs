@@ -4,8 +4,8 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, Seat, SessionId,
-    ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, RANGE_WORDS,
+    RANGES, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -97,6 +97,7 @@ pub fn to_router() -> Vec<ToRouter> {
     ];
     all.extend(questions.map(|question| ToRouter::Ask { ask: 5, question }));
     all.push(ToRouter::Ended { app: APP, user: USER, device: PHONE, login: LOGIN });
+    all.push(ToRouter::Unchanged { ranges: vec![1; RANGE_WORDS], moved: true });
     all
 }
 
@@ -126,6 +127,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Concluded { submitted: MessageId(41), reason: FailReason::Offline },
         ToGateway::Common { routers: vec![0x1_0001, 0x2_0000], clock: Login(8) },
         ToGateway::All { message: message() },
+        ToGateway::Digests { digests: vec![1; RANGES] },
         ToGateway::Drain,
     ];
     let answers = [

@@ -1,0 +1,144 @@
+//! What a router that was lost still knows of this shard's sessions, and what of that is as it is here.
+//!
+//! A router keeps the sessions of a gateway shard for a while after their link was lost, and says their digests when it is linked again.
+//! Sessions in ranges whose digests are the same here are not announced to it.
+
+use std::collections::BTreeMap;
+
+use shard::ShardId;
+use wire::node::{Digests, RANGES, RangeSet, ToRouter, range_of, session_digest};
+use wire::{AppId, UserId};
+
+use crate::gateway::Gateway;
+use crate::session::Phase;
+
+/// Sessions of a range of which it is not clear whether a router knows them: more are announced.
+const UNSURE_MAX: usize = 4;
+
+/// What routers know of this shard, apart from what it tells them.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    /// The digests of routers that are linked and have yet to be told which ranges are unchanged.
+    digests: BTreeMap<ShardId, Digests>,
+    /// The first owner in this shard's life.
+    first: Option<ShardId>,
+    /// There were others: what one of them knows of a session, another may have known under a later stamp.
+    several: bool,
+}
+
+impl Remembered {
+    /// A router is gone.
+    pub(crate) fn lose(&mut self, router: ShardId) {
+        self.digests.remove(&router);
+    }
+
+    /// Routers are chosen as owners.
+    pub(crate) fn choose(&mut self, owners: impl Iterator<Item = ShardId>) {
+        for owner in owners {
+            self.several |= *self.first.get_or_insert(owner) != owner;
+        }
+    }
+
+    /// A router says what it knows.
+    pub(crate) fn hear(&mut self, router: ShardId, digests: Vec<u64>) {
+        if let Some(digests) = Digests::from_vec(digests) {
+            self.digests.insert(router, digests);
+        }
+    }
+}
+
+/// The ranges of each owner whose sessions it knows already.
+pub(crate) type Unchanged = BTreeMap<ShardId, RangeSet>;
+
+/// This shard's sessions of one owner.
+#[derive(Default)]
+struct Own {
+    live: Digests,
+    /// Sessions that the owner may know or not, by their ranges: they wait for its answer, or have ended.
+    unsure: Vec<(usize, u64)>,
+}
+
+impl Own {
+    fn compare(mut self, known: &Digests) -> RangeSet {
+        self.unsure.sort_unstable();
+        let mut unchanged = RangeSet::default();
+        for range in 0..RANGES {
+            let difference = known.of(range) ^ self.live.of(range);
+            if difference == 0 || self.explains(range, difference) {
+                unchanged.insert(range);
+            }
+        }
+        unchanged
+    }
+
+    /// Whether some of the sessions that are unsure make up the difference.
+    fn explains(&self, range: usize, difference: u64) -> bool {
+        let from = self.unsure.partition_point(|(of, _)| *of < range);
+        let unsure = self.unsure.get(from..).unwrap_or_default();
+        let unsure = unsure.get(..unsure.partition_point(|(of, _)| *of == range)).unwrap_or_default();
+        let of_subset = |subset: usize| {
+            let chosen = unsure.iter().enumerate().filter(|(at, _)| subset >> at & 1 == 1);
+            chosen.fold(0, |sum, (_, (_, digest))| sum ^ digest)
+        };
+        unsure.len() <= UNSURE_MAX && (1..1 << unsure.len()).any(|subset| of_subset(subset) == difference)
+    }
+}
+
+impl Gateway {
+    /// Tells owners that still know sessions of this shard which of these are unchanged.
+    pub(crate) fn say_unchanged(&mut self) -> Unchanged {
+        let asked = self.view.remembered.digests.keys().copied();
+        let mut own: BTreeMap<ShardId, Own> = asked
+            .filter(|router| self.view.is_owner(*router))
+            .map(|router| (router, Own::default()))
+            .collect();
+        if own.is_empty() {
+            return Unchanged::new();
+        }
+        let owner_of = |app: AppId, user: UserId| self.view.owner_of_user(app, user);
+        for (conn, session) in self.sessions.iter() {
+            let (app, user, device, login) = (session.app, session.user, session.device, session.login);
+            let is_sure = match session.phase {
+                Phase::Live => true,
+                Phase::Binding => false,
+                Phase::Fresh | Phase::Waiting | Phase::Closing => continue,
+            };
+            let Some(own) = owner_of(app, user).and_then(|owner| own.get_mut(&owner)) else { continue };
+            let range = range_of(app, user);
+            let digest = session_digest(app, user, device, self.session_of(conn), login);
+            if is_sure { own.live.toggle(range, digest) } else { own.unsure.push((range, digest)) }
+        }
+        for end in self.view.ends() {
+            if let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) {
+                let digest = session_digest(end.app, end.user, end.device, end.session, end.login);
+                own.unsure.push((range_of(end.app, end.user), digest));
+            }
+        }
+        let mut unchanged = Unchanged::new();
+        for (router, own) in own {
+            let known = self.view.remembered.digests.remove(&router).unwrap_or_default();
+            let moved = self.view.remembered.several;
+            let ranges = own.compare(&known);
+            self.tell_router(router, ToRouter::Unchanged { ranges: ranges.words(), moved });
+            if moved {
+                self.raise_stamps(router, &ranges);
+            }
+            unchanged.insert(router, ranges);
+        }
+        unchanged
+    }
+
+    /// Raises the stamps of an owner's sessions as it does itself.
+    fn raise_stamps(&mut self, owner: ShardId, ranges: &RangeSet) {
+        for conn in self.connections() {
+            let Some(session) = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Live)
+            else {
+                continue;
+            };
+            let is_its = self.view.owner_of_user(session.app, session.user) == Some(owner);
+            if is_its && ranges.contains(range_of(session.app, session.user)) {
+                session.login = session.login.raised();
+            }
+        }
+    }
+}
