@@ -439,7 +439,7 @@ impl Gateway {
                 Some(Timer::Ack { conn_index, flight }) => self.ack_timeout(now, conn_index, flight),
                 Some(Timer::Room { index }) => self.room_timeout(now, index),
                 Some(Timer::Drain) => self.drain_step(now),
-                Some(Timer::Announce) => self.announce_step(now),
+                Some(Timer::Announce) => self.announce_on(now),
             }
         }
     }
@@ -632,8 +632,9 @@ impl Gateway {
         let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = self.session_of(conn);
         let owner = self.view.owner_of_user(app, user);
-        let before = self.view.owner_before(app, user).filter(|before| Some(*before) != owner);
-        for owner in owner.into_iter().chain(before) {
+        let mut before = self.view.announcing.owners_before(app, user);
+        before.retain(|before| Some(*before) != owner);
+        for owner in owner.into_iter().chain(before.iter().copied()) {
             if self.view.is_up(owner) {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
                 // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
@@ -643,7 +644,7 @@ impl Gateway {
             }
         }
         owner.is_some_and(|owner| self.view.is_up(owner))
-            && before.is_none_or(|before| self.view.is_up(before))
+            && before.iter().all(|before| self.view.is_up(*before))
     }
 
     fn leave_all(&mut self, conn: ConnId, stay: Stay) {
@@ -686,10 +687,19 @@ impl Gateway {
     /// A router shard, or a sibling, says something.
     pub fn mail(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
         match mail {
-            ToGateway::Bound { session, login } => self.bound(now, self.conn_of(session), login),
+            ToGateway::Bound { session, login } => {
+                let conn = self.conn_of(session);
+                if self.sessions.get(conn).is_none_or(|session| session.phase != Phase::Binding) {
+                    self.view.announcing.answered(now, from);
+                }
+                self.bound(now, conn, login);
+            }
             // A notice that leaves the connection open is no reason to end it; no router says one.
             ToGateway::Kick { notice, .. } if !notice.closes() => {}
-            ToGateway::Kick { session, notice } => self.kicked(self.conn_of(session), notice),
+            ToGateway::Kick { session, notice } => {
+                self.view.announcing.answered(now, from);
+                self.kicked(self.conn_of(session), notice);
+            }
             ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
             ToGateway::Full { app, room } => self.not_joined(from, app, room),
             ToGateway::Deliver { session, delivery, again, message } => {

@@ -4,6 +4,8 @@
 //! nobody: tokens are verified here, and users and rooms are found by the router shard that owns them.
 
 mod admission;
+mod announce;
+mod announce_window;
 mod config;
 mod delivery;
 mod fan_out;

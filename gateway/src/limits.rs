@@ -43,11 +43,24 @@ pub const HEARING_TIME: Duration = Duration::from_secs(1);
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
-/// Sessions that one step of an announcement looks at: a million take four seconds, if routers take them in as fast.
+/// Sessions that one step of an announcement looks at, so that it takes about a tenth of a shard's time: a million take four seconds, if
+/// routers take them in as fast.
 pub const ANNOUNCEMENTS_PER_STEP: usize = 1024;
+/// Messages that one step submits again after a change of owners.
+pub const RESUBMISSIONS_PER_STEP: usize = 512;
 /// Ended sessions that are remembered, in case the router that was told of them goes.
 pub const ENDS_MAX: usize = 4096;
-/// Between two steps of an announcement.
+/// Announcements that one router may have to answer at once, at the start.
+pub const ANNOUNCED_AT_START: u32 = 64;
+/// By how many more after a round of answers in time, once some round was late; before that, twice as many.
+pub const ANNOUNCED_STEP: u32 = 16;
+/// The fewest.
+pub const ANNOUNCED_MIN: u32 = 4;
+/// The most.
+pub const ANNOUNCED_MAX: u32 = 4096;
+/// Changes of owners whose announcements may be under way; the next one first ends them all.
+pub const ANNOUNCE_STAGES_MAX: usize = 8;
+/// Between two steps of an announcement, half as much less or more.
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.
 pub const TIMEOUTS_PER_TURN: usize = 4096;

@@ -132,6 +132,14 @@ impl Gateway {
     /// all.
     pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
         let owner = self.view.owner_of(submission.app, submission.target);
+        if submission.is_answered() && !self.view.resubmitting.is_empty() {
+            // What its sender said before is yet to be submitted again.
+            let id = submission.id;
+            let is_kept =
+                self.submitted.insert(Entry { session, owner: None, submission }, &self.config.limits);
+            self.view.resubmitting.extend(is_kept.then_some(id));
+            return is_kept;
+        }
         if submission.is_answered() {
             let entry = Entry { session, owner, submission: submission.clone() };
             if !self.submitted.insert(entry, &self.config.limits) {

@@ -2,19 +2,20 @@
 //!
 //! A shard tells every router it is linked with which routers it reaches, and each of them answers with what everybody reaches.
 //! Owners are those that are reached from everywhere. When they change, what this shard has is announced to the owners that
-//! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step.
+//! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step (`announce.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use shard::{ConnId, Effect, Instant, ShardId};
-use wire::node::{Login, NodeMessage, Owners, SessionId, Target, ToBridge, ToRouter, range_of};
-use wire::{AppId, DeviceClass, RoomId, UserId};
+use wire::node::{Login, NodeMessage, Owners, SessionId, Target, ToBridge, ToRouter};
+use wire::{AppId, DeviceClass, MessageId, RoomId, UserId};
 
-use crate::gateway::{Gateway, Timer};
-use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCEMENTS_PER_STEP, ENDS_MAX, ROOMS_CEILING};
+use crate::announce::{Announcing, Before};
+use crate::gateway::Gateway;
+use crate::limits::{ENDS_MAX, ROOMS_CEILING};
 use crate::rooms::Early;
-use crate::session::{Phase, Session};
-use crate::unchanged::{Remembered, Unchanged};
+use crate::session::Phase;
+use crate::unchanged::Remembered;
 
 /// What a gateway shard knows of routers.
 #[derive(Default)]
@@ -26,9 +27,9 @@ pub(crate) struct View {
     has_begun: bool,
     /// `None` while there is no router.
     owners: Option<Owners>,
-    announcing: Option<Announcing>,
-    /// Routers that have more to take in than should be added to by what can wait.
-    slow: Vec<ShardId>,
+    pub(crate) announcing: Announcing,
+    /// Messages that wait for an answer and have yet to be submitted to an owner, oldest first. Their owners before keep them until then.
+    pub(crate) resubmitting: VecDeque<MessageId>,
     /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go together.
     is_stale: bool,
     /// Routers that went since owners were chosen last; what they knew is gone, also if they are back.
@@ -57,16 +58,6 @@ pub(crate) struct Retelling {
     conns: Vec<ConnId>,
 }
 
-/// Sessions that have yet to be announced.
-struct Announcing {
-    /// By whom they are bound.
-    before: Before,
-    /// What owners know already.
-    unchanged: Unchanged,
-    /// The last goes first; those for slow routers go to the front.
-    conns: VecDeque<ConnId>,
-}
-
 /// Which routers are to be owners.
 enum Choice {
     /// These; none while there is no router.
@@ -75,30 +66,10 @@ enum Choice {
     Waits,
 }
 
-/// Owners that were.
-struct Before {
-    owners: Option<Owners>,
-    /// Those of them that know nothing any more.
-    gone: Vec<ShardId>,
-}
-
-impl Before {
-    /// Who knows a target; none when its owner is gone.
-    fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
-        owner_of(self.owners.as_ref(), app, target).filter(|owner| !self.gone.contains(owner))
-    }
-}
-
 impl View {
     /// Who owns a user; none while there is no router.
     pub(crate) fn owner_of_user(&self, app: AppId, user: UserId) -> Option<ShardId> {
         owner_of(self.owners.as_ref(), app, Target::User(user))
-    }
-
-    /// Who owned a user before the change under way.
-    pub(crate) fn owner_before(&self, app: AppId, user: UserId) -> Option<ShardId> {
-        let before = self.announcing.as_ref().and_then(|announcing| announcing.before.owners.as_ref());
-        owner_of(before, app, Target::User(user))
     }
 
     /// Who owns a room; none while there is no router.
@@ -195,7 +166,7 @@ impl Gateway {
         self.tell_reach(now);
         // Until it hears of another view it is to know that this shard may have more to announce.
         if let Some(view) = self.view.owners.as_ref().map(Owners::name) {
-            let done = self.view.announcing.is_none();
+            let done = self.view.announcing.is_done();
             self.tell_router(router, ToRouter::View { view, done });
         }
         self.view.is_stale = true;
@@ -206,6 +177,7 @@ impl Gateway {
         if self.view.routers.remove(&router).is_some() {
             // Nobody else may know of these. Told twice, it is of no harm: their stamps are old by then.
             self.view.remembered.lose(router);
+            self.view.announcing.lose(router);
             for End { app, user, device, login, .. } in self.view.take_ends(router) {
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
@@ -312,13 +284,11 @@ impl Gateway {
             if !gone.is_empty() {
                 let owners = self.view.owners.clone();
                 self.submit_again(&Before { owners, gone });
+                self.tell_owners(now);
             }
             return;
         }
-        self.view.slow.clear(); // another change cannot wait for the rest of this one
-        while self.view.announcing.is_some() {
-            self.announce_some();
-        }
+        self.keep_unannounced(now, &gone);
         if let Some(chosen) = &chosen {
             self.view.remembered.choose(chosen.routers().map(ShardId::from_u32));
         }
@@ -331,11 +301,10 @@ impl Gateway {
         let unchanged = self.say_unchanged();
         self.announce_rooms(&before);
         self.submit_again(&before);
-        self.view.announcing = Some(Announcing { before, unchanged, conns: self.connections().into() });
-        self.announce_step(now);
+        self.begin_announcing(now, before, unchanged);
     }
 
-    fn say_view(&mut self, done: bool) {
+    pub(crate) fn say_view(&mut self, done: bool) {
         let Some(view) = self.view.owners.as_ref().map(Owners::name) else { return };
         let routers: Vec<ShardId> = self.view.routers.keys().copied().collect();
         for router in routers {
@@ -365,7 +334,7 @@ impl Gateway {
         }
     }
 
-    /// Gives what waits for an answer to the owners that the change makes, in the order it was sent.
+    /// What waits for an answer goes to the owners that the change makes, in the order it was sent.
     fn submit_again(&mut self, before: &Before) {
         let view = &self.view;
         let moved = self.submitted.changed(|entry| {
@@ -384,95 +353,12 @@ impl Gateway {
             }
             is_new
         });
-        for entry in moved {
-            let (app, target, id) = (entry.submission.app, entry.submission.target, entry.submission.id);
-            if let Some(old) = entry.owner.filter(|old| self.view.is_up(*old)) {
-                self.tell_router(old, ToRouter::Withdraw { app, target, id });
-            }
-            let owner = self.view.owner_of(app, target);
-            self.submitted.set_owner(id, owner);
-            if let Some(owner) = owner {
-                self.metrics.submitted_again += u64::from(entry.submission.again);
-                let (session, submission) = (entry.session, entry.submission);
-                self.tell_router(owner, ToRouter::Submit { session, submission });
-            }
-        }
-    }
-
-    /// Whether sessions have yet to be announced.
-    pub fn is_announcing(&self) -> bool {
-        self.view.announcing.is_some()
-    }
-
-    /// No session is announced to these routers until they are not among them any more: what can wait is said as fast as they take
-    /// it in.
-    pub fn set_slow(&mut self, routers: Vec<ShardId>) {
-        self.view.slow = routers;
-    }
-
-    /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
-    pub(crate) fn announce_step(&mut self, now: Instant) {
-        self.announce_some();
-        if self.view.announcing.is_some() {
-            self.wheel.arm(now + ANNOUNCE_PAUSE, Timer::Announce.pack());
-        }
-    }
-
-    fn announce_some(&mut self) {
-        let Some(mut announcing) = self.view.announcing.take() else { return };
-        for _ in 0..ANNOUNCEMENTS_PER_STEP.min(announcing.conns.len()) {
-            let Some(conn) = announcing.conns.pop_back() else { break };
-            if self.waits_for_router(conn) {
-                announcing.conns.push_front(conn);
-            } else {
-                self.announce(conn, &announcing.before, &announcing.unchanged);
-            }
-        }
-        if announcing.conns.is_empty() {
-            return self.say_view(true);
-        }
-        self.view.announcing = Some(announcing);
-    }
-
-    fn waits_for_router(&self, conn: ConnId) -> bool {
-        !self.view.slow.is_empty()
-            && self.sessions.get(conn).is_some_and(|session| {
-                let owner = self.view.owner_of_user(session.app, session.user);
-                owner.is_some_and(|owner| self.view.slow.contains(&owner))
-            })
-    }
-
-    fn announce(&mut self, conn: ConnId, before: &Before, unchanged: &Unchanged) {
-        let is_asked = |session: &&mut Session| matches!(session.phase, Phase::Binding | Phase::Live);
-        let Some(session) = self.sessions.get_mut(conn).filter(is_asked) else { return };
-        let (app, user, device) = (session.app, session.user, session.device);
-        let target = Target::User(user);
-        let told = owner_of(before.owners.as_ref(), app, target);
-        let (old, new) = (before.owner_of(app, target), self.view.owner_of(app, target));
-        // Also one of which no owner has said that it binds it: one that was told may have done so all the same, and tells of its end
-        // later, also when there is none after it for now.
-        let may_be_bound = session.phase == Phase::Binding && told.is_some() && told != new;
-        if old == new && !may_be_bound {
-            return;
-        }
-        let ranges = new.and_then(|new| unchanged.get(&new)).filter(|_| session.phase == Phase::Live);
-        let is_known = ranges.is_some_and(|ranges| ranges.contains(range_of(app, user)));
-        if !is_known && (session.phase == Phase::Live || told.is_some()) {
-            session.login = Login(session.login.0.saturating_add(1));
-        }
-        let login = session.login;
-        let session = self.session_of(conn);
-        if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
-            self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
-        }
-        if let Some(new) = new.filter(|_| !is_known) {
-            // One that is not bound yet has waited, and a later login may have come in between: its stamp decides.
-            self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
-        }
+        self.view.resubmitting = moved.into_iter().map(|entry| entry.submission.id).collect();
     }
 }
 
-fn owner_of(owners: Option<&Owners>, app: AppId, target: Target) -> Option<ShardId> {
+/// Who owns a target; none while there are no owners.
+pub(crate) fn owner_of(owners: Option<&Owners>, app: AppId, target: Target) -> Option<ShardId> {
     let owners = owners?;
     Some(ShardId::from_u32(match target {
         Target::User(user) => owners.of_user(app, user),

@@ -368,7 +368,7 @@ fn sessions_wait_while_their_next_owner_has_more_to_take_in_than_it_should() {
     assert_eq!(announced(&world), at_first);
     assert_eq!(views(&world, ROUTER_2).last(), Some(&view(&[ROUTER, ROUTER_2], false)));
     world.gateway.set_slow(Vec::new());
-    world.pass(Duration::from_millis(50));
+    world.pass(Duration::from_millis(500));
     assert!(!world.gateway.is_announcing());
     let moved = (1..=MANY).filter(|user| owner_of_user(&[ROUTER, ROUTER_2], *user) == ROUTER_2).count();
     assert_eq!(announced(&world), moved);
@@ -409,7 +409,7 @@ fn very_many_sessions_are_announced_step_by_step_while_others_come_and_go() {
 }
 
 #[test]
-fn another_change_meanwhile_waits_for_the_rest_of_the_first() {
+fn another_change_meanwhile_takes_along_what_is_not_announced_yet() {
     let (mut world, clients) = crowd();
     let (two, three) = ([ROUTER, ROUTER_2], [ROUTER, ROUTER_2, ROUTER_3]);
     world.router_up(ROUTER_2);
@@ -418,15 +418,15 @@ fn another_change_meanwhile_waits_for_the_rest_of_the_first() {
     let mut live: Vec<(i64, u32)> = (1..=MANY).zip(clients).collect();
     let (_, client) = live.remove(1_000);
     world.reset(client);
-    world.pass(Duration::from_millis(30));
-    let expected = [view(&two, false), view(&two, true), view(&three, false), view(&three, true)];
+    world.pass(Duration::from_millis(500));
+    let expected = [view(&two, false), view(&three, false), view(&three, true)];
     assert_eq!(views(&world, ROUTER), expected);
     assert_eq!(views(&world, ROUTER_3), expected, "from the moment it is there");
     assert_bound(&mut world, &three, &live);
     assert_eq!(world.metrics().timers, live.len() as u64, "no timer is left over");
     world.router_down(ROUTER_2);
     world.router_up(ROUTER_2);
-    world.pass(Duration::from_millis(30));
+    world.pass(Duration::from_millis(500));
     // A router that was gone knows only what it was told since.
     let gone =
         world.to_routers.iter().rposition(|(to, mail)| *to == ROUTER_2 && *mail == view(&three, false));

@@ -130,7 +130,8 @@ impl World {
 
     pub(crate) fn client_tick(&mut self, at: usize) {
         let now = self.now;
-        self.after(TICK_NS, Event::Client { client: at });
+        let tick_ns = if self.plan.cost.is_some() { 10 * TICK_NS } else { TICK_NS };
+        self.after(tick_ns, Event::Client { client: at });
         let client = &mut self.clients[at];
         let Some(tcp) = client.tcp else {
             if !client.is_kicked && now >= client.connect_at {

@@ -131,14 +131,14 @@ impl Plan {
         let mut prng = Prng::new(seed ^ 0x10ad);
         let mut plan = Self {
             gateways: 6,
-            routers: 1,
+            routers: 1 + prng.below(2) as u16,
             bridges: 0,
             shards: 1,
-            users: 1_000,
+            users: 4_000,
             directory_ms: None,
             busy_ms: 20_000,
             quiet_ms: 8_000,
-            cost: Some(Cost { turn_us: 100, message_us: 3_000, gather_ms: 10_000 }),
+            cost: Some(Cost { turn_us: 100, message_us: 600, gather_ms: 10_000 }),
             ..Self::calm(seed)
         };
         for at in 0..1 + prng.below(3) {
