@@ -171,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_turn_goes_for_other_addresses_only() {
+        let (mut all, start) = (connections(2, 2), Instant::now());
+        let queued = [0, 1].map(|_| free(&mut all, MANY, start));
+        queued.iter().for_each(|connection| {
+            connection.asked(false);
+            connection.queues();
+        });
+        assert!(matches!(all.admit(MANY, false, start), Admission::Refused(Refusal::AddressConnections)));
+        assert_eq!(instead_of(&mut all, FEW, start), Some(queued[0].id));
+    }
+
+    #[test]
     fn a_proxy_may_have_all_there_is() {
         let (mut all, start) = (connections(3, 1), Instant::now());
         for _ in 0..3 {
