@@ -62,7 +62,9 @@ impl Rooms {
         match recovery {
             // The kept messages follow, and raise it one by one: the connection may break in between.
             Some(Recovery::Complete) => {}
-            Some(Recovery::TooOld) | None => room.seen = room.seen.max(Some(sequence)),
+            // The room may have begun anew, with lower sequences than it had.
+            Some(Recovery::TooOld) => room.seen = Some(sequence),
+            None => room.seen = room.seen.max(Some(sequence)),
         }
         true
     }

@@ -76,6 +76,15 @@ impl World {
         self.take();
     }
 
+    fn hear_joined(&mut self, room: i64, sequence: u64, recovery: Option<u8>) {
+        let mut body = [room.to_be_bytes(), sequence.to_be_bytes()].concat();
+        body.extend(recovery);
+        let mut frame = [0x53, 0x46, 0, 0, 3, 0xf2, 0, 0, 0, body.len() as u8].to_vec();
+        frame.extend(body);
+        self.core.received(self.now, &frame);
+        self.take();
+    }
+
     fn said(&mut self) -> Vec<Said> {
         self.take();
         let out = self.core.take_output();
@@ -261,7 +270,7 @@ fn a_room_is_joined_again_where_it_was_left() {
     world.core.join(world.now, RoomId(7), Past::Last(5));
     world.core.send(world.now, Outgoing::to_room(RoomId(7), "x").named("m1")).unwrap();
     assert_eq!(world.said(), [join(7, Some((2, 5)))], "the message waits for the room");
-    world.hear(&[ServerFrame::Joined { room: RoomId(7), sequence: 9 }]);
+    world.hear_joined(7, 9, None);
     assert_eq!(world.said(), [Said::Send("m1".into())]);
     world.hear(&[
         message(1, "a", Some((7, 10))),
@@ -273,17 +282,32 @@ fn a_room_is_joined_again_where_it_was_left() {
     world.log_in();
     assert_eq!(world.said(), [join(7, Some((1, 12)))]);
     // A server that says that the client is not in the room, is asked again.
-    world.hear(&[ServerFrame::Joined { room: RoomId(7), sequence: 12 }]);
+    world.hear_joined(7, 12, None);
     assert_eq!(world.said(), [Said::Send("m1".into())]);
     world.hear(&[send_ack("m1", Outcome::Failed(FailReason::NotMember))]);
     assert_eq!(world.said(), [join(7, Some((1, 12)))]);
-    world.hear(&[ServerFrame::Joined { room: RoomId(7), sequence: 12 }]);
+    world.hear_joined(7, 12, None);
     assert_eq!(world.said(), [Said::Send("m1".into())]);
     world.core.leave(world.now, RoomId(7));
     assert_eq!(world.said(), [Said::Leave(7)]);
     world.events();
     world.hear(&[send_ack("m1", Outcome::Failed(FailReason::NotMember))]);
     assert!(matches!(world.events()[..], [Event::Outcome { .. }]), "nobody wants to be in the room");
+}
+
+#[test]
+fn a_room_that_counts_from_below_again_is_followed() {
+    let mut world = World::ready(|_| {});
+    world.core.join(world.now, RoomId(7), Past::None);
+    world.hear_joined(7, 900, None);
+    world.cut();
+    world.log_in();
+    assert_eq!(world.said(), [join(7, Some((1, 900)))]);
+    world.hear_joined(7, 12, Some(2));
+    world.hear(&[message(1, "a", Some((7, 13)))]);
+    world.cut();
+    world.log_in();
+    assert_eq!(world.said(), [join(7, Some((1, 13)))]);
 }
 
 #[test]
@@ -405,8 +429,7 @@ impl Chaos {
                 Said::Ack(ids) => ids.iter().for_each(|id| {
                     self.unacked.remove(id);
                 }),
-                Said::Join(_) => frames.push(ServerFrame::Joined { room: RoomId(7), sequence: 0 }),
-                Said::Leave(_) | Said::Logout => {}
+                Said::Join(_) | Said::Leave(_) | Said::Logout => {}
             }
         }
         if self.last < 100 && self.is_unlucky(3) {
