@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use router::{Config, Limits, Router};
+use router::{Config, Keeps, Limits, Router};
 use shard::{Instant, Prng, ShardId};
 use wire::client::Outcome;
 use wire::node::{
@@ -32,7 +32,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut router = Router::new(Config { id: ShardId::new(0, 0), seed: 1, limits: Limits::default() });
+        let mut router = Router::new(Config {
+            id: ShardId::new(0, 0),
+            seed: 1,
+            limits: Limits::default(),
+            keeps: Keeps::default(),
+        });
         for shard in 0..SHARDS {
             router.gateway_up(START, ShardId::new(0, shard), SHARDS, true, 1);
         }
@@ -87,7 +92,12 @@ impl Bench {
 
 /// A router of 320 goes and comes back, as one of the others hears it from 1,280 gateways.
 fn reach(criterion: &mut Criterion) {
-    let mut router = Router::new(Config { id: ShardId::new(1, 0), seed: 1, limits: Limits::default() });
+    let mut router = Router::new(Config {
+        id: ShardId::new(1, 0),
+        seed: 1,
+        limits: Limits::default(),
+        keeps: Keeps::default(),
+    });
     let routers: Vec<u32> =
         (1..=20).flat_map(|node| (0..16).map(move |at| ShardId::new(node, at).as_u32())).collect();
     let gateways: Vec<ShardId> =

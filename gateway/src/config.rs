@@ -127,6 +127,35 @@ pub struct Route {
     /// How it is delivered.
     #[serde(with = "class_name")]
     pub class: Class,
+    /// How many of its messages a room keeps for members who were away; `router.history_messages` if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_messages: Option<u32>,
+    /// Bytes of these; else `router.history_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_bytes: Option<u32>,
+    /// How long they are kept; else `router.history_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_ms: Option<u32>,
+}
+
+impl Route {
+    /// A route whose messages rooms keep as all others.
+    pub const fn new(biz_code: BizCode, to: Destination, class: Class) -> Self {
+        Self { biz_code, to, class, history_messages: None, history_bytes: None, history_ms: None }
+    }
+
+    fn validate_history(&self) -> Result<(), String> {
+        let most = [
+            ("history_messages", self.history_messages, limits::HISTORY_MESSAGES_CEILING),
+            ("history_bytes", self.history_bytes, limits::HISTORY_BYTES_CEILING),
+            ("history_ms", self.history_ms, limits::HISTORY_MS_CEILING),
+        ];
+        for (key, value, most) in most {
+            let key = format!("routes: {key} of business code {}", self.biz_code.0);
+            within(&key, value.unwrap_or_default(), 0, most)?;
+        }
+        Ok(())
+    }
 }
 
 /// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were
@@ -156,6 +185,7 @@ impl Routes {
                 pair[0].biz_code.0
             ));
         }
+        self.0.iter().try_for_each(Route::validate_history)?;
         let is_forged =
             |route: &&Route| route.to != Destination::Bridge && BACKEND_CODES.contains(&route.biz_code);
         match self.0.iter().find(is_forged) {
@@ -256,7 +286,7 @@ impl Default for Drain {
 
 impl Default for Routes {
     fn default() -> Self {
-        let route = |biz_code, to, class| Route { biz_code: BizCode(biz_code), to, class };
+        let route = |biz_code, to, class| Route::new(BizCode(biz_code), to, class);
         Routes::from(vec![
             route(5555, Destination::Room, Class::Lossy),
             route(5558, Destination::Bridge, Class::Reliable),
@@ -412,7 +442,7 @@ mod tests {
     fn a_client_cannot_be_let_say_what_is_the_backends() {
         for biz_code in BACKEND_CODES {
             let config = |to| {
-                let route = Route { biz_code, to, class: Class::Reliable };
+                let route = Route::new(biz_code, to, Class::Reliable);
                 Config { routes: vec![route].into(), ..Config::default() }.validate()
             };
             for to in [Destination::User, Destination::Room] {

@@ -247,6 +247,7 @@ impl Gateway {
                 all.into_iter().for_each(|(router, delivery)| self.settle(router, conn, delivery, outcome));
             }
             Owed::Bridge(message) => return Some(Arc::unwrap_or_clone(message)),
+            Owed::Nobody => {}
         }
         None
     }

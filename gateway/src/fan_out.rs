@@ -79,7 +79,7 @@ impl Gateway {
         if !message.ack_wanted {
             return;
         }
-        for member in self.rooms.get_mut(key).members.clone() {
+        for member in self.rooms.listeners(key) {
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let (user, message, reason) = (session.user, message.clone(), FailReason::Unacked);
             self.tell_bridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE });
@@ -110,21 +110,25 @@ impl Gateway {
         room.next_fan_out = now + interval;
         room.held_bytes = 0;
         let held = std::mem::take(&mut room.held);
-        let members = std::mem::take(&mut room.members);
+        let (members, recall) = (std::mem::take(&mut room.members), room.recall.take());
         let mut frames = Frames::new(&held, self.config.limits.frame_bytes_max);
         for member in &members {
+            if recall.as_ref().is_some_and(|recall| recall.waits(member.conn)) {
+                continue;
+            }
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let frames = frames.get(session.answer_encoding());
             self.queue_lossy(member.conn, frames, held.len() as u32);
         }
-        self.rooms.get_mut(key).members = members;
+        let room = self.rooms.get_mut(key);
+        (room.members, room.recall) = (members, recall);
     }
 
     fn fan_out_reliable(&mut self, now: Instant, key: Key, message: Message) {
         let message = Arc::new(message);
         let mut frames = Frames::new(std::slice::from_ref(&*message), self.config.limits.frame_bytes_max);
         // A copy: a member that does not read is closed, and leaves the room.
-        for member in self.rooms.get_mut(key).members.clone() {
+        for member in self.rooms.listeners(key) {
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let frame = frames.get(session.answer_encoding());
             self.queue_reliable(now, member.conn, message.id, frame, Owed::Bridge(message.clone()));

@@ -1,11 +1,12 @@
 //! What clients say.
 
 use shard::{ConnId, Instant, ShardId};
-use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame};
+use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame, Want};
 use wire::node::{Login, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Stay, Timer};
+use crate::limits::RECOVERY_FRAMES;
 use crate::login_window::Admission;
 use crate::rooms::Joined;
 use crate::session::Phase;
@@ -51,7 +52,12 @@ impl Gateway {
                 self.close_if_drained(conn);
                 return self.bound_unknown_acks(now, conn, unknown);
             }
-            ClientFrame::Join { room } => self.join(now, conn, room),
+            ClientFrame::Join { room, want } => {
+                if want.is_some() && !self.pay_for_recovery(now, conn) {
+                    return Err(NoticeCode::RateLimited);
+                }
+                self.join(now, conn, room, want);
+            }
             ClientFrame::Leave { room } => self.leave(conn, room),
         }
         Ok(())
@@ -170,7 +176,14 @@ impl Gateway {
         self.finished(conn);
     }
 
-    fn join(&mut self, now: Instant, conn: ConnId, room: RoomId) {
+    /// What the room said may be many frames, and whoever asks for it pays for some of them.
+    fn pay_for_recovery(&mut self, now: Instant, conn: ConnId) -> bool {
+        let frames = RECOVERY_FRAMES.min(self.config.limits.frames_burst) - 1;
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        session.bucket.take(now, self.rate, frames)
+    }
+
+    fn join(&mut self, now: Instant, conn: ConnId, room: RoomId, want: Option<Want>) {
         let session = self.sessions.get(conn).expect("the caller looked it up");
         let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         let is_live = session.phase == Phase::Live;
@@ -179,9 +192,12 @@ impl Gateway {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         if self.rooms.contains(session.rooms, room) {
             let known = self.rooms.find(app, room).expect("a room with a member is known");
-            let (joining, sequence) = (known.joining, known.sequence);
-            if !joining {
-                self.say(conn, &ServerFrame::Joined { room, sequence });
+            let waits = known.joining || known.recall.as_ref().is_some_and(|recall| recall.waits(conn));
+            let sequence = known.sequence;
+            if let Some(want) = want {
+                self.want(now, conn, (app, room), want);
+            } else if !waits {
+                self.say_of_room(conn, &ServerFrame::Joined { room, sequence, recovery: None });
             }
             return;
         }
@@ -198,8 +214,13 @@ impl Gateway {
                     self.tell_router(owner, ToRouter::Join { app, room, sequence });
                 }
             }
-            Joined::Waiting => {}
-            Joined::At(sequence) => self.say(conn, &ServerFrame::Joined { room, sequence }),
+            Joined::At(sequence) if want.is_none() => {
+                self.say_of_room(conn, &ServerFrame::Joined { room, sequence, recovery: None })
+            }
+            Joined::Waiting | Joined::At(_) => {}
+        }
+        if let Some(want) = want {
+            self.want(now, conn, (app, room), want);
         }
     }
 
@@ -209,7 +230,7 @@ impl Gateway {
         if let Some(last) = self.rooms.leave(&mut session.rooms, room) {
             self.left(stay, room, last.0);
         }
-        self.say(conn, &ServerFrame::Left { room });
+        self.say_of_room(conn, &ServerFrame::Left { room });
     }
 
     /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends nothing any more, and
@@ -222,9 +243,11 @@ impl Gateway {
         match self.rooms.joined(app, room, sequence) {
             crate::rooms::Answered::Members(known) => {
                 let sequence = known.sequence;
-                let members: Vec<ConnId> = known.members.iter().map(|member| member.conn).collect();
+                let waits = |conn| known.recall.as_ref().is_some_and(|recall| recall.waits(conn));
+                let members = known.members.iter().map(|member| member.conn);
+                let members: Vec<ConnId> = members.filter(|conn| !waits(*conn)).collect();
                 for conn in members {
-                    self.say(conn, &ServerFrame::Joined { room, sequence });
+                    self.say_of_room(conn, &ServerFrame::Joined { room, sequence, recovery: None });
                 }
                 self.fan_out_early(now, app, room, sequence);
             }

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
 use crate::session::{Phase, Session};
+pub(crate) use crate::stay::Stay;
 use crate::submitted::Submitted;
 use crate::token::TokenKeys;
 use crate::view::{End, Retelling, View};
@@ -94,6 +95,8 @@ pub(crate) enum Timer {
     Drain,
     /// The next step of an announcement.
     Announce,
+    /// The owner of a room has not answered what its members want of it.
+    Recall { index: u32 },
 }
 
 impl Timer {
@@ -101,6 +104,7 @@ impl Timer {
     const DRAIN: u64 = 1 << 62;
     const ROOM: u64 = 1 << 61;
     const ANNOUNCE: u64 = 1 << 60;
+    const RECALL: u64 = 1 << 59;
 
     pub(crate) fn pack(self) -> u64 {
         match self {
@@ -109,6 +113,7 @@ impl Timer {
             Self::Room { index } => Self::ROOM | u64::from(index),
             Self::Drain => Self::DRAIN,
             Self::Announce => Self::ANNOUNCE,
+            Self::Recall { index } => Self::RECALL | u64::from(index),
         }
     }
 
@@ -125,6 +130,9 @@ impl Timer {
         }
         if packed & Self::ROOM != 0 {
             return Self::Room { index: packed as u32 };
+        }
+        if packed & Self::RECALL != 0 {
+            return Self::Recall { index: packed as u32 };
         }
         Self::Session { conn_index: packed as u32 }
     }
@@ -440,6 +448,7 @@ impl Gateway {
                 Some(Timer::Room { index }) => self.room_timeout(now, index),
                 Some(Timer::Drain) => self.drain_step(now),
                 Some(Timer::Announce) => self.announce_on(now),
+                Some(Timer::Recall { index }) => self.recall_timeout(now, index),
             }
         }
     }
@@ -726,6 +735,8 @@ impl Gateway {
             // The control thread asked, and is the one to go.
             ToGateway::Drain => self.tell_control(ToControl::Drain),
             ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),
+            ToGateway::Recalled(part) => self.recalled(now, *part),
+            ToGateway::Moved(part) => self.relay_kept(part),
         }
     }
 
@@ -738,24 +749,6 @@ impl Gateway {
 
     pub(crate) fn tell_control(&mut self, mail: ToControl) {
         self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToControl(mail) });
-    }
-}
-
-/// A session as the bridge knows it in rooms.
-#[derive(Clone, Copy)]
-pub(crate) struct Stay {
-    app: AppId,
-    user: UserId,
-    device: DeviceClass,
-    login: Login,
-    /// The bridge was told of the rooms that it is in: it is bound.
-    is_told: bool,
-}
-
-impl Stay {
-    pub(crate) fn of(session: &Session) -> Self {
-        let Session { app, user, device, login, phase, .. } = *session;
-        Self { app, user, device, login, is_told: phase == Phase::Live }
     }
 }
 

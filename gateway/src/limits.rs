@@ -86,11 +86,23 @@ pub const LEFT_ROOMS_MAX: usize = 4096;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
 
+/// The most messages of one business code that a room may be set to keep; `router` has the same.
+pub const HISTORY_MESSAGES_CEILING: u32 = 4096;
+/// The most bytes of these.
+pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
+/// The longest that they may be set to be kept, a day.
+pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
+/// What a join that wants messages from before counts for, in frames: so many may lie behind it.
+pub const RECOVERY_FRAMES: u32 = 4;
+/// How long the answer of a room's owner is waited for before it is asked again: longer than it waits itself for what the owner before
+/// has kept.
+pub const RECALL_RETRY: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use wire::client::{
-        Encoding, FailReason, HEADER_BYTES, HEARTBEAT_ECHO_BYTES_MAX, NoticeCode, Outcome, SendAck,
+        Encoding, FailReason, HEADER_BYTES, HEARTBEAT_ECHO_BYTES_MAX, NoticeCode, Outcome, Recovery, SendAck,
         ServerFrame,
     };
     use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
@@ -128,7 +140,7 @@ mod tests {
             ServerFrame::LoggedIn { heartbeat_ms: u32::MAX },
             ServerFrame::LoggedOut,
             ServerFrame::Heartbeat { echo: &[7; HEARTBEAT_ECHO_BYTES_MAX] },
-            ServerFrame::Joined { room, sequence: u64::MAX },
+            ServerFrame::Joined { room, sequence: u64::MAX, recovery: Some(Recovery::Complete) },
             ServerFrame::Left { room },
             ack(Outcome::Sequenced { sequence: u64::MAX }),
         ];

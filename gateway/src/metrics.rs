@@ -50,6 +50,12 @@ pub struct Metrics {
     pub deliveries_reliable: u64,
     /// Lossy messages queued for a connection.
     pub deliveries_lossy: u64,
+    /// Joins that were told that all that they wanted follows.
+    pub recoveries_complete: u64,
+    /// Joins that were told that some of it is no longer kept.
+    pub recoveries_too_old: u64,
+    /// Owners that were asked once more for what their rooms said.
+    pub recalls_repeated: u64,
     /// Lossy messages dropped because their receiver is slow.
     pub lossy_dropped: u64,
     /// Lossy messages dropped because there was no router to give them to, of which no sender is told.

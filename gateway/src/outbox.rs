@@ -115,6 +115,8 @@ pub(crate) struct Outbox {
     /// Of `reliable` and `flights`.
     reliable_bytes: u32,
     lossy_bytes: u32,
+    /// Of these, the bytes of answers, which are not dropped.
+    answer_bytes: u32,
     /// Which routers wait for the messages to a user that are here.
     routers: Routers,
     /// Messages have found no room since the last ack: when that was seen last, and how long it has been so.
@@ -130,6 +132,8 @@ pub(crate) enum Owed {
     Routers(Vec<(ShardId, DeliveryId)>),
     /// The bridge, and only if it failed: a message to a room has its send-ack already.
     Bridge(Arc<Message>),
+    /// Nobody: the receiver asked for it, and can ask again.
+    Nobody,
 }
 
 impl Owed {
@@ -143,7 +147,7 @@ impl Owed {
                 *self = Self::Routers(vec![(*first, *its), it]);
             }
             Self::Routers(all) if all.len() < OWED_ROUTERS_MAX => all.push(it),
-            Self::Routers(_) | Self::Bridge(_) => return false,
+            Self::Routers(_) | Self::Bridge(_) | Self::Nobody => return false,
         }
         true
     }
@@ -164,7 +168,7 @@ enum Routers {
 impl Routers {
     fn add(&mut self, owed: &Owed) {
         *self = match (*self, owed) {
-            (all, Owed::Bridge(_)) => all,
+            (all, Owed::Bridge(_) | Owed::Nobody) => all,
             (Self::None, Owed::Router { router, .. }) => Self::One(*router),
             (Self::One(one), Owed::Router { router, .. }) if one == *router => *self,
             (_, Owed::Router { .. } | Owed::Routers(_)) => Self::Several,
@@ -179,7 +183,7 @@ struct Reliable {
     owed: Owed,
 }
 
-/// The frames of some messages that came together.
+/// The frames of some messages that came together; of none, an answer that keeps its place among them.
 struct Lossy {
     stamp: u32,
     messages: u32,
@@ -215,10 +219,30 @@ impl Outbox {
         let stamp = self.next_stamp();
         self.lossy.push_back(Lossy { stamp, messages, frames });
         let mut dropped = 0;
-        while self.lossy_bytes as usize > bytes_max {
-            dropped += u64::from(self.pop_lossy().expect("a lane with bytes has messages").messages);
+        while (self.lossy_bytes - self.answer_bytes) as usize > bytes_max {
+            let oldest = self.lossy.iter().position(|lossy| lossy.messages > 0);
+            let oldest = oldest.and_then(|at| self.lossy.remove(at)).expect("its bytes are of messages");
+            self.lossy_bytes -= oldest.frames.len() as u32;
+            dropped += u64::from(oldest.messages);
         }
         dropped
+    }
+
+    /// Appends an answer that must not overtake the messages that wait. False, and it is not taken, when answers of more than
+    /// `bytes_max` do.
+    pub(crate) fn push_in_order(&mut self, frame: Bytes, bytes_max: usize) -> bool {
+        if self.answer_bytes as usize + self.control.len() > bytes_max {
+            return false;
+        }
+        self.lossy_bytes += frame.len() as u32;
+        self.answer_bytes += frame.len() as u32;
+        let stamp = self.next_stamp();
+        self.lossy.push_back(Lossy { stamp, messages: 0, frames: frame });
+        true
+    }
+
+    pub(crate) fn has_answers_in_order(&self) -> bool {
+        self.answer_bytes > 0
     }
 
     /// Appends to the reliable lane; gives frame and debt back when that would go over a bound. An empty lane takes any message.
@@ -362,6 +386,7 @@ impl Outbox {
         self.lossy.clear();
         self.reliable_bytes = 0;
         self.lossy_bytes = 0;
+        self.answer_bytes = 0;
     }
 
     /// Drops the answers too.
@@ -392,6 +417,9 @@ impl Outbox {
     fn pop_lossy(&mut self) -> Option<Lossy> {
         let oldest = self.lossy.pop_front()?;
         self.lossy_bytes -= oldest.frames.len() as u32;
+        if oldest.messages == 0 {
+            self.answer_bytes -= oldest.frames.len() as u32;
+        }
         Some(oldest)
     }
 
@@ -430,6 +458,8 @@ impl Outbox {
             self.lossy.iter().map(|lossy| lossy.frames.len()).sum::<usize>(),
             self.lossy_bytes as usize
         );
+        let answers = self.lossy.iter().filter(|lossy| lossy.messages == 0);
+        assert_eq!(answers.map(|lossy| lossy.frames.len()).sum::<usize>(), self.answer_bytes as usize);
     }
 }
 

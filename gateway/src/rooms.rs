@@ -13,6 +13,7 @@ use wire::{AppId, RoomId};
 
 use crate::hash;
 use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX};
+use crate::recovery::Recall;
 
 /// The first of a session's memberships, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Rooms {
     left: LeftRooms,
     memberships: Vec<Membership>,
     free: Vec<u32>,
+    /// The number of the last question to an owner.
+    asks: u32,
 }
 
 /// A room with members on this shard.
@@ -54,6 +57,8 @@ pub(crate) struct Room {
     pub(crate) held_bytes: usize,
     /// The end of the interval that the last fan-out began.
     pub(crate) next_fan_out: Instant,
+    /// Members that wait for what the room said before, and get nothing else of it until then.
+    pub(crate) recall: Option<Box<Recall>>,
 }
 
 /// A member as a broadcast walks over it.
@@ -113,6 +118,7 @@ impl Room {
             early: Early::default(),
             held_bytes: 0,
             next_fan_out: Instant::default(),
+            recall: None,
         }
     }
 }
@@ -131,7 +137,7 @@ pub(crate) enum Joined {
 impl Rooms {
     pub(crate) fn new(seed: u64) -> Self {
         let (index, rooms, left) = (HashTable::new(), Slab::new(), LeftRooms::default());
-        Self { seed, index, rooms, left, memberships: Vec::new(), free: Vec::new() }
+        Self { seed, index, rooms, left, memberships: Vec::new(), free: Vec::new(), asks: 0 }
     }
 
     pub(crate) fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
@@ -140,6 +146,12 @@ impl Rooms {
             room.app == app && room.id == id
         };
         self.index.find(hash::room(self.seed, app, id), is_it).copied()
+    }
+
+    /// Names a question to an owner.
+    pub(crate) fn next_ask(&mut self) -> u32 {
+        self.asks = self.asks.wrapping_add(1);
+        self.asks
     }
 
     /// The key of the room at that index, whichever it is.
@@ -295,7 +307,10 @@ impl Rooms {
         let Membership { room: key, position, .. } = self.memberships[at as usize];
         self.free.push(at);
         let room = &mut self.rooms[key];
-        room.members.swap_remove(position as usize);
+        let member = room.members.swap_remove(position as usize);
+        if let Some(recall) = &mut room.recall {
+            recall.leave(member.conn);
+        }
         if let Some(moved) = room.members.get(position as usize) {
             self.memberships[moved.membership as usize].position = position;
         }

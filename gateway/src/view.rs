@@ -299,7 +299,7 @@ impl Gateway {
             self.tell_router(owner, ToRouter::Ended { app, user, device, login });
         }
         let unchanged = self.say_unchanged();
-        self.announce_rooms(&before);
+        self.announce_rooms(now, &before);
         self.submit_again(&before);
         self.begin_announcing(now, before, unchanged);
     }
@@ -312,7 +312,7 @@ impl Gateway {
         }
     }
 
-    fn announce_rooms(&mut self, before: &Before) {
+    fn announce_rooms(&mut self, now: Instant, before: &Before) {
         let rooms: Vec<(AppId, RoomId, u64)> = self.rooms.iter().collect();
         for (app, room, sequence) in rooms {
             let target = Target::Room(room);
@@ -330,6 +330,7 @@ impl Gateway {
                 // The owner before may have given sequences that this shard has not seen, so none is as good as one.
                 let sequence = if old.is_some() { sequence.max(1) } else { sequence };
                 self.tell_router(new, ToRouter::Join { app, room, sequence });
+                self.recall_of_next_owner(now, app, room);
             }
         }
     }

@@ -73,8 +73,8 @@ fn ack_1005() {
 fn join_1010_and_leave_1011() {
     each_encoding(|world, client| {
         let room = RoomId(7);
-        world.say(client, ClientFrame::Join { room });
-        assert_eq!(world.hear(client), [ServerFrame::Joined { room, sequence: SEQUENCE }]);
+        world.say(client, ClientFrame::Join { room, want: None });
+        assert_eq!(world.hear(client), [ServerFrame::Joined { room, sequence: SEQUENCE, recovery: None }]);
         assert_eq!(world.metrics().memberships, 1);
         world.say(client, ClientFrame::Leave { room });
         assert_eq!(world.hear(client), [ServerFrame::Left { room }]);

@@ -122,7 +122,7 @@ fn nothing_comes_before_login_and_login_comes_once() {
     for frame in [
         ClientFrame::Heartbeat { echo: b"" },
         ClientFrame::Logout,
-        ClientFrame::Join { room: RoomId(1) },
+        ClientFrame::Join { room: RoomId(1), want: None },
         ClientFrame::Leave { room: RoomId(1) },
     ] {
         let client = world.connect();

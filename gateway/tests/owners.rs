@@ -271,7 +271,7 @@ fn an_owner_before_answers_no_join() {
     world.tell_from(ROUTER, joined(1 << 50));
     assert_eq!(world.hear(client), []);
     world.tell_from(ROUTER_2, joined(3));
-    assert_eq!(world.hear(client), [ServerFrame::Joined { room: RoomId(room), sequence: 3 }]);
+    assert_eq!(world.hear(client), [ServerFrame::Joined { room: RoomId(room), sequence: 3, recovery: None }]);
     let message = wire::client::Message { sequence: 4, ..common::message(9, Some(room), false, "m") };
     world.tell_from(ROUTER_2, ToGateway::Broadcast { message, shards: vec![] });
     assert_eq!(world.messages(client).len(), 1);

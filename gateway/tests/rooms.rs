@@ -26,7 +26,10 @@ fn the_owner_hears_of_the_first_member_and_of_the_last() {
     let (one, two) = (world.login(1), world.login(2));
     for client in [one, two, one] {
         world.join(client, 7);
-        assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE }]);
+        assert_eq!(
+            world.hear(client),
+            [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE, recovery: None }]
+        );
     }
     assert_eq!(joins(&world), 1);
     world.say(one, ClientFrame::Leave { room: ROOM });
@@ -58,7 +61,9 @@ fn the_bridge_hears_of_a_membership_once_its_session_is_bound() {
         let client = world.connect();
         let token = world.token(user, DeviceClass::Phone);
         world.say(client, ClientFrame::Login { token: token.into() });
-        [7, 8].into_iter().for_each(|room| world.say(client, ClientFrame::Join { room: RoomId(room) }));
+        [7, 8]
+            .into_iter()
+            .for_each(|room| world.say(client, ClientFrame::Join { room: RoomId(room), want: None }));
         client
     });
     world.say(client, ClientFrame::Leave { room: RoomId(8) });
@@ -81,7 +86,7 @@ fn a_join_is_answered_only_when_the_owner_has_answered() {
     assert_eq!((world.hear(one), world.hear(two)), (vec![], vec![]));
     world.tell(ToGateway::Joined { app: APP, room: ROOM, sequence: 3 });
     for client in [one, two] {
-        assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: 3 }]);
+        assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: 3, recovery: None }]);
     }
     assert_eq!(joins(&world), 1);
 }
@@ -105,7 +110,7 @@ fn a_late_joiner_is_told_the_last_sequence_seen() {
     world.join(one, 7);
     world.broadcast(7, 5, false, "m");
     world.join(two, 7);
-    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 5 }]);
+    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 5, recovery: None }]);
 }
 
 #[test]
@@ -271,7 +276,7 @@ fn what_waits_in_a_room_leaves_before_a_reliable_message_and_before_a_join_is_an
     let order = |world: &mut World| world.messages(one).iter().map(|m| m.id.0).collect::<Vec<_>>();
     assert_eq!(order(&mut world), [1, 2, 3]);
     world.join(two, 7);
-    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 4 }]);
+    assert_eq!(world.hear(two), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE + 4, recovery: None }]);
     assert_eq!(order(&mut world), [4]);
     world.pass(Duration::from_millis(50));
     assert_eq!((world.hear(one), world.hear(two)), (vec![], vec![]), "each message once");
@@ -334,7 +339,7 @@ fn a_sequence_from_the_future_is_not_believed() {
     world.join(client, 7);
     world.tell(ToGateway::Joined { app: APP, room: ROOM, sequence: u64::MAX });
     let most = wire::node::sequence_believed_max(world.now.unix_nanos());
-    assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: most }]);
+    assert_eq!(world.hear(client), [ServerFrame::Joined { room: ROOM, sequence: most, recovery: None }]);
 
     let mut world = World::new();
     let client = world.login(1);
@@ -379,5 +384,5 @@ fn a_room_whose_owner_is_full_has_no_members() {
     assert_eq!((metrics.rooms, metrics.memberships), (0, 0));
     world.router_answers = true;
     world.join(one, 7);
-    assert_eq!(world.hear(one), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE }]);
+    assert_eq!(world.hear(one), [ServerFrame::Joined { room: ROOM, sequence: SEQUENCE, recovery: None }]);
 }

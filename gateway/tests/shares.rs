@@ -311,7 +311,7 @@ fn what_is_answered_gives_its_place_back() {
 fn a_room_message_without_a_name_is_refused_by_notice() {
     let mut world = World::with(|config| {
         let (biz_code, to, class) = (BizCode(7001), gateway::Destination::Room, Class::Reliable);
-        let reliable = gateway::Route { biz_code, to, class };
+        let reliable = gateway::Route::new(biz_code, to, class);
         let routes: Vec<_> = config.routes.iter().copied().chain([reliable]).collect();
         config.routes = routes.into();
     });

@@ -1,7 +1,8 @@
 //! The stream of a client, or of a server as a client hears it: deframer and both decoders of bodies.
 
 use wire::client::{
-    AckIds, Business, ClientFrame, DecodeError, Deframer, Encoding, Frame, NoticeCode, ServerFrame,
+    AckIds, Business, ClientFrame, DecodeError, Deframer, Encoding, Frame, NoticeCode, Recovery, ServerFrame,
+    Want,
 };
 use wire::{AppId, BizCode, MessageId, RoomId, UserId};
 
@@ -77,7 +78,9 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         ClientFrame::Heartbeat { echo: &[] },
         ClientFrame::Ack(AckIds::Packed(&packed)),
         ClientFrame::Ack(AckIds::One(MessageId(42))),
-        ClientFrame::Join { room: RoomId(7) },
+        ClientFrame::Join { room: RoomId(7), want: None },
+        ClientFrame::Join { room: RoomId(7), want: Some(Want::Since(9)) },
+        ClientFrame::Join { room: RoomId(7), want: Some(Want::Last(20)) },
         ClientFrame::Leave { room: RoomId(7) },
     ];
     let notice = ServerFrame::Notice {
@@ -86,7 +89,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         retry_after_ms: 5,
         alternatives: vec!["a:1".into()],
     };
-    let answers = [notice, ServerFrame::LoggedIn { heartbeat_ms: 1 }, ServerFrame::LoggedOut];
+    let joined = |recovery| ServerFrame::Joined { room: RoomId(7), sequence: 9, recovery: Some(recovery) };
+    let answers = [
+        notice,
+        ServerFrame::LoggedIn { heartbeat_ms: 1 },
+        ServerFrame::LoggedOut,
+        joined(Recovery::Complete),
+        joined(Recovery::TooOld),
+    ];
     let mut seeds = Vec::new();
     for encoding in [Encoding::Binary, Encoding::Json, Encoding::JsonOld] {
         for frame in &frames {

@@ -30,7 +30,8 @@ pub(crate) fn run(bytes: &[u8]) {
         Gateway::new(now, gateway::Setup { id, keys, config, ports: Vec::new(), seed: 1 }).check_invariants();
     }
     if router.validate().is_ok() {
-        Router::new(router::Config { id, seed: 1, limits: router }).check_invariants();
+        Router::new(router::Config { id, seed: 1, limits: router, keeps: router::Keeps::default() })
+            .check_invariants();
     }
     let _ = link.validate();
 }

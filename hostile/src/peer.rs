@@ -9,7 +9,7 @@ use link::{Effect as LinkEffect, Links};
 use node::{Bridge, Control, Cores, HandoverLimits, Mail, Node, Origin, Outside, Unbridged};
 use router::Router;
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
-use wire::client::{AckIds, Business, ClientFrame, Encoding};
+use wire::client::{AckIds, Business, ClientFrame, Encoding, Want};
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, Identity, Role};
 use wire::node::{Handed, Taken, ToBridge, ToDirectory, decode_batch, encode_batch};
 use wire::{AppId, BizCode, DeviceClass, MessageId, RoomId, UserId};
@@ -266,7 +266,12 @@ impl World {
             ClientFrame::Business(Business { biz_code: BizCode(biz_code), target, client_msg_id, payload })
         };
         let frame = match choice % 7 {
-            0 | 1 => ClientFrame::Join { room },
+            0 => ClientFrame::Join { room, want: None },
+            1 => {
+                let value = u64::from(choice);
+                let want = if value % 2 == 0 { Want::Last(value) } else { Want::Since(value << 40) };
+                ClientFrame::Join { room, want: Some(want) }
+            }
             2 => ClientFrame::Leave { room },
             3 => business(6001, 1 + i64::from(choice / 7 % 4)),
             4 => business(5555, room.0),
@@ -442,7 +447,7 @@ fn shard(role: Role) -> Node<Notes> {
     });
     let router = (role == Role::Router).then(|| {
         let limits = router::Limits { settle_ms: 200, pending_max: 8, ..router::Limits::default() };
-        Router::new(router::Config { id, seed: 1, limits })
+        Router::new(router::Config { id, seed: 1, limits, keeps: router::Keeps::default() })
     });
     let bridge = if role == Role::Bridge { Bridge::Inside } else { Bridge::None };
     let handover = HandoverLimits {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
+    RANGES, Recalled, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -25,7 +25,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    pub(crate) const KINDS: u8 = 30;
+    pub(crate) const KINDS: u8 = 34;
 
     /// Notes the names in what the other side says.
     pub(crate) fn hear(&mut self, message: &LinkMessage) {
@@ -50,8 +50,8 @@ impl Said {
     pub(crate) fn message(&mut self, input: &mut Input<'_>) -> LinkMessage {
         let kind = input.byte() % Self::KINDS;
         match kind {
-            0..=9 | 29 => LinkMessage::ToRouter(self.for_router(kind, input)),
-            10..=21 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
+            0..=9 | 29..=31 => LinkMessage::ToRouter(self.for_router(kind, input)),
+            10..=21 | 32 | 33 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
             22..=27 => {
                 let event = self.for_bridge(kind, input);
                 LinkMessage::Handed(Box::new(Handed { seq: known(&self.seqs, input), event }))
@@ -110,13 +110,19 @@ impl Said {
                 ToRouter::Unchanged { ranges: vec![input.number(); words], moved: input.flag() }
             }
             29 => ToRouter::Ended { app, user, device, login: login(input) },
+            30 => {
+                let (ask, since, last) = (input.number() as u32, sequence(input), input.number() as u32);
+                ToRouter::Recall { app, room, ask, since, last }
+            }
+            31 => ToRouter::Kept(Box::new(self.kept(input))),
             _ => ToRouter::Ask { ask: known(&self.asks, input), question: self.question(input) },
         }
     }
 
     fn question(&mut self, input: &mut Input<'_>) -> Question {
         let (app, user) = (app(input), user(input));
-        match input.byte() % 5 {
+        match input.byte() % 6 {
+            5 => Question::History { app, room: room(input), last: input.number() as u32 },
             0 => Question::Online { app, users: vec![user; input.byte() as usize % 4] },
             1 => {
                 let device = input.flag().then(|| device(input));
@@ -160,9 +166,12 @@ impl Said {
                 ToGateway::Digests { digests: vec![input.number(); digests] }
             }
             20 => ToGateway::Drain,
+            32 => ToGateway::Recalled(Box::new(self.recalled(input))),
+            33 => ToGateway::Moved(Box::new(self.kept(input))),
             _ => {
                 let seat = Seat { device: device(input), shard: input.number() as u32, login: login(input) };
-                let answer = match input.byte() % 4 {
+                let answer = match input.byte() % 5 {
+                    4 => Answer::History { messages: self.history(app, room, input) },
                     0 => {
                         let users = vec![Presence { user: user(input), seats: vec![seat] }];
                         Answer::Online { users, settled: input.flag() }
@@ -198,6 +207,52 @@ impl Said {
                 payload: Bytes::copy_from_slice(input.some(40)),
             },
         }
+    }
+
+    /// A part of an answer, often to what was asked and often whole.
+    fn recalled(&mut self, input: &mut Input<'_>) -> Recalled {
+        let (app, room) = (AppId(1), room(input));
+        let messages = self.history(app, room, input);
+        let (count, before) = (messages.len() as u32, u32::from(input.byte() % 8) / 7);
+        Recalled {
+            router: input.pick(&[0x1_0000, 0x1_0000, 0x2_0000, 0, u32::MAX]),
+            app,
+            room,
+            ask: input.pick(&[1, 2, 3, 4, u32::MAX]),
+            shard: input.pick(&[0, 0, 1, 31, u16::MAX]),
+            sequence: sequence(input),
+            gone: sequence(input),
+            total: if input.flag() { before + count } else { input.number() as u32 },
+            before,
+            messages,
+        }
+    }
+
+    fn kept(&mut self, input: &mut Input<'_>) -> Kept {
+        let (app, room) = (AppId(1), room(input));
+        let messages = self.history(app, room, input);
+        let first = messages.first().map_or(1, |first| first.sequence);
+        let last = messages.last().map_or(1, |last| last.sequence);
+        Kept {
+            router: input.pick(&[0x1_0000, 0x2_0000, u32::MAX]),
+            app,
+            room,
+            gone: if input.flag() { first.saturating_sub(1) } else { sequence(input) },
+            upto: if input.flag() { last } else { sequence(input) },
+            is_first: input.flag(),
+            messages,
+        }
+    }
+
+    /// Messages of a room, mostly in order.
+    fn history(&mut self, app: AppId, room: RoomId, input: &mut Input<'_>) -> Vec<Message> {
+        let first = sequence(input);
+        let message = |said: &mut Self, n: u64, input: &mut Input<'_>| {
+            let sequence = first.saturating_add(n);
+            let room = if input.byte() == 0 { None } else { Some(room) };
+            Message { app, room, sequence, ..said.delivered(input) }
+        };
+        (0..u64::from(input.byte() % 4)).map(|n| message(self, n, input)).collect()
     }
 
     fn delivered(&mut self, input: &mut Input<'_>) -> Message {

@@ -91,6 +91,10 @@ pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(640);
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
 /// What the fixed part of a message counts for in a queue.
 pub(crate) const MESSAGE_BYTES: usize = 128;
+/// What that of a part of a room's history adds, which stands apart.
+pub(crate) const PART_BYTES: usize = 16;
+/// What each message of several that one carries takes besides.
+pub(crate) const CARRIED_BYTES: usize = 58;
 /// And what that of an event adds, which stands apart.
 pub(crate) const HANDED_BYTES: usize = 64;
 /// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.

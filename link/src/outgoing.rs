@@ -7,7 +7,7 @@ use wire::client::Message;
 use wire::node::link::{BATCH_MESSAGES_MAX, Frame};
 use wire::node::{Answer, FromBridge, LinkMessage, Question, ToBridge, ToGateway, ToRouter, encode_batch};
 
-use crate::limits::{BATCH_BYTES, HANDED_BYTES, MESSAGE_BYTES};
+use crate::limits::{BATCH_BYTES, CARRIED_BYTES, HANDED_BYTES, MESSAGE_BYTES, PART_BYTES};
 
 /// Batches are numbered from 0 within a session. `first` is the number of the oldest that is kept, `next` that of the next to
 /// write on this connection: `first <= next <= first + kept.len()`.
@@ -141,10 +141,14 @@ fn weight(message: &LinkMessage) -> usize {
         LinkMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
             Question::Online { users, .. } => 8 * users.len(),
             Question::PushAll { message } => text(message),
-            Question::Kick { .. } | Question::Drain { .. } | Question::Nodes => 0,
+            Question::Kick { .. } | Question::Drain { .. } | Question::Nodes | Question::History { .. } => 0,
         },
         LinkMessage::ToRouter(ToRouter::Unchanged { ranges, .. }) => 8 * ranges.len(),
         LinkMessage::ToGateway(ToGateway::Digests { digests }) => 8 * digests.len(),
+        LinkMessage::ToRouter(ToRouter::Kept(part)) | LinkMessage::ToGateway(ToGateway::Moved(part)) => {
+            PART_BYTES + texts(&part.messages)
+        }
+        LinkMessage::ToGateway(ToGateway::Recalled(part)) => PART_BYTES + texts(&part.messages),
         LinkMessage::ToRouter(ToRouter::Reach { routers, .. })
         | LinkMessage::ToGateway(ToGateway::Common { routers, .. }) => 4 * routers.len(),
         LinkMessage::ToGateway(ToGateway::Broadcast { message, shards }) => text(message) + 2 * shards.len(),
@@ -156,12 +160,18 @@ fn weight(message: &LinkMessage) -> usize {
             Answer::Online { users, settled: _ } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
             Answer::Nodes { shards } => 8 * shards.len(),
             Answer::Kicked { .. } | Answer::Told { .. } => 0,
+            Answer::History { messages } => texts(messages),
         },
         LinkMessage::Handed(handed) => HANDED_BYTES + event_text(&handed.event),
         LinkMessage::FromBridge(FromBridge::Taken { results }) => 10 * results.len(),
         LinkMessage::ToRouter(_) | LinkMessage::ToGateway(_) => 0,
     };
     MESSAGE_BYTES + rest
+}
+
+/// Of messages that one message carries.
+fn texts(messages: &[Message]) -> usize {
+    messages.iter().map(|message| CARRIED_BYTES + text(message)).sum()
 }
 
 fn event_text(event: &ToBridge) -> usize {
@@ -183,8 +193,8 @@ fn text(message: &Message) -> usize {
 mod tests {
     use wire::client::{FailReason, Outcome, SendAck};
     use wire::node::{
-        Class, DeliveryId, Handed, Login, Presence, RANGE_WORDS, RANGES, Seat, SessionId, ShardLoad,
-        Submission, Taken, Target,
+        Class, DeliveryId, Handed, Kept, Login, Presence, RANGE_WORDS, RANGES, Recalled, Seat, SessionId,
+        ShardLoad, Submission, Taken, Target,
     };
     use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -271,11 +281,33 @@ mod tests {
             ToRouter::Unchanged { ranges: vec![1; RANGE_WORDS], moved: true },
             ToRouter::Ask { ask: 1, question: online },
             ToRouter::Ask { ask: 1, question: Question::PushAll { message: message.clone() } },
+            ToRouter::Kept(Box::new(Kept {
+                router: 1,
+                app: AppId(1),
+                room: RoomId(1),
+                gone: 1,
+                upto: 1,
+                is_first: true,
+                messages: vec![message.clone(); 100],
+            })),
         ];
         let undelivered = message.clone();
         let to_gateway = [
             ToGateway::Deliver { session, delivery: None, again: false, message: message.clone() },
             ToGateway::Broadcast { message: message.clone(), shards: vec![1; 500] },
+            ToGateway::Recalled(Box::new(Recalled {
+                router: 1,
+                app: AppId(1),
+                room: RoomId(1),
+                ask: 1,
+                shard: 1,
+                sequence: 1,
+                gone: 1,
+                total: 1,
+                before: 1,
+                messages: vec![message.clone(); 100],
+            })),
+            ToGateway::Answer { ask: 1, answer: Answer::History { messages: vec![message.clone(); 100] } },
             ToGateway::All { message },
             ToGateway::SendAck { session, submitted: MessageId(1), ack },
             ToGateway::Common { routers: vec![1; 500], clock: Login(0) },

@@ -105,6 +105,10 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             let asked = itself.or(owners.first().copied());
             asked.into_iter().map(|router| (router, Question::Drain { node })).collect()
         }
+        Question::History { app, room, last } => {
+            let owner = gateway.owner_of(app, Target::Room(room));
+            owner.into_iter().map(|owner| (owner, Question::History { app, room, last })).collect()
+        }
         Question::Nodes => owners.into_iter().map(|owner| (owner, Question::Nodes)).collect(),
     }
 }

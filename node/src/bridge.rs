@@ -357,7 +357,12 @@ mod tests {
 
     fn node_of_all(now: Instant, handover: HandoverLimits) -> Node<Slow> {
         let id = ShardId::new(1, 0);
-        let router = Router::new(router::Config { id, seed: 1, limits: router::Limits::default() });
+        let router = Router::new(router::Config {
+            id,
+            seed: 1,
+            limits: router::Limits::default(),
+            keeps: router::Keeps::default(),
+        });
         let (keys, config) = (gateway::TokenKeys::hs256(b"a secret"), gateway::Config::default());
         let gateway = Gateway::new(now, gateway::Setup { id, keys, config, ports: Vec::new(), seed: 2 });
         let cores = crate::Cores { gateway: Some(gateway), router: Some(router), links: None };

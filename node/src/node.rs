@@ -417,6 +417,9 @@ impl<O: Outside> Node<O> {
             LinkMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
                 self.link_overflows += 1;
             }
+            // Members ask again, and the next owner says what it has not got.
+            LinkMessage::ToGateway(ToGateway::Recalled(_) | ToGateway::Moved(_))
+            | LinkMessage::ToRouter(ToRouter::Kept(_)) => self.link_overflows += 1,
             LinkMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. })
                 if links.is_stuffed(to) =>
             {

@@ -254,12 +254,17 @@ impl Cluster {
 
     /// Whether this router owns a user by the view that all gateways agree about.
     pub(crate) fn owns(&self, app: AppId, user: UserId) -> bool {
-        let view = self.gateways.values().find_map(|gateway| gateway.view);
-        if self.common.is_empty() || !self.has_one_view() {
+        if self.common.is_empty() {
             return false;
         }
         let owners = Owners::new(self.common.clone());
-        view == Some((owners.name(), true)) && owners.of_user(app, user) == self.me.as_u32()
+        self.go_by(&owners) && owners.of_user(app, user) == self.me.as_u32()
+    }
+
+    /// Whether all gateways go by these owners, and have announced to them what they have.
+    pub(crate) fn go_by(&self, owners: &Owners) -> bool {
+        let view = self.gateways.values().find_map(|gateway| gateway.view);
+        self.has_one_view() && view == Some((owners.name(), true))
     }
 
     pub(crate) fn era(&self) -> u64 {

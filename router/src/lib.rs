@@ -6,6 +6,7 @@
 //! - the bindings: which session, on which shard, is a user's on each class of device;
 //! - the rooms: which shards have members, and the sequence that orders a room's messages for everybody;
 //! - the pending messages: reliable ones whose receivers have not acked, with the sender who waits for the outcome;
+//! - the histories: the last messages of each room, for members who were away;
 //! - the window of remembered outcomes, by which a repeated message gets the same answer and is delivered once.
 //!
 //! Deliberately not here: ownership (the sender decides it by a pure function), membership of single users (a gateway shard
@@ -19,6 +20,7 @@ mod cluster;
 mod dedupe;
 mod ends;
 mod hash;
+mod history;
 mod known;
 mod limits;
 mod messages;
@@ -26,11 +28,13 @@ mod metrics;
 mod outbox;
 mod partial;
 mod pending;
+mod recall;
 mod rooms;
 mod router;
 mod stripes;
 mod users;
 
-pub use limits::Limits;
+pub use history::{Keep, Keeps};
+pub use limits::{HISTORY_BYTES_CEILING, HISTORY_MESSAGES_CEILING, HISTORY_MS_CEILING, Limits};
 pub use metrics::Metrics;
 pub use router::{Config, Router};

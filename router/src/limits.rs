@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shard::{Amount, Rate};
+use wire::node::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX};
 
+use crate::history::Keep;
 use crate::outbox::Holder;
 
 /// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
@@ -35,12 +37,44 @@ pub(crate) const RESYNC_PER_STEP: u32 = 512;
 /// Between two steps of a resync: about as fast as one Redis takes them.
 pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
+/// What a message that a room keeps counts for beside its payload and its name.
+pub(crate) const ENTRY_BYTES: usize = 160;
+/// One room may have one part in so many of the bytes that all rooms may keep.
+pub(crate) const HISTORY_SHARES: u64 = 16;
+/// The most messages of one business code that a room may be set to keep.
+pub const HISTORY_MESSAGES_CEILING: u32 = 4096;
+/// The most bytes of these.
+pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
+/// The longest that they may be set to be kept, a day.
+pub const HISTORY_MS_CEILING: u32 = TIME_MS_MAX;
+/// Rooms whose kept messages one step of the sweep looks at: a million take four minutes.
+pub(crate) const SWEEP_PER_STEP: u32 = 4096;
+/// Between two of these steps.
+pub(crate) const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// The same while the router leaves.
+pub(crate) const SWEEP_PAUSE_LEAVING: Duration = Duration::from_millis(10);
+/// Shards that wait for what a room said, each for one room.
+pub(crate) const RECALLS_MAX: u64 = 1 << 16;
+/// Those of one shard. It asks again for what finds no place.
+pub(crate) const RECALLS_SHARD_MAX: u64 = 1 << 14;
+/// What one step of the answers may weigh, a tenth of a turn that is full of them.
+pub(crate) const RECALL_BYTES_PER_STEP: usize = 512 * 1024;
+/// What an answer weighs beside its messages.
+pub(crate) const RECALL_BYTES: usize = 512;
+/// Between two steps of the answers.
+pub(crate) const RECALL_PAUSE: Duration = Duration::from_millis(2);
+/// How long a room that has come from another owner waits for what that kept, before it says that it has not got it.
+pub(crate) const MOVED_WAIT: Duration = Duration::from_secs(2);
+
 /// Bytes of a reliable room message that count as one message.
 pub(crate) const ROOM_TOKEN_BYTES: usize = 1024;
 
 const _: () = assert!(BINDINGS_MAX < u32::MAX);
 const _: () = assert!(DEDUPE_MAX <= u32::MAX / 2);
 const _: () = assert!(FORGET_PER_SUBMIT_MAX > 1);
+const _: () = assert!(HISTORY_MESSAGES_CEILING <= HISTORY_MESSAGES_MAX);
+const _: () = assert!((HISTORY_BYTES_CEILING as usize) < HISTORY_BYTES_MAX);
+const _: () = assert!(RECALLS_SHARD_MAX < RECALLS_MAX);
 
 /// What one router may hold, and for how long.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,6 +115,14 @@ pub struct Limits {
     pub room_messages_per_second: u32,
     /// Reliable messages that a room gives at once.
     pub room_burst: u32,
+    /// Messages that a room keeps, of each business code whose route says nothing else.
+    pub history_messages: u32,
+    /// Bytes of these.
+    pub history_bytes: u32,
+    /// How long they are kept.
+    pub history_ms: u32,
+    /// Bytes that all rooms may keep; past it the room that has most forgets its oldest.
+    pub history_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -101,6 +143,10 @@ impl Default for Limits {
             away_ms: 10_000,
             room_messages_per_second: 1_000,
             room_burst: 4_096,
+            history_messages: 100,
+            history_bytes: 64 * 1024,
+            history_ms: 600_000,
+            history_bytes_max: 64 << 20,
         }
     }
 }
@@ -122,7 +168,16 @@ impl Limits {
         within("router.settle_ms", self.settle_ms, 0, 60_000)?;
         within("router.away_ms", self.away_ms, 0, 600_000)?;
         within("router.room_messages_per_second", self.room_messages_per_second, 1, 1_000_000)?;
-        within("router.room_burst", self.room_burst, 1, 1_000_000)
+        within("router.room_burst", self.room_burst, 1, 1_000_000)?;
+        within("router.history_messages", self.history_messages, 0, HISTORY_MESSAGES_CEILING)?;
+        within("router.history_bytes", self.history_bytes, 0, HISTORY_BYTES_CEILING)?;
+        within("router.history_ms", self.history_ms, 0, HISTORY_MS_CEILING)?;
+        within("router.history_bytes_max", self.history_bytes_max, 0, 1 << 40)
+    }
+
+    /// What rooms keep of messages whose business code has no bounds of its own.
+    pub(crate) fn history(&self) -> Keep {
+        Keep { messages: self.history_messages, bytes: self.history_bytes, ms: self.history_ms }
     }
 
     /// What operators and backends may have of a pool: they stand for many users, and leave as much to these.

@@ -267,8 +267,8 @@ impl Router {
             (Class::Reliable, Holder::Operator) | (Class::Lossy, _) => 0,
         };
         let place = self.rooms.place(now, (submission.app, room), self.limits.room_rate(), tokens);
-        let (sequence, members) = match (place, holder) {
-            (Place::At(sequence, members), _) => (sequence, members.to_vec()),
+        let (sequence, base, members) = match (place, holder) {
+            (Place::At(sequence, base, members), _) => (sequence, base, members.to_vec()),
             // An operator may send to a room that nobody is in. Every other sender is a member, so this router has yet to hear of
             // the room again.
             (Place::Unknown, Holder::Operator) => {
@@ -278,6 +278,7 @@ impl Router {
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
+        self.histories.keep(now, &message, base);
         for of_node in members.chunk_by(|a, b| a.node() == b.node()) {
             self.broadcast_to_node(of_node, &message);
         }
@@ -293,13 +294,8 @@ impl Router {
     /// One message for a node, to the shard that the room's hash picks there, whether or not it has members: all messages of a
     /// room go the same way, so they stay in order. In the own process each shard has its mailbox, and no way is shorter.
     fn broadcast_to_node(&mut self, members: &[ShardId], message: &Message) {
-        let gateway = members.first().and_then(|member| self.cluster.get(*member));
-        let room = message.room.map_or(0, |room| room.0);
-        let picked = gateway.filter(|gateway| !gateway.is_local).map(|gateway| {
-            let index = room.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
-            ShardId::new(members[0].node(), index)
-        });
-        match picked.filter(|picked| self.cluster.get(*picked).is_some()) {
+        let picked = members.first().and_then(|member| self.picked(message.room?, *member));
+        match picked {
             Some(picked) => {
                 self.metrics.broadcasts += 1;
                 let shards = members.iter().map(|member| member.index()).collect();
@@ -313,6 +309,14 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// The shard of a member's node that takes the room's messages for all of that node, if it is another process.
+    pub(crate) fn picked(&self, room: RoomId, member: ShardId) -> Option<ShardId> {
+        let gateway = self.cluster.get(member).filter(|gateway| !gateway.is_local)?;
+        let index = room.0.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
+        let picked = ShardId::new(member.node(), index);
+        self.cluster.get(picked).map(|_| picked)
     }
 
     pub(crate) fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {

@@ -13,6 +13,14 @@ pub struct Metrics {
     pub users: u64,
     /// Held: rooms with at least one member shard.
     pub rooms: u64,
+    /// Held: rooms with a history.
+    pub history_rooms: u64,
+    /// Held: messages that rooms keep.
+    pub history_messages: u64,
+    /// Held: their bytes.
+    pub history_bytes: u64,
+    /// Held: shards that wait for what a room said.
+    pub recalls_waiting: u64,
     /// Held: reliable messages that wait for their receivers.
     pub pending: u64,
     /// Held: undelivered messages of which the bridge has not said yet whether it keeps them.
@@ -35,6 +43,16 @@ pub struct Metrics {
     pub announced: u64,
     /// Sessions of gateway shards that were lost and came back with them unchanged: nothing was announced.
     pub unchanged: u64,
+    /// Messages that rooms forgot because all of them kept too much.
+    pub history_evicted: u64,
+    /// Shards that were told what a room said.
+    pub recalls: u64,
+    /// Shards that found no place to wait for it; they ask again.
+    pub recalls_refused: u64,
+    /// Parts of histories that were sent to the next owner.
+    pub history_moved: u64,
+    /// Parts of histories that came from the owner before and were of use.
+    pub history_taken: u64,
     /// Sessions that bound.
     pub binds: u64,
     /// Sessions that were kicked because a newer one bound.

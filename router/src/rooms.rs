@@ -43,13 +43,31 @@ pub(crate) struct Room {
     app: AppId,
     room: RoomId,
     /// Of the last message.
-    sequence: u64,
+    pub(crate) sequence: u64,
+    /// Where this owner began to give sequences; those before may be of messages that it never had.
+    pub(crate) base: u64,
+    /// The highest sequence below that some member's shard had seen or heard of.
+    pub(crate) seen: u64,
+    /// Up to which of them the owner before has told what it kept; 0 for none.
+    pub(crate) linked: u64,
+    /// Until when the owner before may tell.
+    pub(crate) awaits_until: Instant,
     /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
     pub(crate) era: u64,
     /// Ascending, never empty.
     members: Vec<ShardId>,
     /// Of the reliable messages of users.
     bucket: Bucket,
+}
+
+/// A shard is in a room.
+pub(crate) struct Entered {
+    /// Of the room's last message.
+    pub(crate) sequence: u64,
+    /// The room had no members.
+    pub(crate) has_begun: bool,
+    /// Other owners have given sequences that this one did not know of: it goes on above them, or has got less of theirs than it thought.
+    pub(crate) has_lost: bool,
 }
 
 /// What a room has for a message.
@@ -59,13 +77,17 @@ pub(crate) enum Place<'a> {
     Unknown,
     /// It has given as many messages as its members can follow.
     Busy,
-    /// Its sequence, and the shards that get it, ascending.
-    At(u64, &'a [ShardId]),
+    /// Its sequence, where the room began, and the shards that get it, ascending.
+    At(u64, u64, &'a [ShardId]),
 }
 
 impl Room {
     fn is(&self, app: AppId, room: RoomId) -> bool {
         self.app == app && self.room == room
+    }
+
+    pub(crate) fn has(&self, member: ShardId) -> bool {
+        self.members.binary_search(&member).is_ok()
     }
 }
 
@@ -97,7 +119,7 @@ impl Rooms {
         shard: ShardId,
         seen: u64,
         era: u64,
-    ) -> Option<u64> {
+    ) -> Option<Entered> {
         let base = sequence_base(now_ns);
         let seen = seen.min(sequence_believed_max(now_ns));
         // One that had another owner goes on above whatever that has given, in this ms too.
@@ -111,19 +133,40 @@ impl Rooms {
                 self.memberships += 1;
                 known.members.insert(at, shard);
             }
-            if seen > known.sequence {
+            let is_ahead = seen > known.sequence;
+            if is_ahead {
                 known.sequence = after_seen;
             }
-            return Some(known.sequence);
+            let is_of_another = seen > known.seen && (is_ahead || seen < known.base);
+            if is_of_another {
+                known.seen = seen;
+            }
+            let has_lost = is_of_another && (is_ahead || known.linked > 0 && seen > known.linked);
+            if has_lost {
+                known.base = if is_ahead { known.sequence } else { known.base };
+                known.linked = 0;
+            }
+            return Some(Entered { sequence: known.sequence, has_begun: false, has_lost });
         }
         if self.memberships >= self.memberships_max {
             return None;
         }
         self.memberships += 1;
         let sequence = self.next_slot(base).max(self.floor).max(after_seen);
-        let anew = Room { app, room, sequence, era, members: vec![shard], bucket: Bucket::default() };
+        let anew = Room {
+            app,
+            room,
+            sequence,
+            base: sequence,
+            seen,
+            linked: 0,
+            awaits_until: Instant::default(),
+            era,
+            members: vec![shard],
+            bucket: Bucket::default(),
+        };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
-        Some(sequence)
+        Some(Entered { sequence, has_begun: true, has_lost: false })
     }
 
     /// The room of that name.
@@ -137,29 +180,46 @@ impl Rooms {
         }
     }
 
-    /// Removes a shard that is gone from every room, at the cost of a walk over all.
-    pub(crate) fn forget_shard(&mut self, shard: ShardId) {
+    /// Rooms to come begin above a sequence that an owner before has given, unless it is that of a broken clock.
+    pub(crate) fn begin_above(&mut self, now: Instant, sequence: u64) {
+        if sequence <= sequence_base(now.unix_nanos()).saturating_add(2 * CYCLE) {
+            self.floor = self.floor.max(sequence);
+        }
+    }
+
+    /// The room of that name, to change it.
+    pub(crate) fn find_mut(&mut self, app: AppId, room: RoomId) -> Option<&mut Room> {
+        self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room))
+    }
+
+    /// Removes a shard that is gone from every room, at the cost of a walk over all. Answers the rooms that have no member left, each with
+    /// its sequence.
+    pub(crate) fn forget_shard(&mut self, shard: ShardId) -> Vec<(AppId, RoomId, u64)> {
         let gone: Vec<(AppId, RoomId)> = self
             .table
             .iter()
             .filter(|known| known.members.binary_search(&shard).is_ok())
             .map(|known| (known.app, known.room))
             .collect();
-        gone.into_iter().for_each(|(app, room)| self.leave(app, room, shard));
+        let left = |(app, room)| Some((app, room, self.leave(app, room, shard)?));
+        gone.into_iter().filter_map(left).collect()
     }
 
-    /// Removes a member shard, and the room with its last one.
-    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) {
+    /// Removes a member shard, and the room with its last one; the room's sequence, if it was that.
+    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) -> Option<u64> {
         let hash = self.hash.of(app, room.0);
-        let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) else { return };
+        let known = self.table.find_mut(hash, |known| known.is(app, room))?;
         if let Ok(at) = known.members.binary_search(&shard) {
             known.members.remove(at);
             self.memberships -= 1;
         }
-        if known.members.is_empty() {
-            self.floor = self.floor.max(known.sequence);
-            self.table.remove(hash, |known| known.is(app, room));
+        if !known.members.is_empty() {
+            return None;
         }
+        let sequence = known.sequence;
+        self.floor = self.floor.max(sequence);
+        self.table.remove(hash, |known| known.is(app, room));
+        Some(sequence)
     }
 
     /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that costs nothing always gets
@@ -177,7 +237,7 @@ impl Rooms {
             return Place::Busy;
         }
         known.sequence += 1;
-        Place::At(known.sequence, &known.members)
+        Place::At(known.sequence, known.base, &known.members)
     }
 
     /// The shards with members, ascending; empty for a room without any.

@@ -16,11 +16,13 @@ use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
 use crate::ends::{Device, Ends};
+use crate::history::{Histories, Keeps};
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Seat, Sender};
 use crate::partial::Partial;
 use crate::pending::Pending;
+use crate::recall::{Asked, Recalls};
 use crate::rooms::Rooms;
 use crate::users::{Bound, Claim, SaidBy, Users};
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub seed: u64,
     /// What it may hold.
     pub limits: Limits,
+    /// What rooms keep of the messages of some business codes; of all others as the limits say.
+    pub keeps: Keeps,
 }
 
 /// The router core of one shard. See the crate's page.
@@ -72,6 +76,8 @@ pub struct Router {
     pub(crate) bans: Bans,
     ends: Ends,
     pub(crate) rooms: Rooms,
+    pub(crate) histories: Histories,
+    pub(crate) recalls: Recalls,
     pub(crate) cluster: Cluster,
     /// Gateway shards that were lost, or are back and have yet to say what they still have.
     pub(crate) away: BTreeMap<ShardId, Away>,
@@ -104,7 +110,7 @@ impl Router {
     ///
     /// When [`Limits::validate`] finds fault.
     pub fn new(config: Config) -> Self {
-        let Config { id, seed, limits } = config;
+        let Config { id, seed, limits, keeps } = config;
         assert_eq!(limits.validate(), Ok(()));
         let mut prng = Prng::new(seed);
         Self {
@@ -118,6 +124,8 @@ impl Router {
             pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             handed: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             partial: Partial::new(prng.next_u64()),
+            histories: Histories::new(prng.next_u64(), &limits, keeps),
+            recalls: Recalls::new(id, prng.next_u64()),
             is_bridged: false,
             dedupe: Dedupe::new(prng.next_u64(), &limits),
             metrics: Metrics::default(),
@@ -163,7 +171,9 @@ impl Router {
         self.metrics.gateways_lost += 1;
         self.cluster.drop_all_of(shard);
         self.suspend(now, shard, incarnation);
-        self.rooms.forget_shard(shard);
+        for (app, room, sequence) in self.rooms.forget_shard(shard) {
+            self.room_left(app, room, sequence);
+        }
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
         }
@@ -182,7 +192,7 @@ impl Router {
     pub fn has_left(&self) -> bool {
         let is_empty = self.users.users() == 0 && self.rooms.len() == 0;
         let waiting = self.pending.len() + self.handed.len() + self.cluster.parked_len();
-        self.cluster.is_leaving() && is_empty && waiting == 0
+        self.cluster.is_leaving() && is_empty && waiting == 0 && self.has_moved()
     }
 
     /// The live sessions of a user, one for each class of device, in no particular order.
@@ -255,7 +265,13 @@ impl Router {
 
     /// What has been counted, and what is held.
     pub fn metrics(&self) -> Metrics {
+        let (history_rooms, history, history_evicted) = self.histories.metrics();
         Metrics {
+            history_rooms,
+            history_messages: history.entries,
+            history_bytes: history.bytes,
+            history_evicted,
+            recalls_waiting: self.recalls.len(),
             bindings: self.users.bindings() as u64,
             away: self.users.known().away(),
             users: self.users.users() as u64,
@@ -280,6 +296,8 @@ impl Router {
         self.users.check_invariants();
         self.ends.check_invariants();
         self.rooms.check_invariants();
+        self.histories.check_invariants();
+        self.recalls.check_invariants();
         self.pending.check_invariants(true);
         self.handed.check_invariants(false);
         self.dedupe.check_invariants();
@@ -318,24 +336,14 @@ impl Router {
                 self.ended(from, (app, user, device), login.believed(now.unix_nanos()));
             }
             ToRouter::Join { app, room, sequence } => {
-                let era = self.cluster.era();
-                let Login(now_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
-                let answer = match self.rooms.join(now_ns, (app, room), from, sequence, era) {
-                    Some(sequence) => ToGateway::Joined { app, room, sequence },
-                    None => {
-                        self.metrics.joins_refused += 1;
-                        ToGateway::Full { app, room }
-                    }
-                };
-                self.outbox.gateway(from, answer);
+                let Login(clock_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
+                self.join(now, clock_ns, (app, room), from, sequence);
             }
-            ToRouter::Leave { app, room } => {
-                self.rooms.leave(app, room, from);
-                // Maybe to another owner, and others may follow.
-                if self.cluster.is_unsettled() {
-                    self.rooms.set_era(app, room, self.cluster.era());
-                }
+            ToRouter::Leave { app, room } => self.leave_room(now, (app, room), from),
+            ToRouter::Recall { app, room, ask, since, last } => {
+                self.recall(now, Asked { from, app, room, ask, since, last });
             }
+            ToRouter::Kept(part) => self.take_in(now, &part),
             ToRouter::Submit { session, submission } => {
                 let sender = Sender { seat: seat(session), submitted: submission.id };
                 self.submit(now, sender, submission);
@@ -383,6 +391,8 @@ impl Router {
         self.settle_views(now);
         self.resync_step(now);
         self.restamp_step(now);
+        self.recall_step(now);
+        self.sweep_step(now);
     }
 
     /// The next mail that the router has, and for which shard. To be asked when it has heard all of this turn.
@@ -395,7 +405,8 @@ impl Router {
         let resync = self.resync.map(|(_, due)| due);
         let restamp = self.restamp.map(|(_, due)| due);
         let (cluster, away) = (self.cluster.deadline(), self.away_deadline());
-        [self.pending.deadline(), self.handed.deadline(), cluster, away, resync, restamp]
+        let recalls = self.recalls.deadline(!self.histories.is_empty());
+        [self.pending.deadline(), self.handed.deadline(), cluster, away, resync, restamp, recalls]
             .into_iter()
             .flatten()
             .min()
@@ -568,6 +579,7 @@ impl Router {
                 };
                 Answer::Nodes { shards: self.cluster.shards().map(load).collect() }
             }
+            Question::History { app, room, last } => self.history(now, app, room, last),
         }
     }
 
@@ -576,6 +588,10 @@ impl Router {
         let clock = self.stamps.show(self.clocks.order(now).unix_nanos());
         let has_changed = self.cluster.agree();
         let routers = self.cluster.common().to_vec();
+        if has_changed {
+            self.recalls.set_owners(&routers);
+            self.sweep_now(now);
+        }
         let is_told = |shard: &ShardId| has_changed || asker == Asker::All || asker == Asker::One(*shard);
         for shard in self.cluster.shards().filter(is_told) {
             self.outbox.gateway(shard, ToGateway::Common { routers: routers.clone(), clock });
@@ -598,6 +614,7 @@ impl Router {
         while let Some(parked) = self.cluster.unpark_any() {
             self.resubmit(now, parked);
         }
+        self.sweep_now(now);
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use router::{Config, Limits};
+use router::{Config, Keeps, Limits};
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
@@ -32,6 +32,11 @@ const LIMITS: Limits = Limits {
     away_ms: 0,
     room_messages_per_second: 1_000_000,
     room_burst: 1_000_000,
+    // The model keeps no history; tests/history.rs is about that.
+    history_messages: 0,
+    history_bytes: 64 * 1024,
+    history_ms: 60_000,
+    history_bytes_max: 1 << 20,
 };
 const EPOCH_UNIX_MS: u64 = 1_704_067_200_000;
 const MOVE_GAP: u64 = 1 << 16;
@@ -468,7 +473,9 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let bench = Bench::with(|config| *config = Config { id: ROUTER, seed, limits: LIMITS });
+        let bench = Bench::with(|config| {
+            *config = Config { id: ROUTER, seed, limits: LIMITS, keeps: Keeps::default() }
+        });
         let model = Model { now: START, linked: SHARDS.into(), ..Model::default() };
         Self { bench, model, deliveries: Vec::new(), last_id: 0 }
     }

@@ -16,6 +16,7 @@ mod online;
 mod openapi;
 mod process;
 mod push;
+mod rooms;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .merge(push::router())
         .merge(drain::router())
         .merge(nodes::router())
+        .merge(rooms::router())
         .merge(openapi::router())
         .merge(console::router())
         .fallback(async |uri: Uri| {

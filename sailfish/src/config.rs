@@ -410,6 +410,22 @@ impl Config {
         }
     }
 
+    /// What rooms keep of the messages of codes whose routes say so.
+    pub fn keeps(&self) -> router::Keeps {
+        let other = &self.router;
+        let is_own = |route: &&gateway::Route| {
+            route.history_messages.is_some() || route.history_bytes.is_some() || route.history_ms.is_some()
+        };
+        router::Keeps::new(self.routes.iter().filter(is_own).map(|route| {
+            let keep = router::Keep {
+                messages: route.history_messages.unwrap_or(other.history_messages),
+                bytes: route.history_bytes.unwrap_or(other.history_bytes),
+                ms: route.history_ms.unwrap_or(other.history_ms),
+            };
+            (route.biz_code, keep)
+        }))
+    }
+
     /// Checks what the types do not say. The error begins with the key.
     fn validate(&self) -> Result<(), String> {
         self.gateway().validate()?;

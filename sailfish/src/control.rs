@@ -274,7 +274,9 @@ impl Shards {
         let asked = self.begin(self.ids[0], |ask| Control::PushAll { ask, push }).await;
         let told = self.answers(asked).await?.into_iter().map(|answer| match answer {
             Answer::Told { shards } => shards,
-            Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } => 0,
+            Answer::Online { .. } | Answer::Kicked { .. } | Answer::Nodes { .. } | Answer::History { .. } => {
+                0
+            }
         });
         Ok(told.fold(0, u32::saturating_add))
     }

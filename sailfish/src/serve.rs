@@ -502,7 +502,7 @@ impl Builder {
         });
         let router = matches!(self.role, Role::Up | Role::Router).then(|| {
             let limits = self.config.router.clone();
-            Router::new(router::Config { id, seed: random(), limits })
+            Router::new(router::Config { id, seed: random(), limits, keeps: self.config.keeps() })
         });
         let links = self.cluster_secret.as_ref().map(|secret| {
             let role = self.role.of_link();

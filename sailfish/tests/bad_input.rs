@@ -120,7 +120,7 @@ fn a_logged_in_client_is_held_to_the_rules_too() {
 
     let mut greedy = server.login(2);
     for room in 1..=17 {
-        greedy.send(&ClientFrame::Join { room: RoomId(room) });
+        greedy.send(&ClientFrame::Join { room: RoomId(room), want: None });
     }
     let answers: Vec<_> = std::iter::from_fn(|| greedy.next()).take(17).collect();
     let is_limit =

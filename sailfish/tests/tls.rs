@@ -130,7 +130,7 @@ fn works_on(engine: &str) {
     let mut plain = server.login(1);
     plain.join(7);
     let mut tls = Client::login(server.port("tls"), 2);
-    tls.say(&ClientFrame::Join { room: RoomId(7) });
+    tls.say(&ClientFrame::Join { room: RoomId(7), want: None });
     assert!(matches!(tls.hear(), Some(ServerFrame::Joined { .. })));
     let stream = connect(server.port("wss"), "one.example").unwrap();
     let mut request = "wss://one.example/".into_client_request().unwrap();

@@ -81,7 +81,7 @@ fn works_on(engine: &str) {
     let mut frames = Vec::new();
     let login = ClientFrame::Login { token: token(3, 3_600).into() };
     login.encode(Encoding::Binary, APP, UserId(3), &mut frames);
-    ClientFrame::Join { room: RoomId(7) }.encode(Encoding::Binary, APP, UserId(3), &mut frames);
+    ClientFrame::Join { room: RoomId(7), want: None }.encode(Encoding::Binary, APP, UserId(3), &mut frames);
     binary.send(Message::binary(frames)).unwrap();
     let (mut deframer, mut heard) = (Deframer::default(), Vec::new());
     let mut next = |binary: &mut WebSocket<TcpStream>| {

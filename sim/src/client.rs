@@ -50,6 +50,8 @@ pub(crate) struct Client {
     reads_from: u64,
     /// Rooms that it wants to be in; joined at each login.
     pub(crate) rooms: BTreeSet<i64>,
+    /// The last sequence that it has seen of each room, in whatever session.
+    pub(crate) positions: BTreeMap<i64, u64>,
     /// Messages without an answer, each with when it is sent again.
     pub(crate) pending: BTreeMap<usize, u64>,
     /// Acks to be said later.
@@ -116,6 +118,7 @@ impl World {
             unread: Vec::new(),
             reads_from: 0,
             rooms,
+            positions: BTreeMap::new(),
             pending: BTreeMap::new(),
             late_acks: Vec::new(),
             forgets_acks: self.plan.rough_clients && self.prng.below(4) == 0,
@@ -262,7 +265,7 @@ impl World {
         self.client_over(at);
     }
 
-    fn client_says(&mut self, at: usize, frame: &ClientFrame<'_>) {
+    pub(crate) fn client_says(&mut self, at: usize, frame: &ClientFrame<'_>) {
         let client = &mut self.clients[at];
         let Some(tcp) = client.tcp else { return };
         client.said_at = self.now;
@@ -270,12 +273,6 @@ impl World {
         frame.encode(client.encoding, APP, UserId(client.user), &mut bytes);
         self.network.end(tcp, Side::Opener).outgoing.extend(&bytes);
         self.pump(tcp, Side::Opener);
-    }
-
-    fn client_joins(&mut self, at: usize, room: i64) {
-        let session = self.clients[at].session.expect("it has connected");
-        self.model.joins(session, room);
-        self.client_says(at, &ClientFrame::Join { room: RoomId(room) });
     }
 
     fn client_acts(&mut self, at: usize) {
@@ -388,10 +385,10 @@ impl World {
 
     fn client_changes_room(&mut self, at: usize) {
         let room = 1 + self.prng.below(ROOMS) as i64;
-        let session = self.clients[at].session.expect("it is live");
-        if self.clients[at].rooms.remove(&room) {
-            self.model.leaves(self.now, session, room);
-            self.client_says(at, &ClientFrame::Leave { room: RoomId(room) });
+        if self.clients[at].rooms.contains(&room) && self.prng.below(3) == 0 {
+            self.client_suspects(at, room);
+        } else if self.clients[at].rooms.remove(&room) {
+            self.client_leaves_room(at, room);
         } else {
             self.clients[at].rooms.insert(room);
             self.client_joins(at, room);
@@ -470,13 +467,18 @@ impl World {
                 self.model.live(now, session);
             }
             ServerFrame::LoggedOut => self.model.logged_out(now, session),
-            ServerFrame::Heartbeat { .. } | ServerFrame::Left { .. } => {}
+            ServerFrame::Heartbeat { .. } => {}
+            ServerFrame::Left { room } => self.model.left(session, room.0),
             ServerFrame::Deliver(message) => {
                 self.trace.mix([7, now, at as u64, message.id.0]);
                 self.trace.line(now, || {
                     let text = String::from_utf8_lossy(&message.payload[..message.payload.len().min(9)]);
                     format!("client {at} gets {text} id {:#x} seq {}", message.id.0, message.sequence)
                 });
+                if let Some(room) = message.room {
+                    let position = self.clients[at].positions.entry(room.0).or_default();
+                    *position = message.sequence.max(*position);
+                }
                 let found = self.model.delivered_to(now, session, &message);
                 self.check(found);
                 if message.ack_wanted {
@@ -495,9 +497,8 @@ impl World {
                 self.trace.line(now, || format!("client {at} is told {code:?}"));
                 self.client_noticed(at, session, code, retry_after_ms);
             }
-            ServerFrame::Joined { room, sequence } => {
-                let found = self.model.joined(now, session, room.0, sequence);
-                self.check(found);
+            ServerFrame::Joined { room, sequence, recovery } => {
+                self.client_joined(at, room.0, sequence, recovery);
             }
         }
     }

@@ -23,6 +23,9 @@ struct Conn {
     flights: BTreeMap<Name, Flight>,
     /// Those that may not be over, in the order in which they began.
     flying: Vec<Name>,
+    /// Rooms whose joins were answered, and whether one of them gave messages of a room that it was in: what it had may be written anew,
+    /// beside its own tries.
+    rooms: BTreeMap<i64, bool>,
 }
 
 /// A message's id, and its place if it is a room's: another owner may give it another place, and then it is in flight by itself. An ack
@@ -55,7 +58,16 @@ impl Flights {
         let conn = self.conns.entry(tcp).or_default();
         conn.batches += 1;
         while let Ok(Some(frame)) = conn.written.next(&mut bytes, FRAME_BYTES_MAX) {
-            let Ok(ServerFrame::Deliver(message)) = ServerFrame::decode(&frame) else { continue };
+            let message = match ServerFrame::decode(&frame) {
+                Ok(ServerFrame::Deliver(message)) => message,
+                Ok(ServerFrame::Joined { room, recovery, .. }) => {
+                    let known = conn.rooms.get(&room.0).copied();
+                    let gives_again = known.is_some_and(|gives| gives || recovery.is_some());
+                    conn.rooms.insert(room.0, gives_again);
+                    continue;
+                }
+                _ => continue,
+            };
             if !message.ack_wanted {
                 continue;
             }
@@ -72,7 +84,8 @@ impl Flights {
             if is_acked || copies >= TRIES || is_early {
                 // What is under way already is not given twice.
                 let has_ended = flight.acked_in.is_some() || copies >= TRIES;
-                if !(has_ended && is_moving(flight.first)) {
+                let is_given_again = message.room.is_some_and(|room| conn.rooms.get(&room.0) == Some(&true));
+                if !(is_given_again || has_ended && is_moving(flight.first)) {
                     return Err(format!(
                         "tcp {tcp}: {id:#x} is written for the {}th time after {since_ms} ms, acked: {is_acked}",
                         copies + 1

@@ -212,7 +212,12 @@ fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> 
     });
     let router = (identity.role == Role::Router).then(|| {
         let limits = router_limits();
-        router::Router::new(router::Config { id, seed: prng.next_u64(), limits })
+        router::Router::new(router::Config {
+            id,
+            seed: prng.next_u64(),
+            limits,
+            keeps: router::Keeps::default(),
+        })
     });
     let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
     let links = Some(link::Links::new(now, link::Setup { identity, secret, seed, config }));
@@ -278,7 +283,7 @@ pub(crate) fn gateway_config() -> gateway::Config {
     config.limits.submitted_max = 4_096;
     config.limits.frame_bytes_max = FRAME_BYTES_MAX as u32;
     let (biz_code, to, class) = (BizCode(RELIABLE_ROOM_CODE), Destination::Room, Class::Reliable);
-    let routes = config.routes.iter().copied().chain([Route { biz_code, to, class }]);
+    let routes = config.routes.iter().copied().chain([Route::new(biz_code, to, class)]);
     config.routes = routes.collect::<Vec<_>>().into();
     config.validate().expect("the simulation's bounds are within bounds");
     config

@@ -29,6 +29,7 @@ impl World {
         self.judge_cores()?;
         self.judge_presence()?;
         self.judge_rooms()?;
+        self.judge_recoveries()?;
         for number in 0..self.model.sent.len() {
             self.judge_message(number)?;
         }
@@ -395,7 +396,8 @@ impl World {
                 let at = sent.sends[0].0;
                 let is_placed_once = sent.sends.len() == 1 && !self.model.is_moving(at, at + ECHO_NS);
                 if sent.target == Target::Room(RoomId(room)) && is_placed_once {
-                    for (place, session) in &sent.copies {
+                    let in_order = |session: SessionNo| !self.model.sessions[session].is_given_again(room);
+                    for (place, session) in sent.copies.iter().filter(|(_, session)| in_order(*session)) {
                         seen.entry(*session).or_default().push((*place, number));
                     }
                 }

@@ -20,6 +20,7 @@ mod model;
 mod network;
 mod outside;
 mod plan;
+mod recovery;
 mod scenarios;
 mod tap;
 mod trace;

@@ -1,15 +1,16 @@
 //! What clients sent, got, acked and were told: plain lists, and the promises of docs/PROTOCOL.md checked against them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shard::ShardId;
-use wire::client::{FailReason, Message, Outcome, SendAck};
+use wire::client::{FailReason, Message, Outcome, Recovery, SendAck, Want};
 use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
 use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
 use crate::plan::{BRIDGES, GATEWAYS};
+use crate::recovery::{Ask, Promise};
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
@@ -69,8 +70,28 @@ pub(crate) struct Session {
     pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
+    /// By room.
+    pub(crate) asks: BTreeMap<i64, VecDeque<Ask>>,
     /// The number of the last first copy, by the sender's session and the target.
     last_of: BTreeMap<(SessionNo, Target), usize>,
+}
+
+impl Session {
+    /// It has joined a room for the first time, and wants what was said there before it hears anything else.
+    fn waits_for_history(&self, room: i64) -> bool {
+        let first = self.asks.get(&room).and_then(VecDeque::front);
+        let is_new = self.rooms.get(&room).is_some_and(|stay| stay.joined.is_none() && !stay.came_again);
+        is_new && matches!(first, Some(Ask::Join(Some(_))))
+    }
+
+    /// It has joined a room that it was in, and got messages from before.
+    pub(crate) fn is_given_again(&self, room: i64) -> bool {
+        self.rooms.get(&room).is_some_and(|stay| stay.came_again && stay.has_recovered)
+    }
+
+    pub(crate) fn has_seen(&self, id: u64) -> bool {
+        self.seen.contains(&id)
+    }
 }
 
 /// A session's time in a room.
@@ -81,6 +102,8 @@ pub(crate) struct Stay {
     pub(crate) leaves: Option<u64>,
     /// It was in it before, in the same session.
     came_again: bool,
+    /// It was given messages from before.
+    has_recovered: bool,
     last: u64,
 }
 
@@ -93,7 +116,9 @@ pub(crate) struct Model {
     pub(crate) is_bridged: bool,
     arrivals: u64,
     by_id: BTreeMap<u64, usize>,
-    by_sequence: BTreeMap<(i64, u64), u64>,
+    pub(crate) by_sequence: BTreeMap<(i64, u64), u64>,
+    /// What clients were told that follows.
+    pub(crate) promises: Vec<Promise>,
     /// By user and device class: the highest stamp, and whether online was told last.
     pub(crate) presence: BTreeMap<(i64, DeviceClass), (Login, bool)>,
     /// By user and name.
@@ -256,6 +281,7 @@ impl Model {
             vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
+            asks: BTreeMap::new(),
             last_of: BTreeMap::new(),
         });
         self.sessions.len() - 1
@@ -297,11 +323,12 @@ impl Model {
 
     // -- rooms
 
-    pub(crate) fn joins(&mut self, session: SessionNo, room: i64) {
+    pub(crate) fn joins(&mut self, session: SessionNo, room: i64, want: Option<Want>) {
+        self.asks_to_join(session, room, want);
         let rooms = &mut self.sessions[session].rooms;
         let before = rooms.get(&room).copied();
         let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
-        rooms.insert(room, Stay { joined: None, leaves: None, came_again, last });
+        rooms.insert(room, Stay { joined: None, leaves: None, came_again, has_recovered: false, last });
     }
 
     pub(crate) fn joined(
@@ -310,20 +337,28 @@ impl Model {
         session: SessionNo,
         room: i64,
         sequence: u64,
+        recovery: Option<Recovery>,
     ) -> Result<(), String> {
+        let want = self.answered_join(at, session, room, sequence, recovery)?;
         let Some(stay) = self.sessions[session].rooms.get_mut(&room) else {
             return Err(format!(
                 "session {session} was told that it is in room {room}, which it never wanted"
             ));
         };
         stay.joined = stay.joined.or(Some(at));
-        if !stay.came_again && stay.last == 0 {
-            stay.last = sequence;
+        match want {
+            // What has come since it asked comes again, in its place.
+            Some(Want::Since(since)) => stay.last = since.min(sequence),
+            Some(Want::Last(_)) => stay.last = 0,
+            None if !stay.came_again && stay.last == 0 => stay.last = sequence,
+            None => {}
         }
+        stay.has_recovered |= want.is_some();
         Ok(())
     }
 
     pub(crate) fn leaves(&mut self, at: u64, session: SessionNo, room: i64) {
+        self.asks_to_leave(session, room);
         if let Some(stay) = self.sessions[session].rooms.get_mut(&room) {
             stay.leaves = Some(at);
         }
@@ -450,7 +485,32 @@ impl Model {
             Target::User(_) | Target::Room(_) => {}
         }
         let is_first = !sent.copies.iter().any(|(_, of)| *of == session);
-        if !it.seen.insert(message.id.0) {
+        if let Target::Room(room) = sent.target
+            && it.waits_for_history(room.0)
+        {
+            return Err(format!(
+                "m{number} came to session {session}, which waits for what room {} said",
+                room.0
+            ));
+        }
+        let is_again = !it.seen.insert(message.id.0);
+        if let Target::Room(room) = sent.target
+            && sent.class == Class::Lossy
+            && let Some(stay) = it.rooms.get(&room.0).filter(|stay| stay.has_recovered)
+            && message.sequence <= stay.last
+        {
+            return Err(format!(
+                "m{number}, lossy, has sequence {} of room {}, after {} in session {session}",
+                message.sequence, room.0, stay.last
+            ));
+        }
+        if is_again {
+            if let Target::Room(room) = sent.target
+                && sent.class == Class::Lossy
+                && let Some(stay) = it.rooms.get_mut(&room.0)
+            {
+                stay.last = stay.last.max(message.sequence);
+            }
             return Ok(()); // a retry
         }
         if let Target::Room(room) = sent.target {
@@ -496,6 +556,12 @@ impl Model {
         let came_after = self.sessions[session].live.is_none_or(|live| live > began);
         let is_retry = came_after || sent.copies.len() > 1 || !sent.handed.is_empty();
         if self.is_moving(began, at) && (is_late_lossy || is_retry) {
+            return Ok(());
+        }
+        // A client that joins a room once more, since it has missed something, gets that after what it has.
+        if let Target::Room(room) = sent.target
+            && self.sessions[session].is_given_again(room.0)
+        {
             return Ok(());
         }
         let key = (sender, sent.target);

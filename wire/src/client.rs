@@ -6,6 +6,7 @@ mod java;
 mod json;
 mod outcome;
 mod reader;
+mod recovery;
 mod text;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 pub use deframer::{Deframer, Frame};
 pub use java::{frame_of_java, put_java};
 pub use outcome::Outcome;
+pub use recovery::{Recovery, Want};
 pub use text::{TEXT_CODE_BYTES, frame_of_text, next_of_frames, put_text, text_bytes};
 
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
@@ -163,6 +165,8 @@ pub enum ClientFrame<'a> {
     Join {
         /// Which room.
         room: RoomId,
+        /// What it wants of those before.
+        want: Option<Want>,
     },
     /// The client wants a room's messages no more.
     Leave {
@@ -316,6 +320,8 @@ pub enum ServerFrame<'a> {
         room: RoomId,
         /// The sequence of the room's last message so far.
         sequence: u64,
+        /// To a join that wanted messages from before: those that are kept come next, up to `sequence`.
+        recovery: Option<Recovery>,
     },
     /// Out of the room.
     Left {
@@ -560,7 +566,7 @@ impl<'a> ServerFrame<'a> {
                 retry_after_ms,
                 alternatives: alternatives.into_iter().map(|one| Cow::Owned(one.into_owned())).collect(),
             },
-            Self::Joined { room, sequence } => ServerFrame::Joined { room, sequence },
+            Self::Joined { room, sequence, recovery } => ServerFrame::Joined { room, sequence, recovery },
             Self::Left { room } => ServerFrame::Left { room },
         }
     }

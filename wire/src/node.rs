@@ -8,6 +8,7 @@
 )]
 
 mod batch;
+mod history;
 pub mod link;
 mod owners;
 mod question;
@@ -16,6 +17,7 @@ mod sound;
 mod stamps;
 
 pub use batch::{decode_batch, encode_batch};
+pub use history::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, PART_BYTES, PART_MESSAGES_MAX, Recalled};
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
 pub use ranges::{Digests, RANGE_WORDS, RANGES, RangeSet, range_of, session_digest};
@@ -266,6 +268,21 @@ pub enum ToRouter {
         /// Another owner may have known these sessions meanwhile: their stamps are raised, here and there.
         moved: bool,
     },
+    /// Members of this shard want what the room said before; answered by [`ToGateway::Recalled`], if the shard is in the room.
+    Recall {
+        /// The room's app.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
+        /// Comes back with the answer.
+        ask: u32,
+        /// All after this sequence are wanted; `u64::MAX` for none.
+        since: u64,
+        /// So many of the last are wanted, too.
+        last: u32,
+    },
+    /// The owner before kept this of a room.
+    Kept(Box<Kept>),
 }
 
 /// From a router shard to a gateway shard.
@@ -369,6 +386,10 @@ pub enum ToGateway {
         /// The answer.
         answer: Answer,
     },
+    /// A part of the answer to [`ToRouter::Recall`].
+    Recalled(Box<Recalled>),
+    /// What this router, which owns the room no longer, kept of it. The shard gives it to the owner.
+    Moved(Box<Kept>),
 }
 
 /// From a gateway or router shard to the bridge.

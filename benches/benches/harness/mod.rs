@@ -58,7 +58,7 @@ impl Core {
         let token = Cow::Owned(mint_hs256(SECRET, &claims));
         self.say(index, &ClientFrame::Login { token });
         self.turn();
-        self.say(index, &ClientFrame::Join { room: ROOM });
+        self.say(index, &ClientFrame::Join { room: ROOM, want: None });
         self.turn();
     }
 

@@ -29,7 +29,7 @@ impl Dialect for Sailfish {
         let claims = Claims { app: APP, user, device: DeviceClass::Phone, exp: EXPIRY_UNIX_SECS };
         let token = Cow::Owned(mint_hs256(&self.secret, &claims));
         ClientFrame::Login { token }.encode(Encoding::Binary, APP, user, out);
-        ClientFrame::Join { room: ROOM }.encode(Encoding::Binary, APP, user, out);
+        ClientFrame::Join { room: ROOM, want: None }.encode(Encoding::Binary, APP, user, out);
     }
 
     fn publish(&self, number: u64, payload: &[u8], out: &mut Vec<u8>) {

@@ -118,7 +118,7 @@ impl Protocol {
             Code::Join | Code::Leave | Code::Business => {
                 let frame = Frame { encoding: Encoding::Binary, code, body: &bytes[HEADER_BYTES..] };
                 match ClientFrame::decode(&frame).ok()? {
-                    ClientFrame::Join { room } => self.join(fd, room, replies),
+                    ClientFrame::Join { room, .. } => self.join(fd, room, replies),
                     ClientFrame::Leave { room } => {
                         replies.push(Reply::Own(encode(&ServerFrame::Left { room })));
                     }
@@ -137,7 +137,7 @@ impl Protocol {
             *place = Some(self.members.len());
             self.members.push(fd);
         }
-        let joined = ServerFrame::Joined { room, sequence: self.sequence };
+        let joined = ServerFrame::Joined { room, sequence: self.sequence, recovery: None };
         replies.push(Reply::Own(encode(&joined)));
     }
 
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn who_left_is_no_member() {
         let mut protocol = Protocol::new();
-        let join = from_client(&ClientFrame::Join { room: RoomId(7) });
+        let join = from_client(&ClientFrame::Join { room: RoomId(7), want: None });
         for fd in [5, 6, 7] {
             assert_eq!(replies(&mut protocol, fd, &join).len(), 1);
         }

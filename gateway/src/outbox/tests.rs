@@ -184,7 +184,7 @@ fn abandoning_tells_every_debt_once() {
     let mut told = Vec::new();
     it.outbox.abandon(|owed, timer| match owed {
         Owed::Router { delivery, .. } => told.push((delivery.0, timer.is_some())),
-        Owed::Routers(_) | Owed::Bridge(_) => unreachable!("none was pushed"),
+        Owed::Routers(_) | Owed::Bridge(_) | Owed::Nobody => unreachable!("none was pushed"),
     });
     assert_eq!(told, [(1, true), (2, true), (3, false)]);
     assert!(it.outbox.is_idle());

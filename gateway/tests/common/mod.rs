@@ -18,7 +18,7 @@ use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, Shar
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
 };
-use wire::node::{DeliveryId, NodeMessage, SessionId, ToBridge, ToControl, ToGateway, ToRouter};
+use wire::node::{DeliveryId, Login, NodeMessage, SessionId, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 pub const APP: AppId = AppId(1);
@@ -184,6 +184,18 @@ impl World {
         client
     }
 
+    /// Connected and logged in, while routers answer nothing by themselves.
+    pub fn login_slowly(&mut self, user: i64) -> u32 {
+        let client = self.connect();
+        self.client(client).user = UserId(user);
+        let token = self.token(user, DeviceClass::Phone);
+        self.say(client, ClientFrame::Login { token: token.into() });
+        let (session, login) = (self.session(client), Login(self.now.unix_nanos()));
+        self.tell(ToGateway::Bound { session, login });
+        self.hear(client);
+        client
+    }
+
     pub fn token(&self, user: i64, device: DeviceClass) -> String {
         let exp = self.now.unix_secs() + 86_400;
         mint_hs256(SECRET, &Claims { app: APP, user: UserId(user), device, exp })
@@ -236,7 +248,7 @@ impl World {
     }
 
     pub fn join(&mut self, client: u32, room: i64) {
-        self.say(client, ClientFrame::Join { room: RoomId(room) });
+        self.say(client, ClientFrame::Join { room: RoomId(room), want: None });
     }
 
     /// What the client got since it last listened.

@@ -152,7 +152,7 @@ impl Fleet {
         if self.plan.scenario.has_rooms() {
             self.clients[c].state = State::Joining;
             let room = self.plan.room(self.plan.room_index(self.global(c)));
-            self.write(c, &ClientFrame::Join { room });
+            self.write(c, &ClientFrame::Join { room, want: None });
         } else {
             self.arrived(now, c);
         }

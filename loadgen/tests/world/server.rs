@@ -195,14 +195,14 @@ impl Server {
                     self.put(conn, &ServerFrame::Heartbeat { echo });
                 }
             }
-            ClientFrame::Join { room } => {
+            ClientFrame::Join { room, .. } => {
                 let (sequence, members) = self.rooms.entry(room).or_default();
                 members.insert(conn);
                 let sequence = *sequence;
                 if let Some(peer) = self.peers.get_mut(&conn) {
                     peer.room = Some(room);
                 }
-                self.put(conn, &ServerFrame::Joined { room, sequence });
+                self.put(conn, &ServerFrame::Joined { room, sequence, recovery: None });
             }
             ClientFrame::Ack(ids) => {
                 for id in ids.iter().collect::<Vec<_>>() {

@@ -58,7 +58,7 @@ impl Bench {
     pub fn without_gateways(change: impl FnOnce(&mut Config)) -> Self {
         // What a shard that is back still has is the topic of `away.rs`.
         let limits = Limits { away_ms: 0, ..Limits::default() };
-        let mut config = Config { id: ROUTER, seed: 42, limits };
+        let mut config = Config { id: ROUTER, seed: 42, limits, keeps: router::Keeps::default() };
         change(&mut config);
         Self { router: Router::new(config), now: START, directory: Vec::new(), last_id: MessageId(0) }
     }

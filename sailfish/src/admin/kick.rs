@@ -50,7 +50,7 @@ pub async fn kick(
     let answers = admin.shards.question(question).await?;
     let kicked = answers.into_iter().map(|answer| match answer {
         Answer::Kicked { sessions } => sessions,
-        Answer::Online { .. } | Answer::Told { .. } | Answer::Nodes { .. } => 0,
+        Answer::Online { .. } | Answer::Told { .. } | Answer::Nodes { .. } | Answer::History { .. } => 0,
     });
     Ok(Json(KickAnswer { kicked: kicked.fold(0, u32::saturating_add) }))
 }

@@ -149,6 +149,13 @@ impl Page {
         });
         let help = "Lossy messages dropped because their receiver is slow.";
         self.core("sailfish_lossy_dropped_total", Counter, help, cores, |m| m.gateway.lossy_dropped);
+        let outcomes = ["complete", "too_old"];
+        let help = "Joins that wanted what their room had said, by whether all of it followed.";
+        self.by_value("sailfish_recoveries_total", help, "recovery", &outcomes, cores, |m| {
+            vec![m.gateway.recoveries_complete, m.gateway.recoveries_too_old]
+        });
+        let help = "Owners of rooms that were asked once more for what their rooms had said.";
+        self.core("sailfish_recalls_repeated_total", Counter, help, cores, |m| m.gateway.recalls_repeated);
         let help = "Acks that ended a delivery.";
         self.core("sailfish_acks_total", Counter, help, cores, |m| m.gateway.acks);
         let help = "Acks for messages that are not in flight: late, repeated or invented.";
@@ -162,6 +169,31 @@ impl Page {
         self.by("sailfish_refused_total", help, "reason", &reasons, cores, |m| &m.gateway.refused);
         let help = "Bytes that wait or are in flight for all connections.";
         self.core("sailfish_outbox_bytes", Gauge, help, cores, |m| m.gateway.outbox_bytes);
+    }
+
+    fn histories(&mut self, cores: &Cores) {
+        let help = "Rooms whose last messages are kept.";
+        self.core("sailfish_router_history_rooms", Gauge, help, cores, |m| m.router.history_rooms);
+        let help = "Messages that rooms keep for members who were away.";
+        self.core("sailfish_router_history_messages", Gauge, help, cores, |m| m.router.history_messages);
+        let help = "Bytes of these.";
+        self.core("sailfish_router_history_bytes", Gauge, help, cores, |m| m.router.history_bytes);
+        let help = "Messages that rooms forgot because all of them kept too much.";
+        self.core("sailfish_router_history_evicted_total", Counter, help, cores, |m| {
+            m.router.history_evicted
+        });
+        let help = "Parts of what rooms kept that were sent to their next owners.";
+        self.core("sailfish_router_history_moved_total", Counter, help, cores, |m| m.router.history_moved);
+        let help = "Parts of what rooms kept that came from owners before and were of use.";
+        self.core("sailfish_router_history_taken_total", Counter, help, cores, |m| m.router.history_taken);
+        let help = "Shards that wait to be told what a room said.";
+        self.core("sailfish_router_recalls_waiting", Gauge, help, cores, |m| m.router.recalls_waiting);
+        let help = "Shards that were told what a room said.";
+        self.core("sailfish_router_recalls_total", Counter, help, cores, |m| m.router.recalls);
+        let help = "Shards that found no place to wait for it, and ask again.";
+        self.core("sailfish_router_recalls_refused_total", Counter, help, cores, |m| {
+            m.router.recalls_refused
+        });
     }
 
     fn router(&mut self, cores: &Cores) {
@@ -180,6 +212,7 @@ impl Page {
         self.core("sailfish_router_handed", Gauge, help, cores, |m| m.router.handed);
         let help = "Outcomes remembered for repeated messages.";
         self.core("sailfish_router_remembered", Gauge, help, cores, |m| m.router.remembered);
+        self.histories(cores);
         let help = "Sessions kicked by a newer one of the same user and device class.";
         self.core("sailfish_router_kicks_total", Counter, help, cores, |m| m.router.kicks);
         let targets = ["user", "user", "room", "room"];

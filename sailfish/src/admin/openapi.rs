@@ -10,7 +10,7 @@ use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::ErrorBody;
-use super::{Admin, drain, kick, nodes, online, push};
+use super::{Admin, drain, kick, nodes, online, push, rooms};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +29,7 @@ use super::{Admin, drain, kick, nodes, online, push};
         push::push_all,
         drain::drain,
         nodes::nodes,
+        rooms::messages,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Common),

@@ -37,7 +37,8 @@ pub const KEYS: &[Key] = &[
         "routes",
         "Where each business code goes: to = \"user\", \"room\" or \"bridge\" (the backend), and its class: \"reliable\"\n\
          (receivers ack; retried, and handed over when undelivered) or \"lossy\" (dropped first when a reader is slow).\n\
-         A code that is not listed is refused.",
+         A code that is not listed is refused. history_messages, history_bytes and history_ms say how much of it rooms keep;\n\
+         routers read them at their start.",
     ),
     key(
         "node.listen",
@@ -190,6 +191,17 @@ pub const KEYS: &[Key] = &[
          Of a longer one, each KiB counts as a message.",
     ),
     key("router.room_burst", "How many of them one room takes at once."),
+    key(
+        "router.history_messages",
+        "Messages of one business code that a room keeps for members who were away; a route's history_messages goes over it, and so\n\
+         with the two that follow. 0 of any keeps none.",
+    ),
+    key("router.history_bytes", "Bytes of these, about 160 for each message besides."),
+    key("router.history_ms", "How long they are kept, in ms."),
+    key(
+        "router.history_bytes_max",
+        "What all rooms of one shard may keep, in bytes; past it the room that has most forgets its oldest.",
+    ),
     key(
         "cluster.node",
         "The number of this node, 1 to 1023, different for every node. 0: 1 for a router, 2 for a gateway, 3 for a bridge.",

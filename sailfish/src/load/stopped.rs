@@ -83,7 +83,7 @@ fn join(
     let mut deframer = Deframer::default();
     wait(&mut stream, &mut deframer, |frame| matches!(frame, ServerFrame::LoggedIn { .. }))?;
     bytes.clear();
-    ClientFrame::Join { room }.encode(encoding, plan.app, user, &mut bytes);
+    ClientFrame::Join { room, want: None }.encode(encoding, plan.app, user, &mut bytes);
     stream.write_all(&bytes)?;
     wait(&mut stream, &mut deframer, |frame| matches!(frame, ServerFrame::Joined { .. }))?;
     Ok((stream, deframer))

@@ -318,7 +318,7 @@ impl Client {
     }
 
     pub fn join(&mut self, room: i64) {
-        self.send(&ClientFrame::Join { room: RoomId(room) });
+        self.send(&ClientFrame::Join { room: RoomId(room), want: None });
         match self.next() {
             Some(ServerFrame::Joined { room: joined, .. }) => assert_eq!(joined, RoomId(room)),
             other => panic!("instead of joined: {other:?}"),
@@ -400,6 +400,12 @@ impl Client {
     pub fn heartbeat(&mut self) {
         self.send(&ClientFrame::Heartbeat { echo: &[] });
         assert_eq!(self.next(), Some(ServerFrame::Heartbeat { echo: &[] }));
+    }
+
+    /// Waits until the server has heard all that was said.
+    pub fn heartbeat_beside_messages(&mut self) {
+        self.send(&ClientFrame::Heartbeat { echo: &[] });
+        while self.next() != Some(ServerFrame::Heartbeat { echo: &[] }) {}
     }
 
     /// The next frame is this notice, and then the server closes.

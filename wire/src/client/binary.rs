@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::reader::Reader;
 use super::{
     ACK_IDS_MAX, ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason,
-    HEARTBEAT_ECHO_BYTES_MAX, Message, NoticeCode, Outcome, SendAck, ServerFrame, TOKEN_BYTES_MAX, put_frame,
+    HEARTBEAT_ECHO_BYTES_MAX, Message, NoticeCode, Outcome, Recovery, SendAck, ServerFrame, TOKEN_BYTES_MAX,
+    Want, put_frame,
 };
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -29,7 +30,7 @@ pub(super) fn decode_client(code: Code, body: &[u8]) -> Result<ClientFrame<'_>, 
         }),
         Code::Heartbeat => ClientFrame::Heartbeat { echo: echo(reader.rest())? },
         Code::Ack => ClientFrame::Ack(AckIds::Packed(ack_ids(reader.rest())?)),
-        Code::Join => ClientFrame::Join { room: RoomId(reader.i64()?) },
+        Code::Join => ClientFrame::Join { room: RoomId(reader.i64()?), want: want(&mut reader)? },
         Code::Leave => ClientFrame::Leave { room: RoomId(reader.i64()?) },
         Code::SendAck | Code::Notice => return Err(DecodeError::BadCode),
     };
@@ -46,7 +47,11 @@ pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, 
         Code::Heartbeat => ServerFrame::Heartbeat { echo: echo(reader.rest())? },
         Code::SendAck => ServerFrame::SendAck(decode_send_ack(&mut reader)?),
         Code::Notice => decode_notice(&mut reader)?,
-        Code::Join => ServerFrame::Joined { room: RoomId(reader.i64()?), sequence: reader.u64()? },
+        Code::Join => {
+            let (room, sequence) = (RoomId(reader.i64()?), reader.u64()?);
+            let recovery = if reader.is_empty() { None } else { Some(Recovery::from_u8(reader.u8()?)?) };
+            ServerFrame::Joined { room, sequence, recovery }
+        }
         Code::Leave => ServerFrame::Left { room: RoomId(reader.i64()?) },
         Code::Ack => return Err(DecodeError::BadCode),
     };
@@ -66,9 +71,14 @@ pub(super) fn encode_client(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
         }
         ClientFrame::Heartbeat { echo } => out.extend_from_slice(echo),
         ClientFrame::Ack(ids) => ids.iter().for_each(|id| out.extend_from_slice(&id.0.to_be_bytes())),
-        ClientFrame::Join { room } | ClientFrame::Leave { room } => {
+        ClientFrame::Join { room, want } => {
             out.extend_from_slice(&room.0.to_be_bytes());
+            if let Some((kind, value)) = want.map(Want::parts) {
+                out.push(kind);
+                out.extend_from_slice(&value.to_be_bytes());
+            }
         }
+        ClientFrame::Leave { room } => out.extend_from_slice(&room.0.to_be_bytes()),
     });
 }
 
@@ -84,12 +94,21 @@ pub(super) fn encode_server(frame: &ServerFrame<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&retry_after_ms.to_be_bytes());
             put_lines(text, alternatives, out);
         }
-        ServerFrame::Joined { room, sequence } => {
+        ServerFrame::Joined { room, sequence, recovery } => {
             out.extend_from_slice(&room.0.to_be_bytes());
             out.extend_from_slice(&sequence.to_be_bytes());
+            out.extend(recovery.map(|recovery| recovery as u8));
         }
         ServerFrame::Left { room } => out.extend_from_slice(&room.0.to_be_bytes()),
     });
+}
+
+/// What a join wants of the messages before; nothing when its body ends with the room.
+fn want(reader: &mut Reader<'_>) -> Result<Option<Want>, DecodeError> {
+    if reader.is_empty() {
+        return Ok(None);
+    }
+    Want::from_parts(reader.u8()?, reader.u64()?).map(Some)
 }
 
 fn decode_notice<'a>(reader: &mut Reader<'a>) -> Result<ServerFrame<'a>, DecodeError> {

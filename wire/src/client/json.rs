@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use self::scalar::Scalar;
 use super::{
     ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Code, DecodeError, Encoding, FailReason, Message,
-    NoticeCode, Outcome, SendAck, ServerFrame, TOKEN_BYTES_MAX, put_frame,
+    NoticeCode, Outcome, Recovery, SendAck, ServerFrame, TOKEN_BYTES_MAX, Want, put_frame,
 };
 use crate::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -45,7 +45,10 @@ pub(super) fn decode_client(code: Code, body: &[u8]) -> Result<ClientFrame<'_>, 
             let id = Body::parse(body)?.msg_id.integer().unwrap_or_default().unwrap_or_default();
             Ok(ClientFrame::Ack(AckIds::One(MessageId(id))))
         }
-        Code::Join => Ok(ClientFrame::Join { room: Body::parse(body)?.room()? }),
+        Code::Join => {
+            let body = Body::parse(body)?;
+            Ok(ClientFrame::Join { room: body.room()?, want: body.want()? })
+        }
         Code::Leave => Ok(ClientFrame::Leave { room: Body::parse(body)?.room()? }),
         Code::SendAck | Code::Notice => Err(DecodeError::BadCode),
     }
@@ -112,7 +115,9 @@ pub(super) fn decode_server(code: Code, body: &[u8]) -> Result<ServerFrame<'_>, 
             let data = Body::parse(body)?.data.text()?;
             let place: Place<'_> = parse_object(data.as_bytes())?;
             let sequence = place.sequence.integer()?.ok_or(DecodeError::BadBody)?;
-            Ok(ServerFrame::Joined { room: place.room()?, sequence })
+            let room = place.room()?;
+            let recovery = Recovery::from_name(&place.recovery.text()?)?;
+            Ok(ServerFrame::Joined { room, sequence, recovery })
         }
         Code::Leave => {
             let data = Body::parse(body)?.data.text()?;
@@ -147,7 +152,15 @@ pub(super) fn encode_client(
             }
             return;
         }
-        ClientFrame::Join { room } | ClientFrame::Leave { room } => BodyOut { target: Some(room.0), ..body },
+        ClientFrame::Join { room, want } => {
+            let (since, last) = match want {
+                None => (None, None),
+                Some(Want::Since(since)) => (Some(*since), None),
+                Some(Want::Last(last)) => (None, Some(*last)),
+            };
+            BodyOut { target: Some(room.0), since, last, ..body }
+        }
+        ClientFrame::Leave { room } => BodyOut { target: Some(room.0), ..body },
     };
     body.put(encoding, frame.code(), out);
 }
@@ -183,12 +196,13 @@ pub(super) fn encode_server(
             };
             BodyOut { data: Some(Data::object(&notice)), ..body }
         }
-        ServerFrame::Joined { room, sequence } => {
-            let place = PlaceOut { room_id: *room, sequence: Some(*sequence) };
+        ServerFrame::Joined { room, sequence, recovery } => {
+            let recovery = recovery.map(Recovery::name);
+            let place = PlaceOut { room_id: *room, sequence: Some(*sequence), recovery };
             BodyOut { data: Some(Data::object(&place)), ..body }
         }
         ServerFrame::Left { room } => {
-            let place = PlaceOut { room_id: *room, sequence: None };
+            let place = PlaceOut { room_id: *room, sequence: None, recovery: None };
             BodyOut { data: Some(Data::object(&place)), ..body }
         }
     };
@@ -330,6 +344,8 @@ struct Body<'a> {
     sequence: Scalar<'a>,
     ack: Scalar<'a>,
     heartbeat_ms: Scalar<'a>,
+    since: Scalar<'a>,
+    last: Scalar<'a>,
 }
 
 impl<'a> Body<'a> {
@@ -360,6 +376,16 @@ impl<'a> Body<'a> {
             (None, None) => self.data.integer()?,
         };
         target.map(RoomId).ok_or(DecodeError::BadBody)
+    }
+
+    /// What a join wants of the messages before.
+    fn want(&self) -> Result<Option<Want>, DecodeError> {
+        match (self.since.integer()?, self.last.integer()?) {
+            (None, None) => Ok(None),
+            (Some(since), None) => Ok(Some(Want::Since(since))),
+            (None, Some(last)) => Ok(Some(Want::Last(last))),
+            (Some(_), Some(_)) => Err(DecodeError::BadBody),
+        }
     }
 
     fn place(&self) -> Option<Place<'_>> {
@@ -401,6 +427,7 @@ struct Place<'a> {
     #[serde(borrow)]
     room_id: Scalar<'a>,
     sequence: Scalar<'a>,
+    recovery: Scalar<'a>,
 }
 
 impl Place<'_> {
@@ -467,6 +494,10 @@ struct BodyOut<'a> {
     ack: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<u64>,
 }
 
 impl<'a> BodyOut<'a> {
@@ -569,4 +600,6 @@ struct PlaceOut {
     room_id: RoomId,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<&'static str>,
 }

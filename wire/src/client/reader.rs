@@ -42,6 +42,10 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Everything that is left; there are no trailing bytes after it.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)

@@ -49,7 +49,7 @@ mod tests {
         let text = br#"{"code":1010,"target":7}"#;
         let frame = frame_of_text(text).unwrap();
         assert_eq!((frame.code, frame.encoding), (Code::Join, Encoding::Json));
-        assert_eq!(ClientFrame::decode(&frame), Ok(ClientFrame::Join { room: RoomId(7) }));
+        assert_eq!(ClientFrame::decode(&frame), Ok(ClientFrame::Join { room: RoomId(7), want: None }));
         let frame = frame_of_text(br#" {"data":{"code":7},"x":[1], "code":"1004"} "#).unwrap();
         assert_eq!(frame.code, Code::Heartbeat);
     }

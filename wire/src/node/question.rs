@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
 use super::Login;
 use crate::client::Message;
-use crate::{AppId, DeviceClass, UserId};
+use crate::{AppId, DeviceClass, RoomId, UserId};
 
 /// What the control thread of a gateway asks a router shard.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
@@ -39,6 +39,15 @@ pub enum Question {
     },
     /// Which gateway shards are linked, and what they hold.
     Nodes,
+    /// The last messages that are kept of a room, which the router asked owns.
+    History {
+        /// The room's app.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
+        /// How many at most.
+        last: u32,
+    },
 }
 
 /// The answer to a [`Question`].
@@ -65,6 +74,11 @@ pub enum Answer {
     Nodes {
         /// One for each linked gateway shard.
         shards: Vec<ShardLoad>,
+    },
+    /// To `History`: in their order.
+    History {
+        /// The messages.
+        messages: Vec<Message>,
     },
 }
 

@@ -3,15 +3,16 @@
 //! A peer knows the cluster's secret, and may still be broken. A stamp, id or sequence far in the future would stay above all that
 //! come after it, long after the peer is gone, so nothing of a message that has one is taken.
 
+use super::history::{HISTORY_MESSAGES_MAX, PART_MESSAGES_MAX};
 use super::link::{Identity, SHARDS_MAX};
 use super::ranges::{RANGE_WORDS, RANGES};
 use super::stamps::AHEAD_NS_MAX;
 use super::{
-    Answer, FromBridge, Handed, LinkMessage, Login, Presence, Question, Submission, ToBridge, ToGateway,
-    ToRouter,
+    Answer, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, Recalled, Submission, ToBridge,
+    ToGateway, ToRouter,
 };
 use crate::client::{Message, Outcome, SendAck};
-use crate::{ClientMsgId, EPOCH_UNIX_MS, MessageId};
+use crate::{AppId, ClientMsgId, EPOCH_UNIX_MS, MessageId, RoomId};
 
 /// The longest payload: that of the longest frame of clients that may be configured.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -67,13 +68,16 @@ impl Clock {
                 Question::Online { .. }
                 | Question::Kick { .. }
                 | Question::Drain { .. }
-                | Question::Nodes => true,
+                | Question::Nodes
+                | Question::History { .. } => true,
             },
             ToRouter::Unchanged { ranges, moved: _ } => ranges.len() == RANGE_WORDS,
+            ToRouter::Kept(kept) => self.kept(kept),
             ToRouter::Unbind { .. }
             | ToRouter::Leave { .. }
             | ToRouter::Withdraw { .. }
-            | ToRouter::View { .. } => true,
+            | ToRouter::View { .. }
+            | ToRouter::Recall { .. } => true,
         }
     }
 
@@ -89,8 +93,14 @@ impl Clock {
             ToGateway::Answer { answer, .. } => match answer {
                 Answer::Online { users, settled: _ } => users.iter().all(|presence| self.presence(presence)),
                 Answer::Kicked { .. } | Answer::Told { .. } | Answer::Nodes { .. } => true,
+                Answer::History { messages } => {
+                    messages.len() <= HISTORY_MESSAGES_MAX as usize
+                        && messages.iter().all(|message| self.message(message))
+                }
             },
             ToGateway::Digests { digests } => digests.len() == RANGES,
+            ToGateway::Recalled(recalled) => self.recalled(recalled),
+            ToGateway::Moved(kept) => self.kept(kept),
             ToGateway::Full { .. }
             | ToGateway::Superseded { .. }
             | ToGateway::Concluded { .. }
@@ -118,6 +128,36 @@ impl Clock {
         self.id(message.id)
             && self.sequence(message.sequence)
             && is_text(&message.client_msg_id, &message.payload)
+    }
+
+    fn recalled(self, part: &Recalled) -> bool {
+        let end = u64::from(part.before) + part.messages.len() as u64;
+        Identity::is_shard(part.router)
+            && part.shard < SHARDS_MAX
+            && self.sequence(part.sequence)
+            && self.sequence(part.gone)
+            && part.total <= HISTORY_MESSAGES_MAX
+            && end <= u64::from(part.total)
+            && self.part(part.app, part.room, &part.messages)
+            && part.messages.last().is_none_or(|last| last.sequence <= part.sequence)
+    }
+
+    fn kept(self, part: &Kept) -> bool {
+        Identity::is_shard(part.router)
+            && self.sequence(part.upto)
+            && part.gone <= part.upto
+            && self.part(part.app, part.room, &part.messages)
+            && part.messages.first().is_none_or(|first| first.sequence > part.gone)
+            && part.messages.last().is_none_or(|last| last.sequence <= part.upto)
+    }
+
+    /// Whether that is a part of a room's history: messages of the room, each once, ascending.
+    fn part(self, app: AppId, room: RoomId, messages: &[Message]) -> bool {
+        messages.len() <= PART_MESSAGES_MAX
+            && messages.is_sorted_by(|a, b| a.sequence < b.sequence)
+            && messages
+                .iter()
+                .all(|message| message.app == app && message.room == Some(room) && self.message(message))
     }
 
     fn send_ack(self, ack: &SendAck) -> bool {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use wire::client::{
     ALTERNATIVES_MAX, AckIds, ClientFrame, Code, DecodeError, Encoding, FailReason, Frame, HEADER_BYTES,
-    Message, NoticeCode, ServerFrame,
+    Message, NoticeCode, Recovery, ServerFrame, Want,
 };
 use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -132,6 +132,38 @@ fn binary_bodies_are_neither_cut_nor_longer() {
             ServerFrame::decode(&binary(sample.frame.code(), body))
                 .map(|decoded| same_server(&decoded, &sample.frame, BINARY))
         });
+    }
+}
+
+/// A join has one of two lengths, and so has its answer.
+#[test]
+fn a_binary_join_is_8_or_17_bytes_and_its_answer_16_or_17() {
+    let room = RoomId(0x0707_0707_0707_0707);
+    let value = u64::from_be_bytes([7; 8]);
+    for (kind, want) in [(1, Some(Want::Since(value))), (2, Some(Want::Last(value))), (0, None), (3, None)] {
+        let body = [&[7; 8][..], &[kind], &[7; 9]].concat();
+        for len in 0..=body.len() {
+            let decoded = ClientFrame::decode(&binary(Code::Join, &body[..len]));
+            let expected = match (len, want) {
+                (8, _) => Ok(ClientFrame::Join { room, want: None }),
+                (17, Some(_)) => Ok(ClientFrame::Join { room, want }),
+                _ => Err(DecodeError::BadBody),
+            };
+            assert_eq!(decoded, expected, "{len} bytes of kind {kind}");
+        }
+    }
+    let answers = [(1, Some(Recovery::Complete)), (2, Some(Recovery::TooOld)), (0, None), (3, None)];
+    for (number, recovery) in answers {
+        let body = [&[7; 16][..], &[number, 7]].concat();
+        for len in 0..=body.len() {
+            let decoded = ServerFrame::decode(&binary(Code::Join, &body[..len]));
+            let expected = match (len, recovery) {
+                (16, _) => Ok(ServerFrame::Joined { room, sequence: value, recovery: None }),
+                (17, Some(_)) => Ok(ServerFrame::Joined { room, sequence: value, recovery }),
+                _ => Err(DecodeError::BadBody),
+            };
+            assert_eq!(decoded, expected, "{len} bytes of recovery {number}");
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use wire::client::{
-    AckIds, Business, ClientFrame, Code, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck,
-    ServerFrame,
+    AckIds, Business, ClientFrame, Code, Encoding, FailReason, Message, NoticeCode, Outcome, Recovery,
+    SendAck, ServerFrame, Want,
 };
 use wire::{BizCode, MessageId, RoomId, UserId};
 
@@ -43,9 +43,19 @@ fn client_frames() -> Vec<(ClientFrame<'static>, &'static str, &'static str)> {
             r#"{"appId":1,"userId":10001,"msgId":"42"} {"appId":1,"userId":10001,"msgId":"9223372036854775809"}"#,
         ),
         (
-            ClientFrame::Join { room: RoomId(7) },
+            ClientFrame::Join { room: RoomId(7), want: None },
             "5346 000003f2 00000008 0000000000000007",
             r#"{"appId":1,"userId":10001,"target":7}"#,
+        ),
+        (
+            ClientFrame::Join { room: RoomId(7), want: Some(Want::Since(9)) },
+            "5346 000003f2 00000011 0000000000000007 01 0000000000000009",
+            r#"{"appId":1,"userId":10001,"target":7,"since":9}"#,
+        ),
+        (
+            ClientFrame::Join { room: RoomId(7), want: Some(Want::Last(20)) },
+            "5346 000003f2 00000011 0000000000000007 02 0000000000000014",
+            r#"{"appId":1,"userId":10001,"target":7,"last":20}"#,
         ),
         (
             ClientFrame::Leave { room: RoomId(-2) },
@@ -145,9 +155,19 @@ fn server_frames() -> Vec<(ServerFrame<'static>, &'static str, &'static str)> {
             r#"{"appId":1,"userId":10001,"data":"{\"code\":2,\"name\":\"draining\",\"text\":\"bye\",\"retryAfterMs\":1500,\"alternatives\":[\"b:1\",\"c:2\"]}"}"#,
         ),
         (
-            ServerFrame::Joined { room: RoomId(7), sequence: 9 },
+            ServerFrame::Joined { room: RoomId(7), sequence: 9, recovery: None },
             "5346 000003f2 00000010 0000000000000007 0000000000000009",
             r#"{"appId":1,"userId":10001,"data":"{\"roomId\":7,\"sequence\":9}"}"#,
+        ),
+        (
+            ServerFrame::Joined { room: RoomId(7), sequence: 9, recovery: Some(Recovery::Complete) },
+            "5346 000003f2 00000011 0000000000000007 0000000000000009 01",
+            r#"{"appId":1,"userId":10001,"data":"{\"roomId\":7,\"sequence\":9,\"recovery\":\"complete\"}"}"#,
+        ),
+        (
+            ServerFrame::Joined { room: RoomId(7), sequence: 9, recovery: Some(Recovery::TooOld) },
+            "5346 000003f2 00000011 0000000000000007 0000000000000009 02",
+            r#"{"appId":1,"userId":10001,"data":"{\"roomId\":7,\"sequence\":9,\"recovery\":\"too_old\"}"}"#,
         ),
         (
             ServerFrame::Left { room: RoomId(7) },

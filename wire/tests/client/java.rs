@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use wire::client::{AckIds, Business, ClientFrame, Code, DecodeError, Encoding, Frame, ServerFrame};
+use wire::client::{AckIds, Business, ClientFrame, Code, DecodeError, Encoding, Frame, ServerFrame, Want};
 use wire::{BizCode, MessageId, RoomId};
 
 fn client(code: Code, body: &str) -> Result<ClientFrame<'_>, DecodeError> {
@@ -93,7 +93,7 @@ fn the_target_is_found() {
 #[test]
 fn the_room_to_join_is_found() {
     for (code, make) in [
-        (Code::Join, (|room| ClientFrame::Join { room }) as fn(RoomId) -> ClientFrame<'static>),
+        (Code::Join, (|room| ClientFrame::Join { room, want: None }) as fn(RoomId) -> ClientFrame<'static>),
         (Code::Leave, |room| ClientFrame::Leave { room }),
     ] {
         let bodies = [
@@ -119,6 +119,34 @@ fn the_room_to_join_is_found() {
             assert_eq!(client(code, body), BAD, "{body}");
         }
     }
+}
+
+#[test]
+fn a_join_may_want_what_was_said_before() {
+    let room = RoomId(7);
+    let join = |want| Ok(ClientFrame::Join { room, want });
+    let wants = [
+        (r#"{"target":7,"since":9}"#, Some(Want::Since(9))),
+        (r#"{"data":"7","since":"18446744073709551615"}"#, Some(Want::Since(u64::MAX))),
+        (r#"{"target":7,"last":"20"}"#, Some(Want::Last(20))),
+        (r#"{"target":7,"last":0,"since":null}"#, Some(Want::Last(0))),
+        (r#"{"target":7,"since":""}"#, None),
+    ];
+    for (body, want) in wants {
+        assert_eq!(client(Code::Join, body), join(want), "{body}");
+    }
+    let bad = [
+        r#"{"target":7,"since":1,"last":1}"#,
+        r#"{"target":7,"since":-1}"#,
+        r#"{"target":7,"last":1.5}"#,
+        r#"{"target":7,"last":"x"}"#,
+        r#"{"target":7,"since":18446744073709551616}"#,
+        r#"{"since":9}"#,
+    ];
+    for body in bad {
+        assert_eq!(client(Code::Join, body), BAD, "{body}");
+    }
+    assert_eq!(client(Code::Leave, r#"{"target":7,"since":-1}"#), Ok(ClientFrame::Leave { room }));
 }
 
 #[test]

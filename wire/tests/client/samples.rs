@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use wire::client::{
     ALTERNATIVES_MAX, AckIds, Business, ClientFrame, Deframer, Encoding, FailReason, Frame, Message,
-    NoticeCode, Outcome, SendAck, ServerFrame,
+    NoticeCode, Outcome, Recovery, SendAck, ServerFrame, Want,
 };
 use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -59,7 +59,7 @@ pub fn client_samples() -> Vec<Sample<ClientFrame<'static>>> {
         sample(ClientFrame::Heartbeat { echo: b"12345678" }, 0, Some(8)),
         sample(ClientFrame::Ack(AckIds::Packed(&[1; 8])), 8, Some(0)),
         sample(ClientFrame::Ack(AckIds::Packed(&[0xfe; 24])), 8, Some(16)),
-        sample(ClientFrame::Join { room: RoomId(7) }, 8, None),
+        sample(ClientFrame::Join { room: RoomId(7), want: None }, 8, None),
         sample(ClientFrame::Leave { room: RoomId(i64::MAX) }, 8, None),
     ]
 }
@@ -86,7 +86,7 @@ pub fn server_samples() -> Vec<Sample<ServerFrame<'static>>> {
         sample(ServerFrame::Deliver(Cow::Owned(raw)), 41, Some(2)),
         sample(ServerFrame::Heartbeat { echo: b"" }, 0, Some(0)),
         sample(ServerFrame::Heartbeat { echo: &[9; 64] }, 0, Some(64)),
-        sample(ServerFrame::Joined { room: RoomId(7), sequence: u64::MAX }, 16, None),
+        sample(ServerFrame::Joined { room: RoomId(7), sequence: u64::MAX, recovery: None }, 16, None),
         sample(ServerFrame::Left { room: RoomId(-7) }, 8, None),
     ];
     let outcomes = [
@@ -210,9 +210,14 @@ pub fn any_client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
         business,
         vec(any::<u8>(), 0..=64).prop_map(|echo| ClientFrame::Heartbeat { echo: leak(echo) }),
         ids.prop_map(ClientFrame::Ack),
-        any::<i64>().prop_map(|room| ClientFrame::Join { room: RoomId(room) }),
+        (any::<i64>(), any_want()).prop_map(|(room, want)| ClientFrame::Join { room: RoomId(room), want }),
         any::<i64>().prop_map(|room| ClientFrame::Leave { room: RoomId(room) }),
     ]
+}
+
+fn any_want() -> impl Strategy<Value = Option<Want>> {
+    let want = prop_oneof![any::<u64>().prop_map(Want::Since), any::<u64>().prop_map(Want::Last)];
+    option::of(want)
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -264,8 +269,9 @@ pub fn any_server_frame() -> impl Strategy<Value = ServerFrame<'static>> {
         vec(any::<u8>(), 0..=64).prop_map(|echo| ServerFrame::Heartbeat { echo: leak(echo) }),
         ack,
         notice,
-        (any::<i64>(), any::<u64>())
-            .prop_map(|(room, sequence)| ServerFrame::Joined { room: RoomId(room), sequence }),
+        (any::<i64>(), any::<u64>(), option::of(select(&Recovery::ALL[..]))).prop_map(
+            |(room, sequence, recovery)| ServerFrame::Joined { room: RoomId(room), sequence, recovery }
+        ),
         any::<i64>().prop_map(|room| ServerFrame::Left { room: RoomId(room) }),
     ]
 }

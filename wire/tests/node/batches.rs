@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wire::client::{FailReason, Message, NoticeCode, Outcome};
 use wire::node::link::{BATCH_MESSAGES_MAX, Refusal};
 use wire::node::{
-    Answer, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, Seat, SessionId,
-    ToBridge, ToGateway, ToRouter, decode_batch, encode_batch, sequence_base,
+    Answer, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, Recalled, Seat,
+    SessionId, ToBridge, ToGateway, ToRouter, decode_batch, encode_batch, sequence_base,
 };
 use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
-use crate::samples::{NOW_NS, client_msg_id, message, messages};
+use crate::samples::{NOW_NS, client_msg_id, kept, message, messages, recalled};
 
 fn read(bytes: &[u8]) -> (Vec<LinkMessage>, Result<(), Refusal>) {
     let mut out = Vec::new();
@@ -100,7 +100,7 @@ fn an_id_that_is_no_text_is_refused() {
         assert_eq!(read(&archive), (vec![], Err(Refusal::BadMessage)), "{message:?}");
         found += 1;
     }
-    assert_eq!(found, 10);
+    assert_eq!(found, 14);
 }
 
 #[test]
@@ -132,6 +132,7 @@ fn what_is_from_the_future_is_refused() {
             ToRouter::Settle { delivery, session, outcome },
             ToRouter::Reach { routers: routers.clone(), clock: login },
             ToRouter::Ask { ask, question: Question::PushAll { message: late.clone() } },
+            ToRouter::Kept(Box::new(Kept { upto: sequence, ..kept() })),
         ];
         let told = [
             ToGateway::Bound { session, login },
@@ -141,6 +142,10 @@ fn what_is_from_the_future_is_refused() {
             ToGateway::All { message: named.clone() },
             ToGateway::Common { routers, clock: login },
             ToGateway::Answer { ask, answer: Answer::Online { users: vec![presence], settled: true } },
+            ToGateway::Answer { ask, answer: Answer::History { messages: vec![late.clone()] } },
+            ToGateway::Recalled(Box::new(Recalled { sequence, ..recalled() })),
+            ToGateway::Recalled(Box::new(Recalled { gone: sequence, ..recalled() })),
+            ToGateway::Moved(Box::new(Kept { upto: sequence, ..kept() })),
         ];
         let events = [
             ToBridge::Left { app, user, device, login, room },
@@ -165,14 +170,41 @@ fn lists_that_no_shard_sends_are_refused() {
     let (clock, message) = (Login(NOW_NS), message());
     let long = Message { payload: vec![0; (1 << 20) + 1].into(), ..message.clone() };
     let (session, notice) = (SessionId(1), NoticeCode::Busy);
+    let part = |change: &dyn Fn(&mut Recalled)| {
+        let mut part = recalled();
+        change(&mut part);
+        LinkMessage::ToGateway(ToGateway::Recalled(Box::new(part)))
+    };
+    let whole = |change: &dyn Fn(&mut Kept)| {
+        let mut part = kept();
+        change(&mut part);
+        LinkMessage::ToRouter(ToRouter::Kept(Box::new(part)))
+    };
+    let many = |count| vec![message.clone(); count];
+    let other = Message { room: Some(RoomId(8)), ..message.clone() };
     let broken = [
+        part(&|part| part.router = 1),
+        part(&|part| part.shard = 32),
+        part(&|part| part.before = 4),
+        part(&|part| part.before = u32::MAX),
+        part(&|part| part.total = u32::MAX),
+        part(&|part| part.sequence = 8),
+        part(&|part| part.messages = many(2)),
+        part(&|part| part.messages = vec![other.clone()]),
+        part(&|part| part.app = AppId(1)),
+        whole(&|part| part.router = u32::MAX),
+        whole(&|part| part.gone = 9),
+        whole(&|part| part.gone = 10),
+        whole(&|part| part.upto = 8),
+        whole(&|part| part.messages = many(2)),
+        whole(&|part| part.messages = vec![other.clone()]),
         LinkMessage::ToRouter(ToRouter::Reach { routers: vec![0x2_0000, 0x1_0000], clock }),
         LinkMessage::ToRouter(ToRouter::Reach { routers: vec![0x1_0000, 0x1_0000], clock }),
         LinkMessage::ToRouter(ToRouter::Reach { routers: vec![u32::MAX], clock }),
         LinkMessage::ToGateway(ToGateway::Common { routers: vec![1], clock }),
         LinkMessage::ToGateway(ToGateway::Common { routers: vec![0x400_0000], clock }),
         LinkMessage::ToGateway(ToGateway::Broadcast { message: message.clone(), shards: vec![0, 32] }),
-        LinkMessage::ToGateway(ToGateway::Broadcast { message, shards: vec![3, 3] }),
+        LinkMessage::ToGateway(ToGateway::Broadcast { message: message.clone(), shards: vec![3, 3] }),
         LinkMessage::ToGateway(ToGateway::All { message: long }),
         LinkMessage::ToGateway(ToGateway::Kick { session, notice }),
         LinkMessage::Handed(Box::new(Handed {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
+    RANGES, Recalled, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -58,10 +58,37 @@ fn submission() -> Submission {
     }
 }
 
+pub fn recalled() -> Recalled {
+    Recalled {
+        router: 0x1_0000,
+        app: APP,
+        room: ROOM,
+        ask: 5,
+        shard: 3,
+        sequence: 9,
+        gone: 7,
+        total: 4,
+        before: 3,
+        messages: vec![message()],
+    }
+}
+
+pub fn kept() -> Kept {
+    Kept {
+        router: 0x1_0000,
+        app: APP,
+        room: ROOM,
+        gone: 7,
+        upto: 9,
+        is_first: true,
+        messages: vec![message()],
+    }
+}
+
 pub fn to_router() -> Vec<ToRouter> {
     let direct =
         Submission { target: Target::User(USER), class: Class::Lossy, client_msg_id: id(""), ..submission() };
-    let kept = Submission { target: Target::User(USER), stored: true, device: Some(PHONE), ..submission() };
+    let stored = Submission { target: Target::User(USER), stored: true, device: Some(PHONE), ..submission() };
     let concluded = Submission { again: true, concluded: Some(FailReason::Unacked), ..direct.clone() };
     let mut all = vec![
         ToRouter::Bind { app: APP, user: USER, device: PHONE, session: SESSION, login: LOGIN, fresh: true },
@@ -70,7 +97,7 @@ pub fn to_router() -> Vec<ToRouter> {
         ToRouter::Leave { app: APP, room: ROOM },
         ToRouter::Submit { session: SESSION, submission: submission() },
         ToRouter::Submit { session: SESSION, submission: direct },
-        ToRouter::Submit { session: SESSION, submission: kept },
+        ToRouter::Submit { session: SESSION, submission: stored },
         ToRouter::Submit { session: SESSION, submission: concluded },
         ToRouter::Reach { routers: vec![0x1_0001, 0x2_0000], clock: Login(7) },
         ToRouter::View { view: u64::MAX, done: false },
@@ -94,10 +121,13 @@ pub fn to_router() -> Vec<ToRouter> {
         Question::PushAll { message: message() },
         Question::Drain { node: 3 },
         Question::Nodes,
+        Question::History { app: APP, room: ROOM, last: 20 },
     ];
     all.extend(questions.map(|question| ToRouter::Ask { ask: 5, question }));
     all.push(ToRouter::Ended { app: APP, user: USER, device: PHONE, login: LOGIN });
     all.push(ToRouter::Unchanged { ranges: vec![1; RANGE_WORDS], moved: true });
+    all.push(ToRouter::Recall { app: APP, room: ROOM, ask: 5, since: 8, last: 20 });
+    all.push(ToRouter::Kept(Box::new(kept())));
     all
 }
 
@@ -141,8 +171,11 @@ pub fn to_gateway() -> Vec<ToGateway> {
         Answer::Kicked { sessions: 2 },
         Answer::Told { shards: 2 },
         Answer::Nodes { shards: vec![ShardLoad { shard: 0x3_0001, sessions: 9 }] },
+        Answer::History { messages: vec![message()] },
     ];
     all.extend(answers.map(|answer| ToGateway::Answer { ask: 5, answer }));
+    all.push(ToGateway::Recalled(Box::new(recalled())));
+    all.push(ToGateway::Moved(Box::new(kept())));
     all
 }
 
@@ -196,9 +229,20 @@ pub fn client_msg_id(message: &LinkMessage) -> Option<&ClientMsgId> {
             | ToGateway::Broadcast { message, .. }
             | ToGateway::All { message },
         ) => Some(&message.client_msg_id),
+        LinkMessage::ToGateway(ToGateway::Recalled(part)) => name_of_first(&part.messages),
+        LinkMessage::ToGateway(ToGateway::Moved(part)) | LinkMessage::ToRouter(ToRouter::Kept(part)) => {
+            name_of_first(&part.messages)
+        }
+        LinkMessage::ToGateway(ToGateway::Answer { answer: Answer::History { messages }, .. }) => {
+            name_of_first(messages)
+        }
         LinkMessage::Handed(handed) => name_of(&handed.event),
         _ => None,
     }
+}
+
+fn name_of_first(messages: &[Message]) -> Option<&ClientMsgId> {
+    messages.first().map(|message| &message.client_msg_id)
 }
 
 fn name_of(event: &ToBridge) -> Option<&ClientMsgId> {

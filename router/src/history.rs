@@ -1,0 +1,480 @@
+//! What rooms said, kept for members who were away.
+//!
+//! A room has a ring: its last messages in the order of their sequences, within bounds for each business code (messages, bytes,
+//! age). All rings share a pool of bytes; when it is full, the room that has most gives up its oldest.
+//!
+//! A ring is honest about its holes. `gone` is the highest sequence that some message had which is not here any more, or that
+//! an owner before may have given to one. So everything after a sequence is here only if that is not below `gone`.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use shard::{Amount, Instant, Key, Slab};
+use wire::client::Message;
+use wire::node::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept};
+use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
+
+use crate::hash::IdHash;
+use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, SWEEP_PER_STEP};
+use crate::stripes::Stripes;
+
+/// How much a room keeps of the messages of one business code. A bound of 0 keeps none of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keep {
+    /// The last so many.
+    pub messages: u32,
+    /// As many as have so many bytes together, of payloads and names.
+    pub bytes: u32,
+    /// For how long.
+    pub ms: u32,
+}
+
+impl Keep {
+    fn is_none(self) -> bool {
+        self.messages == 0 || self.bytes == 0 || self.ms == 0
+    }
+}
+
+/// How much rooms keep, by business code; a code that is not here is kept as [`Limits`] say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Keeps(Vec<(BizCode, Keep)>);
+
+impl Keeps {
+    /// The bounds of some codes; of a code that comes twice the first counts.
+    pub fn new(keeps: impl IntoIterator<Item = (BizCode, Keep)>) -> Self {
+        let mut keeps: Vec<(BizCode, Keep)> = keeps.into_iter().collect();
+        keeps.sort_by_key(|(code, _)| *code);
+        keeps.dedup_by_key(|(code, _)| *code);
+        Self(keeps)
+    }
+}
+
+/// The rings of all rooms.
+pub(crate) struct Histories {
+    /// The bounds by lane: those of the codes that have their own, ascending, then those of all others.
+    codes: Vec<BizCode>,
+    keeps: Vec<Keep>,
+    bytes_max: u64,
+    hash: IdHash,
+    index: Stripes<(AppId, RoomId, Key)>,
+    rings: Slab<Ring>,
+    /// Of all rings.
+    held: Amount,
+    /// Rings by what they have, in steps of [`CLASS_BYTES`].
+    by_size: BTreeSet<(u64, u64)>,
+    /// Messages that made room for others.
+    evicted: u64,
+    /// Where the next step of the sweep begins.
+    swept: u32,
+    /// Above the index of every ring that there was.
+    top: u32,
+}
+
+/// Two rooms that differ by less have the same.
+const CLASS_BYTES: u64 = 4096;
+
+/// What one room said.
+pub(crate) struct Ring {
+    pub(crate) app: AppId,
+    pub(crate) room: RoomId,
+    entries: VecDeque<Entry>,
+    /// What each lane has of the entries.
+    lanes: Vec<Amount>,
+    bytes: u64,
+    /// See above.
+    gone: u64,
+    /// The room's sequence when its last member left; `None` while it has members.
+    pub(crate) left_at: Option<u64>,
+    /// When that was last known to be all that was said: see `Cluster::era`.
+    pub(crate) era: u64,
+    /// It waits to be sent to the next owner.
+    pub(crate) is_moving: bool,
+}
+
+struct Entry {
+    message: Message,
+    until: Instant,
+    lane: u16,
+}
+
+/// What is known of a room's messages after a sequence, or of its last ones.
+pub(crate) struct Part {
+    pub(crate) gone: u64,
+    pub(crate) messages: Vec<Message>,
+}
+
+impl Histories {
+    pub(crate) fn new(seed: u64, limits: &Limits, keeps: Keeps) -> Self {
+        let Keeps(own) = keeps;
+        let codes = own.iter().map(|(code, _)| *code).collect();
+        let keeps = own.into_iter().map(|(_, keep)| keep).chain([limits.history()]).collect();
+        Self {
+            codes,
+            keeps,
+            bytes_max: limits.history_bytes_max,
+            hash: IdHash::new(seed),
+            index: Stripes::new(),
+            rings: Slab::new(),
+            held: Amount::default(),
+            by_size: BTreeSet::new(),
+            evicted: 0,
+            swept: 0,
+            top: 0,
+        }
+    }
+
+    /// Rings, their messages with their bytes, and how many messages made room for others.
+    pub(crate) fn metrics(&self) -> (u64, Amount, u64) {
+        (self.rings.len() as u64, self.held, self.evicted)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    pub(crate) fn find(&self, app: AppId, room: RoomId) -> Option<&Ring> {
+        self.rings.get(self.key(app, room)?)
+    }
+
+    fn key(&self, app: AppId, room: RoomId) -> Option<Key> {
+        let hash = self.hash.of(app, room.0);
+        self.index.find(hash, |(its, id, _)| (*its, *id) == (app, room)).map(|(_, _, key)| *key)
+    }
+
+    /// Keeps a room's message, if its code is kept. `base` is where the room began, if it has no ring yet.
+    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) {
+        let lane = self.lane(message.biz_code);
+        let keep = self.keeps[usize::from(lane)];
+        let Some(room) = message.room.filter(|_| !keep.is_none()) else { return };
+        let key = self.open(message.app, room, base);
+        let until = now + Duration::from_millis(keep.ms.into());
+        let cost = cost(message);
+        if cost > u64::from(keep.bytes) || cost > self.share() {
+            self.rings[key].gone = message.sequence; // too long to be kept
+            return;
+        }
+        self.change(key, |ring, held| {
+            ring.entries.push_back(Entry { message: message.clone(), until, lane });
+            ring.count(lane, cost, held);
+            ring.trim(now, lane, keep, held);
+        });
+        self.shrink(key);
+    }
+
+    /// The ring of a room; an empty one that begins after `gone` if there is none.
+    fn open(&mut self, app: AppId, room: RoomId, gone: u64) -> Key {
+        if let Some(key) = self.key(app, room) {
+            return key;
+        }
+        let (lanes, era) = (vec![Amount::default(); self.keeps.len()], 0);
+        let entries = VecDeque::new();
+        let (left_at, is_moving) = (None, false);
+        let ring = Ring { app, room, entries, lanes, bytes: 0, gone, left_at, era, is_moving };
+        let key = self.rings.insert(ring);
+        self.top = self.top.max(key.index + 1);
+        let hash = self.hash.of(app, room.0);
+        self.index.insert_unique(hash, (app, room, key), |(app, room, _)| self.hash.of(*app, room.0));
+        self.by_size.insert((0, key.as_u64()));
+        key
+    }
+
+    /// Changes a ring and keeps the pool's count true.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Ring, &mut Amount)) {
+        let Some(ring) = self.rings.get_mut(key) else { return };
+        let before = ring.bytes / CLASS_BYTES;
+        change(ring, &mut self.held);
+        let after = ring.bytes / CLASS_BYTES;
+        if before != after {
+            self.by_size.remove(&(before, key.as_u64()));
+            self.by_size.insert((after, key.as_u64()));
+        }
+    }
+
+    /// Keeps one room within its share of the pool, and all within the pool: the room that has most gives up its oldest.
+    fn shrink(&mut self, key: Key) {
+        let (share, bytes_max) = (self.share(), self.bytes_max);
+        let mut evicted = 0;
+        self.change(key, |ring, held| {
+            while ring.bytes > share && ring.pop_front(held) {
+                evicted += 1;
+            }
+        });
+        while self.held.bytes > bytes_max {
+            let Some((_, most)) = self.by_size.last().copied() else { break };
+            self.change(Key::from_u64(most), |ring, held| {
+                ring.pop_front(held);
+            });
+            evicted += 1;
+        }
+        self.evicted += evicted;
+    }
+
+    /// The bytes that one room may have.
+    fn share(&self) -> u64 {
+        (self.bytes_max / HISTORY_SHARES).min(HISTORY_BYTES_MAX as u64)
+    }
+
+    fn lane(&self, code: BizCode) -> u16 {
+        self.codes.binary_search(&code).unwrap_or(self.codes.len()) as u16
+    }
+
+    /// The room's messages after `since`, and the last `last` of it at least; of a room without a ring none. `base` is where the room
+    /// began.
+    pub(crate) fn recall(
+        &mut self,
+        now: Instant,
+        (app, room): (AppId, RoomId),
+        since: u64,
+        last: u32,
+        base: u64,
+    ) -> Part {
+        let Some(key) = self.key(app, room) else { return Part { gone: base, messages: Vec::new() } };
+        self.change(key, |ring, held| ring.expire(now, held));
+        let ring = &self.rings[key];
+        let after = ring.entries.partition_point(|entry| entry.message.sequence <= since);
+        let most = HISTORY_MESSAGES_MAX as usize;
+        let of_last = ring.entries.len().saturating_sub((last as usize).min(most));
+        let from = after.min(of_last).max(ring.entries.len().saturating_sub(most));
+        let messages = ring.entries.range(from..).map(|entry| entry.message.clone()).collect();
+        Part { gone: ring.gone, messages }
+    }
+
+    /// A room of this owner begins, after `base`; its members have seen or heard of its messages up to `seen`. What is kept of it
+    /// counts only if nobody can have said more in between.
+    pub(crate) fn begin(&mut self, app: AppId, room: RoomId, base: u64, seen: u64, era: u64) {
+        let Some(key) = self.key(app, room) else { return };
+        let ring = &mut self.rings[key];
+        match ring.left_at {
+            Some(left_at) if (seen..=base).contains(&left_at) && ring.era == era => {
+                (ring.left_at, ring.is_moving) = (None, false);
+            }
+            _ => self.forget(key),
+        }
+    }
+
+    /// Other owners may have given sequences up to this one to messages that are not here.
+    pub(crate) fn lose(&mut self, app: AppId, room: RoomId, upto: u64) {
+        if let Some(key) = self.key(app, room) {
+            let ring = &mut self.rings[key];
+            ring.gone = ring.gone.max(upto);
+        }
+    }
+
+    /// The last member of a room has left, which had come to this sequence.
+    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, sequence: u64, era: u64) {
+        let Some(key) = self.key(app, room) else { return };
+        let ring = &mut self.rings[key];
+        (ring.left_at, ring.era) = (Some(sequence), era);
+        if ring.entries.is_empty() {
+            self.forget(key);
+        }
+    }
+
+    /// Forgets what is kept of a room.
+    pub(crate) fn drop_room(&mut self, app: AppId, room: RoomId) {
+        if let Some(key) = self.key(app, room) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.change(key, |ring, held| while ring.pop_front(held) {});
+        let Some(ring) = self.rings.remove(key) else { return };
+        self.by_size.remove(&(0, key.as_u64()));
+        self.index.remove(self.hash.of(ring.app, ring.room.0), |(_, _, its)| *its == key);
+    }
+
+    /// Takes in a part of what the owner before kept. It counts only if it ends where what is kept here begins: `base`, where the room
+    /// began, for the first part, of which nobody can have said more than it has (`seen`).
+    pub(crate) fn take_in(
+        &mut self,
+        now: Instant,
+        part: &Kept,
+        base: Option<u64>,
+        seen: u64,
+        era: u64,
+    ) -> bool {
+        let ring = self.find(part.app, part.room);
+        let first = ring.and_then(|ring| ring.messages().next()).map(|first| first.sequence);
+        let known = ring.map(|ring| ring.gone);
+        let fits = match (part.is_first, base, known) {
+            (true, None, known) => known.is_none(),
+            (true, Some(base), known) => known.unwrap_or(base) == base && (seen..=base).contains(&part.upto),
+            (false, _, known) => known == Some(part.upto),
+        };
+        let fits = fits && first.is_none_or(|first| first > part.upto);
+        if !fits {
+            return false;
+        }
+        let key = self.open(part.app, part.room, part.upto);
+        if base.is_none() && part.is_first {
+            let ring = &mut self.rings[key];
+            (ring.left_at, ring.era) = (Some(part.upto), era);
+        }
+        let kept = part.messages.iter().rev();
+        let missed = kept.into_iter().find(|message| !self.prepend(now, key, message));
+        self.rings[key].gone = missed.map_or(part.gone, |message| message.sequence);
+        self.shrink(key);
+        true
+    }
+
+    /// Adds a message before all others of a ring; false when it would be over a bound.
+    fn prepend(&mut self, now: Instant, key: Key, message: &Message) -> bool {
+        let lane = self.lane(message.biz_code);
+        let keep = self.keeps[usize::from(lane)];
+        let (has, cost) = (self.rings[key].lanes[usize::from(lane)], cost(message));
+        let bounds = Amount { entries: keep.messages.into(), bytes: keep.bytes.into() };
+        let until = said_at(message).min(now) + Duration::from_millis(keep.ms.into());
+        if !has.has_room(cost, bounds) || until <= now {
+            return false;
+        }
+        self.change(key, |ring, held| {
+            ring.entries.push_front(Entry { message: message.clone(), until, lane });
+            ring.count(lane, cost, held);
+        });
+        true
+    }
+
+    /// Looks at some rings, and forgets what is too old in them. Of each that nobody is in, `fate` says what becomes of it. Answers those
+    /// that are to be moved.
+    pub(crate) fn sweep(
+        &mut self,
+        now: Instant,
+        mut fate: impl FnMut(&Ring) -> Fate,
+    ) -> Vec<(AppId, RoomId)> {
+        let mut moves = Vec::new();
+        for _ in 0..SWEEP_PER_STEP.min(self.top) {
+            let at = if self.swept < self.top { self.swept } else { 0 };
+            self.swept = at + 1;
+            let Some(key) = self.rings.key_at(at) else { continue };
+            self.change(key, |ring, held| ring.expire(now, held));
+            let ring = &mut self.rings[key];
+            if ring.left_at.is_none() || ring.is_moving {
+                continue;
+            }
+            match fate(ring) {
+                Fate::Goes => self.forget(key),
+                _ if ring.entries.is_empty() => self.forget(key),
+                Fate::Stays { era } => ring.era = era,
+                Fate::Waits => {}
+                Fate::Moves => {
+                    ring.is_moving = true;
+                    moves.push((ring.app, ring.room));
+                }
+            }
+        }
+        moves
+    }
+
+    /// The room is on its way to another owner, unless somebody is in it.
+    pub(crate) fn set_moving(&mut self, app: AppId, room: RoomId) -> bool {
+        let Some(key) = self.key(app, room) else { return false };
+        let ring = &mut self.rings[key];
+        let moves = ring.left_at.is_some() && !ring.is_moving;
+        ring.is_moving |= moves;
+        moves
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        let mut held = Amount::default();
+        for (key, ring) in self.rings.iter() {
+            assert_eq!(self.key(ring.app, ring.room), Some(key));
+            let mut lanes = vec![Amount::default(); self.keeps.len()];
+            for entry in &ring.entries {
+                lanes[usize::from(entry.lane)].add(cost(&entry.message));
+                held.add(cost(&entry.message));
+            }
+            assert_eq!(ring.lanes, lanes);
+            assert_eq!(ring.bytes, lanes.iter().map(|lane| lane.bytes).sum::<u64>());
+            assert!(ring.bytes <= self.share());
+            for (lane, keep) in lanes.iter().zip(&self.keeps) {
+                assert!(lane.entries <= keep.messages.into() && lane.bytes <= keep.bytes.into());
+            }
+            let sequences = ring.entries.iter().map(|entry| entry.message.sequence);
+            assert!(sequences.is_sorted_by(|a, b| a < b), "a ring has the room's order");
+            assert!(self.by_size.contains(&(ring.bytes / CLASS_BYTES, key.as_u64())));
+        }
+        assert_eq!(self.held, held);
+        assert_eq!(self.by_size.len(), self.rings.len());
+        assert_eq!(self.index.len(), self.rings.len());
+        assert!(self.held.bytes <= self.bytes_max);
+    }
+}
+
+/// What becomes of a ring that nobody is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// Its room is owned here, as all gateways agree in this era.
+    Stays { era: u64 },
+    /// They do not agree.
+    Waits,
+    /// Another owner is to have it.
+    Moves,
+    /// Nobody is there to have it.
+    Goes,
+}
+
+impl Ring {
+    pub(crate) fn gone(&self) -> u64 {
+        self.gone
+    }
+
+    pub(crate) fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> {
+        self.entries.iter().map(|entry| &entry.message)
+    }
+
+    fn count(&mut self, lane: u16, cost: u64, held: &mut Amount) {
+        self.lanes[usize::from(lane)].add(cost);
+        self.bytes += cost;
+        held.add(cost);
+    }
+
+    fn pop_front(&mut self, held: &mut Amount) -> bool {
+        self.remove(0, held)
+    }
+
+    fn remove(&mut self, at: usize, held: &mut Amount) -> bool {
+        let Some(entry) = self.entries.remove(at) else { return false };
+        let cost = cost(&entry.message);
+        self.lanes[usize::from(entry.lane)].sub(cost);
+        self.bytes -= cost;
+        held.sub(cost);
+        self.gone = self.gone.max(entry.message.sequence);
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new(); // rooms that fell silent cost little
+        }
+        true
+    }
+
+    /// Forgets the oldest of a lane while it is over its bounds. With one lane, or none over its bounds but the first, that is the front.
+    fn trim(&mut self, now: Instant, lane: u16, keep: Keep, held: &mut Amount) {
+        self.expire(now, held);
+        loop {
+            let has = self.lanes[usize::from(lane)];
+            if has.entries <= keep.messages.into() && has.bytes <= keep.bytes.into() {
+                return;
+            }
+            let Some(oldest) = self.entries.iter().position(|entry| entry.lane == lane) else { return };
+            self.remove(oldest, held);
+        }
+    }
+
+    /// Forgets the oldest as long as its time is over. One behind it whose code is kept for less stays until then; it is not given out
+    /// as missing, for nothing of it is.
+    fn expire(&mut self, now: Instant, held: &mut Amount) {
+        while self.entries.front().is_some_and(|first| first.until <= now) {
+            self.pop_front(held);
+        }
+    }
+}
+
+/// What a message counts for.
+fn cost(message: &Message) -> u64 {
+    (ENTRY_BYTES + message.client_msg_id.as_bytes().len() + message.payload.len()) as u64
+}
+
+/// When a message was said, by its id.
+fn said_at(message: &Message) -> Instant {
+    let ms = EPOCH_UNIX_MS.saturating_add(message.id.0 >> 23);
+    Instant::from_unix_nanos(ms.saturating_mul(1_000_000))
+}

@@ -1,0 +1,362 @@
+//! What rooms keep, who gets it, and what is said of what is not there.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use router::{Keep, Keeps};
+use shard::ShardId;
+use wire::client::Message;
+use wire::node::{Answer, Kept, NodeMessage, Owners, Question, Recalled, Submission, ToGateway, ToRouter};
+use wire::{BizCode, MessageId, RoomId};
+
+fn said(bench: &mut Bench, room: RoomId, count: usize) {
+    for _ in 0..count {
+        bench.submit(A, 1, lossy(to_room(room, "")));
+    }
+}
+
+fn recalled(mail: Mail) -> Vec<(ShardId, Recalled)> {
+    let parts = mail.into_iter().filter_map(|(to, mail)| match mail {
+        NodeMessage::ToGateway(ToGateway::Recalled(part)) => Some((to, *part)),
+        _ => None,
+    });
+    parts.collect()
+}
+
+fn moved(mail: &Mail) -> Vec<Kept> {
+    let parts = mail.iter().filter_map(|(_, mail)| match mail {
+        NodeMessage::ToGateway(ToGateway::Moved(part)) => Some((**part).clone()),
+        _ => None,
+    });
+    parts.collect()
+}
+
+fn ask(bench: &mut Bench, shard: ShardId, room: RoomId, since: u64, last: u32) -> Vec<(ShardId, Recalled)> {
+    recalled(bench.tell(shard, ToRouter::Recall { app: APP, room, ask: 5, since, last }))
+}
+
+/// The one part of an answer: where it stands, what is gone, and the sequences of its messages.
+fn answer(bench: &mut Bench, shard: ShardId, since: u64, last: u32) -> (u64, u64, Vec<u64>) {
+    let parts = ask(bench, shard, ROOM, since, last);
+    let [(_, part)] = &parts[..] else { panic!("one part, not {parts:?}") };
+    (part.sequence, part.gone, sequences(&part.messages))
+}
+
+fn sequences(messages: &[Message]) -> Vec<u64> {
+    messages.iter().map(|message| message.sequence).collect()
+}
+
+const NONE: u64 = u64::MAX;
+
+#[test]
+fn a_shard_gets_what_follows_a_sequence_or_the_last() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 5);
+    let all: Vec<u64> = (base + 1..=base + 5).collect();
+    assert_eq!(answer(&mut bench, A, base, 0), (base + 5, base, all.clone()));
+    assert_eq!(answer(&mut bench, A, base + 3, 0), (base + 5, base, all[3..].to_vec()));
+    assert_eq!(answer(&mut bench, A, base + 3, 4), (base + 5, base, all[1..].to_vec()));
+    assert_eq!(answer(&mut bench, A, NONE, 2), (base + 5, base, all[3..].to_vec()));
+    assert_eq!(answer(&mut bench, A, NONE, 0), (base + 5, base, vec![]));
+    assert_eq!(answer(&mut bench, A, 0, 0), (base + 5, base, all));
+    assert_eq!(ask(&mut bench, B, ROOM, 0, 0), [], "it is not in the room");
+    assert_eq!(bench.router.metrics().recalls, 6);
+}
+
+/// The answer goes by the shard that takes the room's broadcasts, so that neither overtakes the other.
+#[test]
+fn an_answer_takes_the_way_of_the_broadcasts() {
+    let (first, asker) = (ShardId::new(8, 0), ShardId::new(8, 1));
+    let picked = ShardId::new(8, (ROOM.0 % 3) as u16);
+    assert_eq!(picked, asker);
+    let mut bench = Bench::new();
+    let third = ShardId::new(8, 2);
+    [first, asker, third].into_iter().for_each(|shard| drop(bench.up_of(shard, 3)));
+    bench.join(third, ROOM);
+    let broadcast = bench.submit(third, 1, lossy(to_room(ROOM, "")));
+    assert!(
+        matches!(broadcast[..], [(to, NodeMessage::ToGateway(ToGateway::Broadcast { .. }))] if to == picked)
+    );
+    let parts = ask(&mut bench, third, ROOM, 0, 0);
+    assert_eq!(parts.iter().map(|(to, part)| (*to, part.shard)).collect::<Vec<_>>(), [(picked, 2)]);
+}
+
+#[test]
+fn what_is_long_comes_in_parts_that_follow_each_other() {
+    let mut bench = Bench::with(|config| {
+        config.limits.history_messages = 1_000;
+        config.limits.history_bytes = 1 << 20;
+    });
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 300);
+    let long = |payload: usize| Submission { payload: vec![1; payload].into(), ..lossy(to_room(ROOM, "")) };
+    for _ in 0..4 {
+        bench.submit(A, 1, long(30_000));
+    }
+    let parts: Vec<Recalled> = ask(&mut bench, A, ROOM, base, 0).into_iter().map(|(_, part)| part).collect();
+    assert!(parts.len() > 3, "{} parts", parts.len());
+    let mut before = 0;
+    for part in &parts {
+        assert_eq!((part.before, part.total, part.sequence), (before, 304, base + 304));
+        assert!(part.messages.len() <= 256);
+        before += part.messages.len() as u32;
+    }
+    assert_eq!(before, 304);
+    let all: Vec<u64> = parts.iter().flat_map(|part| sequences(&part.messages)).collect();
+    assert!(all.into_iter().eq(base + 1..=base + 304));
+}
+
+#[test]
+fn a_room_forgets_its_oldest_and_says_so() {
+    let mut bench = Bench::with(|config| config.limits.history_messages = 3);
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 5);
+    assert_eq!(answer(&mut bench, A, base, 0), (base + 5, base + 2, vec![base + 3, base + 4, base + 5]));
+    bench.pass(Duration::from_secs(601));
+    assert_eq!(answer(&mut bench, A, base, 0), (base + 5, base + 5, vec![]));
+    said(&mut bench, ROOM, 1);
+    assert_eq!(answer(&mut bench, A, base + 5, 0), (base + 6, base + 5, vec![base + 6]));
+}
+
+/// Gifts are not lost to a flood of chat.
+#[test]
+fn each_code_has_its_own_bounds() {
+    let keep = |messages, bytes| Keep { messages, bytes, ms: 1_000 };
+    let code = |code| Submission { biz_code: BizCode(code), ..lossy(to_room(ROOM, "")) };
+    let mut bench = Bench::with(|config| {
+        config.keeps = Keeps::new([
+            (BizCode(5555), keep(2, 1 << 20)),
+            (BizCode(5559), keep(0, 1 << 20)),
+            (BizCode(7001), keep(100, 400)),
+        ]);
+    });
+    let base = bench.join(A, ROOM);
+    for n in [5556, 5555, 5555, 5555, 5559, 7001, 7001, 7001, 5555] {
+        bench.submit(A, 1, code(n));
+    }
+    // Of 5555 the first two are gone, the last at base + 3, of 5559 all, of 7001 the first, for its bytes.
+    let (sequence, gone, kept) = answer(&mut bench, A, base, 0);
+    assert_eq!((sequence, gone), (base + 9, base + 6));
+    assert_eq!(kept, [1, 4, 7, 8, 9].map(|n| base + n));
+    bench.pass(Duration::from_secs(2));
+    let (_, gone, kept) = answer(&mut bench, A, base, 0);
+    assert_eq!((gone, kept), (base + 6, vec![base + 1, base + 4, base + 7, base + 8, base + 9]));
+    // The one in front is kept for longer; what is behind it goes with it, at the latest.
+    bench.pass(Duration::from_secs(600));
+    assert_eq!(answer(&mut bench, A, base, 0).1, base + 9);
+}
+
+#[test]
+fn rooms_that_have_most_make_room_for_the_others() {
+    let mut bench = Bench::with(|config| config.limits.history_bytes_max = 160 * 1024);
+    let (big, small) = (RoomId(8), ROOM);
+    let base = bench.join(A, small);
+    bench.join(A, big);
+    for room in 101..130 {
+        bench.join(A, RoomId(room));
+    }
+    said(&mut bench, small, 5);
+    let heavy = |room| Submission { payload: vec![1; 900].into(), ..lossy(to_room(room, "")) };
+    for n in 0..200 {
+        bench.submit(A, 1, heavy(big));
+        bench.submit(A, 1, heavy(RoomId(101 + n % 29)));
+    }
+    let metrics = bench.router.metrics();
+    assert!(metrics.history_bytes <= 160 * 1024 && metrics.history_evicted > 0, "{metrics:?}");
+    assert_eq!(answer(&mut bench, A, base, 0).2.len(), 5, "who has little keeps it");
+    let parts = ask(&mut bench, A, big, 0, 0);
+    let bytes: usize = parts.iter().flat_map(|(_, part)| &part.messages).map(|it| it.payload.len()).sum();
+    assert!(bytes <= 10 * 1024, "a sixteenth of the pool is a room's share, not {bytes}");
+}
+
+#[test]
+fn a_room_that_all_have_left_is_remembered_until_it_is_old() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 2);
+    bench.leave(A, ROOM);
+    bench.pass(Duration::from_secs(5));
+    let again = bench.join(B, ROOM);
+    assert_eq!(answer(&mut bench, B, base + 1, 0), (again, base, vec![base + 2]));
+    bench.leave(B, ROOM);
+    bench.pass(Duration::from_secs(700));
+    assert_eq!(bench.router.metrics().history_rooms, 0);
+    let anew = bench.join(B, ROOM);
+    assert_eq!(answer(&mut bench, B, base + 1, 0), (anew, anew, vec![]));
+}
+
+/// A shard that has seen more than this owner said has it from another.
+#[test]
+fn what_another_owner_may_have_said_is_gone() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 2);
+    let ahead = bench.join_from(B, ROOM, base + 10);
+    let (sequence, gone, _) = answer(&mut bench, A, base, 0);
+    assert_eq!((sequence, gone), (ahead, ahead));
+    bench.leave(A, ROOM);
+    bench.leave(B, ROOM);
+    let again = bench.join_from(C, ROOM, ahead + 1);
+    bench.pass(Duration::from_secs(3)); // what the owner before kept may come
+    assert_eq!(answer(&mut bench, C, base, 0), (again, again, vec![]));
+}
+
+fn kept(sequences: std::ops::RangeInclusive<u64>, gone: u64, upto: u64, is_first: bool) -> ToRouter {
+    let id = MessageId((START.unix_millis() - 1_704_067_200_000) << 23);
+    let messages = sequences.map(|sequence| Message {
+        id,
+        app: APP,
+        sender: ALICE,
+        biz_code: BizCode(5555),
+        room: Some(ROOM),
+        sequence,
+        ack_wanted: false,
+        client_msg_id: wire::ClientMsgId::new(bytes::Bytes::new()),
+        payload: bytes::Bytes::from_static(b"before"),
+    });
+    let (router, messages) = (ShardId::new(5, 0).as_u32(), messages.collect());
+    ToRouter::Kept(Box::new(Kept { router, app: APP, room: ROOM, gone, upto, is_first, messages }))
+}
+
+/// What the owner before kept is waited for, and joined to what is said here.
+#[test]
+fn what_the_owner_before_kept_goes_before() {
+    let mut bench = Bench::new();
+    let before = 1 << 30;
+    let base = bench.join_from(A, ROOM, before);
+    said(&mut bench, ROOM, 1);
+    assert_eq!(ask(&mut bench, A, ROOM, before - 3, 0), [], "it may come");
+    assert_eq!(bench.router.metrics().recalls_waiting, 1);
+    assert_eq!(answer(&mut bench, A, base, 0).2, [base + 1], "who wants less need not wait");
+    bench.tell(A, kept(before - 1..=before, before - 2, before, true));
+    let answers = bench.tell(A, kept(before - 3..=before - 2, before - 4, before - 2, false));
+    let answers = recalled(answers);
+    let [(A, part)] = &answers[..] else { panic!("the answer, not {answers:?}") };
+    assert_eq!(sequences(&part.messages), [before - 2, before - 1, before, base + 1]);
+    assert_eq!(part.gone, before - 4);
+    assert_eq!(bench.router.metrics().history_taken, 2);
+    // A part that does not touch is of no use, and neither is what another says.
+    bench.tell(A, kept(before - 9..=before - 8, before - 10, before - 8, false));
+    bench.tell(A, kept(before - 9..=before - 8, before - 10, before, true));
+    assert_eq!(answer(&mut bench, A, before - 4, 0).1, before - 4);
+    assert_eq!(bench.router.metrics().history_taken, 2);
+    // A shard had seen more of the owner before than that kept.
+    bench.join_from(B, ROOM, before + 7);
+    assert_eq!(answer(&mut bench, A, base, 0).1, base);
+}
+
+#[test]
+fn what_does_not_come_is_waited_for_in_vain_for_two_seconds() {
+    let mut bench = Bench::new();
+    let base = bench.join_from(A, ROOM, 1 << 30);
+    assert_eq!(ask(&mut bench, A, ROOM, 9, 0), []);
+    assert_eq!(ask(&mut bench, A, ROOM, NONE, 9), []);
+    let answers = recalled(bench.pass(Duration::from_millis(2_100)));
+    assert_eq!(answers.iter().map(|(_, part)| part.gone).collect::<Vec<_>>(), [base, base]);
+}
+
+/// A part of which a shard has seen more than it has is not all.
+#[test]
+fn an_owner_before_that_knows_too_little_is_not_believed() {
+    let mut bench = Bench::new();
+    let base = bench.join_from(A, ROOM, 1 << 30);
+    bench.tell(A, kept(7..=8, 6, 8, true));
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(answer(&mut bench, A, 7, 0), (base, base, vec![]));
+}
+
+/// Both gateways go by an owner that is not this router: it gives what it kept, the newest first.
+#[test]
+fn what_is_kept_moves_to_the_next_owner() {
+    let mut bench = Bench::without_gateways(|_| {});
+    let (gateway, other) = (C, ShardId::new(77, 0));
+    let reach = |routers: &[ShardId]| {
+        let mut routers: Vec<u32> = routers.iter().map(|router| router.as_u32()).collect();
+        routers.sort_unstable();
+        (ToRouter::Reach { routers: routers.clone(), clock: login(0) }, Owners::new(routers))
+    };
+    bench.up(gateway);
+    let (alone, owners) = reach(&[ROUTER]);
+    bench.tell(gateway, alone);
+    bench.view(gateway, owners.name(), true);
+    bench.pass(Duration::from_secs(3)); // others may come, after a start
+    let (both, owners) = reach(&[ROUTER, other]);
+    let of_other = |room: &RoomId| owners.of_room(APP, *room) == other.as_u32();
+    let [in_use, left] = [1..50, 50..100].map(|mut rooms| rooms.find(|n| of_other(&RoomId(*n))).unwrap());
+    let stays = (1..50).map(RoomId).find(|room| !of_other(room)).unwrap();
+    for room in [RoomId(in_use), RoomId(left), stays] {
+        bench.join(gateway, room);
+        for _ in 0..3 {
+            bench.submit(gateway, 1, lossy(to_room(room, "")));
+        }
+    }
+    bench.leave(gateway, RoomId(left));
+    bench.leave(gateway, stays);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.router.metrics().history_rooms, 3);
+    bench.tell(gateway, both);
+    bench.view(gateway, owners.name(), false);
+    let said = bench.leave(gateway, RoomId(in_use));
+    let [part] = &moved(&said)[..] else { panic!("one part: {said:?}") };
+    assert_eq!((part.room, part.is_first, part.messages.len()), (RoomId(in_use), true, 3));
+    assert_eq!((part.upto, part.gone), (part.messages[2].sequence, part.messages[0].sequence - 1));
+    // What nobody is in goes as soon as they agree.
+    let said = bench.view(gateway, owners.name(), true);
+    assert_eq!(moved(&said).iter().map(|part| part.room).collect::<Vec<_>>(), [RoomId(left)]);
+    assert_eq!(bench.router.metrics().history_rooms, 1);
+    // It leaves, and not before it has given the rest away.
+    bench.router.leave(bench.now);
+    bench.taken();
+    assert!(!bench.router.has_left());
+    let (rest, owners) = reach(&[other]);
+    bench.tell(gateway, rest);
+    let mut said = bench.view(gateway, owners.name(), true);
+    said.extend(bench.pass(Duration::from_secs(2)));
+    assert_eq!(moved(&said).iter().map(|part| part.room).collect::<Vec<_>>(), [stays]);
+    assert!(bench.router.has_left());
+}
+
+/// A storm of shards that want all of a room leaves each turn to others, and all of them are answered.
+#[test]
+fn a_storm_of_questions_is_answered_step_by_step() {
+    let mut bench = Bench::with(|config| config.limits.history_bytes = 1 << 20);
+    for shard in [A, B, C] {
+        bench.join(shard, ROOM);
+    }
+    let heavy = Submission { payload: vec![1; 9_000].into(), ..lossy(to_room(ROOM, "")) };
+    for _ in 0..90 {
+        bench.submit(A, 1, heavy.clone());
+    }
+    let weigh = |parts: &[(ShardId, Recalled)]| -> usize {
+        parts.iter().flat_map(|(_, part)| &part.messages).map(|message| message.payload.len()).sum()
+    };
+    let mut whole = 0;
+    for ask in 0..200 {
+        let mail = bench.tell(A, ToRouter::Recall { app: APP, room: ROOM, ask, since: 0, last: 0 });
+        whole += weigh(&recalled(mail));
+    }
+    assert!(whole <= 2 << 20, "{whole} bytes in one turn");
+    assert!(bench.router.metrics().recalls_waiting > 150);
+    let mut steps = 0;
+    while bench.router.metrics().recalls_waiting > 0 {
+        let parts = recalled(bench.pass(Duration::from_millis(2)));
+        assert!(weigh(&parts) <= 2 << 20);
+        whole += weigh(&parts);
+        steps += 1;
+        assert!(steps < 1_000);
+    }
+    assert_eq!(whole, 200 * 90 * 9_000);
+}
+
+#[test]
+fn an_operator_sees_the_last_messages() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 5);
+    let question = Question::History { app: APP, room: ROOM, last: 2 };
+    let Answer::History { messages } = bench.router.answer(bench.now, question) else { panic!("a history") };
+    assert_eq!(sequences(&messages), [base + 4, base + 5]);
+}

@@ -1,0 +1,149 @@
+//! Clients that come back to their rooms with the last sequence that they have seen, and what they must hear then.
+
+use std::collections::VecDeque;
+
+use wire::RoomId;
+use wire::client::{ClientFrame, Recovery, Want};
+
+use crate::model::{Model, SessionNo};
+use crate::world::World;
+
+/// How long what follows an answer may take to come.
+const FOLLOWS_NS: u64 = 1_000_000_000;
+/// Of joins, one in so many wants nothing, and one the last messages.
+const WANTS: u64 = 5;
+
+/// What a client has asked of a room and not heard the answer of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ask {
+    Join(Option<Want>),
+    Leave,
+}
+
+/// A client was told that all after `since`, up to `sequence`, follows.
+pub(crate) struct Promise {
+    session: SessionNo,
+    room: i64,
+    since: u64,
+    sequence: u64,
+    at: u64,
+}
+
+impl World {
+    /// A client joins a room, maybe with what it has seen of it.
+    pub(crate) fn client_joins(&mut self, at: usize, room: i64) {
+        let session = self.clients[at].session.expect("it has connected");
+        let seen = self.clients[at].positions.get(&room).copied();
+        let want = match self.prng.below(WANTS) {
+            0 => None,
+            1 => Some(Want::Last(self.prng.below(30))),
+            _ => seen.map(Want::Since),
+        };
+        self.model.joins(session, room, want);
+        self.client_says(at, &ClientFrame::Join { room: RoomId(room), want });
+    }
+
+    pub(crate) fn client_leaves_room(&mut self, at: usize, room: i64) {
+        let session = self.clients[at].session.expect("it is live");
+        self.model.leaves(self.now, session, room);
+        self.client_says(at, &ClientFrame::Leave { room: RoomId(room) });
+    }
+
+    /// A client suspects that it has missed something, unless it has yet to hear an answer of the room.
+    pub(crate) fn client_suspects(&mut self, at: usize, room: i64) {
+        let session = self.clients[at].session.expect("it is live");
+        if self.model.is_answered(session, room) {
+            self.client_joins(at, room);
+        }
+    }
+
+    pub(crate) fn client_joined(&mut self, at: usize, room: i64, sequence: u64, recovery: Option<Recovery>) {
+        let (now, session) = (self.now, self.clients[at].session.expect("it has connected"));
+        self.trace.line(now, || format!("client {at} is in room {room} at {sequence} {recovery:?}"));
+        let position = self.clients[at].positions.entry(room).or_default();
+        match recovery {
+            // It goes on from here, whatever it has missed.
+            None => *position = sequence,
+            // The owner is another, and counts from below.
+            Some(_) => *position = (*position).min(sequence),
+        }
+        let found = self.model.joined(now, session, room, sequence, recovery);
+        self.check(found);
+    }
+
+    /// What was promised to a client that came back has come to it, unless it went again or reads slowly.
+    pub(crate) fn judge_recoveries(&self) -> Result<(), String> {
+        for promise in &self.model.promises {
+            let Promise { session, room, since, sequence, at } = *promise;
+            let it = &self.model.sessions[session];
+            if since >= sequence || it.reads_slowly || it.over.is_some_and(|over| over < at + FOLLOWS_NS) {
+                continue;
+            }
+            for ((_, place), id) in self.model.by_sequence.range((room, since + 1)..=(room, sequence)) {
+                if !it.has_seen(*id) {
+                    return Err(format!(
+                        "session {session} was told that all of room {room} from {since} to {sequence} follows, and missed {place}"
+                    ));
+                }
+            }
+        }
+        for client in &self.clients {
+            let Some(session) = client.session else { continue };
+            for room in &client.rooms {
+                if !self.model.is_answered(session, *room) {
+                    return Err(format!("session {session} was never told that it is in room {room}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    /// What was asked of a room, in the order of asking.
+    fn asks(&mut self, session: SessionNo, room: i64) -> &mut VecDeque<Ask> {
+        self.sessions[session].asks.entry(room).or_default()
+    }
+
+    pub(crate) fn is_answered(&self, session: SessionNo, room: i64) -> bool {
+        self.sessions[session].asks.get(&room).is_none_or(VecDeque::is_empty)
+    }
+
+    pub(crate) fn asks_to_join(&mut self, session: SessionNo, room: i64, want: Option<Want>) {
+        self.asks(session, room).push_back(Ask::Join(want));
+    }
+
+    pub(crate) fn asks_to_leave(&mut self, session: SessionNo, room: i64) {
+        self.asks(session, room).push_back(Ask::Leave);
+    }
+
+    /// A client is out of a room: a join before that has no answer any more.
+    pub(crate) fn left(&mut self, session: SessionNo, room: i64) {
+        while self.asks(session, room).pop_front().is_some_and(|ask| ask != Ask::Leave) {}
+    }
+
+    /// What the join wanted that is answered.
+    pub(crate) fn answered_join(
+        &mut self,
+        at: u64,
+        session: SessionNo,
+        room: i64,
+        sequence: u64,
+        recovery: Option<Recovery>,
+    ) -> Result<Option<Want>, String> {
+        let ask = self.asks(session, room).pop_front();
+        let want = match (ask, recovery) {
+            (Some(Ask::Join(want)), _) if want.is_some() == recovery.is_some() => want,
+            (None, None) => None, // a repeated join
+            _ => {
+                return Err(format!(
+                    "session {session} hears {recovery:?} of room {room}, having asked {ask:?}"
+                ));
+            }
+        };
+        if let (Some(Want::Since(since)), Some(Recovery::Complete)) = (want, recovery) {
+            self.promises.push(Promise { session, room, since, sequence, at });
+        }
+        Ok(want)
+    }
+}

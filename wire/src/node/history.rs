@@ -1,0 +1,61 @@
+//! What rooms said before: how it comes to the members that want it, and to the next owner.
+
+use rkyv::{Archive, Deserialize as Load, Serialize as Store};
+
+use crate::client::Message;
+use crate::{AppId, RoomId};
+
+/// The most messages of one part of a room's history.
+pub const PART_MESSAGES_MAX: usize = 256;
+/// Payload bytes from which a part takes no further message.
+pub const PART_BYTES: usize = 32 * 1024;
+/// The most messages that an answer may have in all its parts.
+pub const HISTORY_MESSAGES_MAX: u32 = 1 << 16;
+/// The most payload bytes of these.
+pub const HISTORY_BYTES_MAX: usize = 4 << 20;
+
+/// A part of the answer to a [`ToRouter::Recall`](super::ToRouter::Recall). It goes the way of the room's broadcasts, so those that
+/// come before it are not newer than `sequence`, and those after it are. All parts of an answer follow each other.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct Recalled {
+    /// The packed id of the router shard that answers.
+    pub router: u32,
+    /// The room's app.
+    pub app: AppId,
+    /// Which room.
+    pub room: RoomId,
+    /// That of the question.
+    pub ask: u32,
+    /// The index of the shard that asked; the shard that gets this mails it on.
+    pub shard: u16,
+    /// The sequence of the room's last message.
+    pub sequence: u64,
+    /// Of the messages up to this sequence some are no longer kept, or were never known to this owner.
+    pub gone: u64,
+    /// How many messages all parts have.
+    pub total: u32,
+    /// How many came in the parts before.
+    pub before: u32,
+    /// In their order.
+    pub messages: Vec<Message>,
+}
+
+/// A part of a room's history on its way from one owner to the next, by a gateway shard: owners have no links to each other. The
+/// part with the newest messages goes first, so that what has arrived has no holes.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
+pub struct Kept {
+    /// The packed id of the router shard that kept it.
+    pub router: u32,
+    /// The room's app.
+    pub app: AppId,
+    /// Which room.
+    pub room: RoomId,
+    /// The part has all messages after this sequence,
+    pub gone: u64,
+    /// up to this one.
+    pub upto: u64,
+    /// It has the newest.
+    pub is_first: bool,
+    /// In their order.
+    pub messages: Vec<Message>,
+}
