@@ -254,8 +254,8 @@ pub const ALL: &[Planted] = &[
         name: "joined_too_high",
         breaks: "The answer to a join carries the last sequence.",
         file: "router/src/rooms.rs",
-        find: "        Some(sequence)\n    }\n\n    /// The room of that name.",
-        plant: "        Some(sequence + u64::from(PLANTED))\n    }\n\n    /// The room of that name.",
+        find: "Some(Entered { sequence, has_begun: true, has_lost: false })",
+        plant: "Some(Entered { sequence: sequence + u64::from(PLANTED), has_begun: true, has_lost: false })",
     },
     Planted {
         name: "older_session_stays",
