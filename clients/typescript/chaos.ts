@@ -1,8 +1,8 @@
 /**
  * Clients chat while their server is killed (`kill`), or their connections are cut (`cut`), and nothing is lost or
  * doubled: node dist/chaos.js SAILFISH [SECONDS] [kill|cut]. SAILFISH is the program; it gets ports and a folder
- * of its own. With HISTORY=1 in the environment, clients ask for room history. Ends with code 1 if a promise was
- * broken.
+ * of its own. With NO_HISTORY=1 in the environment, clients do without room history. Ends with code 1 if a promise
+ * was broken.
  */
 
 import assert from "node:assert/strict";
@@ -20,7 +20,7 @@ import { NodeWebSocket } from "./src/node.js";
 const [program, seconds = "12", fault = "kill"] = process.argv.slice(2);
 if (program === undefined) throw new Error("which program? node dist/chaos.js SAILFISH [SECONDS] [kill|cut]");
 
-const hasHistory = process.env["HISTORY"] !== undefined;
+const hasHistory = process.env["NO_HISTORY"] === undefined;
 const ROOM = 7;
 const USERS = [101, 102, 103];
 const folder = mkdtempSync(join(tmpdir(), "sailfish-chaos-"));

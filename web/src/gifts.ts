@@ -78,13 +78,13 @@ export class GiftBar {
     if (users.includes(Number(chosen))) this.receiver.value = chosen;
   }
 
-  /** Takes in a message of the backend; answers whether it was one about gifts or coins. */
-  take(message: Message): boolean {
+  /** Takes in a message of the backend; answers whether it was about gifts or coins. Old gifts do not fly. */
+  take(message: Message, isLive: boolean): boolean {
     // A user cannot say these: the gateways let nobody but the backend.
     if (message.sender !== 0n) return false;
     switch (message.bizCode) {
       case GIFT_SHOWN:
-        this.show(parse(message));
+        this.show(parse(message), isLive);
         return true;
       case GIFT_FAILED: {
         const failed = parse<{ reason: string }>(message);
@@ -171,7 +171,7 @@ export class GiftBar {
     await this.refresh();
   }
 
-  private show(shown: Shown | undefined): void {
+  private show(shown: Shown | undefined, isLive: boolean): void {
     if (shown === undefined) return;
     const gift = this.catalogue.get(shown.giftId);
     const name = gift?.name ?? `gift ${shown.giftId}`;
@@ -185,7 +185,7 @@ export class GiftBar {
     ];
     this.log.event(...words).classList.add("gifted");
     if (shown.senderId === this.ownId || shown.receiverId === this.ownId) void this.refresh();
-    if (this.effects.childElementCount >= EFFECTS_MAX) return;
+    if (!isLive || this.effects.childElementCount >= EFFECTS_MAX) return;
     const effect = make(
       "div",
       { class: shown.total >= 1_000 ? "effect big" : "effect" },

@@ -109,8 +109,6 @@ export function showRoom({ api, names, root }: Page, id: number): () => void {
     let next: ImToken | undefined = first;
     const client = new Client({
       url: gatewayUrl(first.websocket),
-      // What was said before a viewer came is not shown, since gateways keep nothing of rooms.
-      history: false,
       token: async () => {
         const token = next ?? (await api.imToken());
         next = undefined;
@@ -154,9 +152,13 @@ export function showRoom({ api, names, root }: Page, id: number): () => void {
       showStatus();
     };
 
+    /** What the room has up to here was said before this page was in it. */
+    let keptUpTo = 0n;
+    client.on("joined", ({ sequence }) => void (keptUpTo = sequence));
     const hear = (message: Message) => {
       if (message.room !== BigInt(id) && message.room !== undefined) return;
-      if (gifts.take(message) || message.bizCode !== CHAT) return;
+      const isLive = message.sequence === undefined || message.sequence > keptUpTo;
+      if (gifts.take(message, isLive) || message.bizCode !== CHAT) return;
       if (own.has(message.clientMsgId)) return;
       log.say(Number(message.sender), message.text);
     };
