@@ -19,6 +19,9 @@
 //! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before it
 //!   could be named, is closed at once and counted; the listener goes on. Out of file descriptors, accepting
 //!   pauses for 100 ms.
+//!
+//! The `uring` engine holds more connections than the process may have open files: those past
+//! [`Options::open_connections_max`] are direct descriptors, each in the table of one of several rings.
 
 mod choice;
 mod clock;
@@ -41,3 +44,4 @@ pub use mailbox::{MAILBOX_CAPACITY, Remote};
 pub use options::Options;
 pub use running::{Running, start};
 pub use stats::{Counter, HISTOGRAM_BUCKETS, Histogram, Stats};
+pub use uring::{RING_CONNECTIONS_MAX, RINGS_MAX};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::Clock;
+use crate::{Clock, RING_CONNECTIONS_MAX};
 
 /// How to run shards. The same for all of them.
 #[derive(Clone, Debug)]
@@ -18,6 +18,12 @@ pub struct Options {
     pub pin: Option<Vec<usize>>,
     /// Connections of one shard, accepted and opened ones together.
     pub connections_max: u32,
+    /// Of these, how many may be open files of the process. The `uring` engine keeps those past it as direct descriptors, which are none;
+    /// the other engines know only open files, and whoever starts them counts these.
+    pub open_connections_max: u32,
+    /// Direct descriptors in one ring: the limit of open files, if that is less. A shard has up to [`RINGS_MAX`](crate::RINGS_MAX) rings for
+    /// them.
+    pub ring_connections_max: u32,
     /// How long a closing connection may take to flush and to see the peer's FIN.
     pub linger: Duration,
     /// `SO_SNDBUF` of every connection, in bytes; `None` leaves it to the kernel.
@@ -50,6 +56,8 @@ impl Default for Options {
             listen_each: false,
             pin: None,
             connections_max: 1 << 20,
+            open_connections_max: u32::MAX,
+            ring_connections_max: RING_CONNECTIONS_MAX,
             linger: Duration::from_secs(1),
             send_buffer_bytes: None,
             recv_buffer_bytes: None,
@@ -60,6 +68,17 @@ impl Default for Options {
             backlog: 4096,
             clock: Clock::start(),
             counts_stillness: false,
+        }
+    }
+}
+
+impl Options {
+    /// Number and size of the receive buffers that the main ring has for accepted connections, or for those that the core opens.
+    pub(crate) fn recv_buffers_of(&self, accepted: bool) -> (u16, u32) {
+        if accepted || self.listen.is_empty() {
+            (self.recv_buffers, self.recv_buffer_size_bytes)
+        } else {
+            (self.opened_recv_buffers, self.opened_recv_buffer_size_bytes)
         }
     }
 }

@@ -35,6 +35,16 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// How many files the process may have open: the soft limit.
+pub(crate) fn open_files_max() -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable for its whole length.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return u32::MAX;
+    }
+    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX)
+}
+
 /// The cores this process may run on, ascending.
 pub(crate) fn allowed_cores() -> io::Result<Vec<usize>> {
     // SAFETY: a `cpu_set_t` is a bit array; all zeros is a valid, empty one.

@@ -1,4 +1,4 @@
-//! The `uring` engine: one io_uring for each shard, no runtime.
+//! The `uring` engine: one io_uring for each shard, and more past the limit of open files; no runtime.
 //!
 //! A turn waits in one system call, which also hands over everything that the turn before it queued. Accepts and receives
 //! are multishot: armed once for a connection, they go on by themselves. Received bytes land in buffers that all
@@ -9,12 +9,13 @@
 //! A connection is freed only when all its operations have ended, so a late completion never meets the next user of its
 //! index; the generation in the [`token`] checks that once more.
 
-mod accepted;
 mod buffers;
 mod close;
 mod connect;
 mod conns;
 mod driver;
+mod file;
+mod file_ring;
 mod intake;
 mod kernel;
 mod probe;
@@ -30,6 +31,11 @@ use shard::{Shard, ShardId};
 use crate::running::Seat;
 
 pub(crate) use probe::probe;
+
+/// Rings of a shard beside its main one, for connections past [`Options::open_connections_max`](crate::Options::open_connections_max).
+pub const RINGS_MAX: u32 = file_ring::FURTHER_RINGS_MAX as u32;
+/// Connections of one of them; the limit of open files, if that is less.
+pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
 
 /// Runs the shard until its core stops.
 pub(crate) fn run<S: Shard>(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<()> {

@@ -6,7 +6,6 @@ use shard::{CloseReason, ConnId, Event, Instant, Linger, Shard};
 
 use super::conns::State;
 use super::driver::{Driver, News};
-use crate::socket;
 
 impl<S: Shard> Driver<S> {
     /// What the core asks for. A flush may still be turned into an abort.
@@ -17,9 +16,8 @@ impl<S: Shard> Driver<S> {
                 Ok(())
             }
             (Linger::Abort, State::Open | State::Flushing | State::Draining) => {
-                socket::reset(&entry.socket);
-                self.die(conn, CloseReason::Local);
-                Ok(())
+                self.kernel.reset(&entry.file)?;
+                self.die(conn, CloseReason::Local)
             }
             (Linger::Flush, State::Open) => {
                 entry.state = State::Flushing;
@@ -38,52 +36,51 @@ impl<S: Shard> Driver<S> {
         }
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         entry.state = State::Draining;
-        let is_cut = socket::finish_writing(&entry.socket).is_err();
-        if is_cut || entry.finished {
-            self.die(conn, CloseReason::Local);
-        }
-        Ok(())
+        let is_cut = self.kernel.finish_writing(&entry.file).is_err();
+        if is_cut || entry.finished { self.die(conn, CloseReason::Local) } else { Ok(()) }
     }
 
     /// Cuts off the closing connections whose time is up.
-    pub(super) fn end_lingers(&mut self, now: Instant) {
+    pub(super) fn end_lingers(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(due, conn)) = self.lingers.front() {
             let lingering = self.conns.get_mut(conn).filter(|entry| entry.state != State::Dying);
             match lingering {
-                Some(_) if now < due => return,
+                Some(_) if now < due => return Ok(()),
                 Some(entry) => {
-                    socket::reset(&entry.socket);
-                    self.die(conn, CloseReason::Local);
+                    self.kernel.reset(&entry.file)?;
+                    self.die(conn, CloseReason::Local)?;
                 }
                 None => {}
             }
             self.lingers.pop_front();
         }
+        Ok(())
     }
 
     /// The socket failed under a receive or a send.
-    pub(super) fn fail(&mut self, conn: ConnId, errno: i32) {
-        let Some(entry) = self.conns.get_mut(conn) else { return };
+    pub(super) fn fail(&mut self, conn: ConnId, errno: i32) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         let reason = match (entry.state, errno) {
             (State::Flushing | State::Draining, _) => CloseReason::Local, // the core asked first
             (_, libc::ECONNRESET | libc::EPIPE) => CloseReason::Reset,
             _ => CloseReason::Failed,
         };
-        self.die(conn, reason);
+        self.die(conn, reason)
     }
 
     /// Ends a connection as soon as its operations have ended, and makes them end.
-    pub(super) fn die(&mut self, conn: ConnId, reason: CloseReason) {
-        let Some(entry) = self.conns.get_mut(conn) else { return };
+    pub(super) fn die(&mut self, conn: ConnId, reason: CloseReason) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         if entry.state == State::Dying {
-            return;
+            return Ok(());
         }
         entry.state = State::Dying;
         entry.reason = reason;
         if entry.is_busy() {
-            socket::reset(&entry.socket);
+            self.kernel.reset(&entry.file)?;
         }
         self.bury_if_idle(conn);
+        Ok(())
     }
 
     /// After an operation of a dying connection has ended.
@@ -98,6 +95,6 @@ impl<S: Shard> Driver<S> {
         let Some(entry) = self.conns.remove(conn) else { return Ok(()) };
         self.count_connections();
         self.tell(now, Event::Closed { conn, reason: entry.reason });
-        self.kernel.close(entry.socket)
+        self.kernel.close(entry.file)
     }
 }

@@ -3,10 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 
 use io_uring::opcode;
-use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Event, Instant, Shard};
 use socket2::SockAddr;
 
@@ -62,17 +60,20 @@ impl<S: Shard> Driver<S> {
                 return Ok(());
             }
         };
-        if self.kernel.have_opened_buffers(&self.seat.options).is_err() {
+        let Ok(file) = self.kernel.adopt(socket, Group::Opened) else {
             self.news.push_back(News::ConnectFailed(token, ConnectError::Exhausted));
             return Ok(());
-        }
-        let fd = Fd(socket.as_raw_fd());
-        let conn = self.conns.insert(Conn::new(socket, State::Connecting, Group::Opened));
+        };
+        let conn = self.conns.insert(Conn::new(file, State::Connecting, Group::Opened));
         self.count_connections();
         let connects = &mut self.kernel.connects;
         connects.dues.push_back((now + CONNECT_TIME, conn));
         connects.pending.insert(conn.index, Pending { token, is_late: false, peer: Box::new(peer.into()) });
-        self.kernel.connect(conn, fd)
+        self.connect_out(conn)
+    }
+
+    fn connect_out(&mut self, conn: ConnId) -> io::Result<()> {
+        self.conns.get_mut(conn).map_or(Ok(()), |entry| self.kernel.connect(conn, &entry.file))
     }
 
     pub(super) fn on_connect(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
@@ -94,7 +95,7 @@ impl<S: Shard> Driver<S> {
         let failed = self.conns.remove(conn);
         self.count_connections();
         self.tell(now, Event::ConnectFailed { token, error });
-        failed.map_or(Ok(()), |entry| self.kernel.close(entry.socket))
+        failed.map_or(Ok(()), |entry| self.kernel.close(entry.file))
     }
 
     /// Cancels the connects whose time is up.
@@ -108,7 +109,9 @@ impl<S: Shard> Driver<S> {
             if is_pending && let Some(pending) = self.kernel.connects.pending.get_mut(&conn.index) {
                 pending.is_late = true;
                 let cancel = opcode::AsyncCancel::new(Token::of(Op::Connect, conn).as_u64()).build();
-                self.kernel.ring.push_plain(cancel, Token::new(Op::Cancel))?;
+                if let Some(entry) = self.conns.get_mut(conn) {
+                    self.kernel.push_beside(&entry.file, cancel, Token::new(Op::Cancel))?;
+                }
             }
         }
         Ok(())

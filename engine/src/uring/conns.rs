@@ -1,10 +1,9 @@
 //! The connections of one shard.
 
-use std::os::fd::OwnedFd;
-
 use shard::{CloseReason, ConnId, Slab};
 
 use super::buffers::Group;
+use super::file::File;
 use super::sends;
 
 /// Where a connection is in its life.
@@ -24,7 +23,7 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct Conn {
-    pub(super) socket: OwnedFd,
+    pub(super) file: File,
     /// The send in flight, or [`sends::NONE`].
     pub(super) send: u32,
     pub(super) state: State,
@@ -39,9 +38,9 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(socket: OwnedFd, state: State, group: Group) -> Self {
+    pub(super) fn new(file: File, state: State, group: Group) -> Self {
         Self {
-            socket,
+            file,
             send: sends::NONE,
             state,
             group,

@@ -9,9 +9,9 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Effect, Event, Instant, Shard, ShardId};
 
-use super::accepted;
 use super::buffers::{Group, PerGroup};
 use super::conns::{Conn, Conns, State};
+use super::file;
 use super::intake::Intake;
 use super::kernel::Kernel;
 use super::ring::Completion;
@@ -45,6 +45,8 @@ pub(super) struct Driver<S: Shard> {
     pub(super) core_pushes_back: bool,
     /// What the core was told at the start of the turn.
     pub(super) mail_waits: bool,
+    /// Where the further rings begin in this turn.
+    first_ring: usize,
     /// How many receives there were up to the last turn.
     receives: u64,
     /// Which listeners have no accept armed.
@@ -64,7 +66,7 @@ pub(super) enum News {
 
 impl<S: Shard> Driver<S> {
     pub(super) fn new(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
-        let kernel = Kernel::new(&seat.options, !seat.listeners.is_empty())?;
+        let kernel = Kernel::new(&seat.options)?;
         let core = build(seat.id);
         let listeners = seat.listeners.len() as u16;
         Ok(Self {
@@ -78,6 +80,7 @@ impl<S: Shard> Driver<S> {
             news: VecDeque::new(),
             lingers: VecDeque::new(),
             intakes: PerGroup::default(),
+            first_ring: 0,
             receives: 0,
             idle_listeners: (0..listeners).collect(),
             accept_at: None,
@@ -88,7 +91,7 @@ impl<S: Shard> Driver<S> {
     pub(super) fn run(mut self) -> io::Result<()> {
         self.listen_for_mail()?;
         self.accept()?;
-        self.kernel.ring.submit()?;
+        self.kernel.submit()?;
         self.seat.ready();
         let mut now = self.time.now();
         loop {
@@ -132,8 +135,25 @@ impl<S: Shard> Driver<S> {
         for group in Group::ALL {
             self.receive_held(now, group, COMPLETIONS_PER_TURN)?;
         }
-        for _ in 0..COMPLETIONS_PER_TURN {
-            let Some(completion) = self.kernel.ring.next() else { break };
+        let mut left = COMPLETIONS_PER_TURN;
+        // The main ring first: it says which others have something, and leads to other nodes. The others take turns, should they
+        // have more together than a turn takes.
+        self.take_completions_of(now, 0, &mut left)?;
+        let further = self.kernel.rings() - 1;
+        for turn in 0..further {
+            let ring = 1 + (self.first_ring + turn) % further;
+            self.take_completions_of(now, ring, &mut left)?;
+        }
+        self.first_ring = self.first_ring.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Works off up to `left` completions of a ring, and counts them there.
+    fn take_completions_of(&mut self, now: Instant, ring: usize, left: &mut usize) -> io::Result<()> {
+        while *left > 0
+            && let Some(completion) = self.kernel.next(ring)
+        {
+            *left -= 1;
             match completion.token.op() {
                 Op::ReceiveAccepted => self.receive_or_hold(now, Group::Accepted, completion)?,
                 Op::ReceiveOpened => self.receive_or_hold(now, Group::Opened, completion)?,
@@ -143,7 +163,8 @@ impl<S: Shard> Driver<S> {
                 Op::Connect => self.on_connect(now, completion)?,
                 Op::Bell if completion.has_more() => {}
                 Op::Bell => self.listen_for_mail()?,
-                Op::Cancel | Op::Close => {}
+                Op::Ring => self.kernel.take_in(completion.token.ring_number())?,
+                Op::Cancel | Op::Close | Op::Install => {}
             }
         }
         Ok(())
@@ -169,7 +190,7 @@ impl<S: Shard> Driver<S> {
             self.accept_at = None;
             self.accept()?;
         }
-        self.end_lingers(now);
+        self.end_lingers(now)?;
         self.give_up_connects(now)
     }
 
@@ -192,16 +213,16 @@ impl<S: Shard> Driver<S> {
         let now = self.time.now();
         self.seat.stats.turns.add(1);
         self.seat.stats.turn_time.record(self.time.gap());
-        let has_work = self.kernel.ring.is_ready()
+        let has_work = self.kernel.is_ready()
             || !self.news.is_empty()
             || self.mail_waits != self.seat.post.is_pushed_back()
             || Group::ALL.into_iter().any(|group| self.has_intake(group));
         let due = self.next_due(now);
         if has_work || due.is_some_and(|due| due <= now) || !self.seat.post.park() {
-            self.kernel.ring.submit()?;
+            self.kernel.submit()?;
         } else {
             self.time.rest_until(due);
-            self.kernel.ring.submit_and_wait(due.map(|due| due.since(now)))?;
+            self.kernel.submit_and_wait(due.map(|due| due.since(now)))?;
             self.seat.post.unpark();
         }
         let now = self.time.now();
@@ -227,14 +248,14 @@ impl<S: Shard> Driver<S> {
     fn listen_for_mail(&mut self) -> io::Result<()> {
         // Multishot: every write to the eventfd completes it once more, so nobody has to read it.
         let poll = opcode::PollAdd::new(Fd(self.seat.post.bell()), libc::POLLIN as u32).multi(true).build();
-        self.kernel.ring.push_plain(poll, Token::new(Op::Bell))
+        self.kernel.main.push_plain(poll, Token::new(Op::Bell))
     }
 
     fn accept(&mut self) -> io::Result<()> {
         while let Some(number) = self.idle_listeners.pop() {
             let Some(listener) = self.seat.listeners.get(usize::from(number)) else { continue };
             let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-            self.kernel.ring.push_plain(accept, Token::accept(number))?;
+            self.kernel.main.push_plain(accept, Token::accept(number))?;
         }
         Ok(())
     }
@@ -254,20 +275,24 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    fn take_connection(&mut self, now: Instant, file: i32, listener: u16) -> io::Result<()> {
-        let socket = accepted::accepted(file);
+    fn take_connection(&mut self, now: Instant, accepted: i32, listener: u16) -> io::Result<()> {
+        let socket = file::received(accepted);
         if self.seat.listeners.is_empty() {
             return Ok(()); // it came while the listener closed
         }
         self.seat.stats.accepts.add(1);
-        let peer = match accepted::peer_of(&socket) {
-            Ok(peer) if self.has_room() => peer,
-            _ => {
-                self.seat.stats.accepts_refused.add(1);
-                return Ok(());
+        let adopted = match file::peer_of(&socket) {
+            Ok(peer) if self.has_room() => {
+                self.kernel.adopt(socket, Group::Accepted).map(|file| (peer, file))
             }
+            Ok(_) => Err(io::ErrorKind::QuotaExceeded.into()),
+            Err(error) => Err(error),
         };
-        let conn = self.conns.insert(Conn::new(socket, State::Open, Group::Accepted));
+        let Ok((peer, file)) = adopted else {
+            self.seat.stats.accepts_refused.add(1);
+            return Ok(());
+        };
+        let conn = self.conns.insert(Conn::new(file, State::Open, Group::Accepted));
         self.count_connections();
         self.tell(now, Event::Accepted { conn, peer, listener });
         self.receive(conn)

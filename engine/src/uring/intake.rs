@@ -70,6 +70,9 @@ impl<S: Shard> Driver<S> {
             if !self.intakes[group].held.is_empty() {
                 continue;
             }
+            if self.intakes[group].starved.is_empty() {
+                continue;
+            }
             for _ in 0..self.buffers_of(group) {
                 let Some(conn) = self.intakes[group].starved.pop_front() else { break };
                 self.receive(conn)?;
@@ -95,6 +98,6 @@ impl<S: Shard> Driver<S> {
     }
 
     fn buffers_of(&self, group: Group) -> usize {
-        self.kernel.buffers[group].as_ref().map_or(0, |buffers| buffers.count())
+        self.kernel.buffers_of(group)
     }
 }

@@ -1,7 +1,6 @@
 //! Bytes in and bytes out.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::ptr;
 
 use io_uring::opcode;
@@ -29,14 +28,13 @@ impl<S: Shard> Driver<S> {
         }
         entry.receiving = true;
         if entry.state != State::Open {
-            let discard = opcode::Recv::new(Fd(entry.socket.as_raw_fd()), ptr::null_mut(), DISCARD_BYTES);
+            let discard = opcode::Recv::new(Fd(entry.file.number()), ptr::null_mut(), DISCARD_BYTES);
             // With this flag TCP copies nothing.
             let discard = discard.flags(libc::MSG_TRUNC).build();
-            return self.kernel.ring.push_plain(discard, Token::of(Op::Discard, conn));
+            return self.kernel.push_plain(&entry.file, discard, Token::of(Op::Discard, conn));
         }
-        let receive = opcode::RecvMulti::new(Fd(entry.socket.as_raw_fd()), entry.group.id()).build();
-        let token = Token::of(Op::receive(entry.group), conn);
-        self.kernel.ring.push_plain(receive, token)
+        let receive = opcode::RecvMulti::new(Fd(entry.file.number()), entry.group.id()).build();
+        self.kernel.push_plain(&entry.file, receive, Token::of(Op::receive(entry.group), conn))
     }
 
     /// Takes in a receive whose end, if it is the last of its operation, is noted: `receiving` may be that of another since.
@@ -48,7 +46,7 @@ impl<S: Shard> Driver<S> {
     ) -> io::Result<()> {
         let conn = completion.token.conn();
         if let Some(buffer) = completion.buffer() {
-            self.deliver(now, group, conn, buffer, completion.result);
+            self.deliver(now, group, buffer, completion);
         }
         if completion.has_more() { Ok(()) } else { self.on_receive_end(now, conn, completion.result) }
     }
@@ -73,7 +71,7 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         }
         match result {
-            0 => self.on_finish(now, conn),
+            0 => self.on_finish(now, conn)?,
             // A multishot receive ends now and then for reasons of its own.
             1.. => self.receive(conn)?,
             error => match -error {
@@ -85,16 +83,17 @@ impl<S: Shard> Driver<S> {
                     }
                 }
                 libc::EINTR | libc::EAGAIN => self.receive(conn)?,
-                errno => self.fail(conn, errno),
+                errno => self.fail(conn, errno)?,
             },
         }
         Ok(())
     }
 
     /// Hands received bytes to the core, or drops those of a closing connection, and gives the buffer back.
-    fn deliver(&mut self, now: Instant, group: Group, conn: ConnId, buffer: u16, result: i32) {
-        let Some(buffers) = &mut self.kernel.buffers[group] else { return };
-        let len = usize::try_from(result).unwrap_or(0);
+    fn deliver(&mut self, now: Instant, group: Group, buffer: u16, completion: Completion) {
+        let conn = completion.token.conn();
+        let Some(buffers) = self.kernel.buffers(completion.ring, group) else { return };
+        let len = usize::try_from(completion.result).unwrap_or(0);
         let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.state == State::Open);
         if let Some(bytes) = buffers.get(buffer, len)
             && is_open
@@ -109,14 +108,15 @@ impl<S: Shard> Driver<S> {
         buffers.give_back(buffer);
     }
 
-    fn on_finish(&mut self, now: Instant, conn: ConnId) {
-        let Some(entry) = self.conns.get_mut(conn) else { return };
+    fn on_finish(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
+        let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         entry.finished = true;
         match entry.state {
             State::Open => self.tell(now, Event::Finished { conn }),
-            State::Draining => self.die(conn, CloseReason::Local),
+            State::Draining => self.die(conn, CloseReason::Local)?,
             State::Flushing | State::Connecting | State::Dying => {}
         }
+        Ok(())
     }
 
     /// Takes the next batch of an open connection, unless one is in flight.
@@ -161,8 +161,7 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         }
         let Some(bytes) = through else {
-            self.fail(conn, -completion.result);
-            return Ok(());
+            return self.fail(conn, -completion.result);
         };
         self.seat.stats.bytes_out.add(bytes as u64);
         self.tell(now, Event::Sent { conn, bytes });
@@ -174,7 +173,6 @@ impl<S: Shard> Driver<S> {
 
     fn push_send(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let fd = Fd(entry.socket.as_raw_fd());
-        self.kernel.send(entry.send, fd, conn)
+        self.kernel.send(entry.send, &entry.file, conn)
     }
 }

@@ -1,8 +1,9 @@
-//! The io_uring of one shard: entries in, completions out.
+//! An io_uring: entries in, completions out.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -22,42 +23,85 @@ pub(super) struct Completion {
     pub(super) token: Token,
     /// The operation's result, or a negative errno.
     pub(super) result: i32,
-    flags: u32,
+    /// The kernel's flags without the bits between that have no use here, which leaves room for the ring.
+    flags_high: u16,
+    flags_low: u8,
+    /// The ring that it came from: 0 is the main one.
+    pub(super) ring: u8,
 }
 
+// Thousands wait at times.
+const _: () = assert!(size_of::<Completion>() == 16);
+
 impl Completion {
-    /// Whether more completions of the same operation follow.
-    pub(super) fn has_more(self) -> bool {
-        cqueue::more(self.flags)
+    fn new(ring: u8, entry: &cqueue::Entry) -> Self {
+        let flags = entry.flags();
+        Self {
+            token: Token::from_u64(entry.user_data()),
+            result: entry.result(),
+            flags_high: (flags >> 16) as u16,
+            flags_low: flags as u8,
+            ring,
+        }
     }
 
-    /// The provided buffer that holds what was received.
+    /// Whether more completions of the same operation follow.
+    pub(super) fn has_more(self) -> bool {
+        cqueue::more(self.flags())
+    }
+
+    /// The provided buffer that holds what was received: one of the ring's.
     pub(super) fn buffer(self) -> Option<u16> {
-        cqueue::buffer_select(self.flags)
+        cqueue::buffer_select(self.flags())
+    }
+
+    fn flags(self) -> u32 {
+        u32::from(self.flags_high) << 16 | u32::from(self.flags_low)
     }
 }
 
 pub(super) struct Ring {
     uring: IoUring,
+    number: u8,
     ready: VecDeque<Completion>,
+    /// What the last [`Op::Install`] completed with.
+    installed: Option<i32>,
     /// Operations whose last completion has not been taken in.
     in_flight: usize,
 }
 
 impl Ring {
-    pub(super) fn new() -> io::Result<Self> {
-        let uring = IoUring::builder()
+    /// Ring `number`. The main one, 0, works off its completions when it is entered. A further one does so whenever the thread is in
+    /// the kernel, in the main ring's wait too: only then does a poll of it see them, and nobody has to enter it for them.
+    pub(super) fn new(number: u8) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        if number == 0 {
+            builder.setup_defer_taskrun();
+        } else {
+            builder.setup_coop_taskrun();
+        }
+        let uring = builder
             .setup_single_issuer()
-            .setup_defer_taskrun() // completions are worked off by this thread, when it asks for them
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)?;
-        Ok(Self { uring, ready: VecDeque::new(), in_flight: 0 })
+        Ok(Self { uring, number, ready: VecDeque::new(), installed: None, in_flight: 0 })
     }
 
     pub(super) fn uring(&self) -> &IoUring {
         &self.uring
+    }
+
+    /// What another ring polls to know when this one has something.
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    /// Another file of the same ring.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring has its file open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }.try_clone_to_owned()
     }
 
     /// Operations that the kernel may still be at.
@@ -122,6 +166,11 @@ impl Ring {
         Ok(())
     }
 
+    /// The result of an [`Op::Install`] that has completed.
+    pub(super) fn take_installed(&mut self) -> Option<i32> {
+        self.installed.take()
+    }
+
     /// Whether [`Ring::next`] has something.
     pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -134,12 +183,16 @@ impl Ring {
 
     fn harvest(&mut self) {
         for entry in self.uring.completion() {
-            let token = Token::from_u64(entry.user_data());
-            let completion = Completion { token, result: entry.result(), flags: entry.flags() };
-            if !completion.has_more() && token.op() != Op::Close {
+            let completion = Completion::new(self.number, &entry);
+            let op = completion.token.op();
+            if !completion.has_more() && op != Op::Close {
                 self.in_flight -= 1;
             }
-            self.ready.push_back(completion);
+            if op == Op::Install {
+                self.installed = Some(completion.result);
+            } else {
+                self.ready.push_back(completion);
+            }
         }
     }
 

@@ -29,6 +29,10 @@ pub(super) enum Op {
     Cancel,
     /// Closes a file; silent when it succeeds.
     Close,
+    /// Poll of a further ring, in the main one.
+    Ring,
+    /// Makes an ordinary file of a direct descriptor, for a moment.
+    Install,
 }
 
 impl Op {
@@ -55,6 +59,16 @@ impl Token {
         Self(Self::new(Op::Accept).0 | listener as u64)
     }
 
+    /// The poll of a further ring.
+    pub(super) const fn ring(number: u8) -> Self {
+        Self(Self::new(Op::Ring).0 | number as u64)
+    }
+
+    /// Meaningful for the poll of a ring only.
+    pub(super) const fn ring_number(self) -> u8 {
+        self.0 as u8
+    }
+
     /// Meaningful for an accept only.
     pub(super) const fn listener(self) -> u16 {
         self.0 as u16
@@ -74,7 +88,7 @@ impl Token {
     }
 
     pub(super) fn op(self) -> Op {
-        const OPS: [Op; 9] = [
+        const OPS: [Op; 11] = [
             Op::Bell,
             Op::Accept,
             Op::ReceiveAccepted,
@@ -84,6 +98,8 @@ impl Token {
             Op::Connect,
             Op::Cancel,
             Op::Close,
+            Op::Ring,
+            Op::Install,
         ];
         OPS[(self.0 >> 56) as usize]
     }
@@ -102,7 +118,7 @@ mod tests {
     fn a_token_gives_back_what_it_was_made_of() {
         let receives = Group::ALL.map(Op::receive);
         let others = [Op::Bell, Op::Accept, Op::Discard, Op::Send, Op::Connect, Op::Cancel, Op::Close];
-        for op in receives.into_iter().chain(others) {
+        for op in receives.into_iter().chain(others).chain([Op::Ring, Op::Install]) {
             assert_eq!(Token::new(op).op(), op);
             let conn = ConnId { index: CONNECTIONS_MAX - 1, generation: u32::MAX };
             let token = Token::from_u64(Token::of(op, conn).as_u64());
@@ -110,5 +126,7 @@ mod tests {
         }
         let token = Token::accept(u16::MAX);
         assert_eq!((token.op(), token.listener()), (Op::Accept, u16::MAX));
+        let token = Token::ring(u8::MAX);
+        assert_eq!((token.op(), token.ring_number()), (Op::Ring, u8::MAX));
     }
 }

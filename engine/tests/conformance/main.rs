@@ -8,6 +8,7 @@ mod ends;
 mod harness;
 mod mail_and_time;
 mod push_back;
+mod rings;
 
 use engine::Kind;
 
@@ -19,19 +20,26 @@ fn on(kind: Kind, test: fn(Kind)) {
     }
 }
 
+/// The same on the `uring` engine with nearly every connection in a further ring.
+fn on_rings(kind: Kind, test: fn(Kind)) {
+    harness::FEW_FILES_A_RING.set(true);
+    on(kind, test);
+}
+
 macro_rules! conformance {
     ($($topic:ident: $($test:ident)*;)*) => {
-        conformance!(@ uring Uring $($topic: $($test)*;)*);
-        conformance!(@ monoio Monoio $($topic: $($test)*;)*);
-        conformance!(@ epoll Epoll $($topic: $($test)*;)*);
-        conformance!(@ glommio Glommio $($topic: $($test)*;)*);
+        conformance!(@ uring Uring on $($topic: $($test)*;)*);
+        conformance!(@ uring_rings Uring on_rings $($topic: $($test)*;)*);
+        conformance!(@ monoio Monoio on $($topic: $($test)*;)*);
+        conformance!(@ epoll Epoll on $($topic: $($test)*;)*);
+        conformance!(@ glommio Glommio on $($topic: $($test)*;)*);
     };
-    (@ $module:ident $kind:ident $($topic:ident: $($test:ident)*;)*) => {
+    (@ $module:ident $kind:ident $on:ident $($topic:ident: $($test:ident)*;)*) => {
         mod $module {
             $($(
                 #[test]
                 fn $test() {
-                    super::on(super::Kind::$kind, super::$topic::$test);
+                    super::$on(super::Kind::$kind, super::$topic::$test);
                 }
             )*)*
         }

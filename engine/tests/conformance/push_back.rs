@@ -9,7 +9,9 @@ use std::time::Duration;
 use engine::{Kind, Options};
 use shard::{CloseReason, ConnId, Linger, ShardId};
 
-use crate::harness::{Behaviour, Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options, pattern};
+use crate::harness::{
+    Behaviour, FEW_FILES_A_RING, Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options, pattern,
+};
 
 /// Bytes that a client sends: they fit its socket, and a few clients have more than all receive buffers hold.
 const CLIENT_BYTES: usize = 24 << 10;
@@ -65,6 +67,9 @@ pub fn pushing_back_again_and_again_loses_nothing(kind: Kind) {
 }
 
 pub fn much_that_is_held_keeps_its_order(kind: Kind) {
+    if FEW_FILES_A_RING.get() {
+        return; // a small table has few buffers
+    }
     // More receives than an engine takes in at once are held, while others still come.
     let many = Options { recv_buffers: 1 << 15, recv_buffer_size_bytes: 16, ..options() };
     again_and_again(kind, many, 400 << 10, Duration::from_millis(10));

@@ -1,0 +1,106 @@
+//! The `uring` engine past the limit of open files: direct descriptors, in as many rings as it takes.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use engine::{Kind, Options};
+use shard::{CloseReason, Effect, Linger};
+
+use crate::connections::{run_with_few_files, wait_until};
+use crate::harness::{Hands, Rig, Seen, echo, exchange, nothing, options};
+
+/// Far fewer than the connections, and more than the process has beside them.
+const FILES: u32 = 200;
+const CONNECTIONS: u64 = 1000;
+
+/// Few of the connections as open files, and tables as large as the limit allows.
+fn few_open() -> Options {
+    Options { open_connections_max: 20, ..options() }
+}
+
+/// The limit on open files is the process's, so this runs in one of its own, and has both ends there.
+#[test]
+fn a_process_holds_more_connections_than_open_files() {
+    if engine::choose(Some(Kind::Uring)).is_err() {
+        return;
+    }
+    if std::env::var_os("FEW_FILES").is_none() {
+        return run_with_few_files(FILES, "rings::a_process_holds_more_connections_than_open_files");
+    }
+    let server = Rig::start(Kind::Uring, few_open(), vec![Box::new(echo)]);
+    let client = Options { listen: Vec::new(), ..few_open() };
+    let client = Rig::start(Kind::Uring, client, vec![Box::new(nothing)]);
+    let address = server.address();
+    let source = |token: u64| Some(Ipv4Addr::new(127, 0, 0, 2 + (token % 4) as u8).into());
+    let connect = |tokens: std::ops::Range<u64>| {
+        let count = tokens.end - tokens.start;
+        client.tell(0, move |hands| tokens.for_each(|token| hands.connect(token, address, source(token))));
+        let connected = |seen| match seen {
+            Seen::Connected(conn, _) => Some(conn),
+            Seen::ConnectFailed(token, error) => panic!("{token}: {error:?}"),
+            _ => None,
+        };
+        (0..count).map(|_| client.find(connected)).collect::<Vec<_>>()
+    };
+    let open = |rig: &Rig| rig.running.stats()[0].connections.get();
+    let mut all = connect(0..CONNECTIONS);
+    wait_until(|| open(&server) == CONNECTIONS);
+
+    let greet = |hands: &mut Hands, conn| hands.send(conn, format!("{conn:?}").into_bytes());
+    let everybody = all.clone();
+    client.tell(0, move |hands| everybody.into_iter().for_each(|conn| greet(hands, conn)));
+    let mut heard = HashSet::new();
+    while heard.len() < all.len() {
+        heard.insert(client.find(|seen| match seen {
+            Seen::Received(conn, bytes) => {
+                assert_eq!(String::from_utf8(bytes).unwrap(), format!("{conn:?}"));
+                Some(conn)
+            }
+            _ => None,
+        }));
+    }
+
+    // Half of them go, by turns in both ways; others come in their places.
+    let gone: Vec<_> = all.iter().copied().step_by(2).collect();
+    all.retain(|conn| !gone.contains(conn));
+    let ends = gone.clone();
+    client.tell(0, move |hands| {
+        for (at, conn) in ends.into_iter().enumerate() {
+            hands.close(conn, if at % 2 == 0 { Linger::Abort } else { Linger::Flush });
+        }
+    });
+    let mut reasons = [0, 0];
+    for _ in &gone {
+        let (_, reason) = server.closed();
+        reasons[usize::from(reason == CloseReason::Reset)] += 1;
+    }
+    assert_eq!(reasons, [CONNECTIONS / 4, CONNECTIONS / 4], "half with a FIN, half with a reset");
+    wait_until(|| open(&client) == CONNECTIONS / 2);
+    all.extend(connect(CONNECTIONS..CONNECTIONS * 3 / 2));
+    wait_until(|| open(&server) == CONNECTIONS);
+
+    client.tell(0, |hands| hands.effect(Effect::Stop));
+    for _ in &all {
+        server.closed();
+    }
+    exchange(&mut server.dial(), b"nobody is left, and there is room");
+    server.stop();
+}
+
+/// Rings are bounded, too: 255 of one connection each, and what may be open.
+#[test]
+fn a_shard_without_a_ring_to_add_refuses() {
+    if engine::choose(Some(Kind::Uring)).is_err() {
+        return;
+    }
+    let tiny = Options { open_connections_max: 0, ring_connections_max: 1, recv_buffers: 1, ..options() };
+    let rig = Rig::start(Kind::Uring, tiny, vec![Box::new(echo)]);
+    let mut streams: Vec<_> = (0..255).map(|_| rig.dial()).collect();
+    streams.iter_mut().for_each(|stream| exchange(stream, b"one of the last"));
+    let refused = rig.dial();
+    wait_until(|| rig.running.stats()[0].accepts_refused.get() == 1);
+    drop((refused, streams.pop()));
+    wait_until(|| rig.running.stats()[0].connections.get() == 254);
+    exchange(&mut rig.dial(), b"in its place");
+    rig.stop();
+}
