@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use engine::{Chosen, Options, Running};
+use engine::{Chosen, Kind, Options, Running};
 use gateway::{Gateway, Port, TlsServer};
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
@@ -31,7 +31,7 @@ use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{Directory, News, NodeInfo, Writer};
-use crate::files::{Files, REFUSALS_PER_SHARD, Reserved};
+use crate::files::{Capacity, Files, REFUSALS_PER_SHARD, Reserved};
 use crate::log;
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -306,7 +306,7 @@ fn run(
         shards: serving.shards.ids().len(),
         backend: serving.backend.as_ref().map(Service::address),
         files: serving.files,
-        connections_max: serving.connections_max,
+        capacity: serving.capacity,
         connections_max_configured: config.limits.connections_max,
         started,
     };
@@ -365,7 +365,7 @@ struct Serving {
     /// What callers of the admin port may take.
     http: http_server::Limits,
     /// Of one shard: what is configured, or what the open files allow.
-    connections_max: u32,
+    capacity: Capacity,
     directory: Option<Directory>,
     bridge: Option<Bridging>,
     /// The backend that `up` brings.
@@ -393,8 +393,10 @@ fn start(
     if has_bridge {
         reserved = reserved.with_bridge(config);
     }
-    let connections_max = files.connections_max(count, reserved)?.min(config.limits.connections_max);
-    let options = engine_options(role, config, connections_max);
+    // Links of other nodes are few, and stay open files.
+    let may_have_rings = chosen.kind == Kind::Uring && !role.takes_links();
+    let capacity = files.capacity(may_have_rings, count, config.limits.connections_max, reserved)?;
+    let options = engine_options(role, config, capacity);
     let backend = has_own_backend.then(|| Service::within(config, http.clone(), admin, lock)).transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
@@ -409,7 +411,7 @@ fn start(
         keys: secret.map(|secret| secret.keys(&config.token)).transpose()?,
         tls: tls.clone(),
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
-        gateway: bounded(config.gateway(), connections_max),
+        gateway: bounded(config.gateway(), capacity.connections_max),
         incarnation: options.clock.now().unix_nanos(),
         door: bridge.as_ref().map(Bridging::door),
         directory: Arc::default(),
@@ -440,7 +442,7 @@ fn start(
     }
     let address = *running.addresses().first().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, http, connections_max, directory, bridge, backend, tls })
+    Ok(Serving { running, shards, chosen, files, http, capacity, directory, bridge, backend, tls })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -590,7 +592,7 @@ fn bounded(mut gateway: gateway::Config, connections_max: u32) -> gateway::Confi
     gateway
 }
 
-fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options {
+fn engine_options(role: Role, config: &Config, capacity: Capacity) -> Options {
     let engine = &config.engine;
     let unless_zero = |bytes: u32| (bytes > 0).then_some(bytes);
     let options = Options {
@@ -600,7 +602,8 @@ fn engine_options(role: Role, config: &Config, connections_max: u32) -> Options 
             .collect(),
         pin: if config.node.pin { None } else { Some(Vec::new()) },
         // Those past the gateway's limit are told so before they are closed.
-        connections_max: connections_max.saturating_add(REFUSALS_PER_SHARD),
+        connections_max: capacity.connections_max.saturating_add(REFUSALS_PER_SHARD),
+        open_connections_max: capacity.open_connections_max.saturating_add(REFUSALS_PER_SHARD),
         linger: Duration::from_millis(engine.linger_ms.into()),
         send_buffer_bytes: unless_zero(engine.send_buffer_bytes),
         recv_buffer_bytes: unless_zero(engine.recv_buffer_bytes),

@@ -11,10 +11,10 @@ use wire::{AppId, BizCode};
 
 use super::chaos::Strike;
 use super::{Encoding, LoadArgs};
-use crate::files::Files;
+use crate::files::{Files, Reserved};
 
-/// Open files of a load process that are no connections.
-const FILES_RESERVE: u64 = 64;
+/// What a load process may hold beside its clients: connections that end while others take their places.
+pub(super) const SURPLUS_CONNECTIONS: u32 = 16;
 /// Connections from one source address on loopback: well under the server's cap per address.
 const CONNECTIONS_PER_ADDRESS: u32 = 1000;
 /// Processes that are started without being asked for by number: more do not fit a machine by accident.
@@ -96,7 +96,8 @@ impl Settings {
         check_ports(&targets, args.connections)?;
         let run = u32::from_ne_bytes(crate::secret::random());
         let mut remarks = Vec::new();
-        let shares = shares(args, clients, &mut remarks)?;
+        let may_have_rings = engine::choose(engine).is_ok_and(|chosen| chosen.kind == Kind::Uring);
+        let shares = shares(args, clients, may_have_rings, &mut remarks)?;
         let whole = Plan {
             scenario: fleet_scenario,
             sources: first_source(&targets, run),
@@ -226,9 +227,17 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
 }
 
 /// How many clients each process gets: even numbers, so that pairs stay together.
-fn shares(args: &LoadArgs, clients: u32, remarks: &mut Vec<String>) -> anyhow::Result<Vec<u32>> {
-    let files = Files::raise().limit;
-    let most = files.saturating_sub(FILES_RESERVE).min(u64::from(u32::MAX)) as u32 & !1;
+fn shares(
+    args: &LoadArgs,
+    clients: u32,
+    may_have_rings: bool,
+    remarks: &mut Vec<String>,
+) -> anyhow::Result<Vec<u32>> {
+    let files = Files::raise();
+    let capacity = files.capacity(may_have_rings, 1, u32::MAX, Reserved::default());
+    let most =
+        capacity.map_or(0, |capacity| capacity.connections_max.saturating_sub(SURPLUS_CONNECTIONS)) & !1;
+    let files = files.limit;
     ensure!(
         most >= 2,
         "{files} open files a process are too few: raise the hard limit (ulimit -Hn, or LimitNOFILE= of a systemd unit)"

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use shard::ShardId;
 use wire::DeviceClass;
 
-use crate::files::Files;
+use crate::files::{Files, Reserved};
+use crate::load::settings::SURPLUS_CONNECTIONS;
 use crate::secret::Secret;
 use crate::token;
 
@@ -49,15 +50,25 @@ pub fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn start(order: Order) -> anyhow::Result<Running<Mail>> {
-    Files::raise();
     let kind: Kind = engine::choose(order.engine.parse().ok())?.kind;
+    let wanted = order.plan.clients + SURPLUS_CONNECTIONS;
+    let capacity = Files::raise().capacity(kind == Kind::Uring, 1, wanted, Reserved::default())?;
+    let usual = Options::default();
+    // A room of so many writes to all of them at once: small buffers are many.
+    let (recv_buffers, recv_buffer_size_bytes) = match capacity.has_rings() {
+        true => (1 << 13, 512),
+        false => (usual.recv_buffers, usual.recv_buffer_size_bytes),
+    };
     let options = Options {
         listen: Vec::new(),
+        recv_buffers,
+        recv_buffer_size_bytes,
         pin: Some(order.core.into_iter().collect()),
-        connections_max: order.plan.clients + 16,
+        connections_max: capacity.connections_max,
+        open_connections_max: capacity.open_connections_max,
         clock: Clock::with_offset(order.clock_offset_ns),
         counts_stillness: true,
-        ..Options::default()
+        ..usual
     };
     let secret = Secret { bytes: order.secret, file: None };
     let mint = move |app, user| token::mint(&secret, app, user, DeviceClass::Phone, TOKEN_TTL);

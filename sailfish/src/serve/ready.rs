@@ -11,7 +11,7 @@ use super::Role;
 use super::clients::ClientPort;
 use crate::cli::ConfigArgs;
 use crate::config::Layers;
-use crate::files::Files;
+use crate::files::{Capacity, Files};
 use crate::secret::Secret;
 
 /// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a router or a bridge has
@@ -38,8 +38,8 @@ pub struct Summary {
     /// What the process may open.
     pub files: Files,
     /// Of one shard.
-    pub connections_max: u32,
-    /// Of one shard, if there were files enough.
+    pub capacity: Capacity,
+    /// Connections of one shard, if there were files enough.
     pub connections_max_configured: u32,
     /// When the process started.
     pub started: Instant,
@@ -57,7 +57,8 @@ impl Summary {
             reason = self.chosen.reason,
             shards = self.shards,
             open_files = self.files.limit,
-            connections_max_per_shard = self.connections_max,
+            connections_max_per_shard = self.capacity.connections_max,
+            open_connections_max_per_shard = self.capacity.open_connections_max,
             "ready"
         );
     }
@@ -65,7 +66,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { role, node, address, admin, chosen, shards, files, connections_max, .. } = self;
+        let Self { role, node, address, admin, chosen, shards, files, capacity, .. } = self;
         let (what, of) = match role {
             Role::Router | Role::Bridge => ("links", "links  "),
             Role::Up | Role::Gateway => ("clients", "clients"),
@@ -106,8 +107,15 @@ impl fmt::Display for Summary {
             return Ok(());
         }
         let each = if *shards == 1 { "1 shard" } else { &format!("each of {shards} shards") };
+        let Capacity { connections_max, open_connections_max } = *capacity;
         writeln!(f, "  capacity {connections_max} connections on {each}")?;
-        if *connections_max < self.connections_max_configured {
+        if capacity.has_rings() {
+            writeln!(
+                f,
+                "           {open_connections_max} of them as open files, the others as direct descriptors of io_uring"
+            )?;
+        }
+        if connections_max < self.connections_max_configured {
             writeln!(
                 f,
                 "           bound by {} open files; for more raise the hard limit: ulimit -Hn, or LimitNOFILE= in systemd",

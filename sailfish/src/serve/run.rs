@@ -218,7 +218,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         error!("reload refused, the old configuration and certificates stay: {error}");
         return;
     }
-    let gateway = bounded(new.gateway(), serving.connections_max);
+    let gateway = bounded(new.gateway(), serving.capacity.connections_max);
     if !serving.shards.order(|| Control::Reload(Box::new(gateway.clone()))).await {
         error!("reload: a shard does not answer; send SIGHUP again");
         return;
