@@ -1,12 +1,16 @@
 //! Open-loop time: operations are due when they are due, whatever became of those before.
 
+use std::time::Duration;
+
 use shard::Instant;
 
-/// Operation `i` is due at `start + i / rate`.
+/// Operation `i` is due at `start + i / rate`, or at the end of the group that falls into.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     start_ns: u64,
     interval_ns: f64,
+    /// Of a group of operations that are due at once; 0: each is by itself.
+    group_ns: u64,
     next: u64,
     end: u64,
 }
@@ -17,7 +21,13 @@ impl Schedule {
         let interval_ns = if rate > 0.0 { 1e9 / rate } else { f64::INFINITY };
         // A rounding error must not make one more.
         let end = if rate > 0.0 { (duration_ns as f64 / interval_ns - 1e-6).ceil() as u64 } else { 0 };
-        Self { start_ns: start.unix_nanos(), interval_ns, next: 0, end }
+        Self { start_ns: start.unix_nanos(), interval_ns, group_ns: 0, next: 0, end }
+    }
+
+    /// The same operations, due together where they are within one stretch of `group`. It is the plan that has groups: the intended time of
+    /// an operation is that of its group.
+    pub(crate) fn in_groups(self, group: Duration) -> Self {
+        Self { group_ns: group.as_nanos() as u64, ..self }
     }
 
     /// Nothing is due from `at` on.
@@ -28,9 +38,12 @@ impl Schedule {
 
     /// When the next operation is due; `None` after the last.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let after_ns = self.next as f64 * self.interval_ns;
-        (self.next < self.end)
-            .then(|| Instant::from_unix_nanos(self.start_ns.saturating_add(after_ns as u64)))
+        let after_ns = (self.next as f64 * self.interval_ns) as u64;
+        let after_ns = match self.group_ns {
+            0 => after_ns,
+            group_ns => after_ns.div_ceil(group_ns).saturating_mul(group_ns),
+        };
+        (self.next < self.end).then(|| Instant::from_unix_nanos(self.start_ns.saturating_add(after_ns)))
     }
 
     /// Takes the next operation, its number and its intended time, if it is due.
@@ -75,6 +88,17 @@ mod tests {
         schedule.stop(at(2_500_000));
         let taken = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2))).count();
         assert_eq!((taken, schedule.due()), (3, None));
+    }
+
+    #[test]
+    fn operations_of_a_group_are_due_at_its_end() {
+        let mut schedule = Schedule::new(at(0), 1000.0, 1_000_000_000).in_groups(Duration::from_micros(2500));
+        let due: Vec<u64> = std::iter::from_fn(|| schedule.take(at(u64::MAX / 2)))
+            .map(|(_, due)| due.unix_nanos() - at(0).unix_nanos())
+            .collect();
+        // At 0, 1, 2, 3, 4, 5, 6 ms without groups.
+        let groups = [0, 2_500_000, 2_500_000, 5_000_000, 5_000_000, 5_000_000, 7_500_000];
+        assert_eq!((&due[..7], due.len()), (&groups[..], 1000));
     }
 
     #[test]

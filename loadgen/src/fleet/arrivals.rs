@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use shard::{ConnId, ConnectError, Effect, Instant, Linger};
 use wire::client::ClientFrame;
@@ -12,6 +13,10 @@ use crate::client::{Inbox, State};
 use crate::plan::{Plan, Scenario};
 use crate::schedule::Schedule;
 use crate::tally::count;
+
+/// Heartbeats that fall into this time leave together: each by itself would be a wake-up of the generator, which then costs more than
+/// the server that it loads.
+const HEARTBEAT_GROUP: Duration = Duration::from_millis(10);
 
 /// Which client connects when.
 pub(super) struct Arrivals {
@@ -147,7 +152,7 @@ impl Fleet {
         let period_ms = self.plan.heartbeat_ms.unwrap_or(heartbeat_ms);
         if self.heartbeats.is_none() && period_ms > 0 {
             let rate = f64::from(self.plan.clients) * 1000.0 / f64::from(period_ms);
-            self.heartbeats = Some(Schedule::new(now, rate, u64::MAX));
+            self.heartbeats = Some(Schedule::new(now, rate, u64::MAX).in_groups(HEARTBEAT_GROUP));
         }
         if self.plan.scenario.has_rooms() {
             self.clients[c].state = State::Joining;
