@@ -40,10 +40,13 @@ impl Storage {
 
 /// A process of Sailfish.
 pub struct Node {
-    program: PathBuf,
+    /// The program, after what it is started by.
+    command: Vec<PathBuf>,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
+    /// The line by which it said that it is ready.
+    ready: String,
 }
 
 /// Router, gateways, bridge, backend, and what that stores in.
@@ -169,11 +172,24 @@ impl Stack {
 impl Node {
     /// Starts `sailfish` with the arguments of `line` and waits until it is ready; it logs to `folder`.
     pub fn start(programs: &Path, folder: &Path, name: &str, line: &str) -> anyhow::Result<Self> {
+        Self::start_by(&[], programs, folder, name, line)
+    }
+
+    /// The same by a command such as `nice -n 5`, which becomes the node.
+    pub fn start_by(
+        wrapper: &[&str],
+        programs: &Path,
+        folder: &Path,
+        name: &str,
+        line: &str,
+    ) -> anyhow::Result<Self> {
+        let program = programs.join("sailfish");
         let mut node = Self {
-            program: programs.join("sailfish"),
+            command: wrapper.iter().map(PathBuf::from).chain([program]).collect(),
             arguments: line.split_whitespace().map(str::to_owned).collect(),
             log: folder.join(format!("{name}.log")),
             child: None,
+            ready: String::new(),
         };
         node.start_again()?;
         Ok(node)
@@ -182,6 +198,11 @@ impl Node {
     /// Its process, while it runs; it may have ended by itself.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// The engine that it runs on.
+    pub fn engine(&self) -> Option<&str> {
+        self.ready.split_whitespace().find_map(|word| word.strip_prefix("engine="))
     }
 
     /// Whether it has ended by itself.
@@ -201,9 +222,10 @@ impl Node {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.kill();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(SECRETS).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().with_context(|| format!("{}", self.program.display()))?;
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).args(&self.arguments).envs(SECRETS);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().with_context(|| format!("{}", self.command[0].display()))?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("it is piped")?).read_line(&mut line)?;
         self.child = Some(child);
@@ -211,6 +233,7 @@ impl Node {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             bail!("sailfish {} is not ready: {line}{log}", self.arguments.join(" "));
         }
+        self.ready = line;
         Ok(())
     }
 }

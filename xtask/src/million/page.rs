@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::plot::{Chart, Line};
 use super::watch::Sample;
-use super::{CHAT_RATE, Outcome, Plan, ROOM_RATE, count, dropped};
+use super::{CHAT_RATE, GATEWAYS, Outcome, Plan, ROOM_RATE, count, dropped};
 use crate::bench::machine::{date, describe};
 use crate::root;
 
@@ -145,11 +145,13 @@ fn text(plan: &Plan, outcome: &Outcome) -> String {
         plan.connect_rate
     ));
     put(&format!(
-        "- Limit met: {} open files a process, so {} gateways with a shard each, and as many load processes. With {} open files, one gateway \
-         process with a shard for each core and one load process would do.",
-        plan.open_files,
-        plan.gateways,
-        plan.connections() + 10_000
+        "- Processes: two routers, {GATEWAYS} gateways of one shard (nice 5), and {} load processes (nice 10) with one that leads each.",
+        plan.loads(0).len()
+    ));
+    put(&format!(
+        "- Limit met: {} open files a process. What is past it are direct descriptors of io_uring, which are bounded for each ring and not \
+         for the process.",
+        plan.open_files
     ));
     put(&format!(
         "- Load: {} users in pairs, {CHAT_RATE} reliable messages a second of all; {} members of one room that hears {ROOM_RATE} message a second; \
@@ -318,7 +320,6 @@ mod tests {
             room: 100,
             storm: 100,
             connect_rate: 10.0,
-            gateways: 2,
             open_files: 1000,
             hold_s: 60.0,
             storm_s: 20.0,
