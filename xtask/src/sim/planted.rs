@@ -134,7 +134,7 @@ pub const ALL: &[Planted] = &[
     Planted {
         name: "binding_sessions_are_not_announced",
         breaks: "A login goes on when its owner changes.",
-        file: "gateway/src/view.rs",
+        file: "gateway/src/announce.rs",
         find: "matches!(session.phase, Phase::Binding | Phase::Live);",
         plant: "session.phase == Phase::Live || session.phase == Phase::Binding && !PLANTED;",
     },
