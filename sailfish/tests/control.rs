@@ -309,7 +309,7 @@ fn the_document_is_of_what_is_served() {
     for (path, item) in document["paths"].as_object().unwrap() {
         assert!(OPERATIONS.contains(&format!("`{path}`")), "docs/OPERATIONS.md does not tell of {path}");
         for (method, operation) in item.as_object().unwrap() {
-            let filled = path.replace("{app}", "1").replace("{user}", "1");
+            let filled = path.replace("{app}", "1").replace("{user}", "1").replace("{room}", "1");
             let head =
                 format!("{} {filled} HTTP/1.1\r\nContent-Type: application/json\r\n", method.to_uppercase());
             let (answered, _, _) = server.http(&head, "");
@@ -332,6 +332,7 @@ fn the_document_is_of_what_is_served() {
         "post /v1/push/all",
         "post /v1/push/room",
         "post /v1/push/user",
+        "get /v1/rooms/{app}/{room}/messages",
         "get /v1/users/{app}/{user}",
     ];
     assert_eq!(named, served);
