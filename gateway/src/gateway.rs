@@ -668,6 +668,7 @@ impl Gateway {
     /// Tells who must know that a session is out of a room.
     pub(crate) fn left(&mut self, stay: Stay, room: RoomId, last: bool) {
         let Stay { app, user, device, login, is_told } = stay;
+        self.forget_recalls();
         if last && let Some(owner) = self.view.owner_of_room(app, room) {
             self.tell_router(owner, ToRouter::Leave { app, room });
         }

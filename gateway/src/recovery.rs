@@ -30,8 +30,10 @@ pub(crate) struct Recall {
     /// What has come of its answer.
     messages: Vec<Message>,
     bytes: usize,
+    /// An answer was older than what members have.
+    was_behind: bool,
     /// Asks again if no answer comes.
-    timer: Option<TimerId>,
+    pub(crate) timer: Option<TimerId>,
 }
 
 /// All after a sequence, and so many of the last.
@@ -58,9 +60,10 @@ impl Recall {
         self.waiting.contains_key(&conn.as_u64())
     }
 
-    /// A member is out of the room.
-    pub(crate) fn leave(&mut self, conn: ConnId) {
+    /// A member is out of the room. Whether it was the last that waits.
+    pub(crate) fn leave(&mut self, conn: ConnId) -> bool {
         self.waiting.remove(&conn.as_u64());
+        self.waiting.is_empty()
     }
 
     /// Takes those out that an answer to the question under way is for.
@@ -115,6 +118,13 @@ impl Gateway {
         if let Some(owner) = owner {
             let Question { since, last, .. } = asked;
             self.tell_router(owner, ToRouter::Recall { app, room, ask, since, last });
+        }
+    }
+
+    /// Members have left: nobody waits for some answers any more.
+    pub(crate) fn forget_recalls(&mut self) {
+        while let Some(timer) = self.rooms.unneeded.pop() {
+            self.wheel.cancel(timer);
         }
     }
 
@@ -175,14 +185,21 @@ impl Gateway {
         self.joined(now, owner, app, room, sequence);
         self.fan_out_before(now, app, room);
         let Some(known) = self.rooms.find(app, room) else { return };
-        if sequence < known.sequence {
-            // A newer broadcast came another way.
+        let (known_sequence, Some(recall)) = (known.sequence, &mut known.recall) else { return };
+        let is_behind = sequence < known_sequence;
+        if is_behind && !std::mem::replace(&mut recall.was_behind, true) {
+            // Perhaps a newer broadcast came another way.
             self.metrics.recalls_repeated += 1;
             return self.ask_recall(now, app, room);
         }
-        known.sequence = sequence;
-        let Some(recall) = &mut known.recall else { return };
-        let (messages, members) = (std::mem::take(&mut recall.messages), recall.take_covered());
+        let (mut messages, members) = (std::mem::take(&mut recall.messages), recall.take_covered());
+        known.sequence = sequence.max(known_sequence);
+        let (mut sequence, mut gone) = (sequence, gone);
+        if is_behind {
+            // The owner counts from below what one before it gave: nothing of it could be told in order.
+            (sequence, gone) = (known_sequence, u64::MAX);
+            messages.clear();
+        }
         let mut answer = Answer::new(messages, sequence, gone, self.config.limits.frame_bytes_max);
         for (conn, want) in members {
             self.give_history(now, conn, room, want, &mut answer);

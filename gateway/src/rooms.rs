@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
-use shard::{ConnId, Instant, Key, Slab};
+use shard::{ConnId, Instant, Key, Slab, TimerId};
 use wire::client::Message;
 use wire::{AppId, RoomId};
 
@@ -34,6 +34,8 @@ pub(crate) struct Rooms {
     free: Vec<u32>,
     /// The number of the last question to an owner.
     asks: u32,
+    /// Timers of questions whose answers nobody waits for any more.
+    pub(crate) unneeded: Vec<TimerId>,
 }
 
 /// A room with members on this shard.
@@ -137,7 +139,8 @@ pub(crate) enum Joined {
 impl Rooms {
     pub(crate) fn new(seed: u64) -> Self {
         let (index, rooms, left) = (HashTable::new(), Slab::new(), LeftRooms::default());
-        Self { seed, index, rooms, left, memberships: Vec::new(), free: Vec::new(), asks: 0 }
+        let (memberships, free, unneeded) = (Vec::new(), Vec::new(), Vec::new());
+        Self { seed, index, rooms, left, memberships, free, asks: 0, unneeded }
     }
 
     pub(crate) fn key(&self, app: AppId, id: RoomId) -> Option<Key> {
@@ -308,8 +311,8 @@ impl Rooms {
         self.free.push(at);
         let room = &mut self.rooms[key];
         let member = room.members.swap_remove(position as usize);
-        if let Some(recall) = &mut room.recall {
-            recall.leave(member.conn);
+        if room.recall.as_mut().is_some_and(|recall| recall.leave(member.conn)) {
+            self.unneeded.extend(room.recall.take().and_then(|recall| recall.timer));
         }
         if let Some(moved) = room.members.get(position as usize) {
             self.memberships[moved.membership as usize].position = position;

@@ -526,8 +526,11 @@ impl Router {
             let shard = ShardId::from_u32(seat.shard);
             let is_that_life =
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
-            if is_that_life {
-                let seat_of = Seat { shard, session: *session };
+            let seat_of = Seat { shard, session: *session };
+            // Of one that is away its gateway says more: whether it is back, or has ended. A stamp that another owner gave it meanwhile is
+            // that owner's to end.
+            let is_away = || self.users.away_of(app, user, shard).contains(&seat_of);
+            if is_that_life && !is_away() {
                 let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
                 let (era, ended) = (self.cluster.era(), Login::default());
                 let claim = Claim { device, seat: seat_of, login, said_by, era, ended };
