@@ -263,7 +263,7 @@ pub enum ToRouter {
     /// Of the ranges that the router told by [`ToGateway::Digests`], these are as this shard has them: it announces the sessions of the
     /// others, and those that it has not announced when it is done have ended.
     Unchanged {
-        /// A [`RangeSet`](crate::node::RangeSet) by its words.
+        /// A [`RangeSet`] by its words.
         ranges: Vec<u64>,
         /// Another owner may have known these sessions meanwhile: their stamps are raised, here and there.
         moved: bool,
@@ -369,7 +369,7 @@ pub enum ToGateway {
     /// The router still has bindings of this shard's sessions, from before their link was lost, and delivers nothing to them until it
     /// hears which are still there, by [`ToRouter::Unchanged`].
     Digests {
-        /// [`Digests`](crate::node::Digests), one for each range.
+        /// [`Digests`], one for each range.
         digests: Vec<u64>,
     },
     /// A lossy message for every session of its app.
