@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// A heartbeat period that no scenario reaches.
 const HEARTBEAT_MS: u32 = 30_000;
-/// Who every client is.
+/// The app and the user of every client under test.
 pub const APP: AppId = AppId(1);
 pub const USER: UserId = UserId(10_001);
 

@@ -63,7 +63,7 @@ pub enum Event {
     Notice {
         /// What happened.
         code: NoticeCode,
-        /// The same for people.
+        /// What happened, as a sentence for people.
         text: String,
     },
     /// There is no connection; the client connects again.

@@ -57,7 +57,7 @@ impl Outgoing {
         Self { biz_code, ..self }
     }
 
-    /// The same with a name.
+    /// The same message with a client message id.
     #[must_use]
     pub fn named(self, client_msg_id: impl Into<String>) -> Self {
         Self { client_msg_id: Some(client_msg_id.into()), ..self }

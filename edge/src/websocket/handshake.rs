@@ -26,7 +26,7 @@ pub(crate) struct Opened {
     pub(crate) login: Option<Login>,
 }
 
-/// Who comes, and where to.
+/// The client's token, and the room that it joins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Login {
     pub(crate) token: String,
