@@ -23,7 +23,8 @@ use crate::push::Push;
 use crate::queue::{AnyQueue, Job, Queue, Topic};
 use crate::{sms, tables};
 
-/// How long a database server may take over a statement: longer than one waits for a lock there (50 s by default).
+/// How long a database server may take over a statement: longer than one waits for a lock there (50 s by
+/// default).
 const STATEMENT_TIME: Duration = Duration::from_secs(60);
 
 /// The service's state. One for each process, behind an `Arc`.
@@ -88,9 +89,9 @@ impl App {
         }))
     }
 
-    /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again after a delay, by when
-    /// whoever had read the old row has put it into the cache. The second delete is in the durable queue before the write
-    /// begins, so it comes also when this process ends in between.
+    /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again
+    /// after a delay, by when whoever had read the old row has put it into the cache. The second delete is in
+    /// the durable queue before the write begins, so it comes also when this process ends in between.
     ///
     /// # Errors
     /// Those of `write`, and 503 without a write if the queue is away.
@@ -110,7 +111,8 @@ impl App {
         Ok(written)
     }
 
-    /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a while.
+    /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a
+    /// while.
     pub async fn changed(&self, keys: &[String]) {
         self.mark(keys).await;
         if let Err(error) = self.cache.delete_many(keys).await {
@@ -118,12 +120,14 @@ impl App {
         }
     }
 
-    /// Remembers that what lies under this name has just been written, so that it is read from the primary for a while.
+    /// Remembers that what lies under this name has just been written, so that it is read from the primary
+    /// for a while.
     pub async fn wrote(&self, name: &str) {
         self.mark(&[name.to_owned()]).await;
     }
 
-    /// Where what lies under this name is read: the primary after it was written, or if that is not known; else a replica.
+    /// Where what lies under this name is read: the primary after it was written, or if that is not known;
+    /// else a replica.
     pub async fn reader(&self, name: &str) -> &Pool {
         match self.is_marked(name).await {
             true => self.db.primary(),
@@ -131,8 +135,8 @@ impl App {
         }
     }
 
-    /// Reads through the cache, and what is not in it from the [reader](Self::reader) of that key: a replica may not have got what was
-    /// just written, and what it has would be cached.
+    /// Reads through the cache, and what is not in it from the [reader](Self::reader) of that key: a replica
+    /// may not have got what was just written, and what it has would be cached.
     pub async fn read<T, F>(
         &self,
         key: &str,
@@ -146,7 +150,8 @@ impl App {
         self.cache.read(key, ttl, || async { load(self.reader(key).await.clone()).await }).await
     }
 
-    /// Takes jobs whose work needs the database. While that is away none is taken, since each taking is a try.
+    /// Takes jobs whose work needs the database. While that is away none is taken, since each taking is a
+    /// try.
     pub async fn take_for_database(
         &self,
         topic: Topic,
@@ -183,7 +188,8 @@ impl App {
         !matches!(self.cache.get(&wrote_key(name)).await, Ok(None))
     }
 
-    /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error promises nothing.
+    /// Sends a gift, as `POST /gift/send` does. What it answers is committed, or refused for good; an error
+    /// promises nothing.
     pub async fn send_gift(&self, request: &GiftRequest) -> Result<Answer, Error> {
         Ok(gift::submit(self, request, gift::Limit::Answered).await?.answer)
     }

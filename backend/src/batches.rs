@@ -1,7 +1,7 @@
 //! Work of many callers that is done together: what comes while a batch is under way is the next batch.
 //!
-//! When many come, a batch waits a millisecond for more: a server that writes its log to the disk for each, as Redis does, would otherwise
-//! spend more on that than on the work.
+//! When many come, a batch waits a millisecond for more: a server that writes its log to the disk for each,
+//! as Redis does, would otherwise spend more on that than on the work.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -50,7 +50,8 @@ impl<I, O> Batches<I, O> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Does the work, batch by batch of up to `most` entries, until `end`: `work` answers one result for each.
+    /// Does the work, batch by batch of up to `most` entries, until `end`: `work` answers one result for
+    /// each.
     pub async fn run<F>(&self, most: usize, end: impl Future<Output = ()>, work: impl Fn(Vec<I>) -> F)
     where
         F: Future<Output = Result<Vec<O>, Error>>,

@@ -1,6 +1,7 @@
 //! The cache: Redis, or in the process. Whatever is in it can be built anew from the database.
 //!
-//! Values are JSON text. A key's life has chance in it, so that what was cached together does not expire together.
+//! Values are JSON text. A key's life has chance in it, so that what was cached together does not expire
+//! together.
 
 mod flight;
 mod memory;
@@ -75,7 +76,8 @@ pub struct HoldAsk {
 }
 
 impl Cache {
-    /// Connects to Redis, if there is one; one that is away is no error here, but for each command until it is back.
+    /// Connects to Redis, if there is one; one that is away is no error here, but for each command until it
+    /// is back.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
         let store = match config.redis.is_empty() {
             true => Store::Memory(memory::Memory::new(clock)),
@@ -84,9 +86,10 @@ impl Cache {
         Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }
 
-    /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter more. That there is nothing is
-    /// cached too, for a short time, and what was deleted while it was loaded is not cached. However many ask at once, `load` runs once in
-    /// this process. A cache that is away costs its benefit only.
+    /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter
+    /// more. That there is nothing is cached too, for a short time, and what was deleted while it was loaded
+    /// is not cached. However many ask at once, `load` runs once in this process. A cache that is away costs
+    /// its benefit only.
     pub async fn read<T, F>(
         &self,
         key: &str,
@@ -121,7 +124,8 @@ impl Cache {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Reads many through: `load` gets the indexes of `keys` that are not cached, and answers one value for each of these.
+    /// Reads many through: `load` gets the indexes of `keys` that are not cached, and answers one value for
+    /// each of these.
     pub async fn read_many<T, F>(
         &self,
         keys: &[String],
@@ -257,7 +261,8 @@ impl Cache {
         }
     }
 
-    /// Sets an amount of a user's available coins aside, in one atomic step. In Redis, many who ask at once are one command.
+    /// Sets an amount of a user's available coins aside, in one atomic step. In Redis, many who ask at once
+    /// are one command.
     pub async fn hold(&self, ask: HoldAsk) -> Result<Hold, Error> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.hold(&ask)),
@@ -276,8 +281,8 @@ impl Cache {
         self.set_if_absent(&key, &amount.to_string(), spread(ttl)).await.map(|_| ())
     }
 
-    /// Finds out what a user has, unless that is known, however many ask at once. What was read before the user was forgotten is not
-    /// remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
+    /// Finds out what a user has, unless that is known, however many ask at once. What was read before the
+    /// user was forgotten is not remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
     pub async fn fill_available<F>(
         &self,
         user_id: i64,

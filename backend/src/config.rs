@@ -11,7 +11,8 @@ const GIFT_BATCH_MAX: u32 = 800;
 const INBOX_BYTES_MIN: u64 = 1 << 20;
 const INBOX_BYTES_MAX: u64 = 1 << 40;
 
-/// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with gateways and bridge.
+/// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with
+/// gateways and bridge.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -30,8 +31,8 @@ pub struct Config {
     pub prefix: String,
     /// Connections to the primary, and to each replica.
     pub database_connections_max: u32,
-    /// A replica that is further behind than this is not read from, in ms. A user's reads go to the primary for twice as long
-    /// after a write.
+    /// A replica that is further behind than this is not read from, in ms. A user's reads go to the primary
+    /// for twice as long after a write.
     pub replica_lag_ms_max: u32,
     /// The app that users belong to.
     pub app: i32,
@@ -50,11 +51,13 @@ pub struct Config {
     pub im_secret: Vec<u8>,
     /// The gateway's address that clients are told, `HOST:PORT`.
     pub im_address: String,
-    /// Where browsers reach gateways, which clients are told: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty: nowhere.
+    /// Where browsers reach gateways, which clients are told: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty:
+    /// nowhere.
     pub im_websocket: String,
     /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
     pub internal_secret: String,
-    /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0 if it sends them by HTTP.
+    /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0
+    /// if it sends them by HTTP.
     #[serde(skip)]
     pub bridge_streams: u32,
     /// How long an IM token is valid, in s. A session ends with it, unless the client renews it.
@@ -65,7 +68,8 @@ pub struct Config {
     pub logins_per_minute: u32,
     /// Logins that one address may try in a minute, for all phones.
     pub login_tries_per_address_minute: u32,
-    /// Login codes that one phone is sent in a day at the wish of addresses from where it has never logged in. One address gets half of it.
+    /// Login codes that one phone is sent in a day at the wish of addresses from where it has never logged
+    /// in. One address gets half of it.
     pub codes_per_phone_day: u32,
     /// Login codes that one address may have sent in an hour, to all phones.
     pub codes_per_address_hour: u32,
@@ -81,7 +85,8 @@ pub struct Config {
     pub profile_changes_per_minute: u32,
     /// Gifts one user may send in a second.
     pub gifts_per_second: u32,
-    /// Gifts of one user in a minute that may be refused, by each process. Past that the user is told to wait, and nothing is looked at.
+    /// Gifts of one user in a minute that may be refused, by each process. Past that the user is told to
+    /// wait, and nothing is looked at.
     pub gift_refusals_per_minute: u32,
     /// Gifts that are committed together at most.
     pub gift_batch_max: u32,
@@ -105,11 +110,13 @@ pub struct Config {
     pub rooms_per_day: u32,
     /// Where clients reach this API, for links: `https://HOST`; empty: `http://` and `listen`.
     pub public_url: String,
-    /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the mock provider's.
+    /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the
+    /// mock provider's.
     pub pay_url: String,
     /// What the payment provider signs callbacks with; empty refuses all.
     pub provider_secret: String,
-    /// Whether the mock payment provider and the mock SMS sender serve their pages, and codes stand in the log. For demonstrations only.
+    /// Whether the mock payment provider and the mock SMS sender serve their pages, and codes stand in the
+    /// log. For demonstrations only.
     pub mock: bool,
 }
 
@@ -196,7 +203,8 @@ impl Config {
         if !self.public_url.is_empty() && !is_http(&self.public_url) {
             return Err(format!("backend.public_url = {:?}: want http:// or https://", self.public_url));
         }
-        let is_of_order = self.pay_url.contains("{order_id}") && self.pay_url.len() <= 1_000; // fits a QR code
+        // Fits a QR code.
+        let is_of_order = self.pay_url.contains("{order_id}") && self.pay_url.len() <= 1_000;
         if !(self.pay_url.is_empty() || is_http(&self.pay_url) && is_of_order) {
             return Err(format!("backend.pay_url = {:?}: want a URL with {{order_id}} in it", self.pay_url));
         }

@@ -12,8 +12,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Commands that wait to be written at most; more make their callers wait.
 const COMMANDS_MAX: usize = 1_024;
 
-/// One that comes back by itself. A server that is away is no error here, but for each command until it is back, and at once: each failed
-/// command is the next try.
+/// One that comes back by itself. A server that is away is no error here, but for each command until it is
+/// back, and at once: each failed command is the next try.
 pub fn to_redis(url: &str, command_time: Duration) -> Result<ConnectionManager, Error> {
     let client = Client::open(url).map_err(|error| Error::internal(format!("redis: {error}")))?;
     let config = ConnectionManagerConfig::new()

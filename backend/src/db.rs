@@ -1,8 +1,9 @@
-//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. SQL stands in [`crate::tables`], that of migrations and
-//! replicas beside here.
+//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. SQL stands in
+//! [`crate::tables`], that of migrations and replicas beside here.
 //!
-//! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared byte by byte are
-//! BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs between the two stands in [`Dialect`].
+//! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared
+//! byte by byte are BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs
+//! between the two stands in [`Dialect`].
 
 mod migrations;
 mod pool;
@@ -35,8 +36,8 @@ const PING_TIME: Duration = Duration::from_secs(1);
 const TURNS_MAX: u64 = 8;
 /// How long SQLite waits for another writer, in ms.
 const BUSY_MS: u32 = 10_000;
-/// Connections that read an SQLite file. Each has a cache of the file's pages, a thread, and what the allocator keeps for that; the pool
-/// uses them in turn.
+/// Connections that read an SQLite file. Each has a cache of the file's pages, a thread, and what the
+/// allocator keeps for that; the pool uses them in turn.
 const SQLITE_READERS_MAX: u32 = 4;
 
 /// Which database it is.
@@ -132,13 +133,15 @@ impl Db {
         pools.map(|(name, pool)| (name, pool.counts())).collect()
     }
 
-    /// Whether the primary answers, or has answered within the last second, and has not refused a write of late.
+    /// Whether the primary answers, or has answered within the last second, and has not refused a write of
+    /// late.
     pub async fn is_up(&self) -> bool {
         let ping = async { sqlx::query("SELECT 1").fetch_one(self.primary()).await.map(drop) };
         self.writes.failure().is_none() && within_a_second(&self.seen_up, ping).await.is_ok()
     }
 
-    /// Whether the primary takes writes: none has failed within the last seconds, and one that is tried here, once a second at most, succeeds.
+    /// Whether the primary takes writes: none has failed within the last seconds, and one that is tried here,
+    /// once a second at most, succeeds.
     ///
     /// # Errors
     /// 503, with the database's own words.
@@ -150,8 +153,8 @@ impl Db {
         within_a_second(&self.seen_to_write, async { write.execute(self.writer()).await.map(drop) }).await
     }
 
-    /// From now on a server that does not answer a statement within `time` is left. Migrations come before: they may take as long
-    /// as they need.
+    /// From now on a server that does not answer a statement within `time` is left. Migrations come before:
+    /// they may take as long as they need.
     pub fn limit_answers(&self, time: Duration) {
         self.prompts.iter().for_each(|prompt| prompt.limit(time));
     }
@@ -273,8 +276,9 @@ fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error
     Ok(Pool::new(pool.connect_lazy_with(options)))
 }
 
-/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default isolation would lock the gaps
-/// between rows, at which those who take jobs and those who push them deadlock far more often.
+/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default
+/// isolation would lock the gaps between rows, at which those who take jobs and those who push them deadlock
+/// far more often.
 async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
     match dialect {
         Dialect::MySql => {
@@ -344,7 +348,8 @@ impl Dialect {
         head + &columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
     }
 
-    /// What follows the values of an `INSERT` that raises `columns` to the greater value where `key` is there.
+    /// What follows the values of an `INSERT` that raises `columns` to the greater value where `key` is
+    /// there.
     pub fn on_conflict_greatest(self, key: &str, columns: &[&str]) -> String {
         let of = |column: &&str| match self {
             Self::Sqlite => format!("{column} = MAX({column}, excluded.{column})"),
@@ -377,7 +382,8 @@ impl Dialect {
         }
     }
 
-    /// What follows a `SELECT` whose rows nobody may change before the transaction ends, and others may read and keep too.
+    /// What follows a `SELECT` whose rows nobody may change before the transaction ends, and others may read
+    /// and keep too.
     pub fn for_share(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -394,8 +400,8 @@ impl Dialect {
     }
 }
 
-/// Does a transaction again, a few times, while the database says that it is busy: it has undone what was begun, as it does to one of two that
-/// wait for each other.
+/// Does a transaction again, a few times, while the database says that it is busy: it has undone what was
+/// begun, as it does to one of two that wait for each other.
 pub async fn insist<T, F>(transaction: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -422,8 +428,8 @@ pub fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
-/// As many values as the next power of two, by repeating the last: for `IN (..)`, so that few statements differ and each connection
-/// keeps them prepared.
+/// As many values as the next power of two, by repeating the last: for `IN (..)`, so that few statements
+/// differ and each connection keeps them prepared.
 pub fn padded<T: Clone>(values: &[T]) -> Vec<T> {
     let mut padded = values.to_vec();
     if let Some(last) = values.last() {

@@ -116,7 +116,8 @@ impl From<sqlx::Error> for Error {
 }
 
 impl Error {
-    /// Whether the database, or the connection to it, is in such trouble that the connection is not to be used any more.
+    /// Whether the database, or the connection to it, is in such trouble that the connection is not to be
+    /// used any more.
     pub(crate) fn is_of_database(error: &sqlx::Error) -> bool {
         Trouble::of(error) == Some(Trouble::Away)
     }
@@ -132,7 +133,8 @@ impl Error {
 enum Trouble {
     /// Others are in the way for the moment: a deadlock, a lock that took too long. The connection is good.
     Busy,
-    /// The database cannot work: its disk is full or fails, its file is damaged, it is read-only, stops, or has ended the connection.
+    /// The database cannot work: its disk is full or fails, its file is damaged, it is read-only, stops, or
+    /// has ended the connection.
     Away,
 }
 
@@ -170,8 +172,8 @@ impl Trouble {
     }
 }
 
-/// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is read-only are HY000 as
-/// faults of our own are.
+/// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is
+/// read-only are HY000 as faults of our own are.
 const MYSQL_BUSY: &[u16] = &[
     1020, // a row changed since it was read
     1040, // too many connections

@@ -1,8 +1,10 @@
-//! The gateways' events from Redis Streams, for a bridge with `bridge.mode = "redis"`. docs/BACKEND.md is the contract.
+//! The gateways' events from Redis Streams, for a bridge with `bridge.mode = "redis"`. docs/BACKEND.md is the
+//! contract.
 //!
-//! There is a stream for each of the bridge's lanes, with the group `backend`. For the order of a user's events a lane has one reader at a
-//! time: the process that has its lease. Who gets the lease takes over what the last one read and did not end. An event that fails
-//! again and again while the database answers becomes a dead letter, in the stream `PREFIX:events:dead`.
+//! There is a stream for each of the bridge's lanes, with the group `backend`. For the order of a user's
+//! events a lane has one reader at a time: the process that has its lease. Who gets the lease takes over what
+//! the last one read and did not end. An event that fails again and again while the database answers becomes
+//! a dead letter, in the stream `PREFIX:events:dead`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +177,8 @@ impl Lane {
         }
     }
 
-    /// From the stream's beginning, if it is the group that was missing: at first, and after Redis was flushed.
+    /// From the stream's beginning, if it is the group that was missing: at first, and after Redis was
+    /// flushed.
     async fn make_group(&mut self, error: RedisError) -> Result<(), Error> {
         if error.code() != Some("NOGROUP") {
             return Err(error.into());
@@ -240,7 +243,8 @@ impl Lane {
             pipe.cmd("XDEL").arg(&self.stream).arg(&entry.id).ignore();
         }
         self.open.splice(..0, kept);
-        // If Redis is away they stay pending, and come again to whoever takes the lease, for whom they are repeats.
+        // If Redis is away they stay pending, and come again to whoever takes the lease, for whom they are
+        // repeats.
         Ok(pipe.query_async(&mut self.redis).await?)
     }
 }

@@ -1,4 +1,5 @@
-//! What reads the bodies of requests and answers, for the fuzz targets. Nothing is done with what was read: there is no database.
+//! What reads the bodies of requests and answers, for the fuzz targets. Nothing is done with what was read:
+//! there is no database.
 
 use axum::http::HeaderMap;
 

@@ -1,15 +1,17 @@
 //! Gifts: what a sender may send, what it is answered, and that each gift is debited once.
 //!
-//! A gift's identity is its sender and a key that the sender chose; whatever comes under it gets the first answer. On its way a
-//! gift is checked against the catalogue, its coins are held in the cache (so that floods end there), it goes to the consumer (through the
-//! durable queue, if that has enough in memory), and the
-//! [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A sender is answered what is committed or
-//! refused for good; if neither is known in time nothing was promised, and the same gift may be sent again.
+//! A gift's identity is its sender and a key that the sender chose; whatever comes under it gets the first
+//! answer. On its way a gift is checked against the catalogue, its coins are held in the cache (so that
+//! floods end there), it goes to the consumer (through the durable queue, if that has enough in memory), and
+//! the [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A
+//! sender is answered what is committed or refused for good; if neither is known in time nothing was
+//! promised, and the same gift may be sent again.
 //!
-//! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may let a gift pass
-//! that the transaction then refuses. Only the transaction refuses for good, so a refusal is in the table before anybody is told. Gifts that the
-//! cache would refuse go there too, but only so many a minute of one sender; past that, as past the gifts of a second, the sender is
-//! told to wait and nothing is promised.
+//! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may
+//! let a gift pass that the transaction then refuses. Only the transaction refuses for good, so a refusal is
+//! in the table before anybody is told. Gifts that the cache would refuse go there too, but only so many a
+//! minute of one sender; past that, as past the gifts of a second, the sender is told to wait and nothing is
+//! promised.
 
 mod consumer;
 mod decide;
@@ -67,7 +69,8 @@ pub struct GiftRequest {
     pub identity: Identity,
     /// What it is.
     pub contents: Contents,
-    /// The price of one piece that the sender saw, if it says. Else the gift costs what the catalogue says when it is committed.
+    /// The price of one piece that the sender saw, if it says. Else the gift costs what the catalogue says
+    /// when it is committed.
     pub price: Option<i64>,
     /// The gateway has seen the sender in the room. Else the table of members says whether it is there.
     pub is_in_room: bool,

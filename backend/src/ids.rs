@@ -1,9 +1,10 @@
 //! Ids for what is made: users, orders, whatever a caller names.
 //!
-//! Each name has one row in the database, which says up to where its ids are given out. A process takes a segment at a time from it,
-//! by optimistic versioning, so no two processes ever have the same id, and gives ids from memory. When three quarters of a
-//! segment are used the next one is fetched beside it, so that its end is not waited at. A segment that is used up quickly makes
-//! the next one longer. What a process has of its segments when it ends is lost: ids are unique, not without gaps.
+//! Each name has one row in the database, which says up to where its ids are given out. A process takes a
+//! segment at a time from it, by optimistic versioning, so no two processes ever have the same id, and gives
+//! ids from memory. When three quarters of a segment are used the next one is fetched beside it, so that its
+//! end is not waited at. A segment that is used up quickly makes the next one longer. What a process has of
+//! its segments when it ends is lost: ids are unique, not without gaps.
 
 mod generator;
 

@@ -1,14 +1,18 @@
-//! Hands inboxes over to sessions that came: message by message, in order, each gone from the inbox once a client has it.
+//! Hands inboxes over to sessions that came: message by message, in order, each gone from the inbox once a
+//! client has it.
 //!
-//! Each session has a hand-over of its own, so a silent device keeps nothing from another. One of a device is under way at a time, in whatever
-//! process: it holds the device's row in `t_hand_over`, renews it, and begins again if a session came there once more meanwhile. A message
-//! that was delivered and not yet removed when a process died is pushed again under the same name, by which router and receiver drop it.
+//! Each session has a hand-over of its own, so a silent device keeps nothing from another. One of a device is
+//! under way at a time, in whatever process: it holds the device's row in `t_hand_over`, renews it, and
+//! begins again if a session came there once more meanwhile. A message that was delivered and not yet removed
+//! when a process died is pushed again under the same name, by which router and receiver drop it.
 //!
-//! What one device had stays for the hand-overs to a user's other devices that were asked for by then, and for no later one. Sessions that the
-//! gateways know of and no event has told of yet are asked for first, so who was there at the same time gets the same.
+//! What one device had stays for the hand-overs to a user's other devices that were asked for by then, and
+//! for no later one. Sessions that the gateways know of and no event has told of yet are asked for first, so
+//! who was there at the same time gets the same.
 //!
-//! A message that its session does not ack steps aside, and those behind it are handed over; it stays for the next session, behind those
-//! that did not step aside as often. A session that acks nothing ends its hand-over after [`UNACKED_MAX`] messages, whose order stays then.
+//! A message that its session does not ack steps aside, and those behind it are handed over; it stays for the
+//! next session, behind those that did not step aside as often. A session that acks nothing ends its
+//! hand-over after [`UNACKED_MAX`] messages, whose order stays then.
 //!
 //! What is kept, and how much, says [`mod@keep`].
 
@@ -93,7 +97,8 @@ async fn hand_over_all(app: &Arc<App>) {
             biased; // an end makes room for what is looked for next
             Some(ended) = tasks.join_next() => match ended {
                 Ok(device) => drop(under_way.remove(&device)),
-                Err(_) => under_way.clear(), // one has panicked; which, nobody knows, and to begin one twice harms nobody
+                // One has panicked; which, nobody knows, and to begin one twice harms nobody.
+                Err(_) => under_way.clear(),
             },
             () = app.inbox.asked.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
@@ -164,8 +169,9 @@ async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks for a user's other sessions that gateways have and of which no event has told yet. A push API that is away knows of none, and a
-/// session of which no event has told asks for nobody, or two such ones would ask for each other in turn.
+/// Asks for a user's other sessions that gateways have and of which no event has told yet. A push API that is
+/// away knows of none, and a session of which no event has told asks for nobody, or two such ones would ask
+/// for each other in turn.
 async fn ask_for_unheard(app: &App, device: &Device) {
     let asked = async {
         let known = presence::of_user(app.db.primary(), device.app, device.user_id).await?;
@@ -212,7 +218,8 @@ struct Handing<'a> {
 }
 
 impl Handing<'_> {
-    /// Pushes until the inbox is empty, the session takes no more, or the lease is lost. An error may pass while the session is there.
+    /// Pushes until the inbox is empty, the session takes no more, or the lease is lost. An error may pass
+    /// while the session is there.
     async fn push_all(&mut self, since_ms: i64) -> Result<(), Error> {
         let receiver = (self.lease.to.app, self.lease.to.user_id);
         let (mut after, mut unacked, mut set_aside) = (Turn::FIRST, Vec::new(), BTreeSet::new());
@@ -252,9 +259,9 @@ impl Handing<'_> {
         }
     }
 
-    /// One at a time: of several under way one could fail, and a later one be delivered before it. While an ack is waited for, nothing is
-    /// held that others wait for: the push is repeated after a while, under the same name, which asks for the outcome. Sessions that ack do
-    /// not wait for those that do not.
+    /// One at a time: of several under way one could fail, and a later one be delivered before it. While an
+    /// ack is waited for, nothing is held that others wait for: the push is repeated after a while, under the
+    /// same name, which asks for the outcome. Sessions that ack do not wait for those that do not.
     async fn push(&mut self, message: InboxRow) -> Result<Pushed, Error> {
         let (user_id, message_id) = (message.user_id, message.message_id);
         let item = item(message, &self.lease.to.device);
@@ -362,14 +369,15 @@ async fn remove(app: &App, ids: &[i64]) -> Result<(), Error> {
     tx.commit().await
 }
 
-/// `kept` (those that were told twice count twice), `room` (not kept), `refused` (not kept, and the sender is told), `dropped` (too old),
-/// `handed_over`, `set_aside`, `undeliverable` (the push API calls it wrong).
+/// `kept` (those that were told twice count twice), `room` (not kept), `refused` (not kept, and the sender is
+/// told), `dropped` (too old), `handed_over`, `set_aside`, `undeliverable` (the push API calls it wrong).
 pub const MESSAGES: &Family = &Family {
     name: "sailfish_backend_inbox_messages_total",
     help: "Messages that did not reach their receivers, by what became of them.",
     label: "result",
 };
-/// Hand-overs under way in a process; the others wait for their turn. Those of silent sessions end after [`UNACKED_MAX`] messages.
+/// Hand-overs under way in a process; the others wait for their turn. Those of silent sessions end after
+/// [`UNACKED_MAX`] messages.
 const HAND_OVERS_MAX: usize = 4_096;
 /// Hand-overs that are looked for at a time.
 const DUE_MAX: u32 = 256;

@@ -1,9 +1,9 @@
 //! The backend: the conventional service that holds users and money.
 //!
-//! It speaks HTTP with apps (JSON, one file a resource in `api/`), takes the gateway's events through the bridge, and pushes
-//! to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a cache (Redis; in the process) and a
-//! durable queue (Redis Streams; a table). The money rules stand in `gift/`, `api/payment.rs`
-//! and, for coins that are given away, `api/wallet.rs`.
+//! It speaks HTTP with apps (JSON, one file a resource in `api/`), takes the gateway's events through the
+//! bridge, and pushes to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a
+//! cache (Redis; in the process) and a durable queue (Redis Streams; a table). The money rules stand in
+//! `gift/`, `api/payment.rs` and, for coins that are given away, `api/wallet.rs`.
 //!
 //! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
 #![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks

@@ -1,9 +1,11 @@
 //! Login codes: who may have one sent, and who may try one.
 //!
-//! A code lives in the cache, under the hash of its phone: without a cache nobody can log in, while those who have may go on.
+//! A code lives in the cache, under the hash of its phone: without a cache nobody can log in, while those who
+//! have may go on.
 //!
-//! What is asked counts where it comes from before it counts against the phone, so that a stranger fills a share of his own. An address
-//! is *familiar* to a phone that has logged in from there: strangers' codes and tries are not counted against it.
+//! What is asked counts where it comes from before it counts against the phone, so that a stranger fills a
+//! share of his own. An address is *familiar* to a phone that has logged in from there: strangers' codes and
+//! tries are not counted against it.
 
 use std::time::Duration;
 
@@ -127,8 +129,9 @@ impl Asker {
         Ok(code.ends_ms)
     }
 
-    /// Counts a code against this minute's codes for all. A network that has over [`FREE_PARTS`] times what is left of them gets
-    /// no more, so `n` networks that take what they can get leave one part in `4 n + 1` to others, as `shard::Shares` has it.
+    /// Counts a code against this minute's codes for all. A network that has over [`FREE_PARTS`] times what
+    /// is left of them gets no more, so `n` networks that take what they can get leave one part in `4 n + 1`
+    /// to others, as `shard::Shares` has it.
     async fn take_of_minute(&self, app: &App) -> Result<(), Error> {
         let most = app.config.codes_per_minute;
         let own = Window::now(app, &format!("login_codes_of:{}", self.network), MINUTE);
@@ -281,7 +284,8 @@ impl Window {
 const FREE_PARTS: i64 = 4;
 /// How long a code is good, and how long a phone waits for the next one.
 const CODE_TIME: Duration = Duration::from_secs(60);
-/// How often one code is tried from one address, and how often digits may be wrong in a day before there is a wait.
+/// How often one code is tried from one address, and how often digits may be wrong in a day before there is a
+/// wait.
 const TRIES_MAX: i64 = 5;
 /// How often one code is tried from all addresses that are neither familiar nor the one that asked for it.
 const STRANGERS_TRIES_MAX: i64 = 50;

@@ -1,12 +1,14 @@
 //! Who is where, by what gateways and routers tell, which comes late, twice and in disorder.
 //!
-//! Whatever the order, the same events end in the same state, for each is compared with what is known and never with when it came:
-//! - A device is online if the highest stamp of a session that came, or joined a room, is above that of any that ended. Of equal stamps the
-//!   end counts, since a session ends once.
-//! - Of a device and a room the last of what its session told counts: by the stamp, which may rise while the session lasts and is
-//!   never below that of an earlier session; then by the number that the session's shard gave the event.
-//! - A session has ended if its stamp is not above that of an end, or if it is so far below that of a session that came that it
-//!   cannot be that same one. Nothing that is told of it counts any more.
+//! Whatever the order, the same events end in the same state, for each is compared with what is known and
+//! never with when it came:
+//! - A device is online if the highest stamp of a session that came, or joined a room, is above that of any
+//!   that ended. Of equal stamps the end counts, since a session ends once.
+//! - Of a device and a room the last of what its session told counts: by the stamp, which may rise while the
+//!   session lasts and is never below that of an earlier session; then by the number that the session's shard
+//!   gave the event.
+//! - A session has ended if its stamp is not above that of an end, or if it is so far below that of a session
+//!   that came that it cannot be that same one. Nothing that is told of it counts any more.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +71,8 @@ pub fn ended(sessions: impl IntoIterator<Item = (Device, i64)>) -> Told {
 }
 
 impl Told {
-    /// What changes, where this is known of the devices: their stamps, what is told raised them to already, and their rows.
+    /// What changes, where this is known of the devices: their stamps, what is told raised them to already,
+    /// and their rows.
     pub fn changes(self, presence: &BTreeMap<Device, Presence>, known: Vec<MemberRow>) -> Changes {
         let before: BTreeMap<(Device, i64), MemberRow> = known.into_iter().map(keyed).collect();
         let mut after = before.clone();
@@ -96,8 +99,8 @@ fn has_ended(presence: Presence, login: i64) -> bool {
     login <= presence.offline_login || login.saturating_add(SESSION_GAP_NS) <= presence.online_login
 }
 
-/// That a room was left is kept, since the join may come after it, until the session ends. Of a session that leaves very many rooms the
-/// latest are kept.
+/// That a room was left is kept, since the join may come after it, until the session ends. Of a session that
+/// leaves very many rooms the latest are kept.
 fn forget_left(members: &mut BTreeMap<(Device, i64), MemberRow>) {
     let mut left: BTreeMap<&Device, Vec<(i64, i64, i64)>> = BTreeMap::new();
     for ((device, room_id), member) in members.iter().filter(|(_, member)| !member.is_in) {
@@ -129,7 +132,8 @@ fn login_of(session: &Session) -> i64 {
     i64::try_from(session.login).unwrap_or(i64::MAX)
 }
 
-/// The number of an event within its shard, as the bridge writes it: `shard-incarnation-number`, hexadecimal. 0 if it is none.
+/// The number of an event within its shard, as the bridge writes it: `shard-incarnation-number`, hexadecimal.
+/// 0 if it is none.
 fn seq_of(id: &str) -> i64 {
     let mut parts = id.split('-');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {

@@ -1,7 +1,8 @@
 //! The worker that lets unpaid orders expire.
 //!
-//! Each order has a delayed job. One that comes early is put off, one that comes late or twice finds nothing to do, and so does one that comes after
-//! the payment. A sweep finds orders whose job was lost with the queue.
+//! Each order has a delayed job. One that comes early is put off, one that comes late or twice finds nothing
+//! to do, and so does one that comes after the payment. A sweep finds orders whose job was lost with the
+//! queue.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! The outbox: messages to clients that are committed with what they tell of, and pushed afterwards, at least once.
+//! The outbox: messages to clients that are committed with what they tell of, and pushed afterwards, at least
+//! once.
 //!
-//! The process that committed them pushes them from memory. What is not pushed within some seconds, because that process died or
-//! the push API is away, is taken up from the table by any process. A message keeps its key on every try, by which router and
-//! receivers drop repeats.
+//! The process that committed them pushes them from memory. What is not pushed within some seconds, because
+//! that process died or the push API is away, is taken up from the table by any process. A message keeps its
+//! key on every try, by which router and receivers drop repeats.
 
 mod users;
 
@@ -146,8 +147,8 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Takes messages that were just committed, with the ids that `outbox::insert` answered. If there are too many, they stay in
-    /// the table until there are fewer.
+    /// Takes messages that were just committed, with the ids that `outbox::insert` answered. If there are too
+    /// many, they stay in the table until there are fewer.
     pub fn hand_over(&self, rows: Vec<(i64, Message)>) {
         for (id, message) in rows {
             {
@@ -160,8 +161,8 @@ impl Outbox {
         }
     }
 
-    /// Takes a message that is in no table: it is pushed if that works at once, and if its target's share has room for it. Says when it is
-    /// on its way; an error if it is given up.
+    /// Takes a message that is in no table: it is pushed if that works at once, and if its target's share has
+    /// room for it. Says when it is on its way; an error if it is given up.
     pub fn mention(&self, message: Message) -> oneshot::Receiver<()> {
         let (told, is_told) = oneshot::channel();
         match Place::take(&self.mentions, message.target) {
@@ -176,7 +177,8 @@ impl Outbox {
         is_told
     }
 
-    /// Messages in memory, those that are pushed and still in the table, and those without a row that were given up.
+    /// Messages in memory, those that are pushed and still in the table, and those without a row that were
+    /// given up.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
         let (held, done) = {
             let hand = lock(&self.hand);
@@ -217,7 +219,8 @@ impl Outbox {
         self.finish(items.into_iter());
     }
 
-    /// Once more, later: what a user gets then may come after what was committed later. A message without a row is given up after a few tries.
+    /// Once more, later: what a user gets then may come after what was committed later. A message without a
+    /// row is given up after a few tries.
     fn retry(self: &Arc<Self>, mut item: Item) {
         item.tries += 1;
         if item.id.is_none() && item.tries >= MENTION_TRIES_MAX {
@@ -430,7 +433,8 @@ const TAKE_UP_PAUSE: Duration = Duration::from_secs(5);
 const TAKE_UP_MAX: u32 = 5_000;
 /// How long a row that was taken up is left to whoever did.
 const CLAIM_TIME_MS: i64 = 30_000;
-/// How long pushed rows are gathered before they are removed. What a process that dies has gathered is pushed once more.
+/// How long pushed rows are gathered before they are removed. What a process that dies has gathered is pushed
+/// once more.
 const GATHER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]

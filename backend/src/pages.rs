@@ -1,4 +1,5 @@
-//! The page with a live room, which `web/` builds: what anybody would write against the API, and what one tries a server with.
+//! The page with a live room, which `web/` builds: what anybody would write against the API, and what one
+//! tries a server with.
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ const FILES: [(&str, &str, &str); 4] = [
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/dist/favicon.svg")),
 ];
 
-/// Nothing runs that did not come from this port, whatever text somebody gets into the page. The gateway, to which it connects by
-/// WebSocket, may be anywhere.
+/// Nothing runs that did not come from this port, whatever text somebody gets into the page. The gateway, to
+/// which it connects by WebSocket, may be anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

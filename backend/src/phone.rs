@@ -11,8 +11,9 @@ use crate::error::Error;
 pub struct Phone(String);
 
 impl Phone {
-    /// The number that people write: with its country code after `+` or `00`, or without, which means `country`. Spaces, dots,
-    /// dashes and brackets say nothing; nor does the 0 before a number within a country.
+    /// The number that people write: with its country code after `+` or `00`, or without, which means
+    /// `country`. Spaces, dots, dashes and brackets say nothing; nor does the 0 before a number within a
+    /// country.
     pub fn parse(text: &str, country: &str) -> Result<Self, Error> {
         let wanted = || {
             Error::bad_request(format!(
@@ -44,8 +45,8 @@ impl Phone {
         self.hash().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What the number is known by in database and cache. There are so few numbers that whoever has the hashes can try them all:
-    /// it keeps numbers out of sight, not secret.
+    /// What the number is known by in database and cache. There are so few numbers that whoever has the
+    /// hashes can try them all: it keeps numbers out of sight, not secret.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }

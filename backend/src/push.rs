@@ -106,13 +106,14 @@ impl Push {
         Ok(Self { client, url, bearer, counters: Counters::default() })
     }
 
-    /// Pushes up to `PUSHES_MAX` messages, those to one target in their order; their outcomes in the same order. An outcome that is
-    /// not known within three seconds is `pending`.
+    /// Pushes up to `PUSHES_MAX` messages, those to one target in their order; their outcomes in the same
+    /// order. An outcome that is not known within three seconds is `pending`.
     pub async fn send(&self, items: &[PushItem]) -> Result<Vec<PushOutcome>, Error> {
         self.send_within(items, WAIT).await
     }
 
-    /// The same with a time of its own. A 4xx that names a message as wrong is an error with that status; one that may pass is 503.
+    /// The same with a time of its own. A 4xx that names a message as wrong is an error with that status; one
+    /// that may pass is 503.
     pub async fn send_within(&self, items: &[PushItem], wait: Duration) -> Result<Vec<PushOutcome>, Error> {
         let sent = tokio::time::timeout(wait + ANSWER_TIME, self.ask(items, wait)).await;
         let outcomes = sent.unwrap_or_else(|_| Err(away("no answer in time")));
@@ -128,7 +129,8 @@ impl Push {
         outcomes
     }
 
-    /// Ends the session of a user on a class of device, and refuses new ones for that long; zero lets them in again.
+    /// Ends the session of a user on a class of device, and refuses new ones for that long; zero lets them in
+    /// again.
     pub async fn kick(&self, app: i32, user: i64, device: &str, ban: Duration) -> Result<(), Error> {
         let ban_ms = ban.as_millis() as u64;
         let question = serde_json::json!({ "app": app, "user": user, "device": device, "ban_ms": ban_ms });
@@ -232,7 +234,8 @@ impl PushOutcome {
         self.outcome == "delivered"
     }
 
-    /// Whether another try could do no more: it is there, nobody is, or the router has handed it over as undelivered.
+    /// Whether another try could do no more: it is there, nobody is, or the router has handed it over as
+    /// undelivered.
     pub fn is_final(&self) -> bool {
         match self.outcome.as_str() {
             "delivered" | "stored" | "sequenced" | "sent" => true,

@@ -1,7 +1,8 @@
-//! The durable queue: Redis Streams, or a table of the database. What was pushed is taken at least once, until it is done.
+//! The durable queue: Redis Streams, or a table of the database. What was pushed is taken at least once,
+//! until it is done.
 //!
-//! A job that is taken and not done in time is taken again; one that was taken [`TRIES_MAX`] times goes to the topic's dead
-//! letters. Jobs of one topic come roughly in the order in which they were due.
+//! A job that is taken and not done in time is taken again; one that was taken [`TRIES_MAX`] times goes to
+//! the topic's dead letters. Jobs of one topic come roughly in the order in which they were due.
 
 mod redis;
 mod table;
@@ -76,8 +77,8 @@ pub trait Queue {
     /// Adds jobs that are due after `delay`. When it answers, they outlive this process.
     async fn push(&self, topic: Topic, payloads: &[String], delay: Duration) -> Result<(), Error>;
 
-    /// Takes up to `most` jobs that are due; waits up to `wait` for the first. A call that is given up may have taken jobs, which then come
-    /// again as those of a taker that has died.
+    /// Takes up to `most` jobs that are due; waits up to `wait` for the first. A call that is given up may
+    /// have taken jobs, which then come again as those of a taker that has died.
     async fn take(&self, topic: Topic, most: u32, wait: Duration) -> Result<Vec<Job>, Error>;
 
     /// Ends jobs for good.

@@ -1,9 +1,10 @@
 //! Asks the gateways for the sessions that the tables have, and ends those that are nowhere.
 //!
-//! Events tell of every session that ends, unless all that knew of it die at once: gateway and router, or a node with its clients. Such a
-//! session would be online, and a member of its rooms, for ever. So a process goes through the devices that are online, asks the push
-//! API where they are, and ends a session that was missing twice, [`CONFIRM_MS`] apart, while the routers said that they know of all
-//! sessions. A push API that is away ends nothing.
+//! Events tell of every session that ends, unless all that knew of it die at once: gateway and router, or a
+//! node with its clients. Such a session would be online, and a member of its rooms, for ever. So a process
+//! goes through the devices that are online, asks the push API where they are, and ends a session that was
+//! missing twice, [`CONFIRM_MS`] apart, while the routers said that they know of all sessions. A push API
+//! that is away ends nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -159,7 +160,8 @@ pub const SESSIONS: &Family = &Family {
     help: "Sessions that the tables had and no gateway, by what became of them.",
     label: "result",
 };
-/// Between the two times that a session is missing: longer than a lease of a link, and than gateways take to announce themselves to a router.
+/// Between the two times that a session is missing: longer than a lease of a link, and than gateways take to
+/// announce themselves to a router.
 const CONFIRM_MS: i64 = 6_000;
 /// Rows that are read at a time.
 const PAGE: u32 = 5_000;

@@ -1,4 +1,5 @@
-//! SQL, one file a table (or a few that are only written together). Nothing here decides: rules stand in the callers.
+//! SQL, one file a table (or a few that are only written together). Nothing here decides: rules stand in the
+//! callers.
 
 pub mod account;
 pub mod gift;
@@ -36,7 +37,8 @@ pub fn parts() -> impl Iterator<Item = String> {
     (0..PARTS).map(part)
 }
 
-/// The ids of the rows that the last statement inserted. Both databases number the rows of one `INSERT ... VALUES` in one go.
+/// The ids of the rows that the last statement inserted. Both databases number the rows of one
+/// `INSERT ... VALUES` in one go.
 pub async fn last_ids(
     connection: &mut Connection,
     count: i64,

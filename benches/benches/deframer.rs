@@ -1,4 +1,5 @@
-//! What cutting a stream and reading a body costs: user-space time alone, to hold against the microseconds a system call takes.
+//! What cutting a stream and reading a body costs: user-space time alone, to hold against the microseconds a
+//! system call takes.
 
 use std::borrow::Cow;
 use std::hint::black_box;

@@ -32,7 +32,8 @@ impl Pending {
     }
 }
 
-/// The timer cancelled is the one just armed, an old one as with acks, or any of the million: then each pair costs cache misses.
+/// The timer cancelled is the one just armed, an old one as with acks, or any of the million: then each pair
+/// costs cache misses.
 fn arm_and_cancel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wheel/arm + cancel, a million pending");
     let mut pending = Pending::new(PENDING);
@@ -60,7 +61,8 @@ fn arm_and_cancel(criterion: &mut Criterion) {
     });
 }
 
-/// A million timers over a minute, polled each millisecond: cascades and `next_deadline` are in the cost of one.
+/// A million timers over a minute, polled each millisecond: cascades and `next_deadline` are in the cost of
+/// one.
 fn expire(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wheel/expire");
     group.sample_size(10).throughput(Throughput::Elements(PENDING as u64));

@@ -1,4 +1,5 @@
-//! One publisher and many receivers over any fan-out protocol, so that the gateway and its peers face the same client.
+//! One publisher and many receivers over any fan-out protocol, so that the gateway and its peers face the
+//! same client.
 
 mod dialect;
 mod driver;

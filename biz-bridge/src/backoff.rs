@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Exponential back-off with jitter: the waits double from the first to the longest, and the upper half of each is left to
-/// chance, so that those who failed together do not come back together.
+/// Exponential back-off with jitter: the waits double from the first to the longest, and the upper half of
+/// each is left to chance, so that those who failed together do not come back together.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     first: Duration,

@@ -13,7 +13,8 @@ use crate::metrics::{BreakerState, Metrics};
 /// How long a backend that has never answered may take to start.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// A circuit breaker that all lanes share: after so many failures in a row nobody sends for a pause, then one does.
+/// A circuit breaker that all lanes share: after so many failures in a row nobody sends for a pause, then one
+/// does.
 pub struct Breaker {
     circuit: Mutex<Circuit>,
     changed: Notify,

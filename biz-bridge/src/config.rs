@@ -28,9 +28,11 @@ pub struct Config {
     pub breaker_pause: Duration,
     /// How often an entry of the push stream is tried before it is a dead letter.
     pub tries_max: u32,
-    /// How long a consumer may be busy with an entry of the push stream before another takes it over. More than a push takes.
+    /// How long a consumer may be busy with an entry of the push stream before another takes it over. More
+    /// than a push takes.
     pub reclaim: Duration,
-    /// The name in the push stream's group: the same in every life of this process, another for every other process.
+    /// The name in the push stream's group: the same in every life of this process, another for every other
+    /// process.
     pub consumer: String,
 }
 

@@ -123,7 +123,8 @@ pub fn lane_of(app: AppId, user: UserId, lanes: usize) -> usize {
     usize::try_from(hash % lanes).expect("less than a length")
 }
 
-/// Layout: docs/BACKEND.md. 64-bit numbers that use all their bits are strings: JSON numbers are exact below 2^53 only.
+/// Layout: docs/BACKEND.md. 64-bit numbers that use all their bits are strings: JSON numbers are exact below
+/// 2^53 only.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Body<'a> {

@@ -21,7 +21,8 @@ use crate::signature::sign;
 
 /// The longest answer to a batch.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// How long an unused connection is kept: shorter than servers and proxies commonly do, so that they rarely close it first.
+/// How long an unused connection is kept: shorter than servers and proxies commonly do, so that they rarely
+/// close it first.
 const IDLE: Duration = Duration::from_secs(15);
 
 /// Sends batches. Clones share their connections.
@@ -126,7 +127,8 @@ struct ResultOf<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
-/// What an answer says of each event. One that it does not name, or of which it says what nobody knows, is to be sent again.
+/// What an answer says of each event. One that it does not name, or of which it says what nobody knows, is to
+/// be sent again.
 pub fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
     let Results { results } =
         serde_json::from_slice(body).map_err(|error| format!("the answer is wrong: {error}"))?;

@@ -61,7 +61,8 @@ impl Lane {
         Self { mailbox, queue, sink, breaker, shards, metrics }
     }
 
-    /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would never end.
+    /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would
+    /// never end.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         loop {
             let is_stopping = stopped.borrow().is_some();

@@ -1,15 +1,18 @@
-//! The bridge: carries what gateway and router shards tell a backend, and what the backend pushes through Redis.
+//! The bridge: carries what gateway and router shards tell a backend, and what the backend pushes through
+//! Redis.
 //!
-//! Events come in by [`Inbox::push`], go out by HTTP or into Redis Streams, and are reported as taken by [`Shards::taken`]
-//! once the backend has answered or Redis has stored them. docs/BACKEND.md is the contract with the backend.
+//! Events come in by [`Inbox::push`], go out by HTTP or into Redis Streams, and are reported as taken by
+//! [`Shards::taken`] once the backend has answered or Redis has stored them. docs/BACKEND.md is the contract
+//! with the backend.
 //!
-//! - Events of one user go one way, a lane, which has one batch under way: so they stay in order. Nothing but an answer
-//!   makes an event go away; until then it is sent again under the same id.
-//! - What waits here is bounded by the windows of the shards that hand it over: they keep every event until it is taken. So the
-//!   bridge stores nothing, and its death loses nothing.
+//! - Events of one user go one way, a lane, which has one batch under way: so they stay in order. Nothing but
+//!   an answer makes an event go away; until then it is sent again under the same id.
+//! - What waits here is bounded by the windows of the shards that hand it over: they keep every event until
+//!   it is taken. So the bridge stores nothing, and its death loses nothing.
 //!
-//! Deliberately absent: business rules; links and what is on them (the binary hands events in and takes results out); the
-//! HTTP API by which a backend pushes (the control API of the binary); TLS (put a proxy before the backend).
+//! Deliberately absent: business rules; links and what is on them (the binary hands events in and takes
+//! results out); the HTTP API by which a backend pushes (the control API of the binary); TLS (put a proxy
+//! before the backend).
 #![allow(
     clippy::disallowed_methods,
     reason = "it waits on real servers, so it reads the clock and has a thread"
@@ -53,7 +56,8 @@ pub use crate::metrics::{BreakerState, Counter, Metrics, PushOutcome};
 pub use crate::push_stream::{Push, PushTarget, Pushed, Pushes};
 pub use crate::signature::sign;
 
-/// An event as its shard hands it over. The first three name it: whatever comes under the same name is the same event.
+/// An event as its shard hands it over. The first three name it: whatever comes under the same name is the
+/// same event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
     /// Which shard.
@@ -68,7 +72,8 @@ pub struct Item {
 
 /// The shards that hand events over, as the bridge sees them.
 pub trait Shards: Send + Sync + 'static {
-    /// These events of that life of the shard are done, in any order. Called on the bridge's thread, which waits.
+    /// These events of that life of the shard are done, in any order. Called on the bridge's thread, which
+    /// waits.
     fn taken(&self, shard: u32, incarnation: u64, results: Vec<(u64, Taken)>);
 }
 
@@ -82,11 +87,12 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Starts the bridge. It is no error when backend or Redis cannot be reached: they are tried for ever. `pushes` serves the
-    /// push stream, which only Redis has.
+    /// Starts the bridge. It is no error when backend or Redis cannot be reached: they are tried for ever.
+    /// `pushes` serves the push stream, which only Redis has.
     ///
     /// # Errors
-    /// `InvalidInput` with a [`ConfigError`] for a wrong configuration, else what kept the thread from starting.
+    /// `InvalidInput` with a [`ConfigError`] for a wrong configuration, else what kept the thread from
+    /// starting.
     pub fn start(config: Config, shards: Arc<dyn Shards>, pushes: impl Pushes) -> io::Result<Self> {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let metrics = Arc::new(Metrics::default());
@@ -118,13 +124,14 @@ impl Bridge {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// From here on it takes nothing more in, sends what waits, for `deadline` at most, and ends: see [`Bridge::is_alive`].
+    /// From here on it takes nothing more in, sends what waits, for `deadline` at most, and ends: see
+    /// [`Bridge::is_alive`].
     pub fn finish(&self, deadline: Duration) {
         let _ = self.stop.send(Some(Instant::now() + deadline)); // the thread may have ended
     }
 
-    /// [`Bridge::finish`], and waits for the end. Another deadline than before takes its place. Answers how many events are
-    /// left: their shards keep them, as they do what is pushed from here on.
+    /// [`Bridge::finish`], and waits for the end. Another deadline than before takes its place. Answers how
+    /// many events are left: their shards keep them, as they do what is pushed from here on.
     pub fn stop(mut self, deadline: Duration) -> u64 {
         self.finish(deadline);
         if let Some(thread) = self.thread.take()
@@ -144,8 +151,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Takes an event in. Never blocks: the shards bound what they hand over and have no word of. An event that waits here
-    /// already is the same event.
+    /// Takes an event in. Never blocks: the shards bound what they hand over and have no word of. An event
+    /// that waits here already is the same event.
     pub fn push(&self, item: Item) {
         let (app, user) = event::whose(&item.event);
         let lane = lane_of(app, user, self.lanes.len());

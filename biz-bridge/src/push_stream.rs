@@ -1,8 +1,8 @@
 //! Pushes of the backend from a Redis Stream.
 //!
-//! An entry stays in the stream until what became of it is known, so the death of a bridge loses none: the next one takes
-//! them over. One that was pushed twice by that has the same client_msg_id, and is delivered once; one to all is delivered twice,
-//! and known by it.
+//! An entry stays in the stream until what became of it is known, so the death of a bridge loses none: the
+//! next one takes them over. One that was pushed twice by that has the same client_msg_id, and is delivered
+//! once; one to all is delivered twice, and known by it.
 
 mod entry;
 mod reader;
@@ -87,8 +87,9 @@ pub enum Pushed {
 
 /// Who sends pushes: the control API of the node.
 pub trait Pushes: Send + Sync + 'static {
-    /// Sends pushes and answers what became of each, in their order, however long that takes (within [`Config::reclaim`]).
-    /// Those to one target are on their way in their order once the future is first polled, or has had to wait for room.
+    /// Sends pushes and answers what became of each, in their order, however long that takes (within
+    /// [`Config::reclaim`]). Those to one target are on their way in their order once the future is first
+    /// polled, or has had to wait for room.
     fn push(&self, pushes: Vec<Push>) -> impl Future<Output = Vec<Pushed>> + Send;
 }
 
@@ -193,7 +194,7 @@ impl<P: Pushes> PushStream<P> {
             let again_from = self.again_from.filter(|_| !is_stopping);
             let due = [again_from, self.done_from, Some(self.touch_from)].into_iter().flatten().min();
             tokio::select! {
-                biased; // the stop before the end that it makes; what is due and what is done before more is read
+                biased; // the stop before the end that it makes; what is due or done before more is read
                 changed = stopped.changed(), if !is_stopping => {
                     reading.abort();
                     if changed.is_err() { break }
@@ -330,7 +331,8 @@ impl<P: Pushes> PushStream<P> {
         self.done.push(Done { raw, dead });
     }
 
-    /// Takes what is done out of the stream. Until Redis has heard of it, it stays known, so nobody here pushes it again.
+    /// Takes what is done out of the stream. Until Redis has heard of it, it stays known, so nobody here
+    /// pushes it again.
     async fn flush_if_due(&mut self) {
         if self.done.is_empty() || self.done_from.is_some_and(|from| Instant::now() < from) {
             return;

@@ -1,7 +1,8 @@
 //! What waits in one lane, and what becomes of it: without clock, network or chance of its own.
 //!
-//! Two rules: events of one user leave in the order in which they came, and one that cannot be done holds up nobody but its
-//! user. So what is to be sent again is held, with all later events of its user, and gets batches of its own.
+//! Two rules: events of one user leave in the order in which they came, and one that cannot be done holds up
+//! nobody but its user. So what is to be sent again is held, with all later events of its user, and gets
+//! batches of its own.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -262,7 +263,8 @@ impl Queue {
         }
     }
 
-    /// The user's oldest event comes last, and says how long all of them wait: those that came after it were tried less often.
+    /// The user's oldest event comes last, and says how long all of them wait: those that came after it were
+    /// tried less often.
     fn hold(&mut self, entry: Entry, now: Instant, wait: bool) {
         let (user, tries) = (entry.user, entry.tries);
         let held = self.held.entry(user).or_default();

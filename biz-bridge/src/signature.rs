@@ -3,7 +3,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// HMAC-SHA-256 (RFC 2104) of `timestamp "." body` under the secret, in lower-case hexadecimal; the timestamp is in decimal.
+/// HMAC-SHA-256 (RFC 2104) of `timestamp "." body` under the secret, in lower-case hexadecimal; the timestamp
+/// is in decimal.
 pub fn sign(secret: &[u8], timestamp_ms: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(timestamp_ms.to_string().as_bytes());

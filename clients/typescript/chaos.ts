@@ -1,8 +1,8 @@
 /**
- * Clients chat while their server is killed (`kill`), or their connections are cut (`cut`), and nothing is lost or
- * doubled: node dist/chaos.js SAILFISH [SECONDS] [kill|cut]. SAILFISH is the program; it gets ports and a folder
- * of its own. With NO_HISTORY=1 in the environment, clients do without room history. Ends with code 1 if a promise
- * was broken.
+ * Clients chat while their server is killed (`kill`), or their connections are cut (`cut`), and nothing is
+ * lost or doubled: node dist/chaos.js SAILFISH [SECONDS] [kill|cut]. SAILFISH is the program; it gets ports
+ * and a folder of its own. With NO_HISTORY=1 in the environment, clients do without room history. Ends with
+ * code 1 if a promise was broken.
  */
 
 import assert from "node:assert/strict";

@@ -32,7 +32,8 @@ pub struct Port {
 pub struct Rules {
     /// Networks of proxies, whose connections begin with a PROXY header.
     pub proxy_from: Vec<Network>,
-    /// Origins of pages that may connect by WebSocket; empty: any. A client that is no browser names none, and may.
+    /// Origins of pages that may connect by WebSocket; empty: any. A client that is no browser names none,
+    /// and may.
     pub origins: Vec<String>,
 }
 
@@ -116,8 +117,8 @@ impl Scratch {
     }
 }
 
-/// The layers of one connection. What is dropped of it while its handshake is under way goes back to the budget by
-/// [`Layers::release`].
+/// The layers of one connection. What is dropped of it while its handshake is under way goes back to the
+/// budget by [`Layers::release`].
 #[derive(Debug)]
 pub struct Layers {
     /// A PROXY header is awaited.
@@ -196,9 +197,9 @@ impl Layers {
         scratch.handshakes -= u32::from(std::mem::replace(&mut self.is_counted, is_in_handshake));
     }
 
-    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. The body of a
-    /// text message's frame has up to `text_bytes_max` bytes. After a refusal the connection ends; what there is to say about it,
-    /// [`Layers::transmit`] has.
+    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. The
+    /// body of a text message's frame has up to `text_bytes_max` bytes. After a refusal the connection ends;
+    /// what there is to say about it, [`Layers::transmit`] has.
     ///
     /// # Errors
     /// Why the connection ends.
@@ -262,8 +263,8 @@ impl Layers {
         !self.records.is_empty() || self.upper.has_output()
     }
 
-    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a handshake of HTTP, so it gets
-    /// these as an answer.
+    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a
+    /// handshake of HTTP, so it gets these as an answer.
     pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
         let is_heard = self.proxy.is_none() && self.tls.as_ref().is_none_or(|tls| tls.is_open());
         self.upper.close(code.filter(|_| is_heard), reason, scratch);

@@ -1,10 +1,12 @@
 //! The layers between a client's socket and its frames, for clients that come over the public Internet:
 //! bytes -> (PROXY) -> (TLS) -> (WebSocket) -> frames.
 //!
-//! Sans-IO like the cores: bytes in, bytes out. Which layers a connection has is its port's ([`Port`]); a connection without
-//! any never meets this crate. All input has a limit, and nothing is allocated for what a peer only claims.
+//! Sans-IO like the cores: bytes in, bytes out. Which layers a connection has is its port's ([`Port`]); a
+//! connection without any never meets this crate. All input has a limit, and nothing is allocated for what a
+//! peer only claims.
 //!
-//! Deliberately not here: what a frame is, sessions, time. The login deadline of a connection bounds its handshakes too.
+//! Deliberately not here: what a frame is, sessions, time. The login deadline of a connection bounds its
+//! handshakes too.
 
 mod layers;
 mod network;

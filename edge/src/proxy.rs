@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2, as HAProxy's `doc/proxy-protocol.txt` defines it: a proxy says, before anything else,
-//! whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2, as HAProxy's `doc/proxy-protocol.txt` defines it: a proxy says,
+//! before anything else, whose connection it passes on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,8 +18,8 @@ const ADDRESS_BYTES_MAX: usize = 36;
 
 const _: () = assert!(FIXED_BYTES + ADDRESS_BYTES_MAX <= LINE_BYTES_MAX, "one buffer serves both versions");
 
-/// A header of which not everything has arrived. It holds what it reads of the header; what it does not read (TLVs, the addresses of
-/// other families) it skips.
+/// A header of which not everything has arrived. It holds what it reads of the header; what it does not read
+/// (TLVs, the addresses of other families) it skips.
 #[derive(Debug)]
 pub(crate) struct Header {
     bytes: [u8; LINE_BYTES_MAX],
@@ -36,8 +36,8 @@ impl Header {
         Self { bytes: [0; LINE_BYTES_MAX], len: 0, skip: None }
     }
 
-    /// Takes the header's bytes off the front of `input`; `None` while some are missing. An error is seen with the first byte that
-    /// cannot be.
+    /// Takes the header's bytes off the front of `input`; `None` while some are missing. An error is seen
+    /// with the first byte that cannot be.
     pub(crate) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Client>, Refusal> {
         loop {
             if let Some(skip) = &mut self.skip {
@@ -78,7 +78,8 @@ impl Header {
         }
     }
 
-    /// Looks at a header of version 2 up to the last byte that is read, and sets what is to be skipped after that.
+    /// Looks at a header of version 2 up to the last byte that is read, and sets what is to be skipped after
+    /// that.
     fn fixed_v2(&mut self) -> Result<(), Refusal> {
         let have = self.have();
         let begins = have.len().min(SIGNATURE.len());

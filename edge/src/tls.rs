@@ -1,10 +1,11 @@
 //! TLS 1.2 and 1.3 of a server, by rustls without buffers of its own.
 //!
-//! An idle connection keeps its keys. What has come of a record that is not whole waits with the connection; all else passes
-//! through buffers that the shard's connections share. Early data (0-RTT) is off, for it can be replayed.
+//! An idle connection keeps its keys. What has come of a record that is not whole waits with the connection;
+//! all else passes through buffers that the shard's connections share. Early data (0-RTT) is off, for it can
+//! be replayed.
 //!
-//! Here a core is not deterministic: keys want randomness of the operating system, and tickets its clock. What passes through depends on
-//! neither.
+//! Here a core is not deterministic: keys want randomness of the operating system, and tickets its clock.
+//! What passes through depends on neither.
 
 mod certificates;
 
@@ -25,7 +26,8 @@ use certificates::Certificates;
 
 /// Bytes that may wait for the rest of a record; the longest record of TLS 1.2 has so many.
 const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
-/// Bytes that a client may send before the flight that ends its handshake. Clients have no certificates, so two hellos are most of it.
+/// Bytes that a client may send before the flight that ends its handshake. Clients have no certificates, so
+/// two hellos are most of it.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 /// Plain text of one record.
 const RECORD_BYTES: usize = 1 << 14;
@@ -38,7 +40,8 @@ const HANDSHAKE: u8 = 22;
 const UNEXPECTED_MESSAGE: u8 = 10;
 const INTERNAL_ERROR: u8 = 80;
 
-/// Certificates with their keys, and all that connections go by. The shards of a process share it; certificates can be replaced.
+/// Certificates with their keys, and all that connections go by. The shards of a process share it;
+/// certificates can be replaced.
 #[derive(Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
@@ -52,8 +55,8 @@ impl fmt::Debug for TlsServer {
 }
 
 impl TlsServer {
-    /// A server with these certificates at a time, in seconds since the UNIX epoch. A client that names none of their hosts
-    /// gets the first.
+    /// A server with these certificates at a time, in seconds since the UNIX epoch. A client that names none
+    /// of their hosts gets the first.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
@@ -136,8 +139,8 @@ impl Tls {
         self.fail(INTERNAL_ERROR, out);
     }
 
-    /// Takes bytes of the socket, which are not none. `take` gets plain text and says whether to go on; answers of the handshake go to
-    /// `out`. Whether the peer has said that it ends.
+    /// Takes bytes of the socket, which are not none. `take` gets plain text and says whether to go on;
+    /// answers of the handshake go to `out`. Whether the peer has said that it ends.
     pub(crate) fn received(
         &mut self,
         bytes: &[u8],
@@ -202,8 +205,8 @@ impl Tls {
         self.rest = Vec::new();
     }
 
-    /// Seals plain text in records, behind what the connection has to say by itself. False, and nothing of it is written, when the peer could
-    /// not read it.
+    /// Seals plain text in records, behind what the connection has to say by itself. False, and nothing of it
+    /// is written, when the peer could not read it.
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
         self.is_open() && self.write(Some(plain), out)
     }
@@ -314,8 +317,8 @@ fn read(
     }
 }
 
-/// Writes what a connection that has failed still wants to write. It takes nothing in any more: what is to be written comes first, and a
-/// call without that would read on behind the error.
+/// Writes what a connection that has failed still wants to write. It takes nothing in any more: what is to be
+/// written comes first, and a call without that would read on behind the error.
 fn put_alert(connection: &mut UnbufferedServerConnection, out: &mut Vec<u8>) {
     while connection.wants_write() {
         match connection.process_tls_records(&mut []).state {

@@ -1,8 +1,8 @@
 //! WebSocket, RFC 6455, as a server speaks it.
 //!
-//! In the binary form, messages carry the stream of frames: bytes go on as they come, unmasked in a buffer that the shard's connections
-//! share, so neither a message nor a fragment is ever held. In the JSON forms a text message is one frame, and is held until
-//! it is whole.
+//! In the binary form, messages carry the stream of frames: bytes go on as they come, unmasked in a buffer
+//! that the shard's connections share, so neither a message nor a fragment is ever held. In the JSON forms a
+//! text message is one frame, and is held until it is whole.
 
 mod handshake;
 mod java;
@@ -146,8 +146,8 @@ impl WebSocket {
         self.form
     }
 
-    /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its Close frame
-    /// queued.
+    /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its
+    /// Close frame queued.
     pub(crate) fn received(
         &mut self,
         mut bytes: &[u8],
@@ -325,8 +325,8 @@ impl WebSocket {
         self.pong.is_some() || self.ping
     }
 
-    /// Writes what stands before the messages of a batch: answers to pings, and in the binary form the header of the one message of
-    /// `message_bytes` that they are.
+    /// Writes what stands before the messages of a batch: answers to pings, and in the binary form the header
+    /// of the one message of `message_bytes` that they are.
     pub(crate) fn put_before(&mut self, message_bytes: usize, out: &mut Vec<u8>) {
         if let Some(payload) = self.pong.take() {
             put_frame(PONG, &payload, out);

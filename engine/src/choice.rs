@@ -58,7 +58,8 @@ pub struct Chosen {
 /// Settles on an engine: the one `requested`, or else the fastest that this kernel allows.
 ///
 /// # Errors
-/// `Unsupported` when the requested one needs io_uring and the kernel does not give it; the text says what is missing.
+/// `Unsupported` when the requested one needs io_uring and the kernel does not give it; the text says what is
+/// missing.
 pub fn choose(requested: Option<Kind>) -> io::Result<Chosen> {
     let probed = uring::probe();
     match (requested, probed) {

@@ -89,8 +89,9 @@ impl Runtime for Glommio {
         Self::send(socket, &[]).await.map(drop)
     }
 
-    /// glommio waits for streams only, and reads them to see whether they are ready. On a stream made of a copy of the
-    /// descriptor, that read fails (`ENOTSOCK`, `ENOTCONN`), but not before there is something to read.
+    /// glommio waits for streams only, and reads them to see whether they are ready. On a stream made of a
+    /// copy of the descriptor, that read fails (`ENOTSOCK`, `ENOTCONN`), but not before there is something to
+    /// read.
     async fn readable(watch: &OwnedFd) -> io::Result<()> {
         let copy = Stream::new(watch.try_clone()?);
         poll_fn(|cx| Pin::new(&mut *copy.stream.borrow_mut()).poll_read(cx, &mut [0]).map(drop)).await;

@@ -1,16 +1,16 @@
 //! Thread-per-core I/O: runs any [`shard::Shard`] on sockets.
 //!
-//! Each shard has a thread of its own, pinned where each has a core, with its own listener (on the port that all share by
-//! `SO_REUSEPORT`, or on one of its own), its own connections and its own pools. Shards share nothing but
-//! mailboxes. An engine knows bytes, not frames: there is no protocol in here, no business rule and no
-//! dependency on `wire`.
+//! Each shard has a thread of its own, pinned where each has a core, with its own listener (on the port that
+//! all share by `SO_REUSEPORT`, or on one of its own), its own connections and its own pools. Shards share
+//! nothing but mailboxes. An engine knows bytes, not frames: there is no protocol in here, no business rule
+//! and no dependency on `wire`.
 //!
 //! Three policies of every engine, whatever its [`Kind`]:
 //!
 //! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while
-//!   any of it waits, no shard of the process takes anything from accepted connections; all go on taking mail,
-//!   sending and keeping time. So a slow shard slows the clients whose messages it cannot keep up with, and
-//!   nothing grows but by what is already inside. A core may ask for the same by
+//!   any of it waits, no shard of the process takes anything from accepted connections; all go on taking
+//!   mail, sending and keeping time. So a slow shard slows the clients whose messages it cannot keep up with,
+//!   and nothing grows but by what is already inside. A core may ask for the same by
 //!   [`shard::Shard::is_pushed_back`], for its own shard. Connections that a core opened itself go on in both
 //!   cases, and what the others have waiting takes none of their receive buffers.
 //! - **Standing still.** A shard that was not run, because its process was stopped, its machine paused or its

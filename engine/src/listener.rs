@@ -10,8 +10,9 @@ use crate::Options;
 /// How often free ports in a row are looked for. Few ports are taken, so the first try mostly does.
 const ROWS_MAX: usize = 64;
 
-/// Opens listeners on each address of `options.listen` for each of `count` shards. Answers the addresses, with port 0 resolved, and the
-/// listeners of each shard, in the order of addresses. What is set on a listener, its connections inherit.
+/// Opens listeners on each address of `options.listen` for each of `count` shards. Answers the addresses,
+/// with port 0 resolved, and the listeners of each shard, in the order of addresses. What is set on a
+/// listener, its connections inherit.
 ///
 /// # Errors
 /// `AddrInUse` when anyone listens there already, and whatever the system says.
@@ -70,7 +71,8 @@ fn on_row(mut address: SocketAddr, options: &Options, count: usize) -> io::Resul
     listen(listeners, options)
 }
 
-/// Only when all are bound: from the first `listen` on, connections to a shared port are spread over those that listen.
+/// Only when all are bound: from the first `listen` on, connections to a shared port are spread over those
+/// that listen.
 fn listen(listeners: Vec<Socket>, options: &Options) -> io::Result<Vec<Socket>> {
     for socket in &listeners {
         set_connection_options(socket, options)?;
@@ -83,7 +85,8 @@ fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// What every connection wants: no Nagle delay (batches are complete when they are sent), and the buffer sizes asked for.
+/// What every connection wants: no Nagle delay (batches are complete when they are sent), and the buffer
+/// sizes asked for.
 pub(crate) fn set_connection_options(socket: &Socket, options: &Options) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;

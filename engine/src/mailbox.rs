@@ -1,10 +1,10 @@
 //! Mail between the shards of a process, and to and from the control thread.
 //!
-//! Push-back: mail that finds a mailbox full waits in its sender's [`Post`], one queue for each destination, so the order
-//! of a pair is kept. While mail waits anywhere in the process, no shard reads an accepted connection
-//! ([`Post::is_pushed_back`]): a shard that takes mail may have to pass it on, so it is no help that the one which
-//! reads has room for what it sends itself. All go on taking mail and retry in every turn, so none waits for another
-//! for ever, and what waits is no more than what has been read.
+//! Push-back: mail that finds a mailbox full waits in its sender's [`Post`], one queue for each destination,
+//! so the order of a pair is kept. While mail waits anywhere in the process, no shard reads an accepted
+//! connection ([`Post::is_pushed_back`]): a shard that takes mail may have to pass it on, so it is no help
+//! that the one which reads has room for what it sends itself. All go on taking mail and retry in every turn,
+//! so none waits for another for ever, and what waits is no more than what has been read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -131,7 +131,8 @@ impl<M> Post<M> {
         taken
     }
 
-    /// Takes `mail` for `to`: delivers it or keeps it waiting. The receiver is woken by the next [`Post::flush`].
+    /// Takes `mail` for `to`: delivers it or keeps it waiting. The receiver is woken by the next
+    /// [`Post::flush`].
     pub(crate) fn send(&mut self, to: ShardId, mail: M) {
         self.stats.mail_out.add(1);
         if to == ShardId::CONTROL {
@@ -168,7 +169,8 @@ impl<M> Post<M> {
         }
     }
 
-    /// Whether mail of some shard waits for room: then no accepted connection is read, and this is asked again soon.
+    /// Whether mail of some shard waits for room: then no accepted connection is read, and this is asked
+    /// again soon.
     pub(crate) fn is_pushed_back(&self) -> bool {
         self.exchange.waiting.load(Ordering::Relaxed) > 0
     }
@@ -178,7 +180,8 @@ impl<M> Post<M> {
         self.waiting_total > 0
     }
 
-    /// Before sleeping on [`Post::bell`]: `false` when there is mail, or a halt, so that there is no time to sleep.
+    /// Before sleeping on [`Post::bell`]: `false` when there is mail, or a halt, so that there is no time to
+    /// sleep.
     pub(crate) fn park(&self) -> bool {
         self.exchange.mailboxes[self.at].park(|| self.is_halted())
     }
@@ -240,7 +243,8 @@ impl<M> Post<M> {
 impl<M> Drop for Post<M> {
     fn drop(&mut self) {
         if self.waiting_total > 0 {
-            self.exchange.waiting.fetch_sub(1, Ordering::Relaxed); // nobody waits for this shard's mail any more
+            // Nobody waits for this shard's mail any more.
+            self.exchange.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -23,8 +23,8 @@ pub(crate) fn run_uring<S: Shard + 'static>(
     seat: Seat<S::Mail>,
     build: impl FnOnce(ShardId) -> S,
 ) -> io::Result<()> {
-    // Completions are worked off when the loop waits for them, not by interrupting it: echo of 200 connections took 7.9 us of CPU
-    // an operation with, 10.4 us without.
+    // Completions are worked off when the loop waits for them, not by interrupting it: echo of 200
+    // connections took 7.9 us of CPU an operation with, 10.4 us without.
     let mut ring = io_uring_06::IoUring::builder();
     ring.setup_single_issuer().setup_defer_taskrun();
     let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(ring).with_entries(RING_ENTRIES);
@@ -43,8 +43,8 @@ pub(crate) fn run_epoll<S: Shard + 'static>(
 /// monoio with its io_uring driver, or with its epoll driver.
 struct Monoio<const EPOLL: bool>;
 
-/// A descriptor known to monoio. Its UDP socket is the one type that can wait for a descriptor of any sort through a shared
-/// reference, and the smallest: its stream type keeps both addresses too.
+/// A descriptor known to monoio. Its UDP socket is the one type that can wait for a descriptor of any sort
+/// through a shared reference, and the smallest: its stream type keeps both addresses too.
 struct Descriptor(UdpSocket);
 
 impl AsFd for Descriptor {
@@ -68,7 +68,8 @@ impl<const EPOLL: bool> Runtime for Monoio<EPOLL> {
 
     async fn receive(socket: &Descriptor, buffer: &ReceiveBuffer) -> io::Result<usize> {
         if EPOLL {
-            // Receives first and waits on EAGAIN; waiting first would poll(2) before every receive, and again after it.
+            // Receives first and waits on EAGAIN; waiting first would poll(2) before every receive, and again
+            // after it.
             return socket.0.recv(Shared(buffer.clone())).await.0;
         }
         loop {
@@ -111,9 +112,9 @@ impl<const EPOLL: bool> Runtime for Monoio<EPOLL> {
 /// The shard's buffer, lent to a receive on epoll.
 struct Shared(ReceiveBuffer);
 
-// SAFETY: monoio's epoll driver writes to the buffer only within the poll of the receive that then completes, on this thread,
-// when nobody has borrowed it: tasks borrow it only between two polls. The pointer is that of one boxed slice that is
-// never replaced.
+// SAFETY: monoio's epoll driver writes to the buffer only within the poll of the receive that then completes,
+// on this thread, when nobody has borrowed it: tasks borrow it only between two polls. The pointer is that of
+// one boxed slice that is never replaced.
 unsafe impl IoBufMut for Shared {
     fn write_ptr(&mut self) -> *mut u8 {
         self.0.borrow_mut().as_mut_ptr()

@@ -11,18 +11,20 @@ pub struct Options {
     /// Where to listen; nowhere, if empty. Port 0 takes a free one; all shards share each. A core is told by
     /// `Event::Accepted` which of them took a connection.
     pub listen: Vec<SocketAddr>,
-    /// The shards share no port: shard `i` listens alone, on each port of `listen` plus `i`. Port 0 takes free ones in a row.
+    /// The shards share no port: shard `i` listens alone, on each port of `listen` plus `i`. Port 0 takes
+    /// free ones in a row.
     pub listen_each: bool,
-    /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use if these are as many as its shards, and
-    /// pins nothing otherwise; an empty list pins nothing.
+    /// The core of each shard. `None` pins shard `i` to the `i`-th core the process may use if these are as
+    /// many as its shards, and pins nothing otherwise; an empty list pins nothing.
     pub pin: Option<Vec<usize>>,
     /// Connections of one shard, accepted and opened ones together.
     pub connections_max: u32,
-    /// Of these, how many may be open files of the process. The `uring` engine keeps those past it as direct descriptors, which are none;
-    /// the other engines know only open files, and whoever starts them counts these.
+    /// Of these, how many may be open files of the process. The `uring` engine keeps those past it as direct
+    /// descriptors, which are none; the other engines know only open files, and whoever starts them counts
+    /// these.
     pub open_connections_max: u32,
-    /// Direct descriptors in one ring: the limit of open files, if that is less. A shard has up to [`RINGS_MAX`](crate::RINGS_MAX) rings for
-    /// them.
+    /// Direct descriptors in one ring: the limit of open files, if that is less. A shard has up to
+    /// [`RINGS_MAX`](crate::RINGS_MAX) rings for them.
     pub ring_connections_max: u32,
     /// How long a closing connection may take to flush and to see the peer's FIN.
     pub linger: Duration,
@@ -30,13 +32,13 @@ pub struct Options {
     pub send_buffer_bytes: Option<u32>,
     /// `SO_RCVBUF` of every connection, in bytes; `None` leaves it to the kernel.
     pub recv_buffer_bytes: Option<u32>,
-    /// Receive buffers of one shard, shared by its accepted connections: a power of two, at most 32,768. A shard that
-    /// listens nowhere has them for the connections that its core opens.
+    /// Receive buffers of one shard, shared by its accepted connections: a power of two, at most 32,768. A
+    /// shard that listens nowhere has them for the connections that its core opens.
     pub recv_buffers: u16,
     /// Size of one receive buffer.
     pub recv_buffer_size_bytes: u32,
-    /// Receive buffers of one shard that listens, shared by the connections that its core opens, from the first on: a power of
-    /// two, at most 32,768.
+    /// Receive buffers of one shard that listens, shared by the connections that its core opens, from the
+    /// first on: a power of two, at most 32,768.
     pub opened_recv_buffers: u16,
     /// Size of one of them.
     pub opened_recv_buffer_size_bytes: u32,
@@ -73,7 +75,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Number and size of the receive buffers that the main ring has for accepted connections, or for those that the core opens.
+    /// Number and size of the receive buffers that the main ring has for accepted connections, or for those
+    /// that the core opens.
     pub(crate) fn recv_buffers_of(&self, accepted: bool) -> (u16, u32) {
         if accepted || self.listen.is_empty() {
             (self.recv_buffers, self.recv_buffer_size_bytes)

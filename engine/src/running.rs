@@ -23,7 +23,8 @@ pub struct Running<M> {
 }
 
 impl<M> Running<M> {
-    /// Where all shards listen, in the order of [`Options::listen`]; with [`Options::listen_each`], where the first one does.
+    /// Where all shards listen, in the order of [`Options::listen`]; with [`Options::listen_each`], where the
+    /// first one does.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -33,8 +34,8 @@ impl<M> Running<M> {
         self.exchange.remote()
     }
 
-    /// The mail that cores address to [`ShardId::CONTROL`], with its sender. It is bounded: when nobody reads, mail is dropped
-    /// and counted.
+    /// The mail that cores address to [`ShardId::CONTROL`], with its sender. It is bounded: when nobody
+    /// reads, mail is dropped and counted.
     pub fn control(&self) -> &Receiver<(ShardId, M)> {
         &self.control
     }
@@ -78,8 +79,8 @@ impl<M> Drop for Running<M> {
     }
 }
 
-/// Runs `shards` on engine `kind`, each on a thread of its own. Each core is built on its thread, by its function. Returns
-/// when all are ready.
+/// Runs `shards` on engine `kind`, each on a thread of its own. Each core is built on its thread, by its
+/// function. Returns when all are ready.
 ///
 /// # Errors
 /// The address cannot be listened on, a core cannot be pinned, or an engine cannot be set up.
@@ -134,7 +135,8 @@ pub(crate) struct Seat<M> {
 }
 
 impl<M> Seat<M> {
-    /// Says that the engine is set up and the core built. An engine that returns without it has failed to start.
+    /// Says that the engine is set up and the core built. An engine that returns without it has failed to
+    /// start.
     pub(crate) fn ready(&self) {
         let _ = self.ready.send(()); // nobody waits when another shard failed first
     }
@@ -186,8 +188,9 @@ fn pins(options: &Options, count: usize) -> io::Result<Vec<Option<usize>>> {
     }
 }
 
-/// A core for each shard where there are as many of both. Else none for any: fewer shards share the machine with other processes,
-/// which would choose the same cores, and more of them would crowd some cores while others have room.
+/// A core for each shard where there are as many of both. Else none for any: fewer shards share the machine
+/// with other processes, which would choose the same cores, and more of them would crowd some cores while
+/// others have room.
 fn one_each(cores: &[usize], count: usize) -> Vec<Option<usize>> {
     if cores.len() == count { cores.iter().copied().map(Some).collect() } else { vec![None; count] }
 }

@@ -22,22 +22,24 @@ pub(crate) fn finish_writing(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 
-/// Resets the connection: the peer gets a RST at once, unsent bytes are gone, and every operation and wait on the socket ends.
-/// Cheaper on io_uring than cancelling them, which searches the ring's table.
+/// Resets the connection: the peer gets a RST at once, unsent bytes are gone, and every operation and wait on
+/// the socket ends. Cheaper on io_uring than cancelling them, which searches the ring's table.
 pub(crate) fn reset(socket: &impl AsFd) {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: `nobody` is readable for the length given. Connecting a TCP socket to `AF_UNSPEC` dissolves its connection and
-    // does not block.
+    // SAFETY: `nobody` is readable for the length given. Connecting a TCP socket to `AF_UNSPEC` dissolves its
+    // connection and does not block.
     let failed = unsafe { libc::connect(socket.as_fd().as_raw_fd(), &nobody, length) };
     if failed != 0 {
-        // Some kernels say EBUSY when a worker of theirs waits on the socket. This wakes it, and the close resets.
+        // Some kernels say EBUSY when a worker of theirs waits on the socket. This wakes it, and the close
+        // resets.
         let socket = SockRef::from(socket);
         let _ = socket.set_linger(Some(Duration::ZERO)).and_then(|()| socket.shutdown(Shutdown::Both));
     }
 }
 
-/// A socket to connect with: bound to `source`, the port left to the connect, so that only (source, peer) pairs must differ.
+/// A socket to connect with: bound to `source`, the port left to the connect, so that only (source, peer)
+/// pairs must differ.
 pub(crate) fn to_connect(
     peer: SocketAddr,
     source: Option<IpAddr>,

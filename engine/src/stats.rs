@@ -36,8 +36,8 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// How many durations fell into each bucket: bucket 0 counts those under 2 ns, bucket `i` those from `2^i` ns to
-    /// under `2^(i+1)` ns, the last one everything longer too.
+    /// How many durations fell into each bucket: bucket 0 counts those under 2 ns, bucket `i` those from
+    /// `2^i` ns to under `2^(i+1)` ns, the last one everything longer too.
     pub fn buckets(&self) -> [u64; HISTOGRAM_BUCKETS] {
         std::array::from_fn(|bucket| self.0[bucket].get())
     }

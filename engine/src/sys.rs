@@ -23,8 +23,8 @@ impl EventFd {
     /// Makes the eventfd readable, and wakes whoever polls it, even if it was readable already.
     pub(crate) fn signal(&self) {
         let one = 1_u64.to_ne_bytes();
-        // SAFETY: `one` is readable for its whole length. The write can only fail with EAGAIN, at 2^64 - 1 signals nobody
-        // read, and then the eventfd is readable anyway.
+        // SAFETY: `one` is readable for its whole length. The write can only fail with EAGAIN, at 2^64 - 1
+        // signals nobody read, and then the eventfd is readable anyway.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 }

@@ -1,13 +1,13 @@
 //! The engines that stand on an async runtime: `monoio`, `epoll` and `glommio`.
 //!
-//! A task for each connection waits for the socket and then receives into the one buffer of the shard, so an idle connection
-//! holds none. What comes in goes to the core at once; what the core wants done is done by [`turns`], which runs when
-//! all tasks that were ready have run. So what met in one turn leaves in one send. A send that the socket does not take
-//! whole is finished by a task of its own.
+//! A task for each connection waits for the socket and then receives into the one buffer of the shard, so an
+//! idle connection holds none. What comes in goes to the core at once; what the core wants done is done by
+//! [`turns`], which runs when all tasks that were ready have run. So what met in one turn leaves in one send.
+//! A send that the socket does not take whole is finished by a task of its own.
 //!
-//! No task holds a borrow of the shared state while it waits. No task wakes itself, because monoio would run it again before
-//! all others and without a look at the sockets: a task with more to do is woken by [`turns`], and [`turns`] rings the
-//! shard's own bell.
+//! No task holds a borrow of the shared state while it waits. No task wakes itself, because monoio would run
+//! it again before all others and without a look at the sockets: a task with more to do is woken by
+//! [`turns`], and [`turns`] rings the shard's own bell.
 
 mod ready;
 mod turn;
@@ -57,8 +57,8 @@ pub(crate) trait Runtime: 'static {
     /// Takes over a non-blocking descriptor.
     fn watch(fd: OwnedFd) -> io::Result<Self::Watch>;
 
-    /// Waits for bytes and puts them at the front of `buffer`, where they are until the task waits again. Answers
-    /// how many; 0 at the peer's FIN.
+    /// Waits for bytes and puts them at the front of `buffer`, where they are until the task waits again.
+    /// Answers how many; 0 at the peer's FIN.
     fn receive(socket: &Self::Socket, buffer: &ReceiveBuffer) -> impl Future<Output = io::Result<usize>>;
 
     /// Waits until the socket takes some of `bytes`, and answers how many.
@@ -351,7 +351,8 @@ async fn write<S: Shard, R: Runtime>(
                 break;
             }
         }
-        // It may take all the other pieces too; what keeps it from that is waited for, or found, by the next send.
+        // It may take all the other pieces too; what keeps it from that is waited for, or found, by the next
+        // send.
         if written < batch.len() {
             written += ready::send_batch(&*socket, &batch, written).unwrap_or(0);
         }

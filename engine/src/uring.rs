@@ -1,13 +1,13 @@
 //! The `uring` engine: one io_uring for each shard, and more past the limit of open files; no runtime.
 //!
-//! A turn waits in one system call, which also hands over everything that the turn before it queued. Accepts and receives
-//! are multishot: armed once for a connection, they go on by themselves. Received bytes land in buffers that all
-//! accepted connections of the shard share, or all opened ones ([`buffers`]), so that an idle connection costs a table
-//! entry ([`conns`]) and what the kernel keeps. What the shard may not take in yet waits in [`intake`]. A connection has
-//! one send in flight at most ([`sends`]).
+//! A turn waits in one system call, which also hands over everything that the turn before it queued. Accepts
+//! and receives are multishot: armed once for a connection, they go on by themselves. Received bytes land in
+//! buffers that all accepted connections of the shard share, or all opened ones ([`buffers`]), so that an
+//! idle connection costs a table entry ([`conns`]) and what the kernel keeps. What the shard may not take in
+//! yet waits in [`intake`]. A connection has one send in flight at most ([`sends`]).
 //!
-//! A connection is freed only when all its operations have ended, so a late completion never meets the next user of its
-//! index; the generation in the [`token`] checks that once more.
+//! A connection is freed only when all its operations have ended, so a late completion never meets the next
+//! user of its index; the generation in the [`token`] checks that once more.
 
 mod buffers;
 mod close;
@@ -32,7 +32,8 @@ use crate::running::Seat;
 
 pub(crate) use probe::probe;
 
-/// Rings of a shard beside its main one, for connections past [`Options::open_connections_max`](crate::Options::open_connections_max).
+/// Rings of a shard beside its main one, for connections past
+/// [`Options::open_connections_max`](crate::Options::open_connections_max).
 pub const RINGS_MAX: u32 = file_ring::FURTHER_RINGS_MAX as u32;
 /// Connections of one of them; the limit of open files, if that is less.
 pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;

@@ -1,4 +1,5 @@
-//! Where io_uring is forbidden, as in default containers, epoll serves, and the other engines say what is missing.
+//! Where io_uring is forbidden, as in default containers, epoll serves, and the other engines say what is
+//! missing.
 
 #![allow(unsafe_code)] // a filter on the test's own system calls
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests fail by panics, and wait for a real kernel
@@ -104,7 +105,8 @@ fn forbid_io_uring(errno: u32) {
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // SAFETY: both calls affect this thread and its children only; the kernel copies the program, which is valid for its length.
+    // SAFETY: both calls affect this thread and its children only; the kernel copies the program, which is
+    // valid for its length.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);

@@ -1,8 +1,9 @@
 //! How owners hear of the sessions that they do not know yet.
 //!
-//! A change of owners may concern all sessions of a shard, and every other gateway has as many at the same time. So they are announced
-//! step by step, no more at once than each router answers in time (`announce_window.rs`). Owners may change again before that
-//! is done. Sessions that were not announced until then are known by their owners of before, and go from there to the newest.
+//! A change of owners may concern all sessions of a shard, and every other gateway has as many at the same
+//! time. So they are announced step by step, no more at once than each router answers in time
+//! (`announce_window.rs`). Owners may change again before that is done. Sessions that were not announced
+//! until then are known by their owners of before, and go from there to the newest.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -102,7 +103,8 @@ struct Move {
 }
 
 impl Gateway {
-    /// Other owners are about to be chosen: what the last choice asks of each session is done, or stays to be done from there.
+    /// Other owners are about to be chosen: what the last choice asks of each session is done, or stays to be
+    /// done from there.
     pub(crate) fn keep_unannounced(&mut self, now: Instant, gone: &[ShardId]) {
         if self.view.announcing.stages.len() >= ANNOUNCE_STAGES_MAX {
             self.finish_announcing(now);
@@ -144,14 +146,14 @@ impl Gateway {
         !self.view.announcing.is_done() || !self.view.resubmitting.is_empty()
     }
 
-    /// No session is announced to these routers until they are not among them any more: what can wait is said as fast as they take
-    /// it in.
+    /// No session is announced to these routers until they are not among them any more: what can wait is said
+    /// as fast as they take it in.
     pub fn set_slow(&mut self, routers: Vec<ShardId>) {
         self.view.announcing.set_slow(routers);
     }
 
-    /// Announces some sessions, so that a change with very many takes many short turns and not a long one. The pauses differ, so that
-    /// gateways which began at the same moment do not go on in step.
+    /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
+    /// The pauses differ, so that gateways which began at the same moment do not go on in step.
     fn announce_step(&mut self, now: Instant) {
         if self.view.announcing.is_done() {
             return;
@@ -248,8 +250,8 @@ impl Gateway {
         let target = Target::User(user);
         let told = owner_of(stage.before.owners.as_ref(), app, target);
         let (old, new) = (stage.before.owner_of(app, target), self.view.owner_of(app, target));
-        // Also one of which no owner has said that it binds it: one that was told may have done so all the same, and tells of its end
-        // later, also when there is none after it for now.
+        // Also one of which no owner has said that it binds it: one that was told may have done so all the
+        // same, and tells of its end later, also when there is none after it for now.
         let may_be_bound = session.phase == Phase::Binding && told.is_some() && told != new;
         if old == new && !may_be_bound {
             return None;
@@ -273,7 +275,8 @@ impl Gateway {
             self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }
         if let Some(new) = to.new.filter(|_| !to.is_known) {
-            // One that is not bound yet has waited, and a later login may have come in between: its stamp decides.
+            // One that is not bound yet has waited, and a later login may have come in between: its stamp
+            // decides.
             self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
             if is_live {
                 self.view.announcing.windows.asked(now, new);

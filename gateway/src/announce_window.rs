@@ -1,9 +1,10 @@
 //! How many announcements may be with each router at once: as many as it answers in time.
 //!
-//! A router that is behind must not be asked for more, or it falls further behind, and links are lost. So the window of a router
-//! doubles with each round of answers in time, as in TCP's slow start (RFC 5681), until one is late. That halves it, and from then on it
-//! grows by a step. All of the window may wait before a login, so it is small at first, and announcements take up no more than
-//! a fraction of a second of what a router can do.
+//! A router that is behind must not be asked for more, or it falls further behind, and links are lost. So the
+//! window of a router doubles with each round of answers in time, as in TCP's slow start (RFC 5681), until
+//! one is late. That halves it, and from then on it grows by a step. All of the window may wait before a
+//! login, so it is small at first, and announcements take up no more than a fraction of a second of what a
+//! router can do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -91,7 +92,8 @@ mod tests {
     const ROUTER: ShardId = ShardId::new(1, 0);
     const START: Instant = Instant::from_unix_nanos(1 << 60);
 
-    /// A router that takes so long for each; how many it has announced in so many seconds, and how long the slowest waited.
+    /// A router that takes so long for each; how many it has announced in so many seconds, and how long the
+    /// slowest waited.
     fn announced(each: Duration, seconds: u64) -> (u32, Duration) {
         let mut windows = AnnounceWindows::default();
         let mut asked = std::collections::VecDeque::new();

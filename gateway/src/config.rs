@@ -50,8 +50,8 @@ pub struct Delivery {
     pub tries: u8,
     /// How many messages of one connection may be written and not yet acked.
     pub window: u16,
-    /// The least time between two writes of a room's lossy messages; what comes sooner waits for its end and leaves together. 0:
-    /// every message leaves at once.
+    /// The least time between two writes of a room's lossy messages; what comes sooner waits for its end and
+    /// leaves together. 0: every message leaves at once.
     pub room_interval_ms: u32,
 }
 
@@ -73,8 +73,8 @@ pub struct Limits {
     pub frames_burst: u32,
     /// Rooms that one session may be in.
     pub rooms_max: u16,
-    /// Reliable messages that may wait for one connection, those in flight included. No less than owners let wait for one receiver
-    /// and give a room at once, or those who read are overrun.
+    /// Reliable messages that may wait for one connection, those in flight included. No less than owners let
+    /// wait for one receiver and give a room at once, or those who read are overrun.
     pub reliable_messages_max: u32,
     /// Bytes of reliable messages that may wait for one connection, those in flight included.
     pub reliable_bytes_max: u32,
@@ -82,7 +82,8 @@ pub struct Limits {
     pub lossy_bytes_max: u32,
     /// Bytes that may wait for all connections of one shard.
     pub outbox_bytes_max: u64,
-    /// Messages of one shard's connections that may wait for their owners' answers. As many pushes may wait besides.
+    /// Messages of one shard's connections that may wait for their owners' answers. As many pushes may wait
+    /// besides.
     pub submitted_max: u32,
     /// Bytes of these messages.
     pub submitted_bytes_max: u64,
@@ -127,7 +128,8 @@ pub struct Route {
     /// How it is delivered.
     #[serde(with = "class_name")]
     pub class: Class,
-    /// How many of its messages a room keeps for members who were away; `router.history_messages` if it is not said.
+    /// How many of its messages a room keeps for members who were away; `router.history_messages` if it is
+    /// not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history_messages: Option<u32>,
     /// Bytes of these; else `router.history_bytes`.
@@ -271,8 +273,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of answers that may wait for one connection: to all that it may send at once, and to all that its user may have been
-    /// owed an answer for. A turn may bring all of them.
+    /// Bytes of answers that may wait for one connection: to all that it may send at once, and to all that
+    /// its user may have been owed an answer for. A turn may bring all of them.
     pub(crate) fn answers_bytes_max(&self) -> usize {
         (self.frames_burst as usize + self.submitted_user_max as usize) * limits::ANSWER_BYTES_MAX
     }

@@ -14,9 +14,10 @@ use crate::outbox::{Flight, Owed, Retry};
 use crate::session::Phase;
 
 impl Gateway {
-    /// Whether the session has this message in its outbox already, from another owner: then this one hears of its end too. While owners
-    /// change, that which was given the message last may be the first to deliver it. What comes from the only owner that has messages
-    /// here is looked for only if that owner says that it comes `again`.
+    /// Whether the session has this message in its outbox already, from another owner: then this one hears of
+    /// its end too. While owners change, that which was given the message last may be the first to deliver
+    /// it. What comes from the only owner that has messages here is looked for only if that owner says that
+    /// it comes `again`.
     pub(crate) fn is_here(
         &mut self,
         router: ShardId,
@@ -137,10 +138,10 @@ impl Gateway {
         }
     }
 
-    /// Queues the frame of a reliable message. When it finds no room, the oldest that were never written fail in its place, or itself if that
-    /// is not enough: so what is handed over keeps its order. The connection stays, unless that has lasted for as
-    /// long as a message may be in flight and its client has acked nothing since: then it does not read. No frame
-    /// means that it is too long.
+    /// Queues the frame of a reliable message. When it finds no room, the oldest that were never written fail
+    /// in its place, or itself if that is not enough: so what is handed over keeps its order. The connection
+    /// stays, unless that has lasted for as long as a message may be in flight and its client has acked
+    /// nothing since: then it does not read. No frame means that it is too long.
     pub(crate) fn queue_reliable(
         &mut self,
         now: Instant,
@@ -177,7 +178,8 @@ impl Gateway {
         self.sessions.get(conn).expect("the caller looked it up").user
     }
 
-    /// Queues the frame of a reliable message if there is room in its connection's share; else gives frame and debt back.
+    /// Queues the frame of a reliable message if there is room in its connection's share; else gives frame
+    /// and debt back.
     fn try_reliable(
         &mut self,
         conn: ConnId,
@@ -198,14 +200,16 @@ impl Gateway {
         Ok(())
     }
 
-    /// A message found no room. Whether that has lasted so long that the client counts as one that does not read.
+    /// A message found no room. Whether that has lasted so long that the client counts as one that does not
+    /// read.
     fn stall(&mut self, now: Instant, conn: ConnId) -> bool {
         let patience = self.config.delivery.flight_time_max();
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         self.outboxes.open(&mut session.outbox).stall(now, patience)
     }
 
-    /// Takes out the oldest message of a connection that was never written, if that can make room for a frame of so many bytes.
+    /// Takes out the oldest message of a connection that was never written, if that can make room for a frame
+    /// of so many bytes.
     fn give_way(&mut self, conn: ConnId, bytes: usize) -> Option<Owed> {
         let Self { sessions, outboxes, config, .. } = self;
         let session = sessions.get_mut(conn)?;
@@ -231,7 +235,8 @@ impl Gateway {
         mark_dirty(session, conn, dirty);
     }
 
-    /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge gets it.
+    /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge
+    /// gets it.
     fn fail(&mut self, conn: ConnId, user: UserId, owed: Owed, reason: FailReason) {
         self.metrics.count_undelivered(reason);
         if let Some(message) = self.settle_owed(conn, owed, Outcome::Failed(reason)) {
@@ -239,7 +244,8 @@ impl Gateway {
         }
     }
 
-    /// Tells the routers that wait how a delivery ended; the message, if it is the bridge that is to hear of a failure.
+    /// Tells the routers that wait how a delivery ended; the message, if it is the bridge that is to hear of
+    /// a failure.
     fn settle_owed(&mut self, conn: ConnId, owed: Owed, outcome: Outcome) -> Option<Message> {
         match owed {
             Owed::Router { router, delivery } => self.settle(router, conn, delivery, outcome),

@@ -1,8 +1,9 @@
 //! Messages for a room's members on this shard.
 //!
-//! Between two fan-outs of a room lies an interval. A lossy message that comes sooner waits for its end with those that
-//! follow, and they leave as one write to each member: a dense room costs a write an interval, not one a message. A quiet
-//! room's messages leave at once. Reliable messages never wait, and take what waits along, so the room's order holds.
+//! Between two fan-outs of a room lies an interval. A lossy message that comes sooner waits for its end with
+//! those that follow, and they leave as one write to each member: a dense room costs a write an interval, not
+//! one a message. A quiet room's messages leave at once. Reliable messages never wait, and take what waits
+//! along, so the room's order holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::outbox::Owed;
 use crate::rooms::Early;
 
 impl Gateway {
-    /// A message for the members of its room on some shards of this node; on none but this when none is named.
+    /// A message for the members of its room on some shards of this node; on none but this when none is
+    /// named.
     pub(crate) fn broadcast_to(&mut self, now: Instant, message: Message, shards: &[u16]) {
         let me = self.id.index();
         for &index in shards.iter().filter(|index| **index != me) {
@@ -32,8 +34,9 @@ impl Gateway {
         }
     }
 
-    /// A message for every local member of its room. One that comes after a newer one was on its way while the room changed its
-    /// owner: it would break the order. One from the future would make all that follow late.
+    /// A message for every local member of its room. One that comes after a newer one was on its way while
+    /// the room changed its owner: it would break the order. One from the future would make all that follow
+    /// late.
     fn broadcast(&mut self, now: Instant, message: Message) {
         let found = message.room.and_then(|room| self.rooms.key(message.app, room));
         let Some(key) = found else { return };
@@ -86,8 +89,8 @@ impl Gateway {
         }
     }
 
-    /// The interval of the room at `index` is over. A room may have been forgotten and another have taken its index since: that
-    /// one's messages then leave a little sooner than they might.
+    /// The interval of the room at `index` is over. A room may have been forgotten and another have taken its
+    /// index since: that one's messages then leave a little sooner than they might.
     pub(crate) fn room_timeout(&mut self, now: Instant, index: u32) {
         if let Some(key) = self.rooms.key_at(index) {
             self.fan_out_held(now, key);

@@ -13,7 +13,8 @@ use crate::session::Phase;
 use crate::token::{Claims, TokenError};
 
 impl Gateway {
-    /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the connection.
+    /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the
+    /// connection.
     pub(crate) fn frame(&mut self, now: Instant, conn: ConnId, frame: &Frame<'_>) -> Result<(), NoticeCode> {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         self.metrics.count_in(frame.code);
@@ -21,7 +22,8 @@ impl Gateway {
         if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
             return Err(NoticeCode::BadMagic);
         }
-        // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up ones.
+        // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up
+        // ones.
         if frame.code != Code::Ack && !session.bucket.take(now, self.rate, 1) {
             return Err(NoticeCode::RateLimited);
         }
@@ -158,8 +160,8 @@ impl Gateway {
         self.tell_joined(conn);
     }
 
-    /// What a session joined before it was bound is told once its stamp is known: until then it may be below that of an earlier
-    /// session.
+    /// What a session joined before it was bound is told once its stamp is known: until then it may be below
+    /// that of an earlier session.
     pub(crate) fn tell_joined(&mut self, conn: ConnId) {
         let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Live) else {
             return;
@@ -233,8 +235,9 @@ impl Gateway {
         self.say_of_room(conn, &ServerFrame::Left { room });
     }
 
-    /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends nothing any more, and
-    /// its sequence may be higher than where this one begins: its answer would make messages look late.
+    /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends
+    /// nothing any more, and its sequence may be higher than where this one begins: its answer would make
+    /// messages look late.
     pub(crate) fn joined(&mut self, now: Instant, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
         if self.view.owner_of_room(app, room) != Some(from) {
             return;

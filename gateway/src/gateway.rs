@@ -45,9 +45,9 @@ pub struct Setup {
 
 /// The gateway core of one shard.
 ///
-/// Sessions live in one table, by the engine's connection id; what waits for a connection in a pooled outbox; who is in a
-/// room in `Rooms`. Handlers change these and mark a connection dirty; [`Gateway::poll_effect`] gives each dirty
-/// connection out once, so everything that one turn produced for it leaves in one write.
+/// Sessions live in one table, by the engine's connection id; what waits for a connection in a pooled outbox;
+/// who is in a room in `Rooms`. Handlers change these and mark a connection dirty; [`Gateway::poll_effect`]
+/// gives each dirty connection out once, so everything that one turn produced for it leaves in one write.
 pub struct Gateway {
     pub(crate) id: ShardId,
     pub(crate) view: View,
@@ -58,7 +58,8 @@ pub struct Gateway {
     pub(crate) config: Config,
     pub(crate) rate: Rate,
     pub(crate) prng: Prng,
-    /// Added to the generations in session ids, so that those of an earlier life of this shard mean nothing to this one.
+    /// Added to the generations in session ids, so that those of an earlier life of this shard mean nothing
+    /// to this one.
     epoch: u32,
     pub(crate) sessions: ConnMap<Session>,
     pub(crate) outboxes: Outboxes,
@@ -72,7 +73,8 @@ pub struct Gateway {
     pub(crate) metrics: Metrics,
     /// What other clocks show.
     pub(crate) clocks: Clocks,
-    /// Whether the engine leaves what clients say unread, and from when on they may be judged by what they have not said.
+    /// Whether the engine leaves what clients say unread, and from when on they may be judged by what they
+    /// have not said.
     are_unread: bool,
     hears_from: Instant,
     /// Until when connections with unacked messages are kept; set by a drain.
@@ -208,8 +210,8 @@ impl Gateway {
         self.config = config;
     }
 
-    /// Begins to go: takes no more connections, tells every client when to come back elsewhere, and closes each connection once its
-    /// messages are acked, all of them at the deadline.
+    /// Begins to go: takes no more connections, tells every client when to come back elsewhere, and closes
+    /// each connection once its messages are acked, all of them at the deadline.
     pub fn drain(&mut self, now: Instant) {
         if self.draining_until.is_some() {
             return;
@@ -268,9 +270,9 @@ impl Gateway {
         None
     }
 
-    /// A login is bound when all of its turn has been heard, under the stamp of that moment, and only if its connection is still there:
-    /// after a long sleep of this shard the end of it may have come with it, and a newer session may live elsewhere. Whether the effect is
-    /// to be carried out.
+    /// A login is bound when all of its turn has been heard, under the stamp of that moment, and only if its
+    /// connection is still there: after a long sleep of this shard the end of it may have come with it, and a
+    /// newer session may live elsewhere. Whether the effect is to be carried out.
     fn is_wanted(&mut self, now: Instant, effect: &mut Effect<NodeMessage>) -> bool {
         let Effect::Mail { to, mail: NodeMessage::ToRouter(mail) } = effect else { return true };
         let ToRouter::Bind { app, user, session, login, fresh: true, .. } = mail else { return true };
@@ -419,7 +421,8 @@ impl Gateway {
         self.clocks = clocks;
     }
 
-    /// From here on, what clients say is left in their sockets, or read again. Until it has been read for a while, nobody is silent.
+    /// From here on, what clients say is left in their sockets, or read again. Until it has been read for a
+    /// while, nobody is silent.
     pub fn set_unread(&mut self, now: Instant, are_unread: bool) {
         self.are_unread = are_unread;
         self.hears_from = now + HEARING_TIME;
@@ -453,8 +456,8 @@ impl Gateway {
         }
     }
 
-    /// Says farewell to some connections, so that a drain of very many takes many short turns and not a long one. Before the
-    /// deadline, those with unacked messages are passed over.
+    /// Says farewell to some connections, so that a drain of very many takes many short turns and not a long
+    /// one. Before the deadline, those with unacked messages are passed over.
     fn drain_step(&mut self, now: Instant) {
         let until = self.draining_until.expect("a drain is under way");
         if self.farewells.is_empty() && now >= until {
@@ -473,8 +476,9 @@ impl Gateway {
         self.wheel.arm(next, Timer::Drain.pack());
     }
 
-    /// The login deadline has passed, or it is time to look whether the client is still there and its token still good. Neither a
-    /// heartbeat nor a renewal re-arms anything, so the timer fires early and is set anew to the moment that these allow.
+    /// The login deadline has passed, or it is time to look whether the client is still there and its token
+    /// still good. Neither a heartbeat nor a renewal re-arms anything, so the timer fires early and is set
+    /// anew to the moment that these allow.
     fn session_timeout(&mut self, now: Instant, conn_index: u32) {
         let silence_max = self.config.heartbeat.silence_max();
         let clocks = self.clocks;
@@ -581,7 +585,8 @@ impl Gateway {
         self.say(conn, &ServerFrame::Notice { code, text, retry_after_ms, alternatives });
     }
 
-    /// Queues an answer. A client that asks for more than it may at once and reads none of the answers is closed.
+    /// Queues an answer. A client that asks for more than it may at once and reads none of the answers is
+    /// closed.
     pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
@@ -599,8 +604,8 @@ impl Gateway {
         }
     }
 
-    /// Ends what the connection stood for, however it came to that: the binding, the memberships, the messages that wait
-    /// for it. False when it had ended before.
+    /// Ends what the connection stood for, however it came to that: the binding, the memberships, the
+    /// messages that wait for it. False when it had ended before.
     pub(crate) fn end(&mut self, conn: ConnId) -> bool {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         if session.phase == Phase::Closing {
@@ -628,8 +633,8 @@ impl Gateway {
         true
     }
 
-    /// A session that has yet to be announced to another owner is bound by the one before. False when that is gone: then nobody
-    /// may know the session who could tell of its end.
+    /// A session that has yet to be announced to another owner is bound by the one before. False when that is
+    /// gone: then nobody may know the session who could tell of its end.
     fn unbind(
         &mut self,
         conn: ConnId,
@@ -646,7 +651,8 @@ impl Gateway {
         for owner in owner.into_iter().chain(before.iter().copied()) {
             if self.view.is_up(owner) {
                 self.tell_router(owner, ToRouter::Unbind { app, user, device, session, moved: false });
-                // One that was never live may not be known to anybody, and its stamp may be above that of one that is.
+                // One that was never live may not be known to anybody, and its stamp may be above that of one
+                // that is.
                 if was_live {
                     self.view.remember_end(End { owner: Some(owner), app, user, device, session, login });
                 }
@@ -741,7 +747,8 @@ impl Gateway {
         }
     }
 
-    /// The owner knows a newer session, or wants none of this user. A connection on which nobody has logged in is no session.
+    /// The owner knows a newer session, or wants none of this user. A connection on which nobody has logged
+    /// in is no session.
     fn kicked(&mut self, conn: ConnId, notice: NoticeCode) {
         if self.sessions.get(conn).is_some_and(Session::is_logged_in) {
             self.close_with_notice(conn, notice);

@@ -1,5 +1,5 @@
-//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s; what becomes of what they say is
-//! here. A connection without layers has nothing in here.
+//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s; what
+//! becomes of what they say is here. A connection without layers has nothing in here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -55,7 +55,8 @@ impl Layered {
         self.rules = Arc::new(rules);
     }
 
-    /// Gives a new connection the layers of its listener. Whether it has any, and whether a proxy passes it on.
+    /// Gives a new connection the layers of its listener. Whether it has any, and whether a proxy passes it
+    /// on.
     pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr, listener: u16) -> (bool, bool) {
         let is_from_proxy = self.rules.is_proxy(peer);
         let plain = Port::default();

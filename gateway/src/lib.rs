@@ -1,7 +1,8 @@
 //! The gateway core: sessions, heartbeats, rooms, delivery, acks, outboxes, admission.
 //!
-//! Sans-IO: events in, effects out, by the contract of [`shard::Shard`]. It opens no socket, reads no clock and calls
-//! nobody: tokens are verified here, and users and rooms are found by the router shard that owns them.
+//! Sans-IO: events in, effects out, by the contract of [`shard::Shard`]. It opens no socket, reads no clock
+//! and calls nobody: tokens are verified here, and users and rooms are found by the router shard that owns
+//! them.
 
 mod admission;
 mod announce;

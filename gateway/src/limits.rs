@@ -14,8 +14,8 @@ pub const ROOMS_CEILING: u16 = 256;
 pub const TRIES_CEILING: u8 = 8;
 /// Messages in flight to one connection; they are searched one by one.
 pub const WINDOW_CEILING: u16 = 1024;
-/// The longest answer to a frame that leaves the connection open: a send-ack in JSON whose name has 64 control characters. A test
-/// measures it.
+/// The longest answer to a frame that leaves the connection open: a send-ack in JSON whose name has 64
+/// control characters. A test measures it.
 pub const ANSWER_BYTES_MAX: usize = 640;
 /// Bytes of answers that may wait for one connection however full the shard is.
 pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
@@ -23,7 +23,8 @@ pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
 pub const RETRY_BYTES_MAX: usize = 256 * 1024;
 /// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
 pub const OUTBOX_SHARES: u64 = 16;
-/// How much of the time between two messages that find no room counts as time in which the client did not read.
+/// How much of the time between two messages that find no room counts as time in which the client did not
+/// read.
 pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 /// The name of a host, as DNS bounds it.
 pub const HOST_BYTES_MAX: usize = 253;
@@ -33,7 +34,8 @@ pub const LOGINS_AT_START: u32 = 512;
 pub const LOGINS_MIN: u32 = 16;
 /// The most.
 pub const LOGINS_MAX: u32 = 8192;
-/// Logins that wait for room among these. They are told to come back when their deadline passes, further ones at once.
+/// Logins that wait for room among these. They are told to come back when their deadline passes, further ones
+/// at once.
 pub const LOGINS_WAITING_MAX: usize = 16_384;
 /// When one that is refused may come back, at the earliest, and how far apart all of them come.
 pub const LOGIN_RETRY: Duration = Duration::from_secs(1);
@@ -43,8 +45,8 @@ pub const HEARING_TIME: Duration = Duration::from_secs(1);
 pub const FAREWELLS_PER_STEP: usize = 4096;
 /// Between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
-/// Sessions that one step of an announcement looks at, so that it takes about a tenth of a shard's time: a million take four seconds, if
-/// routers take them in as fast.
+/// Sessions that one step of an announcement looks at, so that it takes about a tenth of a shard's time: a
+/// million take four seconds, if routers take them in as fast.
 pub const ANNOUNCEMENTS_PER_STEP: usize = 1024;
 /// Messages that one step submits again after a change of owners.
 pub const RESUBMISSIONS_PER_STEP: usize = 512;
@@ -75,13 +77,13 @@ pub const POOLED_BYTES_MAX: usize = 1024;
 pub const POOLED_ENTRIES_MAX: usize = 16;
 /// Payload bytes that wait for the end of a room's interval; more leave at once.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
-/// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late. Twice what
-/// `router.room_burst` lets come at once by default.
+/// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late. Twice
+/// what `router.room_burst` lets come at once by default.
 pub const EARLY_MESSAGES_MAX: usize = 8 * 1024;
 /// Payload bytes of these messages. One that is longer than all of them comes too late as well.
 pub const EARLY_BYTES_MAX: usize = 8 << 20;
-/// Rooms without members here any more whose sequences are remembered: 400 KB at most. Later rooms begin above what is forgotten, by the
-/// clock that all nodes share.
+/// Rooms without members here any more whose sequences are remembered: 400 KB at most. Later rooms begin
+/// above what is forgotten, by the clock that all nodes share.
 pub const LEFT_ROOMS_MAX: usize = 4096;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
@@ -94,8 +96,8 @@ pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
 pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
 /// What a join that wants messages from before counts for, in frames: so many may lie behind it.
 pub const RECOVERY_FRAMES: u32 = 4;
-/// How long the answer of a room's owner is waited for before it is asked again: longer than it waits itself for what the owner before
-/// has kept.
+/// How long the answer of a room's owner is waited for before it is asked again: longer than it waits itself
+/// for what the owner before has kept.
 pub const RECALL_RETRY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

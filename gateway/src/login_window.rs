@@ -1,8 +1,9 @@
 //! How many logins may wait for the owners of their users at once: as many as owners answer in time.
 //!
-//! Additive increase, multiplicative decrease, as of TCP's congestion window (RFC 5681): answers in time make the window
-//! wider, a late one halves it. So however many clients come at once, owners have no more to do than they can, and what
-//! they hold already goes on. The next ones wait for room; when even that takes too long they are told when to come back.
+//! Additive increase, multiplicative decrease, as of TCP's congestion window (RFC 5681): answers in time make
+//! the window wider, a late one halves it. So however many clients come at once, owners have no more to do
+//! than they can, and what they hold already goes on. The next ones wait for room; when even that takes too
+//! long they are told when to come back.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use shard::{ConnId, Instant};
 
 use crate::limits::{LOGINS_AT_START, LOGINS_MAX, LOGINS_MIN, LOGINS_WAITING_MAX};
 
-/// An answer that takes longer is late: far more than an owner needs that keeps up, far less than clients wait.
+/// An answer that takes longer is late: far more than an owner needs that keeps up, far less than clients
+/// wait.
 const IN_TIME: Duration = Duration::from_millis(300);
 /// By how much a round of answers in time makes the window wider.
 const ROUND_STEP: u32 = 16;

@@ -10,8 +10,9 @@ const INDEX_BITS: u32 = 5;
 
 /// Hands out message ids: 41 bits of ms since 2024, 15 bits that name the shard, 8 bits of counter.
 ///
-/// They increase strictly. When a ms has used up its counter, the next ms is used before it comes. They are unique in the
-/// cluster while shards' names are, and across a restart while the clock has not gone back behind the last id.
+/// They increase strictly. When a ms has used up its counter, the next ms is used before it comes. They are
+/// unique in the cluster while shards' names are, and across a restart while the clock has not gone back
+/// behind the last id.
 #[derive(Debug)]
 pub(crate) struct MessageIds {
     number: u64,
@@ -20,7 +21,8 @@ pub(crate) struct MessageIds {
 }
 
 impl MessageIds {
-    /// Node ids of a cluster go up to 1023 and its gateways have up to 32 shards; the node 0 is alone and may have more.
+    /// Node ids of a cluster go up to 1023 and its gateways have up to 32 shards; the node 0 is alone and may
+    /// have more.
     pub(crate) fn new(shard: ShardId) -> Self {
         let number = (u64::from(shard.node()) << INDEX_BITS) + u64::from(shard.index());
         Self { number: number % (1 << NUMBER_BITS), ms: 0, counter: 0 }

@@ -3,7 +3,8 @@
 use edge::Refusal;
 use wire::client::{Code, FailReason, NoticeCode};
 
-/// Counters since the start, and gauges of the moment. Plain numbers: one shard writes, and gives away copies.
+/// Counters since the start, and gauges of the moment. Plain numbers: one shard writes, and gives away
+/// copies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Metrics {
     /// Gauge: connections, closing ones included.
@@ -30,7 +31,8 @@ pub struct Metrics {
     pub views: u64,
     /// Messages given to another owner because theirs went.
     pub submitted_again: u64,
-    /// Room messages that came after newer ones of their room, from an owner before: dropped or, reliable ones, handed over.
+    /// Room messages that came after newer ones of their room, from an owner before: dropped or, reliable
+    /// ones, handed over.
     pub room_late: u64,
     /// Connections taken.
     pub accepted: u64,

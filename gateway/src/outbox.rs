@@ -1,11 +1,12 @@
 //! What waits for one connection, and what is in flight to it.
 //!
-//! Three kinds of bytes leave in this order: answers (heartbeats, send-acks, notices, retries), then the two lanes, reliable and
-//! lossy, merged by the stamp of their arrival so that a room keeps its one order. A reliable message at the head
-//! that finds the ack window full holds back what came after it, for the same reason.
+//! Three kinds of bytes leave in this order: answers (heartbeats, send-acks, notices, retries), then the two
+//! lanes, reliable and lossy, merged by the stamp of their arrival so that a room keeps its one order. A
+//! reliable message at the head that finds the ack window full holds back what came after it, for the same
+//! reason.
 //!
-//! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are pooled, so a warm
-//! shard allocates none.
+//! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are
+//! pooled, so a warm shard allocates none.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,9 +86,10 @@ impl Outboxes {
         self.bytes
     }
 
-    /// How much of the pool one outbox may have: a part of what is free (the dynamic threshold of Choudhury and Hahne, "Dynamic
-    /// queue length thresholds for shared-memory packet switches", 1998). A pool that is nearly empty gives a connection all
-    /// that it may have; as it fills, those that have most get nothing more, and there is always something left for others.
+    /// How much of the pool one outbox may have: a part of what is free (the dynamic threshold of Choudhury
+    /// and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A pool that is
+    /// nearly empty gives a connection all that it may have; as it fills, those that have most get nothing
+    /// more, and there is always something left for others.
     pub(crate) fn share(&self, limits: &Limits) -> usize {
         (limits.outbox_bytes_max.saturating_sub(self.bytes) / OUTBOX_SHARES) as usize
     }
@@ -153,7 +155,8 @@ impl Owed {
     }
 }
 
-/// Which routers wait for the messages to a user of an outbox. Those that are done with count until none is left.
+/// Which routers wait for the messages to a user of an outbox. Those that are done with count until none is
+/// left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Routers {
     /// None does.
@@ -203,7 +206,8 @@ pub(crate) struct Flight {
 }
 
 impl Outbox {
-    /// Appends an answer. False, and the answer is not taken, when more than `bytes_max` wait: the peer asks and never reads.
+    /// Appends an answer. False, and the answer is not taken, when more than `bytes_max` wait: the peer asks
+    /// and never reads.
     pub(crate) fn push_control(&mut self, bytes_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.control.len() > bytes_max {
             return false;
@@ -212,8 +216,8 @@ impl Outbox {
         true
     }
 
-    /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more than `bytes_max`.
-    /// Answers how many messages it dropped.
+    /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more
+    /// than `bytes_max`. Answers how many messages it dropped.
     pub(crate) fn push_lossy(&mut self, frames: Bytes, messages: u32, bytes_max: usize) -> u64 {
         self.lossy_bytes += frames.len() as u32;
         let stamp = self.next_stamp();
@@ -228,8 +232,8 @@ impl Outbox {
         dropped
     }
 
-    /// Appends an answer that must not overtake the messages that wait. False, and it is not taken, when answers of more than
-    /// `bytes_max` do.
+    /// Appends an answer that must not overtake the messages that wait. False, and it is not taken, when
+    /// answers of more than `bytes_max` do.
     pub(crate) fn push_in_order(&mut self, frame: Bytes, bytes_max: usize) -> bool {
         if self.answer_bytes as usize + self.control.len() > bytes_max {
             return false;
@@ -245,7 +249,8 @@ impl Outbox {
         self.answer_bytes > 0
     }
 
-    /// Appends to the reliable lane; gives frame and debt back when that would go over a bound. An empty lane takes any message.
+    /// Appends to the reliable lane; gives frame and debt back when that would go over a bound. An empty lane
+    /// takes any message.
     pub(crate) fn push_reliable(
         &mut self,
         id: MessageId,
@@ -269,8 +274,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes out the oldest reliable message that was never written, to make room for a frame of so many bytes; `None` when there is none,
-    /// or when all of them would not be enough.
+    /// Takes out the oldest reliable message that was never written, to make room for a frame of so many
+    /// bytes; `None` when there is none, or when all of them would not be enough.
     pub(crate) fn give_way(&mut self, bytes: usize, bytes_max: usize) -> Option<Owed> {
         let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
         if flying + bytes > bytes_max && !self.flights.is_empty() {
@@ -281,8 +286,9 @@ impl Outbox {
         Some(owed)
     }
 
-    /// A message has found no room. Whether messages have found none for as long as `patience`, and the peer acked nothing in
-    /// that time. Only so much counts of a pause between two of them: a process that stood still could not read acks either.
+    /// A message has found no room. Whether messages have found none for as long as `patience`, and the peer
+    /// acked nothing in that time. Only so much counts of a pause between two of them: a process that stood
+    /// still could not read acks either.
     pub(crate) fn stall(&mut self, now: Instant, patience: Duration) -> bool {
         let (seen_at, lasted) = self.stalled.unwrap_or((now, Duration::ZERO));
         let lasted = lasted + now.since(seen_at).min(STALL_STEP_MAX);
@@ -307,8 +313,8 @@ impl Outbox {
         is_added
     }
 
-    /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a timer that `arm`
-    /// sets for its key.
+    /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a
+    /// timer that `arm` sets for its key.
     pub(crate) fn fill(&mut self, batch: &mut SendBatch, window: u16, mut arm: impl FnMut(u32) -> TimerId) {
         batch.copy(&self.control);
         self.control.clear();
@@ -351,8 +357,9 @@ impl Outbox {
         Some(self.land(at))
     }
 
-    /// Repeats the flight of that key, and answers it so that its timer can be armed again; ends it and gives it back when
-    /// it has had its tries. One that finds no room has had it too: a peer that does not read must not keep it for ever.
+    /// Repeats the flight of that key, and answers it so that its timer can be armed again; ends it and gives
+    /// it back when it has had its tries. One that finds no room has had it too: a peer that does not read
+    /// must not keep it for ever.
     pub(crate) fn retry(&mut self, key: u32, tries_max: u8) -> Retry<'_> {
         let Some(at) = self.flights.iter().position(|flight| flight.key == key) else {
             return Retry::Gone;

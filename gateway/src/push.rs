@@ -38,8 +38,8 @@ impl Push {
 }
 
 impl Gateway {
-    /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed to the control
-    /// thread under that id. `None` when too many messages wait for answers.
+    /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed
+    /// to the control thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
         let Push { app, sender, biz_code, class, client_msg_id, payload, stored, device } = push;
         let (id, again, concluded) = (self.ids.next(self.clocks.order(now)), false, None);

@@ -1,8 +1,9 @@
 //! Members that want what their room said before they joined, or while they were away.
 //!
-//! The room's owner is asked once for all of them, and answers on the way of the room's broadcasts. So what comes before the
-//! answer is not newer than it, and what comes after it is: a member that waits is passed over by broadcasts, gets the
-//! answer's messages, and goes on with the next broadcast. Nothing is buffered for it.
+//! The room's owner is asked once for all of them, and answers on the way of the room's broadcasts. So what
+//! comes before the answer is not newer than it, and what comes after it is: a member that waits is passed
+//! over by broadcasts, gets the answer's messages, and goes on with the next broadcast. Nothing is buffered
+//! for it.
 
 use std::collections::BTreeMap;
 
@@ -133,7 +134,8 @@ impl Gateway {
         self.ask_recall(now, app, room);
     }
 
-    /// The question of the room at `index` may have had no answer: a shard on its way has gone, or a link was full.
+    /// The question of the room at `index` may have had no answer: a shard on its way has gone, or a link was
+    /// full.
     pub(crate) fn recall_timeout(&mut self, now: Instant, index: u32) {
         let Some(key) = self.rooms.key_at(index) else { return };
         let known = self.rooms.get_mut(key);
@@ -341,7 +343,8 @@ impl Encoded {
         self.bytes.slice(self.ends[from]..self.ends[to])
     }
 
-    /// The end of the lossy messages from `at` on that leave as one: a slow reader loses no more at once than of a busy room.
+    /// The end of the lossy messages from `at` on that leave as one: a slow reader loses no more at once than
+    /// of a busy room.
     fn end_of_run(&self, messages: &[Message], at: usize) -> usize {
         let mut end = at + 1;
         while end < messages.len()

@@ -1,8 +1,8 @@
 //! Which local sessions are in which rooms.
 //!
-//! A shard asks a room's owner for its messages once, with its first member, and gives them up with its last. A membership
-//! knows its place in the room's member list, and its session's next membership, so joining and leaving are O(1) in the
-//! size of the room.
+//! A shard asks a room's owner for its messages once, with its first member, and gives them up with its last.
+//! A membership knows its place in the room's member list, and its session's next membership, so joining and
+//! leaving are O(1) in the size of the room.
 
 use std::collections::BTreeMap;
 
@@ -128,7 +128,8 @@ impl Room {
 /// What a join found.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Joined {
-    /// Ask the owner, which is to hear of this sequence: the highest that this shard has seen of the room, 0 for none.
+    /// Ask the owner, which is to hear of this sequence: the highest that this shard has seen of the room, 0
+    /// for none.
     First(u64),
     /// The owner has been asked already.
     Waiting,
@@ -172,7 +173,8 @@ impl Rooms {
         Some(self.get_mut(key))
     }
 
-    /// The rooms with members here, or whose owner has yet to hear that there are none, each with the highest sequence seen or heard of.
+    /// The rooms with members here, or whose owner has yet to hear that there are none, each with the highest
+    /// sequence seen or heard of.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (AppId, RoomId, u64)> + '_ {
         self.rooms.iter().map(|(_, room)| (room.app, room.id, room.seen()))
     }
@@ -246,8 +248,8 @@ impl Rooms {
         joined
     }
 
-    /// Takes a session out of a room. Answers whether it was in it, and whether the owner is to be told that it was the
-    /// last.
+    /// Takes a session out of a room. Answers whether it was in it, and whether the owner is to be told that
+    /// it was the last.
     pub(crate) fn leave(&mut self, of: &mut Memberships, id: RoomId) -> Option<Last> {
         let mut before = NONE;
         let mut at = of.0;
@@ -276,8 +278,8 @@ impl Rooms {
         Some((id, self.remove(at)))
     }
 
-    /// The owner answered. Gives the room with its waiting members, or `None` when the last of them has left meanwhile: then the
-    /// owner is to be told.
+    /// The owner answered. Gives the room with its waiting members, or `None` when the last of them has left
+    /// meanwhile: then the owner is to be told.
     pub(crate) fn joined(&mut self, app: AppId, id: RoomId, sequence: u64) -> Answered<'_> {
         let Some(key) = self.key(app, id) else {
             return Answered::Unknown;
@@ -354,7 +356,8 @@ impl Rooms {
     }
 }
 
-/// The sequences of rooms whose last member here has left: a room that comes again may have another owner, which is to go on above.
+/// The sequences of rooms whose last member here has left: a room that comes again may have another owner,
+/// which is to go on above.
 #[derive(Default)]
 struct LeftRooms {
     table: HashTable<LeftRoom>,
@@ -372,7 +375,8 @@ struct LeftRoom {
 }
 
 impl LeftRooms {
-    /// Remembers a room of which it remembers nothing, and forgets the one that it has remembered for longest when there are too many.
+    /// Remembers a room of which it remembers nothing, and forgets the one that it has remembered for longest
+    /// when there are too many.
     fn put(&mut self, hash: u64, app: AppId, id: RoomId, seen: u64) {
         if seen == 0 {
             return;

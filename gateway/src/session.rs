@@ -30,8 +30,8 @@ pub(crate) struct Session {
     pub(crate) deframer: Deframer,
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
-    /// When its token ends, and with it the session, in seconds since the UNIX epoch by the wall clock. Meaningful from
-    /// `Phase::Waiting` on.
+    /// When its token ends, and with it the session, in seconds since the UNIX epoch by the wall clock.
+    /// Meaningful from `Phase::Waiting` on.
     pub(crate) token_end_secs: u64,
     /// When the last whole frame came; in `Phase::Binding`, when its owner was asked.
     pub(crate) last_seen: Instant,

@@ -18,8 +18,8 @@ impl Gateway {
         }
     }
 
-    /// Where a business packet goes, if its sender may send it there. A packet for a room that names none means the only room
-    /// that its session is in.
+    /// Where a business packet goes, if its sender may send it there. A packet for a room that names none
+    /// means the only room that its session is in.
     fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), Refusal> {
         let session = self.sessions.get(conn).expect("the caller looked it up");
         let route = self.config.routes.get(business.biz_code).ok_or(NO_ROUTE)?;
@@ -128,8 +128,8 @@ impl Gateway {
         self.say(conn, &ServerFrame::SendAck(ack));
     }
 
-    /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many wait, of its sender or in
-    /// all.
+    /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many
+    /// wait, of its sender or in all.
     pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
         let owner = self.view.owner_of(submission.app, submission.target);
         if submission.is_answered() && !self.view.resubmitting.is_empty() {
@@ -153,8 +153,8 @@ impl Gateway {
         true
     }
 
-    /// An owner tells what has become of a message. One that is not its owner any more may say that it was delivered; that
-    /// it failed, only the one that has it now.
+    /// An owner tells what has become of a message. One that is not its owner any more may say that it was
+    /// delivered; that it failed, only the one that has it now.
     pub(crate) fn answered(&mut self, from: ShardId, session: SessionId, submitted: MessageId, ack: SendAck) {
         let Some(entry) = self.submitted.get(submitted) else { return };
         if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
@@ -173,8 +173,8 @@ impl Gateway {
         }
     }
 
-    /// An owner has handed a message over, and waits to hear whether the bridge keeps it. The message stays with
-    /// that owner, also when its target gets another one.
+    /// An owner has handed a message over, and waits to hear whether the bridge keeps it. The message stays
+    /// with that owner, also when its target gets another one.
     pub(crate) fn concluded(&mut self, from: ShardId, submitted: MessageId, reason: FailReason) {
         let Some(entry) = self.submitted.get_mut(submitted) else { return };
         entry.submission.concluded = Some(reason);

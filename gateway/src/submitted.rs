@@ -1,8 +1,8 @@
 //! Messages of this shard's sessions that their owners have not answered yet.
 //!
-//! They are kept until the answer comes, so that another owner can be given them when theirs is gone. Their ids stay the
-//! same. Each user has a share, which outlives its sessions as its messages do; pushes have as much as all users together, apart
-//! from these, so neither can keep the other out.
+//! They are kept until the answer comes, so that another owner can be given them when theirs is gone. Their
+//! ids stay the same. Each user has a share, which outlives its sessions as its messages do; pushes have as
+//! much as all users together, apart from these, so neither can keep the other out.
 
 use hashbrown::HashTable;
 use shard::{Amount, ShardId, Shares};
@@ -55,7 +55,8 @@ impl Submitted {
         self.of_users.held().bytes + self.pushes.bytes
     }
 
-    /// Keeps a message, whose id is used once; false when its sender has as many as it may, or all senders together.
+    /// Keeps a message, whose id is used once; false when its sender has as many as it may, or all senders
+    /// together.
     pub(crate) fn insert(&mut self, entry: Entry, limits: &Limits) -> bool {
         let total = Amount { entries: limits.submitted_max.into(), bytes: limits.submitted_bytes_max };
         let share = Amount {

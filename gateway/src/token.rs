@@ -53,7 +53,8 @@ impl TokenKeys {
         Self { hmac: Some(keyed(secret)), ed25519: None }
     }
 
-    /// Accepts tokens signed by EdDSA with this public key too. Fails when the bytes are no point on the curve.
+    /// Accepts tokens signed by EdDSA with this public key too. Fails when the bytes are no point on the
+    /// curve.
     pub fn with_ed25519(mut self, public_key: &[u8; 32]) -> Result<Self, TokenError> {
         self.ed25519 = Some(VerifyingKey::from_bytes(public_key).map_err(|_| TokenError::Invalid)?);
         Ok(self)

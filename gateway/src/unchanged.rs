@@ -1,7 +1,8 @@
 //! What a router that was lost still knows of this shard's sessions, and what of that is as it is here.
 //!
-//! A router keeps the sessions of a gateway shard for a while after their link was lost, and says their digests when it is linked again.
-//! Sessions in ranges whose digests are the same here are not announced to it.
+//! A router keeps the sessions of a gateway shard for a while after their link was lost, and says their
+//! digests when it is linked again. Sessions in ranges whose digests are the same here are not announced to
+//! it.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! Which router shards there are, which of them own users and rooms, and what happens when that changes.
 //!
-//! A shard tells every router it is linked with which routers it reaches, and each of them answers with what everybody reaches.
-//! Owners are those that are reached from everywhere. When they change, what this shard has is announced to the owners that
-//! do not know it: rooms first, then the messages that wait for an answer, then sessions, step by step (`announce.rs`).
+//! A shard tells every router it is linked with which routers it reaches, and each of them answers with what
+//! everybody reaches. Owners are those that are reached from everywhere. When they change, what this shard
+//! has is announced to the owners that do not know it: rooms first, then the messages that wait for an
+//! answer, then sessions, step by step (`announce.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,15 +23,17 @@ use crate::unchanged::Remembered;
 pub(crate) struct View {
     /// The router shards that are linked, each with what it says that everybody reaches.
     routers: BTreeMap<ShardId, Option<Vec<u32>>>,
-    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is reached, and there are
-    /// no owners, for others may count on more of them.
+    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is
+    /// reached, and there are no owners, for others may count on more of them.
     has_begun: bool,
     /// `None` while there is no router.
     owners: Option<Owners>,
     pub(crate) announcing: Announcing,
-    /// Messages that wait for an answer and have yet to be submitted to an owner, oldest first. Their owners before keep them until then.
+    /// Messages that wait for an answer and have yet to be submitted to an owner, oldest first. Their owners
+    /// before keep them until then.
     pub(crate) resubmitting: VecDeque<MessageId>,
-    /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go together.
+    /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go
+    /// together.
     is_stale: bool,
     /// Routers that went since owners were chosen last; what they knew is gone, also if they are back.
     gone: Vec<ShardId>,
@@ -129,11 +132,11 @@ impl View {
         self.routers.keys().map(|router| router.as_u32()).collect()
     }
 
-    /// The routers that everybody reaches, as far as those that are linked know. When two links are cut so that no router is left,
-    /// what this shard reaches has to do.
+    /// The routers that everybody reaches, as far as those that are linked know. When two links are cut so
+    /// that no router is left, what this shard reaches has to do.
     ///
-    /// A router says what it knows of this shard's sessions before anything else. So one that has not said anything yet is waited for,
-    /// unless an owner is gone.
+    /// A router says what it knows of this shard's sessions before anything else. So one that has not said
+    /// anything yet is waited for, unless an owner is gone.
     fn choice(&self) -> Choice {
         let mut said = self.routers.values().flatten().peekable();
         if !self.has_begun || said.peek().is_none() {
@@ -192,15 +195,15 @@ impl Gateway {
         }
     }
 
-    /// The bridge was not told of some sessions: of the last that ended, and of the rooms of all others, it is told again by
-    /// [`Gateway::retell`].
+    /// The bridge was not told of some sessions: of the last that ended, and of the rooms of all others, it
+    /// is told again by [`Gateway::retell`].
     pub fn begin_retelling(&mut self) {
         let ends = self.view.ends.iter().copied().collect();
         self.retelling = Retelling { ends, conns: self.connections() };
     }
 
-    /// Tells the bridge some of what it is to be told again, `step` ends or memberships at most, or those of one session; whether there
-    /// was anything to tell.
+    /// Tells the bridge some of what it is to be told again, `step` ends or memberships at most, or those of
+    /// one session; whether there was anything to tell.
     pub fn retell(&mut self, step: usize) -> bool {
         let Retelling { ends, conns } = &mut self.retelling;
         let ended = ends.split_off(ends.len().saturating_sub(step));
@@ -327,7 +330,8 @@ impl Gateway {
                 self.tell_router(old, ToRouter::Leave { app, room });
             }
             if let Some(new) = new {
-                // The owner before may have given sequences that this shard has not seen, so none is as good as one.
+                // The owner before may have given sequences that this shard has not seen, so none is as good
+                // as one.
                 let sequence = if old.is_some() { sequence.max(1) } else { sequence };
                 self.tell_router(new, ToRouter::Join { app, room, sequence });
                 self.recall_of_next_owner(now, app, room);

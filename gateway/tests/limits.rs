@@ -1,4 +1,5 @@
-//! Heartbeats, admission, slow readers, bad input, drain: what a connection may do, and what becomes of it otherwise.
+//! Heartbeats, admission, slow readers, bad input, drain: what a connection may do, and what becomes of it
+//! otherwise.
 
 mod common;
 

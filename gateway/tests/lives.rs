@@ -1,4 +1,5 @@
-//! What is for an earlier life of a shard, or of an owner, or for a connection that is gone, does not come to the next.
+//! What is for an earlier life of a shard, or of an owner, or for a connection that is gone, does not come to
+//! the next.
 
 mod common;
 
@@ -99,8 +100,9 @@ fn what_was_for_an_owners_life_before_is_not_told_to_the_next() {
     assert!(world.is_open(client));
 }
 
-/// A login is with an owner that binds it and tells the bridge, but its answer is lost with the link. The next owner is told of the
-/// session under a stamp above, or the end that the owner before tells later, of equal stamp, is what the bridge believes.
+/// A login is with an owner that binds it and tells the bridge, but its answer is lost with the link. The
+/// next owner is told of the session under a stamp above, or the end that the owner before tells later, of
+/// equal stamp, is what the bridge believes.
 #[test]
 fn a_session_that_moves_before_it_is_bound_has_a_higher_stamp() {
     let mut world = World::new();
@@ -123,7 +125,8 @@ fn a_session_that_moves_before_it_is_bound_has_a_higher_stamp() {
     assert!(moved > 3, "{moved}");
 }
 
-/// The shard stood still. Meanwhile a client tried to log in, gave up and went elsewhere: its login and its end come in one turn.
+/// The shard stood still. Meanwhile a client tried to log in, gave up and went elsewhere: its login and its
+/// end come in one turn.
 #[test]
 fn a_login_of_a_client_that_is_gone_is_not_bound() {
     let mut world = World::new();
@@ -154,7 +157,8 @@ fn ended(mail: &[ToRouter]) -> Vec<(UserId, Login)> {
     mail.iter().filter_map(ended).collect()
 }
 
-/// Else a session that was out of sight when a newer one ended would come back below the stamp under which that was told.
+/// Else a session that was out of sight when a newer one ended would come back below the stamp under which
+/// that was told.
 #[test]
 fn ends_that_the_next_owner_has_not_heard_of_are_told_to_it() {
     let mut world = World::new();

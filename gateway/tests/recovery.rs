@@ -174,7 +174,8 @@ fn what_wants_an_ack_is_repeated_and_never_handed_over() {
     assert!(!world.to_bridge.iter().any(is_undelivered), "whoever asks can ask again");
 }
 
-/// Parts that do not follow each other are no answer, and neither is that of another question, owner or shard.
+/// Parts that do not follow each other are no answer, and neither is that of another question, owner or
+/// shard.
 #[test]
 fn only_a_whole_answer_counts() {
     let mut world = World::new();

@@ -1,4 +1,5 @@
-//! Routers that were lost and come back with what they knew of this shard: what has not changed is not announced again.
+//! Routers that were lost and come back with what they knew of this shard: what has not changed is not
+//! announced again.
 
 mod common;
 
@@ -50,7 +51,8 @@ fn return_of(world: &mut World, router: ShardId, known: &[Known]) {
     world.pass(Duration::from_millis(100));
 }
 
-/// The users that a router hears announced, what it hears of unchanged ranges before, and that it hears of an end at last.
+/// The users that a router hears announced, what it hears of unchanged ranges before, and that it hears of an
+/// end at last.
 fn announced(world: &mut World, router: ShardId) -> (Option<(RangeSet, bool)>, Vec<i64>) {
     let told = world.told(router);
     let at = told.iter().position(|mail| matches!(mail, ToRouter::Unchanged { .. }));

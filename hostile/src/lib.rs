@@ -1,8 +1,8 @@
 //! What hostile bytes may come to: the fuzz targets.
 //!
-//! Each [`Target`] takes any bytes, and must neither panic nor find that what it checks does not hold. `fuzz/` runs them by libFuzzer,
-//! guided by coverage (`cargo xtask fuzz`); `tests/replay.rs` runs them on the corpus that is kept, and on mutations of it by seed, as an
-//! ordinary test.
+//! Each [`Target`] takes any bytes, and must neither panic nor find that what it checks does not hold.
+//! `fuzz/` runs them by libFuzzer, guided by coverage (`cargo xtask fuzz`); `tests/replay.rs` runs them on
+//! the corpus that is kept, and on mutations of it by seed, as an ordinary test.
 //!
 //! Deliberately not here: what is right for well-formed input, which the crates' own tests say.
 

@@ -1,5 +1,5 @@
-//! A shard with two peers that both know the cluster's secret. One says anything, in any order. It may lose its link; the other keeps its
-//! own, and every invariant of the shard's cores holds.
+//! A shard with two peers that both know the cluster's secret. One says anything, in any order. It may lose
+//! its link; the other keeps its own, and every invariant of the shard's cores holds.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -359,7 +359,8 @@ impl World {
             self.overhear(&bytes);
         }
         for (place, peer) in self.peers.iter_mut().enumerate().filter(|(_, peer)| peer.conn == Some(conn)) {
-            // The hostile one listens until it is let in. What is said for it later means nothing to its own end.
+            // The hostile one listens until it is let in. What is said for it later means nothing to its own
+            // end.
             if place == HONEST || peer.links.peers().all(|info| !info.is_connected) {
                 peer.links.received(self.now, Peer::CONN, &bytes);
                 while peer.links.poll_news().is_some() {}

@@ -1,4 +1,5 @@
-//! The bytes of links: frames and batches alone, and a handshake with a peer that does not know the secret, from both ends.
+//! The bytes of links: frames and batches alone, and a handshake with a peer that does not know the secret,
+//! from both ends.
 
 use link::{Config, Effect, Links, Setup};
 use shard::{ConnId, Instant, SendBatch};
@@ -55,7 +56,8 @@ pub(crate) fn seeds_of_frames() -> Vec<Vec<u8>> {
     (0..Said::KINDS).map(|kind| batch(Said::default().message(&mut Input::new(&[kind])))).collect()
 }
 
-/// The first byte says the role and at which end it stands, the second how the bytes are cut, the rest is what the other end says.
+/// The first byte says the role and at which end it stands, the second how the bytes are cut, the rest is
+/// what the other end says.
 pub(crate) fn run_handshake(bytes: &[u8]) {
     let [kind, size, stream @ ..] = bytes else { return };
     let role = Role::ALL[*kind as usize % 3];

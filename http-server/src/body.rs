@@ -48,8 +48,8 @@ pub struct Bytes {
     taken: usize,
 }
 
-/// Reads the body of a request that a [`Server`](crate::Server) passed on. A body that says that it is longer than `bytes_max` is not
-/// read at all.
+/// Reads the body of a request that a [`Server`](crate::Server) passed on. A body that says that it is longer
+/// than `bytes_max` is not read at all.
 ///
 /// # Errors
 /// See [`BodyError`].

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::stats::Cut;
 
-/// How long a connection that is closed reads what is still on its way, so that the kernel does not throw the answer away.
+/// How long a connection that is closed reads what is still on its way, so that the kernel does not throw the
+/// answer away.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How much it reads.
 const LINGER_BYTES_MAX: usize = 16 << 20;
@@ -85,7 +86,8 @@ impl Connection {
         }
     }
 
-    /// How dispensable a connection is that waits, and since when; the least goes first. `None` for one at work.
+    /// How dispensable a connection is that waits, and since when; the least goes first. `None` for one at
+    /// work.
     pub fn waits(&self) -> Option<(u8, Instant)> {
         let State { phase, since, .. } = *self.state();
         match phase {
@@ -107,7 +109,8 @@ impl Connection {
         self.state().since + GRACE
     }
 
-    /// Asks its task to end it, unless its caller has asked for something meanwhile. Returns when it has ended, or stays.
+    /// Asks its task to end it, unless its caller has asked for something meanwhile. Returns when it has
+    /// ended, or stays.
     pub async fn ask_to_go(&self) {
         let was_in_queue = self.is_in_queue();
         self.state().may_leave_queue = was_in_queue;
@@ -115,7 +118,8 @@ impl Connection {
         self.has_answered.notified().await;
     }
 
-    /// Whether it goes when it is asked. One that was asked before its request came does not leave the queue for that.
+    /// Whether it goes when it is asked. One that was asked before its request came does not leave the queue
+    /// for that.
     pub fn is_to_go(&self) -> bool {
         let may_leave_queue = self.state().may_leave_queue;
         self.waits().is_some() && (may_leave_queue || !self.is_in_queue())
@@ -273,8 +277,8 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// A socket that is closed with bytes in it unread resets the connection, and the caller may never see the answer to what it
-    /// was still sending. So they are read first.
+    /// A socket that is closed with bytes in it unread resets the connection, and the caller may never see
+    /// the answer to what it was still sending. So they are read first.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_shut {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;

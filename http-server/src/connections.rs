@@ -42,8 +42,9 @@ impl Connections {
         }
     }
 
-    /// Lets a connection from `address` in if there is room, or if one can go for it: of the same address if that has its share, else
-    /// of the address that has most. A proxy has no share of its own. Who waits for a turn goes for others only.
+    /// Lets a connection from `address` in if there is room, or if one can go for it: of the same address if
+    /// that has its share, else of the address that has most. A proxy has no share of its own. Who waits for
+    /// a turn goes for others only.
     pub fn admit(&mut self, address: IpAddr, is_proxy: bool, now: Instant) -> Admission {
         let (refusal, old) = if !is_proxy && self.of(address) >= self.address_connections_max {
             (
@@ -85,8 +86,8 @@ impl Connections {
         self.by_address.get(&address).copied().unwrap_or_default()
     }
 
-    /// The connection that is the least loss: of the address that has most, one that has not asked yet before one that may ask again,
-    /// and the oldest of these. None that is at work.
+    /// The connection that is the least loss: of the address that has most, one that has not asked yet before
+    /// one that may ask again, and the oldest of these. None that is at work.
     fn waiting(&self, is_eligible: impl Fn(&Connection) -> bool) -> Option<Arc<Connection>> {
         let eligible = self.open.values().filter(|connection| is_eligible(connection));
         let ranked = eligible.filter_map(|connection| {

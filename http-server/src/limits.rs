@@ -56,7 +56,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same with at most this many connections. One address may have half of them, if it may have that many.
+    /// The same with at most this many connections. One address may have half of them, if it may have that
+    /// many.
     pub fn with_connections_max(&self, connections_max: u32) -> Self {
         let connections_max = self.connections_max.min(connections_max);
         let address_connections_max = self.address_connections_max.min(connections_max.div_ceil(2));

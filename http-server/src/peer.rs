@@ -34,8 +34,8 @@ impl Peer {
     }
 }
 
-/// The address of a caller. Each proxy appends to `X-Forwarded-For` whom it was asked by, so the last address of no trusted proxy is
-/// the caller's; what stands before it may be invented.
+/// The address of a caller. Each proxy appends to `X-Forwarded-For` whom it was asked by, so the last address
+/// of no trusted proxy is the caller's; what stands before it may be invented.
 pub(crate) fn caller(connected: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let mut caller = connected.to_canonical();

@@ -33,7 +33,8 @@ impl Refusals {
         Self { each: Duration::from_secs(1) / per_second, state: Mutex::default() }
     }
 
-    /// Counts a request as refused before it is looked at; `false` if there were too many. [`Refusals::forgive`] undoes it.
+    /// Counts a request as refused before it is looked at; `false` if there were too many.
+    /// [`Refusals::forgive`] undoes it.
     pub fn count(&self, address: IpAddr, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.full_again.len() >= ADDRESSES_MAX && !state.full_again.contains_key(&address) {

@@ -34,8 +34,8 @@ use crate::stats::{Counts, Cut, Refusal, Stats};
 use crate::turns::{Class, Turn, Turns};
 use edge::share_of;
 
-/// Connections past the limit that are told so at a time; others are closed without a word. They need files beside those of
-/// [`Limits::connections_max`].
+/// Connections past the limit that are told so at a time; others are closed without a word. They need files
+/// beside those of [`Limits::connections_max`].
 pub const REFUSED_CONNECTIONS_MAX: usize = 16;
 /// The longest header, and what is read of a body before a handler wants it.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -46,11 +46,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const SERVICE_REQUESTS_MAX: u32 = 256;
 const ADDRESS_SERVICE_REQUESTS_MAX: u32 = 64;
 
-/// Connections that the kernel may hold ready, while a crowd comes at once. Those that find no place there are not open: the callers' kernels
-/// try again.
+/// Connections that the kernel may hold ready, while a crowd comes at once. Those that find no place there
+/// are not open: the callers' kernels try again.
 const BACKLOG: i32 = 128;
-/// How long nobody new is let in for the sake of those who just came, at a time; and how long not again. So a crowd is served rather than
-/// pushed out by itself, and a flood keeps nobody out for long.
+/// How long nobody new is let in for the sake of those who just came, at a time; and how long not again. So a
+/// crowd is served rather than pushed out by itself, and a flood keeps nobody out for long.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE_EVERY: Duration = Duration::from_millis(1_250);
 
@@ -88,8 +88,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server within `limits`, which are [valid](Limits::validate). `class_of` says of a path which requests its own are worked on
-    /// with; `None`: as many as come.
+    /// A server within `limits`, which are [valid](Limits::validate). `class_of` says of a path which
+    /// requests its own are worked on with; `None`: as many as come.
     pub fn new(limits: Limits, class_of: fn(&str) -> Option<Class>) -> Arc<Self> {
         Arc::new(Self {
             stats: Stats::default(),
@@ -105,8 +105,8 @@ impl Server {
         })
     }
 
-    /// Serves `router` until `stop`; then takes no more connections, finishes the requests under way, and returns. All connections end
-    /// with the returned future.
+    /// Serves `router` until `stop`; then takes no more connections, finishes the requests under way, and
+    /// returns. All connections end with the returned future.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
@@ -134,7 +134,8 @@ impl Server {
                         self.stats.refused(refusal);
                         if let Ok(permit) = self.refusing.clone().try_acquire_owned() {
                             tasks.spawn(async move {
-                                let _ = timeout(LINGER_TIME, refuse(stream)).await; // it was told, or would not hear
+                                // It was told, or would not hear.
+                                let _ = timeout(LINGER_TIME, refuse(stream)).await;
                                 drop(permit);
                             });
                         }
@@ -158,7 +159,8 @@ impl Server {
         self.stats.counts(self.connections().count() as u64, requests as u64, self.bodies.bytes())
     }
 
-    /// Finds a place for a connection, when another one has gone if need be, so that there are no more files than connections.
+    /// Finds a place for a connection, when another one has gone if need be, so that there are no more files
+    /// than connections.
     async fn admit(&self, from: SocketAddr, patience: &mut Patience) -> Result<Arc<Connection>, Refusal> {
         self.stats.accepted();
         let is_proxy = self.limits.trusted_proxies.iter().any(|proxy| proxy.contains(from.ip()));
@@ -170,7 +172,8 @@ impl Server {
                 Admission::Refused(refusal) => return Err(refusal),
                 Admission::InsteadOf(old) => match patience.until(old.grace_ends(), now) {
                     Some(until) => {
-                        let _ = timeout_at(until, self.has_room.notified()).await; // either way, it is looked again
+                        // Either way, it is looked again.
+                        let _ = timeout_at(until, self.has_room.notified()).await;
                     }
                     None => {
                         yield_now().await; // what has come for `old` is known when its task is asked
@@ -241,8 +244,8 @@ impl Drop for Seat {
     }
 }
 
-/// Runs a connection to its end. What can be read is read before time is judged, and before it goes for another one: a process that stood
-/// still, or is behind a crowd, finds its callers' requests in the sockets.
+/// Runs a connection to its end. What can be read is read before time is judged, and before it goes for
+/// another one: a process that stood still, or is behind a crowd, finds its callers' requests in the sockets.
 async fn run(
     seat: Seat,
     stream: TcpStream,
@@ -305,8 +308,8 @@ async fn run(
     }
 }
 
-/// Has a request answered when its turn comes, unless too many of its caller's were refused. It counts as refused before it is looked
-/// at, so that many at a time are no more than many in a row.
+/// Has a request answered when its turn comes, unless too many of its caller's were refused. It counts as
+/// refused before it is looked at, so that many at a time are no more than many in a row.
 async fn answer(
     router: TowerToHyperService<Router>,
     mut request: Request<Body>,
@@ -333,7 +336,8 @@ async fn answer(
         return refused(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
     }
     request.extensions_mut().insert(Peer::new(address, server.clone(), turn.clone()));
-    // In a task of its own: a caller that hangs up must not leave a write half-way, and what it asked for has its turn to the end.
+    // In a task of its own: a caller that hangs up must not leave a write half-way, and what it asked for has
+    // its turn to the end.
     let answer = tokio::spawn(async move {
         let _turn = turn;
         let Ok(response) = router.call(request).await;

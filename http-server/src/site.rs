@@ -2,8 +2,9 @@
 
 use axum::http::{HeaderMap, Method, Uri, header};
 
-/// Whether a request that changes something surely comes from no page of another site. Browsers let pages of other sites send forms
-/// and texts with the reader's cookies and without asking; JSON and a bearer token they do not, and they say where a request comes from.
+/// Whether a request that changes something surely comes from no page of another site. Browsers let pages of
+/// other sites send forms and texts with the reader's cookies and without asking; JSON and a bearer token
+/// they do not, and they say where a request comes from.
 pub fn is_own(method: &Method, headers: &HeaderMap) -> bool {
     method.is_safe() || is_json(headers) || bears_token(headers) || is_of_this_site(headers)
 }

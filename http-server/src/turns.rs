@@ -22,8 +22,8 @@ pub enum Class {
     Services,
 }
 
-/// The places of one class: so many in all, and so many of each address. An address whose share is at work waits in a queue of its own;
-/// with its share alone it stands in the queue of all.
+/// The places of one class: so many in all, and so many of each address. An address whose share is at work
+/// waits in a queue of its own; with its share alone it stands in the queue of all.
 pub struct Turns {
     all: Arc<Semaphore>,
     requests_max: usize,

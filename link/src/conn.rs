@@ -30,7 +30,8 @@ pub(crate) enum Stage {
     Challenged { hello: Party, challenge: Party },
     /// Opened; a `Challenge` is awaited.
     Greeted { hello: Party },
-    /// Opened; a `Welcome` is awaited. `asked` is the session it is to go on with, 0 for none, and what had come of it.
+    /// Opened; a `Welcome` is awaited. `asked` is the session it is to go on with, 0 for none, and what had
+    /// come of it.
     Proven { hello: Party, challenge: Party, asked: (u64, u64) },
     /// Batches go both ways.
     Linked { peer: ShardId },

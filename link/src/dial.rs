@@ -47,7 +47,8 @@ impl Dials {
         }
     }
 
-    /// A shard answered a dial, one of so many of its node: its siblings are to be linked with too. The dial, if it is still wanted.
+    /// A shard answered a dial, one of so many of its node: its siblings are to be linked with too. The dial,
+    /// if it is still wanted.
     pub(crate) fn answered(&mut self, token: u64, shard: ShardId, shards: u16) -> Option<&mut Dial> {
         let dial = self.find_mut(token)?;
         dial.peer = Some(shard);

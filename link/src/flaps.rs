@@ -1,8 +1,9 @@
 //! Patience with peers whose sessions end again and again though their processes live on.
 //!
-//! Such a peer is late, not gone, and to begin anew costs both ends more than to wait: a gateway announces all that it has. So the time
-//! after which it is given up doubles with each session, as TCP's retransmission time-out does (RFC 6298, section 5.5), and is
-//! what it was after a session that lasted. Both ends count the same sessions.
+//! Such a peer is late, not gone, and to begin anew costs both ends more than to wait: a gateway announces
+//! all that it has. So the time after which it is given up doubles with each session, as TCP's retransmission
+//! time-out does (RFC 6298, section 5.5), and is what it was after a session that lasted. Both ends count the
+//! same sessions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! What peers said and the cores have yet to hear. In one turn they hear a bounded number of messages: what comes beyond waits, so
-//! that a shard with more to hear than time still has short turns, and answers pings and gives credits in each.
+//! What peers said and the cores have yet to hear. In one turn they hear a bounded number of messages: what
+//! comes beyond waits, so that a shard with more to hear than time still has short turns, and answers pings
+//! and gives credits in each.
 
 use std::collections::VecDeque;
 
@@ -24,8 +25,8 @@ pub(crate) struct Incoming {
     is_held: bool,
 }
 
-/// Batches of one peer that came and wait. To the peer they are still on their way: its window bounds them, and it writes them again on
-/// its next connection.
+/// Batches of one peer that came and wait. To the peer they are still on their way: its window bounds them,
+/// and it writes them again on its next connection.
 #[derive(Default)]
 pub(crate) struct Backlog {
     /// Each with when it came.
@@ -71,7 +72,8 @@ impl Incoming {
         (self.may_hear() && !self.behind.is_empty()).then_some(self.waits_since)
     }
 
-    /// The peer to hear next, when there is no other news; it is to be [`Incoming::wait`]ed for again if more of it waits.
+    /// The peer to hear next, when there is no other news; it is to be [`Incoming::wait`]ed for again if more
+    /// of it waits.
     pub(crate) fn next_behind(&mut self) -> Option<ShardId> {
         if self.news.is_empty() && self.may_hear() { self.behind.pop_front() } else { None }
     }

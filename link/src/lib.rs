@@ -4,13 +4,13 @@
 //! bridge shards, and these to router shards. Both ends prove that they know
 //! the cluster's secret, and then send each other batches of [`wire::node::LinkMessage`].
 //!
-//! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and after a broken
-//! connection the next one goes on where it ended. So within a session messages come once and in order, whatever the
-//! network does, and the cores on top hear of two things only: a peer is [`News::Up`], with nothing remembered, or it is
-//! [`News::Down`], gone with all that was on its way.
+//! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and
+//! after a broken connection the next one goes on where it ended. So within a session messages come once and
+//! in order, whatever the network does, and the cores on top hear of two things only: a peer is [`News::Up`],
+//! with nothing remembered, or it is [`News::Down`], gone with all that was on its way.
 //!
-//! Deliberately not here: what the messages mean, who owns what, sockets, clocks. The connection is authenticated, not
-//! encrypted.
+//! Deliberately not here: what the messages mean, who owns what, sockets, clocks. The connection is
+//! authenticated, not encrypted.
 
 mod conn;
 mod contract;

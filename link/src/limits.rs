@@ -9,11 +9,13 @@ use wire::node::link::{BATCH_MESSAGES_MAX, BODY_BYTES_MAX};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a silent peer is waited for: whoever took the link waits this long, whoever opened it half as long.
+    /// How long a silent peer is waited for: whoever took the link waits this long, whoever opened it half as
+    /// long.
     pub lease_ms: u32,
     /// How often an idle link says that it is alive.
     pub ping_ms: u32,
-    /// The least time between two flushes of a busy shard's links: what comes sooner leaves together. 0: at once.
+    /// The least time between two flushes of a busy shard's links: what comes sooner leaves together. 0: at
+    /// once.
     pub interval_us: u32,
     /// Bytes of batches that may be on their way to one peer and not yet taken in.
     pub window_bytes: u32,
@@ -71,19 +73,22 @@ fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
 }
 
 const LEASE_MS_MIN: u32 = 400;
-/// Messages that the cores hear in one turn; one batch more may be. What comes beyond waits for the next turn, and pings and
-/// credits do not wait for it.
+/// Messages that the cores hear in one turn; one batch more may be. What comes beyond waits for the next
+/// turn, and pings and credits do not wait for it.
 pub(crate) const TURN_MESSAGES: usize = 2 * BATCH_MESSAGES_MAX;
-/// Bytes of batches of one peer that may wait, in windows, beside one batch: one whose own window is longer is told that it floods.
+/// Bytes of batches of one peer that may wait, in windows, beside one batch: one whose own window is longer
+/// is told that it floods.
 const BACKLOG_WINDOWS: usize = 8;
 /// How often links look at the time.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// Of that many connections that were accepted last, those that have not proven themselves may still do so; before, they are closed.
-/// Far more than the shards that link at once, and a part of the files that a process may open.
+/// Of that many connections that were accepted last, those that have not proven themselves may still do so;
+/// before, they are closed. Far more than the shards that link at once, and a part of the files that a
+/// process may open.
 pub(crate) const STRANGERS_MAX: usize = 4096;
-/// The wait after the first failed connect; it doubles with each, up to the longest, and chance makes it up to half longer.
+/// The wait after the first failed connect; it doubles with each, up to the longest, and chance makes it up
+/// to half longer.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(40);
 /// See [`BACK_OFF`].
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(640);
@@ -97,17 +102,20 @@ pub(crate) const PART_BYTES: usize = 16;
 pub(crate) const CARRIED_BYTES: usize = 58;
 /// And what that of an event adds, which stands apart.
 pub(crate) const HANDED_BYTES: usize = 64;
-/// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by anything.
+/// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by
+/// anything.
 pub(crate) const QUEUE_CEILING: usize = 8;
-/// A peer that has not taken in so many bytes is told nothing that can wait. It says what it took in with all that it says, and is told
-/// this much by each of its peers: a router with 2,000 of them then has 256 MB of announcements before it.
+/// A peer that has not taken in so many bytes is told nothing that can wait. It says what it took in with all
+/// that it says, and is told this much by each of its peers: a router with 2,000 of them then has 256 MB of
+/// announcements before it.
 pub(crate) const SLOW_BYTES: usize = 128 << 10;
 /// From so many times `queue_bytes_max` on, a router fails reliable messages instead.
 pub(crate) const QUEUE_STUFFED: usize = 4;
 
 const _: () = assert!(QUEUE_STUFFED < QUEUE_CEILING);
 
-/// A gateway gives a connection up after a quarter of the lease: the longest ping, which waits for a tick, comes before that.
+/// A gateway gives a connection up after a quarter of the lease: the longest ping, which waits for a tick,
+/// comes before that.
 const _: () = assert!(LEASE_MS_MIN as u128 / 8 + TICK.as_millis() < LEASE_MS_MIN as u128 / 4);
 const _: () = assert!(BATCH_BYTES + (1 << 20) + BATCH_MESSAGES_MAX * 2 * MESSAGE_BYTES < BODY_BYTES_MAX);
 

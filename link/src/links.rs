@@ -77,7 +77,8 @@ impl Links {
         }
     }
 
-    /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they last.
+    /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they
+    /// last.
     pub fn set_nodes(&mut self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         if self.is_leaving {
             return;
@@ -119,9 +120,9 @@ impl Links {
         }
     }
 
-    /// The bytes for one peer that end its session. A gateway has none: it reads its clients no further long before, and what it
-    /// gives to another owner is bounded by itself. To begin a session anew would only make it say all that once more. What a
-    /// bridge says answers what came.
+    /// The bytes for one peer that end its session. A gateway has none: it reads its clients no further long
+    /// before, and what it gives to another owner is bounded by itself. To begin a session anew would only
+    /// make it say all that once more. What a bridge says answers what came.
     fn ceiling(&self) -> usize {
         match self.identity.role {
             Role::Gateway | Role::Bridge => usize::MAX,
@@ -134,7 +135,8 @@ impl Links {
         self.peers.get(&to).is_some_and(|peer| peer.is_full)
     }
 
-    /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that it failed.
+    /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that
+    /// it failed.
     pub fn is_stuffed(&self, to: ShardId) -> bool {
         let most = QUEUE_STUFFED * self.config.queue_bytes_max as usize;
         self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > most)
@@ -155,7 +157,8 @@ impl Links {
         self.peers.values().all(|peer| peer.outgoing.is_empty())
     }
 
-    /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from here on.
+    /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from
+    /// here on.
     pub fn say_bye(&mut self) {
         self.is_leaving = true;
         self.dials.clear();
@@ -214,13 +217,14 @@ impl Links {
         Some(news)
     }
 
-    /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the same, and windows bound what
-    /// waits.
+    /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the
+    /// same, and windows bound what waits.
     pub fn hold(&mut self, is_held: bool) {
         self.incoming.hold(is_held);
     }
 
-    /// The next thing the engine is to do. To be asked when the cores have said all of this turn, which ends with `None`.
+    /// The next thing the engine is to do. To be asked when the cores have said all of this turn, which ends
+    /// with `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);
@@ -559,7 +563,8 @@ impl Links {
         peer.backlog.push(now, archive, self.config.backlog_bytes_max())
     }
 
-    /// The cores hear the oldest batch of a peer that waits. None does if the connection that it came over is gone.
+    /// The cores hear the oldest batch of a peer that waits. None does if the connection that it came over is
+    /// gone.
     fn hear_backlog(&mut self, from: ShardId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let (Some(conn), Some((at, archive))) = (peer.conn, peer.backlog.pop()) else { return };
@@ -583,8 +588,8 @@ impl Links {
         Ok(())
     }
 
-    /// Gives a peer up, and what was on its way to it. A connection whose handshake is under way goes on: it finds that the
-    /// session is gone.
+    /// Gives a peer up, and what was on its way to it. A connection whose handshake is under way goes on: it
+    /// finds that the session is gone.
     fn lose(&mut self, shard: ShardId) {
         if let Some(conn) = self.forget(shard) {
             self.abort(conn);
@@ -608,7 +613,8 @@ impl Links {
         peer.conn
     }
 
-    /// Refuses a connection, and says why. A session that it carried ends, for what came over it is not to be trusted.
+    /// Refuses a connection, and says why. A session that it carried ends, for what came over it is not to be
+    /// trusted.
     fn refuse(&mut self, conn: ConnId, reason: Refusal) {
         let Some(entry) = self.conns.get(conn) else { return };
         if matches!(entry.stage, Stage::Closing) {
@@ -623,7 +629,8 @@ impl Links {
         }
     }
 
-    /// Ends the session of a peer, and says why. What it said and the cores have not heard yet is not acted on.
+    /// Ends the session of a peer, and says why. What it said and the cores have not heard yet is not acted
+    /// on.
     pub fn refuse_peer(&mut self, shard: ShardId, reason: Refusal) {
         if self.peers.contains_key(&shard) {
             self.metrics.count_refused(reason);
@@ -653,7 +660,8 @@ impl Links {
         self.detach(conn);
     }
 
-    /// A connection carries its session no more. What came over it and was not heard comes again over the next one.
+    /// A connection carries its session no more. What came over it and was not heard comes again over the
+    /// next one.
     fn detach(&mut self, conn: ConnId) {
         for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
             peer.conn = None;

@@ -1,4 +1,5 @@
-//! What is on its way to one peer: messages that wait, and batches that were written and may have to be written again.
+//! What is on its way to one peer: messages that wait, and batches that were written and may have to be
+//! written again.
 
 use std::collections::VecDeque;
 
@@ -9,8 +10,8 @@ use wire::node::{Answer, FromBridge, LinkMessage, Question, ToBridge, ToGateway,
 
 use crate::limits::{BATCH_BYTES, CARRIED_BYTES, HANDED_BYTES, MESSAGE_BYTES, PART_BYTES};
 
-/// Batches are numbered from 0 within a session. `first` is the number of the oldest that is kept, `next` that of the next to
-/// write on this connection: `first <= next <= first + kept.len()`.
+/// Batches are numbered from 0 within a session. `first` is the number of the oldest that is kept, `next`
+/// that of the next to write on this connection: `first <= next <= first + kept.len()`.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     queue: VecDeque<LinkMessage>,
@@ -89,7 +90,8 @@ impl Outgoing {
         true
     }
 
-    /// Writes what may be written: first what is kept from an earlier connection, then what waits, within the window.
+    /// Writes what may be written: first what is kept from an earlier connection, then what waits, within the
+    /// window.
     pub(crate) fn fill(&mut self, batch: &mut SendBatch, window_bytes: usize, received: u64) -> Filled {
         let mut filled = Filled::default();
         while !batch.is_full() {
@@ -132,7 +134,8 @@ impl Outgoing {
     }
 }
 
-/// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how many here.
+/// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how
+/// many here.
 fn weight(message: &LinkMessage) -> usize {
     let rest = match message {
         LinkMessage::ToRouter(ToRouter::Submit { submission, .. }) => {

@@ -1,7 +1,8 @@
 //! The least time between two flushes of a busy shard's links.
 //!
-//! To wake the other end costs more than a message does. So where many messages are said in an interval, those that come within
-//! it after a flush wait for its end, and leave together, to all peers. A shard that says little says it at once.
+//! To wake the other end costs more than a message does. So where many messages are said in an interval,
+//! those that come within it after a flush wait for its end, and leave together, to all peers. A shard that
+//! says little says it at once.
 
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ impl Pace {
         Self { interval, counted_from, said: 0, said_before: 0, flushed_at, waiting: Vec::new() }
     }
 
-    /// Whether a message that is said at this moment leaves at once. All that are said in a turn do or do not.
+    /// Whether a message that is said at this moment leaves at once. All that are said in a turn do or do
+    /// not.
     pub(crate) fn is_open(&mut self, now: Instant) -> bool {
         let since = now.since(self.counted_from);
         if since >= self.interval {

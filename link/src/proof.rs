@@ -1,4 +1,5 @@
-//! Who knows the secret: HMAC-SHA-256 (RFC 2104) over everything that was said, with another label for each side.
+//! Who knows the secret: HMAC-SHA-256 (RFC 2104) over everything that was said, with another label for each
+//! side.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -42,7 +43,8 @@ impl Secret {
         self.mac(side, hello, challenge, session, received).verify_slice(proof).is_ok()
     }
 
-    /// A nonce that nobody can tell who does not know the secret. `seed` is fresh at each start, `count` for each nonce.
+    /// A nonce that nobody can tell who does not know the secret. `seed` is fresh at each start, `count` for
+    /// each nonce.
     pub(crate) fn nonce(&self, seed: u64, count: u64) -> [u8; NONCE_BYTES] {
         let mut mac = self.0.clone();
         mac.update(b"sailfish nonce");

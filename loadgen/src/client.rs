@@ -15,7 +15,8 @@ use crate::order::{IDS_MAX, Order, Recent, Seen};
 pub(crate) const PENDING_MAX: usize = 65_536;
 /// Unanswered heartbeats that a client remembers.
 pub(crate) const HEARTBEATS_MAX: usize = 4_096;
-/// Rounds of connects and logins, one at each target, that may fail before a client gives up that was never ready.
+/// Rounds of connects and logins, one at each target, that may fail before a client gives up that was never
+/// ready.
 const ROUNDS_MAX: u32 = 5;
 /// The same for one that was: a server that restarts gets about 30 s.
 const ROUNDS_AGAIN_MAX: u32 = 19;
@@ -135,8 +136,8 @@ impl Client {
         self.deframer = Deframer::default();
     }
 
-    /// A connect or a connection failed: how long to wait before the try at the next of the targets, or `None` to give up. `spread`
-    /// keeps those who failed together from coming back together.
+    /// A connect or a connection failed: how long to wait before the try at the next of the targets, or
+    /// `None` to give up. `spread` keeps those who failed together from coming back together.
     pub(crate) fn back_off(&mut self, spread: u32, targets: u16) -> Option<Duration> {
         let targets = u32::from(targets);
         let round = self.tries / targets;
@@ -283,10 +284,11 @@ pub(crate) enum Arrival {
         /// A later one was faster.
         late: bool,
     },
-    /// The server repeats it, under the same id; or under another id, but the receiver was away in between, and knows it by
-    /// its sender and client message id.
+    /// The server repeats it, under the same id; or under another id, but the receiver was away in between,
+    /// and knows it by its sender and client message id.
     Redelivered,
-    /// It came before under another id, and its sender had repeated it: the server that knew the first is gone.
+    /// It came before under another id, and its sender had repeated it: the server that knew the first is
+    /// gone.
     Renewed,
     /// It came before under another id, and nobody repeated it.
     Duplicate,

@@ -1,7 +1,8 @@
 //! Gifts: what their senders were told, and who of a room has seen them.
 //!
-//! A gift that its sender knows to be answered, and was not told to be refused, is owed to every member of its room that was there
-//! all the time. All copies of its effect must have one client message id, by which a client drops repeats.
+//! A gift that its sender knows to be answered, and was not told to be refused, is owed to every member of
+//! its room that was there all the time. All copies of its effect must have one client message id, by which a
+//! client drops repeats.
 
 use hashbrown::{HashMap, HashSet};
 use serde::Deserialize;

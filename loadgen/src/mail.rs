@@ -1,4 +1,5 @@
-//! What a fleet and whoever runs it tell each other. The same words go through a mailbox and, as JSON lines, through pipes.
+//! What a fleet and whoever runs it tell each other. The same words go through a mailbox and, as JSON lines,
+//! through pipes.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +8,8 @@ use crate::places::Places;
 
 /// A word to or from a fleet. Times are nanoseconds since the UNIX epoch, on the run's one clock.
 ///
-/// The talk of a run: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a `Stop` in between if
-/// the plan has no end; `Expect`, then `Done`.
+/// The talk of a run: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a
+/// `Stop` in between if the plan has no end; `Expect`, then `Done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mail {

@@ -102,8 +102,8 @@ impl Order {
     }
 }
 
-/// A value, not 0, for each of a stream's last `MAX` numbers, such as the server's id: it tells a repeat by the server (same id)
-/// from a duplicate (another id).
+/// A value, not 0, for each of a stream's last `MAX` numbers, such as the server's id: it tells a repeat by
+/// the server (same id) from a duplicate (another id).
 #[derive(Debug, Default)]
 pub(crate) struct Recent<const MAX: usize> {
     /// The number of `values[0]`.

@@ -43,7 +43,8 @@ impl Scenario {
     }
 }
 
-/// The source addresses of a fleet's connections, so that neither ports nor the server's cap per address run out.
+/// The source addresses of a fleet's connections, so that neither ports nor the server's cap per address run
+/// out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sources {
     /// The address of the first `per_address` clients; the next ones follow it.
@@ -96,13 +97,16 @@ pub struct Plan {
     pub warmup_ns: u64,
     /// The measured time; `None` until [`Mail::Stop`](crate::Mail::Stop).
     pub measure_ns: Option<u64>,
-    /// Where the measured time is split into parts, each with its own latency, ascending, in ns from its start.
+    /// Where the measured time is split into parts, each with its own latency, ascending, in ns from its
+    /// start.
     pub split_ns: Vec<u64>,
     /// How long everybody stays after the reset of all, once all are back (storm).
     pub stay_ns: u64,
-    /// How long a client waits for a send-ack before it sends a message again on the same connection; 0 for ever.
+    /// How long a client waits for a send-ack before it sends a message again on the same connection; 0 for
+    /// ever.
     pub repeat_ns: u64,
-    /// A message that is refused as `busy` is sent again a little later; without this, and without repeats, it has failed.
+    /// A message that is refused as `busy` is sent again a little later; without this, and without repeats,
+    /// it has failed.
     pub retry_busy: bool,
     /// The heartbeat period; `None` for the one the server tells at login.
     pub heartbeat_ms: Option<u32>,
@@ -121,8 +125,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The target where a client, as counted over the whole run, begins. Neighbours begin at different ones, the partners of a
-    /// pair too, and each room has members at all of them. One after another is tried when a connection fails or ends.
+    /// The target where a client, as counted over the whole run, begins. Neighbours begin at different ones,
+    /// the partners of a pair too, and each room has members at all of them. One after another is tried when
+    /// a connection fails or ends.
     pub fn first_target(&self, client: u32) -> u16 {
         let rooms = if self.scenario.has_rooms() { self.rooms.max(1) } else { 1 };
         let turn = u64::from(client / rooms) + u64::from(client % rooms);

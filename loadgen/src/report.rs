@@ -25,7 +25,8 @@ pub struct Run {
     pub begun_ns: u64,
     /// When all were reset (storm), in ns since the UNIX epoch; `None` when nobody was.
     pub reset_ns: Option<u64>,
-    /// Faults were made on purpose: messages that were handed over because their receiver was away do not fail the run.
+    /// Faults were made on purpose: messages that were handed over because their receiver was away do not
+    /// fail the run.
     pub faults_made: bool,
     /// What became of the readers that were stopped on purpose, counted by how their connections ended.
     pub stopped_readers: BTreeMap<String, u64>,
@@ -72,8 +73,8 @@ pub struct Report {
     pub delivered: u64,
     /// Messages whose sender was told that the receiver has acked.
     pub acked: u64,
-    /// What should have arrived and did not, and whose sender was not told so. In a room: what its sender was told to be
-    /// sequenced, and a member that was there did not get.
+    /// What should have arrived and did not, and whose sender was not told so. In a room: what its sender was
+    /// told to be sequenced, and a member that was there did not get.
     pub lost: u64,
     /// Messages that arrived again under another server id, though nobody had repeated them.
     pub duplicated: u64,
@@ -109,16 +110,18 @@ pub struct Report {
     pub rejected: BTreeMap<String, u64>,
     /// Gifts whose sender was told that they failed, by reason.
     pub refused: BTreeMap<String, u64>,
-    /// Of the rejected, messages whose receiver was away or did not ack: they are the backend's, as undelivered.
+    /// Of the rejected, messages whose receiver was away or did not ack: they are the backend's, as
+    /// undelivered.
     pub handed_over: u64,
     /// Messages that got no send-ack.
     pub unanswered: u64,
     /// Operations that could not be sent.
     pub unsent: u64,
-    /// Messages that arrived again and that a client knows to drop: under the same server id, after a reconnect, or because their
-    /// sender had repeated them.
+    /// Messages that arrived again and that a client knows to drop: under the same server id, after a
+    /// reconnect, or because their sender had repeated them.
     pub redelivered: u64,
-    /// Of these, those whose sender's repeat the server took for a message of its own: it had forgotten the first.
+    /// Of these, those whose sender's repeat the server took for a message of its own: it had forgotten the
+    /// first.
     pub renewed: u64,
     /// Messages sent once more by their senders.
     pub repeats: u64,
@@ -136,7 +139,8 @@ pub struct Report {
     pub connect_errors: BTreeMap<String, u64>,
     /// Clients that are ready at the end, by target.
     pub on_targets: BTreeMap<String, u64>,
-    /// What became of the readers that were stopped on purpose: `open`, or by the last notice or how they ended.
+    /// What became of the readers that were stopped on purpose: `open`, or by the last notice or how they
+    /// ended.
     pub stopped_readers: BTreeMap<String, u64>,
     /// Faults were made on purpose.
     pub faults_made: bool,
@@ -269,8 +273,9 @@ impl Report {
         }
     }
 
-    /// Whether every connection stood at the end, and every message came once, in order, with its send-ack. When faults were made,
-    /// a message may have been handed over instead, and a repeat may have become a message of its own.
+    /// Whether every connection stood at the end, and every message came once, in order, with its send-ack.
+    /// When faults were made, a message may have been handed over instead, and a repeat may have become a
+    /// message of its own.
     pub fn passed(&self) -> bool {
         let rejected: u64 = self.rejected.values().sum();
         let forgivable = if self.faults_made { [0; 2] } else { [self.handed_over, self.renewed] };

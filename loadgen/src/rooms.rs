@@ -1,9 +1,10 @@
 //! One order for all members of a room, checked over the members of a fleet, and what each of them is owed.
 //!
-//! Order is judged by the room's sequences, loss by what senders were told: a message that its publisher knows to be
-//! sequenced is owed, at its place, to every member that was there. Sequences that no message of the run got are owed to nobody: a
-//! room that changes its owner leaves some out. A message that its publisher had to repeat may have two places, when the owner
-//! that gave it the first is gone; who has it at one of them has it.
+//! Order is judged by the room's sequences, loss by what senders were told: a message that its publisher
+//! knows to be sequenced is owed, at its place, to every member that was there. Sequences that no message of
+//! the run got are owed to nobody: a room that changes its owner leaves some out. A message that its
+//! publisher had to repeat may have two places, when the owner that gave it the first is gone; who has it at
+//! one of them has it.
 
 use hashbrown::{HashMap, HashSet};
 use wire::MessageId;
@@ -56,7 +57,8 @@ pub(crate) struct Placed {
 pub(crate) enum Place {
     /// Nothing is wrong.
     Right,
-    /// The same message has an earlier place too: its publisher repeated it, and another owner took it as a new one.
+    /// The same message has an earlier place too: its publisher repeated it, and another owner took it as a
+    /// new one.
     Repeat {
         /// The other place.
         earlier: u64,
@@ -81,8 +83,8 @@ impl Room {
         self.odd.get(&message.sequence).copied().unwrap_or(Place::Right)
     }
 
-    /// The first of the fleet's members got this message. A publisher's order is judged only as long as places come in order: when
-    /// one was skipped, nothing is known about its message.
+    /// The first of the fleet's members got this message. A publisher's order is judged only as long as
+    /// places come in order: when one was skipped, nothing is known about its message.
     fn enter(&mut self, message: Placed) {
         let Placed { sequence, id, number, repeat, .. } = message;
         let in_order = sequence >= self.ids.next();
@@ -137,7 +139,8 @@ impl Room {
         self.repeated.extend(repeated.map(|message| (message.sequence, (message.publisher, message.number))));
     }
 
-    /// Messages that a member is owed and did not get. One that went for good is owed nothing past the last that it got.
+    /// Messages that a member is owed and did not get. One that went for good is owed nothing past the last
+    /// that it got.
     pub(crate) fn missing(&self, member: &Order, is_there: bool) -> u64 {
         let tail = member.tail();
         let gaps = member.gaps().chain(is_there.then_some(tail));

@@ -24,8 +24,8 @@ impl Schedule {
         Self { start_ns: start.unix_nanos(), interval_ns, group_ns: 0, next: 0, end }
     }
 
-    /// The same operations, due together where they are within one stretch of `group`. It is the plan that has groups: the intended time of
-    /// an operation is that of its group.
+    /// The same operations, due together where they are within one stretch of `group`. It is the plan that
+    /// has groups: the intended time of an operation is that of its group.
     pub(crate) fn in_groups(self, group: Duration) -> Self {
         Self { group_ns: group.as_nanos() as u64, ..self }
     }

@@ -3,8 +3,8 @@
 use shard::Instant;
 
 /// Bytes of a stamp at the head of a payload, in hexadecimal so that JSON bodies take it as it is:
-/// `run: u32 | client: u32 | sequence: u32 | intended: u64`. The highest bit of `intended` marks a repeat: as a time in ns since the
-/// UNIX epoch it is 0 until the year 2262.
+/// `run: u32 | client: u32 | sequence: u32 | intended: u64`. The highest bit of `intended` marks a repeat: as
+/// a time in ns since the UNIX epoch it is 0 until the year 2262.
 pub const STAMP_BYTES: usize = 40;
 
 const REPEAT: u64 = 1 << 63;

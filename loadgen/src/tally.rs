@@ -34,8 +34,8 @@ pub struct Tally {
     pub duplicated: u64,
     /// Messages that came after a later one of the same stream.
     pub out_of_order: u64,
-    /// Messages that arrived once more and that a client knows to drop: under the same server id, after it reconnected, or because
-    /// their sender had repeated them.
+    /// Messages that arrived once more and that a client knows to drop: under the same server id, after it
+    /// reconnected, or because their sender had repeated them.
     pub redelivered: u64,
     /// Of these, those whose sender's repeat got a server id of its own: the server had forgotten them.
     pub renewed: u64,
@@ -146,7 +146,8 @@ fn merge_counts(counts: &mut BTreeMap<String, u64>, other: &BTreeMap<String, u64
     }
 }
 
-/// Durations in a histogram of 3 significant digits; as JSON, the pairs `[nanoseconds, count]` that are there.
+/// Durations in a histogram of 3 significant digits; as JSON, the pairs `[nanoseconds, count]` that are
+/// there.
 #[derive(Clone, Debug)]
 pub struct Samples(Histogram<u64>);
 

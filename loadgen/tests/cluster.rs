@@ -1,4 +1,5 @@
-//! Runs against a cluster that loses gateways and owners: what that may cost, the report forgives, and no more.
+//! Runs against a cluster that loses gateways and owners: what that may cost, the report forgives, and no
+//! more.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

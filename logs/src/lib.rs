@@ -1,8 +1,9 @@
 //! Log lines that outsiders can cause, whether they send bytes, requests or callbacks, or make a server fail.
 //!
-//! [`error!`], [`warn!`] and [`info!`] are written like those of `tracing`. Each place in the code writes one line a minute at its
-//! level, with `unlogged`: how many others it had since its last one. The others are written at DEBUG. So nobody fills the log, and an
-//! operator who wants every line can still have it. `xtask/tests/checks/logs.rs` lists the few places that go past the gate.
+//! [`error!`], [`warn!`] and [`info!`] are written like those of `tracing`. Each place in the code writes one
+//! line a minute at its level, with `unlogged`: how many others it had since its last one. The others are
+//! written at DEBUG. So nobody fills the log, and an operator who wants every line can still have it.
+//! `xtask/tests/checks/logs.rs` lists the few places that go past the gate.
 //!
 //! *Absent:* how a line looks; the binary makes it printable and bounds it.
 #![allow(clippy::disallowed_methods)] // a gate reads the clock; cores log nothing
@@ -32,7 +33,8 @@ impl LogGate {
         Self(Mutex::new(State { opens: None, unlogged: 0 }))
     }
 
-    /// Lets a line through, with the number of those that were not let through since the last one; `None` keeps it back.
+    /// Lets a line through, with the number of those that were not let through since the last one; `None`
+    /// keeps it back.
     pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }

@@ -15,8 +15,8 @@ use crate::node::{Node, Outside};
 type Parts = Vec<(ShardId, Question)>;
 
 impl<O: Outside> Node<O> {
-    /// Asks the routers that own what a question is about. A node without a gateway asks its own router, which knows of its own
-    /// users only.
+    /// Asks the routers that own what a question is about. A node without a gateway asks its own router,
+    /// which knows of its own users only.
     pub(crate) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
         let Some(gateway) = &mut self.gateway else {
             let answer = self.router.as_mut().map(|router| router.answer(now, question));

@@ -91,8 +91,8 @@ impl Bridging {
         }
     }
 
-    /// Events of one user stay in order as long as they go to one bridge, so another is chosen only while nothing is under
-    /// way. Which one, the own number says: so shards spread over bridges.
+    /// Events of one user stay in order as long as they go to one bridge, so another is chosen only while
+    /// nothing is under way. Which one, the own number says: so shards spread over bridges.
     fn choose(&mut self) {
         if self.linked.is_empty() || !self.handover.is_idle() {
             return;
@@ -103,7 +103,8 @@ impl Bridging {
     }
 }
 
-/// What a linked shard has handed over and the bridge of this process has not taken: the other end of its [`Handover`].
+/// What a linked shard has handed over and the bridge of this process has not taken: the other end of its
+/// [`Handover`].
 pub(crate) struct HandedOver {
     /// Which life of its process.
     incarnation: u64,
@@ -175,7 +176,8 @@ impl<O: Outside> Node<O> {
         any
     }
 
-    /// Has the cores tell the bridge again where everybody is, when it was not told of some, as far as there is room; whether that was anything.
+    /// Has the cores tell the bridge again where everybody is, when it was not told of some, as far as there
+    /// is room; whether that was anything.
     pub(crate) fn retell(&mut self) -> bool {
         if self.bridging.handover.take_behind() {
             self.router.iter_mut().for_each(Router::begin_retelling);
@@ -203,7 +205,8 @@ impl<O: Outside> Node<O> {
         if of == self.bridging.own {
             return self.taken(now, results);
         }
-        // One that is not linked any more has begun again elsewhere, or will. Another life of it has other events under these numbers.
+        // One that is not linked any more has begun again elsewhere, or will. Another life of it has other
+        // events under these numbers.
         let known = self.handed_over.get_mut(&of.shard);
         if let Some(known) = known.filter(|known| known.incarnation == of.incarnation) {
             results.iter().for_each(|(seq, _)| known.taken(*seq));

@@ -1,14 +1,17 @@
-//! Events on their way to a bridge: numbered, and kept until the bridge says that they are taken. Deterministic, without I/O.
+//! Events on their way to a bridge: numbered, and kept until the bridge says that they are taken.
+//! Deterministic, without I/O.
 //!
-//! So nothing for the bridge is lost while the shard lives: when its bridge goes, the next one gets all that is not taken, in
-//! order, under the same numbers. What is under way is bounded by a window, what is kept by the operator's limits; past these
-//! whoever can be told so is, and the rest is dropped and counted.
+//! So nothing for the bridge is lost while the shard lives: when its bridge goes, the next one gets all that
+//! is not taken, in order, under the same numbers. What is under way is bounded by a window, what is kept by
+//! the operator's limits; past these whoever can be told so is, and the rest is dropped and counted.
 //!
-//! Packets (requests, and messages that nobody acked) and presence (sessions and memberships that come and go) are two pools, and
-//! each user has a share of both: neither many packets nor one user's make another's fail, or its presence untrue.
+//! Packets (requests, and messages that nobody acked) and presence (sessions and memberships that come and
+//! go) are two pools, and each user has a share of both: neither many packets nor one user's make another's
+//! fail, or its presence untrue.
 //!
-//! Presence is state: of what waits about one device, or one device in one room, the newest counts and the rest goes. So the pool is full
-//! only when there are more devices in it than it has places; what finds none then is told again by the cores once there is room.
+//! Presence is state: of what waits about one device, or one device in one room, the newest counts and the
+//! rest goes. So the pool is full only when there are more devices in it than it has places; what finds none
+//! then is told again by the cores once there is room.
 
 use std::collections::BTreeMap;
 
@@ -147,12 +150,14 @@ impl Handover {
         Some(event)
     }
 
-    /// Whether presence was dropped that the bridge has to hear of again, and there is room for that; said once.
+    /// Whether presence was dropped that the bridge has to hear of again, and there is room for that; said
+    /// once.
     pub(crate) fn take_behind(&mut self) -> bool {
         self.has_room() && std::mem::take(&mut self.is_behind)
     }
 
-    /// Whether there is room for more of what is told again: no more than is under way soon, so it takes no place of what is new.
+    /// Whether there is room for more of what is told again: no more than is under way soon, so it takes no
+    /// place of what is new.
     pub(crate) fn has_room(&self) -> bool {
         self.kept.len() < WINDOW_MESSAGES.min(self.half())
     }
@@ -196,7 +201,8 @@ impl Handover {
         Some(Handed { seq, event: event.clone() })
     }
 
-    /// The bridge has gone, and with it what was under way: the next one gets it again, unless something newer waits behind it.
+    /// The bridge has gone, and with it what was under way: the next one gets it again, unless something
+    /// newer waits behind it.
     pub(crate) fn begin_again(&mut self) {
         let is_overtaken = |(seq, event): (&u64, &ToBridge)| {
             let newest = self.newest.get(&thing(event)?)?;
@@ -235,7 +241,8 @@ impl Handover {
         answer(event, taken)
     }
 
-    /// Whether nothing is with the bridge that it has not taken: then another can go on in its place, and the order holds.
+    /// Whether nothing is with the bridge that it has not taken: then another can go on in its place, and the
+    /// order holds.
     pub(crate) fn is_idle(&self) -> bool {
         self.under_way == 0
     }
@@ -280,8 +287,8 @@ enum Holder {
     Operator,
 }
 
-/// The holder of an event. A message to a user counts for its sender, who chose the receiver. One to a room counts for the member
-/// that did not ack it: the sender has no part in that.
+/// The holder of an event. A message to a user counts for its sender, who chose the receiver. One to a room
+/// counts for the member that did not ack it: the sender has no part in that.
 fn holder(event: &ToBridge) -> Holder {
     match event {
         ToBridge::Online { app, user, .. }

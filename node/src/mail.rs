@@ -105,8 +105,8 @@ pub enum Report {
         /// The peers, ascending.
         peers: Vec<Peer>,
     },
-    /// Answers [`Control::Ask`] and [`Control::PushAll`]: how many answers will come; 0 when there is no router to ask. Answers [`Control::Push`] with 0 for
-    /// the same reason.
+    /// Answers [`Control::Ask`] and [`Control::PushAll`]: how many answers will come; 0 when there is no
+    /// router to ask. Answers [`Control::Push`] with 0 for the same reason.
     Asked {
         /// Which question.
         ask: u64,

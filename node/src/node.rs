@@ -22,7 +22,8 @@ use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
-    /// Hands an event over to the bridge of this process. What becomes of it comes back as [`Control::Taken`].
+    /// Hands an event over to the bridge of this process. What becomes of it comes back as
+    /// [`Control::Taken`].
     fn bridge(&mut self, now: Instant, of: Origin, handed: Handed);
 
     /// An event finds no bridge. Whoever waits for it is told so.
@@ -46,7 +47,8 @@ pub trait Outside {
 
 /// The cores of a shard. Everything that a node is follows from which of them it has.
 pub struct Cores {
-    /// It holds clients; every connection that it accepts is one. A bridge has it for what it sends, and has no clients.
+    /// It holds clients; every connection that it accepts is one. A bridge has it for what it sends, and has
+    /// no clients.
     pub gateway: Option<Gateway>,
     /// It owns users and rooms.
     pub router: Option<Router>,
@@ -373,7 +375,8 @@ impl<O: Outside> Node<O> {
         self.links.as_ref().is_some_and(|links| links.role() == Role::Bridge)
     }
 
-    /// What the gateway core wants done, as the engine knows it; `None` when it stayed within this shard or its links.
+    /// What the gateway core wants done, as the engine knows it; `None` when it stayed within this shard or
+    /// its links.
     fn outward(&mut self, now: Instant, effect: Effect<NodeMessage>) -> Option<Effect<Mail>> {
         Some(match effect {
             Effect::Mail { to, mail } => return self.post(now, to, mail),
@@ -403,8 +406,9 @@ impl<O: Outside> Node<O> {
         None
     }
 
-    /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to sessions fail, and their
-    /// router hands them over. What is left is bounded by what clients may have under way.
+    /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to
+    /// sessions fail, and their router hands them over. What is left is bounded by what clients may have
+    /// under way.
     pub(crate) fn tell_peer(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
         let Some(links) = &mut self.links else { return };
         if !links.is_full(to) {
@@ -479,8 +483,9 @@ impl<O: Outside> Shard for Node<O> {
     }
 
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail>> {
-        // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two cores say to each
-        // other in this turn is settled before bytes leave, and leaves in one write for each connection. Links come last.
+        // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two
+        // cores say to each other in this turn is settled before bytes leave, and leaves in one write for
+        // each connection. Links come last.
         loop {
             if let Some((to, mail)) = self.router.as_mut().and_then(Router::poll_mail) {
                 if let Some(outward) = self.post(now, to, mail) {
@@ -518,8 +523,8 @@ impl<O: Outside> Shard for Node<O> {
         }
     }
 
-    /// A link for which too much waits makes clients wait. A router's and a bridge's links are their clients: they take what these
-    /// say, and what they have no room for fails.
+    /// A link for which too much waits makes clients wait. A router's and a bridge's links are their clients:
+    /// they take what these say, and what they have no room for fails.
     fn is_pushed_back(&self) -> bool {
         let links = self.links.as_ref().filter(|links| links.role() == Role::Gateway);
         links.is_some_and(Links::is_pushed_back)
@@ -538,7 +543,8 @@ impl<O: Outside> Shard for Node<O> {
 }
 
 impl<O: Outside> Node<O> {
-    /// Siblings have no room for more: messages of other nodes that would become mail wait with what clients say.
+    /// Siblings have no room for more: messages of other nodes that would become mail wait with what clients
+    /// say.
     fn mail_waits(&mut self, waits: bool) {
         self.mail_waits = waits;
         self.with_links(|links| links.hold(waits));

@@ -1,10 +1,11 @@
 //! Gateway shards whose link was lost, and which may come back with the sessions that they had.
 //!
-//! A link that is lost says little: mostly one end was late, and both processes live on. So the sessions of the shard stay bound for
-//! [`Limits::away_ms`](crate::Limits), and are away: no message goes to them and no question finds them, but nobody is told that they are
-//! offline. When the same life of the shard is linked again, it hears the digests of what is known here, says which ranges are
-//! unchanged, announces the sessions of the others, and what it has not named when it is done has ended. Else 350,000 sessions
-//! would be announced to a router that was late, which makes it late again.
+//! A link that is lost says little: mostly one end was late, and both processes live on. So the sessions of
+//! the shard stay bound for [`Limits::away_ms`](crate::Limits), and are away: no message goes to them and no
+//! question finds them, but nobody is told that they are offline. When the same life of the shard is linked
+//! again, it hears the digests of what is known here, says which ranges are unchanged, announces the sessions
+//! of the others, and what it has not named when it is done has ended. Else 350,000 sessions would be
+//! announced to a router that was late, which makes it late again.
 
 use shard::{Instant, ShardId};
 use wire::node::{RangeSet, ToBridge, ToGateway};
@@ -51,7 +52,8 @@ impl Router {
         }
     }
 
-    /// A gateway shard is linked. In the same life it may still have the sessions that are known of it; else they have ended.
+    /// A gateway shard is linked. In the same life it may still have the sessions that are known of it; else
+    /// they have ended.
     pub(crate) fn ask_for_away(&mut self, shard: ShardId, incarnation: u64) {
         match self.away.get_mut(&shard) {
             Some(away) if away.incarnation == incarnation => {
@@ -122,8 +124,8 @@ impl Router {
         }
     }
 
-    /// Ends all sessions that are away: this router leaves, or has no room for others. Those of shards that are linked again know of it
-    /// by then only in the first case, as they go by other owners.
+    /// Ends all sessions that are away: this router leaves, or has no room for others. Those of shards that
+    /// are linked again know of it by then only in the first case, as they go by other owners.
     pub(crate) fn drop_all_away(&mut self) {
         let shards: Vec<ShardId> = self.away.keys().copied().collect();
         shards.into_iter().for_each(|shard| self.drop_away(shard));

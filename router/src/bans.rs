@@ -18,7 +18,8 @@ pub(crate) struct Bans {
 }
 
 impl Bans {
-    /// Keeps a user out until then; a later word replaces an earlier one. Past [`BANS_MAX`] the ban that ends first is dropped.
+    /// Keeps a user out until then; a later word replaces an earlier one. Past [`BANS_MAX`] the ban that ends
+    /// first is dropped.
     pub(crate) fn set(&mut self, now: Instant, banned: Banned, end: Instant) {
         if let Some(before) = self.ends.insert(banned, end) {
             self.by_end.remove(&(before, banned));

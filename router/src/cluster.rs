@@ -1,9 +1,10 @@
 //! Which gateway shards are there, what they agree about, and what is held back until they do.
 //!
-//! Every gateway shard says which routers it reaches; a router tells all of them which routers everybody reaches, and gateways
-//! choose owners among those only. So a broken link between any two nodes soon has the same effect everywhere.
-//! Meanwhile gateways have different views. A router then holds back messages whose target it may not know of yet, or not
-//! all of, until all gateways have the same view and have announced what they have.
+//! Every gateway shard says which routers it reaches; a router tells all of them which routers everybody
+//! reaches, and gateways choose owners among those only. So a broken link between any two nodes soon has the
+//! same effect everywhere. Meanwhile gateways have different views. A router then holds back messages whose
+//! target it may not know of yet, or not all of, until all gateways have the same view and have announced
+//! what they have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -54,8 +55,8 @@ pub(crate) struct Gateway {
     view: Option<(u64, bool)>,
 }
 
-/// By how many gateways each router is reached, counted as they say so: with 1,280 gateways and 320 routers, to look through all that
-/// each of them said took milliseconds for each word of one.
+/// By how many gateways each router is reached, counted as they say so: with 1,280 gateways and 320 routers,
+/// to look through all that each of them said took milliseconds for each word of one.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Reached {
     /// Gateways that have said what they reach.
@@ -115,8 +116,8 @@ impl Cluster {
         }
     }
 
-    /// A gateway shard is there. The first one begins the time in which others may follow. One that comes to others which go by some owners
-    /// has sessions, maybe, that it has yet to announce.
+    /// A gateway shard is there. The first one begins the time in which others may follow. One that comes to
+    /// others which go by some owners has sessions, maybe, that it has yet to announce.
     pub(crate) fn up(&mut self, now: Instant, shard: ShardId, gateway: Gateway) {
         if self.gateways.is_empty() && !gateway.is_local {
             self.is_warming = true;
@@ -182,8 +183,9 @@ impl Cluster {
         changed
     }
 
-    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time without agreement, and every
-    /// further one lengthens it, within bounds. Whether it is another than its last.
+    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time
+    /// without agreement, and every further one lengthens it, within bounds. Whether it is another than its
+    /// last.
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
         let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
@@ -197,13 +199,14 @@ impl Cluster {
         before.is_some_and(|(name, _)| name != view)
     }
 
-    /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy, has found other owners
-    /// and goes on with them: it would come late.
+    /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy,
+    /// has found other owners and goes on with them: it would come late.
     pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
         self.drop_parked(|known| known.0.seat.shard == shard && !known.1.is_answered())
     }
 
-    /// Forgets what is held back of a shard that is gone; how many. If it lives, it gives what is answered to other owners, or here again.
+    /// Forgets what is held back of a shard that is gone; how many. If it lives, it gives what is answered to
+    /// other owners, or here again.
     pub(crate) fn drop_all_of(&mut self, shard: ShardId) -> usize {
         self.drop_parked(|known| known.0.seat.shard == shard)
     }
@@ -275,7 +278,8 @@ impl Cluster {
         self.unsettled_until
     }
 
-    /// Keeps a message until there is agreement. Gives it back when its sender has as many as may be, or its target, or all have.
+    /// Keeps a message until there is agreement. Gives it back when its sender has as many as may be, or its
+    /// target, or all have.
     pub(crate) fn park(
         &mut self,
         sender: Sender,
@@ -291,7 +295,8 @@ impl Cluster {
             return Err(Box::new(submission));
         }
         let parked = self.parked.entry(target).or_default();
-        // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids ascend.
+        // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids
+        // ascend.
         let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
         let last = parked.iter().rev().find(of_shard);
         let is_last = last.is_none_or(|(last, _)| last.submitted < sender.submitted);
@@ -348,7 +353,8 @@ impl Cluster {
         self.of_senders.held().entries as usize
     }
 
-    /// One that has yet to say what it goes by differs from those that have: it may have sessions that it has yet to announce.
+    /// One that has yet to say what it goes by differs from those that have: it may have sessions that it has
+    /// yet to announce.
     fn has_one_view(&self) -> bool {
         let Some((first, _)) = self.gateways.values().find_map(|gateway| gateway.view) else { return true };
         self.gateways.values().all(|gateway| gateway.view == Some((first, true)))

@@ -17,9 +17,9 @@ use crate::stripes::Stripes;
 /// The end of a list. No outcome has this place.
 const NONE: u32 = u32::MAX;
 
-/// A submitted message as its sender names it: a keyed hash of app, sender, target, client_msg_id, whether it comes from an inbox,
-/// and for which class of device. 128 bits, so that no two messages of a window meet, and keyed, so that no client can make them
-/// meet.
+/// A submitted message as its sender names it: a keyed hash of app, sender, target, client_msg_id, whether it
+/// comes from an inbox, and for which class of device. 128 bits, so that no two messages of a window meet,
+/// and keyed, so that no client can make them meet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key([u64; 2]);
 
@@ -72,13 +72,14 @@ pub(crate) struct Answer {
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// The outcomes of the last messages: those of a span of time, and no more than a number in all and of one sender. A sender that
-/// has its share forgets its own oldest, so nobody else's window shrinks.
+/// The outcomes of the last messages: those of a span of time, and no more than a number in all and of one
+/// sender. A sender that has its share forgets its own oldest, so nobody else's window shrinks.
 ///
-/// A message comes in when its outcome is known; until then it is found among the pending ones. So the window never drops a
-/// message that is still on its way, and a late outcome is remembered as long as an early one.
+/// A message comes in when its outcome is known; until then it is found among the pending ones. So the window
+/// never drops a message that is still on its way, and a late outcome is remembered as long as an early one.
 ///
-/// The outcomes stand in two lists, oldest first: of all, and of each sender. The oldest of all is the oldest of its sender too.
+/// The outcomes stand in two lists, oldest first: of all, and of each sender. The oldest of all is the oldest
+/// of its sender too.
 #[derive(Debug)]
 pub(crate) struct Dedupe {
     window: Duration,
@@ -150,7 +151,8 @@ impl Dedupe {
         self.len
     }
 
-    /// What became of the message `key`, if it is within the window. Forgets some outcomes that no longer are.
+    /// What became of the message `key`, if it is within the window. Forgets some outcomes that no longer
+    /// are.
     pub(crate) fn find(&mut self, now: Instant, key: Key) -> Option<Answer> {
         for _ in 0..FORGET_PER_SUBMIT_MAX {
             if self.oldest == NONE || !self.is_past(now, self.at(self.oldest)) {
@@ -203,7 +205,8 @@ impl Dedupe {
         }
     }
 
-    /// Forgets the oldest of a sender that has its share, or the oldest of all when it is the window that is full.
+    /// Forgets the oldest of a sender that has its share, or the oldest of all when it is the window that is
+    /// full.
     fn make_room(&mut self, sender: Holder) {
         let share_max = match sender {
             Holder::User(..) => self.share_max.user,

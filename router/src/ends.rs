@@ -10,8 +10,9 @@ use crate::limits::ENDS_MAX;
 /// A class of device of a user.
 pub(crate) type Device = (AppId, UserId, DeviceClass);
 
-/// Of each user and class of device that went offline, the highest stamp. What is told of it later has to be above, or nobody believes
-/// it: a session that was out of sight meanwhile comes back under a lower one. Past [`ENDS_MAX`] the oldest is forgotten.
+/// Of each user and class of device that went offline, the highest stamp. What is told of it later has to be
+/// above, or nobody believes it: a session that was out of sight meanwhile comes back under a lower one. Past
+/// [`ENDS_MAX`] the oldest is forgotten.
 #[derive(Default)]
 pub(crate) struct Ends {
     stamps: BTreeMap<Device, Login>,

@@ -4,8 +4,8 @@ use wire::AppId;
 
 use crate::outbox::Holder;
 
-/// A seeded hash of (app, id): fast, and fit for keys that a peer cannot choose freely. Apart from the hash of
-/// [`wire::node::Owners`], under which all keys of one router have something in common.
+/// A seeded hash of (app, id): fast, and fit for keys that a peer cannot choose freely. Apart from the hash
+/// of [`wire::node::Owners`], under which all keys of one router have something in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdHash {
     seed: u64,
@@ -30,7 +30,8 @@ impl IdHash {
     }
 }
 
-/// The finalizer of MurmurHash3 (Appleby): a bijection in which every bit of the input moves about half of the output's.
+/// The finalizer of MurmurHash3 (Appleby): a bijection in which every bit of the input moves about half of
+/// the output's.
 const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

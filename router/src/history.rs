@@ -1,10 +1,12 @@
 //! What rooms said, kept for members who were away.
 //!
-//! A room has a ring: its last messages in the order of their sequences, within bounds for each business code (messages, bytes,
-//! age). All rings share a pool of bytes; when it is full, the room that has most gives up its oldest.
+//! A room has a ring: its last messages in the order of their sequences, within bounds for each business code
+//! (messages, bytes, age). All rings share a pool of bytes; when it is full, the room that has most gives up
+//! its oldest.
 //!
-//! A ring is honest about its holes. `gone` is the highest sequence that some message had which is not here any more, or that
-//! an owner before may have given to one. So everything after a sequence is here only if that is not below `gone`.
+//! A ring is honest about its holes. `gone` is the highest sequence that some message had which is not here
+//! any more, or that an owner before may have given to one. So everything after a sequence is here only if
+//! that is not below `gone`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -190,7 +192,8 @@ impl Histories {
         }
     }
 
-    /// Keeps one room within its share of the pool, and all within the pool: the room that has most gives up its oldest.
+    /// Keeps one room within its share of the pool, and all within the pool: the room that has most gives up
+    /// its oldest.
     fn shrink(&mut self, key: Key) {
         let (share, bytes_max) = (self.share(), self.bytes_max);
         let mut evicted = 0;
@@ -218,8 +221,8 @@ impl Histories {
         self.codes.binary_search(&code).unwrap_or(self.codes.len()) as u16
     }
 
-    /// The room's messages after `since`, and the last `last` of it at least; of a room without a ring none. `base` is where the room
-    /// began.
+    /// The room's messages after `since`, and the last `last` of it at least; of a room without a ring none.
+    /// `base` is where the room began.
     pub(crate) fn recall(
         &mut self,
         now: Instant,
@@ -239,8 +242,8 @@ impl Histories {
         Part { gone: ring.gone, messages }
     }
 
-    /// A room of this owner begins, after `base`; its members have seen or heard of its messages up to `seen`. What is kept of it
-    /// counts only if nobody can have said more in between.
+    /// A room of this owner begins, after `base`; its members have seen or heard of its messages up to
+    /// `seen`. What is kept of it counts only if nobody can have said more in between.
     pub(crate) fn begin(&mut self, app: AppId, room: RoomId, base: u64, seen: u64, era: u64) {
         let Some(key) = self.key(app, room) else { return };
         let ring = &mut self.rings[key];
@@ -284,8 +287,9 @@ impl Histories {
         self.index.remove(self.hash.of(ring.app, ring.room.0), |(_, _, its)| *its == key);
     }
 
-    /// Takes in a part of what the owner before kept. It counts only if it ends where what is kept here begins: `base`, where the room
-    /// began, for the first part, of which nobody can have said more than it has (`seen`).
+    /// Takes in a part of what the owner before kept. It counts only if it ends where what is kept here
+    /// begins: `base`, where the room began, for the first part, of which nobody can have said more than it
+    /// has (`seen`).
     pub(crate) fn take_in(
         &mut self,
         now: Instant,
@@ -335,8 +339,8 @@ impl Histories {
         true
     }
 
-    /// Looks at some rings, and forgets what is too old in them. Of each that nobody is in, `fate` says what becomes of it. Answers those
-    /// that are to be moved.
+    /// Looks at some rings, and forgets what is too old in them. Of each that nobody is in, `fate` says what
+    /// becomes of it. Answers those that are to be moved.
     pub(crate) fn sweep(
         &mut self,
         now: Instant,
@@ -446,7 +450,8 @@ impl Ring {
         true
     }
 
-    /// Forgets the oldest of a lane while it is over its bounds. With one lane, or none over its bounds but the first, that is the front.
+    /// Forgets the oldest of a lane while it is over its bounds. With one lane, or none over its bounds but
+    /// the first, that is the front.
     fn trim(&mut self, now: Instant, lane: u16, keep: Keep, held: &mut Amount) {
         self.expire(now, held);
         loop {
@@ -459,8 +464,8 @@ impl Ring {
         }
     }
 
-    /// Forgets the oldest as long as its time is over. One behind it whose code is kept for less stays until then; it is not given out
-    /// as missing, for nothing of it is.
+    /// Forgets the oldest as long as its time is over. One behind it whose code is kept for less stays until
+    /// then; it is not given out as missing, for nothing of it is.
     fn expire(&mut self, now: Instant, held: &mut Amount) {
         while self.entries.front().is_some_and(|first| first.until <= now) {
             self.pop_front(held);

@@ -1,7 +1,8 @@
 //! The bindings of each gateway shard, in short: how many there are, and a digest for each range of users.
 //!
-//! When a gateway shard is linked again after its link was lost, the two ends compare these digests, so that only what differs is
-//! announced (`wire::node::Digests`). Guesses are not in the digests: their gateway has not announced them.
+//! When a gateway shard is linked again after its link was lost, the two ends compare these digests, so that
+//! only what differs is announced (`wire::node::Digests`). Guesses are not in the digests: their gateway has
+//! not announced them.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +67,8 @@ impl Known {
         self.shards.values().map(|known| u64::from(away(known))).sum()
     }
 
-    /// Whether all bindings of a shard are away. This is asked for each receiver of a message, and nearly always nobody is away.
+    /// Whether all bindings of a shard are away. This is asked for each receiver of a message, and nearly
+    /// always nobody is away.
     pub(crate) fn is_away(&self, shard: ShardId) -> bool {
         self.away > 0 && self.shards.get(&shard).is_some_and(|known| known.is_away)
     }
@@ -81,7 +83,8 @@ impl Known {
         self.marked(shard) > 0
     }
 
-    /// All bindings of a shard are away, or none is but those that are marked. False when the shard has no binding.
+    /// All bindings of a shard are away, or none is but those that are marked. False when the shard has no
+    /// binding.
     pub(crate) fn set_away(&mut self, shard: ShardId, is_away: bool) -> bool {
         let Some(known) = self.shards.get_mut(&shard) else { return false };
         if std::mem::replace(&mut known.is_away, is_away) != is_away {

@@ -22,15 +22,19 @@ const DEDUPE_MAX: u32 = 1 << 24;
 const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 /// Pending messages that one timeout ends; the rest follow in the next turn.
 pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
-/// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks when it can.
+/// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks
+/// when it can.
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
 /// Users who are kept out at a time: about 10 MB. Only operators add to them.
 pub(crate) const BANS_MAX: usize = 1 << 16;
-/// Ends of sessions that are remembered, each under the stamp that was told: about 6 MB, and a minute of a thousand ends a second.
+/// Ends of sessions that are remembered, each under the stamp that was told: about 6 MB, and a minute of a
+/// thousand ends a second.
 pub(crate) const ENDS_MAX: usize = 1 << 16;
-/// How long a router that has come up waits for gateways that it has not heard of; they try again more often than that.
+/// How long a router that has come up waits for gateways that it has not heard of; they try again more often
+/// than that.
 pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(2);
-/// So many times `settle_ms` is the most that messages are held back for, however often gateways change their views meanwhile.
+/// So many times `settle_ms` is the most that messages are held back for, however often gateways change their
+/// views meanwhile.
 pub(crate) const SETTLE_TIMES_MAX: u32 = 4;
 /// Places of bindings that one step of a resync tells the directory of.
 pub(crate) const RESYNC_PER_STEP: u32 = 512;
@@ -63,7 +67,8 @@ pub(crate) const RECALL_BYTES_PER_STEP: usize = 512 * 1024;
 pub(crate) const RECALL_BYTES: usize = 512;
 /// Between two steps of the answers.
 pub(crate) const RECALL_PAUSE: Duration = Duration::from_millis(2);
-/// How long a room that has come from another owner waits for what that kept, before it says that it has not got it.
+/// How long a room that has come from another owner waits for what that kept, before it says that it has not
+/// got it.
 pub(crate) const MOVED_WAIT: Duration = Duration::from_secs(2);
 
 /// Bytes of a reliable room message that count as one message.
@@ -82,21 +87,24 @@ const _: () = assert!(RECALLS_SHARD_MAX < RECALLS_MAX);
 pub struct Limits {
     /// Bindings, of all users together; past it a session that binds is kicked with `server_full`.
     pub bindings_max: u32,
-    /// Shards in rooms, over all rooms; past it a shard that joins is refused, and its members are told `busy`.
+    /// Shards in rooms, over all rooms; past it a shard that joins is refused, and its members are told
+    /// `busy`.
     pub memberships_max: u32,
     /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
     pub pending_max: u32,
     /// Those of one sender; past it that sender is told `busy`.
     pub pending_sender_max: u32,
-    /// Those for one receiver; past it their senders are told `busy`. No more than a gateway lets wait for one connection, so a receiver
-    /// that reads is never overrun.
+    /// Those for one receiver; past it their senders are told `busy`. No more than a gateway lets wait for
+    /// one connection, so a receiver that reads is never overrun.
     pub pending_receiver_max: u32,
     /// Bytes of those for one receiver.
     pub pending_receiver_bytes_max: u32,
-    /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a shard that is gone, so
-    /// no less than what a living one may take: the time of all tries, as often as a full queue fills a window.
+    /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a
+    /// shard that is gone, so no less than what a living one may take: the time of all tries, as often as a
+    /// full queue fills a window.
     pub pending_timeout_ms: u32,
-    /// How long an undelivered message waits for the bridge to say that it keeps it, before its sender is told that it failed.
+    /// How long an undelivered message waits for the bridge to say that it keeps it, before its sender is
+    /// told that it failed.
     pub bridge_timeout_ms: u32,
     /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
     pub dedupe_max: u32,
@@ -104,14 +112,16 @@ pub struct Limits {
     pub dedupe_sender_max: u32,
     /// How long an outcome is remembered.
     pub dedupe_window_ms: u32,
-    /// How long messages are held back while gateways do not agree who owns what, or a router has just come up and may not have heard
-    /// of everybody. A view that changes meanwhile begins that time anew, up to four times in all.
+    /// How long messages are held back while gateways do not agree who owns what, or a router has just come
+    /// up and may not have heard of everybody. A view that changes meanwhile begins that time anew, up to
+    /// four times in all.
     pub settle_ms: u32,
-    /// How long a gateway shard whose link was lost may come back with its sessions. Messages to them fail meanwhile; when it has not
-    /// come back, they are offline. They count among the bindings, and those that have been away for longest go when there is no room.
+    /// How long a gateway shard whose link was lost may come back with its sessions. Messages to them fail
+    /// meanwhile; when it has not come back, they are offline. They count among the bindings, and those that
+    /// have been away for longest go when there is no room.
     pub away_ms: u32,
-    /// Reliable messages that a room gives its members a second, sustained; past it their senders are told `busy`. Of one that is longer
-    /// than a KiB, each KiB counts as a message.
+    /// Reliable messages that a room gives its members a second, sustained; past it their senders are told
+    /// `busy`. Of one that is longer than a KiB, each KiB counts as a message.
     pub room_messages_per_second: u32,
     /// Reliable messages that a room gives at once.
     pub room_burst: u32,

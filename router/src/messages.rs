@@ -47,8 +47,8 @@ impl Router {
         self.cluster.withdraw(from, app, target, id);
     }
 
-    /// Whether a message has to wait until gateways agree who owns what: its target may live on a gateway that has not said so
-    /// yet.
+    /// Whether a message has to wait until gateways agree who owns what: its target may live on a gateway
+    /// that has not said so yet.
     fn must_wait(&self, submission: &Submission) -> bool {
         if !self.cluster.is_unsettled() {
             return false;
@@ -192,8 +192,9 @@ impl Router {
         }
     }
 
-    /// A session is announced whose user was known by others: it gets what these were given meanwhile. A letter that is concluded stays so.
-    /// One that was known before, too, and is announced again may have a message on its way to its client.
+    /// A session is announced whose user was known by others: it gets what these were given meanwhile. A
+    /// letter that is concluded stays so. One that was known before, too, and is announced again may have a
+    /// message on its way to its client.
     pub(crate) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
         for Given { delivery, message, acked_by } in self.partial.of(app, user) {
             if acked_by == Some(seat) {
@@ -205,8 +206,8 @@ impl Router {
         }
     }
 
-    /// There is no place for a message to a user. Its sender is to send it again; one who gave it no id will not, so it is handed
-    /// over. Of a lossy one nothing is said.
+    /// There is no place for a message to a user. Its sender is to send it again; one who gave it no id will
+    /// not, so it is handed over. Of a lossy one nothing is said.
     fn no_room(&mut self, now: Instant, letter: Letter) {
         if !letter.message.client_msg_id.is_empty() || !letter.message.ack_wanted {
             return self.turn_away(letter.sender, letter.message.client_msg_id);
@@ -269,8 +270,8 @@ impl Router {
         let place = self.rooms.place(now, (submission.app, room), self.limits.room_rate(), tokens);
         let (sequence, base, members) = match (place, holder) {
             (Place::At(sequence, base, members), _) => (sequence, base, members.to_vec()),
-            // An operator may send to a room that nobody is in. Every other sender is a member, so this router has yet to hear of
-            // the room again.
+            // An operator may send to a room that nobody is in. Every other sender is a member, so this
+            // router has yet to hear of the room again.
             (Place::Unknown, Holder::Operator) => {
                 return self.fail(sender, client_msg_id, FailReason::NotMember);
             }
@@ -291,8 +292,9 @@ impl Router {
         }
     }
 
-    /// One message for a node, to the shard that the room's hash picks there, whether or not it has members: all messages of a
-    /// room go the same way, so they stay in order. In the own process each shard has its mailbox, and no way is shorter.
+    /// One message for a node, to the shard that the room's hash picks there, whether or not it has members:
+    /// all messages of a room go the same way, so they stay in order. In the own process each shard has its
+    /// mailbox, and no way is shorter.
     fn broadcast_to_node(&mut self, members: &[ShardId], message: &Message) {
         let picked = members.first().and_then(|member| self.picked(message.room?, *member));
         match picked {
@@ -311,7 +313,8 @@ impl Router {
         }
     }
 
-    /// The shard of a member's node that takes the room's messages for all of that node, if it is another process.
+    /// The shard of a member's node that takes the room's messages for all of that node, if it is another
+    /// process.
     pub(crate) fn picked(&self, room: RoomId, member: ShardId) -> Option<ShardId> {
         let gateway = self.cluster.get(member).filter(|gateway| !gateway.is_local)?;
         let index = room.0.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
@@ -393,7 +396,8 @@ impl Router {
         }
     }
 
-    /// Until the bridge has said whether it keeps a message, owners may change: the next one is not to deliver it then.
+    /// Until the bridge has said whether it keeps a message, owners may change: the next one is not to
+    /// deliver it then.
     fn say_concluded(&mut self, Sender { seat, submitted }: Sender, reason: FailReason) {
         self.outbox.gateway(seat.shard, ToGateway::Concluded { submitted, reason });
     }
@@ -415,8 +419,8 @@ impl Router {
         self.finish(now, letter, outcome);
     }
 
-    /// The outcome of a reliable message to a user is known: remembers and tells it. One that stays in its inbox may come from
-    /// there again.
+    /// The outcome of a reliable message to a user is known: remembers and tells it. One that stays in its
+    /// inbox may come from there again.
     fn finish(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
         let Letter { key, sender, message, stored, .. } = letter;
         let id = message.id;
@@ -457,7 +461,8 @@ fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Messa
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
 }
 
-/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does has no ack either.
+/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does
+/// has no ack either.
 fn reason_of_failure(reason: FailReason) -> FailReason {
     match reason {
         FailReason::Offline

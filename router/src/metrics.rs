@@ -93,7 +93,8 @@ pub struct Metrics {
     pub busy: u64,
     /// Pending messages whose receivers' shards never settled.
     pub expired: u64,
-    /// Settlements that nobody waited for: after another receiver's ack, after the timeout, or of an earlier life.
+    /// Settlements that nobody waited for: after another receiver's ack, after the timeout, or of an earlier
+    /// life.
     pub settles_stale: u64,
 }
 

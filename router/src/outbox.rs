@@ -39,7 +39,8 @@ impl Sender {
     }
 }
 
-/// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the same turn.
+/// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the
+/// same turn.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     mail: VecDeque<(ShardId, NodeMessage)>,

@@ -1,7 +1,8 @@
 //! Messages that went to some devices of a user while others may have yet to be announced.
 //!
-//! While gateways change owners, a user may be known here by one device and not yet by another. A message goes at once to those that
-//! are known, and is kept here until gateways agree, for the others to get it when they are announced.
+//! While gateways change owners, a user may be known here by one device and not yet by another. A message
+//! goes at once to those that are known, and is kept here until gateways agree, for the others to get it when
+//! they are announced.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,8 @@ pub(crate) struct Given {
     /// Its letter, which may be concluded.
     pub(crate) delivery: DeliveryId,
     pub(crate) message: Message,
-    /// The session that acked it. It may be announced once more, by a gateway whose link was lost, and has the message.
+    /// The session that acked it. It may be announced once more, by a gateway whose link was lost, and has
+    /// the message.
     pub(crate) acked_by: Option<Seat>,
 }
 
@@ -59,7 +61,8 @@ impl Partial {
         self.given.get(&(app, user)).cloned().unwrap_or_default()
     }
 
-    /// A session has acked a message, or all have failed: then it is not kept any longer. False when it was not kept here.
+    /// A session has acked a message, or all have failed: then it is not kept any longer. False when it was
+    /// not kept here.
     pub(crate) fn settle(
         &mut self,
         app: AppId,

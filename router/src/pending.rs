@@ -60,8 +60,9 @@ impl Letter {
         }
     }
 
-    /// The message came once more: the session that sent it last waits for the answer from here on. Returns the other one. What a shard gives
-    /// here because owners changed was sent before what comes for the first time, and of two such the lower id was sent first.
+    /// The message came once more: the session that sent it last waits for the answer from here on. Returns
+    /// the other one. What a shard gives here because owners changed was sent before what comes for the first
+    /// time, and of two such the lower id was sent first.
     pub(crate) fn repeated_by(&mut self, sender: Sender, repeat: &Submission) -> Sender {
         let is_older = repeat.again && (!self.again || repeat.id < self.sender.submitted);
         if is_older {
@@ -72,15 +73,16 @@ impl Letter {
     }
 }
 
-/// The letters that are on their way, oldest first. All wait equally long, so the oldest is the first to time out. Each sender and each
-/// receiver has a share of them.
+/// The letters that are on their way, oldest first. All wait equally long, so the oldest is the first to time
+/// out. Each sender and each receiver has a share of them.
 pub(crate) struct Pending {
     slab: Slab<Waiting>,
     /// Those whose sender gave an id, by its key.
     table: Stripes<shard::Key>,
     oldest: Option<shard::Key>,
     newest: Option<shard::Key>,
-    /// Added to the generations in delivery ids, so that those of an earlier life of this router mean nothing to this one.
+    /// Added to the generations in delivery ids, so that those of an earlier life of this router mean nothing
+    /// to this one.
     epoch: u32,
     of_senders: Shares<Holder>,
     for_receivers: Shares<(AppId, UserId)>,
@@ -166,8 +168,9 @@ impl Pending {
         self.oldest.map(|oldest| self.at(oldest).deadline)
     }
 
-    /// Takes in a letter until one of `receivers` acks it, all fail, or `deadline`, which is no earlier than that of any
-    /// letter before. Gives it back when its sender or its receiver has as many as may be, or all have.
+    /// Takes in a letter until one of `receivers` acks it, all fail, or `deadline`, which is no earlier than
+    /// that of any letter before. Gives it back when its sender or its receiver has as many as may be, or all
+    /// have.
     pub(crate) fn insert(
         &mut self,
         letter: Letter,

@@ -1,7 +1,7 @@
 //! What rooms said: shards with members that want it, and the owner that comes next.
 //!
-//! An answer takes the way of the room's broadcasts, all at once, so a shard knows which of them it has. Answers and moves share
-//! a budget of bytes for each step, so a storm of them leaves the turn to messages.
+//! An answer takes the way of the room's broadcasts, all at once, so a shard knows which of them it has.
+//! Answers and moves share a budget of bytes for each step, so a storm of them leaves the turn to messages.
 
 use std::collections::VecDeque;
 
@@ -107,8 +107,8 @@ impl Recalls {
 }
 
 impl Router {
-    /// A shard has members in a room, of whose messages it has seen those up to `seen`. `clock_ns` is what the clock shows that all nodes
-    /// share.
+    /// A shard has members in a room, of whose messages it has seen those up to `seen`. `clock_ns` is what
+    /// the clock shows that all nodes share.
     pub(crate) fn join(
         &mut self,
         now: Instant,

@@ -7,24 +7,26 @@ use wire::{AppId, RoomId};
 use crate::hash::IdHash;
 use crate::stripes::Stripes;
 
-/// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the one before may
-/// have given some that no shard had seen yet.
+/// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the
+/// one before may have given some that no shard had seen yet.
 const MOVE_GAP: u64 = 1 << 16;
-/// Every router shard of a cluster has its own slot, in which a room begins that comes to it, so that two owners that take it over at
-/// the same time give different sequences. The slots of all shards make a cycle of about half a second; it comes again and again.
+/// Every router shard of a cluster has its own slot, in which a room begins that comes to it, so that two
+/// owners that take it over at the same time give different sequences. The slots of all shards make a cycle
+/// of about half a second; it comes again and again.
 const SLOT_BITS: u32 = 6;
 const SLOTS_BITS: u32 = 15;
 const CYCLE: u64 = 1 << (SLOTS_BITS + SLOT_BITS);
 /// Of a shard's number: its index, unless its node is alone.
 const INDEX_BITS: u32 = 5;
-/// Odd, so no two numbers share a slot; near 2^15 divided by the golden ratio, so shards whose numbers follow each other have slots far
-/// apart.
+/// Odd, so no two numbers share a slot; near 2^15 divided by the golden ratio, so shards whose numbers follow
+/// each other have slots far apart.
 const SLOT_FACTOR: u64 = 20_251;
 
 /// The rooms with members, each with the shards that have them.
 ///
-/// A room is forgotten when its last shard leaves, but sequences never go back: a room begins after a base that grows with
-/// time, by the clock that all nodes share, and never at or below the last sequence of a forgotten one.
+/// A room is forgotten when its last shard leaves, but sequences never go back: a room begins after a base
+/// that grows with time, by the clock that all nodes share, and never at or below the last sequence of a
+/// forgotten one.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     hash: IdHash,
@@ -66,7 +68,8 @@ pub(crate) struct Entered {
     pub(crate) sequence: u64,
     /// The room had no members.
     pub(crate) has_begun: bool,
-    /// Other owners have given sequences that this one did not know of: it goes on above them, or has got less of theirs than it thought.
+    /// Other owners have given sequences that this one did not know of: it goes on above them, or has got
+    /// less of theirs than it thought.
     pub(crate) has_lost: bool,
 }
 
@@ -109,9 +112,9 @@ impl Rooms {
         if here < sequence { here.saturating_add(CYCLE) } else { here }
     }
 
-    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`; returns the
-    /// sequence of the room's last message, or `None` when there is no place for another. `now_ns` is what the clock shows that all nodes
-    /// share.
+    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`;
+    /// returns the sequence of the room's last message, or `None` when there is no place for another.
+    /// `now_ns` is what the clock shows that all nodes share.
     pub(crate) fn join(
         &mut self,
         now_ns: u64,
@@ -180,7 +183,8 @@ impl Rooms {
         }
     }
 
-    /// Rooms to come begin above a sequence that an owner before has given, unless it is that of a broken clock.
+    /// Rooms to come begin above a sequence that an owner before has given, unless it is that of a broken
+    /// clock.
     pub(crate) fn begin_above(&mut self, now: Instant, sequence: u64) {
         if sequence <= sequence_base(now.unix_nanos()).saturating_add(2 * CYCLE) {
             self.floor = self.floor.max(sequence);
@@ -192,8 +196,8 @@ impl Rooms {
         self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room))
     }
 
-    /// Removes a shard that is gone from every room, at the cost of a walk over all. Answers the rooms that have no member left, each with
-    /// its sequence.
+    /// Removes a shard that is gone from every room, at the cost of a walk over all. Answers the rooms that
+    /// have no member left, each with its sequence.
     pub(crate) fn forget_shard(&mut self, shard: ShardId) -> Vec<(AppId, RoomId, u64)> {
         let gone: Vec<(AppId, RoomId)> = self
             .table
@@ -222,8 +226,8 @@ impl Rooms {
         Some(sequence)
     }
 
-    /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that costs nothing always gets
-    /// one.
+    /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that
+    /// costs nothing always gets one.
     pub(crate) fn place(
         &mut self,
         now: Instant,

@@ -45,29 +45,35 @@ pub struct Config {
 ///
 /// The rules in which the messages leave a choice:
 ///
-/// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here and loses its last.
-///   A session that replaces another tells online under its own stamp, for the other's end may have been told elsewhere, and no
-///   offline: the user was there all the time. A session that moves to another owner is told online again there, under a
-///   higher stamp, and not offline here.
-/// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is pending does not get
-///   it: later messages to that session would have overtaken it. The first ack makes it delivered; when all sessions have
-///   failed it is undelivered, for the reason of the last. One that was bound all the time, by an owner before, and is announced while
-///   gateways disagree about owners, gets what others of its user were given here meanwhile.
-/// - **An undelivered message** is handed over to the bridge. Where there is one, the sender is told when that says that it keeps the
-///   message, or after [`Limits::bridge_timeout_ms`]. A message that comes from an inbox is not handed over: it is still there.
-/// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first, whatever became of it:
-///   a failed one has been handed over, and to deliver it after all would make two of it. Only `busy` is not remembered, for it
-///   asks to be sent again, nor a lossy message that met nobody, nor one that stays in its inbox. A message that comes from an
-///   inbox repeats only such a one: the original may be remembered as stored.
-/// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may have members on shards
-///   that have not said so yet, is held back until they agree, or for [`Limits::settle_ms`].
-/// - **A gateway shard that goes** takes its memberships with it, and what waited for acks of its sessions has failed. They are away
-///   for [`Limits::away_ms`], in which the shard may come back with them; else they are told offline (`away.rs`).
-/// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions each have a hand-over of
-///   their own, and repeats only such a one for the same class.
-/// - **Shares.** Of what waits here, each sender and each receiver has a share, and operators half of it all; past it the sender is told
-///   `busy`. Of the remembered outcomes a sender has a share too, and forgets its own oldest. A room gives its reliable messages
-///   at a rate that members can follow; those of operators are not counted.
+/// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here
+///   and loses its last. A session that replaces another tells online under its own stamp, for the other's
+///   end may have been told elsewhere, and no offline: the user was there all the time. A session that moves
+///   to another owner is told online again there, under a higher stamp, and not offline here.
+/// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is
+///   pending does not get it: later messages to that session would have overtaken it. The first ack makes it
+///   delivered; when all sessions have failed it is undelivered, for the reason of the last. One that was
+///   bound all the time, by an owner before, and is announced while gateways disagree about owners, gets what
+///   others of its user were given here meanwhile.
+/// - **An undelivered message** is handed over to the bridge. Where there is one, the sender is told when
+///   that says that it keeps the message, or after [`Limits::bridge_timeout_ms`]. A message that comes from
+///   an inbox is not handed over: it is still there.
+/// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first,
+///   whatever became of it: a failed one has been handed over, and to deliver it after all would make two of
+///   it. Only `busy` is not remembered, for it asks to be sent again, nor a lossy message that met nobody,
+///   nor one that stays in its inbox. A message that comes from an inbox repeats only such a one: the
+///   original may be remembered as stored.
+/// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may
+///   have members on shards that have not said so yet, is held back until they agree, or for
+///   [`Limits::settle_ms`].
+/// - **A gateway shard that goes** takes its memberships with it, and what waited for acks of its sessions
+///   has failed. They are away for [`Limits::away_ms`], in which the shard may come back with them; else they
+///   are told offline (`away.rs`).
+/// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions
+///   each have a hand-over of their own, and repeats only such a one for the same class.
+/// - **Shares.** Of what waits here, each sender and each receiver has a share, and operators half of it all;
+///   past it the sender is told `busy`. Of the remembered outcomes a sender has a share too, and forgets its
+///   own oldest. A room gives its reliable messages at a rate that members can follow; those of operators are
+///   not counted.
 /// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
 pub struct Router {
     pub(crate) limits: Limits,
@@ -139,13 +145,14 @@ impl Router {
         }
     }
 
-    /// From here on, undelivered messages wait for [`Router::kept`] before their senders are told what has become of them.
+    /// From here on, undelivered messages wait for [`Router::kept`] before their senders are told what has
+    /// become of them.
     pub fn expect_bridge(&mut self) {
         self.is_bridged = true;
     }
 
-    /// A gateway shard is there, one of so many of its node. One that is there already has gone in between. Of what it said before, its
-    /// sessions count if it is in the same life and says so.
+    /// A gateway shard is there, one of so many of its node. One that is there already has gone in between.
+    /// Of what it said before, its sessions count if it is in the same life and says so.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -159,7 +166,8 @@ impl Router {
         self.ask_for_away(shard, incarnation);
     }
 
-    /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next life, or another.
+    /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next
+    /// life, or another.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
         if let Some(gateway) = self.cluster.down(shard) {
             self.lose_sessions(now, shard, gateway.incarnation);
@@ -225,13 +233,14 @@ impl Router {
         });
     }
 
-    /// The bridge was not told of some sessions: of all ends that are remembered, and of all bindings, it is told again by
-    /// [`Router::retell`].
+    /// The bridge was not told of some sessions: of all ends that are remembered, and of all bindings, it is
+    /// told again by [`Router::retell`].
     pub fn begin_retelling(&mut self) {
         self.retelling = Some(Retelling { ends: self.ends.all(), from: 0 });
     }
 
-    /// Tells the bridge some of what it is to be told again, `step` sessions at most; whether there was anything to tell.
+    /// Tells the bridge some of what it is to be told again, `step` sessions at most; whether there was
+    /// anything to tell.
     pub fn retell(&mut self, step: usize) -> bool {
         let Some(Retelling { mut ends, from }) = self.retelling.take() else { return false };
         let rest = ends.len().saturating_sub(step);
@@ -395,7 +404,8 @@ impl Router {
         self.sweep_step(now);
     }
 
-    /// The next mail that the router has, and for which shard. To be asked when it has heard all of this turn.
+    /// The next mail that the router has, and for which shard. To be asked when it has heard all of this
+    /// turn.
     pub fn poll_mail(&mut self) -> Option<(ShardId, NodeMessage)> {
         self.outbox.pop()
     }
@@ -449,7 +459,8 @@ impl Router {
         match said_by {
             SaidBy::Login => self.metrics.binds += 1,
             SaidBy::Announcement => self.metrics.announced += 1,
-            // It may have ended, or be bound by another owner: nobody is told before its gateway announces it.
+            // It may have ended, or be bound by another owner: nobody is told before its gateway announces
+            // it.
             SaidBy::Directory => return,
         }
         self.say_online(app, user, device, seat, login);
@@ -458,8 +469,8 @@ impl Router {
         }
     }
 
-    /// The bridge was told of an end, under a stamp that this router may not know of. A session that is bound under one that is no higher
-    /// is another, and lives on.
+    /// The bridge was told of an end, under a stamp that this router may not know of. A session that is bound
+    /// under one that is no higher is another, and lives on.
     fn ended(&mut self, from: ShardId, (app, user, device): Device, ended: Login) {
         self.ends.put((app, user, device), ended);
         if self.users.end_away((app, user, device), from, ended) {
@@ -516,8 +527,8 @@ impl Router {
         self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
 
-    /// The directory knows sessions of a user for whom messages are held back. Those that have not been announced yet are as
-    /// good as announced.
+    /// The directory knows sessions of a user for whom messages are held back. Those that have not been
+    /// announced yet are as good as announced.
     pub fn found(&mut self, now: Instant, app: AppId, user: UserId, seats: &[FoundSeat]) {
         if !self.cluster.is_parked(app, Target::User(user)) {
             return;
@@ -527,8 +538,8 @@ impl Router {
             let is_that_life =
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
             let seat_of = Seat { shard, session: *session };
-            // Of one that is away its gateway says more: whether it is back, or has ended. A stamp that another owner gave it meanwhile is
-            // that owner's to end.
+            // Of one that is away its gateway says more: whether it is back, or has ended. A stamp that
+            // another owner gave it meanwhile is that owner's to end.
             let is_away = || self.users.away_of(app, user, shard).contains(&seat_of);
             if is_that_life && !is_away() {
                 let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
@@ -601,8 +612,8 @@ impl Router {
         }
     }
 
-    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not there: it has ended
-    /// before this router was its owner, and nobody would unbind it.
+    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not
+    /// there: it has ended before this router was its owner, and nobody would unbind it.
     fn settle_views(&mut self, now: Instant) {
         let settles = self.cluster.settles(now);
         if self.cluster.is_agreed() {

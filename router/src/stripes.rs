@@ -3,10 +3,12 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::OccupiedEntry;
 
-/// Parts of a table. With a million entries one grows in about a millisecond, where a whole table takes tens of them.
+/// Parts of a table. With a million entries one grows in about a millisecond, where a whole table takes tens
+/// of them.
 const STRIPES: usize = 64;
 
-/// A hash table in parts, each with the entries of some hashes and growing on its own, at a moment of its own.
+/// A hash table in parts, each with the entries of some hashes and growing on its own, at a moment of its
+/// own.
 #[derive(Debug)]
 pub(crate) struct Stripes<T> {
     parts: Box<[HashTable<T>]>,

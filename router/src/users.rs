@@ -12,8 +12,8 @@ use crate::stripes::Stripes;
 /// The end of a chain. No binding has this index.
 const NONE: u32 = u32::MAX;
 const CHUNK_BINDINGS: usize = 1024;
-/// How far above the stamp of the session that it replaces that of a newer one is at least, about a ms: each announcement of the
-/// older one, which does not know yet that it is kicked, raises its own by one.
+/// How far above the stamp of the session that it replaces that of a newer one is at least, about a ms: each
+/// announcement of the older one, which does not know yet that it is kicked, raises its own by one.
 const RAISE_NS: u64 = 1 << 20;
 
 /// Faster clocks that are taken into account: nodes whose clocks are right are no more.
@@ -28,8 +28,8 @@ const _: () = assert!(FORWARDS_MAX < A_GUESS as usize);
 
 /// The bindings of every user, at most one for each class of device.
 ///
-/// A binding costs 40 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are chained to it. Both
-/// grow without copying a binding.
+/// A binding costs 40 bytes, and 6 to 11 in the table that finds a user's first binding; further ones are
+/// chained to it. Both grow without copying a binding.
 #[derive(Debug)]
 pub(crate) struct Users {
     hash: IdHash,
@@ -41,7 +41,8 @@ pub(crate) struct Users {
     known: Known,
     /// Bindings that only the directory knows of.
     guesses: usize,
-    /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first [`FORWARDS_MAX`].
+    /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first
+    /// [`FORWARDS_MAX`].
     forwards: Vec<u64>,
 }
 
@@ -231,13 +232,15 @@ impl Users {
         &self.known
     }
 
-    /// The link with a gateway shard was lost: its sessions are away until they are resumed. False when it has none.
+    /// The link with a gateway shard was lost: its sessions are away until they are resumed. False when it
+    /// has none.
     pub(crate) fn suspend(&mut self, shard: ShardId) -> bool {
         self.known.set_away(shard, true)
     }
 
-    /// A gateway shard says which ranges of its sessions are as they are known here. The sessions of the others stay away, one by one.
-    /// If sessions have been known to other owners meanwhile, the stamps of those that are back are raised; these are returned.
+    /// A gateway shard says which ranges of its sessions are as they are known here. The sessions of the
+    /// others stay away, one by one. If sessions have been known to other owners meanwhile, the stamps of
+    /// those that are back are raised; these are returned.
     pub(crate) fn resume(&mut self, shard: ShardId, unchanged: &RangeSet, moved: bool) -> Vec<Stamped> {
         let is_whole = self.known.is_within(shard, unchanged) && !self.known.has_marked(shard);
         let are_all_away = self.known.is_away(shard);
@@ -282,7 +285,8 @@ impl Users {
         bound.filter(|it| it.shard == shard && self.is_away(it)).map(Binding::seat).collect()
     }
 
-    /// Removes a session that is away if it is of that shard and ended under that stamp: its shard has told of it.
+    /// Removes a session that is away if it is of that shard and ended under that stamp: its shard has told
+    /// of it.
     pub(crate) fn end_away(
         &mut self,
         (app, user, device): (AppId, UserId, DeviceClass),
@@ -299,7 +303,8 @@ impl Users {
         true
     }
 
-    /// The sessions of a shard that are away, in the order of their places, at the cost of a walk over all if there are any.
+    /// The sessions of a shard that are away, in the order of their places, at the cost of a walk over all if
+    /// there are any.
     pub(crate) fn away_on(&self, shard: ShardId) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
         if !self.known.is_away(shard) && !self.known.has_marked(shard) {
             return Vec::new();
@@ -326,8 +331,8 @@ impl Users {
         Login(since.iter().fold(binding.login.0, |login, by_ns| login.saturating_add(*by_ns)))
     }
 
-    /// Stamps the logins in some places again, `count` from `from` on, those that a clock gave that was behind; each with its stamp. `None`
-    /// when there are no such places any more.
+    /// Stamps the logins in some places again, `count` from `from` on, those that a clock gave that was
+    /// behind; each with its stamp. `None` when there are no such places any more.
     pub(crate) fn stamp_again(&mut self, from: u32, count: u32) -> Option<Vec<Stamped>> {
         let places = self.places();
         let mut stamped = Vec::new();
@@ -343,7 +348,8 @@ impl Users {
         (from < places).then_some(stamped)
     }
 
-    /// Puts the stamp of the session that is bound above that of an end; the session and its stamp, if it was not.
+    /// Puts the stamp of the session that is bound above that of an end; the session and its stamp, if it was
+    /// not.
     pub(crate) fn raise(
         &mut self,
         app: AppId,
@@ -361,7 +367,8 @@ impl Users {
         Some((seat, ended.raised()))
     }
 
-    /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of it.
+    /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of
+    /// it.
     pub(crate) fn unbind(
         &mut self,
         app: AppId,
@@ -404,7 +411,8 @@ impl Users {
         }
     }
 
-    /// The sessions that no gateway has announced, in the order of their places, at the cost of a walk over all if there are any.
+    /// The sessions that no gateway has announced, in the order of their places, at the cost of a walk over
+    /// all if there are any.
     pub(crate) fn guesses(&self) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
         if self.guesses == 0 {
             return Vec::new();
@@ -415,8 +423,8 @@ impl Users {
             .collect()
     }
 
-    /// The bindings in some places, `count` of them from `from` on, each with whether only the directory knows of it; `None` when
-    /// there are no such places any more.
+    /// The bindings in some places, `count` of them from `from` on, each with whether only the directory
+    /// knows of it; `None` when there are no such places any more.
     pub(crate) fn in_places(
         &self,
         from: u32,
@@ -429,7 +437,8 @@ impl Users {
         (from < places).then_some(it)
     }
 
-    /// The sessions of a user that are not away, one for each class of device, in no order that means anything.
+    /// The sessions of a user that are not away, one for each class of device, in no order that means
+    /// anything.
     pub(crate) fn of(
         &self,
         app: AppId,
@@ -519,7 +528,8 @@ struct Binding {
     mark: u16,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
-    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`]. And whether it is [`AWAY`].
+    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`].
+    /// And whether it is [`AWAY`].
     forwards: u8,
 }
 
@@ -566,14 +576,14 @@ impl Binding {
 /// In a binding's mark: its user leaves.
 const LEAVES: u16 = 1;
 
-/// The mark of what comes in a time of agreement. It comes again after 2^15 of these: a session that old then counts as one of many for a
-/// while, which costs a little time.
+/// The mark of what comes in a time of agreement. It comes again after 2^15 of these: a session that old then
+/// counts as one of many for a while, which costs a little time.
 fn mark_of(era: u64) -> u16 {
     (era as u16) << 1
 }
 
-/// Bindings by index, in chunks, so that growing copies none. [`shard::Slab`] would cost 8 bytes more for each, for generations
-/// that nothing here needs: indexes never leave this file.
+/// Bindings by index, in chunks, so that growing copies none. [`shard::Slab`] would cost 8 bytes more for
+/// each, for generations that nothing here needs: indexes never leave this file.
 #[derive(Debug)]
 struct Bindings {
     chunks: Vec<Box<[Binding]>>,

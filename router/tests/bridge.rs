@@ -127,7 +127,8 @@ fn past_the_limit_the_bridge_gets_it_and_nobody_waits() {
     assert_eq!(said[1..], [send_ack(A, 1, "m3", id, id, Outcome::Failed(OFFLINE))]);
 }
 
-/// It is told so by the sender's shard: the owner that handed it over is gone, and may have died before the bridge had it.
+/// It is told so by the sender's shard: the owner that handed it over is gone, and may have died before the
+/// bridge had it.
 #[test]
 fn what_an_owner_before_has_concluded_is_handed_over_and_not_delivered() {
     let mut bench = bench();

@@ -53,8 +53,8 @@ fn settle(bench: &mut Bench) -> Mail {
     said
 }
 
-/// A gateway's process dies and its next life links, in one turn in which a message to a session of the life before was dealt with
-/// already. That session's name may mean another session in the next life.
+/// A gateway's process dies and its next life links, in one turn in which a message to a session of the life
+/// before was dealt with already. That session's name may mean another session in the next life.
 #[test]
 fn what_was_for_the_life_before_is_not_told_to_the_next() {
     let mut bench = Bench::new();
@@ -70,8 +70,9 @@ fn what_was_for_the_life_before_is_not_told_to_the_next() {
     assert!(!said.iter().any(|(to, mail)| *to == C && is_for_a_session(mail)), "{said:?}");
 }
 
-/// The one router stood still for half a lease, so every gateway has given its session up and links anew, one after the other. Until
-/// they have chosen owners again they say no view; two of them have, and the third, which has BOB, is a moment later.
+/// The one router stood still for half a lease, so every gateway has given its session up and links anew, one
+/// after the other. Until they have chosen owners again they say no view; two of them have, and the third,
+/// which has BOB, is a moment later.
 #[test]
 fn a_gateway_that_has_yet_to_say_what_it_goes_by_is_waited_for() {
     let mut bench = Bench::new();
@@ -349,7 +350,8 @@ fn what_a_device_that_is_known_fails_waits_for_the_others() {
     assert_eq!(said[1..], [send_ack(A, 9, "n", id, id, offline)], "there was no other");
 }
 
-/// The shard of its sender may be behind, and have the message for the owner that the whole user is with soon.
+/// The shard of its sender may be behind, and have the message for the owner that the whole user is with
+/// soon.
 #[test]
 fn a_message_to_a_user_that_is_moving_away_waits() {
     let mut bench = Bench::new();

@@ -156,7 +156,8 @@ fn a_lossy_repeat_takes_no_answer_from_a_reliable_one() {
     assert_eq!(said, [send_ack(A, 1, "m1", message.id, message.id, Outcome::Delivered)]);
 }
 
-/// The sender has come back, and has sent the message again, before the shard of the session that it had gives it to the next owner.
+/// The sender has come back, and has sent the message again, before the shard of the session that it had
+/// gives it to the next owner.
 #[test]
 fn what_is_given_here_because_owners_changed_takes_no_answer_from_a_newer_session() {
     let mut bench = bench();

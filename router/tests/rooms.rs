@@ -111,7 +111,8 @@ fn a_lossy_message_has_its_place_too() {
     assert_eq!(bench.submit(A, 1, lossy(to_room(ROOM, ""))).len(), 1, "no name, no send-ack");
 }
 
-/// The gateway has checked that the sender is in the room, so the router is behind; the sender is to try again.
+/// The gateway has checked that the sender is in the room, so the router is behind; the sender is to try
+/// again.
 #[test]
 fn a_room_that_the_router_does_not_know_is_busy() {
     let mut bench = Bench::new();

@@ -172,7 +172,8 @@ fn hear_clock(bench: &mut Bench, shard: shard::ShardId, clock: Login) -> Mail {
     bench.tell(shard, ToRouter::Reach { routers: vec![1], clock })
 }
 
-/// The router and A are an hour behind when BOB logs in there, newer than his session at C, which comes back with the right time.
+/// The router and A are an hour behind when BOB logs in there, newer than his session at C, which comes back
+/// with the right time.
 #[test]
 fn a_login_by_a_clock_that_was_behind_is_newer_all_the_same() {
     let mut bench = Bench::new();
@@ -205,8 +206,9 @@ fn logins_are_stamped_again_when_a_faster_clock_is_heard() {
     assert!(said.contains(&bound(A, 7, login(HOUR_NS + 1_000_000_000))), "{:?}", said.first());
 }
 
-/// A session's gateway loses its link. Meanwhile another session of the user comes and goes elsewhere, under a higher stamp. When the
-/// link is back, the first is announced again: of what the bridge is told the highest stamp counts.
+/// A session's gateway loses its link. Meanwhile another session of the user comes and goes elsewhere, under
+/// a higher stamp. When the link is back, the first is announced again: of what the bridge is told the
+/// highest stamp counts.
 #[test]
 fn a_session_that_was_out_of_sight_is_above_what_ended_meanwhile() {
     let mut bench = Bench::new();

@@ -1,6 +1,7 @@
 //! The admin port: health, metrics, and the control API, by HTTP.
 //!
-//! One file a resource. Whoever may speak to this port may do everything: `auth` is the one place that asks who it is.
+//! One file a resource. Whoever may speak to this port may do everything: `auth` is the one place that asks
+//! who it is.
 
 mod auth;
 mod body;

@@ -1,4 +1,5 @@
-//! The service that holds users and money, as a process of its own (`sailfish backend`) and within `sailfish up`.
+//! The service that holds users and money, as a process of its own (`sailfish backend`) and within
+//! `sailfish up`.
 
 mod client;
 mod lock;
@@ -47,7 +48,8 @@ pub struct BackendArgs {
     /// Replicas of a MySQL database, for reads; several with commas.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     replicas: Vec<String>,
-    /// redis://HOST:PORT, for cache and queue [default: cache in the process, queue in a table of the database].
+    /// redis://HOST:PORT, for cache and queue [default: cache in the process, queue in a table of the
+    /// database].
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
     /// The push API: the admin port of a bridge, a gateway or `up` [default: http://127.0.0.1:5347].
@@ -151,7 +153,8 @@ impl Service {
         Ok(Self { address, database, stop: Some(stop), thread, _lock: lock })
     }
 
-    /// The backend of `up`, whose admin port takes its pushes; `http` is what callers of its own port may take.
+    /// The backend of `up`, whose admin port takes its pushes; `http` is what callers of its own port may
+    /// take.
     pub fn within(
         config: &Config,
         http: http_server::Limits,

@@ -83,8 +83,8 @@ impl Bridging {
         self.bridge.finish(deadline);
     }
 
-    /// Ends it, if it has not ended. Answers how many events are left: their shards keep them, but for those of this process, which
-    /// are lost with it.
+    /// Ends it, if it has not ended. Answers how many events are left: their shards keep them, but for those
+    /// of this process, which are lost with it.
     pub fn end(self) -> u64 {
         *self.returns.gives_up() = Some(Instant::now());
         self.bridge.stop(Duration::ZERO)
@@ -131,8 +131,8 @@ impl Returns {
         self.gives_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A full mailbox belongs to a busy shard, and has room again soon. What is not told is never handed over again while its
-    /// shard is linked, so it is tried until the bridge is to end.
+    /// A full mailbox belongs to a busy shard, and has room again soon. What is not told is never handed over
+    /// again while its shard is linked, so it is tried until the bridge is to end.
     fn send(&self, to: ShardId, mut mail: Mail) {
         loop {
             if let Some(remote) = self.remote.get() {

@@ -1,7 +1,7 @@
 //! `sailfish chat`: a small terminal client, to try a gateway by hand or from a script.
 //!
-//! What a real client has to do (heartbeats, acks, reconnects, repeats) is done by the crate `sailfish-client`, on a thread of
-//! its own; here are the screen, and the words of it.
+//! What a real client has to do (heartbeats, acks, reconnects, repeats) is done by the crate
+//! `sailfish-client`, on a thread of its own; here are the screen, and the words of it.
 
 mod client;
 mod screen;
@@ -25,7 +25,8 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// A message without an outcome is repeated after this long: a person watches.
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
 
-/// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the outcome and ends.
+/// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the
+/// outcome and ends.
 ///
 /// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time,
 /// and with 2 when no gateway of Sailfish is at --target.
@@ -106,7 +107,8 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         app,
         user,
         repeat_after: REPEAT_AFTER,
-        // A file may be piped in, and its lines may be of any length: the server says what is wrong with them.
+        // A file may be piped in, and its lines may be of any length: the server says what is wrong with
+        // them.
         store_messages_max: usize::MAX,
         store_bytes_max: usize::MAX,
         payload_bytes_max: usize::MAX,

@@ -97,5 +97,6 @@ pub fn write(text: &str) -> io::Result<()> {
 
 /// Says on stderr what went wrong.
 pub fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "sailfish: {}", printable_lines(text)); // there is nobody else to tell
+    // If that fails, there is nobody else to tell.
+    let _ = writeln!(io::stderr().lock(), "sailfish: {}", printable_lines(text));
 }

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, the same keys in the environment, flags on top.
 //!
-//! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the defaults stand in
-//! the types. An error is one line: where the value came from, the key, and what it wants.
+//! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the
+//! defaults stand in the types. An error is one line: where the value came from, the key, and what it wants.
 
 mod bridge;
 mod keys;
@@ -112,7 +112,8 @@ pub struct ClusterConfig {
     pub advertise: String,
     /// Where each router takes links.
     pub routers: Vec<SocketAddr>,
-    /// Where each bridge takes links of gateways; a router that knows of one keeps what is for it from the start.
+    /// Where each bridge takes links of gateways; a router that knows of one keeps what is for it from the
+    /// start.
     pub bridges: Vec<SocketAddr>,
     /// What all nodes know and nobody else; empty: `secret_file`.
     pub secret: String,
@@ -124,7 +125,8 @@ pub struct ClusterConfig {
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlConfig {
-    /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback address is listened on.
+    /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback
+    /// address is listened on.
     pub secret: String,
 }
 
@@ -354,7 +356,8 @@ impl fmt::Debug for DirectoryConfig {
 }
 
 impl NodeConfig {
-    /// Where clients connect by WebSocket, if anywhere. `auto` is a place on loopback for who runs all of it with its defaults.
+    /// Where clients connect by WebSocket, if anywhere. `auto` is a place on loopback for who runs all of it
+    /// with its defaults.
     pub fn listen_ws(&self, is_up: bool) -> Option<SocketAddr> {
         let is_default = self.listen_ws == "auto" && is_up && self.listen == NodeConfig::default().listen;
         if is_default { WEBSOCKET_DEFAULT.parse().ok() } else { self.listen_ws.parse().ok() }
@@ -493,8 +496,8 @@ impl Config {
         }
     }
 
-    /// What owners let wait for one receiver, and what a room gives at once, must fit the receiver's outbox: then a receiver that reads
-    /// is not overrun, however much others send.
+    /// What owners let wait for one receiver, and what a room gives at once, must fit the receiver's outbox:
+    /// then a receiver that reads is not overrun, however much others send.
     fn validate_outboxes(&self) -> Result<(), String> {
         let (limits, router) = (&self.limits, &self.router);
         let (messages, given) =

@@ -118,7 +118,8 @@ impl Shards {
         &self.stats
     }
 
-    /// Tells every shard which nodes to link with. A mailbox that is full belongs to a shard that is told again soon.
+    /// Tells every shard which nodes to link with. A mailbox that is full belongs to a shard that is told
+    /// again soon.
     pub fn set_nodes(&self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         for id in &self.ids {
             let nodes = Control::Nodes { routers: routers.to_vec(), bridges: bridges.to_vec() };
@@ -134,11 +135,13 @@ impl Shards {
             incarnation: binding.incarnation,
         };
         let found = Control::Found { app, user, seats: bindings.iter().map(seat).collect() };
-        // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a directory.
+        // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a
+        // directory.
         let _ = self.remote.send(to, Mail::Control(found));
     }
 
-    /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the next loss.
+    /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the
+    /// next loss.
     pub fn resync(&self) {
         for id in &self.ids {
             let _ = self.remote.send(*id, Mail::Control(Control::Resync));
@@ -227,8 +230,8 @@ impl Shards {
         self.ids.iter().zip(answers).map(of).collect()
     }
 
-    /// Which of `users` are online, asked of the routers that own them; in no particular order. And whether these routers know of
-    /// every session.
+    /// Which of `users` are online, asked of the routers that own them; in no particular order. And whether
+    /// these routers know of every session.
     ///
     /// # Errors
     /// Who did not answer in time.
@@ -311,7 +314,8 @@ impl Shards {
         self.pushed(asked.ok_or(Unanswered::Shard(self.ids[0]))?, patience).await
     }
 
-    /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in their order.
+    /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in
+    /// their order.
     pub async fn push_all(
         self: &Arc<Self>,
         pushes: Vec<(Target, Push)>,
@@ -472,7 +476,8 @@ fn answer_of(report: Report) -> Option<Answer> {
     }
 }
 
-/// The answers of a router's own shards about the same users, as one: only the shard that owns a user knows of it.
+/// The answers of a router's own shards about the same users, as one: only the shard that owns a user knows
+/// of it.
 fn merged(answers: Vec<Answer>) -> Vec<Answer> {
     let mut users: Vec<Presence> = Vec::new();
     let (mut others, mut all_settled) = (Vec::new(), true);

@@ -1,4 +1,5 @@
-//! `sailfish demo`: users, a room, gifts, products and money in a backend, through its API as anybody would use it.
+//! `sailfish demo`: users, a room, gifts, products and money in a backend, through its API as anybody would
+//! use it.
 
 use std::fmt::Write;
 use std::process::ExitCode;

@@ -1,8 +1,9 @@
-//! The directory: who is connected where, and which nodes live, written through to Redis for whoever does not hold it in memory.
+//! The directory: who is connected where, and which nodes live, written through to Redis for whoever does not
+//! hold it in memory.
 //!
-//! It is never in a message's way. A shard pushes records into a bounded queue and goes on; one thread, the sidecar, carries
-//! them to Redis in batches. A slow, frozen or dead Redis costs staleness, nothing else. What the queue could not take is
-//! counted, and made good by [`News::Resync`].
+//! It is never in a message's way. A shard pushes records into a bounded queue and goes on; one thread, the
+//! sidecar, carries them to Redis in batches. A slow, frozen or dead Redis costs staleness, nothing else.
+//! What the queue could not take is counted, and made good by [`News::Resync`].
 
 mod keys;
 mod leases;
@@ -66,7 +67,8 @@ pub enum Record {
         /// The stamp of the login that ended.
         login: u64,
     },
-    /// Wants [`News::Found`]. No answer comes while Redis does not answer: the asker needs a time-out of its own.
+    /// Wants [`News::Found`]. No answer comes while Redis does not answer: the asker needs a time-out of its
+    /// own.
     LookUp {
         /// Who asks.
         from: ShardId,
@@ -138,8 +140,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Starts the sidecar. It is no error when Redis cannot be reached: it is tried for ever. `news` is called on the
-    /// sidecar's thread, and what it does there keeps the directory waiting.
+    /// Starts the sidecar. It is no error when Redis cannot be reached: it is tried for ever. `news` is
+    /// called on the sidecar's thread, and what it does there keeps the directory waiting.
     pub fn start(
         config: &DirectoryConfig,
         node: NodeInfo,
@@ -169,7 +171,8 @@ impl Directory {
         self.shared.stats.clone()
     }
 
-    /// Writes what is queued, gives the own lease back and ends, all of it as far as Redis answers within a few time-outs.
+    /// Writes what is queued, gives the own lease back and ends, all of it as far as Redis answers within a
+    /// few time-outs.
     pub fn stop(self) {
         self.shared.stop();
         if self.ended.recv_timeout(self.stop_time).is_err() {
@@ -189,7 +192,8 @@ impl Drop for Directory {
 pub struct Writer(Arc<Shared>);
 
 impl Writer {
-    /// Queues a record. When the queue is full it is dropped and counted, and a resync follows once Redis has caught up.
+    /// Queues a record. When the queue is full it is dropped and counted, and a resync follows once Redis has
+    /// caught up.
     pub fn push(&self, record: Record) {
         let is_write = !matches!(record, Record::LookUp { .. });
         match self.0.stats.queue.push(record) {

@@ -1,4 +1,5 @@
-//! The limit of open files: raised as far as allowed, and shared out between clients, HTTP ports and the rest.
+//! The limit of open files: raised as far as allowed, and shared out between clients, HTTP ports and the
+//! rest.
 //!
 //! The `uring` engine holds connections past it, as direct descriptors of further rings.
 
@@ -9,11 +10,13 @@ use crate::config::Config;
 
 /// Files of the process itself: standard streams, the directory's connections, what is read for a moment.
 const RESERVE: u64 = 64;
-/// Files of one shard: its listener, rings and event files, and connections that are told that the shard is full.
+/// Files of one shard: its listener, rings and event files, and connections that are told that the shard is
+/// full.
 const RESERVE_PER_SHARD: u64 = 96;
 /// Of [`RESERVE_PER_SHARD`], connections past the limit that get a notice before they are closed.
 pub const REFUSALS_PER_SHARD: u32 = 64;
-/// Where a shard has further rings: accepted sockets on their way into them take this many files, and rings this part of a shard's.
+/// Where a shard has further rings: accepted sockets on their way into them take this many files, and rings
+/// this part of a shard's.
 const RESERVE_FOR_RINGS: u64 = 1024;
 const RINGS_PART: u64 = 4;
 /// Which part of all files the connections of one HTTP port are at most.
@@ -67,8 +70,8 @@ impl Files {
         limits.with_connections_max(connections_max as u32)
     }
 
-    /// How many connections each of `shards` shards may hold, beside what is reserved, when it is to hold `wanted`. The `uring` engine alone
-    /// has rings.
+    /// How many connections each of `shards` shards may hold, beside what is reserved, when it is to hold
+    /// `wanted`. The `uring` engine alone has rings.
     ///
     /// # Errors
     /// One line, when there is no room for any.

@@ -1,4 +1,5 @@
-//! `sailfish load`: loads a gateway, from as many processes as that takes, and proves what became of every message.
+//! `sailfish load`: loads a gateway, from as many processes as that takes, and proves what became of every
+//! message.
 
 mod chaos;
 mod cost;
@@ -36,19 +37,23 @@ pub struct LoadArgs {
     /// What to do.
     #[arg(value_enum)]
     scenario: Kind,
-    /// The gateways; several with commas, or repeated. Clients spread over them, and go on to the next when one fails.
+    /// The gateways; several with commas, or repeated. Clients spread over them, and go on to the next when
+    /// one fails.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = LISTEN_DEFAULT)]
     target: Vec<String>,
     /// Clients, each with one connection.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     connections: u32,
-    /// Operations a second, of all clients together [default: 1000; room: 10; gift: 100; storm: only with --restart].
+    /// Operations a second, of all clients together [default: 1000; room: 10; gift: 100; storm: only with
+    /// --restart].
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
-    /// The measured time; storm: how long everybody stays before the reset or the first --restart [default: 10; storm: 2].
+    /// The measured time; storm: how long everybody stays before the reset or the first --restart [default:
+    /// 10; storm: 2].
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// Splits the measured time at these seconds: the report has the latency of each part. Several with commas.
+    /// Splits the measured time at these seconds: the report has the latency of each part. Several with
+    /// commas.
     #[arg(long, value_name = "S", value_delimiter = ',')]
     split: Vec<f64>,
     /// How long everybody stays after the reset, once all are back (storm).
@@ -93,7 +98,8 @@ pub struct LoadArgs {
     /// Where the backend serves its API (gift).
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5348")]
     backend: String,
-    /// The backend's internal secret (gift) [default: backend.internal_secret, or the one that the first run made].
+    /// The backend's internal secret (gift) [default: backend.internal_secret, or the one that the first run
+    /// made].
     #[arg(long, value_name = "SECRET")]
     backend_secret: Option<String>,
     /// Coins that each client is given before the run (gift).
@@ -111,16 +117,20 @@ pub struct LoadArgs {
     /// Connections on their way to a login at once, of all processes [default: 512; storm: 4096].
     #[arg(long, value_name = "N")]
     connect_window: Option<u32>,
-    /// Seconds to wait at the end for what is still on its way [default: 15; with --chaos or --restart, --repeat more].
+    /// Seconds to wait at the end for what is still on its way [default: 15; with --chaos or --restart,
+    /// --repeat more].
     #[arg(long, value_name = "S")]
     drain: Option<f64>,
-    /// Seconds after which a client sends a message without a send-ack again, with the same client message id; 0 for never.
+    /// Seconds after which a client sends a message without a send-ack again, with the same client message
+    /// id; 0 for never.
     #[arg(long, value_name = "S", default_value_t = 35.0)]
     repeat: f64,
-    /// Runs `sh -c COMMAND` that many seconds after the first operation is due; may be repeated. What it prints goes to stderr.
+    /// Runs `sh -c COMMAND` that many seconds after the first operation is due; may be repeated. What it
+    /// prints goes to stderr.
     #[arg(long, value_name = "SECONDS:COMMAND", conflicts_with = "restart")]
     chaos: Vec<String>,
-    /// Instead of the reset (storm): pairs chat, and `sh -c COMMAND` restarts a node; repeated, the next one once every client is back.
+    /// Instead of the reset (storm): pairs chat, and `sh -c COMMAND` restarts a node; repeated, the next one
+    /// once every client is back.
     #[arg(long, value_name = "COMMAND")]
     restart: Vec<String>,
     /// uring, monoio, epoll, glommio or auto, for the load's own connections.
@@ -144,7 +154,8 @@ enum Kind {
     Room,
     /// Rooms whose members all send gifts to each other through the backend, and see all effects.
     Gift,
-    /// All connect and log in; then all are reset and come back at once, or, with --restart, one node after the other restarts under load.
+    /// All connect and log in; then all are reset and come back at once, or, with --restart, one node after
+    /// the other restarts under load.
     Storm,
 }
 

@@ -119,7 +119,8 @@ impl Visit for JsonVisitor {
     }
 }
 
-/// The value's text as [`crate::printable::printable`]; what is longer than [`VALUE_BYTES_MAX`] is cut off and counted.
+/// The value's text as [`crate::printable::printable`]; what is longer than [`VALUE_BYTES_MAX`] is cut off
+/// and counted.
 fn printable(value: &dyn fmt::Debug) -> String {
     let mut cut = Cut::default();
     let _ = write!(cut, "{value:?}"); // it takes everything
@@ -155,7 +156,8 @@ mod tests {
 
     use super::*;
 
-    /// What strangers would like to see in a log: a line of their own, a cleared screen, a text that reads backwards.
+    /// What strangers would like to see in a log: a line of their own, a cleared screen, a text that reads
+    /// backwards.
     const NASTY: &str = "a\nERROR forged\u{1b}[2J\u{9b}1m\u{202e}b\r\0\u{2028}\u{e0041}李🐟";
 
     #[test]

@@ -1,7 +1,9 @@
-//! The `sailfish` binary: reads the configuration, composes the cores on threads, owns signals and the admin port.
+//! The `sailfish` binary: reads the configuration, composes the cores on threads, owns signals and the admin
+//! port.
 //!
 //! No protocol and no business rule lives here.
-#![allow(clippy::disallowed_methods)] // clocks, threads and sleeping are this binary's to use; the cores get them as arguments
+// Clocks, threads and sleeping are this binary's to use; the cores get them as arguments.
+#![allow(clippy::disallowed_methods)]
 #![warn(clippy::print_stdout)] // `cli::print` tells what could not be written
 
 mod admin;

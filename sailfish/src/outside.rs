@@ -1,5 +1,5 @@
-//! What lies outside of the cores: the bridge of this process; where none is in sight, what is for it is counted and logged, never
-//! silent; and the directory.
+//! What lies outside of the cores: the bridge of this process; where none is in sight, what is for it is
+//! counted and logged, never silent; and the directory.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -53,10 +53,14 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool, escape: impl Fn(&mut Stri
 /// Whether a character only shows itself. Joiners within emoji and scripts do.
 const fn is_printable(character: char) -> bool {
     !matches!(character,
-        '\0'..='\x1f' | '\x7f'..='\u{9f}'                               // control characters, C0 and C1
-        | '\u{61c}' | '\u{200e}' | '\u{200f}'                           // marks of direction
-        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}'             // ends of lines and paragraphs, changes of direction
-        | '\u{fff9}'..='\u{fffb}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}') // annotations, and what nobody sees
+        // Control characters, C0 and C1.
+        '\0'..='\x1f' | '\x7f'..='\u{9f}'
+        // Marks of direction.
+        | '\u{61c}' | '\u{200e}' | '\u{200f}'
+        // Ends of lines and paragraphs, changes of direction.
+        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
+        // Annotations, and characters that are never visible.
+        | '\u{fff9}'..='\u{fffb}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

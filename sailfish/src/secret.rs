@@ -1,4 +1,5 @@
-//! The secrets of tokens, of the cluster and of the bridge: given, or made once and kept in a file of the user's own.
+//! The secrets of tokens, of the cluster and of the bridge: given, or made once and kept in a file of the
+//! user's own.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -23,8 +24,8 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// The secret of a configuration. With none configured it is the one that the first run made, and the first run is
-    /// this one if there is none yet.
+    /// The secret of a configuration. With none configured it is the one that the first run made, and the
+    /// first run is this one if there is none yet.
     pub fn find(config: &TokenConfig) -> anyhow::Result<Self> {
         Self::of("token", &config.secret, &config.secret_file)
     }
@@ -148,7 +149,8 @@ pub fn state_file(name: &str) -> anyhow::Result<PathBuf> {
     Ok(state.join("sailfish").join(name))
 }
 
-/// Makes a folder for what is the owner's alone. Others are shut out of one that is there, if it is ours to say so.
+/// Makes a folder for what is the owner's alone. Others are shut out of one that is there, if it is ours to
+/// say so.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
@@ -160,7 +162,8 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or not at all.
+/// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or
+/// not at all.
 fn make(path: &Path) -> io::Result<Vec<u8>> {
     let folder = path.parent().expect("it ends in sailfish/ and a name");
     private_folder(folder)?;

@@ -133,7 +133,8 @@ pub struct UpArgs {
     /// Where clients connect: ADDRESS:PORT [default: 127.0.0.1:5346].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is given].
+    /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is
+    /// given].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
     /// Where clients connect by TLS: ADDRESS:PORT [default: none].
@@ -568,7 +569,8 @@ impl Builder {
     }
 }
 
-/// What a shard keeps for a bridge. What is under way stays well below what makes a link's peer one for which too much waits.
+/// What a shard keeps for a bridge. What is under way stays well below what makes a link's peer one for which
+/// too much waits.
 fn handover(config: &Config) -> HandoverLimits {
     HandoverLimits {
         queue_messages_max: config.bridge.queue_messages_max,
@@ -579,8 +581,8 @@ fn handover(config: &Config) -> HandoverLimits {
     }
 }
 
-/// The gateway's part of a configuration, with no more connections than the open files allow. One address has half of these at
-/// most, unless it is configured to have all.
+/// The gateway's part of a configuration, with no more connections than the open files allow. One address has
+/// half of these at most, unless it is configured to have all.
 fn bounded(mut gateway: gateway::Config, connections_max: u32) -> gateway::Config {
     let limits = &mut gateway.limits;
     let has_share = limits.address_connections_max < limits.connections_max;

@@ -46,8 +46,8 @@ pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl:
     mint_hs256(&secret.bytes, &Claims { app, user, device, exp })
 }
 
-/// Whether a token that was given speaks of the user that was given: who is logged in is whom the token speaks of. Its
-/// signature is the gateway's to judge.
+/// Whether a token that was given speaks of the user that was given: who is logged in is whom the token
+/// speaks of. Its signature is the gateway's to judge.
 pub fn is_of(token: &str, user: UserId) -> Result<(), ConfigError> {
     let claims = token.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
     let claims = claims.and_then(|claims| serde_json::from_slice::<serde_json::Value>(&claims).ok());

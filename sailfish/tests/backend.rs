@@ -1,4 +1,5 @@
-//! The whole way with the real backend: from a client over gateways and bridge to the books, and back to everybody's screen.
+//! The whole way with the real backend: from a client over gateways and bridge to the books, and back to
+//! everybody's screen.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;
@@ -126,7 +127,8 @@ struct Members {
 }
 
 impl Members {
-    /// All see one message to the room; the sender hears so many send-acks, and so many hears the client of the Java platform.
+    /// All see one message to the room; the sender hears so many send-acks, and so many hears the client of
+    /// the Java platform.
     fn all_see(&mut self, acks: [usize; 2], code: i32, wanted: Value) {
         let heard = hear(&mut self.sender, acks[0], 1);
         assert!(heard.acks.iter().all(|(_, outcome)| *outcome == Outcome::Answered), "{:?}", heard.acks);
@@ -141,8 +143,8 @@ impl Members {
     }
 }
 
-/// A4 and C4: whoever pays, in whatever encoding and by whatever way, all members on all gateways see it, and a sender without the money
-/// is told so.
+/// A4 and C4: whoever pays, in whatever encoding and by whatever way, all members on all gateways see it, and
+/// a sender without the money is told so.
 fn gifts_reach_everybody(store: Store) {
     let mut stack = Stack::start(2, store);
     let api = stack.api;
@@ -207,7 +209,8 @@ fn gifts_reach_everybody_on_mariadb_and_redis() {
     gifts_reach_everybody(Store::servers());
 }
 
-/// A12 and C2: what a packet says of its sender and of rooms counts for nothing, and one client_msg_id is one gift.
+/// A12 and C2: what a packet says of its sender and of rooms counts for nothing, and one client_msg_id is one
+/// gift.
 #[test]
 fn a_gift_is_of_its_session_and_debited_once() {
     let up = Up::start(SECRET);
@@ -289,7 +292,8 @@ fn a_gift_is_shown_in_a_room_of_its_session_only() {
     assert_eq!((api.balance(&giver), api.committed()), (100, 0));
 }
 
-/// What is stored is handed over in order and once, to all devices that are there, though the backend is killed before.
+/// What is stored is handed over in order and once, to all devices that are there, though the backend is
+/// killed before.
 #[test]
 fn the_inbox_outlives_the_backend_and_reaches_every_device() {
     let mut stack = Stack::start(1, Store::sqlite());
@@ -340,7 +344,8 @@ fn the_inbox_outlives_the_backend_and_reaches_every_device() {
     devices.iter_mut().for_each(Client::heartbeat);
 }
 
-/// B7: what the backend makes of a login by phone is a login at the gateway that it names; what another one makes is not.
+/// B7: what the backend makes of a login by phone is a login at the gateway that it names; what another one
+/// makes is not.
 #[test]
 fn an_im_token_is_a_login_at_its_gateway() {
     let (up, other) = (Up::start(SECRET), Up::start("another secret of the tests"));
@@ -409,7 +414,8 @@ fn ids_of_four_processes_are_unique() {
     assert_eq!(all.len(), 4 * CALLS * 1_000);
 }
 
-/// E1 and E2: who is in a room and who is online follows what happens at the gateways, and all members read the chat.
+/// E1 and E2: who is in a room and who is online follows what happens at the gateways, and all members read
+/// the chat.
 #[test]
 fn rooms_and_presence_follow_the_gateways() {
     let mut stack = Stack::start(2, Store::sqlite());
@@ -447,7 +453,8 @@ fn rooms_and_presence_follow_the_gateways() {
     assert!(online(1_000_003));
 }
 
-/// With streams between bridge and backend, and Redis killed in between: every gift is answered, paid and seen.
+/// With streams between bridge and backend, and Redis killed in between: every gift is answered, paid and
+/// seen.
 #[test]
 fn gifts_in_streams_outlive_redis() {
     let redis = Redis::start();
@@ -485,7 +492,8 @@ fn gifts_in_streams_outlive_redis() {
     assert_eq!((api.committed(), api.balance(&giver)), (20, 800));
 }
 
-/// The database goes and comes back, and then the backend: the backend says so, and what clients send meanwhile waits for it.
+/// The database goes and comes back, and then the backend: the backend says so, and what clients send
+/// meanwhile waits for it.
 #[test]
 fn gifts_wait_for_the_database_and_for_the_backend() {
     let servers = Servers::start();

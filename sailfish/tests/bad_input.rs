@@ -231,7 +231,8 @@ fn a_full_shard_says_so() {
     bystanders.chat();
 }
 
-/// A reader that stopped is bounded: its lossy messages are dropped, then it is told and closed; the others get everything.
+/// A reader that stopped is bounded: its lossy messages are dropped, then it is told and closed; the others
+/// get everything.
 #[test]
 fn a_reader_that_stopped_harms_nobody() {
     let mut arguments = Vec::new();

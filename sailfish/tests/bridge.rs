@@ -285,7 +285,8 @@ fn a_bridge_pushes_to_clients_of_all_gateways() {
     assert!(results.1["results"][3]["sequence"].is_u64());
 }
 
-/// The original is remembered as stored; from the inbox it comes all the same, once, and its receiver knows it again.
+/// The original is remembered as stored; from the inbox it comes all the same, once, and its receiver knows
+/// it again.
 #[test]
 fn what_was_stored_is_handed_over_from_the_inbox() {
     let (mut cluster, _backend) = bridged(1, 1, 1);

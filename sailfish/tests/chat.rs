@@ -368,7 +368,8 @@ fn pseudo_terminal() -> (File, File) {
     (File::from(keys), OpenOptions::new().read(true).write(true).open(name).unwrap())
 }
 
-/// The connection breaks while a message has no outcome: the client connects again and repeats it, and the receiver gets it once.
+/// The connection breaks while a message has no outcome: the client connects again and repeats it, and the
+/// receiver gets it once.
 #[test]
 fn the_terminal_client_outlives_its_connection() {
     let server = Server::start(&[]);

@@ -1,4 +1,5 @@
-//! The client in Java: its own tests, then bots that chat while their server is killed or their connections are cut.
+//! The client in Java: its own tests, then bots that chat while their server is killed or their connections
+//! are cut.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

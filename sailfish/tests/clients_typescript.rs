@@ -1,4 +1,5 @@
-//! The client for browsers and Node: its own tests, then runs against a server that is killed, or whose connections are cut.
+//! The client for browsers and Node: its own tests, then runs against a server that is killed, or whose
+//! connections are cut.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

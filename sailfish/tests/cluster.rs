@@ -1,4 +1,5 @@
-//! Three gateways and two routers, each of two shards, over real sockets: whoever is where, messages find them.
+//! Three gateways and two routers, each of two shards, over real sockets: whoever is where, messages find
+//! them.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;

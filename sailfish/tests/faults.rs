@@ -138,7 +138,8 @@ fn a_router_that_takes_nothing_makes_clients_wait_and_memory_stay() {
     assert_eq!((count("unanswered"), count("reconnects")), (0, 0), "{report}");
     // When it goes on, it may say more at once than a gateway takes: that fails, and its sender hears so.
     assert!(count("accepted") * 10 > count("sent") * 9, "{report}");
-    // More than a megabyte was said for each link in that time. What waits is the queue, and what one turn of reading added.
+    // More than a megabyte was said for each link in that time. What waits is the queue, and what one turn of
+    // reading added.
     let nodes: Value = serde_json::from_slice(&std::fs::read(&nodes).unwrap()).unwrap();
     let queued: Vec<f64> = nodes["routers"]
         .as_array()

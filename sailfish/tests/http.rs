@@ -1,4 +1,5 @@
-//! Both HTTP ports of a node with a backend: what callers may hold, and that nobody takes files that are others'.
+//! Both HTTP ports of a node with a backend: what callers may hold, and that nobody takes files that are
+//! others'.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests may panic, and wait for real processes
 
 mod common;

@@ -1,4 +1,5 @@
-//! What was told `stored` comes, and who is told to be online and in a room is: with the real backend, over sessions and kills.
+//! What was told `stored` comes, and who is told to be online and in a room is: with the real backend, over
+//! sessions and kills.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;
@@ -35,7 +36,8 @@ fn names(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(name).collect()
 }
 
-/// A web session that never acks has the first of five messages; the phone that comes meanwhile gets all five, in order, at once.
+/// A web session that never acks has the first of five messages; the phone that comes meanwhile gets all
+/// five, in order, at once.
 fn five_get_past_a_silent_session(address: SocketAddr) {
     let mut sender = log_in(address, DeviceClass::Phone, STRANGER);
     let sent: Vec<String> = (0..5).map(|number| format!("d{number}")).collect();

@@ -115,7 +115,8 @@ fn owners_in(answer: &[u8]) -> usize {
     links.filter(|link| link["owner"] == true).count()
 }
 
-/// Chats from a host of its own over both gateways, while `gateway-1` and `router-1` lose sight of each other for a while.
+/// Chats from a host of its own over both gateways, while `gateway-1` and `router-1` lose sight of each other
+/// for a while.
 fn chat_during(net: &Net, cut: &[String], heal: &[String]) -> Value {
     let report = std::env::temp_dir().join(format!("{}.json", net.prefix));
     let targets = format!("{}:5346,{}:5346", net.address("g1"), net.address("g2"));

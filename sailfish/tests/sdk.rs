@@ -25,7 +25,8 @@ fn client(address: String, user: i64) -> (Client, Events) {
     start(config, token(user, 3_600))
 }
 
-/// The connection of the sender is cut every 50 ms. Each message has one outcome, and its receiver gets it once and in order.
+/// The connection of the sender is cut every 50 ms. Each message has one outcome, and its receiver gets it
+/// once and in order.
 #[test]
 fn nothing_is_lost_doubled_or_out_of_order_over_connections_that_break() {
     let server = Server::start(&[]);

@@ -25,8 +25,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A backend that is the first program to run on a machine makes its state for its user alone, and shuts others out of a state
-/// that was made open.
+/// A backend that is the first program to run on a machine makes its state for its user alone, and shuts
+/// others out of a state that was made open.
 #[test]
 fn what_a_backend_keeps_is_its_owners_alone() {
     let folder = Folder::new("private");

@@ -1,4 +1,5 @@
-//! What a sender may send fits what a receiver that reads may get, and what one user holds is not taken from others.
+//! What a sender may send fits what a receiver that reads may get, and what one user holds is not taken from
+//! others.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 

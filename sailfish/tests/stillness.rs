@@ -1,5 +1,5 @@
-//! Processes that stand still for a while, as in a paused virtual machine, and go on: peers that spoke meanwhile
-//! is not silent.
+//! Processes that stand still for a while, as in a paused virtual machine, and go on: peers that spoke
+//! meanwhile is not silent.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;

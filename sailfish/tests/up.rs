@@ -34,7 +34,8 @@ fn it_is_ready_at_once_and_tells_how_to_go_on() {
     until("the log says why the engine was chosen", || server.log().contains("reason="));
 }
 
-/// Each command of the ready text works as it stands, from another directory and in an environment without our variables.
+/// Each command of the ready text works as it stands, from another directory and in an environment without
+/// our variables.
 #[test]
 fn its_commands_work_as_printed() {
     let folder = Folder::new("commands with spaces");

@@ -1,4 +1,5 @@
-//! Clients that come by WebSocket, spoken by an implementation that is not ours, beside those of TCP; and by a proxy.
+//! Clients that come by WebSocket, spoken by an implementation that is not ours, beside those of TCP; and by
+//! a proxy.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;
@@ -258,7 +259,8 @@ fn a_proxy_names_its_client() {
     assert_eq!(server.metric("sailfish_edge_refusals_total", "reason=\"proxy_header\""), 1.0);
 }
 
-/// `up` with its defaults has a port for browsers; one that is told where to listen has none unless it is told of that, too.
+/// `up` with its defaults has a port for browsers; one that is told where to listen has none unless it is
+/// told of that, too.
 #[test]
 fn the_port_is_configuration() {
     let printed = output(sailfish().args(["up", "--print-config"]), "");

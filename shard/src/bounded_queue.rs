@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// A first-in, first-out queue of at most `limit` items. What happens at the limit is the caller's policy: a refused item comes back.
+/// A first-in, first-out queue of at most `limit` items. What happens at the limit is the caller's policy: a
+/// refused item comes back.
 #[derive(Clone, Debug)]
 pub struct BoundedQueue<T> {
     items: VecDeque<T>,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::Instant;
 
-/// A token bucket as one instant (the generic cell rate algorithm of ITU-T I.371): the time at which the bucket is
-/// full again.
+/// A token bucket as one instant (the generic cell rate algorithm of ITU-T I.371): the time at which the
+/// bucket is full again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Bucket {
     full_at: Instant,
@@ -27,7 +27,8 @@ impl Rate {
 }
 
 impl Bucket {
-    /// Takes so many tokens, or all of a full bucket if it never holds as many; false, and nothing changes, when they are not there.
+    /// Takes so many tokens, or all of a full bucket if it never holds as many; false, and nothing changes,
+    /// when they are not there.
     pub fn take(&mut self, now: Instant, rate: Rate, tokens: u32) -> bool {
         let full_at = self.full_at.max(now) + (rate.per_token * tokens).min(rate.depth);
         if full_at.since(now) > rate.depth {

@@ -1,4 +1,5 @@
-//! Storage in pieces of one size, so that a table of a million entries grows without ever copying or doubling.
+//! Storage in pieces of one size, so that a table of a million entries grows without ever copying or
+//! doubling.
 
 /// Entries in one chunk.
 pub(crate) const CHUNK_ENTRIES: usize = 1024;

@@ -3,11 +3,12 @@
 use crate::ConnId;
 use crate::chunk::{CHUNK_ENTRIES, Chunk, chunk, join, split};
 
-/// Values by [`ConnId`]. The engine chose the ids: their indexes are dense, and at most one generation of an index lives.
+/// Values by [`ConnId`]. The engine chose the ids: their indexes are dense, and at most one generation of an
+/// index lives.
 ///
-/// Memory follows the indexes in use, in chunks of 1024; growing copies nothing, and an empty chunk is given back (one is
-/// kept, so that a count that swings around a boundary allocates nothing). The overhead is 4 bytes an entry, rounded up to the
-/// alignment of `T`.
+/// Memory follows the indexes in use, in chunks of 1024; growing copies nothing, and an empty chunk is given
+/// back (one is kept, so that a count that swings around a boundary allocates nothing). The overhead is 4
+/// bytes an entry, rounded up to the alignment of `T`.
 pub struct ConnMap<T> {
     chunks: Vec<Option<Part<T>>>,
     spare: Option<Chunk<Entry<T>>>,

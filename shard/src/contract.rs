@@ -20,8 +20,8 @@
 //! more.
 //!
 //! A core whose own queues are full says so by [`Shard::is_pushed_back`], and the engine leaves what accepted
-//! connections send in their sockets until it says otherwise. It does the same while a mailbox of the process is
-//! full, and tells the core by [`Event::MailWaits`].
+//! connections send in their sockets until it says otherwise. It does the same while a mailbox of the process
+//! is full, and tells the core by [`Event::MailWaits`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,18 +38,19 @@ pub trait Shard {
     /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail>>;
 
-    /// Moves the bytes to write next on `conn` into `batch`, which comes empty. Called once for a `Transmit`, and again
-    /// before the engine closes a connection gracefully, until the batch stays empty. At most one batch of a connection
-    /// is in flight; `Event::Sent` tells its end.
+    /// Moves the bytes to write next on `conn` into `batch`, which comes empty. Called once for a `Transmit`,
+    /// and again before the engine closes a connection gracefully, until the batch stays empty. At most one
+    /// batch of a connection is in flight; `Event::Sent` tells its end.
     fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch);
 
     /// When the core wants `Event::Timeout`, at the latest; `None` for never.
     fn poll_timeout(&self) -> Option<Instant>;
 
-    /// Whether the engine is to take nothing from accepted connections: no `Received`, no `Finished`. All else goes on, the
-    /// connections that the core opened itself among it, and accepting. Nothing is lost and order is kept: what waits comes
-    /// when this is false again. Looked at once a turn, after the effects; so the events of a turn that began before still come,
-    /// and only an event or a call of the engine may change the answer.
+    /// Whether the engine is to take nothing from accepted connections: no `Received`, no `Finished`. All
+    /// else goes on, the connections that the core opened itself among it, and accepting. Nothing is lost and
+    /// order is kept: what waits comes when this is false again. Looked at once a turn, after the effects; so
+    /// the events of a turn that began before still come, and only an event or a call of the engine may
+    /// change the answer.
     fn is_pushed_back(&self) -> bool {
         false
     }
@@ -88,8 +89,8 @@ pub enum Event<'a, M> {
         /// Never empty.
         bytes: &'a [u8],
     },
-    /// The batch in flight on this connection is written to the socket; the next `Transmit` may be asked for. It does not come
-    /// for a batch that a close cut off.
+    /// The batch in flight on this connection is written to the socket; the next `Transmit` may be asked for.
+    /// It does not come for a batch that a close cut off.
     Sent {
         /// Which connection.
         conn: ConnId,
@@ -119,15 +120,16 @@ pub enum Event<'a, M> {
     Timeout,
     /// From here on, other clocks show this. Until it comes for the first time, they show what `now` does.
     Clocks(Clocks),
-    /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does, no
-    /// accepted connection is read, on any shard; those that the core opened are. At the start none waits.
+    /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does,
+    /// no accepted connection is read, on any shard; those that the core opened are. At the start none waits.
     MailWaits(bool),
 }
 
 /// What the engine is to do for a core.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<M> {
-    /// There are bytes for `conn`; take them with [`Shard::poll_transmit`]. Ignored while a batch is in flight.
+    /// There are bytes for `conn`; take them with [`Shard::poll_transmit`]. Ignored while a batch is in
+    /// flight.
     Transmit {
         /// Which connection.
         conn: ConnId,
@@ -164,8 +166,8 @@ pub enum Effect<M> {
 /// What becomes of a closing connection's unwritten bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Linger {
-    /// Write what the core still has, shut the write side, drain the peer until its FIN, then close: the last notice gets through. Bounded by the
-    /// engine's linger time.
+    /// Write what the core still has, shut the write side, drain the peer until its FIN, then close: the last
+    /// notice gets through. Bounded by the engine's linger time.
     Flush,
     /// Drop everything and reset.
     Abort,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// One core's share of the work, named across the whole cluster: the node in the high half, the shard's index on that
-/// node in the low half.
+/// One core's share of the work, named across the whole cluster: the node in the high half, the shard's index
+/// on that node in the low half.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(u32);
 
@@ -53,7 +53,8 @@ impl fmt::Debug for ShardId {
     }
 }
 
-/// A connection of one shard. The engine assigns it; indexes are reused, generations tell the users of one index apart.
+/// A connection of one shard. The engine assigns it; indexes are reused, generations tell the users of one
+/// index apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId {
     /// Small and dense: fit for indexing a table.

@@ -1,8 +1,8 @@
 //! All that a deterministic core may know of the world: the contract with the engine, time, ids, timers and
 //! bounded containers.
 //!
-//! Nothing here reads a clock, opens a socket, starts a thread or asks the system for randomness. The same seed and the
-//! same events give the same effects, byte for byte.
+//! Nothing here reads a clock, opens a socket, starts a thread or asks the system for randomness. The same
+//! seed and the same events give the same effects, byte for byte.
 
 mod bounded_queue;
 mod bucket;

@@ -30,7 +30,8 @@ impl Prng {
         result
     }
 
-    /// A number below `n`, each equally likely: Lemire's method, "Fast Random Integer Generation in an Interval" (2019).
+    /// A number below `n`, each equally likely: Lemire's method, "Fast Random Integer Generation in an
+    /// Interval" (2019).
     ///
     /// # Panics
     ///

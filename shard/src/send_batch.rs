@@ -5,13 +5,14 @@ use bytes::Bytes;
 /// A core stops filling a batch once it holds this many bytes; one item may overshoot it.
 pub const SEND_BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// Shared items up to this size are copied when the batch already holds something: one contiguous send is cheaper than a
-/// gather list.
+/// Shared items up to this size are copied when the batch already holds something: one contiguous send is
+/// cheaper than a gather list.
 const COPY_BYTES_MAX: usize = 1024;
 
 /// The bytes of one write: small items copied into one buffer, large or lone ones shared by reference count.
 ///
-/// Engines keep batches in a pool, so that a batch allocates nothing once warm and exists only while in flight.
+/// Engines keep batches in a pool, so that a batch allocates nothing once warm and exists only while in
+/// flight.
 #[derive(Debug, Default)]
 pub struct SendBatch {
     copied: Vec<u8>,
@@ -50,7 +51,8 @@ impl SendBatch {
         self.len += bytes.len();
     }
 
-    /// Puts a copy of `bytes` before all that is in the batch. It moves what was copied there, so it is for a few bytes, once a batch.
+    /// Puts a copy of `bytes` before all that is in the batch. It moves what was copied there, so it is for a
+    /// few bytes, once a batch.
     pub fn prepend(&mut self, bytes: &[u8]) {
         self.copy_lone_small();
         self.copied.splice(0..0, bytes.iter().copied());

@@ -55,12 +55,14 @@ impl Amount {
     }
 }
 
-/// Counts what each holder has of a pool, so that none of them can fill it: a pool that many use has a total and a share, and an
-/// entry must fit both. A holder that has over four times what is free gets no more either. So many holders together
-/// leave a part of the pool to a newcomer: `n` that take what they can get leave 1 part in `4 n + 1` (Choudhury and Hahne,
-/// "Dynamic queue length thresholds for shared-memory packet switches", 1998).
+/// Counts what each holder has of a pool, so that none of them can fill it: a pool that many use has a total
+/// and a share, and an entry must fit both. A holder that has over four times what is free gets no more
+/// either. So many holders together leave a part of the pool to a newcomer: `n` that take what they can get
+/// leave 1 part in `4 n + 1` (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+/// switches", 1998).
 ///
-/// A holder without entries costs nothing. Hashes are seeded, so a peer that chooses its name cannot make holders collide.
+/// A holder without entries costs nothing. Hashes are seeded, so a peer that chooses its name cannot make
+/// holders collide.
 pub struct Shares<K> {
     hasher: SeedableRandomState,
     holders: HashTable<(K, Amount)>,
@@ -82,8 +84,8 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         self.held
     }
 
-    /// Counts one entry more for a holder; false, and nothing changes, if the pool's total or the holder's share has no room for it,
-    /// or the holder has over four times what is free.
+    /// Counts one entry more for a holder; false, and nothing changes, if the pool's total or the holder's
+    /// share has no room for it, or the holder has over four times what is free.
     pub fn take(&mut self, holder: K, bytes: u64, total_max: Amount, share_max: Amount) -> bool {
         if !self.held.has_room(bytes, total_max) {
             return false;

@@ -35,11 +35,11 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A table of values under keys that it hands out. A key of a removed value finds nothing, also after its index is reused
-/// (until a generation of 32 bits has wrapped).
+/// A table of values under keys that it hands out. A key of a removed value finds nothing, also after its
+/// index is reused (until a generation of 32 bits has wrapped).
 ///
-/// Memory follows the largest number of values held at once, in chunks of 1024; growing copies nothing. The place freed last is
-/// reused first.
+/// Memory follows the largest number of values held at once, in chunks of 1024; growing copies nothing. The
+/// place freed last is reused first.
 pub struct Slab<T> {
     chunks: Vec<Chunk<Entry<T>>>,
     free_head: u32,

@@ -58,7 +58,8 @@ impl Clocks {
         now.0.saturating_add_signed(self.wall_ahead_ns) / 1_000_000_000
     }
 
-    /// When the wall clock shows `secs` since the UNIX epoch, unless it is set before then; `now` if it does already.
+    /// When the wall clock shows `secs` since the UNIX epoch, unless it is set before then; `now` if it does
+    /// already.
     pub fn at_wall_secs(self, now: Instant, secs: u64) -> Instant {
         let nanos = secs.saturating_mul(1_000_000_000);
         Instant(nanos.saturating_add_signed(self.wall_ahead_ns.saturating_neg())).max(now)

@@ -20,23 +20,24 @@ const SLOT_BIT: u32 = 1 << 31;
 /// The end of the free list.
 const NONE: u32 = u32::MAX;
 
-/// Names an armed timer of a [`Wheel`]. It goes stale when the timer expires or is cancelled (until a generation of 32 bits has wrapped).
+/// Names an armed timer of a [`Wheel`]. It goes stale when the timer expires or is cancelled (until a
+/// generation of 32 bits has wrapped).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,
     generation: NonZeroU32,
 }
 
-/// A hierarchical timing wheel: scheme 7 of Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987). Arming, cancelling and
-/// expiring take constant time (a timer moves down at most once a level), and nothing is allocated unless
-/// more timers are armed than ever before.
+/// A hierarchical timing wheel: scheme 7 of Varghese and Lauck, "Hashed and Hierarchical Timing Wheels"
+/// (1987). Arming, cancelling and expiring take constant time (a timer moves down at most once a level), and
+/// nothing is allocated unless more timers are armed than ever before.
 ///
-/// - A timer never expires early. Its deadline is rounded up to a tick of 2^20 ns; it is given out by the first
-///   [`Wheel::pop_expired`] from then on.
-/// - Expired timers come in the order of their ticks. Those of one tick come in an order that the same calls repeat, mostly that of
-///   arming.
-/// - The wheel stands at the tick of the timer it gave out last, or of the last `now` when it had none left; a deadline
-///   before that counts as that.
+/// - A timer never expires early. Its deadline is rounded up to a tick of 2^20 ns; it is given out by the
+///   first [`Wheel::pop_expired`] from then on.
+/// - Expired timers come in the order of their ticks. Those of one tick come in an order that the same calls
+///   repeat, mostly that of arming.
+/// - The wheel stands at the tick of the timer it gave out last, or of the last `now` when it had none left;
+///   a deadline before that counts as that.
 ///
 /// Time jumps cost no more than the timers they expire: bitmaps tell which slots hold any.
 pub struct Wheel<T> {
@@ -44,9 +45,10 @@ pub struct Wheel<T> {
     current: u64,
     /// Which slots hold timers, a bit each: `occupied` of level `l` at `digit / 64`.
     occupied: [[u64; LEVEL_SLOTS / 64]; LEVELS],
-    /// A slot of level `l` holds the timers of 256^l ticks that differ in the lower `l` bytes only, and stands at the place that byte `l`
-    /// tells. A timer is on the lowest level on which its slot lies less than a turn ahead of the slot of `current`; so the timers
-    /// of a minute from now never wait in one slot together, wherever `current` stands.
+    /// A slot of level `l` holds the timers of 256^l ticks that differ in the lower `l` bytes only, and
+    /// stands at the place that byte `l` tells. A timer is on the lowest level on which its slot lies less
+    /// than a turn ahead of the slot of `current`; so the timers of a minute from now never wait in one slot
+    /// together, wherever `current` stands.
     slots: Box<[[Ends; LEVEL_SLOTS]; LEVELS]>,
     chunks: Vec<Box<Nodes<T>>>,
     free_head: u32,
@@ -161,14 +163,16 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// When [`Wheel::pop_expired`] has something to do next, at the earliest: the earliest deadline rounded up to its tick, or
-    /// before that the instant when its slot moves down a level. `None` when no timer is armed.
+    /// When [`Wheel::pop_expired`] has something to do next, at the earliest: the earliest deadline rounded
+    /// up to its tick, or before that the instant when its slot moves down a level. `None` when no timer is
+    /// armed.
     pub fn next_deadline(&self) -> Option<Instant> {
         let (_, tick) = self.next_slot()?;
         Some(Instant::from_unix_nanos(tick.saturating_mul(TICK_NANOS)))
     }
 
-    /// The occupied slot that begins first, as its level and first tick. Of several the highest: its timers were armed first.
+    /// The occupied slot that begins first, as its level and first tick. Of several the highest: its timers
+    /// were armed first.
     fn next_slot(&self) -> Option<(usize, u64)> {
         let firsts = self.occupied.iter().enumerate().filter_map(|(level, bits)| {
             let shift = LEVEL_BITS * level as u32;
@@ -179,7 +183,8 @@ impl<T: Copy> Wheel<T> {
         firsts.reduce(|first, other| if other.1 <= first.1 { other } else { first })
     }
 
-    /// Moves the timers of the slot that begins at `current` to the levels below, in order. On level 0 they stay: they are due.
+    /// Moves the timers of the slot that begins at `current` to the levels below, in order. On level 0 they
+    /// stay: they are due.
     fn cascade(&mut self, level: usize) {
         if level == 0 {
             return;
@@ -212,8 +217,9 @@ impl<T: Copy> Wheel<T> {
         node.previous = last;
     }
 
-    /// The lowest level on which the slot of `tick` lies less than a turn ahead: that of the highest byte of the distance, or the one above
-    /// when the distance in slots, each end rounded down, comes to a whole turn.
+    /// The lowest level on which the slot of `tick` lies less than a turn ahead: that of the highest byte of
+    /// the distance, or the one above when the distance in slots, each end rounded down, comes to a whole
+    /// turn.
     fn level(&self, tick: u64) -> usize {
         let distance = tick - self.current;
         let level = (u64::BITS - 1 - (distance | 1).leading_zeros()) / LEVEL_BITS;
@@ -252,7 +258,8 @@ impl<T: Copy> Wheel<T> {
         self.len -= 1;
     }
 
-    /// Adds a chunk of free nodes, the lowest index at the head of the free list. `filler` stands in for their values.
+    /// Adds a chunk of free nodes, the lowest index at the head of the free list. `filler` stands in for
+    /// their values.
     ///
     /// Kept out of `arm`, which would touch stack pages for the whole chunk on every call.
     #[cold]

@@ -119,7 +119,8 @@ impl World {
         }
     }
 
-    /// The process is gone. A machine that lives on says so to its peers; what it had sent may still get through.
+    /// The process is gone. A machine that lives on says so to its peers; what it had sent may still get
+    /// through.
     pub(crate) fn kill(&mut self, host: Host, power: bool, gently: bool) {
         self.trace.line(self.now, || format!("GONE {host}"));
         self.model.disturb(host, self.now, self.now);

@@ -1,4 +1,5 @@
-//! What gateways write to clients and read from them, beside what they promise of it: the tries, the times and the window.
+//! What gateways write to clients and read from them, beside what they promise of it: the tries, the times
+//! and the window.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +24,13 @@ struct Conn {
     flights: BTreeMap<Name, Flight>,
     /// Those that may not be over, in the order in which they began.
     flying: Vec<Name>,
-    /// Rooms whose joins were answered, and whether one of them gave messages of a room that it was in: what it had may be written anew,
-    /// beside its own tries.
+    /// Rooms whose joins were answered, and whether one of them gave messages of a room that it was in: what
+    /// it had may be written anew, beside its own tries.
     rooms: BTreeMap<i64, bool>,
 }
 
-/// A message's id, and its place if it is a room's: another owner may give it another place, and then it is in flight by itself. An ack
-/// has the id alone, and ends the flight that began first.
+/// A message's id, and its place if it is a room's: another owner may give it another place, and then it is
+/// in flight by itself. An ack has the id alone, and ends the flight that began first.
 type Name = (u64, u64);
 
 struct Flight {
@@ -47,7 +48,8 @@ impl Flight {
 }
 
 impl Flights {
-    /// A gateway writes a batch. With `is_moving`, owners change, and the next one may give a message again that has ended here.
+    /// A gateway writes a batch. With `is_moving`, owners change, and the next one may give a message again
+    /// that has ended here.
     pub(crate) fn written(
         &mut self,
         now: Instant,

@@ -62,8 +62,9 @@ impl World {
                 return Err(format!("client {at} was never told what became of m{number}"));
             }
         }
-        // A node that thaws takes up a login whose client has gone to another node meanwhile, and only then reads that it went. No
-        // node can tell that from a newer login, so the live session is kicked, and stays away as its notice says (seed 1647).
+        // A node that thaws takes up a login whose client has gone to another node meanwhile, and only then
+        // reads that it went. No node can tell that from a newer login, so the live session is kicked, and
+        // stays away as its notice says (seed 1647).
         let thaws = self.plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Freeze { .. }));
         for client in &self.clients {
             if !thaws && !seen.contains(&(client.user, client.device)) {
@@ -166,9 +167,10 @@ impl World {
         }
     }
 
-    /// The exception to the order of login stamps. A login that waits for the first router is stamped by what its node has heard of other
-    /// clocks. If that node and every router have started since the fastest clock was heard, the stamp may be below that of an
-    /// earlier session; the node that knows better is linked a moment too late.
+    /// The exception to the order of login stamps. A login that waits for the first router is stamped by what
+    /// its node has heard of other clocks. If that node and every router have started since the fastest clock
+    /// was heard, the stamp may be below that of an earlier session; the node that knows better is linked a
+    /// moment too late.
     fn is_stamp_forgotten(&self, session: &Session) -> bool {
         let is_far = self.plan.clocks.iter().any(|(_, ms)| ms.abs() > 10_000);
         let has_gone = |host: Host| self.model.crashes.iter().any(|(_, of, _)| *of == host);
@@ -219,7 +221,8 @@ impl World {
         }
     }
 
-    /// A reliable message to a user is acked or handed over, unless it may have been lost with its sender's connection.
+    /// A reliable message to a user is acked or handed over, unless it may have been lost with its sender's
+    /// connection.
     fn judge_letter(&self, number: usize, sent: &Sent) -> Result<(), String> {
         if sent.class == Class::Lossy {
             return Ok(());
@@ -290,8 +293,8 @@ impl World {
         Ok(())
     }
 
-    /// What has a name is repeated until it is answered, and the answers are checked as they come. What is said to have failed
-    /// has gone to the bridge.
+    /// What has a name is repeated until it is answered, and the answers are checked as they come. What is
+    /// said to have failed has gone to the bridge.
     fn judge_failure(&self, number: usize, sent: &Sent) -> Result<(), String> {
         let is_failure = |outcome: &Outcome| matches!(outcome, Outcome::Failed(reason) if !matches!(reason, FailReason::Busy | FailReason::NotMember));
         match sent.outcomes.iter().find(|(_, outcome)| is_failure(outcome)) {
@@ -333,8 +336,8 @@ impl World {
         self.model.crashes.iter().any(|(at, of, _)| *of == host && (from..=until).contains(at))
     }
 
-    /// A reliable room message that has its place comes to every member that was present throughout, or is handed over for
-    /// it; a lossy one, too, to whoever reads fast, unless owners or links changed meanwhile.
+    /// A reliable room message that has its place comes to every member that was present throughout, or is
+    /// handed over for it; a lossy one, too, to whoever reads fast, unless owners or links changed meanwhile.
     fn judge_broadcast(&self, number: usize, sent: &Sent, room: i64) -> Result<(), String> {
         let placed = sent.outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Sequenced { .. }));
         let Some((answered, _)) = placed else { return Ok(()) };
@@ -364,9 +367,10 @@ impl World {
         Ok(())
     }
 
-    /// The exception to the promise of reliable room messages. The owner answers when it has sent a message to all shards with members,
-    /// and keeps no copy: what is on a link whose session ends then, because the owner dies or because link or node stand still
-    /// for longer than the lease, is lost to the members on the other end, and nobody is left who knows them and the message.
+    /// The exception to the promise of reliable room messages. The owner answers when it has sent a message
+    /// to all shards with members, and keeps no copy: what is on a link whose session ends then, because the
+    /// owner dies or because link or node stand still for longer than the lease, is lost to the members on
+    /// the other end, and nobody is left who knows them and the message.
     fn is_owner_lost(&self, session: &Session, from: u64, until: u64) -> bool {
         let lease = u64::from(LEASE_MS) * 1_000_000;
         let host = session.shard.node();
@@ -375,8 +379,8 @@ impl World {
             |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
         // A connection is given up after a quarter of the lease, and the next may take long to come about.
         let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + 2 * lease;
-        // With one router cut off from one gateway and another gone, no router is left that all gateways reach, and they go by
-        // those that they do reach: then a room has two owners.
+        // With one router cut off from one gateway and another gone, no router is left that all gateways
+        // reach, and they go by those that they do reach: then a room has two owners.
         let is_gone = |at: u64, of: Host| is_router(of) && at <= until && from <= at + 8 * lease;
         let two_owners = self.model.cuts.iter().any(|(a, b, ..)| overlaps(*a, *b))
             && (self.model.crashes.iter().any(|(at, of, _)| is_gone(*at, *of))
@@ -387,8 +391,9 @@ impl World {
             || self.model.freezes.iter().any(|(a, b, of)| (*of == host || is_router(*of)) && overlaps(*a, *b))
     }
 
-    /// Of two room messages that two members both got first-hand, both saw the same one first. While owners change, a message
-    /// may be placed twice, and two owners may place messages of one room: then there are two orders.
+    /// Of two room messages that two members both got first-hand, both saw the same one first. While owners
+    /// change, a message may be placed twice, and two owners may place messages of one room: then there are
+    /// two orders.
     fn judge_room_order(&self) -> Result<(), String> {
         for room in 1..=ROOMS {
             let mut seen: BTreeMap<SessionNo, Vec<(u64, usize)>> = BTreeMap::new();
@@ -413,7 +418,8 @@ impl World {
     }
 }
 
-/// How much later than the server a client hears of its session's end: one that does not read then, when it reads again.
+/// How much later than the server a client hears of its session's end: one that does not read then, when it
+/// reads again.
 fn heard_ns(session: &Session) -> u64 {
     CLOSING_NS + if session.reads_slowly { SILENCE_NS } else { 0 }
 }

@@ -1,13 +1,14 @@
 //! Whole clusters and their clients in one thread, on a simulated clock and network.
 //!
-//! The cores are those of production, composed as production composes them; what an engine, a kernel and a network do to them is
-//! simulated, faults included. A plain model keeps what clients sent, got and were told beside it, and fails a run in which a
-//! promise of docs/PROTOCOL.md is not kept. A seed determines a run: its cluster, its clients, its faults, and every delay;
-//! the hash of two runs of one seed is the same.
+//! The cores are those of production, composed as production composes them; what an engine, a kernel and a
+//! network do to them is simulated, faults included. A plain model keeps what clients sent, got and were told
+//! beside it, and fails a run in which a promise of docs/PROTOCOL.md is not kept. A seed determines a run:
+//! its cluster, its clients, its faults, and every delay; the hash of two runs of one seed is the same.
 //!
-//! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the network and faults
-//! do; `client` is a client; `flights` checks what gateways write to clients, `model` what can be checked at once, `judge` what
-//! must hold at the end. A promise that cannot be kept in some fault stands there as an exception, with its reason.
+//! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the
+//! network and faults do; `client` is a client; `flights` checks what gateways write to clients, `model` what
+//! can be checked at once, `judge` what must hold at the end. A promise that cannot be kept in some fault
+//! stands there as an exception, with its reason.
 //!
 //! Deliberately not here: engines, sockets, clocks, threads.
 

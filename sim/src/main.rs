@@ -1,6 +1,6 @@
-//! Runs seeds: `sim --seed N [--without I,J] [--trace]` one, `sim --seeds A..B` many, up to the first that fails. `--scenario NAME` before
-//! these runs that scenario, and not what the seed draws. Of a seed that fails, the faults are left out that it fails without, by
-//! their places in its plan.
+//! Runs seeds: `sim --seed N [--without I,J] [--trace]` one, `sim --seeds A..B` many, up to the first that
+//! fails. `--scenario NAME` before these runs that scenario, and not what the seed draws. Of a seed that
+//! fails, the faults are left out that it fails without, by their places in its plan.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -88,7 +88,8 @@ fn print_line(line: &str) {
     println!("{line}");
 }
 
-/// The places of the faults that a run fails without: one after the other is left out, if what is left still fails.
+/// The places of the faults that a run fails without: one after the other is left out, if what is left still
+/// fails.
 fn shrink(plan: &Plan) -> Vec<usize> {
     (0..plan.faults.len()).fold(Vec::new(), |without, place| {
         let fewer: Vec<usize> = without.iter().copied().chain([place]).collect();

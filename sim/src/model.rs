@@ -1,4 +1,5 @@
-//! What clients sent, got, acked and were told: plain lists, and the promises of docs/PROTOCOL.md checked against them.
+//! What clients sent, got, acked and were told: plain lists, and the promises of docs/PROTOCOL.md checked
+//! against them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,7 +18,8 @@ const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
 /// How late a bridge and slow packets may make what a router has decided.
 const LATE_NS: u64 = 1_000_000_000;
 
-/// One in so many messages has the name of an earlier one, if there is one to another target among the last so many.
+/// One in so many messages has the name of an earlier one, if there is one to another target among the last
+/// so many.
 const NAMED_AGAIN_ONE_IN: usize = 8;
 const NAMES_LOOK: usize = 100;
 
@@ -139,7 +141,8 @@ struct Trouble {
     from: u64,
     until: u64,
     of: [Host; 2],
-    /// Owners change, or may, and messages are held back. What becomes of a gateway that ends is felt by its own clients only, and of a bridge, by events.
+    /// Owners change, or may, and messages are held back. What becomes of a gateway that ends is felt by its
+    /// own clients only, and of a bridge, by events.
     moves: bool,
 }
 
@@ -198,7 +201,8 @@ impl Model {
         self.trouble([host; 2], from, until, host < GATEWAYS);
     }
 
-    /// What is between two nodes, or a whole one, does not work; or one begins, and routers wait for what it has to announce.
+    /// What is between two nodes, or a whole one, does not work; or one begins, and routers wait for what it
+    /// has to announce.
     pub(crate) fn unsettle(&mut self, of: [Host; 2], from: u64, until: u64) {
         self.trouble(of, from, until, true);
     }
@@ -307,7 +311,8 @@ impl Model {
         self.sessions[session].reads_slowly = true;
     }
 
-    /// A session may be kicked only for one that is not older: one that was answered before this one began is.
+    /// A session may be kicked only for one that is not older: one that was answered before this one began
+    /// is.
     pub(crate) fn kicked(&mut self, at: u64, session: SessionNo) -> Result<(), String> {
         let it = &self.sessions[session];
         let is_newer = |other: &Session| {
@@ -544,10 +549,11 @@ impl Model {
         }
     }
 
-    /// What one connection sent to one target comes in that order. Not so what its sender repeated. While owners change, there are
-    /// two exceptions. Lossy messages to users are not given to the next owner, so one that is on a slow link to the owner
-    /// before comes late. And a message without an outcome is given again by another owner, which cannot know for whom it was: to a
-    /// session that came after it was sent, or into its room, that is a retry, though it is its first copy. So it is when the owner before had
+    /// What one connection sent to one target comes in that order. Not so what its sender repeated. While
+    /// owners change, there are two exceptions. Lossy messages to users are not given to the next owner, so
+    /// one that is on a slow link to the owner before comes late. And a message without an outcome is given
+    /// again by another owner, which cannot know for whom it was: to a session that came after it was sent,
+    /// or into its room, that is a retry, though it is its first copy. So it is when the owner before had
     /// handed the message over, and that answer met the change.
     fn check_order(&mut self, at: u64, session: SessionNo, number: usize) -> Result<(), String> {
         let sent = &self.sent[number];

@@ -1,4 +1,5 @@
-//! Connections as the network has them: bytes in order, split anywhere, late, held up by a cut, lost with a reset.
+//! Connections as the network has them: bytes in order, split anywhere, late, held up by a cut, lost with a
+//! reset.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -40,7 +41,8 @@ pub(crate) enum Owner {
     Client { client: usize },
 }
 
-/// Where an end is in its life. As the engines have it: `Flushing` writes what the core still has, `Draining` waits for the peer's FIN.
+/// Where an end is in its life. As the engines have it: `Flushing` writes what the core still has, `Draining`
+/// waits for the peer's FIN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     Connecting,

@@ -51,7 +51,8 @@ impl node::Outside for Notes {
 const REFUSED_ONE_IN: u64 = 40;
 
 impl World {
-    /// A bridge takes an event after a while, in the order in which its shard got them. Until then it is lost with the process.
+    /// A bridge takes an event after a while, in the order in which its shard got them. Until then it is lost
+    /// with the process.
     pub(crate) fn bridge_note(&mut self, bridge: ShardId, life: u32, of: Origin, handed: Handed) {
         let most_ns = if self.prng.below(16) == 0 { 400_000_000 } else { 20_000_000 };
         let at = self.now + self.prng.below(most_ns);

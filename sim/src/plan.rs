@@ -41,7 +41,8 @@ pub struct Plan {
     pub cost: Option<Cost>,
 }
 
-/// What its work costs a node: a shard with more to do than time falls behind. What it says in a turn leaves at the turn's beginning.
+/// What its work costs a node: a shard with more to do than time falls behind. What it says in a turn leaves
+/// at the turn's beginning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cost {
     /// Each turn, in us.
@@ -125,8 +126,9 @@ impl Plan {
         }
     }
 
-    /// A run in which announcing all sessions takes a router longer than any link waits for it, and then a router, or all, are late. The
-    /// load is within what they can do, so everything is whole again in [`Plan::quiet_ms`].
+    /// A run in which announcing all sessions takes a router longer than any link waits for it, and then a
+    /// router, or all, are late. The load is within what they can do, so everything is whole again in
+    /// [`Plan::quiet_ms`].
     pub fn overload(seed: u64) -> Self {
         let mut prng = Prng::new(seed ^ 0x10ad);
         let mut plan = Self {

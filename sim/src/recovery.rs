@@ -1,4 +1,5 @@
-//! Clients that come back to their rooms with the last sequence that they have seen, and what they must hear then.
+//! Clients that come back to their rooms with the last sequence that they have seen, and what they must hear
+//! then.
 
 use std::collections::VecDeque;
 

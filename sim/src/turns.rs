@@ -13,8 +13,8 @@ use crate::world::{Event, World};
 const INPUTS_PER_TURN: usize = 64;
 /// How often a turn goes from effects to their outcomes and back.
 const ROUNDS_PER_TURN: usize = 16;
-/// Own-state invariants are checked after one turn of so many, and after each in a run that is read: what is broken stays so, and the
-/// checks take longer than the turns.
+/// Own-state invariants are checked after one turn of so many, and after each in a run that is read: what is
+/// broken stays so, and the checks take longer than the turns.
 const TURNS_PER_CHECK: u64 = 16;
 /// How long a graceful close may take.
 const LINGER_NS: u64 = 1_000_000_000;

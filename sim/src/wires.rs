@@ -6,8 +6,8 @@ use crate::host::{Input, Power};
 use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, State, Tcp, TcpId};
 use crate::world::{Event, World};
 
-/// After so many pieces of what goes at once, the next may be twice as long: a frame is cut anywhere, and a long one does not become a
-/// thousand events.
+/// After so many pieces of what goes at once, the next may be twice as long: a frame is cut anywhere, and a
+/// long one does not become a thousand events.
 const PIECES_ALIKE: u32 = 8;
 /// How long a connect waits for an answer.
 const CONNECT_NS: u64 = 1_500_000_000;

@@ -57,7 +57,8 @@ pub struct Report {
     pub links_lost: u64,
     /// Sessions that gateways announced to routers, as these count them.
     pub announced: u64,
-    /// How long after the last fault everything was whole, in ms, by looks that are a quarter of a second apart; none if the end came first.
+    /// How long after the last fault everything was whole, in ms, by looks that are a quarter of a second
+    /// apart; none if the end came first.
     pub whole_after_ms: Option<u64>,
 }
 
@@ -291,7 +292,8 @@ impl World {
         }
     }
 
-    /// Ends the run when nobody has waited for anything for a while, in which what is left behind would happen.
+    /// Ends the run when nobody has waited for anything for a while, in which what is left behind would
+    /// happen.
     fn rest(&mut self) {
         let is_at_rest = self.judge_clients().and_then(|()| self.judge_cores()).is_ok();
         self.looks_at_rest = if is_at_rest { self.looks_at_rest + 1 } else { 0 };

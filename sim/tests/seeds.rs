@@ -2,13 +2,16 @@
 
 use sim::{Plan, SCENARIOS, Scenario};
 
-/// Seeds of a run of `cargo test`, each in its short form (`--scenario short`); `cargo xtask sim` runs more of them.
+/// Seeds of a run of `cargo test`, each in its short form (`--scenario short`); `cargo xtask sim` runs more
+/// of them.
 const SEEDS: u64 = 200;
 /// Seeds that found what was wrong with presence, in their short form.
 const PRESENCE_SEEDS: [u64; 4] = [146, 1_353_951_330, 1_353_954_052, 1_353_956_233];
-/// Seeds that found what was wrong, here or in the judgement, with messages that two owners deliver, in their short form.
+/// Seeds that found what was wrong, here or in the judgement, with messages that two owners deliver, in their
+/// short form.
 const SEEDS_OF_TWO_OWNERS: [u64; 2] = [5_001_095, 5_002_319];
-/// Seeds of the plan `overload`: one router or two that stand still for up to 3 s or have a sixteenth of their CPU, and gateways that do.
+/// Seeds of the plan `overload`: one router or two that stand still for up to 3 s or have a sixteenth of
+/// their CPU, and gateways that do.
 const OVERLOADED: [u64; 4] = [1, 4, 5, 8];
 /// Seeds of each scenario.
 const SEEDS_OF_EACH: u64 = 2;
@@ -62,8 +65,8 @@ fn scenarios_keep_their_promises() {
     }
 }
 
-/// Announcing everything takes a router longer than any link waits for it. If that were done whenever links are lost, they would be lost
-/// for ever.
+/// Announcing everything takes a router longer than any link waits for it. If that were done whenever links
+/// are lost, they would be lost for ever.
 #[test]
 fn after_an_overload_everything_is_whole_again() {
     for seed in OVERLOADED {

@@ -63,8 +63,8 @@ impl Drop for Claim {
 
 /// Whether nobody listens on an address.
 ///
-/// It is tried without listening. A process that another thread starts has a copy of all our sockets until it runs its
-/// program, and a listening copy would keep the address from whoever wants it next.
+/// It is tried without listening. A process that another thread starts has a copy of all our sockets until it
+/// runs its program, and a listening copy would keep the address from whoever wants it next.
 pub fn is_free(address: SocketAddr) -> bool {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

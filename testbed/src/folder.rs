@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// In memory, this much must be free.
 const FREE_KB_MIN: u64 = 2 << 20;
-/// Removes the folder when the pipe from this process ends. A server may write for a moment after it was killed.
+/// Removes the folder when the pipe from this process ends. A server may write for a moment after it was
+/// killed.
 const REMOVER: &str = r#"cat >/dev/null; sleep 0.3; until rm -rf "$1"; do sleep 0.3; done"#;
 
 /// A folder of its own, removed when dropped, and when the process has ended, however it ended.

@@ -16,7 +16,8 @@ const START_TIME: Duration = Duration::from_secs(60);
 const PROBE_TIME: Duration = Duration::from_secs(2);
 /// Another process may take a port that was free.
 const PORTS_TRIED: u32 = 3;
-/// The shell starts the server, says its number, and kills it when the pipe from here ends, which it does with this process.
+/// The shell starts the server, says its number, and kills it when the pipe from here ends, which it does
+/// with this process.
 const WATCHER: &str = r#""$@" >&2 </dev/null & server=$!; echo $server; exec >/dev/null; cat; kill -9 $server; wait $server 2>/dev/null"#;
 
 /// Whether the server behind a connection does its work.

@@ -180,7 +180,8 @@ pub enum ClientFrame<'a> {
 pub struct Business<'a> {
     /// Says by the route table whether `target` is a user, a room or the backend.
     pub biz_code: BizCode,
-    /// The user or room; 0 when there is none. In JSON: top-level `target`, else `objectId` or `roomId` inside `data`.
+    /// The user or room; 0 when there is none. In JSON: top-level `target`, else `objectId` or `roomId`
+    /// inside `data`.
     pub target: i64,
     /// The sender's name for the message; empty for none.
     pub client_msg_id: Cow<'a, str>,
@@ -241,8 +242,8 @@ impl<'a> ClientFrame<'a> {
         }
     }
 
-    /// Appends header and body. `app` and `user` stand in every JSON body and nowhere else. JSON acks one message a frame,
-    /// so an ack of several becomes several frames.
+    /// Appends header and body. `app` and `user` stand in every JSON body and nowhere else. JSON acks one
+    /// message a frame, so an ack of several becomes several frames.
     pub fn encode(&self, encoding: Encoding, app: AppId, user: UserId, out: &mut Vec<u8>) {
         match encoding {
             Encoding::Binary => binary::encode_client(self, out),
@@ -571,8 +572,8 @@ impl<'a> ServerFrame<'a> {
         }
     }
 
-    /// Appends header and body. `app` and `user` are the session's; they stand in JSON bodies and nowhere else. A delivered
-    /// message has its sender in `userId`, so its bytes are the same for every receiver.
+    /// Appends header and body. `app` and `user` are the session's; they stand in JSON bodies and nowhere
+    /// else. A delivered message has its sender in `userId`, so its bytes are the same for every receiver.
     pub fn encode(&self, encoding: Encoding, app: AppId, user: UserId, out: &mut Vec<u8>) {
         match encoding {
             Encoding::Binary => binary::encode_server(self, out),

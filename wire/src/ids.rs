@@ -42,7 +42,8 @@ pub struct MessageId(pub u64);
 #[serde(transparent)]
 pub struct BizCode(pub i32);
 
-/// A message as its sender names it: up to [`ClientMsgId::BYTES_MAX`] bytes of UTF-8; empty when the sender gave none.
+/// A message as its sender names it: up to [`ClientMsgId::BYTES_MAX`] bytes of UTF-8; empty when the sender
+/// gave none.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Archive, Store, Load)]
 pub struct ClientMsgId(Bytes);
 

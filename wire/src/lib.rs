@@ -1,7 +1,7 @@
 //! Every byte layout of Sailfish: the client protocol, and the messages between gateway and router shards.
 //!
-//! Pure: no I/O, no clock, no async. Decoding borrows from the input and cannot panic on any bytes; encoding appends to a
-//! buffer of the caller. docs/PROTOCOL.md draws every frame.
+//! Pure: no I/O, no clock, no async. Decoding borrows from the input and cannot panic on any bytes; encoding
+//! appends to a buffer of the caller. docs/PROTOCOL.md draws every frame.
 
 pub mod client;
 mod ids;

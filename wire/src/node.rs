@@ -55,9 +55,10 @@ impl Default for DeliveryId {
     }
 }
 
-/// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is the newer. It
-/// begins as ns since the UNIX epoch, by a [`StampClock`]; an owner that knows of a higher one raises it above, and an
-/// announcement to another owner raises it by one. So clocks that differ between nodes do not decide who is newer.
+/// When a session logged in, as a stamp that orders all sessions of one user and device class: the higher is
+/// the newer. It begins as ns since the UNIX epoch, by a [`StampClock`]; an owner that knows of a higher one
+/// raises it above, and an announcement to another owner raises it by one. So clocks that differ between
+/// nodes do not decide who is newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Archive, Store, Load)]
 pub struct Login(pub u64);
 
@@ -128,12 +129,13 @@ pub struct Submission {
     pub payload: Bytes,
     /// Another owner may have delivered it already.
     pub again: bool,
-    /// It stands in an inbox and is handed over from there: under the name that its sender gave it, but apart from what its owner
-    /// remembers of the original. When it fails it stays in the inbox.
+    /// It stands in an inbox and is handed over from there: under the name that its sender gave it, but apart
+    /// from what its owner remembers of the original. When it fails it stays in the inbox.
     pub stored: bool,
     /// It is for the receiver's session on this class of device alone.
     pub device: Option<DeviceClass>,
-    /// Another owner, which is gone, found it undelivered for this reason and may have handed it over: to hand it over is all that is left.
+    /// Another owner, which is gone, found it undelivered for this reason and may have handed it over: to
+    /// hand it over is all that is left.
     pub concluded: Option<FailReason>,
 }
 
@@ -153,7 +155,8 @@ pub fn is_answered(class: Class, target: Target, client_msg_id: &ClientMsgId) ->
     }
 }
 
-/// From a gateway shard to a router shard: the one that owns the user or room in question, where there is one.
+/// From a gateway shard to a router shard: the one that owns the user or room in question, where there is
+/// one.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToRouter {
     /// A session is the one of its user and device class. Of two sessions the older is kicked.
@@ -168,8 +171,8 @@ pub enum ToRouter {
         session: SessionId,
         /// When it logged in.
         login: Login,
-        /// It has logged in a moment ago, so it is newer than whatever is bound. Otherwise it is announced to an owner that may not
-        /// know it, and its stamp decides.
+        /// It has logged in a moment ago, so it is newer than whatever is bound. Otherwise it is announced to
+        /// an owner that may not know it, and its stamp decides.
         fresh: bool,
     },
     /// A session is no longer to be bound here. Removes the binding only while it is still this session's.
@@ -217,7 +220,8 @@ pub enum ToRouter {
         /// `Delivered`, or `Failed` and why.
         outcome: Outcome,
     },
-    /// The sender's shard has another owner for the target, and submits the message there. Forget it, if it is held back.
+    /// The sender's shard has another owner for the target, and submits the message there. Forget it, if it
+    /// is held back.
     Withdraw {
         /// Its app.
         app: AppId,
@@ -233,8 +237,8 @@ pub enum ToRouter {
         /// What its [`StampClock`] shows.
         clock: Login,
     },
-    /// This shard goes by the owners of that name from here on. It announces what it has to those of them that do not know
-    /// it, and says so when it is `done`.
+    /// This shard goes by the owners of that name from here on. It announces what it has to those of them
+    /// that do not know it, and says so when it is `done`.
     View {
         /// [`Owners::name`].
         view: u64,
@@ -248,8 +252,9 @@ pub enum ToRouter {
         /// What.
         question: Question,
     },
-    /// A session of this shard ended a while ago, and the bridge was told so by another owner, or by this shard, which then had none.
-    /// Another session of its user and device class that comes here needs a stamp above.
+    /// A session of this shard ended a while ago, and the bridge was told so by another owner, or by this
+    /// shard, which then had none. Another session of its user and device class that comes here needs a stamp
+    /// above.
     Ended {
         /// The app that the user belongs to.
         app: AppId,
@@ -260,15 +265,16 @@ pub enum ToRouter {
         /// That of the session that ended.
         login: Login,
     },
-    /// Of the ranges that the router told by [`ToGateway::Digests`], these are as this shard has them: it announces the sessions of the
-    /// others, and those that it has not announced when it is done have ended.
+    /// Of the ranges that the router told by [`ToGateway::Digests`], these are as this shard has them: it
+    /// announces the sessions of the others, and those that it has not announced when it is done have ended.
     Unchanged {
         /// A [`RangeSet`] by its words.
         ranges: Vec<u64>,
         /// Another owner may have known these sessions meanwhile: their stamps are raised, here and there.
         moved: bool,
     },
-    /// Members of this shard want what the room said before; answered by [`ToGateway::Recalled`], if the shard is in the room.
+    /// Members of this shard want what the room said before; answered by [`ToGateway::Recalled`], if the
+    /// shard is in the room.
     Recall {
         /// The room's app.
         app: AppId,
@@ -311,7 +317,8 @@ pub enum ToGateway {
         /// The sequence of the room's last message so far.
         sequence: u64,
     },
-    /// The owner has no place for the shard in that room, and sends nothing of it: its members there are not in.
+    /// The owner has no place for the shard in that room, and sends nothing of it: its members there are not
+    /// in.
     Full {
         /// The app that the user or room belongs to.
         app: AppId,
@@ -333,8 +340,8 @@ pub enum ToGateway {
     Broadcast {
         /// The message.
         message: Message,
-        /// The shards of the node that have members, by index; the shard that gets it mails it on. Empty: it is for this
-        /// shard alone.
+        /// The shards of the node that have members, by index; the shard that gets it mails it on. Empty: it
+        /// is for this shard alone.
         shards: Vec<u16>,
     },
     /// What has become of a message that this shard submitted.
@@ -351,8 +358,8 @@ pub enum ToGateway {
         /// The id under which this shard submitted it.
         submitted: MessageId,
     },
-    /// A message was not delivered: the bridge is given it, and what that says is told by [`ToGateway::SendAck`]. No other owner is to deliver it
-    /// meanwhile.
+    /// A message was not delivered: the bridge is given it, and what that says is told by
+    /// [`ToGateway::SendAck`]. No other owner is to deliver it meanwhile.
     Concluded {
         /// The id under which this shard submitted it.
         submitted: MessageId,
@@ -366,8 +373,8 @@ pub enum ToGateway {
         /// What the router's [`StampClock`] shows.
         clock: Login,
     },
-    /// The router still has bindings of this shard's sessions, from before their link was lost, and delivers nothing to them until it
-    /// hears which are still there, by [`ToRouter::Unchanged`].
+    /// The router still has bindings of this shard's sessions, from before their link was lost, and delivers
+    /// nothing to them until it hears which are still there, by [`ToRouter::Unchanged`].
     Digests {
         /// [`Digests`], one for each range.
         digests: Vec<u64>,
@@ -395,8 +402,8 @@ pub enum ToGateway {
 /// From a gateway or router shard to the bridge.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub enum ToBridge {
-    /// A user's session came, or is bound by another owner. May be told twice; of what is told about one user and device
-    /// class the highest `login` counts, and of equal ones `Offline`, since a session ends once.
+    /// A user's session came, or is bound by another owner. May be told twice; of what is told about one user
+    /// and device class the highest `login` counts, and of equal ones `Offline`, since a session ends once.
     Online {
         /// The app that the user or room belongs to.
         app: AppId,
@@ -426,8 +433,8 @@ pub enum ToBridge {
         user: UserId,
         /// On what.
         device: DeviceClass,
-        /// Orders this against other events of the same user, device class and room: the highest counts, and of equal ones the
-        /// last.
+        /// Orders this against other events of the same user, device class and room: the highest counts, and
+        /// of equal ones the last.
         login: Login,
         /// Which room.
         room: RoomId,
@@ -453,8 +460,8 @@ pub enum ToBridge {
         reason: FailReason,
         /// The message.
         message: Message,
-        /// As what the router core of this shard waits to hear whether the bridge has it. Told within a shard only: on a link it is
-        /// [`DeliveryId::NONE`].
+        /// As what the router core of this shard waits to hear whether the bridge has it. Told within a shard
+        /// only: on a link it is [`DeliveryId::NONE`].
         #[rkyv(with = Skip)]
         delivery: DeliveryId,
     },
@@ -482,7 +489,8 @@ pub enum ToBridge {
 /// An event for the bridge, as the shard numbers it from which it comes.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Handed {
-    /// Counted from 1 in each life of a shard's process. The same number is the same event, however often it is handed over.
+    /// Counted from 1 in each life of a shard's process. The same number is the same event, however often it
+    /// is handed over.
     pub seq: u64,
     /// The event.
     pub event: ToBridge,

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: the ratio table of docs/measurements, in one go on one machine.
 //!
-//! Server on core 0, load on core 1, one server at a time and a fresh one for each run. What is compared runs in turns (floor,
-//! subject, floor, subject ...) at the same rate, and a figure is the median of its runs: the machine may be shared. A figure that
-//! falls short is printed as such and is no failure; one that could not be measured is.
+//! Server on core 0, load on core 1, one server at a time and a fresh one for each run. What is compared runs
+//! in turns (floor, subject, floor, subject ...) at the same rate, and a figure is the median of its runs:
+//! the machine may be shared. A figure that falls short is printed as such and is no failure; one that could
+//! not be measured is.
 
 mod gift;
 mod load;

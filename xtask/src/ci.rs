@@ -16,7 +16,8 @@ struct Step {
     environment: &'static [(&'static str, &'static str)],
 }
 
-/// Quickest first. All use the dev profile, so that there is one set of artefacts; `cargo test` runs the doc tests too.
+/// Quickest first. All use the dev profile, so that there is one set of artefacts; `cargo test` runs the doc
+/// tests too.
 const STEPS: [Step; 4] = [
     Step { name: "format", arguments: &["fmt", "--all", "--check"], environment: &[] },
     Step {
@@ -73,9 +74,9 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("rustup").args(["component", "add", component]), component)?;
         }
     }
-    // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network namespaces by ip, run the
-    // examples of docs/BACKEND.md, build and test clients/typescript and clients/java, and
-    // open the pages of web/.
+    // The build script of glommio calls git; tests start a redis-server and a mariadbd, make network
+    // namespaces by ip, run the examples of docs/BACKEND.md, build and test clients/typescript and
+    // clients/java, and open the pages of web/.
     for (tool, version, package) in [
         ("git", "--version", "git"),
         ("redis-server", "--version", "redis-server"),
@@ -93,7 +94,8 @@ fn install_tools() -> anyhow::Result<()> {
             install(Command::new("sh").args(["-c", INSTALL, "sh", package]), tool)?;
         }
     }
-    // A library of Java's has no command to ask. Who has it elsewhere says so to clients/java/test.sh by JUNIT.
+    // A library of Java's has no command to ask. Who has it elsewhere says so to clients/java/test.sh by
+    // JUNIT.
     if std::env::var_os("JUNIT").is_none() && !Path::new("/usr/share/java/junit4.jar").exists() {
         install(Command::new("sh").args(["-c", INSTALL, "sh", "junit4"]), "junit4")?;
     }
@@ -135,8 +137,9 @@ fn seconds(span: Duration) -> String {
     format!("{:.1} s", span.as_secs_f64())
 }
 
-/// Installs the package `$1`. Tests start servers of their own, so the package's service is not to run: while policy-rc.d says 101, Debian's
-/// scripts start none. A policy that is there stays, so what has been started is stopped, and is not started at the next boot.
+/// Installs the package `$1`. Tests start servers of their own, so the package's service is not to run: while
+/// policy-rc.d says 101, Debian's scripts start none. A policy that is there stays, so what has been started
+/// is stopped, and is not started at the next boot.
 const INSTALL: &str = r#"
     export DEBIAN_FRONTEND=noninteractive
     policy=/usr/sbin/policy-rc.d

@@ -1,7 +1,8 @@
 //! `cargo xtask faults`: `kill -9` in the middle of a storm of gifts.
 //!
-//! `sailfish load gift` accounts for every gift and compares the backend's books with what clients were told; here its backend,
-//! bridge, Redis and database are killed at random moments, each many times, and started again.
+//! `sailfish load gift` accounts for every gift and compares the backend's books with what clients were told;
+//! here its backend, bridge, Redis and database are killed at random moments, each many times, and started
+//! again.
 
 use std::path::Path;
 use std::process::Child;

@@ -24,7 +24,8 @@ pub struct Arguments {
     /// One target alone, by its name in `fuzz/fuzz_targets/`.
     #[arg(long)]
     target: Option<String>,
-    /// Puts what was found into the corpus that is kept, and takes out of that what covers nothing of its own.
+    /// Puts what was found into the corpus that is kept, and takes out of that what covers nothing of its
+    /// own.
     #[arg(long)]
     minimize: bool,
 }
@@ -96,7 +97,8 @@ fn minimize(target: &str, folders: &[&Path]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a subcommand of cargo-fuzz. No sanitizer: there is no unsafe code below the targets, and without one stable Rust will do.
+/// Runs a subcommand of cargo-fuzz. No sanitizer: there is no unsafe code below the targets, and without one
+/// stable Rust will do.
 fn fuzz(subcommand: &str, target: &str, folders: &[&Path], flags: &[&str]) -> anyhow::Result<()> {
     let mut command = cargo(&["fuzz", subcommand, "--sanitizer", "none", target]);
     command.args(folders).arg("--").args(flags);

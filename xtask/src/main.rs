@@ -1,5 +1,5 @@
-//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`, `cargo xtask bench`,
-//! `cargo xtask million`.
+//! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`,
+//! `cargo xtask bench`, `cargo xtask million`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -30,13 +30,15 @@ enum Command {
     Ci,
     /// Simulates clusters with faults, many seeds of them.
     Sim(sim::Arguments),
-    /// Kills backend, bridge, Redis and database under a storm of gifts, again and again, and compares the sums.
+    /// Kills backend, bridge, Redis and database under a storm of gifts, again and again, and compares the
+    /// sums.
     Faults(faults::Arguments),
     /// Lets libFuzzer look for inputs at which a target fails: whatever takes bytes from outside.
     Fuzz(fuzz::Arguments),
     /// Measures the table of ratios: the gateway beside the raw loops and its peers.
     Bench(bench::Arguments),
-    /// Holds a million connections on this machine, through traffic, a storm and the death of a router, and reports on it.
+    /// Holds a million connections on this machine, through traffic, a storm and the death of a router, and
+    /// reports on it.
     Million(million::Arguments),
 }
 

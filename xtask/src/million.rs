@@ -1,9 +1,11 @@
 //! `cargo xtask million`: a million logged-in connections on one machine, with nothing of the system changed.
 //!
-//! Two routers, two gateways and three loads: what a process may not have open as files, its io_uring has as direct descriptors, in several
-//! rings. Routers go before gateways, and these before the load, where there is too little CPU. All connect and log in; then they hold, with heartbeats
-//! at the period that the server tells, while random pairs write to each other and a room hears a message a second; then a tenth of them
-//! is reset at once and comes back; then one of the routers is killed. It fails when anybody was dropped or anything was lost.
+//! Two routers, two gateways and three loads: what a process may not have open as files, its io_uring has as
+//! direct descriptors, in several rings. Routers go before gateways, and these before the load, where there
+//! is too little CPU. All connect and log in; then they hold, with heartbeats at the period that the server
+//! tells, while random pairs write to each other and a room hears a message a second; then a tenth of them is
+//! reset at once and comes back; then one of the routers is killed. It fails when anybody was dropped or
+//! anything was lost.
 
 mod page;
 mod plot;
@@ -26,7 +28,8 @@ use crate::stack::{Node, SECRETS};
 
 /// Gateways, of one shard each.
 const GATEWAYS: u32 = 2;
-/// What each role is started by. A role that others wait for runs first; each ends with this process, however that ends.
+/// What each role is started by. A role that others wait for runs first; each ends with this process, however
+/// that ends.
 const ROUTER_BY: &[&str] = &["setpriv", "--pdeathsig", "KILL"];
 const GATEWAY_BY: &[&str] = &["nice", "-n", "5", "setpriv", "--pdeathsig", "KILL"];
 const LOAD_BY: &[&str] = &["nice", "-n", "10", "setpriv", "--pdeathsig", "KILL"];
@@ -40,7 +43,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const CLOSE_LOOK: Duration = Duration::from_millis(250);
 /// Below this, the run is given up before the machine does.
 const AVAILABLE_BYTES_MIN: f64 = 1e9;
-/// A cluster whose routers, after they have lost gateways, know less than this share of the sessions for so long does not heal.
+/// A cluster whose routers, after they have lost gateways, know less than this share of the sessions for so
+/// long does not heal.
 const KNOWN_SHARE: f64 = 0.5;
 const COLLAPSE_S: f64 = 60.0;
 /// How much longer than planned the run may take, beside twice the time to connect.
@@ -114,7 +118,8 @@ impl Plan {
         format!("{},{}", self.hold_s, self.hold_s + self.storm_s)
     }
 
-    /// What each load is called and told. Together they connect at the rate that is asked for, and are done at about the same time.
+    /// What each load is called and told. Together they connect at the rate that is asked for, and are done
+    /// at about the same time.
     fn loads(&self, router: u32) -> [(&'static str, String); 3] {
         let common = |connections: u32| {
             let rate = self.connect_rate * f64::from(connections) / f64::from(self.connections());
@@ -154,7 +159,8 @@ impl Plan {
 #[derive(Default)]
 struct Outcome {
     samples: Vec<Sample>,
-    /// When every connection was there and its session known, when the router was killed and when the other one knew all, in s.
+    /// When every connection was there and its session known, when the router was killed and when the other
+    /// one knew all, in s.
     connected_s: Option<f64>,
     killed_s: Option<f64>,
     reachable_s: Option<f64>,

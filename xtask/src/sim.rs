@@ -1,4 +1,5 @@
-//! `cargo xtask sim`: many seeds of the simulation, up to the first that fails; or with planted faults, which it is to find.
+//! `cargo xtask sim`: many seeds of the simulation, up to the first that fails; or with planted faults, which
+//! it is to find.
 
 use anyhow::{Context, ensure};
 

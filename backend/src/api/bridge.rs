@@ -67,8 +67,8 @@ pub enum Outcome {
     Again,
 }
 
-/// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of `X-Sailfish-Timestamp`, a dot
-/// and the body, in hexadecimal.
+/// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of
+/// `X-Sailfish-Timestamp`, a dot and the body, in hexadecimal.
 #[utoipa::path(post, path = "/bridge/events", request_body = Batch, responses(
     (status = 200, body = Results), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Json<Results>, Error> {
@@ -191,8 +191,8 @@ async fn keep(app: &App, messages: &[Undelivered]) -> Vec<Outcome> {
     }
 }
 
-/// All at once: a request waits for its commit, which takes many together. One that takes too long is sent again, and the rest of its batch
-/// is not.
+/// All at once: a request waits for its commit, which takes many together. One that takes too long is sent
+/// again, and the rest of its batch is not.
 async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(usize, Outcome)> {
     let mut outcomes: Vec<_> = requests.iter().map(|(index, _)| (*index, Outcome::Again)).collect();
     let mut tasks = JoinSet::new();
@@ -212,7 +212,8 @@ async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(
     outcomes
 }
 
-/// What a client says of a gift, in the spelling of packets or of the HTTP API. What it says besides is for others.
+/// What a client says of a gift, in the spelling of packets or of the HTTP API. What it says besides is for
+/// others.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GiftPayload {

@@ -106,7 +106,8 @@ impl Gift {
 struct Send {
     /// The caller's name for it, of 1 to 64 bytes: whatever is sent under it gets the answer of the first.
     id: String,
-    /// Of the catalogue. This and the next two fields may be spelled as packets do: `giftId`, `roomId`, `receiverId`.
+    /// Of the catalogue. This and the next two fields may be spelled as packets do: `giftId`, `roomId`,
+    /// `receiverId`.
     #[serde(alias = "giftId")]
     gift_id: i64,
     /// Where it is shown.
@@ -117,8 +118,8 @@ struct Send {
     receiver_id: i64,
     /// How many pieces, 1 to 9,999.
     count: i64,
-    /// The price of a piece that the caller saw. If it is another one, the gift is refused. Without it, the gift costs what the catalogue says
-    /// when it is paid.
+    /// The price of a piece that the caller saw. If it is another one, the gift is refused. Without it, the
+    /// gift costs what the catalogue says when it is paid.
     price: Option<i64>,
 }
 
@@ -130,10 +131,11 @@ struct Sent {
     total: i64,
 }
 
-/// Sends a gift. 200 says that it is paid, and that its room is shown it. 409 says that it is not, and never will be under this id:
-/// `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale`, `no_such_receiver`, `no_such_room`, `room_closed`,
-/// `not_member` or `id_reused`. The caller is in a room that it has opened, and in those that a session of it has joined. 429 and 503 promise
-/// nothing: send the same again, under the same id.
+/// Sends a gift. 200 says that it is paid, and that its room is shown it. 409 says that it is not, and never
+/// will be under this id: `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale`,
+/// `no_such_receiver`, `no_such_room`, `room_closed`, `not_member` or `id_reused`. The caller is in a room
+/// that it has opened, and in those that a session of it has joined. 429 and 503 promise nothing: send the
+/// same again, under the same id.
 #[utoipa::path(post, path = "/gift/send", request_body = Send, responses(
     (status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]

@@ -54,8 +54,8 @@ struct Made {
     address: String,
     /// Where browsers reach it, `ws://HOST:PORT` or `wss://HOST:PORT`; empty if they do not.
     websocket: String,
-    /// When the token ends, in ms since the UNIX epoch, and with it the session; until then the client logs in once more on the live
-    /// connection, with the next token.
+    /// When the token ends, in ms since the UNIX epoch, and with it the session; until then the client logs
+    /// in once more on the live connection, with the next token.
     expires_ms: i64,
     /// The app to log in to.
     app: i32,
@@ -81,7 +81,8 @@ async fn make(
         let most = config.logins_per_minute;
         return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
     }
-    // Whose session it is that the token is for, as long as that can last. A login that ended before may have left a ban.
+    // Whose session it is that the token is for, as long as that can last. A login that ended before may have
+    // left a ban.
     let key = session_key(user_id, body.device);
     if app.cache.take_if(&key, BANNED).await.unwrap_or(false) {
         app.push.kick(config.app, user_id, body.device.name(), Duration::ZERO).await?;
@@ -101,8 +102,8 @@ async fn make(
     }))
 }
 
-/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token. Until the next token for the
-/// device is made, those that were made before are refused there.
+/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token.
+/// Until the next token for the device is made, those that were made before are refused there.
 pub async fn end_sessions(app: &App, user_id: i64, login: LoginId) {
     let keys = Device::ALL.map(|device| session_key(user_id, device));
     let logins = app.cache.get_many(&keys).await.unwrap_or_default();

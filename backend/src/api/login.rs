@@ -46,9 +46,10 @@ struct CodeSent {
     expires_ms: i64,
 }
 
-/// Sends a login code to a phone, once a minute at most. The code is good for 60 s, for one login, and for 5 tries from one address. 429
-/// says in `Retry-After` when to ask again. 503 `no_sender`: the operator has not said how codes reach phones; 503
-/// `sms_unavailable`: the code was not sent, and does not count against the phone.
+/// Sends a login code to a phone, once a minute at most. The code is good for 60 s, for one login, and for 5
+/// tries from one address. 429 says in `Retry-After` when to ask again. 503 `no_sender`: the operator has not
+/// said how codes reach phones; 503 `sms_unavailable`: the code was not sent, and does not count against the
+/// phone.
 #[utoipa::path(post, path = "/login/code", request_body = SendCode,
     responses((status = 200, body = CodeSent), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
@@ -106,8 +107,8 @@ struct LoggedIn {
     is_new: bool,
 }
 
-/// Logs in. The first login of a phone makes its user. Wrong digits count against the address that they come from: after the fifth it
-/// waits 15 s, and twice as long after each further one.
+/// Logs in. The first login of a phone makes its user. Wrong digits count against the address that they come
+/// from: after the fifth it waits 15 s, and twice as long after each further one.
 #[utoipa::path(post, path = "/login", request_body = LogIn,
     responses((status = 200, body = LoggedIn), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn log_in(
@@ -134,8 +135,8 @@ async fn log_in(
 #[derive(Serialize, ToSchema)]
 struct LoggedOut {}
 
-/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. These tokens are refused until the
-/// user gets another one for the same class of device.
+/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. These
+/// tokens are refused until the user gets another one for the same class of device.
 #[utoipa::path(post, path = "/logout", responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;

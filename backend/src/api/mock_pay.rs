@@ -1,4 +1,5 @@
-//! A payment provider for demonstrations: a page with two buttons. It is there only if the configuration asks for it.
+//! A payment provider for demonstrations: a page with two buttons. It is there only if the configuration asks
+//! for it.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What operators and their tools ask: whether the process lives, whether it can serve, and its metrics. Not for clients: a proxy in
-//! front of the API passes none of them on.
+//! What operators and their tools ask: whether the process lives, whether it can serve, and its metrics. Not
+//! for clients: a proxy in front of the API passes none of them on.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,7 +37,8 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct OrderBody {
-    /// The caller's own name for the order, 1 to 64 bytes, unique for the user. The same order under the same name is made once.
+    /// The caller's own name for the order, 1 to 64 bytes, unique for the user. The same order under the same
+    /// name is made once.
     id: String,
     /// What is ordered.
     product_id: i64,
@@ -73,7 +74,8 @@ struct Order {
     amount_cents: i64,
     /// What it gives, in coins.
     coins: i64,
-    /// `waiting`: it is made; `paying`: its link is out; `paid`: the coins are in the wallet; `expired`: not paid in time.
+    /// `waiting`: it is made; `paying`: its link is out; `paid`: the coins are in the wallet; `expired`: not
+    /// paid in time.
     status: &'static str,
     /// It was paid after it had expired. The coins are in the wallet all the same.
     late: bool,
@@ -98,7 +100,8 @@ struct Orders {
     orders: Vec<Order>,
 }
 
-/// Orders coins. The same order once more, under the same `id`, gets the same answer; another one under it is refused.
+/// Orders coins. The same order once more, under the same `id`, gets the same answer; another one under it is
+/// refused.
 #[utoipa::path(post, path = "/orders", request_body = OrderBody, responses(
     (status = 200, body = Made), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -204,8 +207,8 @@ async fn find(
     Ok(Json(own(&app, &caller, &id).await?.into()))
 }
 
-/// The QR code of the link by which an order is paid, until that expires. It wants no login, so that whatever shows pictures can load it:
-/// an order's id cannot be guessed, and the picture says what its link says.
+/// The QR code of the link by which an order is paid, until that expires. It wants no login, so that whatever
+/// shows pictures can load it: an order's id cannot be guessed, and the picture says what its link says.
 #[utoipa::path(get, path = "/orders/{id}/qr.svg", params(("id" = String, Path, description = "Its `order_id`.")),
     responses((status = 200, content_type = "image/svg+xml"), (status = 404, body = ErrorBody)))]
 async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {

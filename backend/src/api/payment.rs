@@ -1,7 +1,7 @@
 //! What payment providers tell.
 //!
-//! One transaction moves the order once, credits account and ledger, and puts the outcome into the outbox; so a callback that comes
-//! twice, late, or from two processes at once pays once.
+//! One transaction moves the order once, credits account and ledger, and puts the outcome into the outbox; so
+//! a callback that comes twice, late, or from two processes at once pays once.
 
 use std::sync::Arc;
 
@@ -75,12 +75,14 @@ pub struct Answer {
 
 /// Takes a provider's word on a payment. `X-Signature` is the HMAC-SHA-256 of the body, in hexadecimal.
 ///
-/// **Late payments.** An order that has expired can still be paid, when the payer was at the provider's page already. The rule: the
-/// money came, so the coins go. The order becomes `paid` with `late`, and the payer is told as always.
+/// **Late payments.** An order that has expired can still be paid, when the payer was at the provider's page
+/// already. The rule: the money came, so the coins go. The order becomes `paid` with `late`, and the payer is
+/// told as always.
 ///
-/// A payment of another amount than the order's is refused (409 `wrong_amount`), as is a second payment of one order (`paid_twice`) and
-/// one payment for two orders (`trade_reused`); the order is flagged for people to look at. A failed payment is noted, and the
-/// order stays as it is, to be paid by another try. The same callback again gets the first answer.
+/// A payment of another amount than the order's is refused (409 `wrong_amount`), as is a second payment of
+/// one order (`paid_twice`) and one payment for two orders (`trade_reused`); the order is flagged for people
+/// to look at. A failed payment is noted, and the order stays as it is, to be paid by another try. The same
+/// callback again gets the first answer.
 #[utoipa::path(post, path = "/payment/callback/{provider}", request_body = Callback,
     params(("provider" = String, Path, description = "`default`; `mock` where that is on."),
         ("X-Signature" = String, Header, description = "Of the body.")),

@@ -119,7 +119,8 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
     Ok(Json(Rooms { rooms, next_after }))
 }
 
-/// Opens a room of the caller's own. A user has one open room; to open it again under the same title is no error.
+/// Opens a room of the caller's own. A user has one open room; to open it again under the same title is no
+/// error.
 #[utoipa::path(post, path = "/rooms", request_body = OpenBody,
     responses((status = 200, body = Room), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 429, body = ErrorBody)))]
@@ -205,8 +206,8 @@ async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
     }
 }
 
-/// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is in it at the gateway
-/// stays there until they leave.
+/// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is
+/// in it at the gateway stays there until they leave.
 #[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "The room.")), responses(
     (status = 200, body = Room), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn close(
@@ -255,8 +256,8 @@ async fn cached(app: &App, id: i64) -> Result<Room, Error> {
     app.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 
-/// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in disorder: see
-/// [`membership`].
+/// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in
+/// disorder: see [`membership`].
 pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
     for batch in events.chunks(BATCH_MAX) {
         // Another process may have changed neighbouring rows.
@@ -265,7 +266,8 @@ pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device stays.
+/// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device
+/// stays.
 pub async fn end(app: &App, sessions: &[(Device, i64)]) -> Result<(), Error> {
     for batch in sessions.chunks(BATCH_MAX) {
         insist(|| take_batch(app, membership::ended(batch.iter().cloned()))).await?;

@@ -113,7 +113,8 @@ async fn batch(
         let ids: Vec<i64> = missing.into_iter().map(|index| ids[index]).collect();
         let app = &app;
         async move {
-            // From the primary: a replica's row could be older than the delete that a write of any of these users has done.
+            // From the primary: a replica's row could be older than the delete that a write of any of these
+            // users has done.
             let mut found = user::get_many(app.db.primary(), &ids).await?;
             Ok(ids.iter().map(|id| found.remove(id)).collect())
         }
@@ -222,8 +223,8 @@ pub async fn find(app: &App, id: i64) -> Result<Option<UserRow>, Error> {
     app.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
 }
 
-/// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in `t_user_phone`
-/// decides, and the user's row is written with it.
+/// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in
+/// `t_user_phone` decides, and the user's row is written with it.
 pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), Error> {
     let hash = phone.hash();
     if let Some(id) = user_phone::user_of(app.db.primary(), &hash).await? {
@@ -256,7 +257,8 @@ struct MadeUsers {
     user_ids: Vec<i64>,
 }
 
-/// Makes users who have no phone, and so cannot log in here: for robots, tests, and users who log in elsewhere.
+/// Makes users who have no phone, and so cannot log in here: for robots, tests, and users who log in
+/// elsewhere.
 #[utoipa::path(post, path = "/internal/users", request_body = MakeUsers,
     responses((status = 200, body = MadeUsers), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn make(

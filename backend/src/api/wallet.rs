@@ -70,7 +70,8 @@ struct LedgerEntry {
     at_ms: i64,
 }
 
-/// What came into the caller's wallet and went out of it, the latest first. The next page is `before` the last id of this one.
+/// What came into the caller's wallet and went out of it, the latest first. The next page is `before` the
+/// last id of this one.
 #[utoipa::path(get, path = "/wallet/ledger",
     params(("before" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default.")),
     responses((status = 200, body = Ledger), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
@@ -178,7 +179,8 @@ async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
     let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
         let reference = grant.id.clone().into_bytes();
-        // This locks the account, and makes it, so whoever gave the same under the same id has committed or waits.
+        // This locks the account, and makes it, so whoever gave the same under the same id has committed or
+        // waits.
         account::credit(&mut tx, dialect, grant.user_id, 0).await?;
         match account::amount(&mut tx, grant.user_id, KIND, &reference).await? {
             None => {

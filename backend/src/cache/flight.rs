@@ -11,7 +11,8 @@ use tokio::sync::OnceCell;
 
 use crate::error::Error;
 
-/// How many counts of forgotten keys there are: so few that they cost nothing, so many that keys seldom share one.
+/// How many counts of forgotten keys there are: so few that they cost nothing, so many that keys seldom share
+/// one.
 const STRIPES: usize = 4_096;
 
 /// Work under way, by key.
@@ -30,7 +31,8 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// The result of `work`, or of the same work that is under way. After an error the next one who waits works.
+    /// The result of `work`, or of the same work that is under way. After an error the next one who waits
+    /// works.
     pub async fn join<F>(&self, key: &str, work: impl FnOnce() -> F) -> Result<String, Error>
     where
         F: Future<Output = Result<String, Error>>,

@@ -136,7 +136,8 @@ impl Redis {
     }
 }
 
-/// Sets coins aside for many at once: a command each would cost Redis and this process more than all else about a gift.
+/// Sets coins aside for many at once: a command each would cost Redis and this process more than all else
+/// about a gift.
 struct Holder {
     connection: ConnectionManager,
     prefix: String,

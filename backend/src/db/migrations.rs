@@ -56,7 +56,8 @@ pub async fn is_migrated(db: &Db) -> Result<bool, Error> {
     Ok(row.try_get::<i64, _>(0)? >= last)
 }
 
-/// Brings the tables up to date. Several processes may do so at once: all but the first wait, and find it done.
+/// Brings the tables up to date. Several processes may do so at once: all but the first wait, and find it
+/// done.
 pub async fn migrate(db: &Db) -> Result<(), Error> {
     let dialect = db.dialect();
     let mut connection = db.writer().acquire().await?;
@@ -85,7 +86,8 @@ pub async fn migrate(db: &Db) -> Result<(), Error> {
     Ok(())
 }
 
-/// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so the database is in its name.
+/// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so
+/// the database is in its name.
 async fn lock(connection: &mut Connection) -> Result<(), Error> {
     let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), ?), 0)";
     for seconds in [0_i64, LOCK_SECONDS] {

@@ -1,8 +1,9 @@
 //! Pools of connections, and when a connection goes back to its pool.
 //!
-//! A connection goes back only if nothing is left open on it. One on which a statement was given up half-way still gets that statement's answer,
-//! which its next user would take for its own; one whose disk is full, whose server is read-only or whose file is damaged may believe in a
-//! transaction that is no more. Such a connection is closed, and the pool opens another one.
+//! A connection goes back only if nothing is left open on it. One on which a statement was given up half-way
+//! still gets that statement's answer, which its next user would take for its own; one whose disk is full,
+//! whose server is read-only or whose file is damaged may believe in a transaction that is no more. Such a
+//! connection is closed, and the pool opens another one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,8 @@ use sqlx::{Any, AnyPool, Database, Either, Execute, Executor, SqlStr};
 
 use crate::error::Error;
 
-/// How long the end of a transaction and the check of its connection may take, before the connection is closed instead.
+/// How long the end of a transaction and the check of its connection may take, before the connection is
+/// closed instead.
 const RELEASE_TIME: Duration = Duration::from_secs(2);
 /// How long a write that failed speaks against the database, unless a later one succeeds.
 const FAILED_TIME: Duration = Duration::from_secs(5);
@@ -112,7 +114,8 @@ impl Pool {
         }
     }
 
-    /// From here on, statements that are given up half-way are those of workers that were told to end: no trouble to log.
+    /// From here on, statements that are given up half-way are those of workers that were told to end: no
+    /// trouble to log.
     pub fn ends(&self) {
         self.counts.is_ending.store(true, Ordering::Relaxed);
     }
@@ -233,7 +236,8 @@ impl Drop for Connection {
         }
         let (pool, is_in_transaction) = (self.pool.clone(), self.is_in_transaction);
         tokio::spawn(async move {
-            // The pool asks the server whether the connection is alive, and waits for the answer without a limit of its own.
+            // The pool asks the server whether the connection is alive, and waits for the answer without a
+            // limit of its own.
             let release = async {
                 if is_in_transaction {
                     (&mut *inner).execute("ROLLBACK").await.map_err(|error| error.to_string())?;

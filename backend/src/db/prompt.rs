@@ -1,11 +1,12 @@
 //! Connections to MySQL whose packets leave at once, and whose server has a limited time to answer.
 //!
-//! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). A statement that its cache of prepared ones drops is closed by a packet without an
-//! answer, after which the kernel keeps the next packet back until the server's delayed ACK: 44 ms for what else takes 0.2. So sqlx
-//! is given a socket in this process, and what comes there is passed on over TCP with that option.
+//! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). A statement that its cache of prepared ones drops is
+//! closed by a packet without an answer, after which the kernel keeps the next packet back until the server's
+//! delayed ACK: 44 ms for what else takes 0.2. So sqlx is given a socket in this process, and what comes
+//! there is passed on over TCP with that option.
 //!
-//! sqlx has no time limit of its own either. A server may stand still, or its machine may lose power and send nothing more; a
-//! task that waits for its answer would wait for good. Here such a connection is closed.
+//! sqlx has no time limit of its own either. A server may stand still, or its machine may lose power and send
+//! nothing more; a task that waits for its answer would wait for good. Here such a connection is closed.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::random;
 /// How long a server may take to accept.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Of a connection on which nothing moves: after how long, and how often, it is asked whether its server's machine is there.
+/// Of a connection on which nothing moves: after how long, and how often, it is asked whether its server's
+/// machine is there.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(15))
     .with_interval(Duration::from_secs(5))
@@ -57,7 +59,8 @@ impl AnswerTime {
 }
 
 impl Prompt {
-    /// The URL by which sqlx connects to this end of it, for the URL of a server. One that names a socket needs nothing.
+    /// The URL by which sqlx connects to this end of it, for the URL of a server. One that names a socket
+    /// needs nothing.
     pub fn open(url: &str) -> Result<(String, Option<Self>), Error> {
         let options: MySqlConnectOptions = url.parse()?;
         if options.get_socket().is_some() {
@@ -124,7 +127,8 @@ async fn pass_on(near: UnixStream, address: (String, u16), limit: AnswerTime) {
     }
 }
 
-/// Until either side ends, or the server owes an answer for too long. In this protocol one side speaks at a time.
+/// Until either side ends, or the server owes an answer for too long. In this protocol one side speaks at a
+/// time.
 async fn exchange(mut near: UnixStream, mut far: TcpStream, limit: &AnswerTime) -> std::io::Result<()> {
     let (mut asked, mut answered) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
     let mut owed_from = None;

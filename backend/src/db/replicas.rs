@@ -1,7 +1,8 @@
 //! Replicas, and how far each is behind.
 //!
-//! The primary writes the time into one row every half second; what a replica shows there tells its lag, whatever kind of replication
-//! it is. A replica that does not answer, or is too far behind, is not read from.
+//! The primary writes the time into one row every half second; what a replica shows there tells its lag,
+//! whatever kind of replication it is. A replica that does not answer, or is too far behind, is not read
+//! from.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -109,7 +109,7 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
     let mut finishing = JoinSet::new();
     loop {
         let batch = tokio::select! {
-            biased; // what was taken is committed before the end; nothing more is taken from then on, so it comes
+            biased; // what was taken is committed before the end, which comes once nothing more is taken
             batch = source.next(most) => batch,
             () = stop.wait() => break,
         };
@@ -127,7 +127,8 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
 struct Source {
     /// Out of the queue.
     taken: mpsc::Receiver<Batch>,
-    /// Past it: nobody was promised anything yet, so what is in memory is as good as what is in the queue, and costs far less.
+    /// Past it: nobody was promised anything yet, so what is in memory is as good as what is in the queue,
+    /// and costs far less.
     direct: mpsc::Receiver<Parcel>,
     /// What a batch left.
     left: Batch,
@@ -162,8 +163,8 @@ impl Source {
     }
 }
 
-/// How many of so many gifts are a batch. Under load, few sizes: each has statements of its own, which a connection keeps prepared, and to
-/// prepare those of several hundred rows costs as much as to run them.
+/// How many of so many gifts are a batch. Under load, few sizes: each has statements of its own, which a
+/// connection keeps prepared, and to prepare those of several hundred rows costs as much as to run them.
 fn size(gifts: usize, most: usize) -> usize {
     match gifts.min(most) {
         few if few < WHOLE_MIN => few,
@@ -221,7 +222,8 @@ impl Batch {
     }
 }
 
-/// Commits a batch, again and again while the database is away; what was committed, without the gifts that make transactions fail.
+/// Commits a batch, again and again while the database is away; what was committed, without the gifts that
+/// make transactions fail.
 async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed> {
     let mut todo = vec![batch];
     let mut committed = Vec::new();
@@ -245,7 +247,8 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                 todo.push(batch);
                 tokio::select! {
                     biased; // no further try once it is time to end
-                    () = stop.wait() => return committed, // nobody waits for the rest, and what is in the queue stays there
+                    // Nobody waits for the rest, and what is in the queue stays there.
+                    () = stop.wait() => return committed,
                     () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
                 }
             }
@@ -422,7 +425,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Batches whose cache entries and jobs wait for Redis, beside the one that is committed.
 const FINISHING_MAX: usize = 8;
-/// How long an answer is in the cache, for whoever waits in another process or repeats soon. The table has it for good.
+/// How long an answer is in the cache, for whoever waits in another process or repeats soon. The table has it
+/// for good.
 const ANSWER_TTL: Duration = Duration::from_secs(60);
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// So often the cache is asked before the table is.

@@ -18,7 +18,8 @@ const SENDERS: usize = 200;
 const COINS: i64 = 1 << 50;
 const PRICE: i64 = 10;
 
-/// Commits batches of gifts, one after the other, for that long: without queue, hold, HTTP and whoever waits. How many gifts a second.
+/// Commits batches of gifts, one after the other, for that long: without queue, hold, HTTP and whoever waits.
+/// How many gifts a second.
 pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error> {
     let first = 1_000_000_000 + i64::from(u32::from_ne_bytes(random::bytes()));
     let senders: Vec<i64> = (0..SENDERS as i64).map(|sender| first + sender).collect();

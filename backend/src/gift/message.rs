@@ -68,7 +68,8 @@ pub fn not_understood(app: i32, identity: Identity) -> Message {
     failed(app, &identity, &none, Reason::BadRequest)
 }
 
-/// The same for the same gift, wherever and however often it is made. It is shorter than [`crate::gift::KEY_BYTES_MAX`], and no other sender's.
+/// The same for the same gift, wherever and however often it is made. It is shorter than
+/// [`crate::gift::KEY_BYTES_MAX`], and no other sender's.
 fn key(kind: &str, identity: &Identity, more: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(identity.sender_id.to_be_bytes());

@@ -1,7 +1,8 @@
 //! Removes refusals of gifts that are so old that nobody sends the same again. What was committed stays.
 //!
-//! Rows are gone through in the order of their ids, a page at a time, up to the first one that is too young; the next pass goes on there. So no
-//! index is needed, which each gift would pay for. A process that starts begins with the first row.
+//! Rows are gone through in the order of their ids, a page at a time, up to the first one that is too young;
+//! the next pass goes on there. So no index is needed, which each gift would pay for. A process that starts
+//! begins with the first row.
 
 use std::sync::Arc;
 use std::time::Duration;

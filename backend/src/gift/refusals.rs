@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts by sender, which begin anew each minute. A sender who is in here has sent a gift within it, so there are no more than those.
+/// Counts by sender, which begin anew each minute. A sender who is in here has sent a gift within it, so
+/// there are no more than those.
 #[derive(Default)]
 pub struct Refusals(Mutex<Counts>);
 

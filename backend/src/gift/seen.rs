@@ -1,7 +1,8 @@
 //! What this process has seen: the catalogue within the last second, and users.
 //!
-//! Most gifts are of a few kinds, and to ask the cache for each would cost a round trip a gift. What is a second old may be wrong: a
-//! refusal is looked at again, and whoever pays is compared with the database by the transaction.
+//! Most gifts are of a few kinds, and to ask the cache for each would cost a round trip a gift. What is a
+//! second old may be wrong: a refusal is looked at again, and whoever pays is compared with the database by
+//! the transaction.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,7 +43,8 @@ impl SeenGifts {
     }
 }
 
-/// Users that this process has seen in the database. A user stays for good, so what is in here is so, and who is not in here is looked up.
+/// Users that this process has seen in the database. A user stays for good, so what is in here is so, and who
+/// is not in here is looked up.
 #[derive(Default)]
 pub struct SeenUsers(Mutex<HashSet<i64>>);
 

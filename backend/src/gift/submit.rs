@@ -29,8 +29,8 @@ pub(crate) enum Limit {
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub answer: Answer,
-    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its way. `None` of one that is
-    /// [`Reason::RateLimited`]: nobody is told.
+    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its
+    /// way. `None` of one that is [`Reason::RateLimited`]: nobody is told.
     pub told: Option<oneshot::Receiver<()>>,
 }
 
@@ -44,8 +44,8 @@ enum Step {
 /// Sends a gift. What it answers is committed, or refused for good.
 ///
 /// # Errors
-/// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is promised, and the same may be
-/// sent again. 429 with [`Limit::Answered`].
+/// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is promised,
+/// and the same may be sent again. 429 with [`Limit::Answered`].
 pub(crate) async fn submit(app: &App, request: &GiftRequest, limit: Limit) -> Result<Decided, Error> {
     check(request)?;
     let _under_way = UnderWay::begin(&app.gifts);
@@ -111,8 +111,8 @@ async fn first_step(app: &App, request: &GiftRequest, limit: Limit) -> Result<St
     }
 }
 
-/// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits nobody: the database still
-/// decides.
+/// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits
+/// nobody: the database still decides.
 async fn hold(app: &App, identity: &Identity, amount: i64, is_counted: bool) -> Result<Hold, Error> {
     let Identity { sender_id: user_id, key: id } = identity.clone();
     let rate_max = (!is_counted).then_some(app.config.gifts_per_second);
@@ -127,8 +127,8 @@ async fn hold(app: &App, identity: &Identity, amount: i64, is_counted: bool) -> 
     }
 }
 
-/// What the cache would refuse. The transaction decides it, so that the refusal is in the table before it is told; but only so many of one
-/// sender, so that a flood does not reach the database.
+/// What the cache would refuse. The transaction decides it, so that the refusal is in the table before it is
+/// told; but only so many of one sender, so that a flood does not reach the database.
 async fn doubt(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let identity = &request.identity;
     if let Some(order) = remembered(app, identity).await {
@@ -154,7 +154,8 @@ fn too_many(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Erro
     }
 }
 
-/// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift that was refused.
+/// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift
+/// that was refused.
 pub(crate) fn refuse_bad(app: &App, identity: Identity) {
     let sender_id = identity.sender_id;
     let is_within = app.gifts.refused.count(sender_id) <= app.config.gift_refusals_per_minute;
@@ -261,9 +262,11 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// How long it is remembered that a gift's coins are held. One that is longer in the queue, and sent again, is held twice, and decided once.
+/// How long it is remembered that a gift's coins are held. One that is longer in the queue, and sent again,
+/// is held twice, and decided once.
 const HELD_TTL: Duration = Duration::from_secs(60);
-/// How long it is remembered what a user has. What was held for a gift that never came into the queue is free again after that.
+/// How long it is remembered what a user has. What was held for a gift that never came into the queue is free
+/// again after that.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
 /// So often a sender is told of packets that are no gifts, or too many.
 const TOLD_PER_MINUTE_MAX: u32 = 60;

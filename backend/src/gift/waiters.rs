@@ -50,7 +50,8 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// Waits for a gift from here on, until what this answers is dropped. `is_here` if the gift goes to this process's consumer.
+    /// Waits for a gift from here on, until what this answers is dropped. `is_here` if the gift goes to this
+    /// process's consumer.
     pub fn wait<'a>(&'a self, identity: &'a Identity, contents: Contents, is_here: bool) -> Waiting<'a> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter { contents, since: Instant::now(), is_here, answer };

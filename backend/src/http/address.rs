@@ -11,13 +11,15 @@ use http_server::Peer;
 use crate::app::App;
 use crate::error::Error;
 
-/// The address that limits of a caller are counted for: as the trusted proxy there says, if it comes through one. Of IPv6 it is the
+/// The address that limits of a caller are counted for: as the trusted proxy there says, if it comes through
+/// one. Of IPv6 it is the
 /// /64, which one customer of a provider has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Address(IpAddr);
 
 impl Address {
-    /// The network that it is in, as a text: what one tenant of a provider can have many addresses of, the /24 or the /48.
+    /// The network that it is in, as a text: what one tenant of a provider can have many addresses of, the
+    /// /24 or the /48.
     pub fn network(&self) -> String {
         match self.0 {
             IpAddr::V4(address) => format!("{}/24", Ipv4Addr::from_bits(address.to_bits() & !0xff)),

@@ -11,7 +11,8 @@ use sha2::Sha256;
 use crate::app::App;
 use crate::error::Error;
 
-/// A caller that is a service of the company's own. Handlers take it before the body, which of others is not read.
+/// A caller that is a service of the company's own. Handlers take it before the body, which of others is not
+/// read.
 pub struct Internal;
 
 impl FromRequestParts<Arc<App>> for Internal {

@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 
-/// A text for `field` without white space around it: at most `chars_max` characters, none of them a control character.
+/// A text for `field` without white space around it: at most `chars_max` characters, none of them a control
+/// character.
 pub fn line(field: &str, text: &str, chars_max: usize) -> Result<String, Error> {
     let text = text.trim();
     let chars = text.chars().count();

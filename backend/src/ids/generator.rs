@@ -164,8 +164,9 @@ impl State {
     }
 }
 
-/// Fisher and Yates's shuffle, by a generator (Vigna's splitmix64) that is seeded for each segment: nobody can foretell the ids of a
-/// segment that was not begun, and a call to the operating system for each would cost more than the id.
+/// Fisher and Yates's shuffle, by a generator (Vigna's splitmix64) that is seeded for each segment: nobody
+/// can foretell the ids of a segment that was not begun, and a call to the operating system for each would
+/// cost more than the id.
 fn shuffle(ids: &mut [i64]) {
     let mut seed = u64::from_ne_bytes(random::bytes());
     let mut next = || {

@@ -13,8 +13,9 @@ use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
 use crate::tables::presence::{self, Device};
 use crate::tables::{hand_over, id_segment, user};
 
-/// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be told so, and it stays until it
-/// is handed over, for 30 days. Room messages are counted only: who was not there missed them.
+/// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be
+/// told so, and it stays until it is handed over, for 30 days. Room messages are counted only: who was not
+/// there missed them.
 pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = vec![Outcome::Done; messages.len()];
     let (mut rows, mut at) = (Vec::new(), Vec::new());
@@ -73,7 +74,8 @@ fn row(message: &Undelivered) -> Option<InboxRow> {
     })
 }
 
-/// Keeps what fits; why each message is refused, if it is. One that is kept already stays, and takes no more room.
+/// Keeps what fits; why each message is refused, if it is. One that is kept already stays, and takes no more
+/// room.
 async fn keep_rows(
     app: &App,
     rows: &[InboxRow],
@@ -106,9 +108,10 @@ async fn keep_rows(
     Ok(refusals)
 }
 
-/// Which of the receivers, each of an app, there are: those who are registered here, or have had a session. While nobody is registered, and
-/// for other apps than the backend's own, users are kept elsewhere, and every one may be there. The database says it each time: what is
-/// cached of strangers' ids would be a stranger's to fill.
+/// Which of the receivers, each of an app, there are: those who are registered here, or have had a session.
+/// While nobody is registered, and for other apps than the backend's own, users are kept elsewhere, and every
+/// one may be there. The database says it each time: what is cached of strangers' ids would be a stranger's
+/// to fill.
 async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, i64)>, Error> {
     let (db, dialect) = (app.db.primary(), app.db.dialect());
     let mut existing = presence::seen(db, dialect, receivers).await?;
@@ -127,8 +130,8 @@ async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, 
     Ok(existing)
 }
 
-/// Receivers may have come while their messages were on the way here. Either they are seen here, after the messages were committed, or
-/// they come later, and then [`came`] sees the messages.
+/// Receivers may have come while their messages were on the way here. Either they are seen here, after the
+/// messages were committed, or they come later, and then [`came`] sees the messages.
 async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Error> {
     if away.is_empty() {
         return Ok(());
@@ -137,7 +140,8 @@ async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Er
     ask(app, &online.iter().collect::<Vec<_>>()).await
 }
 
-/// Has what waits for users handed over to their sessions that came. That takes as long as they take to ack, so it is only asked for here.
+/// Has what waits for users handed over to their sessions that came. That takes as long as they take to ack,
+/// so it is only asked for here.
 pub async fn came(app: &App, devices: &BTreeSet<Device>) -> Result<(), Error> {
     let users: BTreeSet<(i32, i64)> = devices.iter().map(|device| (device.app, device.user_id)).collect();
     let waiting = inbox::waiting(app.db.primary(), app.db.dialect(), &Vec::from_iter(users)).await?;

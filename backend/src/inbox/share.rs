@@ -1,9 +1,11 @@
-//! How much of an inbox a sender may fill. Nothing that is kept makes room for something else, so what does not fit is refused at the door.
+//! How much of an inbox a sender may fill. Nothing that is kept makes room for something else, so what does
+//! not fit is refused at the door.
 //!
-//! - A sender may have a tenth of what is free in a receiver's inbox; a sender who has nothing there needs only to fit. So however much a few
-//!   have sent, there is room for another one.
+//! - A sender may have a tenth of what is free in a receiver's inbox; a sender who has nothing there needs
+//!   only to fit. So however much a few have sent, there is room for another one.
 //! - A sender may have so much in all inboxes together.
-//! - The backend's own messages (sender 0) count for themselves: those of others take no room from them, nor they from others.
+//! - The backend's own messages (sender 0) count for themselves: those of others take no room from them, nor
+//!   they from others.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Messages to users. A client's ack takes time, so a push of a row waits for its outcome, and nobody else waits with it: a user has one
-//! call under way at most, with a share of the messages of that call, and users who do not ack at once have calls of their own.
-//! Messages without a row have calls of their own, too. A call waits until the router has the message, but not for an
-//! ack, so its caller is not held up.
+//! Messages to users. A client's ack takes time, so a push of a row waits for its outcome, and nobody else
+//! waits with it: a user has one call under way at most, with a share of the messages of that call, and users
+//! who do not ack at once have calls of their own. Messages without a row have calls of their own, too. A
+//! call waits until the router has the message, but not for an ack, so its caller is not held up.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};

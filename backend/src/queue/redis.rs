@@ -1,8 +1,9 @@
-//! The queue in Redis Streams: for each topic a stream with the consumer group `backend`, a sorted set of jobs that are not due,
-//! and a stream of dead letters.
+//! The queue in Redis Streams: for each topic a stream with the consumer group `backend`, a sorted set of
+//! jobs that are not due, and a stream of dead letters.
 //!
-//! Jobs are taken by one script: it moves what has come due into the stream, gives what another consumer took and did not end in
-//! time, and then what nobody took. Redis that was flushed has lost the group too; the next one who takes makes it.
+//! Jobs are taken by one script: it moves what has come due into the stream, gives what another consumer took
+//! and did not end in time, and then what nobody took. Redis that was flushed has lost the group too; the
+//! next one who takes makes it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -208,7 +209,8 @@ impl Queue for RedisQueue {
         let entries: Vec<String> = ids.iter().filter_map(entry).collect();
         for chunk in entries.chunks(PIPELINE_MAX) {
             let mut pipe = redis::pipe();
-            // In this order and alone: an entry that was deleted and is still pending would be dealt with as lost.
+            // In this order and alone: an entry that was deleted and is still pending would be dealt with as
+            // lost.
             pipe.atomic();
             pipe.cmd("XACK").arg(&stream).arg(GROUP).arg(chunk).ignore();
             pipe.cmd("XDEL").arg(&stream).arg(chunk).ignore();

@@ -1,4 +1,5 @@
-//! The queue as a table. It shares the database with the business, so a job can end in the transaction that did it.
+//! The queue as a table. It shares the database with the business, so a job can end in the transaction that
+//! did it.
 
 use std::time::Duration;
 

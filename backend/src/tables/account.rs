@@ -1,5 +1,5 @@
-//! `t_account`, each user's balance in coins, and `t_ledger`, every change of it. They are only written together: a balance is the
-//! sum of its ledger rows at any moment.
+//! `t_account`, each user's balance in coins, and `t_ledger`, every change of it. They are only written
+//! together: a balance is the sum of its ledger rows at any moment.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +53,8 @@ pub async fn balance(pool: &Pool, user_id: i64) -> Result<Option<i64>, Error> {
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two transactions never wait
-/// for each other.
+/// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two
+/// transactions never wait for each other.
 pub async fn lock(
     connection: &mut Connection,
     dialect: Dialect,
@@ -96,7 +96,8 @@ pub async fn credit(
     user_id: i64,
     amount: i64,
 ) -> Result<(), Error> {
-    // In one statement: an insert that finds the row there would lock it for others to read, and two that do could not go on.
+    // In one statement: an insert that finds the row there would lock it for others to read, and two that do
+    // could not go on.
     let update = match dialect {
         Dialect::Sqlite => "ON CONFLICT(user_id) DO UPDATE SET balance = balance + excluded.balance",
         Dialect::MySql => "ON DUPLICATE KEY UPDATE balance = balance + VALUES(balance)",

@@ -1,4 +1,5 @@
-//! `t_gift_order`: each gift that was decided. A sender's key names one gift: for good if it was committed, else until the refusal is removed.
+//! `t_gift_order`: each gift that was decided. A sender's key names one gift: for good if it was committed,
+//! else until the refusal is removed.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! `t_hand_over`: sessions that an inbox is to be handed over to, and who is about it.
 //!
-//! A receiver has a row for each class of device. It is asked for as often as a session came there, and belongs to one holder at a time, who
-//! renews it. It goes when all that was asked for is done; what a holder that died has left is taken up by another one.
+//! A receiver has a row for each class of device. It is asked for as often as a session came there, and
+//! belongs to one holder at a time, who renews it. It goes when all that was asked for is done; what a holder
+//! that died has left is taken up by another one.
 
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};

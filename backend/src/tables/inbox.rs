@@ -228,7 +228,8 @@ impl Turn {
     pub const FIRST: Turn = Turn { tries: 0, id: 0 };
 }
 
-/// A receiver's next messages after a turn, for a hand-over that was asked for at `since_ms`: those that no device had before.
+/// A receiver's next messages after a turn, for a hand-over that was asked for at `since_ms`: those that no
+/// device had before.
 pub async fn next(
     pool: &Pool,
     (app, user_id): (i32, i64),
@@ -285,8 +286,8 @@ pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i6
     ids(sqlx::query(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
 }
 
-/// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for that, and are marked. Whether
-/// some stay.
+/// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for
+/// that, and are marked. Whether some stay.
 pub async fn delivered(
     connection: &mut Connection,
     to: &Device,

@@ -45,7 +45,8 @@ pub async fn insert(
     for chunk in payloads.chunks(ROWS_MAX) {
         let statement =
             format!("INSERT INTO t_job (topic, payload, due_ms, tries) VALUES {}", rows(chunk.len(), 4));
-        // As many texts as there are lengths would push all others out of the cache of prepared statements, and save little.
+        // As many texts as there are lengths would push all others out of the cache of prepared statements,
+        // and save little.
         let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(chunk.len() == 1);
         for payload in chunk {
             query = query.bind(topic).bind(payload).bind(due_ms).bind(0_i64);

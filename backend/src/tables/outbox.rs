@@ -10,7 +10,8 @@ use crate::tables::last_ids;
 /// Rows of one statement.
 const ROWS_MAX: usize = 512;
 
-/// How the table is made. It has no index but its key: it is nearly empty, and is read in the order of its key.
+/// How the table is made. It has no index but its key: it is nearly empty, and is read in the order of its
+/// key.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end, key) = (dialect.serial(), dialect.table_end(), dialect.key(64));
     vec![format!(
@@ -20,7 +21,8 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-/// Adds messages; their ids, ascending. Whoever commits them pushes them; from [`OWN_TIME_MS`] on anybody may.
+/// Adds messages; their ids, ascending. Whoever commits them pushes them; from [`OWN_TIME_MS`] on anybody
+/// may.
 pub async fn insert(
     connection: &mut Connection,
     messages: &[Message],

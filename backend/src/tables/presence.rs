@@ -1,4 +1,5 @@
-//! `t_presence`: what was told last of each user's device. Its row is locked while anything about that device is changed.
+//! `t_presence`: what was told last of each user's device. Its row is locked while anything about that device
+//! is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +40,8 @@ impl Presence {
     }
 }
 
-/// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known then.
+/// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known
+/// then.
 pub async fn raise(
     connection: &mut Connection,
     dialect: Dialect,
@@ -120,7 +122,8 @@ async fn of_users(
     Ok(found)
 }
 
-/// The devices of users above `after`, ascending by user, online or not: at most `most`, and all or none of a user's. Empty: there are no more.
+/// The devices of users above `after`, ascending by user, online or not: at most `most`, and all or none of a
+/// user's. Empty: there are no more.
 pub async fn page(pool: &Pool, app: i32, after: i64, most: u32) -> Result<Vec<(Device, Presence)>, Error> {
     let select = format!(
         "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id > ? \

@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::db::{Connection, Dialect, Pool, is_duplicate, marks, padded, rows};
 use crate::error::Error;
 
-/// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has one open room.
+/// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has
+/// one open room.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end) = (dialect.serial(), dialect.table_end());
     let index = match dialect {

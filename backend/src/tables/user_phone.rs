@@ -1,5 +1,5 @@
-//! `t_user_phone`: which user has which phone. The number itself is not kept: the key is its SHA-256, beside its last digits for
-//! support.
+//! `t_user_phone`: which user has which phone. The number itself is not kept: the key is its SHA-256, beside
+//! its last digits for support.
 
 use sqlx::{AssertSqlSafe, Row};
 

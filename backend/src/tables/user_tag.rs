@@ -1,6 +1,8 @@
-//! `t_user_tag_00` to `t_user_tag_99`: tags of users, by user id modulo 100. A tag is one bit of one of three 64-bit columns.
+//! `t_user_tag_00` to `t_user_tag_99`: tags of users, by user id modulo 100. A tag is one bit of one of three
+//! 64-bit columns.
 //!
-//! MySQL's bit operators give unsigned numbers, which the casts make signed again; to SQLite these mean nothing.
+//! MySQL's bit operators give unsigned numbers, which the casts make signed again; to SQLite these mean
+//! nothing.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row};

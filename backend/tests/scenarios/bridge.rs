@@ -90,7 +90,8 @@ both!(
     }
 );
 
-/// A gift that is not decided in time is sent again; what came with it is answered before the bridge gives up the whole batch.
+/// A gift that is not decided in time is sent again; what came with it is answered before the bridge gives up
+/// the whole batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undecided_gift_does_not_hold_its_batch() {
     let stack = Stack::embedded().await;
@@ -113,8 +114,8 @@ async fn an_undecided_gift_does_not_hold_its_batch() {
     node.stop().await;
 }
 
-/// A4: events from Redis Streams: each is dealt with once, in its lane's order, by one of two processes, and by the other when that dies;
-/// what is no event becomes a dead letter.
+/// A4: events from Redis Streams: each is dealt with once, in its lane's order, by one of two processes, and
+/// by the other when that dies; what is no event becomes a dead letter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_come_by_streams() {
     let stack = Stack::production().await;

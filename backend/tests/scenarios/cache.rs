@@ -33,7 +33,8 @@ impl Loads {
 }
 
 both!(
-    /// B3: a hot miss is one read of the database, however many ask; C1: that there is nothing is remembered too.
+    /// B3: a hot miss is one read of the database, however many ask; C1: that there is nothing is remembered
+    /// too.
     a_thousand_who_ask_read_once,
     |stack| async move {
         let app = stack.app().await;
@@ -214,7 +215,8 @@ async fn what_does_not_parse_is_read_anew() {
     assert_eq!(app.cache.get("key").await.unwrap().as_deref(), Some("5"));
 }
 
-/// Redis flushed: what was cached is read again. Redis away: reads work without it, and what needs it is told 503 at once.
+/// Redis flushed: what was cached is read again. Redis away: reads work without it, and what needs it is told
+/// 503 at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_flushed_and_goes_and_comes() {
     let redis = Redis::start();

@@ -15,8 +15,8 @@ use testbed::Folder;
 pub use client::{Answer, call, request};
 pub use testbed::{MariaDb, Redis, free_port};
 
-/// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation goes inside:
-/// `both!(/// B6: ..` on a line of its own, then the name.
+/// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation
+/// goes inside: `both!(/// B6: ..` on a line of its own, then the name.
 macro_rules! both {
     ($(#[$meta:meta])* $name:ident, |$stack:ident| $body:expr) => {
         $(#[$meta])*
@@ -178,8 +178,9 @@ impl Node {
         self.backend.stop(STOP_TIME).await;
     }
 
-    /// Ends it as SIGKILL does: nothing that is under way goes on. Aborted tasks end when the runtime comes to them, and a
-    /// step that one of them is in is still taken: on a busy machine that is later, so their end is waited for.
+    /// Ends it as SIGKILL does: nothing that is under way goes on. Aborted tasks end when the runtime comes
+    /// to them, and a step that one of them is in is still taken: on a busy machine that is later, so their
+    /// end is waited for.
     pub async fn kill(self) {
         let app = Arc::downgrade(self.app());
         drop(self.backend);

@@ -35,7 +35,8 @@ fn keys() -> Vec<String> {
 }
 
 both!(
-    /// B4: what a slow reader puts into the cache after the write has deleted it is gone after the second delete.
+    /// B4: what a slow reader puts into the cache after the write has deleted it is gone after the second
+    /// delete.
     a_racing_stale_fill_ends_with_the_second_delete,
     |stack| async move {
         let node = stack.backend().await;
@@ -56,7 +57,8 @@ both!(
 );
 
 both!(
-    /// B4: the same when the process was killed between the two deletes: the job is in the durable queue before the write.
+    /// B4: the same when the process was killed between the two deletes: the job is in the durable queue
+    /// before the write.
     the_second_delete_comes_when_the_process_was_killed,
     |stack| async move {
         let node = stack.backend().await;
@@ -102,7 +104,8 @@ both!(
 );
 
 both!(
-    /// A read that began before the write does not bring the old row back into the cache, and nobody who comes after the write gets it.
+    /// A read that began before the write does not bring the old row back into the cache, and nobody who
+    /// comes after the write gets it.
     a_load_that_was_overtaken_is_not_cached,
     |stack| async move {
         let app = stack.app().await;
@@ -142,7 +145,8 @@ both!(
     }
 );
 
-/// B2: while the primary is away, replicas go on serving what is read from them, and one that dies too is not read from.
+/// B2: while the primary is away, replicas go on serving what is read from them, and one that dies too is not
+/// read from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_go_on_without_the_primary() {
     let servers = Servers::start();
@@ -163,8 +167,8 @@ async fn reads_go_on_without_the_primary() {
     until("the primary is back", async || read().await.is_ok_and(|value| value == Some(0))).await;
 }
 
-/// B2: with a replica that lags, the user who has written sees the write at once, and others see it when it has come there. A replica that
-/// is too far behind, stopped or gone is not read from.
+/// B2: with a replica that lags, the user who has written sees the write at once, and others see it when it
+/// has come there. A replica that is too far behind, stopped or gone is not read from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_reads_its_own_writes() {
     let servers = Servers::start();
@@ -185,7 +189,8 @@ async fn a_user_reads_its_own_writes() {
     assert_eq!(of(app, "user 1").await, Some(5), "who wrote");
     assert_eq!(of(other.app(), "user 1").await, Some(5), "who wrote, in another process");
     assert_eq!(of(app, "user 2").await, Some(0), "others, for a moment");
-    // What all users share is read from the primary after a change, in every process, so nothing old comes back into the cache.
+    // What all users share is read from the primary after a change, in every process, so nothing old comes
+    // back into the cache.
     app.write_through(&keys(), write(app, 5)).await.unwrap();
     assert_eq!(app.read(KEY, TTL, load).await.unwrap(), Some(5));
     app.cache.delete(KEY).await.unwrap();

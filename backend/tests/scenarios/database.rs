@@ -95,8 +95,8 @@ both!(
     }
 );
 
-/// Two transactions that wait for each other; a lock that takes too long; a killed query and connection; too many connections; a primary that
-/// has become read-only: all are 503 and pass. What is our own fault is not.
+/// Two transactions that wait for each other; a lock that takes too long; a killed query and connection; too
+/// many connections; a primary that has become read-only: all are 503 and pass. What is our own fault is not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_in_trouble_is_503() {
     let server = MariaDb::primary();

@@ -15,7 +15,8 @@ use crate::pushes::{FakePush, Mood, payload};
 
 pub const INTERNAL: Option<&str> = Some("internal-secret");
 
-/// Users 3 and 4 and rooms 7 and 8, whom tests know by these numbers, and a backend that gives none of them to anybody else.
+/// Users 3 and 4 and rooms 7 and 8, whom tests know by these numbers, and a backend that gives none of them
+/// to anybody else.
 pub async fn people(node: &Node) {
     let app = node.app();
     let ignore = app.db.dialect().insert_ignore();
@@ -212,7 +213,8 @@ both!(
 );
 
 both!(
-    /// C2: the same gift many times at once, from two processes, is paid once, and shown once; everybody gets the same answer.
+    /// C2: the same gift many times at once, from two processes, is paid once, and shown once; everybody gets
+    /// the same answer.
     the_same_gift_from_two_processes_is_paid_once,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -394,7 +396,8 @@ both!(
 );
 
 both!(
-    /// C2: by HTTP: who calls is the sender, whatever a body says; the wallet and its ledger tell what was paid.
+    /// C2: by HTTP: who calls is the sender, whatever a body says; the wallet and its ledger tell what was
+    /// paid.
     gifts_are_sent_by_http_and_the_ledger_tells_of_them,
     |stack| async move {
         let node = stack.backend_with(unlimited(&stack)).await;
@@ -461,7 +464,8 @@ pub fn join(user_id: i64, room_id: i64) -> Value {
 }
 
 both!(
-    /// C4: by the bridge's events: success is shown to the room, failure told to the sender, with the reason; a repeat does neither again.
+    /// C4: by the bridge's events: success is shown to the room, failure told to the sender, with the reason;
+    /// a repeat does neither again.
     gifts_come_by_the_bridge_and_effects_go_to_the_room,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -511,7 +515,8 @@ both!(
 );
 
 both!(
-    /// A refusal is answered when it is committed with the message that tells its sender: that comes once it can be pushed.
+    /// A refusal is answered when it is committed with the message that tells its sender: that comes once it
+    /// can be pushed.
     a_refusal_is_told_once_that_is_possible,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -565,7 +570,8 @@ both!(
 );
 
 both!(
-    /// C1: who names no price pays the catalogue's, also where this process has not heard yet that another one has changed it.
+    /// C1: who names no price pays the catalogue's, also where this process has not heard yet that another
+    /// one has changed it.
     a_price_that_another_process_has_changed_is_paid,
     |stack| async move {
         let (one, two) = (stack.backend().await, stack.backend().await);
@@ -586,7 +592,8 @@ both!(
 );
 
 both!(
-    /// Nothing is paid for a receiver or a room that there is not, in a room that is closed, or in one that the sender is not in; by no way.
+    /// Nothing is paid for a receiver or a room that there is not, in a room that is closed, or in one that
+    /// the sender is not in; by no way.
     a_gift_needs_its_receiver_and_its_room,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -641,7 +648,8 @@ both!(
 );
 
 both!(
-    /// What a sender was told to be refused stays refused under its id, though the process dies and the cache is emptied, and coins have come.
+    /// What a sender was told to be refused stays refused under its id, though the process dies and the cache
+    /// is emptied, and coins have come.
     what_was_told_to_be_refused_is_not_paid_later,
     |stack| async move {
         let node = stack.backend_with(unlimited(&stack)).await;
@@ -702,8 +710,9 @@ both!(
 );
 
 both!(
-    /// A flood of gifts that are refused ends before the database: it counts against the sender's rate, and beyond a minute's share nothing is
-    /// looked at and nothing remembered. What the sender is told then is not for good, and it says so.
+    /// A flood of gifts that are refused ends before the database: it counts against the sender's rate, and
+    /// beyond a minute's share nothing is looked at and nothing remembered. What the sender is told then is
+    /// not for good, and it says so.
     a_flood_of_refusals_does_not_reach_the_database,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -735,7 +744,8 @@ both!(
         assert_eq!(status(request(2, "g", gift)).await, 200);
         grant(&node, 1, 100, "a").await;
         assert_eq!(node.app().send_gift(&request(1, "packet", gift)).await.unwrap(), Answer::Committed { total: 10 });
-        // What only the database can refuse, is refused no more often; then the sender waits with all that it sends.
+        // What only the database can refuse, is refused no more often; then the sender waits with all that it
+        // sends.
         grant(&node, 4, 100, "a").await;
         let nowhere = |number: i64| {
             let mut request = request(4, &format!("n{number}"), gift);
@@ -752,7 +762,8 @@ both!(
 );
 
 both!(
-    /// Packets that are no gifts count against the sender's rate of refusals, and who sends very many is not told of each.
+    /// Packets that are no gifts count against the sender's rate of refusals, and who sends very many is not
+    /// told of each.
     a_flood_of_bad_packets_is_told_once_in_a_while,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -836,7 +847,8 @@ async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
 }
 
 both!(
-    /// Who sends a refused gift again is told of it beside all that waits for its acks, so its batch is not held up.
+    /// Who sends a refused gift again is told of it beside all that waits for its acks, so its batch is not
+    /// held up.
     a_refusal_is_told_again_to_who_acks_nothing,
     |stack| async move {
         let fake = FakePush::start().await;
@@ -866,8 +878,8 @@ both!(
     }
 );
 
-/// C5 in small: while the database is killed, and Redis flushed and killed, in the middle of gifts, senders are told nothing that does
-/// not hold, and each gift is paid once.
+/// C5 in small: while the database is killed, and Redis flushed and killed, in the middle of gifts, senders
+/// are told nothing that does not hold, and each gift is paid once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_die_and_each_gift_is_paid_once() {
     let servers = Servers::start();
@@ -919,7 +931,8 @@ fn event_again() -> Value {
 }
 
 both!(
-    /// C2, money rule 1: a process dies in the middle of gifts; whoever sends them again to the next one is debited once.
+    /// C2, money rule 1: a process dies in the middle of gifts; whoever sends them again to the next one is
+    /// debited once.
     a_process_dies_and_each_gift_is_paid_once,
     |stack| async move {
         let fake = FakePush::start().await;

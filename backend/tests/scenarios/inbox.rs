@@ -163,7 +163,8 @@ async fn is_empty(node: &Node) -> bool {
 }
 
 both!(
-    /// Part E, inbox: what did not reach a user is handed over at the next session, in order, as it was sent, and once.
+    /// Part E, inbox: what did not reach a user is handed over at the next session, in order, as it was sent,
+    /// and once.
     messages_wait_for_the_next_session,
     |stack| async move {
         let gateway = Gateway::start(|_| DELIVERED).await;
@@ -230,7 +231,8 @@ both!(
 );
 
 both!(
-    /// Part E, inbox: a push API that is away is asked again; what it calls wrong is dropped; what is under way is waited for.
+    /// Part E, inbox: a push API that is away is asked again; what it calls wrong is dropped; what is under
+    /// way is waited for.
     a_push_api_that_is_away_is_asked_again,
     |stack| async move {
         let mut turn = 0;
@@ -268,7 +270,8 @@ both!(
 );
 
 both!(
-    /// F5: what was promised is kept, however much a stranger sends afterwards: the surplus is refused, and nothing makes room.
+    /// F5: what was promised is kept, however much a stranger sends afterwards: the surplus is refused, and
+    /// nothing makes room.
     a_stranger_evicts_nobody,
     |stack| async move {
         let gateway = Gateway::start(|_| DELIVERED).await;
@@ -301,7 +304,8 @@ both!(
 );
 
 both!(
-    /// F5: a sender has a share of all inboxes too, by messages and by bytes; what was handed over counts no more.
+    /// F5: a sender has a share of all inboxes too, by messages and by bytes; what was handed over counts no
+    /// more.
     a_sender_fills_its_own_share_only,
     |stack| async move {
         let gateway = Gateway::start(|_| DELIVERED).await;
@@ -364,8 +368,8 @@ both!(
 );
 
 both!(
-    /// Part E, inbox: two devices that come at once, told to two processes, get what there is in order, each message once; and all of it
-    /// gets to one.
+    /// Part E, inbox: two devices that come at once, told to two processes, get what there is in order, each
+    /// message once; and all of it gets to one.
     two_devices_have_a_hand_over_each,
     |stack| async move {
         let gateway = Gateway::start(|_| Reply::Late(Duration::from_millis(3))).await;
@@ -391,7 +395,8 @@ both!(
 );
 
 both!(
-    /// Sessions that do not ack take no places of one that does, however many they are, and calls for them are short.
+    /// Sessions that do not ack take no places of one that does, however many they are, and calls for them
+    /// are short.
     silent_sessions_delay_no_hand_over_to_others,
     |stack| async move {
         let gateway = Gateway::start(|_| Reply::Silence).await;
@@ -453,8 +458,9 @@ both!(
 );
 
 both!(
-    /// F5: what one device had comes to another that was there by then, however slow that is; not to one that comes later, and not again to
-    /// the first, though it is asked once more. It counts as waiting for nobody, and goes when the last device has it.
+    /// F5: what one device had comes to another that was there by then, however slow that is; not to one that
+    /// comes later, and not again to the first, though it is asked once more. It counts as waiting for
+    /// nobody, and goes when the last device has it.
     what_one_device_had_comes_to_others_that_were_there,
     |stack| async move {
         let slow = |push: &Value| match push["device"] == "web" {
@@ -485,7 +491,8 @@ both!(
 );
 
 both!(
-    /// F5: a message that a session never acks steps aside: those behind it come, and it is tried again in the next session, after them.
+    /// F5: a message that a session never acks steps aside: those behind it come, and it is tried again in
+    /// the next session, after them.
     a_message_that_is_never_acked_steps_aside,
     |stack| async move {
         let unacked = |push: &Value| match push["client_msg_id"].as_str() {
@@ -522,7 +529,8 @@ both!(
 );
 
 both!(
-    /// Part E, inbox: who comes while a hand-over to a session before is about to fail is handed over to as well.
+    /// Part E, inbox: who comes while a hand-over to a session before is about to fail is handed over to as
+    /// well.
     a_session_that_comes_during_a_hand_over_is_not_missed,
     |stack| async move {
         let (release, held) = std::sync::mpsc::channel::<()>();
@@ -555,7 +563,8 @@ both!(
 );
 
 both!(
-    /// Part E, inbox: a process that dies in a hand-over leaves it to another one; nothing is lost, and the order stays.
+    /// Part E, inbox: a process that dies in a hand-over leaves it to another one; nothing is lost, and the
+    /// order stays.
     a_hand_over_outlives_its_process,
     |stack| async move {
         let gateway = Gateway::start(|push| if push["client_msg_id"] == "m2" { Reply::Silence } else { DELIVERED }).await;
@@ -572,14 +581,16 @@ both!(
         assert_eq!(gateway.names().len(), 3, "it may be alive");
         stack.clock().advance_ms(20_000);
         until("the inbox is empty", async || is_empty(&other).await).await;
-        // The first two were delivered and not yet removed: their names are the same, so their receiver drops them.
+        // The first two were delivered and not yet removed: their names are the same, so their receiver drops
+        // them.
         assert_eq!(gateway.names()[3..], names(0..5));
         other.stop().await;
     }
 );
 
 both!(
-    /// Part E, inbox: when an event is answered, the hand-over that it asks for is committed, so that nobody's death loses it.
+    /// Part E, inbox: when an event is answered, the hand-over that it asks for is committed, so that
+    /// nobody's death loses it.
     a_hand_over_is_asked_for_before_the_answer,
     |stack| async move {
         let gateway = Gateway::start(|_| Reply::Silence).await;
@@ -594,7 +605,8 @@ both!(
 );
 
 both!(
-    /// Part E, inbox: a message that met nobody, kept after its receiver came, is not left until the next session.
+    /// Part E, inbox: a message that met nobody, kept after its receiver came, is not left until the next
+    /// session.
     a_message_that_crossed_its_receiver_is_handed_over,
     |stack| async move {
         let gateway = Gateway::start(|_| DELIVERED).await;

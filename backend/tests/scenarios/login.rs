@@ -141,7 +141,8 @@ both!(
 );
 
 both!(
-    /// B7: the fifth try may be right; the sixth, from the same address, has to wait, also when all come at once.
+    /// B7: the fifth try may be right; the sixth, from the same address, has to wait, also when all come at
+    /// once.
     a_code_is_tried_five_times,
     |stack| async move {
         let node = stack.backend().await;
@@ -360,7 +361,8 @@ both!(
 );
 
 both!(
-    /// A logout takes back what the login got: its sessions end, and its tokens are refused until the user gets another one.
+    /// A logout takes back what the login got: its sessions end, and its tokens are refused until the user
+    /// gets another one.
     a_logout_ends_the_sessions_of_the_login,
     |stack| async move {
         let kicks = Arc::<Mutex<Vec<Value>>>::default();

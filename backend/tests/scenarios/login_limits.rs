@@ -119,7 +119,8 @@ both!(
 );
 
 both!(
-    /// Ten networks that ask for all codes of a minute leave some of them to the next one; the addresses of a network are one asker.
+    /// Ten networks that ask for all codes of a minute leave some of them to the next one; the addresses of a
+    /// network are one asker.
     codes_in_all_have_shares,
     |stack| async move {
         to_midnight(&stack);
@@ -142,8 +143,8 @@ both!(
 );
 
 both!(
-    /// A phone gets so many codes in a day, one address has half of them sent, and strangers' codes are not counted against an address
-    /// from where the phone has logged in.
+    /// A phone gets so many codes in a day, one address has half of them sent, and strangers' codes are not
+    /// counted against an address from where the phone has logged in.
     codes_of_a_phone_are_limited_and_strangers_do_not_take_the_owners,
     |stack| async move {
         to_midnight(&stack);
@@ -174,8 +175,8 @@ both!(
 );
 
 both!(
-    /// Strangers who try digits, from however many addresses, do not keep the owner out: neither one who asked for the code, nor one who
-    /// has logged in from there before.
+    /// Strangers who try digits, from however many addresses, do not keep the owner out: neither one who
+    /// asked for the code, nor one who has logged in from there before.
     wrong_tries_of_strangers_do_not_lock_the_owner_out,
     |stack| async move {
         to_midnight(&stack);
@@ -277,7 +278,8 @@ impl Service {
 const SMS_SECRET: &str = "the SMS service's secret";
 
 both!(
-    /// The operator's service is told of each code, by a request that is signed as the bridge's are, and the code logs in.
+    /// The operator's service is told of each code, by a request that is signed as the bridge's are, and the
+    /// code logs in.
     a_webhook_sends_codes,
     |stack| async move {
         let service = Service::default();

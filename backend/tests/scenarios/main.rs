@@ -1,7 +1,8 @@
 //! The backend from outside: over HTTP, and as the library that `sailfish` runs.
 //!
-//! One binary, so that it is linked once; one module a topic. What holds for every deployment is written with `both!`, which runs
-//! it embedded (SQLite, all in the process) and in production's form (MariaDB with a replica, Redis).
+//! One binary, so that it is linked once; one module a topic. What holds for every deployment is written with
+//! `both!`, which runs it embedded (SQLite, all in the process) and in production's form (MariaDB with a
+//! replica, Redis).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 #[macro_use]

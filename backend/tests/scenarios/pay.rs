@@ -128,7 +128,8 @@ both!(
 );
 
 both!(
-    /// D1: an order goes from waiting to paying and answers with a link and its picture; the same order once more is the same.
+    /// D1: an order goes from waiting to paying and answers with a link and its picture; the same order once
+    /// more is the same.
     an_order_is_made_once,
     |stack| async move {
         let mut config = stack.config();
@@ -194,7 +195,8 @@ both!(
 );
 
 both!(
-    /// D2: a payment that is told many times, at once and later, by two processes, pays once; the payer is told once.
+    /// D2: a payment that is told many times, at once and later, by two processes, pays once; the payer is
+    /// told once.
     a_callback_pays_once,
     |stack| async move {
         let (node, other) = (stack.backend().await, stack.backend().await);
@@ -320,7 +322,8 @@ both!(
 );
 
 both!(
-    /// D2: a failed payment is noted and the order can still be paid; one that is told after the payment changes nothing.
+    /// D2: a failed payment is noted and the order can still be paid; one that is told after the payment
+    /// changes nothing.
     callbacks_may_come_out_of_order,
     |stack| async move {
         let node = stack.backend().await;
@@ -412,7 +415,8 @@ both!(
 );
 
 both!(
-    /// D4: an unpaid order expires in its time and not before; a payment that comes later still gives its coins.
+    /// D4: an unpaid order expires in its time and not before; a payment that comes later still gives its
+    /// coins.
     an_unpaid_order_expires_and_is_paid_late,
     |stack| async move {
         let node = stack.backend().await;
@@ -443,7 +447,8 @@ both!(
 );
 
 both!(
-    /// D4: jobs that come early, late, twice, after the payment, or for no order harm nothing; one that was lost is made up for.
+    /// D4: jobs that come early, late, twice, after the payment, or for no order harm nothing; one that was
+    /// lost is made up for.
     expiry_jobs_may_come_in_any_way,
     |stack| async move {
         use backend::{Queue, Topic};
@@ -511,7 +516,8 @@ both!(
 );
 
 both!(
-    /// C3: what the cache had as available is forgotten with the payment, so that the coins can be spent at once.
+    /// C3: what the cache had as available is forgotten with the payment, so that the coins can be spent at
+    /// once.
     coins_can_be_spent_at_once,
     |stack| async move {
         use backend::Hold;
@@ -531,7 +537,8 @@ both!(
 );
 
 both!(
-    /// F2: a user has so many unpaid orders at once; a repeat of one is none, and one that expires or is paid makes room.
+    /// F2: a user has so many unpaid orders at once; a repeat of one is none, and one that expires or is paid
+    /// makes room.
     a_user_has_a_share_of_unpaid_orders,
     |stack| async move {
         let mut config = stack.config();

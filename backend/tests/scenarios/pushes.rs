@@ -163,7 +163,8 @@ async fn until_empty(node: &Node) {
 }
 
 both!(
-    /// Whatever the push API does, each message comes, and in a room in its order; when all came, the table is empty.
+    /// Whatever the push API does, each message comes, and in a room in its order; when all came, the table
+    /// is empty.
     messages_come_in_order_whatever_the_push_api_does,
     |stack| async move {
         let mut fake = FakePush::start().await;

@@ -291,7 +291,8 @@ async fn a_job_ends_with_its_transaction() {
     }
 }
 
-/// While the database is away, jobs that need it are not taken: each taking is a try, and after some they would be dead letters.
+/// While the database is away, jobs that need it are not taken: each taking is a try, and after some they
+/// would be dead letters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_wait_for_the_database() {
     let (redis, database) = (Redis::start(), MariaDb::primary());
@@ -317,7 +318,8 @@ async fn jobs_wait_for_the_database() {
     node.stop().await;
 }
 
-/// A transaction of the queue that MariaDB undoes, since it and another one waited for each other, is done again.
+/// A transaction of the queue that MariaDB undoes, since it and another one waited for each other, is done
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_is_the_queue_s_own_matter() {
     let server = MariaDb::primary();

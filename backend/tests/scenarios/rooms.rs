@@ -92,7 +92,8 @@ both!(
 );
 
 both!(
-    /// E1: while rooms open and close between pages, none comes twice, and each that is open all the time comes once.
+    /// E1: while rooms open and close between pages, none comes twice, and each that is open all the time
+    /// comes once.
     pages_have_no_duplicates_while_rooms_open_and_close,
     |stack| async move {
         let node = stack.backend().await;
@@ -283,7 +284,8 @@ async fn disorder(stack: &Stack, seed: u64) {
 }
 
 both!(
-    /// E1: events in any order, repeated, to two backends at once, end in the same members and the same presence.
+    /// E1: events in any order, repeated, to two backends at once, end in the same members and the same
+    /// presence.
     events_may_come_in_any_order_and_twice,
     |stack| async move { disorder(&stack, 4711).await }
 );

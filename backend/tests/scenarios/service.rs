@@ -49,7 +49,8 @@ both!(
         })
         .await;
         let stopping = tokio::spawn(node.stop());
-        tokio::time::sleep(Duration::from_millis(300)).await; // in which a worker that does not wait would be gone
+        // In which a worker that does not wait would be gone.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         tx.rollback().await.unwrap();
         let (status, sent) = sent.await.unwrap();
         assert_eq!((status, &sent["total"]), (200, &json!(10)), "{sent}");
@@ -120,7 +121,8 @@ both!(
     }
 );
 
-/// Ready is who has a database; alive is who answers. A database that is down is 503, and all works again when it is back.
+/// Ready is who has a database; alive is who answers. A database that is down is 503, and all works again
+/// when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_and_comes_is_told() {
     let primary = MariaDb::primary();

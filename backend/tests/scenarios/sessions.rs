@@ -62,7 +62,8 @@ async fn asked_again(gateways: &Shared) {
 }
 
 both!(
-    /// F6: a session whose end nobody could tell, since all that knew of it died at once, is ended; those that are there stay.
+    /// F6: a session whose end nobody could tell, since all that knew of it died at once, is ended; those
+    /// that are there stay.
     sessions_that_no_gateway_has_end,
     |stack| async move {
         let gateways = Shared::default();

@@ -57,7 +57,8 @@ both!(
 );
 
 both!(
-    /// B6: only the first of concurrent sets answers true, and so of cancels; other tags of the same user are not lost.
+    /// B6: only the first of concurrent sets answers true, and so of cancels; other tags of the same user are
+    /// not lost.
     only_the_first_of_many_changes_it,
     |stack| async move {
         let nodes = [stack.backend().await, stack.backend().await];

@@ -1,4 +1,5 @@
-//! Databases in trouble that passes: it is 503, `/readyz` says so, and everything works again without a restart.
+//! Databases in trouble that passes: it is 503, `/readyz` says so, and everything works again without a
+//! restart.
 
 use std::time::Duration;
 
@@ -45,13 +46,15 @@ fn closed(app: &App) -> u64 {
     app.db.pools().iter().map(|(_, counts)| counts.closed).sum()
 }
 
-/// SQLite's file may not grow: SQLite rolls back by itself, and the connection must not believe in the transaction any longer.
+/// SQLite's file may not grow: SQLite rolls back by itself, and the connection must not believe in the
+/// transaction any longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_is_full_for_a_moment() {
     let node = Stack::embedded().await.backend().await;
     assert_eq!(grant(&node, 1, 1, "before").await.0, 200);
     let app = node.app();
-    // For each statement: a new connection has no such limit, so full is what the one in the pool is until it is closed.
+    // For each statement: a new connection has no such limit, so full is what the one in the pool is until it
+    // is closed.
     let fill = "INSERT INTO t_job (topic, payload, due_ms, tries) VALUES ('full', randomblob(400000), 0, 0)";
     for round in 0..3 {
         on_writer(app, "PRAGMA max_page_count = 1").await; // not below what there is
@@ -98,7 +101,8 @@ async fn a_damaged_sqlite_is_503() {
     assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
 }
 
-/// MariaDB becomes read-only, as a primary does while another takes over; its connections are killed; it is stopped; it stands still.
+/// MariaDB becomes read-only, as a primary does while another takes over; its connections are killed; it is
+/// stopped; it stands still.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_is_in_trouble_for_a_moment() {
     let server = MariaDb::primary();
@@ -143,7 +147,8 @@ async fn abort(address: &str, head: &str, body: &str, after: Duration) {
 }
 
 both!(
-    /// Callers that hang up cost no connection: what they asked for is done, and each connection is in the pool afterwards.
+    /// Callers that hang up cost no connection: what they asked for is done, and each connection is in the
+    /// pool afterwards.
     callers_hang_up_and_connections_stay,
     |stack| async move {
         let node = stack.backend().await;
@@ -181,7 +186,8 @@ both!(
 );
 
 both!(
-    /// A statement that is given up half-way ends its connection: what it is answered is never taken for another one's answer.
+    /// A statement that is given up half-way ends its connection: what it is answered is never taken for
+    /// another one's answer.
     a_statement_that_is_given_up_ends_its_connection,
     |stack| async move {
         let app = stack.app().await;

@@ -50,7 +50,8 @@ both!(
 );
 
 both!(
-    /// B2, B4: who has changed its profile sees that, by every way there is, and all texts come back as they were.
+    /// B2, B4: who has changed its profile sees that, by every way there is, and all texts come back as they
+    /// were.
     a_change_is_seen_at_once,
     |stack| async move {
         let node = stack.backend().await;
@@ -156,7 +157,8 @@ both!(
 );
 
 both!(
-    /// Many users are for those who have logged in, and each that is asked for counts, though nobody has its id; so do changes of a profile.
+    /// Many users are for those who have logged in, and each that is asked for counts, though nobody has its
+    /// id; so do changes of a profile.
     what_one_user_may_ask_for_is_limited,
     |stack| async move {
         let mut config = stack.config();

@@ -1,4 +1,5 @@
-//! Fan-out from one publisher to many receivers: against nats-server, an MQTT broker, the gateway or a raw loop.
+//! Fan-out from one publisher to many receivers: against nats-server, an MQTT broker, the gateway or a raw
+//! loop.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,5 @@
-//! The floor: a server that does nothing but what the kernel must be asked for. `sailfish load` drives it like a gateway.
+//! The floor: a server that does nothing but what the kernel must be asked for. `sailfish load` drives it
+//! like a gateway.
 
 use std::net::{SocketAddr, TcpListener};
 

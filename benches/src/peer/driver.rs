@@ -282,7 +282,8 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A connection from a loopback address of its own for every `CONNECTIONS_PER_ADDRESS`, when the target is on loopback.
+/// A connection from a loopback address of its own for every `CONNECTIONS_PER_ADDRESS`, when the target is on
+/// loopback.
 fn open(target: SocketAddr, index: usize) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     if target.ip() == Ipv4Addr::LOCALHOST {

@@ -47,25 +47,27 @@ impl BufferRing {
         unsafe { self.buffers.as_ptr().add(usize::from(id) * STRIDE_BYTES) }
     }
 
-    /// The first `len` bytes of buffer `id`, which the kernel handed out with a completion and which is not put back yet.
+    /// The first `len` bytes of buffer `id`, which the kernel handed out with a completion and which is not
+    /// put back yet.
     pub fn bytes(&self, id: u16, len: usize) -> &[u8] {
         assert!(len <= BUFFER_BYTES, "the kernel fills no more than a buffer");
-        // SAFETY: in range by the two asserts, initialised by `alloc_zeroed`; the kernel does not write into a buffer between
-        // its completion and `put_back`, which takes `&mut self` and so ends this borrow.
+        // SAFETY: in range by the two asserts, initialised by `alloc_zeroed`; the kernel does not write into
+        // a buffer between its completion and `put_back`, which takes `&mut self` and so ends this borrow.
         unsafe { std::slice::from_raw_parts(self.address(id), len) }
     }
 
     /// Gives buffer `id` back to the kernel.
     pub fn put_back(&mut self, id: u16) {
         let address = self.address(id) as u64;
-        // SAFETY: the index is masked into the ring; this thread is the only writer of entries, and the kernel reads an entry
-        // only once the tail has passed it.
+        // SAFETY: the index is masked into the ring; this thread is the only writer of entries, and the
+        // kernel reads an entry only once the tail has passed it.
         let entry = unsafe { &mut *self.entries.as_ptr().add(usize::from(self.tail & (ENTRIES - 1))) };
         entry.set_addr(address);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `entries` is the base of a registered ring, whose tail is aligned and shared with the kernel, hence atomic.
+        // SAFETY: `entries` is the base of a registered ring, whose tail is aligned and shared with the
+        // kernel, hence atomic.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release);
     }

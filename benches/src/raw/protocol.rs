@@ -1,5 +1,6 @@
-//! As much of the client protocol as the floor needs: heartbeats come back as they are, a login gets a canned answer, a
-//! message goes to every connection that joined. No token is looked at, no session kept, no message retried.
+//! As much of the client protocol as the floor needs: heartbeats come back as they are, a login gets a canned
+//! answer, a message goes to every connection that joined. No token is looked at, no session kept, no message
+//! retried.
 
 use std::os::fd::RawFd;
 

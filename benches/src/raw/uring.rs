@@ -1,4 +1,5 @@
-//! The io_uring loop: multishot accept, multishot receive into provided buffers, and every send of a turn in one submission.
+//! The io_uring loop: multishot accept, multishot receive into provided buffers, and every send of a turn in
+//! one submission.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,8 +17,8 @@ use super::protocol::{Protocol, Reply};
 const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 8 * 1024;
 
-/// Serves `listener` until a system call fails. Sends of one connection are not queued behind each other: the floor
-/// expects its peers to read.
+/// Serves `listener` until a system call fails. Sends of one connection are not queued behind each other: the
+/// floor expects its peers to read.
 pub fn run(listener: TcpListener) -> io::Result<Infallible> {
     let mut server = Server::new(listener)?;
     server.push(accept(&server.listener));
@@ -173,8 +174,8 @@ impl Server {
     }
 
     fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: what an entry points at is a receive buffer, which lives as long as the process and is put back only after
-        // its completion, or bytes in `sends`, which stay until the last completion.
+        // SAFETY: what an entry points at is a receive buffer, which lives as long as the process and is put
+        // back only after its completion, or bytes in `sends`, which stay until the last completion.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             // The kernel takes no submission while completions overflow.
             self.completions.extend(self.ring.completion());

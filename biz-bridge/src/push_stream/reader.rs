@@ -1,5 +1,5 @@
-//! Reads the push stream: first what this consumer had before, then what comes, and from time to time what others hold
-//! for too long.
+//! Reads the push stream: first what this consumer had before, then what comes, and from time to time what
+//! others hold for too long.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -195,14 +195,16 @@ impl Reader {
 /// More than a consumer holds, so that no entry between two others is cut off.
 const PENDING_MAX: usize = 100_000;
 
-/// Whether settings are known that let a reply come before the write is on disk. Even the death of the process alone costs
-/// data with `everysec`: while a sync is under way, writes are kept in memory, and replied to.
+/// Whether settings are known that let a reply come before the write is on disk. Even the death of the
+/// process alone costs data with `everysec`: while a sync is under way, writes are kept in memory, and
+/// replied to.
 fn is_volatile(settings: &HashMap<String, String>) -> bool {
     let is = |name, wanted| settings.get(name).is_none_or(|value| value == wanted);
     !(is("appendonly", "yes") && is("appendfsync", "always"))
 }
 
-/// The entries of a reply: pairs of an id and its fields, which are nil if the entry has gone from the stream.
+/// The entries of a reply: pairs of an id and its fields, which are nil if the entry has gone from the
+/// stream.
 fn raw(value: Value) -> RedisResult<Vec<Raw>> {
     let entries: Vec<(String, Option<Vec<Vec<u8>>>)> = from_redis_value(value)?;
     let entry = |(id, fields): (String, Option<Vec<Vec<u8>>>)| {

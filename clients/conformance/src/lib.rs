@@ -1,8 +1,8 @@
-//! A scripted server with faults, which plays scenarios against a client and judges what the server saw and what the client
-//! printed. The contract between the two stands in `clients/README.md`.
+//! A scripted server with faults, which plays scenarios against a client and judges what the server saw and
+//! what the client printed. The contract between the two stands in `clients/README.md`.
 //!
-//! The server's side is written with blocking sockets and one script for each scenario, in the order in which things happen.
-//! It is deliberately no gateway: it says what its script says, also what no gateway would.
+//! The server's side is written with blocking sockets and one script for each scenario, in the order in which
+//! things happen. It is deliberately no gateway: it says what its script says, also what no gateway would.
 #![allow(clippy::disallowed_methods)] // the scripts wait for a real program
 
 mod connection;

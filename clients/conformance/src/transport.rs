@@ -136,7 +136,8 @@ impl Transport {
         out
     }
 
-    /// What carries bytes that are no frame: on TCP they themselves, else one message of the connection's kind.
+    /// What carries bytes that are no frame: on TCP they themselves, else one message of the connection's
+    /// kind.
     pub fn pack_garbage(&self, garbage: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         match &self.reader {
@@ -154,7 +155,8 @@ impl Transport {
         let _ = self.raw.write_all(bytes); // a client that has gone shows at the next read
     }
 
-    /// Ends the connection behind what was written. On WebSocket a Close frame says the code, if there is one.
+    /// Ends the connection behind what was written. On WebSocket a Close frame says the code, if there is
+    /// one.
     pub fn end(mut self, close: Option<(u16, &str)>) {
         if self.is_websocket()
             && let Some((code, reason)) = close
@@ -165,7 +167,8 @@ impl Transport {
             self.write(&frame);
         }
         let _ = self.raw.shutdown(Shutdown::Write); // it may be gone
-        // A close with unread input would reset the connection, and the client might lose what was written before.
+        // A close with unread input would reset the connection, and the client might lose what was written
+        // before.
         std::thread::spawn(move || {
             let end = Instant::now() + LINGER_TIME;
             while Instant::now() < end {

@@ -31,7 +31,8 @@ import sailfish.client.RefusedException;
  * Bots chat in a room and with each other while their server is killed again and again, or their connections
  * are cut:
  *
- * <pre>java -cp target/sailfish-client.jar:target/javac/programs ChaosRun SAILFISH SECONDS tcp|tls|ws|wss kill|cut</pre>
+ * <pre>java -cp target/sailfish-client.jar:target/javac/programs \
+ *     ChaosRun SAILFISH SECONDS tcp|tls|ws|wss kill|cut</pre>
  *
  * SAILFISH is the server's program, which gets ports and a folder of its own. Every message is numbered. At
  * the end each must have its outcome, none may have failed or been shown twice, each message to a user must

@@ -1,4 +1,5 @@
-//! Answers `ping` in room 7 with `pong`: `cargo run -p sailfish-client --example chat_bot -- HOST:PORT TOKEN`.
+//! Answers `ping` in room 7 with `pong`:
+//! `cargo run -p sailfish-client --example chat_bot -- HOST:PORT TOKEN`.
 
 use sailfish_client::{Config, Event, Outgoing, Past, RoomId, start};
 

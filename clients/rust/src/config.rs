@@ -16,17 +16,19 @@ pub struct Config {
     pub app: AppId,
     /// See `app`.
     pub user: UserId,
-    /// Messages without a send-ack that are kept (default: 1,000). A server takes 2,000 frames at once by default.
+    /// Messages without a send-ack that are kept (default: 1,000). A server takes 2,000 frames at once by
+    /// default.
     pub store_messages_max: usize,
     /// Bytes of their payloads that are kept (default: 4 MiB).
     pub store_bytes_max: usize,
-    /// The longest payload that is sent (default: 60 KiB). The server refuses longer frames than 64 KiB by default.
+    /// The longest payload that is sent (default: 60 KiB). The server refuses longer frames than 64 KiB by
+    /// default.
     pub payload_bytes_max: usize,
-    /// How long a message waits for its send-ack before it is sent again on the same connection (default: 65 s: the tries
-    /// of the server, and the backend's time).
+    /// How long a message waits for its send-ack before it is sent again on the same connection (default: 65
+    /// s: the tries of the server, and the backend's time).
     pub repeat_after: Duration,
-    /// How long a message that failed as `busy`, or a room without a place, waits for its next try; doubled each time
-    /// up to 30 times as much (default: 1 s).
+    /// How long a message that failed as `busy`, or a room without a place, waits for its next try; doubled
+    /// each time up to 30 times as much (default: 1 s).
     pub busy_after: Duration,
     /// The wait before the first reconnect; doubled each time up to 20 times as much (default: 250 ms).
     pub backoff: Duration,

@@ -74,9 +74,10 @@ enum Phase {
 
 /// A client without I/O, clock and randomness of its own.
 ///
-/// A driver calls a method for whatever happened, then takes what came of it: [`Core::poll_action`] until there is none,
-/// [`Core::take_output`], [`Core::poll_event`]; and calls [`Core::handle_timeout`] at [`Core::next_timeout`]. It reads what has
-/// arrived before it tells of a timeout, so that a machine that slept takes no server for silent.
+/// A driver calls a method for whatever happened, then takes what came of it: [`Core::poll_action`] until
+/// there is none, [`Core::take_output`], [`Core::poll_event`]; and calls [`Core::handle_timeout`] at
+/// [`Core::next_timeout`]. It reads what has arrived before it tells of a timeout, so that a machine that
+/// slept takes no server for silent.
 #[derive(Debug)]
 pub struct Core {
     config: Config,
@@ -135,7 +136,8 @@ impl Heartbeat {
 }
 
 impl Core {
-    /// A client that connects as soon as it has a token. The seed must differ from those of other clients: it names messages.
+    /// A client that connects as soon as it has a token. The seed must differ from those of other clients: it
+    /// names messages.
     pub fn new(config: Config, seed: u64, now: Instant) -> Self {
         let mut prng = Prng::new(seed);
         let name_prefix = format!("{:016x}", prng.next_u64());
@@ -166,8 +168,8 @@ impl Core {
 
     // What the application wants.
 
-    /// Sends a message, now or once there is a connection, and again until its send-ack comes, which is told as
-    /// [`Event::Outcome`]. Returns its name.
+    /// Sends a message, now or once there is a connection, and again until its send-ack comes, which is told
+    /// as [`Event::Outcome`]. Returns its name.
     ///
     /// # Errors
     /// The store is full, or the message cannot be sent as it is.
@@ -185,8 +187,8 @@ impl Core {
         Ok(name)
     }
 
-    /// Sends a message at once, without a name: it has no send-ack and is not repeated. Lossy messages to users have no send-ack
-    /// anyway.
+    /// Sends a message at once, without a name: it has no send-ack and is not repeated. Lossy messages to
+    /// users have no send-ack anyway.
     ///
     /// # Errors
     /// There is no connection, the client is not in the room yet, or the message cannot be sent as it is.

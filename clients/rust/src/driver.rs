@@ -27,8 +27,8 @@ const EVENTS_MAX: usize = 1_024;
 /// How much is read at once.
 const READ_BYTES: usize = 16 << 10;
 
-/// Gives login tokens: the first one, one before each ends, and one after the server refused one. `None` when there is none at the
-/// moment; the client asks again later.
+/// Gives login tokens: the first one, one before each ends, and one after the server refused one. `None` when
+/// there is none at the moment; the client asks again later.
 pub trait TokenProvider: Send + 'static {
     /// The next token.
     fn token(&mut self) -> impl Future<Output = Option<String>> + Send;
@@ -216,7 +216,7 @@ async fn run(shared: Arc<Shared>, provider: impl TokenProvider) {
             (core.next_timeout(), core.events() < EVENTS_MAX)
         };
         let woken = tokio::select! {
-            biased; // what has come goes before timeouts, so that a machine that slept takes no server for silent
+            biased; // input before timeouts, so that a machine that slept takes no server for silent
             turn = turn(&mut connection, &mut buffer, may_read) => Woken::Turn(turn),
             opened = maybe(&mut opening) => Woken::Opened(opened),
             (given_back, token) = maybe(&mut asking) => {

@@ -1,8 +1,9 @@
 //! A client of Sailfish: everything that section 10 of docs/PROTOCOL.md asks of a client.
 //!
-//! [`Core`] is the state machine. It knows no I/O and no clock: time, bytes and what the application wants go in; bytes,
-//! timers, actions and events come out. The same inputs and the same seed give the same outputs. [`start`] runs a core on
-//! tokio, over TCP or WebSocket (features `tokio` and `websocket`, both on by default):
+//! [`Core`] is the state machine. It knows no I/O and no clock: time, bytes and what the application wants go
+//! in; bytes, timers, actions and events come out. The same inputs and the same seed give the same outputs.
+//! [`start`] runs a core on tokio, over TCP or WebSocket (features `tokio` and `websocket`, both on by
+//! default):
 //!
 //! ```no_run
 //! # #[cfg(feature = "tokio")]
@@ -15,14 +16,16 @@
 //!     if let Event::Message(message) = event
 //!         && message.payload == "ping"
 //!     {
-//!         let _ = client.send(Outgoing::to_room(RoomId(7), "pong")); // the store of unsent messages may be full
+//!         // The store of unsent messages may be full.
+//!         let _ = client.send(Outgoing::to_room(RoomId(7), "pong"));
 //!     }
 //! }
 //! # }
 //! ```
 //!
-//! The core connects again when a connection is lost, logs in with tokens that it asks its provider for, sends heartbeats, acks
-//! what it gets and shows it once, keeps each message until its send-ack, and joins its rooms again where it left off.
+//! The core connects again when a connection is lost, logs in with tokens that it asks its provider for,
+//! sends heartbeats, acks what it gets and shows it once, keeps each message until its send-ack, and joins
+//! its rooms again where it left off.
 
 mod config;
 mod core;

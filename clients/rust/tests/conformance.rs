@@ -1,5 +1,6 @@
 //! The conformance suite, with this client.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // the suite waits for a real program, and may panic
+// The suite waits for a real program, and may panic.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 #![cfg(feature = "websocket")]
 
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
-//! The opening handshake: an HTTP request becomes a WebSocket connection, or gets an answer that says why not.
+//! The opening handshake: an HTTP request becomes a WebSocket connection, or gets an answer that says why
+//! not.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -45,8 +46,8 @@ impl Handshake {
         self.head.capacity()
     }
 
-    /// Takes the head off the front of `input`, and writes the answer to `out`; `None` while some of it is missing. It keeps
-    /// no more than `room` bytes.
+    /// Takes the head off the front of `input`, and writes the answer to `out`; `None` while some of it is
+    /// missing. It keeps no more than `room` bytes.
     pub(crate) fn take(
         &mut self,
         input: &mut &[u8],
@@ -94,7 +95,8 @@ impl Handshake {
             return Ok(Some(std::mem::take(&mut self.head)));
         }
         *input = &input[taken..];
-        // With each piece, so that what is no HTTP is refused at its first byte. A head in single bytes costs no more than to receive it.
+        // With each piece, so that what is no HTTP is refused at its first byte. A head in single bytes costs
+        // no more than to receive it.
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         Request::new(&mut fields).parse(&self.head).map_err(of_parser)?;
         if self.head.len() == HEAD_BYTES_MAX {

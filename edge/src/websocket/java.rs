@@ -1,4 +1,5 @@
-//! The handshake's path of the Java platform's clients, which logs them in: `/{token}/{userId}/{code}/{roomId}`, or without the room.
+//! The handshake's path of the Java platform's clients, which logs them in:
+//! `/{token}/{userId}/{code}/{roomId}`, or without the room.
 
 use super::handshake::{Login, Opened};
 use crate::{Form, Refusal};
@@ -6,8 +7,8 @@ use crate::{Form, Refusal};
 /// The code of a login.
 const LOGIN: &str = "1001";
 
-/// What a path says, if it is one of the Java platform's: three or four parts, of which all but the first are integers. The user
-/// is not looked at, since the token says who it is.
+/// What a path says, if it is one of the Java platform's: three or four parts, of which all but the first are
+/// integers. The user is not looked at, since the token says who it is.
 ///
 /// # Errors
 /// A code that is not that of a login, or a token with characters that no token has.

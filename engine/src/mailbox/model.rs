@@ -1,7 +1,8 @@
 //! Every order in which a shard and those that mail it can meet, tried by loom.
 //!
-//! `slot.rs` is compiled once more here, on loom's atomics. Its queue and its eventfd are models, no stronger than what
-//! they stand for: the queue orders nothing but each item's own hand-over, and a bell that nobody listens to yet is kept.
+//! `slot.rs` is compiled once more here, on loom's atomics. Its queue and its eventfd are models, no stronger
+//! than what they stand for: the queue orders nothing but each item's own hand-over, and a bell that nobody
+//! listens to yet is kept.
 
 use std::sync::Arc;
 
@@ -110,7 +111,8 @@ fn sleep(mailbox: &Mailbox<u32>, is_halted: impl FnOnce() -> bool) {
     }
 }
 
-/// A turn that takes what there is until `count` have come; a wake-up that is lost is a deadlock, which loom finds.
+/// A turn that takes what there is until `count` have come; a wake-up that is lost is a deadlock, which loom
+/// finds.
 fn take(mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
     let mut taken = Vec::new();
     loop {

@@ -1,9 +1,10 @@
 //! One shard's mailbox: a bounded queue, and the bell that wakes its owner.
 //!
-//! A shard about to sleep raises a flag and looks into its mailbox once more; a sender puts the mail in first and looks at
-//! the flag after. A fence between the two steps on either side makes sure that one of them sees the other, so the
-//! eventfd is written only for a shard that sleeps. The flag is only ever swapped: loom, which tries every order of these
-//! steps in `model.rs`, knows no order between a store and a swap of another thread. A swap costs what the fence does.
+//! A shard about to sleep raises a flag and looks into its mailbox once more; a sender puts the mail in first
+//! and looks at the flag after. A fence between the two steps on either side makes sure that one of them sees
+//! the other, so the eventfd is written only for a shard that sleeps. The flag is only ever swapped: loom,
+//! which tries every order of these steps in `model.rs`, knows no order between a store and a swap of another
+//! thread. A swap costs what the fence does.
 
 use std::io;
 
@@ -48,7 +49,8 @@ impl<T> Mailbox<T> {
         self.bell.signal();
     }
 
-    /// Before the owner sleeps: `false` when there is mail, or it is halted, so that there is no time to sleep.
+    /// Before the owner sleeps: `false` when there is mail, or it is halted, so that there is no time to
+    /// sleep.
     pub(super) fn park(&self, is_halted: impl FnOnce() -> bool) -> bool {
         self.asleep.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst); // the flag before the look at the queue

@@ -364,8 +364,8 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.core_pushes_back || self.mail_waits || self.post.is_pushed_back()
     }
 
-    /// Wakes the tasks that waited for this turn, no more than may receive in the next, and the readers that nobody pushes
-    /// back any more.
+    /// Wakes the tasks that waited for this turn, no more than may receive in the next, and the readers that
+    /// nobody pushes back any more.
     fn wake_held(&mut self) {
         let count = self.held.len().min(RECEIVES_PER_TURN);
         self.held.drain(..count).for_each(Waker::wake);

@@ -1,4 +1,5 @@
-//! The receive buffers of one shard: rings that the kernel picks from whenever bytes arrive, so that a connection owns none.
+//! The receive buffers of one shard: rings that the kernel picks from whenever bytes arrive, so that a
+//! connection owns none.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -16,7 +17,8 @@ use io_uring::types::BufRingEntry;
 pub(super) enum Group {
     /// Those that came through the listener.
     Accepted,
-    /// Those that the core opened. They go on while the core pushes the others back and their bytes hold all their buffers.
+    /// Those that the core opened. They go on while the core pushes the others back and their bytes hold all
+    /// their buffers.
     Opened,
 }
 
@@ -87,7 +89,8 @@ impl Buffers {
         for id in 0..count {
             buffers.give_back(id);
         }
-        // SAFETY: the entries are page-aligned, initialised, and live as long as the ring may use them (see above).
+        // SAFETY: the entries are page-aligned, initialised, and live as long as the ring may use them (see
+        // above).
         unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group.id(), 0)? };
         Ok(buffers)
     }
@@ -101,8 +104,8 @@ impl Buffers {
         if id >= self.count || len > self.size_bytes as usize {
             return None;
         }
-        // SAFETY: in bounds, by the check above. The kernel writes to a buffer only between `give_back` and the completion
-        // that names it, and `give_back` takes `&mut self`, which ends this borrow.
+        // SAFETY: in bounds, by the check above. The kernel writes to a buffer only between `give_back` and
+        // the completion that names it, and `give_back` takes `&mut self`, which ends this borrow.
         Some(unsafe { std::slice::from_raw_parts(self.start_of(id), len) })
     }
 
@@ -118,7 +121,8 @@ impl Buffers {
         entry.set_len(self.size_bytes);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `entries` is the base of the ring; its tail is valid, aligned, and read by the kernel atomically.
+        // SAFETY: `entries` is the base of the ring; its tail is valid, aligned, and read by the kernel
+        // atomically.
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
         tail.store(self.tail, Ordering::Release); // the entry before the tail
     }
@@ -131,7 +135,8 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: both were allocated with these layouts, and the ring has nothing in flight that could write to them.
+        // SAFETY: both were allocated with these layouts, and the ring has nothing in flight that could write
+        // to them.
         unsafe {
             dealloc(self.entries.as_ptr().cast(), entries_layout(self.count));
             dealloc(self.memory.as_ptr(), memory_layout(self.count, self.size_bytes));
@@ -151,7 +156,8 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, PAGE_BYTES).expect("2^15 buffers of 2^32 bytes fit an address")
 }
 
-/// Touches every page, so that the memory is there before the first connection, and not one page fault at a time.
+/// Touches every page, so that the memory is there before the first connection, and not one page fault at a
+/// time.
 fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: the layout is not empty: `register` asks for one buffer of one byte at least.
     let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));

@@ -20,7 +20,8 @@ use crate::running::Seat;
 use crate::socket::ACCEPT_PAUSE;
 use crate::time::Time;
 
-/// Completions worked off in one turn: enough to batch well, few enough that mail and timers wait a millisecond at most.
+/// Completions worked off in one turn: enough to batch well, few enough that mail and timers wait a
+/// millisecond at most.
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// Mail worked off in one turn.
 const MAIL_PER_TURN: usize = 1024;
@@ -136,8 +137,8 @@ impl<S: Shard> Driver<S> {
             self.receive_held(now, group, COMPLETIONS_PER_TURN)?;
         }
         let mut left = COMPLETIONS_PER_TURN;
-        // The main ring first: it says which others have something, and leads to other nodes. The others take turns, should they
-        // have more together than a turn takes.
+        // The main ring first: it says which others have something, and leads to other nodes. The others take
+        // turns, should they have more together than a turn takes.
         self.take_completions_of(now, 0, &mut left)?;
         let further = self.kernel.rings() - 1;
         for turn in 0..further {
@@ -208,7 +209,8 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Ends the turn: hands over what it queued and sleeps until there is something to do. Tells the time of the next turn.
+    /// Ends the turn: hands over what it queued and sleeps until there is something to do. Tells the time of
+    /// the next turn.
     fn wait(&mut self) -> io::Result<Instant> {
         let now = self.time.now();
         self.seat.stats.turns.add(1);

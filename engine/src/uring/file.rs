@@ -1,4 +1,5 @@
-//! The files of sockets: open files of the process, or direct descriptors, which are places in the table of one ring.
+//! The files of sockets: open files of the process, or direct descriptors, which are places in the table of
+//! one ring.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -15,8 +16,8 @@ pub(super) const SLOTS_MAX: u32 = 1 << 23;
 /// Set for a direct descriptor. An open file's number never has it: it would be negative.
 const DIRECT: u32 = 1 << 31;
 
-/// A socket of a connection, in the 4 bytes of an open file's number. Dropping it closes an open file; a direct descriptor goes with
-/// its ring, or by [`FileRing::remove`](super::file_ring::FileRing::remove).
+/// A socket of a connection, in the 4 bytes of an open file's number. Dropping it closes an open file; a
+/// direct descriptor goes with its ring, or by [`FileRing::remove`](super::file_ring::FileRing::remove).
 pub(super) struct File(u32);
 
 /// Where a file is.

@@ -1,5 +1,5 @@
-//! Receives that wait: for a buffer, or until nobody pushes the shard back. Apart for the two groups of connections, so that
-//! the one goes on while the other is held.
+//! Receives that wait: for a buffer, or until nobody pushes the shard back. Apart for the two groups of
+//! connections, so that the one goes on while the other is held.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +16,8 @@ use super::ring::Completion;
 pub(super) struct Intake {
     /// Connections whose receive found no buffer.
     pub(super) starved: VecDeque<ConnId>,
-    /// Receives that came while the group is pushed back. They hold buffers, so the kernel runs out of them and stops too.
+    /// Receives that came while the group is pushed back. They hold buffers, so the kernel runs out of them
+    /// and stops too.
     held: VecDeque<Completion>,
 }
 
@@ -39,7 +40,8 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Takes in a receive, or holds it. What a closing connection receives is not for the core, and does not wait.
+    /// Takes in a receive, or holds it. What a closing connection receives is not for the core, and does not
+    /// wait.
     pub(super) fn receive_or_hold(
         &mut self,
         now: Instant,
@@ -81,13 +83,14 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Whether nothing is taken from the connections of `group`. Opened ones lead to peers whose silence would be judged.
+    /// Whether nothing is taken from the connections of `group`. Opened ones lead to peers whose silence
+    /// would be judged.
     fn is_pushed_back(&self, group: Group) -> bool {
         group == Group::Accepted && (self.core_pushes_back || self.mail_waits)
     }
 
-    /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the others. A buffer is
-    /// never forgotten.
+    /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the
+    /// others. A buffer is never forgotten.
     fn forget_gone(&mut self, group: Group) {
         let enough = 2 * (self.conns.len() + self.buffers_of(group));
         let Intake { starved, held } = &mut self.intakes[group];

@@ -26,9 +26,10 @@ const CANCEL_TIME: Duration = Duration::from_secs(1);
 
 /// The rings, and all memory that their operations point to. Dropped, it ends the operations first.
 ///
-/// The main ring has the listeners, the bell and the open files, and is what the shard sleeps on. Further rings come with the first
-/// connection past `Options::open_connections_max`. The main ring polls each of them while the shard sleeps; such a poll ends with its
-/// first completion, as the kernel lets no ring wake another for ever.
+/// The main ring has the listeners, the bell and the open files, and is what the shard sleeps on. Further
+/// rings come with the first connection past `Options::open_connections_max`. The main ring polls each of
+/// them while the shard sleeps; such a poll ends with its first completion, as the kernel lets no ring wake
+/// another for ever.
 pub(super) struct Kernel {
     pub(super) main: Ring,
     /// `None` for a group that has no connections yet.
@@ -38,7 +39,8 @@ pub(super) struct Kernel {
     roomy: Vec<u8>,
     /// Connections that are open files.
     open: u32,
-    /// Keeps the place of one file: accepted sockets that were not adopted yet may have taken all others when a ring has to be added.
+    /// Keeps the place of one file: accepted sockets that were not adopted yet may have taken all others when
+    /// a ring has to be added.
     spare: Option<OwnedFd>,
     pub(super) sends: Sends,
     pub(super) connects: Connects,
@@ -46,7 +48,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// A shard that listens gets the buffers of opened connections with the first of those. For another, they are all.
+    /// A shard that listens gets the buffers of opened connections with the first of those. For another, they
+    /// are all.
     pub(super) fn new(options: &Arc<Options>) -> io::Result<Self> {
         Buffers::check(options.opened_recv_buffers, options.opened_recv_buffer_size_bytes)?;
         let mut kernel = Self {
@@ -67,7 +70,8 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Takes over the socket of a connection: as an open file, while there may be more of them, or in the table of a further ring.
+    /// Takes over the socket of a connection: as an open file, while there may be more of them, or in the
+    /// table of a further ring.
     pub(super) fn adopt(&mut self, socket: OwnedFd, group: Group) -> io::Result<File> {
         // What a shard that listens opens itself leads to other nodes: a few, which stay with the main ring.
         let is_open =
@@ -149,8 +153,8 @@ impl Kernel {
     /// Writes what is left of the batch `send`.
     pub(super) fn send(&mut self, send: u32, file: &File, conn: ConnId) -> io::Result<()> {
         let entry = self.sends.entry(send, Fd(file.number()));
-        // SAFETY: the batch stays in `sends` until the completion of this operation, its only one, has come in; `drop` leaks
-        // it when that cannot be had.
+        // SAFETY: the batch stays in `sends` until the completion of this operation, its only one, has come
+        // in; `drop` leaks it when that cannot be had.
         unsafe { self.push(file, entry, Token::of(Op::Send, conn)) }
     }
 
@@ -158,8 +162,8 @@ impl Kernel {
     pub(super) fn connect(&mut self, conn: ConnId, file: &File) -> io::Result<()> {
         let Some(peer) = self.connects.peer(conn) else { return Ok(()) };
         let entry = opcode::Connect::new(Fd(file.number()), peer.as_ptr().cast(), peer.len()).build();
-        // SAFETY: the address stays in `connects`, boxed, until the completion of this operation, its only one, has come
-        // in; `drop` leaks it when that cannot be had.
+        // SAFETY: the address stays in `connects`, boxed, until the completion of this operation, its only
+        // one, has come in; `drop` leaks it when that cannot be had.
         unsafe { self.push(file, entry, Token::of(Op::Connect, conn)) }
     }
 

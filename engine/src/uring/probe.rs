@@ -6,8 +6,8 @@ use io_uring::{IoUring, Probe, opcode};
 
 /// `Err` says what is missing, in a few words.
 ///
-/// A thread of its own asks: the kernel takes a ring down in the background and then interrupts the thread that made it, whose
-/// blocking calls would fail with `EINTR`.
+/// A thread of its own asks: the kernel takes a ring down in the background and then interrupts the thread
+/// that made it, whose blocking calls would fail with `EINTR`.
 pub(crate) fn probe() -> Result<(), String> {
     let asker = thread::Builder::new().name("io_uring probe".into()).spawn(ask);
     let asker = asker.map_err(|error| format!("no thread to probe io_uring with: {error}"))?;
@@ -25,8 +25,8 @@ fn ask() -> Result<(), String> {
             _ => format!("io_uring_setup: {error}"),
         },
     )?;
-    // DEFER_TASKRUN (6.1) is younger than multishot receive (6.0) and provided-buffer rings (5.19); the operations themselves
-    // may still be filtered.
+    // DEFER_TASKRUN (6.1) is younger than multishot receive (6.0) and provided-buffer rings (5.19); the
+    // operations themselves may still be filtered.
     let mut known = Probe::new();
     ring.submitter().register_probe(&mut known).map_err(|error| format!("io_uring probe: {error}"))?;
     let needed = [

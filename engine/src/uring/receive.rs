@@ -18,9 +18,9 @@ use super::token::{Op, Token};
 const DISCARD_BYTES: u32 = 1 << 20;
 
 impl<S: Shard> Driver<S> {
-    /// Arms the receive of a connection, unless it is armed or there is nothing to receive any more. A closing one only
-    /// waits for the peer's FIN: it discards what comes before, and takes no buffer, of which there may be none while
-    /// its group is pushed back.
+    /// Arms the receive of a connection, unless it is armed or there is nothing to receive any more. A
+    /// closing one only waits for the peer's FIN: it discards what comes before, and takes no buffer, of
+    /// which there may be none while its group is pushed back.
     pub(super) fn receive(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         if entry.receiving || entry.finished || matches!(entry.state, State::Connecting | State::Dying) {
@@ -37,7 +37,8 @@ impl<S: Shard> Driver<S> {
         self.kernel.push_plain(&entry.file, receive, Token::of(Op::receive(entry.group), conn))
     }
 
-    /// Takes in a receive whose end, if it is the last of its operation, is noted: `receiving` may be that of another since.
+    /// Takes in a receive whose end, if it is the last of its operation, is noted: `receiving` may be that of
+    /// another since.
     pub(super) fn on_receive(
         &mut self,
         now: Instant,

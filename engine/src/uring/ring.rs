@@ -71,8 +71,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Ring `number`. The main one, 0, works off its completions when it is entered. A further one does so whenever the thread is in
-    /// the kernel, in the main ring's wait too: only then does a poll of it see them, and nobody has to enter it for them.
+    /// Ring `number`. The main one, 0, works off its completions when it is entered. A further one does so
+    /// whenever the thread is in the kernel, in the main ring's wait too: only then does a poll of it see
+    /// them, and nobody has to enter it for them.
     pub(super) fn new(number: u8) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         if number == 0 {
@@ -113,8 +114,8 @@ impl Ring {
     ///
     /// # Safety
     ///
-    /// The memory that `entry` points to stays valid and unchanged until the operation's last completion was taken in,
-    /// or [`Ring::in_flight`] is zero.
+    /// The memory that `entry` points to stays valid and unchanged until the operation's last completion was
+    /// taken in, or [`Ring::in_flight`] is zero.
     pub(super) unsafe fn push(&mut self, entry: Entry, token: Token) -> io::Result<()> {
         let entry = entry.user_data(token.as_u64());
         // SAFETY: the caller answers for the memory.

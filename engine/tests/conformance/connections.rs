@@ -218,8 +218,8 @@ pub fn run_with_few_files(files: u32, test: &str) {
 
 fn with_few_files(kind: Kind) {
     let rig = Rig::one(kind, echo);
-    // Both ends are in this process. Its last file becomes the client's end of a connection that the server has no file for;
-    // it must not become the server's end of an earlier one.
+    // Both ends are in this process. Its last file becomes the client's end of a connection that the server
+    // has no file for; it must not become the server's end of an earlier one.
     let spare = File::open("/dev/null").unwrap();
     let mut peers = Vec::new();
     while let Ok(stream) = TcpStream::connect(rig.address()) {

@@ -42,7 +42,8 @@ pub const SEQUENCE: u64 = 40;
 pub struct World {
     pub gateway: Gateway,
     pub now: Instant,
-    /// What the gateway told routers and bridge, in order; `Bind`, `Join` and `Reach` are answered besides, and some `Submit`.
+    /// What the gateway told routers and bridge, in order; `Bind`, `Join` and `Reach` are answered besides,
+    /// and some `Submit`.
     pub to_router: VecDeque<ToRouter>,
     pub to_bridge: VecDeque<ToBridge>,
     /// The same, with the router of each.

@@ -115,7 +115,8 @@ impl Links {
         }
         let resumed = session == asked.0;
         if resumed {
-            // The acceptor goes on where this side said that it was. If that has changed since, both begin anew.
+            // The acceptor goes on where this side said that it was. If that has changed since, both begin
+            // anew.
             let goes_on = known.is_some_and(|peer| {
                 let is_same = (peer.identity, peer.session, peer.received) == (identity, asked.0, asked.1);
                 is_same && peer.outgoing.resume(received)
@@ -140,8 +141,8 @@ impl Links {
         Ok(())
     }
 
-    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or that one is
-    /// linked by another connection.
+    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or
+    /// that one is linked by another connection.
     fn is_stale(&self, identity: Identity) -> bool {
         self.peers.get(&ShardId::from_u32(identity.shard)).is_some_and(|peer| {
             match peer.identity.incarnation.cmp(&identity.incarnation) {

@@ -117,7 +117,8 @@ fn a_restart_is_down_then_up() {
 
 #[test]
 fn a_frozen_peer_is_waited_for() {
-    // A gateway waits half the lease for a router, a router all of it for a gateway. The last word may be a ping old.
+    // A gateway waits half the lease for a router, a router all of it for a gateway. The last word may be a
+    // ping old.
     for (frozen, waits, patience) in [(1, 0, 1_500), (0, 1, 3_000)] {
         let mut world = World::linked_pair(1);
         world.run(millis(1_000));
@@ -150,7 +151,8 @@ fn a_peer_that_thaws_in_time_goes_on() {
     }
 }
 
-/// A peer that is late again and again is waited for longer, so that it comes to rest; later one that is lost is lost as soon as ever.
+/// A peer that is late again and again is waited for longer, so that it comes to rest; later one that is lost
+/// is lost as soon as ever.
 #[test]
 fn links_that_flap_are_waited_for() {
     for frozen in [0, 1] {
@@ -170,7 +172,8 @@ fn links_that_flap_are_waited_for() {
         }
         world.run(millis(60_000));
         freeze(&mut world, 4_000);
-        // The connector waits for half a lease of 3 s in the first two sessions, then twice and four times as long.
+        // The connector waits for half a lease of 3 s in the first two sessions, then twice and four times as
+        // long.
         assert_eq!(losses, [1, 1, 1, 0, 0, 0, 0, 0, 1]);
         let peers = world.nodes.iter().map(|node| node.links.peers().count());
         assert_eq!(peers.collect::<Vec<_>>(), [1, 1]);
@@ -196,7 +199,8 @@ fn bye_is_down_at_once() {
     }
 }
 
-/// In the turn in which the next life of a peer links, the cores may still speak of what they know from the life before.
+/// In the turn in which the next life of a peer links, the cores may still speak of what they know from the
+/// life before.
 #[test]
 fn what_is_said_before_a_peer_is_known_to_be_there_is_not_for_it() {
     let mut world = World::linked_pair(1);
@@ -236,7 +240,8 @@ fn a_busy_link_writes_once_an_interval() {
     }
     world.run(millis(100));
     let batches = world.nodes[1].links.metrics().batches_out - before;
-    // The first few make it busy; after that, ten messages are said in an interval, the first of them with its flush.
+    // The first few make it busy; after that, ten messages are said in an interval, the first of them with
+    // its flush.
     assert!((10..30).contains(&batches), "{batches}");
     assert_eq!(world.progress(1, 0), (100, 100));
 }

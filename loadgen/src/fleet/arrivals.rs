@@ -14,8 +14,8 @@ use crate::plan::{Plan, Scenario};
 use crate::schedule::Schedule;
 use crate::tally::count;
 
-/// Heartbeats that fall into this time leave together: each by itself would be a wake-up of the generator, which then costs more than
-/// the server that it loads.
+/// Heartbeats that fall into this time leave together: each by itself would be a wake-up of the generator,
+/// which then costs more than the server that it loads.
 const HEARTBEAT_GROUP: Duration = Duration::from_millis(10);
 
 /// Which client connects when.

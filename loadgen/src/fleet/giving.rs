@@ -11,7 +11,8 @@ use crate::stamp::sequence_of;
 use crate::tally::count;
 
 impl Fleet {
-    /// The payload that sends a gift to the plan's receiver, or to the next member of the room in this fleet; the last one gives to the first.
+    /// The payload that sends a gift to the plan's receiver, or to the next member of the room in this fleet;
+    /// the last one gives to the first.
     pub(super) fn gift_payload(&self, client: u32) -> Vec<u8> {
         let room = self.plan.room(self.plan.room_index(client)).0;
         let (rooms, first) = (self.plan.rooms.max(1), self.plan.first_client);

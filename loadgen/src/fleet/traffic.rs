@@ -17,7 +17,8 @@ use crate::tally::count;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// What a client may have waiting to be written; past it, it sends no more.
 pub(super) const OUT_BYTES_MAX: usize = 1 << 20;
-/// Why a connection ended on whose other side is no gateway, but an HTTP server: an admin port, or a backend's.
+/// Why a connection ended on whose other side is no gateway, but an HTTP server: an admin port, or a
+/// backend's.
 pub(super) const HTTP: &str = "http_port";
 /// How soon a message is sent again that the server was too busy for.
 const BUSY_WAIT_NS: u64 = 1_000_000_000;

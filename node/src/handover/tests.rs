@@ -227,7 +227,8 @@ fn the_next_bridge_hears_of_what_is_newest_alone() {
     handover.check_invariants();
 }
 
-/// Whatever bridges do, each event is handed over at least once, in order between two of their ends, and taken once.
+/// Whatever bridges do, each event is handed over at least once, in order between two of their ends, and
+/// taken once.
 #[test]
 fn bridges_that_come_and_go_lose_nothing() {
     for seed in 0..200 {

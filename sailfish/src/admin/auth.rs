@@ -12,7 +12,8 @@ use http_server::site;
 use super::Admin;
 use super::error::ApiError;
 
-/// What load balancers, Prometheus, and a browser that opens the console ask for. It names no user and changes nothing.
+/// What load balancers, Prometheus, and a browser that opens the console ask for. It names no user and
+/// changes nothing.
 pub const PUBLIC: [&str; 7] =
     ["/", "/metrics", "/healthz", "/readyz", "/console", "/console.js", "/console.css"];
 
@@ -40,8 +41,8 @@ pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next
     response
 }
 
-/// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its reader's browser ask
-/// by that name.
+/// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its
+/// reader's browser ask by that name.
 fn is_by_address(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true }; // no browser
     let Ok(uri) = Uri::try_from(host.as_bytes()) else { return false };
@@ -56,7 +57,8 @@ fn bears(headers: &HeaderMap, secret: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(token, secret)
 }
 
-/// Takes the same time wherever the two differ, so that no secret is guessed byte by byte. Its length is no secret.
+/// Takes the same time wherever the two differ, so that no secret is guessed byte by byte. Its length is no
+/// secret.
 fn is_same(given: &[u8], wanted: &[u8]) -> bool {
     let differs = |sum, (a, b): (&u8, &u8)| std::hint::black_box(sum | (a ^ b));
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, differs) == 0

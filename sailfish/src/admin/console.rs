@@ -1,5 +1,5 @@
-//! The page for operators, which `web/` builds. Its files say nothing of this node, so anybody may have them; what it shows and
-//! orders goes through the control API, as that of every other caller.
+//! The page for operators, which `web/` builds. Its files say nothing of this node, so anybody may have them;
+//! what it shows and orders goes through the control API, as that of every other caller.
 
 use std::sync::Arc;
 

@@ -20,7 +20,8 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/readyz", get(readyz))
 }
 
-/// What is here. A browser is sent on to the page for viewers: this port is for operators, who may do everything.
+/// What is here. A browser is sent on to the page for viewers: this port is for operators, who may do
+/// everything.
 async fn index(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let (Some(page), true) = (admin.page, text(header::ACCEPT).contains("text/html")) {

@@ -36,8 +36,9 @@ pub struct KickAnswer {
     kicked: u32,
 }
 
-/// Ends the sessions of a user, and keeps it out for a while. Clients get the notice `kicked`. The router that owns the user refuses
-/// its logins at all gateways; it forgets that when it ends, or when another router becomes the owner.
+/// Ends the sessions of a user, and keeps it out for a while. Clients get the notice `kicked`. The router
+/// that owns the user refuses its logins at all gateways; it forgets that when it ends, or when another
+/// router becomes the owner.
 #[utoipa::path(post, path = "/v1/kick", request_body = KickBody, responses((status = 200, body = KickAnswer)))]
 pub async fn kick(
     State(admin): State<Arc<Admin>>,

@@ -47,8 +47,8 @@ impl From<&ShardMetrics> for Core {
 /// Histogram buckets from about a microsecond to about a second; what is shorter is counted in the first.
 const TURN_BUCKETS: std::ops::Range<usize> = 10..30;
 
-/// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others and has
-/// `sailfish_shard_up` 0.
+/// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others
+/// and has `sailfish_shard_up` 0.
 pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process) -> String {
     let cores: Vec<Option<Core>> = cores.iter().map(|core| core.as_deref().map(Core::from)).collect();
     let (cores, shards) = (&cores[..], &admin.shards);

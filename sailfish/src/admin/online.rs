@@ -45,8 +45,8 @@ pub struct OnlineAnswer {
     app: i32,
     /// Ascending, each once.
     users: Vec<UserAnswer>,
-    /// Whether a user without a session is surely offline. False while gateways have yet to tell routers of all their sessions: after a
-    /// start, and when routers come and go.
+    /// Whether a user without a session is surely offline. False while gateways have yet to tell routers of
+    /// all their sessions: after a start, and when routers come and go.
     settled: bool,
 }
 
@@ -73,7 +73,8 @@ pub struct Session {
 
 /// Which of these users are online, and where.
 ///
-/// Asked of the routers that own them. A router knows of its own users only, and takes all others for offline.
+/// Asked of the routers that own them. A router knows of its own users only, and takes all others for
+/// offline.
 #[utoipa::path(
     get,
     path = "/online",

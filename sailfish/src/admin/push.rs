@@ -100,8 +100,8 @@ pub struct OnePush {
     /// Whom receivers see as its sender: 0 by default.
     #[serde(default)]
     sender: i64,
-    /// It comes from an inbox: it is delivered though the original under the same `sender` and `client_msg_id` is remembered, and
-    /// when it fails it is not handed over as undelivered.
+    /// It comes from an inbox: it is delivered though the original under the same `sender` and
+    /// `client_msg_id` is remembered, and when it fails it is not handed over as undelivered.
     #[serde(default)]
     stored: bool,
     /// With `stored`: for the session on this class of device alone, which has its own outcome.
@@ -141,11 +141,12 @@ pub struct PushAnswer {
     /// As clients see it; none for a message that was not taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<String>,
-    /// `delivered`: a session has acked it. `stored`: it was handed over to the backend, which keeps it. `sequenced`: it is on its
-    /// way to the room. `failed`: see `reason`. `sent`: it is lossy, and nothing more is known. `pending`: not known within
-    /// `wait_ms`. `unavailable`: nobody took it.
+    /// `delivered`: a session has acked it. `stored`: it was handed over to the backend, which keeps it.
+    /// `sequenced`: it is on its way to the room. `failed`: see `reason`. `sent`: it is lossy, and nothing
+    /// more is known. `pending`: not known within `wait_ms`. `unavailable`: nobody took it.
     outcome: &'static str,
-    /// Of a failure: `offline`, `unacked`, `disconnected`, `overflow`, `busy`; `not_member` when nobody is in the room.
+    /// Of a failure: `offline`, `unacked`, `disconnected`, `overflow`, `busy`; `not_member` when nobody is in
+    /// the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// The message's place in its room.
@@ -183,8 +184,8 @@ pub async fn push_room(
     send(&admin, Target::Room(RoomId(room)), push, wait_ms).await
 }
 
-/// Sends up to 1,000 messages, to users and rooms. Those to one target go in their order. A message that is not as it is wanted
-/// refuses all of them.
+/// Sends up to 1,000 messages, to users and rooms. Those to one target go in their order. A message that is
+/// not as it is wanted refuses all of them.
 #[utoipa::path(post, path = "/v1/push", request_body = ManyBody, responses((status = 200, body = ManyAnswer)))]
 pub async fn push_many(
     State(admin): State<Arc<Admin>>,

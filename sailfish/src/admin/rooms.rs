@@ -63,7 +63,8 @@ pub struct RoomMessage {
 
 /// The last messages that are kept of a room.
 ///
-/// Asked of the router that owns the room. How many are kept, and for how long, say `router.history_messages` and its like.
+/// Asked of the router that owns the room. How many are kept, and for how long, say `router.history_messages`
+/// and its like.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{app}/{room}/messages",

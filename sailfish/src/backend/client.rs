@@ -16,7 +16,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// The backend at `http://HOST:PORT`, with the internal secret that was given, or else that of the configuration.
+    /// The backend at `http://HOST:PORT`, with the internal secret that was given, or else that of the
+    /// configuration.
     ///
     /// # Errors
     /// There is no secret, and none can be made.

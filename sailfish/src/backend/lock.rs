@@ -29,8 +29,8 @@ impl DatabaseLock {
     /// Takes it for a database; `None` for one that is no SQLite file.
     ///
     /// # Errors
-    /// The file beside the database cannot be made; the file is no database; it has a second name, by which another
-    /// process could open it.
+    /// The file beside the database cannot be made; the file is no database; it has a second name, by which
+    /// another process could open it.
     pub fn take(url: &str) -> io::Result<Result<Option<Self>, InUse>> {
         let Some(database) = sqlite_file(url) else { return Ok(Ok(None)) };
         let database = one_name(database)?;
@@ -48,7 +48,8 @@ impl DatabaseLock {
             Err(TryLockError::WouldBlock) => {
                 let mut process = String::new();
                 file.rewind()?;
-                let _ = file.take(PROCESS_BYTES_MAX).read_to_string(&mut process); // who it is, is a help and no more
+                // Who it is, is a help and no more.
+                let _ = file.take(PROCESS_BYTES_MAX).read_to_string(&mut process);
                 Ok(Err(InUse { database, process }))
             }
             Err(TryLockError::Error(error)) => Err(error),
@@ -84,7 +85,8 @@ fn sqlite_file(url: &str) -> Option<PathBuf> {
     is_file.then(|| Path::new(file).to_owned())
 }
 
-/// The name under which everybody locks the file: links are followed. What is there already is a SQLite database.
+/// The name under which everybody locks the file: links are followed. What is there already is a SQLite
+/// database.
 fn one_name(database: PathBuf) -> io::Result<PathBuf> {
     let Ok(name) = database.canonicalize() else { return Ok(database) }; // it is not there yet
     let mut first = Vec::new();

@@ -61,7 +61,8 @@ impl Screen {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // The editor takes one text at a time, so what was said before these is on the screen after them.
-        let _ = self.printer.print(String::new()).and_then(|()| self.printer.print(String::new())); // or it has ended
+        // Or it has ended.
+        let _ = self.printer.print(String::new()).and_then(|()| self.printer.print(String::new()));
         restore(&self.before);
     }
 }

@@ -12,7 +12,8 @@ use super::{Config, ConfigError, without_password};
 /// The prefix of environment variables.
 const ENV_PREFIX: &str = "SAILFISH_";
 
-/// What was given, by dotted key, each with where it came from; a later layer replaces an earlier one's value.
+/// What was given, by dotted key, each with where it came from; a later layer replaces an earlier one's
+/// value.
 #[derive(Default)]
 pub struct Layers {
     given: BTreeMap<String, Given>,
@@ -61,8 +62,8 @@ impl Layers {
         Ok(())
     }
 
-    /// The environment: `SAILFISH_LIMITS__FRAME_BYTES_MAX` is `limits.frame_bytes_max`. A variable with the prefix and a
-    /// double underscore that is no key is refused, as it would be in a file.
+    /// The environment: `SAILFISH_LIMITS__FRAME_BYTES_MAX` is `limits.frame_bytes_max`. A variable with the
+    /// prefix and a double underscore that is no key is refused, as it would be in a file.
     pub fn env(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         for (name, text) in vars {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
@@ -195,7 +196,8 @@ impl Layers {
     }
 }
 
-/// The leaves of a configuration by dotted key. Arrays are leaves, and so is an empty table: it has no key to complain of.
+/// The leaves of a configuration by dotted key. Arrays are leaves, and so is an empty table: it has no key to
+/// complain of.
 fn flatten(root: Table) -> impl Iterator<Item = (String, Value)> {
     root.into_iter().flat_map(|(section, value)| match value {
         Value::Table(keys) if !keys.is_empty() || is_section(&section) => {

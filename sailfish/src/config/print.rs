@@ -7,8 +7,8 @@ use toml::{Table, Value};
 use super::keys::{KEYS, Key, SECTIONS};
 use super::{Config, without_password};
 
-/// The configuration as a TOML file with comments. It reads back as the same configuration, but for secrets, which
-/// are not shown.
+/// The configuration as a TOML file with comments. It reads back as the same configuration, but for secrets,
+/// which are not shown.
 pub fn print(config: &Config) -> String {
     let mut shown = config.clone();
     shown.token.secret.clear();

@@ -7,8 +7,8 @@ use wire::{AppId, DeviceClass, UserId};
 use super::link::Command;
 use super::{Binding, NodeInfo, Record};
 
-/// Sets or, with an empty value, removes a device's binding, unless the one that is there is of a newer login. Stamps are
-/// compared as texts, since a number of Lua holds only 53 bits of them.
+/// Sets or, with an empty value, removes a device's binding, unless the one that is there is of a newer
+/// login. Stamps are compared as texts, since a number of Lua holds only 53 bits of them.
 const WRITE: &str = "\
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held then

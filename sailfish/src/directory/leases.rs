@@ -29,8 +29,9 @@ impl Leases {
         Self { nodes: BTreeMap::new(), lease, lenient_until: None }
     }
 
-    /// The own lease has ended although this node lives: Redis stood still or lost its data, and the others' leases have
-    /// ended for the same reason. Nodes that were there stay until then, while the living ones renew theirs.
+    /// The own lease has ended although this node lives: Redis stood still or lost its data, and the others'
+    /// leases have ended for the same reason. Nodes that were there stay until then, while the living ones
+    /// renew theirs.
     pub fn be_lenient(&mut self, until: Instant) {
         self.lenient_until = Some(until);
     }

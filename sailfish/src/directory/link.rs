@@ -1,7 +1,8 @@
 //! Connections to Redis: one server, or the masters of a Cluster.
 //!
-//! The redis crate's own pipelines read on after a time-out, which takes a time-out for each command of a batch. Here a batch
-//! has one time-out, and a connection on which anything failed is dropped: no late reply is taken for another command's.
+//! The redis crate's own pipelines read on after a time-out, which takes a time-out for each command of a
+//! batch. Here a batch has one time-out, and a connection on which anything failed is dropped: no late reply
+//! is taken for another command's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -63,7 +64,8 @@ impl Link {
         self.slots.is_some()
     }
 
-    /// Sends all commands and then takes all replies, in the order of the commands. After an error the link is of no use.
+    /// Sends all commands and then takes all replies, in the order of the commands. After an error the link
+    /// is of no use.
     pub fn run(&mut self, commands: &[Command]) -> RedisResult<Vec<Reply>> {
         let all: Vec<usize> = (0..commands.len()).collect();
         let mut replies: Vec<Reply> = all.iter().map(|_| Ok(Value::Nil)).collect();
@@ -191,7 +193,8 @@ impl Link {
         if let Some(at) = self.servers.iter().position(|server| server.host == host && server.port == port) {
             return Ok(at);
         }
-        // Without the crate's own greeting a frozen server costs one time-out, not one for each of its commands.
+        // Without the crate's own greeting a frozen server costs one time-out, not one for each of its
+        // commands.
         let settings = self.seeds[0].redis_settings().clone().set_skip_set_lib_name();
         let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
         let client = redis::Client::open(info.set_redis_settings(settings))?;

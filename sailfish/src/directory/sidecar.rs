@@ -204,8 +204,9 @@ impl<N: Fn(News)> Sidecar<N> {
         }
     }
 
-    /// Reads the leases of all nodes, tells of the routers when they have changed, and takes the long gone off the list.
-    /// `listed` may lack some that are known: when Redis lost its data, until they have put themselves on the list again.
+    /// Reads the leases of all nodes, tells of the routers when they have changed, and takes the long gone
+    /// off the list. `listed` may lack some that are known: when Redis lost its data, until they have put
+    /// themselves on the list again.
     fn discover(&mut self, mut listed: BTreeSet<u16>) -> RedisResult<()> {
         listed.extend(self.leases.ids());
         self.shared.stats.leases.add(listed.len() as u64);
@@ -281,8 +282,8 @@ impl<N: Fn(News)> Sidecar<N> {
         let mut replies = self.send(&writes, &lookups, self.by_text)?;
         self.by_text &= writes.is_empty();
         if replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))) {
-            // A server of a Cluster that the first batch did not reach, or one that was told to forget its scripts. All
-            // records go again, so that look-ups still see the writes before them.
+            // A server of a Cluster that the first batch did not reach, or one that was told to forget its
+            // scripts. All records go again, so that look-ups still see the writes before them.
             replies = self.send(&writes, &lookups, true)?;
         }
         let found = replies.split_off(writes.len());
@@ -326,8 +327,9 @@ impl<N: Fn(News)> Sidecar<N> {
         Ok(())
     }
 
-    /// The value of a reply; `None` when this one command was refused, which repeating would not change. What the server
-    /// refuses for its own state, such as while it loads its data, fails the batch, and it is tried again.
+    /// The value of a reply; `None` when this one command was refused, which repeating would not change. What
+    /// the server refuses for its own state, such as while it loads its data, fails the batch, and it is
+    /// tried again.
     fn accept<T: FromRedisValue>(&mut self, reply: Reply) -> RedisResult<Option<T>> {
         match parse(reply) {
             Ok(value) => Ok(Some(value)),
@@ -433,7 +435,8 @@ impl Retry {
         Self { at: now, pause: BACK_OFF_MIN, prng }
     }
 
-    /// Waits twice as long each time, and at random between half of that and all of it: nodes do not all come at once.
+    /// Waits twice as long each time, and at random between half of that and all of it: nodes do not all come
+    /// at once.
     fn later(&mut self) {
         let half = self.pause / 2;
         let jitter = Duration::from_nanos(self.prng.below(half.as_nanos() as u64));

@@ -470,7 +470,8 @@ fn a_frozen_redis_holds_nobody_up() {
         thread::sleep(Duration::from_micros(500));
     }
     let stats = rig.directory.stats();
-    assert!(longest < Duration::from_millis(300), "a push took {longest:?}"); // no longer than the scheduler may take
+    // No longer than the scheduler may take.
+    assert!(longest < Duration::from_millis(300), "a push took {longest:?}");
     assert!(stats.dropped.get() > 0 && stats.connected.get() == 0);
     server.signal(Signal::CONT);
     rig.wait_for_resync();

@@ -182,7 +182,8 @@ impl Chaos {
 }
 
 impl Rolling {
-    /// Goes on to the next command once the last one has ended and everybody has been back for a while; true once, at the end.
+    /// Goes on to the next command once the last one has ended and everybody has been back for a while; true
+    /// once, at the end.
     fn look(&mut self, now: Instant, progress: Progress, shells: &mut Shells) -> bool {
         if self.is_over || !shells.running.is_empty() {
             return false;

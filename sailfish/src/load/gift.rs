@@ -101,7 +101,8 @@ impl Books {
         ]
     }
 
-    /// What is wrong with the books after a run in which that many gifts were answered, and of them that many refused: a line each.
+    /// What is wrong with the books after a run in which that many gifts were answered, and of them that many
+    /// refused: a line each.
     pub(super) fn faults(&self, before: &Books, answered: u64, refused: u64) -> Vec<String> {
         let mut faults = Vec::new();
         if self.ledger != self.balances || self.differing != 0 {

@@ -305,8 +305,8 @@ impl Conductor {
         self.inputs.iter_mut().try_for_each(|input| say(input, mail))
     }
 
-    /// Waits until every process has said what is `wanted`. Meanwhile `look` sees the time and how far all are, and may have
-    /// something to tell them.
+    /// Waits until every process has said what is `wanted`. Meanwhile `look` sees the time and how far all
+    /// are, and may have something to tell them.
     fn wait(
         &mut self,
         stage: Stage,

@@ -298,8 +298,8 @@ fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
     (plans, sources)
 }
 
-/// Where connections to loopback come from: a stretch of 127.0.0.0/8 for each run, so that two runs at once do not share
-/// the server's cap of connections per address.
+/// Where connections to loopback come from: a stretch of 127.0.0.0/8 for each run, so that two runs at once
+/// do not share the server's cap of connections per address.
 fn first_source(targets: &[SocketAddr], run: u32) -> Option<Sources> {
     let first = Ipv4Addr::new(127, 1 + (run % 200) as u8, 0, 1);
     targets.iter().all(is_ipv4_loopback).then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })

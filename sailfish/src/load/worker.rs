@@ -81,7 +81,8 @@ fn start(order: Order) -> anyhow::Result<Running<Mail>> {
 fn listen(remote: &Remote<Mail>) {
     for line in io::stdin().lines().map_while(Result::ok) {
         if let Ok(mail) = serde_json::from_str(&line) {
-            let _ = remote.send(SHARD, mail); // a fleet gets a handful; one that stopped is noticed by who speaks
+            // A fleet gets a handful; one that stopped is noticed by who speaks.
+            let _ = remote.send(SHARD, mail);
         }
     }
     std::process::exit(1);

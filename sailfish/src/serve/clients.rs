@@ -87,8 +87,8 @@ impl CertificateWatch {
         Self { known: states.clone(), seen: states }
     }
 
-    /// Whether they have changed since they were last known, and not since the last look: a chain and its key are replaced one after
-    /// the other. They are known then.
+    /// Whether they have changed since they were last known, and not since the last look: a chain and its key
+    /// are replaced one after the other. They are known then.
     pub fn have_changed(&mut self, files: &[CertificateFiles]) -> bool {
         let states = states(files);
         let is_still = states == self.seen;

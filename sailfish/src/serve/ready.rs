@@ -14,8 +14,8 @@ use crate::config::Layers;
 use crate::files::{Capacity, Files};
 use crate::secret::Secret;
 
-/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a router or a bridge has
-/// `links=..` for clients.
+/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a
+/// router or a bridge has `links=..` for clients.
 pub struct Summary {
     /// What it does.
     pub role: Role,

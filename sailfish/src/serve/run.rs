@@ -115,7 +115,8 @@ async fn control(
                     error!("a shard ended unexpectedly; the node stops");
                     return Ok(()); // joining tells why
                 }
-                // Its shards would keep their events for a bridge that takes none. What is linked finds another one.
+                // Its shards would keep their events for a bridge that takes none. What is linked finds
+                // another one.
                 anyhow::ensure!(
                     serving.bridge.as_ref().is_none_or(Bridging::is_alive),
                     "the bridge ended unexpectedly; the log says why"

@@ -1,4 +1,5 @@
-//! What the log tells of a node's links: who came and went, and who was refused; and of connections to the wrong ports for clients.
+//! What the log tells of a node's links: who came and went, and who was refused; and of connections to the
+//! wrong ports for clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ pub async fn links(shards: Arc<Shards>) {
     }
 }
 
-/// Looks at the connections to the ports for clients that are refused before a frame, for as long as the node lives.
+/// Looks at the connections to the ports for clients that are refused before a frame, for as long as the node
+/// lives.
 pub async fn clients(shards: Arc<Shards>) {
     if shards.role().takes_links() {
         return;

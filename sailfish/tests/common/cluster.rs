@@ -1,5 +1,5 @@
-//! Routers, gateways and bridges of one test, as processes on addresses of its own in 127.0.0.0/8, so that they can be killed and come
-//! back where they were.
+//! Routers, gateways and bridges of one test, as processes on addresses of its own in 127.0.0.0/8, so that
+//! they can be killed and come back where they were.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;

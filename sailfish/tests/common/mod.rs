@@ -143,7 +143,8 @@ impl Server {
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} answered {body}")))
     }
 
-    /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in all.
+    /// Status, head and body of the answer to a request on the admin port; its head lacks what is the same in
+    /// all.
     pub fn http(&self, head: &str, body: &str) -> (u16, String, String) {
         http(self.admin, head, body)
     }

@@ -1,4 +1,5 @@
-//! The real backend with what it stores in: within `sailfish up`, behind a cluster, or several on one database.
+//! The real backend with what it stores in: within `sailfish up`, behind a cluster, or several on one
+//! database.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -15,8 +15,9 @@ pub struct Frame<'a> {
 
 /// Cuts a stream into frames, however it is split or merged.
 ///
-/// A frame that is whole in the input is borrowed from it. Only the frame at the input's end, if incomplete, is copied,
-/// and its buffer is freed by the call after the one that returned it: a stream at a frame boundary holds no heap.
+/// A frame that is whole in the input is borrowed from it. Only the frame at the input's end, if incomplete,
+/// is copied, and its buffer is freed by the call after the one that returned it: a stream at a frame
+/// boundary holds no heap.
 #[derive(Debug, Default)]
 pub struct Deframer {
     partial: Option<Box<Partial>>,
@@ -25,11 +26,12 @@ pub struct Deframer {
 const _: () = assert!(size_of::<Deframer>() == 8);
 
 impl Deframer {
-    /// The next whole frame of the stream; `None` when `input` is used up, its incomplete tail kept. `input` moves past
-    /// what was taken. Call it until `None`.
+    /// The next whole frame of the stream; `None` when `input` is used up, its incomplete tail kept. `input`
+    /// moves past what was taken. Call it until `None`.
     ///
-    /// Magic, code and length are each refused as soon as their last byte is there, in that order, so the error does not
-    /// depend on how the stream was split. After an error the stream has no more frames: its frame boundary is lost.
+    /// Magic, code and length are each refused as soon as their last byte is there, in that order, so the
+    /// error does not depend on how the stream was split. After an error the stream has no more frames: its
+    /// frame boundary is lost.
     pub fn next<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -122,7 +124,8 @@ impl Partial {
         let (taken, rest) = input.split_at(missing.min(input.len()));
         let wanted = self.body.len() + taken.len();
         if wanted > self.body.capacity() {
-            // Doubles, so that single bytes are not copied quadratically; follows what arrived, not what is claimed.
+            // Doubles, so that single bytes are not copied quadratically; follows what arrived, not what is
+            // claimed.
             let capacity = wanted.max(2 * self.body.capacity()).min(self.body_bytes);
             self.body.reserve_exact(capacity - self.body.len());
         }

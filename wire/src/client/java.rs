@@ -1,5 +1,5 @@
-//! Frames as text, as the Java platform's WebSocket clients have them: an object of a frame's header fields, with the JSON body in a
-//! field. The client's body is a string; the server's is an array of bytes.
+//! Frames as text, as the Java platform's WebSocket clients have them: an object of a frame's header fields,
+//! with the JSON body in a field. The client's body is a string; the server's is an array of bytes.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,14 @@ const MAGIC: u16 = 18_677;
 /// The code and the body of the frame that a client's text is.
 ///
 /// # Errors
-/// `BadBody` when it is no JSON object, has a field twice or a body that is no string; `BadCode` when it has no code that is known.
+/// `BadBody` when it is no JSON object, has a field twice or a body that is no string; `BadCode` when it has
+/// no code that is known.
 pub fn frame_of_java(text: &[u8]) -> Result<(Code, Cow<'_, str>), DecodeError> {
     json::code_and_body_of(text)
 }
 
-/// Writes a server's frame as text. What is not ASCII in the body is escaped first (RFC 8259, section 7), so that its bytes are the same
-/// whether a client takes them for signed, for unsigned or for characters.
+/// Writes a server's frame as text. What is not ASCII in the body is escaped first (RFC 8259, section 7), so
+/// that its bytes are the same whether a client takes them for signed, for unsigned or for characters.
 pub fn put_java(code: i32, body: &[u8], out: &mut Vec<u8>) {
     let body = ascii(&String::from_utf8_lossy(body));
     out.extend_from_slice(

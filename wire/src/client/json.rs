@@ -1,8 +1,8 @@
 //! JSON bodies, as the Java platform's clients write and read them.
 //!
-//! Lenient towards those clients as fastjson is: fields may be missing or null, numbers may come as strings and the other
-//! way round, unknown fields are ignored, and so is the value of a field that the frame does not use. What comes from the
-//! server is read by the same rules.
+//! Lenient towards those clients as fastjson is: fields may be missing or null, numbers may come as strings
+//! and the other way round, unknown fields are ignored, and so is the value of a field that the frame does
+//! not use. What comes from the server is read by the same rules.
 
 mod scalar;
 
@@ -357,8 +357,8 @@ impl<'a> Body<'a> {
         if body.is_empty() { Ok(Self::default()) } else { parse_object(body) }
     }
 
-    /// The user or room that the packet is for: `target`, else `objectId` or `roomId` of an object in `data`. A `data` that
-    /// does not parse names none: it is the application's.
+    /// The user or room that the packet is for: `target`, else `objectId` or `roomId` of an object in `data`.
+    /// A `data` that does not parse names none: it is the application's.
     fn target(&self) -> Result<Option<i64>, DecodeError> {
         if let Some(target) = self.target.integer()? {
             return Ok(Some(target));

@@ -2,7 +2,8 @@
 
 use super::DecodeError;
 
-/// Takes fields off the front of a body. Every method fails with [`DecodeError::BadBody`] when too few bytes are left.
+/// Takes fields off the front of a body. Every method fails with [`DecodeError::BadBody`] when too few bytes
+/// are left.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
 }

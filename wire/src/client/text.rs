@@ -1,12 +1,13 @@
-//! Frames as text: a JSON body with the frame's code as one more field, for transports that carry whole messages.
+//! Frames as text: a JSON body with the frame's code as one more field, for transports that carry whole
+//! messages.
 
 use super::{DecodeError, Encoding, Frame, HEADER_BYTES, json};
 
 /// Bytes that the code adds to a body.
 pub const TEXT_CODE_BYTES: usize = r#""code":1001,"#.len();
 
-/// The frame that a text is: a JSON object with the field `code`. Its body is the whole text, as a body ignores fields that it does
-/// not know.
+/// The frame that a text is: a JSON object with the field `code`. Its body is the whole text, as a body
+/// ignores fields that it does not know.
 ///
 /// # Errors
 /// `BadBody` when it is no JSON object or has two codes; `BadCode` when it has no code that is known.
@@ -14,7 +15,8 @@ pub fn frame_of_text(text: &[u8]) -> Result<Frame<'_>, DecodeError> {
     Ok(Frame { encoding: Encoding::Json, code: json::code_of(text)?, body: text })
 }
 
-/// Takes the first frame off whole frames that the server wrote with JSON bodies: its code and body. `None` at the end.
+/// Takes the first frame off whole frames that the server wrote with JSON bodies: its code and body. `None`
+/// at the end.
 pub fn next_of_frames<'a>(frames: &mut &'a [u8]) -> Option<(i32, &'a [u8])> {
     let (header, rest) = frames.split_first_chunk::<HEADER_BYTES>()?;
     let [_, _, c0, c1, c2, c3, l0, l1, l2, l3] = *header;
@@ -29,8 +31,8 @@ pub fn text_bytes(body: &[u8]) -> usize {
     body.len() + TEXT_CODE_BYTES
 }
 
-/// Writes a server's frame as text. Its codes have four digits and its bodies are JSON objects with a field, so the text has
-/// [`text_bytes`].
+/// Writes a server's frame as text. Its codes have four digits and its bodies are JSON objects with a field,
+/// so the text has [`text_bytes`].
 pub fn put_text(code: i32, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"code\":");
     out.extend_from_slice(code.to_string().as_bytes());

@@ -13,8 +13,8 @@ pub fn encode_batch(messages: &Vec<LinkMessage>) -> rkyv::util::AlignedVec {
 /// Hands each message of an archive to `take`, in order, when the own clock shows `now_ns`.
 ///
 /// # Errors
-/// The bytes are no archive of messages, or of more than a batch has; a message is not sound; or what `take` answered. Messages
-/// before it have been taken.
+/// The bytes are no archive of messages, or of more than a batch has; a message is not sound; or what `take`
+/// answered. Messages before it have been taken.
 pub fn decode_batch(
     bytes: &[u8],
     now_ns: u64,

@@ -14,8 +14,9 @@ pub const HISTORY_MESSAGES_MAX: u32 = 1 << 16;
 /// The most payload bytes of these.
 pub const HISTORY_BYTES_MAX: usize = 4 << 20;
 
-/// A part of the answer to a [`ToRouter::Recall`](super::ToRouter::Recall). It goes the way of the room's broadcasts, so those that
-/// come before it are not newer than `sequence`, and those after it are. All parts of an answer follow each other.
+/// A part of the answer to a [`ToRouter::Recall`](super::ToRouter::Recall). It goes the way of the room's
+/// broadcasts, so those that come before it are not newer than `sequence`, and those after it are. All parts
+/// of an answer follow each other.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Recalled {
     /// The packed id of the router shard that answers.
@@ -40,8 +41,8 @@ pub struct Recalled {
     pub messages: Vec<Message>,
 }
 
-/// A part of a room's history on its way from one owner to the next, by a gateway shard: owners have no links to each other. The
-/// part with the newest messages goes first, so that what has arrived has no holes.
+/// A part of a room's history on its way from one owner to the next, by a gateway shard: owners have no links
+/// to each other. The part with the newest messages goes first, so that what has arrived has no holes.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Kept {
     /// The packed id of the router shard that kept it.

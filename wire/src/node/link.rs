@@ -1,7 +1,9 @@
-//! The frames of a link between two shards of different nodes. All numbers are big-endian; docs/PROTOCOL.md draws them.
+//! The frames of a link between two shards of different nodes. All numbers are big-endian; docs/PROTOCOL.md
+//! draws them.
 //!
-//! The connector says `Hello`, the acceptor `Challenge`, the connector `Proof`, the acceptor `Welcome`. After that both send
-//! `Batch` and `Credit`. The proofs are computed by whoever knows the secret; here are only bytes.
+//! The connector says `Hello`, the acceptor `Challenge`, the connector `Proof`, the acceptor `Welcome`. After
+//! that both send `Batch` and `Credit`. The proofs are computed by whoever knows the secret; here are only
+//! bytes.
 
 use super::LinkMessage;
 use super::stamps::AHEAD_NS_MAX;
@@ -79,8 +81,8 @@ impl Identity {
         1 <= node && node <= NODE_MAX && index < SHARDS_MAX
     }
 
-    /// Whether the shard at the other end can be that one, when this one is `own` and its clock shows `now_ns`: a shard of another
-    /// node, of a process that started no later than clocks differ.
+    /// Whether the shard at the other end can be that one, when this one is `own` and its clock shows
+    /// `now_ns`: a shard of another node, of a process that started no later than clocks differ.
     pub const fn is_sound(&self, own: Identity, now_ns: u64) -> bool {
         let index = self.shard as u16;
         Self::is_shard(self.shard)
@@ -107,7 +109,8 @@ pub enum Refusal {
     BadBatch = 5,
     /// No handshake in time.
     Late = 6,
-    /// A process started later has the same node id, or the two have another connection, or the session is gone.
+    /// A process started later has the same node id, or the two have another connection, or the session is
+    /// gone.
     Stale = 7,
     /// That role does not link with this one.
     Role = 8,

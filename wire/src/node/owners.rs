@@ -14,9 +14,10 @@ const FACTOR: u64 = 0xa076_1d64_78bd_642f;
 
 /// The router shards of the cluster, and who of them owns what.
 ///
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): every router has a weight for each key, and the highest weight owns
-/// it. When a router goes, only its own keys move; when one comes, it takes an even share from every other. All senders
-/// must agree, so the weights are part of the node protocol: no seed, and independent of the order of the list.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): every router has a weight for each key, and the highest
+/// weight owns it. When a router goes, only its own keys move; when one comes, it takes an even share from
+/// every other. All senders must agree, so the weights are part of the node protocol: no seed, and
+/// independent of the order of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owners {
     routers: Vec<Router>,
@@ -71,7 +72,8 @@ impl Owners {
         let mut heaviest = 0;
         for router in &self.routers {
             let weight = weight(key, router.seed);
-            // No branch: it would be mispredicted for every second key. Of equal weights the last counts, the highest id.
+            // No branch: it would be mispredicted for every second key. Of equal weights the last counts, the
+            // highest id.
             let heavier = weight >= heaviest;
             heaviest = heaviest.max(weight);
             owner = select_unpredictable(heavier, router.id, owner);
@@ -90,8 +92,8 @@ fn key(kind: u64, app: AppId, id: i64) -> u64 {
     mix((id as u64) ^ kind).wrapping_add((app.0 as u64).wrapping_mul(APP))
 }
 
-/// The finalizer of splitmix64 (Steele, Lea and Flood, 2014; Stafford's variant 13): a bijection in which every bit of
-/// the input moves about half of the output's.
+/// The finalizer of splitmix64 (Steele, Lea and Flood, 2014; Stafford's variant 13): a bijection in which
+/// every bit of the input moves about half of the output's.
 pub(super) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

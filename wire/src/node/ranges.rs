@@ -1,9 +1,10 @@
 //! What a router knows of a gateway shard's sessions, in short: a digest for each range of users.
 //!
-//! When a link comes back, the router says these digests, the gateway shard compares them with those of its sessions, and
-//! announces only sessions of ranges that differ. A digest is the XOR of the hashes of its sessions, so it does not depend on
-//! their order and one login changes one word (the ranges of Dynamo's Merkle trees, DeCandia et al., 2007, with one level: a
-//! thousand words are less than the answer to a question about them).
+//! When a link comes back, the router says these digests, the gateway shard compares them with those of its
+//! sessions, and announces only sessions of ranges that differ. A digest is the XOR of the hashes of its
+//! sessions, so it does not depend on their order and one login changes one word (the ranges of Dynamo's
+//! Merkle trees, DeCandia et al., 2007, with one level: a thousand words are less than the answer to a
+//! question about them).
 
 use super::owners::mix;
 use super::{Login, SessionId};
@@ -131,7 +132,8 @@ mod tests {
         assert_eq!(Digests::from_vec(vec![0; RANGES - 1]), None);
     }
 
-    /// An announcement raises a stamp by one, and a session that comes back to an owner is the one that it was.
+    /// An announcement raises a stamp by one, and a session that comes back to an owner is the one that it
+    /// was.
     #[test]
     fn announcements_leave_a_digest_as_it_is_and_raised_stamps_do_not() {
         let login = Login(7 << 20);

@@ -1,7 +1,9 @@
-//! What a message of a peer may hold: ids that are text, numbers that a clock can have given, lists as long as a cluster is large.
+//! What a message of a peer may hold: ids that are text, numbers that a clock can have given, lists as long
+//! as a cluster is large.
 //!
-//! A peer knows the cluster's secret, and may still be broken. A stamp, id or sequence far in the future would stay above all that
-//! come after it, long after the peer is gone, so nothing of a message that has one is taken.
+//! A peer knows the cluster's secret, and may still be broken. A stamp, id or sequence far in the future
+//! would stay above all that come after it, long after the peer is gone, so nothing of a message that has one
+//! is taken.
 
 use super::history::{HISTORY_MESSAGES_MAX, PART_MESSAGES_MAX};
 use super::link::{Identity, SHARDS_MAX};
@@ -16,8 +18,9 @@ use crate::{AppId, ClientMsgId, EPOCH_UNIX_MS, MessageId, RoomId};
 
 /// The longest payload: that of the longest frame of clients that may be configured.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-/// How far ahead of the own clock a number may be: a peer's clock may be a day ahead, and it believes what is a day ahead of that.
-/// The third day keeps a peer that repeats what a broken one said from being taken for broken itself.
+/// How far ahead of the own clock a number may be: a peer's clock may be a day ahead, and it believes what is
+/// a day ahead of that. The third day keeps a peer that repeats what a broken one said from being taken for
+/// broken itself.
 const FUTURE_NS_MAX: u64 = 3 * AHEAD_NS_MAX;
 /// Below the ms in a [`MessageId`].
 const ID_BITS: u32 = 23;
@@ -38,13 +41,15 @@ impl LinkMessage {
 /// Room messages that one ms of a room's base stands for.
 const SEQUENCE_BITS: u32 = 12;
 
-/// What the sequence of a room begins after: it grows with time faster than a room can, so a room that is forgotten and comes
-/// again continues higher, on another router too. Below 2^53 until the year 2093, so JSON clients read it exactly.
+/// What the sequence of a room begins after: it grows with time faster than a room can, so a room that is
+/// forgotten and comes again continues higher, on another router too. Below 2^53 until the year 2093, so JSON
+/// clients read it exactly.
 pub fn sequence_base(now_ns: u64) -> u64 {
     (now_ns / 1_000_000).saturating_sub(EPOCH_UNIX_MS).max(1) << SEQUENCE_BITS
 }
 
-/// The highest sequence that is believed when the own clock shows `now_ns`: no clock is a day ahead, so no sequence is.
+/// The highest sequence that is believed when the own clock shows `now_ns`: no clock is a day ahead, so no
+/// sequence is.
 pub fn sequence_believed_max(now_ns: u64) -> u64 {
     sequence_base(now_ns.saturating_add(AHEAD_NS_MAX))
 }

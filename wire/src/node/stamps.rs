@@ -22,20 +22,23 @@ impl Login {
         self.0 / STEP_NS
     }
 
-    /// The next stamp that no announcement raises this one to. All stamps of one step are raised to the same one.
+    /// The next stamp that no announcement raises this one to. All stamps of one step are raised to the same
+    /// one.
     pub fn raised(self) -> Self {
         Self((self.step() + 1).saturating_mul(STEP_NS))
     }
 }
 
-/// A clock that shows as much as the fastest it has heard of, so that stamps of nodes whose clocks differ order logins as they came.
+/// A clock that shows as much as the fastest it has heard of, so that stamps of nodes whose clocks differ
+/// order logins as they came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StampClock {
     ahead_ns: u64,
 }
 
 impl StampClock {
-    /// Another clock showed this a moment ago. By how many ns this one is put forward, if others should hear of it; else 0.
+    /// Another clock showed this a moment ago. By how many ns this one is put forward, if others should hear
+    /// of it; else 0.
     pub fn hear(&mut self, now_ns: u64, shown: Login) -> u64 {
         let before = self.ahead_ns;
         // One that is further ahead than clocks go is no clock.

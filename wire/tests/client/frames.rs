@@ -97,7 +97,8 @@ fn encoding_appends() {
     }
 }
 
-/// Cuts a body everywhere and adds to it, and checks what a decoder that gives `Ok(whether it is the sample)` says.
+/// Cuts a body everywhere and adds to it, and checks what a decoder that gives `Ok(whether it is the sample)`
+/// says.
 fn assert_exact(
     body: &[u8],
     fixed: usize,

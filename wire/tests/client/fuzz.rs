@@ -86,8 +86,8 @@ proptest! {
     }
 }
 
-/// Decodes in both directions; what decodes must say the same after another encoding, and a binary body must come back byte
-/// by byte. Returns how many directions decoded.
+/// Decodes in both directions; what decodes must say the same after another encoding, and a binary body must
+/// come back byte by byte. Returns how many directions decoded.
 fn assert_stable(frame: &Frame<'_>) -> usize {
     let client = ClientFrame::decode(frame).ok();
     if let Some(decoded) = &client {

@@ -22,7 +22,8 @@ pub fn id(text: &'static str) -> ClientMsgId {
     ClientMsgId::new(Bytes::from_static(text.as_bytes()))
 }
 
-/// What a binary body must measure: `fixed` bytes, then a tail that fills the rest of the body, if it has one.
+/// What a binary body must measure: `fixed` bytes, then a tail that fills the rest of the body, if it has
+/// one.
 pub struct Sample<F> {
     pub frame: F,
     pub fixed: usize,

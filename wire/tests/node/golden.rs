@@ -1,4 +1,5 @@
-//! The exact bytes: they are the protocol. Nodes of one version must agree, so a change here wants another `VERSION`.
+//! The exact bytes: they are the protocol. Nodes of one version must agree, so a change here wants another
+//! `VERSION`.
 
 use wire::RoomId;
 use wire::node::link::{Frame, Identity, Refusal, Role, VERSION};
@@ -53,7 +54,8 @@ fn frames_are_these_bytes() {
     assert_eq!(hex(&Frame::batch_head(3, 2)), plain("0000000a 06 0000000000000003"));
 }
 
-/// Archives follow from the types' declarations; this sees that numbers are little-endian and nothing is aligned.
+/// Archives follow from the types' declarations; this sees that numbers are little-endian and nothing is
+/// aligned.
 #[test]
 fn an_archive_is_these_bytes() {
     let messages = vec![LinkMessage::ToRouter(ToRouter::Leave { app: APP, room: RoomId(0x0102_0304) })];

@@ -1,4 +1,5 @@
-//! The node protocol from outside: every frame, every message, however the stream is cut or the bytes are broken.
+//! The node protocol from outside: every frame, every message, however the stream is cut or the bytes are
+//! broken.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 

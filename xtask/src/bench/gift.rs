@@ -1,4 +1,5 @@
-//! `cargo xtask bench gift`: gifts committed a second, beside the bare transaction, and how long a client waits for the effect.
+//! `cargo xtask bench gift`: gifts committed a second, beside the bare transaction, and how long a client
+//! waits for the effect.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,15 +18,18 @@ const MUST: f64 = 0.5;
 /// How long the floor runs, and the committed gifts are counted.
 const SECONDS: u64 = 8;
 const SECONDS_QUICK: u64 = 3;
-/// Floor and rate are measured in turn so often, since a machine has moods; what is told is the round in the middle.
+/// Floor and rate are measured in turn so often, since a machine has moods; what is told is the round in the
+/// middle.
 const ROUNDS: usize = 3;
-/// A router that has just started holds what is for rooms back until it knows of all gateways (`router.settle_ms`, 5 s).
+/// A router that has just started holds what is for rooms back until it knows of all gateways
+/// (`router.settle_ms`, 5 s).
 const ROUTER_SETTLES: Duration = Duration::from_secs(6);
 /// Before the count begins.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Of the rate that was reached, latency is measured at this share.
 const CALM: f64 = 0.5;
-/// What clients send in the first round, of the floor's rate, and in those that follow, of what the last one reached.
+/// What clients send in the first round, of the floor's rate, and in those that follow, of what the last one
+/// reached.
 const FIRST_SHARE: f64 = 0.65;
 const SURPLUS: f64 = 1.1;
 /// Rooms of two: what a gift costs is measured, and not what it costs to show it to many.
@@ -44,7 +48,8 @@ pub fn run(quick: bool) -> anyhow::Result<()> {
         let mut rounds: Vec<(f64, f64)> = Vec::with_capacity(ROUNDS);
         for _ in 0..turns {
             let floor = floor(&programs, storage, seconds)?;
-            // More than can be committed, and not much more: what is sent in vain takes time from what is committed.
+            // More than can be committed, and not much more: what is sent in vain takes time from what is
+            // committed.
             let rate = rounds.last().map_or(floor * FIRST_SHARE, |(_, reached)| reached * SURPLUS);
             let reached = reached(&programs, storage, rate, seconds)?;
             println!("  {:<14} {floor:>12.0} {reached:>12.0} {:>7.2}", "", reached / floor);

@@ -61,7 +61,8 @@ pub fn children_ticks() -> anyhow::Result<u64> {
     ticks("self", 13)
 }
 
-/// Two neighbouring times of a stat line, user and system, counted from the bracket that ends the name, which may hold anything.
+/// Two neighbouring times of a stat line, user and system, counted from the bracket that ends the name, which
+/// may hold anything.
 fn ticks(process: &str, field: usize) -> anyhow::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields = stat.rsplit_once(')').context("a stat line names its process")?.1.split_whitespace();

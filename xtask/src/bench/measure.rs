@@ -184,7 +184,8 @@ impl Bench {
         rows.iter().map(figure).collect()
     }
 
-    /// What gets through when more is offered, and the last rate at which the median message stands in no queue.
+    /// What gets through when more is offered, and the last rate at which the median message stands in no
+    /// queue.
     fn saturating_rate(&self, subject: Contestant) -> anyhow::Result<(f64, f64)> {
         let mut rate = TAIL_FIRST_RATE;
         let mut saturating = rate;
@@ -210,7 +211,8 @@ impl Bench {
         Ok((saturating, unqueued.unwrap_or(saturating)))
     }
 
-    /// The larger of two losses: of deliveries that came through, and of deliveries that a second of CPU time makes.
+    /// The larger of two losses: of deliveries that came through, and of deliveries that a second of CPU time
+    /// makes.
     fn stopped(&self, row: &Row) -> anyhow::Result<Figure> {
         let Load::FanOut { receivers, rate, .. } = row.contestant.load else {
             unreachable!("stopped readers are measured with fan-out");
@@ -235,8 +237,8 @@ impl Bench {
         Ok(Figure { row: row.clone(), value: lost * 100.0, unit: "%", floor: None, note })
     }
 
-    /// Commands for bindings and look-ups that the nodes sent, for each login or for each heartbeat; leases, which are for each node
-    /// and not for each user, go by themselves.
+    /// Commands for bindings and look-ups that the nodes sent, for each login or for each heartbeat; leases,
+    /// which are for each node and not for each user, go by themselves.
     fn redis(&self, row: &Row) -> anyhow::Result<Figure> {
         let server = row.contestant.start(&self.programs, &self.scratch)?;
         let report = load::run(row.contestant, &server, self.seconds, &self.programs, &self.scratch)?;

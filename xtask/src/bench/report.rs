@@ -34,7 +34,8 @@ pub fn table(figures: &[Figure]) -> String {
     text
 }
 
-/// Writes `[{name, value, floor, ratio, must, aim, ok}]`. `ok` speaks of `must` and is null in a row that is for information.
+/// Writes `[{name, value, floor, ratio, must, aim, ok}]`. `ok` speaks of `must` and is null in a row that is
+/// for information.
 pub fn write_json(file: &Path, figures: &[Figure]) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Line {

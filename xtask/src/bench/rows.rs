@@ -41,7 +41,8 @@ pub enum Load {
     },
     /// `sailfish load idle`: logged-in connections, heartbeats at their period.
     Idle,
-    /// The same, those of `from` connections that a server has already: what it takes at first is not counted.
+    /// The same, those of `from` connections that a server has already: what it takes at first is not
+    /// counted.
     Growth {
         /// Connections before.
         from: u32,

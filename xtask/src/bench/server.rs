@@ -139,7 +139,8 @@ impl Server {
         Ok(command)
     }
 
-    /// Starts it on a free port and waits until it accepts. Without huge pages its memory is told to 4 KiB, not to 2 MiB.
+    /// Starts it on a free port and waits until it accepts. Without huge pages its memory is told to 4 KiB,
+    /// not to 2 MiB.
     pub fn start(self, huge_pages: bool, programs: &Path, scratch: &Path) -> anyhow::Result<Running> {
         match self {
             Self::Cluster => return cluster(programs, scratch, None),

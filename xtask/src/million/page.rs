@@ -19,7 +19,8 @@ const PHASES: [&str; 3] = ["hold", "storm", "router killed"];
 /// A line of a plot: its name, and its value at a sample.
 type Kind = (&'static str, fn(&Sample) -> f64);
 
-/// Writes page and plots to `target`, or, when the run was a whole one, to docs/measurements; the page's file.
+/// Writes page and plots to `target`, or, when the run was a whole one, to docs/measurements; the page's
+/// file.
 pub fn write(plan: &Plan, outcome: &Outcome, target: &Path, is_whole: bool) -> anyhow::Result<PathBuf> {
     let folder = if is_whole { root().join("docs/measurements") } else { target.to_owned() };
     fs::create_dir_all(&folder)?;

@@ -1,4 +1,5 @@
-//! `cargo xtask sim faults`: plants each fault of the table into a copy of the tree, and looks how many seeds find it.
+//! `cargo xtask sim faults`: plants each fault of the table into a copy of the tree, and looks how many seeds
+//! find it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ pub struct Arguments {
     report: Option<PathBuf>,
 }
 
-/// Builds the copy once, runs it for each fault, and prints which seed finds it. An error if one is not found.
+/// Builds the copy once, runs it for each fault, and prints which seed finds it. An error if one is not
+/// found.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let is_wanted = |fault: &Planted| arguments.only.as_deref().is_none_or(|name| fault.name == name);
     let wanted: Vec<(usize, &Planted)> =
@@ -62,7 +64,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies what git knows of the tree, with all faults. What is as it was stays untouched, so that little is built again.
+/// Copies what git knows of the tree, with all faults. What is as it was stays untouched, so that little is
+/// built again.
 fn plant(tree: &Path) -> anyhow::Result<()> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output()?;
     ensure!(listed.status.success(), "git cannot list the tree");

@@ -1,7 +1,7 @@
 //! Faults that are planted into a copy of the tree: what the simulation is for, it finds.
 //!
-//! Each replaces a text that stands once in its file. In the copy, `PLANTED` becomes a question that is true in the runs of that fault only,
-//! so all of them are built at once.
+//! Each replaces a text that stands once in its file. In the copy, `PLANTED` becomes a question that is true
+//! in the runs of that fault only, so all of them are built at once.
 
 /// A fault, and the promise that it breaks.
 pub struct Planted {

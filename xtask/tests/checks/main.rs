@@ -1,4 +1,5 @@
-//! The rules of the house that no compiler knows: which crate may depend on which, under what licences, and how the sources are kept.
+//! The rules of the house that no compiler knows: which crate may depend on which, under what licences, and
+//! how the sources are kept.
 
 mod deploy;
 mod edges;
@@ -17,7 +18,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the workspace")
 }
 
-/// The packages that `cargo metadata` tells of. It reads the lock file, and the registry only for packages that no build has fetched yet.
+/// The packages that `cargo metadata` tells of. It reads the lock file, and the registry only for packages
+/// that no build has fetched yet.
 fn packages(arguments: &[&str]) -> Vec<Value> {
     let output = Command::new(std::env::var("CARGO").expect("cargo runs the tests"))
         .args(["metadata", "--format-version", "1", "--locked"])

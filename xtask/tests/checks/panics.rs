@@ -1,5 +1,5 @@
-//! Where code that bytes of others reach could panic. A panic ends the process with all its clients (`panic = "abort"`), so each such place
-//! is known, with the reason why no bytes bring it about.
+//! Where code that bytes of others reach could panic. A panic ends the process with all its clients
+//! (`panic = "abort"`), so each such place is known, with the reason why no bytes bring it about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -2,14 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::{members, name, root};
 
 /// A file that grows past this has a concept in it that asks for a file of its own.
 const SOURCE_LINES_MAX: usize = 800;
 const ARCHITECTURE_LINES_MAX: usize = 300;
+const COMMENT_COLUMNS_MAX: usize = 110;
+const SUBJECT_CHARS_MAX: usize = 72;
 
-/// Where unsafe code may stand: the engine, the raw loops that measurements are held against or driven by, and a counting allocator.
+/// Where unsafe code may stand: the engine, the raw loops that measurements are held against or driven by,
+/// and a counting allocator.
 const UNSAFE_PLACES: [&str; 4] =
     ["engine", "benches/src/raw", "benches/src/peer/epoll.rs", "shard/tests/allocations.rs"];
 
@@ -60,6 +64,35 @@ fn sources_are_short() {
     );
 }
 
+/// rustfmt keeps code in these columns, and leaves comments alone.
+#[test]
+fn comments_are_narrow() {
+    let wide: Vec<String> = files(&[".rs", ".ts", ".java"])
+        .into_iter()
+        .flat_map(|path| {
+            let text = read(&path);
+            wide_comments(&text).map(|line| format!("{}:{line}", path.display())).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wide.is_empty(), "\n{}\nComments over {COMMENT_COLUMNS_MAX} columns", wide.join("\n"));
+}
+
+/// What has landed is not rewritten, so only commits that the main branch has not are looked at.
+#[test]
+fn subjects_of_commits_are_short() {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(root()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    // A copy of the sources without their history has nothing to look at.
+    for main in ["origin/main", "main"] {
+        if let Some(subjects) = git(&["log", "--format=%s", &format!("{main}..HEAD"), "--"]) {
+            let long: Vec<&str> = subjects.lines().filter(|subject| is_long_subject(subject)).collect();
+            assert!(long.is_empty(), "{long:#?}\nSubjects of commits over {SUBJECT_CHARS_MAX} characters");
+        }
+    }
+}
+
 #[test]
 fn unsafe_stays_where_it_belongs() {
     let strays = sources().into_iter().filter(|path| {
@@ -104,6 +137,12 @@ fn the_checks_see_what_they_look_for() {
         (select("        biased; // why"), select("        biased;"), select("        x => {}")),
         (vec![], vec![2], vec![2])
     );
+    let comment = |width: usize| format!("x\n    // {}\n", "a".repeat(width - 7));
+    assert_eq!(wide_comments(&comment(110)).count(), 0);
+    assert_eq!(wide_comments(&comment(111)).collect::<Vec<_>>(), [2]);
+    let behind = format!("{}; // b", "a".repeat(110));
+    assert_eq!(wide_comments(&behind).count() + wide_comments(&format!("\"{behind}\"")).count(), 1);
+    assert!(is_long_subject(&"ä".repeat(73)) && !is_long_subject(&"ä".repeat(72)));
     assert!(has_unsafe("    let x = unsafe { read(p) };") && has_unsafe("unsafe impl Sync for X {}"));
     assert!(
         !has_unsafe("// unsafe { } is not needed")
@@ -120,19 +159,23 @@ fn the_checks_see_what_they_look_for() {
 
 /// Every Rust source of the workspace, relative to the root.
 pub fn sources() -> Vec<PathBuf> {
+    files(&[".rs"])
+}
+
+/// Every file of the repository whose name ends so, relative to the root; none that was downloaded or built.
+fn files(ends: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = members()
-        .iter()
-        .map(|package| package["manifest_path"].as_str().expect("a package has a manifest"))
-        .map(|manifest| Path::new(manifest).parent().expect("a manifest lies in a folder").to_owned())
-        .collect();
+    let mut folders = vec![root().to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("the folder is readable") {
             let path = entry.expect("the entry is readable").path();
-            if path.is_dir() && !path.ends_with("target") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path.strip_prefix(root()).expect("crates lie in the root").to_owned());
+            let name = path.file_name().map_or("".into(), |name| name.to_string_lossy());
+            if path.is_dir() {
+                if !name.starts_with('.') && !["target", "node_modules", "dist"].contains(&&*name) {
+                    folders.push(path);
+                }
+            } else if ends.iter().any(|end| name.ends_with(end)) {
+                found.push(path.strip_prefix(root()).expect("the walk begins there").to_owned());
             }
         }
     }
@@ -154,6 +197,21 @@ fn lines_without_tests(path: &Path, text: &str) -> usize {
         return 0;
     }
     text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
+}
+
+/// The lines with a comment that go past the last column.
+fn wide_comments(text: &str) -> impl Iterator<Item = usize> {
+    let is_comment = |line: &str| {
+        let is_whole = ["//", "* ", "/*"].iter().any(|start| line.trim_start().starts_with(start));
+        let mut behind = line.match_indices(" // ").map(|(at, _)| line[..at].matches('"').count());
+        is_whole || behind.any(|quotes| quotes % 2 == 0)
+    };
+    let is_wide = move |line: &str| line.chars().count() > COMMENT_COLUMNS_MAX && is_comment(line);
+    text.lines().enumerate().filter(move |(_, line)| is_wide(line)).map(|(at, _)| at + 1)
+}
+
+fn is_long_subject(subject: &str) -> bool {
+    subject.chars().count() > SUBJECT_CHARS_MAX
 }
 
 /// The lines with a `select!` that does not begin with an order and the reason for it.

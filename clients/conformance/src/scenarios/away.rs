@@ -14,7 +14,8 @@ const GRAIN: Duration = Duration::from_millis(20);
 const AWAY: Duration = Duration::from_millis(1_500);
 
 pub fn late_server(play: &mut Play) -> Verdict {
-    // The program takes a while to start, so this is the end of its first connection and no one answers the next ones.
+    // The program takes a while to start, so this is the end of its first connection and no one answers the
+    // next ones.
     drop(play.accept()?);
     play.port.shut();
     pause(Duration::from_millis(700));
@@ -145,7 +146,8 @@ pub fn garbage(play: &mut Play) -> Verdict {
         &[0x53, 0x46, 0, 0, 3, 0xeb, 0x7f, 0xff, 0xff, 0xff], // a body of 2 GiB
         &[0x53, 0x46, 0, 0, 3, 0xeb, 0xff, 0xff, 0xff, 0xff], // a length below 0
         &[0x53, 0x46, 0, 0, 3, 0xeb, 0, 0, 0, 3, 1, 2, 3],    // a message of 3 bytes
-        &[0x53, 0x46, 0, 0, 3, 0xee, 0, 0, 0, 18, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // outcome 9
+        // Outcome 9.
+        &[0x53, 0x46, 0, 0, 3, 0xee, 0, 0, 0, 18, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         &[0xff, 0xfe, 0xfd, 0x00, 0x53, 0x46, 0x00, 0x00, 0x03, 0xeb, 0x13, 0x37],
     ];
     let of_json: &[&[u8]] = &[

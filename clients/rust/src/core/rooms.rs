@@ -49,8 +49,8 @@ impl Rooms {
         self.rooms.iter().filter(|(_, room)| !room.is_joined).map(|(id, _)| *id).collect()
     }
 
-    /// Whether a message to that room may be written. The server says what is wrong with one to a room that the application does
-    /// not want to be in.
+    /// Whether a message to that room may be written. The server says what is wrong with one to a room that
+    /// the application does not want to be in.
     pub fn is_open(&self, room: RoomId) -> bool {
         self.rooms.get(&room).is_none_or(|room| room.is_joined)
     }
@@ -69,7 +69,8 @@ impl Rooms {
         true
     }
 
-    /// The server says that the client is not in that room; false when the application does not want to be either.
+    /// The server says that the client is not in that room; false when the application does not want to be
+    /// either.
     pub fn not_joined(&mut self, id: RoomId) -> bool {
         let Some(room) = self.rooms.get_mut(&id) else { return false };
         room.is_joined = false;

@@ -1,4 +1,5 @@
-//! The core against a scripted server, with time that jumps; and against a server that loses connections by chance.
+//! The core against a scripted server, with time that jumps; and against a server that loses connections by
+//! chance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -472,7 +473,8 @@ fn nothing_is_lost_or_told_twice_whatever_the_network_does() {
     }
 }
 
-/// Lets a client and the server of chance live until neither has anything to say; how many messages the client sent.
+/// Lets a client and the server of chance live until neither has anything to say; how many messages the
+/// client sent.
 fn live(mut world: World, mut chaos: Chaos) -> (World, Chaos, usize) {
     let mut sent = 0;
     for round in 0..4_000 {

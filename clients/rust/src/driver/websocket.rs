@@ -77,7 +77,8 @@ impl WebSocket {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
                 Ok(Message::Text(_)) if frames.is_empty() => return Err(wrong("text in the binary form")),
                 Err(error) if frames.is_empty() => return Err(wrong(error)),
-                // What came before is told first. The socket ends, too, or its next bytes show the error again.
+                // What came before is told first. The socket ends, too, or its next bytes show the error
+                // again.
                 Ok(Message::Text(_) | Message::Close(_)) | Err(_) => self.has_ended = true,
             }
         }
