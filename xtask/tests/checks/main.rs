@@ -1,11 +1,13 @@
 //! The rules of the house that no compiler knows: which crate may depend on which, under what licences, and
 //! how the sources are kept.
 
+mod circles;
 mod deploy;
 mod edges;
 mod licences;
 mod logs;
 mod panics;
+mod rust_text;
 mod tidy;
 
 use std::path::Path;
