@@ -5,7 +5,7 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Folder, Server, output, sailfish, until};
@@ -34,14 +34,21 @@ fn what_a_backend_keeps_is_its_owners_alone() {
     for _ in 0..2 {
         let server = backend(&folder);
         assert_eq!(mode(&state), 0o700);
-        // It goes with the last connection to the database, and comes with the next one.
-        until("the log is there", || state.join("backend.db-wal").exists());
-        let files: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let names = |name: &str| files.iter().any(|file| file.ends_with(name));
-        assert!(names("backend.db") && names("backend.db-wal") && names("internal-secret"), "{files:?}");
-        for file in &files {
-            assert_eq!(mode(file), 0o600, "{}", file.display());
-        }
+        // The log goes with the last connection to the database and comes with the next one, so it may go while it is
+        // looked at.
+        let mut files = Vec::new();
+        until("all files are there, and the owner's alone", || {
+            files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let modes = |file: &PathBuf| {
+                fs::metadata(file).ok().map(|data| (file.clone(), data.permissions().mode() & 0o777))
+            };
+            let modes: Vec<_> = files.iter().filter_map(modes).collect();
+            let open: Vec<_> = modes.iter().filter(|(_, mode)| *mode != 0o600).collect();
+            assert!(open.is_empty(), "{open:?}");
+            ["backend.db", "backend.db-wal", "internal-secret"]
+                .iter()
+                .all(|name| modes.iter().any(|(file, _)| file.ends_with(name)))
+        });
         drop(server);
         set_mode(&state, 0o755);
         files.iter().filter(|file| file.exists()).for_each(|file| set_mode(file, 0o644));
