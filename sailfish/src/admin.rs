@@ -31,6 +31,7 @@ use crate::directory;
 use crate::serve::Role;
 pub use auth::SECRET_UNUSED;
 use error::ApiError;
+pub use health::owners_known;
 
 /// What the handlers work with.
 pub struct Admin {

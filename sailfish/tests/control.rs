@@ -167,7 +167,6 @@ fn a_push_to_a_user_tells_its_outcome() {
 #[test]
 fn a_push_to_a_room_tells_its_place() {
     let server = Server::start(&[]);
-    until("it knows its router", || server.http("GET /readyz HTTP/1.1\r\n", "").0 == 200);
     let push = |more: &str| {
         server.post("/v1/push/room", &format!(r#"{{"app":1,"room":7,"biz_code":5555,"data":"hi"{more}}}"#))
     };

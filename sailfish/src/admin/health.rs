@@ -1,6 +1,7 @@
 //! Whether the node is well, and what it counts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,7 +11,13 @@ use axum::routing::get;
 use node::ShardMetrics;
 
 use super::{Admin, metrics, process};
+use crate::control::Shards;
 use crate::serve::Role;
+
+/// How long a start waits for shards that do not know each other yet.
+const OWNERS_WAIT: Duration = Duration::from_secs(2);
+/// How often they are asked meanwhile.
+const OWNERS_LOOK: Duration = Duration::from_millis(5);
 
 pub fn router() -> Router<Arc<Admin>> {
     Router::new()
@@ -62,16 +69,27 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
     if admin.shards.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    if admin.shards.role() == Role::Router {
-        return (StatusCode::OK, "ready\n");
-    }
-    let metrics = admin.shards.metrics().await;
-    let has_owners = |shard: &Option<Box<ShardMetrics>>| {
-        shard.as_ref().and_then(|shard| shard.gateway.as_ref()).is_some_and(|gateway| gateway.owners > 0)
-    };
-    if metrics.iter().all(has_owners) {
+    if admin.shards.role() == Role::Router || has_owners(&admin.shards).await {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no router is linked\n")
     }
+}
+
+/// Whether each shard knows a router for its users.
+async fn has_owners(shards: &Arc<Shards>) -> bool {
+    let of_shard = |shard: &Option<Box<ShardMetrics>>| {
+        shard.as_ref().and_then(|shard| shard.gateway.as_ref()).is_some_and(|gateway| gateway.owners > 0)
+    };
+    shards.metrics().await.iter().all(of_shard)
+}
+
+/// Returns once each shard knows a router for its users, or after [`OWNERS_WAIT`].
+pub async fn owners_known(shards: &Arc<Shards>) {
+    let known = async {
+        while !has_owners(shards).await {
+            tokio::time::sleep(OWNERS_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(OWNERS_WAIT, known).await; // it serves all the same, and `/readyz` says what it lacks
 }

@@ -55,6 +55,9 @@ pub fn until_stopped(
         tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         tokio::spawn(watch::clients(serving.shards.clone()));
+        if serving.shards.role() == Role::Up {
+            admin::owners_known(&serving.shards).await; // "ready" is said when a push finds its user
+        }
         announce();
         let ended = control(&mut serving, config, &mut signals, reread).await;
         serving.shards.order(|| Control::Stop).await;
