@@ -49,6 +49,13 @@ pub struct Config {
     /// What IM tokens are signed with: the gateways' HS256 secret; empty refuses to make any.
     #[serde(skip)]
     pub im_secret: Vec<u8>,
+    /// Whom IM tokens are for, and who makes them: what gateways want of `aud` and `iss`; empty: tokens do
+    /// not say it.
+    #[serde(skip)]
+    pub im_audience: String,
+    /// See `im_audience`.
+    #[serde(skip)]
+    pub im_issuer: String,
     /// The gateway's address that clients are told, `HOST:PORT`.
     pub im_address: String,
     /// Where browsers reach gateways, which clients are told: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty:
@@ -137,6 +144,8 @@ impl Default for Config {
             push_secret: String::new(),
             bridge_secret: String::new(),
             im_secret: Vec::new(),
+            im_audience: String::new(),
+            im_issuer: String::new(),
             im_address: "127.0.0.1:5346".into(),
             im_websocket: String::new(),
             internal_secret: String::new(),

@@ -54,6 +54,22 @@ pub struct PushItem {
     pub device: Option<String>,
 }
 
+/// IM tokens that are refused.
+#[derive(Serialize)]
+pub struct Revoked<'a> {
+    /// Whose app.
+    pub app: i32,
+    /// Whose tokens.
+    pub user: i64,
+    /// Those of this login alone, whenever they were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<&'a str>,
+    /// Else those that were made before, in s since the UNIX epoch.
+    pub before_s: i64,
+    /// For how long, in s.
+    pub ttl_s: u32,
+}
+
 /// Which devices of users are online.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OnlineDevices {
@@ -129,12 +145,9 @@ impl Push {
         outcomes
     }
 
-    /// Ends the session of a user on a class of device, and refuses new ones for that long; zero lets them in
-    /// again.
-    pub async fn kick(&self, app: i32, user: i64, device: &str, ban: Duration) -> Result<(), Error> {
-        let ban_ms = ban.as_millis() as u64;
-        let question = serde_json::json!({ "app": app, "user": user, "device": device, "ban_ms": ban_ms });
-        let sent = tokio::time::timeout(ANSWER_TIME, self.post("/v1/kick", &question)).await;
+    /// Has all gateways refuse IM tokens, and end the sessions that have them.
+    pub async fn revoke(&self, revoked: &Revoked<'_>) -> Result<(), Error> {
+        let sent = tokio::time::timeout(ANSWER_TIME, self.post("/v1/revoke", revoked)).await;
         match sent.unwrap_or_else(|_| Err(away("no answer in time")))? {
             (StatusCode::OK, _) => Ok(()),
             (status, _) => Err(away(format!("status {status}"))),

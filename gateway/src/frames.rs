@@ -2,7 +2,7 @@
 
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame, Want};
-use wire::node::{Login, ToBridge, ToRouter, sequence_believed_max};
+use wire::node::{Login, Revocation, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Stay, Timer};
@@ -10,7 +10,7 @@ use crate::limits::RECOVERY_FRAMES;
 use crate::login_window::Admission;
 use crate::rooms::Joined;
 use crate::session::Phase;
-use crate::token::{Claims, TokenError};
+use crate::token::{TokenError, TokenKeys, Verified};
 
 impl Gateway {
     /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the
@@ -72,30 +72,82 @@ impl Gateway {
         if within { Ok(()) } else { Err(NoticeCode::RateLimited) }
     }
 
+    /// From here on, tokens are checked with these keys. Sessions go on.
+    pub fn set_keys(&mut self, keys: TokenKeys) {
+        self.keys = keys;
+    }
+
     /// Who a token speaks of, and when it ends.
-    fn verify(&self, now: Instant, token: &str) -> Result<Claims, NoticeCode> {
-        self.keys.verify(token, self.clocks.wall_secs(now)).map_err(|error| match error {
-            TokenError::Invalid => NoticeCode::TokenInvalid,
-            TokenError::Expired => NoticeCode::TokenExpired,
-        })
+    fn verify(&mut self, now: Instant, token: &str) -> Result<Verified, TokenError> {
+        let now_secs = self.clocks.wall_secs(now);
+        let verified = self.keys.verify(token, now_secs).and_then(|token| {
+            let Verified { claims, issued_secs, login } = token;
+            let user = (claims.app, claims.user);
+            match self.revocations.refuses(now_secs, user, issued_secs, |revoked| revoked == login) {
+                true => Err(TokenError::Revoked),
+                false => Ok(token),
+            }
+        });
+        if let Err(error) = verified {
+            self.metrics.count_token_refused(error);
+        }
+        verified
+    }
+
+    /// Refuses tokens from here on. A router says which sessions are to be looked at.
+    pub(crate) fn revoke(&mut self, now: Instant, revocations: &[Revocation]) {
+        let now_secs = self.clocks.wall_secs(now);
+        for revocation in revocations {
+            self.revocations.add(now_secs, *revocation);
+        }
+    }
+
+    /// Ends a session whose token is good no more.
+    pub(crate) fn recheck(&mut self, now: Instant, conn: ConnId) {
+        let now_secs = self.clocks.wall_secs(now);
+        let session = self.sessions.get(conn).filter(|session| session.is_logged_in());
+        if let Some(notice) = session.and_then(|session| session.token_is_over(&self.revocations, now_secs)) {
+            self.close_with_notice(conn, notice);
+        }
+    }
+
+    /// A token is refused.
+    fn refuse_token(&mut self, conn: ConnId, error: TokenError) -> Result<(), NoticeCode> {
+        match error {
+            // It may be good; there will be keys.
+            TokenError::NoKeys => {
+                self.close_crowded(conn);
+                Ok(())
+            }
+            TokenError::Expired => Err(NoticeCode::TokenExpired),
+            _ => Err(NoticeCode::TokenInvalid),
+        }
     }
 
     /// The next token of a live session, which goes on until that ends.
     fn renew(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let claims = self.verify(now, token)?;
+        let token = match self.verify(now, token) {
+            Ok(token) => token,
+            Err(error) => return self.refuse_token(conn, error),
+        };
+        let claims = token.claims;
         let heartbeat_ms = self.config.heartbeat.period_ms;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         let is_same = (claims.app, claims.user, claims.device) == (session.app, session.user, session.device);
         if session.phase != Phase::Live || !is_same {
             return Err(NoticeCode::AlreadyLoggedIn);
         }
-        session.token_end_secs = session.token_end_secs.max(claims.exp);
+        session.take_token(&token);
         self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
         Ok(())
     }
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let claims = self.verify(now, token)?;
+        let token = match self.verify(now, token) {
+            Ok(token) => token,
+            Err(error) => return self.refuse_token(conn, error),
+        };
+        let claims = token.claims;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         let admission = self.logins.enter(conn);
         if admission == Admission::Refused {
@@ -105,7 +157,7 @@ impl Gateway {
         session.app = claims.app;
         session.user = claims.user;
         session.device = claims.device;
-        session.token_end_secs = claims.exp;
+        session.take_token(&token);
         session.phase = Phase::Waiting;
         self.metrics.sessions += 1;
         if admission == Admission::Asks {
@@ -147,8 +199,13 @@ impl Gateway {
         }
         session.phase = Phase::Live;
         self.logins.answered(now, session.last_seen);
+        // Its token may have been revoked while its owner was asked.
+        self.recheck(now, conn);
+        let Some(session) = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Live) else {
+            return;
+        };
         self.wheel.cancel(session.timer);
-        let token_end = self.clocks.at_wall_secs(now, session.token_end_secs);
+        let token_end = self.clocks.at_wall_secs(now, session.token.end_secs());
         // Where there are layers, silence may be asked about before it is judged.
         let heartbeat = &self.config.heartbeat;
         let look_after = if session.has_layers { heartbeat.period() } else { heartbeat.silence_max() };

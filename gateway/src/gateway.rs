@@ -9,7 +9,9 @@ use shard::{
     Bucket, Clocks, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel,
 };
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{Login, NodeMessage, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
+use wire::node::{
+    Login, NodeMessage, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter,
+};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
@@ -21,9 +23,10 @@ use crate::limits::{
 use crate::login_window::LoginWindow;
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
+use crate::notices::notice_text;
 use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
-use crate::session::{Phase, Session};
+use crate::session::{Phase, Session, TokenTimes};
 pub(crate) use crate::stay::Stay;
 use crate::submitted::Submitted;
 use crate::token::TokenKeys;
@@ -55,6 +58,7 @@ pub struct Gateway {
     pub(crate) stamps: StampClock,
     pub(crate) submitted: Submitted,
     pub(crate) keys: TokenKeys,
+    pub(crate) revocations: Revocations,
     pub(crate) config: Config,
     pub(crate) rate: Rate,
     pub(crate) prng: Prng,
@@ -152,6 +156,7 @@ impl Gateway {
             stamps: StampClock::default(),
             submitted: Submitted::new(prng.next_u64()),
             keys,
+            revocations: Revocations::default(),
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
             layered: Layered::new(ports, config.edge.clone()),
             config,
@@ -330,7 +335,8 @@ impl Gateway {
             rooms: Memberships::NONE,
             deframer: Deframer::default(),
             login: Login::default(),
-            token_end_secs: 0,
+            token: TokenTimes::default(),
+            token_login: 0,
             last_seen: now,
             bucket: Bucket::default(),
             timer: self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack()),
@@ -499,8 +505,8 @@ impl Gateway {
         if now >= deadline {
             return self.close_with_notice(conn, NoticeCode::IdleTimeout);
         }
-        if clocks.wall_secs(now) >= session.token_end_secs {
-            return self.close_with_notice(conn, NoticeCode::TokenExpired);
+        if let Some(notice) = session.token_is_over(&self.revocations, clocks.wall_secs(now)) {
+            return self.close_with_notice(conn, notice);
         }
         if session.has_layers {
             let quiet = session.last_seen + self.config.heartbeat.period();
@@ -510,7 +516,7 @@ impl Gateway {
                 mark_dirty(session, conn, &mut self.dirty);
             }
         }
-        let deadline = deadline.min(clocks.at_wall_secs(now, session.token_end_secs));
+        let deadline = deadline.min(clocks.at_wall_secs(now, session.token.end_secs()));
         session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
     }
 
@@ -744,6 +750,8 @@ impl Gateway {
             ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),
             ToGateway::Recalled(part) => self.recalled(now, *part),
             ToGateway::Moved(part) => self.relay_kept(part),
+            ToGateway::Revoked { revocations } => self.revoke(now, &revocations),
+            ToGateway::Recheck { session } => self.recheck(now, self.conn_of(session)),
         }
     }
 
@@ -765,36 +773,5 @@ pub(crate) fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeq
     if !session.is_dirty && !session.is_writing {
         session.is_dirty = true;
         dirty.push_back(conn);
-    }
-}
-
-pub(crate) fn notice_text(code: NoticeCode) -> &'static str {
-    match code {
-        NoticeCode::Kicked => {
-            "a newer login of this user and device class took over, or an operator ended this session"
-        }
-        NoticeCode::Draining => "this server is going down; connect again after retry_after_ms",
-        NoticeCode::RateLimited => "more frames than a connection may send",
-        NoticeCode::IdleTimeout => "no frame within the heartbeat period and its grace",
-        NoticeCode::SlowReader => "this connection reads too slowly",
-        NoticeCode::BadMagic => "not the magic of a Sailfish frame, or another one than before",
-        NoticeCode::BadCode => "unknown frame code",
-        NoticeCode::BadLength => "negative body length, or longer than allowed",
-        NoticeCode::BadBody => "the body is not what its magic and code say",
-        NoticeCode::LoginRequired => "log in first",
-        NoticeCode::LoginTimeout => "no login within the deadline",
-        NoticeCode::TokenInvalid => "the token is malformed or forged, not good yet, or of no user",
-        NoticeCode::TokenExpired => "the token has expired",
-        NoticeCode::AlreadyLoggedIn => {
-            "this connection is logged in already, as another user or on another device"
-        }
-        NoticeCode::AddressLimit => "too many connections from this address",
-        NoticeCode::ServerFull => "this server holds as many connections as it may",
-        NoticeCode::NotMember => "not in that room; join it first",
-        NoticeCode::NoRoute => "no route for this business code and target",
-        NoticeCode::RoomLimit => "in as many rooms as a session may be",
-        NoticeCode::Busy => "the server is at a limit; try again later",
-        NoticeCode::TooLong => "the message is too long for a frame to some receiver",
-        NoticeCode::BadContent => "a value in the business packet cannot be used; the packet was dropped",
     }
 }

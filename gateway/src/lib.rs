@@ -18,6 +18,7 @@ mod limits;
 mod login_window;
 mod message_ids;
 mod metrics;
+mod notices;
 mod outbox;
 mod push;
 mod recovery;
@@ -35,4 +36,7 @@ pub use edge::{CertificatePem, Port, Refusal, Rules, TlsServer};
 pub use gateway::{Gateway, Setup};
 pub use metrics::Metrics;
 pub use push::Push;
-pub use token::{Claims, TokenError, TokenKeys, mint_hs256};
+pub use token::{
+    Claims, JWKS_BYTES_MAX, Jwks, MoreClaims, Secrets, TokenError, TokenKeys, Verified, login_tag,
+    mint_hs256, mint_hs256_with,
+};

@@ -110,7 +110,7 @@ mod tests {
     use wire::{AppId, ClientMsgId, MessageId, RoomId, UserId};
 
     use super::*;
-    use crate::gateway::notice_text;
+    use crate::notices::notice_text;
 
     #[test]
     fn no_answer_is_longer_than_is_counted_on() {

@@ -3,6 +3,8 @@
 use edge::Refusal;
 use wire::client::{Code, FailReason, NoticeCode};
 
+use crate::token::TokenError;
+
 /// Counters since the start, and gauges of the moment. Plain numbers: one shard writes, and gives away
 /// copies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,6 +44,8 @@ pub struct Metrics {
     pub edge_refusals: [u64; Refusal::ALL.len()],
     /// Logins that were answered.
     pub logins: u64,
+    /// Tokens that were refused, in the order of [`TokenError::ALL`].
+    pub tokens_refused: [u64; TokenError::ALL.len()],
     /// Frames from clients, in the order of [`Code::ALL`].
     pub frames_in: [u64; Code::ALL.len()],
     /// Frames to clients, in the order of [`Code::ALL`]; repeats included.
@@ -91,12 +95,25 @@ impl Metrics {
         count(&mut self.edge_refusals, &Refusal::ALL, refusal, 1);
     }
 
+    pub(crate) fn count_token_refused(&mut self, error: TokenError) {
+        count(&mut self.tokens_refused, &TokenError::ALL, error, 1);
+    }
+
     pub(crate) fn count_undelivered(&mut self, reason: FailReason) {
         count(&mut self.undelivered, &FailReason::ALL, reason, 1);
     }
 
     pub(crate) fn count_refused(&mut self, reason: FailReason) {
         count(&mut self.refused, &FailReason::ALL, reason, 1);
+    }
+
+    /// Tokens that were refused for one reason.
+    pub fn tokens_refused_for(&self, error: TokenError) -> u64 {
+        TokenError::ALL
+            .into_iter()
+            .zip(self.tokens_refused)
+            .find(|(known, _)| *known == error)
+            .map_or(0, |(_, n)| n)
     }
 
     /// Notices of one code.

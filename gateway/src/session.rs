@@ -1,13 +1,14 @@
 //! What a shard knows of one connection. There are a million of these: every byte counts.
 
 use shard::{Bucket, Instant, TimerId};
-use wire::client::{Deframer, Encoding};
-use wire::node::Login;
+use wire::client::{Deframer, Encoding, NoticeCode};
+use wire::node::{Login, Revocations};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::AddressId;
 use crate::outbox::OutboxId;
 use crate::rooms::Memberships;
+use crate::token::Verified;
 
 /// A connection and, from its login on, the session of a user.
 pub(crate) struct Session {
@@ -30,9 +31,12 @@ pub(crate) struct Session {
     pub(crate) deframer: Deframer,
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
-    /// When its token ends, and with it the session, in seconds since the UNIX epoch by the wall clock.
-    /// Meaningful from `Phase::Waiting` on.
-    pub(crate) token_end_secs: u64,
+    /// Of its token. Meaningful from `Phase::Waiting` on.
+    pub(crate) token: TokenTimes,
+    /// The low bits of the tag of the login that its token came from; 0 for none. Another login of the same
+    /// user has the same one in 65,536 cases; then its session ends too, and the client comes back with the
+    /// same token.
+    pub(crate) token_login: u16,
     /// When the last whole frame came; in `Phase::Binding`, when its owner was asked.
     pub(crate) last_seen: Instant,
     pub(crate) bucket: Bucket,
@@ -41,6 +45,26 @@ pub(crate) struct Session {
 }
 
 const _: () = assert!(size_of::<Session>() <= 80, "a million sessions are held in memory");
+
+/// When a token was made and when it ends, in seconds since the UNIX epoch by the wall clock, up to the year
+/// 2106.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct TokenTimes {
+    issued_secs: u32,
+    end_secs: u32,
+}
+
+impl TokenTimes {
+    fn of(token: &Verified) -> Self {
+        let short = |secs: u64| u32::try_from(secs).unwrap_or(u32::MAX);
+        Self { issued_secs: short(token.issued_secs), end_secs: short(token.claims.exp) }
+    }
+
+    /// When it ends.
+    pub(crate) fn end_secs(self) -> u64 {
+        self.end_secs.into()
+    }
+}
 
 /// Where a session stands in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +85,26 @@ impl Session {
     /// Whether a user stands behind the connection.
     pub(crate) fn is_logged_in(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Binding | Phase::Live)
+    }
+
+    /// The session goes by this token from here on, unless it has one that ends later.
+    pub(crate) fn take_token(&mut self, token: &Verified) {
+        let times = TokenTimes::of(token);
+        if times.end_secs >= self.token.end_secs {
+            self.token = times;
+            self.token_login = token.login as u16;
+        }
+    }
+
+    /// What its client is told, if its token is good no more.
+    pub(crate) fn token_is_over(&self, revoked: &Revocations, now_secs: u64) -> Option<NoticeCode> {
+        if now_secs >= self.token.end_secs() {
+            return Some(NoticeCode::TokenExpired);
+        }
+        let is_login = |login: u64| login as u16 == self.token_login;
+        let issued_secs = self.token.issued_secs.into();
+        let is_revoked = revoked.refuses(now_secs, (self.app, self.user), issued_secs, is_login);
+        is_revoked.then_some(NoticeCode::TokenInvalid)
     }
 
     /// The encoding of what the server says: the client's own, binary before it said anything.

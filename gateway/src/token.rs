@@ -1,18 +1,33 @@
-//! Login tokens: JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, signed by HS256 or EdDSA
-//! (Ed25519).
+//! Login tokens: JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, signed by HS256, EdDSA
+//! (Ed25519), ES256 or RS256.
 //!
-//! Claims: `app` and `user` (above 0), `device` (a name, default `phone`), `exp` and, if it is there, `nbf`
-//! (UNIX seconds). A shard verifies a token by itself: no call to anybody.
+//! Claims: `app` and `user` (above 0), `device` (a name, default `phone`), `exp` and, if they are there,
+//! `nbf` and `iat` (UNIX seconds), and `sid` or `jti`, which name the login that the token came from. `aud`
+//! and `iss` are looked at if there is something to compare them with. A shard verifies a token by itself: no
+//! call to anybody.
+//!
+//! A key is for one algorithm. A token's header chooses among the keys by algorithm and `kid`; it never says
+//! how a key is used.
+
+mod jwks;
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use wire::client::TOKEN_BYTES_MAX;
 use wire::{AppId, DeviceClass, UserId};
+
+pub use jwks::{JWKS_BYTES_MAX, Jwks, Secrets};
 
 /// Who a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -27,87 +42,285 @@ pub struct Claims {
     pub exp: u64,
 }
 
+/// What else a token of [`mint_hs256_with`] says.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub struct MoreClaims<'a> {
+    /// When it was made, in UNIX seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    /// Whom it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<&'a str>,
+    /// Who made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<&'a str>,
+    /// The login that it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<&'a str>,
+}
+
+/// A token that was verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// Whom it speaks of.
+    pub claims: Claims,
+    /// When it was made, in UNIX seconds; 0 if it does not say.
+    pub issued_secs: u64,
+    /// [`login_tag`] of the login that it came from; 0 if it does not say.
+    pub login: u64,
+}
+
 /// How far a token's `nbf` may lie ahead: the clocks of those who sign and those who verify are not one.
 const NBF_LEEWAY_SECS: u64 = 30;
+/// A token without `kid` is tried with so many keys of its algorithm at most: each try costs time, and
+/// anybody may ask for it.
+const TRIES_MAX: usize = 4;
 
 /// Why a token is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenError {
-    /// Malformed, forged, signed by an algorithm or key that is not ours, of no user, or not good yet.
-    Invalid,
+    /// It is no token, speaks of no user, or wants something that is not known here.
+    Malformed,
+    /// There is no key for its algorithm and `kid`.
+    UnknownKey,
+    /// No key that it may be signed with has signed it.
+    Forged,
+    /// It is not good yet.
+    NotYet,
     /// It was good once.
     Expired,
+    /// It is for somebody else.
+    Audience,
+    /// It is of somebody who is not asked for.
+    Issuer,
+    /// Its user or its login was revoked.
+    Revoked,
+    /// There is no key at all.
+    NoKeys,
 }
 
-/// The keys that tokens are checked with.
-#[derive(Clone)]
+impl TokenError {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::UnknownKey,
+        Self::Forged,
+        Self::NotYet,
+        Self::Expired,
+        Self::Audience,
+        Self::Issuer,
+        Self::Revoked,
+        Self::NoKeys,
+    ];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownKey => "unknown_key",
+            Self::Forged => "forged",
+            Self::NotYet => "not_yet",
+            Self::Expired => "expired",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Revoked => "revoked",
+            Self::NoKeys => "no_keys",
+        }
+    }
+}
+
+/// The keys that tokens are checked with, and what tokens must say beside who the user is. Clones share the
+/// keys.
+#[derive(Clone, Debug, Default)]
 pub struct TokenKeys {
-    /// Keyed once; cloned per token.
-    hmac: Option<Hmac<Sha256>>,
-    ed25519: Option<VerifyingKey>,
+    keys: Arc<[Key]>,
+    /// A token is for one of these; empty: it does not matter.
+    audiences: Arc<[String]>,
+    /// A token is of one of these; empty: it does not matter.
+    issuers: Arc<[String]>,
+}
+
+/// A key, and the tokens it is for.
+#[derive(Clone, Debug)]
+struct Key {
+    /// None: tokens with any `kid`, and with none.
+    kid: Option<Box<str>>,
+    verifier: Verifier,
+}
+
+#[derive(Clone)]
+enum Verifier {
+    /// Keyed once; cloned for each token.
+    Hs256(Box<Hmac<Sha256>>),
+    EdDsa(Box<VerifyingKey>),
+    /// A point that is not compressed.
+    Es256(Box<[u8]>),
+    Rs256 {
+        n: Box<[u8]>,
+        e: Box<[u8]>,
+    },
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.alg())
+    }
+}
+
+impl Verifier {
+    /// The only `alg` that it is for (RFC 7518, section 3.1; RFC 8037).
+    const fn alg(&self) -> &'static str {
+        match self {
+            Self::Hs256(_) => "HS256",
+            Self::EdDsa(_) => "EdDSA",
+            Self::Es256(_) => "ES256",
+            Self::Rs256 { .. } => "RS256",
+        }
+    }
+
+    fn has_signed(&self, signed: &str, signature: &[u8]) -> bool {
+        match self {
+            Self::Hs256(keyed) => {
+                Mac::chain_update(Hmac::clone(keyed), signed).verify_slice(signature).is_ok()
+            }
+            Self::EdDsa(key) => Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(signed.as_bytes(), &signature).is_ok()),
+            Self::Es256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+                .verify(signed.as_bytes(), signature)
+                .is_ok(),
+            Self::Rs256 { n, e } => RsaPublicKeyComponents { n, e }
+                .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), signature)
+                .is_ok(),
+        }
+    }
 }
 
 impl TokenKeys {
     /// Keys for tokens signed by HS256 with `secret`.
     pub fn hs256(secret: &[u8]) -> Self {
-        Self { hmac: Some(keyed(secret)), ed25519: None }
+        Self::default().with(Key { kid: None, verifier: Verifier::Hs256(Box::new(keyed(secret))) })
     }
 
     /// Accepts tokens signed by EdDSA with this public key too. Fails when the bytes are no point on the
     /// curve.
-    pub fn with_ed25519(mut self, public_key: &[u8; 32]) -> Result<Self, TokenError> {
-        self.ed25519 = Some(VerifyingKey::from_bytes(public_key).map_err(|_| TokenError::Invalid)?);
-        Ok(self)
+    pub fn with_ed25519(self, public_key: &[u8; 32]) -> Result<Self, TokenError> {
+        let key = VerifyingKey::from_bytes(public_key).map_err(|_| TokenError::Malformed)?;
+        Ok(self.with(Key { kid: None, verifier: Verifier::EdDsa(Box::new(key)) }))
+    }
+
+    /// Accepts tokens signed with the keys of a set too.
+    pub fn with_jwks(mut self, jwks: &Jwks) -> Self {
+        self.keys = self.keys.iter().chain(&jwks.keys).cloned().collect();
+        self
+    }
+
+    /// Accepts only tokens for one of `audiences`, of one of `issuers`; where these are empty, any.
+    pub fn expecting(mut self, audiences: &[String], issuers: &[String]) -> Self {
+        (self.audiences, self.issuers) = (audiences.into(), issuers.into());
+        self
+    }
+
+    fn with(mut self, key: Key) -> Self {
+        self.keys = self.keys.iter().cloned().chain([key]).collect();
+        self
+    }
+
+    /// Whether there is no key: nobody can log in.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Who the token speaks of, if its signature and its times hold at `now_unix_secs`.
-    pub fn verify(&self, token: &str, now_unix_secs: u64) -> Result<Claims, TokenError> {
+    pub fn verify(&self, token: &str, now_unix_secs: u64) -> Result<Verified, TokenError> {
+        if self.is_empty() {
+            return Err(TokenError::NoKeys);
+        }
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::Invalid);
+            return Err(TokenError::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenError::Invalid)?;
-        let signature = decode(signature)?;
-        let header = decode(header)?;
-        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| TokenError::Invalid)?;
-        // RFC 7515, section 4.1.11: what must be understood and is not refuses the token.
-        if header.crit.is_some() {
-            return Err(TokenError::Invalid);
-        }
-        match (header.alg, &self.hmac, &self.ed25519) {
-            ("HS256", Some(keyed), _) => {
-                keyed
-                    .clone()
-                    .chain_update(signed)
-                    .verify_slice(&signature)
-                    .map_err(|_| TokenError::Invalid)?;
-            }
-            ("EdDSA", _, Some(key)) => {
-                let signature = Signature::from_slice(&signature).map_err(|_| TokenError::Invalid)?;
-                key.verify_strict(signed.as_bytes(), &signature).map_err(|_| TokenError::Invalid)?;
-            }
-            _ => return Err(TokenError::Invalid),
-        }
-        let Signed { app, user, device, exp, nbf } =
-            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Invalid)?;
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
+        self.check_signature(header, signed, &decode(signature)?)?;
+        let claims = decode(claims)?;
+        let said: Signed<'_> = serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)?;
+        let Signed { app, user, device, exp, nbf, .. } = said;
         // 0 stands for nobody, and for the backend as a sender.
-        if app.0 <= 0 || user.0 <= 0 || nbf > now_unix_secs.saturating_add(NBF_LEEWAY_SECS) {
-            return Err(TokenError::Invalid);
+        if app.0 <= 0 || user.0 <= 0 {
+            return Err(TokenError::Malformed);
+        }
+        if !is_among(&self.audiences, said.aud) {
+            return Err(TokenError::Audience);
+        }
+        if !is_among(&self.issuers, said.iss) {
+            return Err(TokenError::Issuer);
+        }
+        if nbf > now_unix_secs.saturating_add(NBF_LEEWAY_SECS) {
+            return Err(TokenError::NotYet);
         }
         if exp <= now_unix_secs {
             return Err(TokenError::Expired);
         }
-        Ok(Claims { app, user, device, exp })
+        let login = text(said.sid).or_else(|| text(said.jti));
+        let issued = said.iat.and_then(|iat| serde_json::from_str::<f64>(iat.get()).ok());
+        Ok(Verified {
+            claims: Claims { app, user, device, exp },
+            issued_secs: issued.unwrap_or_default() as u64,
+            login: login.as_deref().map_or(0, login_tag),
+        })
     }
+
+    fn check_signature(&self, header: &str, signed: &str, signature: &[u8]) -> Result<(), TokenError> {
+        let header = decode(header)?;
+        let Header { alg, kid, crit } = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        // RFC 7515, section 4.1.11: what must be understood and is not refuses the token.
+        if crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
+        let kid = text(kid);
+        let is_meant = |key: &&Key| {
+            let is_named = match (&key.kid, &kid) {
+                (Some(own), Some(kid)) => **own == **kid,
+                _ => true,
+            };
+            is_named && key.verifier.alg() == alg
+        };
+        let mut meant = self.keys.iter().filter(is_meant).take(TRIES_MAX).peekable();
+        if meant.peek().is_none() {
+            return Err(TokenError::UnknownKey);
+        }
+        match meant.any(|key| key.verifier.has_signed(signed, signature)) {
+            true => Ok(()),
+            false => Err(TokenError::Forged),
+        }
+    }
+}
+
+/// What a login is called by those who may revoke it. Two logins of one user are never taken for each other
+/// by chance.
+pub fn login_tag(login: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(login).0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
 /// A token for `claims`, signed by HS256 with `secret`.
 pub fn mint_hs256(secret: &[u8], claims: &Claims) -> String {
+    mint_hs256_with(secret, claims, &MoreClaims::default())
+}
+
+/// The same, and it says more.
+pub fn mint_hs256_with(secret: &[u8], claims: &Claims, more: &MoreClaims<'_>) -> String {
+    #[derive(Serialize)]
+    struct All<'a> {
+        #[serde(flatten)]
+        claims: &'a Claims,
+        #[serde(flatten)]
+        more: &'a MoreClaims<'a>,
+    }
     let mut token = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = serde_json::to_vec(claims).expect("claims are plain numbers and names");
+    let claims = serde_json::to_vec(&All { claims, more }).expect("claims are plain numbers and names");
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-    let signature = keyed(secret).chain_update(&token).finalize().into_bytes();
+    let signature = Mac::chain_update(keyed(secret), &token).finalize().into_bytes();
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     token
@@ -116,12 +329,14 @@ pub fn mint_hs256(secret: &[u8], claims: &Claims) -> String {
 #[derive(Deserialize)]
 struct Header<'a> {
     alg: &'a str,
+    #[serde(borrow)]
+    kid: Option<&'a RawValue>,
     crit: Option<IgnoredAny>,
 }
 
-/// What a token says, as it is read.
+/// What a token says, as it is read. What is not needed may be anything.
 #[derive(Deserialize)]
-struct Signed {
+struct Signed<'a> {
     app: AppId,
     user: UserId,
     #[serde(default = "phone")]
@@ -130,6 +345,26 @@ struct Signed {
     /// Before when it is not good, in UNIX seconds.
     #[serde(default)]
     nbf: u64,
+    #[serde(borrow)]
+    iat: Option<&'a RawValue>,
+    aud: Option<&'a RawValue>,
+    iss: Option<&'a RawValue>,
+    sid: Option<&'a RawValue>,
+    jti: Option<&'a RawValue>,
+}
+
+/// Whether a claim that is a text, or an array of texts, names one of those that are wanted, if any are.
+fn is_among(wanted: &[String], said: Option<&RawValue>) -> bool {
+    if wanted.is_empty() {
+        return true;
+    }
+    let all = said.and_then(|said| serde_json::from_str::<Vec<String>>(said.get()).ok());
+    let all = all.or_else(|| text(said).map(|one| vec![one])).unwrap_or_default();
+    all.iter().any(|one| wanted.contains(one))
+}
+
+fn text(said: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(said?.get()).ok()
 }
 
 fn keyed(secret: &[u8]) -> Hmac<Sha256> {
@@ -137,7 +372,7 @@ fn keyed(secret: &[u8]) -> Hmac<Sha256> {
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Invalid)
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)
 }
 
 fn phone() -> DeviceClass {
@@ -145,118 +380,4 @@ fn phone() -> DeviceClass {
 }
 
 #[cfg(test)]
-mod tests {
-    use ed25519_dalek::{Signer, SigningKey};
-
-    use super::*;
-
-    const SECRET: &[u8] = b"a secret of the tests";
-    const NOW: u64 = 1_800_000_000;
-
-    fn claims() -> Claims {
-        Claims { app: AppId(1), user: UserId(10_001), device: DeviceClass::Web, exp: NOW + 60 }
-    }
-
-    #[test]
-    fn a_minted_token_is_verified() {
-        let token = mint_hs256(SECRET, &claims());
-        assert_eq!(TokenKeys::hs256(SECRET).verify(&token, NOW), Ok(claims()));
-    }
-
-    #[test]
-    fn it_ends_at_its_expiry() {
-        let token = mint_hs256(SECRET, &claims());
-        assert_eq!(TokenKeys::hs256(SECRET).verify(&token, NOW + 60), Err(TokenError::Expired));
-    }
-
-    #[test]
-    fn any_changed_byte_is_a_forgery() {
-        let keys = TokenKeys::hs256(SECRET);
-        let token = mint_hs256(SECRET, &claims());
-        for at in 0..token.len() {
-            let mut forged = token.clone().into_bytes();
-            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
-            let forged = String::from_utf8(forged).unwrap();
-            assert_eq!(keys.verify(&forged, NOW), Err(TokenError::Invalid), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn another_secret_and_no_algorithm_are_refused() {
-        let token = mint_hs256(b"another", &claims());
-        assert_eq!(TokenKeys::hs256(SECRET).verify(&token, NOW), Err(TokenError::Invalid));
-        let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims()).unwrap());
-        let none = format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
-        assert_eq!(TokenKeys::hs256(SECRET).verify(&none, NOW), Err(TokenError::Invalid));
-    }
-
-    #[test]
-    fn eddsa_is_verified_by_the_public_key() {
-        let signing = SigningKey::from_bytes(&[7; 32]);
-        let claims_json = serde_json::to_vec(&claims()).unwrap();
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#),
-            URL_SAFE_NO_PAD.encode(claims_json)
-        );
-        let signature = signing.sign(signed.as_bytes()).to_bytes();
-        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-        let keys = TokenKeys::hs256(SECRET).with_ed25519(signing.verifying_key().as_bytes()).unwrap();
-        assert_eq!(keys.verify(&token, NOW), Ok(claims()));
-        assert_eq!(TokenKeys::hs256(SECRET).verify(&token, NOW), Err(TokenError::Invalid));
-    }
-
-    /// A token with this header and these claims.
-    fn signed(header: &str, claims: &str) -> Result<Claims, TokenError> {
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = keyed(SECRET).chain_update(&signed).finalize().into_bytes();
-        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-        TokenKeys::hs256(SECRET).verify(&token, NOW)
-    }
-
-    /// With more claims beside the usual ones.
-    fn claiming(more: &str) -> Result<Claims, TokenError> {
-        signed(r#"{"alg":"HS256"}"#, &format!(r#"{{"exp":{},{more}}}"#, NOW + 60))
-    }
-
-    #[test]
-    fn a_token_without_a_device_is_a_phones() {
-        assert_eq!(claiming(r#""app":1,"user":2"#).map(|claims| claims.device), Ok(DeviceClass::Phone));
-    }
-
-    #[test]
-    fn a_token_is_not_good_before_its_time() {
-        let not_before = |nbf: u64| claiming(&format!(r#""app":1,"user":2,"nbf":{nbf}"#)).err();
-        assert_eq!(not_before(0), None);
-        assert_eq!(not_before(NOW + NBF_LEEWAY_SECS), None, "clocks differ a little");
-        assert_eq!(not_before(NOW + NBF_LEEWAY_SECS + 1), Some(TokenError::Invalid));
-        assert_eq!(not_before(u64::MAX), Some(TokenError::Invalid));
-        assert_eq!(claiming(r#""app":1,"user":2,"nbf":"soon""#), Err(TokenError::Invalid));
-    }
-
-    #[test]
-    fn a_token_is_of_a_user() {
-        for nobody in [
-            r#""app":1,"user":0"#,
-            r#""app":1,"user":-1"#,
-            r#""app":1"#,
-            r#""app":0,"user":1"#,
-            r#""app":-1,"user":1"#,
-            r#""app":2147483648,"user":1"#,
-            r#""app":1,"user":9223372036854775808"#,
-            r#""app":1,"user":1,"device":"toaster""#,
-            r#""app":1,"user":1,"user":2"#,
-        ] {
-            assert_eq!(claiming(nobody), Err(TokenError::Invalid), "{nobody}");
-        }
-        assert_eq!(claiming(r#""app":2147483647,"user":9223372036854775807"#).err(), None);
-    }
-
-    #[test]
-    fn what_must_be_understood_and_is_not_refuses_a_token() {
-        let claims = format!(r#"{{"app":1,"user":2,"exp":{}}}"#, NOW + 60);
-        assert_eq!(signed(r#"{"alg":"HS256","typ":"JWT"}"#, &claims).err(), None);
-        let critical = r#"{"alg":"HS256","crit":["b64"],"b64":false}"#;
-        assert_eq!(signed(critical, &claims), Err(TokenError::Invalid));
-    }
-}
+mod tests;

@@ -172,6 +172,13 @@ impl Gateway {
             let done = self.view.announcing.is_done();
             self.tell_router(router, ToRouter::View { view, done });
         }
+        // It may be new. One shard of the node is enough: all of them have the same.
+        if self.id.index() == 0 {
+            let messages: Vec<_> = self.revocations.messages().collect();
+            for revocations in messages {
+                self.tell_router(router, ToRouter::Revoked { revocations });
+            }
+        }
         self.view.is_stale = true;
     }
 

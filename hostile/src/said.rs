@@ -4,7 +4,8 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
     Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Recalled, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway,
+    ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -25,7 +26,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    pub(crate) const KINDS: u8 = 34;
+    pub(crate) const KINDS: u8 = 37;
 
     /// Notes the names in what the other side says.
     pub(crate) fn hear(&mut self, message: &LinkMessage) {
@@ -50,8 +51,8 @@ impl Said {
     pub(crate) fn message(&mut self, input: &mut Input<'_>) -> LinkMessage {
         let kind = input.byte() % Self::KINDS;
         match kind {
-            0..=9 | 29..=31 => LinkMessage::ToRouter(self.for_router(kind, input)),
-            10..=21 | 32 | 33 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
+            0..=9 | 29..=31 | 34 => LinkMessage::ToRouter(self.for_router(kind, input)),
+            10..=21 | 32 | 33 | 35 | 36 => LinkMessage::ToGateway(self.for_gateway(kind, input)),
             22..=27 => {
                 let event = self.for_bridge(kind, input);
                 LinkMessage::Handed(Box::new(Handed { seq: known(&self.seqs, input), event }))
@@ -115,13 +116,15 @@ impl Said {
                 ToRouter::Recall { app, room, ask, since, last }
             }
             31 => ToRouter::Kept(Box::new(self.kept(input))),
+            34 => ToRouter::Revoked { revocations: revocations(input) },
             _ => ToRouter::Ask { ask: known(&self.asks, input), question: self.question(input) },
         }
     }
 
     fn question(&mut self, input: &mut Input<'_>) -> Question {
         let (app, user) = (app(input), user(input));
-        match input.byte() % 6 {
+        match input.byte() % 7 {
+            6 => Question::Revoke { revocations: revocations(input) },
             5 => Question::History { app, room: room(input), last: input.number() as u32 },
             0 => Question::Online { app, users: vec![user; input.byte() as usize % 4] },
             1 => {
@@ -166,6 +169,8 @@ impl Said {
                 ToGateway::Digests { digests: vec![input.number(); digests] }
             }
             20 => ToGateway::Drain,
+            35 => ToGateway::Revoked { revocations: revocations(input) },
+            36 => ToGateway::Recheck { session },
             32 => ToGateway::Recalled(Box::new(self.recalled(input))),
             33 => ToGateway::Moved(Box::new(self.kept(input))),
             _ => {
@@ -293,6 +298,18 @@ fn known(names: &[u64], input: &mut Input<'_>) -> u64 {
         choice if choice < 128 => u64::from(choice / 2),
         _ => input.number(),
     }
+}
+
+/// Of users that there are, some of them for longer than may be.
+fn revocations(input: &mut Input<'_>) -> Vec<Revocation> {
+    let one = |input: &mut Input<'_>| Revocation {
+        app: app(input),
+        user: user(input),
+        login: input.number() % 4,
+        before_secs: input.pick(&[0, NOW.unix_secs(), u64::MAX]),
+        until_secs: input.pick(&[0, NOW.unix_secs() + 60, NOW.unix_secs() + 7 * 24 * 3_600, u64::MAX]),
+    };
+    (0..input.byte() % 4).map(|_| one(input)).collect()
 }
 
 fn app(input: &mut Input<'_>) -> AppId {

@@ -134,6 +134,9 @@ impl Outgoing {
     }
 }
 
+/// Of a revocation on the wire.
+const REVOCATION_BYTES: usize = 40;
+
 /// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how
 /// many here.
 fn weight(message: &LinkMessage) -> usize {
@@ -144,8 +147,11 @@ fn weight(message: &LinkMessage) -> usize {
         LinkMessage::ToRouter(ToRouter::Ask { question, .. }) => match question {
             Question::Online { users, .. } => 8 * users.len(),
             Question::PushAll { message } => text(message),
+            Question::Revoke { revocations } => REVOCATION_BYTES * revocations.len(),
             Question::Kick { .. } | Question::Drain { .. } | Question::Nodes | Question::History { .. } => 0,
         },
+        LinkMessage::ToRouter(ToRouter::Revoked { revocations })
+        | LinkMessage::ToGateway(ToGateway::Revoked { revocations }) => REVOCATION_BYTES * revocations.len(),
         LinkMessage::ToRouter(ToRouter::Unchanged { ranges, .. }) => 8 * ranges.len(),
         LinkMessage::ToGateway(ToGateway::Digests { digests }) => 8 * digests.len(),
         LinkMessage::ToRouter(ToRouter::Kept(part)) | LinkMessage::ToGateway(ToGateway::Moved(part)) => {

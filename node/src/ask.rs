@@ -96,6 +96,11 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             let owner = gateway.owner_of(app, Target::User(user));
             owner.into_iter().map(|owner| (owner, Question::Kick { app, user, device, ban_ms })).collect()
         }
+        // Each keeps them, and tells all gateways.
+        Question::Revoke { revocations } => owners
+            .into_iter()
+            .map(|owner| (owner, Question::Revoke { revocations: revocations.clone() }))
+            .collect(),
         // Every gateway is linked with every owner, so one owner tells all.
         Question::PushAll { message } => {
             owners.first().map(|owner| (*owner, Question::PushAll { message })).into_iter().collect()

@@ -58,6 +58,8 @@ pub enum Control {
     },
     /// Use this configuration from here on.
     Reload(Box<gateway::Config>),
+    /// Check tokens with these keys from here on.
+    Keys(gateway::TokenKeys),
     /// The nodes to be linked with, by where their shard 0 takes links.
     Nodes {
         /// The routers.

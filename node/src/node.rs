@@ -200,6 +200,11 @@ impl<O: Outside> Node<O> {
                     gateway.reload(*config);
                 }
             }
+            Control::Keys(keys) => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.set_keys(keys);
+                }
+            }
             Control::Nodes { routers, bridges } => {
                 if let Some(links) = &mut self.links {
                     links.set_nodes(&routers, &bridges);

@@ -33,6 +33,7 @@ mod outbox;
 mod partial;
 mod pending;
 mod recall;
+mod revoke;
 mod rooms;
 mod router;
 mod stripes;

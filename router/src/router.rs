@@ -6,8 +6,8 @@ use std::time::Duration;
 use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, ShardLoad, StampClock, Target, ToBridge,
-    ToDirectory, ToGateway, ToRouter,
+    Answer, FoundSeat, Login, NodeMessage, Presence, Question, Revocations, ShardLoad, StampClock, Target,
+    ToBridge, ToDirectory, ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -80,6 +80,7 @@ pub struct Router {
     pub(crate) keys: Keys,
     pub(crate) users: Users,
     pub(crate) bans: Bans,
+    pub(crate) revocations: Revocations,
     ends: Ends,
     pub(crate) rooms: Rooms,
     pub(crate) histories: Histories,
@@ -100,7 +101,7 @@ pub struct Router {
     /// Shows as much as the fastest clock of a gateway.
     stamps: StampClock,
     /// What other clocks show.
-    clocks: Clocks,
+    pub(crate) clocks: Clocks,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
     /// Up to which place logins were stamped again, since a faster clock was heard of, and when more are.
@@ -123,6 +124,7 @@ impl Router {
             keys: Keys::new([prng.next_u64(), prng.next_u64()]),
             users: Users::new(prng.next_u64(), limits.bindings_max),
             bans: Bans::default(),
+            revocations: Revocations::default(),
             ends: Ends::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
@@ -164,6 +166,7 @@ impl Router {
         self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
         self.ask_for_away(shard, incarnation);
+        self.tell_revocations(shard);
     }
 
     /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next
@@ -353,6 +356,7 @@ impl Router {
                 self.recall(now, Asked { from, app, room, ask, since, last });
             }
             ToRouter::Kept(part) => self.take_in(now, &part),
+            ToRouter::Revoked { revocations } => self.revoke(now, revocations),
             ToRouter::Submit { session, submission } => {
                 let sender = Sender { seat: seat(session), submitted: submission.id };
                 self.submit(now, sender, submission);
@@ -573,6 +577,10 @@ impl Router {
                     .collect();
                 seats.iter().for_each(|seat| self.kick(*seat, NoticeCode::Kicked));
                 Answer::Kicked { sessions: seats.len() as u32 }
+            }
+            Question::Revoke { revocations } => {
+                self.revoke(now, revocations);
+                Answer::Told { shards: self.cluster.len() as u32 }
             }
             Question::PushAll { message } => {
                 for shard in self.cluster.shards() {

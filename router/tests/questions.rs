@@ -5,7 +5,9 @@ mod common;
 use common::*;
 use shard::ShardId;
 use wire::client::NoticeCode;
-use wire::node::{Answer, NodeMessage, Presence, Question, Seat, SessionId, ShardLoad, ToGateway, ToRouter};
+use wire::node::{
+    Answer, NodeMessage, Presence, Question, Revocation, Seat, SessionId, ShardLoad, ToGateway, ToRouter,
+};
 use wire::{MessageId, UserId};
 
 /// Asks from A; what else is said, and the answer.
@@ -84,6 +86,39 @@ fn a_ban_refuses_logins_until_it_ends() {
     assert!(is_refused(&mut bench, 9, WEB) && is_refused(&mut bench, 10, PHONE));
     ask(&mut bench, ban(None, Some(0)));
     assert!(!is_refused(&mut bench, 11, WEB) && !is_refused(&mut bench, 12, PHONE));
+}
+
+/// All gateways refuse the tokens, those that come later and those that another gateway has told of too.
+#[test]
+fn revocations_go_to_every_gateway_shard() {
+    let mut bench = bench();
+    let until_secs = START.unix_secs() + 600;
+    let of = |user| Revocation { app: APP, user, login: 0, before_secs: START.unix_secs(), until_secs };
+    let revoked = |shard, users: &[UserId]| {
+        let revocations = users.iter().copied().map(of).collect();
+        (shard, NodeMessage::ToGateway(ToGateway::Revoked { revocations }))
+    };
+    let recheck =
+        |shard, session| (shard, NodeMessage::ToGateway(ToGateway::Recheck { session: SessionId(session) }));
+    let question = Question::Revoke { revocations: vec![of(ALICE)] };
+    let (mut said, answer) = ask(&mut bench, question.clone());
+    said[3..].sort_by_key(|(to, _)| *to);
+    assert_eq!(answer, Answer::Told { shards: 3 });
+    assert_eq!(said[..3], [A, B, C].map(|shard| revoked(shard, &[ALICE])));
+    assert_eq!(said[3..], [recheck(A, 1), recheck(C, 2)], "after that, her sessions are looked at");
+    assert_eq!(ask(&mut bench, question), (vec![], Answer::Told { shards: 3 }), "nothing new");
+
+    let told = bench.tell(B, ToRouter::Revoked { revocations: vec![of(ALICE), of(UserId(404))] });
+    assert_eq!(
+        told,
+        [A, B, C].map(|shard| revoked(shard, &[UserId(404)])),
+        "what was not known is passed on"
+    );
+    let later = ShardId::new(11, 0);
+    assert!(bench.up(later).contains(&revoked(later, &[UserId(404), ALICE])));
+    bench.pass(std::time::Duration::from_secs(601));
+    let question = Question::Revoke { revocations: vec![of(BOB)] };
+    assert_eq!(ask(&mut bench, question).0, [], "it has ended before it came");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod online;
 mod openapi;
 mod process;
 mod push;
+mod revoke;
 mod rooms;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 
 use crate::control::{Shards, Unanswered};
 use crate::directory;
+use crate::keys::Keys;
 use crate::serve::Role;
 pub use auth::SECRET_UNUSED;
 use error::ApiError;
@@ -47,6 +49,8 @@ pub struct Admin {
     pub http: Arc<http_server::Server>,
     /// The port with the page for browsers, where this process has one.
     pub page: Option<SocketAddr>,
+    /// What tokens are checked with.
+    pub keys: Arc<Keys>,
     /// The nodes that were there.
     pub seen: nodes::SharedSeen,
 }
@@ -73,6 +77,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .merge(health::router())
         .merge(online::router())
         .merge(kick::router())
+        .merge(revoke::router())
         .merge(push::router())
         .merge(drain::router())
         .merge(nodes::router())

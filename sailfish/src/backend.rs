@@ -241,6 +241,8 @@ pub fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
         own.provider_secret = random_text(); // the mock provider is in the same process
     }
     own.im_secret = Secret::find(&config.token)?.bytes;
+    own.im_audience = config.token.audiences.first().cloned().unwrap_or_default();
+    own.im_issuer = config.token.issuers.first().cloned().unwrap_or_default();
     own.push_secret = config.control.secret.clone();
     own.bridge_secret =
         String::from_utf8(Secret::of_bridge(&config.bridge)?.bytes).context("bridge.secret: want text")?;

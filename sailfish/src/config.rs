@@ -7,6 +7,7 @@ mod bridge;
 mod keys;
 mod layers;
 mod print;
+mod token;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use wire::node::link::NODE_MAX;
 pub use bridge::{BridgeConfig, BridgeMode};
 pub use layers::Layers;
 pub use print::print;
+pub use token::{TokenConfig, ed25519_public_key};
 
 /// Where clients connect when nothing else is said: the port reads like the magic `SF`, 0x5346.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
@@ -128,18 +130,6 @@ pub struct ControlConfig {
     /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback
     /// address is listened on.
     pub secret: String,
-}
-
-/// What login tokens are checked with.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TokenConfig {
-    /// The HS256 secret itself; empty for none.
-    pub secret: String,
-    /// A file with the HS256 secret; empty for the one that the first run makes.
-    pub secret_file: PathBuf,
-    /// An Ed25519 public key, 64 hexadecimal digits; empty for none.
-    pub ed25519_public_key: String,
 }
 
 /// What is logged, and how.
@@ -309,16 +299,6 @@ impl fmt::Debug for ControlConfig {
     }
 }
 
-impl fmt::Debug for TokenConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenConfig")
-            .field("secret", &hidden(&self.secret))
-            .field("secret_file", &self.secret_file)
-            .field("ed25519_public_key", &self.ed25519_public_key)
-            .finish()
-    }
-}
-
 impl DirectoryConfig {
     /// Without what only the servers may know.
     fn without_password(&self) -> Self {
@@ -450,13 +430,7 @@ impl Config {
         if format != "text" && format != "json" {
             return Err(format!("log.format = {format:?}: want text or json"));
         }
-        let key = &self.token.ed25519_public_key;
-        if !key.is_empty() && crate::secret::ed25519_public_key(key).is_none() {
-            return Err("token.ed25519_public_key: want the 64 hexadecimal digits of a public key".into());
-        }
-        if !self.token.secret.is_empty() && !self.token.secret_file.as_os_str().is_empty() {
-            return Err("token.secret_file: token.secret is set too; want only one of them".into());
-        }
+        self.token.validate()?;
         self.validate_secrets()?;
         self.http.validate()?;
         self.directory.validate()?;

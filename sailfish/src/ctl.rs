@@ -68,6 +68,20 @@ enum Order {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ban: Option<Duration>,
     },
+    /// Refuses tokens of a user that were made until now, and ends the sessions that have them.
+    Revoke {
+        #[command(flatten)]
+        app: AppArg,
+        /// Who.
+        #[arg(value_name = "USER", allow_negative_numbers = true)]
+        user: i64,
+        /// Only tokens of this login, whenever they were made: their sid, or jti if they have no sid.
+        #[arg(long, value_name = "ID")]
+        login: Option<String>,
+        /// For how long: as long as such tokens are valid, up to 7d.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1d")]
+        ttl: Duration,
+    },
     /// Sends a message to a user, a room or everybody.
     Push(PushArgs),
     /// Drains a node: the one that is asked, or another.
@@ -165,6 +179,10 @@ impl Order {
                 let ban_ms = ban.map(|ban| ban.as_millis() as u64);
                 post("/v1/kick", json!({ "app": app.app, "user": user, "device": device, "ban_ms": ban_ms }))
             }
+            Self::Revoke { app, user, login, ttl } => {
+                let (app, ttl_s) = (app.app, ttl.as_secs());
+                post("/v1/revoke", json!({ "app": app, "user": user, "login": login, "ttl_s": ttl_s }))
+            }
             Self::Push(push) => push.request(),
             Self::Drain { node } => post("/v1/drain", json!({ "node": node })),
             Self::Nodes => Request { method: Method::Get, path: "/v1/nodes".into() },
@@ -196,6 +214,9 @@ impl Order {
             Self::Online { .. } => render::online(answer),
             Self::Where { .. } => render::user(answer),
             Self::Kick { .. } => format!("{} kicked\n", render::count(&answer["kicked"], "session")),
+            Self::Revoke { .. } => {
+                format!("{} told\n", render::count(&answer["shards"], "gateway shard"))
+            }
             Self::Push(_) => render::push(answer),
             Self::Drain { .. } => format!("node {} goes\n", printable(&answer["node"].to_string())),
             Self::Nodes => render::nodes(answer),

@@ -7,7 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use gateway::TokenKeys;
 
 use crate::config::{BridgeConfig, ClusterConfig, SECRET_BYTES_MIN, TokenConfig};
 
@@ -64,30 +63,6 @@ impl Secret {
         };
         Ok(Self { bytes, file: Some(path) })
     }
-
-    /// What a shard verifies tokens with.
-    pub fn keys(&self, config: &TokenConfig) -> anyhow::Result<TokenKeys> {
-        let keys = TokenKeys::hs256(&self.bytes);
-        if config.ed25519_public_key.is_empty() {
-            return Ok(keys);
-        }
-        let public_key =
-            ed25519_public_key(&config.ed25519_public_key).context("the config was validated")?;
-        keys.with_ed25519(&public_key)
-            .map_err(|_| anyhow::anyhow!("token.ed25519_public_key: these digits are no Ed25519 public key"))
-    }
-}
-
-/// 64 hexadecimal digits as bytes.
-pub fn ed25519_public_key(digits: &str) -> Option<[u8; 32]> {
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    let mut key = [0; 32];
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(key)
 }
 
 /// Random bytes of the system.

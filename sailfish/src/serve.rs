@@ -32,6 +32,7 @@ use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
 use crate::directory::{Directory, News, NodeInfo, Writer};
 use crate::files::{Capacity, Files, REFUSALS_PER_SHARD, Reserved};
+use crate::keys::{Keys, Whose};
 use crate::log;
 use crate::outside::Surroundings;
 use crate::secret::{self, Secret};
@@ -71,6 +72,14 @@ impl Role {
     /// Whether others link with it, and no client connects.
     pub const fn takes_links(self) -> bool {
         matches!(self, Self::Router | Self::Bridge)
+    }
+
+    const fn whose_keys(self) -> Whose {
+        match self {
+            Self::Up => Whose::Up,
+            Self::Gateway => Whose::Clients,
+            Self::Router | Self::Bridge => Whose::Links,
+        }
     }
 
     /// What it is on links.
@@ -279,8 +288,7 @@ fn run(
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = Signals::take(&runtime)?;
-    // Only who has clients checks their tokens.
-    let secret = (!role.takes_links()).then(|| Secret::find(&config.token)).transpose()?;
+    let (secret, keys) = Keys::of(role.whose_keys(), &config)?;
     let tls = clients::tls(role, &config)?;
     let count = shards(role, &config)?;
     let chosen = engine::choose(config.node.engine.parse().ok())?; // `auto` is no kind
@@ -290,8 +298,8 @@ fn run(
     let admin = admin_listener(config.node.admin)?;
     let admin_address = admin.local_addr()?;
     let serving = signals.unless_ended(&runtime, {
-        let (config, secret) = (config.clone(), secret.clone());
-        move || start(role, (chosen, count), &config, (secret.as_ref(), tls), admin_address, lock)
+        let config = config.clone();
+        move || start(role, (chosen, count), &config, (keys, tls), admin_address, lock)
     })?;
     let addresses = serving.running.addresses();
     let address = *addresses.first().context("an engine that listens knows where")?;
@@ -373,13 +381,14 @@ struct Serving {
     backend: Option<Service>,
     /// What ports with TLS show, if there are any.
     tls: Option<TlsServer>,
+    keys: Arc<Keys>,
 }
 
 fn start(
     role: Role,
     (chosen, count): (Chosen, u16),
     config: &Config,
-    (secret, tls): (Option<&Secret>, Option<TlsServer>),
+    (keys, tls): (Arc<Keys>, Option<TlsServer>),
     admin: SocketAddr,
     lock: Option<DatabaseLock>,
 ) -> anyhow::Result<Serving> {
@@ -409,7 +418,7 @@ fn start(
         node: role.node(config),
         count,
         config: config.clone(),
-        keys: secret.map(|secret| secret.keys(&config.token)).transpose()?,
+        keys: keys.now(),
         tls: tls.clone(),
         cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
         gateway: bounded(config.gateway(), capacity.connections_max),
@@ -443,7 +452,7 @@ fn start(
     }
     let address = *running.addresses().first().context("an engine that listens knows where")?;
     let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, http, capacity, directory, bridge, backend, tls })
+    Ok(Serving { running, shards, chosen, files, http, capacity, directory, bridge, backend, tls, keys })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -471,8 +480,8 @@ struct Builder {
     node: u16,
     count: u16,
     config: Config,
-    /// Of a node that has clients.
-    keys: Option<gateway::TokenKeys>,
+    /// Without any where there are no clients.
+    keys: gateway::TokenKeys,
     /// Of one that has a port with TLS.
     tls: Option<TlsServer>,
     cluster_secret: Option<Secret>,
@@ -493,11 +502,8 @@ impl Builder {
         };
         let patience = Duration::from_millis(patience_ms.into());
         let random = || u64::from_ne_bytes(secret::random());
-        // A bridge has no clients, so it knows no key by which one could log in.
-        let no_keys = || gateway::TokenKeys::hs256(&secret::random::<32>());
-        let keys = self.keys.or_else(|| (self.role == Role::Bridge).then(no_keys));
-        let gateway = keys.map(|keys| {
-            let config = self.gateway.clone();
+        let gateway = (self.role != Role::Router).then(|| {
+            let (keys, config) = (self.keys.clone(), self.gateway.clone());
             let beside = clients::ports(self.role, &self.config).into_iter();
             let beside = beside.map(|port| port.layers(self.tls.as_ref()));
             let ports = std::iter::once(Port::default()).chain(beside).collect();

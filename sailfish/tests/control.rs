@@ -332,6 +332,7 @@ fn the_document_is_of_what_is_served() {
         "post /v1/push/all",
         "post /v1/push/room",
         "post /v1/push/user",
+        "post /v1/revoke",
         "get /v1/rooms/{app}/{room}/messages",
         "get /v1/users/{app}/{user}",
     ];
@@ -373,6 +374,7 @@ fn ctl_does_each_of_it() {
     assert_eq!(&client.message().payload[..], b"hi");
     let json = said(&["--json", "kick", "5", "--device", "tv"], "{\"kicked\":0}\n");
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), json!({ "kicked": 0 }));
+    said(&["revoke", "6", "--login", "phone", "--ttl", "10m"], "2 gateway shards told\n");
     said(&["kick", "5", "--ban", "1h"], "1 session kicked\n");
     client.expect_farewell(NoticeCode::Kicked);
     let mut banned = server.connect();

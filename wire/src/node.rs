@@ -13,6 +13,7 @@ pub mod link;
 mod owners;
 mod question;
 mod ranges;
+mod revocation;
 mod sound;
 mod stamps;
 
@@ -21,6 +22,9 @@ pub use history::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, PART_BYTES, PAR
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
 pub use ranges::{Digests, RANGE_WORDS, RANGES, RangeSet, range_of, session_digest};
+pub use revocation::{
+    REVOCATION_SECS_MAX, REVOCATIONS_MAX, REVOCATIONS_PER_MESSAGE, Revocation, Revocations,
+};
 pub use sound::{sequence_base, sequence_believed_max};
 pub use stamps::StampClock;
 
@@ -289,6 +293,11 @@ pub enum ToRouter {
     },
     /// The owner before kept this of a room.
     Kept(Box<Kept>),
+    /// This node refuses tokens for these, which the router may not know.
+    Revoked {
+        /// [`REVOCATIONS_PER_MESSAGE`](crate::node::REVOCATIONS_PER_MESSAGE) at most.
+        revocations: Vec<Revocation>,
+    },
 }
 
 /// From a router shard to a gateway shard.
@@ -397,6 +406,16 @@ pub enum ToGateway {
     Recalled(Box<Recalled>),
     /// What this router, which owns the room no longer, kept of it. The shard gives it to the owner.
     Moved(Box<Kept>),
+    /// Refuse tokens for these.
+    Revoked {
+        /// [`REVOCATIONS_PER_MESSAGE`](crate::node::REVOCATIONS_PER_MESSAGE) at most.
+        revocations: Vec<Revocation>,
+    },
+    /// The token of a session may have been revoked: end the session if it was.
+    Recheck {
+        /// Which session.
+        session: SessionId,
+    },
 }
 
 /// From a gateway or router shard to the bridge.

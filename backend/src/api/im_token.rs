@@ -8,7 +8,6 @@ use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use logs::warn;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use utoipa::ToSchema;
@@ -20,6 +19,7 @@ use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::Body;
 use crate::http::caller::Caller;
+use crate::push::Revoked;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -81,17 +81,18 @@ async fn make(
         let most = config.logins_per_minute;
         return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
     }
-    // Whose session it is that the token is for, as long as that can last. A login that ended before may have
-    // left a ban.
-    let key = session_key(user_id, body.device);
-    if app.cache.take_if(&key, BANNED).await.unwrap_or(false) {
-        app.push.kick(config.app, user_id, body.device.name(), Duration::ZERO).await?;
-    }
-    if let Err(error) = app.cache.set(&key, caller.login.as_str(), ttl(&app)).await {
-        warn!(%error, "cannot store which login got an IM token; its session may outlive the login");
-    }
-    let exp = app.clock.now_ms() / 1_000 + i64::from(config.im_token_ttl_s);
-    let claims = Claims { app: config.app, user: user_id, device: body.device, exp };
+    let now_s = app.clock.now_ms() / 1_000;
+    let exp = now_s + i64::from(config.im_token_ttl_s);
+    let claims = Claims {
+        app: config.app,
+        user: user_id,
+        device: body.device,
+        exp,
+        iat: now_s,
+        sid: caller.login.session(),
+        aud: &config.im_audience,
+        iss: &config.im_issuer,
+    };
     Ok(Json(Made {
         token: sign(&config.im_secret, &claims)?,
         address: config.im_address.clone(),
@@ -102,61 +103,43 @@ async fn make(
     }))
 }
 
-/// Ends the sessions of a login that has ended: those on devices for which it was the last to get a token.
-/// Until the next token for the device is made, those that were made before are refused there.
-pub async fn end_sessions(app: &App, user_id: i64, login: LoginId) {
-    let keys = Device::ALL.map(|device| session_key(user_id, device));
-    let logins = app.cache.get_many(&keys).await.unwrap_or_default();
-    let own = Device::ALL.into_iter().zip(logins).filter(|(_, of)| of.as_deref() == Some(login.as_str()));
-    for (device, _) in own {
-        let marked = app.cache.set(&session_key(user_id, device), BANNED, ttl(app)).await;
-        let ended = app.push.kick(app.config.app, user_id, device.name(), ttl(app)).await;
-        if let Err(error) = marked.and(ended) {
-            warn!(%error, "cannot end a session at a gateway after a logout; it lasts until its token expires");
-        }
-    }
-}
-
-/// How long what was made may be used.
-fn ttl(app: &App) -> Duration {
-    Duration::from_secs(app.config.im_token_ttl_s.into())
-}
-
-/// In place of a login: it has ended, and the device is banned.
-const BANNED: &str = "banned";
-
-/// Where it is known which login got the last token for a device.
-fn session_key(user_id: i64, device: Device) -> String {
-    format!("im_session:{user_id}:{}", device.name())
-}
-
-impl Device {
-    const ALL: [Self; 6] = [Self::Phone, Self::Tablet, Self::Web, Self::Desktop, Self::Tv, Self::Bot];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Phone => "phone",
-            Self::Tablet => "tablet",
-            Self::Web => "web",
-            Self::Desktop => "desktop",
-            Self::Tv => "tv",
-            Self::Bot => "bot",
-        }
-    }
+/// Has gateways refuse the IM tokens of a login, or all that a user has, for as long as they are good, and
+/// end the sessions that have them.
+///
+/// # Errors
+/// 503: perhaps not all gateways were told.
+pub async fn revoke(app: &App, user_id: i64, login: Option<&LoginId>) -> Result<(), Error> {
+    let (config, now_s) = (&app.config, app.clock.now_ms() / 1_000);
+    let revoked = Revoked {
+        app: config.app,
+        user: user_id,
+        login: login.map(LoginId::session),
+        before_s: now_s + 1,
+        ttl_s: config.im_token_ttl_s,
+    };
+    app.push.revoke(&revoked).await
 }
 
 /// What a gateway reads out of a token.
 #[derive(Serialize)]
-struct Claims {
+struct Claims<'a> {
     app: i32,
     user: i64,
     device: Device,
     /// In UNIX seconds.
     exp: i64,
+    /// When it was made, in UNIX seconds.
+    iat: i64,
+    /// The login that it came from: what it is revoked by.
+    sid: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    aud: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    iss: &'a str,
 }
 
 /// The compact form of RFC 7515.
-fn sign(secret: &[u8], claims: &Claims) -> Result<String, Error> {
+fn sign(secret: &[u8], claims: &Claims<'_>) -> Result<String, Error> {
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?));
     let hmac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
@@ -168,19 +151,29 @@ fn sign(secret: &[u8], claims: &Claims) -> Result<String, Error> {
 mod tests {
     use super::*;
 
-    /// Computed with `openssl dgst -sha256 -hmac` over the same text.
+    /// Computed with Python's `hmac` over the same text.
     #[test]
     fn a_token_is_signed_as_another_program_signs_it() {
-        let claims = Claims { app: 1, user: 10_001, device: Device::Web, exp: 1_800_000_060 };
+        let claims = Claims {
+            app: 1,
+            user: 10_001,
+            device: Device::Web,
+            exp: 1_800_000_060,
+            iat: 1_800_000_000,
+            sid: "00ff",
+            aud: "im",
+            iss: "",
+        };
         let token = sign(b"a secret of the tests", &claims).unwrap();
         assert_eq!(
             token,
             concat!(
                 "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
                 ".",
-                "eyJhcHAiOjEsInVzZXIiOjEwMDAxLCJkZXZpY2UiOiJ3ZWIiLCJleHAiOjE4MDAwMDAwNjB9",
+                "eyJhcHAiOjEsInVzZXIiOjEwMDAxLCJkZXZpY2UiOiJ3ZWIiLCJleHAiOjE4MDAwMDAwNjAsImlhdCI6MTgwMDAwMD",
+                "AwMCwic2lkIjoiMDBmZiIsImF1ZCI6ImltIn0",
                 ".",
-                "ihMNNHqD-svXo7L2KDCuq9iV0HDruhVWBBDam7GlA_4"
+                "FKaB64CXBr8EFwCYDbF6YV5V8wEC1jK1PjPvkD96j2c"
             )
         );
     }

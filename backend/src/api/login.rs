@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::IntoResponse;
+use logs::warn;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorBody};
 use crate::http::address::Address;
 use crate::http::body::{Body, Path};
 use crate::http::caller::{COOKIE, token};
+use crate::http::internal::Internal;
 use crate::login_code::{Asker, wrong_code};
 use crate::phone::Phone;
 use crate::random;
@@ -31,6 +33,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(mock_sms))
         .routes(routes!(log_in))
         .routes(routes!(log_out))
+        .routes(routes!(log_out_user))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -135,19 +138,41 @@ async fn log_in(
 #[derive(Serialize, ToSchema)]
 struct LoggedOut {}
 
-/// Ends the login whose token the request has, and the sessions at gateways that it got tokens for. These
-/// tokens are refused until the user gets another one for the same class of device.
+/// Ends the login whose token the request has. Gateways refuse the IM tokens that it got, and end the
+/// sessions that have them.
 #[utoipa::path(post, path = "/logout", responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;
     if let Some(user_id) = user_of(&app, token).await? {
         end(&app, &[hash(token).to_vec()]).await?;
-        im_token::end_sessions(&app, user_id, LoginId::of(token)).await;
+        if let Err(error) = im_token::revoke(&app, user_id, Some(&LoginId::of(token))).await {
+            warn!(%error, "cannot revoke the IM tokens of a login that has ended; they are good until they expire");
+        }
     }
     Ok(([(header::SET_COOKIE, cookie(&app, "", 0)?)], Json(LoggedOut {})))
 }
 
-/// Names a login in the cache: the hash of its token.
+/// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions: for a
+/// phone that was lost, or a password that was changed elsewhere. It may be called again after a 503.
+#[utoipa::path(post, path = "/internal/users/{id}/logout", params(("id" = i64, Path, description = "The user.")),
+    responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
+async fn log_out_user(
+    State(app): State<Arc<App>>,
+    _: Internal,
+    Path(user_id): Path<i64>,
+) -> Result<Json<LoggedOut>, Error> {
+    loop {
+        let some = login_token::older(app.db.primary(), user_id, 0).await?;
+        if some.is_empty() {
+            break;
+        }
+        end(&app, &some).await?;
+    }
+    im_token::revoke(&app, user_id, None).await?;
+    Ok(Json(LoggedOut {}))
+}
+
+/// Names a login: the hash of its token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoginId(String);
 
@@ -157,9 +182,9 @@ impl LoginId {
         Self(hex(&hash(token)))
     }
 
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// What the IM tokens of this login call it. Nobody finds the hash by it, and so not the token.
+    pub fn session(&self) -> &str {
+        self.0.get(..SESSION_BYTES).unwrap_or_default()
     }
 }
 
@@ -218,6 +243,8 @@ fn cache_key(hash: &[u8]) -> String {
 
 /// The longest body: a phone and a code.
 const BODY_BYTES_MAX: usize = 1 << 10;
+/// Hexadecimal digits of what IM tokens call a login.
+const SESSION_BYTES: usize = 32;
 /// Hexadecimal digits of a login token.
 const TOKEN_BYTES: usize = 64;
 /// Logins that a user has at once, on all devices.

@@ -318,6 +318,8 @@ both!(
         let config = backend::Config {
             im_address: "im.example.org:5346".into(),
             im_websocket: "wss://im.example.org".into(),
+            im_audience: "im".into(),
+            im_issuer: "us".into(),
             app: 7,
             ..stack.config()
         };
@@ -340,7 +342,9 @@ both!(
             assert_eq!(part(header)["alg"], "HS256");
             let exp = part(claims)["exp"].as_i64().unwrap();
             assert!((600..610).contains(&(exp - now_s)), "{exp}");
-            let wanted = json!({ "app": 7, "user": user_id, "device": device, "exp": exp });
+            let sid = part(claims)["sid"].clone();
+            let wanted = json!({ "app": 7, "user": user_id, "device": device, "exp": exp, "iat": exp - 600,
+                "sid": sid, "aud": "im", "iss": "us" });
             assert_eq!(part(claims), wanted);
             let rest = json!({
                 "token": token, "address": "im.example.org:5346", "websocket": "wss://im.example.org",
@@ -361,45 +365,54 @@ both!(
 );
 
 both!(
-    /// A logout takes back what the login got: its sessions end, and its tokens are refused until the user
-    /// gets another one.
-    a_logout_ends_the_sessions_of_the_login,
+    /// A logout takes back what the login got: its tokens are refused, and no others. The company's own
+    /// services take back all.
+    a_logout_revokes_the_tokens_of_the_login,
     |stack| async move {
-        let kicks = Arc::<Mutex<Vec<Value>>>::default();
-        let take = |State(kicks): State<Arc<Mutex<Vec<Value>>>>, Json(kick): Json<Value>| async move {
-            kicks.lock().unwrap().push(kick);
-            Json(json!({ "kicked": 1 }))
+        let told = Arc::<Mutex<Vec<Value>>>::default();
+        let take = |State(told): State<Arc<Mutex<Vec<Value>>>>, Json(one): Json<Value>| async move {
+            told.lock().unwrap().push(one);
+            Json(json!({ "shards": 1 }))
         };
-        let router = Router::new().route("/v1/kick", post(take)).with_state(kicks.clone());
+        let router = Router::new().route("/v1/revoke", post(take)).with_state(told.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let push_url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let node = stack.backend_with(backend::Config { push_url, ..stack.config() }).await;
         let url = node.url();
-        let made = async |login: &str, device: &str| {
+        let login_of = async |login: &str, device: &str| {
             let body = Some(json!({ "device": device }));
-            assert_eq!(call("POST", format!("{url}/im/token"), Some(login), body).await.0, 200, "{device}");
+            let (status, made) = call("POST", format!("{url}/im/token"), Some(login), body).await;
+            assert_eq!(status, 200, "{device}");
+            let claims = made["token"].as_str().unwrap().split('.').nth(1).unwrap();
+            let claims = serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+            claims["sid"].as_str().unwrap().to_owned()
         };
         let logout = async |login: &str| call("POST", format!("{url}/logout"), Some(login), None).await.0;
-        let said = || std::mem::take(&mut *kicks.lock().unwrap());
+        let said = || std::mem::take(&mut *told.lock().unwrap());
 
         let (user, first) = log_in(&node, &phone(1)).await;
         forget_sends(&node, &phone(1)).await;
         let (_, second) = log_in(&node, &phone(1)).await;
-        made(&first, "web").await;
-        made(&first, "phone").await;
-        made(&second, "phone").await;
+        let [web, on_phone] = [login_of(&first, "web").await, login_of(&first, "phone").await];
+        assert_eq!(web, on_phone);
+        assert_ne!(web, login_of(&second, "phone").await);
+        assert!(web.len() == 32 && !first.starts_with(&web), "nobody calls by it: {web}");
         assert_eq!(logout(&first).await, 200);
-        let kick = |device: &str, ban_ms: u32| json!({ "app": 1, "user": user, "device": device, "ban_ms": ban_ms });
-        assert_eq!(said(), [kick("web", 600_000)], "the session on the phone is of the other login");
+        let now_s = |one: &Value| one["before_s"].as_i64().unwrap();
+        let one = said().pop().unwrap();
+        assert_eq!(one, json!({ "app": 1, "user": user, "login": web, "before_s": now_s(&one), "ttl_s": 600 }));
         assert_eq!(logout(&first).await, 200);
         assert_eq!(said(), [Value::Null; 0], "once");
-        for _ in 0..2 {
-            made(&second, "web").await;
-        }
-        assert_eq!(said(), [kick("web", 0)], "the first token lets the user in again");
-        assert_eq!(logout(&second).await, 200);
-        assert_eq!(said().len(), 2);
+
+        let of_user = format!("{url}/internal/users/{user}/logout");
+        assert_eq!(call("POST", of_user.clone(), Some(&second), None).await.0, 401);
+        assert_eq!((said(), is_logged_in(&node, &second).await), (vec![], true));
+        assert_eq!(call("POST", of_user, Some("internal-secret"), None).await.0, 200);
+        assert!(!is_logged_in(&node, &second).await);
+        let one = said().pop().unwrap();
+        assert_eq!(one, json!({ "app": 1, "user": user, "before_s": now_s(&one), "ttl_s": 600 }));
+        assert!((0..10).contains(&(now_s(&one) - 1 - stack.clock().now_ms() / 1_000)), "{one}");
         node.stop().await;
     }
 );

@@ -69,6 +69,10 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
     if admin.shards.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
+    let has_clients = matches!(admin.shards.role(), Role::Up | Role::Gateway);
+    if has_clients && admin.keys.now().is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no key to check tokens with\n");
+    }
     if admin.shards.role() == Role::Router || has_owners(&admin.shards).await {
         (StatusCode::OK, "ready\n")
     } else {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use biz_bridge::{EventKind, PushOutcome};
 use edge::Refusal as EdgeRefusal;
 use engine::Stats;
+use gateway::TokenError;
 use wire::client::{Code, FailReason, NoticeCode};
 use wire::node::link::Refusal;
 
@@ -133,6 +134,11 @@ impl Page {
         let names = EdgeRefusal::ALL.map(EdgeRefusal::name);
         let help = "Connections ended before their frames could be read: by PROXY, TLS, HTTP or WebSocket.";
         self.by("sailfish_edge_refusals_total", help, "reason", &names, cores, |m| &m.gateway.edge_refusals);
+        let names = TokenError::ALL.map(TokenError::name);
+        let help = "Login tokens that were refused.";
+        self.by("sailfish_tokens_refused_total", help, "reason", &names, cores, |m| {
+            &m.gateway.tokens_refused
+        });
         let names = NoticeCode::ALL.map(NoticeCode::name);
         let help = "Notices to clients; most end the connection.";
         self.by("sailfish_notices_total", help, "notice", &names, cores, |m| &m.gateway.notices);

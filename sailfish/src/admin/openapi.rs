@@ -10,7 +10,7 @@ use utoipa::openapi::{ComponentsBuilder, ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::error::ErrorBody;
-use super::{Admin, drain, kick, nodes, online, push, rooms};
+use super::{Admin, drain, kick, nodes, online, push, revoke, rooms};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,6 +23,7 @@ use super::{Admin, drain, kick, nodes, online, push, rooms};
         online::online_batch,
         online::user,
         kick::kick,
+        revoke::revoke,
         push::push_many,
         push::push_user,
         push::push_room,

@@ -92,6 +92,30 @@ pub const KEYS: &[Key] = &[
         "token.ed25519_public_key",
         "Accept tokens signed by EdDSA with this key too: 64 hexadecimal digits. Empty: none.",
     ),
+    key(
+        "token.jwks_file",
+        "Accept tokens signed with a key of this JSON Web Key Set too (HS256, EdDSA, ES256, RS256). The file is read again when it\n\
+         changes. A gateway then takes an HS256 secret only if one of the keys above is set. Empty: none.",
+    ),
+    key(
+        "token.jwks_url",
+        "The same, but fetched: https://HOST/PATH, or http:// to a loopback address. Keys stay known while it cannot be fetched; a gateway\n\
+         without any key is not ready. Empty: none.",
+    ),
+    key(
+        "token.jwks_refresh_s",
+        "How often it is fetched, in s; sooner when a token names a key that is not known.",
+    ),
+    key(
+        "token.audiences",
+        "Accept only tokens whose aud names one of these: an array of texts. Empty: aud is not looked at. IM tokens that are made here\n\
+         are for the first.",
+    ),
+    key(
+        "token.issuers",
+        "Accept only tokens whose iss is one of these: an array of texts. Empty: iss is not looked at. IM tokens that are made here\n\
+         are of the first.",
+    ),
     key("log.filter", "A level (error, warn, info, debug, trace) or directives like info,sailfish=debug."),
     key("log.format", "text or json."),
     key("heartbeat.period_ms", "How often clients send a heartbeat, in ms. The login's answer tells them."),

@@ -1,7 +1,6 @@
 //! The ports for clients: where they are, which layers their connections have, and what TLS shows on them.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,44 +68,10 @@ pub fn reload(server: &TlsServer, config: &Config) -> Result<(), ConfigError> {
     replaced.map_err(of_certificates)
 }
 
-/// Finds out when files of certificates are replaced, by what the file system says of them.
-pub struct CertificateWatch {
-    /// As they were when they were last taken, or refused.
-    known: Vec<FileState>,
-    /// As they were at the last look.
-    seen: Vec<FileState>,
-}
-
-/// Of a file: when it was written, its number and its length. None, if it is not there.
-type FileState = Option<(SystemTime, u64, u64)>;
-
-impl CertificateWatch {
-    /// The files as they are now are known.
-    pub fn new(files: &[CertificateFiles]) -> Self {
-        let states = states(files);
-        Self { known: states.clone(), seen: states }
-    }
-
-    /// Whether they have changed since they were last known, and not since the last look: a chain and its key
-    /// are replaced one after the other. They are known then.
-    pub fn have_changed(&mut self, files: &[CertificateFiles]) -> bool {
-        let states = states(files);
-        let is_still = states == self.seen;
-        self.seen = states;
-        if !is_still || self.seen == self.known {
-            return false;
-        }
-        self.known.clone_from(&self.seen);
-        true
-    }
-}
-
-fn states(files: &[CertificateFiles]) -> Vec<FileState> {
-    let state = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
-    };
-    files.iter().flat_map(|files| [&files.chain, &files.key]).map(state).collect()
+/// The files of certificates, for a watch.
+pub fn certificate_files(config: &Config) -> Vec<PathBuf> {
+    let files = config.node.certificates.iter();
+    files.flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
 }
 
 fn of_certificates(why: String) -> ConfigError {

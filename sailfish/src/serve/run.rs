@@ -10,19 +10,19 @@ use node::Control;
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
-use super::clients::CertificateWatch;
 use super::{Role, Serving, bounded, clients, watch};
 use crate::admin::{self, Admin};
 use crate::backend::Service;
 use crate::bridge::Bridging;
 use crate::config::{Config, ConfigError, NodeConfig};
+use crate::control::Shards;
 use crate::directory::Directory;
+use crate::file_watch::{self, FileWatch};
+use crate::keys;
 use crate::signals::{Signals, Wish};
 
 /// How often the threads of shards and bridge are looked after.
 const WATCH: Duration = Duration::from_millis(250);
-/// How often the files of certificates are looked at.
-const CERTIFICATE_WATCH: Duration = Duration::from_secs(2);
 /// How often a bridge that is to end is looked after.
 const BRIDGE_WATCH: Duration = Duration::from_millis(10);
 /// How long the shards may take to close everything and end.
@@ -49,17 +49,18 @@ pub fn until_stopped(
             secret: config.control.secret.clone(),
             http: http_server::Server::new(serving.http.clone(), |_| None),
             page: serving.backend.as_ref().map(Service::address),
+            keys: serving.keys.clone(),
             seen: Default::default(),
         });
         tokio::spawn(admin::watch_nodes(admin.clone()));
         tokio::spawn(admin::serve(listener, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         tokio::spawn(watch::clients(serving.shards.clone()));
+        tokio::spawn(keys::follow(serving.keys.clone(), serving.shards.clone()));
         if serving.shards.role() == Role::Up {
             admin::owners_known(&serving.shards).await; // "ready" is said when a push finds its user
         }
-        announce();
-        let ended = control(&mut serving, config, &mut signals, reread).await;
+        let ended = control(&mut serving, config, &mut signals, reread, announce).await;
         serving.shards.order(|| Control::Stop).await;
         ended
     });
@@ -87,10 +88,12 @@ async fn control(
     mut config: Config,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Config, ConfigError>,
+    announce: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    let mut announce = Some(announce);
     let mut watch = tokio::time::interval(WATCH);
-    let mut certificate_looks = tokio::time::interval(CERTIFICATE_WATCH);
-    let mut certificates = CertificateWatch::new(&config.node.certificates);
+    let mut certificate_looks = tokio::time::interval(file_watch::LOOK);
+    let mut certificates = FileWatch::new(clients::certificate_files(&config));
     loop {
         tokio::select! {
             biased; // orders before a look at the threads
@@ -98,15 +101,21 @@ async fn control(
                 Wish::End => break,
                 Wish::Reload => {
                     reload(serving, &mut config, reread()).await;
-                    certificates = CertificateWatch::new(&config.node.certificates);
+                    serving.keys.look_again();
+                    certificates = FileWatch::new(clients::certificate_files(&config));
                 }
             },
             () = serving.shards.drain_asked() => {
                 info!("draining, because an operator asked for it");
                 break;
             }
+            () = serving.keys.are_there(), if announce.is_some() => {
+                if let Some(announce) = announce.take() {
+                    announce();
+                }
+            }
             _ = certificate_looks.tick() => {
-                if let Some(tls) = &serving.tls && certificates.have_changed(&config.node.certificates) {
+                if let Some(tls) = &serving.tls && certificates.have_changed() {
                     match clients::reload(tls, &config) {
                         Ok(()) => info!("the certificates have changed; connections to come get the new ones"),
                         Err(error) => error!("the certificates have changed, and those before stay: {error}"),
@@ -263,5 +272,11 @@ fn join(serving: Serving) -> anyhow::Result<()> {
             warn!("a shard did not stop in time; the process ends without it");
             Ok(())
         }
+    }
+}
+
+impl keys::Shards for Arc<Shards> {
+    async fn take(&self, keys: gateway::TokenKeys) -> bool {
+        self.order(|| Control::Keys(keys.clone())).await
     }
 }

@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
-use super::Login;
+use super::{Login, Revocation};
 use crate::client::Message;
 use crate::{AppId, DeviceClass, RoomId, UserId};
 
@@ -26,6 +26,11 @@ pub enum Question {
         device: Option<DeviceClass>,
         /// How long new logins are refused from here on; 0 lifts a ban, `None` leaves it as it is.
         ban_ms: Option<u32>,
+    },
+    /// Refuse tokens, and end the sessions that have them.
+    Revoke {
+        /// [`REVOCATIONS_PER_MESSAGE`](crate::node::REVOCATIONS_PER_MESSAGE) at most.
+        revocations: Vec<Revocation>,
     },
     /// Send a lossy message to every session of its app.
     PushAll {
@@ -65,7 +70,7 @@ pub enum Answer {
         /// That many.
         sessions: u32,
     },
-    /// To `PushAll` and `Drain`: how many gateway shards were told.
+    /// To `PushAll`, `Drain` and `Revoke`: how many gateway shards were told.
     Told {
         /// That many.
         shards: u32,

@@ -8,6 +8,7 @@
 use super::history::{HISTORY_MESSAGES_MAX, PART_MESSAGES_MAX};
 use super::link::{Identity, SHARDS_MAX};
 use super::ranges::{RANGE_WORDS, RANGES};
+use super::revocation::{REVOCATION_SECS_MAX, REVOCATIONS_PER_MESSAGE, Revocation};
 use super::stamps::AHEAD_NS_MAX;
 use super::{
     Answer, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, Recalled, Submission, ToBridge,
@@ -70,6 +71,7 @@ impl Clock {
             ToRouter::Reach { routers, clock } => are_routers(routers) && self.login(*clock),
             ToRouter::Ask { question, .. } => match question {
                 Question::PushAll { message } => self.message(message),
+                Question::Revoke { revocations } => self.revocations(revocations),
                 Question::Online { .. }
                 | Question::Kick { .. }
                 | Question::Drain { .. }
@@ -78,6 +80,7 @@ impl Clock {
             },
             ToRouter::Unchanged { ranges, moved: _ } => ranges.len() == RANGE_WORDS,
             ToRouter::Kept(kept) => self.kept(kept),
+            ToRouter::Revoked { revocations } => self.revocations(revocations),
             ToRouter::Unbind { .. }
             | ToRouter::Leave { .. }
             | ToRouter::Withdraw { .. }
@@ -106,7 +109,9 @@ impl Clock {
             ToGateway::Digests { digests } => digests.len() == RANGES,
             ToGateway::Recalled(recalled) => self.recalled(recalled),
             ToGateway::Moved(kept) => self.kept(kept),
+            ToGateway::Revoked { revocations } => self.revocations(revocations),
             ToGateway::Full { .. }
+            | ToGateway::Recheck { .. }
             | ToGateway::Superseded { .. }
             | ToGateway::Concluded { .. }
             | ToGateway::Drain => true,
@@ -167,6 +172,13 @@ impl Clock {
 
     fn send_ack(self, ack: &SendAck) -> bool {
         self.id(ack.id) && self.outcome(ack.outcome) && ack.client_msg_id.is_sound()
+    }
+
+    /// One that lasts too long would push out others.
+    fn revocations(self, revocations: &[Revocation]) -> bool {
+        let until_max = self.now_ns.saturating_add(FUTURE_NS_MAX) / 1_000_000_000 + REVOCATION_SECS_MAX;
+        revocations.len() <= REVOCATIONS_PER_MESSAGE
+            && revocations.iter().all(|revocation| revocation.until_secs <= until_max)
     }
 
     fn presence(self, presence: &Presence) -> bool {

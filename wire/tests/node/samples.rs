@@ -5,7 +5,8 @@ use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
     Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Recalled, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway, ToRouter,
+    RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway,
+    ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -118,6 +119,7 @@ pub fn to_router() -> Vec<ToRouter> {
         Question::Online { app: APP, users: vec![USER, UserId(2)] },
         Question::Kick { app: APP, user: USER, device: Some(PHONE), ban_ms: Some(60_000) },
         Question::Kick { app: APP, user: USER, device: None, ban_ms: None },
+        Question::Revoke { revocations: vec![revocation(), Revocation { login: 0, ..revocation() }] },
         Question::PushAll { message: message() },
         Question::Drain { node: 3 },
         Question::Nodes,
@@ -128,7 +130,12 @@ pub fn to_router() -> Vec<ToRouter> {
     all.push(ToRouter::Unchanged { ranges: vec![1; RANGE_WORDS], moved: true });
     all.push(ToRouter::Recall { app: APP, room: ROOM, ask: 5, since: 8, last: 20 });
     all.push(ToRouter::Kept(Box::new(kept())));
+    all.push(ToRouter::Revoked { revocations: vec![revocation()] });
     all
+}
+
+fn revocation() -> Revocation {
+    Revocation { app: APP, user: USER, login: 3, before_secs: u64::MAX, until_secs: 9 }
 }
 
 pub fn to_gateway() -> Vec<ToGateway> {
@@ -159,6 +166,8 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::All { message: message() },
         ToGateway::Digests { digests: vec![1; RANGES] },
         ToGateway::Drain,
+        ToGateway::Revoked { revocations: vec![revocation()] },
+        ToGateway::Recheck { session: SESSION },
     ];
     let answers = [
         Answer::Online {

@@ -1,0 +1,107 @@
+//! What login tokens are checked with.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{hidden, within};
+
+/// The most audiences or issuers.
+const NAMES_MAX: usize = 16;
+
+/// What login tokens are checked with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenConfig {
+    /// The HS256 secret itself; empty for none.
+    pub secret: String,
+    /// A file with the HS256 secret; empty for the one that the first run makes.
+    pub secret_file: PathBuf,
+    /// An Ed25519 public key, 64 hexadecimal digits; empty for none.
+    pub ed25519_public_key: String,
+    /// A file with a JSON Web Key Set; empty for none.
+    pub jwks_file: PathBuf,
+    /// Where there is one; empty for nowhere.
+    pub jwks_url: String,
+    /// How often it is fetched.
+    pub jwks_refresh_s: u32,
+    /// Whom a token may be for; none: it does not matter.
+    pub audiences: Vec<String>,
+    /// Who may have made a token; none: it does not matter.
+    pub issuers: Vec<String>,
+}
+
+impl Default for TokenConfig {
+    fn default() -> Self {
+        Self {
+            secret: String::new(),
+            secret_file: PathBuf::new(),
+            ed25519_public_key: String::new(),
+            jwks_file: PathBuf::new(),
+            jwks_url: String::new(),
+            jwks_refresh_s: 300,
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for TokenConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenConfig")
+            .field("secret", &hidden(&self.secret))
+            .field("secret_file", &self.secret_file)
+            .field("ed25519_public_key", &self.ed25519_public_key)
+            .field("jwks_file", &self.jwks_file)
+            .field("jwks_url", &self.jwks_url)
+            .field("jwks_refresh_s", &self.jwks_refresh_s)
+            .field("audiences", &self.audiences)
+            .field("issuers", &self.issuers)
+            .finish()
+    }
+}
+
+impl TokenConfig {
+    /// Whether an HS256 secret is configured: one that the first run makes is not.
+    pub fn has_secret(&self) -> bool {
+        !self.secret.is_empty() || !self.secret_file.as_os_str().is_empty()
+    }
+
+    /// Whether keys come from a JSON Web Key Set.
+    pub fn has_jwks(&self) -> bool {
+        !self.jwks_url.is_empty() || !self.jwks_file.as_os_str().is_empty()
+    }
+
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let key = &self.ed25519_public_key;
+        if !key.is_empty() && ed25519_public_key(key).is_none() {
+            return Err("token.ed25519_public_key: want the 64 hexadecimal digits of a public key".into());
+        }
+        if !self.secret.is_empty() && !self.secret_file.as_os_str().is_empty() {
+            return Err("token.secret_file: token.secret is set too; want only one of them".into());
+        }
+        if !self.jwks_url.is_empty() && !self.jwks_file.as_os_str().is_empty() {
+            return Err("token.jwks_file: token.jwks_url is set too; want only one of them".into());
+        }
+        within("token.jwks_refresh_s", self.jwks_refresh_s, 5, 86_400)?;
+        for (key, names) in [("token.audiences", &self.audiences), ("token.issuers", &self.issuers)] {
+            if names.len() > NAMES_MAX || names.iter().any(String::is_empty) {
+                return Err(format!("{key}: want at most {NAMES_MAX} texts, none of them empty"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// 64 hexadecimal digits as bytes.
+pub fn ed25519_public_key(digits: &str) -> Option<[u8; 32]> {
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut key = [0; 32];
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(key)
+}

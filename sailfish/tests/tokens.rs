@@ -1,0 +1,195 @@
+//! The keys that tokens are checked with, and tokens that are revoked.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::cluster::Cluster;
+use common::{Client, Folder, SECRET, Server, output, sailfish, until};
+use gateway::{Claims, MoreClaims, mint_hs256_with};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use wire::client::{NoticeCode, ServerFrame};
+use wire::{DeviceClass, UserId};
+
+/// Who signs by ES256, under a name.
+struct Issuer {
+    kid: &'static str,
+    pair: EcdsaKeyPair,
+}
+
+impl Issuer {
+    fn new(kid: &'static str) -> Self {
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        Self { kid, pair: EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap() }
+    }
+
+    fn jwk(&self) -> Value {
+        let (x, y) = self.pair.public_key().as_ref()[1..].split_at(32);
+        let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
+        json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.kid, "x": x, "y": y})
+    }
+
+    fn token(&self, user: i64) -> String {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = part(json!({"alg": "ES256", "kid": self.kid}));
+        let claims = json!({"app": 1, "user": user, "exp": now_secs() + 60, "aud": ["im"], "iss": "us"});
+        let signed = format!("{header}.{}", part(claims));
+        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn set(issuers: &[&Issuer]) -> String {
+    json!({"keys": issuers.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+fn now_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// What a login is told: nothing if it succeeds.
+fn login(mut client: Client, token: &str) -> Result<Client, NoticeCode> {
+    client.send_login(token);
+    match client.next() {
+        Some(ServerFrame::LoggedIn { .. }) => Ok(client),
+        Some(ServerFrame::Notice { code, .. }) => Err(code),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether a token logs in.
+fn is_good(server: &Server, token: &str) -> bool {
+    match login(server.connect(), token) {
+        Ok(_) => true,
+        Err(code) => {
+            assert_eq!(code, NoticeCode::TokenInvalid);
+            false
+        }
+    }
+}
+
+#[test]
+fn keys_of_a_file_are_taken_and_rotated_while_the_node_runs() {
+    let folder = Folder::new("jwks");
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    let file = folder.file("keys.json", &set(&[&old]));
+    let jwks = format!("token.jwks_file={file}");
+    let server = Server::start(&[
+        "--set",
+        &jwks,
+        "--set",
+        "token.audiences=[\"im\"]",
+        "--set",
+        "token.issuers=[\"us\"]",
+    ]);
+    assert_eq!(server.get("/readyz").0, 200);
+    let mut before = login(server.connect(), &old.token(1)).ok().unwrap();
+    assert!(!is_good(&server, &new.token(2)));
+    assert_eq!(server.metric("sailfish_tokens_refused_total", "reason=\"unknown_key\""), 1.0);
+    assert!(!is_good(&server, &common::token(3, 60)), "it is for nobody");
+    assert_eq!(server.metric("sailfish_tokens_refused_total", "reason=\"audience\""), 1.0);
+
+    std::fs::write(&file, set(&[&old, &new])).unwrap();
+    until("the next key is taken", || is_good(&server, &new.token(2)));
+    assert!(is_good(&server, &old.token(5)), "both are good for a time");
+    std::fs::write(&file, set(&[&new])).unwrap();
+    server.signal(Signal::HUP);
+    until("the old key is gone", || !is_good(&server, &old.token(4)));
+    std::fs::write(&file, "{}").unwrap();
+    until("the log says why", || server.log().contains("keys.json: no JSON Web Key Set"));
+    assert!(server.log().contains("the keys before stay"), "{}", server.log());
+    assert!(is_good(&server, &new.token(2)));
+    before.join(7);
+}
+
+#[test]
+fn keys_that_are_wrong_are_refused_at_the_start() {
+    let folder = Folder::new("jwks-wrong");
+    let file = folder.path("keys.json");
+    let refused = |more: &[&str]| {
+        let mut command = sailfish();
+        command.args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(more);
+        let done = output(command.env("SAILFISH_TOKEN__SECRET", SECRET), "");
+        assert_eq!(done.status.code(), Some(2));
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let jwks = format!("token.jwks_file={file}");
+    let of_file = || refused(&["--set", &jwks]);
+    assert!(
+        of_file().starts_with(&format!("sailfish: token.jwks_file: {file}: No such file")),
+        "{}",
+        of_file()
+    );
+    for (text, why) in
+        [("", "no JSON Web Key Set: "), ("{\"keys\":[]}", "no key to verify tokens with; it is empty")]
+    {
+        folder.file("keys.json", text);
+        assert!(of_file().starts_with(&format!("sailfish: token.jwks_file: {file}: {why}")), "{}", of_file());
+    }
+    // A file that everybody may read has no secrets.
+    folder.file(
+        "keys.json",
+        &json!({"keys": [{"kty": "oct", "k": URL_SAFE_NO_PAD.encode([7; 32])}]}).to_string(),
+    );
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(of_file().contains("key 1: kty: a secret"), "{}", of_file());
+    let line = refused(&["--set", "token.audiences=[\"\"]"]);
+    assert!(line.contains("token.audiences: want at most 16 texts, none of them empty"), "{line}");
+}
+
+/// A token of the secret, made so many seconds ago for a login.
+fn of_login(user: i64, sid: &str, ago_secs: u64) -> String {
+    let now = now_secs();
+    let claims = Claims { app: common::APP, user: UserId(user), device: DeviceClass::Phone, exp: now + 600 };
+    let more = MoreClaims { iat: Some(now - ago_secs), sid: Some(sid), ..MoreClaims::default() };
+    mint_hs256_with(SECRET.as_bytes(), &claims, &more)
+}
+
+/// Revoked through one gateway, tokens are refused at all, also at those that start later and know it from
+/// routers that know it from gateways.
+#[test]
+fn what_is_revoked_is_refused_at_every_gateway() {
+    let mut cluster = Cluster::start(2, 2, &[]);
+    let mut log_in = |gateway: usize, token: &str| login(cluster.gateway(gateway).connect(), token);
+    let mut live = log_in(1, &of_login(1, "phone", 0)).ok().unwrap();
+    let mut other = log_in(1, &of_login(2, "phone", 60)).ok().unwrap();
+    let revoke = |cluster: &mut Cluster, body: Value| {
+        let (status, answer) = cluster.gateway(0).post("/v1/revoke", &body.to_string());
+        assert_eq!((status, answer["shards"].as_u64()), (200, Some(4)), "{answer}");
+    };
+    revoke(&mut cluster, json!({"app": 1, "user": 1, "login": "phone", "ttl_s": 600}));
+    live.expect_farewell(NoticeCode::TokenInvalid);
+    other.heartbeat();
+    revoke(&mut cluster, json!({"app": 1, "user": 2, "ttl_s": 600}));
+    other.expect_farewell(NoticeCode::TokenInvalid);
+    let check = |cluster: &mut Cluster, gateway: usize| {
+        let mut told = |token: &str| login(cluster.gateway(gateway).connect(), token).err();
+        for token in [of_login(1, "phone", 0), of_login(2, "web", 60)] {
+            assert_eq!(told(&token), Some(NoticeCode::TokenInvalid), "gateway {gateway}");
+        }
+        assert_eq!(told(&of_login(1, "web", 60)), None, "another login, at gateway {gateway}");
+    };
+    check(&mut cluster, 0);
+    check(&mut cluster, 1);
+    let owners_are_there = |cluster: &mut Cluster| {
+        let mut owners = |gateway: usize| cluster.gateway(gateway).metric("sailfish_owners", "");
+        until("all routers are owners", || owners(0) == 8.0 && owners(1) == 8.0);
+    };
+    for router in 0..2 {
+        cluster.routers[router].kill();
+        cluster.routers[router].start();
+        owners_are_there(&mut cluster);
+    }
+    cluster.gateways[0].kill();
+    cluster.gateways[0].start();
+    owners_are_there(&mut cluster);
+    check(&mut cluster, 0);
+}
