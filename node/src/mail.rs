@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use gateway::Push;
 use shard::Instant;
 use wire::client::{FailReason, Outcome};
-use wire::node::{Answer, FoundSeat, NodeMessage, Question, Target};
+use wire::node::{Answer, FoundSeat, NodeMessage, Question, Stream, Target};
 use wire::{AppId, UserId};
 
 use crate::bridge::Origin;
@@ -83,6 +83,8 @@ pub enum Control {
         /// Where, and in which life of each seat's process.
         seats: Vec<FoundSeat>,
     },
+    /// The directory has this of a room.
+    Stream(Box<Stream>),
     /// The directory has lost bindings: it wants all of them again.
     Resync,
     /// Say farewell; [`Report::Drained`] when nothing is left.

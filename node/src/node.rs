@@ -217,6 +217,11 @@ impl<O: Outside> Node<O> {
                     router.found(now, app, user, &seats);
                 }
             }
+            Control::Stream(stream) => {
+                if let Some(router) = &mut self.router {
+                    router.take_stream(now, *stream);
+                }
+            }
             Control::Resync => {
                 if let Some(router) = &mut self.router {
                     router.tell_directory_all(now);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use shard::{Amount, Instant, Key, Slab};
 use wire::client::Message;
-use wire::node::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept};
+use wire::node::{Entry as StreamEntry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, Stream};
 use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 
 use crate::hash::IdHash;
@@ -70,6 +70,8 @@ pub(crate) struct Histories {
     swept: u32,
     /// Above the index of every ring that there was.
     top: u32,
+    /// How often the directory's data began anew, from 1 on.
+    lives: u32,
 }
 
 /// Two rooms that differ by less have the same.
@@ -91,12 +93,26 @@ pub(crate) struct Ring {
     pub(crate) era: u64,
     /// It waits to be sent to the next owner.
     pub(crate) is_moving: bool,
+    /// In which life of the directory's data this owner began to write the room's stream; 0 before that. See
+    /// [`Histories::lives`].
+    life: u32,
+    /// In which of them it had all that is in the stream.
+    whole_in: u32,
 }
 
 struct Entry {
     message: Message,
     until: Instant,
     lane: u16,
+}
+
+/// A message that a room keeps, as its stream gets it.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Said {
+    /// What goes before it, if it is the first that this owner writes.
+    pub(crate) begins: Option<StreamEntry>,
+    /// It is not too long to be kept.
+    pub(crate) is_kept: bool,
 }
 
 /// What is known of a room's messages after a sequence, or of its last ones.
@@ -122,6 +138,7 @@ impl Histories {
             evicted: 0,
             swept: 0,
             top: 0,
+            lives: 1,
         }
     }
 
@@ -144,16 +161,18 @@ impl Histories {
     }
 
     /// Keeps a room's message, if its code is kept. `base` is where the room began, if it has no ring yet.
-    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) {
+    /// Answers what a stream of the room gets.
+    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) -> Option<Said> {
         let lane = self.lane(message.biz_code);
         let keep = self.keeps[usize::from(lane)];
-        let Some(room) = message.room.filter(|_| !keep.is_none()) else { return };
+        let room = message.room.filter(|_| !keep.is_none())?;
         let key = self.open(message.app, room, base);
         let until = now + Duration::from_millis(keep.ms.into());
+        let begins = self.begin_stream(key, message.sequence - 1);
         let cost = cost(message);
         if cost > u64::from(keep.bytes) || cost > self.share() {
             self.rings[key].gone = message.sequence; // too long to be kept
-            return;
+            return Some(Said { begins, is_kept: false });
         }
         self.change(key, |ring, held| {
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
@@ -161,6 +180,68 @@ impl Histories {
             ring.trim(now, lane, keep, held);
         });
         self.shrink(key);
+        Some(Said { begins, is_kept: true })
+    }
+
+    /// What a room's stream gets before the first message that this owner writes, which follows `sequence`.
+    fn begin_stream(&mut self, key: Key, sequence: u64) -> Option<StreamEntry> {
+        let ring = &mut self.rings[key];
+        let has_begun = std::mem::replace(&mut ring.life, self.lives) == self.lives;
+        let is_whole = ring.whole_in == self.lives;
+        let mark = if is_whole { StreamEntry::Whole(sequence) } else { StreamEntry::Gap(sequence) };
+        (!has_begun).then_some(mark)
+    }
+
+    /// The directory lacks what it had, or was not told all: streams begin anew.
+    pub(crate) fn begin_streams(&mut self) {
+        self.lives += 1;
+    }
+
+    /// Takes in what the stream of a room has, which other owners wrote before this one began it after `base`.
+    /// Members have seen or heard of messages up to `seen`. Nothing is taken in beside what came from an owner
+    /// itself. Answers up to where the stream goes if nothing is missing after it; `is_settled`: all gateways have
+    /// told what their members have seen.
+    pub(crate) fn take_stream(
+        &mut self,
+        now: Instant,
+        Stream { app, room, entries }: Stream,
+        base: u64,
+        seen: u64,
+        is_settled: bool,
+    ) -> Option<u64> {
+        let ring = self.find(app, room);
+        let is_fresh = ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none());
+        let entries: Vec<StreamEntry> = entries.into_iter().filter(|entry| entry.sequence() < base).collect();
+        let newest = entries.last().filter(|_| is_fresh)?;
+        let upto = newest.sequence();
+        // The owner that died may have said more than it wrote. Then a member has seen more, or nobody was there.
+        let is_whole = is_settled && upto >= seen && (seen > 0 || matches!(newest, StreamEntry::Whole(_)));
+        let oldest = match &entries[0] {
+            StreamEntry::Message(first) => first.sequence - 1,
+            mark => mark.sequence(),
+        };
+        let key = self.open(app, room, base);
+        let mut gone = if is_whole { oldest } else { base };
+        for (at, entry) in entries.iter().enumerate().rev() {
+            match entry {
+                StreamEntry::Message(message) if !self.prepend(now, key, message) => {
+                    gone = gone.max(message.sequence);
+                    break;
+                }
+                StreamEntry::Gap(_) if at > 0 && matches!(entries[at - 1], StreamEntry::Whole(_)) => {}
+                StreamEntry::Gap(sequence) => gone = gone.max(*sequence),
+                StreamEntry::Message(_) | StreamEntry::Whole(_) => {}
+            }
+        }
+        let ring = &mut self.rings[key];
+        (ring.gone, ring.whole_in) = (gone, if is_whole { self.lives } else { 0 });
+        self.shrink(key);
+        is_whole.then_some(upto)
+    }
+
+    /// Whether a room's stream has something of this owner.
+    pub(crate) fn has_begun(&self, app: AppId, room: RoomId) -> bool {
+        self.find(app, room).is_some_and(|ring| ring.life == self.lives)
     }
 
     /// The ring of a room; an empty one that begins after `gone` if there is none.
@@ -171,7 +252,8 @@ impl Histories {
         let (lanes, era) = (vec![Amount::default(); self.keeps.len()], 0);
         let entries = VecDeque::new();
         let (left_at, is_moving) = (None, false);
-        let ring = Ring { app, room, entries, lanes, bytes: 0, gone, left_at, era, is_moving };
+        let ring =
+            Ring { app, room, entries, lanes, bytes: 0, gone, left_at, era, is_moving, life: 0, whole_in: 0 };
         let key = self.rings.insert(ring);
         self.top = self.top.max(key.index + 1);
         let hash = self.hash.of(app, room.0);
@@ -255,11 +337,11 @@ impl Histories {
         }
     }
 
-    /// Other owners may have given sequences up to this one to messages that are not here.
+    /// Other owners may have given sequences up to this one to messages that are not here, nor in the stream.
     pub(crate) fn lose(&mut self, app: AppId, room: RoomId, upto: u64) {
         if let Some(key) = self.key(app, room) {
             let ring = &mut self.rings[key];
-            ring.gone = ring.gone.max(upto);
+            (ring.gone, ring.whole_in) = (ring.gone.max(upto), 0);
         }
     }
 

@@ -70,6 +70,8 @@ pub(crate) const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// How long a room that has come from another owner waits for what that kept, before it says that it has not
 /// got it.
 pub(crate) const MOVED_WAIT: Duration = Duration::from_secs(2);
+/// How long it waits for the stream of the room that the directory has.
+pub(crate) const STREAM_WAIT: Duration = Duration::from_millis(500);
 
 /// Bytes of a reliable room message that count as one message.
 pub(crate) const ROOM_TOKEN_BYTES: usize = 1024;

@@ -279,7 +279,10 @@ impl Router {
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
-        self.histories.keep(now, &message, base);
+        let said = self.histories.keep(now, &message, base);
+        if let Some(said) = said.filter(|_| self.writes_streams) {
+            self.write_stream(&message, said);
+        }
         for of_node in members.chunk_by(|a, b| a.node() == b.node()) {
             self.broadcast_to_node(of_node, &message);
         }

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub recalls: u64,
     /// Shards that found no place to wait for it; they ask again.
     pub recalls_refused: u64,
+    /// Streams of rooms that were read from the directory.
+    pub streams_read: u64,
     /// Parts of histories that were sent to the next owner.
     pub history_moved: u64,
     /// Parts of histories that came from the owner before and were of use.

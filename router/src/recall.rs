@@ -7,13 +7,15 @@ use std::collections::VecDeque;
 
 use shard::{Amount, Instant, ShardId, Shares};
 use wire::client::Message;
-use wire::node::{Answer, Kept, Owners, PART_BYTES, PART_MESSAGES_MAX, Recalled, ToGateway};
+use wire::node::{
+    Answer, Entry, Kept, Owners, PART_BYTES, PART_MESSAGES_MAX, Recalled, Stream, ToDirectory, ToGateway,
+};
 use wire::{AppId, RoomId};
 
-use crate::history::{Fate, Part};
+use crate::history::{Fate, Part, Said};
 use crate::limits::{
     ENTRY_BYTES, MOVED_WAIT, RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_PAUSE, RECALLS_MAX,
-    RECALLS_SHARD_MAX, SWEEP_PAUSE, SWEEP_PAUSE_LEAVING,
+    RECALLS_SHARD_MAX, STREAM_WAIT, SWEEP_PAUSE, SWEEP_PAUSE_LEAVING,
 };
 use crate::router::Router;
 
@@ -135,6 +137,9 @@ impl Router {
         if entered.has_lost {
             let base = self.rooms.find(app, room).map_or(sequence, |known| known.base);
             self.histories.lose(app, room, base);
+            if self.writes_streams && self.histories.has_begun(app, room) {
+                self.keep_in_stream(app, room, Entry::Gap(sequence));
+            }
         }
         self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
     }
@@ -159,7 +164,42 @@ impl Router {
     /// A room has no members any more. What it said is kept for those who come back.
     pub(crate) fn room_left(&mut self, app: AppId, room: RoomId, sequence: u64) {
         let era = self.cluster.era();
+        if self.writes_streams && self.histories.has_begun(app, room) {
+            self.keep_in_stream(app, room, Entry::Whole(sequence));
+        }
         self.histories.leave(app, room, sequence, era);
+    }
+
+    /// Writes a message to the stream of its room.
+    pub(crate) fn write_stream(&mut self, message: &Message, said: Said) {
+        let (app, Some(room)) = (message.app, message.room) else { return };
+        if let Some(mark) = said.begins {
+            self.keep_in_stream(app, room, mark);
+        }
+        let entry = match said.is_kept {
+            true => Entry::Message(message.clone()),
+            false => Entry::Gap(message.sequence),
+        };
+        self.keep_in_stream(app, room, entry);
+    }
+
+    fn keep_in_stream(&mut self, app: AppId, room: RoomId, entry: Entry) {
+        self.outbox.directory(ToDirectory::Keep { app, room, entry: Box::new(entry) });
+    }
+
+    /// The directory has this of a room: see [`wire::node::ToDirectory::Read`].
+    pub fn take_stream(&mut self, now: Instant, stream: Stream) {
+        let (app, room) = (stream.app, stream.room);
+        let Some(known) = self.rooms.find_mut(app, room).filter(|known| known.has_read) else { return };
+        known.awaits_until = now;
+        let (base, seen) = (known.base, known.seen);
+        let is_settled = !self.cluster.is_unsettled();
+        let whole_upto = self.histories.take_stream(now, stream, base, seen, is_settled);
+        if let Some(known) = self.rooms.find_mut(app, room) {
+            known.linked = whole_upto.unwrap_or(known.linked);
+        }
+        self.metrics.streams_read += 1;
+        self.wake_recalls(now, app, room);
     }
 
     /// A shard wants what a room said, in which it has members.
@@ -179,12 +219,26 @@ impl Router {
     }
 
     /// Until when what a shard wants may still come from the owner before, if it may.
-    fn must_await(&self, now: Instant, asked: &Asked) -> Option<Instant> {
+    /// or from the directory, which is then asked, once.
+    fn must_await(&mut self, now: Instant, asked: &Asked) -> Option<Instant> {
         let (app, room) = (asked.app, asked.room);
-        let known = self.rooms.find(app, room).filter(|known| now < known.awaits_until)?;
+        let known = self.rooms.find_mut(app, room)?;
         let gone = self.histories.find(app, room).map_or(known.base, |ring| ring.gone());
         let lacks = asked.since < gone || asked.last > 0 && gone >= known.base;
-        lacks.then_some(known.awaits_until)
+        // It wrote nothing that is not here, if the ring begins where the room does not.
+        let may_read = self.writes_streams && gone == known.base && !known.has_read;
+        if lacks && may_read && now >= known.awaits_until {
+            // Only when all gateways have said what their members have seen can one tell whether a stream has all.
+            match self.cluster.deadline().filter(|_| self.cluster.is_unsettled()) {
+                Some(settled) => known.awaits_until = settled,
+                None => {
+                    known.has_read = true;
+                    known.awaits_until = now + STREAM_WAIT;
+                    self.outbox.directory(ToDirectory::Read { app, room });
+                }
+            }
+        }
+        (lacks && now < known.awaits_until).then_some(known.awaits_until)
     }
 
     /// Answers and moves as much as there is room for.
@@ -262,6 +316,11 @@ impl Router {
             Some(_) => {}
             None => self.rooms.begin_above(now, part.upto),
         }
+        self.wake_recalls(now, app, room);
+    }
+
+    /// Answers those that wait for what a room said.
+    fn wake_recalls(&mut self, now: Instant, app: AppId, room: RoomId) {
         let Recalls { waiting, queue, .. } = &mut self.recalls;
         waiting.retain(|(_, asked)| {
             let waits = (asked.app, asked.room) != (app, room);

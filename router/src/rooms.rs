@@ -52,8 +52,10 @@ pub(crate) struct Room {
     pub(crate) seen: u64,
     /// Up to which of them the owner before has told what it kept; 0 for none.
     pub(crate) linked: u64,
-    /// Until when the owner before may tell.
+    /// Until when the owner before may tell, or the directory.
     pub(crate) awaits_until: Instant,
+    /// The directory was asked.
+    pub(crate) has_read: bool,
     /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
     pub(crate) era: u64,
     /// Ascending, never empty.
@@ -164,6 +166,7 @@ impl Rooms {
             seen,
             linked: 0,
             awaits_until: Instant::default(),
+            has_read: false,
             era,
             members: vec![shard],
             bucket: Bucket::default(),

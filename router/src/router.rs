@@ -94,6 +94,8 @@ pub struct Router {
     pub(crate) handed: Pending,
     /// There is a bridge that answers.
     pub(crate) is_bridged: bool,
+    /// What rooms say is written to the directory, too, for owners to come.
+    pub(crate) writes_streams: bool,
     pub(crate) dedupe: Dedupe,
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
@@ -135,6 +137,7 @@ impl Router {
             histories: Histories::new(prng.next_u64(), &limits, keeps),
             recalls: Recalls::new(id, prng.next_u64()),
             is_bridged: false,
+            writes_streams: false,
             dedupe: Dedupe::new(prng.next_u64(), &limits),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
@@ -145,6 +148,11 @@ impl Router {
             retelling: None,
             limits,
         }
+    }
+
+    /// There is a directory that keeps what rooms say: a next owner can read it when this one dies.
+    pub fn write_streams(&mut self) {
+        self.writes_streams = true;
     }
 
     /// From here on, undelivered messages wait for [`Router::kept`] before their senders are told what has
@@ -220,8 +228,10 @@ impl Router {
         self.rooms.members(app, room)
     }
 
-    /// Tells the directory of every binding again, step by step: it has lost some.
+    /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of rooms,
+    /// too.
     pub fn tell_directory_all(&mut self, now: Instant) {
+        self.histories.begin_streams();
         self.resync = Some((0, now));
     }
 

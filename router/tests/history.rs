@@ -8,7 +8,10 @@ use common::*;
 use router::{Keep, Keeps};
 use shard::ShardId;
 use wire::client::Message;
-use wire::node::{Answer, Kept, NodeMessage, Owners, Question, Recalled, Submission, ToGateway, ToRouter};
+use wire::node::{
+    Answer, Entry, Kept, NodeMessage, Owners, Question, Recalled, Stream, Submission, ToDirectory, ToGateway,
+    ToRouter,
+};
 use wire::{BizCode, MessageId, RoomId};
 
 fn said(bench: &mut Bench, room: RoomId, count: usize) {
@@ -204,8 +207,13 @@ fn what_another_owner_may_have_said_is_gone() {
     assert_eq!(answer(&mut bench, C, base, 0), (again, again, vec![]));
 }
 
+/// The id of a message that was said at the start: what is old is not kept.
+fn said_now() -> MessageId {
+    MessageId((START.unix_millis() - 1_704_067_200_000) << 23)
+}
+
 fn kept(sequences: std::ops::RangeInclusive<u64>, gone: u64, upto: u64, is_first: bool) -> ToRouter {
-    let id = MessageId((START.unix_millis() - 1_704_067_200_000) << 23);
+    let id = said_now();
     let messages = sequences.map(|sequence| Message {
         id,
         app: APP,
@@ -317,6 +325,122 @@ fn what_is_kept_moves_to_the_next_owner() {
     said.extend(bench.pass(Duration::from_secs(2)));
     assert_eq!(moved(&said).iter().map(|part| part.room).collect::<Vec<_>>(), [stays]);
     assert!(bench.router.has_left());
+}
+
+/// What a router has written of rooms, in the order in which the directory keeps it, and whether it has asked.
+fn written(bench: &mut Bench) -> (Vec<Entry>, bool) {
+    let (mut entries, mut asks) = (Vec::new(), false);
+    for record in std::mem::take(&mut bench.directory) {
+        match record {
+            ToDirectory::Keep { app: APP, room: ROOM, mut entry } => {
+                if let Entry::Message(message) = &mut *entry {
+                    message.id = said_now();
+                }
+                entries.push(*entry);
+            }
+            ToDirectory::Read { app: APP, room: ROOM } => asks = true,
+            _ => {}
+        }
+    }
+    let places = entries.iter().map(|entry| (entry.sequence(), entry.rank()));
+    assert!(places.is_sorted_by(|a, b| a < b), "{entries:?}");
+    (entries, asks)
+}
+
+fn writer() -> Bench {
+    let mut bench = Bench::new();
+    bench.router.write_streams();
+    bench
+}
+
+/// A router that has the room after one that is dead: what it answers to who has seen up to `since`, when members that
+/// came over have seen up to `seen`, and what it writes then.
+fn next_owner(entries: &[Entry], seen: u64, since: u64) -> (u64, Vec<u64>, Bench) {
+    let mut bench = writer();
+    bench.now += Duration::from_secs(1); // its clock has gone on, so it begins above
+    bench.join_from(A, ROOM, seen);
+    assert_eq!(ask(&mut bench, A, ROOM, since, 0), []);
+    let asks = |bench: &mut Bench| written(bench).1;
+    let waits = (0..40)
+        .take_while(|_| !asks(&mut bench) && bench.pass(Duration::from_millis(100)).is_empty())
+        .count();
+    assert!(waits < 30, "an owner that lives would have told by now, and the directory is asked");
+    bench.router.take_stream(bench.now, Stream { app: APP, room: ROOM, entries: entries.to_vec() });
+    let answers = recalled(bench.taken());
+    let [(A, part)] = &answers[..] else { panic!("the answer, not {answers:?}") };
+    (part.gone, sequences(&part.messages), bench)
+}
+
+/// An owner that dies has written what it kept. The next one tells all of it, if members that came over have seen no more.
+#[test]
+fn the_next_owner_reads_what_a_dead_one_wrote() {
+    let mut first = writer();
+    let base = first.join(A, ROOM);
+    said(&mut first, ROOM, 5);
+    let entries = written(&mut first).0;
+    assert_eq!((entries.len(), &entries[0]), (6, &Entry::Gap(base)));
+    let all: Vec<u64> = (base + 1..=base + 5).collect();
+    let (gone, told, mut second) = next_owner(&entries, base + 5, base + 2);
+    assert_eq!((gone, told), (base, all[2..].to_vec()));
+    // A third one reads both.
+    said(&mut second, ROOM, 1);
+    let both = [entries.clone(), written(&mut second).0].concat();
+    let (gone, told, _) = next_owner(&both, both[both.len() - 1].sequence(), base);
+    assert_eq!((gone, told.len()), (base, 6));
+    // What it had not written yet is missing: members have seen it.
+    let (gone, told, second) = next_owner(&entries[..5], base + 5, base + 2);
+    assert_eq!(told, all[2..4]);
+    assert!(gone > base + 5, "{gone}");
+    // And so it is when a third one reads.
+    let (mut second, mut entries) = (second, entries[..5].to_vec());
+    said(&mut second, ROOM, 1);
+    entries.extend(written(&mut second).0);
+    let last = entries[entries.len() - 1].sequence();
+    let (gone, told, _) = next_owner(&entries, last, base + 2);
+    assert_eq!((gone, told), (last - 1, [all[2..4].to_vec(), vec![last]].concat()));
+}
+
+/// A room that all have left is written to its end: whoever comes then was told all.
+#[test]
+fn a_room_that_was_empty_when_its_owner_died_is_read() {
+    let mut first = writer();
+    let base = first.join(A, ROOM);
+    said(&mut first, ROOM, 2);
+    let unfinished = written(&mut first).0;
+    first.leave(A, ROOM);
+    let entries = [unfinished.clone(), written(&mut first).0].concat();
+    assert_eq!(entries.last(), Some(&Entry::Whole(base + 2)));
+    assert_eq!(next_owner(&entries, 0, base).0, base);
+    assert!(next_owner(&unfinished, 0, base).0 > base + 2, "who knows whether more was said");
+    assert!(next_owner(&[], 0, base).0 > base + 2);
+}
+
+/// A directory that does not answer is waited for half a second, and not asked again.
+#[test]
+fn a_directory_that_does_not_answer_holds_nobody_up() {
+    let mut bench = writer();
+    let base = bench.join(A, ROOM);
+    assert_eq!(ask(&mut bench, A, ROOM, 9, 0), []);
+    let answers = recalled(bench.pass(Duration::from_millis(600)));
+    assert_eq!(answers.iter().map(|(_, part)| part.gone).collect::<Vec<_>>(), [base]);
+    assert_eq!(answer(&mut bench, A, 9, 0).1, base);
+    // It comes late: what is true is true.
+    written(&mut bench);
+    let entries = vec![Entry::Gap(8), Entry::Whole(base - 1)];
+    bench.router.take_stream(bench.now, Stream { app: APP, room: ROOM, entries });
+    assert_eq!(answer(&mut bench, A, 9, 0).1, 8);
+}
+
+/// What was told to a directory that has lost something is not counted on.
+#[test]
+fn a_directory_that_lost_something_gets_a_gap() {
+    let mut bench = writer();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 2);
+    bench.router.tell_directory_all(bench.now);
+    written(&mut bench);
+    said(&mut bench, ROOM, 1);
+    assert_eq!(written(&mut bench).0[0], Entry::Gap(base + 2));
 }
 
 /// A storm of shards that want all of a room leaves each turn to others, and all of them are answered.

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use wire::node::link::NODE_MAX;
 
+use crate::directory::StreamBounds;
+
 pub use bridge::{BridgeConfig, BridgeMode};
 pub use layers::Layers;
 pub use print::print;
@@ -156,6 +158,8 @@ pub struct DirectoryConfig {
     pub timeout_ms: u32,
     /// Records that may wait.
     pub queue_max: u32,
+    /// Keep what rooms say, too.
+    pub history: bool,
 }
 
 /// Buffers and sockets.
@@ -244,6 +248,7 @@ impl Default for DirectoryConfig {
             lease_ms: 6000,
             timeout_ms: 1000,
             queue_max: 65_536,
+            history: true,
         }
     }
 }
@@ -324,13 +329,14 @@ impl DirectoryConfig {
 
 impl fmt::Debug for DirectoryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { redis, prefix, lease_ms, timeout_ms, queue_max } = self.without_password();
+        let Self { redis, prefix, lease_ms, timeout_ms, queue_max, history } = self.without_password();
         f.debug_struct("DirectoryConfig")
             .field("redis", &redis)
             .field("prefix", &prefix)
             .field("lease_ms", &lease_ms)
             .field("timeout_ms", &timeout_ms)
             .field("queue_max", &queue_max)
+            .field("history", &history)
             .finish()
     }
 }
@@ -395,18 +401,36 @@ impl Config {
 
     /// What rooms keep of the messages of codes whose routes say so.
     pub fn keeps(&self) -> router::Keeps {
+        router::Keeps::new(self.own_keeps())
+    }
+
+    /// Whether what rooms say is written to the directory.
+    pub fn has_streams(&self) -> bool {
+        !self.directory.redis.is_empty() && self.directory.history
+    }
+
+    /// How much of it: as much as all business codes together keep.
+    pub fn stream_bounds(&self) -> StreamBounds {
+        let other = &self.router;
+        let own = || self.own_keeps().map(|(_, keep)| (keep.messages, keep.ms));
+        let all = || own().chain([(other.history_messages, other.history_ms)]);
+        let messages = all().fold(0, |sum: u32, (messages, _)| sum.saturating_add(messages));
+        StreamBounds { messages, ms: all().map(|(_, ms)| ms).fold(1, u32::max) }
+    }
+
+    fn own_keeps(&self) -> impl Iterator<Item = (wire::BizCode, router::Keep)> {
         let other = &self.router;
         let is_own = |route: &&gateway::Route| {
             route.history_messages.is_some() || route.history_bytes.is_some() || route.history_ms.is_some()
         };
-        router::Keeps::new(self.routes.iter().filter(is_own).map(|route| {
+        self.routes.iter().filter(is_own).map(|route| {
             let keep = router::Keep {
                 messages: route.history_messages.unwrap_or(other.history_messages),
                 bytes: route.history_bytes.unwrap_or(other.history_bytes),
                 ms: route.history_ms.unwrap_or(other.history_ms),
             };
             (route.biz_code, keep)
-        }))
+        })
     }
 
     /// Checks what the types do not say. The error begins with the key.

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::client::{Message, Outcome};
-use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Target};
+use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Stream, Target};
 use wire::{AppId, ClientMsgId, UserId};
 
 use crate::directory::Binding;
@@ -138,6 +138,11 @@ impl Shards {
         // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a
         // directory.
         let _ = self.remote.send(to, Mail::Control(found));
+    }
+
+    /// The directory has this of a room. Lost when the shard is that busy, as what was found is.
+    pub fn stream(&self, to: ShardId, stream: Stream) {
+        let _ = self.remote.send(to, Mail::Control(Control::Stream(Box::new(stream))));
     }
 
     /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the

@@ -9,6 +9,7 @@ mod keys;
 mod leases;
 mod link;
 mod sidecar;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -24,13 +25,17 @@ use crossbeam_queue::ArrayQueue;
 use serde::{Deserialize, Serialize};
 use shard::ShardId;
 use tracing::warn;
-use wire::{AppId, DeviceClass, UserId};
+use wire::node::{Entry, Stream};
+use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::config::DirectoryConfig;
 use crate::serve::Role;
 use sidecar::Sidecar;
 
 pub use link::check_urls;
+
+/// Bytes of payloads that may wait.
+const QUEUE_BYTES_MAX: u64 = 64 << 20;
 
 /// Where one session of a user is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,33 @@ pub enum Record {
         /// Who.
         user: UserId,
     },
+    /// Add this to the stream of a room.
+    Keep {
+        /// Whose room.
+        app: AppId,
+        /// Which.
+        room: RoomId,
+        /// What.
+        entry: Box<Entry>,
+    },
+    /// Wants [`News::Stream`], as [`Record::LookUp`] does its answer.
+    Read {
+        /// Who asks.
+        from: ShardId,
+        /// Whose room.
+        app: AppId,
+        /// Which.
+        room: RoomId,
+    },
+}
+
+impl Record {
+    /// Of the payload.
+    fn bytes(&self) -> u64 {
+        let Self::Keep { entry, .. } = self else { return 0 };
+        let Entry::Message(message) = &**entry else { return 0 };
+        message.payload.len() as u64
+    }
 }
 
 /// What the directory has for the shards.
@@ -93,9 +125,17 @@ pub enum News {
         /// The bindings whose node lives; none when nobody knows of a session.
         bindings: Vec<Binding>,
     },
+    /// Answers [`Record::Read`].
+    Stream {
+        /// Who asked.
+        to: ShardId,
+        /// What is kept of the room; nothing when nobody wrote of it.
+        stream: Stream,
+    },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),
-    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again.
+    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, and begins the
+    /// streams of its rooms anew.
     Resync,
 }
 
@@ -131,6 +171,15 @@ pub struct NodeInfo {
     pub admin: SocketAddr,
 }
 
+/// How much is kept of what a room says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamBounds {
+    /// Its last messages, and a few more.
+    pub messages: u32,
+    /// For how long after the last.
+    pub ms: u32,
+}
+
 /// The sidecar at work.
 pub struct Directory {
     shared: Arc<Shared>,
@@ -144,11 +193,12 @@ impl Directory {
     /// called on the sidecar's thread, and what it does there keeps the directory waiting.
     pub fn start(
         config: &DirectoryConfig,
+        streams: StreamBounds,
         node: NodeInfo,
         news: impl Fn(News) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared::new(config.queue_max as usize));
-        let sidecar = Sidecar::new(config, node, shared.clone(), news)?;
+        let sidecar = Sidecar::new(config, streams, node, shared.clone(), news)?;
         let (done, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("directory".into()).spawn(move || {
             sidecar.run();
@@ -195,13 +245,12 @@ impl Writer {
     /// Queues a record. When the queue is full it is dropped and counted, and a resync follows once Redis has
     /// caught up.
     pub fn push(&self, record: Record) {
-        let is_write = !matches!(record, Record::LookUp { .. });
-        match self.0.stats.queue.push(record) {
-            Ok(()) => self.0.wake(),
-            Err(_) => {
-                self.0.stats.dropped.add(1);
-                self.0.lost.fetch_or(is_write, Ordering::Release);
-            }
+        let is_write = !matches!(record, Record::LookUp { .. } | Record::Read { .. });
+        if self.0.stats.queue(record) {
+            self.0.wake();
+        } else {
+            self.0.stats.dropped.add(1);
+            self.0.lost.fetch_or(is_write, Ordering::Release);
         }
     }
 }
@@ -233,6 +282,8 @@ pub struct Stats {
     pub unbinds: Count,
     /// Commands that look a user up, leases read for it included.
     pub lookups: Count,
+    /// Commands about streams of rooms.
+    pub streams: Count,
     /// Commands for the own lease and to find the other nodes.
     pub leases: Count,
     /// Batches of records, each one round trip.
@@ -244,6 +295,8 @@ pub struct Stats {
     /// 1 while Redis answers.
     pub connected: Count,
     queue: ArrayQueue<Record>,
+    /// What the payloads in it have together.
+    bytes: AtomicU64,
 }
 
 impl Stats {
@@ -252,21 +305,24 @@ impl Stats {
             binds: Count::default(),
             unbinds: Count::default(),
             lookups: Count::default(),
+            streams: Count::default(),
             leases: Count::default(),
             batches: Count::default(),
             errors: Count::default(),
             dropped: Count::default(),
             connected: Count::default(),
             queue: ArrayQueue::new(queue_max.max(2)),
+            bytes: AtomicU64::new(0),
         }
     }
 
     /// Commands sent, by kind.
-    pub fn commands(&self) -> [(&'static str, u64); 4] {
+    pub fn commands(&self) -> [(&'static str, u64); 5] {
         [
             ("bind", self.binds.get()),
             ("unbind", self.unbinds.get()),
             ("look_up", self.lookups.get()),
+            ("stream", self.streams.get()),
             ("lease", self.leases.get()),
         ]
     }
@@ -274,6 +330,23 @@ impl Stats {
     /// Records that wait.
     pub fn queued(&self) -> u64 {
         self.queue.len() as u64
+    }
+
+    /// Whether there was room for a record.
+    fn queue(&self, record: Record) -> bool {
+        let bytes = record.bytes();
+        let fits = bytes == 0 || self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= QUEUE_BYTES_MAX;
+        let is_queued = fits && self.queue.push(record).is_ok();
+        if !is_queued && bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        is_queued
+    }
+
+    fn pop(&self) -> Option<Record> {
+        let record = self.queue.pop()?;
+        self.bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
+        Some(record)
     }
 }
 

@@ -61,6 +61,8 @@ impl Outside for Surroundings {
                 Record::Unbind { app, user, device, login: login.0 }
             }
             ToDirectory::LookUp { app, user } => Record::LookUp { from: self.id, app, user },
+            ToDirectory::Keep { app, room, entry } => Record::Keep { app, room, entry },
+            ToDirectory::Read { app, room } => Record::Read { from: self.id, app, room },
         });
     }
 

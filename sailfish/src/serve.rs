@@ -511,7 +511,12 @@ impl Builder {
         });
         let router = matches!(self.role, Role::Up | Role::Router).then(|| {
             let limits = self.config.router.clone();
-            Router::new(router::Config { id, seed: random(), limits, keeps: self.config.keeps() })
+            let keeps = self.config.keeps();
+            let mut router = Router::new(router::Config { id, seed: random(), limits, keeps });
+            if self.config.has_streams() {
+                router.write_streams();
+            }
+            router
         });
         let links = self.cluster_secret.as_ref().map(|secret| {
             let role = self.role.of_link();
@@ -562,6 +567,7 @@ impl Builder {
         let (shards, bridges) = (shards.clone(), bridges_of(self.role, &self.config).to_vec());
         let news = move |news| match news {
             News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
+            News::Stream { to, stream } => shards.stream(to, stream),
             News::Routers(routers) if follows => {
                 let routers: Vec<SocketAddr> = routers.iter().map(|router| router.links).collect();
                 shards.set_nodes(&routers, &bridges);
@@ -569,7 +575,7 @@ impl Builder {
             News::Routers(_) => {}
             News::Resync => shards.resync(),
         };
-        let directory = Directory::start(&self.config.directory, node, news)?;
+        let directory = Directory::start(&self.config.directory, self.config.stream_bounds(), node, news)?;
         self.directory.set(directory.writer()).ok().expect("it is set here only");
         Ok(Some(directory))
     }

@@ -187,3 +187,26 @@ fn the_next_owner_of_a_room_says_what_it_does_not_know() {
     assert!(lost > 0, "no room was owned by the router that died");
     away.heartbeat();
 }
+
+/// With a Redis, what rooms said outlives the router that owned them, whether or not somebody is in them.
+#[test]
+fn what_rooms_said_outlives_their_owner_in_redis() {
+    let mut cluster = Cluster::start_with_redis(2, 2, &[]);
+    let mut listener = cluster.gateway(1).login(2);
+    ROOMS.filter(|room| room % 2 == 0).for_each(|room| listener.join(room));
+    let said = talk_in_rooms(&mut cluster);
+    until("the speaker is out", || cluster.gateway(0).metric("sailfish_memberships", "") == 0.0);
+    // Each room has five messages and a gap before them; of those that are empty, that this is all.
+    let redis = cluster.redis.as_ref().unwrap();
+    let entries = |room: i64| redis.ask(&["XLEN", &format!("sailfish:room:{{1:{room}}}")]).parse::<u64>();
+    let entries = || ROOMS.map(|room| entries(room).unwrap()).sum::<u64>();
+    until("all is written", || entries() == 6 * 12 + 6);
+    cluster.routers[0].kill();
+    let mut away = cluster.gateway(1).login(3);
+    for (room, said) in said {
+        assert_eq!(recover(&mut away, room, Want::Since(said[1])).1, Recovery::Complete, "room {room}");
+        assert_eq!(texts(&messages(&mut away, 3)), words(2, 3));
+    }
+    assert!(cluster.routers[1].server().metric("sailfish_router_streams_read_total", "") > 0.0);
+    away.heartbeat();
+}

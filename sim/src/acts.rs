@@ -24,7 +24,7 @@ impl World {
         }
         let was_off = node.power == Power::Off;
         let is_first = node.life == 0;
-        node.start(self.now, shards, !bridges.is_empty(), &mut self.prng);
+        node.start(self.now, &self.plan, &mut self.prng);
         let (life, role) = (node.life, node.role);
         self.trace.line(self.now, || format!("STARTED {host}, life {life}"));
         self.trace.mix([5, self.now, host.into()]);

@@ -99,7 +99,11 @@ impl Flights {
         }
         conn.flying.retain(|name| conn.flights.get(name).is_some_and(|flight| !flight.is_over(now)));
         if conn.flying.len() > WINDOW {
-            return Err(format!("tcp {tcp}: {} messages are in flight", conn.flying.len()));
+            return Err(format!(
+                "tcp {tcp}: {} messages are in flight: {:x?}",
+                conn.flying.len(),
+                conn.flying
+            ));
         }
         Ok(())
     }

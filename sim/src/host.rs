@@ -13,6 +13,7 @@ use wire::node::link::{Identity, Role};
 
 use crate::network::{Host, Side, TcpId};
 use crate::outside::Notes;
+use crate::plan::Plan;
 
 /// What nodes know and nobody else, and what login tokens are signed with.
 pub(crate) const SECRET: &[u8] = b"a secret of the simulated cluster";
@@ -169,19 +170,20 @@ impl NodeHost {
     }
 
     /// Starts a process with that many shards.
-    pub(crate) fn start(&mut self, at_ns: u64, shards: u16, is_bridged: bool, prng: &mut Prng) {
+    pub(crate) fn start(&mut self, at_ns: u64, plan: &Plan, prng: &mut Prng) {
         (self.power, self.draining, self.frozen, self.back_at) = (Power::Up, false, None, None);
         self.still_ns = 0;
         let now = self.clock(at_ns);
         self.life += 1;
         let incarnation = now.unix_nanos();
+        let shards = plan.shards;
         self.shards = (0..shards)
             .map(|index| {
                 let id = ShardId::new(self.host, index);
                 let identity = Identity { shard: id.as_u32(), shards, role: self.role, incarnation };
                 Some(Box::new(ShardHost {
                     id,
-                    core: core(now, identity, is_bridged, prng),
+                    core: core(now, identity, plan, prng),
                     inbox: VecDeque::new(),
                     outcomes: VecDeque::new(),
                     unread: VecDeque::new(),
@@ -201,7 +203,7 @@ impl NodeHost {
 }
 
 /// Composed as the binary composes it.
-fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> Node<Notes> {
+fn core(now: Instant, identity: Identity, plan: &Plan, prng: &mut Prng) -> Node<Notes> {
     let id = ShardId::from_u32(identity.shard);
     let gateway = (identity.role != Role::Router).then(|| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
@@ -212,12 +214,12 @@ fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> 
     });
     let router = (identity.role == Role::Router).then(|| {
         let limits = router_limits();
-        router::Router::new(router::Config {
-            id,
-            seed: prng.next_u64(),
-            limits,
-            keeps: router::Keeps::default(),
-        })
+        let (seed, keeps) = (prng.next_u64(), router::Keeps::default());
+        let mut router = router::Router::new(router::Config { id, seed, limits, keeps });
+        if plan.directory_ms.is_some() {
+            router.write_streams();
+        }
+        router
     });
     let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
     let links = Some(link::Links::new(now, link::Setup { identity, secret, seed, config }));
@@ -226,7 +228,7 @@ fn core(now: Instant, identity: Identity, is_bridged: bool, prng: &mut Prng) -> 
     let Identity { shards, incarnation, role, .. } = identity;
     let bridge = match role {
         Role::Bridge => Bridge::Inside,
-        Role::Gateway | Role::Router if is_bridged => Bridge::Linked,
+        Role::Gateway | Role::Router if plan.bridges > 0 => Bridge::Linked,
         Role::Gateway | Role::Router => Bridge::None,
     };
     let (outside, handover) = (Notes::default(), HANDOVER);

@@ -89,6 +89,7 @@ pub(crate) enum Event {
     DrainLate { host: Host, life: u32 },
     Look { shard: ShardId, life: u32, app: wire::AppId, user: wire::UserId },
     Record { record: Box<wire::node::ToDirectory> },
+    Stream { shard: ShardId, life: u32, record: Box<wire::node::ToDirectory> },
     Take { bridge: ShardId, life: u32, of: node::Origin, handed: Box<wire::node::Handed> },
     Quiet,
     Rest,
@@ -145,6 +146,10 @@ pub(crate) struct World {
     /// What bridges have said of events, by shard, incarnation and number.
     pub(crate) taken: BTreeMap<(ShardId, u64, u64), Taken>,
     directory: BTreeMap<(i32, i64), Vec<FoundSeat>>,
+    /// What it keeps of rooms.
+    streams: BTreeMap<(i32, i64), Vec<wire::node::Entry>>,
+    /// When a shard's latest record about one is written.
+    streams_until: BTreeMap<ShardId, u64>,
     schedule: Schedule,
     /// When the run ends.
     end: u64,
@@ -173,6 +178,8 @@ impl World {
             drains_late: 0,
             takes_until: BTreeMap::new(),
             directory: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            streams_until: BTreeMap::new(),
             schedule: Schedule::default(),
             looks_at_rest: 0,
             whole_at: None,
@@ -286,6 +293,7 @@ impl World {
             Event::DrainLate { host, life } => self.drain_late(host, life),
             Event::Look { shard, life, app, user } => self.look(shard, life, app, user),
             Event::Record { record } => self.record(*record),
+            Event::Stream { shard, life, record } => self.stream(shard, life, *record),
             Event::Take { bridge, life, of, handed } => self.take_event(bridge, life, of, handed),
             Event::Quiet => self.quieten(),
             Event::Rest => self.rest(),
@@ -313,6 +321,13 @@ impl World {
             wire::node::ToDirectory::LookUp { app, user } => {
                 self.schedule(at, Event::Look { shard, life, app, user });
             }
+            record @ (wire::node::ToDirectory::Keep { .. } | wire::node::ToDirectory::Read { .. }) => {
+                // In the order in which the shard said them.
+                let earliest = self.streams_until.get(&shard).copied().unwrap_or(0);
+                let at = at.max(earliest + 1);
+                self.streams_until.insert(shard, at);
+                self.schedule(at, Event::Stream { shard, life, record: Box::new(record) });
+            }
             record => self.schedule(at, Event::Record { record: Box::new(record) }),
         }
     }
@@ -333,7 +348,34 @@ impl World {
                 let seats = self.directory.entry((app.0, user.0)).or_default();
                 seats.retain(|known| known.seat.device != device || known.seat.login > login);
             }
-            wire::node::ToDirectory::LookUp { .. } => {}
+            _ => {}
+        }
+    }
+
+    /// A record about the stream of a room. What a process had not written yet is lost with it.
+    fn stream(&mut self, shard: ShardId, life: u32, record: wire::node::ToDirectory) {
+        let is_up = |node: &NodeHost| node.life == life && node.power == crate::host::Power::Up;
+        if !self.nodes.get(&shard.node()).is_some_and(is_up) {
+            return;
+        }
+        match record {
+            wire::node::ToDirectory::Keep { app, room, entry } => {
+                let entries = self.streams.entry((app.0, room.0)).or_default();
+                if entries.last().is_none_or(|last| stream_order(last) < stream_order(&entry)) {
+                    entries.push(*entry);
+                }
+            }
+            wire::node::ToDirectory::Read { app, room } => {
+                let entries = self.streams.get(&(app.0, room.0)).cloned().unwrap_or_default();
+                let stream = Box::new(wire::node::Stream { app, room, entries });
+                self.sibling_mail(
+                    ShardId::CONTROL,
+                    shard,
+                    life,
+                    Mail::Control(node::Control::Stream(stream)),
+                );
+            }
+            _ => {}
         }
     }
 
@@ -344,4 +386,9 @@ impl World {
             self.sibling_mail(ShardId::CONTROL, shard, life, mail);
         }
     }
+}
+
+/// What stands first in a stream, as the ids do that the directory gives.
+fn stream_order(entry: &wire::node::Entry) -> (u64, u8) {
+    (entry.sequence(), entry.rank())
 }

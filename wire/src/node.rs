@@ -18,7 +18,9 @@ mod sound;
 mod stamps;
 
 pub use batch::{decode_batch, encode_batch};
-pub use history::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, PART_BYTES, PART_MESSAGES_MAX, Recalled};
+pub use history::{
+    Entry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, PART_BYTES, PART_MESSAGES_MAX, Recalled, Stream,
+};
 pub use owners::Owners;
 pub use question::{Answer, Presence, Question, Seat, ShardLoad};
 pub use ranges::{Digests, RANGE_WORDS, RANGES, RangeSet, range_of, session_digest};
@@ -589,6 +591,22 @@ pub enum ToDirectory {
         app: AppId,
         /// The user.
         user: UserId,
+    },
+    /// To be added to the stream of a room.
+    Keep {
+        /// The app that the user or room belongs to.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
+        /// What.
+        entry: Box<Entry>,
+    },
+    /// What is in the stream of a room? The directory answers with a [`Stream`], unless its server does not.
+    Read {
+        /// The app that the user or room belongs to.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
     },
 }
 

@@ -192,6 +192,8 @@ impl Page {
         self.core("sailfish_router_history_moved_total", Counter, help, cores, |m| m.router.history_moved);
         let help = "Parts of what rooms kept that came from owners before and were of use.";
         self.core("sailfish_router_history_taken_total", Counter, help, cores, |m| m.router.history_taken);
+        let help = "Histories of rooms that were read from the directory, whose owners before had died.";
+        self.core("sailfish_router_streams_read_total", Counter, help, cores, |m| m.router.streams_read);
         let help = "Shards that wait to be told what a room said.";
         self.core("sailfish_router_recalls_waiting", Gauge, help, cores, |m| m.router.recalls_waiting);
         let help = "Shards that were told what a room said.";

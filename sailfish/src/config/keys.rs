@@ -315,6 +315,10 @@ pub const KEYS: &[Key] = &[
         "directory.queue_max",
         "Records that may wait for Redis; past it they are dropped and written again later.",
     ),
+    key(
+        "directory.history",
+        "Keep the history of rooms in Redis too, so that it outlives the router that owns the room.",
+    ),
     key("backend.listen", "Where the HTTP API is served: ADDRESS:PORT."),
     key(
         "backend.database",

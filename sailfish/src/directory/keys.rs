@@ -41,7 +41,9 @@ impl Keys {
                 (binding.app, binding.user, binding.device, binding.login, value(binding))
             }
             Record::Unbind { app, user, device, login } => (*app, *user, *device, *login, String::new()),
-            Record::LookUp { .. } => unreachable!("a look-up writes nothing"),
+            Record::LookUp { .. } | Record::Keep { .. } | Record::Read { .. } => {
+                unreachable!("it is no binding's")
+            }
         };
         let key = self.user(app, user);
         let mut command = if by_text {

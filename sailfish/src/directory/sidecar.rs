@@ -8,15 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use redis::{ConnectionInfo, ErrorKind, FromRedisValue, RedisError, RedisResult};
+use redis::{ConnectionInfo, ErrorKind, FromRedisValue, RedisError, RedisResult, Value};
 use shard::{Prng, ShardId};
 use tracing::{info, warn};
-use wire::{AppId, UserId};
+use wire::node::{Entry, Stream};
+use wire::{AppId, RoomId, UserId};
 
 use super::keys::{self, Keys};
 use super::leases::Leases;
 use super::link::{self, Link, Reply};
-use super::{Binding, News, NodeInfo, Record, Role, RouterAddress, Shared};
+use super::streams::{self, Streams};
+use super::{Binding, News, NodeInfo, Record, Role, RouterAddress, Shared, StreamBounds};
 use crate::config::DirectoryConfig;
 
 /// Records of one round trip.
@@ -35,6 +37,7 @@ pub struct Sidecar<N> {
     shared: Arc<Shared>,
     news: N,
     keys: Keys,
+    streams: Streams,
     node: NodeInfo,
     /// The text of the own lease.
     lease_text: String,
@@ -68,6 +71,7 @@ pub struct Sidecar<N> {
 impl<N: Fn(News)> Sidecar<N> {
     pub fn new(
         config: &DirectoryConfig,
+        streams: StreamBounds,
         node: NodeInfo,
         shared: Arc<Shared>,
         news: N,
@@ -78,6 +82,7 @@ impl<N: Fn(News)> Sidecar<N> {
             shared,
             news,
             keys: Keys::new(&config.prefix),
+            streams: Streams::new(&config.prefix, streams),
             lease_text: keys::lease_text(&node),
             node,
             lease_ms: config.lease_ms,
@@ -254,7 +259,7 @@ impl<N: Fn(News)> Sidecar<N> {
     /// Fills up what is left of a batch that has failed.
     fn take_batch(&mut self) {
         while self.batch.len() < self.batch_max
-            && let Some(record) = self.shared.stats.queue.pop()
+            && let Some(record) = self.shared.stats.pop()
         {
             self.batch.push(record);
         }
@@ -277,23 +282,38 @@ impl<N: Fn(News)> Sidecar<N> {
     }
 
     fn carry_records(&mut self, records: &[Record]) -> RedisResult<()> {
-        let Split { writes, lookups } = Split::new(records);
+        let split = Split::new(records);
         self.shared.stats.batches.add(1);
-        let mut replies = self.send(&writes, &lookups, self.by_text)?;
-        self.by_text &= writes.is_empty();
+        let mut replies = self.send(&split, self.by_text)?;
+        self.by_text &= split.writes.is_empty();
         if replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))) {
             // A server of a Cluster that the first batch did not reach, or one that was told to forget its
             // scripts. All records go again, so that look-ups still see the writes before them.
-            replies = self.send(&writes, &lookups, true)?;
+            replies = self.send(&split, true)?;
         }
-        let found = replies.split_off(writes.len());
-        for reply in replies {
+        let mut replies = replies.into_iter();
+        let mut next = |count| replies.by_ref().take(count).collect::<Vec<Reply>>();
+        let (written, found) = (next(split.writes.len()), next(split.lookups.len()));
+        let (kept, read) = (next(split.kept.len()), next(split.reads.len()));
+        for reply in written {
             self.accept::<u32>(reply)?;
         }
-        self.answer(&lookups, found)
+        for reply in kept {
+            // One that is not newer than what is there comes from an owner that another has followed, or again.
+            if !streams::is_stale(&reply) {
+                self.accept::<Value>(reply)?;
+            }
+        }
+        for (&(to, app, room), reply) in split.reads.iter().zip(read) {
+            let entries = self.accept::<Value>(reply)?.map(|value| streams::entries(app, room, &value));
+            let stream = Stream { app, room, entries: entries.unwrap_or_default() };
+            (self.news)(News::Stream { to, stream });
+        }
+        self.answer(&split.lookups, found)
     }
 
-    fn send(&mut self, writes: &[&Record], lookups: &[LookUp], by_text: bool) -> RedisResult<Vec<Reply>> {
+    fn send(&mut self, split: &Split<'_>, by_text: bool) -> RedisResult<Vec<Reply>> {
+        let Split { writes, lookups, kept, reads } = split;
         let binds = writes.iter().filter(|record| matches!(record, Record::Bind(_))).count();
         let stats = &self.shared.stats;
         stats.binds.add(binds as u64);
@@ -301,6 +321,12 @@ impl<N: Fn(News)> Sidecar<N> {
         stats.lookups.add(lookups.len() as u64);
         let mut commands: Vec<_> = writes.iter().map(|record| self.keys.write(record, by_text)).collect();
         commands.extend(lookups.iter().map(|&(_, app, user)| self.keys.read_user(app, user)));
+        commands.extend(kept.iter().map(|&(app, room, entry)| self.streams.add(app, room, entry)));
+        commands.extend(reads.iter().map(|&(_, app, room)| self.streams.read(app, room)));
+        // A room that says something more has its time from then on.
+        let rooms: BTreeSet<(AppId, RoomId)> = kept.iter().map(|&(app, room, _)| (app, room)).collect();
+        commands.extend(rooms.iter().map(|&(app, room)| self.streams.expire(app, room)));
+        stats.streams.add((kept.len() + reads.len() + rooms.len()) as u64);
         self.link()?.run(&commands)
     }
 
@@ -335,7 +361,7 @@ impl<N: Fn(News)> Sidecar<N> {
             Ok(value) => Ok(Some(value)),
             Err(error) if is_final(&error) => {
                 self.shared.stats.errors.add(1);
-                self.complain(&format!("a key in Redis has an unexpected type or value: {error}"));
+                self.complain(&format!("Redis refuses a command, or a key has an unexpected value: {error}"));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -398,14 +424,25 @@ struct Split<'a> {
     /// One for each device: that of the highest stamp, the last of them.
     writes: Vec<&'a Record>,
     lookups: Vec<LookUp>,
+    /// Entries of streams, in their order.
+    kept: Vec<(AppId, RoomId, &'a Entry)>,
+    reads: Vec<(ShardId, AppId, RoomId)>,
 }
 
 impl<'a> Split<'a> {
     fn new(records: &'a [Record]) -> Self {
         let mut writes: BTreeMap<_, (u64, &Record)> = BTreeMap::new();
-        let mut lookups = Vec::new();
+        let (mut lookups, mut kept, mut reads) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             let (app, user, device, login) = match *record {
+                Record::Keep { app, room, ref entry } => {
+                    kept.push((app, room, &**entry));
+                    continue;
+                }
+                Record::Read { from, app, room } => {
+                    reads.push((from, app, room));
+                    continue;
+                }
                 Record::Bind(Binding { app, user, device, login, .. }) => (app, user, device, login),
                 Record::Unbind { app, user, device, login } => (app, user, device, login),
                 Record::LookUp { from, app, user } => {
@@ -418,7 +455,8 @@ impl<'a> Split<'a> {
                 *held = (login, record);
             }
         }
-        Self { writes: writes.into_values().map(|(_, record)| record).collect(), lookups }
+        let writes = writes.into_values().map(|(_, record)| record).collect();
+        Self { writes, lookups, kept, reads }
     }
 }
 
@@ -452,7 +490,7 @@ impl Retry {
 /// Whether it is about the one command.
 fn is_final(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType)
-        || matches!(error.code(), Some("ERR" | "WRONGTYPE"))
+        || matches!(error.code(), Some("ERR" | "WRONGTYPE" | "NOPERM"))
 }
 
 fn parse<T: FromRedisValue>(reply: Reply) -> RedisResult<T> {

@@ -9,6 +9,8 @@ use std::sync::mpsc::Receiver;
 use redis::{Connection, FromRedisValue, cmd};
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::free_port;
+use wire::client::Message;
+use wire::{BizCode, ClientMsgId, MessageId};
 
 use super::*;
 
@@ -19,6 +21,10 @@ const NODE: u16 = 1;
 const INCARNATION: u64 = 1_700_000_000_123_456_789;
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who asks for a stream.
+const FROM: ShardId = ShardId::new(NODE, 3);
+const STREAMS: StreamBounds = StreamBounds { messages: 200, ms: 60_000 };
 
 /// A redis-server of its own on a free port; it dies with the test.
 struct Server {
@@ -144,7 +150,7 @@ impl Rig {
 
     fn with(config: &DirectoryConfig, node: NodeInfo) -> Self {
         let (tell, news) = mpsc::channel();
-        let directory = Directory::start(config, node, move |news| {
+        let directory = Directory::start(config, STREAMS, node, move |news| {
             let _ = tell.send(news); // a test may end first
         });
         let directory = directory.unwrap();
@@ -205,6 +211,7 @@ fn config(server: &Server) -> DirectoryConfig {
         lease_ms: 900,
         timeout_ms: 300,
         queue_max: 65_536,
+        history: true,
     }
 }
 
@@ -534,4 +541,76 @@ fn a_start_needs_no_redis() {
     rig.bind(1, OLD);
     server.start_again();
     assert_eq!(rig.look_up(1), [binding(1, OLD)]);
+}
+
+fn said(sequence: u64, payload: &[u8]) -> Entry {
+    Entry::Message(Message {
+        id: MessageId(sequence << 23),
+        app: AppId(1),
+        sender: UserId(-2),
+        biz_code: BizCode(5555),
+        room: Some(RoomId(7)),
+        sequence,
+        ack_wanted: true,
+        client_msg_id: ClientMsgId::new("m-1".into()),
+        payload: payload.to_vec().into(),
+    })
+}
+
+/// Redis keeps a stream of each room in the order of its sequences, whoever writes, and however often.
+#[test]
+fn what_a_room_said_is_read_as_it_was_written() {
+    let server = Server::start();
+    let (old, new) = (Rig::start(&server), Rig::with(&config(&server), node(NODE + 1, Role::Router)));
+    let (app, room) = (AppId(1), RoomId(7));
+    let keep = |rig: &Rig, entry: &Entry| {
+        rig.writer.push(Record::Keep { app, room, entry: Box::new(entry.clone()) })
+    };
+    let read = |rig: &Rig, room| {
+        rig.writer.push(Record::Read { from: FROM, app, room });
+        rig.wait_for("the stream", |news| match news {
+            News::Stream { to: FROM, stream } => Some(stream.entries),
+            _ => None,
+        })
+    };
+    let written = [
+        Entry::Gap(9),
+        said(10, b"a"),
+        said(11, b"\0\xff"),
+        Entry::Gap(12),
+        Entry::Whole(12),
+        Entry::Gap(20),
+        said(21, b""),
+    ];
+    written[..5].iter().for_each(|entry| keep(&old, entry));
+    assert_eq!(read(&old, room), written[..5]);
+    written[5..].iter().for_each(|entry| keep(&new, entry));
+    assert_eq!(read(&new, room), written);
+    // An owner that another has followed comes too late, and what comes again changes nothing.
+    keep(&old, &said(13, b"late"));
+    keep(&old, &written[6]);
+    assert_eq!(read(&old, room), written);
+    assert_eq!(read(&old, RoomId(8)), []);
+    assert_eq!(old.directory.stats().errors.get(), 0);
+    // What is too long ago goes.
+    (22..1_000).for_each(|sequence| keep(&new, &said(sequence, b"more")));
+    let left = read(&new, room);
+    assert_eq!(left.last(), Some(&said(999, b"more")));
+    assert!((200..400).contains(&left.len()), "{}", left.len());
+}
+
+/// Payloads that wait for a Redis that does not answer are bounded, and what is dropped is told.
+#[test]
+fn payloads_that_wait_are_bounded() {
+    let server = Server::start();
+    let rig = Rig::start(&server);
+    server.signal(Signal::STOP);
+    let entry = Box::new(said(10, &[0; 65_536]));
+    for _ in 0..1_100 {
+        rig.writer.push(Record::Keep { app: AppId(1), room: RoomId(7), entry: entry.clone() });
+    }
+    let stats = rig.directory.stats();
+    assert!(stats.dropped.get() > 0 && stats.queued() <= QUEUE_BYTES_MAX / 65_536, "{}", stats.queued());
+    server.signal(Signal::CONT);
+    rig.wait_for("a resync", |news| (news == News::Resync).then_some(()));
 }

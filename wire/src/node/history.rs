@@ -41,6 +41,48 @@ pub struct Recalled {
     pub messages: Vec<Message>,
 }
 
+/// An entry of the stream in which the directory keeps what a room said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// A message of the room.
+    Message(Message),
+    /// Messages up to this sequence may be missing: an owner began to write, or a message was not kept. It is
+    /// not so if the entry before is [`Entry::Whole`].
+    Gap(u64),
+    /// All that was said up to this sequence has been written.
+    Whole(u64),
+}
+
+impl Entry {
+    /// Up to which sequence it tells of the room.
+    pub fn sequence(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.sequence,
+            Self::Gap(sequence) | Self::Whole(sequence) => *sequence,
+        }
+    }
+
+    /// What of the same sequence stands first.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Message(_) => 0,
+            Self::Gap(_) => 1,
+            Self::Whole(_) => 2,
+        }
+    }
+}
+
+/// What the directory keeps of a room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// The room's app.
+    pub app: AppId,
+    /// Which room.
+    pub room: RoomId,
+    /// In their order.
+    pub entries: Vec<Entry>,
+}
+
 /// A part of a room's history on its way from one owner to the next, by a gateway shard: owners have no links
 /// to each other. The part with the newest messages goes first, so that what has arrived has no holes.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Store, Load)]

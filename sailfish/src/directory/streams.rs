@@ -1,0 +1,117 @@
+//! What rooms say, in a Redis stream for each room. OPERATIONS.md draws the layout.
+//!
+//! An entry's id is made of the room's sequence, so Redis itself refuses what comes late from an owner that another
+//! has followed, and what comes twice.
+
+use bytes::Bytes;
+use redis::{FromRedisValue, Value, cmd};
+use wire::client::Message;
+use wire::node::{Entry, HISTORY_MESSAGES_MAX};
+use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
+
+use super::StreamBounds;
+use super::link::{Command, Reply};
+
+/// Marks beside the messages of a room.
+const MARKS: u32 = 64;
+/// Marks by the names of their fields.
+const GAP: &str = "gap";
+const WHOLE: &str = "whole";
+
+/// Makes commands.
+pub struct Streams {
+    prefix: String,
+    bounds: StreamBounds,
+}
+
+impl Streams {
+    pub fn new(prefix: &str, bounds: StreamBounds) -> Self {
+        Self { prefix: prefix.to_owned(), bounds }
+    }
+
+    pub fn add(&self, app: AppId, room: RoomId, entry: &Entry) -> Command {
+        let key = self.key(app, room);
+        let mut command = cmd("XADD");
+        command.arg(&key).arg("MAXLEN").arg("~").arg(self.entries_max());
+        command.arg(format!("{}-{}", entry.sequence(), entry.rank()));
+        match entry {
+            Entry::Message(message) => {
+                command.arg("id").arg(message.id.0).arg("sender").arg(message.sender.0);
+                command.arg("code").arg(message.biz_code.0).arg("ack").arg(u8::from(message.ack_wanted));
+                command.arg("name").arg(message.client_msg_id.as_bytes());
+                command.arg("payload").arg(&message.payload[..]);
+            }
+            Entry::Gap(_) => drop(command.arg(GAP).arg(1)),
+            Entry::Whole(_) => drop(command.arg(WHOLE).arg(1)),
+        }
+        Command::new(&key, command)
+    }
+
+    pub fn expire(&self, app: AppId, room: RoomId) -> Command {
+        let key = self.key(app, room);
+        let mut command = cmd("PEXPIRE");
+        command.arg(&key).arg(self.bounds.ms);
+        Command::new(&key, command)
+    }
+
+    /// The newest first.
+    pub fn read(&self, app: AppId, room: RoomId) -> Command {
+        let key = self.key(app, room);
+        let mut command = cmd("XREVRANGE");
+        command.arg(&key).arg("+").arg("-").arg("COUNT").arg(self.entries_max());
+        Command::new(&key, command)
+    }
+
+    fn entries_max(&self) -> u32 {
+        self.bounds.messages.min(HISTORY_MESSAGES_MAX) + MARKS
+    }
+
+    fn key(&self, app: AppId, room: RoomId) -> String {
+        format!("{}:room:{{{}:{}}}", self.prefix, app.0, room.0)
+    }
+}
+
+/// Whether Redis has something newer in that stream.
+pub fn is_stale(reply: &Reply) -> bool {
+    let is_smaller = |detail: &str| detail.contains("equal or smaller");
+    reply.as_ref().is_err_and(|error| error.detail().is_some_and(is_smaller))
+}
+
+/// The answer to [`Streams::read`] in the order of the room; without what no node of ours wrote.
+pub fn entries(app: AppId, room: RoomId, value: &Value) -> Vec<Entry> {
+    let Value::Array(entries) = value else { return Vec::new() };
+    let parse = |value: &Value| {
+        let Value::Array(parts) = value else { return None };
+        let [id, Value::Array(fields)] = parts.as_slice() else { return None };
+        entry(app, room, &String::from_redis_value_ref(id).ok()?, fields)
+    };
+    entries.iter().rev().filter_map(parse).collect()
+}
+
+fn entry(app: AppId, room: RoomId, id: &str, fields: &[Value]) -> Option<Entry> {
+    let sequence = id.split_once('-')?.0.parse().ok()?;
+    let find = |name: &str| {
+        let is_it =
+            |pair: &&[Value]| matches!(&pair[0], Value::BulkString(bytes) if bytes == name.as_bytes());
+        fields.chunks_exact(2).find(is_it).map(|pair| &pair[1])
+    };
+    let number = |name| i64::from_redis_value_ref(find(name)?).ok();
+    let bytes = |name| Vec::<u8>::from_redis_value_ref(find(name)?).ok();
+    if find(GAP).is_some() {
+        return Some(Entry::Gap(sequence));
+    }
+    if find(WHOLE).is_some() {
+        return Some(Entry::Whole(sequence));
+    }
+    Some(Entry::Message(Message {
+        id: MessageId(number("id")?.try_into().ok()?),
+        app,
+        sender: UserId(number("sender")?),
+        biz_code: BizCode(number("code")?.try_into().ok()?),
+        room: Some(room),
+        sequence,
+        ack_wanted: number("ack")? != 0,
+        client_msg_id: ClientMsgId::new(Bytes::from(bytes("name")?)),
+        payload: Bytes::from(bytes("payload")?),
+    }))
+}
