@@ -7,6 +7,7 @@ use wire::RoomId;
 use wire::client::{ClientFrame, Recovery, Want};
 
 use crate::model::{Model, SessionNo};
+use crate::network::Host;
 use crate::world::World;
 
 /// How long what follows an answer may take to come.
@@ -72,12 +73,17 @@ impl World {
         self.check(found);
     }
 
-    /// What was promised to a client that came back has come to it, unless it went again or reads slowly.
+    /// What was promised to a client that came back has come to it, unless it went again, reads slowly, or its gateway
+    /// ended.
     pub(crate) fn judge_recoveries(&self) -> Result<(), String> {
         for promise in &self.model.promises {
             let Promise { session, room, since, sequence, at } = *promise;
             let it = &self.model.sessions[session];
-            if since >= sequence || it.reads_slowly || it.over.is_some_and(|over| over < at + FOLLOWS_NS) {
+            let follows = at..at + FOLLOWS_NS;
+            let dies =
+                |(when, host, _): &(u64, Host, bool)| *host == it.shard.node() && follows.contains(when);
+            let is_over = it.over.is_some_and(|over| follows.contains(&over));
+            if since >= sequence || it.reads_slowly || is_over || self.model.crashes.iter().any(dies) {
                 continue;
             }
             for ((_, place), id) in self.model.by_sequence.range((room, since + 1)..=(room, sequence)) {
