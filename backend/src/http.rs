@@ -16,8 +16,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http_server::Class;
 use tracing::debug;
-use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
@@ -40,17 +38,9 @@ pub fn request_id() -> String {
     CURRENT_REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
 }
 
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "Sailfish backend",
-    description = "Users, tags, ids, gifts, wallet, payment, rooms."
-))]
-struct Document;
-
 /// The whole API, with its description at `/openapi.json` and a page to browse it at `/docs`.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, document) =
-        OpenApiRouter::with_openapi(Document::openapi()).merge(api::router()).split_for_parts();
+    let (router, document) = api::router().split_for_parts();
     router
         .merge(pages::router())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))

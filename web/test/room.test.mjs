@@ -1,77 +1,21 @@
 /**
- * The page in Chromium, against a server of its own: SAILFISH=path/to/sailfish npm test. With SHOTS=1 it leaves pictures in
- * test/shots/. CHROMIUM is the browser, if it is not /usr/bin/chromium.
+ * The pages in Chromium, against a server of their own: SAILFISH=path/to/sailfish npm test. With SHOTS=1 it
+ * leaves pictures in test/shots/.
  */
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { execFileSync } from "node:child_process";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { Server, launchBrowser, program } from "../server.mjs";
 
-const program = process.env.SAILFISH;
-if (program === undefined) throw new Error("which server? SAILFISH=path/to/sailfish npm test");
-const folder = mkdtempSync(join(tmpdir(), "sailfish-web-"));
-const environment = { ...process.env, XDG_STATE_HOME: folder, HOME: folder };
 const shots = process.env.SHOTS === undefined ? undefined : fileURLToPath(new URL("shots", import.meta.url));
 const PHONE = { width: 390, height: 844 };
 const DESKTOP = { width: 1280, height: 800 };
-let ports, server, browser;
+let server, browser;
 
-async function freePorts(count) {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, "127.0.0.1");
-      await once(server, "listening");
-      return server;
-    }),
-  );
-  const free = servers.map((server) => server.address().port);
-  for (const server of servers) server.close();
-  return free;
-}
-
-async function startServer() {
-  const [tcp, ws, admin, backend] = ports.map((port) => `127.0.0.1:${port}`);
-  const addresses = [
-    "--listen",
-    tcp,
-    "--listen-ws",
-    ws,
-    "--admin",
-    admin,
-    "--set",
-    `backend.listen=${backend}`,
-  ];
-  server = spawn(
-    program,
-    ["up", "--shards", "1", "--engine", "epoll", ...addresses, "--set", "backend.mock=true"],
-    {
-      env: environment,
-      stdio: ["ignore", "pipe", "pipe"],
-    },
-  );
-  const errors = [];
-  createInterface({ input: server.stderr }).on("line", (line) => errors.push(line));
-  const lines = createInterface({ input: server.stdout });
-  await new Promise((resolve, reject) => {
-    lines.on("line", (line) => line.startsWith("ready") && resolve());
-    server.once("exit", () => reject(new Error(`the server ended: ${errors.join("\n")}`)));
-  });
-}
-
-async function killServer() {
-  server.removeAllListeners("exit");
-  server.kill("SIGKILL");
-  await once(server, "exit");
-}
-
-const home = () => `http://127.0.0.1:${ports[3]}`;
+const home = () => `http://127.0.0.1:${server.backend}`;
 let people = 0;
 
 /** A page of a browser of its own, on which nothing may go wrong unseen. */
@@ -119,17 +63,14 @@ async function shot(page, name) {
 
 before(async () => {
   if (shots !== undefined) mkdirSync(shots, { recursive: true });
-  ports = await freePorts(4);
-  await startServer();
-  execFileSync(program, ["demo", "--backend", home()], { env: environment });
-  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  server = await Server.start();
+  execFileSync(program, ["demo", "--backend", home()], { env: server.environment });
+  browser = await launchBrowser();
 });
 
 after(async () => {
   await browser?.close();
-  if (server !== undefined) await killServer();
-  rmSync(folder, { recursive: true, force: true });
+  await server?.remove();
 });
 
 test("two viewers chat, a gift is seen, and a server that is killed loses nothing", async () => {
@@ -183,7 +124,7 @@ test("two viewers chat, a gift is seen, and a server that is killed loses nothin
   // While the server is dead, what is written waits, and says so.
   await say(alice, "before the kill");
   await bob.getByText("before the kill").waitFor();
-  await killServer();
+  await server.kill();
   for (const page of [alice, bob])
     await page
       .locator(".banner")
@@ -192,7 +133,7 @@ test("two viewers chat, a gift is seen, and a server that is killed loses nothin
   for (let number = 1; number <= 5; number += 1) await say(alice, `written in the dark ${number}`);
   await alice.getByText("5 messages wait").waitFor();
   await shot(alice, "lost-phone-light");
-  await startServer();
+  await server.startAgain();
   for (const page of [alice, bob])
     await page.locator(".banner").waitFor({ state: "hidden", timeout: 30_000 });
   await alice.locator(".pending").first().waitFor({ state: "detached" });
@@ -256,12 +197,12 @@ test("what ends for a viewer is told in words: elsewhere, closed, missing, logge
   await page.getByRole("button", { name: "Try again" }).click();
   await page.getByLabel("Your phone").waitFor();
 
-  await killServer();
+  await server.kill();
   await page.getByLabel("Your phone").fill("+8613700009999");
   await page.getByRole("button", { name: "Send me a code" }).click();
   await page.getByText("cannot be reached").waitFor();
   await shot(page, "offline-desktop-light");
-  await startServer();
+  await server.startAgain();
   assert.deepEqual(page.problems, []);
 });
 
@@ -269,7 +210,7 @@ test("a flood of messages does not stop the page", async () => {
   const page = await open();
   await login(page);
   await enter(page, "the demonstration");
-  const token = execFileSync(program, ["token", "--user", "999"], { env: environment }).toString().trim();
+  const token = execFileSync(program, ["token", "--user", "999"], { env: server.environment }).toString().trim();
   const room = Number(new URL(page.url()).hash.split("/")[1]);
   const sender = await open();
   await sender.goto(home());
@@ -290,7 +231,7 @@ test("a flood of messages does not stop the page", async () => {
       }
       return sent;
     },
-    { token, room, url: `ws://127.0.0.1:${ports[1]}` },
+    { token, room, url: `ws://127.0.0.1:${server.ws}` },
   );
   await page.getByText(`flood ${sent}`, { exact: true }).waitFor();
   assert((await page.locator(".log > *").count()) <= 200);
@@ -307,7 +248,7 @@ test("an operator sees what happens, speaks to a room, and sends a viewer away",
   const { userId } = JSON.parse(await viewer.evaluate(() => sessionStorage.getItem("sailfish.login")));
   const room = new URL(viewer.url()).hash.split("/")[1];
   const console_ = await open({ viewport: DESKTOP });
-  await console_.goto(`http://127.0.0.1:${ports[2]}/console`);
+  await console_.goto(`http://127.0.0.1:${server.admin}/console`);
   await console_.getByRole("cell", { name: "0 (this one)" }).waitFor();
   const order = (title) => console_.locator("form.order").filter({ hasText: title });
   await order("Look up a user").getByLabel("User").fill(String(userId));
@@ -344,12 +285,12 @@ test("the policy lets nothing of others run, and the admin port sends browsers t
   assert.match(policy, /default-src 'none'; script-src 'self';/);
   assert.doesNotMatch(policy, /unsafe|data:/);
   assert.doesNotMatch(await response.text(), /<script(?![^>]* src=)|style=| on[a-z]+=/);
-  const admin = await fetch(`http://127.0.0.1:${ports[2]}/`, {
+  const admin = await fetch(`http://127.0.0.1:${server.admin}/`, {
     headers: { Accept: "text/html" },
     redirect: "manual",
   });
   assert.deepEqual([admin.status, admin.headers.get("location")], [307, `${home()}/`]);
-  assert.match(await (await fetch(`http://127.0.0.1:${ports[2]}/`)).text(), /^sailfish: /);
-  const console_ = await fetch(`http://127.0.0.1:${ports[2]}/console`);
+  assert.match(await (await fetch(`http://127.0.0.1:${server.admin}/`)).text(), /^sailfish: /);
+  const console_ = await fetch(`http://127.0.0.1:${server.admin}/console`);
   assert.match(console_.headers.get("content-security-policy"), /connect-src 'self';/);
 });

@@ -33,6 +33,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 /// A batch of events.
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Events, examples(json!({ "events": [{ "type": "online", "id": "210000-18a3f0c2b4d5e600-20", "app": 1, "user": 10001, "device": "phone", "login": "1763000042000000001" }] })))]
 pub(crate) struct Batch {
     /// In the order in which they happened, as far as they are of one user.
     #[schema(value_type = Vec<Object>)]
@@ -40,6 +41,7 @@ pub(crate) struct Batch {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = EventResults, examples(json!({ "results": [{ "id": "210000-18a3f0c2b4d5e600-20", "status": "ok" }] })))]
 struct Results {
     /// One for each event.
     results: Vec<EventResult>,
@@ -70,7 +72,7 @@ pub enum Outcome {
 /// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of
 /// `X-Sailfish-Timestamp`, a dot and the body, in hexadecimal.
 #[utoipa::path(post, path = "/bridge/events", request_body = Batch, responses(
-    (status = 200, body = Results), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    (status = 200, body = Results), (status = 400, body = ErrorBody)))]
 async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Json<Results>, Error> {
     let headers = request.headers().clone();
     if app.config.bridge_secret.is_empty() {

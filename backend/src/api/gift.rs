@@ -32,6 +32,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 /// A gift of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "id": 1, "name": "Rose", "icon": "🌹", "price": 10, "is_on_sale": true })))]
 pub struct Gift {
     /// Names it for good.
     pub id: i64,
@@ -46,6 +47,7 @@ pub struct Gift {
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "gifts": [{ "id": 1, "name": "Rose", "icon": "🌹", "price": 10, "is_on_sale": true }] })))]
 struct Gifts {
     /// The cheapest first.
     gifts: Vec<Gift>,
@@ -103,6 +105,7 @@ impl Gift {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = GiftSend, examples(json!({ "id": "my first gift", "gift_id": 1, "room_id": 7, "receiver_id": 10001, "count": 1, "price": 10 })))]
 struct Send {
     /// The caller's name for it, of 1 to 64 bytes: whatever is sent under it gets the answer of the first.
     id: String,
@@ -124,6 +127,7 @@ struct Send {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = GiftSent, examples(json!({ "id": "my first gift", "total": 10 })))]
 struct Sent {
     /// The caller's name for it.
     id: String,
@@ -136,7 +140,7 @@ struct Sent {
 /// `no_such_receiver`, `no_such_room`, `room_closed`, `not_member` or `id_reused`. The caller is in a room
 /// that it has opened, and in those that a session of it has joined. 429 and 503 promise nothing: send the
 /// same again, under the same id.
-#[utoipa::path(post, path = "/gift/send", request_body = Send, responses(
+#[utoipa::path(post, path = "/gift/send", security(("login" = [])), request_body = Send, responses(
     (status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 429, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn send(
@@ -166,7 +170,7 @@ struct Page {
 /// All gifts, by their ids.
 #[utoipa::path(get, path = "/internal/gifts",
     params(("after" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100.")),
-    responses((status = 200, body = Gifts), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = Gifts)))]
 async fn internal_list(
     State(app): State<Arc<App>>,
     _internal: Internal,
@@ -181,6 +185,7 @@ async fn internal_list(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "name": "Rose", "icon": "🌹", "price": 10, "is_on_sale": true })))]
 struct GiftBody {
     /// 1 to 64 characters.
     name: String,
@@ -210,7 +215,7 @@ impl GiftBody {
 
 /// Adds a gift, which gets an id.
 #[utoipa::path(post, path = "/internal/gifts", request_body = GiftBody,
-    responses((status = 200, body = Gift), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = Gift), (status = 400, body = ErrorBody)))]
 async fn create(
     State(app): State<Arc<App>>,
     _internal: Internal,
@@ -229,7 +234,7 @@ async fn create(
 
 /// Puts a gift under its id, whether there was one or not.
 #[utoipa::path(put, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "The gift.")), request_body = GiftBody,
-    responses((status = 200, body = Gift), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = Gift), (status = 400, body = ErrorBody)))]
 async fn put(
     State(app): State<Arc<App>>,
     _internal: Internal,
@@ -249,7 +254,7 @@ async fn put(
 
 /// Removes a gift from the catalogue. What was sent of it stays.
 #[utoipa::path(delete, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "The gift.")),
-    responses((status = 204), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(
     State(app): State<Arc<App>>,
     _internal: Internal,

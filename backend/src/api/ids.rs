@@ -22,6 +22,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = IdsRequest, examples(json!({ "name": "user", "count": 3, "ordered": true })))]
 struct Take {
     /// What the ids are for: 1 to 64 of a to z, 0 to 9 and _. Each name has ids of its own.
     name: String,
@@ -32,6 +33,7 @@ struct Take {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = Ids, examples(json!({ "ids": [10001, 10002, 10003] })))]
 struct Taken {
     /// Ids that nobody else has.
     ids: Vec<i64>,

@@ -28,6 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ImTokenRequest, examples(json!({ "device": "web" })))]
 struct Make {
     /// The kind of device; `phone` if it is left out. A user has one session for each kind.
     #[serde(default)]
@@ -47,6 +48,7 @@ enum Device {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = ImToken, examples(json!({ "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1c2VyIjoxMDAwMX0.c2lnbmF0dXJl", "address": "127.0.0.1:5346", "websocket": "ws://127.0.0.1:5349", "expires_ms": 1763000042000_i64, "app": 1, "user_id": 10001 })))]
 struct Made {
     /// What to log in at the gateway with.
     token: String,
@@ -64,8 +66,8 @@ struct Made {
 }
 
 /// A token for the gateway, which is a JSON Web Token signed by HS256, and the gateway's address.
-#[utoipa::path(post, path = "/im/token", request_body = Make,
-    responses((status = 200, body = Made), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/im/token", security(("login" = [])), request_body = Make,
+    responses((status = 200, body = Made), (status = 429, body = ErrorBody)))]
 async fn make(
     State(app): State<Arc<App>>,
     caller: Caller,

@@ -20,13 +20,14 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = InboxCount, examples(json!({ "count": 3 })))]
 struct Count {
     /// Messages that wait for the caller's next session, for 30 days at most.
     count: i64,
 }
 
 /// How many messages wait for the caller.
-#[utoipa::path(get, path = "/inbox/count", responses((status = 200, body = Count)))]
+#[utoipa::path(get, path = "/inbox/count", security(("login" = [])), responses((status = 200, body = Count)))]
 async fn count(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Count>, Error> {
     let count = inbox::count(app.db.primary(), app.config.app, caller.user_id).await?;
     Ok(Json(Count { count }))

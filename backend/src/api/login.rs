@@ -38,12 +38,14 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "phone": "+86 138 0000 4711" })))]
 struct SendCode {
     /// With its country code after `+` or `00`, or without for the operator's own country.
     phone: String,
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "expires_ms": 1763000042123_i64 })))]
 struct CodeSent {
     /// When the code ends, in ms since the UNIX epoch.
     expires_ms: i64,
@@ -91,6 +93,7 @@ async fn mock_sms(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "phone": "+86 138 0000 4711", "code": "123456" })))]
 struct LogIn {
     /// As the code was asked for.
     phone: String,
@@ -99,6 +102,7 @@ struct LogIn {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "user_id": 10001, "token": "5f0c9a1e7b3d42685f0c9a1e7b3d42685f0c9a1e7b3d42685f0c9a1e7b3d4268", "expires_ms": 1765592042123_i64, "is_new": true })))]
 struct LoggedIn {
     /// Who.
     user_id: i64,
@@ -140,7 +144,7 @@ struct LoggedOut {}
 
 /// Ends the login whose token the request has. Gateways refuse the IM tokens that it got, and end the
 /// sessions that have them.
-#[utoipa::path(post, path = "/logout", responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody)))]
+#[utoipa::path(post, path = "/logout", security(("login" = [])), responses((status = 200, body = LoggedOut)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;
     if let Some(user_id) = user_of(&app, token).await? {

@@ -20,14 +20,14 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Whether the process lives: an answer means yes.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String)))]
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Whether requests can be served: the database takes writes, and its tables are up to date.
 #[utoipa::path(
-    get, path = "/readyz", tag = "operations",
+    get, path = "/readyz",
     responses((status = 200, body = String), (status = 503, description = "not at the moment"))
 )]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
@@ -41,7 +41,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
 }
 
 /// Metrics in the text format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
 async fn page(State(app): State<Arc<App>>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, metrics::text(&app).await)

@@ -36,6 +36,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "id": "my first order", "product_id": 1 })))]
 struct OrderBody {
     /// The caller's own name for the order, 1 to 64 bytes, unique for the user. The same order under the same
     /// name is made once.
@@ -48,6 +49,7 @@ struct OrderBody {
 
 /// Where an order is paid.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OrderMade, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "pay_url": "http://127.0.0.1:5348/mock/pay/0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "qr_url": "http://127.0.0.1:5348/orders/0f3a62a1c55f4c3d9d1f5a0b7c8e9d01/qr.svg", "expires_ms": 1763000042123_i64 })))]
 struct Made {
     /// Which, for the provider and everybody else.
     order_id: String,
@@ -102,7 +104,7 @@ struct Orders {
 
 /// Orders coins. The same order once more, under the same `id`, gets the same answer; another one under it is
 /// refused.
-#[utoipa::path(post, path = "/orders", request_body = OrderBody, responses(
+#[utoipa::path(post, path = "/orders", security(("login" = [])), request_body = OrderBody, responses(
     (status = 200, body = Made), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn create(
@@ -197,7 +199,7 @@ async fn schedule_expiry(app: &App, order: &OrderRow) {
 }
 
 /// One of the caller's orders.
-#[utoipa::path(get, path = "/orders/{id}", params(("id" = String, Path, description = "Its `order_id`.")),
+#[utoipa::path(get, path = "/orders/{id}", security(("login" = [])), params(("id" = String, Path, description = "Its `order_id`.")),
     responses((status = 200, body = Order), (status = 404, body = ErrorBody)))]
 async fn find(
     State(app): State<Arc<App>>,

@@ -37,6 +37,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 /// What a provider tells of a payment.
 #[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PaymentCallback, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "trade_no": "2026113022001", "amount_cents": 990, "status": "paid", "timestamp_ms": 1763000042123_i64 })))]
 pub struct Callback {
     /// The order, as it was told to the provider.
     pub order_id: String,
@@ -53,6 +54,7 @@ pub struct Callback {
 /// What became of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = PaymentOutcome)]
 pub enum Outcome {
     /// The money came.
     Paid,
@@ -62,6 +64,7 @@ pub enum Outcome {
 
 /// What is known of the order; the same however often the same is told.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = PaymentAnswer, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "status": "paid", "coins": 100, "late": false })))]
 pub struct Answer {
     /// Which.
     order_id: String,
@@ -84,9 +87,8 @@ pub struct Answer {
 /// to look at. A failed payment is noted, and the order stays as it is, to be paid by another try. The same
 /// callback again gets the first answer.
 #[utoipa::path(post, path = "/payment/callback/{provider}", request_body = Callback,
-    params(("provider" = String, Path, description = "`default`; `mock` where that is on."),
-        ("X-Signature" = String, Header, description = "Of the body.")),
-    responses((status = 200, body = Answer), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    params(("provider" = String, Path, description = "`default`; `mock` where that is on.")),
+    responses((status = 200, body = Answer), (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn callback(
     State(app): State<Arc<App>>,

@@ -21,6 +21,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "user_id": 10001, "is_online": true, "devices": ["phone"] })))]
 struct Presence {
     /// Whose.
     user_id: i64,
@@ -31,7 +32,7 @@ struct Presence {
 }
 
 /// Whether a user is online, and on what. An unknown user is not.
-#[utoipa::path(get, path = "/users/{id}/presence", params(("id" = i64, Path, description = "The user.")),
+#[utoipa::path(get, path = "/users/{id}/presence", security(("login" = [])), params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = Presence)))]
 async fn find(
     State(app): State<Arc<App>>,

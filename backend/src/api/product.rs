@@ -30,6 +30,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 /// So many coins for so much money.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "id": 1, "name": "100 coins", "price_cents": 990, "coins": 100, "is_on_sale": true })))]
 pub struct Product {
     /// Which.
     pub id: i64,
@@ -52,6 +53,7 @@ struct Products {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "name": "100 coins", "price_cents": 990, "coins": 100, "is_on_sale": true })))]
 struct ProductBody {
     /// For people: 1 to 64 characters.
     name: String,

@@ -36,6 +36,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 /// A live room. Its id is the one that clients join at the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(examples(json!({ "id": 7, "owner_id": 10001, "title": "Fishing with Li Lei", "is_open": true, "opened_ms": 1763000042123_i64 })))]
 struct Room {
     /// Which. A room that is opened later has a higher one.
     id: i64,
@@ -53,6 +54,7 @@ struct Room {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "title": "Fishing with Li Lei" })))]
 struct OpenBody {
     /// For people: 1 to 64 characters.
     title: String,
@@ -69,6 +71,7 @@ struct RoomsPage {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "rooms": [{ "id": 7, "owner_id": 10001, "title": "Fishing with Li Lei", "is_open": true, "opened_ms": 1763000042123_i64 }], "next_after": 7 })))]
 struct Rooms {
     /// The latest first. However many open and close between two pages, none comes twice.
     rooms: Vec<Room>,
@@ -87,6 +90,7 @@ struct MembersPage {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "user_ids": [10001, 10002] })))]
 struct Members {
     /// Users who are in the room on any device, ascending, each once.
     user_ids: Vec<i64>,
@@ -121,7 +125,7 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
 
 /// Opens a room of the caller's own. A user has one open room; to open it again under the same title is no
 /// error.
-#[utoipa::path(post, path = "/rooms", request_body = OpenBody,
+#[utoipa::path(post, path = "/rooms", security(("login" = [])), request_body = OpenBody,
     responses((status = 200, body = Room), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 429, body = ErrorBody)))]
 async fn open(
@@ -153,6 +157,7 @@ async fn open(
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "owner_ids": [10001, 10002], "title": "Fishing" })))]
 struct OpenMany {
     /// Whose: 1 to 500, each once.
     owner_ids: Vec<i64>,
@@ -161,6 +166,7 @@ struct OpenMany {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "room_ids": [7, 8] })))]
 struct OpenedMany {
     /// In the order of their owners.
     room_ids: Vec<i64>,
@@ -168,7 +174,7 @@ struct OpenedMany {
 
 /// Opens a room for each of many users. One who has an open room keeps it.
 #[utoipa::path(post, path = "/internal/rooms", request_body = OpenMany,
-    responses((status = 200, body = OpenedMany), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = OpenedMany), (status = 400, body = ErrorBody)))]
 async fn open_many(
     State(app): State<Arc<App>>,
     _: Internal,
@@ -208,7 +214,7 @@ async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
 
 /// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is
 /// in it at the gateway stays there until they leave.
-#[utoipa::path(post, path = "/rooms/{id}/close", params(("id" = i64, Path, description = "The room.")), responses(
+#[utoipa::path(post, path = "/rooms/{id}/close", security(("login" = [])), params(("id" = i64, Path, description = "The room.")), responses(
     (status = 200, body = Room), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn close(
     State(app): State<Arc<App>>,

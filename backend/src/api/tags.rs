@@ -24,6 +24,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "column": "tag_info_01", "bit": 4 })))]
 struct Tag {
     /// Which column.
     column: Column,
@@ -41,6 +42,7 @@ impl Tag {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = TagChanged)]
 struct Changed {
     /// Whether this call did it. Of several at once, one did.
     changed: bool,
@@ -96,6 +98,7 @@ async fn change(app: &App, id: i64, tag: Tag, wanted: bool) -> Result<Json<Chang
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = TagContains)]
 struct Contains {
     /// Whether the user has the tag. One whom nobody knows has none.
     contains: bool,

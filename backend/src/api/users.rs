@@ -79,6 +79,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Us
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UserIds, examples(json!({ "ids": [10001, 10002] })))]
 struct Batch {
     /// Up to 1000 ids.
     ids: Vec<i64>,
@@ -91,8 +92,8 @@ struct Users {
 }
 
 /// Many users at once. Each that is asked for counts, whether it is there or not.
-#[utoipa::path(post, path = "/users/batch", request_body = Batch, responses((status = 200, body = Users),
-    (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(post, path = "/users/batch", security(("login" = [])), request_body = Batch, responses((status = 200, body = Users),
+    (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn batch(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -133,7 +134,7 @@ struct Me {
 }
 
 /// The caller, as the database has it: a cache may be behind what the caller has just changed.
-#[utoipa::path(get, path = "/users/me", responses((status = 200, body = Me), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/users/me", security(("login" = [])), responses((status = 200, body = Me)))]
 async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Me>, Error> {
     let reader = app.reader(&cache_key(caller.user_id)).await;
     let user = user::get(reader, caller.user_id).await?.ok_or_else(unknown)?.into();
@@ -144,6 +145,7 @@ async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Me>, Err
 /// What to change. What is left out stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "name": "Li Lei", "city": "Hangzhou" })))]
 struct Profile {
     /// 1 to 32 characters.
     name: Option<String>,
@@ -189,8 +191,8 @@ fn check_avatar(url: String) -> Result<String, Error> {
 }
 
 /// Changes the caller's profile; answers what it is then.
-#[utoipa::path(put, path = "/users/me", request_body = Profile,
-    responses((status = 200, body = User), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+#[utoipa::path(put, path = "/users/me", security(("login" = [])), request_body = Profile,
+    responses((status = 200, body = User), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -246,12 +248,14 @@ pub fn nameless(id: i64, created_ms: i64) -> UserRow {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "count": 2 })))]
 struct MakeUsers {
     /// How many: 1 to 500.
     count: u32,
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "user_ids": [10001, 10002] })))]
 struct MadeUsers {
     /// Ascending.
     user_ids: Vec<i64>,
@@ -260,7 +264,7 @@ struct MadeUsers {
 /// Makes users who have no phone, and so cannot log in here: for robots, tests, and users who log in
 /// elsewhere.
 #[utoipa::path(post, path = "/internal/users", request_body = MakeUsers,
-    responses((status = 200, body = MadeUsers), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = MadeUsers), (status = 400, body = ErrorBody)))]
 async fn make(
     State(app): State<Arc<App>>,
     _: Internal,

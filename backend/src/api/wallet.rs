@@ -28,6 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "user_id": 10001, "balance": 90 })))]
 struct Balance {
     /// Whose.
     user_id: i64,
@@ -36,7 +37,7 @@ struct Balance {
 }
 
 /// The caller's balance, as the database has it.
-#[utoipa::path(get, path = "/wallet", responses((status = 200, body = Balance), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/wallet", security(("login" = [])), responses((status = 200, body = Balance)))]
 async fn balance(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Balance>, Error> {
     let user_id = caller.user_id;
     let balance = account::balance(app.db.primary(), user_id).await?.unwrap_or(0);
@@ -51,6 +52,7 @@ struct Page {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "entries": [{ "id": 5, "amount": -10, "kind": "gift", "reference": "my first gift", "at_ms": 1763000042123_i64 }] })))]
 struct Ledger {
     /// The latest first.
     entries: Vec<LedgerEntry>,
@@ -72,9 +74,9 @@ struct LedgerEntry {
 
 /// What came into the caller's wallet and went out of it, the latest first. The next page is `before` the
 /// last id of this one.
-#[utoipa::path(get, path = "/wallet/ledger",
+#[utoipa::path(get, path = "/wallet/ledger", security(("login" = [])),
     params(("before" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default.")),
-    responses((status = 200, body = Ledger), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+    responses((status = 200, body = Ledger), (status = 400, body = ErrorBody)))]
 async fn ledger(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -97,6 +99,7 @@ async fn ledger(
 
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "user_id": 10001, "amount": 100, "id": "welcome" })))]
 struct Grant {
     /// To whom.
     user_id: i64,
@@ -108,12 +111,14 @@ struct Grant {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({ "grants": [{ "user_id": 10001, "amount": 100, "id": "welcome" }] })))]
 struct Grants {
     /// Up to 500.
     grants: Vec<Grant>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "granted": 1 })))]
 struct Granted {
     /// Grants that were made by this call; the others had been made before.
     granted: usize,
@@ -121,7 +126,7 @@ struct Granted {
 
 /// Gives a user coins, once for each `id`.
 #[utoipa::path(post, path = "/internal/wallet/grant", request_body = Grant, responses(
-    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn grant(
     State(app): State<Arc<App>>,
     _internal: Internal,
@@ -132,7 +137,7 @@ async fn grant(
 
 /// Gives many users coins: all of them, or none.
 #[utoipa::path(post, path = "/internal/wallet/grants", request_body = Grants, responses(
-    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    (status = 200, body = Granted), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn grant_many(
     State(app): State<Arc<App>>,
     _internal: Internal,
@@ -202,6 +207,7 @@ async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(examples(json!({ "ledger": 90, "balances": 90, "differing": 0, "gifts_committed": 1 })))]
 struct Audit {
     /// The sum of all ledger rows, in coins.
     ledger: i64,
@@ -214,7 +220,7 @@ struct Audit {
 }
 
 /// Whether the books balance. It reads all of them.
-#[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit)))]
 async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<Audit>, Error> {
     let books = account::audit(app.db.primary(), app.db.dialect()).await?;
     let account::Audit { ledger, balances, differing, gifts_committed } = books;

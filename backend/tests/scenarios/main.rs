@@ -12,6 +12,7 @@ mod bridge;
 mod cache;
 mod consistency;
 mod database;
+mod document;
 mod events;
 mod gift;
 mod ids;

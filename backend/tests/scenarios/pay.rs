@@ -43,7 +43,7 @@ fn paid(stack: &Stack, order_id: &str, trade_no: &str) -> Value {
         "timestamp_ms": stack.clock().now_ms() })
 }
 
-fn signature(secret: &str, body: &str) -> String {
+pub fn signature(secret: &str, body: &str) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body);
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
