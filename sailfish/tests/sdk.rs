@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::proxy::Proxy;
 use common::{APP, PATIENCE, Server, token};
-use sailfish_client::{Client, Config, Event, Events, Outcome, Outgoing, Past, RoomId, UserId, start};
+use sailfish_client::{Client, Config, Event, Events, Outcome, Outgoing, RoomId, UserId, start};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
@@ -34,13 +34,13 @@ fn nothing_is_lost_doubled_or_out_of_order_over_connections_that_break() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let life = async {
         let (receiver, mut received) = client(server.clients.to_string(), 2);
-        receiver.join(RoomId(7), Past::None);
+        receiver.join(RoomId(7), None);
         let mut is_joined = false;
         while !is_joined {
             is_joined = matches!(received.next().await.unwrap(), Event::Joined { .. });
         }
         let (sender, mut told) = client(proxy.address.to_string(), 1);
-        sender.join(RoomId(7), Past::None);
+        sender.join(RoomId(7), None);
         let sending = async {
             for number in 0..MESSAGES {
                 let text = number.to_string();

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::Value;
 use wire::client::{
-    ClientFrame, Code, Encoding, Frame, HEADER_BYTES, Message, NoticeCode, Outcome, SendAck, ServerFrame,
-    frame_of_text,
+    ClientFrame, Code, Encoding, Frame, HEADER_BYTES, Message, NoticeCode, Outcome, Recovery, SendAck,
+    ServerFrame, Want, frame_of_text,
 };
 use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
@@ -24,21 +23,6 @@ const HEARTBEAT_MS: u32 = 30_000;
 pub const APP: AppId = AppId(1);
 pub const USER: UserId = UserId(10_001);
 
-/// How much of a room's past a join asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Want {
-    Nothing,
-    Since(u64),
-    Last(u64),
-}
-
-/// What became of the history that a join asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Recovery {
-    Complete,
-    TooOld,
-}
-
 /// A frame of the client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said {
@@ -47,7 +31,7 @@ pub enum Said {
     Send { id: String, biz_code: i32, target: i64, data: String },
     Heartbeat(Vec<u8>),
     Ack(Vec<u64>),
-    Join(i64, Want),
+    Join(i64, Option<Want>),
     Leave(i64),
 }
 
@@ -194,7 +178,7 @@ impl Connection {
     }
 
     /// Waits for the join of a room.
-    pub fn hear_join(&mut self, room: i64) -> Verdict<Want> {
+    pub fn hear_join(&mut self, room: i64) -> Verdict<Option<Want>> {
         let want = |said: &Said| match said {
             Said::Join(other, want) if *other == room => Some(*want),
             _ => None,
@@ -232,36 +216,7 @@ impl Connection {
 
     /// Answers a join, and says what became of the history that it asked for, if it did.
     pub fn send_joined(&mut self, room: i64, sequence: u64, recovery: Option<Recovery>) {
-        let encoding = self.encoding();
-        let mut frames = Vec::new();
-        let body = match encoding {
-            Encoding::Binary => {
-                let recovery: &[u8] = match recovery {
-                    None => &[],
-                    Some(Recovery::Complete) => &[1],
-                    Some(Recovery::TooOld) => &[2],
-                };
-                [&room.to_be_bytes()[..], &sequence.to_be_bytes(), recovery].concat()
-            }
-            Encoding::Json | Encoding::JsonOld => {
-                let recovery = match recovery {
-                    None => "",
-                    Some(Recovery::Complete) => r#","recovery":"complete""#,
-                    Some(Recovery::TooOld) => r#","recovery":"too_old""#,
-                };
-                let data = format!(r#"{{"roomId":{room},"sequence":{sequence}{recovery}}}"#);
-                serde_json::json!({"appId": APP.0, "userId": USER.0, "data": data}).to_string().into_bytes()
-            }
-        };
-        frames.extend_from_slice(&encoding.magic().to_be_bytes());
-        frames.extend_from_slice(&(Code::Join as i32).to_be_bytes());
-        frames.extend_from_slice(&(body.len() as i32).to_be_bytes());
-        frames.extend_from_slice(&body);
-        if self.verbose {
-            eprintln!("    server: Joined {{ room: {room}, sequence: {sequence}, recovery: {recovery:?} }}");
-        }
-        let bytes = self.transport.pack(&frames, usize::MAX);
-        self.transport.write(&bytes);
+        self.send(&[ServerFrame::Joined { room: RoomId(room), sequence, recovery }]);
     }
 
     /// Sends bytes that are no frame.
@@ -388,11 +343,6 @@ impl Connection {
 }
 
 fn decode(frame: &Frame<'_>) -> Verdict<Said> {
-    if frame.code == Code::Join
-        && let Some(join) = decode_join(frame)?
-    {
-        return Ok(join);
-    }
     let body = || String::from_utf8_lossy(frame.body).into_owned();
     let decoded = ClientFrame::decode(frame);
     Ok(
@@ -409,38 +359,10 @@ fn decode(frame: &Frame<'_>) -> Verdict<Said> {
             },
             ClientFrame::Heartbeat { echo } => Said::Heartbeat(echo.to_vec()),
             ClientFrame::Ack(ids) => Said::Ack(ids.iter().map(|id| id.0).collect()),
-            ClientFrame::Join { room, .. } => Said::Join(room.0, Want::Nothing),
+            ClientFrame::Join { room, want } => Said::Join(room.0, want),
             ClientFrame::Leave { room } => Said::Leave(room.0),
         },
     )
-}
-
-/// A join that asks for history; `None` for one that does not.
-fn decode_join(frame: &Frame<'_>) -> Verdict<Option<Said>> {
-    if frame.encoding == Encoding::Binary {
-        let Ok(body) = <&[u8; 17]>::try_from(frame.body) else { return Ok(None) };
-        let [room @ .., _, _, _, _, _, _, _, _, _] = *body;
-        let [_, _, _, _, _, _, _, _, want, value @ ..] = *body;
-        let value = u64::from_be_bytes(value);
-        let want = match want {
-            1 => Want::Since(value),
-            2 => Want::Last(value),
-            other => return Err(format!("a join wants {other}, which is neither 1 nor 2")),
-        };
-        return Ok(Some(Said::Join(i64::from_be_bytes(room), want)));
-    }
-    let body: Value =
-        serde_json::from_slice(frame.body).map_err(|error| format!("a join's body: {error}"))?;
-    let number = |name: &str| body[name].as_u64().or_else(|| body[name].as_str()?.parse().ok());
-    let want = match (number("since"), number("last")) {
-        (None, None) => return Ok(None),
-        (Some(since), None) => Want::Since(since),
-        (None, Some(last)) => Want::Last(last),
-        (Some(_), Some(_)) => return Err("a join has both `since` and `last`".into()),
-    };
-    let room = body["target"].as_i64().or_else(|| body["target"].as_str()?.parse().ok());
-    let room = room.ok_or(format!("a join names no room: {body}"))?;
-    Ok(Some(Said::Join(room, want)))
 }
 
 /// The answer to a login.

@@ -53,6 +53,10 @@ scenarios! {
     tokens::renewal(two_tokens(4, "--room 7")) "sends a fresh token on the live connection before the first one ends";
     rooms::rejoin(with("--room 7 --room 8 --send 1 --backoff-ms 100")) "joins its rooms again after a reconnect, since what it has seen; sends to a room once it is joined";
     rooms::too_old(with("--room 7 --backoff-ms 100")) "tells that the history does not reach back far enough";
+    rooms::cut_among_kept(with("--room 7 --backoff-ms 100")) "is cut among kept messages, and asks for those that did not come";
+    rooms::begins_anew(with("--room 7 --backoff-ms 100")) "follows a room that begins anew with lower sequences";
+    rooms::no_history(with("--room 7 --backoff-ms 100")) "asks a server that knows no history for none, and goes on without";
+    rooms::gap(with("--room 7 --backoff-ms 100")) "asks for messages that it missed on a live connection, once, and takes no for an answer";
     rooms::last(with("--room 7 --last 3 --backoff-ms 100")) "asks for the last messages of a room";
     rooms::join_busy(with("--room 7 --busy-ms 200")) "joins again later when the server was busy";
 }

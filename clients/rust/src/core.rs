@@ -1,7 +1,6 @@
 //! The state machine of a client.
 
 mod addresses;
-mod past;
 mod rooms;
 mod seen;
 mod store;
@@ -15,17 +14,17 @@ use std::time::Duration;
 use shard::{Instant, Prng};
 use wire::RoomId;
 use wire::client::{
-    ACK_IDS_MAX, AckIds, ClientFrame, Deframer, FailReason, Message, NoticeCode, Outcome, SendAck,
-    ServerFrame,
+    ACK_IDS_MAX, AckIds, ClientFrame, Deframer, FailReason, Message, NoticeCode, Outcome, Recovery, SendAck,
+    ServerFrame, Want,
 };
 
 use self::addresses::{Addresses, BackOff};
-use self::rooms::Rooms;
+use self::rooms::{Joined, Rooms};
 use self::seen::Seen;
 use self::store::Store;
 use self::token::Token;
 use crate::config::Config;
-use crate::event::{End, Event, Loss, Past, Recovery};
+use crate::event::{End, Event, Loss};
 use crate::outgoing::{Outgoing, Refused, To};
 
 /// The longest body of a server's frame.
@@ -201,9 +200,10 @@ impl Core {
         Ok(())
     }
 
-    /// Joins a room, and joins it again after each reconnect, with all that was missed in between.
-    pub fn join(&mut self, now: Instant, room: RoomId, past: Past) {
-        if self.rooms.add(room, past) && self.phase == Phase::Ready {
+    /// Joins a room, and joins it again after each reconnect and each gap, with all that was missed. `first`
+    /// says what the first join asks for.
+    pub fn join(&mut self, now: Instant, room: RoomId, first: Option<Want>) {
+        if self.rooms.add(room, first) && self.phase == Phase::Ready {
             self.say_join(now, room);
         }
     }
@@ -282,7 +282,7 @@ impl Core {
         while self.has_connection() {
             let decoded = match deframer.next(&mut rest, BODY_BYTES_MAX) {
                 Ok(None) => break,
-                Ok(Some(frame)) => past::decode(&frame),
+                Ok(Some(frame)) => ServerFrame::decode(&frame),
                 Err(error) => Err(error),
             };
             match decoded {
@@ -336,7 +336,7 @@ impl Core {
             }
             Phase::Ready => {
                 let renew_at = self.token.renew_at.filter(|_| !self.token.is_asked);
-                let others = [self.store.due_at(), self.rooms.again_at, renew_at];
+                let others = [self.store.due_at(), self.rooms.again_at, self.rooms.gap_due_at(), renew_at];
                 others.into_iter().flatten().chain([self.heartbeat.due_at()]).min()
             }
             Phase::Ended => None,
@@ -384,24 +384,19 @@ impl Core {
             self.rooms.again_at = None;
             self.rooms.unjoined().into_iter().for_each(|room| self.say_join(now, room));
         }
+        self.rooms.take_due_gaps(now).into_iter().for_each(|room| self.say_join(now, room));
         if self.store.due_at().is_some_and(|at| now >= at) {
             self.say_messages(now);
         }
     }
 
-    fn hear(&mut self, now: Instant, frame: past::Heard<'_>) {
+    fn hear(&mut self, now: Instant, frame: ServerFrame<'_>) {
         self.heartbeat.heard_at = now;
         self.heartbeat.unanswered = None;
-        let frame = match frame {
-            past::Heard::Joined { room, sequence, recovery } => {
-                return self.hear_joined(now, room, sequence, recovery);
-            }
-            past::Heard::Other(frame) => frame,
-        };
         match frame {
             ServerFrame::LoggedIn { heartbeat_ms } => self.hear_logged_in(now, heartbeat_ms),
             ServerFrame::LoggedOut => self.end(End::Logout),
-            ServerFrame::Deliver(message) => self.hear_message(message.into_owned()),
+            ServerFrame::Deliver(message) => self.hear_message(now, message.into_owned()),
             ServerFrame::Heartbeat { .. } => {}
             ServerFrame::SendAck(ack) => self.hear_send_ack(now, &ack),
             ServerFrame::Notice { code: NoticeCode::BadBody, .. } if self.history == History::Asked => {
@@ -414,7 +409,9 @@ impl Core {
                 self.hear_notice(now, code, Duration::from_millis(retry_after_ms.into()));
             }
             ServerFrame::Left { room } => self.events.push_back(Event::Left { room }),
-            ServerFrame::Joined { .. } => {} // `past` reads it
+            ServerFrame::Joined { room, sequence, recovery } => {
+                self.hear_joined(now, room, sequence, recovery)
+            }
         }
     }
 
@@ -437,19 +434,26 @@ impl Core {
         if recovery.is_some() {
             self.history = History::Known;
         }
-        if self.rooms.joined(room, sequence, recovery) {
-            self.join_back_off.reset();
-            self.events.push_back(Event::Joined { room, sequence, recovery });
-            self.say_messages(now);
+        let joined = self.rooms.joined(room, sequence, recovery);
+        if joined == Joined::Unwanted {
+            return;
         }
+        self.join_back_off.reset();
+        if joined == Joined::Anew || recovery == Some(Recovery::TooOld) {
+            self.events.push_back(Event::Joined { room, sequence, recovery });
+        }
+        self.say_messages(now);
     }
 
-    fn hear_message(&mut self, message: Message) {
+    fn hear_message(&mut self, now: Instant, message: Message) {
         if message.ack_wanted {
             self.acks.extend_from_slice(&message.id.0.to_be_bytes());
         }
         if let Some(room) = message.room {
-            self.rooms.saw(room, message.sequence);
+            self.rooms.saw(now, room, message.sequence, &mut self.prng);
+            if self.history == History::Missing {
+                self.rooms.forget_gaps();
+            }
         }
         if self.seen.is_first(&message, self.config.remembered_max) {
             self.events.push_back(Event::Message(message));
@@ -496,16 +500,24 @@ impl Core {
             | NoticeCode::BadBody
             | NoticeCode::LoginRequired
             | NoticeCode::AlreadyLoggedIn => self.lose(now, why, FAULT_TIMES * self.config.backoff),
-            NoticeCode::Busy if !self.rooms.unjoined().is_empty() => {
-                let wait = self.join_back_off.next(self.config.busy_after, &mut self.prng);
-                self.rooms.again_at = Some(now + wait);
-            }
-            NoticeCode::Busy
-            | NoticeCode::NotMember
+            NoticeCode::Busy => self.hear_busy(now),
+            NoticeCode::NotMember
             | NoticeCode::NoRoute
             | NoticeCode::RoomLimit
             | NoticeCode::TooLong
             | NoticeCode::BadContent => {}
+        }
+    }
+
+    /// The server was too busy, perhaps for a join.
+    fn hear_busy(&mut self, now: Instant) {
+        let at = now + self.join_back_off.next(self.config.busy_after, &mut self.prng);
+        let has_unjoined = !self.rooms.unjoined().is_empty();
+        if has_unjoined {
+            self.rooms.again_at = Some(at);
+        }
+        if !self.rooms.put_off_gaps(at) && !has_unjoined {
+            self.join_back_off.reset(); // it was about something else
         }
     }
 
@@ -566,16 +578,11 @@ impl Core {
     }
 
     fn say_join(&mut self, now: Instant, room: RoomId) {
-        let Config { encoding, app, user, .. } = self.config;
-        let past = match (self.history, self.rooms.past(room)) {
-            (History::Missing, _) | (_, Past::None) => Past::None,
-            (history, past) => {
-                self.history = history.max(History::Asked);
-                past
-            }
-        };
-        past::put_join(room, past, encoding, (app, user), &mut self.out);
-        self.heartbeat.said_at = now;
+        let want = self.rooms.want(room).filter(|_| self.history != History::Missing);
+        if want.is_some() {
+            self.history = self.history.max(History::Asked);
+        }
+        self.say(now, &ClientFrame::Join { room, want });
     }
 
     fn say_messages(&mut self, now: Instant) {

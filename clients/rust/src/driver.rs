@@ -17,10 +17,11 @@ use tokio::task::JoinHandle;
 use self::connection::{Connection, Turn};
 use crate::config::Config;
 use crate::core::{Action, Core};
-use crate::event::{Event, Past};
+use crate::event::Event;
 use crate::outgoing::{Outgoing, Refused};
 use shard::Instant;
 use wire::RoomId;
+use wire::client::Want;
 
 /// Events that wait for the application before the driver stops to read.
 const EVENTS_MAX: usize = 1_024;
@@ -88,9 +89,10 @@ impl Client {
         self.with(|core, now| core.send_once(now, message))
     }
 
-    /// Joins a room, and joins it again after each reconnect.
-    pub fn join(&self, room: RoomId, past: Past) {
-        self.with(|core, now| core.join(now, room, past));
+    /// Joins a room, and joins it again after each reconnect and each gap. `first` says which messages from
+    /// before the first join asks for; later joins ask for what was missed.
+    pub fn join(&self, room: RoomId, first: Option<Want>) {
+        self.with(|core, now| core.join(now, room, first));
     }
 
     /// Leaves a room.

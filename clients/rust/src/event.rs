@@ -2,29 +2,8 @@
 
 use std::time::Duration;
 
-use wire::client::{Message, NoticeCode, Outcome};
+use wire::client::{Message, NoticeCode, Outcome, Recovery};
 use wire::{MessageId, RoomId};
-
-/// How much of a room's past its first join asks for. Later joins ask for what the client has missed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Past {
-    /// Nothing.
-    #[default]
-    None,
-    /// All after that sequence.
-    Since(u64),
-    /// The last messages, at most so many.
-    Last(u64),
-}
-
-/// What became of the past that a join asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Recovery {
-    /// All of it follows.
-    Complete,
-    /// The room's history does not reach back so far: messages are missing.
-    TooOld,
-}
 
 /// What happened.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,7 +13,8 @@ pub enum Event {
         /// The server's address.
         address: String,
     },
-    /// In a room, for the first time or again.
+    /// In a room, for the first time or again; or some messages of a room that the client is in cannot be had
+    /// any more (`too_old`).
     Joined {
         /// Which room.
         room: RoomId,

@@ -8,10 +8,10 @@
 //! ```no_run
 //! # #[cfg(feature = "tokio")]
 //! # async fn run(token: String) {
-//! use sailfish_client::{Config, Event, Outgoing, Past, RoomId, start};
+//! use sailfish_client::{Config, Event, Outgoing, RoomId, Want, start};
 //!
 //! let (client, mut events) = start(Config::new("127.0.0.1:7777"), token);
-//! client.join(RoomId(7), Past::Last(20));
+//! client.join(RoomId(7), Some(Want::Last(20)));
 //! while let Some(event) = events.next().await {
 //!     if let Event::Message(message) = event
 //!         && message.payload == "ping"
@@ -38,8 +38,8 @@ pub use config::Config;
 pub use core::{Action, Core};
 #[cfg(feature = "tokio")]
 pub use driver::{Client, Events, TokenProvider, start};
-pub use event::{End, Event, Loss, Past, Recovery};
+pub use event::{End, Event, Loss};
 pub use outgoing::{Outgoing, Refused, To};
 pub use shard::Instant;
-pub use wire::client::{Encoding, FailReason, Message, NoticeCode, Outcome};
+pub use wire::client::{Encoding, FailReason, Message, NoticeCode, Outcome, Recovery, Want};
 pub use wire::{AppId, BizCode, MessageId, RoomId, UserId};

@@ -194,7 +194,7 @@ export class Core {
     this.renewBackoff = new Backoff(1_000, random);
     this.outbox = new Outbox(storeMessagesMax, storeBytesMax);
     this.received = new Received(rememberMax);
-    this.rooms = new Rooms(this.options.history);
+    this.rooms = new Rooms(this.options.history, random);
     this.framesPerSecond = framesPerSecondMax;
     this.allowance = framesPerSecondMax * 2;
   }
@@ -532,7 +532,8 @@ export class Core {
 
   private message(message: Message, wantsAck: boolean): void {
     if (message.room !== undefined && message.sequence !== undefined) {
-      this.rooms.saw(message.room, message.sequence);
+      this.rooms.saw(message.room, message.sequence, this.now);
+      this.flushMs = Math.min(this.flushMs, this.rooms.deadline());
     }
     const before = this.received.repeat(message);
     const receipt: Receipt = before ?? this.received.add(message);
@@ -546,7 +547,8 @@ export class Core {
   private joined(room: bigint, sequence: bigint, recovery: Recovery | undefined): void {
     const answer = this.rooms.joined(room, sequence, recovery);
     if (answer === undefined) return;
-    this.effects.push({ kind: "joined", room, sequence, recovery });
+    if (!answer.isAgain || recovery === "too_old")
+      this.effects.push({ kind: "joined", room, sequence, recovery });
     if (answer.gapAfter !== undefined)
       this.effects.push({ kind: "gap", room, after: answer.gapAfter, sequence });
   }

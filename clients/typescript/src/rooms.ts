@@ -1,6 +1,11 @@
 import type { Recovery, Want } from "./wire.js";
 import { nominalMs } from "./backoff.js";
 
+/** All members of a room see a gap at once, so each waits a random time up to this before it asks. */
+const GAP_WAIT_MS_MAX = 1_000;
+/** A client that reads too slowly misses messages again and again: it asks no more often than this. */
+const GAP_INTERVAL_MS = 5_000;
+
 interface Room {
   /** How many of the latest messages the first join asks for. */
   last: number | undefined;
@@ -22,13 +27,23 @@ interface Room {
   isNew: boolean;
   /** The last gap that was told. */
   toldGap: bigint | undefined;
+  /**
+   * Messages after `since` are missing: when they are asked for, or Infinity once they are. Until the answer
+   * comes, messages do not count as seen, as they come again.
+   */
+  gapMs: number | undefined;
+  /** The next gap is not asked for before this. */
+  nextGapMs: number;
 }
 
 /** The rooms that the application wants to be in, and where they stand on the connection. */
 export class Rooms {
   private readonly rooms = new Map<bigint, Room>();
 
-  constructor(private history: boolean) {}
+  constructor(
+    private history: boolean,
+    private readonly random: () => number,
+  ) {}
 
   /**
    * The server takes no body of this client's: one without room history takes no join that asks for it. Then
@@ -36,7 +51,7 @@ export class Rooms {
    */
   doWithoutHistory(): boolean {
     const isAsked = [...this.rooms.values()].some(
-      (room) => room.state === "asked" && this.want(room) !== undefined,
+      (room) => room.gapMs === Infinity || (room.state === "asked" && this.want(room) !== undefined),
     );
     if (isAsked) this.history = false;
     return isAsked;
@@ -64,6 +79,8 @@ export class Rooms {
       isProbed: false,
       isNew: false,
       toldGap: undefined,
+      gapMs: undefined,
+      nextGapMs: -Infinity,
     });
   }
 
@@ -74,9 +91,14 @@ export class Rooms {
   /** The joins that are due; they count as asked. */
   *toJoin(now: number): Generator<{ room: bigint; want: Want }> {
     for (const [room, entry] of this.rooms) {
-      if (entry.state !== "wanted" || entry.dueMs > now) continue;
-      entry.state = "asked";
-      yield { room, want: this.want(entry) };
+      if (entry.state === "wanted" && entry.dueMs <= now) {
+        entry.state = "asked";
+        yield { room, want: this.want(entry) };
+      } else if (entry.gapMs !== undefined && entry.gapMs <= now) {
+        entry.gapMs = Infinity;
+        entry.nextGapMs = now + GAP_INTERVAL_MS;
+        yield { room, want: this.want(entry) };
+      }
     }
   }
 
@@ -91,22 +113,25 @@ export class Rooms {
     let at = Infinity;
     for (const entry of this.rooms.values()) {
       if (entry.state === "wanted") at = Math.min(at, entry.dueMs);
+      if (entry.gapMs !== undefined) at = Math.min(at, entry.gapMs);
     }
     return at;
   }
 
   /**
-   * A join was answered. Undefined if the room is not wanted any more; else after which sequence messages are
-   * missing, if any are.
+   * A join was answered. Undefined if the room is not wanted any more; else whether it was joined before, and
+   * after which sequence messages are missing, if any are.
    */
   joined(
     room: bigint,
     sequence: bigint,
     recovery: Recovery | undefined,
-  ): { gapAfter: bigint | undefined } | undefined {
+  ): { isAgain: boolean; gapAfter: bigint | undefined } | undefined {
     const entry = this.rooms.get(room);
     if (entry === undefined) return undefined;
+    const isAgain = entry.state === "joined";
     entry.state = "joined";
+    entry.gapMs = undefined;
     entry.refusals = 0;
     const since = entry.since;
     // Without history nothing older comes, so what is to be seen begins here. With it, kept messages up to
@@ -115,24 +140,36 @@ export class Rooms {
     if (recovery === undefined) {
       entry.since = sequence;
       const isGap = since !== undefined && sequence > since;
-      return { gapAfter: isGap ? since : undefined };
+      return { isAgain, gapAfter: isGap ? since : undefined };
     }
     entry.joinedAt = sequence;
     entry.isProbed = false;
     entry.isNew = recovery === "too_old";
     if (recovery === "complete" || since === undefined || entry.toldGap === sequence)
-      return { gapAfter: undefined };
+      return { isAgain, gapAfter: undefined };
     entry.toldGap = sequence;
-    return { gapAfter: since };
+    return { isAgain, gapAfter: since };
   }
 
-  /** A message of a room came. */
-  saw(room: bigint, sequence: bigint): void {
+  /** A message of a room came. If it shows a gap, what is missing is asked for after a while. */
+  saw(room: bigint, sequence: bigint, now: number): void {
     const entry = this.rooms.get(room);
-    if (entry === undefined || entry.state !== "joined") return;
+    if (entry === undefined || entry.state !== "joined" || entry.gapMs !== undefined) return;
+    if (entry.joinedAt !== undefined) {
+      if (sequence < entry.joinedAt) return this.raise(entry, sequence);
+      this.raise(entry, entry.joinedAt);
+      entry.joinedAt = undefined;
+    }
+    if (this.history && entry.since !== undefined && sequence > entry.since + 1n) {
+      entry.gapMs = Math.max(now + this.random() * GAP_WAIT_MS_MAX, entry.nextGapMs);
+    } else {
+      this.raise(entry, sequence);
+    }
+  }
+
+  private raise(entry: Room, sequence: bigint): void {
     if (entry.isNew || entry.since === undefined || sequence > entry.since) entry.since = sequence;
     entry.isNew = false;
-    if (entry.joinedAt !== undefined && sequence >= entry.joinedAt) entry.joinedAt = undefined;
   }
 
   /** A heartbeat goes out. */
@@ -146,9 +183,7 @@ export class Rooms {
   settled(): void {
     for (const entry of this.rooms.values()) {
       if (!entry.isProbed || entry.joinedAt === undefined) continue;
-      const since = entry.since;
-      if (entry.isNew || since === undefined || since < entry.joinedAt) entry.since = entry.joinedAt;
-      entry.isNew = false;
+      this.raise(entry, entry.joinedAt);
       entry.joinedAt = undefined;
     }
   }
@@ -156,10 +191,15 @@ export class Rooms {
   /** The server has no place for joins right now; it does not say for which. */
   refusedForNow(now: number, firstMs: number): void {
     for (const entry of this.rooms.values()) {
-      if (entry.state !== "asked") continue;
-      entry.state = "wanted";
-      entry.dueMs = now + nominalMs(firstMs, entry.refusals);
+      if (entry.state !== "asked" && entry.gapMs !== Infinity) continue;
+      const dueMs = now + nominalMs(firstMs, entry.refusals);
       entry.refusals += 1;
+      if (entry.gapMs === Infinity) {
+        entry.gapMs = dueMs;
+      } else {
+        entry.state = "wanted";
+        entry.dueMs = dueMs;
+      }
     }
   }
 
@@ -177,7 +217,9 @@ export class Rooms {
   /** The server says that this client is not in a room that it was in. */
   joinAgain(room: bigint): void {
     const entry = this.rooms.get(room);
-    if (entry?.state === "joined") entry.state = "wanted";
+    if (entry?.state !== "joined") return;
+    entry.state = "wanted";
+    entry.gapMs = undefined;
   }
 
   /** A connection is gone, and with it all that was joined on it. */
@@ -186,6 +228,7 @@ export class Rooms {
       entry.state = "wanted";
       entry.dueMs = -Infinity;
       entry.joinedAt = undefined;
+      entry.gapMs = undefined;
     }
   }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use sailfish_client::{Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Past, Refused};
+use sailfish_client::{Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Refused};
 use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
 
@@ -76,7 +76,7 @@ impl Chat {
         screen: Screen,
     ) -> Self {
         let random: [u8; 4] = crate::secret::random();
-        room.into_iter().for_each(|room| client.join(room, Past::None));
+        room.into_iter().for_each(|room| client.join(room, None));
         Self {
             identity,
             screen,
@@ -284,7 +284,7 @@ impl Chat {
             self.target = Some(Target::Room(room));
             self.screen.say(&format!("lines go to room {}", room.0));
             self.rooms.entry(room).or_insert(false);
-            self.client.join(room, Past::None);
+            self.client.join(room, None);
         } else if line.starts_with('/') {
             return self.misunderstood();
         } else if !line.is_empty() {

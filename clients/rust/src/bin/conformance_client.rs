@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use sailfish_client::{
-    Config, Event, Message, Outcome, Outgoing, Past, Recovery, Refused, RoomId, UserId, start,
+    Config, Event, Message, Outcome, Outgoing, Recovery, Refused, RoomId, UserId, Want, start,
 };
 use serde_json::{Value, json};
 
@@ -15,20 +15,20 @@ struct Arguments {
     config: Config,
     tokens: VecDeque<String>,
     rooms: Vec<RoomId>,
-    past: Past,
+    want: Option<Want>,
     send: u32,
     to: Option<UserId>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let Arguments { config, mut tokens, rooms, past, send, to } = arguments();
+    let Arguments { config, mut tokens, rooms, want, send, to } = arguments();
     let provider = move || {
         let token = if tokens.len() > 1 { tokens.pop_front() } else { tokens.front().cloned() };
         async { token }
     };
     let (client, mut events) = start(config, provider);
-    rooms.iter().for_each(|room| client.join(*room, past));
+    rooms.iter().for_each(|room| client.join(*room, want));
     for number in 1..=send {
         let (name, text) = (format!("m{number}"), format!("hello {number}"));
         let message = match (to, rooms.first()) {
@@ -106,7 +106,7 @@ fn arguments() -> Arguments {
         config: Config::new(""),
         tokens: VecDeque::new(),
         rooms: Vec::new(),
-        past: Past::None,
+        want: None,
         send: 0,
         to: None,
     };
@@ -120,7 +120,7 @@ fn arguments() -> Arguments {
             "--json" => asked.config.encoding = sailfish_client::Encoding::Json,
             "--token" => asked.tokens.push_back(value),
             "--room" => asked.rooms.push(RoomId(number(&value))),
-            "--last" => asked.past = Past::Last(number(&value) as u64),
+            "--last" => asked.want = Some(Want::Last(number(&value) as u64)),
             "--send" => asked.send = number(&value) as u32,
             "--to" => asked.to = Some(UserId(number(&value))),
             "--store" => asked.config.store_messages_max = number(&value) as usize,

@@ -579,7 +579,8 @@ public final class ClientCore {
         final long room = frame.room;
         final long sequence = frame.sequence;
         final Recovery recovery = frame.recovery;
-        if (rooms.joined(room, sequence, recovery, now)) {
+        boolean again = rooms.isJoined(room);
+        if (rooms.joined(room, sequence, recovery, now) && (!again || recovery == Recovery.TOO_OLD)) {
             effects.add(new Effect.Tell("joined " + room + " at " + sequence + ", recovery " + recovery) {
                 @Override
                 public void to(Listener listener) {

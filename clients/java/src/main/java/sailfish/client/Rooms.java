@@ -14,6 +14,11 @@ final class Rooms {
     private static final long NO_HISTORY_MS = 600_000;
     /** For so long after a joined, or a kept message, more of the kept ones may follow. */
     private static final long REPLAY_MS = 5_000;
+    /** All members of a room see a gap at once, so each waits a random time up to this before it asks. */
+    private static final int GAP_WAIT_MS_MAX = 1_000;
+    /** A client that reads too slowly misses messages again and again: it asks no more often than this. */
+    private static final long GAP_INTERVAL_MS = 5_000;
+    private static final long NEVER = Long.MAX_VALUE;
 
     private static final class Room {
         final long id;
@@ -32,6 +37,14 @@ final class Rooms {
         boolean replaying;
         long replayUntil;
         long replayEndsMs;
+        /**
+         * Whether messages after `sequence` are missing, and when they are asked for: never once they are.
+         * Until the answer comes, messages do not count as seen, as they come again.
+         */
+        boolean gap;
+        long gapDueMs = NEVER;
+        /** The next gap is not asked for before this. */
+        long nextGapMs = Long.MIN_VALUE;
 
         Room(long id, History first, long nowMs) {
             this.id = id;
@@ -44,6 +57,10 @@ final class Rooms {
                 sequence = upTo;
                 sequenceKnown = true;
             }
+        }
+
+        boolean gapAsked() {
+            return gap && gapDueMs == NEVER;
         }
 
         void endReplay() {
@@ -94,6 +111,7 @@ final class Rooms {
             room.joining = false;
             room.joined = false;
             room.replaying = false;
+            room.gap = false;
             room.refusals = 0;
             room.dueMs = nowMs;
         }
@@ -102,6 +120,12 @@ final class Rooms {
     /** Writes the joins that are due. */
     void write(Buffer out, long nowMs) {
         for (Room room : rooms.values()) {
+            if (room.joined && room.gap && room.gapDueMs <= nowMs) {
+                room.gapDueMs = NEVER;
+                room.nextGapMs = nowMs + GAP_INTERVAL_MS;
+                room.asks = true;
+                Wire.join(out, room.id, Wire.WANT_SINCE, room.sequence);
+            }
             if (room.joined || room.dueMs > nowMs || oneByOne && !room.joining && anyJoining()) {
                 continue;
             }
@@ -118,6 +142,12 @@ final class Rooms {
         }
     }
 
+    /** Returns whether the room is joined, so that another answer only says what became of a gap. */
+    boolean isJoined(long id) {
+        Room room = rooms.get(id);
+        return room != null && room.joined;
+    }
+
     /** Notes the answer to a join; returns false if the room is not wanted any more. */
     boolean joined(long id, long sequence, Recovery recovery, long nowMs) {
         Room room = rooms.get(id);
@@ -126,6 +156,7 @@ final class Rooms {
         }
         room.joining = false;
         room.joined = true;
+        room.gap = false;
         room.refusals = 0;
         if (recovery == Recovery.TOO_OLD && room.sequence > sequence) {
             // The room has begun anew, with lower sequences than it had.
@@ -143,10 +174,10 @@ final class Rooms {
         return true;
     }
 
-    /** Notes a room message that came. */
+    /** Notes a room message that came. If it shows a gap, what is missing is asked for after a while. */
     void message(long id, long sequence, long nowMs) {
         Room room = rooms.get(id);
-        if (room == null) {
+        if (room == null || room.gap) {
             return;
         }
         if (room.replaying && sequence < room.replayUntil) {
@@ -154,7 +185,13 @@ final class Rooms {
         } else {
             room.endReplay();
         }
-        room.seen(sequence);
+        boolean follows = !room.sequenceKnown || sequence <= room.sequence + 1;
+        if (room.joined && !follows && !room.replaying && plainUntilMs <= nowMs) {
+            room.gap = true;
+            room.gapDueMs = Math.max(nowMs + random.nextInt(GAP_WAIT_MS_MAX), room.nextGapMs);
+        } else {
+            room.seen(sequence);
+        }
     }
 
     /** The server says that this client is not in the room, though it should be: joins again. */
@@ -162,6 +199,7 @@ final class Rooms {
         Room room = rooms.get(id);
         if (room != null && room.joined) {
             room.joined = false;
+            room.gap = false;
             room.dueMs = nowMs;
         }
     }
@@ -169,10 +207,15 @@ final class Rooms {
     /** A join was refused for now: those under way are asked again later, after a wait that grows. */
     void busy(long nowMs) {
         for (Room room : rooms.values()) {
-            if (room.joining) {
-                room.joining = false;
-                room.dueMs = nowMs + Backoff.atLeast(Backoff.nominalMs(busyMs, room.refusals), random);
+            if (room.joining || room.gapAsked()) {
+                long dueMs = nowMs + Backoff.atLeast(Backoff.nominalMs(busyMs, room.refusals), random);
                 room.refusals++;
+                if (room.joining) {
+                    room.joining = false;
+                    room.dueMs = dueMs;
+                } else {
+                    room.gapDueMs = dueMs;
+                }
             }
         }
     }
@@ -206,7 +249,7 @@ final class Rooms {
      */
     boolean badBody(long nowMs) {
         for (Room room : rooms.values()) {
-            if (room.joining && room.asks) {
+            if (room.joining && room.asks || room.gapAsked()) {
                 plainUntilMs = nowMs + NO_HISTORY_MS;
                 return true;
             }
@@ -231,6 +274,9 @@ final class Rooms {
             }
             if (room.replaying) {
                 wake = Math.min(wake, room.replayEndsMs);
+            }
+            if (room.gap) {
+                wake = Math.min(wake, room.gapDueMs);
             }
         }
         return wake;
