@@ -3,6 +3,10 @@
 
 mod common;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
 use common::{SECRET, output, sailfish};
 use testbed::free_port;
 
@@ -50,5 +54,72 @@ fn codes_mean_the_same_for_all_subcommands() {
             let line = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
         }
+    }
+}
+
+/// The words of a YAML list of quoted words, up to its end.
+fn words(mut rest: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    loop {
+        let at = rest.find(['"', '\'', ']']).expect("the list ends");
+        let (quote, after) = rest[at..].split_at(1);
+        if quote == "]" {
+            return words;
+        }
+        let (word, after) = after.split_once(quote).expect("the word ends");
+        words.push(word);
+        rest = after;
+    }
+}
+
+/// A line of a chart, with a value in place of each expression.
+fn rendered(line: &str) -> String {
+    let mut parts = line.split("{{");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (expression, after) = part.split_once("}}").expect("the expression ends");
+        let value = match expression {
+            _ if expression.contains("include") => "",
+            _ if expression.contains(".Release.Name") => "sailfish",
+            _ => "1",
+        };
+        out += value;
+        out += after;
+    }
+    out
+}
+
+/// The compose file and the chart start nodes with flags and keys that the program has.
+#[test]
+fn the_program_takes_the_commands_of_deploy() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy");
+    let secrets =
+        ["TOKEN", "CLUSTER", "CONTROL", "BRIDGE"].map(|of| (format!("SAILFISH_{of}__SECRET"), SECRET));
+    let check = |command: &mut Command, what: &str| {
+        let output = output(command.envs(secrets.clone()), "");
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{what}: {line}");
+    };
+    let compose = fs::read_to_string(folder.join("compose.yaml")).unwrap();
+    let roles = ["router", "bridge", "gateway", "backend"];
+    let of_nodes = |words: &Vec<&str>| words.first().is_some_and(|first| roles.contains(first));
+    let lists: Vec<_> = compose.split("command: [").skip(1).map(words).filter(of_nodes).collect();
+    assert_eq!(lists.len(), 6, "{lists:?}");
+    for words in lists {
+        check(sailfish().args(&words).arg("--print-config"), &words.join(" "));
+    }
+    for role in roles {
+        let template = fs::read_to_string(folder.join(format!("helm/templates/{role}.yaml"))).unwrap();
+        let (_, command) = template.split_once("exec sailfish ").expect("it starts the program");
+        let lines = command.lines().scan(true, |goes_on, line| {
+            let this = goes_on.then_some(line);
+            *goes_on = line.ends_with('\\');
+            this
+        });
+        let line: String = lines.map(|line| rendered(line.trim_end_matches('\\'))).collect();
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &format!("exec \"$0\" {line} --print-config"), env!("CARGO_BIN_EXE_sailfish")]);
+        shell.envs([("POD_IP", "127.0.0.1"), ("HOSTNAME", "x-1"), ("bridges", "\"127.0.0.1:5400\"")]);
+        check(&mut shell, &line);
     }
 }

@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`,
-//! `cargo xtask bench`, `cargo xtask million`.
+//! `cargo xtask bench`, `cargo xtask million`, `cargo xtask site`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -14,6 +14,7 @@ mod faults;
 mod fuzz;
 mod million;
 mod sim;
+mod site;
 mod stack;
 
 /// Developer commands of Sailfish.
@@ -40,6 +41,8 @@ enum Command {
     /// Holds a million connections on this machine, through traffic, a storm and the death of a router, and
     /// reports on it.
     Million(million::Arguments),
+    /// Renders the documentation as web pages with search.
+    Site,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Million(arguments) => million::run(&arguments),
+        Command::Site => site::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -180,6 +180,42 @@ fn each_role_gets_its_own_secrets_and_no_others() {
     assert!(!make().status.success(), "secrets that are there are not changed");
 }
 
+/// Each role of the chart has its own secrets, no rights, probes, and time to drain.
+#[test]
+fn pods_of_the_chart_are_confined() {
+    let common = read("helm/templates/_helpers.tpl");
+    for wanted in [
+        "automountServiceAccountToken: false",
+        "enableServiceLinks: false",
+        "runAsNonRoot: true",
+        "seccompProfile:",
+        "allowPrivilegeEscalation: false",
+        "readOnlyRootFilesystem: true",
+        "capabilities: { drop: [ALL] }",
+        "secretRef: { name: {{ index .root.Values.secrets .role }} }",
+        "preStop:",
+        "path: /healthz",
+        "path: /readyz",
+        "kind: PodDisruptionBudget",
+    ] {
+        assert!(common.contains(wanted), "deploy/helm: no `{wanted}`");
+    }
+    let values = read("helm/values.yaml");
+    for role in ["router", "bridge", "gateway", "backend"] {
+        let text = read(&format!("helm/templates/{role}.yaml"));
+        for part in ["pod", "container", "disruption", "settings"] {
+            assert!(text.contains(&format!("include \"sailfish.{part}\"")), "{role}.yaml: no {part}");
+        }
+        assert!(values.contains(&format!("  {role}: sailfish-{role}\n")), "values.yaml: no secret of {role}");
+    }
+    // Helm is not among the tools that `ci` installs; whoever changes the chart has it.
+    let mut helm = Command::new("helm");
+    if let Ok(done) = helm.args(["lint", "--strict"]).arg(root().join("deploy/helm")).output() {
+        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+    }
+}
+
 /// The names of metrics in a text, without what a histogram adds to its own.
 fn metrics(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')

@@ -5,6 +5,7 @@ mod circles;
 mod deploy;
 mod edges;
 mod licences;
+mod links;
 mod logs;
 mod panics;
 mod rust_text;
