@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::db::{Db, Pool};
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
+use crate::hooks::Hooks;
 use crate::http;
 use crate::ids::Ids;
 use crate::inbox::Inbox;
@@ -51,6 +52,8 @@ pub struct App {
     pub inbox: Inbox,
     /// The way to phones, if there is one.
     pub sms: Option<sms::Sender>,
+    /// What else an operator's services are asked and told.
+    pub hooks: Hooks,
     /// What is counted.
     pub metrics: Metrics,
     /// Gifts under way.
@@ -70,6 +73,7 @@ impl App {
         let ids = Ids::new(&db);
         let unmarked_until_ms = AtomicI64::new(0);
         let sms = sms::Sender::open(&config);
+        let hooks = Hooks::open(&config, sms.as_ref());
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
             http: http_server::Server::new(config.http.clone(), http::class_of),
@@ -83,6 +87,7 @@ impl App {
             outbox,
             inbox: Inbox::default(),
             sms,
+            hooks,
             gifts: Gifts::new(),
             metrics: Metrics::default(),
             unmarked_until_ms,

@@ -86,6 +86,32 @@ pub struct Config {
     pub sms_url: String,
     /// What requests to it are signed with.
     pub sms_secret: String,
+    /// What requests to the services below are signed with.
+    pub hook_secret: String,
+    /// The service that is asked about messages to rooms: `http://HOST:PORT/PATH`; empty: none.
+    pub before_send_url: String,
+    /// The business codes that it is asked about. They have a route to `bridge`.
+    pub before_send_codes: Vec<i32>,
+    /// How members get these messages.
+    pub before_send_class: Class,
+    /// How long the service may take, in ms.
+    pub before_send_timeout_ms: u32,
+    /// What becomes of messages while it fails.
+    pub before_send_failing: Failing,
+    /// The service that is asked about logins; empty: none.
+    pub login_hook_url: String,
+    /// How long the service may take, in ms.
+    pub login_hook_timeout_ms: u32,
+    /// What becomes of logins while it fails.
+    pub login_hook_failing: Failing,
+    /// The service that gets a notification for each message that waits in an inbox; empty: none.
+    pub offline_push_url: String,
+    /// The service that gets each paid gift; empty: none.
+    pub after_gift_url: String,
+    /// How long these two services may take for a batch, in ms.
+    pub hook_timeout_ms: u32,
+    /// Events that wait for each of them.
+    pub hook_events_max: u32,
     /// Users that one user may ask for by `POST /users/batch` in a minute; 1,000 at a time.
     pub users_read_per_minute: u32,
     /// Changes of its profile that one user may make in a minute.
@@ -127,6 +153,26 @@ pub struct Config {
     pub mock: bool,
 }
 
+/// What becomes of work whose webhook fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failing {
+    /// It goes on as if the service had allowed it.
+    Allow,
+    /// It is refused.
+    Refuse,
+}
+
+/// How receivers get a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// They ack it.
+    Reliable,
+    /// It is dropped first when a reader is slow.
+    Lossy,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -159,6 +205,19 @@ impl Default for Config {
             codes_per_minute: 600,
             sms_url: String::new(),
             sms_secret: String::new(),
+            hook_secret: String::new(),
+            before_send_url: String::new(),
+            before_send_codes: vec![5555],
+            before_send_class: Class::Lossy,
+            before_send_timeout_ms: 1_000,
+            before_send_failing: Failing::Refuse,
+            login_hook_url: String::new(),
+            login_hook_timeout_ms: 2_000,
+            login_hook_failing: Failing::Allow,
+            offline_push_url: String::new(),
+            after_gift_url: String::new(),
+            hook_timeout_ms: 5_000,
+            hook_events_max: 100_000,
             users_read_per_minute: 10_000,
             profile_changes_per_minute: 60,
             gifts_per_second: 50,
@@ -223,6 +282,7 @@ impl Config {
         if !self.sms_url.is_empty() && self.sms_secret.is_empty() {
             return Err("backend.sms_secret: want the secret that signs requests to backend.sms_url".into());
         }
+        self.validate_hooks()?;
         let numbers = [
             ("database_connections_max", self.database_connections_max, 1, 10_000),
             ("replica_lag_ms_max", self.replica_lag_ms_max, 1, 3_600_000),
@@ -242,6 +302,10 @@ impl Config {
             ("second_delete_ms", self.second_delete_ms, 1, 3_600_000),
             ("inbox_messages_max", self.inbox_messages_max, 10, 1_000_000),
             ("inbox_sender_messages_max", self.inbox_sender_messages_max, 1, 100_000_000),
+            ("before_send_timeout_ms", self.before_send_timeout_ms, 1, 10_000),
+            ("login_hook_timeout_ms", self.login_hook_timeout_ms, 1, 10_000),
+            ("hook_timeout_ms", self.hook_timeout_ms, 1, 20_000),
+            ("hook_events_max", self.hook_events_max, 100, 10_000_000),
             ("order_ttl_s", self.order_ttl_s, 1, 31_536_000),
             ("orders_open_max", self.orders_open_max, 1, 10_000),
             ("rooms_per_day", self.rooms_per_day, 1, 1_000_000),
@@ -265,6 +329,36 @@ impl Config {
         Ok(())
     }
 }
+
+impl Config {
+    fn validate_hooks(&self) -> Result<(), String> {
+        let urls = [
+            ("before_send_url", &self.before_send_url),
+            ("login_hook_url", &self.login_hook_url),
+            ("offline_push_url", &self.offline_push_url),
+            ("after_gift_url", &self.after_gift_url),
+        ];
+        for (key, url) in urls.into_iter().filter(|(_, url)| !url.is_empty()) {
+            if !is_plain_http(url) {
+                return Err(format!("backend.{key} = {url:?}: want http://HOST:PORT/PATH"));
+            }
+            if self.hook_secret.is_empty() {
+                return Err(format!(
+                    "backend.hook_secret: want the secret that signs requests to backend.{key}"
+                ));
+            }
+        }
+        match self.before_send_codes.iter().find(|code| OWN_CODES.contains(code)) {
+            Some(code) => Err(format!(
+                "backend.before_send_codes: {code} is the backend's own; want codes of room messages"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The business codes that the backend deals with or sends itself.
+const OWN_CODES: [i32; 6] = [5556, 5557, 5558, 5560, 5561, 5562];
 
 /// Whether requests can be sent there, without a name and password.
 fn is_plain_http(url: &str) -> bool {

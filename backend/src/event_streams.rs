@@ -57,6 +57,8 @@ struct Entry {
     text: String,
     /// Failures while the database answered.
     failures: u32,
+    /// It is being decided.
+    is_waiting: bool,
 }
 
 impl Lane {
@@ -116,14 +118,19 @@ impl Lane {
             Lease::Ours if self.has_all => {}
             Lease::Ours | Lease::Taken => self.take_over().await?,
         }
-        if self.open.is_empty() {
-            self.read().await?;
+        // Events that are being decided keep nobody waiting.
+        let waiting = self.open.iter().filter(|entry| entry.is_waiting).count();
+        if waiting == self.open.len() && waiting < WAITING_MAX {
+            self.read(if waiting > 0 { BLOCK_WAITING_MS } else { BLOCK_MS }).await?;
         }
         if self.open.is_empty() {
             return Ok(true);
         }
-        self.deal(app).await?;
-        Ok(self.open.is_empty())
+        let is_through = self.deal(app).await?;
+        if self.open.len() >= WAITING_MAX {
+            tokio::time::sleep(Duration::from_millis(BLOCK_WAITING_MS)).await;
+        }
+        Ok(is_through)
     }
 
     async fn lease(&mut self) -> Result<Lease, Error> {
@@ -163,10 +170,10 @@ impl Lane {
         }
     }
 
-    async fn read(&mut self) -> Result<(), Error> {
+    async fn read(&mut self, block_ms: u64) -> Result<(), Error> {
         let mut read = redis::cmd("XREADGROUP");
         read.arg("GROUP").arg(GROUP).arg(&self.name).arg("COUNT").arg(BATCH_MAX);
-        read.arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(&self.stream).arg(">");
+        read.arg("BLOCK").arg(block_ms).arg("STREAMS").arg(&self.stream).arg(">");
         match read.query_async::<Option<StreamReadReply>>(&mut self.redis).await {
             Ok(reply) => {
                 let streams = reply.map(|reply| reply.keys).unwrap_or_default();
@@ -191,8 +198,9 @@ impl Lane {
         }
     }
 
-    /// Ends what can be ended. The rest is dealt with again before anything later is.
-    async fn deal(&mut self, app: &Arc<App>) -> Result<(), Error> {
+    /// Ends what can be ended; whether nothing failed. What failed is dealt with again before anything later
+    /// is.
+    async fn deal(&mut self, app: &Arc<App>) -> Result<bool, Error> {
         // One that makes the transaction of all fail is found out by dealing with each alone.
         let is_alone = self.open.first().is_some_and(|entry| entry.failures >= TOGETHER_MAX);
         let count = if is_alone { 1 } else { self.open.len().min(BATCH_MAX) };
@@ -205,21 +213,27 @@ impl Lane {
                 () = tokio::time::sleep(Duration::from_millis(LEASE_MS / 3)) => {
                     if !matches!(self.lease().await?, Lease::Ours) {
                         self.has_all = false; // another reader may have dealt with some of it
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
         };
         // If the database answers, it is the event that fails.
-        let is_up = !outcomes.contains(&Outcome::Again) || app.db.is_up().await;
+        let has_failed = outcomes.contains(&Outcome::Again);
+        let is_up = !has_failed || app.db.is_up().await;
         let mut pipe = redis::pipe();
         pipe.atomic();
         let mut kept = Vec::new();
         for (mut entry, outcome) in self.open.drain(..count).zip(outcomes) {
+            entry.is_waiting = outcome == Outcome::Waiting;
             let dead = match outcome {
                 Outcome::Done => None,
                 Outcome::Refused(reason) if reason.starts_with("bad_event") => Some(reason),
                 Outcome::Refused(_) => None, // whoever asked for it was told, as far as anybody is
+                Outcome::Waiting => {
+                    kept.push(entry);
+                    continue;
+                }
                 Outcome::Again => {
                     entry.failures += u32::from(is_up);
                     if entry.failures < FAILURES_MAX {
@@ -245,13 +259,19 @@ impl Lane {
         self.open.splice(..0, kept);
         // If Redis is away they stay pending, and come again to whoever takes the lease, for whom they are
         // repeats.
-        Ok(pipe.query_async(&mut self.redis).await?)
+        pipe.query_async::<()>(&mut self.redis).await?;
+        Ok(!has_failed)
     }
 }
 
 impl Entry {
     fn of(entry: &StreamId) -> Self {
-        Self { id: entry.id.clone(), text: entry.get("e").unwrap_or_default(), failures: 0 }
+        Self {
+            id: entry.id.clone(),
+            text: entry.get("e").unwrap_or_default(),
+            failures: 0,
+            is_waiting: false,
+        }
     }
 }
 
@@ -266,6 +286,10 @@ enum Lease {
 const GROUP: &str = "backend";
 const BATCH_MAX: usize = 256;
 const BLOCK_MS: u64 = 1_000;
+/// While events are being decided.
+const BLOCK_WAITING_MS: u64 = 20;
+/// Events of a lane that are being decided while later ones are read. With as many new ones they are a batch.
+const WAITING_MAX: usize = BATCH_MAX / 2;
 const COMMAND_TIME: Duration = Duration::from_secs(5);
 /// How long a lane waits for a reader that has died.
 const LEASE_MS: u64 = 10_000;

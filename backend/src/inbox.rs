@@ -360,6 +360,7 @@ fn item(message: InboxRow, device: &str) -> PushItem {
         sender: message.sender,
         stored: true,
         device: (!device.is_empty()).then(|| device.to_owned()),
+        class: None,
     }
 }
 

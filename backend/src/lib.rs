@@ -22,6 +22,7 @@ mod event_streams;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod gift;
+mod hooks;
 mod http;
 mod ids;
 mod inbox;
@@ -40,11 +41,12 @@ mod second_delete;
 mod session_check;
 mod sms;
 mod tables;
+mod webhook;
 
 pub use app::App;
 pub use cache::{Cache, Hold, HoldAsk};
 pub use clock::Clock;
-pub use config::Config;
+pub use config::{Class, Config, Failing};
 pub use db::{Db, Dialect, Pool};
 pub use error::Error;
 pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};

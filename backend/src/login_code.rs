@@ -70,6 +70,11 @@ impl Asker {
         Self { phone, address, network, keys }
     }
 
+    /// The address from where it is asked.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The phone that it is about.
     pub fn phone(&self) -> &Phone {
         &self.phone

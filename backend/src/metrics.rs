@@ -105,6 +105,7 @@ pub async fn text(app: &App) -> String {
     write_http(app, &mut page);
     write_queue(app, &mut page).await;
     write_gifts(app, &mut page);
+    write_webhooks(app, &mut page);
     let (hits, misses) = app.cache.counts();
     page.family("cache_reads_total", "counter", "Reads through the cache.");
     page.sample(&[("result", "hit")], hits);
@@ -153,6 +154,38 @@ fn write_gifts(app: &App, page: &mut Page) {
     page.family("push_events_total", "counter", "Calls of the push API, and their messages.");
     for (event, count) in app.push.counts() {
         page.sample(&[("event", event)], count);
+    }
+}
+
+/// Calls of an operator's services, and what they are still to be told.
+fn write_webhooks(app: &App, page: &mut Page) {
+    page.family("webhook_calls_total", "counter", "Calls of webhooks, by their outcomes.");
+    for webhook in app.hooks.webhooks() {
+        for (outcome, count) in webhook.counts() {
+            page.sample(&[("hook", webhook.name()), ("outcome", outcome)], count);
+        }
+    }
+    page.family("webhook_seconds_total", "counter", "How long calls of webhooks took together.");
+    for webhook in app.hooks.webhooks() {
+        page.sample(&[("hook", webhook.name())], webhook.took().as_secs_f64());
+    }
+    page.family("webhook_breaker_open", "gauge", "1 if the webhook's breaker is open.");
+    for webhook in app.hooks.webhooks() {
+        page.sample(&[("hook", webhook.name())], u8::from(webhook.is_open()));
+    }
+    page.family("webhook_events_total", "counter", "Events for webhooks, by what became of them.");
+    for events in app.hooks.events() {
+        for (result, count) in events.counts() {
+            page.sample(&[("hook", events.webhook().name()), ("result", result)], count);
+        }
+    }
+    page.family("webhook_events_waiting", "gauge", "Events that webhooks are to be told, about.");
+    for events in app.hooks.events() {
+        page.sample(&[("hook", events.webhook().name())], events.waiting());
+    }
+    page.family("before_send_under_way", "gauge", "Messages that a webhook is being asked about.");
+    if let Some(hook) = &app.hooks.before_send {
+        page.sample(&[], hook.under_way());
     }
 }
 

@@ -333,6 +333,7 @@ fn push_item(message: &Message) -> PushItem {
         sender: 0,
         stored: false,
         device: None,
+        class: None,
     }
 }
 

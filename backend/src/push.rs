@@ -52,6 +52,9 @@ pub struct PushItem {
     /// With `stored`: for the session on this class of device alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// `lossy`; reliable if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<&'static str>,
 }
 
 /// IM tokens that are refused.
@@ -304,6 +307,7 @@ mod tests {
             sender: 0,
             stored: false,
             device: None,
+            class: None,
         };
         let json = r#"{"app":1,"room":7,"biz_code":5556,"client_msg_id":"gift-1","data":"{}"}"#;
         assert_eq!(serde_json::to_string(&item).unwrap(), json);

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{event_streams, gift, http, inbox, order_expiry, outbox, second_delete, session_check};
+use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, second_delete, session_check};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -84,6 +84,7 @@ impl Backend {
         workers.tasks.spawn(gift::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(outbox::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(inbox::run(app.clone(), stopping.clone()));
+        workers.tasks.spawn(hooks::events::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(session_check::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(second_delete::run(app.clone(), stopping));

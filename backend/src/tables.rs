@@ -5,6 +5,7 @@ pub mod account;
 pub mod gift;
 pub mod gift_order;
 pub mod hand_over;
+pub mod hook_event;
 pub mod id_segment;
 pub mod inbox;
 pub mod job;

@@ -162,7 +162,8 @@ impl Route {
 
 /// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were
 /// bought. A client may say them to the backend at most.
-pub const BACKEND_CODES: [BizCode; 4] = [BizCode(5556), BizCode(5557), BizCode(5558), BizCode(5561)];
+pub const BACKEND_CODES: [BizCode; 5] =
+    [BizCode(5556), BizCode(5557), BizCode(5558), BizCode(5561), BizCode(5562)];
 
 /// The route table, sorted by business code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

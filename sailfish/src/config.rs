@@ -487,6 +487,7 @@ impl Config {
             ("backend.internal_secret", &backend.internal_secret),
             ("backend.provider_secret", &backend.provider_secret),
             ("backend.sms_secret", &backend.sms_secret),
+            ("backend.hook_secret", &backend.hook_secret),
         ];
         match secrets.iter().find(|(_, secret)| !secret.is_empty() && secret.len() < SECRET_BYTES_MIN) {
             Some((key, _)) => Err(format!("{key}: want at least {SECRET_BYTES_MIN} bytes")),

@@ -1,5 +1,6 @@
 //! The door for the bridge's events. docs/BACKEND.md is the contract.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::Sha256;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,6 +25,7 @@ use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::event::{Event, EventKind, Request, Undelivered};
 use crate::gift::{self, Answer, Contents, Decided, GiftRequest, Identity, Reason};
+use crate::hooks::before_send;
 use crate::inbox;
 use crate::membership;
 
@@ -67,6 +70,8 @@ pub enum Outcome {
     Refused(String),
     /// It may be done another time.
     Again,
+    /// It is being decided; others need not wait for it. It has to come again.
+    Waiting,
 }
 
 /// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of
@@ -87,7 +92,7 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
         let (status, reason) = match outcome {
             Outcome::Done => ("ok", None),
             Outcome::Refused(reason) => ("refused", Some(reason)),
-            Outcome::Again => ("retry", None),
+            Outcome::Again | Outcome::Waiting => ("retry", None),
         };
         EventResult { id, status, reason }
     };
@@ -143,7 +148,7 @@ pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -
     let (mut undelivered, mut undelivered_at) = (Vec::new(), Vec::new());
     for (index, event) in events.enumerate() {
         match serde_json::from_str::<Event>(event) {
-            Ok(Event { kind: EventKind::Request(request), .. }) => requests.push((index, request)),
+            Ok(Event { kind: EventKind::Request(request), id }) => requests.push((index, id, request)),
             Ok(Event { kind: EventKind::Undelivered(message), .. }) => {
                 undelivered.push(message);
                 undelivered_at.push(index);
@@ -193,22 +198,52 @@ async fn keep(app: &App, messages: &[Undelivered]) -> Vec<Outcome> {
     }
 }
 
+/// A request with its place in the batch and the id of its event.
+type Indexed = (usize, String, Request);
+
 /// All at once: a request waits for its commit, which takes many together. One that takes too long is sent
 /// again, and the rest of its batch is not.
-async fn take_requests(app: &Arc<App>, requests: Vec<(usize, Request)>) -> Vec<(usize, Outcome)> {
-    let mut outcomes: Vec<_> = requests.iter().map(|(index, _)| (*index, Outcome::Again)).collect();
+async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Outcome)> {
+    let mut outcomes: BTreeMap<_, _> = requests.iter().map(|(index, ..)| (*index, Outcome::Again)).collect();
     let mut tasks = JoinSet::new();
-    for (place, (_, request)) in requests.into_iter().enumerate() {
+    // Messages of one sender, which stay in their order.
+    let mut asked: BTreeMap<(i32, i64), Vec<Indexed>> = BTreeMap::new();
+    for (index, id, request) in requests {
+        if is_asked_about(app, &request) {
+            asked.entry((request.app, request.user)).or_default().push((index, id, request));
+            continue;
+        }
         let app = app.clone();
         tasks.spawn(async move {
             let taken = tokio::time::timeout(REQUEST_TIME, take_request(&app, request)).await;
-            (place, taken.unwrap_or(Outcome::Again))
+            vec![(index, taken.unwrap_or(Outcome::Again))]
         });
+    }
+    for (_, messages) in asked {
+        tasks.spawn(take_asked(app.clone(), messages));
     }
     while let Some(taken) = tasks.join_next().await {
         // A task that panicked has no outcome.
-        if let Ok((place, outcome)) = taken {
-            outcomes[place].1 = outcome;
+        outcomes.extend(taken.unwrap_or_default());
+    }
+    outcomes.into_iter().collect()
+}
+
+fn is_asked_about(app: &App, request: &Request) -> bool {
+    let before_send = app.hooks.before_send.as_ref();
+    request.app == app.config.app && before_send.is_some_and(|hook| hook.covers(request.biz_code))
+}
+
+/// Messages of one sender that a service is asked about. Those behind one that is not decided wait for it.
+async fn take_asked(app: Arc<App>, messages: Vec<Indexed>) -> Vec<(usize, Outcome)> {
+    let Some(hook) = &app.hooks.before_send else { return Vec::new() };
+    let mut outcomes: Vec<_> = messages.iter().map(|(index, ..)| (*index, Outcome::Waiting)).collect();
+    let deadline = Instant::now() + REQUEST_TIME;
+    for (place, (_, id, request)) in messages.iter().enumerate() {
+        outcomes[place].1 = before_send::take(&app, hook, id, request).await;
+        let is_open = matches!(outcomes[place].1, Outcome::Again | Outcome::Waiting);
+        if is_open || Instant::now() > deadline {
+            break;
         }
     }
     outcomes

@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use crate::api::{im_token, users};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
+use crate::hooks::{Login as LoginAsked, ask_login};
 use crate::http::address::Address;
 use crate::http::body::{Body, Path};
 use crate::http::caller::{COOKIE, token};
@@ -117,7 +118,7 @@ struct LoggedIn {
 /// Logs in. The first login of a phone makes its user. Wrong digits count against the address that they come
 /// from: after the fifth it waits 15 s, and twice as long after each further one.
 #[utoipa::path(post, path = "/login", request_body = LogIn,
-    responses((status = 200, body = LoggedIn), (status = 401, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 200, body = LoggedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn log_in(
     State(app): State<Arc<App>>,
     address: Address,
@@ -130,6 +131,14 @@ async fn log_in(
     let asker = Asker::new(phone, address);
     let code = asker.check(&app, &body.code).await?;
     let (user_id, is_new) = users::find_or_register(&app, asker.phone()).await?;
+    let login = LoginAsked {
+        app: app.config.app,
+        user: user_id,
+        phone: asker.phone().number(),
+        address: asker.address(),
+        is_new,
+    };
+    ask_login(&app, &login).await?;
     // Last, so that a database that is away does not cost the code.
     if !asker.use_up(&app, &code).await? {
         return Err(wrong_code());

@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "when messages were handed over",
         statements: tables::inbox::add_delivered,
     },
+    Migration { version: 41, name: "events for webhooks", statements: tables::hook_event::create },
 ];
 
 /// Whether all steps are done.

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::cache::held_key;
 use crate::db::{Dialect, Tx};
 use crate::error::Error;
+use crate::hooks::after_gift;
 use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
 use crate::run::Stop;
@@ -290,11 +291,19 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     }
     gift_order::insert(&mut tx, &decisions.orders, now_ms).await?;
     let ids = outbox::insert(&mut tx, &decisions.messages, now_ms).await?;
+    let mut told = 0;
+    if let Some(hook) = &app.hooks.after_gift {
+        let paid = after_gift::paid(app.config.app, &decisions.orders, now_ms);
+        told = hook.insert(&mut tx, paid, now_ms).await?;
+    }
     if let AnyQueue::Table(queue) = &app.queue {
         let ids: Vec<JobId> = batch.jobs.iter().flatten().cloned().collect();
         queue.done_with(&mut tx, &ids).await?;
     }
     tx.commit().await?;
+    if let Some(hook) = &app.hooks.after_gift {
+        hook.committed(told);
+    }
     Ok((decisions, ids))
 }
 

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::db::insist;
 use crate::error::Error;
 use crate::event::Undelivered;
+use crate::hooks::offline_push;
 use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
 use crate::tables::presence::{self, Device};
 use crate::tables::{hand_over, id_segment, user};
@@ -18,13 +19,14 @@ use crate::tables::{hand_over, id_segment, user};
 /// there missed them.
 pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = vec![Outcome::Done; messages.len()];
-    let (mut rows, mut at) = (Vec::new(), Vec::new());
+    let (mut rows, mut at, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
     for (index, message) in messages.iter().enumerate() {
         match (message.room, row(message)) {
             (Some(_), _) => app.metrics.add(MESSAGES, "room", 1),
             (None, Some(row)) => {
                 rows.push(row);
                 at.push(index);
+                reasons.push(message.reason.as_str());
             }
             (None, None) => outcomes[index] = refused(app, "bad_message"),
         }
@@ -34,7 +36,7 @@ pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, E
     }
     let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
     let existing = existing(app, &Vec::from_iter(receivers)).await?;
-    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &existing)).await?) {
+    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &reasons, &existing)).await?) {
         match refusal {
             Some(reason) => outcomes[index] = refused(app, reason),
             None => app.metrics.add(MESSAGES, "kept", 1),
@@ -79,6 +81,7 @@ fn row(message: &Undelivered) -> Option<InboxRow> {
 async fn keep_rows(
     app: &App,
     rows: &[InboxRow],
+    reasons: &[&str],
     existing: &BTreeSet<(i32, i64)>,
 ) -> Result<Vec<Option<&'static str>>, Error> {
     let dialect = app.db.dialect();
@@ -90,7 +93,8 @@ async fn keep_rows(
     let of_senders = inbox::sent(&mut tx, dialect, &Vec::from_iter(senders)).await?;
     let mut shares = Shares::new(&app.config, of_receivers, of_senders);
     let (mut kept, mut refusals) = (Vec::new(), Vec::with_capacity(rows.len()));
-    for row in rows {
+    let mut notifications = Vec::new();
+    for (row, reason) in rows.iter().zip(reasons) {
         let refusal = if known.contains(&(row.app, row.user_id, row.message_id)) {
             None
         } else if !existing.contains(&(row.app, row.user_id)) {
@@ -100,11 +104,18 @@ async fn keep_rows(
         };
         if refusal.is_none() && known.insert((row.app, row.user_id, row.message_id)) {
             kept.push(row.clone());
+            notifications.extend(offline_push::notification(row, reason));
         }
         refusals.push(refusal);
     }
     inbox::insert(&mut tx, dialect, &kept, app.clock.now_ms()).await?;
+    let Some(hook) = &app.hooks.offline_push else {
+        tx.commit().await?;
+        return Ok(refusals);
+    };
+    let notified = hook.insert(&mut tx, notifications, app.clock.now_ms()).await?;
     tx.commit().await?;
+    hook.committed(notified);
     Ok(refusals)
 }
 

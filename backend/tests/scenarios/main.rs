@@ -15,6 +15,7 @@ mod database;
 mod document;
 mod events;
 mod gift;
+mod hooks;
 mod ids;
 mod inbox;
 mod login;

@@ -389,6 +389,40 @@ pub const KEYS: &[Key] = &[
         "backend.sms_secret",
         "The secret that signs requests to it, in the same way as bridge.secret. It is not shown.",
     ),
+    key(
+        "backend.hook_secret",
+        "The secret that signs requests to the services below, in the same way as bridge.secret. It is not shown.",
+    ),
+    key(
+        "backend.before_send_url",
+        "The service that is asked about messages to rooms before they are sent: http://HOST:PORT/PATH. Empty: none.",
+    ),
+    key(
+        "backend.before_send_codes",
+        "The business codes that it is asked about. Give each a route to \"bridge\" too.",
+    ),
+    key("backend.before_send_class", "How members get these messages: \"lossy\" or \"reliable\"."),
+    key("backend.before_send_timeout_ms", "How long the service may take, in ms."),
+    key("backend.before_send_failing", "What happens to messages while it fails: \"refuse\" or \"allow\"."),
+    key(
+        "backend.login_hook_url",
+        "The service that is asked about logins: http://HOST:PORT/PATH. Empty: none.",
+    ),
+    key("backend.login_hook_timeout_ms", "How long the service may take, in ms."),
+    key("backend.login_hook_failing", "What happens to logins while it fails: \"allow\" or \"refuse\"."),
+    key(
+        "backend.offline_push_url",
+        "The service that gets a notification for each message that waits in an inbox: http://HOST:PORT/PATH. Empty: none.",
+    ),
+    key(
+        "backend.after_gift_url",
+        "The service that gets each paid gift: http://HOST:PORT/PATH. Empty: none.",
+    ),
+    key("backend.hook_timeout_ms", "How long these two services may take for a batch, in ms."),
+    key(
+        "backend.hook_events_max",
+        "Events that wait for each of these two services. One user may have a tenth of what is free; what does not fit is dropped.",
+    ),
     key("backend.users_read_per_minute", "Users that one user may read by POST /users/batch in a minute."),
     key("backend.profile_changes_per_minute", "Changes of its profile that one user may make in a minute."),
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),

@@ -317,6 +317,7 @@ mod tests {
             "backend.internal_secret",
             "backend.provider_secret",
             "backend.sms_secret",
+            "backend.hook_secret",
         ] {
             let set = |value: &str| {
                 let mut layers = Layers::new();
@@ -330,7 +331,7 @@ mod tests {
             assert_eq!(set("16 bytes will do"), Ok(()));
         }
         let secrets = KEYS.iter().filter(|key| key.name.ends_with("secret")).count();
-        assert_eq!(secrets, 7, "a new one needs the minimum too");
+        assert_eq!(secrets, 8, "a new one needs the minimum too");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub fn print(config: &Config) -> String {
     backend.internal_secret.clear();
     backend.provider_secret.clear();
     backend.sms_secret.clear();
+    backend.hook_secret.clear();
     for url in [&mut backend.database, &mut backend.redis].into_iter().chain(&mut backend.replicas) {
         *url = without_password(url);
     }

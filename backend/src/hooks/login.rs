@@ -1,0 +1,50 @@
+//! `login`: whether a user may log in.
+
+use serde::{Deserialize, Serialize};
+
+use super::{question, short};
+use crate::app::App;
+use crate::config::Failing;
+use crate::error::Error;
+
+/// What the service is asked.
+#[derive(Serialize)]
+pub struct Login<'a> {
+    pub app: i32,
+    pub user: i64,
+    pub phone: &'a str,
+    pub address: &'a str,
+    pub is_new: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    action: Action,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    Allow,
+    Refuse,
+}
+
+/// Asks about a login, if there is a service.
+///
+/// # Errors
+/// 403 if the service refuses; 503 if it fails, and logins are refused then.
+pub async fn ask_login(app: &App, login: &Login<'_>) -> Result<(), Error> {
+    let Some(webhook) = &app.hooks.login else { return Ok(()) };
+    let body = question("login", login)?;
+    let read = |bytes: &[u8]| serde_json::from_slice::<Answer>(bytes).map_err(|error| error.to_string());
+    match (webhook.call(body, app.clock.now_ms(), read).await, app.config.login_hook_failing) {
+        (Ok(Answer { action: Action::Allow, .. }), _) | (Err(_), Failing::Allow) => Ok(()),
+        (Ok(Answer { action: Action::Refuse, reason }), _) => {
+            Err(Error::new(axum::http::StatusCode::FORBIDDEN, "login_refused", short(reason)))
+        }
+        (Err(_), Failing::Refuse) => {
+            Err(Error::unavailable("login_hook_unavailable", "logins cannot be checked; try again later"))
+        }
+    }
+}

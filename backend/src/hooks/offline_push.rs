@@ -1,0 +1,49 @@
+//! `offline_push`: a message waits in the inbox of a user who was not there. The service may wake up the
+//! user's phone.
+
+use serde::Serialize;
+
+use crate::event::Data;
+use crate::tables::hook_event::NewEvent;
+use crate::tables::inbox::InboxRow;
+
+#[derive(Serialize)]
+struct Notification<'a> {
+    /// The same for the same message and receiver.
+    id: String,
+    app: i32,
+    user: i64,
+    reason: &'a str,
+    sender: i64,
+    biz_code: i32,
+    message_id: String,
+    client_msg_id: &'a str,
+    /// Absent if it is longer than [`PREVIEW_BYTES_MAX`].
+    #[serde(flatten)]
+    data: Option<Data>,
+}
+
+/// What the service is told of a message that was kept. `None` if the receiver was there, and read too
+/// slowly.
+pub fn notification(row: &InboxRow, reason: &str) -> Option<NewEvent> {
+    if !matches!(reason, "offline" | "disconnected" | "unacked") {
+        return None;
+    }
+    let notification = Notification {
+        id: format!("{}-{}", row.user_id, row.message_id),
+        app: row.app,
+        user: row.user_id,
+        reason,
+        sender: row.sender,
+        biz_code: row.biz_code,
+        message_id: row.message_id.to_string(),
+        client_msg_id: &row.client_msg_id,
+        data: (row.data.len() <= PREVIEW_BYTES_MAX).then(|| Data::of(row.data.clone())),
+    };
+    let payload = serde_json::to_string(&notification).expect("strings and numbers are JSON");
+    // The sender fills the queue, so the sender's share is used.
+    Some(NewEvent { user_id: row.sender, payload })
+}
+
+/// What phones show of a message is no longer.
+const PREVIEW_BYTES_MAX: usize = 4 << 10;
