@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http_server::process::Process;
+
 use crate::app::App;
 use crate::queue::{Queue, Topic};
 
@@ -112,6 +114,7 @@ pub async fn text(app: &App) -> String {
     page.sample(&[("result", "miss")], misses);
     write_pools(app, &mut page);
     write_replicas(app, &mut page);
+    page.process(Process::read());
     page.text
 }
 
@@ -276,6 +279,16 @@ impl Page {
         let labels = written(labels);
         self.line("_sum", &labels, sum);
         self.line("_count", &labels, count);
+    }
+
+    /// Under the names that Prometheus clients give them.
+    fn process(&mut self, process: Process) {
+        let text = &mut self.text;
+        for (name, help, value) in process.gauges() {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
+        let (name, help) = ("process_cpu_seconds_total", "CPU time, user and system.");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", process.cpu_seconds);
     }
 
     fn line(&mut self, suffix: &str, labels: &str, value: impl std::fmt::Display) {

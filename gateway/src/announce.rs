@@ -189,7 +189,7 @@ impl Gateway {
                 self.view.resubmitting.pop_front();
                 continue;
             };
-            let Entry { session, owner: old, submission } = entry;
+            let Entry { session, owner: old, submission, .. } = entry;
             let (app, target) = (submission.app, submission.target);
             let Some(owner) = self.view.owner_of(app, target) else { return };
             if self.view.announcing.slow.contains(&owner) {

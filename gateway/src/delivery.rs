@@ -10,7 +10,8 @@ use wire::{MessageId, UserId};
 
 use crate::fan_out::encode;
 use crate::gateway::{Gateway, Timer, mark_dirty};
-use crate::outbox::{Flight, Owed, Retry};
+use crate::latency::{RouteClass, Stamp};
+use crate::outbox::{Flight, Owed, Reliable, Retry};
 use crate::session::Phase;
 
 impl Gateway {
@@ -53,12 +54,15 @@ impl Gateway {
             Some(delivery) => {
                 self.queue_reliable(now, conn, message.id, frame, Owed::Router { router, delivery });
             }
-            None => self.queue_lossy(conn, frame, 1),
+            None => {
+                let waited = Some((RouteClass::UserLossy, Stamp::of(now)));
+                self.queue_lossy(conn, frame, 1, waited);
+            }
         }
     }
 
     /// The client has a message. Whether that message was in flight.
-    pub(crate) fn ack(&mut self, conn: ConnId, id: MessageId) -> bool {
+    pub(crate) fn ack(&mut self, now: Instant, conn: ConnId, id: MessageId) -> bool {
         let Self { sessions, outboxes, wheel, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return false };
         let flight = match outboxes.get_mut(session.outbox) {
@@ -77,6 +81,9 @@ impl Gateway {
             outboxes.release(&mut session.outbox);
         }
         self.metrics.acks += 1;
+        if let Some(route) = flight.owed.route() {
+            self.metrics.latency.ack[route as usize].record(flight.since, Stamp::of(now), 1);
+        }
         self.settle_owed(conn, flight.owed, Outcome::Delivered);
         true
     }
@@ -156,7 +163,8 @@ impl Gateway {
         if self.outboxes.bytes() + frame.len() as u64 > self.config.limits.outbox_bytes_max {
             return self.fail(conn, self.user_of(conn), owed, FailReason::Overflow);
         }
-        let Err(mut refused) = self.try_reliable(conn, id, frame, owed) else { return };
+        let since = Stamp::of(now);
+        let Err(mut refused) = self.try_reliable(conn, id, frame, owed, since) else { return };
         let (user, does_not_read) = (self.user_of(conn), self.stall(now, conn));
         loop {
             let Some(older) = self.give_way(conn, refused.0.len()) else {
@@ -164,7 +172,7 @@ impl Gateway {
                 break;
             };
             self.fail(conn, user, older, FailReason::Overflow);
-            match self.try_reliable(conn, id, refused.0, refused.1) {
+            match self.try_reliable(conn, id, refused.0, refused.1, since) {
                 Ok(()) => break,
                 Err(again) => refused = again,
             }
@@ -186,13 +194,14 @@ impl Gateway {
         id: MessageId,
         frame: Bytes,
         owed: Owed,
+        since: Stamp,
     ) -> Result<(), (Bytes, Owed)> {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
         let bytes_max = outboxes.share(&config.limits).min(config.limits.reliable_bytes_max as usize);
         let messages_max = config.limits.reliable_messages_max as usize;
         outboxes.update(&mut session.outbox, |outbox| {
-            outbox.push_reliable(id, frame, owed, messages_max, bytes_max)
+            outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
         })?;
         mark_dirty(session, conn, dirty);
         self.metrics.deliveries_reliable += 1;
@@ -218,8 +227,15 @@ impl Gateway {
     }
 
     /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too
-    /// slowly. There is no frame when all are too long.
-    pub(crate) fn queue_lossy(&mut self, conn: ConnId, frames: Bytes, messages: u32) {
+    /// slowly. There is no frame when all are too long. `waited` says since when the first of them waits, if
+    /// that is to be counted.
+    pub(crate) fn queue_lossy(
+        &mut self,
+        conn: ConnId,
+        frames: Bytes,
+        messages: u32,
+        waited: Option<(RouteClass, Stamp)>,
+    ) {
         let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
         if frames.is_empty() || outboxes.bytes() + frames.len() as u64 > config.limits.outbox_bytes_max {
@@ -228,8 +244,8 @@ impl Gateway {
         }
         let share = outboxes.share(&config.limits).max(frames.len());
         let bytes_max = share.min(config.limits.lossy_bytes_max as usize);
-        metrics.lossy_dropped +=
-            outboxes.update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, bytes_max));
+        metrics.lossy_dropped += outboxes
+            .update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, waited, bytes_max));
         metrics.deliveries_lossy += u64::from(messages);
         metrics.count_out(Code::Business, u64::from(messages));
         mark_dirty(session, conn, dirty);

@@ -15,6 +15,7 @@ use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway, sequence_believed
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
+use crate::latency::{RouteClass, Stamp};
 use crate::limits::HELD_BYTES_MAX;
 use crate::outbox::Owed;
 use crate::rooms::Early;
@@ -58,6 +59,9 @@ impl Gateway {
             return self.fan_out_reliable(now, key, message);
         }
         let is_early = now < room.next_fan_out;
+        if room.held.is_empty() {
+            room.held_since = Stamp::of(now);
+        }
         if is_early && room.held.is_empty() {
             self.wheel.arm(room.next_fan_out, Timer::Room { index: key.index }.pack());
         }
@@ -112,6 +116,7 @@ impl Gateway {
         }
         room.next_fan_out = now + interval;
         room.held_bytes = 0;
+        let waited = Some((RouteClass::RoomLossy, room.held_since));
         let held = std::mem::take(&mut room.held);
         let (members, recall) = (std::mem::take(&mut room.members), room.recall.take());
         let mut frames = Frames::new(&held, self.config.limits.frame_bytes_max);
@@ -121,7 +126,7 @@ impl Gateway {
             }
             let session = self.sessions.get(member.conn).expect("a member has a session");
             let frames = frames.get(session.answer_encoding());
-            self.queue_lossy(member.conn, frames, held.len() as u32);
+            self.queue_lossy(member.conn, frames, held.len() as u32, waited);
         }
         let room = self.rooms.get_mut(key);
         (room.members, room.recall) = (members, recall);

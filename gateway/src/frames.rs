@@ -50,7 +50,7 @@ impl Gateway {
             ClientFrame::Business(business) => self.business(now, conn, &business),
             ClientFrame::Heartbeat { echo } => self.say(conn, &ServerFrame::Heartbeat { echo }),
             ClientFrame::Ack(ids) => {
-                let unknown = ids.iter().filter(|id| !self.ack(conn, *id)).count();
+                let unknown = ids.iter().filter(|id| !self.ack(now, conn, *id)).count();
                 self.close_if_drained(conn);
                 return self.bound_unknown_acks(now, conn, unknown);
             }

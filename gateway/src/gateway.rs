@@ -16,6 +16,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
 use crate::config::Config;
+use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
     CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, LOGIN_RETRY, TIMEOUTS_PER_TURN,
@@ -294,12 +295,13 @@ impl Gateway {
 
     /// Moves what is to be written into `batch`.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
-        let Self { sessions, outboxes, wheel, config, layered, .. } = self;
+        let Self { sessions, outboxes, wheel, config, layered, metrics, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         if session.outbox != OutboxId::NONE {
             let deadline = now + config.delivery.ack_timeout(1);
             outboxes.update(&mut session.outbox, |outbox| {
-                outbox.fill(batch, config.delivery.window, |flight| {
+                let written = Written { now: Stamp::of(now), latency: &mut metrics.latency };
+                outbox.fill(batch, config.delivery.window, written, |flight| {
                     wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
                 });
             });
@@ -731,7 +733,9 @@ impl Gateway {
                 }
             }
             ToGateway::Broadcast { message, shards } => self.broadcast_to(now, message, &shards),
-            ToGateway::SendAck { session, submitted, ack } => self.answered(from, session, submitted, ack),
+            ToGateway::SendAck { session, submitted, ack } => {
+                self.answered(now, from, session, submitted, ack);
+            }
             ToGateway::Superseded { submitted } => {
                 let entry = self.submitted.remove(submitted);
                 if entry.is_some_and(|entry| entry.session == SessionId::CONTROL) {
@@ -744,7 +748,7 @@ impl Gateway {
                 self.view.remembered.hear(from, digests)
             }
             ToGateway::Digests { .. } => {}
-            ToGateway::All { message } => self.push_all(&message),
+            ToGateway::All { message } => self.push_all(now, &message),
             // The control thread asked, and is the one to go.
             ToGateway::Drain => self.tell_control(ToControl::Drain),
             ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),

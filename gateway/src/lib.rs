@@ -13,6 +13,7 @@ mod fan_out;
 mod frames;
 mod gateway;
 mod hash;
+mod latency;
 mod layered;
 mod limits;
 mod login_window;
@@ -34,6 +35,7 @@ mod view;
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
 pub use edge::{CertificatePem, Port, Refusal, Rules, TlsServer};
 pub use gateway::{Gateway, Setup};
+pub use latency::{Histogram, Latency, RouteClass};
 pub use metrics::Metrics;
 pub use push::Push;
 pub use token::{

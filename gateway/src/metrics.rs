@@ -3,6 +3,7 @@
 use edge::Refusal;
 use wire::client::{Code, FailReason, NoticeCode};
 
+use crate::latency::Latency;
 use crate::token::TokenError;
 
 /// Counters since the start, and gauges of the moment. Plain numbers: one shard writes, and gives away
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub undelivered: [u64; FailReason::ALL.len()],
     /// Messages refused to their sender here, in the order of [`FailReason::ALL`].
     pub refused: [u64; FailReason::ALL.len()],
+    /// How long messages take.
+    pub latency: Latency,
 }
 
 impl Metrics {

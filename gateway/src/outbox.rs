@@ -19,6 +19,7 @@ use wire::client::Message;
 use wire::node::DeliveryId;
 
 use crate::config::Limits;
+use crate::latency::{RouteClass, Stamp, Written};
 use crate::limits::{
     FRAME_COPY_BYTES_MAX, OUTBOX_SHARES, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
     RETRY_BYTES_MAX, STALL_STEP_MAX,
@@ -107,7 +108,8 @@ impl Outboxes {
 pub(crate) struct Outbox {
     /// Encoded answers, in order.
     control: Vec<u8>,
-    reliable: VecDeque<Reliable>,
+    /// With their stamps.
+    reliable: VecDeque<(u32, Reliable)>,
     lossy: VecDeque<Lossy>,
     flights: VecDeque<Flight>,
     /// The arrival stamp of the next message of either lane.
@@ -139,6 +141,15 @@ pub(crate) enum Owed {
 }
 
 impl Owed {
+    /// What the message is counted as; `None` if its receiver has asked for it again.
+    pub(crate) fn route(&self) -> Option<RouteClass> {
+        match self {
+            Self::Router { .. } | Self::Routers(_) => Some(RouteClass::UserReliable),
+            Self::Bridge(_) => Some(RouteClass::RoomReliable),
+            Self::Nobody => None,
+        }
+    }
+
     /// Adds a router shard to those that wait, once; false when it is the bridge that does, or very many do.
     fn add(&mut self, router: ShardId, delivery: DeliveryId) -> bool {
         let it = (router, delivery);
@@ -179,11 +190,13 @@ impl Routers {
     }
 }
 
-struct Reliable {
-    stamp: u32,
-    id: MessageId,
-    frame: Bytes,
-    owed: Owed,
+/// A reliable message that waits.
+pub(crate) struct Reliable {
+    pub(crate) id: MessageId,
+    pub(crate) frame: Bytes,
+    pub(crate) owed: Owed,
+    /// When it came here.
+    pub(crate) since: Stamp,
 }
 
 /// The frames of some messages that came together; of none, an answer that keeps its place among them.
@@ -191,6 +204,8 @@ struct Lossy {
     stamp: u32,
     messages: u32,
     frames: Bytes,
+    /// When the first of them came here, if that is counted.
+    waited: Option<(RouteClass, Stamp)>,
 }
 
 /// A reliable message that was handed to the socket and is not acked yet.
@@ -203,6 +218,8 @@ pub(crate) struct Flight {
     pub(crate) timer: TimerId,
     /// How often it was written.
     pub(crate) tries: u8,
+    /// When it came here.
+    pub(crate) since: Stamp,
 }
 
 impl Outbox {
@@ -218,10 +235,16 @@ impl Outbox {
 
     /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more
     /// than `bytes_max`. Answers how many messages it dropped.
-    pub(crate) fn push_lossy(&mut self, frames: Bytes, messages: u32, bytes_max: usize) -> u64 {
+    pub(crate) fn push_lossy(
+        &mut self,
+        frames: Bytes,
+        messages: u32,
+        waited: Option<(RouteClass, Stamp)>,
+        bytes_max: usize,
+    ) -> u64 {
         self.lossy_bytes += frames.len() as u32;
         let stamp = self.next_stamp();
-        self.lossy.push_back(Lossy { stamp, messages, frames });
+        self.lossy.push_back(Lossy { stamp, messages, frames, waited });
         let mut dropped = 0;
         while (self.lossy_bytes - self.answer_bytes) as usize > bytes_max {
             let oldest = self.lossy.iter().position(|lossy| lossy.messages > 0);
@@ -241,7 +264,7 @@ impl Outbox {
         self.lossy_bytes += frame.len() as u32;
         self.answer_bytes += frame.len() as u32;
         let stamp = self.next_stamp();
-        self.lossy.push_back(Lossy { stamp, messages: 0, frames: frame });
+        self.lossy.push_back(Lossy { stamp, messages: 0, frames: frame, waited: None });
         true
     }
 
@@ -253,24 +276,22 @@ impl Outbox {
     /// takes any message.
     pub(crate) fn push_reliable(
         &mut self,
-        id: MessageId,
-        frame: Bytes,
-        owed: Owed,
+        message: Reliable,
         messages_max: usize,
         bytes_max: usize,
     ) -> Result<(), (Bytes, Owed)> {
         let messages = self.reliable.len() + self.flights.len();
-        let bytes = self.reliable_bytes as usize + frame.len();
+        let bytes = self.reliable_bytes as usize + message.frame.len();
         if messages > 0 && (messages >= messages_max || bytes > bytes_max) {
-            return Err((frame, owed));
+            return Err((message.frame, message.owed));
         }
         self.reliable_bytes = bytes as u32;
         if messages == 0 {
             self.routers = Routers::None;
         }
-        self.routers.add(&owed);
+        self.routers.add(&message.owed);
         let stamp = self.next_stamp();
-        self.reliable.push_back(Reliable { stamp, id, frame, owed });
+        self.reliable.push_back((stamp, message));
         Ok(())
     }
 
@@ -281,7 +302,7 @@ impl Outbox {
         if flying + bytes > bytes_max && !self.flights.is_empty() {
             return None;
         }
-        let Reliable { frame, owed, .. } = self.reliable.pop_front()?;
+        let (_, Reliable { frame, owed, .. }) = self.reliable.pop_front()?;
         self.reliable_bytes -= frame.len() as u32;
         Some(owed)
     }
@@ -303,7 +324,8 @@ impl Outbox {
 
     /// Another router shard waits for the delivery of a message that is here already; whether it is.
     pub(crate) fn owe_also(&mut self, id: MessageId, router: ShardId, delivery: DeliveryId) -> bool {
-        let waiting = self.reliable.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
+        let waiting = self.reliable.iter_mut().map(|(_, known)| known);
+        let waiting = waiting.filter(|known| known.id == id).map(|known| &mut known.owed);
         let flying = self.flights.iter_mut().filter(|known| known.id == id).map(|known| &mut known.owed);
         let Some(owed) = waiting.chain(flying).next() else { return false };
         let is_added = owed.add(router, delivery);
@@ -315,11 +337,17 @@ impl Outbox {
 
     /// Moves what may be written into `batch`. Each reliable message is recorded in flight first, with a
     /// timer that `arm` sets for its key.
-    pub(crate) fn fill(&mut self, batch: &mut SendBatch, window: u16, mut arm: impl FnMut(u32) -> TimerId) {
+    pub(crate) fn fill(
+        &mut self,
+        batch: &mut SendBatch,
+        window: u16,
+        mut written: Written<'_>,
+        mut arm: impl FnMut(u32) -> TimerId,
+    ) {
         batch.copy(&self.control);
         self.control.clear();
         while !batch.is_full() {
-            let reliable = self.reliable.front().map(|message| message.stamp);
+            let reliable = self.reliable.front().map(|(stamp, _)| *stamp);
             let lossy = self.lossy.front().map(|message| message.stamp);
             match (reliable, lossy) {
                 (None, None) => break,
@@ -327,9 +355,16 @@ impl Outbox {
                     if self.flights.len() >= window as usize {
                         break;
                     }
-                    self.launch(batch, &mut arm);
+                    self.launch(batch, &mut written, &mut arm);
                 }
-                (_, Some(_)) => batch.share(self.pop_lossy().expect("the lane has a front").frames),
+                (_, Some(_)) => {
+                    let Lossy { frames, messages, waited, .. } =
+                        self.pop_lossy().expect("the lane has a front");
+                    batch.share(frames);
+                    if let Some((route, since)) = waited {
+                        written.count(route, since, messages);
+                    }
+                }
                 (Some(_), None) => unreachable!("a lone reliable message comes first"),
             }
         }
@@ -344,8 +379,8 @@ impl Outbox {
             (None, None) => false,
             (None, Some(_)) => true,
             (Some(_), None) => self.flights.len() < window as usize,
-            (Some(reliable), Some(lossy)) => {
-                is_before(lossy.stamp, reliable.stamp) || self.flights.len() < window as usize
+            (Some((reliable, _)), Some(lossy)) => {
+                is_before(lossy.stamp, *reliable) || self.flights.len() < window as usize
             }
         }
     }
@@ -387,7 +422,7 @@ impl Outbox {
         for flight in self.flights.drain(..) {
             each(flight.owed, Some(flight.timer));
         }
-        for message in self.reliable.drain(..) {
+        for (_, message) in self.reliable.drain(..) {
             each(message.owed, None);
         }
         self.lossy.clear();
@@ -430,8 +465,17 @@ impl Outbox {
         Some(oldest)
     }
 
-    fn launch(&mut self, batch: &mut SendBatch, arm: &mut impl FnMut(u32) -> TimerId) {
-        let Reliable { stamp: _, id, frame, owed } = self.reliable.pop_front().expect("the lane has a front");
+    fn launch(
+        &mut self,
+        batch: &mut SendBatch,
+        written: &mut Written<'_>,
+        arm: &mut impl FnMut(u32) -> TimerId,
+    ) {
+        let (_, Reliable { id, frame, owed, since }) =
+            self.reliable.pop_front().expect("the lane has a front");
+        if let Some(route) = owed.route() {
+            written.count(route, since, 1);
+        }
         let key = self.flight_key;
         self.flight_key = key.wrapping_add(1);
         if frame.len() <= FRAME_COPY_BYTES_MAX {
@@ -439,7 +483,7 @@ impl Outbox {
         } else {
             batch.share(frame.clone());
         }
-        self.flights.push_back(Flight { key, id, frame, owed, timer: arm(key), tries: 1 });
+        self.flights.push_back(Flight { key, id, frame, owed, timer: arm(key), tries: 1, since });
     }
 
     fn land(&mut self, at: usize) -> Flight {
@@ -458,7 +502,7 @@ impl Outbox {
     }
 
     fn check_invariants(&self) {
-        let waiting: usize = self.reliable.iter().map(|message| message.frame.len()).sum();
+        let waiting: usize = self.reliable.iter().map(|(_, message)| message.frame.len()).sum();
         let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
         assert_eq!(waiting + flying, self.reliable_bytes as usize);
         assert_eq!(

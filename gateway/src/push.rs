@@ -8,6 +8,7 @@ use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, UserId};
 
 use crate::fan_out::Frames;
 use crate::gateway::Gateway;
+use crate::latency::{RouteClass, Stamp};
 
 /// A message that no session sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,7 +58,7 @@ impl Gateway {
             device,
             concluded,
         };
-        self.give(SessionId::CONTROL, submission).then_some(id)
+        self.give(now, SessionId::CONTROL, submission).then_some(id)
     }
 
     /// Asks a router shard; the answer is mailed to the control thread.
@@ -83,7 +84,7 @@ impl Gateway {
     }
 
     /// A lossy message for every session of its app.
-    pub(crate) fn push_all(&mut self, message: &Message) {
+    pub(crate) fn push_all(&mut self, now: Instant, message: &Message) {
         let of_app = |(conn, session): (ConnId, &crate::session::Session)| {
             (session.is_logged_in() && session.app == message.app)
                 .then_some((conn, session.answer_encoding()))
@@ -92,7 +93,7 @@ impl Gateway {
         let mut frames = Frames::new(std::slice::from_ref(message), self.config.limits.frame_bytes_max);
         for (conn, encoding) in receivers {
             let frame = frames.get(encoding);
-            self.queue_lossy(conn, frame, 1);
+            self.queue_lossy(conn, frame, 1, Some((RouteClass::UserLossy, Stamp::of(now))));
         }
     }
 }

@@ -236,7 +236,7 @@ impl Gateway {
                 let end = frames.end_of_run(&answer.messages, at);
                 let frames = frames.slice(at, end);
                 if !frames.is_empty() {
-                    self.queue_lossy(conn, frames, (end - at) as u32);
+                    self.queue_lossy(conn, frames, (end - at) as u32, None);
                 }
                 at = end;
             }

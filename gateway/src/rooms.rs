@@ -12,6 +12,7 @@ use wire::client::Message;
 use wire::{AppId, RoomId};
 
 use crate::hash;
+use crate::latency::Stamp;
 use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX};
 use crate::recovery::Recall;
 
@@ -53,6 +54,8 @@ pub(crate) struct Room {
     pub(crate) joining: bool,
     /// Lossy messages that wait for the end of the room's interval; its timer is armed while there are any.
     pub(crate) held: Vec<Message>,
+    /// When the first of `held` came.
+    pub(crate) held_since: Stamp,
     /// Messages that overtook the owner's answer, on the way over a sibling.
     pub(crate) early: Early,
     /// Of the payloads of `held`.
@@ -117,6 +120,7 @@ impl Room {
             since: 0,
             joining: true,
             held: Vec::new(),
+            held_since: Stamp::default(),
             early: Early::default(),
             held_bytes: 0,
             next_fan_out: Instant::default(),

@@ -8,6 +8,7 @@ use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
 use crate::config::{Destination, Route};
 use crate::gateway::Gateway;
+use crate::latency::{RouteClass, Stamp};
 use crate::submitted::Entry;
 
 impl Gateway {
@@ -91,7 +92,7 @@ impl Gateway {
                     device,
                     concluded,
                 };
-                if !self.give(session, submission) {
+                if !self.give(now, session, submission) {
                     self.refuse(conn, &business.client_msg_id, BUSY);
                 }
             }
@@ -130,18 +131,19 @@ impl Gateway {
 
     /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many
     /// wait, of its sender or in all.
-    pub(crate) fn give(&mut self, session: SessionId, submission: Submission) -> bool {
+    pub(crate) fn give(&mut self, now: Instant, session: SessionId, submission: Submission) -> bool {
+        let since = Stamp::of(now);
         let owner = self.view.owner_of(submission.app, submission.target);
         if submission.is_answered() && !self.view.resubmitting.is_empty() {
             // What its sender said before is yet to be submitted again.
             let id = submission.id;
             let is_kept =
-                self.submitted.insert(Entry { session, owner: None, submission }, &self.config.limits);
+                self.submitted.insert(Entry { session, owner: None, submission, since }, &self.config.limits);
             self.view.resubmitting.extend(is_kept.then_some(id));
             return is_kept;
         }
         if submission.is_answered() {
-            let entry = Entry { session, owner, submission: submission.clone() };
+            let entry = Entry { session, owner, submission: submission.clone(), since };
             if !self.submitted.insert(entry, &self.config.limits) {
                 return false;
             }
@@ -155,12 +157,23 @@ impl Gateway {
 
     /// An owner tells what has become of a message. One that is not its owner any more may say that it was
     /// delivered; that it failed, only the one that has it now.
-    pub(crate) fn answered(&mut self, from: ShardId, session: SessionId, submitted: MessageId, ack: SendAck) {
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        session: SessionId,
+        submitted: MessageId,
+        ack: SendAck,
+    ) {
         let Some(entry) = self.submitted.get(submitted) else { return };
         if matches!(ack.outcome, Outcome::Failed(_)) && entry.owner != Some(from) {
             return;
         }
-        let target = entry.submission.target;
+        let (target, class, since) = (entry.submission.target, entry.submission.class, entry.since);
+        if matches!(ack.outcome, Outcome::Delivered | Outcome::Sequenced { .. }) {
+            let route = RouteClass::of(target, class) as usize;
+            self.metrics.latency.outcome[route].record(since, Stamp::of(now), 1);
+        }
         self.submitted.remove(submitted);
         let is_busy = ack.outcome == Outcome::Failed(FailReason::Busy);
         if session == SessionId::CONTROL {

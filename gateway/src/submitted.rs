@@ -11,6 +11,7 @@ use wire::{AppId, MessageId, UserId};
 
 use crate::config::Limits;
 use crate::hash;
+use crate::latency::Stamp;
 
 /// The messages that wait for an answer, by id.
 pub(crate) struct Submitted {
@@ -27,6 +28,8 @@ pub(crate) struct Entry {
     /// The router shard that has it; none while there is no router.
     pub(crate) owner: Option<ShardId>,
     pub(crate) submission: Submission,
+    /// When it came.
+    pub(crate) since: Stamp,
 }
 
 impl Entry {

@@ -18,6 +18,7 @@ mod connection;
 mod connections;
 mod limits;
 mod peer;
+pub mod process;
 mod refusals;
 mod server;
 pub mod site;

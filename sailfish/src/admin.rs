@@ -15,7 +15,6 @@ mod metrics;
 mod nodes;
 mod online;
 mod openapi;
-mod process;
 mod push;
 mod revoke;
 mod rooms;

@@ -121,6 +121,10 @@ const CHARTS: [
   ["Messages from clients", perSecond, rate("sailfish_frames_in_total", 'code="business"')],
   ["Messages to clients", perSecond, rate("sailfish_frames_out_total", 'code="business"')],
   ["Logins", perSecond, rate("sailfish_logins_total")],
+  ["To a user's ack, 50 %", milliseconds, delivery("outcome", "user_reliable", 0.5)],
+  ["To a user's ack, 99 %", milliseconds, delivery("outcome", "user_reliable", 0.99)],
+  ["To a room's write, 50 %", milliseconds, delivery("write", "room", 0.5)],
+  ["To a room's write, 99 %", milliseconds, delivery("write", "room", 0.99)],
   [
     "Turn of a shard, 99 %",
     milliseconds,
@@ -133,6 +137,12 @@ const CHARTS: [
     (_, after) => total(after, "process_resident_memory_bytes"),
   ],
 ];
+
+/** From a message's arrival to its outcome, or from the router's word to the write; see docs/OPERATIONS.md. */
+function delivery(end: string, route: string, part: number) {
+  return (before: Sample, after: Sample) =>
+    quantile(before, after, `sailfish_delivery_${end}_seconds`, part, `route="${route}`);
+}
 
 function rate(name: string, label = "") {
   return (before: Sample, after: Sample, seconds: number) =>

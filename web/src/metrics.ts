@@ -27,14 +27,32 @@ export function total(sample: Sample, name: string, label = ""): number {
   return sum;
 }
 
-/** The quantile of a histogram's increase, in its unit: the upper bound of the bucket in which it lies. */
-export function quantile(before: Sample, after: Sample, name: string, part: number): number | undefined {
-  const buckets = [...(after.get(`${name}_bucket`) ?? [])].map(([labels, value]) => {
-    const bound = /le="([^"]+)"/.exec(labels)?.[1] ?? "";
-    const old = before.get(`${name}_bucket`)?.get(labels) ?? 0;
-    return { bound: bound === "+Inf" ? Infinity : Number(bound), count: value - old };
-  });
-  buckets.sort((a, b) => a.bound - b.bound);
-  const all = buckets.at(-1)?.count ?? 0;
-  return all === 0 ? undefined : buckets.find(({ count }) => count >= all * part)?.bound;
+/** The quantile of a histogram's increase, in its unit, as far as its buckets tell; of those with a label in them. */
+export function quantile(
+  before: Sample,
+  after: Sample,
+  name: string,
+  part: number,
+  label = "",
+): number | undefined {
+  const increase = new Map<number, number>();
+  for (const [labels, value] of after.get(`${name}_bucket`) ?? []) {
+    if (!labels.includes(label)) continue;
+    const le = /le="([^"]+)"/.exec(labels)?.[1] ?? "";
+    const bound = le === "+Inf" ? Infinity : Number(le);
+    // A node that began anew counts from 0.
+    const more = Math.max(value - (before.get(`${name}_bucket`)?.get(labels) ?? 0), 0);
+    increase.set(bound, (increase.get(bound) ?? 0) + more);
+  }
+  const buckets = [...increase].sort(([a], [b]) => a - b);
+  const wanted = (buckets.at(-1)?.[1] ?? 0) * part;
+  if (wanted === 0) return undefined;
+  let [lower, below] = [0, 0];
+  for (const [bound, count] of buckets) {
+    if (count >= wanted) {
+      return bound === Infinity ? bound : lower + ((bound - lower) * (wanted - below)) / (count - below);
+    }
+    [lower, below] = [bound, count];
+  }
+  return undefined;
 }

@@ -261,6 +261,7 @@ test("an operator sees what happens, speaks to a room, and sends a viewer away",
   await push.getByLabel("Text").fill("the show begins");
   await push.getByRole("button").click();
   await console_.getByText("It is sequenced").waitFor();
+  await console_.getByLabel(/^To a room's write, 50 %: .* ms$/).waitFor();
   await viewer.getByText("the show begins").waitFor();
   await console_
     .getByLabel("Sessions")

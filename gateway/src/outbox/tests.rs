@@ -1,6 +1,7 @@
 use shard::{Instant, Wheel};
 
 use super::*;
+use crate::latency::Latency;
 
 const WINDOW: u16 = 2;
 
@@ -16,18 +17,20 @@ impl Fixture {
 
     fn reliable(&mut self, id: u64, frame: &'static str) -> Result<(), (Bytes, Owed)> {
         let owed = Owed::Router { router: ShardId::new(0, 0), delivery: DeliveryId(id) };
-        self.outbox.push_reliable(MessageId(id), frame.into(), owed, 4, 1 << 20)
+        let message = Reliable { id: MessageId(id), frame: frame.into(), owed, since: Stamp::default() };
+        self.outbox.push_reliable(message, 4, 1 << 20)
     }
 
     fn lossy(&mut self, frame: &'static str, bytes_max: usize) -> u64 {
-        self.outbox.push_lossy(frame.into(), 1, bytes_max)
+        self.outbox.push_lossy(frame.into(), 1, None, bytes_max)
     }
 
     fn fill(&mut self) -> String {
         let mut batch = SendBatch::new();
         let Self { outbox, wheel } = self;
         let could = outbox.can_fill(WINDOW);
-        outbox.fill(&mut batch, WINDOW, |key| wheel.arm(Instant::default(), u64::from(key)));
+        let written = Written { now: Stamp::default(), latency: &mut Latency::default() };
+        outbox.fill(&mut batch, WINDOW, written, |key| wheel.arm(Instant::default(), u64::from(key)));
         assert_eq!(could, !batch.is_empty(), "can_fill says what fill does");
         outbox.check_invariants();
         String::from_utf8(batch.segments().flatten().copied().collect()).unwrap()
@@ -104,9 +107,14 @@ fn the_oldest_that_was_never_written_gives_way() {
 #[test]
 fn an_empty_lane_takes_what_is_longer_than_its_bound() {
     let mut it = Fixture::new();
-    let owed = || Owed::Routers(Vec::new());
-    assert!(it.outbox.push_reliable(MessageId(1), "long".into(), owed(), 4, 3).is_ok());
-    assert!(it.outbox.push_reliable(MessageId(2), "m".into(), owed(), 4, 3).is_err());
+    let message = |id, frame: &'static str| Reliable {
+        id: MessageId(id),
+        frame: frame.into(),
+        owed: Owed::Routers(Vec::new()),
+        since: Stamp::default(),
+    };
+    assert!(it.outbox.push_reliable(message(1, "long"), 4, 3).is_ok());
+    assert!(it.outbox.push_reliable(message(2, "m"), 4, 3).is_err());
 }
 
 #[test]
@@ -145,7 +153,7 @@ fn the_share_of_one_outbox_shrinks_with_what_is_free() {
     let mut ids = [OutboxId::NONE; 100];
     for id in &mut ids {
         let share = outboxes.share(&limits);
-        outboxes.update(id, |outbox| outbox.push_lossy(vec![0; share].into(), 1, share));
+        outboxes.update(id, |outbox| outbox.push_lossy(vec![0; share].into(), 1, None, share));
     }
     assert!((1..10).contains(&outboxes.share(&limits)), "a hundred of them leave something");
     assert!(outboxes.bytes() < 16_000);
@@ -194,12 +202,15 @@ fn abandoning_tells_every_debt_once() {
 fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
     let mut outboxes = Outboxes::default();
     let mut one = OutboxId::NONE;
-    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 1, 99));
+    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
     assert_eq!(outboxes.bytes(), 3);
     outboxes.check_invariants(1);
     let mut batch = SendBatch::new();
-    outboxes
-        .update(&mut one, |outbox| outbox.fill(&mut batch, WINDOW, |_| unreachable!("lossy flies without")));
+    let mut latency = Latency::default();
+    let written = Written { now: Stamp::default(), latency: &mut latency };
+    outboxes.update(&mut one, |outbox| {
+        outbox.fill(&mut batch, WINDOW, written, |_| unreachable!("lossy flies without"));
+    });
     outboxes.release(&mut one);
     assert_eq!((outboxes.bytes(), one), (0, OutboxId::NONE));
     let mut two = OutboxId::NONE;

@@ -8,9 +8,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use http_server::process::Process;
 use node::ShardMetrics;
 
-use super::{Admin, metrics, process};
+use super::{Admin, metrics};
 use crate::control::Shards;
 use crate::serve::Role;
 
@@ -43,7 +44,7 @@ async fn index(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response 
 
 async fn metrics_text(State(admin): State<Arc<Admin>>) -> Response {
     let cores = admin.shards.metrics().await;
-    let text = metrics::text(&admin, &cores, process::Process::read());
+    let text = metrics::text(&admin, &cores, Process::read());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

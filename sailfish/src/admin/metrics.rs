@@ -6,13 +6,13 @@ use std::sync::Arc;
 use biz_bridge::{EventKind, PushOutcome};
 use edge::Refusal as EdgeRefusal;
 use engine::Stats;
-use gateway::TokenError;
+use gateway::{Histogram, Latency, RouteClass, TokenError};
+use http_server::process::Process;
 use wire::client::{Code, FailReason, NoticeCode};
 use wire::node::link::Refusal;
 
 use super::Admin;
 use super::exposition::{Exposition, Kind, Labels};
-use super::process::Process;
 use crate::control::Shards;
 use crate::directory;
 use crate::serve::Role;
@@ -62,6 +62,7 @@ pub fn text(admin: &Admin, cores: &[Option<Box<ShardMetrics>>], process: Process
         page.connections(cores);
         page.frames(cores);
         page.delivery(cores);
+        page.latency(cores);
         page.owners(cores);
     }
     if matches!(role, Role::Up | Role::Router) {
@@ -175,6 +176,38 @@ impl Page {
         self.by("sailfish_refused_total", help, "reason", &reasons, cores, |m| &m.gateway.refused);
         let help = "Bytes that wait or are in flight for all connections.";
         self.core("sailfish_outbox_bytes", Gauge, help, cores, |m| m.gateway.outbox_bytes);
+    }
+
+    /// How long messages take; a route class without a message has no samples.
+    fn latency(&mut self, cores: &Cores) {
+        let help = "At the sender's gateway: from a message's arrival to its outcome, which is the receiver's ack for a user, and the \
+                    place in the order for a room.";
+        self.latency_of("sailfish_delivery_outcome_seconds", help, cores, |latency| &latency.outcome);
+        let help = "At the receiver's gateway: from the router's word to the hand-over to the socket.";
+        self.latency_of("sailfish_delivery_write_seconds", help, cores, |latency| &latency.write);
+        let help = "At the receiver's gateway: from the router's word to the ack of the client.";
+        self.latency_of("sailfish_delivery_ack_seconds", help, cores, |latency| &latency.ack);
+    }
+
+    fn latency_of(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        cores: &Cores,
+        of: impl Fn(&Latency) -> &[Histogram; RouteClass::ALL.len()],
+    ) {
+        let mut series = Vec::new();
+        for (shard, core) in answered(&self.shards, cores) {
+            for (route, histogram) in RouteClass::ALL.into_iter().zip(of(&core.gateway.latency)) {
+                if histogram.count() > 0 {
+                    series.push(([("shard", shard), ("route", route.name())], histogram));
+                }
+            }
+        }
+        let series = series.iter().map(|(labels, histogram)| {
+            (Labels(labels), histogram.cumulated().collect(), histogram.count(), histogram.sum_seconds())
+        });
+        self.out.histogram(name, help, series);
     }
 
     fn histories(&mut self, cores: &Cores) {
@@ -516,12 +549,9 @@ impl Page {
     }
 
     fn process(&mut self, process: Process) {
-        let help = "Resident memory.";
-        self.number("process_resident_memory_bytes", Gauge, help, process.rss_bytes);
-        let help = "Open files.";
-        self.number("process_open_fds", Gauge, help, process.open_files);
-        let help = "The limit of open files.";
-        self.number("process_max_fds", Gauge, help, process.open_files_max);
+        for (name, help, value) in process.gauges() {
+            self.number(name, Gauge, help, value);
+        }
         let help = "CPU time, user and system.";
         self.number("process_cpu_seconds_total", Counter, help, process.cpu_seconds);
     }

@@ -13,6 +13,8 @@ pub struct Process {
     pub open_files_max: u64,
     /// CPU time, user and system, in seconds.
     pub cpu_seconds: f64,
+    /// When it started, in seconds since the UNIX epoch.
+    pub started_unix_seconds: u64,
 }
 
 impl Process {
@@ -25,7 +27,22 @@ impl Process {
                 .current
                 .unwrap_or_default(),
             cpu_seconds: cpu_seconds().unwrap_or_default(),
+            started_unix_seconds: started_unix_seconds().unwrap_or_default(),
         }
+    }
+
+    /// The names that Prometheus clients give these, what they are, and their values.
+    pub fn gauges(&self) -> [(&'static str, &'static str, u64); 4] {
+        [
+            ("process_resident_memory_bytes", "Resident memory.", self.rss_bytes),
+            ("process_open_fds", "Open files.", self.open_files),
+            ("process_max_fds", "The limit of open files.", self.open_files_max),
+            (
+                "process_start_time_seconds",
+                "When the process started, in seconds since 1970.",
+                self.started_unix_seconds,
+            ),
+        ]
     }
 }
 
@@ -43,13 +60,22 @@ fn open_files() -> Option<u64> {
     }
 }
 
-/// From `schedstat`-free `stat`: fields 14 and 15, in ticks.
-fn cpu_seconds() -> Option<f64> {
+/// Field `number` of `/proc/self/stat`, counted from 1 as `man proc` does; those after the command's name.
+fn stat(number: usize) -> Option<u64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The command's name, in brackets, may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let ticks = stat(14)? + stat(15)?;
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+fn started_unix_seconds() -> Option<u64> {
+    let of_system = fs::read_to_string("/proc/stat").ok()?;
+    let booted = of_system.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(booted.trim().parse::<u64>().ok()? + stat(22)? / rustix::param::clock_ticks_per_second())
 }
 
 #[cfg(test)]
@@ -62,5 +88,7 @@ mod tests {
         assert!(process.rss_bytes > 100_000, "{process:?}");
         assert!((3..10_000).contains(&process.open_files), "{process:?}");
         assert!(process.open_files_max >= process.open_files, "{process:?}");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!((now - 86_400..=now + 1).contains(&process.started_unix_seconds), "{process:?} at {now}");
     }
 }
