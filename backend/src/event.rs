@@ -47,6 +47,8 @@ pub struct Request {
     pub biz_code: i32,
     /// The sender's name for it; may be empty.
     pub client_msg_id: String,
+    /// Its trace.
+    pub traceparent: Option<String>,
     /// What the client sent.
     #[serde(flatten)]
     pub data: Data,
@@ -98,6 +100,8 @@ pub struct Undelivered {
     pub sequence: Option<u64>,
     /// The sender's name for it; may be empty.
     pub client_msg_id: String,
+    /// Its trace.
+    pub traceparent: Option<String>,
     /// Its payload.
     #[serde(flatten)]
     pub data: Data,

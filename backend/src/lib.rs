@@ -41,6 +41,7 @@ mod second_delete;
 mod session_check;
 mod sms;
 mod tables;
+mod trace;
 mod webhook;
 
 pub use app::App;

@@ -53,7 +53,7 @@ impl Sender {
         match self {
             Self::Webhook(webhook) => {
                 let body = serde_json::to_vec(&Message { phone: phone.number(), code, expires_ms })?;
-                let sent = webhook.call(body, now_ms, |_| Ok(())).await;
+                let sent = webhook.call(body, now_ms, None, |_| Ok(())).await;
                 sent.map_err(|failure| Error::unavailable("sms_unavailable", failure))
             }
             Self::Mock => {

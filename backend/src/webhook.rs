@@ -18,6 +18,8 @@ use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::trace::Trace;
+
 /// One address of an operator's service.
 pub struct Webhook {
     /// Its name in metrics and logs.
@@ -116,12 +118,13 @@ impl Webhook {
         }
     }
 
-    /// Posts `body` and has `read` parse the answer's body; an error of `read` counts as a failure of the
-    /// service.
+    /// Posts `body` for `trace` and has `read` parse the answer's body; an error of `read` counts as a
+    /// failure of the service.
     pub async fn call<T>(
         &self,
         body: Vec<u8>,
         now_ms: i64,
+        trace: Option<&Trace>,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, Failure> {
         let begun = Instant::now();
@@ -132,7 +135,7 @@ impl Webhook {
                 "the service failed again and again; it is not called for a while",
             ));
         }
-        let posted = tokio::time::timeout(self.timeout, self.post(body, now_ms)).await;
+        let posted = tokio::time::timeout(self.timeout, self.post(body, now_ms, trace)).await;
         let posted = posted.unwrap_or_else(|_| {
             Err(failure(Outcome::Late, format!("no answer within {} ms", self.timeout.as_millis())))
         });
@@ -148,16 +151,18 @@ impl Webhook {
         answer.inspect_err(|failure| warn!(hook = self.name, why = failure.why, "a webhook failed"))
     }
 
-    async fn post(&self, body: Vec<u8>, now_ms: i64) -> Result<Bytes, Failure> {
+    async fn post(&self, body: Vec<u8>, now_ms: i64, trace: Option<&Trace>) -> Result<Bytes, Failure> {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(&self.url)
             .header(header::CONTENT_TYPE, "application/json")
             .header("x-sailfish-timestamp", now_ms)
-            .header("x-sailfish-signature", sign(&self.secret, now_ms, &body))
-            .body(Full::from(body))
-            .map_err(|error| failure(Outcome::Unreachable, error))?;
+            .header("x-sailfish-signature", sign(&self.secret, now_ms, &body));
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.next());
+        }
+        let request = request.body(Full::from(body)).map_err(|error| failure(Outcome::Unreachable, error))?;
         let sent = self.client.request(request).await;
         let response = sent.map_err(|error| failure(Outcome::Unreachable, error))?;
         let status = response.status();

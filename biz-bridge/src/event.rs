@@ -74,6 +74,18 @@ impl EventKey {
     pub fn id(&self) -> String {
         format!("{:x}-{:x}-{:x}", self.shard, self.incarnation, self.seq)
     }
+
+    /// The id of the trace that begins with the event, the same on every retry: 32 hexadecimal digits.
+    pub fn trace(&self) -> String {
+        let life = mix(self.incarnation ^ u64::from(self.shard) << 32);
+        format!("{:016x}{:016x}", mix(life ^ self.seq), mix(life.wrapping_add(self.seq)) | 1) // not all zero
+    }
+
+    /// The trace as <https://www.w3.org/TR/trace-context/> writes it: this bridge is the first on the way.
+    pub fn traceparent(&self) -> String {
+        let span = mix(self.seq ^ u64::from(self.shard) << 32) | 1;
+        format!("00-{}-{span:016x}-01", self.trace())
+    }
 }
 
 /// An event on its way.
@@ -99,7 +111,7 @@ impl Entry {
             ToBridge::Undelivered { reason, .. } => *reason,
             _ => FailReason::NoRoute,
         };
-        let json = serde_json::to_vec(&body(key.id(), &item.event)).expect("strings and numbers are JSON");
+        let json = serde_json::to_vec(&body(key, &item.event)).expect("strings and numbers are JSON");
         Self { key, user: whose(&item.event), kind: EventKind::of(&item.event), refusal, json, tries: 0 }
     }
 }
@@ -137,6 +149,7 @@ enum Body<'a> {
         room: Option<i64>,
         biz_code: i32,
         client_msg_id: &'a str,
+        traceparent: String,
         #[serde(flatten)]
         payload: Payload<'a>,
     },
@@ -157,6 +170,7 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         sequence: Option<u64>,
         client_msg_id: &'a str,
+        traceparent: String,
         #[serde(flatten)]
         payload: Payload<'a>,
     },
@@ -196,7 +210,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-fn body(id: String, event: &ToBridge) -> Body<'_> {
+fn body(key: EventKey, event: &ToBridge) -> Body<'_> {
+    let id = key.id();
     let session = |id, app: AppId, user: UserId, device: wire::DeviceClass, login: wire::node::Login| {
         Session { id, app: app.0, user: user.0, device: device.name(), login: login.0.to_string() }
     };
@@ -222,16 +237,17 @@ fn body(id: String, event: &ToBridge) -> Body<'_> {
                 room: room.map(|room| room.0),
                 biz_code: biz_code.0,
                 client_msg_id: client_msg_id.as_str(),
+                traceparent: key.traceparent(),
                 payload: Payload::of(payload),
             }
         }
-        ToBridge::Undelivered { user, reason, message, .. } => undelivered(id, *user, *reason, message),
+        ToBridge::Undelivered { user, reason, message, .. } => undelivered(key, *user, *reason, message),
     }
 }
 
-fn undelivered(id: String, user: UserId, reason: FailReason, message: &Message) -> Body<'_> {
+fn undelivered(key: EventKey, user: UserId, reason: FailReason, message: &Message) -> Body<'_> {
     Body::Undelivered {
-        id,
+        id: key.id(),
         app: message.app.0,
         user: user.0,
         reason: reason.name(),
@@ -241,6 +257,7 @@ fn undelivered(id: String, user: UserId, reason: FailReason, message: &Message) 
         room: message.room.map(|room| room.0),
         sequence: message.room.map(|_| message.sequence),
         client_msg_id: message.client_msg_id.as_str(),
+        traceparent: key.traceparent(),
         payload: Payload::of(&message.payload),
     }
 }

@@ -91,6 +91,7 @@ impl Http {
             .header(CONTENT_TYPE, "application/json")
             .header("x-sailfish-timestamp", now_ms)
             .header("x-sailfish-signature", signature)
+            .header("traceparent", entries.first().map_or_else(String::new, |entry| entry.key.traceparent()))
             .body(Full::new(body))
             .expect("all of it is made of sound parts")
     }

@@ -149,6 +149,7 @@ impl Lane {
 fn log_refused(entry: &Entry, why: &str) {
     warn!(
         id = entry.key.id(),
+        trace = entry.key.trace(),
         kind = entry.kind.name(),
         user = entry.user.1.0,
         reason = why,

@@ -65,9 +65,10 @@ fn messages_of_a_dense_room_wait_for_its_interval() {
     world.pass(100 * MS);
     world.broadcast(7, 4, true, "acked");
     let latency = world.metrics().latency;
-    // Three to each of the two members, of which two waited.
-    let written = [(RouteClass::RoomReliable, (2, 0)), (RouteClass::RoomLossy, (6, 80))];
-    assert_eq!(all(&latency.write), written);
+    assert_eq!(counted(&latency.write[RouteClass::RoomReliable as usize]), (2, 0));
+    let (count, ms) = counted(&latency.write[RouteClass::RoomLossy as usize]);
+    // Three to each of the two members, of which two waited for 20 ms and up to a tick of the timer.
+    assert!(count == 6 && (80..=88).contains(&ms), "{count} took {ms} ms");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 use crate::cli::ConfigArgs;
 use crate::secret::Secret;
 use client::{Chat, Identity};
-use screen::Screen;
+use screen::{Screen, Tone};
 
 /// How long a token of our own is good; it is made anew for each run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -100,7 +100,10 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let (inputs, received) = mpsc::channel();
     let mut screen = Screen::open(inputs.clone());
     if let Screen::Terminal(_) = screen {
-        screen.say("/to USER and /room ROOM say where lines go, /quit ends once all have their outcome");
+        screen.say(
+            Tone::Quiet,
+            "/to USER and /room ROOM say where lines go, /quit ends once all have their outcome",
+        );
     }
     let config = Config {
         encoding: args.encoding,

@@ -88,6 +88,11 @@ pub fn written(outcome: io::Result<()>) {
     std::process::exit(1);
 }
 
+/// Whether colours are welcome on a terminal (<https://no-color.org>).
+pub fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Writes to stdout at once.
 pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

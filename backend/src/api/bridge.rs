@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use sha2::Sha256;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -28,6 +29,7 @@ use crate::gift::{self, Answer, Contents, Decided, GiftRequest, Identity, Reason
 use crate::hooks::before_send;
 use crate::inbox;
 use crate::membership;
+use crate::trace::{self, Trace};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -213,11 +215,12 @@ async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Ou
             asked.entry((request.app, request.user)).or_default().push((index, id, request));
             continue;
         }
-        let app = app.clone();
-        tasks.spawn(async move {
+        let (app, trace) = (app.clone(), Trace::parse(request.traceparent.as_deref()));
+        let taken = async move {
             let taken = tokio::time::timeout(REQUEST_TIME, take_request(&app, request)).await;
             vec![(index, taken.unwrap_or(Outcome::Again))]
-        });
+        };
+        tasks.spawn(taken.instrument(trace::span(&id, trace.as_ref())));
     }
     for (_, messages) in asked {
         tasks.spawn(take_asked(app.clone(), messages));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{question, short};
 use crate::api::bridge::Outcome;
@@ -25,6 +26,7 @@ use crate::event::{Data, Request};
 use crate::metrics::Family;
 use crate::outbox::{Message, Target};
 use crate::push::{PushItem, PushOutcome};
+use crate::trace::{self, Trace};
 use crate::webhook::Webhook;
 
 /// The hook, and what it is being asked.
@@ -121,10 +123,12 @@ impl BeforeSend {
         let (decide, outcome) = watch::channel(None);
         asked.insert(id.to_owned(), Asked { outcome: outcome.clone(), since: Instant::now() });
         let (app, id, request) = (app.clone(), id.to_owned(), request.clone());
-        tokio::spawn(async move {
+        let span = trace::span(&id, Trace::parse(request.traceparent.as_deref()).as_ref());
+        let deciding = async move {
             let decided = decide_and_send(&app, &id, request).await;
             let _ = decide.send(Some(decided)); // nobody may wait any more
-        });
+        };
+        tokio::spawn(deciding.instrument(span));
         Some(outcome)
     }
 
@@ -177,6 +181,7 @@ async fn judge(
     let Request { app: of_app, user, device, biz_code, client_msg_id, data, .. } = request;
     let event =
         Question { id, app: *of_app, user: *user, device, room, biz_code: *biz_code, client_msg_id, data };
+    let trace = Trace::parse(request.traceparent.as_deref());
     let read = |bytes: &[u8]| {
         let answer: Answer = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match (&answer.action, answer.data.bytes()) {
@@ -187,7 +192,8 @@ async fn judge(
             _ => Ok(answer),
         }
     };
-    let answer = hook.webhook.call(question("before_send", &event)?, app.clock.now_ms(), read).await;
+    let answer =
+        hook.webhook.call(question("before_send", &event)?, app.clock.now_ms(), trace.as_ref(), read).await;
     let (verdict, counted) = match (answer, hook.failing) {
         (Ok(Answer { action: Action::Allow, .. }), _) => (Verdict::Send(data.clone()), "allowed"),
         (Ok(Answer { action: Action::Replace, data, .. }), _) => (Verdict::Send(data), "replaced"),

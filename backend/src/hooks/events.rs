@@ -205,7 +205,7 @@ async fn send(app: &App, events: &Events, fresh: Vec<EventRow>, done: &mut Vec<i
             continue;
         }
         let ids = batch.iter().map(|event| event.id);
-        match events.webhook.call(body(events, &batch), app.clock.now_ms(), |_| Ok(())).await {
+        match events.webhook.call(body(events, &batch), app.clock.now_ms(), None, |_| Ok(())).await {
             Ok(()) => {
                 events.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 done.extend(ids);

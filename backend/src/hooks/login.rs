@@ -38,7 +38,7 @@ pub async fn ask_login(app: &App, login: &Login<'_>) -> Result<(), Error> {
     let Some(webhook) = &app.hooks.login else { return Ok(()) };
     let body = question("login", login)?;
     let read = |bytes: &[u8]| serde_json::from_slice::<Answer>(bytes).map_err(|error| error.to_string());
-    match (webhook.call(body, app.clock.now_ms(), read).await, app.config.login_hook_failing) {
+    match (webhook.call(body, app.clock.now_ms(), None, read).await, app.config.login_hook_failing) {
         (Ok(Answer { action: Action::Allow, .. }), _) | (Err(_), Failing::Allow) => Ok(()),
         (Ok(Answer { action: Action::Refuse, reason }), _) => {
             Err(Error::new(axum::http::StatusCode::FORBIDDEN, "login_refused", short(reason)))

@@ -3,9 +3,10 @@
 
 use serde::Serialize;
 
-use crate::event::Data;
+use crate::event::{Data, Undelivered};
 use crate::tables::hook_event::NewEvent;
 use crate::tables::inbox::InboxRow;
+use crate::trace::Trace;
 
 #[derive(Serialize)]
 struct Notification<'a> {
@@ -18,6 +19,8 @@ struct Notification<'a> {
     biz_code: i32,
     message_id: String,
     client_msg_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     /// Absent if it is longer than [`PREVIEW_BYTES_MAX`].
     #[serde(flatten)]
     data: Option<Data>,
@@ -25,7 +28,8 @@ struct Notification<'a> {
 
 /// What the service is told of a message that was kept. `None` if the receiver was there, and read too
 /// slowly.
-pub fn notification(row: &InboxRow, reason: &str) -> Option<NewEvent> {
+pub fn notification(row: &InboxRow, told: &Undelivered) -> Option<NewEvent> {
+    let reason = told.reason.as_str();
     if !matches!(reason, "offline" | "disconnected" | "unacked") {
         return None;
     }
@@ -38,6 +42,7 @@ pub fn notification(row: &InboxRow, reason: &str) -> Option<NewEvent> {
         biz_code: row.biz_code,
         message_id: row.message_id.to_string(),
         client_msg_id: &row.client_msg_id,
+        traceparent: told.traceparent.as_deref().filter(|it| Trace::parse(Some(it)).is_some()),
         data: (row.data.len() <= PREVIEW_BYTES_MAX).then(|| Data::of(row.data.clone())),
     };
     let payload = serde_json::to_string(&notification).expect("strings and numbers are JSON");

@@ -19,14 +19,14 @@ use crate::tables::{hand_over, id_segment, user};
 /// there missed them.
 pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = vec![Outcome::Done; messages.len()];
-    let (mut rows, mut at, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut at, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for (index, message) in messages.iter().enumerate() {
         match (message.room, row(message)) {
             (Some(_), _) => app.metrics.add(MESSAGES, "room", 1),
             (None, Some(row)) => {
                 rows.push(row);
                 at.push(index);
-                reasons.push(message.reason.as_str());
+                told.push(message);
             }
             (None, None) => outcomes[index] = refused(app, "bad_message"),
         }
@@ -36,7 +36,7 @@ pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, E
     }
     let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
     let existing = existing(app, &Vec::from_iter(receivers)).await?;
-    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &reasons, &existing)).await?) {
+    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &told, &existing)).await?) {
         match refusal {
             Some(reason) => outcomes[index] = refused(app, reason),
             None => app.metrics.add(MESSAGES, "kept", 1),
@@ -81,7 +81,7 @@ fn row(message: &Undelivered) -> Option<InboxRow> {
 async fn keep_rows(
     app: &App,
     rows: &[InboxRow],
-    reasons: &[&str],
+    told: &[&Undelivered],
     existing: &BTreeSet<(i32, i64)>,
 ) -> Result<Vec<Option<&'static str>>, Error> {
     let dialect = app.db.dialect();
@@ -94,7 +94,7 @@ async fn keep_rows(
     let mut shares = Shares::new(&app.config, of_receivers, of_senders);
     let (mut kept, mut refusals) = (Vec::new(), Vec::with_capacity(rows.len()));
     let mut notifications = Vec::new();
-    for (row, reason) in rows.iter().zip(reasons) {
+    for (row, told) in rows.iter().zip(told) {
         let refusal = if known.contains(&(row.app, row.user_id, row.message_id)) {
             None
         } else if !existing.contains(&(row.app, row.user_id)) {
@@ -104,7 +104,7 @@ async fn keep_rows(
         };
         if refusal.is_none() && known.insert((row.app, row.user_id, row.message_id)) {
             kept.push(row.clone());
-            notifications.extend(offline_push::notification(row, reason));
+            notifications.extend(offline_push::notification(row, told));
         }
         refusals.push(refusal);
     }

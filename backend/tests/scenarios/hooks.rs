@@ -63,7 +63,11 @@ impl Service {
         let mac = mac.chain_update(header("x-sailfish-timestamp")).chain_update(".").chain_update(&body);
         let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(header("x-sailfish-signature"), hex);
-        service.told.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+        let mut told: Value = serde_json::from_slice(&body).unwrap();
+        if let Some(traceparent) = headers.get("traceparent") {
+            told["traceparent"] = json!(traceparent.to_str().unwrap());
+        }
+        service.told.lock().unwrap().push(told);
         let mood = service.mood.lock().unwrap().clone();
         match mood {
             Mood::Answers(status, answer) => {
@@ -146,7 +150,11 @@ both!(
         assert_eq!(fake.all(), [json!({ "app": 1, "room": 7, "biz_code": 5555, "client_msg_id": "m1", "data": "hello",
             "sender": 5, "class": "lossy" })]);
         service.set(Mood::Answers(200, json!({ "action": "replace", "data": "h***o" })));
-        assert_eq!(decided(&node, &chat("2", 5, "hello")).await, "ok");
+        let mut traced = chat("2", 5, "hello");
+        traced["traceparent"] = json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        assert_eq!(decided(&node, &traced).await, "ok");
+        let told = service.told()[1]["traceparent"].as_str().unwrap().to_owned();
+        assert!(told.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && !told.contains("b7ad6b7169203331"), "{told}");
         assert_eq!(fake.all()[1]["data"], "h***o");
         service.set(Mood::Answers(200, json!({ "action": "refuse", "reason": "no advertising" })));
         assert_eq!(decided(&node, &chat("3", 5, "buy")).await, "refused");

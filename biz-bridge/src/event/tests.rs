@@ -77,10 +77,28 @@ fn sessions_and_memberships() {
     }
 }
 
+/// That of every event here.
+fn traceparent() -> String {
+    let trace = entry(request(None, b"")).key.traceparent();
+    let lengths: Vec<usize> = trace.split('-').map(str::len).collect();
+    assert_eq!(lengths, [2, 32, 16, 2], "{trace}");
+    trace
+}
+
+#[test]
+fn each_event_begins_a_trace_of_its_own() {
+    let key = |shard, incarnation, seq| EventKey { shard, incarnation, seq };
+    let keys = (0..1_000).flat_map(|n| [key(1, 7, n), key(2, 7, n), key(1, 8, n), key(0, 0, n)]);
+    let mut seen = std::collections::BTreeSet::new();
+    assert!(keys.map(|key| key.trace()).all(|trace| trace != "0".repeat(32) && seen.insert(trace)));
+    assert_eq!(key(1, 7, 3).traceparent(), key(1, 7, 3).traceparent(), "on every retry");
+}
+
 #[test]
 fn requests() {
     let mut body = json!({
-        "id": ID, "type": "request", "app": -1, "user": i64::MIN, "device": "tablet", "biz_code": 5560, "client_msg_id": "g1", "data": "{}"
+        "id": ID, "type": "request", "app": -1, "user": i64::MIN, "device": "tablet", "biz_code": 5560, "client_msg_id": "g1", "data": "{}",
+        "traceparent": traceparent()
     });
     assert_eq!(read(&entry(request(None, b"{}"))), body);
     body["room"] = json!(7);
@@ -91,7 +109,8 @@ fn requests() {
 fn undelivered_messages() {
     let mut body = json!({
         "id": ID, "type": "undelivered", "app": -1, "user": i64::MIN, "reason": "unacked",
-        "message_id": "18446744073709551615", "sender": 2, "biz_code": 6001, "client_msg_id": "", "data": "hi"
+        "message_id": "18446744073709551615", "sender": 2, "biz_code": 6001, "client_msg_id": "", "data": "hi",
+        "traceparent": traceparent()
     });
     let to_user = entry(undelivered(None));
     assert_eq!(read(&to_user), body);

@@ -9,7 +9,7 @@ use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
 
 use super::Input;
-use super::screen::Screen;
+use super::screen::{Screen, Tone};
 use crate::config::ConfigError;
 use crate::printable::printable;
 
@@ -126,13 +126,13 @@ impl Chat {
             Ok(Input::Line(line)) => self.line(line.trim()),
             Ok(Input::NoText(number)) => {
                 self.failed = true;
-                self.screen.say(&format!("line {number} is no UTF-8, and is not sent"));
+                self.screen.say(Tone::Bad, &format!("line {number} is no UTF-8, and is not sent"));
                 Next::GoOn
             }
             Ok(Input::End) => self.finish(),
             Ok(Input::Broken(why)) => {
                 self.failed = true;
-                self.screen.say(&format!("stdin cannot be read: {why}"));
+                self.screen.say(Tone::Bad, &format!("stdin cannot be read: {why}"));
                 self.finish()
             }
             Ok(Input::Event(event)) => self.event(event),
@@ -153,10 +153,13 @@ impl Chat {
             return Next::GoOn;
         }
         for text in self.outgoing.values() {
-            self.screen.say(&format!("  no outcome within {} s: {}", FINISH_TIME.as_secs(), printable(text)));
+            self.screen.say(
+                Tone::Bad,
+                &format!("  no outcome within {} s: {}", FINISH_TIME.as_secs(), printable(text)),
+            );
         }
         if !self.logged_in {
-            self.screen.say("not logged in");
+            self.screen.say(Tone::Bad, "not logged in");
         }
         self.failed = true;
         Next::Done
@@ -167,23 +170,24 @@ impl Chat {
             Event::LoggedIn { address } => {
                 self.first_by = None;
                 self.logged_in = true;
-                self.screen.say(&format!(
-                    "logged in to {} as user {}",
-                    printable(&address),
-                    self.identity.user.0
-                ));
+                self.screen.say(
+                    Tone::Quiet,
+                    &format!("logged in to {} as user {}", printable(&address), self.identity.user.0),
+                );
             }
             Event::Joined { room, sequence, .. } => {
                 self.rooms.insert(room, true);
-                self.screen
-                    .say(&format!("joined room {} (its last message so far is number {sequence})", room.0));
+                self.screen.say(
+                    Tone::Quiet,
+                    &format!("joined room {} (its last message so far is number {sequence})", room.0),
+                );
             }
-            Event::Left { room } => self.screen.say(&format!("left room {}", room.0)),
+            Event::Left { room } => self.screen.say(Tone::Quiet, &format!("left room {}", room.0)),
             Event::Message(message) => self.message(&message),
             Event::Outcome { client_msg_id, outcome, .. } => self.outcome(&client_msg_id, outcome),
             Event::Notice { code, text } => {
                 self.first_by = None;
-                self.screen.say(&format!("notice {}: {}", code.name(), printable(&text)));
+                self.screen.say(Tone::Bad, &format!("notice {}: {}", code.name(), printable(&text)));
             }
             Event::Disconnected { why, address, next, wait } => {
                 self.logged_in = false;
@@ -208,14 +212,14 @@ impl Chat {
                     return Next::NoGateway(error); // it never will be one
                 }
                 let address = printable(address);
-                self.screen.say(&format!(
+                self.screen.say(Tone::Bad, &format!(
                     "cannot connect to {address}: {error}; is `sailfish up` running? Trying {next} in {wait} ms"
                 ));
                 self.silence = error;
                 return Next::GoOn;
             }
             Loss::Notice(code) if is_worth_another_try(code) => {
-                self.screen.say(&format!("connecting to {next} in {wait} ms"));
+                self.screen.say(Tone::Quiet, &format!("connecting to {next} in {wait} ms"));
                 return Next::GoOn;
             }
             Loss::Notice(_) | Loss::NoToken => {
@@ -233,7 +237,7 @@ impl Chat {
             Loss::Late => "the server does not answer the login".to_owned(),
             Loss::Silent => "the server is silent".to_owned(),
         };
-        self.screen.say(&format!("connection lost: {why}; connecting again in {wait} ms"));
+        self.screen.say(Tone::Bad, &format!("connection lost: {why}; connecting again in {wait} ms"));
         Next::GoOn
     }
 
@@ -246,16 +250,19 @@ impl Chat {
         let text = printable(&text);
         match message.room {
             Some(room) => {
-                self.screen
-                    .say(&format!("[room {} #{}] {}: {text}", room.0, message.sequence, message.sender.0));
+                self.screen.say(
+                    Tone::Message,
+                    &format!("[room {} #{}] {}: {text}", room.0, message.sequence, message.sender.0),
+                );
             }
-            None => self.screen.say(&format!("[direct] {}: {text}", message.sender.0)),
+            None => self.screen.say(Tone::Message, &format!("[direct] {}: {text}", message.sender.0)),
         }
     }
 
     fn outcome(&mut self, id: &str, outcome: Outcome) {
         let number = id.strip_prefix(&self.id_prefix).and_then(|number| number.parse().ok());
         let Some(text) = number.and_then(|number: u64| self.outgoing.remove(&number)) else { return };
+        let tone = if matches!(outcome, Outcome::Failed(_)) { Tone::Bad } else { Tone::Good };
         let became = match outcome {
             Outcome::Delivered => "delivered".to_owned(),
             Outcome::Stored => "stored for the receiver".to_owned(),
@@ -266,7 +273,7 @@ impl Chat {
                 format!("failed ({})", reason.name())
             }
         };
-        self.screen.say(&format!("  {became}: {}", printable(&text)));
+        self.screen.say(tone, &format!("  {became}: {}", printable(&text)));
     }
 
     fn line(&mut self, line: &str) -> Next {
@@ -277,12 +284,12 @@ impl Chat {
             let (user, text) = rest.trim().split_once(' ').unwrap_or((rest, ""));
             let Some(user) = number(user) else { return self.misunderstood() };
             self.target = Some(Target::User(UserId(user)));
-            self.screen.say(&format!("lines go to user {user}"));
+            self.screen.say(Tone::Quiet, &format!("lines go to user {user}"));
             return self.line(text.trim());
         } else if let Some(room) = line.strip_prefix("/room ").and_then(number) {
             let room = RoomId(room);
             self.target = Some(Target::Room(room));
-            self.screen.say(&format!("lines go to room {}", room.0));
+            self.screen.say(Tone::Quiet, &format!("lines go to room {}", room.0));
             self.rooms.entry(room).or_insert(false);
             self.client.join(room, None);
         } else if line.starts_with('/') {
@@ -292,7 +299,8 @@ impl Chat {
                 Some(target) => self.send(target, line),
                 None => {
                     self.failed = true;
-                    self.screen.say("where to? Say /to USER or /room ROOM, or start with --to or --room");
+                    self.screen
+                        .say(Tone::Bad, "where to? Say /to USER or /room ROOM, or start with --to or --room");
                 }
             }
         }
@@ -316,7 +324,7 @@ impl Chat {
             Err(Refused::Ended) => {} // the event that tells it is on its way
             Err(refused) => {
                 self.failed = true;
-                self.screen.say(&format!("  not sent ({refused}): {}", printable(line)));
+                self.screen.say(Tone::Bad, &format!("  not sent ({refused}): {}", printable(line)));
             }
         }
     }
@@ -329,7 +337,7 @@ impl Chat {
 
     fn misunderstood(&mut self) -> Next {
         self.failed = true;
-        self.screen.say("want /to USER, /to USER TEXT, /room ROOM or /quit");
+        self.screen.say(Tone::Bad, "want /to USER, /to USER TEXT, /room ROOM or /quit");
         Next::GoOn
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal};
 use std::sync::mpsc::Sender;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
@@ -30,6 +31,7 @@ pub struct Terminal {
     printer: Box<dyn ExternalPrinter + Send>,
     /// How the terminal was: the process may end while the editor waits for keys.
     before: Termios,
+    has_colours: bool,
 }
 
 impl Screen {
@@ -44,17 +46,59 @@ impl Screen {
         }
     }
 
-    /// One line to the user.
-    pub fn say(&mut self, line: &str) {
-        let line = format!("{line}\n");
+    /// One line to the user. On a terminal it has its time and a colour.
+    pub fn say(&mut self, tone: Tone, line: &str) {
         let is_said = match self {
             Self::Plain => false,
             // Without its editor, the terminal is as any other.
-            Self::Terminal(terminal) => terminal.printer.print(printable_lines(&line).into_owned()).is_ok(),
+            Self::Terminal(terminal) => terminal.say(tone, line, SystemTime::now()).is_ok(),
         };
         if !is_said {
-            cli::print(&line);
+            cli::print(&format!("{line}\n"));
         }
+    }
+}
+
+impl Terminal {
+    fn say(&mut self, tone: Tone, line: &str, now: SystemTime) -> rustyline::Result<()> {
+        self.printer.print(dressed(tone, line, now, self.has_colours))
+    }
+}
+
+/// What a line is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tone {
+    /// What somebody wrote.
+    Message,
+    /// What the user's own messages became.
+    Good,
+    /// What failed, and what the server warns of.
+    Bad,
+    /// All else.
+    Quiet,
+}
+
+impl Tone {
+    /// The parameters of the terminal's escape sequence (ECMA-48, SGR).
+    const fn colour(self) -> &'static str {
+        match self {
+            Self::Message => "1",
+            Self::Good => "32",
+            Self::Bad => "31",
+            Self::Quiet => "2",
+        }
+    }
+}
+
+/// A line for a terminal: its time (UTC, as in logs), and nothing of it that the terminal would obey but our
+/// own colour.
+fn dressed(tone: Tone, line: &str, now: SystemTime, has_colours: bool) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 86_400);
+    let time = format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let line = printable_lines(line);
+    match has_colours {
+        true => format!("\x1b[2m{time}\x1b[0m \x1b[{}m{line}\x1b[0m\n", tone.colour()),
+        false => format!("{time} {line}\n"),
     }
 }
 
@@ -111,7 +155,7 @@ fn edited(inputs: &Sender<Input>) -> Option<Terminal> {
         drop(editor); // from here on the terminal is as any other
         let _ = inputs.send(last); // the client may be gone
     });
-    Some(Terminal { printer, before })
+    Some(Terminal { printer, before, has_colours: cli::wants_colours() })
 }
 
 /// Hands lines over until there are no more. One that is no text is told, and those after it come all the
@@ -136,6 +180,17 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+
+    #[test]
+    fn a_line_has_its_time_and_no_colours_but_ours() {
+        let now = UNIX_EPOCH + std::time::Duration::from_secs(1_763_000_042);
+        let evil = "[direct] 7: \u{1b}[31mred";
+        let plain = dressed(Tone::Bad, evil, now, false);
+        assert!(plain.starts_with("02:14:02Z [direct] 7: ") && !plain.contains('\u{1b}'), "{plain:?}");
+        let coloured = dressed(Tone::Bad, evil, now, true);
+        assert_eq!(coloured.matches('\u{1b}').count(), 4, "{coloured:?}");
+        assert!(coloured.ends_with("\u{1b}[0m\n"), "{coloured:?}");
+    }
 
     #[test]
     fn a_line_that_is_no_text_hides_none_after_it() {
