@@ -81,7 +81,7 @@ impl Cache {
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
         let store = match config.redis.is_empty() {
             true => Store::Memory(memory::Memory::new(clock)),
-            false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix).await?),
+            false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix, &config.roots).await?),
         };
         Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
+use crate::urls;
+
 /// Gifts of one transaction: SQLite takes conditions of up to a thousand parts.
 const GIFT_BATCH_MAX: u32 = 800;
 /// A message of any length fits.
@@ -18,6 +20,8 @@ const INBOX_BYTES_MAX: u64 = 1 << 40;
 pub struct Config {
     /// Where the HTTP API is served.
     pub listen: SocketAddr,
+    /// Whether it is served by TLS.
+    pub tls: bool,
     /// What its callers may take.
     #[serde(skip)]
     pub http: http_server::Limits,
@@ -29,6 +33,9 @@ pub struct Config {
     pub redis: String,
     /// What every key in Redis begins with.
     pub prefix: String,
+    /// Whom `https://`, `rediss://` and the database trust.
+    #[serde(skip)]
+    pub roots: trust::Roots,
     /// Connections to the primary, and to each replica.
     pub database_connections_max: u32,
     /// A replica that is further behind than this is not read from, in ms. A user's reads go to the primary
@@ -177,11 +184,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:5348".parse().expect("a socket address"),
+            tls: false,
             http: http_server::Limits::default(),
             database: String::new(),
             replicas: Vec::new(),
             redis: String::new(),
             prefix: "sailfish".into(),
+            roots: trust::Roots::default(),
             database_connections_max: 16,
             replica_lag_ms_max: 2_000,
             app: 1,
@@ -258,11 +267,22 @@ impl Config {
         if self.replicas.iter().any(|url| !url.starts_with("mysql://") && !url.starts_with("mariadb://")) {
             return Err("backend.replicas: want mysql://USER:PASSWORD@HOST:PORT/NAME of each".into());
         }
-        if !self.redis.is_empty() && !self.redis.starts_with("redis://") {
-            return Err("backend.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB".into());
+        for (key, urls) in [("database", std::slice::from_ref(&self.database)), ("replicas", &self.replicas)]
+        {
+            for url in urls.iter().filter(|url| !url.starts_with("sqlite") && !url.is_empty()) {
+                urls::with_tls(url, &self.roots).map_err(|wants| format!("backend.{key}: {wants}"))?;
+            }
         }
-        if !self.push_url.starts_with("http://") {
-            return Err(format!("backend.push_url = {:?}: want http://HOST:PORT", self.push_url));
+        if !self.redis.is_empty() && !urls::is_redis(&self.redis) {
+            return Err(
+                "backend.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB, or the same with rediss".into()
+            );
+        }
+        if !is_server(&self.push_url) {
+            return Err(format!(
+                "backend.push_url = {:?}: want http://HOST:PORT or https://HOST:PORT",
+                self.push_url
+            ));
         }
         if self.phone_country.is_empty() || !self.phone_country.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!("backend.phone_country = {:?}: want digits, like 86", self.phone_country));
@@ -276,8 +296,8 @@ impl Config {
         if !(self.pay_url.is_empty() || is_http(&self.pay_url) && is_of_order) {
             return Err(format!("backend.pay_url = {:?}: want a URL with {{order_id}} in it", self.pay_url));
         }
-        if !self.sms_url.is_empty() && !is_plain_http(&self.sms_url) {
-            return Err(format!("backend.sms_url = {:?}: want http://HOST:PORT/PATH", self.sms_url));
+        if !self.sms_url.is_empty() && !is_server(&self.sms_url) {
+            return Err(format!("backend.sms_url = {:?}: want http://HOST:PORT/PATH or https", self.sms_url));
         }
         if !self.sms_url.is_empty() && self.sms_secret.is_empty() {
             return Err("backend.sms_secret: want the secret that signs requests to backend.sms_url".into());
@@ -339,7 +359,7 @@ impl Config {
             ("after_gift_url", &self.after_gift_url),
         ];
         for (key, url) in urls.into_iter().filter(|(_, url)| !url.is_empty()) {
-            if !is_plain_http(url) {
+            if !is_server(url) {
                 return Err(format!("backend.{key} = {url:?}: want http://HOST:PORT/PATH"));
             }
             if self.hook_secret.is_empty() {
@@ -361,8 +381,9 @@ impl Config {
 const OWN_CODES: [i32; 6] = [5556, 5557, 5558, 5560, 5561, 5562];
 
 /// Whether requests can be sent there, without a name and password.
-fn is_plain_http(url: &str) -> bool {
-    let authority = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
+fn is_server(url: &str) -> bool {
+    let is_known = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    let authority = url.parse::<Uri>().ok().filter(is_known);
     let authority = authority.and_then(|uri| uri.authority().cloned());
     authority.is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
 }

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::random;
+use crate::urls::with_tls;
 pub use migrations::{is_migrated, migrate};
 use pool::Writes;
 pub use pool::{Connection, Pool, PoolCounts};
@@ -85,7 +86,7 @@ impl Db {
         let most = config.database_connections_max;
         let mut prompts = Vec::new();
         let (primary, readers) = match dialect {
-            Dialect::MySql => (prompt_pool(&config.database, most, &mut prompts)?, None),
+            Dialect::MySql => (prompt_pool(&config.database, config, &mut prompts)?, None),
             Dialect::Sqlite => {
                 private::shut_others_out(&config.database)?;
                 let url = format!("{}?mode=rwc", config.database);
@@ -95,7 +96,7 @@ impl Db {
                 (primary, Some(pool(dialect, &url, most.min(SQLITE_READERS_MAX))?))
             }
         };
-        let replicas = config.replicas.iter().map(|url| prompt_pool(url, most, &mut prompts));
+        let replicas = config.replicas.iter().map(|url| prompt_pool(url, config, &mut prompts));
         let replicas = Replicas::new(replicas.collect::<Result<_, _>>()?);
         let writes = Arc::<Writes>::default();
         Ok(Self {
@@ -259,10 +260,11 @@ async fn within_a_second(
 }
 
 /// Of MySQL.
-fn prompt_pool(url: &str, connections_max: u32, prompts: &mut Vec<Prompt>) -> Result<Pool, Error> {
-    let (url, prompt) = Prompt::open(url)?;
+fn prompt_pool(url: &str, config: &Config, prompts: &mut Vec<Prompt>) -> Result<Pool, Error> {
+    let url = with_tls(url, &config.roots).map_err(Error::internal)?;
+    let (url, prompt) = Prompt::open(&url)?;
     prompts.extend(prompt);
-    pool(Dialect::MySql, &url, connections_max)
+    pool(Dialect::MySql, &url, config.database_connections_max)
 }
 
 fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error> {

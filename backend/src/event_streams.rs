@@ -65,7 +65,7 @@ impl Lane {
     fn new(app: &App, number: u32) -> Result<Self, Error> {
         let stream = format!("{}:events:{number}", app.config.prefix);
         Ok(Self {
-            redis: connection::to_redis(&app.config.redis, COMMAND_TIME)?,
+            redis: connection::to_redis(&app.config.redis, &app.config.roots, COMMAND_TIME)?,
             dead: format!("{}:events:dead", app.config.prefix),
             lease: format!("{stream}:reader"),
             stream,

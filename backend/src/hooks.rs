@@ -37,7 +37,7 @@ impl Hooks {
     pub fn open(config: &Config, sms: Option<&sms::Sender>) -> Self {
         let open = |name, url: &str, timeout_ms: u32| {
             let timeout = Duration::from_millis(u64::from(timeout_ms));
-            let webhook = || Arc::new(Webhook::new(name, url, &config.hook_secret, timeout));
+            let webhook = || Arc::new(Webhook::new(name, url, &config.hook_secret, timeout, &config.roots));
             (!url.is_empty()).then(webhook)
         };
         let events = |name, url: &str| {

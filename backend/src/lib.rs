@@ -42,6 +42,7 @@ mod session_check;
 mod sms;
 mod tables;
 mod trace;
+mod urls;
 mod webhook;
 
 pub use app::App;

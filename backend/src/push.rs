@@ -7,10 +7,8 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
+use trust::{HttpClient, Kept};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -18,7 +16,7 @@ use crate::event::Data;
 
 /// Speaks with the control API. Connections are kept open.
 pub struct Push {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: HttpClient,
     url: String,
     bearer: Option<HeaderValue>,
     counters: Counters,
@@ -104,14 +102,9 @@ struct Counters {
 impl Push {
     /// Connects as needed.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(IDLE_MAX)
-            .build(connector);
+        let kept = Kept { count: IDLE_MAX, time: IDLE_TIME };
+        let client = config.roots.http_client(&config.push_url, CONNECT_TIME, kept);
+        let client = client.map_err(|why| Error::internal(format!("push_url: {why}")))?;
         let bearer = match config.push_secret.as_str() {
             "" => None,
             secret => {
@@ -225,7 +218,7 @@ impl Push {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(body)).map_err(|error| away(format!("push_url: {error}")))?;
-        let response = self.client.request(request).await.map_err(away)?;
+        let response = self.client.request(request).await.map_err(|error| away(trust::chain(&error)))?;
         let status = response.status();
         let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(away)?;
         Ok((status, bytes.to_bytes()))

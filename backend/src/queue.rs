@@ -106,9 +106,7 @@ impl AnyQueue {
     pub fn open_with(config: &Config, db: &Db, clock: Clock, take_time: Duration) -> Result<Self, Error> {
         Ok(match config.redis.is_empty() {
             true => Self::Table(TableQueue::new(db, clock, take_time)),
-            false => {
-                Self::Redis(Box::new(RedisQueue::open(&config.redis, &config.prefix, clock, take_time)?))
-            }
+            false => Self::Redis(Box::new(RedisQueue::open(config, clock, take_time)?)),
         })
     }
 }

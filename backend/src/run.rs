@@ -68,6 +68,15 @@ impl Stop {
 impl Backend {
     /// Serves the API and starts the workers.
     pub fn start(app: Arc<App>, listener: TcpListener) -> Result<Self, Error> {
+        Self::start_with(app, listener, None)
+    }
+
+    /// The same by TLS, if there is what it is to show.
+    pub fn start_with(
+        app: Arc<App>,
+        listener: TcpListener,
+        tls: Option<http_server::TlsServer>,
+    ) -> Result<Self, Error> {
         let fault = |error: std::io::Error| Error::internal(format!("listener: {error}"));
         listener.set_nonblocking(true).map_err(fault)?;
         let address = listener.local_addr().map_err(fault)?;
@@ -75,7 +84,7 @@ impl Backend {
         let (mut intake, no_more) = Tasks::new();
         let (mut workers, stopping) = Tasks::new();
         let (server, router, mut end) = (app.http.clone(), http::router(app.clone()), no_more.clone());
-        intake.tasks.spawn(server.serve(listener, router, async move { end.wait().await }));
+        intake.tasks.spawn(server.serve(listener, tls, router, async move { end.wait().await }));
         let watched = app.clone();
         workers.tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;

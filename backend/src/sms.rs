@@ -33,9 +33,13 @@ impl Sender {
         match (config.sms_url.as_str(), config.mock) {
             ("", true) => Some(Self::Mock),
             ("", false) => None,
-            (url, _) => {
-                Some(Self::Webhook(Arc::new(Webhook::new("login_code", url, &config.sms_secret, SEND_TIME))))
-            }
+            (url, _) => Some(Self::Webhook(Arc::new(Webhook::new(
+                "login_code",
+                url,
+                &config.sms_secret,
+                SEND_TIME,
+                &config.roots,
+            )))),
         }
     }
 

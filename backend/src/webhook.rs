@@ -10,13 +10,11 @@ use axum::http::{Method, Request, StatusCode, header};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use logs::warn;
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use trust::{HttpClient, Kept, Roots};
 
 use crate::trace::Trace;
 
@@ -24,7 +22,8 @@ use crate::trace::Trace;
 pub struct Webhook {
     /// Its name in metrics and logs.
     name: &'static str,
-    client: Client<HttpConnector, Full<Bytes>>,
+    /// Or why there is none: the system has no roots of certificates.
+    client: Result<HttpClient, String>,
     url: String,
     secret: Vec<u8>,
     /// The most that a call may take, the wait for its turn included.
@@ -97,17 +96,10 @@ impl fmt::Display for Failure {
 
 impl Webhook {
     /// Connects as needed.
-    pub fn new(name: &'static str, url: &str, secret: &str, timeout: Duration) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(CALLS_MAX)
-            .build(connector);
+    pub fn new(name: &'static str, url: &str, secret: &str, timeout: Duration, roots: &Roots) -> Self {
         Self {
             name,
-            client,
+            client: roots.http_client(url, timeout, Kept { count: CALLS_MAX, time: IDLE_TIME }),
             url: url.to_owned(),
             secret: secret.as_bytes().to_vec(),
             timeout,
@@ -163,8 +155,9 @@ impl Webhook {
             request = request.header("traceparent", trace.next());
         }
         let request = request.body(Full::from(body)).map_err(|error| failure(Outcome::Unreachable, error))?;
-        let sent = self.client.request(request).await;
-        let response = sent.map_err(|error| failure(Outcome::Unreachable, error))?;
+        let client = self.client.as_ref().map_err(|why| failure(Outcome::Unreachable, why))?;
+        let sent = client.request(request).await;
+        let response = sent.map_err(|error| failure(Outcome::Unreachable, trust::chain(&error)))?;
         let status = response.status();
         // A body that is not read to its end costs the connection.
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -260,6 +253,8 @@ pub const FAILURES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Calls under way to one address.
 const CALLS_MAX: usize = 64;
+/// How long a connection is kept without a call: shorter than servers do.
+const IDLE_TIME: Duration = Duration::from_secs(20);
 /// The longest answer: a payload of 64 KiB in base64, and its JSON.
 const ANSWER_BYTES_MAX: usize = 128 << 10;
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
+use redis::{ConnectionAddr, IntoConnectionInfo};
+use trust::Roots;
 
 use crate::http::events_uri;
 
@@ -31,6 +32,8 @@ pub struct Config {
     /// How long a consumer may be busy with an entry of the push stream before another takes it over. More
     /// than a push takes.
     pub reclaim: Duration,
+    /// Whom `https://` and `rediss://` trust.
+    pub roots: Roots,
     /// The name in the push stream's group: the same in every life of this process, another for every other
     /// process.
     pub consumer: String,
@@ -96,6 +99,7 @@ impl Config {
             breaker_pause: Duration::from_secs(2),
             tries_max: 10,
             reclaim: Duration::from_secs(60),
+            roots: Roots::default(),
             consumer,
         }
     }
@@ -134,7 +138,9 @@ impl Config {
 /// # Errors
 /// What it wants.
 pub fn check_url(url: &str) -> Result<(), String> {
-    events_uri(url).map(drop).ok_or_else(|| "want http://HOST:PORT or http://HOST:PORT/PATH".to_owned())
+    events_uri(url)
+        .map(drop)
+        .ok_or_else(|| "want http://HOST:PORT or http://HOST:PORT/PATH, or the same with https".to_owned())
 }
 
 /// Whether the value of `bridge.redis` names a server.
@@ -142,8 +148,14 @@ pub fn check_url(url: &str) -> Result<(), String> {
 /// # Errors
 /// What it wants.
 pub fn check_redis(url: &str) -> Result<(), String> {
-    let info = url.starts_with("redis://").then(|| url.into_connection_info().ok()).flatten();
-    info.map(drop).ok_or_else(|| "want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB".to_owned())
+    let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
+    let info = is_known.then(|| url.into_connection_info().ok()).flatten().filter(|info| {
+        // A suffix of the URL would switch the check of certificates off.
+        !matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. })
+    });
+    info.map(drop).ok_or_else(|| {
+        "want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB, or the same with rediss".to_owned()
+    })
 }
 
 fn refuse(wrong: bool, key: &'static str, wants: &str) -> Result<(), ConfigError> {
@@ -173,6 +185,7 @@ mod tests {
             (without_secret, "bridge.secret"),
             (redis("redis:/geheim", "p"), "bridge.redis"),
             (redis("http://127.0.0.1", "p"), "bridge.redis"),
+            (redis("rediss://127.0.0.1#insecure", "p"), "bridge.redis"),
             (redis("redis://127.0.0.1", ""), "bridge.prefix"),
             (Config { lanes: 0, ..http("http://backend") }, "bridge.lanes"),
             (Config { batch_max: 0, ..http("http://backend") }, "bridge.batch_max"),
@@ -185,8 +198,13 @@ mod tests {
             assert_eq!(error.key, key);
             assert!(!format!("{error} {config:?}").contains("geheim"));
         }
-        for good in [http("http://backend:8080/a/"), http("http://[::1]:80"), redis("redis://:pw@h:1/2", "p")]
-        {
+        for good in [
+            http("http://backend:8080/a/"),
+            http("http://[::1]:80"),
+            redis("redis://:pw@h:1/2", "p"),
+            http("https://backend/a"),
+            redis("rediss://h", "p"),
+        ] {
             assert_eq!(good.check(), Ok(()));
         }
     }

@@ -9,10 +9,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
+use trust::{HttpClient, Kept, chain};
 
 use crate::config::Config;
 use crate::event::Entry;
@@ -28,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(15);
 /// Sends batches. Clones share their connections.
 #[derive(Clone)]
 pub struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: HttpClient,
     uri: Uri,
     secret: Arc<[u8]>,
     timeout: Duration,
@@ -38,22 +36,16 @@ pub struct Http {
 pub fn events_uri(url: &str) -> Option<Uri> {
     let uri: Uri = format!("{}/bridge/events", url.trim_end_matches('/')).parse().ok()?;
     let authority = uri.authority()?;
-    let is_plain = uri.scheme_str() == Some("http") && uri.query().is_none();
-    (is_plain && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+    (is_known && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
 }
 
 impl Http {
-    pub fn new(url: &str, secret: &[u8], config: &Config) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(config.lanes)
-            .build(connector);
+    pub fn new(url: &str, secret: &[u8], config: &Config) -> Result<Self, String> {
+        let kept = Kept { count: config.lanes, time: IDLE };
+        let client = config.roots.http_client(url, config.timeout, kept)?;
         let uri = events_uri(url).expect("the configuration was checked");
-        Self { client, uri, secret: secret.into(), timeout: config.timeout }
+        Ok(Self { client, uri, secret: secret.into(), timeout: config.timeout })
     }
 
     pub async fn send(&self, entries: &[Entry]) -> Verdict {
@@ -147,12 +139,6 @@ pub fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
     Ok(Verdict::Answered(answers))
 }
 
-/// An error with what caused it, which alone often says nothing.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 #[cfg(test)]
 mod tests {
     use wire::client::FailReason;
@@ -198,9 +184,8 @@ mod tests {
         let uri = |url| events_uri(url).map(|uri| uri.to_string());
         assert_eq!(uri("http://b:1").as_deref(), Some("http://b:1/bridge/events"));
         assert_eq!(uri("http://b/im/").as_deref(), Some("http://b/im/bridge/events"));
-        for wrong in
-            ["https://b", "b", "http://", "http://u:p@b", "http://b?x=1", "http://b c", "ftp://b", "/b"]
-        {
+        assert_eq!(uri("https://b").as_deref(), Some("https://b/bridge/events"));
+        for wrong in ["b", "http://", "http://u:p@b", "http://b?x=1", "http://b c", "ftp://b", "/b"] {
             assert_eq!(uri(wrong), None, "{wrong}");
         }
     }

@@ -11,8 +11,7 @@
 //!   it is taken. So the bridge stores nothing, and its death loses nothing.
 //!
 //! Deliberately absent: business rules; links and what is on them (the binary hands events in and takes
-//! results out); the HTTP API by which a backend pushes (the control API of the binary); TLS (put a proxy
-//! before the backend).
+//! results out); the HTTP API by which a backend pushes (the control API of the binary).
 #![allow(
     clippy::disallowed_methods,
     reason = "it waits on real servers, so it reads the clock and has a thread"
@@ -94,14 +93,16 @@ impl Bridge {
     /// `InvalidInput` with a [`ConfigError`] for a wrong configuration, else what kept the thread from
     /// starting.
     pub fn start(config: Config, shards: Arc<dyn Shards>, pushes: impl Pushes) -> io::Result<Self> {
-        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let wrong = |error: ConfigError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        config.check().map_err(wrong)?;
+        let to = To::new(&config).map_err(wrong)?;
         let metrics = Arc::new(Metrics::default());
         let (stop, stopped) = watch::channel(None);
         let (lanes, mailboxes): (Vec<_>, Vec<_>) =
             (0..config.lanes).map(|_| mpsc::unbounded_channel()).unzip();
         let inbox = Inbox { lanes: lanes.into(), metrics: metrics.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let work = Work { config, shards, metrics: metrics.clone(), stopped };
+        let work = Work { config, to, shards, metrics: metrics.clone(), stopped };
         let thread = thread::Builder::new().name("bridge".into()).spawn(move || {
             runtime.block_on(work.run(mailboxes, pushes));
             runtime.shutdown_background(); // a name look-up may hang
@@ -166,33 +167,52 @@ impl Inbox {
 /// What runs on the bridge's thread.
 struct Work {
     config: Config,
+    to: To,
     shards: Arc<dyn Shards>,
     metrics: Arc<Metrics>,
     stopped: watch::Receiver<Option<Instant>>,
+}
+
+/// Where events go.
+enum To {
+    Http(Http),
+    /// A server, and what the names of its streams begin with.
+    Redis(::redis::Client, String),
+}
+
+impl To {
+    fn new(config: &Config) -> Result<Self, ConfigError> {
+        match &config.mode {
+            Mode::Http { url, secret } => Http::new(url, secret, config)
+                .map(Self::Http)
+                .map_err(|wants| ConfigError { key: "bridge.url", wants }),
+            Mode::Redis { url, prefix } => redis::client(url, &config.roots)
+                .map(|client| Self::Redis(client, prefix.clone()))
+                .map_err(|error| ConfigError { key: "bridge.redis", wants: error.to_string() }),
+        }
+    }
 }
 
 impl Work {
     async fn run(mut self, mailboxes: Vec<mpsc::UnboundedReceiver<Item>>, pushes: impl Pushes) {
         let mut tasks = JoinSet::new();
         let breaker = Arc::new(Breaker::new(&self.config, self.metrics.clone()));
-        let http = match &self.config.mode {
-            Mode::Http { url, secret } => Some(Http::new(url, secret, &self.config)),
-            Mode::Redis { .. } => None,
-        };
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
-            let sink = match (&self.config.mode, &http) {
-                (Mode::Redis { url, prefix }, _) => {
-                    Sink::Redis(Stream::new(url, &format!("{prefix}:events:{number}"), self.config.timeout))
+            let sink = match &self.to {
+                To::Http(http) => Sink::Http(http.clone()),
+                To::Redis(client, prefix) => {
+                    let key = format!("{prefix}:events:{number}");
+                    Sink::Redis(Stream::new(client.clone(), &key, self.config.timeout))
                 }
-                (Mode::Http { .. }, http) => Sink::Http(http.clone().expect("made above for this mode")),
             };
             let (shards, metrics, stopped) =
                 (self.shards.clone(), self.metrics.clone(), self.stopped.clone());
             let lane = Lane::new(&self.config, number, mailbox, sink, breaker.clone(), shards, metrics);
             tasks.spawn(lane.run(stopped));
         }
-        if let Mode::Redis { url, prefix } = &self.config.mode {
-            let stream = PushStream::new(&self.config, url, prefix, Arc::new(pushes), self.metrics.clone());
+        if let To::Redis(client, prefix) = &self.to {
+            let (client, pushes) = (client.clone(), Arc::new(pushes));
+            let stream = PushStream::new(&self.config, client, prefix, pushes, self.metrics.clone());
             tasks.spawn(stream.run(self.stopped.clone()));
         }
         let ended = tokio::select! {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use logs::warn;
+use redis::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::client::FailReason;
@@ -149,16 +150,16 @@ struct Done {
 }
 
 impl<P: Pushes> PushStream<P> {
-    pub fn new(config: &Config, url: &str, prefix: &str, pushes: Arc<P>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, client: Client, prefix: &str, pushes: Arc<P>, metrics: Arc<Metrics>) -> Self {
         let keys = Keys {
             stream: format!("{prefix}:push"),
             dead: format!("{prefix}:push:dead"),
             consumer: config.consumer.clone(),
         };
         Self {
-            reader: Reader::new(config, url, keys.clone(), metrics.clone()),
+            reader: Reader::new(config, client.clone(), keys.clone(), metrics.clone()),
             pushes,
-            link: Link::new(url, config.timeout, config.timeout),
+            link: Link::new(client, config.timeout, config.timeout),
             keys,
             tries_max: config.tries_max,
             backoff: Backoff::new(config.retry_first, config.retry_max),

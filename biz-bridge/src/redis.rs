@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisError, RedisResult};
+use trust::Roots;
 
 use crate::event::Entry;
 use crate::queue::{Answer, Verdict};
+
+/// A client of the server at a URL.
+pub fn client(url: &str, roots: &Roots) -> RedisResult<Client> {
+    roots.redis_client(url.into_connection_info()?)
+}
 
 /// A connection that is opened when it is needed, and dropped when anything fails on it.
 pub struct Link {
@@ -17,11 +23,11 @@ pub struct Link {
 
 impl Link {
     /// `patience` is how long a reply may take, `timeout` how long a connect.
-    pub fn new(url: &str, timeout: Duration, patience: Duration) -> Self {
+    pub fn new(client: Client, timeout: Duration, patience: Duration) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(patience));
-        Self { client: Client::open(url).expect("the configuration was checked"), config, connection: None }
+        Self { client, config, connection: None }
     }
 
     /// The connection; opens one if there is none.
@@ -57,8 +63,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn new(url: &str, key: &str, timeout: Duration) -> Self {
-        Self { link: Link::new(url, timeout, timeout), key: key.into() }
+    pub fn new(client: Client, key: &str, timeout: Duration) -> Self {
+        Self { link: Link::new(client, timeout, timeout), key: key.into() }
     }
 
     /// Appends a batch, whole or not at all, so that no event overtakes another.

@@ -71,6 +71,12 @@ impl TlsServer {
         Ok(Self { config: Arc::new(config), certificates })
     }
 
+    /// What a server goes by that keeps buffers of its own, such as one for HTTP. Certificates are replaced
+    /// there too.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
     /// Replaces the certificates for connections to come.
     ///
     /// # Errors

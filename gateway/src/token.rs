@@ -95,7 +95,7 @@ pub enum TokenError {
     Issuer,
     /// Its user or its login was revoked.
     Revoked,
-    /// There is no key at all.
+    /// There is no key yet.
     NoKeys,
 }
 
@@ -138,6 +138,8 @@ pub struct TokenKeys {
     audiences: Arc<[String]>,
     /// A token is of one of these; empty: it does not matter.
     issuers: Arc<[String]>,
+    /// More keys are to come.
+    awaits: bool,
 }
 
 /// A key, and the tokens it is for.
@@ -220,6 +222,12 @@ impl TokenKeys {
         self
     }
 
+    /// More keys are to come: a token of a key that is not known may be good, and its client is to come back.
+    pub fn awaiting(mut self) -> Self {
+        self.awaits = true;
+        self
+    }
+
     fn with(mut self, key: Key) -> Self {
         self.keys = self.keys.iter().cloned().chain([key]).collect();
         self
@@ -286,7 +294,7 @@ impl TokenKeys {
         };
         let mut meant = self.keys.iter().filter(is_meant).take(TRIES_MAX).peekable();
         if meant.peek().is_none() {
-            return Err(TokenError::UnknownKey);
+            return Err(if self.awaits { TokenError::NoKeys } else { TokenError::UnknownKey });
         }
         match meant.any(|key| key.verifier.has_signed(signed, signature)) {
             true => Ok(()),

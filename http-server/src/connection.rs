@@ -12,12 +12,12 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
 use crate::stats::Cut;
+use crate::stream::Stream;
 
 /// How long a connection that is closed reads what is still on its way, so that the kernel does not throw the
 /// answer away.
@@ -226,14 +226,14 @@ fn timeout(phase: Phase, limits: &Limits) -> Option<(Duration, Cut)> {
 
 /// The socket of a connection, which tells it what was read and written.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     is_shut: bool,
     linger_bytes: usize,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub fn new(stream: Stream, connection: Arc<Connection>) -> Self {
         Self { stream, connection, is_shut: false, linger_bytes: LINGER_BYTES_MAX }
     }
 }

@@ -9,7 +9,10 @@
 //! one that hangs up does not stop what it has asked for. An address whose share of requests is at work waits
 //! for its turn, and a request that waits for its body has none.
 //!
-//! *Absent:* routes, secrets, TLS, HTTP/2, and what errors look like: the router's crate says all of that.
+//! A port may speak TLS, with the certificates of a [`TlsServer`]; it takes plain HTTP too then, from
+//! programs of this machine. A handshake counts as the header of the first request.
+//!
+//! *Absent:* routes, secrets, HTTP/2, and what errors look like: the router's crate says all of that.
 #![allow(clippy::disallowed_methods)] // a server reads the clock
 
 mod bodies;
@@ -23,9 +26,10 @@ mod refusals;
 mod server;
 pub mod site;
 mod stats;
+mod stream;
 mod turns;
 
-pub use edge::Network;
+pub use edge::{Network, TlsServer};
 pub use limits::Limits;
 pub use peer::Peer;
 pub use server::{REFUSED_CONNECTIONS_MAX, Server, listen};

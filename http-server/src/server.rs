@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::bodies::Bodies;
 use crate::connection::{Answer, Connection, LINGER_TIME, Socket};
@@ -31,8 +32,9 @@ use crate::limits::Limits;
 use crate::peer::{self, Peer};
 use crate::refusals::Refusals;
 use crate::stats::{Counts, Cut, Refusal, Stats};
+use crate::stream::Stream;
 use crate::turns::{Class, Turn, Turns};
-use edge::share_of;
+use edge::{TlsServer, share_of};
 
 /// Connections past the limit that are told so at a time; others are closed without a word. They need files
 /// beside those of [`Limits::connections_max`].
@@ -105,14 +107,16 @@ impl Server {
         })
     }
 
-    /// Serves `router` until `stop`; then takes no more connections, finishes the requests under way, and
-    /// returns. All connections end with the returned future.
+    /// Serves `router`, by `tls` if there is one, until `stop`; then takes no more connections, finishes the
+    /// requests under way, and returns. All connections end with the returned future.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
+        tls: Option<TlsServer>,
         router: Router,
         stop: impl Future<Output = ()>,
     ) {
+        let tls = tls.map(|tls| TlsAcceptor::from(tls.config()));
         let (stop_connections, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut patience = Patience::default();
@@ -128,11 +132,16 @@ impl Server {
                 Ok((stream, from)) => match self.admit(from, &mut patience).await {
                     Ok(connection) => {
                         let seat = Seat { server: self.clone(), connection };
+                        let _ = stream.set_nodelay(true); // a broken connection says so when it is read
+                        let stream = Stream::new(stream, from.ip(), tls.clone());
                         tasks.spawn(run(seat, stream, from, router.clone(), stopping.clone()));
                     }
                     Err(refusal) => {
                         self.stats.refused(refusal);
-                        if let Ok(permit) = self.refusing.clone().try_acquire_owned() {
+                        // Who speaks TLS would not understand it.
+                        if tls.is_none()
+                            && let Ok(permit) = self.refusing.clone().try_acquire_owned()
+                        {
                             tasks.spawn(async move {
                                 // It was told, or would not hear.
                                 let _ = timeout(LINGER_TIME, refuse(stream)).await;
@@ -248,13 +257,12 @@ impl Drop for Seat {
 /// another one: a process that stood still, or is behind a crowd, finds its callers' requests in the sockets.
 async fn run(
     seat: Seat,
-    stream: TcpStream,
+    stream: Stream,
     from: SocketAddr,
     router: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
     let Seat { server, connection } = &seat;
-    let _ = stream.set_nodelay(true); // a connection that has broken says so when it is read
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
         connection.asked(!request.body().is_end_stream());

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
 use axum::{Router, http::Uri};
+use gateway::TlsServer;
 use tokio::net::TcpListener;
 
 use crate::control::{Shards, Unanswered};
@@ -67,8 +68,8 @@ impl Admin {
 pub use nodes::watch as watch_nodes;
 
 /// Serves the admin port for as long as the process lives.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    admin.http.clone().serve(listener, router(admin), std::future::pending()).await;
+pub async fn serve(listener: TcpListener, tls: Option<TlsServer>, admin: Arc<Admin>) {
+    admin.http.clone().serve(listener, tls, router(admin), std::future::pending()).await;
 }
 
 fn router(admin: Arc<Admin>) -> Router {

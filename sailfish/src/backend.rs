@@ -16,11 +16,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use axum::http::StatusCode;
 use backend::{App, Clock};
+use gateway::TlsServer;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::certificates;
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
+use crate::file_watch::{self, FileWatch};
 use crate::files::Files;
 use crate::log;
 use crate::secret::{Secret, private_folder, random, state_file};
@@ -86,16 +89,32 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
     let own = backend::Config { http: Files::raise().http(&config.http), ..own_config(&config)? };
     let database = Database { url: &own.database, chosen_by: "--database" };
     let lock = check(&[Wanted::one(own.listen, "--listen")], Some(database))?;
-    let service = signals.unless_ended(&runtime, move || Service::start(own, lock))?;
-    let address = service.address();
+    let tls = config.backend.tls.then(|| certificates::server(&config)).transpose()?;
+    let shown = tls.clone();
+    let service = signals.unless_ended(&runtime, move || Service::start(own, shown, lock))?;
+    let (address, scheme) = (service.address(), if tls.is_some() { "https" } else { "http" });
     let text = format!(
-        "ready api=http://{address}\n\n  docs      http://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
+        "ready api={scheme}://{address}\n\n  docs      {scheme}://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
         service.database
     );
     let _ = crate::cli::write(&text); // a service serves without a stdout too
     runtime.block_on(async {
-        while signals.next().await == Wish::Reload {
-            warn!("SIGHUP changes nothing: a backend reads its configuration only at the start");
+        let mut looks = tokio::time::interval(file_watch::LOOK);
+        let mut watch = FileWatch::new(certificates::files(&config));
+        loop {
+            tokio::select! {
+                biased; // orders before a look at files
+                wish = signals.next() => match (wish, &tls) {
+                    (Wish::End, _) => break,
+                    (Wish::Reload, Some(tls)) => certificates::reload_and_tell(tls, &config),
+                    (Wish::Reload, None) => {
+                        warn!("SIGHUP changes nothing: a backend reads its configuration only at the start");
+                    }
+                },
+                _ = looks.tick() => if let Some(tls) = &tls && watch.have_changed() {
+                    certificates::reload_and_tell(tls, &config);
+                }
+            }
         }
     });
     service.stop();
@@ -119,7 +138,11 @@ impl Service {
     ///
     /// # Errors
     /// One line that says what to do: the address is taken, or the database does not open.
-    fn start(own: backend::Config, lock: Option<DatabaseLock>) -> anyhow::Result<Self> {
+    fn start(
+        own: backend::Config,
+        tls: Option<TlsServer>,
+        lock: Option<DatabaseLock>,
+    ) -> anyhow::Result<Self> {
         let listener = http_server::listen(own.listen)
             .map_err(|error| listen_error(error, own.listen, "--set backend.listen="))?;
         if own.mock && !own.listen.ip().is_loopback() {
@@ -139,7 +162,7 @@ impl Service {
                 Err(error) => return drop(started.send(Err(anyhow::Error::from(error)))),
             };
             runtime.block_on(async {
-                let backend = match open(own, listener).await {
+                let backend = match open(own, listener, tls).await {
                     Ok(backend) => backend,
                     Err(error) => return drop(started.send(Err(error))),
                 };
@@ -154,10 +177,10 @@ impl Service {
     }
 
     /// The backend of `up`, whose admin port takes its pushes; `http` is what callers of its own port may
-    /// take.
+    /// take, and `tls` what it shows them. Both speak plain HTTP with each other, on loopback.
     pub fn within(
         config: &Config,
-        http: http_server::Limits,
+        (http, tls): (http_server::Limits, Option<TlsServer>),
         admin: SocketAddr,
         lock: Option<DatabaseLock>,
     ) -> anyhow::Result<Self> {
@@ -172,7 +195,8 @@ impl Service {
             let in_clear = || config.node.listen_ws(true).map(|address| format!("ws://{address}"));
             own.im_websocket = by_tls.or_else(in_clear).unwrap_or_default();
         }
-        Self::start(own, lock)
+        let tls = tls.filter(|_| own.tls);
+        Self::start(own, tls, lock)
     }
 
     /// What the bridge beside it is told.
@@ -195,7 +219,11 @@ impl Service {
 }
 
 /// A database that starts beside it is waited for.
-async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<backend::Backend> {
+async fn open(
+    config: backend::Config,
+    listener: TcpListener,
+    tls: Option<TlsServer>,
+) -> anyhow::Result<backend::Backend> {
     let deadline = Instant::now() + DATABASE_TIME;
     let mut said = String::new();
     let app = loop {
@@ -214,7 +242,7 @@ async fn open(config: backend::Config, listener: TcpListener) -> anyhow::Result<
             opened => break opened?,
         }
     };
-    Ok(backend::Backend::start(app, listener)?)
+    Ok(backend::Backend::start_with(app, listener, tls)?)
 }
 
 /// What callers of `/internal/` send: as configured, or what the first run on this machine made.

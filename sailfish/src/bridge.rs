@@ -107,6 +107,7 @@ fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Con
         breaker_failures: config.breaker_failures,
         breaker_pause: time(config.breaker_pause_ms),
         tries_max: config.tries_max,
+        roots: config.roots.clone(),
         ..biz_bridge::Config::new(mode, format!("bridge-{node}"))
     })
 }

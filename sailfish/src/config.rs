@@ -72,6 +72,8 @@ pub struct Config {
     pub backend: backend::Config,
     /// The backend, and the way there.
     pub bridge: BridgeConfig,
+    /// Whom connections to others trust.
+    pub tls: TlsConfig,
     /// Buffers and sockets.
     pub engine: EngineConfig,
 }
@@ -96,6 +98,8 @@ pub struct NodeConfig {
     pub proxy_from: Vec<edge::Network>,
     /// Where metrics and health are served.
     pub admin: SocketAddr,
+    /// Whether it speaks TLS.
+    pub admin_tls: bool,
     /// Threads that hold connections; 0 means one for each core this process may use.
     pub shards: u16,
     /// `auto`, `uring`, `monoio`, `epoll` or `glommio`.
@@ -134,6 +138,17 @@ pub struct ControlConfig {
     pub secret: String,
 }
 
+/// Whom connections to others by TLS trust.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A file with the certificates of roots; empty for those of the system.
+    pub roots: PathBuf,
+    /// What is in it.
+    #[serde(skip)]
+    pub trusted: trust::Roots,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -160,6 +175,9 @@ pub struct DirectoryConfig {
     pub queue_max: u32,
     /// Keep what rooms say, too.
     pub history: bool,
+    /// Whom `rediss://` trusts.
+    #[serde(skip)]
+    pub roots: trust::Roots,
 }
 
 /// Buffers and sockets.
@@ -213,6 +231,7 @@ impl Default for NodeConfig {
             origins: Vec::new(),
             proxy_from: Vec::new(),
             admin: ADMIN_DEFAULT.parse().expect("a socket address"),
+            admin_tls: false,
             shards: 0,
             engine: "auto".into(),
             pin: true,
@@ -249,6 +268,7 @@ impl Default for DirectoryConfig {
             timeout_ms: 1000,
             queue_max: 65_536,
             history: true,
+            roots: trust::Roots::default(),
         }
     }
 }
@@ -329,7 +349,8 @@ impl DirectoryConfig {
 
 impl fmt::Debug for DirectoryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { redis, prefix, lease_ms, timeout_ms, queue_max, history } = self.without_password();
+        let Self { redis, prefix, lease_ms, timeout_ms, queue_max, history, roots: _ } =
+            self.without_password();
         f.debug_struct("DirectoryConfig")
             .field("redis", &redis)
             .field("prefix", &prefix)
@@ -375,6 +396,9 @@ impl NodeConfig {
                 return Err(format!("{key}: want a certificate and its key in node.certificates"));
             }
         }
+        if self.admin_tls && certificates.is_empty() {
+            return Err("node.admin_tls: want a certificate and its key in node.certificates".into());
+        }
         const ENGINES: [&str; 5] = ["auto", "uring", "monoio", "epoll", "glommio"];
         if !ENGINES.contains(&engine.as_str()) {
             return Err(format!("node.engine = {engine:?}: want one of {}", ENGINES.join(", ")));
@@ -384,6 +408,16 @@ impl NodeConfig {
 }
 
 impl Config {
+    /// Reads the roots, and gives them to all that connect to others.
+    fn trust(&mut self) -> Result<(), String> {
+        let roots = trust::Roots::read(&self.tls.roots).map_err(|why| format!("tls.roots: {why}"))?;
+        self.directory.roots = roots.clone();
+        self.bridge.roots = roots.clone();
+        self.backend.roots = roots.clone();
+        self.tls.trusted = roots;
+        Ok(())
+    }
+
     /// The part that the gateway core takes.
     pub fn gateway(&self) -> gateway::Config {
         gateway::Config {
@@ -455,6 +489,9 @@ impl Config {
             return Err(format!("log.format = {format:?}: want text or json"));
         }
         self.token.validate()?;
+        if self.backend.tls && self.node.certificates.is_empty() {
+            return Err("backend.tls: want a certificate and its key in node.certificates".into());
+        }
         self.validate_secrets()?;
         self.http.validate()?;
         self.directory.validate()?;

@@ -144,7 +144,7 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     let admin = args.admin.clone().unwrap_or_else(|| reachable(config.node.admin).to_string());
     let request = args.order.request();
     crate::cli::warn_of_secret("--secret", args.secret.as_ref(), "SAILFISH_CONTROL__SECRET");
-    let answer = http::ask(http::Server::node(&admin), args.secret(&config), &request)?;
+    let answer = http::ask(http::Server::node(&admin, &config.tls.trusted), args.secret(&config), &request)?;
     if answer.is_secret_unused {
         eprintln!(
             "sailfish: {admin} wants no secret: its control.secret is not set, so any program there may do this"

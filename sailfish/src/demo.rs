@@ -87,17 +87,17 @@ fn text(backend: &Backend, users: &[User], gifts: &[(i64, String, i64)], room: i
         let _ = writeln!(text, "  {id}  {name}, {price} coins");
     }
     let (sender, watcher) = (&users[0], &users[users.len() - 1]);
-    let (address, gift) = (&backend.0.address, gifts[0].0);
+    let (url, gift) = (&backend.0.url, gifts[0].0);
     let _ = write!(
         text,
         "room\n  {room}, opened by {owner}\n\n\
          Watch the room as one of them, in another terminal:\n  sailfish chat --user {watcher} --room {room}\n\
-         Send a gift as another:\n  curl http://{address}/gift/send -H 'Authorization: Bearer {token}' \\\n       \
+         Send a gift as another:\n  curl {url}/gift/send -H 'Authorization: Bearer {token}' \\\n       \
          --json '{{\"id\":\"my first gift\",\"gift_id\":{gift},\"room_id\":{room},\"receiver_id\":{watcher},\"count\":1}}'\n\
-         See what it cost:\n  curl http://{address}/wallet -H 'Authorization: Bearer {token}'\n\
-         Buy coins:\n  curl http://{address}/orders -H 'Authorization: Bearer {token}' --json '{{\"id\":\"my first order\",\"product_id\":1}}'\n\
+         See what it cost:\n  curl {url}/wallet -H 'Authorization: Bearer {token}'\n\
+         Buy coins:\n  curl {url}/orders -H 'Authorization: Bearer {token}' --json '{{\"id\":\"my first order\",\"product_id\":1}}'\n\
          and pay the order: open its pay_url in a browser, or\n  curl PAY_URL --json '{{}}'\n\
-         All of the API: http://{address}/docs\n",
+         All of the API: {url}/docs\n",
         owner = sender.id,
         watcher = watcher.id,
         token = printable(&sender.token),

@@ -3,15 +3,28 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
-use gateway::{Jwks, Secrets, TokenKeys};
+use axum::http::{StatusCode, Uri};
+use gateway::{JWKS_BYTES_MAX, Jwks, Secrets, TokenKeys};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
+use trust::{HttpClient, Kept};
 
 use crate::config::{Config, ConfigError, ed25519_public_key};
 use crate::file_watch::{self, FileWatch};
 use crate::secret::{self, Secret};
+
+/// How long a fetch may take.
+const FETCH_TIME: Duration = Duration::from_secs(10);
+/// The pause after the first fetch that fails; it doubles with each further one.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked for tokens of unknown keys, and how soon after a fetch they cause the next one.
+const LOOK: Duration = Duration::from_secs(1);
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 
 /// What shards are to check tokens with.
 pub struct Keys {
@@ -40,12 +53,23 @@ pub enum Whose {
 pub trait Shards: Send + Sync {
     /// Use these keys from here on; whether all of them do.
     fn take(&self, keys: TokenKeys) -> impl Future<Output = bool> + Send;
+
+    /// Tokens so far whose key was not known.
+    fn unknown_keys(&self) -> impl Future<Output = u64> + Send;
 }
 
 /// Where a JSON Web Key Set comes from.
 enum Source {
     None,
     File(PathBuf),
+    Url(Box<Remote>),
+}
+
+/// A set that is fetched.
+struct Remote {
+    url: Uri,
+    client: HttpClient,
+    refresh: Duration,
 }
 
 impl Keys {
@@ -65,9 +89,10 @@ impl Keys {
                 let has_secret = whose == Whose::Up || token.has_secret() || !token.has_jwks();
                 let secret = has_secret.then(|| Secret::find(token)).transpose()?;
                 let fixed = fixed(secret.as_ref(), config)?;
-                let source = match token.jwks_file.as_os_str().is_empty() {
-                    true => Source::None,
-                    false => Source::File(token.jwks_file.clone()),
+                let source = match (token.jwks_file.as_os_str().is_empty(), token.jwks_url.as_str()) {
+                    (true, "") => Source::None,
+                    (true, url) => Source::Url(Box::new(Remote::new(url, config)?)),
+                    (false, _) => Source::File(token.jwks_file.clone()),
                 };
                 (secret, fixed, source)
             }
@@ -79,6 +104,7 @@ impl Keys {
                 tell(&set, &path.display());
                 fixed.clone().with_jwks(&set)
             }
+            Source::Url(_) => fixed.clone().awaiting(),
         };
         let keys = Self { fixed, source, now: Mutex::new(now), there: Notify::new(), again: Notify::new() };
         if whose == Whose::Links || !keys.now().is_empty() {
@@ -118,6 +144,83 @@ pub async fn follow(keys: Arc<Keys>, shards: impl Shards) {
     match &keys.source {
         Source::None => {}
         Source::File(path) => follow_file(&keys, path, &shards).await,
+        Source::Url(remote) => follow_url(&keys, remote, &shards).await,
+    }
+}
+
+/// Fetches the set now and then. Keys that are known stay while it cannot be had; without any, tries follow
+/// each other faster.
+async fn follow_url(keys: &Keys, remote: &Remote, shards: &impl Shards) {
+    let (mut last, mut pause, mut unknown) = (Vec::new(), RETRY_FIRST, 0);
+    loop {
+        let wait = match remote.fetch().await {
+            Ok((text, set)) => {
+                if text != last {
+                    keys.set(&set, shards).await;
+                    tell(&set, &remote.url);
+                    last = text;
+                }
+                pause = RETRY_FIRST;
+                remote.refresh
+            }
+            Err(why) if keys.now().is_empty() => {
+                error!(
+                    "token.jwks_url: no key to check tokens with, so the node is not ready: {}: {why}",
+                    remote.url
+                );
+                pause = (pause * 2).min(RETRY_MAX);
+                pause
+            }
+            Err(why) => {
+                warn!("token.jwks_url: the keys before stay: {}: {why}", remote.url);
+                pause = (pause * 2).min(RETRY_MAX);
+                pause
+            }
+        };
+        // A token that names another key may be of one that has come meanwhile.
+        let due = Instant::now() + wait;
+        let soonest = Instant::now() + wait.min(UNKNOWN_PAUSE);
+        while Instant::now() < due {
+            tokio::select! {
+                biased; // an order before a look
+                () = keys.again.notified() => break,
+                () = tokio::time::sleep(LOOK.min(due.saturating_duration_since(Instant::now()))) => {}
+            }
+            let seen = shards.unknown_keys().await;
+            if seen > unknown && Instant::now() >= soonest {
+                unknown = seen;
+                break;
+            }
+        }
+    }
+}
+
+impl Remote {
+    fn new(url: &str, config: &Config) -> anyhow::Result<Self> {
+        let kept = Kept { count: 1, time: Duration::from_secs(1) };
+        let client = config.tls.trusted.http_client(url, FETCH_TIME, kept);
+        let client = client.map_err(|why| ConfigError(format!("token.jwks_url: {why}")))?;
+        let url = url.parse().context("the config was validated")?;
+        Ok(Self { url, client, refresh: Duration::from_secs(config.token.jwks_refresh_s.into()) })
+    }
+
+    /// The text of the set, and its keys.
+    async fn fetch(&self) -> Result<(Vec<u8>, Jwks), String> {
+        let text = tokio::time::timeout(FETCH_TIME, self.text()).await;
+        let text = text.unwrap_or_else(|_| Err(format!("no answer within {} s", FETCH_TIME.as_secs())))?;
+        let set = Jwks::read(&text, Secrets::Ignored)?;
+        Ok((text, set))
+    }
+
+    async fn text(&self) -> Result<Vec<u8>, String> {
+        let asked = self.client.get(self.url.clone()).await;
+        let answer = asked.map_err(|error| trust::chain(&error))?;
+        if answer.status() != StatusCode::OK {
+            return Err(format!("status {}", answer.status()));
+        }
+        let text = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), JWKS_BYTES_MAX).await;
+        text.map(|text| text.to_vec())
+            .map_err(|error| format!("the answer broke off: {}", trust::chain(&error)))
     }
 }
 

@@ -9,6 +9,7 @@
 mod admin;
 mod backend;
 mod bridge;
+mod certificates;
 mod chat;
 mod cli;
 mod config;

@@ -407,7 +407,9 @@ fn start(
     let may_have_rings = chosen.kind == Kind::Uring && !role.takes_links();
     let capacity = files.capacity(may_have_rings, count, config.limits.connections_max, reserved)?;
     let options = engine_options(role, config, capacity);
-    let backend = has_own_backend.then(|| Service::within(config, http.clone(), admin, lock)).transpose()?;
+    let backend = has_own_backend
+        .then(|| Service::within(config, (http.clone(), tls.clone()), admin, lock))
+        .transpose()?;
     let bridge = match &backend {
         Some(backend) => Some(backend.bridge(&config.bridge)),
         None => has_bridge.then(|| config.bridge.clone()),

@@ -3,7 +3,11 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -192,4 +196,84 @@ fn what_is_revoked_is_refused_at_every_gateway() {
     cluster.gateways[0].start();
     owners_are_there(&mut cluster);
     check(&mut cluster, 0);
+}
+
+/// Serves a key set by HTTP; while there is none it answers 500.
+struct KeyServer {
+    url: String,
+    set: Arc<Mutex<Option<String>>>,
+    asked: Arc<AtomicU32>,
+}
+
+impl KeyServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let (set, asked) = (Arc::<Mutex<Option<String>>>::default(), Arc::<AtomicU32>::default());
+        let (to_serve, count) = (set.clone(), asked.clone());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request); // whatever it asks
+                let body = to_serve.lock().unwrap().clone();
+                let (status, body) = body.map_or(("500 No", String::new()), |body| ("200 OK", body));
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { url, set, asked }
+    }
+
+    fn serve(&self, issuers: &[&Issuer]) {
+        *self.set.lock().unwrap() = Some(set(issuers));
+    }
+}
+
+/// A gateway without a secret has no key before the first fetch succeeds; what it knows then stays.
+#[test]
+fn a_gateway_waits_for_its_keys_and_keeps_them() {
+    let (folder, issuer) = (Folder::new("jwks-url"), Issuer::new("one"));
+    let keys = KeyServer::start();
+    let mut command = sailfish();
+    command.args(["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"]);
+    command.args(["--set", &format!("token.jwks_url={}", keys.url)]).env("HOME", &folder.0);
+    command.env("SAILFISH_CLUSTER__SECRET", "the cluster secret of the tests");
+    let (asked, served) = (keys.asked.clone(), keys.set.clone());
+    let set = set(&[&issuer]);
+    let serves = std::thread::spawn(move || {
+        until("it is asked", || asked.load(Ordering::Relaxed) > 0);
+        *served.lock().unwrap() = Some(set);
+    });
+    let server = Server::spawn(&mut command);
+    serves.join().unwrap();
+    let log = server.log();
+    assert!(
+        log.contains("no key to check tokens with, so the node is not ready") && log.contains("status 500"),
+        "{log}"
+    );
+    let (status, why) = server.get("/readyz");
+    assert_eq!((status, why.as_str()), (503, "no router is linked\n"), "it has keys");
+}
+
+#[test]
+fn a_key_that_is_not_known_is_fetched_and_those_before_stay_without_the_server() {
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    let keys = KeyServer::start();
+    keys.serve(&[&old]);
+    let server =
+        Server::start(&["--set", &format!("token.jwks_url={}", keys.url), "--set", "token.jwks_refresh_s=5"]);
+    until("the keys are there", || {
+        let mut client = server.connect();
+        client.send_login(&old.token(1));
+        matches!(client.next(), Some(ServerFrame::LoggedIn { .. }))
+    });
+    assert!(!is_good(&server, &new.token(2)));
+    keys.serve(&[&old, &new]);
+    until("the next key is taken", || is_good(&server, &new.token(2)));
+    *keys.set.lock().unwrap() = None;
+    until("the log says so", || server.log().contains("token.jwks_url: the keys before stay"));
+    assert!(is_good(&server, &old.token(1)) && is_good(&server, &new.token(2)));
 }

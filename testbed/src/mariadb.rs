@@ -44,6 +44,16 @@ impl MariaDb {
         Self::primary_in(Folder::new("mariadb"))
     }
 
+    /// Starts a primary that shows this certificate, and lets backends in by TLS only.
+    pub fn primary_with_tls(chain: &Path, key: &Path) -> Self {
+        let (chain, key) =
+            (format!("--ssl-cert={}", chain.display()), format!("--ssl-key={}", key.display()));
+        let primary =
+            Self::start(Folder::new("mariadb"), &["--innodb-flush-log-at-trx-commit=0", &chain, &key]);
+        primary.sql("ALTER USER 'sailfish'@'%' REQUIRE SSL");
+        primary
+    }
+
     /// Starts a primary that has its data in this folder.
     pub fn primary_in(folder: Folder) -> Self {
         Self::start(folder, &["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"])

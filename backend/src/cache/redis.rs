@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
+use trust::Roots;
 
 use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
 use crate::batches::{self, Batches};
@@ -30,8 +31,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub async fn open(url: &str, prefix: &str) -> Result<Self, Error> {
-        let connection = connection::to_redis(url, COMMAND_TIME)?;
+    pub async fn open(url: &str, prefix: &str, roots: &Roots) -> Result<Self, Error> {
+        let connection = connection::to_redis(url, roots, COMMAND_TIME)?;
         let scripts = Scripts {
             take_if: Script::new(
                 "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{Job, JobId, Queue, TRIES_MAX, Topic};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::Error;
 use crate::{connection, random};
 
@@ -58,13 +59,14 @@ struct Keys {
 
 impl RedisQueue {
     /// Connects as needed. A job is left to whoever took it for `take_time`.
-    pub fn open(url: &str, prefix: &str, clock: Clock, take_time: Duration) -> Result<Self, Error> {
+    pub fn open(config: &Config, clock: Clock, take_time: Duration) -> Result<Self, Error> {
+        let Config { redis: url, roots, prefix, .. } = config;
         Ok(Self {
-            commands: connection::to_redis(url, COMMAND_TIME)?,
-            client: Client::open(url)?,
+            commands: connection::to_redis(url, roots, COMMAND_TIME)?,
+            client: connection::client(url, roots)?,
             waiting: Mutex::default(),
             clock,
-            prefix: prefix.to_owned(),
+            prefix: prefix.clone(),
             consumer: random::hex::<8>(),
             take_time,
             take: Script::new(include_str!("take.lua")),

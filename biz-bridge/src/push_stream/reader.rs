@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use logs::warn;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, RedisResult, Value, cmd, from_redis_value};
+use redis::{Client, RedisError, RedisResult, Value, cmd, from_redis_value};
 use tokio::sync::mpsc;
 
 use super::{GROUP, Keys};
@@ -36,7 +36,7 @@ pub struct Raw {
 
 #[derive(Clone)]
 pub struct Reader {
-    url: String,
+    client: Client,
     timeout: Duration,
     reclaim: Duration,
     backoff: Backoff,
@@ -45,14 +45,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(config: &Config, url: &str, keys: Keys, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, client: Client, keys: Keys, metrics: Arc<Metrics>) -> Self {
         let backoff = Backoff::new(config.retry_first, config.retry_max);
-        Self { url: url.into(), timeout: config.timeout, reclaim: config.reclaim, backoff, keys, metrics }
+        Self { client, timeout: config.timeout, reclaim: config.reclaim, backoff, keys, metrics }
     }
 
     /// Reads for ever, over as many connections as that takes. Waits while nobody takes what it has read.
     pub async fn run(mut self, batches: mpsc::Sender<Vec<Raw>>) {
-        let mut link = Link::new(&self.url, self.timeout, self.timeout + BLOCK);
+        let mut link = Link::new(self.client.clone(), self.timeout, self.timeout + BLOCK);
         let mut random = random(usize::from(u16::MAX));
         let mut failures = 0;
         loop {

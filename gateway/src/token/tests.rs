@@ -203,6 +203,9 @@ fn rs256_and_es256_are_verified_by_the_keys_of_a_set() {
     assert_eq!(keys.verify(&other.token("b", json!({})), NOW), Err(TokenError::Forged));
     assert_eq!(keys.verify(&p256.token("c", json!({})), NOW), Err(TokenError::UnknownKey));
     assert_eq!(TokenKeys::default().verify("", NOW), Err(TokenError::NoKeys));
+    let awaiting = keys.awaiting();
+    assert_eq!(awaiting.verify(&p256.token("c", json!({})), NOW), Err(TokenError::NoKeys), "it may come");
+    assert_eq!(awaiting.verify(&other.token("b", json!({})), NOW), Err(TokenError::Forged));
 }
 
 /// The examples of RFC 7515, appendices A.2 and A.3.

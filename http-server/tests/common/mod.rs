@@ -51,7 +51,7 @@ impl Site {
         });
         let stop = Arc::new(Notify::new());
         let (stopping, router) = (stop.clone(), router(gate.clone()));
-        let serving = server.clone().serve(listener, router, async move { stopping.notified().await });
+        let serving = server.clone().serve(listener, None, router, async move { stopping.notified().await });
         Self { server, address, gate, stop, serving: tokio::spawn(serving) }
     }
 

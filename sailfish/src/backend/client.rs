@@ -7,11 +7,13 @@ use super::internal_secret;
 use crate::config::Config;
 use crate::ctl::http::{Answer, Method, Request, Server, ask};
 use crate::printable::printable;
+use trust::Roots;
 
 /// A backend somewhere.
 pub struct Client {
-    /// `HOST:PORT`.
-    pub address: String,
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub url: String,
+    roots: Roots,
     internal_secret: String,
 }
 
@@ -26,8 +28,9 @@ impl Client {
             Some(secret) => secret.to_owned(),
             None => internal_secret(config)?,
         };
-        let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Ok(Self { address, internal_secret })
+        let scheme = if url.contains("://") { "" } else { "http://" };
+        let url = format!("{scheme}{}", url.trim_end_matches('/'));
+        Ok(Self { url, roots: config.tls.trusted.clone(), internal_secret })
     }
 
     /// What it answers to a user, who has a token; to anybody with an empty one.
@@ -36,14 +39,14 @@ impl Client {
     /// One line: it does not answer, or refuses.
     pub fn ask(&self, token: &str, method: Method, path: &str) -> anyhow::Result<Value> {
         let request = Request { method, path: path.into() };
-        let Answer { status, body, .. } = ask(Server::backend(&self.address), token, &request)?;
+        let Answer { status, body, .. } = ask(Server::backend(&self.url, &self.roots), token, &request)?;
         let value: Option<Value> = serde_json::from_str(&body).ok();
         if status == 200 {
-            return value.with_context(|| format!("{} is no backend of Sailfish", self.address));
+            return value.with_context(|| format!("{} is no backend of Sailfish", self.url));
         }
         match value.as_ref().and_then(|value| value["message"].as_str()) {
             Some(message) => bail!("{path}: {}", printable(message)),
-            None => bail!("{} is no backend of Sailfish: it answers {status} to {path}", self.address),
+            None => bail!("{} is no backend of Sailfish: it answers {status} to {path}", self.url),
         }
     }
 

@@ -77,6 +77,9 @@ pub struct BridgeConfig {
     pub queue_user_messages_max: u32,
     /// Bytes of either.
     pub queue_user_bytes_max: u32,
+    /// Whom `https://` and `rediss://` trust.
+    #[serde(skip)]
+    pub roots: trust::Roots,
 }
 
 impl Default for BridgeConfig {
@@ -100,6 +103,7 @@ impl Default for BridgeConfig {
             queue_bytes_max: 256 << 20,
             queue_user_messages_max: 4_096,
             queue_user_bytes_max: 8 << 20,
+            roots: trust::Roots::default(),
         }
     }
 }

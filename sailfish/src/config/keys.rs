@@ -28,6 +28,7 @@ pub const SECTIONS: &[Key] = &[
         "bridge",
         "Where the backend is, for `sailfish up` and `sailfish bridge`. queue_* is for every node that has a bridge.",
     ),
+    key("tls", "Whom connections to others by TLS trust: https, rediss, MySQL."),
     key("engine", "Buffers and sockets."),
 ];
 
@@ -69,6 +70,10 @@ pub const KEYS: &[Key] = &[
     key(
         "node.admin",
         "Where metrics, health and the control API are served: ADDRESS:PORT. An address that is not loopback needs control.secret.",
+    ),
+    key(
+        "node.admin_tls",
+        "Whether the admin port speaks TLS, with node.certificates. Programs of this machine may speak plain HTTP there too.",
     ),
     key(
         "node.shards",
@@ -321,6 +326,10 @@ pub const KEYS: &[Key] = &[
     ),
     key("backend.listen", "Where the HTTP API is served: ADDRESS:PORT."),
     key(
+        "backend.tls",
+        "Whether its port speaks TLS, with node.certificates. Programs of this machine may speak plain HTTP there too.",
+    ),
+    key(
         "backend.database",
         "sqlite:FILE or mysql://USER:PASSWORD@HOST:PORT/NAME. Empty: a SQLite file beside the token secret. A password is not shown.",
     ),
@@ -512,6 +521,10 @@ pub const KEYS: &[Key] = &[
         "How many requests and undelivered messages, and presence events, one user may have.",
     ),
     key("bridge.queue_user_bytes_max", "Bytes that one user may have of each."),
+    key(
+        "tls.roots",
+        "A file with the certificates in PEM of those who sign the certificates of servers. Empty: those of the system.",
+    ),
     key("engine.send_buffer_bytes", "SO_SNDBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(

@@ -161,11 +161,11 @@ impl Layers {
                 }
             }
         }
-        let config: Config = serde_path_to_error::deserialize(Value::Table(root)).map_err(|error| {
+        let mut config: Config = serde_path_to_error::deserialize(Value::Table(root)).map_err(|error| {
             let path = error.path().to_string();
             self.refusal(&path, error.inner().message())
         })?;
-        config.validate().map_err(|line| {
+        config.trust().and_then(|()| config.validate()).map_err(|line| {
             let key = line.split([' ', ':']).next().unwrap_or_default();
             ConfigError(match self.source(key) {
                 Some(source) => format!("{source}: {line}"),

@@ -1,8 +1,10 @@
 //! What login tokens are checked with.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::{hidden, within};
@@ -62,6 +64,21 @@ impl fmt::Debug for TokenConfig {
     }
 }
 
+/// Whether that is a URL whose server is known for what it is.
+fn is_fetchable(url: &str) -> bool {
+    let Some(uri) = url.parse::<Uri>().ok() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    !host.is_empty()
+        && !has_user
+        && match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => is_loopback,
+            _ => false,
+        }
+}
+
 impl TokenConfig {
     /// Whether an HS256 secret is configured: one that the first run makes is not.
     pub fn has_secret(&self) -> bool {
@@ -84,6 +101,13 @@ impl TokenConfig {
         if !self.jwks_url.is_empty() && !self.jwks_file.as_os_str().is_empty() {
             return Err("token.jwks_file: token.jwks_url is set too; want only one of them".into());
         }
+        if !self.jwks_url.is_empty() && !is_fetchable(&self.jwks_url) {
+            let url = &self.jwks_url;
+            return Err(format!(
+                "token.jwks_url = {url:?}: want https://HOST/PATH, or http:// of a loopback address: keys that \
+                 came in clear could be anybody's"
+            ));
+        }
         within("token.jwks_refresh_s", self.jwks_refresh_s, 5, 86_400)?;
         for (key, names) in [("token.audiences", &self.audiences), ("token.issuers", &self.issuers)] {
             if names.len() > NAMES_MAX || names.iter().any(String::is_empty) {
@@ -104,4 +128,23 @@ pub fn ed25519_public_key(digits: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
     }
     Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_fetched_from_who_is_known() {
+        for good in
+            ["https://login.example/keys", "http://127.0.0.1:80/", "http://[::1]/k", "http://localhost:8080"]
+        {
+            assert!(is_fetchable(good), "{good}");
+        }
+        for bad in
+            ["http://login.example/keys", "https://", "https://u:p@login.example/", "ftp://a", "/keys", "a b"]
+        {
+            assert!(!is_fetchable(bad), "{bad}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::Value;
+use trust::{ClientConnection, Roots, StreamOwned};
 
 use crate::admin::SECRET_UNUSED;
 use crate::config::ConfigError;
@@ -27,6 +28,8 @@ pub struct Server<'a> {
     kind: &'static Kind,
     /// `HOST:PORT`.
     address: &'a str,
+    /// Of one that is asked by TLS.
+    roots: Option<&'a Roots>,
 }
 
 /// What error lines say of a server.
@@ -37,18 +40,72 @@ struct Kind {
     wants: &'static str,
 }
 
-const NODE: Kind = Kind { name: "node", port: "admin port", flag: "--admin", wants: "HOST:PORT" };
-const BACKEND: Kind = Kind { name: "backend", port: "backend", flag: "--backend", wants: "http://HOST:PORT" };
+const NODE: Kind =
+    Kind { name: "node", port: "admin port", flag: "--admin", wants: "HOST:PORT or https://HOST:PORT" };
+const BACKEND: Kind = Kind {
+    name: "backend",
+    port: "backend",
+    flag: "--backend",
+    wants: "http://HOST:PORT or https://HOST:PORT",
+};
 
 impl<'a> Server<'a> {
     /// The admin port of a node.
-    pub fn node(address: &'a str) -> Self {
-        Self { kind: &NODE, address }
+    pub fn node(url: &'a str, roots: &'a Roots) -> Self {
+        Self::new(&NODE, url, roots)
     }
 
     /// A backend.
-    pub fn backend(address: &'a str) -> Self {
-        Self { kind: &BACKEND, address }
+    pub fn backend(url: &'a str, roots: &'a Roots) -> Self {
+        Self::new(&BACKEND, url, roots)
+    }
+
+    fn new(kind: &'static Kind, url: &'a str, roots: &'a Roots) -> Self {
+        let url = url.trim_end_matches('/');
+        match url.strip_prefix("https://") {
+            Some(address) => Self { kind, address, roots: Some(roots) },
+            None => Self { kind, address: url.trim_start_matches("http://"), roots: None },
+        }
+    }
+}
+
+/// A connection to a server.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(space),
+            Self::Tls(stream) => stream.read(space),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -85,15 +142,19 @@ pub struct Answer {
 /// # Errors
 /// One line: nobody listens there, or what does is no HTTP server.
 pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Result<Answer> {
-    let Server { kind: Kind { port, flag, wants, .. }, address } = server;
+    let Server { kind: Kind { port, flag, wants, .. }, address, roots } = server;
     let wish = format!("{flag} {address}: want {wants}");
     let addresses = address.to_socket_addrs().map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => ConfigError(format!("{wish}: {error}")).into(),
         _ => anyhow::Error::from(error).context(wish), // a name that is not known may be known later
     })?;
-    let mut stream = connect(server, addresses)?;
     let answer_time = request.method.answer_time();
+    let stream = connect(server, addresses)?;
     stream.set_write_timeout(Some(answer_time))?;
+    let mut stream = match roots {
+        Some(roots) => tls(stream, address, roots)?,
+        None => Stream::Plain(stream),
+    };
     // A node that refuses the request early may not read all of it; its answer is what counts.
     let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
@@ -115,19 +176,30 @@ pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Resul
     parse(&answer).with_context(|| format!("{address} is no {port} of Sailfish: it does not speak HTTP"))
 }
 
+/// The same connection with TLS, after its handshake.
+fn tls(stream: TcpStream, address: &str, roots: &Roots) -> anyhow::Result<Stream> {
+    stream.set_read_timeout(Some(READ_TIME))?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let mut stream = roots.over(host, stream).map_err(|why| anyhow::anyhow!("https://{address}: {why}"))?;
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).with_context(|| format!("no TLS with {address}"))?;
+    }
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
 fn is_late(read: &io::Result<()>) -> bool {
     read.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
 }
 
 /// Reads until the server closes, `deadline`, or an answer that is too long.
-fn read_all(stream: &mut TcpStream, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+fn read_all(stream: &mut Stream, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
     let mut space = [0; 16 << 10];
     while answer.len() < ANSWER_BYTES_MAX {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        stream.socket().set_read_timeout(Some(left))?;
         match stream.read(&mut space) {
             Ok(0) => return Ok(()),
             Ok(count) => answer.extend_from_slice(&space[..count]),
@@ -139,7 +211,7 @@ fn read_all(stream: &mut TcpStream, answer: &mut Vec<u8>, deadline: Instant) -> 
 }
 
 fn connect(
-    Server { kind: Kind { name, flag, wants, .. }, address }: Server<'_>,
+    Server { kind: Kind { name, flag, wants, .. }, address, .. }: Server<'_>,
     addresses: impl Iterator<Item = SocketAddr>,
 ) -> anyhow::Result<TcpStream> {
     let mut why = None;
@@ -212,7 +284,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = Stream::Plain(TcpStream::connect(address).unwrap());
         let mut answer = Vec::new();
         let read = read_all(&mut stream, &mut answer, Instant::now() + Duration::from_millis(200));
         assert_eq!(read.unwrap_err().kind(), ErrorKind::TimedOut);

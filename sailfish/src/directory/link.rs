@@ -11,6 +11,7 @@ use redis::cluster_routing::Slot;
 use redis::{
     Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
+use trust::Roots;
 
 /// How often a batch follows a Cluster that moves its slots, before it fails and is tried again later.
 const REDIRECTS_MAX: usize = 3;
@@ -36,6 +37,7 @@ pub struct Link {
     /// Which server has a slot; `None` for a single server, which has all.
     slots: Option<HashMap<Slot, usize>>,
     seeds: Vec<ConnectionInfo>,
+    roots: Roots,
     timeout: Duration,
 }
 
@@ -47,8 +49,9 @@ struct Server {
 
 impl Link {
     /// Connects: to the one server, or to all masters of the Cluster that the servers belong to.
-    pub fn connect(seeds: &[ConnectionInfo], timeout: Duration) -> RedisResult<Self> {
-        let mut link = Self { servers: Vec::new(), slots: None, seeds: seeds.to_vec(), timeout };
+    pub fn connect(seeds: &[ConnectionInfo], roots: &Roots, timeout: Duration) -> RedisResult<Self> {
+        let roots = roots.clone();
+        let mut link = Self { servers: Vec::new(), slots: None, seeds: seeds.to_vec(), roots, timeout };
         match seeds {
             [only] => {
                 let (host, port) = address(only)?;
@@ -196,8 +199,13 @@ impl Link {
         // Without the crate's own greeting a frozen server costs one time-out, not one for each of its
         // commands.
         let settings = self.seeds[0].redis_settings().clone().set_skip_set_lib_name();
-        let info = ConnectionAddr::Tcp(host.to_owned(), port).into_connection_info()?;
-        let client = redis::Client::open(info.set_redis_settings(settings))?;
+        let host_name = host.to_owned();
+        let at = match is_tls(&self.seeds[0]) {
+            true => ConnectionAddr::TcpTls { host: host_name, port, insecure: false, tls_params: None },
+            false => ConnectionAddr::Tcp(host_name, port),
+        };
+        let info = at.into_connection_info()?.set_redis_settings(settings);
+        let client = self.roots.redis_client(info)?;
         let connection = client.get_connection_with_timeout(self.timeout)?;
         connection.set_read_timeout(Some(self.timeout))?;
         connection.set_write_timeout(Some(self.timeout))?;
@@ -229,9 +237,16 @@ fn failure(why: &'static str) -> RedisError {
 
 fn address(info: &ConnectionInfo) -> RedisResult<(String, u16)> {
     match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Ok((host.clone(), *port)),
-        _ => Err(failure("only redis://HOST:PORT is supported")),
+        ConnectionAddr::Tcp(host, port)
+        | ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None } => {
+            Ok((host.clone(), *port))
+        }
+        _ => Err(failure("only redis://HOST:PORT and rediss://HOST:PORT are supported")),
     }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// Whether the value of `directory.redis` names servers; says what it wants if not.
@@ -242,13 +257,17 @@ pub fn check_urls(urls: &str) -> Result<(), String> {
 /// The servers that `directory.redis` names. Errors do not show the value: it may hold a password.
 pub fn seeds(urls: &str) -> Result<Vec<ConnectionInfo>, String> {
     let seed = |url: &str| {
-        let info = url.starts_with("redis://").then(|| url.into_connection_info().ok()).flatten();
+        let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
+        let info = is_known.then(|| url.into_connection_info().ok()).flatten();
         info.filter(|info| address(info).is_ok())
     };
     let seeds: Option<Vec<ConnectionInfo>> = urls.split(',').map(|url| seed(url.trim())).collect();
     let seeds = seeds.ok_or(
-        "want redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several of a Cluster with commas",
+        "want redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, the same with rediss, or several of a Cluster with commas",
     )?;
+    if seeds.iter().any(|seed| is_tls(seed) != is_tls(&seeds[0])) {
+        return Err("want either redis or rediss for all servers".into());
+    }
     if seeds.len() > 1 && seeds.iter().any(|seed| seed.redis_settings().db() != 0) {
         return Err("a Cluster has database 0 only; want its servers without /DB".into());
     }

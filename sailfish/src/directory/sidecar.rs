@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use redis::{ConnectionInfo, ErrorKind, FromRedisValue, RedisError, RedisResult, Value};
 use shard::{Prng, ShardId};
 use tracing::{info, warn};
+use trust::Roots;
 use wire::node::{Entry, Stream};
 use wire::{AppId, RoomId, UserId};
 
@@ -44,6 +45,7 @@ pub struct Sidecar<N> {
     lease_ms: u32,
     timeout: Duration,
     seeds: Vec<ConnectionInfo>,
+    roots: Roots,
     link: Option<Link>,
     /// The server behind a new connection may not know the script: the first batch brings its text.
     by_text: bool,
@@ -88,6 +90,7 @@ impl<N: Fn(News)> Sidecar<N> {
             lease_ms: config.lease_ms,
             timeout: Duration::from_millis(config.timeout_ms.into()),
             seeds,
+            roots: config.roots.clone(),
             link: None,
             by_text: true,
             leases: Leases::new(Duration::from_millis(config.lease_ms.into())),
@@ -141,7 +144,7 @@ impl<N: Fn(News)> Sidecar<N> {
     }
 
     fn connect(&mut self) -> RedisResult<()> {
-        self.link = Some(Link::connect(&self.seeds, self.timeout)?);
+        self.link = Some(Link::connect(&self.seeds, &self.roots, self.timeout)?);
         self.by_text = true;
         self.look_for_lost_data()?;
         self.tick()?;

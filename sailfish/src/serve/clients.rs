@@ -1,14 +1,12 @@
 //! The ports for clients: where they are, which layers their connections have, and what TLS shows on them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use gateway::{CertificatePem, Port, TlsServer};
+use gateway::{Port, TlsServer};
 
 use super::Role;
-use crate::config::{CertificateFiles, Config, ConfigError};
-use crate::secret;
+use crate::certificates;
+use crate::config::{Config, ConfigError};
 
 /// A port for clients.
 #[derive(Clone, Copy)]
@@ -55,39 +53,8 @@ pub fn ports(role: Role, config: &Config) -> Vec<ClientPort> {
 
 /// The keys and certificates of a node, if a port wants any.
 pub fn tls(role: Role, config: &Config) -> Result<Option<TlsServer>, ConfigError> {
-    if !ports(role, config).iter().any(|port| port.is_tls) {
-        return Ok(None);
-    }
-    let server = read(&config.node.certificates).and_then(|read| TlsServer::new(&read, now_secs()));
-    server.map(Some).map_err(of_certificates)
-}
-
-/// Reads the certificates of a configuration, and puts them in the place of those of a server that runs.
-pub fn reload(server: &TlsServer, config: &Config) -> Result<(), ConfigError> {
-    let replaced = read(&config.node.certificates).and_then(|read| server.replace(&read, now_secs()));
-    replaced.map_err(of_certificates)
-}
-
-/// The files of certificates, for a watch.
-pub fn certificate_files(config: &Config) -> Vec<PathBuf> {
-    let files = config.node.certificates.iter();
-    files.flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
-}
-
-fn of_certificates(why: String) -> ConfigError {
-    ConfigError(format!("node.certificates: {why}"))
-}
-
-fn read(files: &[CertificateFiles]) -> Result<Vec<CertificatePem>, String> {
-    let read = |files: &CertificateFiles| {
-        let (chain_name, key_name) = (files.chain.display().to_string(), files.key.display().to_string());
-        let chain = std::fs::read(&files.chain).map_err(|error| format!("{chain_name}: {error}"))?;
-        let key = secret::read_private(&files.key).map_err(|error| format!("{key_name}: {error}"))?;
-        Ok(CertificatePem { chain, chain_name, key, key_name })
-    };
-    files.iter().map(read).collect()
-}
-
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    let is_wanted = ports(role, config).iter().any(|port| port.is_tls)
+        || config.node.admin_tls
+        || super::has_own_backend(role, config) && config.backend.tls;
+    is_wanted.then(|| certificates::server(config)).transpose()
 }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use gateway::TokenError;
 use node::Control;
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
-use super::{Role, Serving, bounded, clients, watch};
+use super::{Role, Serving, bounded, watch};
 use crate::admin::{self, Admin};
 use crate::backend::Service;
 use crate::bridge::Bridging;
+use crate::certificates;
 use crate::config::{Config, ConfigError, NodeConfig};
 use crate::control::Shards;
 use crate::directory::Directory;
@@ -53,7 +55,8 @@ pub fn until_stopped(
             seen: Default::default(),
         });
         tokio::spawn(admin::watch_nodes(admin.clone()));
-        tokio::spawn(admin::serve(listener, admin));
+        let tls = serving.tls.clone().filter(|_| config.node.admin_tls);
+        tokio::spawn(admin::serve(listener, tls, admin));
         tokio::spawn(watch::links(serving.shards.clone()));
         tokio::spawn(watch::clients(serving.shards.clone()));
         tokio::spawn(keys::follow(serving.keys.clone(), serving.shards.clone()));
@@ -93,7 +96,7 @@ async fn control(
     let mut announce = Some(announce);
     let mut watch = tokio::time::interval(WATCH);
     let mut certificate_looks = tokio::time::interval(file_watch::LOOK);
-    let mut certificates = FileWatch::new(clients::certificate_files(&config));
+    let mut watched = FileWatch::new(certificates::files(&config));
     loop {
         tokio::select! {
             biased; // orders before a look at the threads
@@ -102,7 +105,7 @@ async fn control(
                 Wish::Reload => {
                     reload(serving, &mut config, reread()).await;
                     serving.keys.look_again();
-                    certificates = FileWatch::new(clients::certificate_files(&config));
+                    watched = FileWatch::new(certificates::files(&config));
                 }
             },
             () = serving.shards.drain_asked() => {
@@ -115,11 +118,8 @@ async fn control(
                 }
             }
             _ = certificate_looks.tick() => {
-                if let Some(tls) = &serving.tls && certificates.have_changed() {
-                    match clients::reload(tls, &config) {
-                        Ok(()) => info!("the certificates have changed; connections to come get the new ones"),
-                        Err(error) => error!("the certificates have changed, and those before stay: {error}"),
-                    }
+                if let Some(tls) = &serving.tls && watched.have_changed() {
+                    certificates::reload_and_tell(tls, &config);
                 }
             }
             _ = watch.tick() => {
@@ -226,7 +226,7 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
         }
     };
     if let Some(tls) = &serving.tls
-        && let Err(error) = clients::reload(tls, &new)
+        && let Err(error) = certificates::reload(tls, &new)
     {
         error!("reload refused, the old configuration and certificates stay: {error}");
         return;
@@ -278,5 +278,11 @@ fn join(serving: Serving) -> anyhow::Result<()> {
 impl keys::Shards for Arc<Shards> {
     async fn take(&self, keys: gateway::TokenKeys) -> bool {
         self.order(|| Control::Keys(keys.clone())).await
+    }
+
+    async fn unknown_keys(&self) -> u64 {
+        let metrics = self.metrics().await;
+        let gateways = metrics.iter().flatten().filter_map(|shard| shard.gateway.as_ref());
+        gateways.map(|gateway| gateway.tokens_refused_for(TokenError::UnknownKey)).sum()
     }
 }

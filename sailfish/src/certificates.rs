@@ -1,0 +1,54 @@
+//! What the ports with TLS show: certificates and keys in files, which are read again when they change.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gateway::{CertificatePem, TlsServer};
+use tracing::{error, info};
+
+use crate::config::{CertificateFiles, Config, ConfigError};
+use crate::secret;
+
+/// What ports with TLS show.
+pub fn server(config: &Config) -> Result<TlsServer, ConfigError> {
+    let server = read(&config.node.certificates).and_then(|read| TlsServer::new(&read, now_secs()));
+    server.map_err(of_certificates)
+}
+
+/// Reads the certificates of a configuration, and puts them in the place of those of a server that runs.
+pub fn reload(server: &TlsServer, config: &Config) -> Result<(), ConfigError> {
+    let replaced = read(&config.node.certificates).and_then(|read| server.replace(&read, now_secs()));
+    replaced.map_err(of_certificates)
+}
+
+/// Takes certificates whose files have changed, and says so.
+pub fn reload_and_tell(server: &TlsServer, config: &Config) {
+    match reload(server, config) {
+        Ok(()) => info!("the certificates have changed; connections to come get the new ones"),
+        Err(error) => error!("the certificates have changed, and those before stay: {error}"),
+    }
+}
+
+/// The files of certificates, for a watch.
+pub fn files(config: &Config) -> Vec<PathBuf> {
+    let files = config.node.certificates.iter();
+    files.flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
+}
+
+fn of_certificates(why: String) -> ConfigError {
+    ConfigError(format!("node.certificates: {why}"))
+}
+
+fn read(files: &[CertificateFiles]) -> Result<Vec<CertificatePem>, String> {
+    let read = |files: &CertificateFiles| {
+        let (chain_name, key_name) = (files.chain.display().to_string(), files.key.display().to_string());
+        let chain = std::fs::read(&files.chain).map_err(|error| format!("{chain_name}: {error}"))?;
+        let key = secret::read_private(&files.key).map_err(|error| format!("{key_name}: {error}"))?;
+        Ok(CertificatePem { chain, chain_name, key, key_name })
+    };
+    files.iter().map(read).collect()
+}
+
+fn now_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
