@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     is_leaving: bool,
     /// Counts the times without agreement.
     era: u64,
+    /// How many gateway shards were lost: without this router they may go by others, of which it hears nothing.
+    losses: u64,
     /// Until when, at most, messages are held back.
     unsettled_until: Option<Instant>,
     /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
@@ -92,6 +94,15 @@ impl Reached {
     }
 }
 
+/// A time in which nobody else can have owned what this router does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Term {
+    /// That of agreement.
+    pub(crate) era: u64,
+    /// Gateway shards lost before.
+    pub(crate) losses: u64,
+}
+
 impl Gateway {
     pub(crate) fn new(shards: u16, is_local: bool, incarnation: u64) -> Self {
         Self { shards, is_local, incarnation, reach: None, view: None }
@@ -108,6 +119,7 @@ impl Cluster {
             common: Vec::new(),
             is_leaving: false,
             era: 1,
+            losses: 0,
             unsettled_until: None,
             unsettled_max: Instant::default(),
             is_warming: false,
@@ -136,6 +148,7 @@ impl Cluster {
         if let Some(reach) = &gateway.reach {
             self.reached.remove(reach);
         }
+        self.losses += 1;
         Some(gateway)
     }
 
@@ -272,6 +285,10 @@ impl Cluster {
 
     pub(crate) fn era(&self) -> u64 {
         self.era
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        Term { era: self.era, losses: self.losses }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

@@ -16,6 +16,7 @@ use wire::client::Message;
 use wire::node::{Entry as StreamEntry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, Stream};
 use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 
+use crate::cluster::Term;
 use crate::hash::IdHash;
 use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, SWEEP_PER_STEP};
 use crate::stripes::Stripes;
@@ -70,8 +71,6 @@ pub(crate) struct Histories {
     swept: u32,
     /// Above the index of every ring that there was.
     top: u32,
-    /// How often the directory's data began anew, from 1 on.
-    lives: u32,
 }
 
 /// Two rooms that differ by less have the same.
@@ -89,30 +88,16 @@ pub(crate) struct Ring {
     gone: u64,
     /// The room's sequence when its last member left; `None` while it has members.
     pub(crate) left_at: Option<u64>,
-    /// When that was last known to be all that was said: see `Cluster::era`.
-    pub(crate) era: u64,
+    /// When that was last known to be all that was said.
+    pub(crate) term: Term,
     /// It waits to be sent to the next owner.
     pub(crate) is_moving: bool,
-    /// In which life of the directory's data this owner began to write the room's stream; 0 before that. See
-    /// [`Histories::lives`].
-    life: u32,
-    /// In which of them it had all that is in the stream.
-    whole_in: u32,
 }
 
 struct Entry {
     message: Message,
     until: Instant,
     lane: u16,
-}
-
-/// A message that a room keeps, as its stream gets it.
-#[derive(PartialEq, Eq, Debug)]
-pub(crate) struct Said {
-    /// What goes before it, if it is the first that this owner writes.
-    pub(crate) begins: Option<StreamEntry>,
-    /// It is not too long to be kept.
-    pub(crate) is_kept: bool,
 }
 
 /// What is known of a room's messages after a sequence, or of its last ones.
@@ -138,7 +123,6 @@ impl Histories {
             evicted: 0,
             swept: 0,
             top: 0,
-            lives: 1,
         }
     }
 
@@ -162,17 +146,16 @@ impl Histories {
 
     /// Keeps a room's message, if its code is kept. `base` is where the room began, if it has no ring yet.
     /// Answers what a stream of the room gets.
-    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) -> Option<Said> {
+    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) -> Option<StreamEntry> {
         let lane = self.lane(message.biz_code);
         let keep = self.keeps[usize::from(lane)];
         let room = message.room.filter(|_| !keep.is_none())?;
         let key = self.open(message.app, room, base);
         let until = now + Duration::from_millis(keep.ms.into());
-        let begins = self.begin_stream(key, message.sequence - 1);
         let cost = cost(message);
         if cost > u64::from(keep.bytes) || cost > self.share() {
             self.rings[key].gone = message.sequence; // too long to be kept
-            return Some(Said { begins, is_kept: false });
+            return Some(StreamEntry::Gap(message.sequence));
         }
         self.change(key, |ring, held| {
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
@@ -180,21 +163,7 @@ impl Histories {
             ring.trim(now, lane, keep, held);
         });
         self.shrink(key);
-        Some(Said { begins, is_kept: true })
-    }
-
-    /// What a room's stream gets before the first message that this owner writes, which follows `sequence`.
-    fn begin_stream(&mut self, key: Key, sequence: u64) -> Option<StreamEntry> {
-        let ring = &mut self.rings[key];
-        let has_begun = std::mem::replace(&mut ring.life, self.lives) == self.lives;
-        let is_whole = ring.whole_in == self.lives;
-        let mark = if is_whole { StreamEntry::Whole(sequence) } else { StreamEntry::Gap(sequence) };
-        (!has_begun).then_some(mark)
-    }
-
-    /// The directory lacks what it had, or was not told all: streams begin anew.
-    pub(crate) fn begin_streams(&mut self) {
-        self.lives += 1;
+        Some(StreamEntry::Message(message.clone()))
     }
 
     /// Takes in what the stream of a room has, which other owners wrote before this one began it after `base`.
@@ -210,7 +179,9 @@ impl Histories {
         is_settled: bool,
     ) -> Option<u64> {
         let ring = self.find(app, room);
-        let is_fresh = ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none());
+        let begins_here = |ring: &Ring| ring.messages().next().is_none_or(|first| first.sequence > base);
+        let is_fresh =
+            ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none() && begins_here(ring));
         let entries: Vec<StreamEntry> = entries.into_iter().filter(|entry| entry.sequence() < base).collect();
         let newest = entries.last().filter(|_| is_fresh)?;
         let upto = newest.sequence();
@@ -228,20 +199,16 @@ impl Histories {
                     gone = gone.max(message.sequence);
                     break;
                 }
-                StreamEntry::Gap(_) if at > 0 && matches!(entries[at - 1], StreamEntry::Whole(_)) => {}
-                StreamEntry::Gap(sequence) => gone = gone.max(*sequence),
-                StreamEntry::Message(_) | StreamEntry::Whole(_) => {}
+                StreamEntry::Gap(sequence) if !is_none(&entries, at) => gone = gone.max(*sequence),
+                StreamEntry::Message(_)
+                | StreamEntry::Gap(_)
+                | StreamEntry::NoGap(_)
+                | StreamEntry::Whole(_) => {}
             }
         }
-        let ring = &mut self.rings[key];
-        (ring.gone, ring.whole_in) = (gone, if is_whole { self.lives } else { 0 });
+        self.rings[key].gone = gone;
         self.shrink(key);
         is_whole.then_some(upto)
-    }
-
-    /// Whether a room's stream has something of this owner.
-    pub(crate) fn has_begun(&self, app: AppId, room: RoomId) -> bool {
-        self.find(app, room).is_some_and(|ring| ring.life == self.lives)
     }
 
     /// The ring of a room; an empty one that begins after `gone` if there is none.
@@ -249,11 +216,10 @@ impl Histories {
         if let Some(key) = self.key(app, room) {
             return key;
         }
-        let (lanes, era) = (vec![Amount::default(); self.keeps.len()], 0);
+        let (lanes, term) = (vec![Amount::default(); self.keeps.len()], Term::default());
         let entries = VecDeque::new();
         let (left_at, is_moving) = (None, false);
-        let ring =
-            Ring { app, room, entries, lanes, bytes: 0, gone, left_at, era, is_moving, life: 0, whole_in: 0 };
+        let ring = Ring { app, room, entries, lanes, bytes: 0, gone, left_at, term, is_moving };
         let key = self.rings.insert(ring);
         self.top = self.top.max(key.index + 1);
         let hash = self.hash.of(app, room.0);
@@ -326,11 +292,11 @@ impl Histories {
 
     /// A room of this owner begins, after `base`; its members have seen or heard of its messages up to
     /// `seen`. What is kept of it counts only if nobody can have said more in between.
-    pub(crate) fn begin(&mut self, app: AppId, room: RoomId, base: u64, seen: u64, era: u64) {
+    pub(crate) fn begin(&mut self, app: AppId, room: RoomId, base: u64, seen: u64, term: Term) {
         let Some(key) = self.key(app, room) else { return };
         let ring = &mut self.rings[key];
         match ring.left_at {
-            Some(left_at) if (seen..=base).contains(&left_at) && ring.era == era => {
+            Some(left_at) if (seen..=base).contains(&left_at) && ring.term == term => {
                 (ring.left_at, ring.is_moving) = (None, false);
             }
             _ => self.forget(key),
@@ -341,15 +307,15 @@ impl Histories {
     pub(crate) fn lose(&mut self, app: AppId, room: RoomId, upto: u64) {
         if let Some(key) = self.key(app, room) {
             let ring = &mut self.rings[key];
-            (ring.gone, ring.whole_in) = (ring.gone.max(upto), 0);
+            ring.gone = ring.gone.max(upto);
         }
     }
 
     /// The last member of a room has left, which had come to this sequence.
-    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, sequence: u64, era: u64) {
+    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, sequence: u64, term: Term) {
         let Some(key) = self.key(app, room) else { return };
         let ring = &mut self.rings[key];
-        (ring.left_at, ring.era) = (Some(sequence), era);
+        (ring.left_at, ring.term) = (Some(sequence), term);
         if ring.entries.is_empty() {
             self.forget(key);
         }
@@ -378,7 +344,7 @@ impl Histories {
         part: &Kept,
         base: Option<u64>,
         seen: u64,
-        era: u64,
+        term: Term,
     ) -> bool {
         let ring = self.find(part.app, part.room);
         let first = ring.and_then(|ring| ring.messages().next()).map(|first| first.sequence);
@@ -395,7 +361,7 @@ impl Histories {
         let key = self.open(part.app, part.room, part.upto);
         if base.is_none() && part.is_first {
             let ring = &mut self.rings[key];
-            (ring.left_at, ring.era) = (Some(part.upto), era);
+            (ring.left_at, ring.term) = (Some(part.upto), term);
         }
         let kept = part.messages.iter().rev();
         let missed = kept.into_iter().find(|message| !self.prepend(now, key, message));
@@ -441,7 +407,8 @@ impl Histories {
             match fate(ring) {
                 Fate::Goes => self.forget(key),
                 _ if ring.entries.is_empty() => self.forget(key),
-                Fate::Stays { era } => ring.era = era,
+                Fate::Stays { term } if ring.term.losses != term.losses => self.forget(key),
+                Fate::Stays { term } => ring.term = term,
                 Fate::Waits => {}
                 Fate::Moves => {
                     ring.is_moving = true;
@@ -490,8 +457,9 @@ impl Histories {
 /// What becomes of a ring that nobody is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// Its room is owned here, as all gateways agree in this era.
-    Stays { era: u64 },
+    /// Its room is owned here, as all gateways agree in this term. It was before, too, unless a gateway was lost
+    /// in between: that may have gone by another owner for a while.
+    Stays { term: Term },
     /// They do not agree.
     Waits,
     /// Another owner is to have it.
@@ -553,6 +521,13 @@ impl Ring {
             self.pop_front(held);
         }
     }
+}
+
+/// Whether the gap at that place of a stream is none.
+fn is_none(entries: &[StreamEntry], at: usize) -> bool {
+    let sequence = entries[at].sequence();
+    at > 0 && matches!(entries[at - 1], StreamEntry::Whole(_))
+        || entries.get(at + 1).is_some_and(|next| *next == StreamEntry::NoGap(sequence))
 }
 
 /// What a message counts for.

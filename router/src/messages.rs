@@ -279,9 +279,9 @@ impl Router {
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
-        let said = self.histories.keep(now, &message, base);
-        if let Some(said) = said.filter(|_| self.writes_streams) {
-            self.write_stream(&message, said);
+        let kept = self.histories.keep(now, &message, base);
+        if let Some(entry) = kept.filter(|_| self.writes_streams) {
+            self.write_stream(message.app, room, entry);
         }
         for of_node in members.chunk_by(|a, b| a.node() == b.node()) {
             self.broadcast_to_node(of_node, &message);

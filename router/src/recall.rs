@@ -12,11 +12,12 @@ use wire::node::{
 };
 use wire::{AppId, RoomId};
 
-use crate::history::{Fate, Part, Said};
+use crate::history::{Fate, Part};
 use crate::limits::{
     ENTRY_BYTES, MOVED_WAIT, RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_PAUSE, RECALLS_MAX,
     RECALLS_SHARD_MAX, STREAM_WAIT, SWEEP_PAUSE, SWEEP_PAUSE_LEAVING,
 };
+use crate::rooms::Left;
 use crate::router::Router;
 
 /// A shard wants what a room said.
@@ -124,9 +125,9 @@ impl Router {
             self.metrics.joins_refused += 1;
             return self.outbox.gateway(from, ToGateway::Full { app, room });
         };
-        let sequence = entered.sequence;
+        let mut sequence = entered.sequence;
         if entered.has_begun {
-            self.histories.begin(app, room, sequence, seen, era);
+            self.histories.begin(app, room, sequence, seen, self.cluster.term());
             if seen > 0 || self.cluster.is_unsettled() {
                 let until = self.cluster.deadline().unwrap_or(now).max(now) + MOVED_WAIT;
                 if let Some(known) = self.rooms.find_mut(app, room) {
@@ -134,11 +135,16 @@ impl Router {
                 }
             }
         }
+        if entered.has_begun && self.writes_streams {
+            // Before it says anything: of what it does not come to write the next one knows.
+            self.begin_stream(app, room, sequence);
+        }
         if entered.has_lost {
             let base = self.rooms.find(app, room).map_or(sequence, |known| known.base);
             self.histories.lose(app, room, base);
-            if self.writes_streams && self.histories.has_begun(app, room) {
-                self.keep_in_stream(app, room, Entry::Gap(sequence));
+            if self.writes_streams {
+                sequence += 1; // a place of its own, above whatever says that nothing is missing
+                self.begin_stream(app, room, sequence);
             }
         }
         self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
@@ -147,8 +153,8 @@ impl Router {
     /// A shard has no members in a room any more.
     pub(crate) fn leave_room(&mut self, now: Instant, (app, room): (AppId, RoomId), from: ShardId) {
         let left = self.rooms.leave(app, room, from);
-        if let Some(sequence) = left {
-            self.room_left(app, room, sequence);
+        if let Some(left) = left {
+            self.room_left(app, room, left);
         }
         // Maybe to another owner, and others may follow.
         if self.cluster.is_unsettled() {
@@ -162,24 +168,28 @@ impl Router {
     }
 
     /// A room has no members any more. What it said is kept for those who come back.
-    pub(crate) fn room_left(&mut self, app: AppId, room: RoomId, sequence: u64) {
-        let era = self.cluster.era();
-        if self.writes_streams && self.histories.has_begun(app, room) {
+    pub(crate) fn room_left(&mut self, app: AppId, room: RoomId, left: Left) {
+        let sequence = left.sequence;
+        if self.writes_streams && left.stream_life == Some(self.stream_life) {
             self.keep_in_stream(app, room, Entry::Whole(sequence));
         }
-        self.histories.leave(app, room, sequence, era);
+        self.histories.leave(app, room, sequence, self.cluster.term());
     }
 
-    /// Writes a message to the stream of its room.
-    pub(crate) fn write_stream(&mut self, message: &Message, said: Said) {
-        let (app, Some(room)) = (message.app, message.room) else { return };
-        if let Some(mark) = said.begins {
-            self.keep_in_stream(app, room, mark);
+    /// This owner writes what a room says after `sequence` to its stream. What other owners have written before is not
+    /// known to be all.
+    fn begin_stream(&mut self, app: AppId, room: RoomId, sequence: u64) {
+        let Some(known) = self.rooms.find_mut(app, room) else { return };
+        (known.sequence, known.stream_life) = (known.sequence.max(sequence), Some(self.stream_life));
+        self.keep_in_stream(app, room, Entry::Gap(sequence));
+    }
+
+    /// Adds to the stream of a room what it has said.
+    pub(crate) fn write_stream(&mut self, app: AppId, room: RoomId, entry: Entry) {
+        let stream_life = self.rooms.find(app, room).and_then(|known| known.stream_life);
+        if stream_life != Some(self.stream_life) {
+            self.begin_stream(app, room, entry.sequence() - 1);
         }
-        let entry = match said.is_kept {
-            true => Entry::Message(message.clone()),
-            false => Entry::Gap(message.sequence),
-        };
         self.keep_in_stream(app, room, entry);
     }
 
@@ -195,8 +205,9 @@ impl Router {
         let (base, seen) = (known.base, known.seen);
         let is_settled = !self.cluster.is_unsettled();
         let whole_upto = self.histories.take_stream(now, stream, base, seen, is_settled);
-        if let Some(known) = self.rooms.find_mut(app, room) {
-            known.linked = whole_upto.unwrap_or(known.linked);
+        if let (Some(upto), Some(known)) = (whole_upto, self.rooms.find_mut(app, room)) {
+            known.linked = upto;
+            self.keep_in_stream(app, room, Entry::NoGap(base)); // too late if it has said something since
         }
         self.metrics.streams_read += 1;
         self.wake_recalls(now, app, room);
@@ -304,10 +315,10 @@ impl Router {
 
     /// The owner before has kept this of a room.
     pub(crate) fn take_in(&mut self, now: Instant, part: &Kept) {
-        let (app, room, era) = (part.app, part.room, self.cluster.era());
+        let (app, room, term) = (part.app, part.room, self.cluster.term());
         let known = self.rooms.find(app, room).map(|known| (known.base, known.seen));
         let (base, seen) = (known.map(|(base, _)| base), known.map_or(0, |(_, seen)| seen));
-        if !self.histories.take_in(now, part, base, seen, era) {
+        if !self.histories.take_in(now, part, base, seen, term) {
             return;
         }
         self.metrics.history_taken += 1;
@@ -353,7 +364,7 @@ impl Router {
             None if is_leaving => Fate::Goes,
             _ if carrier.is_none() && is_leaving => Fate::Goes,
             Some(true) if is_settled => Fate::Moves,
-            Some(false) if is_settled => Fate::Stays { era: cluster.era() },
+            Some(false) if is_settled => Fate::Stays { term: cluster.term() },
             Some(_) | None => Fate::Waits,
         });
         if let Some(carrier) = carrier {

@@ -56,6 +56,8 @@ pub(crate) struct Room {
     pub(crate) awaits_until: Instant,
     /// The directory was asked.
     pub(crate) has_read: bool,
+    /// The stream of the room has what this owner has said, since the directory lost something so many times.
+    pub(crate) stream_life: Option<u32>,
     /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
     pub(crate) era: u64,
     /// Ascending, never empty.
@@ -73,6 +75,15 @@ pub(crate) struct Entered {
     /// Other owners have given sequences that this one did not know of: it goes on above them, or has got
     /// less of theirs than it thought.
     pub(crate) has_lost: bool,
+}
+
+/// A room that has no members any more.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    /// Of its last message.
+    pub(crate) sequence: u64,
+    /// See [`Room::stream_life`].
+    pub(crate) stream_life: Option<u32>,
 }
 
 /// What a room has for a message.
@@ -167,6 +178,7 @@ impl Rooms {
             linked: 0,
             awaits_until: Instant::default(),
             has_read: false,
+            stream_life: None,
             era,
             members: vec![shard],
             bucket: Bucket::default(),
@@ -200,8 +212,8 @@ impl Rooms {
     }
 
     /// Removes a shard that is gone from every room, at the cost of a walk over all. Answers the rooms that
-    /// have no member left, each with its sequence.
-    pub(crate) fn forget_shard(&mut self, shard: ShardId) -> Vec<(AppId, RoomId, u64)> {
+    /// have no member left.
+    pub(crate) fn forget_shard(&mut self, shard: ShardId) -> Vec<(AppId, RoomId, Left)> {
         let gone: Vec<(AppId, RoomId)> = self
             .table
             .iter()
@@ -212,8 +224,8 @@ impl Rooms {
         gone.into_iter().filter_map(left).collect()
     }
 
-    /// Removes a member shard, and the room with its last one; the room's sequence, if it was that.
-    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) -> Option<u64> {
+    /// Removes a member shard, and the room with its last one; what the room was, if it was that.
+    pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) -> Option<Left> {
         let hash = self.hash.of(app, room.0);
         let known = self.table.find_mut(hash, |known| known.is(app, room))?;
         if let Ok(at) = known.members.binary_search(&shard) {
@@ -223,10 +235,10 @@ impl Rooms {
         if !known.members.is_empty() {
             return None;
         }
-        let sequence = known.sequence;
+        let Room { sequence, stream_life, .. } = *known;
         self.floor = self.floor.max(sequence);
         self.table.remove(hash, |known| known.is(app, room));
-        Some(sequence)
+        Some(Left { sequence, stream_life })
     }
 
     /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that

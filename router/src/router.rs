@@ -96,6 +96,8 @@ pub struct Router {
     pub(crate) is_bridged: bool,
     /// What rooms say is written to the directory, too, for owners to come.
     pub(crate) writes_streams: bool,
+    /// How often the directory had lost something.
+    pub(crate) stream_life: u32,
     pub(crate) dedupe: Dedupe,
     /// Without what is held at the moment.
     pub(crate) metrics: Metrics,
@@ -138,6 +140,7 @@ impl Router {
             recalls: Recalls::new(id, prng.next_u64()),
             is_bridged: false,
             writes_streams: false,
+            stream_life: 0,
             dedupe: Dedupe::new(prng.next_u64(), &limits),
             metrics: Metrics::default(),
             outbox: Outbox::default(),
@@ -190,8 +193,8 @@ impl Router {
         self.metrics.gateways_lost += 1;
         self.cluster.drop_all_of(shard);
         self.suspend(now, shard, incarnation);
-        for (app, room, sequence) in self.rooms.forget_shard(shard) {
-            self.room_left(app, room, sequence);
+        for (app, room, left) in self.rooms.forget_shard(shard) {
+            self.room_left(app, room, left);
         }
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));
@@ -231,7 +234,7 @@ impl Router {
     /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of rooms,
     /// too.
     pub fn tell_directory_all(&mut self, now: Instant) {
-        self.histories.begin_streams();
+        self.stream_life += 1;
         self.resync = Some((0, now));
     }
 

@@ -353,22 +353,36 @@ fn writer() -> Bench {
     bench
 }
 
-/// A router that has the room after one that is dead: what it answers to who has seen up to `since`, when members that
-/// came over have seen up to `seen`, and what it writes then.
-fn next_owner(entries: &[Entry], seen: u64, since: u64) -> (u64, Vec<u64>, Bench) {
-    let mut bench = writer();
+/// A router that has the room after one that is dead.
+struct Next {
+    bench: Bench,
+    /// What it writes.
+    entries: Vec<Entry>,
+    /// What it answers to who has seen up to a sequence.
+    gone: u64,
+    told: Vec<u64>,
+}
+
+/// A router that reads what others wrote. Members that came over to it have seen up to `seen`, and one asks for all after `since`.
+fn next_owner(entries: &[Entry], seen: u64, since: u64) -> Next {
+    let (mut bench, mut own) = (writer(), Vec::new());
     bench.now += Duration::from_secs(1); // its clock has gone on, so it begins above
     bench.join_from(A, ROOM, seen);
     assert_eq!(ask(&mut bench, A, ROOM, since, 0), []);
-    let asks = |bench: &mut Bench| written(bench).1;
-    let waits = (0..40)
-        .take_while(|_| !asks(&mut bench) && bench.pass(Duration::from_millis(100)).is_empty())
-        .count();
-    assert!(waits < 30, "an owner that lives would have told by now, and the directory is asked");
+    for tries in 0.. {
+        let (written, asks) = written(&mut bench);
+        own.extend(written);
+        if asks {
+            break;
+        }
+        assert!(tries < 30, "an owner that lives would have told by now, so the directory is asked");
+        bench.pass(Duration::from_millis(100));
+    }
     bench.router.take_stream(bench.now, Stream { app: APP, room: ROOM, entries: entries.to_vec() });
     let answers = recalled(bench.taken());
     let [(A, part)] = &answers[..] else { panic!("the answer, not {answers:?}") };
-    (part.gone, sequences(&part.messages), bench)
+    own.extend(written(&mut bench).0);
+    Next { gone: part.gone, told: sequences(&part.messages), bench, entries: own }
 }
 
 /// An owner that dies has written what it kept. The next one tells all of it, if members that came over have seen no more.
@@ -380,24 +394,30 @@ fn the_next_owner_reads_what_a_dead_one_wrote() {
     let entries = written(&mut first).0;
     assert_eq!((entries.len(), &entries[0]), (6, &Entry::Gap(base)));
     let all: Vec<u64> = (base + 1..=base + 5).collect();
-    let (gone, told, mut second) = next_owner(&entries, base + 5, base + 2);
-    assert_eq!((gone, told), (base, all[2..].to_vec()));
-    // A third one reads both.
-    said(&mut second, ROOM, 1);
-    let both = [entries.clone(), written(&mut second).0].concat();
-    let (gone, told, _) = next_owner(&both, both[both.len() - 1].sequence(), base);
-    assert_eq!((gone, told.len()), (base, 6));
+    // What both have written, the second after one more message.
+    let both = |entries: &[Entry], mut next: Next| {
+        said(&mut next.bench, ROOM, 1);
+        [entries.to_vec(), next.entries, written(&mut next.bench).0].concat()
+    };
+    let second = next_owner(&entries, base + 5, base + 2);
+    assert_eq!((second.gone, &second.told[..]), (base, &all[2..]));
+    let entries_of_both = both(&entries, second);
+    let last = entries_of_both[entries_of_both.len() - 1].sequence();
+    let third = next_owner(&entries_of_both, last, base);
+    assert_eq!((third.gone, third.told.len()), (base, 6));
     // What it had not written yet is missing: members have seen it.
-    let (gone, told, second) = next_owner(&entries[..5], base + 5, base + 2);
-    assert_eq!(told, all[2..4]);
-    assert!(gone > base + 5, "{gone}");
+    let second = next_owner(&entries[..5], base + 5, base + 2);
+    assert_eq!(second.told, all[2..4]);
+    assert!(second.gone > base + 5, "{}", second.gone);
     // And so it is when a third one reads.
-    let (mut second, mut entries) = (second, entries[..5].to_vec());
-    said(&mut second, ROOM, 1);
-    entries.extend(written(&mut second).0);
-    let last = entries[entries.len() - 1].sequence();
-    let (gone, told, _) = next_owner(&entries, last, base + 2);
-    assert_eq!((gone, told), (last - 1, [all[2..4].to_vec(), vec![last]].concat()));
+    let entries_of_both = both(&entries[..5], second);
+    let last = entries_of_both[entries_of_both.len() - 1].sequence();
+    let third = next_owner(&entries_of_both, last, base + 2);
+    assert_eq!((third.gone, third.told), (last - 1, [all[2..4].to_vec(), vec![last]].concat()));
+    // One that died before it said anything, as far as one knows, may have said something.
+    let silent = [&entries[..], &[Entry::Whole(base + 5), Entry::Gap(base + 9)]].concat();
+    assert_eq!(next_owner(&silent, base + 9, base).gone, base);
+    assert!(next_owner(&silent, 0, base).gone > base + 9);
 }
 
 /// A room that all have left is written to its end: whoever comes then was told all.
@@ -410,9 +430,9 @@ fn a_room_that_was_empty_when_its_owner_died_is_read() {
     first.leave(A, ROOM);
     let entries = [unfinished.clone(), written(&mut first).0].concat();
     assert_eq!(entries.last(), Some(&Entry::Whole(base + 2)));
-    assert_eq!(next_owner(&entries, 0, base).0, base);
-    assert!(next_owner(&unfinished, 0, base).0 > base + 2, "who knows whether more was said");
-    assert!(next_owner(&[], 0, base).0 > base + 2);
+    assert_eq!(next_owner(&entries, 0, base).gone, base);
+    assert!(next_owner(&unfinished, 0, base).gone > base + 2, "who knows whether more was said");
+    assert!(next_owner(&[], 0, base).gone > base + 2);
 }
 
 /// A directory that does not answer is waited for half a second, and not asked again.

@@ -358,6 +358,7 @@ impl World {
         if !self.nodes.get(&shard.node()).is_some_and(is_up) {
             return;
         }
+        self.trace.line(self.now, || format!("{shard:?} has {record:?} for the directory"));
         match record {
             wire::node::ToDirectory::Keep { app, room, entry } => {
                 let entries = self.streams.entry((app.0, room.0)).or_default();

@@ -16,6 +16,7 @@ use super::link::{Command, Reply};
 const MARKS: u32 = 64;
 /// Marks by the names of their fields.
 const GAP: &str = "gap";
+const NO_GAP: &str = "no_gap";
 const WHOLE: &str = "whole";
 
 /// Makes commands.
@@ -42,6 +43,7 @@ impl Streams {
                 command.arg("payload").arg(&message.payload[..]);
             }
             Entry::Gap(_) => drop(command.arg(GAP).arg(1)),
+            Entry::NoGap(_) => drop(command.arg(NO_GAP).arg(1)),
             Entry::Whole(_) => drop(command.arg(WHOLE).arg(1)),
         }
         Command::new(&key, command)
@@ -99,6 +101,9 @@ fn entry(app: AppId, room: RoomId, id: &str, fields: &[Value]) -> Option<Entry> 
     let bytes = |name| Vec::<u8>::from_redis_value_ref(find(name)?).ok();
     if find(GAP).is_some() {
         return Some(Entry::Gap(sequence));
+    }
+    if find(NO_GAP).is_some() {
+        return Some(Entry::NoGap(sequence));
     }
     if find(WHOLE).is_some() {
         return Some(Entry::Whole(sequence));

@@ -46,9 +46,11 @@ pub struct Recalled {
 pub enum Entry {
     /// A message of the room.
     Message(Message),
-    /// Messages up to this sequence may be missing: an owner began to write, or a message was not kept. It is
-    /// not so if the entry before is [`Entry::Whole`].
+    /// Messages up to this sequence may be missing: an owner began, or a message was not kept. It is not so if
+    /// the entry before is [`Entry::Whole`], or the one after is [`Entry::NoGap`] of the same sequence.
     Gap(u64),
+    /// An owner that began there found all that was said before.
+    NoGap(u64),
     /// All that was said up to this sequence has been written.
     Whole(u64),
 }
@@ -58,7 +60,7 @@ impl Entry {
     pub fn sequence(&self) -> u64 {
         match self {
             Self::Message(message) => message.sequence,
-            Self::Gap(sequence) | Self::Whole(sequence) => *sequence,
+            Self::Gap(sequence) | Self::NoGap(sequence) | Self::Whole(sequence) => *sequence,
         }
     }
 
@@ -67,7 +69,8 @@ impl Entry {
         match self {
             Self::Message(_) => 0,
             Self::Gap(_) => 1,
-            Self::Whole(_) => 2,
+            Self::NoGap(_) => 2,
+            Self::Whole(_) => 3,
         }
     }
 }
