@@ -12,6 +12,7 @@ use wire::node::{
 };
 use wire::{AppId, RoomId};
 
+use crate::cluster::Term;
 use crate::history::{Fate, Part};
 use crate::limits::{
     ENTRY_BYTES, MOVED_WAIT, RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_PAUSE, RECALLS_MAX,
@@ -154,7 +155,7 @@ impl Router {
     pub(crate) fn leave_room(&mut self, now: Instant, (app, room): (AppId, RoomId), from: ShardId) {
         let left = self.rooms.leave(app, room, from);
         if let Some(left) = left {
-            self.room_left(app, room, left);
+            self.room_left(app, room, left, self.cluster.term());
         }
         // Maybe to another owner, and others may follow.
         if self.cluster.is_unsettled() {
@@ -168,12 +169,12 @@ impl Router {
     }
 
     /// A room has no members any more. What it said is kept for those who come back.
-    pub(crate) fn room_left(&mut self, app: AppId, room: RoomId, left: Left) {
+    pub(crate) fn room_left(&mut self, app: AppId, room: RoomId, left: Left, term: Term) {
         let sequence = left.sequence;
         if self.writes_streams && left.stream_life == Some(self.stream_life) {
             self.keep_in_stream(app, room, Entry::Whole(sequence));
         }
-        self.histories.leave(app, room, sequence, self.cluster.term());
+        self.histories.leave(app, room, sequence, term);
     }
 
     /// This owner writes what a room says after `sequence` to its stream. What other owners have written before is not

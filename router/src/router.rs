@@ -13,7 +13,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::away::Away;
 use crate::bans::Bans;
-use crate::cluster::{Cluster, Gateway};
+use crate::cluster::{Cluster, Gateway, Term};
 use crate::dedupe::{Dedupe, Keys};
 use crate::ends::{Device, Ends};
 use crate::history::{Histories, Keeps};
@@ -194,7 +194,8 @@ impl Router {
         self.cluster.drop_all_of(shard);
         self.suspend(now, shard, incarnation);
         for (app, room, left) in self.rooms.forget_shard(shard) {
-            self.room_left(app, room, left);
+            // Its members may go by another owner from now on.
+            self.room_left(app, room, left, Term::default());
         }
         for (delivery, seat) in self.pending.on_shard(shard) {
             self.settle(now, delivery, seat, Outcome::Failed(FailReason::Disconnected));

@@ -212,6 +212,7 @@ fn config(server: &Server) -> DirectoryConfig {
         timeout_ms: 300,
         queue_max: 65_536,
         history: true,
+        roots: trust::Roots::default(),
     }
 }
 
