@@ -156,8 +156,9 @@ try {
     ledger.shown.filter((message) => message.bizCode === bizCode);
   while (due() > 0 && performance.now() < patience) await sleep(50);
   assert.equal(due(), 0, "every message has its outcome");
-  // What comes from an inbox, or from a room's history, comes after the outcomes: it is waited for. Of what was said in
-  // the room, a server that is killed takes with it what it kept; whoever misses that is told of a gap.
+  // What comes from an inbox, or from a room's history, comes after the outcomes: it is waited for. Of what
+  // was said in the room, a server that is killed takes with it what it kept; whoever misses that is told of
+  // a gap.
   const idsShown = () => ledgers.map(({ shown }) => new Set(shown.map(({ clientMsgId }) => clientMsgId)));
   const outcomes = () => ledgers.flatMap((ledger) => [...ledger.outcomes]);
   const lost = (places = idsShown()) =>

@@ -15,6 +15,7 @@ use wire::{AppId, MessageId, UserId};
 
 use crate::limits::{Limits, SETTLE_TIMES_MAX, WARM_UP_MAX};
 use crate::outbox::{Holder, Sender};
+use crate::term::Term;
 
 /// Messages held back for one target, in the order they came.
 pub(crate) type Parked = VecDeque<(Sender, Submission)>;
@@ -29,7 +30,8 @@ pub(crate) struct Cluster {
     is_leaving: bool,
     /// Counts the times without agreement.
     era: u64,
-    /// How many gateway shards were lost: without this router they may go by others, of which it hears nothing.
+    /// How many gateway shards were lost: without this router they may go by others, of which it hears
+    /// nothing.
     losses: u64,
     /// Until when, at most, messages are held back.
     unsettled_until: Option<Instant>,
@@ -92,15 +94,6 @@ impl Reached {
     fn by_all(&self) -> impl Iterator<Item = u32> + '_ {
         self.by.iter().filter(|(_, count)| **count == self.said).map(|(router, _)| *router)
     }
-}
-
-/// A time in which nobody else can have owned what this router does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Term {
-    /// That of agreement.
-    pub(crate) era: u64,
-    /// Gateway shards lost before.
-    pub(crate) losses: u64,
 }
 
 impl Gateway {

@@ -16,10 +16,10 @@ use wire::client::Message;
 use wire::node::{Entry as StreamEntry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, Stream};
 use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 
-use crate::cluster::Term;
 use crate::hash::IdHash;
 use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, SWEEP_PER_STEP};
 use crate::stripes::Stripes;
+use crate::term::Term;
 
 /// How much a room keeps of the messages of one business code. A bound of 0 keeps none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,10 +166,10 @@ impl Histories {
         Some(StreamEntry::Message(message.clone()))
     }
 
-    /// Takes in what the stream of a room has, which other owners wrote before this one began it after `base`.
-    /// Members have seen or heard of messages up to `seen`. Nothing is taken in beside what came from an owner
-    /// itself. Answers up to where the stream goes if nothing is missing after it; `is_settled`: all gateways have
-    /// told what their members have seen.
+    /// Takes in what the stream of a room has, which other owners wrote before this one began it after
+    /// `base`. Members have seen or heard of messages up to `seen`. Nothing is taken in beside what came from
+    /// an owner itself. Answers up to where the stream goes if nothing is missing after it; `is_settled`: all
+    /// gateways have told what their members have seen.
     pub(crate) fn take_stream(
         &mut self,
         now: Instant,
@@ -183,16 +183,17 @@ impl Histories {
         let is_fresh =
             ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none() && begins_here(ring));
         let entries: Vec<StreamEntry> = entries.into_iter().filter(|entry| entry.sequence() < base).collect();
-        let newest = entries.last().filter(|_| is_fresh)?;
+        let (oldest, newest) = (entries.first()?, entries.last().filter(|_| is_fresh)?);
         let upto = newest.sequence();
-        // The owner that died may have said more than it wrote. Then a member has seen more, or nobody was there.
+        // The owner that died may have said more than it wrote. Then a member has seen more, or nobody was
+        // there.
         let is_whole = is_settled && upto >= seen && (seen > 0 || matches!(newest, StreamEntry::Whole(_)));
-        let oldest = match &entries[0] {
-            StreamEntry::Message(first) => first.sequence - 1,
+        let before = match oldest {
+            StreamEntry::Message(first) => first.sequence.saturating_sub(1),
             mark => mark.sequence(),
         };
         let key = self.open(app, room, base);
-        let mut gone = if is_whole { oldest } else { base };
+        let mut gone = if is_whole { before } else { base };
         for (at, entry) in entries.iter().enumerate().rev() {
             match entry {
                 StreamEntry::Message(message) if !self.prepend(now, key, message) => {
@@ -206,7 +207,9 @@ impl Histories {
                 | StreamEntry::Whole(_) => {}
             }
         }
-        self.rings[key].gone = gone;
+        if let Some(ring) = self.rings.get_mut(key) {
+            ring.gone = gone;
+        }
         self.shrink(key);
         is_whole.then_some(upto)
     }
@@ -457,8 +460,8 @@ impl Histories {
 /// What becomes of a ring that nobody is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// Its room is owned here, as all gateways agree in this term. It was before, too, unless a gateway was lost
-    /// in between: that may have gone by another owner for a while.
+    /// Its room is owned here, as all gateways agree in this term. It was before, too, unless a gateway was
+    /// lost in between: that may have gone by another owner for a while.
     Stays { term: Term },
     /// They do not agree.
     Waits,
@@ -525,9 +528,10 @@ impl Ring {
 
 /// Whether the gap at that place of a stream is none.
 fn is_none(entries: &[StreamEntry], at: usize) -> bool {
-    let sequence = entries[at].sequence();
-    at > 0 && matches!(entries[at - 1], StreamEntry::Whole(_))
-        || entries.get(at + 1).is_some_and(|next| *next == StreamEntry::NoGap(sequence))
+    let before = at.checked_sub(1).and_then(|before| entries.get(before));
+    let sequence = entries.get(at).map(StreamEntry::sequence);
+    let is_undone = |next: &StreamEntry| matches!(next, StreamEntry::NoGap(its) if Some(*its) == sequence);
+    matches!(before, Some(StreamEntry::Whole(_))) || entries.get(at + 1).is_some_and(is_undone)
 }
 
 /// What a message counts for.

@@ -37,6 +37,7 @@ mod revoke;
 mod rooms;
 mod router;
 mod stripes;
+mod term;
 mod users;
 
 pub use history::{Keep, Keeps};

@@ -12,7 +12,6 @@ use wire::node::{
 };
 use wire::{AppId, RoomId};
 
-use crate::cluster::Term;
 use crate::history::{Fate, Part};
 use crate::limits::{
     ENTRY_BYTES, MOVED_WAIT, RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_PAUSE, RECALLS_MAX,
@@ -20,6 +19,7 @@ use crate::limits::{
 };
 use crate::rooms::Left;
 use crate::router::Router;
+use crate::term::Term;
 
 /// A shard wants what a room said.
 #[derive(Clone, Copy, Debug)]
@@ -177,8 +177,8 @@ impl Router {
         self.histories.leave(app, room, sequence, term);
     }
 
-    /// This owner writes what a room says after `sequence` to its stream. What other owners have written before is not
-    /// known to be all.
+    /// This owner writes what a room says after `sequence` to its stream. What other owners have written
+    /// before is not known to be all.
     fn begin_stream(&mut self, app: AppId, room: RoomId, sequence: u64) {
         let Some(known) = self.rooms.find_mut(app, room) else { return };
         (known.sequence, known.stream_life) = (known.sequence.max(sequence), Some(self.stream_life));
@@ -240,7 +240,8 @@ impl Router {
         // It wrote nothing that is not here, if the ring begins where the room does not.
         let may_read = self.writes_streams && gone == known.base && !known.has_read;
         if lacks && may_read && now >= known.awaits_until {
-            // Only when all gateways have said what their members have seen can one tell whether a stream has all.
+            // Only when all gateways have said what their members have seen can one tell whether a stream has
+            // all.
             match self.cluster.deadline().filter(|_| self.cluster.is_unsettled()) {
                 Some(settled) => known.awaits_until = settled,
                 None => {

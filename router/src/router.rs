@@ -13,7 +13,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::away::Away;
 use crate::bans::Bans;
-use crate::cluster::{Cluster, Gateway, Term};
+use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
 use crate::ends::{Device, Ends};
 use crate::history::{Histories, Keeps};
@@ -24,6 +24,7 @@ use crate::partial::Partial;
 use crate::pending::Pending;
 use crate::recall::{Asked, Recalls};
 use crate::rooms::Rooms;
+use crate::term::Term;
 use crate::users::{Bound, Claim, SaidBy, Users};
 
 /// What makes one router differ from another.
@@ -232,8 +233,8 @@ impl Router {
         self.rooms.members(app, room)
     }
 
-    /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of rooms,
-    /// too.
+    /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of
+    /// rooms, too.
     pub fn tell_directory_all(&mut self, now: Instant) {
         self.stream_life += 1;
         self.resync = Some((0, now));

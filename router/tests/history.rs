@@ -327,7 +327,8 @@ fn what_is_kept_moves_to_the_next_owner() {
     assert!(bench.router.has_left());
 }
 
-/// What a router has written of rooms, in the order in which the directory keeps it, and whether it has asked.
+/// What a router has written of rooms, in the order in which the directory keeps it, and whether it has
+/// asked.
 fn written(bench: &mut Bench) -> (Vec<Entry>, bool) {
     let (mut entries, mut asks) = (Vec::new(), false);
     for record in std::mem::take(&mut bench.directory) {
@@ -363,7 +364,8 @@ struct Next {
     told: Vec<u64>,
 }
 
-/// A router that reads what others wrote. Members that came over to it have seen up to `seen`, and one asks for all after `since`.
+/// A router that reads what others wrote. Members that came over to it have seen up to `seen`, and one asks
+/// for all after `since`.
 fn next_owner(entries: &[Entry], seen: u64, since: u64) -> Next {
     let (mut bench, mut own) = (writer(), Vec::new());
     bench.now += Duration::from_secs(1); // its clock has gone on, so it begins above
@@ -385,7 +387,8 @@ fn next_owner(entries: &[Entry], seen: u64, since: u64) -> Next {
     Next { gone: part.gone, told: sequences(&part.messages), bench, entries: own }
 }
 
-/// An owner that dies has written what it kept. The next one tells all of it, if members that came over have seen no more.
+/// An owner that dies has written what it kept. The next one tells all of it, if members that came over have
+/// seen no more.
 #[test]
 fn the_next_owner_reads_what_a_dead_one_wrote() {
     let mut first = writer();

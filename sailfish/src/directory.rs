@@ -134,8 +134,8 @@ pub enum News {
     },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),
-    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, and begins the
-    /// streams of its rooms anew.
+    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, and begins
+    /// the streams of its rooms anew.
     Resync,
 }
 

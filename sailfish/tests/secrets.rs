@@ -34,8 +34,8 @@ fn what_a_backend_keeps_is_its_owners_alone() {
     for _ in 0..2 {
         let server = backend(&folder);
         assert_eq!(mode(&state), 0o700);
-        // The log goes with the last connection to the database and comes with the next one, so it may go while it is
-        // looked at.
+        // The log goes with the last connection to the database and comes with the next one, so it may go
+        // while it is looked at.
         let mut files = Vec::new();
         until("all files are there, and the owner's alone", || {
             files = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();

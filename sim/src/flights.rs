@@ -39,8 +39,8 @@ struct Flight {
     copies: u32,
     /// Which batch was the last when its ack was read.
     acked_in: Option<u64>,
-    /// It came again after a join, maybe beside its first flight: whose copies these are, and when which of both
-    /// ends, cannot be told.
+    /// It came again after a join, maybe beside its first flight: whose copies these are, and when which of
+    /// both ends, cannot be told.
     is_given_again: bool,
 }
 

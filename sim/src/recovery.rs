@@ -73,8 +73,8 @@ impl World {
         self.check(found);
     }
 
-    /// What was promised to a client that came back has come to it, unless it went again, reads slowly, or its gateway
-    /// ended.
+    /// What was promised to a client that came back has come to it, unless it went again, reads slowly, or
+    /// its gateway ended.
     pub(crate) fn judge_recoveries(&self) -> Result<(), String> {
         for promise in &self.model.promises {
             let Promise { session, room, since, sequence, at } = *promise;

@@ -302,7 +302,8 @@ impl<N: Fn(News)> Sidecar<N> {
             self.accept::<u32>(reply)?;
         }
         for reply in kept {
-            // One that is not newer than what is there comes from an owner that another has followed, or again.
+            // One that is not newer than what is there comes from an owner that another has followed, or
+            // again.
             if !streams::is_stale(&reply) {
                 self.accept::<Value>(reply)?;
             }

@@ -1,7 +1,7 @@
 //! What rooms say, in a Redis stream for each room. OPERATIONS.md draws the layout.
 //!
-//! An entry's id is made of the room's sequence, so Redis itself refuses what comes late from an owner that another
-//! has followed, and what comes twice.
+//! An entry's id is made of the room's sequence, so Redis itself refuses what comes late from an owner that
+//! another has followed, and what comes twice.
 
 use bytes::Bytes;
 use redis::{FromRedisValue, Value, cmd};

@@ -46,8 +46,8 @@ pub struct Recalled {
 pub enum Entry {
     /// A message of the room.
     Message(Message),
-    /// Messages up to this sequence may be missing: an owner began, or a message was not kept. It is not so if
-    /// the entry before is [`Entry::Whole`], or the one after is [`Entry::NoGap`] of the same sequence.
+    /// Messages up to this sequence may be missing: an owner began, or a message was not kept. It is not so
+    /// if the entry before is [`Entry::Whole`], or the one after is [`Entry::NoGap`] of the same sequence.
     Gap(u64),
     /// An owner that began there found all that was said before.
     NoGap(u64),
