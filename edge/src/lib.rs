@@ -3,11 +3,12 @@
 //!
 //! Sans-IO like the cores: bytes in, bytes out. Which layers a connection has is its port's ([`Port`]); a
 //! connection without any never meets this crate. All input has a limit, and nothing is allocated for what a
-//! peer only claims.
+//! peer only claims. [`ClientLayers`] are the other end of TLS and WebSocket.
 //!
 //! Deliberately not here: what a frame is, sessions, time. The login deadline of a connection bounds its
 //! handshakes too.
 
+mod client;
 mod layers;
 mod network;
 mod proxy;
@@ -15,6 +16,7 @@ mod refusal;
 mod tls;
 mod websocket;
 
+pub use client::{Broken, ClientLayers, ClientPort, TlsClient, Upgrade};
 pub use layers::{Input, Layers, Port, Rules, Scratch};
 pub use network::{Network, share_of};
 pub use refusal::Refusal;

@@ -8,7 +8,7 @@ mod handshake;
 mod java;
 mod utf8;
 
-pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, Login, Opened, answer};
+pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, Login, Opened, accept_of, answer};
 
 use crate::{Input, Refusal};
 use utf8::Utf8;
@@ -18,20 +18,20 @@ pub(crate) const BINARY_BYTES_MAX: u64 = 4 << 20;
 /// What the Java platform's form adds to a body, at most.
 const JAVA_BYTES_MAX: u64 = 128;
 /// The longest payload of a control frame.
-const CONTROL_BYTES_MAX: usize = 125;
+pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 /// The longest header of a frame of the server, which masks nothing.
 pub const TEXT_HEADER_BYTES_MAX: usize = 10;
 /// The longest header of a frame of a client.
 const HEADER_BYTES_MAX: usize = 14;
 
-const FIN: u8 = 0x80;
-const MASKED: u8 = 0x80;
-const CONTINUATION: u8 = 0;
+pub(crate) const FIN: u8 = 0x80;
+pub(crate) const MASKED: u8 = 0x80;
+pub(crate) const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 /// Close codes of RFC 6455, section 7.4.
 pub(crate) const CLOSE_NORMAL: u16 = 1000;
@@ -359,13 +359,19 @@ impl Frame {
         self.left -= masked.len() as u64;
         scratch.clear();
         scratch.extend_from_slice(masked);
-        let mask = u64::from_ne_bytes([self.mask, self.mask].concat().try_into().unwrap_or_default());
-        let (words, tail) = scratch.as_chunks_mut::<8>();
-        words.iter_mut().for_each(|word| *word = (u64::from_ne_bytes(*word) ^ mask).to_ne_bytes());
-        tail.iter_mut().zip(self.mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        mask_with(self.mask, scratch);
         self.mask.rotate_left(masked.len() % 4);
         scratch
     }
+}
+
+/// Masks bytes, or unmasks them, in place.
+pub(crate) fn mask_with(mask: [u8; 4], bytes: &mut [u8]) {
+    let [a, b, c, d] = mask;
+    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, tail) = bytes.as_chunks_mut::<8>();
+    words.iter_mut().for_each(|bytes| *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes());
+    tail.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 /// What a peer's Close frame says; `None` if nothing.
@@ -393,7 +399,7 @@ fn put_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-fn put_header(opcode: u8, len: usize, out: &mut Vec<u8>) {
+pub(crate) fn put_header(opcode: u8, len: usize, out: &mut Vec<u8>) {
     out.push(FIN | opcode);
     match (u8::try_from(len), u16::try_from(len)) {
         (Ok(len @ ..126), _) => out.push(len),

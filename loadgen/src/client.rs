@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use edge::ClientLayers;
 use hashbrown::HashSet;
 use shard::{ConnId, Instant};
 use wire::MessageId;
@@ -65,6 +66,8 @@ pub(crate) struct Client {
     pub(crate) in_flight: bool,
     /// It has been ready at some time.
     pub(crate) was_ready: bool,
+    /// TLS and WebSocket; a connection without them has none.
+    pub(crate) layers: Option<Box<ClientLayers>>,
     /// Frames not yet written; without heap while there are none.
     pub(crate) out: Vec<u8>,
     pub(crate) deframer: Deframer,
@@ -106,6 +109,7 @@ impl Client {
             asked: false,
             in_flight: false,
             was_ready: false,
+            layers: None,
             out: Vec::new(),
             deframer: Deframer::default(),
             heartbeats: VecDeque::new(),
@@ -132,6 +136,7 @@ impl Client {
         self.retry_after_ms = 0;
         self.asked = false;
         self.in_flight = false;
+        self.layers = None;
         self.out = Vec::new();
         self.deframer = Deframer::default();
     }

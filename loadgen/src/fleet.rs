@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
+use edge::{ClientLayers, ClientPort};
 use shard::{
     CloseReason, ConnId, ConnMap, Effect, Event, Instant, Linger, SEND_BATCH_BYTES_MAX, SendBatch, Shard,
     ShardId,
@@ -46,6 +47,8 @@ pub type Mint = Box<dyn Fn(AppId, UserId) -> String + Send>;
 pub struct Fleet {
     plan: Plan,
     mint: Mint,
+    /// Which layers connections to each target have; none past the end.
+    ports: Vec<ClientPort>,
     encoding: Encoding,
     phase: Phase,
     clients: Vec<Client>,
@@ -144,7 +147,14 @@ impl Fleet {
             acks: Vec::new(),
             plan,
             mint,
+            ports: Vec::new(),
         }
+    }
+
+    /// The same, with connections that have layers: those to each target.
+    #[must_use]
+    pub fn by(self, ports: Vec<ClientPort>) -> Self {
+        Self { ports, ..self }
     }
 
     fn mail(&mut self, now: Instant, mail: Mail) {
@@ -377,8 +387,11 @@ impl Fleet {
 
     fn ask_to_transmit(&mut self, c: usize) {
         let client = &mut self.clients[c];
-        let Some(conn) = client.conn.filter(|_| !client.asked && !client.in_flight && !client.out.is_empty())
-        else {
+        let has_output = match &client.layers {
+            None => !client.out.is_empty(),
+            Some(layers) => layers.has_output() || layers.is_open() && !client.out.is_empty(),
+        };
+        let Some(conn) = client.conn.filter(|_| has_output && !client.asked && !client.in_flight) else {
             return;
         };
         client.asked = true;
@@ -406,13 +419,17 @@ impl Fleet {
         let Some(&c) = self.connected.get(conn) else { return };
         let client = &mut self.clients[c as usize];
         client.asked = false;
-        if client.out.is_empty() {
+        if let Some(layers) = &mut client.layers {
+            take_layered(layers, &mut client.out, batch);
+        } else {
+            let taken = client.out.len().min(SEND_BATCH_BYTES_MAX);
+            batch.copy(&client.out[..taken]);
+            client.out.drain(..taken);
+        }
+        if batch.is_empty() {
             return;
         }
         client.in_flight = true;
-        let taken = client.out.len().min(SEND_BATCH_BYTES_MAX);
-        batch.copy(&client.out[..taken]);
-        client.out.drain(..taken);
         if client.out.is_empty() {
             let buffer = std::mem::take(&mut client.out);
             if buffer.capacity() <= BUFFER_BYTES_MAX && self.buffers.len() < BUFFERS_MAX {
@@ -454,9 +471,18 @@ impl Fleet {
         } else {
             self.arrivals.left_the_way();
         }
-        let hopeless = [wire::client::NoticeCode::Kicked.name(), traffic::HTTP].contains(&why);
+        let hopeless = traffic::is_hopeless(why);
         self.retry(now, c, hopeless);
     }
+}
+
+/// What leaves of a connection with layers: a message of WebSocket has whole frames, so all of them.
+fn take_layered(layers: &mut ClientLayers, frames: &mut Vec<u8>, batch: &mut SendBatch) {
+    if layers.is_open() {
+        layers.put(frames);
+        frames.clear();
+    }
+    batch.copy(&layers.take_output());
 }
 
 impl Shard for Fleet {

@@ -408,6 +408,15 @@ fn close_hint(why: &str) -> &'static str {
         "server_full" => " (the server's cap of connections)",
         "token_invalid" => " (the server has another secret)",
         "http_port" => " (an HTTP server is there; want the address of clients that `sailfish up` prints)",
+        "tls_port" => {
+            " (a port with TLS is there: --target tls://HOST:PORT, or wss://HOST:PORT for WebSocket)"
+        }
+        "tls" => " (is a port without TLS there?)",
+        "websocket_no_http" => " (no port for WebSocket is there)",
+        "certificate_unknown_issuer" => {
+            " (nobody that is trusted signed the certificate: --ca FILE, or --insecure)"
+        }
+        "certificate_other_host" => " (the certificate is another host's)",
         "broken_frame" => " (what is there does not speak the protocol of Sailfish)",
         "kicked" => " (somebody else logged in as the same users: another run? see --first-user)",
         _ => "",

@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 use wire::client::Encoding;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
-use crate::cli::ConfigArgs;
+use crate::cli::{ConfigArgs, TrustArgs};
 use crate::secret::Secret;
 use client::{Chat, Identity};
 use screen::{Screen, Tone};
@@ -50,9 +50,12 @@ pub struct ChatArgs {
     /// user have no outcome.
     #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
     biz_code: Option<i32>,
-    /// The gateway: HOST:PORT [default: where the configuration says that it listens].
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The gateway: HOST:PORT, tls://HOST:PORT, ws://HOST:PORT or wss://HOST:PORT [default: where the
+    /// configuration says that it listens].
+    #[arg(long, value_name = "ADDRESS")]
     target: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// phone, tablet, web, desktop, tv or bot.
     #[arg(long, default_value = "phone", value_parser = crate::token::device)]
     device: DeviceClass,
@@ -107,6 +110,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     }
     let config = Config {
         encoding: args.encoding,
+        trust: args.trust.trust()?,
         app,
         user,
         repeat_after: REPEAT_AFTER,

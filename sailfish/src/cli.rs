@@ -3,6 +3,10 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use anyhow::Context;
+use sailfish_client::Trust;
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, ConfigError, Layers};
 use crate::printable::printable_lines;
 
@@ -52,6 +56,32 @@ impl ConfigArgs {
     /// The configuration of the layers.
     pub fn load(&self) -> Result<Config, ConfigError> {
         self.layers_with([])?.config()
+    }
+}
+
+/// Whom a client trusts that comes by TLS.
+#[derive(clap::Args, Clone, Default, Serialize, Deserialize)]
+pub struct TrustArgs {
+    /// Certificates of authorities in PEM: a server by TLS must have a certificate of one of them [default:
+    /// those that the system trusts].
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Trusts every server, whatever its certificate says. For tests.
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl TrustArgs {
+    /// What the flags say.
+    pub fn trust(&self) -> anyhow::Result<Trust> {
+        match &self.ca {
+            _ if self.insecure => Ok(Trust::Anybody),
+            Some(file) => {
+                let name = || format!("--ca {}", file.display());
+                Ok(Trust::Roots(std::fs::read(file).with_context(name)?))
+            }
+            None => Ok(Trust::System),
+        }
     }
 }
 

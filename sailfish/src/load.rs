@@ -19,7 +19,7 @@ use self::gift::Backend;
 use self::run::Audit;
 
 use crate::backend::Client;
-use crate::cli::ConfigArgs;
+use crate::cli::{ConfigArgs, TrustArgs};
 use crate::config::LISTEN_DEFAULT;
 use crate::secret::Secret;
 
@@ -37,10 +37,15 @@ pub struct LoadArgs {
     /// What to do.
     #[arg(value_enum)]
     scenario: Kind,
-    /// The gateways; several with commas, or repeated. Clients spread over them, and go on to the next when
-    /// one fails.
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = LISTEN_DEFAULT)]
+    /// The gateways, each HOST:PORT, tls://HOST:PORT, ws://HOST:PORT or wss://HOST:PORT; several with commas,
+    /// or repeated. Clients spread over them, and go on to the next when one fails.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_value = LISTEN_DEFAULT)]
     target: Vec<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// Makes a full TLS handshake each time: a client that comes back shows no ticket.
+    #[arg(long)]
+    full_handshakes: bool,
     /// Clients, each with one connection.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     connections: u32,

@@ -53,6 +53,12 @@ impl Certificate {
         format!("node.certificates=[{{ chain = {chain:?}, key = {key:?} }}]")
     }
 
+    /// The certificate of the authority, as a file.
+    fn ca(&self) -> String {
+        std::fs::write(self.0.path("ca.pem"), ROOT).unwrap();
+        self.0.path("ca.pem")
+    }
+
     fn start(&self, arguments: &[&str]) -> Server {
         let ports = ["--listen-tls", "127.0.0.1:0", "--listen-wss", "127.0.0.1:0", "--set", &self.key()];
         Server::start(&[&ports, arguments].concat())
@@ -307,4 +313,88 @@ fn who_comes_to_the_wrong_port_is_told() {
     assert_eq!(server.metric("sailfish_edge_refusals_total", "reason=\"tls_handshake\""), 2.0);
     assert_eq!(server.metric("sailfish_notices_total", "notice=\"bad_magic\""), 1.0);
     until("the log says so", || server.log().contains("connections were refused before their first frame"));
+}
+
+/// `load` and `chat`, the Rust client under it, reach a node on each of its ports.
+#[test]
+fn load_and_chat_come_by_tls_and_websocket() {
+    let certificate = Certificate::new();
+    let server = certificate.start(&["--listen-ws", "127.0.0.1:0"]);
+    let (ca, plain) = (certificate.ca(), server.clients.to_string());
+    let targets = [
+        format!("ws://{}", server.port("websocket")),
+        format!("tls://{}", server.port("tls")),
+        format!("wss://{}", server.port("wss")),
+    ];
+    for target in &targets {
+        let (code, text) = run(&[
+            "load",
+            "chat",
+            "--connections=20",
+            "--rate=200",
+            "--seconds=1",
+            "--target",
+            target,
+            "--ca",
+            &ca,
+        ]);
+        assert_eq!(code, Some(0), "{target}: {text}");
+        let mut reader = server.login(1);
+        reader.join(7);
+        let mut command = sailfish();
+        command.args(["chat", "--user", "2", "--room", "7", "--target", target, "--ca", &ca]);
+        let done = output(command.env("SAILFISH_TOKEN__SECRET", SECRET), &format!("by {target}\n"));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && said.contains("sequenced #"), "{target}: {said}");
+        assert_eq!(reader.message().payload, format!("by {target}"));
+    }
+    let all = [plain, targets.join(",")].join(",");
+    let (code, text) = run(&[
+        "load",
+        "room",
+        "--encoding=json",
+        "--connections=40",
+        "--processes=2",
+        "--seconds=1",
+        "--target",
+        &all,
+        "--ca",
+        &ca,
+    ]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("wss://127.0.0.1:"), "{text}");
+    let (code, text) = run(&["load", "storm", "--connections=50", "--target", &targets[2], "--insecure"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn load_and_chat_say_why_they_do_not_trust_a_server() {
+    let certificate = Certificate::new();
+    let server = certificate.start(&["--listen-ws", "127.0.0.1:0"]);
+    let (tls, ca) = (format!("tls://{}", server.port("tls")), certificate.ca());
+    let load = |target: &str, more: &[&str]| {
+        run(&[&["load", "chat", "--connections=4", "--seconds=1", "--target", target], more].concat())
+    };
+    let (code, text) = load(&tls, &[]);
+    assert!(code == Some(1) && text.contains("certificate_unknown_issuer x 4 (nobody that"), "{text}");
+    certificate
+        .put(include_bytes!("../../edge/tests/pem/two.pem"), include_bytes!("../../edge/tests/pem/two.key"));
+    server.signal(Signal::HUP);
+    until("the new one is taken", || connect(server.port("tls"), "two.example").is_ok());
+    let (code, text) = load(&tls, &["--ca", &ca]);
+    assert!(code == Some(1) && text.contains("certificate_other_host x 4"), "{text}");
+    let (code, text) = load(&server.port("tls").to_string(), &[]);
+    assert!(code == Some(1) && text.contains("tls_port x 4 (a port with TLS"), "{text}");
+    let (code, text) = load(&format!("ws://{}", server.clients), &[]);
+    assert!(code == Some(1) && text.contains("websocket_no_http x 4"), "{text}");
+    let (code, text) = run(&["chat", "--user=2", "--room=7", "--target", &tls, "--ca", &ca]);
+    assert!(code == Some(2) && text.contains("certificate not valid for name"), "{text}");
+    assert_eq!(run(&["chat", "--user=2", "--room=7", "--target", &tls, "--ca", "/nowhere"]).0, Some(1));
+}
+
+/// Runs the binary: its exit code, and what it printed.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let done = output(sailfish().args(arguments).env("SAILFISH_TOKEN__SECRET", SECRET), "");
+    let text = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

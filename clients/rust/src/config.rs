@@ -8,8 +8,12 @@ use wire::{AppId, UserId};
 /// What an application chooses. [`Config::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The server: `host:port` for TCP. With the feature `websocket` also `ws://host:port/path`.
+    /// The server: `host:port` for TCP. With the feature `layers` also `tls://host:port`,
+    /// `ws://host:port/path` and `wss://host:port/path`.
     pub address: String,
+    /// Whose word the client takes for it that a server by TLS is the host of the address (default: the
+    /// system's).
+    pub trust: Trust,
     /// How bodies are encoded (default: binary).
     pub encoding: Encoding,
     /// The app and the user that JSON bodies name; the server goes by the token alone.
@@ -38,11 +42,24 @@ pub struct Config {
     pub remembered_max: usize,
 }
 
+/// Whose word a client takes for it that a server is the host of the address.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Trust {
+    /// The authorities that the system trusts.
+    #[default]
+    System,
+    /// The authorities whose certificates these are, in PEM.
+    Roots(Vec<u8>),
+    /// Anybody's, for tests: whoever stands between may read and change everything.
+    Anybody,
+}
+
 impl Config {
     /// The defaults, for a server at that address.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            trust: Trust::System,
             encoding: Encoding::Binary,
             app: AppId(1),
             user: UserId(0),

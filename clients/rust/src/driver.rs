@@ -2,8 +2,8 @@
 #![allow(clippy::disallowed_methods)] // a driver has the clock and the randomness that a core has not
 
 mod connection;
-#[cfg(feature = "websocket")]
-mod websocket;
+#[cfg(feature = "layers")]
+mod layers;
 
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -58,10 +58,19 @@ impl TokenProvider for String {
 /// Outside of a runtime of tokio.
 pub fn start(config: Config, provider: impl TokenProvider) -> (Client, Events) {
     let clock = Clock::start();
-    let seed = RandomState::new().build_hasher().finish();
     let home = config.address.clone();
-    let core = Mutex::new(Core::new(config, seed, clock.now()));
-    let shared = Arc::new(Shared { clock, home, core, work: Notify::new(), news: Notify::new() });
+    #[cfg(feature = "layers")]
+    let security = layers::Security::new(config.trust.clone());
+    let core = Mutex::new(Core::new(config, random(), clock.now()));
+    let shared = Arc::new(Shared {
+        clock,
+        home,
+        #[cfg(feature = "layers")]
+        security,
+        core,
+        work: Notify::new(),
+        news: Notify::new(),
+    });
     let task = tokio::spawn(run(shared.clone(), provider));
     (Client { shared: shared.clone() }, Events { shared, task })
 }
@@ -157,6 +166,8 @@ struct Shared {
     clock: Clock,
     /// The address that the application gave; alternatives are reached in the same way.
     home: String,
+    #[cfg(feature = "layers")]
+    security: layers::Security,
     core: Mutex<Core>,
     /// The core may have something for the driver.
     work: Notify,
@@ -202,7 +213,7 @@ async fn run(shared: Arc<Shared>, provider: impl TokenProvider) {
             while let Some(action) = core.poll_action() {
                 match action {
                     Action::Connect(address) => {
-                        opening = Some(Box::pin(Connection::open(address, shared.home.clone())))
+                        opening = Some(Box::pin(Connection::open(address, shared.clone())))
                     }
                     Action::Disconnect => (opening, connection) = (None, None),
                     Action::AskToken => asking = provider.take().map(|provider| Box::pin(ask(provider))),
@@ -263,6 +274,11 @@ enum Woken {
     /// The application wants something.
     Work,
     Timeout,
+}
+
+/// A number that nobody else knows.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 async fn ask<P: TokenProvider>(mut provider: P) -> (P, Option<String>) {

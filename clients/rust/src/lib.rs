@@ -2,7 +2,7 @@
 //!
 //! [`Core`] is the state machine. It knows no I/O and no clock: time, bytes and what the application wants go
 //! in; bytes, timers, actions and events come out. The same inputs and the same seed give the same outputs.
-//! [`start`] runs a core on tokio, over TCP or WebSocket (features `tokio` and `websocket`, both on by
+//! [`start`] runs a core on tokio, over TCP, TLS or WebSocket (features `tokio` and `layers`, both on by
 //! default):
 //!
 //! ```no_run
@@ -27,6 +27,7 @@
 //! sends heartbeats, acks what it gets and shows it once, keeps each message until its send-ack, and joins
 //! its rooms again where it left off.
 
+mod address;
 mod config;
 mod core;
 #[cfg(feature = "tokio")]
@@ -34,7 +35,8 @@ mod driver;
 mod event;
 mod outgoing;
 
-pub use config::Config;
+pub use address::Address;
+pub use config::{Config, Trust};
 pub use core::{Action, Core};
 #[cfg(feature = "tokio")]
 pub use driver::{Client, Events, TokenProvider, start};

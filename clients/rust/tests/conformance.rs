@@ -1,7 +1,7 @@
 //! The conformance suite, with this client.
 // The suite waits for a real program, and may panic.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
-#![cfg(feature = "websocket")]
+#![cfg(feature = "layers")]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

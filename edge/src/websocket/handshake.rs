@@ -165,8 +165,7 @@ fn subprotocol(fields: &Fields<'_>) -> Result<Option<Form>, Refusal> {
 }
 
 fn accept(key: &[u8], form: Option<Form>, out: &mut Vec<u8>) {
-    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    let accept = STANDARD.encode(digest);
+    let accept = accept_of(key);
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
     );
@@ -176,6 +175,11 @@ fn accept(key: &[u8], form: Option<Form>, out: &mut Vec<u8>) {
         out.extend_from_slice(name.as_bytes());
     }
     out.extend_from_slice(END);
+}
+
+/// What a key is answered with.
+pub(crate) fn accept_of(key: &[u8]) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 /// Writes what a request gets that is no upgrade, or one that is refused.

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use edge::ClientLayers;
 use shard::{ConnId, ConnectError, Effect, Instant, Linger};
 use wire::client::ClientFrame;
 
@@ -127,6 +128,13 @@ impl Fleet {
             return self.end(c, "too_late");
         }
         client.state = State::LoggingIn;
+        if let Some(port) = self.ports.get(usize::from(client.target)) {
+            let seed = u64::from(self.plan.run) << 32 | c as u64;
+            match ClientLayers::new(port, seed) {
+                Ok(layers) => client.layers = layers.map(Box::new),
+                Err(broken) => return self.end(c, broken.name),
+            }
+        }
         let token = (self.mint)(self.plan.app, self.plan.user(self.global(c)));
         self.write(c, &ClientFrame::Login { token: Cow::Owned(token) });
     }

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use edge::Broken;
 use shard::{ConnId, Instant};
-use wire::client::{Business, ClientFrame, Encoding, FailReason, Message, Outcome, SendAck, ServerFrame};
+use wire::client::{
+    Business, ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame,
+};
 
 use super::{Fleet, Phase};
 use crate::client::{Answered, Arrival, HEARTBEATS_MAX, Heartbeat, Inbox, State, Writing};
@@ -20,10 +23,19 @@ pub(super) const OUT_BYTES_MAX: usize = 1 << 20;
 /// Why a connection ended on whose other side is no gateway, but an HTTP server: an admin port, or a
 /// backend's.
 pub(super) const HTTP: &str = "http_port";
+/// Why a connection without TLS ended that got an alert of it.
+const TLS: &str = "tls_port";
+/// How an alert begins: the type of its record, and the version.
+const ALERT: [u8; 2] = [21, 3];
 /// How soon a message is sent again that the server was too busy for.
 const BUSY_WAIT_NS: u64 = 1_000_000_000;
 /// Operations started in one turn.
 const OPERATIONS_PER_TURN: usize = 1024;
+
+/// Whether another try would end the same way.
+pub(super) fn is_hopeless(why: &str) -> bool {
+    why == HTTP || why == TLS || why == NoticeCode::Kicked.name() || Broken::is_hopeless(why)
+}
 
 impl Fleet {
     /// Starts every operation and every sign of life that is due.
@@ -141,10 +153,30 @@ impl Fleet {
         self.payload = payload;
     }
 
-    pub(super) fn received(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
+    pub(super) fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(&c) = self.connected.get(conn) else { return };
         let c = c as usize;
-        let is_http = bytes.starts_with(b"HTTP/");
+        match self.clients[c].layers.take() {
+            None => self.received_frames(now, c, bytes),
+            Some(mut layers) => {
+                let taken = layers.received(bytes, &mut |frames| self.received_frames(now, c, frames));
+                self.clients[c].layers = Some(layers);
+                self.ask_to_transmit(c);
+                if let Err(broken) = taken {
+                    self.end(c, broken.name);
+                }
+            }
+        }
+        self.write_acks(c);
+    }
+
+    /// Bytes of the stream of frames came.
+    fn received_frames(&mut self, now: Instant, c: usize, mut bytes: &[u8]) {
+        let other_port = match bytes {
+            _ if bytes.starts_with(b"HTTP/") => Some(HTTP),
+            _ if bytes.starts_with(&ALERT) => Some(TLS),
+            _ => None,
+        };
         let mut deframer = std::mem::take(&mut self.clients[c].deframer);
         loop {
             let frame = match deframer.next(&mut bytes, BODY_BYTES_MAX) {
@@ -155,13 +187,12 @@ impl Fleet {
             match frame {
                 Ok(frame) => self.frame(now, c, frame),
                 Err(_) => {
-                    self.end(c, if is_http { HTTP } else { "broken_frame" });
+                    self.end(c, other_port.unwrap_or("broken_frame"));
                     break;
                 }
             }
         }
         self.clients[c].deframer = deframer;
-        self.write_acks(c);
     }
 
     fn frame(&mut self, now: Instant, c: usize, frame: ServerFrame<'_>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use sailfish_client::{Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Refused};
+use sailfish_client::{Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Refused};
 use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
 
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// HOST:PORT of the first connect.
+    /// The address of the first connect.
     pub target: String,
     /// What lines are about, if not chat.
     pub biz_code: Option<BizCode>,
@@ -370,9 +370,10 @@ fn is_worth_another_try(code: NoticeCode) -> bool {
     )
 }
 
-/// Whether an address is a HOST:PORT.
+/// Whether an address names a port, so that a gateway may be there.
 fn has_port(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    let authority = Address::parse(address, None).map(|address| address.authority).unwrap_or_default();
+    authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 /// How an answer begins, to be told by a person.

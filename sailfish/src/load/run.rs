@@ -125,7 +125,7 @@ pub(super) fn run(
 
 fn announce(settings: &Settings) {
     let plan = &settings.plans[0];
-    let targets: Vec<_> = plan.targets.iter().map(ToString::to_string).collect();
+    let targets: Vec<_> = settings.addresses.iter().map(ToString::to_string).collect();
     let mut line = format!(
         "{}: {} connections to {}",
         settings.scenario.name(),
@@ -261,6 +261,9 @@ impl Conductor {
                 plan: plan.clone(),
                 secret: secret.bytes.clone(),
                 clock_offset_ns: conductor.clock.offset(),
+                addresses: settings.addresses.iter().map(ToString::to_string).collect(),
+                trust: settings.trust.clone(),
+                resumes: settings.resumes,
                 engine: settings.engine.map_or("auto".to_owned(), |kind| kind.to_string()),
                 core: (!settings.cores.is_empty()).then(|| settings.cores[i % settings.cores.len()]),
             };

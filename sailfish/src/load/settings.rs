@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use edge::ClientPort;
 use engine::Kind;
 use loadgen::{Plan, STAMP_BYTES, Scenario, Sources};
+use sailfish_client::Address;
 use wire::{AppId, BizCode};
 
 use super::chaos::Strike;
 use super::{Encoding, LoadArgs};
+use crate::cli::TrustArgs;
 use crate::files::{Files, Reserved};
 
 /// What a load process may hold beside its clients: connections that end while others take their places.
@@ -19,6 +22,8 @@ pub(super) const SURPLUS_CONNECTIONS: u32 = 16;
 const CONNECTIONS_PER_ADDRESS: u32 = 1000;
 /// Processes that are started without being asked for by number: more do not fit a machine by accident.
 const PROCESSES_MAX: u32 = 256;
+/// Tickets of TLS that a load process keeps for each host: every client of it may come again at once.
+const TICKETS_MAX: usize = 1 << 17;
 /// Gateways past this are no cluster.
 const TARGETS_MAX: usize = 1000;
 /// Rates past this are no rates.
@@ -38,6 +43,11 @@ pub(super) struct Settings {
     /// Readers that will be stopped: their first client, and the addresses they come from.
     pub(super) stopped: u32,
     pub(super) stopped_sources: Option<Sources>,
+    /// How connections to each target are made.
+    pub(super) addresses: Vec<Address>,
+    pub(super) trust: TrustArgs,
+    /// Whether a client that comes back has a shorter TLS handshake.
+    pub(super) resumes: bool,
     pub(super) engine: Option<Kind>,
     pub(super) cores: Vec<usize>,
     pub(super) server_pids: Vec<u32>,
@@ -58,7 +68,8 @@ impl Settings {
     /// Checks and completes what the command line says.
     pub(super) fn new(args: &LoadArgs) -> anyhow::Result<Self> {
         let scenario = Scenario::from(args.scenario);
-        let targets = args.target.iter().map(|target| resolve(target)).collect::<anyhow::Result<Vec<_>>>()?;
+        let addresses = args.target.iter().map(|target| parse(target)).collect::<anyhow::Result<Vec<_>>>()?;
+        let targets = addresses.iter().map(resolve).collect::<anyhow::Result<Vec<_>>>()?;
         let is_rolling = !args.restart.is_empty();
         let fleet_scenario = if is_rolling { Scenario::Chat } else { scenario };
         let engine = match args.engine.as_str() {
@@ -72,6 +83,7 @@ impl Settings {
             Scenario::Gift => args.rate.unwrap_or(100.0),
         };
         check(args, scenario, fleet_scenario, rate)?;
+        check_layers(args, &addresses)?;
         let seconds = args.seconds.unwrap_or(if scenario == Scenario::Storm { 2.0 } else { 10.0 });
         let strikes = args
             .chaos
@@ -142,6 +154,9 @@ impl Settings {
             plans,
             stopped,
             stopped_sources,
+            addresses,
+            trust: args.trust.clone(),
+            resumes: !args.full_handshakes,
             engine,
             cores: args.core.clone(),
             server_pids: args.server_pid.clone(),
@@ -327,7 +342,37 @@ fn is_ipv4_loopback(target: &SocketAddr) -> bool {
     target.is_ipv4() && target.ip().is_loopback()
 }
 
-fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
+fn parse(target: &str) -> anyhow::Result<Address> {
+    Address::parse(target, None).map_err(anyhow::Error::msg).context("--target")
+}
+
+/// TLS and WebSocket are looked at before the first connection, too.
+fn check_layers(args: &LoadArgs, addresses: &[Address]) -> anyhow::Result<()> {
+    let has_layers = |address: &&Address| address.tls || address.websocket.is_some();
+    ensure!(
+        args.stopped_readers == 0.0 || !addresses.iter().any(|address| has_layers(&address)),
+        "--stopped-readers goes with a --target HOST:PORT only"
+    );
+    ports(addresses, &args.trust, true).map(drop)
+}
+
+/// The layers of connections to each of these addresses; empty if none has any.
+pub(super) fn ports(
+    addresses: &[Address],
+    trust: &TrustArgs,
+    resumes: bool,
+) -> anyhow::Result<Vec<ClientPort>> {
+    if addresses.iter().all(|address| !address.tls && address.websocket.is_none()) {
+        return Ok(Vec::new());
+    }
+    let trust = trust.trust()?;
+    let tickets_max = if resumes { TICKETS_MAX } else { 0 };
+    let port = |address: &Address| address.port(|host| trust.tls_client(host, tickets_max));
+    addresses.iter().map(port).collect::<Result<_, _>>().map_err(anyhow::Error::msg)
+}
+
+fn resolve(address: &Address) -> anyhow::Result<SocketAddr> {
+    let target = &address.authority;
     let mut addresses =
         target.to_socket_addrs().with_context(|| format!("--target {target}: want HOST:PORT"))?;
     let Some(address) = addresses.next() else { bail!("--target {target}: no such host") };
@@ -390,6 +435,18 @@ mod tests {
     }
 
     #[test]
+    fn each_target_has_its_layers() {
+        let settings = settings(
+            "chat --insecure --target 127.0.0.1:1,ws://127.0.0.1:2,tls://127.0.0.1:3,wss://127.0.0.1:4/im",
+        )
+        .unwrap();
+        let made = ports(&settings.addresses, &settings.trust, true).unwrap();
+        let layers: Vec<_> = made.iter().map(|port| (port.tls.is_some(), port.websocket.is_some())).collect();
+        assert_eq!(layers, [(false, false), (false, true), (true, false), (true, true)]);
+        assert!(ports(&settings.addresses[..1], &settings.trust, true).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_storm_with_restarts_chats_without_an_end() {
         let settings = settings("storm --restart true --restart true --repeat 5").unwrap();
         let plan = &settings.plans[0];
@@ -405,6 +462,9 @@ mod tests {
             ("chat --rate 0", "idle"),
             ("chat --rate NaN", "--rate"),
             ("echo --stopped-readers 1", "room"),
+            ("room --stopped-readers 1 --target ws://127.0.0.1:1", "HOST:PORT only"),
+            ("idle --target http://127.0.0.1:1", "wss://HOST:PORT"),
+            ("idle --target tls://127.0.0.1:1 --ca /nowhere", "--ca /nowhere"),
             ("room --rooms 2000", "2000 publishers"),
             ("idle --target nowhere", "HOST:PORT"),
             ("idle --target 127.0.0.1:1,nowhere", "HOST:PORT"),

@@ -8,12 +8,14 @@ use anyhow::Context;
 use crossbeam_channel::RecvTimeoutError;
 use engine::{Clock, Kind, Options, Remote, Running};
 use loadgen::{Fleet, Mail, Plan};
+use sailfish_client::Address;
 use serde::{Deserialize, Serialize};
 use shard::ShardId;
 use wire::DeviceClass;
 
+use crate::cli::TrustArgs;
 use crate::files::{Files, Reserved};
-use crate::load::settings::SURPLUS_CONNECTIONS;
+use crate::load::settings::{SURPLUS_CONNECTIONS, ports};
 use crate::secret::Secret;
 use crate::token;
 
@@ -32,6 +34,11 @@ pub(super) struct Order {
     pub(super) secret: Vec<u8>,
     /// The clock of the whole run.
     pub(super) clock_offset_ns: u64,
+    /// How connections to each target are made.
+    pub(super) addresses: Vec<String>,
+    pub(super) trust: TrustArgs,
+    /// Whether a client that comes back has a shorter TLS handshake.
+    pub(super) resumes: bool,
     /// The engine's name, or `auto`.
     pub(super) engine: String,
     pub(super) core: Option<usize>,
@@ -72,8 +79,11 @@ fn start(order: Order) -> anyhow::Result<Running<Mail>> {
     };
     let secret = Secret { bytes: order.secret, file: None };
     let mint = move |app, user| token::mint(&secret, app, user, DeviceClass::Phone, TOKEN_TTL);
+    let addresses = order.addresses.iter().map(|address| Address::parse(address, None));
+    let addresses: Vec<_> = addresses.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    let ports = ports(&addresses, &order.trust, order.resumes)?;
     let plan = order.plan;
-    let build = move |_: ShardId| Fleet::new(plan, Box::new(mint));
+    let build = move |_: ShardId| Fleet::new(plan, Box::new(mint)).by(ports);
     Ok(engine::start(kind, options, vec![(SHARD, build)])?)
 }
 

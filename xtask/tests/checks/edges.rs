@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("edge", &["shard"]),
     ("gateway", &["edge", "shard", "wire"]),
     ("router", &["shard", "wire"]),
-    ("loadgen", &["shard", "wire"]),
+    ("loadgen", &["edge", "shard", "wire"]),
     ("engine", &["shard"]),
     ("biz-bridge", &["logs", "testbed", "trust", "wire"]),
     ("shard", &[]),
@@ -49,7 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Plays a server of the protocol, and runs clients as programs.
     ("conformance", &["wire"]),
     // One of the client libraries.
-    ("sailfish-client", &["conformance", "shard", "wire"]),
+    ("sailfish-client", &["conformance", "edge", "shard", "wire"]),
     // Builds and runs the others as programs.
     ("xtask", &["testbed"]),
 ];
