@@ -43,9 +43,14 @@ pub fn render(report: &Report) -> String {
     );
     line(&mut text, "throughput", &[(decimal(report.per_second), "a second")]);
     if let Some(storm) = &report.storm {
-        let figures = |seconds: f64, rate: f64| [(format!("{seconds:.3}"), "s"), (decimal(rate), "a second")];
-        line(&mut text, "connect", &figures(storm.connect_seconds, storm.connects_per_second));
-        line(&mut text, "all back", &figures(storm.reconnect_seconds, storm.reconnects_per_second));
+        let figures = |seconds: f64, rate: f64, cpu: Option<f64>| {
+            let mut figures = vec![(format!("{seconds:.3}"), "s"), (decimal(rate), "a second")];
+            figures.extend(cpu.map(|cpu| (decimal(cpu), "us CPU of the server each")));
+            figures
+        };
+        let (connect, back) = (storm.connect_cpu_us, storm.reconnect_cpu_us);
+        line(&mut text, "connect", &figures(storm.connect_seconds, storm.connects_per_second, connect));
+        line(&mut text, "all back", &figures(storm.reconnect_seconds, storm.reconnects_per_second, back));
     }
     if report.on_targets.len() > 1 {
         let on_targets =

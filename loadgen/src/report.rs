@@ -50,6 +50,8 @@ pub struct GeneratorUse {
 pub struct ServerUse {
     /// User and system time over the measured time, in us.
     pub cpu_us: f64,
+    /// Of it, what it took until all had logged in for the first time (storm), in us.
+    pub connect_cpu_us: f64,
     /// Growth of the resident memory from before the first connect to all being ready, in bytes.
     pub rss_bytes: f64,
 }
@@ -207,6 +209,10 @@ pub struct StormFigures {
     pub reconnects_per_second: f64,
     /// From the reset of all to each one's login, in us.
     pub reconnect_us: Percentiles,
+    /// What the server used for each first login, in us; `None` when its process is not known.
+    pub connect_cpu_us: Option<f64>,
+    /// And for each later one, the reset included.
+    pub reconnect_cpu_us: Option<f64>,
 }
 
 impl Report {
@@ -385,6 +391,10 @@ impl StormFigures {
             reconnect_seconds: rounded(reconnect_seconds, 4),
             reconnects_per_second: rounded(per(tally.reconnect.len(), reconnect_seconds), 1),
             reconnect_us: Percentiles::new(&tally.reconnect),
+            connect_cpu_us: run.server.and_then(|used| quotient(used.connect_cpu_us, tally.login.len())),
+            reconnect_cpu_us: run
+                .server
+                .and_then(|used| quotient(used.cpu_us - used.connect_cpu_us, tally.reconnect.len())),
         }
     }
 }
@@ -452,7 +462,7 @@ mod tests {
             reset_ns: None,
             faults_made: false,
             stopped_readers: BTreeMap::new(),
-            server: Some(ServerUse { cpu_us: 2500.0, rss_bytes: 8192.0 }),
+            server: Some(ServerUse { cpu_us: 2500.0, connect_cpu_us: 0.0, rss_bytes: 8192.0 }),
             generator: GeneratorUse { cpu_us: 5000.0, processes: 1 },
         }
     }

@@ -50,6 +50,7 @@ pub(super) fn run(
     let begun = conductor.clock.now();
     conductor.tell(&Mail::Begin { at_ns: begun.unix_nanos() })?;
     conductor.wait(Stage::Connecting, |mail| matches!(mail, Mail::Settled(_)), |_, _| Ok(None))?;
+    let connected_cpu = meter.as_ref().map(Meter::cpu_us).transpose()?;
     let stopped = Stopped::start(settings, secret)?;
     let rss_after = meter.as_ref().map(Meter::rss_bytes).transpose()?;
 
@@ -100,10 +101,11 @@ pub(super) fn run(
     conductor.end();
     let Audit { sums, faults } = books(&tally)?;
     failures.extend(faults);
-    let server = window
-        .cpu_us()
-        .zip(rss_before.zip(rss_after))
-        .map(|(cpu_us, (before, after))| ServerUse { cpu_us, rss_bytes: after - before });
+    let server = window.cpu_us().zip(rss_before.zip(rss_after)).map(|(cpu_us, (before, after))| ServerUse {
+        cpu_us,
+        connect_cpu_us: connected_cpu.zip(storm_cpu).map_or(0.0, |(after, before)| after - before),
+        rss_bytes: after - before,
+    });
     let until = window.until.unwrap_or(from);
     let figures = Run {
         scenario: settings.scenario,

@@ -43,6 +43,9 @@ pub struct Report {
     pub latency_us: Option<Latency>,
     /// What the server used.
     pub server: Option<ServerReport>,
+    /// What connecting took.
+    #[serde(default)]
+    storm: Option<StormReport>,
 }
 
 /// Percentiles.
@@ -61,6 +64,13 @@ pub struct ServerReport {
     rss_bytes_per_connection: Option<f64>,
 }
 
+/// What the server used for each login of a storm.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct StormReport {
+    connect_cpu_us: Option<f64>,
+    reconnect_cpu_us: Option<f64>,
+}
+
 impl Report {
     /// p99.9 / p50.
     pub fn tail(&self) -> anyhow::Result<f64> {
@@ -74,6 +84,8 @@ impl Report {
             Metric::CpuUs => self.server.and_then(|server| server.cpu_us_per_op),
             Metric::RssBytes => self.server.and_then(|server| server.rss_bytes_per_connection),
             Metric::PerSecond => Some(self.per_second),
+            Metric::FirstLogins => self.storm.and_then(|storm| Some(1e6 / storm.connect_cpu_us?)),
+            Metric::LoginsAgain => self.storm.and_then(|storm| Some(1e6 / storm.reconnect_cpu_us?)),
         };
         number.filter(|number| number.is_finite()).with_context(|| format!("the load reports no {metric:?}"))
     }
@@ -124,8 +136,7 @@ pub fn run(
         // Connections a second do not depend on the seconds that everybody stays.
         Load::Storm => sailfish_load(programs, "storm", STORM_CONNECTIONS, &json),
     };
-    let targets: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
-    arguments(&mut command, "--target", targets.join(","));
+    targets(&mut command, server);
     arguments(&mut command, "--seconds", seconds);
     let pids: Vec<String> = server.measured.iter().map(ToString::to_string).collect();
     arguments(&mut command, "--server-pid", pids.join(","));
@@ -161,8 +172,7 @@ impl Before {
         };
         let wanted = files()? + connections as usize;
         let mut command = sailfish_load(programs, "idle", connections, &scratch.join("before.json"));
-        let targets: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
-        arguments(&mut command, "--target", targets.join(","));
+        targets(&mut command, server);
         arguments(&mut command, "--seconds", OVERHEAD.as_secs());
         command.stdin(Stdio::null()).stderr(Stdio::null());
         let before = Self(command.spawn().context("starting the load")?);
@@ -191,6 +201,15 @@ fn sailfish_load(programs: &Path, scenario: &str, connections: u32, json: &Path)
     arguments(&mut command, "--warmup", WARM_UP_SECONDS);
     command.env("SAILFISH_TOKEN__SECRET", SECRET).stdout(Stdio::null());
     command
+}
+
+fn targets(command: &mut Command, server: &Running) {
+    let targets: Vec<String> =
+        server.addresses.iter().map(|address| format!("{}{address}", server.scheme)).collect();
+    arguments(command, "--target", targets.join(","));
+    if !server.scheme.is_empty() {
+        command.arg("--insecure"); // whom it trusts costs the server nothing
+    }
 }
 
 fn arguments(command: &mut Command, option: &str, value: impl ToString) {

@@ -129,6 +129,10 @@ pub enum Metric {
     RssBytes,
     /// Logins a second.
     PerSecond,
+    /// First logins that a second of server CPU time takes.
+    FirstLogins,
+    /// The same for those of clients that come back.
+    LoginsAgain,
 }
 
 impl Metric {
@@ -137,7 +141,7 @@ impl Metric {
         match self {
             Self::CpuUs => "us",
             Self::RssBytes => "B",
-            Self::PerSecond => "/s",
+            Self::PerSecond | Self::FirstLogins | Self::LoginsAgain => "/s",
         }
     }
 }
@@ -194,6 +198,33 @@ pub static GROUPS: &[Group] = &[
                 "raw epoll echo, CPU / raw io_uring echo",
                 Goal::None,
                 Server::RawEpoll,
+                HEARTBEATS,
+            ),
+        ]),
+    },
+    Group {
+        name: "edge",
+        method: Method::Ratio { floor: by(Server::Uring, HEARTBEATS), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[
+            row(
+                "websocket",
+                "heartbeat by WebSocket, CPU / the same over TCP",
+                Goal::AtMost { must: 1.15, aim: 1.05 },
+                Server::WebSocket,
+                HEARTBEATS,
+            ),
+            row(
+                "tls",
+                "heartbeat by TLS 1.3, CPU / the same over TCP",
+                Goal::AtMost { must: 1.6, aim: 1.3 },
+                Server::Tls,
+                HEARTBEATS,
+            ),
+            row(
+                "tls-websocket",
+                "heartbeat by WebSocket over TLS, CPU / the same over TCP",
+                Goal::None,
+                Server::TlsWebSocket,
                 HEARTBEATS,
             ),
         ]),
@@ -349,6 +380,27 @@ pub static GROUPS: &[Group] = &[
                 Server::Whole,
                 GROWTH_WITH_BACKEND,
             ),
+            row(
+                "memory-tls",
+                "the same of a connection by TLS",
+                Goal::AtMost { must: 8192.0, aim: 4096.0 },
+                Server::Tls,
+                GROWTH,
+            ),
+            row(
+                "memory-websocket",
+                "the same of a connection by WebSocket",
+                Goal::None,
+                Server::WebSocket,
+                GROWTH,
+            ),
+            row(
+                "memory-tls-websocket",
+                "the same of a connection by WebSocket over TLS",
+                Goal::None,
+                Server::TlsWebSocket,
+                GROWTH,
+            ),
             row("memory-monoio", "the same on monoio (io_uring)", Goal::None, Server::Monoio, GROWTH),
             row("memory-epoll", "the same on monoio (epoll)", Goal::None, Server::Epoll, GROWTH),
             row("memory-glommio", "the same on glommio", Goal::None, Server::Glommio, GROWTH),
@@ -375,6 +427,31 @@ pub static GROUPS: &[Group] = &[
             "connect + login, server CPU a connection / raw accept loop",
             Goal::None,
             Server::Uring,
+            Load::Storm,
+        )]),
+    },
+    Group {
+        name: "handshakes-full",
+        method: Method::Alone(Metric::FirstLogins),
+        rows: Cow::Borrowed(&[
+            row(
+                "handshakes-full",
+                "connect, full TLS 1.3 handshake (ECDSA P-256) and login, on one core",
+                Goal::None,
+                Server::Tls,
+                Load::Storm,
+            ),
+            row("handshakes-none", "the same without TLS", Goal::None, Server::Uring, Load::Storm),
+        ]),
+    },
+    Group {
+        name: "handshakes-resumed",
+        method: Method::Alone(Metric::LoginsAgain),
+        rows: Cow::Borrowed(&[row(
+            "handshakes-resumed",
+            "the same of clients that come back with a ticket",
+            Goal::None,
+            Server::Tls,
             Load::Storm,
         )]),
     },

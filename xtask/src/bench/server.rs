@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::machine::pinned;
+use crate::root;
 
 /// Signs the tokens of all runs.
 pub const SECRET: &str = "a secret for benches only";
@@ -28,7 +30,13 @@ pub enum Server {
     RawEpoll,
     /// The gateway on its own io_uring engine.
     Uring,
-    /// The same, with bridge and backend in its process, as `up` has them by default.
+    /// The gateway on its own engine, with clients by WebSocket.
+    WebSocket,
+    /// The same by TLS.
+    Tls,
+    /// The same by WebSocket over TLS.
+    TlsWebSocket,
+    /// The gateway, with bridge and backend in its process, as `up` has them by default.
     Whole,
     /// The gateway on monoio over io_uring.
     Monoio,
@@ -55,6 +63,9 @@ impl Server {
             Self::RawUring => "raw io_uring",
             Self::RawEpoll => "raw epoll",
             Self::Uring => "uring",
+            Self::WebSocket => "websocket",
+            Self::Tls => "tls",
+            Self::TlsWebSocket => "wss",
             Self::Whole => "up",
             Self::Monoio => "monoio",
             Self::Epoll => "epoll",
@@ -90,7 +101,10 @@ impl Server {
         let (raw, sailfish) = (programs.join("raw"), programs.join("sailfish"));
         let up = |engine: &str| {
             let mut command = pinned(CORE, &sailfish);
-            command.args(["up", "--shards", "1", "--engine", engine, "--listen", &address.to_string()]);
+            command.args(["up", "--shards", "1", "--engine", engine]);
+            // Clients with layers have a port of their own.
+            let listen = if self.scheme().is_empty() { address.to_string() } else { "127.0.0.1:0".into() };
+            command.args(["--listen", &listen]);
             command.args(["--admin", "127.0.0.1:0"]);
             command.env("SAILFISH_TOKEN__SECRET", SECRET).env("SAILFISH_LOG__FILTER", "warn");
             command.env("SAILFISH_BRIDGE__MODE", "off");
@@ -104,6 +118,9 @@ impl Server {
                 command
             }
             Self::Uring => up("uring"),
+            Self::WebSocket | Self::Tls | Self::TlsWebSocket => {
+                self.layered(up("uring"), scratch, address)?
+            }
             Self::Whole => {
                 let mut command = up("uring");
                 command.env_remove("SAILFISH_BRIDGE__MODE");
@@ -139,6 +156,38 @@ impl Server {
         Ok(command)
     }
 
+    /// How addresses of its clients begin.
+    const fn scheme(self) -> &'static str {
+        match self {
+            Self::WebSocket => "ws://",
+            Self::Tls => "tls://",
+            Self::TlsWebSocket => "wss://",
+            _ => "",
+        }
+    }
+
+    /// A gateway whose clients come by TLS or WebSocket to `address`.
+    fn layered(self, mut up: Command, scratch: &Path, address: SocketAddr) -> anyhow::Result<Command> {
+        let flag = match self {
+            Self::WebSocket => "--listen-ws",
+            Self::Tls => "--listen-tls",
+            _ => "--listen-wss",
+        };
+        up.args([flag, &address.to_string()]);
+        if self != Self::WebSocket {
+            let file = |name: &str| -> anyhow::Result<PathBuf> {
+                let copy = scratch.join(name);
+                let _ = fs::remove_file(&copy); // there may be none
+                fs::copy(root().join("edge/tests/pem").join(name), &copy).with_context(|| name.to_owned())?;
+                fs::set_permissions(&copy, fs::Permissions::from_mode(0o600))?;
+                Ok(copy)
+            };
+            let (chain, key) = (file("one.pem")?, file("one.key")?);
+            up.args(["--set", &format!("node.certificates=[{{ chain = {chain:?}, key = {key:?} }}]")]);
+        }
+        Ok(up)
+    }
+
     /// Starts it on a free port and waits until it accepts. Without huge pages its memory is told to 4 KiB,
     /// not to 2 MiB.
     pub fn start(self, huge_pages: bool, programs: &Path, scratch: &Path) -> anyhow::Result<Running> {
@@ -160,6 +209,7 @@ impl Server {
         let mut running = Running::default();
         running.spawn(&mut command)?;
         running.addresses.push(address);
+        running.scheme = self.scheme();
         running.wait(scratch, self.name(), || TcpStream::connect(address).is_ok())?;
         Ok(running)
     }
@@ -232,6 +282,8 @@ pub struct Running {
     children: Vec<Child>,
     /// Where clients connect.
     pub addresses: Vec<SocketAddr>,
+    /// How these begin.
+    pub scheme: &'static str,
     /// The admin ports of a cluster: of the router first.
     pub admins: Vec<SocketAddr>,
     /// The processes whose use counts.
