@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use shard::SendBatch;
 
 use crate::proxy::Header;
-use crate::tls::{Tls, TlsServer};
+use crate::tls::{HELLOS_PER_TURN, Tls, TlsServer};
 use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, Login, Opened, WebSocket, answer};
 use crate::{Form, Network, Refusal};
 
@@ -101,6 +101,10 @@ pub struct Scratch {
     plain: Vec<u8>,
     /// Handshakes of TLS under way.
     handshakes: u32,
+    /// Hellos of TLS that were answered in this turn.
+    hellos: u32,
+    full_handshakes: u64,
+    resumed_handshakes: u64,
     /// Bytes of unfinished requests.
     heads_bytes: usize,
 }
@@ -109,6 +113,21 @@ impl Scratch {
     /// Handshakes of TLS under way.
     pub fn handshakes(&self) -> u32 {
         self.handshakes
+    }
+
+    /// Handshakes of TLS that were done: full ones, and those that a ticket made short.
+    pub fn handshakes_done(&self) -> [u64; 2] {
+        [self.full_handshakes, self.resumed_handshakes]
+    }
+
+    /// A turn begins: [`HELLOS_PER_TURN`](crate::HELLOS_PER_TURN) may be answered in it.
+    pub fn begin_turn(&mut self) {
+        self.hellos = 0;
+    }
+
+    /// Whether this turn answers no more hellos.
+    pub fn is_turn_used_up(&self) -> bool {
+        self.hellos >= HELLOS_PER_TURN
     }
 
     /// Bytes that unfinished requests of all connections hold.
@@ -191,8 +210,18 @@ impl Layers {
         self.tls.as_ref().is_some_and(|tls| tls.is_in_handshake())
     }
 
+    /// Whether a hello is answered in a turn to come: then [`Layers::received`] with no bytes goes on with
+    /// it.
+    pub fn is_waiting(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_waiting())
+    }
+
     fn count_handshake(&mut self, scratch: &mut Scratch) {
         let is_in_handshake = self.is_in_handshake();
+        if let Some(tls) = self.tls.as_ref().filter(|tls| self.is_counted && tls.is_open()) {
+            *if tls.is_resumed() { &mut scratch.resumed_handshakes } else { &mut scratch.full_handshakes } +=
+                1;
+        }
         scratch.handshakes += u32::from(is_in_handshake);
         scratch.handshakes -= u32::from(std::mem::replace(&mut self.is_counted, is_in_handshake));
     }
@@ -220,7 +249,7 @@ impl Layers {
         }
         let Self { tls, records, upper, .. } = self;
         let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, bytes, take) };
-        if bytes.is_empty() {
+        if bytes.is_empty() && !tls.is_waiting() {
             return Ok(());
         }
         if tls.is_new() && scratch.handshakes >= HANDSHAKES_MAX {
@@ -229,7 +258,8 @@ impl Layers {
         }
         let mut incoming = std::mem::take(&mut scratch.records);
         let (mut refused, mut goes_on) = (Ok(()), true);
-        let outcome = tls.received(bytes, &mut incoming, records, &mut |plain| {
+        let mut hellos = scratch.hellos;
+        let outcome = tls.received(bytes, &mut incoming, records, &mut hellos, &mut |plain| {
             refused = upper.received(rules, text_bytes_max, scratch, plain, &mut |input| {
                 goes_on = take(input);
                 goes_on
@@ -238,7 +268,7 @@ impl Layers {
         });
         incoming.clear();
         incoming.shrink_to(SCRATCH_BYTES_MAX);
-        scratch.records = incoming;
+        (scratch.records, scratch.hellos) = (incoming, hellos);
         self.count_handshake(scratch);
         refused?;
         if outcome? && goes_on {

@@ -12,17 +12,21 @@ mod certificates;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
+use rustls::{HandshakeKind, ServerConfig};
 
 pub use certificates::CertificatePem;
 
 use crate::Refusal;
 use certificates::Certificates;
+
+/// Hellos that a shard answers in one turn, so that a storm of handshakes leaves the others their turns: with
+/// an ECDSA key they take some 2 ms.
+pub const HELLOS_PER_TURN: u32 = 8;
 
 /// Bytes that may wait for the rest of a record; the longest record of TLS 1.2 has so many.
 const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
@@ -96,6 +100,7 @@ pub(crate) struct Tls {
     rest: Vec<u8>,
     /// Bytes that came while the handshake went on.
     handshake_bytes: usize,
+    is_waiting: bool,
     stage: Stage,
 }
 
@@ -103,6 +108,8 @@ pub(crate) struct Tls {
 enum Stage {
     /// Nothing has come yet.
     New,
+    /// Nothing has been answered yet. To do that is most of a handshake's work.
+    Hello,
     Handshake,
     Open,
     /// Nothing more is read; something may be written.
@@ -123,6 +130,7 @@ impl Tls {
             connection: None,
             rest: Vec::new(),
             handshake_bytes: 0,
+            is_waiting: false,
             stage: Stage::New,
         }
     }
@@ -137,7 +145,18 @@ impl Tls {
     }
 
     pub(crate) fn is_in_handshake(&self) -> bool {
-        self.stage == Stage::Handshake
+        matches!(self.stage, Stage::Hello | Stage::Handshake)
+    }
+
+    /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// Whether a ticket made the handshake short, once it is done.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let kind = self.connection.as_ref().and_then(|connection| connection.handshake_kind());
+        kind == Some(HandshakeKind::Resumed)
     }
 
     /// Refuses a connection before its handshake.
@@ -145,13 +164,15 @@ impl Tls {
         self.fail(INTERNAL_ERROR, out);
     }
 
-    /// Takes bytes of the socket, which are not none. `take` gets plain text and says whether to go on;
-    /// answers of the handshake go to `out`. Whether the peer has said that it ends.
+    /// Takes bytes of the socket; none, to go on with what waits. `take` gets plain text and says whether to
+    /// go on; answers of the handshake go to `out`. `hellos` counts hellos that were answered: from
+    /// [`HELLOS_PER_TURN`] on, one waits. Whether the peer has said that it ends.
     pub(crate) fn received(
         &mut self,
         bytes: &[u8],
         incoming: &mut Vec<u8>,
         out: &mut Vec<u8>,
+        hellos: &mut u32,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<bool, Refusal> {
         if self.is_new() {
@@ -160,7 +181,7 @@ impl Tls {
                 Some(&HANDSHAKE) => UnbufferedServerConnection::new(self.config.clone()).ok(),
                 _ => None,
             };
-            self.stage = Stage::Handshake;
+            self.stage = Stage::Hello;
         }
         if matches!(self.stage, Stage::Deaf | Stage::Ended) {
             return Ok(false);
@@ -169,10 +190,19 @@ impl Tls {
             self.fail(UNEXPECTED_MESSAGE, out);
             return Err(Refusal::TlsHandshake);
         };
+        self.is_waiting = self.stage == Stage::Hello && *hellos >= HELLOS_PER_TURN;
+        if self.is_waiting {
+            return self.wait(bytes);
+        }
         incoming.clear();
         incoming.append(&mut self.rest);
         incoming.extend_from_slice(bytes);
+        let out_bytes = out.len();
         let read = read(connection, incoming, &mut self.stage, out, take);
+        if self.stage == Stage::Hello && out.len() > out_bytes {
+            *hellos += 1;
+            self.stage = Stage::Handshake;
+        }
         let wrong = if self.is_open() { Refusal::TlsRecord } else { Refusal::TlsHandshake };
         let Some(Read { at, has_ended }) = read else {
             self.end_at_once();
@@ -181,11 +211,11 @@ impl Tls {
         if self.stage == Stage::Deaf {
             return Ok(false);
         }
-        if self.stage == Stage::Handshake {
+        if self.is_in_handshake() {
             self.handshake_bytes += bytes.len();
         }
         let rest = incoming.get(at..).unwrap_or_default();
-        let is_too_long = if self.stage == Stage::Handshake {
+        let is_too_long = if self.is_in_handshake() {
             self.handshake_bytes > HANDSHAKE_BYTES_MAX
         } else {
             rest.len() > REST_BYTES_MAX
@@ -198,6 +228,17 @@ impl Tls {
         Ok(has_ended)
     }
 
+    /// Keeps bytes of a hello for a turn to come.
+    fn wait(&mut self, bytes: &[u8]) -> Result<bool, Refusal> {
+        self.handshake_bytes += bytes.len();
+        if self.handshake_bytes > HANDSHAKE_BYTES_MAX {
+            self.end_at_once();
+            return Err(Refusal::TlsHandshake);
+        }
+        self.rest.extend_from_slice(bytes);
+        Ok(false)
+    }
+
     /// Ends with an alert that goes out in clear, before there are keys.
     fn fail(&mut self, alert: u8, out: &mut Vec<u8>) {
         const FATAL: u8 = 2;
@@ -207,6 +248,7 @@ impl Tls {
 
     fn end_at_once(&mut self) {
         self.stage = Stage::Ended;
+        self.is_waiting = false;
         self.connection = None;
         self.rest = Vec::new();
     }
@@ -305,7 +347,7 @@ fn read(
                 false
             }
             Ok(ConnectionState::WriteTraffic(_)) => {
-                if *stage == Stage::Handshake {
+                if matches!(stage, Stage::Hello | Stage::Handshake) {
                     *stage = Stage::Open;
                 }
                 true

@@ -205,6 +205,7 @@ impl Gateway {
             submitted_bytes: self.submitted.bytes(),
             routers: self.routers().count() as u64,
             owners: self.owners().count() as u64,
+            tls_handshakes: self.layered.handshakes_done(),
             ..self.metrics.clone()
         }
     }
@@ -273,6 +274,7 @@ impl Gateway {
                 return Some(Effect::Transmit { conn });
             }
         }
+        self.layered.end_turn();
         None
     }
 
@@ -310,11 +312,6 @@ impl Gateway {
             layered.transmit(conn, batch, session.phase == Phase::Closing);
         }
         session.is_writing = !batch.is_empty();
-    }
-
-    /// When [`Gateway::timeout`] is wanted.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next_deadline()
     }
 
     /// A client has connected, by the listener of that number.
@@ -451,6 +448,7 @@ impl Gateway {
 
     /// The time of [`Gateway::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
+        self.answer_hellos(now);
         for _ in 0..TIMEOUTS_PER_TURN {
             match self.wheel.pop_expired(now).map(Timer::unpack) {
                 None => break,

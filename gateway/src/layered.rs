@@ -1,6 +1,7 @@
 //! Connections that have layers between the socket and the frames. What the layers do is `edge`'s; what
 //! becomes of what they say is here. A connection without layers has nothing in here.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ pub(crate) struct Layered {
     ports: Vec<Port>,
     rules: Arc<Rules>,
     slots: ConnMap<Slot>,
+    /// Connections with a hello that is answered in a turn to come, in order, and since when there are any.
+    waiting: VecDeque<ConnId>,
+    waiting_since: Instant,
     scratch: Scratch,
     texts: Vec<u8>,
 }
@@ -38,6 +42,8 @@ struct Slot {
     notice: Option<NoticeCode>,
     /// Its texts are those of the Java platform.
     is_java: bool,
+    /// It stands in `waiting`.
+    is_waiting: bool,
 }
 
 impl Layered {
@@ -46,6 +52,8 @@ impl Layered {
             ports,
             rules: Arc::new(rules),
             slots: ConnMap::new(),
+            waiting: VecDeque::new(),
+            waiting_since: Instant::default(),
             scratch: Scratch::default(),
             texts: Vec::new(),
         }
@@ -63,7 +71,8 @@ impl Layered {
         let layers = Layers::new(self.ports.get(usize::from(listener)).unwrap_or(&plain), is_from_proxy);
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
-            self.slots.insert(conn, Slot { layers: Some(Box::new(layers)), notice: None, is_java: false });
+            let layers = Some(Box::new(layers));
+            self.slots.insert(conn, Slot { layers, notice: None, is_java: false, is_waiting: false });
         }
         (has_layers, is_from_proxy)
     }
@@ -105,6 +114,23 @@ impl Layered {
             texts.shrink_to(TEXTS_BYTES_MAX);
         }
         layers.transmit(batch, is_ending, scratch);
+    }
+
+    /// Handshakes of TLS that were done, full and short ones.
+    pub(crate) fn handshakes_done(&self) -> [u64; 2] {
+        self.scratch.handshakes_done()
+    }
+
+    /// Since when hellos wait for a turn; `None` if none does.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        (!self.waiting.is_empty()).then_some(self.waiting_since)
+    }
+
+    /// A turn ends. If hellos wait, those to come stand behind them, until [`Gateway::answer_hellos`].
+    pub(crate) fn end_turn(&mut self) {
+        if self.waiting.is_empty() {
+            self.scratch.begin_turn();
+        }
     }
 
     /// The connection is gone.
@@ -158,8 +184,15 @@ impl Gateway {
         let taken = layers.received(&rules, text_bytes_max, &mut scratch, bytes, &mut take);
         self.layered.scratch = scratch;
         let (has_output, are_done) = (layers.has_output(), layers.are_done());
+        let is_waiting = layers.is_waiting();
         if let Some(slot) = self.layered.slots.get_mut(conn) {
             slot.layers = Some(layers);
+            if is_waiting && !std::mem::replace(&mut slot.is_waiting, true) {
+                if self.layered.waiting.is_empty() {
+                    self.layered.waiting_since = now;
+                }
+                self.layered.waiting.push_back(conn);
+            }
         }
         match taken {
             Ok(()) if are_done => {
@@ -175,6 +208,27 @@ impl Gateway {
             }
             Ok(()) => {}
             Err(refusal) => self.layers_refuse(conn, refusal),
+        }
+    }
+
+    /// When [`Gateway::timeout`] is wanted: at once, while hellos wait for a turn.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.layered.waiting_since().or_else(|| self.wheel.next_deadline())
+    }
+
+    /// Answers hellos that wait, as many as a turn may.
+    pub(crate) fn answer_hellos(&mut self, now: Instant) {
+        if self.layered.waiting.is_empty() {
+            return;
+        }
+        self.layered.scratch.begin_turn();
+        while !self.layered.scratch.is_turn_used_up()
+            && let Some(conn) = self.layered.waiting.pop_front()
+        {
+            if let Some(slot) = self.layered.slots.get_mut(conn) {
+                slot.is_waiting = false;
+                self.received_layered(now, conn, &[]);
+            }
         }
     }
 

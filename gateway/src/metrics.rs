@@ -39,6 +39,8 @@ pub struct Metrics {
     pub room_late: u64,
     /// Connections taken.
     pub accepted: u64,
+    /// TLS handshakes that were done: full ones, and those that a ticket made short.
+    pub tls_handshakes: [u64; 2],
     /// Connections that became WebSocket connections.
     pub websockets: u64,
     /// Connections ended by the layers between socket and frames, in the order of [`Refusal::ALL`].

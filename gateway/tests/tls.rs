@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{APP, TLS, TLS_WEBSOCKET, World};
-use gateway::{Refusal, Rules};
+use gateway::{HELLOS_PER_TURN, Refusal, Rules};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use shard::Linger;
+use shard::{Event, Linger};
 use wire::client::{ClientFrame, Deframer, Encoding, NoticeCode, ServerFrame};
 use wire::{DeviceClass, UserId};
 
@@ -195,4 +195,82 @@ fn a_proxy_may_stand_before_tls() {
     let frames = login(&world, 7);
     client.say(&mut world, &frames);
     assert_eq!(world.metrics().logins, 1);
+}
+
+/// Hellos of a storm are answered some in each turn, in their order; clients that are logged in are answered
+/// in every turn.
+#[test]
+fn a_storm_of_hellos_leaves_the_others_their_turns() {
+    const STORM: usize = 50;
+    let mut world = World::new();
+    world.check_every = 1;
+    let other = world.login(1);
+    let mut clients: Vec<_> = (0..=STORM).map(|_| TlsClient::connect(&mut world, TLS, usize::MAX)).collect();
+    let mut hellos = clients.iter_mut().map(|client| {
+        let mut hello = Vec::new();
+        while client.connection.wants_write() {
+            client.connection.write_tls(&mut hello).unwrap();
+        }
+        (client.client, hello)
+    });
+    let mut hellos: Vec<_> = hellos.by_ref().collect();
+    let (late, late_hello) = hellos.pop().unwrap();
+    for (client, hello) in &hellos {
+        let conn = world.client(*client).conn;
+        world.gateway.received(world.now, conn, hello); // all in one turn
+    }
+    world.run();
+    let mut answered = Vec::new();
+    for turn in 1.. {
+        let before = answered.len();
+        for (at, client) in clients.iter().enumerate() {
+            if world.client(client.client).writes > 0 && !answered.contains(&at) {
+                answered.push(at);
+            }
+        }
+        let in_turn = answered.len() - before;
+        assert!(in_turn <= HELLOS_PER_TURN as usize, "{in_turn} in turn {turn}");
+        if world.gateway.poll_timeout().is_none_or(|due| due > world.now) {
+            break;
+        }
+        assert_eq!(in_turn, HELLOS_PER_TURN as usize);
+        if turn == 2 {
+            world.say_bytes(late, &late_hello);
+            assert_eq!(world.client(late).writes, 0, "it stands behind the others");
+            world.say(other, ClientFrame::Heartbeat { echo: b"?" });
+            let heard = world.hear(other);
+            assert!(matches!(heard[..], [ServerFrame::Heartbeat { .. }]), "{heard:?}");
+        }
+        world.handle(Event::Timeout);
+    }
+    assert!(answered.is_sorted() && answered.len() == STORM + 1, "{answered:?}");
+    for (at, client) in clients.iter_mut().enumerate() {
+        let frames = login(&world, 100 + at as i64);
+        client.say(&mut world, &frames);
+        assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]));
+    }
+    assert_eq!(world.metrics().tls_handshakes, [STORM as u64 + 1, 0]);
+}
+
+/// A connection that ends while its hello waits is forgotten.
+#[test]
+fn who_leaves_while_its_hello_waits_is_not_answered() {
+    let mut world = World::new();
+    world.check_every = 1;
+    let mut clients: Vec<_> = (0..20).map(|_| TlsClient::connect(&mut world, TLS, usize::MAX)).collect();
+    for client in &mut clients {
+        let (mut hello, conn) = (Vec::new(), world.client(client.client).conn);
+        client.connection.write_tls(&mut hello).unwrap();
+        world.gateway.received(world.now, conn, &hello);
+    }
+    for client in &clients[10..] {
+        let conn = world.client(client.client).conn;
+        world.gateway.closed(conn);
+    }
+    world.run();
+    while world.gateway.poll_timeout().is_some_and(|due| due <= world.now) {
+        world.handle(Event::Timeout);
+    }
+    let answered = clients[..10].iter().filter(|client| world.client(client.client).writes > 0).count();
+    assert_eq!(answered, 10);
 }

@@ -65,7 +65,7 @@ impl Pair {
             let mut out = Vec::new();
             for piece in bytes.chunks(self.piece) {
                 let heard = &mut self.heard;
-                self.ended = self.tls.received(piece, &mut incoming, &mut out, &mut |plain| {
+                self.ended = self.tls.received(piece, &mut incoming, &mut out, &mut 0, &mut |plain| {
                     heard.extend_from_slice(plain);
                     true
                 });
@@ -176,12 +176,16 @@ fn what_is_no_handshake_gets_an_alert() {
         &[22, 3, 1, 0xff, 0xff],
     ] {
         let (mut tls, mut out) = (Tls::new(&server), Vec::new());
-        let outcome = tls.received(bytes, &mut Vec::new(), &mut out, &mut |_| panic!("nothing is read"));
+        let outcome =
+            tls.received(bytes, &mut Vec::new(), &mut out, &mut 0, &mut |_| panic!("nothing is read"));
         assert_eq!(outcome, Err(Refusal::TlsHandshake), "{bytes:x?}");
         assert_eq!((out[0], out[5], out.len()), (21, 2, 7), "a fatal alert: {out:x?}");
         assert!(!tls.is_in_handshake() && tls.connection.is_none());
         let mut more = Vec::new();
-        assert_eq!(tls.received(bytes, &mut Vec::new(), &mut more, &mut |_| panic!("it is over")), Ok(false));
+        assert_eq!(
+            tls.received(bytes, &mut Vec::new(), &mut more, &mut 0, &mut |_| panic!("it is over")),
+            Ok(false)
+        );
         assert!(!tls.seal(b"a notice", &mut more) && more.is_empty());
     }
 }
@@ -197,9 +201,9 @@ fn a_wrong_record_within_a_message_is_refused() {
         for split in 0..=record.len() {
             let (mut tls, mut out, mut incoming) = (Tls::new(&server), Vec::new(), Vec::new());
             let first = [&begun, &record[..split]].concat();
-            let outcome = tls.received(&first, &mut incoming, &mut out, &mut |_| true);
-            let outcome =
-                outcome.and_then(|_| tls.received(&record[split..], &mut incoming, &mut out, &mut |_| true));
+            let outcome = tls.received(&first, &mut incoming, &mut out, &mut 0, &mut |_| true);
+            let outcome = outcome
+                .and_then(|_| tls.received(&record[split..], &mut incoming, &mut out, &mut 0, &mut |_| true));
             assert_eq!(outcome, Err(Refusal::TlsHandshake), "{record:x?} split at {split}");
         }
     }
@@ -217,7 +221,7 @@ fn a_handshake_and_a_record_are_bounded() {
         if part == 0 {
             record[5..9].copy_from_slice(&[1, 0, 255, 255]);
         }
-        outcome = outcome.and_then(|_| tls.received(&record, &mut incoming, &mut out, &mut |_| true));
+        outcome = outcome.and_then(|_| tls.received(&record, &mut incoming, &mut out, &mut 0, &mut |_| true));
         assert!(tls.rest.capacity() <= HANDSHAKE_BYTES_MAX);
     }
     assert_eq!(outcome, Err(Refusal::TlsHandshake));
@@ -226,7 +230,7 @@ fn a_handshake_and_a_record_are_bounded() {
     pair.run().unwrap();
     let mut record = vec![23, 3, 3, 0x48, 1];
     record.resize(5 + 0x4801, 0);
-    let outcome = pair.tls.received(&record, &mut incoming, &mut out, &mut |_| true);
+    let outcome = pair.tls.received(&record, &mut incoming, &mut out, &mut 0, &mut |_| true);
     assert_eq!(outcome, Err(Refusal::TlsRecord));
 }
 
@@ -254,7 +258,8 @@ fn a_byte_that_was_changed_ends_it_with_an_alert() {
         let (mut bytes, mut out) = (Vec::new(), Vec::new());
         pair.client.write_tls(&mut bytes).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
-        let outcome = pair.tls.received(&bytes, &mut Vec::new(), &mut out, &mut |_| panic!("it is wrong"));
+        let outcome =
+            pair.tls.received(&bytes, &mut Vec::new(), &mut out, &mut 0, &mut |_| panic!("it is wrong"));
         assert_eq!(outcome, Err(Refusal::TlsRecord));
         assert!(matches!(pair.answer(&out), Err(rustls::Error::AlertReceived(_))));
     }
@@ -275,7 +280,7 @@ fn a_deaf_connection_can_still_say_why() {
     let (first, rest) = bytes.split_at(bytes.len() - 3);
     let mut heard = 0;
     for bytes in [first, rest] {
-        let outcome = pair.tls.received(bytes, &mut Vec::new(), &mut out, &mut |_| {
+        let outcome = pair.tls.received(bytes, &mut Vec::new(), &mut out, &mut 0, &mut |_| {
             heard += 1;
             false
         });
@@ -324,4 +329,33 @@ fn certificates_that_are_wrong_replace_nothing() {
     two.key.clear();
     assert!(server.replace(&[two], NOW_SECS).is_err());
     Pair::new(&server, &client_config(&VERSIONS), "one.example", usize::MAX).run().unwrap();
+}
+
+/// A hello for which a turn has no time left is kept, within the limits of a handshake, and answered later.
+#[test]
+fn a_hello_waits_for_a_turn() {
+    let server = server(&["one"]);
+    let mut pair = Pair::new(&server, &client_config(&VERSIONS), "one.example", usize::MAX);
+    let (mut hello, mut out, mut incoming) = (Vec::new(), Vec::new(), Vec::new());
+    while pair.client.wants_write() {
+        pair.client.write_tls(&mut hello).unwrap();
+    }
+    let mut hellos = HELLOS_PER_TURN;
+    for piece in hello.chunks(50) {
+        let outcome = pair.tls.received(piece, &mut incoming, &mut out, &mut hellos, &mut |_| true);
+        assert_eq!((outcome, pair.tls.is_waiting(), out.len()), (Ok(false), true, 0));
+    }
+    hellos -= 1;
+    pair.tls.received(&[], &mut incoming, &mut out, &mut hellos, &mut |_| true).unwrap();
+    assert_eq!((hellos, pair.tls.is_waiting()), (HELLOS_PER_TURN, false));
+    pair.answer(&out).unwrap();
+    pair.client.writer().write_all(b"hello").unwrap();
+    pair.run().unwrap();
+    assert_eq!(pair.heard, b"hello");
+
+    let mut tls = Tls::new(&server);
+    let many = vec![HANDSHAKE; HANDSHAKE_BYTES_MAX];
+    assert_eq!(tls.received(&many, &mut incoming, &mut out, &mut hellos, &mut |_| true), Ok(false));
+    let outcome = tls.received(&[0], &mut incoming, &mut out, &mut hellos, &mut |_| true);
+    assert_eq!((outcome, tls.is_waiting()), (Err(Refusal::TlsHandshake), false));
 }

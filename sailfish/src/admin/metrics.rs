@@ -132,6 +132,9 @@ impl Page {
         self.by("sailfish_frames_out_total", help, "code", &names, cores, |m| &m.gateway.frames_out);
         let help = "Connections that became WebSocket connections.";
         self.core("sailfish_websockets_total", Counter, help, cores, |m| m.gateway.websockets);
+        let help = "TLS handshakes of clients that were done; a ticket makes one short (resumed).";
+        let kinds = ["full", "resumed"];
+        self.by("sailfish_tls_handshakes_total", help, "kind", &kinds, cores, |m| &m.gateway.tls_handshakes);
         let names = EdgeRefusal::ALL.map(EdgeRefusal::name);
         let help = "Connections ended before their frames could be read: by PROXY, TLS, HTTP or WebSocket.";
         self.by("sailfish_edge_refusals_total", help, "reason", &names, cores, |m| &m.gateway.edge_refusals);
