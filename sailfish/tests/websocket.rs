@@ -2,11 +2,14 @@
 //! a proxy.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
+#[path = "../../edge/tests/cases/websocket.rs"]
+mod cases;
 mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use cases::Case;
 use common::{APP, PATIENCE, SECRET, Server, output, sailfish, token};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -272,4 +275,97 @@ fn the_port_is_configuration() {
     let line = String::from_utf8(wrong.stderr).unwrap();
     assert_eq!(line, "sailfish: --listen-ws: node.listen_ws = \"yes\": want ADDRESS:PORT, auto or off\n");
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+/// The frames of the server in some bytes, each with its opcode; the bytes of one that is not whole stay.
+fn frames_of(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    loop {
+        let (len, head) = match bytes[..] {
+            [_, 126, high, low, ..] => (usize::from(u16::from_be_bytes([high, low])), 4),
+            [_, len @ ..126, ..] => (usize::from(len), 2),
+            _ => return frames,
+        };
+        if bytes.len() < head + len {
+            return frames;
+        }
+        frames.push((bytes[0], bytes[head..head + len].to_vec()));
+        bytes.drain(..head + len);
+    }
+}
+
+/// A connection by WebSocket without a library, logged in.
+fn raw(server: &Server, user: i64, is_json: bool) -> TcpStream {
+    let mut stream = TcpStream::connect(server.websocket.unwrap()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let protocol = if is_json { "sailfish.v1.json" } else { "sailfish.v1.binary" };
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: im\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let login = token(user, 3_600);
+    let (opcode, login) = if is_json {
+        (0x81, json!({"code": 1001, "token": login}).to_string().into_bytes())
+    } else {
+        let (mut frame, token) = (Vec::new(), login.into());
+        ClientFrame::Login { token }.encode(Encoding::Binary, APP, UserId(user), &mut frame);
+        (0x82, frame)
+    };
+    let mut frame = vec![opcode, 0x80 | 126];
+    frame.extend_from_slice(&(login.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&[0; 4]); // a mask that changes nothing
+    frame.extend_from_slice(&login);
+    stream.write_all(&frame).unwrap();
+    stream
+}
+
+/// What a server says to a case up to its Close frame: heartbeats, the last pong, the code.
+fn played(mut stream: TcpStream, case: &Case, piece: usize) -> (usize, Option<Vec<u8>>, u16) {
+    for piece in case.bytes.chunks(piece) {
+        if stream.write_all(piece).is_err() {
+            break; // it has been refused at an earlier byte
+        }
+    }
+    let (mut heartbeats, mut pong, mut code) = (0, None, 0);
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while code == 0 {
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "{}: it ends without a Close", case.name);
+        bytes.extend_from_slice(&buffer[..count]);
+        for (first, payload) in frames_of(&mut bytes) {
+            match first {
+                0x81 => {
+                    heartbeats += usize::from(String::from_utf8_lossy(&payload).contains("\"code\":1004"))
+                }
+                0x82 => heartbeats += payload.windows(6).filter(|frame| frame == b"SF\0\0\x03\xec").count(),
+                0x8a => pong = Some(payload),
+                0x88 => code = payload.first_chunk().map_or(1000, |code| u16::from_be_bytes(*code)),
+                0x89 => {}
+                first => panic!("{}: {first:x}", case.name),
+            }
+        }
+    }
+    (heartbeats, pong, code)
+}
+
+/// The list of cases against a server, each in one write and in writes of single bytes.
+#[test]
+fn every_case_of_the_list_comes_to_its_end() {
+    let server = Server::start(&["--listen-ws", "127.0.0.1:0"]);
+    let mut users = 1..;
+    for case in cases::cases() {
+        for piece in [usize::MAX, 1] {
+            let Case { name, is_json, heartbeats, pong, code, .. } = &case;
+            let heard = played(raw(&server, users.next().unwrap(), *is_json), &case, piece);
+            assert_eq!(heard, (*heartbeats, pong.clone(), *code), "{name}");
+        }
+    }
 }

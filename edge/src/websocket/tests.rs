@@ -1,5 +1,10 @@
 use super::*;
 
+#[path = "../../tests/cases/websocket.rs"]
+mod cases;
+
+use cases::Case;
+
 const TEXT_BYTES_MAX: usize = 1 << 16;
 
 /// What was said, owned, pieces of the stream put together.
@@ -283,4 +288,27 @@ fn nothing_is_held_between_messages_nor_for_a_length_that_is_claimed() {
     websocket.received(&claim[20..], TEXT_BYTES_MAX, &mut scratch, &mut |_| true).unwrap();
     assert_eq!((websocket.text.capacity(), websocket.control.capacity()), (0, 0));
     assert!(size_of::<WebSocket>() <= 176, "{}", size_of::<WebSocket>());
+}
+
+/// The list of cases, in one piece, in two and in single bytes.
+#[test]
+fn every_case_of_the_list_comes_to_its_end() {
+    for Case { name, is_json, bytes, heartbeats, pong, code } in cases::cases() {
+        let form = if is_json { Form::Json } else { Form::Binary };
+        let outcome = taken(form, &[bytes]);
+        let is_text = |said: &&Said| matches!(said, Said::Text(text) if text.starts_with(b"{\"code\":1004"));
+        let texts = outcome.said.iter().filter(is_text).count();
+        let of_frames = |said: &Said| if let Said::Frames(bytes) = said { bytes.len() } else { 0 };
+        let frames_bytes: usize = outcome.said.iter().map(of_frames).sum();
+        assert_eq!(texts + frames_bytes / cases::HEARTBEAT_FRAME.len(), heartbeats, "{name}");
+        let mut wanted = Vec::new();
+        if let Some(pong) = &pong {
+            put_frame(PONG, pong, &mut wanted);
+        }
+        assert!(outcome.out.starts_with(&wanted), "{name}: {:x?}", outcome.out);
+        let close = &outcome.out[wanted.len()..];
+        let has_no_code = close == [FIN | CLOSE, 0] && code == 1000;
+        assert!(has_no_code || close[2..].starts_with(&code.to_be_bytes()), "{name}: {close:x?}");
+        assert_eq!(outcome.ended.is_ok(), outcome.said.contains(&Said::Close), "{name}");
+    }
 }
