@@ -11,6 +11,7 @@ use wire::node::Class;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
 use crate::host::{EPOCH_NS, FRAME_BYTES_MAX, Power, RELIABLE_ROOM_CODE, SECRET};
+use crate::layers::{Layered, Way};
 use crate::model::{SessionNo, name_of, payload};
 use crate::network::{CLIENTS, Host, Owner, Side, State, TcpId};
 use crate::world::{Event, World};
@@ -33,6 +34,9 @@ pub(crate) struct Client {
     pub(crate) user: i64,
     pub(crate) device: DeviceClass,
     encoding: Encoding,
+    /// How its connections are made.
+    pub(crate) way: Way,
+    pub(crate) layered: Layered,
     /// It stays away: a newer login took over.
     pub(crate) is_kicked: bool,
     /// It connects at that moment.
@@ -100,11 +104,15 @@ impl World {
 
     fn make_client(&mut self, user: i64, device: DeviceClass) -> usize {
         let encoding = [Encoding::Binary, Encoding::Binary, Encoding::Json][self.prng.below(3) as usize];
+        // A crowd is there for what the nodes cost among themselves.
+        let way = if self.plan.cost.is_some() { Way::default() } else { Way::draw(&mut self.prng) };
         let rooms = (1..=ROOMS as i64).filter(|_| self.prng.below(2) == 0).collect();
         let client = Client {
             user,
             device,
             encoding,
+            way,
+            layered: Layered::default(),
             is_kicked: false,
             connect_at: 300_000_000 + self.prng.below(500_000_000),
             tries: 0,
@@ -194,6 +202,7 @@ impl World {
         let client = &mut self.clients[at];
         (client.tcp, client.session, client.is_live, client.began_at) = (Some(tcp), None, false, now);
         client.deframer = Deframer::default();
+        client.layered = Layered::default();
         client.unread.clear();
     }
 
@@ -215,6 +224,9 @@ impl World {
         self.trace.line(self.now, || {
             format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
         });
+        let (layered, first) = Layered::open(self.clients[at].way, tcp, self.prng.next_u64());
+        self.clients[at].layered = layered;
+        self.client_writes(tcp, &first);
         let exp = EPOCH_NS / 1_000_000_000 + 100_000;
         let token = mint_hs256(SECRET, &Claims { app: APP, user, device, exp });
         self.client_says(at, &ClientFrame::Login { token: token.into() });
@@ -271,8 +283,15 @@ impl World {
         client.said_at = self.now;
         let mut bytes = Vec::new();
         frame.encode(client.encoding, APP, UserId(client.user), &mut bytes);
-        self.network.end(tcp, Side::Opener).outgoing.extend(&bytes);
-        self.pump(tcp, Side::Opener);
+        let bytes = client.layered.put(bytes);
+        self.client_writes(tcp, &bytes);
+    }
+
+    fn client_writes(&mut self, tcp: TcpId, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.network.end(tcp, Side::Opener).outgoing.extend(bytes);
+            self.pump(tcp, Side::Opener);
+        }
     }
 
     fn client_acts(&mut self, at: usize) {
@@ -438,7 +457,14 @@ impl World {
 
     fn client_reads(&mut self, at: usize, tcp: TcpId, bytes: Vec<u8>) {
         self.taken(tcp, Side::Opener, bytes.len());
-        let mut input = &bytes[..];
+        let frames = match self.clients[at].layered.take(bytes) {
+            Ok((frames, answers)) => {
+                self.client_writes(tcp, &answers);
+                frames
+            }
+            Err(broken) => return self.check(Err(format!("client {at} got what is wrong: {}", broken.text))),
+        };
+        let mut input = &frames[..];
         let mut deframer = std::mem::take(&mut self.clients[at].deframer);
         while self.clients[at].tcp == Some(tcp) {
             let frame = match deframer.next(&mut input, FRAME_BYTES_MAX) {

@@ -11,6 +11,7 @@ use wire::BizCode;
 use wire::node::Class;
 use wire::node::link::{Identity, Role};
 
+use crate::layers::PROXIES;
 use crate::network::{Host, Side, TcpId};
 use crate::outside::Notes;
 use crate::plan::Plan;
@@ -207,10 +208,8 @@ fn core(now: Instant, identity: Identity, plan: &Plan, prng: &mut Prng) -> Node<
     let id = ShardId::from_u32(identity.shard);
     let gateway = (identity.role != Role::Router).then(|| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
-        gateway::Gateway::new(
-            now,
-            gateway::Setup { id, keys, config, ports: Vec::new(), seed: prng.next_u64() },
-        )
+        let ports = vec![gateway::Port::default(), gateway::Port { tls: None, websocket: true }];
+        gateway::Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: prng.next_u64() })
     });
     let router = (identity.role == Role::Router).then(|| {
         let limits = router_limits();
@@ -287,6 +286,7 @@ pub(crate) fn gateway_config() -> gateway::Config {
     let (biz_code, to, class) = (BizCode(RELIABLE_ROOM_CODE), Destination::Room, Class::Reliable);
     let routes = config.routes.iter().copied().chain([Route::new(biz_code, to, class)]);
     config.routes = routes.collect::<Vec<_>>().into();
+    config.edge.proxy_from = vec![PROXIES.parse().expect("it is a network")];
     config.validate().expect("the simulation's bounds are within bounds");
     config
 }

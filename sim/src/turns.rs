@@ -3,7 +3,6 @@
 use link::Links;
 use node::{Control, Mail, Report};
 use shard::{CloseReason, ConnId, Effect, Event as CoreEvent, Instant, Linger, SendBatch, Shard, ShardId};
-use std::net::{IpAddr, Ipv4Addr};
 
 use crate::host::{Input, Outcome, Power, ShardHost, host_of};
 use crate::network::{Owner, Packet, Side, State, TcpId};
@@ -152,9 +151,9 @@ impl World {
         match input {
             Input::Accepted { tcp } => {
                 let conn = self.open_end(host, tcp, Side::Taker);
-                let peer = IpAddr::V4(Ipv4Addr::new(10, 1, (tcp >> 8) as u8, tcp as u8));
+                let (peer, listener) = self.way_of(tcp).entrance(tcp);
                 self.trace.line(self.now, || format!("{:?} accepted tcp {tcp} as {conn:?}", host.id));
-                host.core.handle(now, CoreEvent::Accepted { conn, peer, listener: 0 });
+                host.core.handle(now, CoreEvent::Accepted { conn, peer, listener });
             }
             Input::Connected { tcp } => {
                 let conn = self.open_end(host, tcp, Side::Opener);
@@ -168,7 +167,7 @@ impl World {
             Input::Bytes { tcp, side, bytes } => {
                 self.taken(tcp, side, bytes.len());
                 if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
-                    if !self.is_link(tcp) {
+                    if !self.is_link(tcp) && self.way_of(tcp).is_bare() {
                         self.flights.read(now, tcp, &bytes);
                     }
                     host.core.handle(now, CoreEvent::Received { conn, bytes: &bytes });
@@ -301,7 +300,7 @@ impl World {
         let written: Vec<u8> = batch.segments().collect::<Vec<_>>().concat();
         end.outgoing.extend(&written);
         end.batch = Some(bytes);
-        if !self.is_link(tcp) {
+        if !self.is_link(tcp) && self.way_of(tcp).is_bare() {
             let (model, ago) = (&self.model, self.now);
             let is_moving =
                 |since: Instant| model.is_moving(ago.saturating_sub(now.since(since).as_nanos() as u64), ago);

@@ -3,6 +3,7 @@
 use shard::{ConnectError, ShardId};
 
 use crate::host::{Input, Power};
+use crate::layers::Way;
 use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, State, Tcp, TcpId};
 use crate::world::{Event, World};
 
@@ -279,5 +280,13 @@ impl World {
 
     pub(crate) fn is_link(&self, tcp: TcpId) -> bool {
         self.network.tcps[tcp].ends[0].host != CLIENTS
+    }
+
+    /// How a connection is made; a link has no layers.
+    pub(crate) fn way_of(&self, tcp: TcpId) -> Way {
+        match self.network.tcps[tcp].ends[0].owner {
+            Owner::Client { client } => self.clients[client].way,
+            Owner::Shard { .. } => Way::default(),
+        }
     }
 }

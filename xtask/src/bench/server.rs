@@ -206,9 +206,10 @@ impl Server {
         if !huge_pages {
             command.env("MIMALLOC_ALLOW_THP", "0");
         }
-        let mut running = Running { scheme: self.scheme(), ..Running::default() };
+        let mut running = Running::default();
         running.spawn(&mut command)?;
         running.addresses.push(address);
+        running.scheme = self.scheme();
         running.wait(scratch, self.name(), || TcpStream::connect(address).is_ok())?;
         Ok(running)
     }

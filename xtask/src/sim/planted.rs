@@ -341,4 +341,11 @@ pub const ALL: &[Planted] = &[
         find: "(seen..=base).contains(&part.upto)",
         plant: "(PLANTED || (seen..=base).contains(&part.upto))",
     },
+    Planted {
+        name: "mask_is_not_turned",
+        breaks: "Frames pass the layers unchanged, wherever their bytes are split.",
+        file: "edge/src/websocket.rs",
+        find: "self.mask.rotate_left(masked.len() % 4);",
+        plant: "self.mask.rotate_left(if PLANTED { 0 } else { masked.len() % 4 });",
+    },
 ];

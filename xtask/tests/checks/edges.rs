@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("logs", &[]),
     ("trust", &[]),
     ("testbed", &[]),
-    ("sim", &["gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
+    ("sim", &["edge", "gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
     ("node", &["gateway", "link", "router", "shard", "wire"]),
     ("link", &["shard", "wire"]),
     ("edge", &["shard"]),
