@@ -9,6 +9,8 @@ pub enum Refusal {
     ProxyHeader,
     /// A handshake that is none of TLS 1.2 or 1.3, or has too many bytes.
     TlsHandshake,
+    /// A client without a certificate of an authority that is taken for clients.
+    TlsClient,
     /// A record that TLS does not allow.
     TlsRecord,
     /// The shard has as many handshakes of TLS under way as it may.
@@ -43,10 +45,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of [`Refusal::index`].
-    pub const ALL: [Refusal; 18] = [
+    pub const ALL: [Refusal; 19] = [
         Self::ProxyStranger,
         Self::ProxyHeader,
         Self::TlsHandshake,
+        Self::TlsClient,
         Self::TlsRecord,
         Self::TlsBusy,
         Self::HttpMalformed,
@@ -75,6 +78,7 @@ impl Refusal {
             Self::ProxyStranger => "proxy_stranger",
             Self::ProxyHeader => "proxy_header",
             Self::TlsHandshake => "tls_handshake",
+            Self::TlsClient => "tls_client",
             Self::TlsRecord => "tls_record",
             Self::TlsBusy => "tls_busy",
             Self::HttpMalformed => "http_malformed",

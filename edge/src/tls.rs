@@ -7,6 +7,7 @@
 //! Here a core is not deterministic: keys want randomness of the operating system, and tickets its clock.
 //! What passes through depends on neither.
 
+mod authorities;
 mod certificates;
 
 use std::fmt;
@@ -17,11 +18,13 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{Error, HandshakeKind, ServerConfig};
 
+pub use authorities::AuthoritiesPem;
 pub use certificates::CertificatePem;
 
 use crate::Refusal;
+use authorities::Authorities;
 use certificates::Certificates;
 
 /// Hellos that a shard answers in one turn, so that a storm of handshakes leaves the others their turns: with
@@ -30,8 +33,8 @@ pub const HELLOS_PER_TURN: u32 = 8;
 
 /// Bytes that may wait for the rest of a record; the longest record of TLS 1.2 has so many.
 const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
-/// Bytes that a client may send before the flight that ends its handshake. Clients have no certificates, so
-/// two hellos are most of it.
+/// Bytes that a client may send before the flight that ends its handshake. A client has at most one chain of
+/// certificates, so two hellos are most of it.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 /// Plain text of one record.
 const RECORD_BYTES: usize = 1 << 14;
@@ -49,7 +52,11 @@ const INTERNAL_ERROR: u8 = 80;
 #[derive(Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    /// The same without a question for the client's certificate.
+    bare: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    /// Who vouches for clients, if they are asked for certificates.
+    authorities: Option<Arc<Authorities>>,
 }
 
 impl fmt::Debug for TlsServer {
@@ -64,31 +71,61 @@ impl TlsServer {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn new(certificates: &[CertificatePem], now_secs: u64) -> Result<Self, String> {
+    pub fn new(
+        certificates: &[CertificatePem],
+        authorities: Option<&AuthoritiesPem>,
+        now_secs: u64,
+    ) -> Result<Self, String> {
         let certificates = Arc::new(Certificates::read(certificates, now_secs)?);
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(certificates.clone());
-        config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
-        config.send_tls13_tickets = 1;
-        config.max_early_data_size = 0;
-        Ok(Self { config: Arc::new(config), certificates })
+        let authorities = authorities.map(Authorities::read).transpose()?.map(Arc::new);
+        let bare = Arc::new(config(certificates.clone(), None)?);
+        let asking = authorities.clone().map(|authorities| config(certificates.clone(), Some(authorities)));
+        let asking = asking.transpose()?.map_or(bare.clone(), Arc::new);
+        Ok(Self { config: asking, bare, certificates, authorities })
     }
 
     /// What a server goes by that keeps buffers of its own, such as one for HTTP. Certificates are replaced
-    /// there too.
+    /// there too. It does not ask clients for certificates.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
+        self.bare.clone()
     }
 
-    /// Replaces the certificates for connections to come.
+    /// Replaces the certificates for connections to come, and the authorities of clients if it has any.
     ///
     /// # Errors
     /// As of [`TlsServer::new`]; those before stay.
-    pub fn replace(&self, certificates: &[CertificatePem], now_secs: u64) -> Result<(), String> {
+    pub fn replace(
+        &self,
+        certificates: &[CertificatePem],
+        authorities: Option<&AuthoritiesPem>,
+        now_secs: u64,
+    ) -> Result<(), String> {
+        let authorities = authorities.map(Authorities::read).transpose()?;
         self.certificates.replace(Certificates::read(certificates, now_secs)?);
+        if let (Some(before), Some(authorities)) = (&self.authorities, authorities) {
+            before.replace(authorities);
+        }
         Ok(())
     }
+}
+
+/// What connections go by that show these certificates, and ask for those of clients if there are authorities
+/// for them.
+fn config(
+    certificates: Arc<Certificates>,
+    authorities: Option<Arc<Authorities>>,
+) -> Result<ServerConfig, String> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let builder = match authorities {
+        None => builder.with_no_client_auth(),
+        Some(authorities) => builder.with_client_cert_verifier(authorities),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
+    config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
+    config.send_tls13_tickets = 1;
+    config.max_early_data_size = 0;
+    Ok(config)
 }
 
 /// One connection.
@@ -199,14 +236,15 @@ impl Tls {
         incoming.extend_from_slice(bytes);
         let out_bytes = out.len();
         let read = read(connection, incoming, &mut self.stage, out, take);
+        let is_stranger = read.as_ref().is_err_and(is_of_certificate);
         if self.stage == Stage::Hello && out.len() > out_bytes {
             *hellos += 1;
             self.stage = Stage::Handshake;
         }
         let wrong = if self.is_open() { Refusal::TlsRecord } else { Refusal::TlsHandshake };
-        let Some(Read { at, has_ended }) = read else {
+        let Ok(Read { at, has_ended }) = read else {
             self.end_at_once();
-            return Err(wrong);
+            return Err(if is_stranger { Refusal::TlsClient } else { wrong });
         };
         if self.stage == Stage::Deaf {
             return Ok(false);
@@ -304,6 +342,11 @@ impl Tls {
     }
 }
 
+/// Whether a client is refused because its certificate is wrong or missing.
+fn is_of_certificate(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
+}
+
 /// How far records were read.
 struct Read {
     /// Bytes that are done with.
@@ -312,14 +355,14 @@ struct Read {
     has_ended: bool,
 }
 
-/// Reads all records that are whole; `None`, with an alert in `out` that says why, if one cannot be.
+/// Reads all records that are whole; why not, with an alert in `out` that says it, if one cannot be.
 fn read(
     connection: &mut UnbufferedServerConnection,
     incoming: &mut [u8],
     stage: &mut Stage,
     out: &mut Vec<u8>,
     take: &mut dyn FnMut(&[u8]) -> bool,
-) -> Option<Read> {
+) -> Result<Read, Error> {
     let (mut at, mut has_ended) = (0, false);
     loop {
         let UnbufferedStatus { mut discard, state } =
@@ -353,14 +396,14 @@ fn read(
                 true
             }
             Ok(_) => true,
-            Err(_) => {
+            Err(error) => {
                 put_alert(connection, out);
-                return None;
+                return Err(error);
             }
         };
         at += discard;
         if is_done {
-            return Some(Read { at, has_ended });
+            return Ok(Read { at, has_ended });
         }
     }
 }

@@ -33,7 +33,7 @@ mod unchanged;
 mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
-pub use edge::{CertificatePem, HELLOS_PER_TURN, Port, Refusal, Rules, TlsServer};
+pub use edge::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, Port, Refusal, Rules, TlsServer};
 pub use gateway::{Gateway, Setup};
 pub use latency::{Histogram, Latency, RouteClass};
 pub use metrics::Metrics;

@@ -14,7 +14,7 @@ static TLS: LazyLock<TlsServer> = LazyLock::new(|| {
         key: include_bytes!("../../edge/tests/pem/one.key").to_vec(),
         key_name: "one.key".into(),
     };
-    TlsServer::new(&[one], 1_800_000_000).expect("the certificate is valid until 2099")
+    TlsServer::new(&[one], None, 1_800_000_000).expect("the certificate is valid until 2099")
 });
 
 /// All that a connection said and heard.

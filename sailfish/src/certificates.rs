@@ -1,24 +1,26 @@
 //! What the ports with TLS show: certificates and keys in files, which are read again when they change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gateway::{CertificatePem, TlsServer};
+use gateway::{AuthoritiesPem, CertificatePem, TlsServer};
 use tracing::{error, info};
 
-use crate::config::{CertificateFiles, Config, ConfigError};
+use crate::config::{CertificateFiles, Config, ConfigError, NodeConfig};
 use crate::secret;
 
 /// What ports with TLS show.
 pub fn server(config: &Config) -> Result<TlsServer, ConfigError> {
-    let server = read(&config.node.certificates).and_then(|read| TlsServer::new(&read, now_secs()));
-    server.map_err(of_certificates)
+    let certificates = read(&config.node.certificates).map_err(of_certificates)?;
+    let authorities = read_authorities(&config.node)?;
+    TlsServer::new(&certificates, authorities.as_ref(), now_secs()).map_err(of_certificates)
 }
 
 /// Reads the certificates of a configuration, and puts them in the place of those of a server that runs.
 pub fn reload(server: &TlsServer, config: &Config) -> Result<(), ConfigError> {
-    let replaced = read(&config.node.certificates).and_then(|read| server.replace(&read, now_secs()));
-    replaced.map_err(of_certificates)
+    let certificates = read(&config.node.certificates).map_err(of_certificates)?;
+    let authorities = read_authorities(&config.node)?;
+    server.replace(&certificates, authorities.as_ref(), now_secs()).map_err(of_certificates)
 }
 
 /// Takes certificates whose files have changed, and says so.
@@ -32,11 +34,22 @@ pub fn reload_and_tell(server: &TlsServer, config: &Config) {
 /// The files of certificates, for a watch.
 pub fn files(config: &Config) -> Vec<PathBuf> {
     let files = config.node.certificates.iter();
-    files.flat_map(|files| [files.chain.clone(), files.key.clone()]).collect()
+    let files = files.flat_map(|files| [files.chain.clone(), files.key.clone()]);
+    files.chain(config.node.client_ca().map(Path::to_owned)).collect()
 }
 
 fn of_certificates(why: String) -> ConfigError {
     ConfigError(format!("node.certificates: {why}"))
+}
+
+/// The authorities of clients, if clients are asked for certificates. A mistake in the file is told by
+/// [`TlsServer::new`].
+fn read_authorities(node: &NodeConfig) -> Result<Option<AuthoritiesPem>, ConfigError> {
+    let Some(file) = node.client_ca() else { return Ok(None) };
+    let name = file.display().to_string();
+    let certificates =
+        std::fs::read(file).map_err(|error| ConfigError(format!("node.client_ca: {name}: {error}")))?;
+    Ok(Some(AuthoritiesPem { certificates, name, is_required: node.client_certificate == "required" }))
 }
 
 fn read(files: &[CertificateFiles]) -> Result<Vec<CertificatePem>, String> {

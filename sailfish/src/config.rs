@@ -11,7 +11,7 @@ mod token;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use wire::node::link::NODE_MAX;
@@ -92,6 +92,10 @@ pub struct NodeConfig {
     pub listen_wss: String,
     /// What TLS shows and signs with.
     pub certificates: Vec<CertificateFiles>,
+    /// A file with the certificates of the authorities of clients, or `off`.
+    pub client_ca: String,
+    /// `required` or `optional`.
+    pub client_certificate: String,
     /// Origins of pages that may connect by WebSocket; empty: any.
     pub origins: Vec<String>,
     /// Proxies whose connections begin with a PROXY header.
@@ -228,6 +232,8 @@ impl Default for NodeConfig {
             listen_tls: "off".into(),
             listen_wss: "off".into(),
             certificates: Vec::new(),
+            client_ca: "off".into(),
+            client_certificate: "required".into(),
             origins: Vec::new(),
             proxy_from: Vec::new(),
             admin: ADMIN_DEFAULT.parse().expect("a socket address"),
@@ -380,8 +386,18 @@ impl NodeConfig {
         self.listen_wss.parse().ok()
     }
 
+    /// The file with the certificates of the authorities of clients, if clients are asked for one.
+    pub fn client_ca(&self) -> Option<&Path> {
+        (self.client_ca != "off").then(|| Path::new(&self.client_ca))
+    }
+
     fn validate(&self) -> Result<(), String> {
-        let Self { engine, listen_ws, listen_tls, listen_wss, certificates, .. } = self;
+        let Self { engine, listen_ws, listen_tls, listen_wss, certificates, client_certificate, .. } = self;
+        if !["required", "optional"].contains(&client_certificate.as_str()) {
+            return Err(format!(
+                "node.client_certificate = {client_certificate:?}: want required or optional"
+            ));
+        }
         if !["auto", "off"].contains(&listen_ws.as_str()) && listen_ws.parse::<SocketAddr>().is_err() {
             return Err(format!("node.listen_ws = {listen_ws:?}: want ADDRESS:PORT, auto or off"));
         }

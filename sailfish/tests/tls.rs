@@ -12,7 +12,7 @@ use std::sync::Arc;
 use common::{APP, Folder, PATIENCE, SECRET, Server, output, sailfish, token, until};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -67,11 +67,24 @@ impl Certificate {
 
 /// A connection to a host, after its handshake; or why there is none.
 fn connect(address: SocketAddr, host: &str) -> std::io::Result<Stream> {
+    connect_as(address, host, false)
+}
+
+/// The same of a client that may have a certificate.
+fn connect_as(address: SocketAddr, host: &str, is_certified: bool) -> std::io::Result<Stream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ROOT).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let config = config.with_root_certificates(roots);
+    let config = if is_certified {
+        let chain = CertificateDer::from_pem_slice(include_bytes!("../../edge/tests/pem/one.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../edge/tests/pem/one.key")).unwrap();
+        config.with_client_auth_cert(vec![chain], key).unwrap()
+    } else {
+        config.with_no_client_auth()
+    };
+    let config = Arc::new(config);
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -93,7 +106,10 @@ struct Client {
 
 impl Client {
     fn login(address: SocketAddr, user: i64) -> Self {
-        let stream = connect(address, "one.example").unwrap();
+        Self::on(connect(address, "one.example").unwrap(), user)
+    }
+
+    fn on(stream: Stream, user: i64) -> Self {
         let mut client =
             Self { stream, user: UserId(user), deframer: Deframer::default(), heard: VecDeque::new() };
         client.say(&ClientFrame::Login { token: token(user, 3_600).into() });
@@ -397,4 +413,37 @@ fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let done = output(sailfish().args(arguments).env("SAILFISH_TOKEN__SECRET", SECRET), "");
     let text = [done.stdout, done.stderr].concat();
     (done.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn clients_may_be_asked_for_certificates() {
+    let certificate = Certificate::new();
+    let ca = format!("node.client_ca={}", certificate.ca());
+    let server = certificate.start(&["--set", &ca]);
+    let address = server.port("tls");
+    let refused = |is_certified| {
+        // With TLS 1.3 a client hears of it after its own part of the handshake.
+        let stream = connect_as(address, "one.example", is_certified);
+        stream.and_then(|mut stream| stream.read(&mut [0])).unwrap_err().to_string()
+    };
+    assert!(refused(false).contains("CertificateRequired"), "{}", refused(false));
+    let mut certified = Client::on(connect_as(address, "one.example", true).unwrap(), 1);
+    assert!(certified.is_alive());
+    // Another authority takes the place of the first.
+    std::fs::write(certificate.0.path("ca.pem"), include_bytes!("../../edge/tests/pem/two.pem")).unwrap();
+    server.signal(Signal::HUP);
+    until("the new one is taken", || {
+        connect_as(address, "one.example", true).is_err() || refused(true).contains("UnknownCA")
+    });
+    assert!(certified.is_alive());
+    assert!(server.metric("sailfish_edge_refusals_total", "reason=\"tls_client\"") >= 2.0);
+
+    let optional = certificate.start(&["--set", &ca, "--set", "node.client_certificate=optional"]);
+    assert!(Client::login(optional.port("tls"), 1).is_alive());
+    let wrong = output(
+        sailfish().args(["up", "--set", "node.client_certificate=yes"]).env("SAILFISH_TOKEN__SECRET", SECRET),
+        "",
+    );
+    let line = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(2) && line.contains("want required or optional"), "{line}");
 }

@@ -19,7 +19,7 @@ fn server() -> TlsServer {
         key: include_bytes!("../../tests/pem/one.key").to_vec(),
         key_name: "one.key".into(),
     };
-    TlsServer::new(&[certificate], NOW_SECS).unwrap()
+    TlsServer::new(&[certificate], None, NOW_SECS).unwrap()
 }
 
 fn client(host: &str, tickets_max: usize) -> TlsClient {

@@ -23,7 +23,7 @@ fn pem(name: &str) -> CertificatePem {
 
 fn server(names: &[&str]) -> TlsServer {
     let pems: Vec<_> = names.iter().map(|name| pem(name)).collect();
-    TlsServer::new(&pems, NOW_SECS).unwrap()
+    TlsServer::new(&pems, None, NOW_SECS).unwrap()
 }
 
 fn client_config(versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
@@ -52,7 +52,7 @@ impl Pair {
     }
 
     /// Carries bytes both ways until there are none.
-    fn run(&mut self) -> Result<(), rustls::Error> {
+    fn run(&mut self) -> Result<(), Error> {
         let mut incoming = Vec::new();
         loop {
             let mut bytes = Vec::new();
@@ -77,7 +77,7 @@ impl Pair {
         }
     }
 
-    fn answer(&mut self, mut out: &[u8]) -> Result<(), rustls::Error> {
+    fn answer(&mut self, mut out: &[u8]) -> Result<(), Error> {
         while !out.is_empty() {
             self.client.read_tls(&mut out).unwrap();
             self.client.process_new_packets()?;
@@ -124,7 +124,7 @@ fn each_host_gets_its_certificate_and_others_the_first() {
         let mut pair = Pair::new(&server, &config, host, usize::MAX);
         assert_eq!(pair.run().is_ok(), is_right, "{host}");
     }
-    server.replace(&[pem("one")], NOW_SECS).unwrap();
+    server.replace(&[pem("one")], None, NOW_SECS).unwrap();
     // With another configuration, which has no session that could be resumed.
     let config = client_config(&VERSIONS);
     assert!(Pair::new(&server, &config, "two.example", usize::MAX).run().is_err(), "it is replaced");
@@ -135,7 +135,7 @@ fn a_second_connection_resumes_the_session() {
     let server = server(&["one"]);
     for version in VERSIONS {
         let config = client_config(&[version]);
-        for kind in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let mut pair = Pair::new(&server, &config, "one.example", usize::MAX);
             pair.client.writer().write_all(b"hi").unwrap();
             pair.run().unwrap();
@@ -261,7 +261,7 @@ fn a_byte_that_was_changed_ends_it_with_an_alert() {
         let outcome =
             pair.tls.received(&bytes, &mut Vec::new(), &mut out, &mut 0, &mut |_| panic!("it is wrong"));
         assert_eq!(outcome, Err(Refusal::TlsRecord));
-        assert!(matches!(pair.answer(&out), Err(rustls::Error::AlertReceived(_))));
+        assert!(matches!(pair.answer(&out), Err(Error::AlertReceived(_))));
     }
 }
 
@@ -298,9 +298,9 @@ fn certificates_that_are_none_are_refused_by_file_and_reason() {
     let wrong = |now_secs: u64, change: fn(&mut CertificatePem)| {
         let mut one = pem("one");
         change(&mut one);
-        TlsServer::new(&[pem("two"), one], now_secs).unwrap_err()
+        TlsServer::new(&[pem("two"), one], None, now_secs).unwrap_err()
     };
-    assert_eq!(TlsServer::new(&[], NOW_SECS).unwrap_err(), "no certificate");
+    assert_eq!(TlsServer::new(&[], None, NOW_SECS).unwrap_err(), "no certificate");
     assert_eq!(wrong(NOW_SECS, |one| one.chain.clear()), "one.pem: no certificate in PEM");
     let line = wrong(NOW_SECS, |one| one.key.clear());
     assert!(line.starts_with("one.key: no private key in PEM"), "{line}");
@@ -327,7 +327,7 @@ fn certificates_that_are_wrong_replace_nothing() {
     let server = server(&["one"]);
     let mut two = pem("two");
     two.key.clear();
-    assert!(server.replace(&[two], NOW_SECS).is_err());
+    assert!(server.replace(&[two], None, NOW_SECS).is_err());
     Pair::new(&server, &client_config(&VERSIONS), "one.example", usize::MAX).run().unwrap();
 }
 
@@ -358,4 +358,51 @@ fn a_hello_waits_for_a_turn() {
     assert_eq!(tls.received(&many, &mut incoming, &mut out, &mut hellos, &mut |_| true), Ok(false));
     let outcome = tls.received(&[0], &mut incoming, &mut out, &mut hellos, &mut |_| true);
     assert_eq!((outcome, tls.is_waiting()), (Err(Refusal::TlsHandshake), false));
+}
+
+fn authorities(name: &str, is_required: bool) -> AuthoritiesPem {
+    let certificates: &[u8] = if name == "ca" { ROOT } else { include_bytes!("../../tests/pem/two.pem") };
+    AuthoritiesPem { certificates: certificates.to_vec(), name: format!("{name}.pem"), is_required }
+}
+
+/// The configuration of a client that has a certificate.
+fn certified_client(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut config = Arc::unwrap_or_clone(client_config(&[version]));
+    let CertificatePem { chain, key, .. } = pem("one");
+    let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>().unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(&key).unwrap();
+    let key = rustls::sign::CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap();
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(key));
+    Arc::new(config)
+}
+
+#[test]
+fn a_client_may_have_or_must_have_a_certificate_of_an_authority() {
+    let outcome = |server: &TlsServer, config: &Arc<ClientConfig>| {
+        let mut pair = Pair::new(server, config, "two.example", usize::MAX);
+        pair.client.writer().write_all(b"hi").unwrap();
+        let told = pair.run();
+        if pair.ended.is_ok() {
+            told.unwrap();
+            assert_eq!(pair.heard, b"hi");
+        }
+        pair.ended.err()
+    };
+    for version in VERSIONS {
+        for is_required in [true, false] {
+            let server =
+                TlsServer::new(&[pem("two")], Some(&authorities("ca", is_required)), NOW_SECS).unwrap();
+            let (bare, certified) = (client_config(&[version]), certified_client(version));
+            assert_eq!(outcome(&server, &bare), is_required.then_some(Refusal::TlsClient));
+            assert_eq!([outcome(&server, &certified), outcome(&server, &certified)], [None, None]);
+            let others = authorities("two", is_required);
+            server.replace(&[pem("two")], Some(&others), NOW_SECS).unwrap();
+            let again = certified_client(version); // without the tickets of the one before
+            assert_eq!(outcome(&server, &again), Some(Refusal::TlsClient), "it is of another authority");
+        }
+    }
+    let mut none = authorities("ca", true);
+    none.certificates.clear();
+    let why = TlsServer::new(&[pem("two")], Some(&none), NOW_SECS).unwrap_err();
+    assert_eq!(why, "ca.pem: no certificate in PEM");
 }

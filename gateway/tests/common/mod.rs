@@ -90,7 +90,7 @@ static TLS_SERVER: LazyLock<TlsServer> = LazyLock::new(|| {
         key: include_bytes!("../../../edge/tests/pem/one.key").to_vec(),
         key_name: "one.key".into(),
     };
-    TlsServer::new(&[one], 1_800_000_000).unwrap()
+    TlsServer::new(&[one], None, 1_800_000_000).unwrap()
 });
 
 impl World {

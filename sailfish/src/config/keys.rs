@@ -58,6 +58,15 @@ pub const KEYS: &[Key] = &[
          one for the host that it names, or else the first. Files that change are read again, at once by SIGHUP.",
     ),
     key(
+        "node.client_ca",
+        "Asks clients for certificates on the ports with TLS: a PEM file with the certificates of the authorities that are taken for\n\
+         clients. off: clients are not asked. A file that changes is read again, at once by SIGHUP.",
+    ),
+    key(
+        "node.client_certificate",
+        "required: a client without a certificate of node.client_ca is refused. optional: only one with a wrong certificate is.",
+    ),
+    key(
         "node.origins",
         "Origins of web pages that may connect by WebSocket: an array, like [\"https://chat.example.com\"]. Empty: any. Clients\n\
          that are no browsers name no origin and may connect.",

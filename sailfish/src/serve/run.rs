@@ -247,20 +247,28 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
             origins: new.node.origins.clone(),
             proxy_from: new.node.proxy_from.clone(),
             certificates: new.node.certificates.clone(),
+            client_ca: client_ca(config, &new),
             ..config.node.clone()
         },
         ..config.clone()
     };
     if kept != new {
         warn!(
-            "reload: only routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from and node.certificates take effect \
+            "reload: only routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from, node.certificates and node.client_ca take effect \
              before the next start"
         );
     }
     info!(
-        "reloaded routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from and node.certificates"
+        "reloaded routes, heartbeat, delivery, limits, drain, node.origins, node.proxy_from, node.certificates and node.client_ca"
     );
     *config = kept;
+}
+
+/// The authorities of clients after a reload: whether clients are asked for certificates stays as it is at
+/// the start.
+fn client_ca(before: &Config, new: &Config) -> String {
+    let is_same = before.node.client_ca().is_some() == new.node.client_ca().is_some();
+    if is_same { new.node.client_ca.clone() } else { before.node.client_ca.clone() }
 }
 
 fn join(serving: Serving) -> anyhow::Result<()> {

@@ -246,6 +246,9 @@ fn stranger_remedy(stranger: Stranger) -> &'static str {
         Stranger::Edge(TlsHandshake) => {
             "tls_handshake: what came to a port with TLS is none, or its client trusts no certificate of ours"
         }
+        Stranger::Edge(TlsClient) => {
+            "tls_client: a client has no certificate of an authority in node.client_ca"
+        }
         Stranger::Edge(TlsRecord) => "tls_record: a client or what is between sends records that are none",
         Stranger::Edge(TlsBusy) => "tls_busy: more handshakes at once than a shard has",
         Stranger::Edge(HttpOrigin) => "http_origin: a page of an origin that is not in node.origins",
