@@ -138,7 +138,7 @@ const CHARTS: [
   ],
 ];
 
-/** From a message's arrival to its outcome, or from the router's word to the write; see docs/OPERATIONS.md. */
+/** From a message's arrival to its outcome, or from the router's word to the write: docs/OPERATIONS.md. */
 function delivery(end: string, route: string, part: number) {
   return (before: Sample, after: Sample) =>
     quantile(before, after, `sailfish_delivery_${end}_seconds`, part, `route="${route}`);

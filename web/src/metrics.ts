@@ -27,7 +27,7 @@ export function total(sample: Sample, name: string, label = ""): number {
   return sum;
 }
 
-/** The quantile of a histogram's increase, in its unit, as far as its buckets tell; of those with a label in them. */
+/** The quantile of a histogram's increase, in its unit, as far as its buckets tell; of those with a label. */
 export function quantile(
   before: Sample,
   after: Sample,

@@ -96,5 +96,6 @@ pub async fn owners_known(shards: &Arc<Shards>) {
             tokio::time::sleep(OWNERS_LOOK).await;
         }
     };
-    let _ = tokio::time::timeout(OWNERS_WAIT, known).await; // it serves all the same, and `/readyz` says what it lacks
+    // Past that time it serves all the same, and `/readyz` says what it lacks.
+    let _ = tokio::time::timeout(OWNERS_WAIT, known).await;
 }

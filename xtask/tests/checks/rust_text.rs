@@ -31,7 +31,7 @@ fn literal(text: &str, before: Option<char>) -> usize {
         return text.find("*/").map_or(text.len(), |end| end + 2);
     }
     let is_word = before.is_some_and(|char| char.is_alphanumeric() || char == '_');
-    if text.starts_with('r') && !is_word || text.starts_with("br") && !is_word {
+    if !is_word && (text.starts_with('r') || text.starts_with("br")) {
         let hashes = text.trim_start_matches('b')[1..].bytes().take_while(|byte| *byte == b'#').count();
         let open = text.find('r').expect("it begins with one") + 1 + hashes;
         if text[open..].starts_with('"') {

@@ -222,7 +222,7 @@ mod tests {
 
         /// The rooms that are asked for within that time.
         fn asked_within(&mut self, time: Duration) -> Vec<RoomId> {
-            self.now = self.now + time;
+            self.now += time;
             self.rooms.take_due_gaps(self.now)
         }
 
