@@ -6,9 +6,9 @@
 //! its cluster, its clients, its faults, and every delay; the hash of two runs of one seed is the same.
 //!
 //! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the
-//! network and faults do; `client` is a client, `layers` how it connects; `flights` checks what gateways write to
-//! clients, `model` what can be checked at once, `judge` what must hold at the end. A promise that cannot be kept in some fault
-//! stands there as an exception, with its reason.
+//! network and faults do; `client` is a client, `layers` how it connects; `flights` checks what gateways
+//! write to clients, `model` what can be checked at once, `judge` what must hold at the end. A promise that
+//! cannot be kept in some fault stands there as an exception, with its reason.
 //!
 //! Deliberately not here: engines, sockets, clocks, threads.
 
