@@ -369,11 +369,11 @@ fn an_im_token_is_a_login_at_its_gateway() {
     of_nobody.send_login(&token_on(DeviceClass::Tv, user.id));
     assert!(matches!(of_nobody.next(), Some(ServerFrame::LoggedIn { .. })));
     up.api.post("/logout", &user.token, json!({}));
-    client.expect_farewell(NoticeCode::Kicked);
+    client.expect_farewell(NoticeCode::TokenInvalid);
     of_nobody.heartbeat();
     let mut again = up.server.connect();
     again.send_login(next["token"].as_str().unwrap());
-    again.expect_farewell(NoticeCode::Kicked);
+    again.expect_farewell(NoticeCode::TokenInvalid);
 
     let (made_elsewhere, _) = made(other.api, json!({}));
     let mut stranger = up.server.connect();

@@ -138,6 +138,14 @@ public final class ChaosRun {
             return shown.size();
         }
 
+        synchronized Set<String> names() {
+            Set<String> names = new HashSet<>();
+            for (Message message : shown) {
+                names.add(message.text());
+            }
+            return names;
+        }
+
         void send(int bizCode, long target) {
             String id = user + " to " + target + ": " + sent.size();
             try {
@@ -206,9 +214,10 @@ public final class ChaosRun {
 
     /** Waits until nothing has been shown for a while: what the backend kept comes after the outcomes. */
     private void settle() throws InterruptedException {
+        long start = System.nanoTime();
         int before = -1;
         int now = 0;
-        for (int quiet = 0; quiet < 3; quiet = now == before ? quiet + 1 : 0) {
+        for (int quiet = 0; quiet < 3; quiet = now == before && !isAnyDue(start) ? quiet + 1 : 0) {
             before = now;
             Thread.sleep(1_000);
             now = 0;
@@ -216,6 +225,24 @@ public final class ChaosRun {
                 now += bot.shownCount();
             }
         }
+    }
+
+    /** Whether some message to a user was not shown yet, and there is patience left. */
+    private boolean isAnyDue(long start) {
+        if (millisSince(start) > PATIENCE_MS) {
+            return false;
+        }
+        for (Bot receiver : bots) {
+            Set<String> names = receiver.names();
+            for (Bot sender : bots) {
+                List<String> missing = new ArrayList<>();
+                judgePair(sender, receiver, names, missing);
+                if (!missing.isEmpty()) {
+                    return true;
+                }
+            }
+        }
+        return false;
     }
 
     private List<String> judge() {
