@@ -224,7 +224,7 @@ impl World {
         self.trace.line(self.now, || {
             format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
         });
-        let (layered, first) = Layered::open(self.clients[at].way, tcp, self.prng.next_u64());
+        let (layered, first) = Layered::open(self.clients[at].way, tcp);
         self.clients[at].layered = layered;
         self.client_writes(tcp, &first);
         let exp = EPOCH_NS / 1_000_000_000 + 100_000;

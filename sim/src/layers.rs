@@ -63,11 +63,11 @@ pub(crate) struct Layered {
 
 impl Layered {
     /// Those of a new connection, and its first bytes.
-    pub(crate) fn open(way: Way, tcp: TcpId, seed: u64) -> (Self, Vec<u8>) {
+    pub(crate) fn open(way: Way, tcp: TcpId) -> (Self, Vec<u8>) {
         let mut bytes = way.header(tcp);
         let upgrade = Upgrade { host: "gateway".into(), path: "/".into() };
         let port = ClientPort { tls: None, websocket: Some(upgrade).filter(|_| way.is_websocket) };
-        let mut layers = ClientLayers::new(&port, seed).expect("without TLS nothing can fail");
+        let mut layers = ClientLayers::new(&port, tcp as u64).expect("without TLS nothing can fail");
         bytes.extend(layers.as_mut().map(ClientLayers::take_output).unwrap_or_default());
         (Self { layers: layers.map(Box::new), waiting: Vec::new() }, bytes)
     }
