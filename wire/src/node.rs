@@ -297,7 +297,7 @@ pub enum ToRouter {
     Kept(Box<Kept>),
     /// This node refuses tokens for these, which the router may not know.
     Revoked {
-        /// [`REVOCATIONS_PER_MESSAGE`](crate::node::REVOCATIONS_PER_MESSAGE) at most.
+        /// [`REVOCATIONS_PER_MESSAGE`] at most.
         revocations: Vec<Revocation>,
     },
 }
@@ -410,7 +410,7 @@ pub enum ToGateway {
     Moved(Box<Kept>),
     /// Refuse tokens for these.
     Revoked {
-        /// [`REVOCATIONS_PER_MESSAGE`](crate::node::REVOCATIONS_PER_MESSAGE) at most.
+        /// [`REVOCATIONS_PER_MESSAGE`] at most.
         revocations: Vec<Revocation>,
     },
     /// The token of a session may have been revoked: end the session if it was.
