@@ -1,16 +1,13 @@
 //! What a sender may send fits what a receiver that reads may get, and what one user holds is not taken from
 //! others.
 
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use common::{Client, Server, until};
 use wire::client::{Business, ClientFrame, FailReason, Outcome, ServerFrame};
 use wire::{BizCode, MessageId};
+
+use crate::common::{Client, Server, until};
 
 const ROUTES: &str =
     "routes=[{biz_code=7001,to=\"room\",class=\"reliable\"},{biz_code=6001,to=\"user\",class=\"reliable\"}]";

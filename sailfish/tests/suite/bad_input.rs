@@ -1,16 +1,14 @@
 //! What broken and hostile clients get: the notice that names it, and nobody else notices.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::{Client, Server, token, until};
 use socket2::SockRef;
 use wire::RoomId;
 use wire::client::{ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, ServerFrame};
+
+use crate::common::{Client, Server, token, until};
 
 /// Two users who chat; nothing that others do may disturb them.
 struct Bystanders {

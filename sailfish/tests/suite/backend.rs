@@ -1,8 +1,5 @@
 //! The whole way with the real backend: from a client over gateways and bridge to the books, and back to
 //! everybody's screen.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -11,14 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::java::Java;
-use common::stack::{Api, INTERNAL_SECRET, Servers, Stack, Store, Up, User, backends};
-use common::{APP, Client, SECRET, Server, output, sailfish, token, until};
 use gateway::{Claims, mint_hs256};
 use serde_json::{Value, json};
 use testbed::Redis;
 use wire::client::{ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, ServerFrame};
 use wire::{DeviceClass, RoomId, UserId};
+
+use crate::common::java::Java;
+use crate::common::stack::{Api, INTERNAL_SECRET, Servers, Stack, Store, Up, User, backends};
+use crate::common::{APP, Client, SECRET, Server, output, sailfish, token, until};
 
 /// Send a gift, and the same in a PK.
 const SEND: i32 = 5560;

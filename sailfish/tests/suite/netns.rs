@@ -1,15 +1,13 @@
 //! Nodes on hosts of their own, as network namespaces, with links between them that are cut and healed.
 //!
 //! Needs `ip` and the right to make namespaces; without, it says so and is skipped.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::process::{Child, Command, Stdio};
 
-use common::cluster::CLUSTER_SECRET;
-use common::{SECRET, output, until};
 use serde_json::Value;
+
+use crate::common::cluster::CLUSTER_SECRET;
+use crate::common::{SECRET, output, until};
 
 /// Hosts on one bridge. Gone when dropped, with all that runs on them.
 struct Net {

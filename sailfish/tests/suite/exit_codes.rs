@@ -1,14 +1,12 @@
 //! The exit codes that docs/OPERATIONS.md promises, of every subcommand.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{SECRET, output, sailfish};
 use testbed::free_port;
+
+use crate::common::{SECRET, output, sailfish};
 
 #[test]
 fn codes_mean_the_same_for_all_subcommands() {

@@ -1,11 +1,9 @@
 //! What people without any right can do to the log.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
-mod common;
-
-use common::stack::Api;
-use common::{Folder, Server, sailfish, until};
 use serde_json::json;
+
+use crate::common::stack::Api;
+use crate::common::{Folder, Server, sailfish, until};
 
 /// A backend on SQLite, with these flags.
 fn backend(folder: &Folder, flags: &[&str]) -> (Server, Api) {

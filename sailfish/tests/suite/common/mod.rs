@@ -1,6 +1,4 @@
 //! A server of one test, and a client that says what it is told to.
-#![allow(dead_code)] // each test file uses a part
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 pub mod backend;
 pub mod cluster;

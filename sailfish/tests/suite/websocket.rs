@@ -1,16 +1,12 @@
 //! Clients that come by WebSocket, spoken by an implementation that is not ours, beside those of TCP; and by
 //! a proxy.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
-#[path = "../../edge/tests/cases/websocket.rs"]
+#[path = "../../../edge/tests/cases/websocket.rs"]
 mod cases;
-mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use cases::Case;
-use common::{APP, PATIENCE, SECRET, Server, output, sailfish, token};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
@@ -19,6 +15,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 use wire::client::{ClientFrame, Deframer, Encoding, NoticeCode, Outcome, ServerFrame};
 use wire::{RoomId, UserId};
+
+use crate::common::{APP, PATIENCE, SECRET, Server, output, sailfish, token};
+use cases::Case;
 
 const ANYWHERE: [&str; 2] = ["--listen-ws", "127.0.0.1:0"];
 
@@ -167,7 +166,7 @@ fn what_is_wrong_is_closed_with_its_code_and_counted() {
     assert_eq!(close_code(&mut socket).0, u16::from(CloseCode::Unsupported));
     assert_eq!(server.metric("sailfish_edge_refusals_total", "reason=\"websocket_kind\""), 1.0);
     assert_eq!(server.metric("sailfish_websockets_total", ""), 2.0);
-    let (status, head, body) = common::http(server.websocket.unwrap(), "GET / HTTP/1.1\r\n", "");
+    let (status, head, body) = crate::common::http(server.websocket.unwrap(), "GET / HTTP/1.1\r\n", "");
     assert_eq!(status, 426, "{head}");
     assert!(head.contains("upgrade: websocket") && body.contains("PROTOCOL.md"), "{head} {body}");
 }

@@ -1,13 +1,11 @@
 //! The same node on every engine.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Beats, SECRET, Server, output, sailfish};
 use rustix::process::Signal;
 use wire::client::{NoticeCode, Outcome};
+
+use crate::common::{Beats, SECRET, Server, output, sailfish};
 
 /// Starts, talks across shards, and drains.
 fn works_on(engine: &str) {

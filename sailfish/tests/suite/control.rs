@@ -1,15 +1,13 @@
 //! The control API and `sailfish ctl`, on a lone node and on a cluster.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
-mod common;
-
-use common::{SECRET, Server, output, sailfish, token, until};
 use serde_json::{Value, json};
 use testbed::free_port;
 use wire::RoomId;
 use wire::client::{NoticeCode, Outcome};
 
-const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+use crate::common::{SECRET, Server, output, sailfish, token, until};
+
+const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 
 /// The error of a refused POST: its status and code, and its message, which must contain `part`.
 fn refused(server: &Server, path: &str, body: &str, part: &str) -> (u16, String) {
@@ -394,7 +392,7 @@ fn ctl_does_each_of_it() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let (ok, line) = ran(sailfish()
         .args(["demo", "--backend", &nobody])
-        .env("SAILFISH_BACKEND__INTERNAL_SECRET", common::stack::INTERNAL_SECRET));
+        .env("SAILFISH_BACKEND__INTERNAL_SECRET", crate::common::stack::INTERNAL_SECRET));
     assert!(!ok && line.contains("no backend answers at") && line.contains("with --backend"), "{line}");
     // Something else listens there: the clients' port of another node.
     let other = Server::start(&[]);

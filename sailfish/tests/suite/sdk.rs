@@ -1,16 +1,14 @@
 //! The Rust client with a real server, over connections that break.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::proxy::Proxy;
-use common::{APP, PATIENCE, Server, token};
 use sailfish_client::{Client, Config, Event, Events, Outcome, Outgoing, RoomId, UserId, start};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
+
+use crate::common::proxy::Proxy;
+use crate::common::{APP, PATIENCE, Server, token};
 
 const MESSAGES: u64 = 300;
 

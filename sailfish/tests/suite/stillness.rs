@@ -1,15 +1,13 @@
 //! Processes that stand still for a while, as in a paused virtual machine, and go on: peers that spoke
 //! meanwhile is not silent.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::time::Duration;
 
-use common::cluster::{Cluster, LEASE};
-use common::{Beats, Client, Server, until};
 use rustix::process::Signal;
 use wire::client::Outcome;
+
+use crate::common::cluster::{Cluster, LEASE};
+use crate::common::{Beats, Client, Server, until};
 
 const PERIOD_MS: u64 = 1_000;
 const GRACE_MS: u64 = 1_000;

@@ -1,16 +1,14 @@
 //! What goes to a backend and comes from it, through bridges that are killed and come back.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
-mod common;
-
-use common::backend::Backend;
-use common::cluster::Cluster;
-use common::{Server, until};
 use rustix::process::Signal;
 use serde_json::json;
 use testbed::Redis;
 use wire::UserId;
 use wire::client::{FailReason, Outcome};
+
+use crate::common::backend::Backend;
+use crate::common::cluster::Cluster;
+use crate::common::{Server, until};
 
 fn bridged(routers: u8, gateways: u8, bridges: u8) -> (Cluster, Backend) {
     let backend = Backend::start();

@@ -1,15 +1,12 @@
 //! Both HTTP ports of a node with a backend: what callers may hold, and that nobody takes files that are
 //! others'.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests may panic, and wait for real processes
-
-mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Folder, PATIENCE, SECRET, Server, http, until};
+use crate::common::{Folder, PATIENCE, SECRET, Server, http, until};
 
 /// A node with a backend that may open so many files.
 struct Up {

@@ -1,7 +1,4 @@
 //! The keys that tokens are checked with, and tokens that are revoked.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,8 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::cluster::Cluster;
-use common::{Client, Folder, SECRET, Server, output, sailfish, until};
 use gateway::{Claims, MoreClaims, mint_hs256_with};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -21,6 +16,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use wire::client::{NoticeCode, ServerFrame};
 use wire::{DeviceClass, UserId};
+
+use crate::common::cluster::Cluster;
+use crate::common::{Client, Folder, SECRET, Server, output, sailfish, until};
 
 /// Who signs by ES256, under a name.
 struct Issuer {
@@ -98,7 +96,7 @@ fn keys_of_a_file_are_taken_and_rotated_while_the_node_runs() {
     let mut before = login(server.connect(), &old.token(1)).ok().unwrap();
     assert!(!is_good(&server, &new.token(2)));
     assert_eq!(server.metric("sailfish_tokens_refused_total", "reason=\"unknown_key\""), 1.0);
-    assert!(!is_good(&server, &common::token(3, 60)), "it is for nobody");
+    assert!(!is_good(&server, &crate::common::token(3, 60)), "it is for nobody");
     assert_eq!(server.metric("sailfish_tokens_refused_total", "reason=\"audience\""), 1.0);
 
     std::fs::write(&file, set(&[&old, &new])).unwrap();
@@ -152,7 +150,8 @@ fn keys_that_are_wrong_are_refused_at_the_start() {
 /// A token of the secret, made so many seconds ago for a login.
 fn of_login(user: i64, sid: &str, ago_secs: u64) -> String {
     let now = now_secs();
-    let claims = Claims { app: common::APP, user: UserId(user), device: DeviceClass::Phone, exp: now + 600 };
+    let claims =
+        Claims { app: crate::common::APP, user: UserId(user), device: DeviceClass::Phone, exp: now + 600 };
     let more = MoreClaims { iat: Some(now - ago_secs), sid: Some(sid), ..MoreClaims::default() };
     mint_hs256_with(SECRET.as_bytes(), &claims, &more)
 }

@@ -1,7 +1,4 @@
 //! Clients that come by TLS, with rustls as the client, and the certificates of a node.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -9,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use common::{APP, Folder, PATIENCE, SECRET, Server, output, sailfish, token, until};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,7 +16,9 @@ use tungstenite::client::IntoClientRequest;
 use wire::client::{Business, ClientFrame, Deframer, Encoding, NoticeCode, ServerFrame};
 use wire::{BizCode, RoomId, UserId};
 
-const ROOT: &[u8] = include_bytes!("../../edge/tests/pem/ca.pem");
+use crate::common::{APP, Folder, PATIENCE, SECRET, Server, output, sailfish, token, until};
+
+const ROOT: &[u8] = include_bytes!("../../../edge/tests/pem/ca.pem");
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -32,8 +30,8 @@ impl Certificate {
     fn new() -> Self {
         let certificate = Self(Folder::new("tls"));
         certificate.put(
-            include_bytes!("../../edge/tests/pem/one.pem"),
-            include_bytes!("../../edge/tests/pem/one.key"),
+            include_bytes!("../../../edge/tests/pem/one.pem"),
+            include_bytes!("../../../edge/tests/pem/one.key"),
         );
         certificate
     }
@@ -78,8 +76,9 @@ fn connect_as(address: SocketAddr, host: &str, is_certified: bool) -> std::io::R
     let config = config.with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots);
     let config = if is_certified {
-        let chain = CertificateDer::from_pem_slice(include_bytes!("../../edge/tests/pem/one.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../edge/tests/pem/one.key")).unwrap();
+        let chain =
+            CertificateDer::from_pem_slice(include_bytes!("../../../edge/tests/pem/one.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../../edge/tests/pem/one.key")).unwrap();
         config.with_client_auth_cert(vec![chain], key).unwrap()
     } else {
         config.with_no_client_auth()
@@ -220,16 +219,18 @@ fn certificates_are_replaced_without_dropping_a_connection() {
     let mut before = Client::login(address, 1);
     assert!(connect(address, "two.example").is_err(), "it has no such certificate yet");
 
-    certificate
-        .put(include_bytes!("../../edge/tests/pem/two.pem"), include_bytes!("../../edge/tests/pem/two.key"));
+    certificate.put(
+        include_bytes!("../../../edge/tests/pem/two.pem"),
+        include_bytes!("../../../edge/tests/pem/two.key"),
+    );
     server.signal(Signal::HUP);
     until("the new one is taken", || connect(address, "two.example").is_ok());
     assert!(connect(address, "one.example").is_err(), "the old one is gone");
     assert!(before.is_alive());
 
     certificate.put(
-        include_bytes!("../../edge/tests/pem/expired.pem"),
-        include_bytes!("../../edge/tests/pem/one.key"),
+        include_bytes!("../../../edge/tests/pem/expired.pem"),
+        include_bytes!("../../../edge/tests/pem/one.key"),
     );
     server.signal(Signal::HUP);
     until("the log says why", || server.log().contains("im.pem: a certificate that expired"));
@@ -245,13 +246,15 @@ fn certificates_whose_files_change_are_taken_without_a_signal() {
     let address = server.port("tls");
     let mut before = Client::login(address, 1);
     certificate.put(
-        include_bytes!("../../edge/tests/pem/expired.pem"),
-        include_bytes!("../../edge/tests/pem/one.key"),
+        include_bytes!("../../../edge/tests/pem/expired.pem"),
+        include_bytes!("../../../edge/tests/pem/one.key"),
     );
     until("the log says why", || server.log().contains("im.pem: a certificate that expired"));
     assert!(connect(address, "one.example").is_ok(), "the one before stays");
-    certificate
-        .put(include_bytes!("../../edge/tests/pem/two.pem"), include_bytes!("../../edge/tests/pem/two.key"));
+    certificate.put(
+        include_bytes!("../../../edge/tests/pem/two.pem"),
+        include_bytes!("../../../edge/tests/pem/two.key"),
+    );
     until("the new one is taken", || connect(address, "two.example").is_ok());
     assert!(before.is_alive());
     assert_eq!(server.log().matches("those before stay").count(), 1, "said once: {}", server.log());
@@ -269,16 +272,18 @@ fn certificates_that_are_wrong_are_refused_at_the_start() {
         assert_eq!(done.status.code(), Some(2));
         String::from_utf8(done.stderr).unwrap()
     };
-    let one =
-        (include_bytes!("../../edge/tests/pem/one.pem"), include_bytes!("../../edge/tests/pem/one.key"));
-    certificate.put(include_bytes!("../../edge/tests/pem/expired.pem"), one.1);
+    let one = (
+        include_bytes!("../../../edge/tests/pem/one.pem"),
+        include_bytes!("../../../edge/tests/pem/one.key"),
+    );
+    certificate.put(include_bytes!("../../../edge/tests/pem/expired.pem"), one.1);
     let line = refused();
     assert!(
         line.starts_with("sailfish: node.certificates: ")
             && line.contains("im.pem: a certificate that expired"),
         "{line}"
     );
-    certificate.put(one.0, include_bytes!("../../edge/tests/pem/two.key"));
+    certificate.put(one.0, include_bytes!("../../../edge/tests/pem/two.key"));
     let line = refused();
     assert!(
         line.contains("im.key: not the key of the certificate in ") && line.lines().count() == 1,
@@ -393,8 +398,10 @@ fn load_and_chat_say_why_they_do_not_trust_a_server() {
     };
     let (code, text) = load(&tls, &[]);
     assert!(code == Some(1) && text.contains("certificate_unknown_issuer x 4 (nobody that"), "{text}");
-    certificate
-        .put(include_bytes!("../../edge/tests/pem/two.pem"), include_bytes!("../../edge/tests/pem/two.key"));
+    certificate.put(
+        include_bytes!("../../../edge/tests/pem/two.pem"),
+        include_bytes!("../../../edge/tests/pem/two.key"),
+    );
     server.signal(Signal::HUP);
     until("the new one is taken", || connect(server.port("tls"), "two.example").is_ok());
     let (code, text) = load(&tls, &["--ca", &ca]);
@@ -430,7 +437,7 @@ fn clients_may_be_asked_for_certificates() {
     let mut certified = Client::on(connect_as(address, "one.example", true).unwrap(), 1);
     assert!(certified.is_alive());
     // Another authority takes the place of the first.
-    std::fs::write(certificate.0.path("ca.pem"), include_bytes!("../../edge/tests/pem/two.pem")).unwrap();
+    std::fs::write(certificate.0.path("ca.pem"), include_bytes!("../../../edge/tests/pem/two.pem")).unwrap();
     server.signal(Signal::HUP);
     until("the new one is taken", || {
         connect_as(address, "one.example", true).is_err() || refused(true).contains("UnknownCA")

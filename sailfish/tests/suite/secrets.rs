@@ -1,14 +1,11 @@
 //! Secrets and what is kept on disk: who may read them, and how strong they are.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Folder, Server, output, sailfish, until};
+use crate::common::{Folder, Server, output, sailfish, until};
 
 /// A `sailfish backend` whose state is in this folder.
 fn backend(folder: &Folder) -> Server {

@@ -1,14 +1,12 @@
 //! The admin port: metrics, health, and who is online.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{Server, token, until};
 use wire::client::NoticeCode;
 
-const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+use crate::common::{Server, token, until};
+
+const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 
 #[test]
 fn health_and_metrics_are_served() {

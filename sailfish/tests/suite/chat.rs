@@ -1,7 +1,4 @@
 //! Clients that talk with each other, over real sockets, on a node of two shards.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,12 +6,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use common::java::Java;
-use common::proxy::Proxy;
-use common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
 use testbed::free_port;
 use wire::client::{Encoding, FailReason, Message, Outcome};
 use wire::{RoomId, UserId};
+
+use crate::common::java::Java;
+use crate::common::proxy::Proxy;
+use crate::common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
 
 /// Enough that all of them on one shard is no matter of chance: 2 in 2^16.
 const CLIENTS: i64 = 16;

@@ -1,15 +1,13 @@
 //! `sailfish up` as an operator meets it: the ready line, the configuration, signals, and errors in one line.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::time::Instant;
 
-use common::{Folder, SECRET, Server, output, sailfish, until};
 use rustix::process::Signal;
 use wire::client::{NoticeCode, Outcome};
+
+use crate::common::{Folder, SECRET, Server, output, sailfish, until};
 
 /// Runs `sailfish` with arguments that it refuses; answers the code and the one line it says.
 fn refused(arguments: &[&str]) -> (i32, String) {
@@ -185,7 +183,7 @@ fn a_second_up_is_told_all_that_is_in_its_way() {
     let pasted = told.lines().last().unwrap().trim();
     let mut shell = std::process::Command::new("sh");
     up(shell.args(["-c", &format!("{pasted} --print-config")]));
-    let config = common::output(&mut shell, "");
+    let config = crate::common::output(&mut shell, "");
     let config = String::from_utf8(config.stdout).unwrap();
     assert!(
         config.contains(&format!("database = \"sqlite:{}", folder.0.join("sailfish/backend-2.db").display())),

@@ -1,13 +1,11 @@
 //! Rooms with memory: who was away hears what was said, in order, once.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
-mod common;
-
-use common::cluster::Cluster;
-use common::{Client, Server, until};
 use rustix::process::Signal;
 use wire::RoomId;
 use wire::client::{ClientFrame, Encoding, Message, Outcome, Recovery, ServerFrame, Want};
+
+use crate::common::cluster::Cluster;
+use crate::common::{Client, Server, until};
 
 const ROOM: i64 = 7;
 

@@ -1,18 +1,16 @@
 //! Nodes that die, freeze and come back under load, and what reaches a link port that should not.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::cluster::{Cluster, Node};
-use common::{PATIENCE, SECRET, Server, output, sailfish, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use wire::client::{Message, Outcome};
 use wire::node::link::{Frame, Identity, Role};
+
+use crate::common::cluster::{Cluster, Node};
+use crate::common::{PATIENCE, SECRET, Server, output, sailfish, until};
 
 /// `sailfish load` against the cluster, with more arguments, which must pass; its report.
 fn load(cluster: &mut Cluster, scenario: &str, arguments: &[String]) -> Value {
@@ -288,7 +286,7 @@ fn of_two_nodes_with_one_number_the_later_stays() {
         "--admin",
         "127.0.0.1:0",
     ]);
-    command.args(["--set", &format!("cluster.secret={}", common::cluster::CLUSTER_SECRET)]);
+    command.args(["--set", &format!("cluster.secret={}", crate::common::cluster::CLUSTER_SECRET)]);
     command.args(["--routers", &links.to_string(), "--set", &format!("token.secret={SECRET}")]);
     let later = Server::spawn(&mut command);
     until("the later one is in", || later.get("/readyz").0 == 200);

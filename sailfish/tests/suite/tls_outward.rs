@@ -1,17 +1,15 @@
 //! Connections to others by TLS: to backend and bridge, Redis, MariaDB, an admin port, and who has the keys
 //! of tokens. Each is refused whose certificate is for another host, has expired, or is of nobody who is
 //! trusted.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use common::{Folder, SECRET, Server, output, sailfish, until};
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::{MariaDb, Redis, free_port};
 use wire::client::{NoticeCode, Outcome, ServerFrame};
+
+use crate::common::{Folder, SECRET, Server, output, sailfish, until};
 
 /// What a server shows, and what those who connect say of it.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +191,7 @@ fn a_bridge_and_a_backend_speak_tls_with_each_other_and_with_what_is_behind() {
     let url = format!("{}?ssl-mode=VERIFY_IDENTITY", database.url("live"));
     let (redis_url, push_url) = (redis.tls_url(), format!("https://{admin_2}"));
     let trusts = ["--set", &roots, "--set", &certificates];
-    let secret = format!("backend.internal_secret={}", common::stack::INTERNAL_SECRET);
+    let secret = format!("backend.internal_secret={}", crate::common::stack::INTERNAL_SECRET);
     let own = ["backend", "--listen", &api, "--set", "backend.tls=true", "--set", &secret];
     let stores = ["--database", &url, "--redis", &redis_url, "--push-url", &push_url];
     let backend = Process::start(&folder, "backend.log", &[&own[..], &stores, &trusts].concat());
@@ -213,7 +211,7 @@ fn a_bridge_and_a_backend_speak_tls_with_each_other_and_with_what_is_behind() {
     until("the bridge is ready", || answers(&format!("https://{admin_2}/readyz")));
     assert!(redis.command(&["CLIENT", "LIST"]).lines().count() > 1, "the backend is there");
 
-    let mut client = common::Client::connect(clients.parse().unwrap());
+    let mut client = crate::common::Client::connect(clients.parse().unwrap());
     client.login(10_001);
     client.say(5560, 0, "g1", "no gift");
     // The backend refuses what is no gift, and says so, in either order.
@@ -230,7 +228,7 @@ fn a_bridge_and_a_backend_speak_tls_with_each_other_and_with_what_is_behind() {
     }
     assert!(matches!(outcome, Some(Outcome::Failed(_))), "{outcome:?}");
     assert_eq!(told, Some(5557));
-    let bearer = format!("Authorization: Bearer {}", common::stack::INTERNAL_SECRET);
+    let bearer = format!("Authorization: Bearer {}", crate::common::stack::INTERNAL_SECRET);
     let logout = format!("https://{api}/internal/users/10001/logout");
     let said = curl(&["--request", "POST", "--header", &bearer, &logout]);
     assert_eq!(said, Some(("200".into(), "{}".into())), "{}", backend.log());

@@ -1,13 +1,10 @@
 //! What a subcommand cannot write to stdout is an error: nobody takes silence for a token, a configuration or
 //! an outcome.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::fs::OpenOptions;
 use std::process::Stdio;
 
-use common::{SECRET, Server, sailfish};
+use crate::common::{SECRET, Server, sailfish};
 
 #[test]
 fn a_full_stdout_is_1_and_one_line() {

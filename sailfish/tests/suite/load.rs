@@ -1,17 +1,15 @@
 //! `sailfish load` against `sailfish up`, as a user runs them.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Folder, SECRET, Server, sailfish};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testbed::free_port;
+
+use crate::common::{Folder, SECRET, Server, sailfish};
 
 /// `sailfish load` with the secret of the tests and a report of its own.
 struct Load {
@@ -140,7 +138,7 @@ fn a_killed_server_loses_nothing_that_was_promised() {
     let target = server.clients;
     let mut load = Load::new(target, "chat --connections 100 --rate 500 --seconds 3");
     let child = load.command.spawn().unwrap();
-    common::until("messages flow", || server.metric("sailfish_deliveries_total", "") > 100.0);
+    crate::common::until("messages flow", || server.metric("sailfish_deliveries_total", "") > 100.0);
     drop(server); // SIGKILL
     std::thread::sleep(Duration::from_millis(300));
     let mut command = sailfish();
@@ -169,7 +167,7 @@ impl Restarted {
         let server = Self { folder: Folder::new("restarted"), address };
         let started = Command::new("sh").args(["-c", &server.command("true")]).status().unwrap();
         assert!(started.success());
-        common::until("it listens", || std::net::TcpStream::connect(address).is_ok());
+        crate::common::until("it listens", || std::net::TcpStream::connect(address).is_ok());
         server
     }
 

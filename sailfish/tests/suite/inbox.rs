@@ -1,18 +1,16 @@
 //! What was told `stored` comes, and who is told to be online and in a room is: with the real backend, over
 //! sessions and kills.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::stack::{Api, Stack, Store, Up, User};
-use common::{APP, Client, SECRET, until};
 use gateway::{Claims, mint_hs256};
 use serde_json::json;
 use wire::client::{FailReason, Outcome};
 use wire::{DeviceClass, UserId};
+
+use crate::common::stack::{Api, Stack, Store, Up, User};
+use crate::common::{APP, Client, SECRET, until};
 
 /// Ids that no backend gives: it draws the first from 1 to 1000.
 const STRANGER: i64 = 700_000;

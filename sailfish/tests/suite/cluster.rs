@@ -1,16 +1,14 @@
 //! Three gateways and two routers, each of two shards, over real sockets: whoever is where, messages find
 //! them.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
-
-mod common;
 
 use std::time::Instant;
 
-use common::cluster::{Cluster, LEASE};
-use common::{Client, expect_one_order, until};
 use rustix::process::Signal;
 use wire::UserId;
 use wire::client::{Message, NoticeCode, Outcome, ServerFrame};
+
+use crate::common::cluster::{Cluster, LEASE};
+use crate::common::{Client, expect_one_order, until};
 
 /// Clients may send reliable messages to rooms, under a code that the defaults do not have.
 const RELIABLE: i32 = 7001;
@@ -187,7 +185,7 @@ fn a_gateway_without_routers_says_so_and_serves_once_one_comes() {
     assert_eq!(cluster.gateway(0).get("/readyz"), (503, "no router is linked\n".into()));
     let mut early = cluster.gateway(0).connect();
     early.user = UserId(1);
-    early.send_login(&common::token(1, 3_600));
+    early.send_login(&crate::common::token(1, 3_600));
     cluster.routers[0].start();
     cluster.wait_ready();
     assert!(matches!(early.next(), Some(ServerFrame::LoggedIn { .. })));

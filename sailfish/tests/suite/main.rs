@@ -1,0 +1,35 @@
+//! What the binary does, tried from outside: processes on real sockets, with the servers and clients that they
+//! meet in use. One binary for all, since each would be linked with the whole of Sailfish.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
+
+mod common;
+
+mod admin;
+mod backend;
+mod bad_input;
+mod bridge;
+mod browser;
+mod chat;
+mod clients_java;
+mod clients_typescript;
+mod cluster;
+mod control;
+mod engines;
+mod exit_codes;
+mod faults;
+mod history;
+mod http;
+mod inbox;
+mod load;
+mod netns;
+mod outsiders;
+mod sdk;
+mod secrets;
+mod shares;
+mod stdout;
+mod stillness;
+mod tls;
+mod tls_outward;
+mod tokens;
+mod up;
+mod websocket;
