@@ -12,7 +12,7 @@ mod mariadb;
 mod process;
 mod redis;
 
-pub use claim::{Claim, free_port, is_free, listen};
+pub use claim::{claim, free_port, is_free, listen};
 pub use folder::Folder;
 pub use mariadb::MariaDb;
 pub use process::Server;

@@ -7,8 +7,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testbed::Claim;
-
 use super::{SECRET, Server, sailfish, until};
 
 /// What all nodes of the tests know.
@@ -27,7 +25,6 @@ const NETS: Range<u32> = 64 << 8..192 << 8;
 pub struct Cluster {
     /// The second and third byte of its addresses; the last one is left to the node.
     net: [u8; 2],
-    _net: Claim,
     pub routers: Vec<Node>,
     pub gateways: Vec<Node>,
     pub bridges: Vec<Node>,
@@ -162,9 +159,9 @@ impl Cluster {
 
     /// No nodes.
     pub(super) fn empty() -> Self {
-        let claim = Claim::new("net", NETS);
-        let net = [(claim.number() >> 8) as u8, claim.number() as u8];
-        Self { net, _net: claim, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
+        let number = testbed::claim("net", NETS);
+        let net = [(number >> 8) as u8, number as u8];
+        Self { net, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
     }
 
     fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {
