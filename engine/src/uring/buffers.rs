@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::{Index, IndexMut};
 use std::ptr::NonNull;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
+use shard::ConnId;
 
 /// Connections that share buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +59,8 @@ pub(super) struct Buffers {
     count: u16,
     size_bytes: u32,
     tail: u16,
+    /// Connections whose receive found no buffer.
+    pub(super) starved: VecDeque<ConnId>,
 }
 
 impl Buffers {
@@ -85,7 +89,7 @@ impl Buffers {
         Self::check(count, size_bytes)?;
         let entries = allocate(entries_layout(count)).cast();
         let memory = allocate(memory_layout(count, size_bytes));
-        let mut buffers = Self { entries, memory, count, size_bytes, tail: 0 };
+        let mut buffers = Self { entries, memory, count, size_bytes, tail: 0, starved: VecDeque::new() };
         for id in 0..count {
             buffers.give_back(id);
         }
@@ -97,6 +101,15 @@ impl Buffers {
 
     pub(super) fn count(&self) -> usize {
         self.count as usize
+    }
+
+    /// Takes out a connection that a buffer may be free for, while so many completions wait, each of which may
+    /// hold one. To arm more receives than there are buffers would only end them again.
+    pub(super) fn next_starved(&mut self, waiting: usize, armed: usize) -> Option<ConnId> {
+        if waiting + armed >= self.count() {
+            return None;
+        }
+        self.starved.pop_front()
     }
 
     /// The first `len` bytes of the buffer that a completion named. `None` for what no kernel says.

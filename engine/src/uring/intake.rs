@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use shard::{ConnId, Instant, Shard};
+use shard::{Instant, Shard};
 
 use super::buffers::Group;
 use super::conns::State;
@@ -14,8 +14,6 @@ use super::ring::Completion;
 /// What waits of one group.
 #[derive(Default)]
 pub(super) struct Intake {
-    /// Connections whose receive found no buffer.
-    pub(super) starved: VecDeque<ConnId>,
     /// Receives that came while the group is pushed back. They hold buffers, so the kernel runs out of them
     /// and stops too.
     held: VecDeque<Completion>,
@@ -24,8 +22,8 @@ pub(super) struct Intake {
 impl<S: Shard> Driver<S> {
     /// Whether something waits that need not.
     pub(super) fn has_intake(&self, group: Group) -> bool {
-        let Intake { starved, held } = &self.intakes[group];
-        !(starved.is_empty() && held.is_empty() || self.is_pushed_back(group))
+        let waits = !self.intakes[group].held.is_empty() || self.kernel.has_starved(group);
+        waits && !self.is_pushed_back(group)
     }
 
     /// Takes in up to `count` receives that were held.
@@ -72,12 +70,12 @@ impl<S: Shard> Driver<S> {
             if !self.intakes[group].held.is_empty() {
                 continue;
             }
-            if self.intakes[group].starved.is_empty() {
-                continue;
-            }
-            for _ in 0..self.buffers_of(group) {
-                let Some(conn) = self.intakes[group].starved.pop_front() else { break };
-                self.receive(conn)?;
+            for ring in 0..self.kernel.rings() {
+                let mut armed = 0;
+                while let Some(conn) = self.kernel.next_starved(ring, group, armed) {
+                    self.receive(conn)?;
+                    armed += 1;
+                }
             }
         }
         Ok(())
@@ -92,15 +90,12 @@ impl<S: Shard> Driver<S> {
     /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the
     /// others. A buffer is never forgotten.
     fn forget_gone(&mut self, group: Group) {
-        let enough = 2 * (self.conns.len() + self.buffers_of(group));
-        let Intake { starved, held } = &mut self.intakes[group];
-        if starved.len() + held.len() > enough {
-            starved.retain(|&conn| self.conns.contains(conn));
-            held.retain(|held| held.buffer().is_some() || self.conns.contains(held.token.conn()));
+        let enough = 2 * (self.conns.len() + self.kernel.buffers_of(group));
+        let Self { intakes, conns, kernel, .. } = self;
+        let held = &mut intakes[group].held;
+        if kernel.starved(group) + held.len() > enough {
+            kernel.retain_starved(group, |conn| conns.contains(conn));
+            held.retain(|held| held.buffer().is_some() || conns.contains(held.token.conn()));
         }
-    }
-
-    fn buffers_of(&self, group: Group) -> usize {
-        self.kernel.buffers_of(group)
     }
 }

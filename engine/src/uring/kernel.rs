@@ -171,15 +171,58 @@ impl Kernel {
     pub(super) fn buffers(&mut self, ring: u8, group: Group) -> Option<&mut Buffers> {
         match ring {
             0 => self.buffers[group].as_mut(),
+            _ if group != self.group_of_further() => None,
             further => Some(&mut self.further.get_mut(usize::from(further) - 1)?.buffers),
         }
     }
 
     /// How many buffers all rings have for `group`.
     pub(super) fn buffers_of(&self, group: Group) -> usize {
-        let main = self.buffers[group].as_ref().map_or(0, Buffers::count);
-        let further = self.further.iter().filter(|_| group == self.group_of_further());
-        main + further.map(|ring| ring.buffers.count()).sum::<usize>()
+        self.all_buffers(group).map(Buffers::count).sum()
+    }
+
+    /// The receive of `conn`, which `file` is of, has found no buffer.
+    pub(super) fn starve(&mut self, conn: ConnId, file: &File, group: Group) {
+        let ring = match file.place() {
+            Place::Open(_) => 0,
+            Place::Direct { ring, .. } => ring,
+        };
+        if let Some(buffers) = self.buffers(ring, group) {
+            buffers.starved.push_back(conn);
+        }
+    }
+
+    /// Whether a receive of `group` has found no buffer and waits to be armed again.
+    pub(super) fn has_starved(&self, group: Group) -> bool {
+        self.all_buffers(group).any(|buffers| !buffers.starved.is_empty())
+    }
+
+    /// How many do.
+    pub(super) fn starved(&self, group: Group) -> usize {
+        self.all_buffers(group).map(|buffers| buffers.starved.len()).sum()
+    }
+
+    /// Forgets those that are not to be kept.
+    pub(super) fn retain_starved(&mut self, group: Group, is_kept: impl Fn(ConnId) -> bool) {
+        for ring in 0..self.rings() {
+            if let Some(buffers) = self.buffers(ring as u8, group) {
+                buffers.starved.retain(|conn| is_kept(*conn));
+            }
+        }
+    }
+
+    /// The next of them in `ring`, which a buffer may be free for when so many have been armed.
+    pub(super) fn next_starved(&mut self, ring: usize, group: Group, armed: usize) -> Option<ConnId> {
+        let waiting = match ring {
+            0 => self.main.waiting(),
+            further => self.further[further - 1].ring.waiting(),
+        };
+        self.buffers(ring as u8, group)?.next_starved(waiting, armed)
+    }
+
+    fn all_buffers(&self, group: Group) -> impl Iterator<Item = &Buffers> {
+        let further = self.further.iter().filter(move |_| group == self.group_of_further());
+        self.buffers[group].iter().chain(further.map(|ring| &ring.buffers))
     }
 
     /// How many rings there are.

@@ -79,7 +79,7 @@ impl<S: Shard> Driver<S> {
                 libc::ENOBUFS => {
                     self.seat.stats.receive_exhaustions.add(1);
                     match state {
-                        State::Open => self.intakes[group].starved.push_back(conn),
+                        State::Open => self.kernel.starve(conn, &entry.file, group),
                         _ => self.receive(conn)?,
                     }
                 }

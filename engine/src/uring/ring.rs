@@ -177,6 +177,11 @@ impl Ring {
         !self.ready.is_empty()
     }
 
+    /// How many completions were taken in and wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The next completion taken in.
     pub(super) fn next(&mut self) -> Option<Completion> {
         self.ready.pop_front()

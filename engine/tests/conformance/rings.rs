@@ -1,13 +1,15 @@
 //! The `uring` engine past the limit of open files: direct descriptors, in as many rings as it takes.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::net::Ipv4Addr;
 
+use crossbeam_channel::bounded;
 use engine::{Kind, Options};
 use shard::{CloseReason, Effect, Linger};
 
 use crate::connections::{run_with_few_files, wait_until};
-use crate::harness::{Hands, Rig, Seen, echo, exchange, nothing, options};
+use crate::harness::{Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options};
 
 /// Far fewer than the connections, and more than the process has beside them.
 const FILES: u32 = 200;
@@ -85,6 +87,30 @@ fn a_process_holds_more_connections_than_open_files() {
     }
     exchange(&mut server.dial(), b"nobody is left, and there is room");
     server.stop();
+}
+
+/// A ring has fewer buffers than connections. After a pause all of these have something to say: those that
+/// find no buffer wait until one is free in their own ring, so none of them is ended twice. A shard that armed
+/// more of them spent its time on receives that came to nothing, and fell behind for good.
+#[test]
+fn a_receive_that_found_no_buffer_finds_one_when_it_is_armed_again() {
+    const PEERS: u64 = 1_000;
+    if engine::choose(Some(Kind::Uring)).is_err() {
+        return;
+    }
+    let few_buffers =
+        Options { open_connections_max: 0, ring_connections_max: 256, recv_buffers: 64, ..options() };
+    let rig = Rig::start(Kind::Uring, few_buffers, vec![Box::new(nothing)]);
+    let mut peers: Vec<_> = (0..PEERS).map(|_| rig.dial()).collect();
+    wait_until(|| rig.running.stats()[0].connections.get() == PEERS);
+    let (go, gate) = bounded::<()>(0);
+    rig.tell(0, move |_| gate.recv_timeout(PATIENCE).unwrap());
+    peers.iter_mut().for_each(|stream| stream.write_all(b"a heartbeat").unwrap());
+    go.send(()).unwrap();
+    wait_until(|| rig.running.stats()[0].receives.get() == PEERS);
+    let exhaustions = rig.running.stats()[0].receive_exhaustions.get();
+    assert!((1..=PEERS).contains(&exhaustions), "{exhaustions} of {PEERS}");
+    rig.stop();
 }
 
 /// Rings are bounded, too: 255 of one connection each, and what may be open.
