@@ -235,7 +235,7 @@ impl Heartbeat {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { ack_timeout_ms: 5_000, tries: 3, window: 64, room_interval_ms: 25 }
+        Self { ack_timeout_ms: 5_000, tries: 3, window: 64, room_interval_ms: 40 }
     }
 }
 
