@@ -26,6 +26,8 @@ const IDLE_CONNECTIONS: u32 = 18_000;
 const FIRST_USER_OF_GROWTH: u32 = 1_000_000;
 /// How long after the last connection came nothing more is done for those before.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Files of its own that a server may close meanwhile: a backend has some open at its start only.
+const OWN_FILES: usize = 50;
 const STORM_CONNECTIONS: u32 = 9_500;
 /// As `peer` does by default.
 const WARM_UP_SECONDS: u32 = 1;
@@ -43,6 +45,8 @@ pub struct Report {
     pub latency_us: Option<Latency>,
     /// What the server used.
     pub server: Option<ServerReport>,
+    /// What the load used; `peer` does not tell.
+    generator: Option<GeneratorReport>,
     /// What connecting took.
     #[serde(default)]
     storm: Option<StormReport>,
@@ -64,6 +68,12 @@ pub struct ServerReport {
     rss_bytes_per_connection: Option<f64>,
 }
 
+/// What the load used.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct GeneratorReport {
+    cpu_us_per_op: Option<f64>,
+}
+
 /// What the server used for each login of a storm.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct StormReport {
@@ -83,6 +93,12 @@ impl Report {
         let number = match metric {
             Metric::CpuUs => self.server.and_then(|server| server.cpu_us_per_op),
             Metric::RssBytes => self.server.and_then(|server| server.rss_bytes_per_connection),
+            Metric::P999Us => self.latency_us.map(|latency| latency.p999),
+            Metric::LoadCpu => {
+                let server = self.server.and_then(|server| server.cpu_us_per_op);
+                let load = self.generator.and_then(|generator| generator.cpu_us_per_op);
+                server.zip(load).map(|(server, load)| load / server)
+            }
             Metric::PerSecond => Some(self.per_second),
             Metric::FirstLogins => self.storm.and_then(|storm| Some(1e6 / storm.connect_cpu_us?)),
             Metric::LoginsAgain => self.storm.and_then(|storm| Some(1e6 / storm.reconnect_cpu_us?)),
@@ -170,7 +186,7 @@ impl Before {
         let files = || -> anyhow::Result<usize> {
             server.measured.iter().map(|pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())).sum()
         };
-        let wanted = files()? + connections as usize;
+        let wanted = files()? + connections as usize - OWN_FILES;
         let mut command = sailfish_load(programs, "idle", connections, &scratch.join("before.json"));
         targets(&mut command, server);
         arguments(&mut command, "--seconds", OVERHEAD.as_secs());
