@@ -28,6 +28,7 @@ mod secret;
 mod serve;
 mod signals;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Load(Box<load::LoadArgs>),
     Ctl(ctl::CtlArgs),
+    Top(top::TopArgs),
     Demo(demo::DemoArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::LoadWorker => load::run_worker(),
     };

@@ -17,7 +17,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const READ_TIME: Duration = Duration::from_secs(10);
 /// How long another answer may take: longer than the node waits for what becomes of a message.
 const CHANGE_TIME: Duration = Duration::from_secs(40);
-/// After this time without an answer the user is told what is waited for.
+/// After this time without an answer the user is told that it is waited for.
 const SILENT_TIME: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -137,38 +137,63 @@ pub struct Answer {
     pub body: String,
 }
 
+/// How long is waited, and for what.
+struct Waits {
+    connect: Duration,
+    /// For the whole answer.
+    answer: Duration,
+    /// After this time without an answer the user is told that it is waited for.
+    silent: Option<Duration>,
+}
+
 /// Asks a server, with `secret` as bearer token if it is not empty.
 ///
 /// # Errors
 /// One line: nobody listens there, or what does is no HTTP server.
 pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Result<Answer> {
+    let answer = request.method.answer_time();
+    exchange(server, secret, request, &Waits { connect: CONNECT_TIME, answer, silent: Some(SILENT_TIME) })
+}
+
+/// The same for callers who ask again and again: waits for the connect and for the answer up to `within`
+/// each, and says nothing meanwhile.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within(
+    server: Server<'_>,
+    secret: &str,
+    request: &Request,
+    within: Duration,
+) -> anyhow::Result<Answer> {
+    exchange(server, secret, request, &Waits { connect: within, answer: within, silent: None })
+}
+
+fn exchange(server: Server<'_>, secret: &str, request: &Request, waits: &Waits) -> anyhow::Result<Answer> {
     let Server { kind: Kind { port, flag, wants, .. }, address, roots } = server;
     let wish = format!("{flag} {address}: want {wants}");
     let addresses = address.to_socket_addrs().map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => ConfigError(format!("{wish}: {error}")).into(),
         _ => anyhow::Error::from(error).context(wish), // a name that is not known may be known later
     })?;
-    let answer_time = request.method.answer_time();
-    let stream = connect(server, addresses)?;
-    stream.set_write_timeout(Some(answer_time))?;
+    let stream = connect(server, addresses, waits.connect)?;
+    stream.set_write_timeout(Some(waits.answer))?;
     let mut stream = match roots {
-        Some(roots) => tls(stream, address, roots)?,
+        Some(roots) => tls(stream, address, roots, waits.answer.min(READ_TIME))?,
         None => Stream::Plain(stream),
     };
     // A node that refuses the request early may not read all of it; its answer is what counts.
     let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
     let start = Instant::now();
-    let mut read = read_all(&mut stream, &mut answer, start + SILENT_TIME);
-    if is_late(&read) {
-        eprintln!("sailfish: {address} has not answered yet; waiting for {} s", answer_time.as_secs());
-        read = read_all(&mut stream, &mut answer, start + answer_time);
+    let mut read = read_all(&mut stream, &mut answer, start + waits.silent.unwrap_or(waits.answer));
+    let seconds = waits.answer.as_secs();
+    if waits.silent.is_some() && is_late(&read) {
+        eprintln!("sailfish: {address} has not answered yet; waiting for {seconds} s");
+        read = read_all(&mut stream, &mut answer, start + waits.answer);
     }
     if is_late(&read) {
-        anyhow::bail!(
-            "no complete answer from {address} within {} s: is it the {port}?",
-            answer_time.as_secs()
-        );
+        anyhow::bail!("no complete answer from {address} within {seconds} s: is it the {port}?");
     }
     if answer.is_empty() {
         written.and(read).with_context(|| format!("no answer from {address}"))?;
@@ -177,8 +202,8 @@ pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Resul
 }
 
 /// The same connection with TLS, after its handshake.
-fn tls(stream: TcpStream, address: &str, roots: &Roots) -> anyhow::Result<Stream> {
-    stream.set_read_timeout(Some(READ_TIME))?;
+fn tls(stream: TcpStream, address: &str, roots: &Roots, time: Duration) -> anyhow::Result<Stream> {
+    stream.set_read_timeout(Some(time))?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let mut stream = roots.over(host, stream).map_err(|why| anyhow::anyhow!("https://{address}: {why}"))?;
     while stream.conn.is_handshaking() {
@@ -213,10 +238,11 @@ fn read_all(stream: &mut Stream, answer: &mut Vec<u8>, deadline: Instant) -> io:
 fn connect(
     Server { kind: Kind { name, flag, wants, .. }, address, .. }: Server<'_>,
     addresses: impl Iterator<Item = SocketAddr>,
+    time: Duration,
 ) -> anyhow::Result<TcpStream> {
     let mut why = None;
     for at in addresses {
-        match TcpStream::connect_timeout(&at, CONNECT_TIME) {
+        match TcpStream::connect_timeout(&at, time) {
             Ok(stream) => return Ok(stream),
             Err(error) => why = Some(error),
         }

@@ -1,18 +1,18 @@
 //! Clients that talk with each other, over real sockets, on a node of two shards.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
+use rustix::process::Signal;
 use testbed::free_port;
 use wire::client::{Encoding, FailReason, Message, Outcome};
 use wire::{RoomId, UserId};
 
 use crate::common::java::Java;
 use crate::common::proxy::Proxy;
-use crate::common::{Client, SECRET, Server, expect_one_order, output, sailfish, token, until};
+use crate::common::terminal::Terminal;
+use crate::common::{Client, SECRET, Server, expect_one_order, output, sailfish, signal, token, until};
 
 /// Enough that all of them on one shard is no matter of chance: 2 in 2^16.
 const CLIENTS: i64 = 16;
@@ -301,24 +301,15 @@ fn a_target_without_a_gateway_is_2_and_a_sentence() {
 #[test]
 fn a_message_does_not_break_the_line_being_typed() {
     let server = Server::start(&[]);
-    let (mut keys, terminal) = pseudo_terminal();
+    let mut terminal = Terminal::open();
     let mut command = sailfish();
     command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
-    command.args(["--set", &format!("token.secret={SECRET}")]).env("TERM", "xterm");
-    command.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
-    let mut chat = command.spawn().unwrap();
-    drop(command); // and with it the test's own ends of the terminal
-    let screen = Arc::new(Mutex::new(String::new()));
-    let (shown, mut reading) = (screen.clone(), keys.try_clone().unwrap());
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = reading.read(&mut buffer) {
-            shown.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-    });
+    command.args(["--set", &format!("token.secret={SECRET}")]);
+    let mut chat = terminal.run(&mut command);
+    let screen = terminal.watch();
     let shows = |text: &str| screen.lock().unwrap().contains(text);
     until("it is logged in", || shows("logged in") && shows("> "));
-    keys.write_all(b"half a li").unwrap();
+    terminal.press("half a li");
     until("what is typed is shown", || shows("half a li"));
     let mut other = server.login(2);
     other.say(6001, 1, "m1", "hello in between");
@@ -328,42 +319,28 @@ fn a_message_does_not_break_the_line_being_typed() {
         screen.rsplit("hello in between").next().unwrap().contains("half a li")
     });
     assert_eq!(other.outcome("m1"), Outcome::Delivered);
-    keys.write_all(b"nd\x7fne\r").unwrap(); // with a slip of the finger, taken back
+    terminal.press("nd\x7fne\r"); // with a slip of the finger, taken back
     let message = other.message();
     assert_eq!(payload(&message), "half a linne");
     other.ack(message.id);
     until("the outcome is shown", || shows("delivered: half a linne"));
-    keys.write_all(b"\x04").unwrap();
+    terminal.press("\x04");
     assert!(chat.wait().unwrap().success());
 }
 
 /// Who ends it finds the terminal as it was.
 #[test]
 fn the_end_leaves_the_terminal_as_it_was() {
-    use rustix::termios::tcgetattr;
     let server = Server::start(&[]);
-    let (_keys, terminal) = pseudo_terminal();
-    let modes = || tcgetattr(&terminal).unwrap().local_modes;
-    let before = modes();
+    let terminal = Terminal::open();
+    let before = terminal.modes();
     let mut command = sailfish();
     command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
-    command.args(["--set", &format!("token.secret={SECRET}")]).env("TERM", "xterm");
-    let end = || terminal.try_clone().unwrap();
-    let mut chat = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-    until("keys come one by one", || modes() != before);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&chat), rustix::process::Signal::TERM)
-        .unwrap();
-    assert_eq!((chat.wait().unwrap().code(), modes()), (Some(143), before));
-}
-
-/// Both ends of a terminal: the side of the keys and the screen, and that of programs.
-fn pseudo_terminal() -> (File, File) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let keys = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&keys).unwrap();
-    unlockpt(&keys).unwrap();
-    let name = ptsname(&keys, Vec::new()).unwrap().into_string().unwrap();
-    (File::from(keys), OpenOptions::new().read(true).write(true).open(name).unwrap())
+    command.args(["--set", &format!("token.secret={SECRET}")]);
+    let mut chat = terminal.run(&mut command);
+    until("keys come one by one", || terminal.modes() != before);
+    signal(&chat, Signal::TERM);
+    assert_eq!((chat.wait().unwrap().code(), terminal.modes()), (Some(143), before));
 }
 
 /// The connection breaks while a message has no outcome: the client connects again and repeats it, and the
@@ -406,7 +383,7 @@ fn the_terminal_client_goes_where_a_draining_node_sends_it() {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut chat = command.spawn().unwrap();
     until("it is logged in", || server.metric("sailfish_sessions", "") == 1.0);
-    server.signal(rustix::process::Signal::TERM);
+    server.signal(Signal::TERM);
     until("it is on the other node", || other.metric("sailfish_sessions", "") == 1.0);
     assert_eq!(server.wait().code(), Some(0));
     drop(chat.stdin.take());

@@ -31,5 +31,6 @@ mod stillness;
 mod tls;
 mod tls_outward;
 mod tokens;
+mod top;
 mod up;
 mod websocket;

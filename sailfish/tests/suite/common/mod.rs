@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod java;
 pub mod proxy;
 pub mod stack;
+pub mod terminal;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -111,7 +112,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self::signal(&self.child, signal);
     }
 
     /// Waits for its end.
@@ -243,6 +244,11 @@ pub fn token(user: i64, expires_in_secs: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let exp = now.saturating_add_signed(expires_in_secs);
     mint_hs256(SECRET.as_bytes(), &Claims { app: APP, user: UserId(user), device: DeviceClass::Phone, exp })
+}
+
+/// Sends a signal to a process.
+pub fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// Polls until `done`, for as long as patience lasts.
