@@ -125,8 +125,13 @@ pub fn wants_colours() -> bool {
 
 /// Writes to stdout at once.
 pub fn write(text: &str) -> io::Result<()> {
+    write_bytes(text.as_bytes())
+}
+
+/// The same of bytes that are our own, such as tabs.
+pub fn write_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(bytes)?;
     stdout.flush()
 }
 

@@ -22,6 +22,7 @@ mod files;
 mod keys;
 mod load;
 mod log;
+mod manual;
 mod outside;
 mod printable;
 mod secret;
@@ -33,7 +34,7 @@ mod top;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -59,6 +60,8 @@ enum Command {
     Ctl(ctl::CtlArgs),
     Top(top::TopArgs),
     Demo(demo::DemoArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
     /// One of the processes that `load` starts.
     #[command(hide = true)]
     LoadWorker,
@@ -77,6 +80,11 @@ fn main() -> ExitCode {
         Command::Ctl(args) => ctl::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => {
+            manual::completions(&args, Cli::command());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(args) => manual::man(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::LoadWorker => load::run_worker(),
     };
     outcome.unwrap_or_else(|error| {

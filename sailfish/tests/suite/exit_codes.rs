@@ -12,23 +12,27 @@ use crate::common::{SECRET, output, sailfish};
 fn codes_mean_the_same_for_all_subcommands() {
     let nobody = format!("127.0.0.1:{}", free_port()); // nobody listens there
     let (url, set) = (format!("http://{nobody}"), format!("token.secret={SECRET}"));
-    let done: [&[&str]; 6] = [
+    let done: [&[&str]; 8] = [
         &["--help"],
         &["--version"],
         &["token", "--user", "1", "--set", &set],
         &["up", "--print-config"],
         &["backend", "--print-config"],
         &["load", "--help"],
+        &["completions", "zsh"],
+        &["man"],
     ];
-    let not_done: [&[&str]; 6] = [
+    let not_done: [&[&str]; 8] = [
         &["up", "--listen", "203.0.113.1:7700", "--admin", "127.0.0.1:0", "--set", &set],
         &["backend", "--listen", "127.0.0.1:0", "--database", "sqlite:/no/such/folder/x.db"],
         &["ctl", "nodes", "--admin", &nobody],
+        &["top", "--once", "--admin", &nobody],
+        &["man", "--out", "/dev/null/man1"],
         &["demo", "--backend", &url, "--backend-secret", "the secret of the test"],
         &["load", "gift", "--backend", &url, "--backend-secret", "the secret of the test", "--set", &set],
         &["load", "chat", "--connections", "2", "--seconds", "0.1", "--target", &nobody, "--set", &set],
     ];
-    let refused: [&[&str]; 16] = [
+    let refused: [&[&str]; 20] = [
         &[],
         &["nothing"],
         &["token"],
@@ -43,6 +47,10 @@ fn codes_mean_the_same_for_all_subcommands() {
         &["chat", "--user", "1", "--encoding", "xml"],
         &["chat", "--user", "1", "--target", "nonsense", "--set", &set],
         &["ctl", "nodes", "--admin", "nonsense"],
+        &["top", "--admin", "nonsense"],
+        &["top", "--interval", "0"],
+        &["completions", "csh"],
+        &["man", "nothing"],
         &["demo", "--backend", "nonsense", "--backend-secret", "the secret of the test"],
         &["load", "chat", "--connections", "3"],
     ];

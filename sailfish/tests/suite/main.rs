@@ -21,6 +21,7 @@ mod history;
 mod http;
 mod inbox;
 mod load;
+mod manual;
 mod netns;
 mod outsiders;
 mod sdk;

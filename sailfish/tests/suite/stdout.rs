@@ -11,14 +11,17 @@ fn a_full_stdout_is_1_and_one_line() {
     let server = Server::start(&[]);
     let (admin, clients) = (server.admin.to_string(), server.clients.to_string());
     let load = ["load", "idle", "--connections", "1", "--seconds", "0.1", "--target", &clients];
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 12] = [
         &["token", "--user", "1"],
         &["up", "--print-config"],
         &["backend", "--print-config"],
         &["--help"],
         &["chat", "--help"],
         &["--version"],
+        &["completions", "bash"],
+        &["man"],
         &["ctl", "nodes", "--admin", &admin],
+        &["top", "--once", "--interval", "0.1", "--admin", &admin],
         &["chat", "--user", "1", "--target", &clients],
         &load,
     ];
