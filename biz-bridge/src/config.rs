@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use hyper::Uri;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use trust::Roots;
-
-use crate::http::events_uri;
 
 /// Everything that is to be configured. The names of the keys are those of the section `[bridge]`.
 #[derive(Clone, Debug)]
@@ -143,6 +142,14 @@ pub fn check_url(url: &str) -> Result<(), String> {
         .ok_or_else(|| "want http://HOST:PORT or http://HOST:PORT/PATH, or the same with https".to_owned())
 }
 
+/// Where events go, given `bridge.url`; `None` when that is none.
+pub fn events_uri(url: &str) -> Option<Uri> {
+    let uri: Uri = format!("{}/bridge/events", url.trim_end_matches('/')).parse().ok()?;
+    let authority = uri.authority()?;
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+    (is_known && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
+}
+
 /// Whether the value of `bridge.redis` names a server.
 ///
 /// # Errors
@@ -206,6 +213,17 @@ mod tests {
             redis("rediss://h", "p"),
         ] {
             assert_eq!(good.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_path_is_appended() {
+        let uri = |url| events_uri(url).map(|uri| uri.to_string());
+        assert_eq!(uri("http://b:1").as_deref(), Some("http://b:1/bridge/events"));
+        assert_eq!(uri("http://b/im/").as_deref(), Some("http://b/im/bridge/events"));
+        assert_eq!(uri("https://b").as_deref(), Some("https://b/bridge/events"));
+        for wrong in ["b", "http://", "http://u:p@b", "http://b?x=1", "http://b c", "ftp://b", "/b"] {
+            assert_eq!(uri(wrong), None, "{wrong}");
         }
     }
 }

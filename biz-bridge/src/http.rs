@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
 use trust::{HttpClient, Kept, chain};
 
-use crate::config::Config;
+use crate::config::{Config, events_uri};
 use crate::event::Entry;
 use crate::queue::{Answer, Verdict};
 use crate::signature::sign;
@@ -30,14 +30,6 @@ pub struct Http {
     uri: Uri,
     secret: Arc<[u8]>,
     timeout: Duration,
-}
-
-/// Where events go, given `bridge.url`; `None` when that is none.
-pub fn events_uri(url: &str) -> Option<Uri> {
-    let uri: Uri = format!("{}/bridge/events", url.trim_end_matches('/')).parse().ok()?;
-    let authority = uri.authority()?;
-    let is_known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
-    (is_known && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
 }
 
 impl Http {
@@ -176,17 +168,6 @@ mod tests {
             [r#""#, r#"{}"#, r#"[]"#, r#"{"results":[{"id":1,"status":"ok"}]}"#, r#"{"results":[]"#, "\u{0}"]
         {
             assert!(read(&entries(1), wrong.as_bytes()).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_path_is_appended() {
-        let uri = |url| events_uri(url).map(|uri| uri.to_string());
-        assert_eq!(uri("http://b:1").as_deref(), Some("http://b:1/bridge/events"));
-        assert_eq!(uri("http://b/im/").as_deref(), Some("http://b/im/bridge/events"));
-        assert_eq!(uri("https://b").as_deref(), Some("https://b/bridge/events"));
-        for wrong in ["b", "http://", "http://u:p@b", "http://b?x=1", "http://b c", "ftp://b", "/b"] {
-            assert_eq!(uri(wrong), None, "{wrong}");
         }
     }
 }

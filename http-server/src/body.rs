@@ -61,7 +61,7 @@ pub async fn read(request: Request, bytes_max: usize) -> Result<Bytes, BodyError
         return Err(BodyError::TooLong(bytes_max));
     }
     let most = stated.upper().and_then(|upper| usize::try_from(upper).ok()).unwrap_or(bytes_max);
-    let (server, turn) = (peer.server.clone(), peer.turn.clone());
+    let (port, turn) = (peer.port.clone(), peer.turn.clone());
     let bytes = Bytes { bytes: Vec::new(), peer, taken: 0 };
     let mut collected = pin!(collect(body, bytes, most.min(bytes_max)));
     if let Some(turn) = &turn {
@@ -70,13 +70,13 @@ pub async fn read(request: Request, bytes_max: usize) -> Result<Bytes, BodyError
         }
         turn.pause();
     }
-    let Ok(read) = timeout(server.limits.body_timeout(), collected).await else {
-        server.stats.cut(Cut::Body);
+    let Ok(read) = timeout(port.limits.body_timeout(), collected).await else {
+        port.stats.cut(Cut::Body);
         return Err(BodyError::TooSlow);
     };
     if let Some(turn) = &turn {
         turn.begin().await.map_err(|refusal| {
-            server.stats.refused(refusal);
+            port.stats.refused(refusal);
             BodyError::Busy
         })?;
     }
@@ -108,9 +108,9 @@ impl Bytes {
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let server = &self.peer.server;
-        server.bodies.take(self.peer.share(), bytes as u64).map_err(|refusal: Refusal| {
-            server.stats.refused(refusal);
+        let port = &self.peer.port;
+        port.bodies.take(self.peer.share(), bytes as u64).map_err(|refusal: Refusal| {
+            port.stats.refused(refusal);
             BodyError::Busy
         })?;
         self.taken += bytes;
@@ -128,6 +128,6 @@ impl Deref for Bytes {
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        self.peer.server.bodies.give_back(self.peer.share(), self.taken as u64);
+        self.peer.port.bodies.give_back(self.peer.share(), self.taken as u64);
     }
 }

@@ -21,6 +21,7 @@ mod connection;
 mod connections;
 mod limits;
 mod peer;
+mod port;
 pub mod process;
 mod refusals;
 mod server;

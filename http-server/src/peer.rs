@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 
-use crate::server::Server;
+use crate::port::Port;
 use crate::turns::Turn;
 use edge::{Network, share_of};
 
-/// Who sends a request; an extension of every request that a [`Server`] passes on.
+/// Who sends a request; an extension of every request that a [`Server`](crate::Server) passes on.
 #[derive(Clone)]
 pub struct Peer {
     address: IpAddr,
-    pub(crate) server: Arc<Server>,
+    pub(crate) port: Arc<Port>,
     /// If requests of its class are counted.
     pub(crate) turn: Option<Arc<Turn>>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: IpAddr, server: Arc<Server>, turn: Option<Arc<Turn>>) -> Self {
-        Self { address, server, turn }
+    pub(crate) fn new(address: IpAddr, port: Arc<Port>, turn: Option<Arc<Turn>>) -> Self {
+        Self { address, port, turn }
     }
 
     /// The caller's address: of the connection or, if that is a trusted proxy's, as the proxy says.

@@ -25,13 +25,13 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use crate::bodies::Bodies;
 use crate::connection::{Answer, Connection, LINGER_TIME, Socket};
 use crate::connections::{Admission, Connections};
 use crate::limits::Limits;
 use crate::peer::{self, Peer};
+use crate::port::Port;
 use crate::refusals::Refusals;
-use crate::stats::{Counts, Cut, Refusal, Stats};
+use crate::stats::{Counts, Cut, Refusal};
 use crate::stream::Stream;
 use crate::turns::{Class, Turn, Turns};
 use edge::{TlsServer, share_of};
@@ -76,9 +76,7 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Serves one port.
 pub struct Server {
-    pub(crate) limits: Limits,
-    pub(crate) stats: Stats,
-    pub(crate) bodies: Bodies,
+    port: Arc<Port>,
     refusals: Refusals,
     class_of: fn(&str) -> Option<Class>,
     callers: Arc<Turns>,
@@ -94,8 +92,6 @@ impl Server {
     /// requests its own are worked on with; `None`: as many as come.
     pub fn new(limits: Limits, class_of: fn(&str) -> Option<Class>) -> Arc<Self> {
         Arc::new(Self {
-            stats: Stats::default(),
-            bodies: Bodies::new(&limits),
             refusals: Refusals::new(limits.address_refusals_per_second),
             class_of,
             callers: Turns::new(limits.requests_max, limits.address_requests_max),
@@ -103,7 +99,7 @@ impl Server {
             connections: Mutex::new(Connections::new(&limits)),
             has_room: Notify::new(),
             refusing: Arc::new(Semaphore::new(REFUSED_CONNECTIONS_MAX)),
-            limits,
+            port: Arc::new(Port::new(limits)),
         })
     }
 
@@ -137,7 +133,7 @@ impl Server {
                         tasks.spawn(run(seat, stream, from, router.clone(), stopping.clone()));
                     }
                     Err(refusal) => {
-                        self.stats.refused(refusal);
+                        self.port.stats.refused(refusal);
                         // Who speaks TLS would not understand it.
                         if tls.is_none()
                             && let Ok(permit) = self.refusing.clone().try_acquire_owned()
@@ -151,7 +147,7 @@ impl Server {
                     }
                 },
                 Err(error) => {
-                    self.stats.accept_error();
+                    self.port.stats.accept_error();
                     logs::warn!(%error, "cannot accept an HTTP connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -165,14 +161,14 @@ impl Server {
     /// What was counted.
     pub fn counts(&self) -> Counts {
         let requests = self.callers.at_work() + self.services.at_work();
-        self.stats.counts(self.connections().count() as u64, requests as u64, self.bodies.bytes())
+        self.port.stats.counts(self.connections().count() as u64, requests as u64, self.port.bodies.bytes())
     }
 
     /// Finds a place for a connection, when another one has gone if need be, so that there are no more files
     /// than connections.
     async fn admit(&self, from: SocketAddr, patience: &mut Patience) -> Result<Arc<Connection>, Refusal> {
-        self.stats.accepted();
-        let is_proxy = self.limits.trusted_proxies.iter().any(|proxy| proxy.contains(from.ip()));
+        self.port.stats.accepted();
+        let is_proxy = self.port.limits.trusted_proxies.iter().any(|proxy| proxy.contains(from.ip()));
         loop {
             let now = Instant::now();
             let admission = self.connections().admit(share_of(from.ip()), is_proxy, now);
@@ -266,7 +262,7 @@ async fn run(
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
         connection.asked(!request.body().is_end_stream());
-        let address = peer::caller(from.ip(), request.headers(), &server.limits.trusted_proxies);
+        let address = peer::caller(from.ip(), request.headers(), &server.port.limits.trusted_proxies);
         let answer =
             answer(router.clone(), request.map(Body::new), address, server.clone(), connection.clone());
         let connection = connection.clone();
@@ -280,7 +276,7 @@ async fn run(
     let mut builder = http1::Builder::new();
     builder.half_close(true).max_buf_size(BUFFER_BYTES);
     let mut http = pin!(builder.serve_connection(socket, service));
-    let mut timer = pin!(sleep_until(connection.deadline(&server.limits)));
+    let mut timer = pin!(sleep_until(connection.deadline(&server.port.limits)));
     let mut asked_to_go = pin!(connection.asked_to_go());
     let mut stop = pin!(stopping.wait_for(|stop| *stop));
     let mut is_stopping = false;
@@ -300,19 +296,19 @@ async fn run(
             asked_to_go.set(connection.asked_to_go());
         }
         loop {
-            let deadline = connection.deadline(&server.limits);
+            let deadline = connection.deadline(&server.port.limits);
             if deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
             }
             ready!(timer.as_mut().poll(cx));
-            if let Some(cut) = connection.overdue(&server.limits, Instant::now()) {
+            if let Some(cut) = connection.overdue(&server.port.limits, Instant::now()) {
                 return Poll::Ready(Some(cut));
             }
             timer.as_mut().reset(deadline); // it was set for an earlier phase
         }
     });
     if let Some(cut) = cut.await {
-        server.stats.cut(cut);
+        server.port.stats.cut(cut);
     }
 }
 
@@ -329,7 +325,7 @@ async fn answer(
     let turn = match server.turn(request.uri().path(), share, &connection).await {
         Ok(turn) => turn.map(Arc::new),
         Err(refusal) => {
-            server.stats.refused(refusal);
+            server.port.stats.refused(refusal);
             return refused(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",
@@ -338,12 +334,12 @@ async fn answer(
         }
     };
     if !server.refusals.count(share, Instant::now()) {
-        server.stats.refused(Refusal::AddressRefusals);
+        server.port.stats.refused(Refusal::AddressRefusals);
         logs::warn!(address = %share, "too many requests of one address were refused; if it is a proxy, add it to http.trusted_proxies");
         let message = "too many requests from this address were refused; try again later";
         return refused(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
     }
-    request.extensions_mut().insert(Peer::new(address, server.clone(), turn.clone()));
+    request.extensions_mut().insert(Peer::new(address, server.port.clone(), turn.clone()));
     // In a task of its own: a caller that hangs up must not leave a write half-way, and what it asked for has
     // its turn to the end.
     let answer = tokio::spawn(async move {

@@ -12,9 +12,9 @@ mod scenarios;
 mod token;
 mod transport;
 
-pub use play::{Over, play, serve};
+pub use play::{Over, Scenario, play, serve};
 pub use program::Command;
-pub use scenarios::{SCENARIOS, Scenario};
+pub use scenarios::SCENARIOS;
 
 /// What a script ends with: the fault that it found, in words for the author of the client.
 pub type Verdict<T = ()> = Result<T, String>;

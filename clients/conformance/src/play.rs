@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::connection::{Connection, PATIENCE, pause};
 use crate::program::{Command, Program};
-use crate::scenarios::Scenario;
 use crate::transport::{Transport, refuse_upgrade};
 use crate::{Verdict, ensure};
 
@@ -17,6 +16,16 @@ use crate::{Verdict, ensure};
 const START_TIME: Duration = Duration::from_secs(20);
 /// How often a port is looked at.
 const LOOK_TIME: Duration = Duration::from_millis(1);
+
+/// A scenario.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it wants of a client.
+    pub wants: &'static str,
+    pub(crate) arguments: fn() -> Vec<String>,
+    pub(crate) script: fn(&mut Play) -> Verdict,
+}
 
 /// The transport that a client is told to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

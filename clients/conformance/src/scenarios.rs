@@ -6,18 +6,7 @@ mod delivery;
 mod rooms;
 mod tokens;
 
-use crate::Verdict;
-use crate::play::Play;
-
-/// A scenario.
-pub struct Scenario {
-    /// Its name.
-    pub name: &'static str,
-    /// What it wants of a client.
-    pub wants: &'static str,
-    pub(crate) arguments: fn() -> Vec<String>,
-    pub(crate) script: fn(&mut Play) -> Verdict,
-}
+use crate::play::Scenario;
 
 macro_rules! scenarios {
     ($($module:ident::$name:ident($arguments:expr) $wants:literal;)*) => {
