@@ -15,10 +15,11 @@ use crate::db::{Db, Pool};
 use crate::error::Error;
 use crate::gift::{self, Answer, GiftRequest, Gifts};
 use crate::hooks::Hooks;
-use crate::http;
+use crate::http::class::class_of;
 use crate::ids::Ids;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
+use crate::migrations::migrate;
 use crate::outbox::{Message, Outbox};
 use crate::push::Push;
 use crate::queue::{AnyQueue, Job, Queue, Topic};
@@ -66,7 +67,7 @@ impl App {
     /// Opens database, cache and queue, and brings the tables up to date.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>, Error> {
         let db = Db::open(&config).await?;
-        crate::db::migrate(&db).await?;
+        migrate(&db).await?;
         db.limit_answers(STATEMENT_TIME);
         let cache = Cache::open(&config, clock.clone()).await?;
         let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
@@ -76,7 +77,7 @@ impl App {
         let hooks = Hooks::open(&config, sms.as_ref());
         let (push, outbox) = (Push::new(&config)?, Arc::new(Outbox::default()));
         Ok(Arc::new(Self {
-            http: http_server::Server::new(config.http.clone(), http::class_of),
+            http: http_server::Server::new(config.http.clone(), class_of),
             config,
             clock,
             db,

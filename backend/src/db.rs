@@ -1,11 +1,10 @@
 //! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. SQL stands in
-//! [`crate::tables`], that of migrations and replicas beside here.
+//! [`crate::tables`], that of migrations in [`crate::migrations`], that of replicas beside here.
 //!
 //! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared
 //! byte by byte are BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs
 //! between the two stands in [`Dialect`].
 
-mod migrations;
 mod pool;
 mod private;
 mod prompt;
@@ -23,7 +22,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::random;
 use crate::urls::with_tls;
-pub use migrations::{is_migrated, migrate};
 use pool::Writes;
 pub use pool::{Connection, Pool, PoolCounts};
 use prompt::Prompt;
@@ -438,9 +436,4 @@ pub fn padded<T: Clone>(values: &[T]) -> Vec<T> {
         padded.resize(values.len().next_power_of_two(), last.clone());
     }
     padded
-}
-
-/// Whether a statement broke a UNIQUE constraint.
-pub fn is_duplicate(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }

@@ -12,7 +12,7 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 use utoipa::ToSchema;
 
-use crate::http::request_id;
+use crate::request_id;
 
 /// Why a request was refused, or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl From<sqlx::Error> for Error {
         match Trouble::of(&error) {
             Some(Trouble::Away) => Self::of_database(&error),
             Some(Trouble::Busy) => Self::unavailable("database_busy", error),
-            None if crate::db::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
+            None if Self::is_duplicate(&error) => Self::conflict("duplicate", "it is there already"),
             None => Self::internal(error),
         }
     }
@@ -120,6 +120,11 @@ impl Error {
     /// used any more.
     pub(crate) fn is_of_database(error: &sqlx::Error) -> bool {
         Trouble::of(error) == Some(Trouble::Away)
+    }
+
+    /// Whether a statement broke a UNIQUE constraint.
+    pub(crate) fn is_duplicate(error: &sqlx::Error) -> bool {
+        error.as_database_error().is_some_and(|error| error.is_unique_violation())
     }
 
     /// 503 with the database's own words.
@@ -231,7 +236,7 @@ pub const NO_SENDER: &str = "no_sender";
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let request_id = request_id();
+        let request_id = request_id::current();
         let message = match self.status {
             StatusCode::INTERNAL_SERVER_ERROR => {
                 error!(request_id, code = self.code, message = self.message, "request failed");

@@ -32,6 +32,19 @@ pub enum EventKind {
     Undelivered(Undelivered),
 }
 
+/// What became of an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is done, and what it did is committed.
+    Done,
+    /// It will never be done.
+    Refused(String),
+    /// It may be done another time.
+    Again,
+    /// It is being decided; others need not wait for it. It has to come again.
+    Waiting,
+}
+
 /// A business packet from a client.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Request {

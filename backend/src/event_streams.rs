@@ -15,10 +15,11 @@ use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisError, Script};
 use tokio::task::JoinSet;
 
-use crate::api::bridge::{self, Outcome};
+use crate::api::bridge;
 use crate::app::App;
 use crate::error::Error;
-use crate::run::Stop;
+use crate::event::Outcome;
+use crate::stop::Stop;
 use crate::{connection, random};
 
 /// Reads all lanes, until it is time to end.

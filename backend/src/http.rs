@@ -3,6 +3,7 @@
 pub mod address;
 pub mod body;
 pub mod caller;
+pub mod class;
 pub mod internal;
 pub mod text;
 
@@ -14,13 +15,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http_server::Class;
 use tracing::debug;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{api, pages, random};
+use crate::{api, pages, random, request_id};
 
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -28,15 +28,6 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Routes whose callers sign what they send, so that it does not matter whose page they are.
 const SIGNED: [&str; 2] = ["/bridge/events", "/payment/callback/{provider}"];
-
-tokio::task_local! {
-    static CURRENT_REQUEST_ID: String;
-}
-
-/// The id of the request that is dealt with; empty outside of one.
-pub fn request_id() -> String {
-    CURRENT_REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
-}
 
 /// The whole API, with its description at `/openapi.json` and a page to browse it at `/docs`.
 pub fn router(app: Arc<App>) -> Router {
@@ -57,14 +48,6 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Which requests a path's are counted with. The bridge, services and probes do not wait for callers.
-pub fn class_of(path: &str) -> Option<Class> {
-    let is_service = path.starts_with("/bridge/")
-        || path.starts_with("/internal/")
-        || ["/readyz", "/healthz"].contains(&path);
-    Some(if is_service { Class::Services } else { Class::Callers })
-}
-
 /// Gives the request an id, and a time to be done in; counts it, and logs it at DEBUG.
 async fn with_request_id(
     State(app): State<Arc<App>>,
@@ -77,7 +60,7 @@ async fn with_request_id(
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
-    let mut response = CURRENT_REQUEST_ID.scope(id.clone(), answer(request, next)).await;
+    let mut response = request_id::scope(id.clone(), answer(request, next)).await;
     let (path, status) = (path.as_ref().map_or("", MatchedPath::as_str), response.status().as_u16());
     let took = start.elapsed();
     app.metrics.request(method_name(&method), path, status, took);

@@ -36,7 +36,7 @@ use crate::event::Data;
 use crate::metrics::Family;
 use crate::push::PushItem;
 use crate::random;
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::hand_over::{self, Lease};
 use crate::tables::inbox::{self, InboxRow, Turn};
 use crate::tables::presence::{self, Device};

@@ -10,6 +10,8 @@
 //! - A session has ended if its stamp is not above that of an end, or if it is so far below that of a session
 //!   that came that it cannot be that same one. Nothing that is told of it counts any more.
 
+mod write;
+
 use std::collections::BTreeMap;
 
 use logs::warn;
@@ -17,6 +19,7 @@ use logs::warn;
 use crate::event::{Event, EventKind, Session};
 use crate::tables::presence::{DEVICE_BYTES_MAX, Device, Presence};
 use crate::tables::room_member::MemberRow;
+pub use write::{end, take};
 
 /// What events tell.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use logs::{info, warn};
 use crate::app::App;
 use crate::error::Error;
 use crate::queue::{Job, JobId, Queue, Topic};
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::pay_order;
 
 /// Works until it is time to end.

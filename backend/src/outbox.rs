@@ -5,6 +5,7 @@
 //! that process died or the push API is away, is taken up from the table by any process. A message keeps its
 //! key on every try, by which router and receivers drop repeats.
 
+mod message;
 mod users;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -21,33 +22,10 @@ use crate::error::Error;
 use crate::event::Data;
 use crate::push::{PUSHES_MAX, PushItem, PushOutcome};
 use crate::random;
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::outbox;
+pub use message::{Message, Target};
 use users::{Kind, Pace, Users};
-
-/// A message to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its `client_msg_id`, which is its own: receivers drop repeats by it. Up to 64 bytes.
-    pub key: String,
-    /// Whose app.
-    pub app: i32,
-    /// Whom it is for.
-    pub target: Target,
-    /// What it is about.
-    pub biz_code: i32,
-    /// JSON.
-    pub payload: String,
-}
-
-/// Whom a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Every session of a user.
-    User(i64),
-    /// The members of a room.
-    Room(i64),
-}
 
 /// What is to be pushed, in memory.
 pub struct Outbox {

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;
+use crate::stop::Stop;
 use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, second_delete, session_check};
 
 /// How long connections to the database that are in use are waited for at the end.
@@ -34,34 +35,12 @@ struct Tasks {
 impl Tasks {
     fn new() -> (Self, Stop) {
         let (stop, stopping) = watch::channel(false);
-        (Self { stop, tasks: JoinSet::new() }, Stop(stopping))
+        (Self { stop, tasks: JoinSet::new() }, Stop::from(stopping))
     }
 
     async fn end(&mut self) {
         let _ = self.stop.send(true); // all may have ended
         while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-/// Tells a worker when to end.
-#[derive(Clone)]
-pub struct Stop(watch::Receiver<bool>);
-
-impl From<watch::Receiver<bool>> for Stop {
-    fn from(receiver: watch::Receiver<bool>) -> Self {
-        Self(receiver)
-    }
-}
-
-impl Stop {
-    /// Waits until it is time to end.
-    pub async fn wait(&mut self) {
-        let _ = self.0.wait_for(|stop| *stop).await; // a sender that is gone means the same
-    }
-
-    /// Whether it is time to end.
-    pub fn is_due(&self) -> bool {
-        *self.0.borrow()
     }
 }
 

@@ -8,7 +8,7 @@ use logs::warn;
 use crate::app::App;
 use crate::error::Error;
 use crate::queue::{Job, JobId, Queue, Topic};
-use crate::run::Stop;
+use crate::stop::Stop;
 
 /// Works until it is time to end.
 pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use logs::{info, warn};
 
-use crate::api::room;
 use crate::app::App;
 use crate::error::Error;
+use crate::membership;
 use crate::metrics::Family;
 use crate::push::USERS_MAX;
 use crate::random;
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::presence::{self, Device};
 
 /// Checks sessions until it is time to end.
@@ -132,7 +132,7 @@ impl Check {
             }
         }
         if !ended.is_empty() {
-            room::end(app, &ended).await?;
+            membership::end(app, &ended).await?;
             for (device, _) in &ended {
                 self.missing.remove(device);
             }

@@ -21,10 +21,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::room;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
-use crate::event::{Event, EventKind, Request, Undelivered};
+use crate::event::{Event, EventKind, Outcome, Request, Undelivered};
 use crate::gift::{self, Answer, Contents, Decided, GiftRequest, Identity, Reason};
 use crate::hooks::before_send;
 use crate::inbox;
@@ -61,19 +60,6 @@ struct EventResult {
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-}
-
-/// What became of an event.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// It is done, and what it did is committed.
-    Done,
-    /// It will never be done.
-    Refused(String),
-    /// It may be done another time.
-    Again,
-    /// It is being decided; others need not wait for it. It has to come again.
-    Waiting,
 }
 
 /// Takes events of the gateways. Signed by the bridge: `X-Sailfish-Signature` is the HMAC-SHA-256 of
@@ -180,7 +166,7 @@ pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -
 
 async fn take_presence(app: &App, events: &[Event]) -> Outcome {
     let take = async {
-        room::take(app, events).await?;
+        membership::take(app, events).await?;
         let came = events.iter().filter_map(|event| match &event.kind {
             EventKind::Online(session) => membership::device_of(session),
             _ => None,

@@ -1,7 +1,6 @@
 //! Gifts: the catalogue, and sending one by HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +13,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
-use crate::gift::{Answer, Contents, GiftRequest, Identity, Limit, PRICE_MAX, Reason, SHOWN, submit};
+use crate::gift::catalogue::{CACHE_TTL, LIST_KEY, find, key, keys};
+use crate::gift::{Answer, Contents, Gift, GiftRequest, Identity, Limit, PRICE_MAX, SHOWN, submit};
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
@@ -28,22 +28,6 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(send))
         .routes(routes!(internal_list, create))
         .routes(routes!(put, delete))
-}
-
-/// A gift of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(examples(json!({ "id": 1, "name": "Rose", "icon": "🌹", "price": 10, "is_on_sale": true })))]
-pub struct Gift {
-    /// Names it for good.
-    pub id: i64,
-    /// For people.
-    pub name: String,
-    /// Where its picture is; may be empty.
-    pub icon: String,
-    /// Of one piece, in coins.
-    pub price: i64,
-    /// Whether it can be sent.
-    pub is_on_sale: bool,
 }
 
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -66,41 +50,6 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
     responses((status = 200, body = Gift), (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gift>, Error> {
     find(&app, id).await?.map(Json).ok_or_else(|| Error::not_found("there is no such gift"))
-}
-
-/// One gift, through the cache.
-async fn find(app: &App, id: i64) -> Result<Option<Gift>, Error> {
-    app.read(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
-}
-
-/// What a piece of a gift costs, if it can be had and costs what the sender saw.
-pub(crate) async fn price(app: &App, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
-    let mut gift = match app.gifts.catalogue.get(id) {
-        Some(gift) => gift,
-        None => match find(app, id).await? {
-            Some(gift) => app.gifts.catalogue.put(gift),
-            None => return Ok(Err(Reason::NoSuchGift)),
-        },
-    };
-    if gift.check(seen).is_err() {
-        // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
-        let load = || gift::get(app.db.primary(), id);
-        let recent = app.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
-        let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
-        gift = app.gifts.catalogue.put(recent);
-    }
-    Ok(gift.check(seen).map(|()| gift.price))
-}
-
-impl Gift {
-    /// Whether it can be had at that price.
-    pub(crate) fn check(&self, seen: Option<i64>) -> Result<(), Reason> {
-        match seen.is_none_or(|seen| seen == self.price) {
-            _ if !self.is_on_sale => Err(Reason::NotOnSale),
-            false => Err(Reason::PriceChanged),
-            true => Ok(()),
-        }
-    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -281,25 +230,11 @@ fn line(field: &str, text: &str, chars_max: usize) -> Result<String, Error> {
     }
 }
 
-fn key(id: i64) -> String {
-    format!("gift:{id}")
-}
-
-fn recent_key(id: i64) -> String {
-    format!("gift_recent:{id}")
-}
-
-fn keys(id: i64) -> [String; 3] {
-    [key(id), recent_key(id), LIST_KEY.to_owned()]
-}
-
-const LIST_KEY: &str = "gifts";
 /// The highest id that a caller chooses.
 const ID_MAX: i64 = 1_000_000_000;
-const CACHE_TTL: Duration = Duration::from_secs(300);
-/// Gifts that apps are shown.
 /// The longest body of a gift that is sent.
 const SEND_BYTES_MAX: usize = 4 << 10;
+/// Gifts that apps are shown.
 const LISTED_MAX: usize = 1_000;
 const PAGE_MAX: u32 = 100;
 const NAME_CHARS_MAX: usize = 64;

@@ -14,12 +14,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::login::LoginId;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::Body;
 use crate::http::caller::Caller;
-use crate::push::Revoked;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -103,23 +101,6 @@ async fn make(
         app: config.app,
         user_id,
     }))
-}
-
-/// Has gateways refuse the IM tokens of a login, or all that a user has, for as long as they are good, and
-/// end the sessions that have them.
-///
-/// # Errors
-/// 503: perhaps not all gateways were told.
-pub async fn revoke(app: &App, user_id: i64, login: Option<&LoginId>) -> Result<(), Error> {
-    let (config, now_s) = (&app.config, app.clock.now_ms() / 1_000);
-    let revoked = Revoked {
-        app: config.app,
-        user: user_id,
-        login: login.map(LoginId::session),
-        before_s: now_s + 1,
-        ttl_s: config.im_token_ttl_s,
-    };
-    app.push.revoke(&revoked).await
 }
 
 /// What a gateway reads out of a token.

@@ -1,20 +1,16 @@
-//! Login by phone and code; login tokens. A token is known to the database by its SHA-256 only.
+//! Login by phone and code.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::IntoResponse;
-use logs::warn;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{im_token, users};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::hooks::{Login as LoginAsked, ask_login};
@@ -24,8 +20,7 @@ use crate::http::caller::{COOKIE, token};
 use crate::http::internal::Internal;
 use crate::login_code::{Asker, wrong_code};
 use crate::phone::Phone;
-use crate::random;
-use crate::tables::login_token::{self, Login};
+use crate::{login, users};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -143,7 +138,7 @@ async fn log_in(
     if !asker.use_up(&app, &code).await? {
         return Err(wrong_code());
     }
-    let (token, expires_ms) = begin(&app, user_id).await?;
+    let (token, expires_ms) = login::begin(&app, user_id).await?;
     let cookie = cookie(&app, &token, i64::from(app.config.login_ttl_days) * DAY_MS / 1_000)?;
     Ok(([(header::SET_COOKIE, cookie)], Json(LoggedIn { user_id, token, expires_ms, is_new })))
 }
@@ -156,12 +151,7 @@ struct LoggedOut {}
 #[utoipa::path(post, path = "/logout", security(("login" = [])), responses((status = 200, body = LoggedOut)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;
-    if let Some(user_id) = user_of(&app, token).await? {
-        end(&app, &[hash(token).to_vec()]).await?;
-        if let Err(error) = im_token::revoke(&app, user_id, Some(&LoginId::of(token))).await {
-            warn!(%error, "cannot revoke the IM tokens of a login that has ended; they are good until they expire");
-        }
-    }
+    login::end(&app, token).await?;
     Ok(([(header::SET_COOKIE, cookie(&app, "", 0)?)], Json(LoggedOut {})))
 }
 
@@ -174,60 +164,8 @@ async fn log_out_user(
     _: Internal,
     Path(user_id): Path<i64>,
 ) -> Result<Json<LoggedOut>, Error> {
-    loop {
-        let some = login_token::older(app.db.primary(), user_id, 0).await?;
-        if some.is_empty() {
-            break;
-        }
-        end(&app, &some).await?;
-    }
-    im_token::revoke(&app, user_id, None).await?;
+    login::end_all(&app, user_id).await?;
     Ok(Json(LoggedOut {}))
-}
-
-/// Names a login: the hash of its token.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LoginId(String);
-
-impl LoginId {
-    /// The login of this token.
-    pub fn of(token: &str) -> Self {
-        Self(hex(&hash(token)))
-    }
-
-    /// What the IM tokens of this login call it. Nobody finds the hash by it, and so not the token.
-    pub fn session(&self) -> &str {
-        self.0.get(..SESSION_BYTES).unwrap_or_default()
-    }
-}
-
-/// The user of a login token.
-pub async fn user_of(app: &App, token: &str) -> Result<Option<i64>, Error> {
-    if !is_token(token) {
-        return Ok(None);
-    }
-    let hash = hash(token);
-    // From the primary: a replica may not know yet who has just logged in.
-    let load = || login_token::get(app.db.primary(), &hash);
-    let login: Option<Login> = app.cache.read(&cache_key(&hash), CACHE_TTL, load).await?;
-    Ok(login.filter(|login| login.expires_ms > app.clock.now_ms()).map(|login| login.user_id))
-}
-
-/// Begins a login, and ends the oldest of a user who has too many.
-async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
-    let token = random::hex::<32>();
-    let expires_ms = app.clock.now_ms() + i64::from(app.config.login_ttl_days) * DAY_MS;
-    login_token::insert(app.db.writer(), &hash(&token), Login { user_id, expires_ms }).await?;
-    let older = login_token::older(app.db.primary(), user_id, LOGINS_MAX).await?;
-    if !older.is_empty() {
-        end(app, &older).await?;
-    }
-    Ok((token, expires_ms))
-}
-
-async fn end(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
-    let keys: Vec<String> = hashes.iter().map(|hash| cache_key(hash)).collect();
-    app.write_through(&keys, login_token::delete(app.db.writer(), hashes)).await
 }
 
 /// Browsers send it over TLS only, unless the API is of this machine alone.
@@ -238,30 +176,6 @@ fn cookie(app: &App, token: &str, age_s: i64) -> Result<HeaderValue, Error> {
     HeaderValue::try_from(text).map_err(Error::internal)
 }
 
-fn is_token(token: &str) -> bool {
-    token.len() == TOKEN_BYTES && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn cache_key(hash: &[u8]) -> String {
-    format!("login:{}", hex(hash))
-}
-
 /// The longest body: a phone and a code.
 const BODY_BYTES_MAX: usize = 1 << 10;
-/// Hexadecimal digits of what IM tokens call a login.
-const SESSION_BYTES: usize = 32;
-/// Hexadecimal digits of a login token.
-const TOKEN_BYTES: usize = 64;
-/// Logins that a user has at once, on all devices.
-const LOGINS_MAX: u32 = 20;
-/// How long a login is cached.
-const CACHE_TTL: Duration = Duration::from_secs(600);
 const DAY_MS: i64 = 86_400_000;

@@ -12,7 +12,8 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{db, metrics};
+use crate::metrics;
+use crate::migrations::is_migrated;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -31,7 +32,7 @@ async fn healthz() -> &'static str {
     responses((status = 200, body = String), (status = 503, description = "not at the moment"))
 )]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
-    let migrated = tokio::time::timeout(READY_TIME, db::is_migrated(&app.db)).await;
+    let migrated = tokio::time::timeout(READY_TIME, is_migrated(&app.db)).await;
     match migrated {
         Ok(Ok(true)) => app.db.check_writes(&app.clock).await.map(|()| "ok\n"),
         Ok(Ok(false)) => Err(Error::unavailable("not_migrated", "the database's tables are not up to date")),
@@ -44,7 +45,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
 async fn page(State(app): State<Arc<App>>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, metrics::text(&app).await)
+    (kind, metrics::page::text(&app).await)
 }
 
 /// How long the database may take to answer.

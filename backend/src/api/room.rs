@@ -14,13 +14,10 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::db::{Pool, insist};
 use crate::error::{Error, ErrorBody};
-use crate::event::Event;
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
 use crate::http::text;
-use crate::membership::{self, Told};
-use crate::tables::presence::{self, Device};
 use crate::tables::room::{self, RoomRow};
 use crate::tables::room_member;
 
@@ -262,40 +259,6 @@ async fn cached(app: &App, id: i64) -> Result<Room, Error> {
     app.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 
-/// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in
-/// disorder: see [`membership`].
-pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
-    for batch in events.chunks(BATCH_MAX) {
-        // Another process may have changed neighbouring rows.
-        insist(|| take_batch(app, membership::told(batch))).await?;
-    }
-    Ok(())
-}
-
-/// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device
-/// stays.
-pub async fn end(app: &App, sessions: &[(Device, i64)]) -> Result<(), Error> {
-    for batch in sessions.chunks(BATCH_MAX) {
-        insist(|| take_batch(app, membership::ended(batch.iter().cloned()))).await?;
-    }
-    Ok(())
-}
-
-async fn take_batch(app: &App, told: Told) -> Result<(), Error> {
-    if told.presence.is_empty() {
-        return Ok(());
-    }
-    let dialect = app.db.dialect();
-    let mut tx = app.db.begin().await?;
-    let presence = presence::raise(&mut tx, dialect, &told.presence).await?;
-    let devices: Vec<&Device> = told.presence.keys().collect();
-    let known = room_member::of_devices(&mut tx, dialect, &devices).await?;
-    let changes = told.changes(&presence, known);
-    room_member::put(&mut tx, dialect, &changes.put).await?;
-    room_member::delete(&mut tx, dialect, &changes.delete).await?;
-    tx.commit().await
-}
-
 fn limit(given: Option<u32>, default: u32, most: u32) -> Result<u32, Error> {
     let limit = given.unwrap_or(default);
     match (1..=most).contains(&limit) {
@@ -329,5 +292,3 @@ const ROOMS_MAX: u32 = 100;
 const OPENED_MAX: usize = 500;
 const MEMBERS_DEFAULT: u32 = 100;
 const MEMBERS_MAX: u32 = 1_000;
-/// Events of one transaction.
-const BATCH_MAX: usize = 500;

@@ -10,12 +10,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::users;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path, Query};
 use crate::http::internal::Internal;
 use crate::tables::user_tag::{self, Column, Tags};
+use crate::users;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {

@@ -12,16 +12,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
 use crate::http::text;
-use crate::ids::Order;
-use crate::phone::Phone;
 use crate::tables::user::{Change, UserRow};
 use crate::tables::{user, user_phone};
+use crate::users::{self, CACHE_TTL, cache_key, find, unknown};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -220,32 +218,6 @@ async fn limit(app: &App, key: &str, by: u32, most: u32, what: &str) -> Result<(
     }
 }
 
-/// A user, from the cache if it is there.
-pub async fn find(app: &App, id: i64) -> Result<Option<UserRow>, Error> {
-    app.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
-}
-
-/// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in
-/// `t_user_phone` decides, and the user's row is written with it.
-pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), Error> {
-    let hash = phone.hash();
-    if let Some(id) = user_phone::user_of(app.db.primary(), &hash).await? {
-        return Ok((id, false));
-    }
-    let id = app.ids.next(IDS, Order::Shuffled).await?;
-    if insist(|| register(app, phone, id)).await? {
-        return Ok((id, true));
-    }
-    let winner = user_phone::user_of(app.db.primary(), &hash).await?;
-    Ok((winner.ok_or_else(|| Error::internal("a phone that was there is gone"))?, false))
-}
-
-/// A user who has just come.
-pub fn nameless(id: i64, created_ms: i64) -> UserRow {
-    let name = format!("user{id}");
-    UserRow { id, name, avatar: String::new(), sex: 0, city: String::new(), bio: String::new(), created_ms }
-}
-
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "count": 2 })))]
@@ -273,46 +245,9 @@ async fn make(
     if !(1..=MADE_MAX).contains(&count) {
         return Err(Error::bad_request(format!("count: want 1 to {MADE_MAX}, not {count}")));
     }
-    let mut user_ids = app.ids.take("user", Order::Shuffled, count).await?;
-    user_ids.sort_unstable();
-    insist(|| insert_all(&app, &user_ids)).await?;
-    app.changed(&user_ids.iter().map(|id| cache_key(*id)).collect::<Vec<_>>()).await;
-    Ok(Json(MadeUsers { user_ids }))
+    Ok(Json(MadeUsers { user_ids: users::make(&app, count).await? }))
 }
 
-async fn insert_all(app: &App, ids: &[i64]) -> Result<(), Error> {
-    let mut tx = app.db.begin().await?;
-    for id in ids {
-        user::insert(&mut tx, &nameless(*id, app.clock.now_ms())).await?;
-    }
-    tx.commit().await
-}
-
-async fn register(app: &App, phone: &Phone, id: i64) -> Result<bool, Error> {
-    let row = nameless(id, app.clock.now_ms());
-    let mut tx = app.db.begin().await?;
-    let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
-    let is_new = user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
-    if is_new {
-        user::insert(&mut tx, &row).await?;
-        tx.commit().await?;
-        // Somebody may have asked for the id before it was given, and "none" is cached.
-        app.changed(&[cache_key(id)]).await;
-    }
-    Ok(is_new)
-}
-
-/// The error for a user that there is not.
-pub fn unknown() -> Error {
-    Error::not_found("there is no such user")
-}
-
-fn cache_key(id: i64) -> String {
-    format!("user:{id}")
-}
-
-/// The name of users' ids.
-pub const IDS: &str = "user";
 /// Users of one batch.
 const BATCH_MAX: usize = 1_000;
 /// Users that are made at once.
@@ -323,9 +258,6 @@ const NAME_CHARS_MAX: usize = 32;
 const CITY_CHARS_MAX: usize = 32;
 const BIO_CHARS_MAX: usize = 200;
 const AVATAR_BYTES_MAX: usize = 255;
-/// How long a user is cached.
-const CACHE_TTL: Duration = Duration::from_secs(1_800);
-
 #[cfg(test)]
 mod tests {
     use super::*;

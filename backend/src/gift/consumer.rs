@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::decide::{Decisions, Facts, RoomState, decide};
-use super::{Answer, Batch, Identity, Order, Parcel, add, old_refusals};
+use super::{Answer, Batch, GiftRequest, Identity, Order, add, old_refusals};
 use crate::app::App;
 use crate::cache::held_key;
 use crate::db::{Dialect, Tx};
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::hooks::after_gift;
 use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
 
 /// Works until it is time to end, and then until all who wait are answered.
@@ -47,12 +47,12 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 
 /// Gifts into the queue, all that come at once together.
 async fn put(app: Arc<App>, mut stop: Stop) {
-    let work = |parcels: Vec<Parcel>| {
+    let work = |requests: Vec<GiftRequest>| {
         let app = app.clone();
         async move {
-            let payloads: Vec<_> = parcels.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+            let payloads: Vec<_> = requests.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
             app.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
-            Ok(vec![(); parcels.len()])
+            Ok(vec![(); requests.len()])
         }
     };
     app.gifts.pushes.run(batch_max(&app), stop.wait(), work).await;
@@ -79,7 +79,7 @@ async fn take(app: Arc<App>, mut stop: Stop) {
             let jobs = app.take_for_database(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
             if !jobs.is_empty() {
                 let batch = Batch::of(&app, jobs);
-                app.gifts.waiters.are_here(batch.parcels.iter().map(|parcel| &parcel.identity));
+                app.gifts.waiters.are_here(batch.requests.iter().map(|request| &request.identity));
                 let _ = app.gifts.taken.send(batch).await; // the consumer ends last
             }
             Ok::<_, Error>(())
@@ -130,7 +130,7 @@ struct Source {
     taken: mpsc::Receiver<Batch>,
     /// Past it: nobody was promised anything yet, so what is in memory is as good as what is in the queue,
     /// and costs far less.
-    direct: mpsc::Receiver<Parcel>,
+    direct: mpsc::Receiver<GiftRequest>,
     /// What a batch left.
     left: Batch,
     is_queue_first: bool,
@@ -139,27 +139,27 @@ struct Source {
 impl Source {
     /// The next batch of up to `most`. If it is given up, nothing is lost.
     async fn next(&mut self, most: usize) -> Batch {
-        if self.left.parcels.is_empty() {
+        if self.left.requests.is_empty() {
             tokio::select! {
                 biased; // either wakes it up; how they take turns, is said below
                 more = self.taken.recv() => self.left.extend(more.unwrap_or_default()),
-                Some(parcel) = self.direct.recv() => self.left.push(None, parcel),
+                Some(request) = self.direct.recv() => self.left.push(None, request),
             }
         }
         // In turn, so that neither keeps the other waiting.
         self.is_queue_first = !self.is_queue_first;
         for is_queue in [self.is_queue_first, !self.is_queue_first] {
-            while self.left.parcels.len() < most {
+            while self.left.requests.len() < most {
                 let more = match is_queue {
                     true => self.taken.try_recv().map(|more| self.left.extend(more)),
-                    false => self.direct.try_recv().map(|parcel| self.left.push(None, parcel)),
+                    false => self.direct.try_recv().map(|request| self.left.push(None, request)),
                 };
                 if more.is_err() {
                     break;
                 }
             }
         }
-        let rest = self.left.split_off(size(self.left.parcels.len(), most));
+        let rest = self.left.split_off(size(self.left.requests.len(), most));
         std::mem::replace(&mut self.left, rest)
     }
 }
@@ -189,7 +189,7 @@ impl Batch {
         let mut batch = Self::default();
         for job in jobs {
             match serde_json::from_str(&job.payload) {
-                Ok(parcel) => batch.push(Some(job.id), parcel),
+                Ok(request) => batch.push(Some(job.id), request),
                 Err(error) => {
                     add(&app.gifts.counters.poison, 1);
                     error!(%error, id = ?job.id, tries = job.tries, payload = job.payload, "no gift");
@@ -199,25 +199,25 @@ impl Batch {
         batch
     }
 
-    fn push(&mut self, job: Option<JobId>, parcel: Parcel) {
+    fn push(&mut self, job: Option<JobId>, request: GiftRequest) {
         self.jobs.push(job);
-        self.parcels.push(parcel);
+        self.requests.push(request);
     }
 
     fn extend(&mut self, more: Self) {
-        let Self { parcels, jobs } = more;
-        self.parcels.extend(parcels);
+        let Self { requests, jobs } = more;
+        self.requests.extend(requests);
         self.jobs.extend(jobs);
     }
 
     /// What is behind the first gifts.
     fn split_off(&mut self, at: usize) -> Self {
-        Self { parcels: self.parcels.split_off(at), jobs: self.jobs.split_off(at) }
+        Self { requests: self.requests.split_off(at), jobs: self.jobs.split_off(at) }
     }
 
     /// Its two halves.
     fn split(mut self) -> [Self; 2] {
-        let at = self.parcels.len() / 2;
+        let at = self.requests.len() / 2;
         let second = self.split_off(at);
         [self, second]
     }
@@ -230,7 +230,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
     let mut committed = Vec::new();
     let mut failures = 0;
     while let Some(batch) = todo.pop() {
-        if batch.parcels.is_empty() {
+        if batch.requests.is_empty() {
             continue;
         }
         match try_commit(app, &batch).await {
@@ -242,7 +242,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
             Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
                 add(&app.gifts.counters.batches_failed, 1);
                 if failures == 0 {
-                    warn!(%error, gifts = batch.parcels.len(), "committing a batch of gifts failed; tried again");
+                    warn!(%error, gifts = batch.requests.len(), "committing a batch of gifts failed; tried again");
                 }
                 failures += 1;
                 todo.push(batch);
@@ -253,12 +253,12 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                     () = tokio::time::sleep(PAUSE_MAX.min(PAUSE_FIRST * failures)) => {}
                 }
             }
-            Err(error) if batch.parcels.len() == 1 => {
+            Err(error) if batch.requests.len() == 1 => {
                 add(&app.gifts.counters.poison, 1);
-                error!(%error, parcel = ?batch.parcels[0], "cannot commit a gift; if it is in the queue, it stays there");
+                error!(%error, request = ?batch.requests[0], "cannot commit a gift; if it is in the queue, it stays there");
             }
             Err(error) => {
-                warn!(%error, gifts = batch.parcels.len(), "committing a batch of gifts failed; its halves are tried separately");
+                warn!(%error, gifts = batch.requests.len(), "committing a batch of gifts failed; its halves are tried separately");
                 todo.extend(batch.split().into_iter().rev());
             }
         }
@@ -269,9 +269,9 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.
 pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
     let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
-    let senders: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.identity.sender_id).collect();
-    let identities: BTreeSet<&Identity> = batch.parcels.iter().map(|parcel| &parcel.identity).collect();
-    let gift_ids: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.contents.gift_id).collect();
+    let senders: BTreeSet<i64> = batch.requests.iter().map(|request| request.identity.sender_id).collect();
+    let identities: BTreeSet<&Identity> = batch.requests.iter().map(|request| &request.identity).collect();
+    let gift_ids: BTreeSet<i64> = batch.requests.iter().map(|request| request.contents.gift_id).collect();
     let mut tx = app.db.begin().await?;
     // First the locks: what is read after them is what any other consumer of these senders has committed.
     let balances = account::lock(&mut tx, dialect, &Vec::from_iter(senders)).await?;
@@ -282,7 +282,7 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     let members = members(app, &mut tx, batch).await?;
     let receivers = receivers(app, &mut tx, batch).await?;
     let facts = Facts { known, balances, catalogue, rooms, members, receivers };
-    let decisions = decide(app.config.app, &batch.parcels, facts);
+    let decisions = decide(app.config.app, &batch.requests, facts);
     if !decisions.debits.is_empty() {
         if !account::debit(&mut tx, &decisions.debits).await? {
             return Err(Error::unavailable("balance_changed", "a balance changed under its lock"));
@@ -309,7 +309,7 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
 
 /// Rooms, which cannot close before the transaction ends.
 async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<i64, RoomState>, Error> {
-    let ids: BTreeSet<i64> = batch.parcels.iter().map(|parcel| parcel.contents.room_id).collect();
+    let ids: BTreeSet<i64> = batch.requests.iter().map(|request| request.contents.room_id).collect();
     let rows = room::keep(tx, dialect, &Vec::from_iter(ids)).await?;
     Ok(rows
         .into_iter()
@@ -319,15 +319,15 @@ async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<
 
 /// Senders in their rooms, of those whom no gateway has seen there.
 async fn members(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(i64, i64)>, Error> {
-    let asked = batch.parcels.iter().filter(|parcel| !parcel.is_in_room);
+    let asked = batch.requests.iter().filter(|request| !request.is_in_room);
     let asked: BTreeSet<(i64, i64)> =
-        asked.map(|parcel| (parcel.contents.room_id, parcel.identity.sender_id)).collect();
+        asked.map(|request| (request.contents.room_id, request.identity.sender_id)).collect();
     room_member::among(tx, app.db.dialect(), app.config.app, &Vec::from_iter(asked)).await
 }
 
 /// Receivers that there are. Most were seen before, and cost nothing.
 async fn receivers(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<i64>, Error> {
-    let ids = batch.parcels.iter().map(|parcel| parcel.contents.receiver_id).collect();
+    let ids = batch.requests.iter().map(|request| request.contents.receiver_id).collect();
     let (mut known, unknown) = app.gifts.receivers.split(ids);
     if !unknown.is_empty() {
         let found = user::among(tx, &unknown).await?;

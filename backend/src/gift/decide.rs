@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Contents, Identity, Order, Parcel, Reason, message};
-use crate::api::gift::Gift;
+use super::message;
+use super::types::{Answer, Contents, Gift, GiftRequest, Identity, Order, Reason};
 use crate::outbox::Message;
 use crate::tables::account::Entry;
 
@@ -46,10 +46,10 @@ pub struct Decisions {
 }
 
 /// Decides gifts in their order.
-pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
+pub fn decide(app: i32, requests: &[GiftRequest], facts: Facts) -> Decisions {
     let Facts { mut known, mut balances, catalogue, rooms, members, receivers } = facts;
-    let may_go = |parcel: &Parcel| -> Result<(), Reason> {
-        let Parcel { identity: Identity { sender_id, .. }, contents, is_in_room, .. } = parcel;
+    let may_go = |request: &GiftRequest| -> Result<(), Reason> {
+        let GiftRequest { identity: Identity { sender_id, .. }, contents, is_in_room, .. } = request;
         let Contents { room_id, receiver_id, .. } = *contents;
         let room = rooms.get(&room_id).ok_or(Reason::NoSuchRoom)?;
         match *is_in_room || room.owner_id == *sender_id || members.contains(&(room_id, *sender_id)) {
@@ -60,8 +60,8 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
         }
     };
     let mut decisions = Decisions::default();
-    for parcel in parcels {
-        let Parcel { identity, contents, .. } = parcel;
+    for request in requests {
+        let GiftRequest { identity, contents, .. } = request;
         if let Some(order) = known.get(identity) {
             // Told once more, by the same name: whether the first telling came through is not known here.
             if let Answer::Refused(reason) = order.answer_for(contents) {
@@ -71,7 +71,7 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
             continue;
         }
         let charged =
-            may_go(parcel).and_then(|()| charge(parcel, catalogue.get(&contents.gift_id), &mut balances));
+            may_go(request).and_then(|()| charge(request, catalogue.get(&contents.gift_id), &mut balances));
         let answer = match charged {
             Ok(total) => {
                 *decisions.debits.entry(identity.sender_id).or_default() += total;
@@ -97,11 +97,15 @@ pub fn decide(app: i32, parcels: &[Parcel], facts: Facts) -> Decisions {
 }
 
 /// Deducts the gift's total from the sender's balance and returns it.
-fn charge(parcel: &Parcel, gift: Option<&Gift>, balances: &mut BTreeMap<i64, i64>) -> Result<i64, Reason> {
+fn charge(
+    request: &GiftRequest,
+    gift: Option<&Gift>,
+    balances: &mut BTreeMap<i64, i64>,
+) -> Result<i64, Reason> {
     let gift = gift.ok_or(Reason::NoSuchGift)?;
-    gift.check(parcel.price)?;
-    let total = gift.price.checked_mul(parcel.contents.count).ok_or(Reason::BadRequest)?;
-    let balance = balances.get_mut(&parcel.identity.sender_id).ok_or(Reason::InsufficientBalance)?;
+    gift.check(request.price)?;
+    let total = gift.price.checked_mul(request.contents.count).ok_or(Reason::BadRequest)?;
+    let balance = balances.get_mut(&request.identity.sender_id).ok_or(Reason::InsufficientBalance)?;
     *balance = balance.checked_sub(total).filter(|left| *left >= 0).ok_or(Reason::InsufficientBalance)?;
     Ok(total)
 }
@@ -112,9 +116,9 @@ mod tests {
 
     const CONTENTS: Contents = Contents { gift_id: 1, room_id: 7, receiver_id: 3, count: 2, code: 5556 };
 
-    fn parcel(sender_id: i64, key: &str, price: i64) -> Parcel {
+    fn request(sender_id: i64, key: &str, price: i64) -> GiftRequest {
         let identity = Identity { sender_id, key: key.into() };
-        Parcel { identity, contents: CONTENTS, price: Some(price), is_in_room: true }
+        GiftRequest { identity, contents: CONTENTS, price: Some(price), is_in_room: true }
     }
 
     fn facts(balances: &[(i64, i64)]) -> Facts {
@@ -140,28 +144,28 @@ mod tests {
 
     #[test]
     fn money_goes_to_those_who_come_first_and_never_below_zero() {
-        let parcels: Vec<_> = ["a", "b", "c"].map(|key| parcel(9, key, 10)).into();
-        let decisions = decide(1, &parcels, facts(&[(9, 45)]));
+        let requests: Vec<_> = ["a", "b", "c"].map(|key| request(9, key, 10)).into();
+        let decisions = decide(1, &requests, facts(&[(9, 45)]));
         let (paid, short) = (Answer::Committed { total: 20 }, Answer::Refused(Reason::InsufficientBalance));
         assert_eq!(answers(&decisions), [paid, paid, short]);
         assert_eq!(decisions.debits, [(9, 40)].into());
         assert_eq!(decisions.entries.iter().map(|entry| entry.amount).sum::<i64>(), -40);
         let codes: Vec<_> = decisions.messages.iter().map(|message| message.biz_code).collect();
         assert_eq!(codes, [5556, 5556, 5557]);
-        assert_eq!(answers(&decide(1, &parcels[..1], facts(&[]))), [short], "no account, no coins");
+        assert_eq!(answers(&decide(1, &requests[..1], facts(&[]))), [short], "no account, no coins");
     }
 
     #[test]
     fn a_repeat_is_debited_once_within_a_batch_and_after_it() {
-        let parcels = [parcel(9, "a", 10), parcel(9, "a", 10)];
-        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        let requests = [request(9, "a", 10), request(9, "a", 10)];
+        let decisions = decide(1, &requests, facts(&[(9, 100)]));
         assert_eq!((decisions.debits[&9], decisions.orders.len(), decisions.repeats.len()), (20, 1, 1));
         assert_eq!(decisions.repeats[0], decisions.orders[0]);
         let known: BTreeMap<_, _> = decisions.orders.into_iter().collect();
-        let again = decide(1, &parcels, Facts { known: known.clone(), ..facts(&[(9, 80)]) });
+        let again = decide(1, &requests, Facts { known: known.clone(), ..facts(&[(9, 80)]) });
         assert!(again.debits.is_empty() && again.messages.is_empty() && again.repeats.len() == 2);
         // Its sender is told that the name has another gift.
-        let other = Parcel { contents: Contents { count: 3, ..CONTENTS }, ..parcel(9, "a", 10) };
+        let other = GiftRequest { contents: Contents { count: 3, ..CONTENTS }, ..request(9, "a", 10) };
         let other = decide(1, &[other], Facts { known, ..facts(&[(9, 80)]) });
         assert!(other.debits.is_empty() && other.orders.is_empty());
         let told: Vec<_> = other.messages.iter().map(|message| message.biz_code).collect();
@@ -175,8 +179,8 @@ mod tests {
 
     #[test]
     fn who_names_no_price_pays_the_catalogues() {
-        let parcels = [Parcel { price: None, ..parcel(9, "a", 0) }, parcel(9, "b", 9)];
-        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        let requests = [GiftRequest { price: None, ..request(9, "a", 0) }, request(9, "b", 9)];
+        let decisions = decide(1, &requests, facts(&[(9, 100)]));
         assert_eq!(
             answers(&decisions),
             [Answer::Committed { total: 20 }, Answer::Refused(Reason::PriceChanged)]
@@ -188,9 +192,9 @@ mod tests {
         let to = |receiver_id, room_id, sender_id, is_in_room| {
             let contents = Contents { receiver_id, room_id, ..CONTENTS };
             let key = format!("{receiver_id} {room_id} {is_in_room}");
-            Parcel { contents, is_in_room, ..parcel(sender_id, &key, 10) }
+            GiftRequest { contents, is_in_room, ..request(sender_id, &key, 10) }
         };
-        let parcels = [
+        let requests = [
             to(4, 7, 9, true),
             to(3, 9, 9, true),
             to(3, 8, 9, true),
@@ -198,7 +202,7 @@ mod tests {
             to(3, 7, 5, false),
             to(3, 7, 70, false), // the room's owner
         ];
-        let decisions = decide(1, &parcels, facts(&[(5, 100), (9, 100), (70, 100)]));
+        let decisions = decide(1, &requests, facts(&[(5, 100), (9, 100), (70, 100)]));
         let refused = [Reason::NoSuchReceiver, Reason::NoSuchRoom, Reason::RoomClosed, Reason::NotMember];
         let paid = [Answer::Committed { total: 20 }; 2];
         let wanted: Vec<_> = refused.map(Answer::Refused).into_iter().chain(paid).collect();
@@ -209,12 +213,12 @@ mod tests {
     #[test]
     fn what_is_no_longer_so_is_refused() {
         let with = |gift_id| Contents { gift_id, ..CONTENTS };
-        let parcels = [
-            parcel(9, "a", 11),
-            Parcel { contents: with(2), ..parcel(9, "b", 10) },
-            Parcel { contents: with(3), ..parcel(9, "c", 10) },
+        let requests = [
+            request(9, "a", 11),
+            GiftRequest { contents: with(2), ..request(9, "b", 10) },
+            GiftRequest { contents: with(3), ..request(9, "c", 10) },
         ];
-        let decisions = decide(1, &parcels, facts(&[(9, 100)]));
+        let decisions = decide(1, &requests, facts(&[(9, 100)]));
         let reasons = [Reason::PriceChanged, Reason::NotOnSale, Reason::NoSuchGift];
         assert_eq!(answers(&decisions), reasons.map(Answer::Refused));
         assert!(decisions.debits.is_empty() && decisions.entries.is_empty());

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::consumer::try_commit;
-use super::{Batch, Contents, Identity, Parcel};
-use crate::api::gift::Gift;
-use crate::api::users;
+use super::{Batch, Contents, Gift, GiftRequest, Identity};
 use crate::app::App;
 use crate::db::Tx;
 use crate::error::Error;
 use crate::random;
 use crate::tables::{account, gift, room, user};
+use crate::users;
 
 /// Senders of one batch.
 const SENDERS: usize = 200;
@@ -33,7 +32,7 @@ pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error
     tx.commit().await?;
     let (start, mut gifts) = (Instant::now(), 0);
     while start.elapsed() < time {
-        let parcel = |number: usize| Parcel {
+        let request = |number: usize| GiftRequest {
             identity: Identity {
                 sender_id: senders[number % SENDERS],
                 key: format!("{:016x}", gifts + number),
@@ -42,9 +41,9 @@ pub async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error
             price: Some(PRICE),
             is_in_room: true,
         };
-        let batch = Batch { jobs: vec![None; batch], parcels: (0..batch).map(parcel).collect() };
+        let batch = Batch { jobs: vec![None; batch], requests: (0..batch).map(request).collect() };
         try_commit(app, &batch).await?;
-        gifts += batch.parcels.len();
+        gifts += batch.requests.len();
     }
     Ok(gifts as f64 / start.elapsed().as_secs_f64())
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Contents, FAILED, Identity, Reason};
+use super::types::{Contents, FAILED, Identity, Reason};
 use crate::outbox::{Message, Target};
 
 /// What the members of a room see.

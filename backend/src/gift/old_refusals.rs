@@ -11,7 +11,7 @@ use logs::{info, warn};
 
 use crate::app::App;
 use crate::error::Error;
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::gift_order;
 
 /// Works until it is time to end.

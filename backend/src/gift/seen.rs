@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::gift::Gift;
+use super::types::Gift;
 
 const AGE_MAX: Duration = Duration::from_secs(1);
 

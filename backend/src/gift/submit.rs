@@ -7,10 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Answer, COUNT_MAX, Contents, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Parcel, Reason, add,
-    message,
+    Answer, COUNT_MAX, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Reason, add, catalogue, message,
 };
-use crate::api::gift as catalogue;
 use crate::app::App;
 use crate::cache::{Hold, HoldAsk, held_key};
 use crate::error::Error;
@@ -193,19 +191,17 @@ fn direct(app: &App, request: &GiftRequest, reason: Reason) -> Step {
 }
 
 async fn queue_and_wait(app: &App, request: &GiftRequest) -> Result<Answer, Error> {
-    let GiftRequest { identity, contents, price, is_in_room } = request;
+    let GiftRequest { identity, contents, .. } = request;
     let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
-    let parcel =
-        Parcel { identity: identity.clone(), contents: *contents, price: *price, is_in_room: *is_in_room };
     let place = app.gifts.direct.try_reserve();
     let mut waiting = app.gifts.waiters.wait(identity, *contents, place.is_ok());
     let wait = async {
         let put = match place {
             Ok(place) => {
-                place.send(parcel);
+                place.send(request.clone());
                 Ok(())
             }
-            Err(_) => app.gifts.pushes.ask(parcel).await,
+            Err(_) => app.gifts.pushes.ask(request.clone()).await,
         };
         if let Err(error) = put {
             // What was held is not in the queue, so what the sender has is asked for anew.
@@ -237,13 +233,6 @@ fn undecided() -> Error {
 
 fn held_of(identity: &Identity) -> String {
     held_key(identity.sender_id, &identity.key)
-}
-
-impl Contents {
-    /// The code under which a request's gift is shown.
-    pub(crate) fn code_of_request(biz_code: i32) -> i32 {
-        if biz_code == super::PK { super::PK } else { super::SHOWN }
-    }
 }
 
 /// Counts a gift for as long as it is under way.

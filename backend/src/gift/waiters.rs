@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Answer, Contents, Identity, Order};
+use super::types::{Answer, Contents, Identity, Order};
 
 /// Those who wait, by what for.
 #[derive(Default)]

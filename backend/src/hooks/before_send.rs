@@ -18,11 +18,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{question, short};
-use crate::api::bridge::Outcome;
 use crate::app::App;
 use crate::config::{Class, Config, Failing};
 use crate::error::Error;
-use crate::event::{Data, Request};
+use crate::event::{Data, Outcome, Request};
 use crate::metrics::Family;
 use crate::outbox::{Message, Target};
 use crate::push::{PushItem, PushOutcome};

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::app::App;
 use crate::db::{Tx, insist};
 use crate::error::Error;
-use crate::run::Stop;
+use crate::stop::Stop;
 use crate::tables::hook_event::{self, EventRow, NewEvent};
 use crate::webhook::{Outcome, Webhook};
 

@@ -6,9 +6,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 
-use crate::api::login::{self, LoginId};
 use crate::app::App;
 use crate::error::Error;
+use crate::login::{self, LoginId};
 
 /// The cookie that may have the login token.
 pub const COOKIE: &str = "sailfish_login";

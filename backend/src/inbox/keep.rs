@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use super::MESSAGES;
 use super::share::Shares;
-use crate::api::bridge::Outcome;
 use crate::app::App;
 use crate::db::insist;
 use crate::error::Error;
-use crate::event::Undelivered;
+use crate::event::{Outcome, Undelivered};
 use crate::hooks::offline_push;
 use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
 use crate::tables::presence::{self, Device};
-use crate::tables::{hand_over, id_segment, user};
+use crate::tables::{hand_over, user};
+use crate::users;
 
 /// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be
 /// told so, and it stays until it is handed over, for 30 days. Room messages are counted only: who was not
@@ -131,7 +131,7 @@ async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, 
     if unseen.is_empty() {
         return Ok(existing);
     }
-    let has_users = id_segment::get(db, crate::api::users::IDS).await?.is_some();
+    let has_users = users::are_there(db).await?;
     let (own, foreign): (Vec<_>, Vec<_>) =
         unseen.into_iter().partition(|(of_app, _)| *of_app == app.config.app && has_users);
     existing.extend(foreign);

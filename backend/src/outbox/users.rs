@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::{Item, Outbox, WAIT, is_done, lock, pause, push_item};
 use crate::app::App;
 use crate::push::{PUSHES_MAX, PushItem};
-use crate::run::Stop;
+use crate::stop::Stop;
 
 /// How soon a user acks, as far as that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

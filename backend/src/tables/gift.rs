@@ -3,9 +3,9 @@
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::api::gift::Gift;
 use crate::db::{Connection, Dialect, Pool, marks};
 use crate::error::Error;
+use crate::gift::Gift;
 use crate::tables::last_ids;
 
 const COLUMNS: &str = "id, name, icon, price, is_on_sale";

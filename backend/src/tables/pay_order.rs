@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Connection, Dialect, Pool, is_duplicate, marks};
+use crate::db::{Connection, Dialect, Pool, marks};
 use crate::error::Error;
 
 /// How the table is made.
@@ -136,7 +136,7 @@ pub async fn insert(pool: &Pool, order: &OrderRow) -> Result<bool, Error> {
     .await;
     match done {
         Ok(_) => Ok(true),
-        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) if Error::is_duplicate(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -218,7 +218,7 @@ pub async fn pay(
     match done {
         Ok(done) if done.rows_affected() == 1 => Ok(Pay::Done),
         Ok(_) => Ok(Pay::Moved),
-        Err(error) if is_duplicate(&error) => Ok(Pay::TradeTaken),
+        Err(error) if Error::is_duplicate(&error) => Ok(Pay::TradeTaken),
         Err(error) => Err(error.into()),
     }
 }

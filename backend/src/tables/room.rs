@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
-use crate::db::{Connection, Dialect, Pool, is_duplicate, marks, padded, rows};
+use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
 /// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has
@@ -63,7 +63,7 @@ pub async fn insert(pool: &Pool, owner_id: i64, title: &str, opened_ms: i64) -> 
     .await;
     match done {
         Ok(_) => Ok(true),
-        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) if Error::is_duplicate(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

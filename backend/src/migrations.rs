@@ -4,7 +4,7 @@ use sqlx::mysql::MySqlDatabaseError;
 use sqlx::{AssertSqlSafe, Row};
 use tracing::{debug, info};
 
-use super::{Connection, Db, Dialect};
+use crate::db::{Connection, Db, Dialect};
 use crate::error::Error;
 use crate::tables;
 

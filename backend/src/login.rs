@@ -1,0 +1,127 @@
+//! Logins: the tokens that users call the API by. The database knows a token by its SHA-256 only.
+
+use std::time::Duration;
+
+use logs::warn;
+use sha2::{Digest, Sha256};
+
+use crate::app::App;
+use crate::error::Error;
+use crate::push::Revoked;
+use crate::random;
+use crate::tables::login_token::{self, Login};
+
+/// Names a login: the hash of its token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoginId(String);
+
+impl LoginId {
+    /// The login of this token.
+    pub fn of(token: &str) -> Self {
+        Self(hex(&hash(token)))
+    }
+
+    /// What the IM tokens of this login call it. Nobody finds the hash by it, and so not the token.
+    pub fn session(&self) -> &str {
+        self.0.get(..SESSION_BYTES).unwrap_or_default()
+    }
+}
+
+/// The user of a login token.
+pub async fn user_of(app: &App, token: &str) -> Result<Option<i64>, Error> {
+    if !is_token(token) {
+        return Ok(None);
+    }
+    let hash = hash(token);
+    // From the primary: a replica may not know yet who has just logged in.
+    let load = || login_token::get(app.db.primary(), &hash);
+    let login: Option<Login> = app.cache.read(&cache_key(&hash), CACHE_TTL, load).await?;
+    Ok(login.filter(|login| login.expires_ms > app.clock.now_ms()).map(|login| login.user_id))
+}
+
+/// Begins a login, and ends the oldest of a user who has too many: its token, and when it ends, in ms since
+/// the UNIX epoch.
+pub async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
+    let token = random::hex::<32>();
+    let expires_ms = app.clock.now_ms() + i64::from(app.config.login_ttl_days) * DAY_MS;
+    login_token::insert(app.db.writer(), &hash(&token), Login { user_id, expires_ms }).await?;
+    let older = login_token::older(app.db.primary(), user_id, LOGINS_MAX).await?;
+    if !older.is_empty() {
+        delete(app, &older).await?;
+    }
+    Ok((token, expires_ms))
+}
+
+async fn delete(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
+    let keys: Vec<String> = hashes.iter().map(|hash| cache_key(hash)).collect();
+    app.write_through(&keys, login_token::delete(app.db.writer(), hashes)).await
+}
+
+/// Ends the login of a token, if there is one. Gateways refuse the IM tokens that it got, and end the
+/// sessions that have them.
+pub async fn end(app: &App, token: &str) -> Result<(), Error> {
+    let Some(user_id) = user_of(app, token).await? else { return Ok(()) };
+    delete(app, &[hash(token).to_vec()]).await?;
+    if let Err(error) = revoke(app, user_id, Some(&LoginId::of(token))).await {
+        warn!(%error, "cannot revoke the IM tokens of a login that has ended; they are good until they expire");
+    }
+    Ok(())
+}
+
+/// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions.
+///
+/// # Errors
+/// 503: perhaps not all gateways were told; it may be called again.
+pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
+    loop {
+        let some = login_token::older(app.db.primary(), user_id, 0).await?;
+        if some.is_empty() {
+            break;
+        }
+        delete(app, &some).await?;
+    }
+    revoke(app, user_id, None).await
+}
+
+/// Has gateways refuse the IM tokens of a login, or all that a user has, for as long as they are good, and
+/// end the sessions that have them.
+///
+/// # Errors
+/// 503: perhaps not all gateways were told.
+async fn revoke(app: &App, user_id: i64, login: Option<&LoginId>) -> Result<(), Error> {
+    let (config, now_s) = (&app.config, app.clock.now_ms() / 1_000);
+    let revoked = Revoked {
+        app: config.app,
+        user: user_id,
+        login: login.map(LoginId::session),
+        before_s: now_s + 1,
+        ttl_s: config.im_token_ttl_s,
+    };
+    app.push.revoke(&revoked).await
+}
+
+fn is_token(token: &str) -> bool {
+    token.len() == TOKEN_BYTES && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn cache_key(hash: &[u8]) -> String {
+    format!("login:{}", hex(hash))
+}
+
+/// Hexadecimal digits of what IM tokens call a login.
+const SESSION_BYTES: usize = 32;
+/// Hexadecimal digits of a login token.
+const TOKEN_BYTES: usize = 64;
+/// Logins that a user has at once, on all devices.
+const LOGINS_MAX: u32 = 20;
+/// How long a login is cached.
+const CACHE_TTL: Duration = Duration::from_secs(600);
+const DAY_MS: i64 = 86_400_000;
