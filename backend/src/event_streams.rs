@@ -24,11 +24,11 @@ use crate::{connection, random};
 
 /// Reads all lanes, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, stop: Stop) {
-    if app.config.redis.is_empty() {
+    if app.store.config.redis.is_empty() {
         return;
     }
     let mut lanes = JoinSet::new();
-    for number in 0..app.config.bridge_streams {
+    for number in 0..app.store.config.bridge_streams {
         match Lane::new(&app, number) {
             Ok(lane) => drop(lanes.spawn(lane.run(app.clone(), stop.clone()))),
             Err(error) => error!(%error, "cannot read event streams"),
@@ -64,10 +64,10 @@ struct Entry {
 
 impl Lane {
     fn new(app: &App, number: u32) -> Result<Self, Error> {
-        let stream = format!("{}:events:{number}", app.config.prefix);
+        let stream = format!("{}:events:{number}", app.store.config.prefix);
         Ok(Self {
-            redis: connection::to_redis(&app.config.redis, &app.config.roots, COMMAND_TIME)?,
-            dead: format!("{}:events:dead", app.config.prefix),
+            redis: connection::to_redis(&app.store.config.redis, &app.store.config.roots, COMMAND_TIME)?,
+            dead: format!("{}:events:dead", app.store.config.prefix),
             lease: format!("{stream}:reader"),
             stream,
             name: random::hex::<8>(),
@@ -221,7 +221,7 @@ impl Lane {
         };
         // If the database answers, it is the event that fails.
         let has_failed = outcomes.contains(&Outcome::Again);
-        let is_up = !has_failed || app.db.is_up().await;
+        let is_up = !has_failed || app.store.db.is_up().await;
         let mut pipe = redis::pipe();
         pipe.atomic();
         let mut kept = Vec::new();

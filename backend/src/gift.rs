@@ -13,7 +13,7 @@
 //! minute of one sender; past that, as past the gifts of a second, the sender is told to wait and nothing is
 //! promised.
 
-pub mod catalogue;
+mod catalogue;
 mod consumer;
 mod decide;
 mod floor;
@@ -25,18 +25,22 @@ mod submit;
 mod types;
 mod waiters;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
 use crate::batches::Batches;
+use crate::hooks::events::Events;
+use crate::outbox::Outbox;
 use crate::queue::JobId;
+use crate::store::Store;
+use catalogue::Catalogue;
 pub(crate) use consumer::run;
 pub use floor::floor;
 use refusals::Refusals;
-use seen::{SeenGifts, SeenUsers};
-pub(crate) use submit::{Decided, Limit, refuse_bad, submit};
+use seen::SeenUsers;
+pub(crate) use submit::{Decided, Limit};
 pub use types::{
     Answer, COUNT_MAX, Contents, Gift, GiftRequest, Identity, KEY_BYTES_MAX, Order, PK, PRICE_MAX, Reason,
     SEND, SHOWN,
@@ -53,8 +57,12 @@ struct Batch {
 
 /// Gifts under way in this process.
 pub struct Gifts {
+    store: Arc<Store>,
+    outbox: Arc<Outbox>,
+    /// Is told of gifts that are paid.
+    after_gift: Option<Arc<Events>>,
     /// What gifts cost.
-    pub(crate) catalogue: SeenGifts,
+    pub(crate) catalogue: Catalogue,
     /// Who can be given something.
     receivers: SeenUsers,
     /// Gifts that the cache would refuse, on their way to the consumer.
@@ -93,13 +101,16 @@ struct Counters {
 
 impl Gifts {
     /// Nothing under way.
-    pub fn new() -> Self {
+    pub fn new(store: &Arc<Store>, outbox: &Arc<Outbox>, after_gift: Option<Arc<Events>>) -> Self {
         let (taken, taken_by_consumer) = mpsc::channel(TAKEN_MAX);
         let (direct, direct_to_consumer) = mpsc::channel(DIRECT_MAX);
         Self {
+            store: store.clone(),
+            outbox: outbox.clone(),
+            after_gift,
             direct,
             direct_to_consumer: Mutex::new(Some(direct_to_consumer)),
-            catalogue: SeenGifts::default(),
+            catalogue: Catalogue::new(store),
             receivers: SeenUsers::default(),
             doubted: Refusals::default(),
             refused: Refusals::default(),
@@ -133,12 +144,6 @@ impl Gifts {
     /// Gifts that somebody waits for.
     pub fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
-    }
-}
-
-impl Default for Gifts {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -15,26 +15,36 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::Config;
 use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::push::Push;
 use crate::sms;
+use crate::store::Store;
 use crate::webhook::Webhook;
 use before_send::BeforeSend;
 use events::Events;
-pub use login::{Login, ask_login};
+pub use login::{Login, LoginHook};
 
 /// The hooks that are configured.
 pub struct Hooks {
-    pub before_send: Option<BeforeSend>,
-    pub login: Option<Arc<Webhook>>,
-    pub offline_push: Option<Events>,
-    pub after_gift: Option<Events>,
+    pub before_send: Option<Arc<BeforeSend>>,
+    pub login: Option<LoginHook>,
+    pub offline_push: Option<Arc<Events>>,
+    pub after_gift: Option<Arc<Events>>,
     sms: Option<Arc<Webhook>>,
 }
 
 impl Hooks {
     /// Those of the configuration.
-    pub fn open(config: &Config, sms: Option<&sms::Sender>) -> Self {
+    pub fn open(
+        store: &Arc<Store>,
+        push: &Arc<Push>,
+        outbox: &Arc<Outbox>,
+        metrics: &Arc<Metrics>,
+        sms: Option<&sms::Sender>,
+    ) -> Self {
+        let config = &store.config;
         let open = |name, url: &str, timeout_ms: u32| {
             let timeout = Duration::from_millis(u64::from(timeout_ms));
             let webhook = || Arc::new(Webhook::new(name, url, &config.hook_secret, timeout, &config.roots));
@@ -42,12 +52,22 @@ impl Hooks {
         };
         let events = |name, url: &str| {
             open(name, url, config.hook_timeout_ms)
-                .map(|webhook| Events::new(webhook, config.hook_events_max))
+                .map(|webhook| Arc::new(Events::new(webhook, config.hook_events_max)))
         };
         let before_send = open("before_send", &config.before_send_url, config.before_send_timeout_ms);
+        let login = open("login", &config.login_hook_url, config.login_hook_timeout_ms);
         Self {
-            before_send: before_send.map(|webhook| BeforeSend::new(webhook, config)),
-            login: open("login", &config.login_hook_url, config.login_hook_timeout_ms),
+            before_send: before_send.map(|webhook| {
+                Arc::new(BeforeSend::new(
+                    webhook,
+                    store.clone(),
+                    push.clone(),
+                    outbox.clone(),
+                    metrics.clone(),
+                ))
+            }),
+            login: login
+                .map(|webhook| LoginHook::new(webhook, config.login_hook_failing, store.clock.clone())),
             offline_push: events("offline_push", &config.offline_push_url),
             after_gift: events("after_gift", &config.after_gift_url),
             sms: sms.and_then(sms::Sender::webhook).cloned(),
@@ -56,15 +76,16 @@ impl Hooks {
 
     /// All services, for the metrics.
     pub fn webhooks(&self) -> impl Iterator<Item = &Webhook> {
-        let before_send = self.before_send.as_ref().map(BeforeSend::webhook);
-        let [offline_push, after_gift] = [&self.offline_push, &self.after_gift].map(|events| events.as_ref());
-        let others = [self.login.as_deref(), self.sms.as_deref()];
+        let before_send = self.before_send.as_deref().map(BeforeSend::webhook);
+        let [offline_push, after_gift] =
+            [&self.offline_push, &self.after_gift].map(|events| events.as_deref());
+        let others = [self.login.as_ref().map(LoginHook::webhook), self.sms.as_deref()];
         let events = [offline_push, after_gift].map(|events| events.map(Events::webhook));
         [before_send].into_iter().chain(others).chain(events).flatten()
     }
 
     /// Those that tell.
-    pub fn events(&self) -> impl Iterator<Item = &Events> {
+    pub fn events(&self) -> impl Iterator<Item = &Arc<Events>> {
         [&self.offline_push, &self.after_gift].into_iter().flatten()
     }
 }

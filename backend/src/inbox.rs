@@ -29,14 +29,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::app::App;
 use crate::db::insist;
 use crate::error::Error;
 use crate::event::Data;
-use crate::metrics::Family;
-use crate::push::PushItem;
+use crate::hooks::events::Events;
+use crate::metrics::{Family, Metrics};
+use crate::push::{Push, PushItem};
 use crate::random;
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::tables::hand_over::{self, Lease};
 use crate::tables::inbox::{self, InboxRow, Turn};
 use crate::tables::presence::{self, Device};
@@ -45,6 +46,11 @@ pub use keep::{came, keep};
 
 /// The process's part of it.
 pub struct Inbox {
+    store: Arc<Store>,
+    push: Arc<Push>,
+    metrics: Arc<Metrics>,
+    /// Is told of messages that are kept.
+    offline_push: Option<Arc<Events>>,
     asked: Notify,
     /// Calls under way for sessions that have acked the message before.
     calls_of_acking: Semaphore,
@@ -52,17 +58,25 @@ pub struct Inbox {
     calls: Semaphore,
 }
 
-impl Default for Inbox {
-    fn default() -> Self {
+impl Inbox {
+    /// Hands over by `push` what is in the store.
+    pub fn new(
+        store: &Arc<Store>,
+        push: &Arc<Push>,
+        metrics: &Arc<Metrics>,
+        offline_push: Option<Arc<Events>>,
+    ) -> Self {
         Self {
+            store: store.clone(),
+            push: push.clone(),
+            metrics: metrics.clone(),
+            offline_push,
             asked: Notify::new(),
             calls_of_acking: Semaphore::new(CALLS_MAX),
             calls: Semaphore::new(CALLS_MAX),
         }
     }
-}
 
-impl Inbox {
     /// A hand-over was asked for. Another process may be about it first.
     pub fn look(&self) {
         self.asked.notify_one();
@@ -70,19 +84,19 @@ impl Inbox {
 }
 
 /// Takes up hand-overs that nobody is about, and removes what is too old, until it is time to end.
-pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+pub(crate) async fn run(inbox: Arc<Inbox>, mut stop: Stop) {
     tokio::select! {
         biased; // nothing more is taken up once it is time to end
         () = stop.wait() => {}
-        () = hand_over_all(&app) => {}
-        () = sweep_all(&app) => {}
+        () = hand_over_all(&inbox) => {}
+        () = sweep_all(&inbox) => {}
     }
 }
 
-async fn hand_over_all(app: &Arc<App>) {
+async fn hand_over_all(inbox: &Arc<Inbox>) {
     let (mut tasks, mut under_way) = (JoinSet::new(), BTreeSet::new());
     loop {
-        let due = hand_over::due(app.db.primary(), app.clock.now_ms(), DUE_MAX).await;
+        let due = hand_over::due(inbox.store.db.primary(), inbox.store.clock.now_ms(), DUE_MAX).await;
         let due = due.unwrap_or_else(|error| {
             warn!(%error, "cannot read which inboxes to deliver");
             Vec::new()
@@ -90,7 +104,7 @@ async fn hand_over_all(app: &Arc<App>) {
         for device in due {
             // Whoever has no turn yet is found again.
             if under_way.len() < HAND_OVERS_MAX && under_way.insert(device.clone()) {
-                tasks.spawn(hand_over(app.clone(), device));
+                tasks.spawn(hand_over(inbox.clone(), device));
             }
         }
         tokio::select! {
@@ -100,18 +114,18 @@ async fn hand_over_all(app: &Arc<App>) {
                 // One has panicked; which, nobody knows, and to begin one twice harms nobody.
                 Err(_) => under_way.clear(),
             },
-            () = app.inbox.asked.notified() => {}
+            () = inbox.asked.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
-async fn sweep_all(app: &App) {
+async fn sweep_all(inbox: &Inbox) {
     let mut swept_ms = i64::MIN;
     loop {
-        let now_ms = app.clock.now_ms();
+        let now_ms = inbox.store.clock.now_ms();
         if now_ms.saturating_sub(swept_ms) >= SWEEP_PAUSE_MS {
-            match sweep(app, now_ms - AGE_MS_MAX).await {
+            match sweep(inbox, now_ms - AGE_MS_MAX).await {
                 Ok(()) => swept_ms = now_ms,
                 Err(error) => warn!(%error, "cannot delete old messages from inboxes; tried again later"),
             }
@@ -120,50 +134,50 @@ async fn sweep_all(app: &App) {
     }
 }
 
-async fn sweep(app: &App, before_ms: i64) -> Result<(), Error> {
+async fn sweep(inbox: &Inbox, before_ms: i64) -> Result<(), Error> {
     loop {
-        let ids = inbox::older_than(app.db.primary(), before_ms, SWEEP_MAX).await?;
+        let ids = inbox::older_than(inbox.store.db.primary(), before_ms, SWEEP_MAX).await?;
         if ids.is_empty() {
             return Ok(());
         }
-        remove(app, &ids).await?;
-        app.metrics.add(MESSAGES, "dropped", ids.len() as u64);
+        remove(inbox, &ids).await?;
+        inbox.metrics.add(MESSAGES, "dropped", ids.len() as u64);
         info!(messages = ids.len(), "deleted messages that waited in inboxes for 30 days");
     }
 }
 
 /// Hands an inbox over to a device, unless another process is about it; the device.
-async fn hand_over(app: Arc<App>, device: Device) -> Device {
-    if let Err(error) = try_hand_over(&app, &device).await {
+async fn hand_over(inbox: Arc<Inbox>, device: Device) -> Device {
+    if let Err(error) = try_hand_over(&inbox, &device).await {
         warn!(%error, app = device.app, user_id = device.user_id, "cannot deliver an inbox now; tried again later");
     }
     device
 }
 
-async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
+async fn try_hand_over(inbox: &Inbox, device: &Device) -> Result<(), Error> {
     let lease = Lease { to: device.clone(), holder: random::hex::<16>() };
-    let now_ms = app.clock.now_ms();
-    if !hand_over::take(app.db.writer(), &lease, now_ms, now_ms + LEASE_MS).await? {
+    let now_ms = inbox.store.clock.now_ms();
+    if !hand_over::take(inbox.store.db.writer(), &lease, now_ms, now_ms + LEASE_MS).await? {
         return Ok(()); // whoever holds it sees that it was asked for once more
     }
-    ask_for_unheard(app, device).await;
+    ask_for_unheard(inbox, device).await;
     let mut handing = Handing {
-        app,
+        inbox,
         lease: &lease,
         acks: false,
         renewed_ms: i64::MIN,
         delivered: Vec::new(),
         done: BTreeSet::new(),
     };
-    while let Some(asked) = hand_over::asked(app.db.primary(), &lease).await? {
+    while let Some(asked) = hand_over::asked(inbox.store.db.primary(), &lease).await? {
         let handed = handing.push_all(asked.since_ms).await;
         handing.remove_delivered().await?;
         if let Err(error) = handed {
-            hand_over::renew(app.db.writer(), &lease, app.clock.now_ms() + LATER_MS).await?;
+            hand_over::renew(inbox.store.db.writer(), &lease, inbox.store.clock.now_ms() + LATER_MS).await?;
             return Err(error);
         }
-        if hand_over::end(app.db.writer(), &lease, asked.asks).await? {
-            return inbox::delete_delivered(app.db.writer(), device.app, device.user_id).await;
+        if hand_over::end(inbox.store.db.writer(), &lease, asked.asks).await? {
+            return inbox::delete_delivered(inbox.store.db.writer(), device.app, device.user_id).await;
         }
     }
     Ok(())
@@ -172,20 +186,20 @@ async fn try_hand_over(app: &App, device: &Device) -> Result<(), Error> {
 /// Asks for a user's other sessions that gateways have and of which no event has told yet. A push API that is
 /// away knows of none, and a session of which no event has told asks for nobody, or two such ones would ask
 /// for each other in turn.
-async fn ask_for_unheard(app: &App, device: &Device) {
+async fn ask_for_unheard(inbox: &Inbox, device: &Device) {
     let asked = async {
-        let known = presence::of_user(app.db.primary(), device.app, device.user_id).await?;
+        let known = presence::of_user(inbox.store.db.primary(), device.app, device.user_id).await?;
         let is_known =
             |name: &str| known.iter().any(|(known, presence)| known == name && presence.is_online());
         if !is_known(&device.device) {
             return Ok(());
         }
-        let _call = app.inbox.calls.acquire().await.map_err(Error::internal)?;
-        let sessions = app.push.online(device.app, &[device.user_id]).await?.sessions;
+        let _call = inbox.calls.acquire().await.map_err(Error::internal)?;
+        let sessions = inbox.push.online(device.app, &[device.user_id]).await?.sessions;
         let unheard = sessions.into_iter().filter(|(_, name)| !is_known(name));
         let unheard: Vec<Device> =
             unheard.map(|(_, name)| Device { device: name, ..device.clone() }).collect();
-        keep::ask(app, &unheard.iter().collect::<Vec<_>>()).await
+        keep::ask(inbox, &unheard.iter().collect::<Vec<_>>()).await
     };
     if let Err(error) = asked.await {
         debug!(%error, "it is not known where else a receiver is");
@@ -206,7 +220,7 @@ enum Pushed {
 
 /// A hand-over that is under way.
 struct Handing<'a> {
-    app: &'a App,
+    inbox: &'a Inbox,
     lease: &'a Lease,
     /// Whether the session has acked the message before.
     acks: bool,
@@ -224,7 +238,7 @@ impl Handing<'_> {
         let receiver = (self.lease.to.app, self.lease.to.user_id);
         let (mut after, mut unacked, mut set_aside) = (Turn::FIRST, Vec::new(), BTreeSet::new());
         loop {
-            let page = inbox::next(self.app.db.primary(), receiver, since_ms, after, PAGE).await?;
+            let page = inbox::next(self.inbox.store.db.primary(), receiver, since_ms, after, PAGE).await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -235,7 +249,7 @@ impl Handing<'_> {
                 }
                 match self.push(message).await? {
                     Pushed::Delivered => {
-                        self.app.metrics.add(MESSAGES, "handed_over", 1);
+                        self.inbox.metrics.add(MESSAGES, "handed_over", 1);
                         self.delivered.push(turn.id);
                         if !unacked.is_empty() {
                             self.set_aside(&unacked).await?;
@@ -243,7 +257,7 @@ impl Handing<'_> {
                         }
                     }
                     Pushed::Refused => {
-                        self.app.metrics.add(MESSAGES, "undeliverable", 1);
+                        self.inbox.metrics.add(MESSAGES, "undeliverable", 1);
                         self.delivered.push(turn.id);
                     }
                     Pushed::Unacked => {
@@ -270,14 +284,14 @@ impl Handing<'_> {
         loop {
             let outcomes = {
                 let (calls, wait) = match acks {
-                    true => (&self.app.inbox.calls_of_acking, WAIT_ACKING),
-                    false => (&self.app.inbox.calls, WAIT),
+                    true => (&self.inbox.calls_of_acking, WAIT_ACKING),
+                    false => (&self.inbox.calls, WAIT),
                 };
                 let _call = calls.acquire().await.map_err(Error::internal)?;
                 if !self.renew().await? {
                     return Ok(Pushed::Ended);
                 }
-                self.app.push.send_within(std::slice::from_ref(&item), wait).await
+                self.inbox.push.send_within(std::slice::from_ref(&item), wait).await
             };
             let outcomes = match outcomes {
                 Ok(outcomes) => outcomes,
@@ -310,20 +324,20 @@ impl Handing<'_> {
 
     /// Whether the hand-over is still this one's.
     async fn renew(&mut self) -> Result<bool, Error> {
-        let now_ms = self.app.clock.now_ms();
+        let now_ms = self.inbox.store.clock.now_ms();
         if now_ms.saturating_sub(self.renewed_ms) >= LEASE_MS / 4 {
             self.renewed_ms = now_ms;
-            return hand_over::renew(self.app.db.writer(), self.lease, now_ms + LEASE_MS).await;
+            return hand_over::renew(self.inbox.store.db.writer(), self.lease, now_ms + LEASE_MS).await;
         }
         Ok(true)
     }
 
     async fn remove_delivered(&mut self) -> Result<(), Error> {
         if !self.delivered.is_empty() {
-            let (app, to, ids) = (self.app, &self.lease.to, &self.delivered);
+            let (inbox, to, ids) = (self.inbox, &self.lease.to, &self.delivered);
             let stay = insist(|| async move {
-                let mut tx = app.db.begin().await?;
-                let stay = inbox::delivered(&mut tx, to, ids, app.clock.now_ms()).await?;
+                let mut tx = inbox.store.db.begin().await?;
+                let stay = inbox::delivered(&mut tx, to, ids, inbox.store.clock.now_ms()).await?;
                 tx.commit().await?;
                 Ok(stay)
             })
@@ -338,9 +352,9 @@ impl Handing<'_> {
 
     /// The session acks others: these are what it does not ack.
     async fn set_aside(&self, ids: &[i64]) -> Result<(), Error> {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = self.inbox.store.db.begin().await?;
         inbox::set_aside(&mut tx, ids).await?;
-        self.app.metrics.add(MESSAGES, "set_aside", ids.len() as u64);
+        self.inbox.metrics.add(MESSAGES, "set_aside", ids.len() as u64);
         tx.commit().await
     }
 }
@@ -364,8 +378,8 @@ fn item(message: InboxRow, device: &str) -> PushItem {
     }
 }
 
-async fn remove(app: &App, ids: &[i64]) -> Result<(), Error> {
-    let mut tx = app.db.begin().await?;
+async fn remove(inbox: &Inbox, ids: &[i64]) -> Result<(), Error> {
+    let mut tx = inbox.store.db.begin().await?;
     inbox::delete(&mut tx, ids).await?;
     tx.commit().await
 }

@@ -34,18 +34,18 @@ pub async fn user_of(app: &App, token: &str) -> Result<Option<i64>, Error> {
     }
     let hash = hash(token);
     // From the primary: a replica may not know yet who has just logged in.
-    let load = || login_token::get(app.db.primary(), &hash);
-    let login: Option<Login> = app.cache.read(&cache_key(&hash), CACHE_TTL, load).await?;
-    Ok(login.filter(|login| login.expires_ms > app.clock.now_ms()).map(|login| login.user_id))
+    let load = || login_token::get(app.store.db.primary(), &hash);
+    let login: Option<Login> = app.store.cache.read(&cache_key(&hash), CACHE_TTL, load).await?;
+    Ok(login.filter(|login| login.expires_ms > app.store.clock.now_ms()).map(|login| login.user_id))
 }
 
 /// Begins a login, and ends the oldest of a user who has too many: its token, and when it ends, in ms since
 /// the UNIX epoch.
 pub async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
     let token = random::hex::<32>();
-    let expires_ms = app.clock.now_ms() + i64::from(app.config.login_ttl_days) * DAY_MS;
-    login_token::insert(app.db.writer(), &hash(&token), Login { user_id, expires_ms }).await?;
-    let older = login_token::older(app.db.primary(), user_id, LOGINS_MAX).await?;
+    let expires_ms = app.store.clock.now_ms() + i64::from(app.store.config.login_ttl_days) * DAY_MS;
+    login_token::insert(app.store.db.writer(), &hash(&token), Login { user_id, expires_ms }).await?;
+    let older = login_token::older(app.store.db.primary(), user_id, LOGINS_MAX).await?;
     if !older.is_empty() {
         delete(app, &older).await?;
     }
@@ -54,7 +54,7 @@ pub async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
 
 async fn delete(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
     let keys: Vec<String> = hashes.iter().map(|hash| cache_key(hash)).collect();
-    app.write_through(&keys, login_token::delete(app.db.writer(), hashes)).await
+    app.store.write_through(&keys, login_token::delete(app.store.db.writer(), hashes)).await
 }
 
 /// Ends the login of a token, if there is one. Gateways refuse the IM tokens that it got, and end the
@@ -74,7 +74,7 @@ pub async fn end(app: &App, token: &str) -> Result<(), Error> {
 /// 503: perhaps not all gateways were told; it may be called again.
 pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
     loop {
-        let some = login_token::older(app.db.primary(), user_id, 0).await?;
+        let some = login_token::older(app.store.db.primary(), user_id, 0).await?;
         if some.is_empty() {
             break;
         }
@@ -89,7 +89,7 @@ pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
 /// # Errors
 /// 503: perhaps not all gateways were told.
 async fn revoke(app: &App, user_id: i64, login: Option<&LoginId>) -> Result<(), Error> {
-    let (config, now_s) = (&app.config, app.clock.now_ms() / 1_000);
+    let (config, now_s) = (&app.store.config, app.store.clock.now_ms() / 1_000);
     let revoked = Revoked {
         app: config.app,
         user: user_id,

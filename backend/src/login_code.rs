@@ -86,7 +86,7 @@ impl Asker {
             warn!("login codes cannot be sent: set backend.sms_url and backend.sms_secret");
             return Err(Error::unavailable(NO_SENDER, "backend.sms_url is not set"));
         };
-        let config = &app.config;
+        let config = &app.store.config;
         let of_address = format!("login_codes_from:{}", self.address);
         within(
             app,
@@ -107,24 +107,24 @@ impl Asker {
                 .refuse_from(app, config.codes_per_phone_day, "phone: want at most {} codes in a day")
                 .await?;
         }
-        if app.cache.count(&self.keys.sends, CODE_TIME).await? > 1 {
+        if app.store.cache.count(&self.keys.sends, CODE_TIME).await? > 1 {
             let left_ms = self
                 .code(app)
                 .await?
-                .map_or(CODE_TIME.as_millis() as i64, |code| code.ends_ms - app.clock.now_ms());
+                .map_or(CODE_TIME.as_millis() as i64, |code| code.ends_ms - app.store.clock.now_ms());
             let message = "phone: a code was sent within this minute; use it, or wait";
             return Err(Error::too_many(message).retry_after_ms(left_ms));
         }
         let code = Code {
             digits: format!("{:06}", random::below(1_000_000)),
-            ends_ms: app.clock.now_ms() + CODE_TIME.as_millis() as i64,
+            ends_ms: app.store.clock.now_ms() + CODE_TIME.as_millis() as i64,
             asker: self.address.clone(),
         };
-        app.cache.set(&self.keys.code, &code.text(), CODE_TIME).await?;
-        let sent = sender.send_code(&self.phone, &code.digits, code.ends_ms, app.clock.now_ms()).await;
+        app.store.cache.set(&self.keys.code, &code.text(), CODE_TIME).await?;
+        let sent = sender.send_code(&self.phone, &code.digits, code.ends_ms, app.store.clock.now_ms()).await;
         if let Err(error) = sent {
             // What did not reach the phone does not count against it.
-            app.cache.delete_many(&[self.keys.code.clone(), self.keys.sends.clone()]).await?;
+            app.store.cache.delete_many(&[self.keys.code.clone(), self.keys.sends.clone()]).await?;
             return Err(error);
         }
         own.count(app).await?;
@@ -138,7 +138,7 @@ impl Asker {
     /// is left of them gets no more, so `n` networks that take what they can get leave one part in `4 n + 1`
     /// to others, as `shard::Shares` has it.
     async fn take_of_minute(&self, app: &App) -> Result<(), Error> {
-        let most = app.config.codes_per_minute;
+        let most = app.store.config.codes_per_minute;
         let own = Window::now(app, &format!("login_codes_of:{}", self.network), MINUTE);
         let all = Window::now(app, "login_codes", MINUTE);
         let left = (i64::from(most) - all.counted(app).await?).max(0);
@@ -158,14 +158,14 @@ impl Asker {
 
     /// The code that the phone was sent, if `digits` are it.
     pub async fn check(&self, app: &App, digits: &str) -> Result<Code, Error> {
-        let config = &app.config;
+        let config = &app.store.config;
         let of_address = format!("login_tries_from:{}", self.address);
         let most = config.login_tries_per_address_minute;
         within(app, &of_address, MINUTE, most, "address: want at most {} logins in a minute").await?;
         let most = config.logins_per_minute;
         within(app, &self.keys.tries, MINUTE, most, "phone: want at most {} logins in a minute").await?;
-        let until_ms = app.cache.get(&self.keys.waits).await?.and_then(|text| text.parse::<i64>().ok());
-        let left_ms = until_ms.map_or(0, |until_ms| until_ms - app.clock.now_ms());
+        let until_ms = app.store.cache.get(&self.keys.waits).await?.and_then(|text| text.parse::<i64>().ok());
+        let left_ms = until_ms.map_or(0, |until_ms| until_ms - app.store.clock.now_ms());
         if left_ms > 0 {
             return Err(Error::too_many("code: too many wrong codes; wait").retry_after_ms(left_ms));
         }
@@ -182,9 +182,9 @@ impl Asker {
         let Some(code) = self.code(app).await? else { return Ok(None) };
         // Counted before it is compared, so that tries at once are no more than tries one by one.
         let of_code = format!("{}:tries:{}", self.keys.code, code.ends_ms);
-        let own = app.cache.count(&format!("{of_code}:{}", self.address), CODE_TIME).await?;
+        let own = app.store.cache.count(&format!("{of_code}:{}", self.address), CODE_TIME).await?;
         let is_strangers = code.asker != self.address && !self.is_familiar(app).await?;
-        let strangers = if is_strangers { app.cache.count(&of_code, CODE_TIME).await? } else { 0 };
+        let strangers = if is_strangers { app.store.cache.count(&of_code, CODE_TIME).await? } else { 0 };
         let may_try = own <= TRIES_MAX && strangers <= STRANGERS_TRIES_MAX;
         Ok((may_try && are_same(digits.as_bytes(), code.digits.as_bytes())).then_some(code))
     }
@@ -194,29 +194,29 @@ impl Asker {
         let wrong = Window::now(app, &self.keys.wrong_tries, DAY).count(app).await?;
         let Ok(doublings) = u32::try_from(wrong - TRIES_MAX) else { return Ok(()) };
         let wait = (WAIT_FIRST * 2u32.saturating_pow(doublings.min(16))).min(WAIT_MAX);
-        let until_ms = app.clock.now_ms() + wait.as_millis() as i64;
-        app.cache.set(&self.keys.waits, &until_ms.to_string(), wait).await
+        let until_ms = app.store.clock.now_ms() + wait.as_millis() as i64;
+        app.store.cache.set(&self.keys.waits, &until_ms.to_string(), wait).await
     }
 
     /// Uses the code up, of which one login is made; whether it was still there.
     pub async fn use_up(&self, app: &App, code: &Code) -> Result<bool, Error> {
-        let is_ours = app.cache.take_if(&self.keys.code, &code.text()).await?;
+        let is_ours = app.store.cache.take_if(&self.keys.code, &code.text()).await?;
         if is_ours {
-            app.cache.set(&self.keys.familiar, "1", FAMILIAR_TIME).await?;
-            app.cache.delete(&Window::now(app, &self.keys.wrong_tries, DAY).key).await?;
+            app.store.cache.set(&self.keys.familiar, "1", FAMILIAR_TIME).await?;
+            app.store.cache.delete(&Window::now(app, &self.keys.wrong_tries, DAY).key).await?;
         }
         Ok(is_ours)
     }
 
     /// The code that waits for the phone.
     pub async fn code(&self, app: &App) -> Result<Option<Code>, Error> {
-        let text = app.cache.get(&self.keys.code).await?;
+        let text = app.store.cache.get(&self.keys.code).await?;
         let code = text.as_deref().and_then(Code::parse);
-        Ok(code.filter(|code| code.ends_ms > app.clock.now_ms()))
+        Ok(code.filter(|code| code.ends_ms > app.store.clock.now_ms()))
     }
 
     async fn is_familiar(&self, app: &App) -> Result<bool, Error> {
-        Ok(app.cache.get(&self.keys.familiar).await?.is_some())
+        Ok(app.store.cache.get(&self.keys.familiar).await?.is_some())
     }
 }
 
@@ -258,17 +258,17 @@ struct Window {
 impl Window {
     fn now(app: &App, name: &str, length: Duration) -> Self {
         let length_ms = length.as_millis() as i64;
-        let number = app.clock.now_ms() / length_ms;
+        let number = app.store.clock.now_ms() / length_ms;
         Self { key: format!("{name}:{number}"), length, ends_ms: (number + 1) * length_ms }
     }
 
     async fn count(&self, app: &App) -> Result<i64, Error> {
-        app.cache.count(&self.key, self.length).await
+        app.store.cache.count(&self.key, self.length).await
     }
 
     /// How many have been counted.
     async fn counted(&self, app: &App) -> Result<i64, Error> {
-        Ok(app.cache.get(&self.key).await?.and_then(|text| text.parse().ok()).unwrap_or(0))
+        Ok(app.store.cache.get(&self.key).await?.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
     /// Refuses, without counting, once `most` have been counted.
@@ -281,7 +281,7 @@ impl Window {
 
     fn refusal(&self, app: &App, most: u32, refusal: &str) -> Error {
         let message = refusal.replace("{}", &most.to_string());
-        Error::too_many(message).retry_after_ms(self.ends_ms - app.clock.now_ms())
+        Error::too_many(message).retry_after_ms(self.ends_ms - app.store.clock.now_ms())
     }
 }
 

@@ -9,34 +9,34 @@ use std::time::Duration;
 
 use logs::{info, warn};
 
-use crate::app::App;
 use crate::error::Error;
 use crate::queue::{Job, JobId, Queue, Topic};
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::tables::pay_order;
 
 /// Works until it is time to end.
-pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+pub(crate) async fn run(store: Arc<Store>, mut stop: Stop) {
     tokio::select! {
         biased; // nothing more is taken once it is time to end
         () = stop.wait() => {}
-        () = work_all(&app) => {}
-        () = sweep_all(&app) => {}
+        () = work_all(&store) => {}
+        () = sweep_all(&store) => {}
     }
 }
 
-async fn work_all(app: &App) {
+async fn work_all(store: &Store) {
     loop {
-        if let Err(error) = work(app).await {
+        if let Err(error) = work(store).await {
             warn!(%error, "cannot read or write the queue of order expiries");
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn sweep_all(app: &App) {
+async fn sweep_all(store: &Store) {
     loop {
-        if let Err(error) = sweep(app).await {
+        if let Err(error) = sweep(store).await {
             warn!(%error, "cannot read the orders that are overdue; tried again later");
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
@@ -44,37 +44,37 @@ async fn sweep_all(app: &App) {
 }
 
 /// A batch of jobs.
-async fn work(app: &App) -> Result<(), Error> {
-    let jobs = app.take_for_database(Topic::OrderExpiry, BATCH_MAX, WAIT).await?;
+async fn work(store: &Store) -> Result<(), Error> {
+    let jobs = store.take_for_database(Topic::OrderExpiry, BATCH_MAX, WAIT).await?;
     if jobs.is_empty() {
         return Ok(());
     }
     let ids: Vec<String> = jobs.iter().map(|job: &Job| job.payload.clone()).collect();
-    expire(app, &ids).await?;
-    let now_ms = app.clock.now_ms();
-    for (id, expires_ms) in pay_order::open(app.db.primary(), &ids).await? {
+    expire(store, &ids).await?;
+    let now_ms = store.clock.now_ms();
+    for (id, expires_ms) in pay_order::open(store.db.primary(), &ids).await? {
         let left = Duration::from_millis((expires_ms - now_ms).max(1) as u64);
-        app.queue.push(Topic::OrderExpiry, &[id], left).await?;
+        store.queue.push(Topic::OrderExpiry, &[id], left).await?;
     }
     let done: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
-    app.queue.done(Topic::OrderExpiry, &done).await
+    store.queue.done(Topic::OrderExpiry, &done).await
 }
 
 /// Orders whose job did not come in time.
-async fn sweep(app: &App) -> Result<(), Error> {
+async fn sweep(store: &Store) -> Result<(), Error> {
     loop {
-        let due_ms = app.clock.now_ms() - GRACE_MS;
-        let ids = pay_order::overdue(app.db.primary(), due_ms, BATCH_MAX).await?;
+        let due_ms = store.clock.now_ms() - GRACE_MS;
+        let ids = pay_order::overdue(store.db.primary(), due_ms, BATCH_MAX).await?;
         if ids.is_empty() {
             return Ok(());
         }
-        expire(app, &ids).await?;
+        expire(store, &ids).await?;
     }
 }
 
-async fn expire(app: &App, ids: &[String]) -> Result<(), Error> {
-    let mut tx = app.db.begin().await?;
-    let expired = pay_order::expire(&mut tx, ids, app.clock.now_ms()).await?;
+async fn expire(store: &Store, ids: &[String]) -> Result<(), Error> {
+    let mut tx = store.db.begin().await?;
+    let expired = pay_order::expire(&mut tx, ids, store.clock.now_ms()).await?;
     tx.commit().await?;
     if expired > 0 {
         info!(expired, "orders expired unpaid");

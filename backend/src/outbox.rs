@@ -17,12 +17,12 @@ use logs::{error, warn};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
-use crate::app::App;
 use crate::error::Error;
 use crate::event::Data;
-use crate::push::{PUSHES_MAX, PushItem, PushOutcome};
+use crate::push::{PUSHES_MAX, Push, PushItem, PushOutcome};
 use crate::random;
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::tables::outbox;
 pub use message::{Message, Target};
 use users::{Kind, Pace, Users};
@@ -155,6 +155,20 @@ impl Outbox {
         is_told
     }
 
+    /// Commits messages by themselves, and has them pushed.
+    pub async fn commit(&self, store: &Store, messages: Vec<Message>) -> Result<(), Error> {
+        let mut tx = store.db.begin().await?;
+        let ids = outbox::insert(&mut tx, &messages, store.clock.now_ms()).await?;
+        tx.commit().await?;
+        self.hand_over(ids.into_iter().zip(messages).collect());
+        Ok(())
+    }
+
+    /// Messages that are committed and not known to be pushed, by any process.
+    pub async fn waiting(store: &Store) -> Result<i64, Error> {
+        outbox::count(store.db.primary()).await
+    }
+
     /// Messages in memory, those that are pushed and still in the table, and those without a row that were
     /// given up.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
@@ -205,32 +219,42 @@ impl Outbox {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let (outbox, pause) = (self.clone(), pause(item.tries));
+        let (outbox, pause) = (Arc::downgrade(self), pause(item.tries));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            outbox.queue(item);
+            if let Some(outbox) = outbox.upgrade() {
+                outbox.queue(item);
+            }
         });
     }
 }
 
+/// What the workers of the outbox share.
+struct Pusher {
+    outbox: Arc<Outbox>,
+    push: Arc<Push>,
+    store: Arc<Store>,
+}
+
 /// Pushes what is there, until it is time to end.
-pub(crate) async fn run(app: Arc<App>, stop: Stop) {
+pub(crate) async fn run(outbox: Arc<Outbox>, push: Arc<Push>, store: Arc<Store>, stop: Stop) {
+    let pusher = Arc::new(Pusher { outbox, push, store });
     let mut tasks = JoinSet::new();
     for index in 0..LANES {
-        tasks.spawn(push_lane(app.clone(), index, stop.clone()));
+        tasks.spawn(push_lane(pusher.clone(), index, stop.clone()));
     }
     for _ in 0..users::CALLS_MAX {
         for (kind, pace) in Kind::ALL.into_iter().flat_map(|kind| Pace::ALL.map(|pace| (kind, pace))) {
-            tasks.spawn(users::push(app.clone(), kind, pace, stop.clone()));
+            tasks.spawn(users::push(pusher.clone(), kind, pace, stop.clone()));
         }
     }
-    tasks.spawn(take_up(app.clone(), stop.clone()));
-    tasks.spawn(remove(app, stop));
+    tasks.spawn(take_up(pusher.clone(), stop.clone()));
+    tasks.spawn(remove(pusher, stop));
     while tasks.join_next().await.is_some() {}
 }
 
-async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
-    let lane = &app.outbox.lanes[index];
+async fn push_lane(pusher: Arc<Pusher>, index: usize, mut stop: Stop) {
+    let lane = &pusher.outbox.lanes[index];
     let (mut most, mut failures) = (PUSHES_MAX, 0);
     while !stop.is_due() {
         let batch: Vec<Item> = {
@@ -247,13 +271,13 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             continue;
         }
         let items: Vec<PushItem> = batch.iter().map(|item| push_item(&item.message)).collect();
-        match app.push.send_within(&items, WAIT).await {
+        match pusher.push.send_within(&items, WAIT).await {
             Ok(outcomes) => {
                 let (done, open): (Vec<_>, Vec<_>) =
                     batch.into_iter().zip(outcomes).partition(|(item, outcome)| is_done(item, outcome));
                 failures = if done.is_empty() { failures + 1 } else { 1 };
                 most = PUSHES_MAX;
-                app.outbox.finish(done.into_iter().map(|(item, _)| item));
+                pusher.outbox.finish(done.into_iter().map(|(item, _)| item));
                 if open.is_empty() {
                     failures = 0;
                     continue;
@@ -264,7 +288,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
             // One of them is wrong: which, is found by halving.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
                 error!(%error, message = ?batch[0].message, "the push API refuses a message as invalid; it is dropped");
-                app.outbox.drop_refused(batch.into_iter());
+                pusher.outbox.drop_refused(batch.into_iter());
                 continue;
             }
             Err(error) if error.status.is_client_error() => {
@@ -279,7 +303,7 @@ async fn push_lane(app: Arc<App>, index: usize, mut stop: Stop) {
                 failures += 1;
                 let (rows, mentions): (Vec<_>, Vec<_>) =
                     batch.into_iter().partition(|item| item.id.is_some());
-                mentions.into_iter().for_each(|item| app.outbox.retry(item));
+                mentions.into_iter().for_each(|item| pusher.outbox.retry(item));
                 put_back(lane, rows);
             }
         }
@@ -323,9 +347,9 @@ fn put_back(lane: &Lane, items: Vec<Item>) {
 }
 
 /// Takes up rows that whoever wrote them did not push: at the start, and again and again.
-async fn take_up(app: Arc<App>, mut stop: Stop) {
+async fn take_up(pusher: Arc<Pusher>, mut stop: Stop) {
     while !stop.is_due() {
-        if let Err(error) = take_up_due(&app).await {
+        if let Err(error) = take_up_due(&pusher).await {
             warn!(%error, "cannot read the outbox table");
         }
         tokio::select! {
@@ -336,37 +360,37 @@ async fn take_up(app: Arc<App>, mut stop: Stop) {
     }
 }
 
-async fn take_up_due(app: &App) -> Result<(), Error> {
-    let now_ms = app.clock.now_ms();
-    let due = outbox::due(app.db.primary(), now_ms, TAKE_UP_MAX).await?;
+async fn take_up_due(pusher: &Pusher) -> Result<(), Error> {
+    let now_ms = pusher.store.clock.now_ms();
+    let due = outbox::due(pusher.store.db.primary(), now_ms, TAKE_UP_MAX).await?;
     let ids: Vec<i64> = due.iter().map(|(id, _)| *id).collect();
     // Two processes may take up the same rows at once; then their messages are pushed twice, and seen once.
-    outbox::claim(app.db.writer(), &ids, now_ms + CLAIM_TIME_MS).await?;
-    app.outbox.hand_over(due);
+    outbox::claim(pusher.store.db.writer(), &ids, now_ms + CLAIM_TIME_MS).await?;
+    pusher.outbox.hand_over(due);
     Ok(())
 }
 
 /// Removes rows that are pushed, many at a time.
-async fn remove(app: Arc<App>, mut stop: Stop) {
+async fn remove(pusher: Arc<Pusher>, mut stop: Stop) {
     loop {
         tokio::select! {
             biased; // either wakes it up, and the last time is asked for below
             () = stop.wait() => {}
-            () = app.outbox.pushed.notified() => {}
+            () = pusher.outbox.pushed.notified() => {}
         }
         let is_last = stop.is_due();
         if !is_last {
             tokio::time::sleep(GATHER).await;
         }
-        let done = std::mem::take(&mut lock(&app.outbox.hand).done);
+        let done = std::mem::take(&mut lock(&pusher.outbox.hand).done);
         if !done.is_empty() {
-            if let Err(error) = remove_rows(&app, &done).await {
+            if let Err(error) = remove_rows(&pusher, &done).await {
                 warn!(%error, "cannot delete pushed messages from the outbox table; tried again later");
-                lock(&app.outbox.hand).done.extend(done);
-                app.outbox.pushed.notify_one();
+                lock(&pusher.outbox.hand).done.extend(done);
+                pusher.outbox.pushed.notify_one();
                 tokio::time::sleep(GATHER * 4).await;
             } else {
-                let mut hand = lock(&app.outbox.hand);
+                let mut hand = lock(&pusher.outbox.hand);
                 done.iter().for_each(|id| {
                     hand.held.remove(id);
                 });
@@ -378,8 +402,8 @@ async fn remove(app: Arc<App>, mut stop: Stop) {
     }
 }
 
-async fn remove_rows(app: &App, ids: &[i64]) -> Result<(), Error> {
-    let mut tx = app.db.begin().await?;
+async fn remove_rows(pusher: &Pusher, ids: &[i64]) -> Result<(), Error> {
+    let mut tx = pusher.store.db.begin().await?;
     outbox::delete(&mut tx, ids).await?;
     tx.commit().await
 }

@@ -11,7 +11,8 @@ use tracing::warn;
 use crate::app::App;
 use crate::error::Error;
 use crate::stop::Stop;
-use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, second_delete, session_check};
+use crate::store::second_delete;
+use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, session_check};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -64,18 +65,20 @@ impl Backend {
         let (mut workers, stopping) = Tasks::new();
         let (server, router, mut end) = (app.http.clone(), http::router(app.clone()), no_more.clone());
         intake.tasks.spawn(server.serve(listener, tls, router, async move { end.wait().await }));
-        let watched = app.clone();
+        intake.tasks.spawn(event_streams::run(app.clone(), no_more));
+        let watched = app.store.clone();
         workers.tasks.spawn(until(stopping.clone(), async move {
             watched.db.watch_replicas(watched.config.replica_lag_ms_max, &watched.clock).await;
         }));
-        intake.tasks.spawn(event_streams::run(app.clone(), no_more));
-        workers.tasks.spawn(gift::run(app.clone(), stopping.clone()));
-        workers.tasks.spawn(outbox::run(app.clone(), stopping.clone()));
-        workers.tasks.spawn(inbox::run(app.clone(), stopping.clone()));
-        workers.tasks.spawn(hooks::events::run(app.clone(), stopping.clone()));
-        workers.tasks.spawn(order_expiry::run(app.clone(), stopping.clone()));
+        let (store, events) = (&app.store, app.hooks.events().cloned().collect());
+        workers.tasks.spawn(gift::run(app.gifts.clone(), stopping.clone()));
+        let (outbox, push) = (app.outbox.clone(), app.push.clone());
+        workers.tasks.spawn(outbox::run(outbox, push, store.clone(), stopping.clone()));
+        workers.tasks.spawn(inbox::run(app.inbox.clone(), stopping.clone()));
+        workers.tasks.spawn(hooks::events::run(store.clone(), events, stopping.clone()));
+        workers.tasks.spawn(order_expiry::run(store.clone(), stopping.clone()));
         workers.tasks.spawn(session_check::run(app.clone(), stopping.clone()));
-        workers.tasks.spawn(second_delete::run(app.clone(), stopping));
+        workers.tasks.spawn(second_delete::run(store.clone(), stopping));
         Ok(Self { app, address, intake, workers })
     }
 
@@ -94,7 +97,7 @@ impl Backend {
     pub async fn stop(mut self, deadline: Duration) {
         let all = async {
             self.intake.end().await;
-            self.app.db.ends();
+            self.app.store.db.ends();
             self.workers.end().await;
         };
         if tokio::time::timeout(deadline, all).await.is_err() {
@@ -102,7 +105,7 @@ impl Backend {
             self.intake.tasks.abort_all();
             self.workers.tasks.abort_all();
         }
-        if tokio::time::timeout(CLOSE_TIME, self.app.db.close()).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIME, self.app.store.db.close()).await.is_err() {
             warn!("the backend ended with database connections in use");
         }
     }

@@ -57,10 +57,10 @@ async fn check_all(app: &App) {
 
 /// Whether this process is the one that checks. Without the cache each does.
 async fn is_first(app: &App, name: &str) -> bool {
-    match app.cache.set_if_absent(HOLDER_KEY, name, HOLDER_TTL).await {
+    match app.store.cache.set_if_absent(HOLDER_KEY, name, HOLDER_TTL).await {
         Ok(Some(holder)) if holder != name => false,
         Ok(Some(_)) => {
-            let _ = app.cache.set(HOLDER_KEY, name, HOLDER_TTL).await; // it ends, and is taken anew
+            let _ = app.store.cache.set(HOLDER_KEY, name, HOLDER_TTL).await; // it ends, and is taken anew
             true
         }
         Ok(None) | Err(_) => true,
@@ -88,7 +88,13 @@ impl Check {
     async fn step(&mut self, app: &App) -> Result<Duration, Error> {
         let page = match self.missing.len() < MISSING_MAX {
             true => {
-                presence::page(app.db.primary(), app.config.app, self.after.unwrap_or(i64::MIN), PAGE).await?
+                presence::page(
+                    app.store.db.primary(),
+                    app.store.config.app,
+                    self.after.unwrap_or(i64::MIN),
+                    PAGE,
+                )
+                .await?
             }
             false => Vec::new(),
         };
@@ -96,7 +102,7 @@ impl Check {
         let online = page.into_iter().filter(|(_, presence)| presence.is_online());
         let mut asked: BTreeMap<Device, i64> =
             online.map(|(device, presence)| (device, presence.online_login)).collect();
-        let now_ms = app.clock.now_ms();
+        let now_ms = app.store.clock.now_ms();
         let due = self.missing.iter().filter(|(_, missing)| now_ms - missing.since_ms >= CONFIRM_MS);
         let due: Vec<_> =
             due.take(USERS_MAX).map(|(device, missing)| (device.clone(), missing.login)).collect();
@@ -121,18 +127,18 @@ impl Check {
         let mut devices = asked.into_iter().peekable();
         for chunk in users.chunks(USERS_MAX) {
             calls += 1;
-            let answer = app.push.online(app.config.app, chunk).await?;
+            let answer = app.push.online(app.store.config.app, chunk).await?;
             let last = chunk.last().copied().unwrap_or_default();
             while let Some((device, login)) = devices.next_if(|(device, _)| device.user_id <= last) {
                 if answer.sessions.contains(&(device.user_id, device.device.clone())) {
                     self.missing.remove(&device);
-                } else if answer.settled && self.is_confirmed(app.clock.now_ms(), &device, login) {
+                } else if answer.settled && self.is_confirmed(app.store.clock.now_ms(), &device, login) {
                     ended.push((device, login));
                 }
             }
         }
         if !ended.is_empty() {
-            membership::end(app, &ended).await?;
+            membership::end(&app.store, &ended).await?;
             for (device, _) in &ended {
                 self.missing.remove(device);
             }

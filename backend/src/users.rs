@@ -2,31 +2,31 @@
 
 use std::time::Duration;
 
-use crate::app::App;
 use crate::db::{Pool, insist};
 use crate::error::Error;
-use crate::ids::Order;
+use crate::ids::{Ids, Order};
 use crate::phone::Phone;
+use crate::store::Store;
 use crate::tables::user::{self, UserRow};
 use crate::tables::{id_segment, user_phone};
 
 /// A user, from the cache if it is there.
-pub async fn find(app: &App, id: i64) -> Result<Option<UserRow>, Error> {
-    app.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
+pub async fn find(store: &Store, id: i64) -> Result<Option<UserRow>, Error> {
+    store.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
 }
 
 /// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in
 /// `t_user_phone` decides, and the user's row is written with it.
-pub async fn find_or_register(app: &App, phone: &Phone) -> Result<(i64, bool), Error> {
+pub async fn find_or_register(store: &Store, ids: &Ids, phone: &Phone) -> Result<(i64, bool), Error> {
     let hash = phone.hash();
-    if let Some(id) = user_phone::user_of(app.db.primary(), &hash).await? {
+    if let Some(id) = user_phone::user_of(store.db.primary(), &hash).await? {
         return Ok((id, false));
     }
-    let id = app.ids.next(IDS, Order::Shuffled).await?;
-    if insist(|| register(app, phone, id)).await? {
+    let id = ids.next(IDS, Order::Shuffled).await?;
+    if insist(|| register(store, phone, id)).await? {
         return Ok((id, true));
     }
-    let winner = user_phone::user_of(app.db.primary(), &hash).await?;
+    let winner = user_phone::user_of(store.db.primary(), &hash).await?;
     Ok((winner.ok_or_else(|| Error::internal("a phone that was there is gone"))?, false))
 }
 
@@ -37,32 +37,32 @@ pub fn nameless(id: i64, created_ms: i64) -> UserRow {
 }
 
 /// Makes users without a phone; their ids, ascending.
-pub async fn make(app: &App, count: u32) -> Result<Vec<i64>, Error> {
-    let mut ids = app.ids.take(IDS, Order::Shuffled, count).await?;
-    ids.sort_unstable();
-    insist(|| insert_all(app, &ids)).await?;
-    app.changed(&ids.iter().map(|id| cache_key(*id)).collect::<Vec<_>>()).await;
-    Ok(ids)
+pub async fn make(store: &Store, ids: &Ids, count: u32) -> Result<Vec<i64>, Error> {
+    let mut made = ids.take(IDS, Order::Shuffled, count).await?;
+    made.sort_unstable();
+    insist(|| insert_all(store, &made)).await?;
+    store.changed(&made.iter().map(|id| cache_key(*id)).collect::<Vec<_>>()).await;
+    Ok(made)
 }
 
-async fn insert_all(app: &App, ids: &[i64]) -> Result<(), Error> {
-    let mut tx = app.db.begin().await?;
+async fn insert_all(store: &Store, ids: &[i64]) -> Result<(), Error> {
+    let mut tx = store.db.begin().await?;
     for id in ids {
-        user::insert(&mut tx, &nameless(*id, app.clock.now_ms())).await?;
+        user::insert(&mut tx, &nameless(*id, store.clock.now_ms())).await?;
     }
     tx.commit().await
 }
 
-async fn register(app: &App, phone: &Phone, id: i64) -> Result<bool, Error> {
-    let row = nameless(id, app.clock.now_ms());
-    let mut tx = app.db.begin().await?;
-    let (dialect, last_digits) = (app.db.dialect(), phone.last_digits());
+async fn register(store: &Store, phone: &Phone, id: i64) -> Result<bool, Error> {
+    let row = nameless(id, store.clock.now_ms());
+    let mut tx = store.db.begin().await?;
+    let (dialect, last_digits) = (store.db.dialect(), phone.last_digits());
     let is_new = user_phone::insert(&mut tx, dialect, &phone.hash(), id, last_digits, row.created_ms).await?;
     if is_new {
         user::insert(&mut tx, &row).await?;
         tx.commit().await?;
         // Somebody may have asked for the id before it was given, and "none" is cached.
-        app.changed(&[cache_key(id)]).await;
+        store.changed(&[cache_key(id)]).await;
     }
     Ok(is_new)
 }

@@ -68,11 +68,11 @@ struct EventResult {
     (status = 200, body = Results), (status = 400, body = ErrorBody)))]
 async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Json<Results>, Error> {
     let headers = request.headers().clone();
-    if app.config.bridge_secret.is_empty() {
+    if app.store.config.bridge_secret.is_empty() {
         return Err(Error::unauthorized("no secret is set for the bridge's events"));
     }
     let body = read(request, BATCH_BYTES_MAX).await?;
-    check_signature(app.config.bridge_secret.as_bytes(), app.clock.now_ms(), &headers, &body)?;
+    check_signature(app.store.config.bridge_secret.as_bytes(), app.store.clock.now_ms(), &headers, &body)?;
     let Batch { events } = serde_json::from_slice(&body).map_err(Error::bad_request)?;
     let ids: Vec<String> = events.iter().map(|event| id_of(event.get())).collect();
     let outcomes = take(&app, events.iter().map(|event| event.get())).await;
@@ -166,12 +166,12 @@ pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -
 
 async fn take_presence(app: &App, events: &[Event]) -> Outcome {
     let take = async {
-        membership::take(app, events).await?;
+        membership::take(&app.store, events).await?;
         let came = events.iter().filter_map(|event| match &event.kind {
             EventKind::Online(session) => membership::device_of(session),
             _ => None,
         });
-        inbox::came(app, &came.collect()).await
+        inbox::came(&app.inbox, &came.collect()).await
     };
     match events.is_empty() {
         true => Outcome::Done,
@@ -180,7 +180,7 @@ async fn take_presence(app: &App, events: &[Event]) -> Outcome {
 }
 
 async fn keep(app: &App, messages: &[Undelivered]) -> Vec<Outcome> {
-    match inbox::keep(app, messages).await {
+    match inbox::keep(&app.inbox, messages).await {
         Ok(outcomes) => outcomes,
         Err(error) => vec![outcome_of(Err(error), "inbox"); messages.len()],
     }
@@ -220,7 +220,7 @@ async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Ou
 
 fn is_asked_about(app: &App, request: &Request) -> bool {
     let before_send = app.hooks.before_send.as_ref();
-    request.app == app.config.app && before_send.is_some_and(|hook| hook.covers(request.biz_code))
+    request.app == app.store.config.app && before_send.is_some_and(|hook| hook.covers(request.biz_code))
 }
 
 /// Messages of one sender that a service is asked about. Those behind one that is not decided wait for it.
@@ -229,7 +229,7 @@ async fn take_asked(app: Arc<App>, messages: Vec<Indexed>) -> Vec<(usize, Outcom
     let mut outcomes: Vec<_> = messages.iter().map(|(index, ..)| (*index, Outcome::Waiting)).collect();
     let deadline = Instant::now() + REQUEST_TIME;
     for (place, (_, id, request)) in messages.iter().enumerate() {
-        outcomes[place].1 = before_send::take(&app, hook, id, request).await;
+        outcomes[place].1 = before_send::take(hook, id, request).await;
         let is_open = matches!(outcomes[place].1, Outcome::Again | Outcome::Waiting);
         if is_open || Instant::now() > deadline {
             break;
@@ -261,7 +261,7 @@ fn one() -> i64 {
 
 async fn take_request(app: &App, request: Request) -> Outcome {
     match request.biz_code {
-        _ if request.app != app.config.app => Outcome::Refused("unknown_app".into()),
+        _ if request.app != app.store.config.app => Outcome::Refused("unknown_app".into()),
         gift::SEND | gift::PK => take_gift(app, request).await,
         _ => Outcome::Refused("no_route".into()),
     }
@@ -284,7 +284,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let contents = Contents { gift_id, room_id, receiver_id, count, code };
     let identity = Identity { sender_id: user, key: client_msg_id };
     let request = GiftRequest { identity, contents, price, is_in_room: true };
-    match gift::submit(app, &request, gift::Limit::Told).await {
+    match app.gifts.submit(&request, gift::Limit::Told).await {
         // The sender was told so often that its send-ack has to do.
         Ok(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }) => {
             Outcome::Refused("rate_limited".into())
@@ -304,7 +304,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
 
 /// Refuses what is no gift.
 fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
-    gift::refuse_bad(app, Identity { sender_id, key });
+    app.gifts.refuse_bad(Identity { sender_id, key });
     Outcome::Refused(format!("bad_request: {error}"))
 }
 

@@ -11,10 +11,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
-use crate::gift::catalogue::{CACHE_TTL, LIST_KEY, find, key, keys};
-use crate::gift::{Answer, Contents, Gift, GiftRequest, Identity, Limit, PRICE_MAX, SHOWN, submit};
+use crate::gift::{Answer, Contents, Gift, GiftRequest, Identity, PRICE_MAX, SHOWN};
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
@@ -40,16 +38,14 @@ struct Gifts {
 /// All gifts that can be sent.
 #[utoipa::path(get, path = "/gifts", responses((status = 200, body = Gifts)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Gifts>, Error> {
-    let load = async |db: Pool| Ok(Some(Gifts { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
-    let gifts = app.read(LIST_KEY, CACHE_TTL, load).await?;
-    Ok(Json(gifts.unwrap_or(Gifts { gifts: Vec::new() })))
+    Ok(Json(Gifts { gifts: app.gifts.catalogue.on_sale().await? }))
 }
 
 /// One gift, whether it can be sent or not.
 #[utoipa::path(get, path = "/gifts/{id}", params(("id" = i64, Path, description = "The gift.")),
     responses((status = 200, body = Gift), (status = 404, body = ErrorBody)))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gift>, Error> {
-    find(&app, id).await?.map(Json).ok_or_else(|| Error::not_found("there is no such gift"))
+    app.gifts.catalogue.find(id).await?.map(Json).ok_or_else(|| Error::not_found("there is no such gift"))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -101,8 +97,7 @@ async fn send(
     let identity = Identity { sender_id: caller.user_id, key: id.clone() };
     let contents = Contents { gift_id, room_id, receiver_id, count, code: SHOWN };
     let request = GiftRequest { identity, contents, price, is_in_room: false };
-    let decided = submit(&app, &request, Limit::Answered).await?;
-    match decided.answer {
+    match app.gifts.send(&request).await? {
         Answer::Committed { total } => Ok(Json(Sent { id, total })),
         Answer::Refused(reason) => Err(Error::new(StatusCode::CONFLICT, reason.name(), reason.text())),
     }
@@ -129,7 +124,7 @@ async fn internal_list(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Error::bad_request(format!("limit: want 1 to {PAGE_MAX}, not {limit}")));
     }
-    Ok(Json(Gifts { gifts: gift::page(app.db.primary(), after, limit).await? }))
+    Ok(Json(Gifts { gifts: gift::page(app.store.db.primary(), after, limit).await? }))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -171,13 +166,7 @@ async fn create(
     Body(body): Body<GiftBody>,
 ) -> Result<Json<Gift>, Error> {
     let mut gift = body.gift(0)?;
-    let insert = async {
-        let mut connection = app.db.writer().acquire().await?;
-        gift::insert(&mut connection, &gift).await
-    };
-    gift.id = app.write_through(&[LIST_KEY.to_owned()], insert).await?;
-    // That there is none of this id may be cached.
-    app.changed(&[key(gift.id)]).await;
+    gift.id = app.gifts.catalogue.add(&gift).await?;
     Ok(Json(gift))
 }
 
@@ -191,13 +180,11 @@ async fn put(
     Body(body): Body<GiftBody>,
 ) -> Result<Json<Gift>, Error> {
     // An id of the caller's choice moves the numbers that the database gives, which must not run out.
-    if !(1..=ID_MAX).contains(&id) && gift::get(app.db.primary(), id).await?.is_none() {
+    if !(1..=ID_MAX).contains(&id) && gift::get(app.store.db.primary(), id).await?.is_none() {
         return Err(Error::bad_request(format!("id: want 1 to {ID_MAX}, or an existing gift, not {id}")));
     }
     let gift = body.gift(id)?;
-    let write = gift::put(app.db.writer(), app.db.dialect(), &gift);
-    app.write_through(&keys(id), write).await?;
-    app.gifts.catalogue.forget(id);
+    app.gifts.catalogue.put(&gift).await?;
     Ok(Json(gift))
 }
 
@@ -209,9 +196,7 @@ async fn delete(
     _internal: Internal,
     Path(id): Path<i64>,
 ) -> Result<StatusCode, Error> {
-    let was_there = app.write_through(&keys(id), gift::delete(app.db.writer(), id)).await?;
-    app.gifts.catalogue.forget(id);
-    match was_there {
+    match app.gifts.catalogue.remove(id).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Error::not_found("there is no such gift")),
     }
@@ -234,8 +219,6 @@ fn line(field: &str, text: &str, chars_max: usize) -> Result<String, Error> {
 const ID_MAX: i64 = 1_000_000_000;
 /// The longest body of a gift that is sent.
 const SEND_BYTES_MAX: usize = 4 << 10;
-/// Gifts that apps are shown.
-const LISTED_MAX: usize = 1_000;
 const PAGE_MAX: u32 = 100;
 const NAME_CHARS_MAX: usize = 64;
 const ICON_CHARS_MAX: usize = 512;

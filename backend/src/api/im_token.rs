@@ -71,17 +71,17 @@ async fn make(
     caller: Caller,
     Body(body): Body<Make>,
 ) -> Result<Json<Made>, Error> {
-    let (config, user_id) = (&app.config, caller.user_id);
+    let (config, user_id) = (&app.store.config, caller.user_id);
     if config.im_secret.is_empty() {
         return Err(Error::unavailable("no_im_secret", "the gateways' secret is not set"));
     }
-    let count = app.cache.count(&format!("im_tokens:{user_id}"), Duration::from_secs(60)).await;
+    let count = app.store.cache.count(&format!("im_tokens:{user_id}"), Duration::from_secs(60)).await;
     // Without the cache nobody counts: a login at the gateway is worth more than the limit.
     if count.is_ok_and(|count| count > i64::from(config.logins_per_minute)) {
         let most = config.logins_per_minute;
         return Err(Error::too_many(format!("want at most {most} tokens in a minute")));
     }
-    let now_s = app.clock.now_ms() / 1_000;
+    let now_s = app.store.clock.now_ms() / 1_000;
     let exp = now_s + i64::from(config.im_token_ttl_s);
     let claims = Claims {
         app: config.app,

@@ -29,6 +29,6 @@ struct Count {
 /// How many messages wait for the caller.
 #[utoipa::path(get, path = "/inbox/count", security(("login" = [])), responses((status = 200, body = Count)))]
 async fn count(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Count>, Error> {
-    let count = inbox::count(app.db.primary(), app.config.app, caller.user_id).await?;
+    let count = inbox::count(app.store.db.primary(), app.store.config.app, caller.user_id).await?;
     Ok(Json(Count { count }))
 }

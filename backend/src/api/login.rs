@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
-use crate::hooks::{Login as LoginAsked, ask_login};
+use crate::hooks::Login as LoginAsked;
 use crate::http::address::Address;
 use crate::http::body::{Body, Path};
 use crate::http::caller::{COOKIE, token};
@@ -59,7 +59,7 @@ async fn send_code(
     address: Address,
     Body(body): Body<SendCode, BODY_BYTES_MAX>,
 ) -> Result<Json<CodeSent>, Error> {
-    let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
+    let phone = Phone::parse(&body.phone, &app.store.config.phone_country)?;
     let expires_ms = Asker::new(phone, address).send_code(&app).await?;
     Ok(Json(CodeSent { expires_ms }))
 }
@@ -78,10 +78,10 @@ async fn mock_sms(
     address: Address,
     Path(phone): Path<String>,
 ) -> Result<Json<MockSms>, Error> {
-    if !app.config.mock {
+    if !app.store.config.mock {
         return Err(Error::not_found("backend.mock is off"));
     }
-    let phone = Phone::parse(&phone, &app.config.phone_country)?;
+    let phone = Phone::parse(&phone, &app.store.config.phone_country)?;
     let code = Asker::new(phone, address).code(&app).await?;
     let code = code.ok_or_else(|| Error::not_found("no code waits for this phone"))?;
     Ok(Json(MockSms { code: code.digits }))
@@ -119,27 +119,23 @@ async fn log_in(
     address: Address,
     Body(body): Body<LogIn, BODY_BYTES_MAX>,
 ) -> Result<impl IntoResponse, Error> {
-    let phone = Phone::parse(&body.phone, &app.config.phone_country)?;
+    let phone = Phone::parse(&body.phone, &app.store.config.phone_country)?;
     if body.code.len() != 6 || !body.code.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Error::bad_request("code: want six digits"));
     }
     let asker = Asker::new(phone, address);
     let code = asker.check(&app, &body.code).await?;
-    let (user_id, is_new) = users::find_or_register(&app, asker.phone()).await?;
-    let login = LoginAsked {
-        app: app.config.app,
-        user: user_id,
-        phone: asker.phone().number(),
-        address: asker.address(),
-        is_new,
-    };
-    ask_login(&app, &login).await?;
+    let (user_id, is_new) = users::find_or_register(&app.store, &app.ids, asker.phone()).await?;
+    if let Some(hook) = &app.hooks.login {
+        let (phone, address) = (asker.phone().number(), asker.address());
+        hook.ask(&LoginAsked { app: app.store.config.app, user: user_id, phone, address, is_new }).await?;
+    }
     // Last, so that a database that is away does not cost the code.
     if !asker.use_up(&app, &code).await? {
         return Err(wrong_code());
     }
     let (token, expires_ms) = login::begin(&app, user_id).await?;
-    let cookie = cookie(&app, &token, i64::from(app.config.login_ttl_days) * DAY_MS / 1_000)?;
+    let cookie = cookie(&app, &token, i64::from(app.store.config.login_ttl_days) * DAY_MS / 1_000)?;
     Ok(([(header::SET_COOKIE, cookie)], Json(LoggedIn { user_id, token, expires_ms, is_new })))
 }
 
@@ -170,7 +166,8 @@ async fn log_out_user(
 
 /// Browsers send it over TLS only, unless the API is of this machine alone.
 fn cookie(app: &App, token: &str, age_s: i64) -> Result<HeaderValue, Error> {
-    let is_local = app.config.listen.ip().is_loopback() && !app.config.public_url.starts_with("https://");
+    let is_local =
+        app.store.config.listen.ip().is_loopback() && !app.store.config.public_url.starts_with("https://");
     let secure = if is_local { "" } else { "; Secure" };
     let text = format!("{COOKIE}={token}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Lax{secure}");
     HeaderValue::try_from(text).map_err(Error::internal)

@@ -50,19 +50,19 @@ async fn pay(
         trade_no: format!("mock-{}", order.id),
         amount_cents: order.amount_cents,
         status,
-        timestamp_ms: app.clock.now_ms(),
+        timestamp_ms: app.store.clock.now_ms(),
         order_id: order.id,
     })?;
-    let signature = payment::sign(app.config.provider_secret.as_bytes(), &body);
+    let signature = payment::sign(app.store.config.provider_secret.as_bytes(), &body);
     payment::take(&app, MOCK, &signature, &body).await?;
     Ok(shown(&find(&app, &order_id).await?))
 }
 
 async fn find(app: &App, order_id: &str) -> Result<OrderRow, Error> {
-    if !app.config.mock {
+    if !app.store.config.mock {
         return Err(Error::not_found("the mock payment provider is off"));
     }
-    pay_order::get(app.db.primary(), order_id).await?.ok_or_else(order::unknown)
+    pay_order::get(app.store.db.primary(), order_id).await?.ok_or_else(order::unknown)
 }
 
 /// Nothing in it is a text that people wrote: the id is made of digits.

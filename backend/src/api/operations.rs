@@ -32,9 +32,9 @@ async fn healthz() -> &'static str {
     responses((status = 200, body = String), (status = 503, description = "not at the moment"))
 )]
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Error> {
-    let migrated = tokio::time::timeout(READY_TIME, is_migrated(&app.db)).await;
+    let migrated = tokio::time::timeout(READY_TIME, is_migrated(&app.store.db)).await;
     match migrated {
-        Ok(Ok(true)) => app.db.check_writes(&app.clock).await.map(|()| "ok\n"),
+        Ok(Ok(true)) => app.store.db.check_writes(&app.store.clock).await.map(|()| "ok\n"),
         Ok(Ok(false)) => Err(Error::unavailable("not_migrated", "the database's tables are not up to date")),
         Ok(Err(error)) => Err(Error::unavailable("database_unavailable", error)),
         Err(_) => Err(Error::unavailable("database_unavailable", "the database does not answer in time")),

@@ -115,7 +115,7 @@ async fn create(
     if !(1..=ID_BYTES_MAX).contains(&body.id.len()) {
         return Err(Error::bad_request(format!("id: want 1 to {ID_BYTES_MAX} bytes")));
     }
-    if app.config.pay_url.is_empty() && !app.config.mock {
+    if app.store.config.pay_url.is_empty() && !app.store.config.mock {
         return Err(Error::new(
             axum::http::StatusCode::FORBIDDEN,
             "payment_off",
@@ -123,7 +123,7 @@ async fn create(
         ));
     }
     let biz_code = body.biz_code.unwrap_or(BIZ_CODE_DEFAULT);
-    let order = match pay_order::of_key(app.db.primary(), caller.user_id, &body.id).await? {
+    let order = match pay_order::of_key(app.store.db.primary(), caller.user_id, &body.id).await? {
         Some(order) => order,
         None => insert(&app, caller.user_id, &body, biz_code).await?,
     };
@@ -133,9 +133,9 @@ async fn create(
     if order.status == Status::Waiting {
         schedule_expiry(&app, &order).await;
         // If it has another status already, this was a repeat that is as good.
-        pay_order::advance(app.db.writer(), &order.id, Status::Waiting, Status::Paying).await?;
+        pay_order::advance(app.store.db.writer(), &order.id, Status::Waiting, Status::Paying).await?;
     }
-    app.wrote(&name(caller.user_id)).await;
+    app.store.wrote(&name(caller.user_id)).await;
     Ok(Json(Made {
         pay_url: pay_url(&app, &order),
         qr_url: format!("{}/orders/{}/qr.svg", public_url(&app), order.id),
@@ -147,14 +147,14 @@ async fn create(
 /// The price is what the database says at this moment, whatever the caller saw.
 async fn insert(app: &App, user_id: i64, body: &OrderBody, biz_code: i32) -> Result<OrderRow, Error> {
     limit(app, user_id).await?;
-    let most = app.config.orders_open_max;
-    if pay_order::open_of_user(app.db.primary(), user_id).await? >= i64::from(most) {
+    let most = app.store.config.orders_open_max;
+    if pay_order::open_of_user(app.store.db.primary(), user_id).await? >= i64::from(most) {
         let message = format!("{most} orders are unpaid; pay one, or wait until one expires");
         return Err(Error::conflict("orders_open", message));
     }
-    let product = crate::tables::product::get(app.db.primary(), body.product_id).await?;
+    let product = crate::tables::product::get(app.store.db.primary(), body.product_id).await?;
     let product = product.filter(|product| product.is_on_sale).ok_or_else(product::unknown)?;
-    let created_ms = app.clock.now_ms();
+    let created_ms = app.store.clock.now_ms();
     let order = OrderRow {
         id: random::hex::<16>(),
         user_id,
@@ -165,24 +165,24 @@ async fn insert(app: &App, user_id: i64, body: &OrderBody, biz_code: i32) -> Res
         status: Status::Waiting,
         biz_code,
         created_ms,
-        expires_ms: created_ms + i64::from(app.config.order_ttl_s) * 1_000,
+        expires_ms: created_ms + i64::from(app.store.config.order_ttl_s) * 1_000,
         is_late: false,
         paid_ms: None,
         failed_ms: None,
         provider_trade_no: None,
         flag: None,
     };
-    if pay_order::insert(app.db.writer(), &order).await? {
+    if pay_order::insert(app.store.db.writer(), &order).await? {
         return Ok(order);
     }
     // The same request came twice at once, and the other one was quicker.
-    let other = pay_order::of_key(app.db.primary(), user_id, &body.id).await?;
+    let other = pay_order::of_key(app.store.db.primary(), user_id, &body.id).await?;
     other.ok_or_else(|| Error::internal("an order is there and is not"))
 }
 
 /// A cache that is away limits nobody.
 async fn limit(app: &App, user_id: i64) -> Result<(), Error> {
-    match app.cache.count(&format!("orders:{user_id}"), Duration::from_secs(60)).await {
+    match app.store.cache.count(&format!("orders:{user_id}"), Duration::from_secs(60)).await {
         Ok(count) if count > ORDERS_PER_MINUTE_MAX => {
             Err(Error::too_many(format!("want at most {ORDERS_PER_MINUTE_MAX} orders in a minute")))
         }
@@ -192,8 +192,9 @@ async fn limit(app: &App, user_id: i64) -> Result<(), Error> {
 
 /// Without its job an order is found by the sweep.
 async fn schedule_expiry(app: &App, order: &OrderRow) {
-    let left = Duration::from_millis((order.expires_ms - app.clock.now_ms()).max(0) as u64);
-    if let Err(error) = app.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await {
+    let left = Duration::from_millis((order.expires_ms - app.store.clock.now_ms()).max(0) as u64);
+    if let Err(error) = app.store.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await
+    {
         warn!(%error, order = order.id, "cannot queue the expiry of an order; the sweep will expire it");
     }
 }
@@ -215,8 +216,8 @@ async fn find(
     responses((status = 200, content_type = "image/svg+xml"), (status = 404, body = ErrorBody)))]
 async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
     // From the primary: a replica may not know yet what was just ordered.
-    let order = pay_order::get(app.db.primary(), &id).await?;
-    let order = order.filter(|order| order.expires_ms > app.clock.now_ms()).ok_or_else(unknown)?;
+    let order = pay_order::get(app.store.db.primary(), &id).await?;
+    let order = order.filter(|order| order.expires_ms > app.store.clock.now_ms()).ok_or_else(unknown)?;
     let code =
         QrCode::new(pay_url(&app, &order)).map_err(|error| Error::internal(format!("pay_url: {error}")))?;
     let picture = code.render::<svg::Color<'_>>().min_dimensions(PICTURE_PX, PICTURE_PX).build();
@@ -227,13 +228,13 @@ async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<
 /// Orders that people have to look at, since what the provider told of them does not fit.
 #[utoipa::path(get, path = "/internal/orders/flagged", responses((status = 200, body = Orders)))]
 async fn flagged(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Orders>, Error> {
-    let rows = pay_order::flagged(app.db.replica(), FLAGGED_MAX).await?;
+    let rows = pay_order::flagged(app.store.db.replica(), FLAGGED_MAX).await?;
     Ok(Json(Orders { orders: rows.into_iter().map(Order::from).collect() }))
 }
 
 /// Nobody learns whether others have an order of this id.
 async fn own(app: &App, caller: &Caller, id: &str) -> Result<OrderRow, Error> {
-    let order = pay_order::get(app.reader(&name(caller.user_id)).await, id).await?;
+    let order = pay_order::get(app.store.reader(&name(caller.user_id)).await, id).await?;
     order.filter(|order| order.user_id == caller.user_id).ok_or_else(unknown)
 }
 
@@ -248,14 +249,14 @@ pub fn unknown() -> Error {
 }
 
 fn public_url(app: &App) -> String {
-    match app.config.public_url.as_str() {
-        "" => format!("http://{}", app.config.listen),
+    match app.store.config.public_url.as_str() {
+        "" => format!("http://{}", app.store.config.listen),
         url => url.trim_end_matches('/').to_owned(),
     }
 }
 
 fn pay_url(app: &App, order: &OrderRow) -> String {
-    match app.config.pay_url.as_str() {
+    match app.store.config.pay_url.as_str() {
         "" => format!("{}/mock/pay/{}", public_url(app), order.id),
         url => {
             url.replace("{order_id}", &order.id).replace("{amount_cents}", &order.amount_cents.to_string())

@@ -103,7 +103,7 @@ async fn callback(
 
 /// Takes what a provider has sent.
 pub async fn take(app: &App, provider: &str, signature: &str, body: &[u8]) -> Result<Answer, Error> {
-    if provider != PROVIDER && !(provider == MOCK && app.config.mock) {
+    if provider != PROVIDER && !(provider == MOCK && app.store.config.mock) {
         return Err(Error::not_found("there is no such provider"));
     }
     let callback = check(app, signature, body).inspect_err(|error| {
@@ -114,7 +114,7 @@ pub async fn take(app: &App, provider: &str, signature: &str, body: &[u8]) -> Re
 
 /// What a callback says, if the provider has signed it, and of late.
 fn check(app: &App, signature: &str, body: &[u8]) -> Result<Callback, Error> {
-    let secret = app.config.provider_secret.as_bytes();
+    let secret = app.store.config.provider_secret.as_bytes();
     if secret.is_empty() {
         return Err(Error::unauthorized("no secret is set for payment callbacks"));
     }
@@ -122,7 +122,7 @@ fn check(app: &App, signature: &str, body: &[u8]) -> Result<Callback, Error> {
     let checked = keyed(secret).chain_update(body).verify_slice(&given); // in constant time
     checked.map_err(|_| Error::unauthorized("X-Signature is not right"))?;
     let callback: Callback = serde_json::from_slice(body).map_err(Error::bad_request)?;
-    let age_ms = app.clock.now_ms().checked_sub(callback.timestamp_ms);
+    let age_ms = app.store.clock.now_ms().checked_sub(callback.timestamp_ms);
     if !age_ms.is_some_and(|age_ms| (-AGE_MS_MAX..=AGE_MS_MAX).contains(&age_ms)) {
         return Err(Error::unauthorized("timestamp_ms: want a time within 15 minutes of the server's"));
     }
@@ -143,8 +143,8 @@ enum Settled {
 }
 
 async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer, Error> {
-    let mut tx = app.db.begin().await?;
-    let order = pay_order::lock(&mut tx, app.db.dialect(), &callback.order_id).await?;
+    let mut tx = app.store.db.begin().await?;
+    let order = pay_order::lock(&mut tx, app.store.db.dialect(), &callback.order_id).await?;
     let Some(order) = order else {
         warn!(
             provider,
@@ -177,8 +177,8 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
                 late = answer.late,
                 "paid"
             );
-            app.wrote(&order::name(order.user_id)).await;
-            if let Err(error) = app.cache.forget_available(&[order.user_id]).await {
+            app.store.wrote(&order::name(order.user_id)).await;
+            if let Err(error) = app.store.cache.forget_available(&[order.user_id]).await {
                 warn!(%error, user_id = order.user_id, "the cache could not be updated: the new coins are available when the cached amount expires");
             }
             Ok(answer)
@@ -199,7 +199,7 @@ async fn settle_in(
     }
     if callback.status == Outcome::Failed {
         if order.status != Status::Paid {
-            pay_order::note_failure(tx, &order.id, app.clock.now_ms()).await?;
+            pay_order::note_failure(tx, &order.id, app.store.clock.now_ms()).await?;
         }
         return Ok(Settled::Known(answer(order, order.status, order.is_late)));
     }
@@ -209,7 +209,7 @@ async fn settle_in(
         }
         return flag(tx, order, "paid_twice", "the order is paid already, by another trade_no").await;
     }
-    let paid_ms = app.clock.now_ms();
+    let paid_ms = app.store.clock.now_ms();
     let payment = Payment { provider, trade_no: &callback.trade_no, paid_ms };
     match pay_order::pay(tx, &order.id, order.status, &payment).await? {
         Pay::Done => {}
@@ -231,7 +231,7 @@ async fn credit(
     answer: &Answer,
     now_ms: i64,
 ) -> Result<Vec<(i64, Message)>, Error> {
-    account::credit(tx, app.db.dialect(), order.user_id, order.coins).await?;
+    account::credit(tx, app.store.db.dialect(), order.user_id, order.coins).await?;
     let entry = Entry {
         user_id: order.user_id,
         amount: order.coins,
@@ -244,7 +244,7 @@ async fn credit(
     });
     let message = Message {
         key: format!("recharge-{}", order.id),
-        app: app.config.app,
+        app: app.store.config.app,
         target: Target::User(order.user_id),
         biz_code: order.biz_code,
         payload: payload.to_string(),

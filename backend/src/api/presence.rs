@@ -39,7 +39,7 @@ async fn find(
     _: Caller,
     Path(user_id): Path<i64>,
 ) -> Result<Json<Presence>, Error> {
-    let known = presence::of_user(app.db.replica(), app.config.app, user_id).await?;
+    let known = presence::of_user(app.store.db.replica(), app.store.config.app, user_id).await?;
     let online = known.into_iter().filter(|(_, presence)| presence.is_online());
     let devices: Vec<String> = online.map(|(device, _)| device).collect();
     Ok(Json(Presence { user_id, is_online: !devices.is_empty(), devices }))

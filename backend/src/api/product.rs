@@ -73,7 +73,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
         let products: Vec<Product> = rows.into_iter().map(Product::from).collect();
         Ok((!products.is_empty()).then_some(products))
     };
-    let products = app.read(LIST_KEY, TTL, load).await?.unwrap_or_default();
+    let products = app.store.read(LIST_KEY, TTL, load).await?.unwrap_or_default();
     Ok(Json(Products { products }))
 }
 
@@ -85,13 +85,13 @@ async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<P
         let row = product::get(&db, id).await?;
         Ok(row.filter(|row| row.is_on_sale).map(Product::from))
     };
-    app.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
+    app.store.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
 }
 
 /// All products, also those that cannot be ordered, as the database has them.
 #[utoipa::path(get, path = "/internal/products", responses((status = 200, body = Products)))]
 async fn list_all(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Products>, Error> {
-    let rows = product::all(app.db.primary(), false, LIST_MAX).await?;
+    let rows = product::all(app.store.db.primary(), false, LIST_MAX).await?;
     Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
 }
 
@@ -119,7 +119,9 @@ async fn put(
     }
     let ProductBody { price_cents, coins, is_on_sale, .. } = body;
     let row = ProductRow { id, name, price_cents, coins, is_on_sale };
-    app.write_through(&keys(id), product::put(app.db.writer(), app.db.dialect(), &row)).await?;
+    app.store
+        .write_through(&keys(id), product::put(app.store.db.writer(), app.store.db.dialect(), &row))
+        .await?;
     Ok(Json(row.into()))
 }
 
@@ -127,7 +129,7 @@ async fn put(
 #[utoipa::path(delete, path = "/internal/products/{id}", params(("id" = i64, Path, description = "The product.")),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(State(app): State<Arc<App>>, _: Internal, Path(id): Path<i64>) -> Result<StatusCode, Error> {
-    match app.write_through(&keys(id), product::delete(app.db.writer(), id)).await? {
+    match app.store.write_through(&keys(id), product::delete(app.store.db.writer(), id)).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(unknown()),
     }

@@ -105,14 +105,14 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<RoomsPage>) -> Res
         Ok::<_, Error>(rows.into_iter().map(Room::from).collect::<Vec<_>>())
     };
     let mut rooms = match page.after {
-        Some(after) => load(app.db.replica().clone(), after, limit).await?,
+        Some(after) => load(app.store.db.replica().clone(), after, limit).await?,
         None => {
             // Only the first page is what everybody asks for.
             let first = async |db: Pool| {
                 let rooms = load(db, i64::MAX, ROOMS_MAX).await?;
                 Ok((!rooms.is_empty()).then_some(rooms))
             };
-            app.read(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
+            app.store.read(LIST_KEY, LIST_TTL, first).await?.unwrap_or_default()
         }
     };
     rooms.truncate(limit as usize);
@@ -135,12 +135,12 @@ async fn open(
         return Err(Error::bad_request(format!("title: want 1 to {TITLE_CHARS_MAX} characters")));
     }
     let owner_id = caller.user_id;
-    let mut known = room::open_of(app.db.primary(), owner_id).await?;
+    let mut known = room::open_of(app.store.db.primary(), owner_id).await?;
     if known.is_none() {
         limit_openings(&app, owner_id).await?;
-        let insert = room::insert(app.db.writer(), owner_id, &title, app.clock.now_ms());
-        app.write_through(&[LIST_KEY.into()], insert).await?;
-        known = room::open_of(app.db.primary(), owner_id).await?;
+        let insert = room::insert(app.store.db.writer(), owner_id, &title, app.store.clock.now_ms());
+        app.store.write_through(&[LIST_KEY.into()], insert).await?;
+        known = room::open_of(app.store.db.primary(), owner_id).await?;
     }
     let room = known.ok_or_else(|| Error::conflict("room_closed", "the room was closed meanwhile"))?;
     if room.title != title {
@@ -148,7 +148,7 @@ async fn open(
         return Err(Error::conflict("room_open", message));
     }
     // Somebody may have asked for this id before there was a room.
-    app.changed(&[key(room.id)]).await;
+    app.store.changed(&[key(room.id)]).await;
     Ok(Json(room.into()))
 }
 
@@ -188,20 +188,22 @@ async fn open_many(
         )));
     }
     let open = insist(|| async {
-        let mut tx = app.db.begin().await?;
-        let ids = room::open_for(&mut tx, app.db.dialect(), &owner_ids, &title, app.clock.now_ms()).await?;
+        let mut tx = app.store.db.begin().await?;
+        let ids =
+            room::open_for(&mut tx, app.store.db.dialect(), &owner_ids, &title, app.store.clock.now_ms())
+                .await?;
         tx.commit().await?;
         Ok(ids)
     });
-    let room_ids = app.write_through(&[LIST_KEY.into()], open).await?;
-    app.changed(&room_ids.iter().map(|id| key(*id)).collect::<Vec<_>>()).await;
+    let room_ids = app.store.write_through(&[LIST_KEY.into()], open).await?;
+    app.store.changed(&room_ids.iter().map(|id| key(*id)).collect::<Vec<_>>()).await;
     Ok(Json(OpenedMany { room_ids }))
 }
 
 /// A cache that is away limits nobody.
 async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
-    let most = app.config.rooms_per_day;
-    match app.cache.count(&format!("rooms_opened:{owner_id}"), Duration::from_secs(86_400)).await {
+    let most = app.store.config.rooms_per_day;
+    match app.store.cache.count(&format!("rooms_opened:{owner_id}"), Duration::from_secs(86_400)).await {
         Ok(count) if count > i64::from(most) => {
             Err(Error::too_many(format!("want at most {most} rooms opened in a day")))
         }
@@ -218,16 +220,16 @@ async fn close(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<Json<Room>, Error> {
-    let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
+    let room = room::get(app.store.db.primary(), id).await?.ok_or_else(unknown)?;
     if room.owner_id != caller.user_id {
         return Err(Error::forbidden("only the user who opened a room may close it"));
     }
     if !room.is_open {
         return Ok(Json(room.into()));
     }
-    let close = room::close(app.db.writer(), id, app.clock.now_ms());
-    app.write_through(&[LIST_KEY.into(), key(id)], close).await?;
-    let room = room::get(app.db.primary(), id).await?.ok_or_else(unknown)?;
+    let close = room::close(app.store.db.writer(), id, app.store.clock.now_ms());
+    app.store.write_through(&[LIST_KEY.into(), key(id)], close).await?;
+    let room = room::get(app.store.db.primary(), id).await?.ok_or_else(unknown)?;
     Ok(Json(room.into()))
 }
 
@@ -249,14 +251,14 @@ async fn members(
     let limit = limit(page.limit, MEMBERS_DEFAULT, MEMBERS_MAX)?;
     cached(&app, id).await?;
     let after = page.after.unwrap_or(i64::MIN);
-    let user_ids = room_member::users(app.db.replica(), app.config.app, id, after, limit).await?;
+    let user_ids = room_member::users(app.store.db.replica(), app.store.config.app, id, after, limit).await?;
     let next_after = user_ids.last().copied().filter(|_| user_ids.len() == limit as usize);
     Ok(Json(Members { user_ids, next_after }))
 }
 
 async fn cached(app: &App, id: i64) -> Result<Room, Error> {
     let load = async |db: Pool| Ok(room::get(&db, id).await?.map(Room::from));
-    app.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
+    app.store.read(&key(id), ROOM_TTL, load).await?.ok_or_else(unknown)
 }
 
 fn limit(given: Option<u32>, default: u32, most: u32) -> Result<u32, Error> {

@@ -76,13 +76,13 @@ async fn cancel(
 
 async fn change(app: &App, id: i64, tag: Tag, wanted: bool) -> Result<Json<Changed>, Error> {
     let Tag { column, bit } = tag.check()?;
-    users::find(app, id).await?.ok_or_else(users::unknown)?;
-    let before = user_tag::get(app.db.primary(), id).await?.unwrap_or_default();
+    users::find(&app.store, id).await?.ok_or_else(users::unknown)?;
+    let before = user_tag::get(app.store.db.primary(), id).await?.unwrap_or_default();
     if before.has(column, bit) == wanted {
         return Ok(Json(Changed { changed: false })); // the common repeat costs no write
     }
     let write = async {
-        let (writer, dialect) = (app.db.writer(), app.db.dialect());
+        let (writer, dialect) = (app.store.db.writer(), app.store.db.dialect());
         let is_changed = match wanted {
             true => user_tag::set(writer, dialect, id, column, bit).await?,
             false => user_tag::cancel(writer, id, column, bit).await?,
@@ -90,7 +90,7 @@ async fn change(app: &App, id: i64, tag: Tag, wanted: bool) -> Result<Json<Chang
         // As an error, since the cache is left alone then.
         is_changed.then_some(()).ok_or_else(|| Error::conflict(UNCHANGED, "somebody was faster"))
     };
-    match app.write_through(&[cache_key(id)], write).await {
+    match app.store.write_through(&[cache_key(id)], write).await {
         Ok(()) => Ok(Json(Changed { changed: true })),
         Err(error) if error.code == UNCHANGED => Ok(Json(Changed { changed: false })),
         Err(error) => Err(error),
@@ -118,7 +118,7 @@ async fn contains(
 ) -> Result<Json<Contains>, Error> {
     let Tag { column, bit } = tag.check()?;
     let load = async |db| user_tag::get(&db, id).await;
-    let tags: Option<Tags> = app.read(&cache_key(id), CACHE_TTL, load).await?;
+    let tags: Option<Tags> = app.store.read(&cache_key(id), CACHE_TTL, load).await?;
     Ok(Json(Contains { contains: tags.unwrap_or_default().has(column, bit) }))
 }
 

@@ -72,7 +72,7 @@ impl From<UserRow> for User {
 #[utoipa::path(get, path = "/users/{id}", params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = User), (status = 404, body = ErrorBody)))]
 async fn one(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<User>, Error> {
-    Ok(Json(find(&app, id).await?.ok_or_else(unknown)?.into()))
+    Ok(Json(find(&app.store, id).await?.ok_or_else(unknown)?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -106,7 +106,7 @@ async fn batch(
         return Ok(Json(Users { users: Vec::new() }));
     }
     let key = format!("users_read:{}", caller.user_id);
-    limit(&app, &key, ids.len() as u32, app.config.users_read_per_minute, "users").await?;
+    limit(&app, &key, ids.len() as u32, app.store.config.users_read_per_minute, "users").await?;
     let keys: Vec<String> = ids.iter().map(|id| cache_key(*id)).collect();
     let load = |missing: Vec<usize>| {
         let ids: Vec<i64> = missing.into_iter().map(|index| ids[index]).collect();
@@ -114,11 +114,11 @@ async fn batch(
         async move {
             // From the primary: a replica's row could be older than the delete that a write of any of these
             // users has done.
-            let mut found = user::get_many(app.db.primary(), &ids).await?;
+            let mut found = user::get_many(app.store.db.primary(), &ids).await?;
             Ok(ids.iter().map(|id| found.remove(id)).collect())
         }
     };
-    let found: Vec<Option<UserRow>> = app.cache.read_many(&keys, CACHE_TTL, load).await?;
+    let found: Vec<Option<UserRow>> = app.store.cache.read_many(&keys, CACHE_TTL, load).await?;
     Ok(Json(Users { users: found.into_iter().flatten().map(User::from).collect() }))
 }
 
@@ -134,7 +134,7 @@ struct Me {
 /// The caller, as the database has it: a cache may be behind what the caller has just changed.
 #[utoipa::path(get, path = "/users/me", security(("login" = [])), responses((status = 200, body = Me)))]
 async fn me(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Me>, Error> {
-    let reader = app.reader(&cache_key(caller.user_id)).await;
+    let reader = app.store.reader(&cache_key(caller.user_id)).await;
     let user = user::get(reader, caller.user_id).await?.ok_or_else(unknown)?.into();
     let phone_last_digits = user_phone::last_digits(reader, caller.user_id).await?.unwrap_or_default();
     Ok(Json(Me { user, phone_last_digits }))
@@ -197,20 +197,22 @@ async fn change(
     Body(body): Body<Profile>,
 ) -> Result<Json<User>, Error> {
     let (id, change) = (caller.user_id, body.check()?);
-    let most = app.config.profile_changes_per_minute;
+    let most = app.store.config.profile_changes_per_minute;
     limit(&app, &format!("profile_changes:{id}"), 1, most, "changes").await?;
     let keys = [cache_key(id)];
-    let is_there =
-        app.write_through(&keys, async { user::update(app.db.writer(), id, &change).await }).await?;
+    let is_there = app
+        .store
+        .write_through(&keys, async { user::update(app.store.db.writer(), id, &change).await })
+        .await?;
     if !is_there {
         return Err(unknown());
     }
-    Ok(Json(user::get(app.db.primary(), id).await?.ok_or_else(unknown)?.into()))
+    Ok(Json(user::get(app.store.db.primary(), id).await?.ok_or_else(unknown)?.into()))
 }
 
 /// Counts `by` more of `what` for the minute; 429 if those are too many. A cache that is away limits nobody.
 async fn limit(app: &App, key: &str, by: u32, most: u32, what: &str) -> Result<(), Error> {
-    match app.cache.count_many(key, by, Duration::from_secs(60)).await {
+    match app.store.cache.count_many(key, by, Duration::from_secs(60)).await {
         Ok(count) if count > i64::from(most) => {
             Err(Error::too_many(format!("want at most {most} {what} in a minute")))
         }
@@ -245,7 +247,7 @@ async fn make(
     if !(1..=MADE_MAX).contains(&count) {
         return Err(Error::bad_request(format!("count: want 1 to {MADE_MAX}, not {count}")));
     }
-    Ok(Json(MadeUsers { user_ids: users::make(&app, count).await? }))
+    Ok(Json(MadeUsers { user_ids: users::make(&app.store, &app.ids, count).await? }))
 }
 
 /// Users of one batch.

@@ -40,7 +40,7 @@ struct Balance {
 #[utoipa::path(get, path = "/wallet", security(("login" = [])), responses((status = 200, body = Balance)))]
 async fn balance(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<Balance>, Error> {
     let user_id = caller.user_id;
-    let balance = account::balance(app.db.primary(), user_id).await?.unwrap_or(0);
+    let balance = account::balance(app.store.db.primary(), user_id).await?.unwrap_or(0);
     Ok(Json(Balance { user_id, balance }))
 }
 
@@ -86,7 +86,8 @@ async fn ledger(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Error::bad_request(format!("limit: want 1 to {PAGE_MAX}, not {limit}")));
     }
-    let rows = account::page(app.db.primary(), caller.user_id, before.unwrap_or(i64::MAX), limit).await?;
+    let rows =
+        account::page(app.store.db.primary(), caller.user_id, before.unwrap_or(i64::MAX), limit).await?;
     let entry = |row: account::LedgerRow| LedgerEntry {
         id: row.id,
         amount: row.amount,
@@ -157,7 +158,7 @@ async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
     // Two who make one account at the same time can be in each other's way.
     let granted = insist(|| try_give(app, &grants)).await?;
     // A cache that is away forgets by itself, some seconds later.
-    let _ = app.cache.forget_available(&granted).await;
+    let _ = app.store.cache.forget_available(&granted).await;
     Ok(granted.len())
 }
 
@@ -179,8 +180,8 @@ fn check(grants: &[Grant]) -> Result<(), Error> {
 
 /// One transaction; who got coins by it.
 async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
-    let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
-    let mut tx = app.db.begin().await?;
+    let (dialect, now_ms) = (app.store.db.dialect(), app.store.clock.now_ms());
+    let mut tx = app.store.db.begin().await?;
     let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
         let reference = grant.id.clone().into_bytes();
@@ -222,7 +223,7 @@ struct Audit {
 /// Whether the books balance. It reads all of them.
 #[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit)))]
 async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<Audit>, Error> {
-    let books = account::audit(app.db.primary(), app.db.dialect()).await?;
+    let books = account::audit(app.store.db.primary(), app.store.db.dialect()).await?;
     let account::Audit { ledger, balances, differing, gifts_committed } = books;
     Ok(Json(Audit { ledger, balances, differing, gifts_committed }))
 }

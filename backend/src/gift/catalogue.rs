@@ -1,38 +1,100 @@
 //! The catalogue: what gifts cost, and whether they can be had.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::seen::SeenGifts;
 use super::types::{Gift, Reason};
-use crate::app::App;
+use crate::db::Pool;
 use crate::error::Error;
+use crate::store::Store;
 use crate::tables::gift;
 
-/// One gift, through the cache.
-pub async fn find(app: &App, id: i64) -> Result<Option<Gift>, Error> {
-    app.read(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
+/// The catalogue, through what this process has seen of it, and the cache.
+pub struct Catalogue {
+    store: Arc<Store>,
+    seen: SeenGifts,
 }
 
-/// What a piece of a gift costs, if it can be had and costs what the sender saw.
-pub async fn price(app: &App, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
-    let mut gift = match app.gifts.catalogue.get(id) {
-        Some(gift) => gift,
-        None => match find(app, id).await? {
-            Some(gift) => app.gifts.catalogue.put(gift),
-            None => return Ok(Err(Reason::NoSuchGift)),
-        },
-    };
-    if gift.check(seen).is_err() {
-        // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
-        let load = || gift::get(app.db.primary(), id);
-        let recent = app.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
-        let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
-        gift = app.gifts.catalogue.put(recent);
+/// Gifts that are cached together.
+#[derive(Default, Serialize, Deserialize)]
+struct OnSale {
+    gifts: Vec<Gift>,
+}
+
+impl Catalogue {
+    /// The catalogue in the store.
+    pub fn new(store: &Arc<Store>) -> Self {
+        Self { store: store.clone(), seen: SeenGifts::default() }
     }
-    Ok(gift.check(seen).map(|()| gift.price))
+
+    /// All gifts that can be sent, the cheapest first.
+    pub async fn on_sale(&self) -> Result<Vec<Gift>, Error> {
+        let load = async |db: Pool| Ok(Some(OnSale { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
+        Ok(self.store.read(LIST_KEY, CACHE_TTL, load).await?.unwrap_or_default().gifts)
+    }
+
+    /// One gift, through the cache.
+    pub async fn find(&self, id: i64) -> Result<Option<Gift>, Error> {
+        self.store.read(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
+    }
+
+    /// What a piece of a gift costs, if this process has seen it of late, it can be had and costs what the
+    /// sender saw.
+    pub fn seen_price(&self, id: i64, seen: Option<i64>) -> Option<i64> {
+        self.seen.get(id).filter(|gift| gift.check(seen).is_ok()).map(|gift| gift.price)
+    }
+
+    /// What a piece of a gift costs, if it can be had and costs what the sender saw.
+    pub async fn price(&self, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
+        let mut gift = match self.seen.get(id) {
+            Some(gift) => gift,
+            None => match self.find(id).await? {
+                Some(gift) => self.seen.put(gift),
+                None => return Ok(Err(Reason::NoSuchGift)),
+            },
+        };
+        if gift.check(seen).is_err() {
+            // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
+            let load = || gift::get(self.store.db.primary(), id);
+            let recent = self.store.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
+            let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
+            gift = self.seen.put(recent);
+        }
+        Ok(gift.check(seen).map(|()| gift.price))
+    }
+
+    /// Adds a gift, whose id does not count; the id that it gets.
+    pub async fn add(&self, gift: &Gift) -> Result<i64, Error> {
+        let insert = async {
+            let mut connection = self.store.db.writer().acquire().await?;
+            gift::insert(&mut connection, gift).await
+        };
+        let id = self.store.write_through(&[LIST_KEY.to_owned()], insert).await?;
+        // That there is none of this id may be cached.
+        self.store.changed(&[key(id)]).await;
+        Ok(id)
+    }
+
+    /// Puts a gift under its id, whether there was one or not.
+    pub async fn put(&self, gift: &Gift) -> Result<(), Error> {
+        let write = gift::put(self.store.db.writer(), self.store.db.dialect(), gift);
+        self.store.write_through(&keys(gift.id), write).await?;
+        self.seen.forget(gift.id);
+        Ok(())
+    }
+
+    /// Removes a gift; whether it was there.
+    pub async fn remove(&self, id: i64) -> Result<bool, Error> {
+        let was_there = self.store.write_through(&keys(id), gift::delete(self.store.db.writer(), id)).await?;
+        self.seen.forget(id);
+        Ok(was_there)
+    }
 }
 
-/// Where a gift is cached.
-pub fn key(id: i64) -> String {
+fn key(id: i64) -> String {
     format!("gift:{id}")
 }
 
@@ -40,12 +102,11 @@ fn recent_key(id: i64) -> String {
     format!("gift_recent:{id}")
 }
 
-/// All that is cached of a gift.
-pub fn keys(id: i64) -> [String; 3] {
+fn keys(id: i64) -> [String; 3] {
     [key(id), recent_key(id), LIST_KEY.to_owned()]
 }
 
-/// Where the list of gifts is cached.
-pub const LIST_KEY: &str = "gifts";
-/// How long gifts are cached.
-pub const CACHE_TTL: Duration = Duration::from_secs(300);
+const LIST_KEY: &str = "gifts";
+const CACHE_TTL: Duration = Duration::from_secs(300);
+/// Gifts that apps are shown.
+const LISTED_MAX: usize = 1_000;

@@ -11,8 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::decide::{Decisions, Facts, RoomState, decide};
-use super::{Answer, Batch, GiftRequest, Identity, Order, add, old_refusals};
-use crate::app::App;
+use super::{Answer, Batch, GiftRequest, Gifts, Identity, Order, add, old_refusals};
 use crate::cache::held_key;
 use crate::db::{Dialect, Tx};
 use crate::error::Error;
@@ -23,22 +22,22 @@ use crate::stop::Stop;
 use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
 
 /// Works until it is time to end, and then until all who wait are answered.
-pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
-    let taken = app.gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let direct = app.gifts.direct_to_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
+pub(crate) async fn run(gifts: Arc<Gifts>, mut stop: Stop) {
+    let taken = gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let direct = gifts.direct_to_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (Some(taken), Some(direct)) = (taken, direct) else { return };
     let (end, ending) = watch::channel(false);
     let ending = Stop::from(ending);
     let mut tasks = JoinSet::new();
-    tasks.spawn(put(app.clone(), ending.clone()));
-    tasks.spawn(watch_others(app.clone(), ending.clone()));
-    tasks.spawn(look_up(app.clone(), ending.clone()));
-    tasks.spawn(take(app.clone(), ending.clone()));
-    tasks.spawn(old_refusals::run(app.clone(), ending.clone()));
+    tasks.spawn(put(gifts.clone(), ending.clone()));
+    tasks.spawn(watch_others(gifts.clone(), ending.clone()));
+    tasks.spawn(look_up(gifts.clone(), ending.clone()));
+    tasks.spawn(take(gifts.clone(), ending.clone()));
+    tasks.spawn(old_refusals::run(gifts.store.clone(), ending.clone()));
     let source = Source { taken, direct, left: Batch::default(), is_queue_first: true };
-    tasks.spawn(commit_all(app.clone(), source, ending));
+    tasks.spawn(commit_all(gifts.clone(), source, ending));
     stop.wait().await;
-    while app.gifts.under_way.load(Ordering::Relaxed) > 0 {
+    while gifts.under_way.load(Ordering::Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let _ = end.send(true);
@@ -46,41 +45,44 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 }
 
 /// Gifts into the queue, all that come at once together.
-async fn put(app: Arc<App>, mut stop: Stop) {
+async fn put(gifts: Arc<Gifts>, mut stop: Stop) {
     let work = |requests: Vec<GiftRequest>| {
-        let app = app.clone();
+        let gifts = gifts.clone();
         async move {
             let payloads: Vec<_> = requests.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-            app.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
+            gifts.store.queue.push(Topic::Gift, &payloads, Duration::ZERO).await?;
             Ok(vec![(); requests.len()])
         }
     };
-    app.gifts.pushes.run(batch_max(&app), stop.wait(), work).await;
+    gifts.pushes.run(batch_max(&gifts), stop.wait(), work).await;
 }
 
 /// Gifts that are looked for.
-async fn look_up(app: Arc<App>, mut stop: Stop) {
+async fn look_up(gifts: Arc<Gifts>, mut stop: Stop) {
     let work = |identities: Vec<Identity>| {
-        let app = app.clone();
+        let gifts = gifts.clone();
         async move {
-            let mut connection = app.db.primary().acquire().await?;
+            let mut connection = gifts.store.db.primary().acquire().await?;
             let wanted: BTreeSet<&Identity> = identities.iter().collect();
             let found = gift_order::find(&mut connection, &Vec::from_iter(wanted)).await?;
             Ok(identities.iter().map(|identity| found.get(identity).cloned()).collect())
         }
     };
-    app.gifts.looks.run(LOOKS_MAX, stop.wait(), work).await;
+    gifts.looks.run(LOOKS_MAX, stop.wait(), work).await;
 }
 
 /// Gifts out of the queue, ahead of the consumer.
-async fn take(app: Arc<App>, mut stop: Stop) {
+async fn take(gifts: Arc<Gifts>, mut stop: Stop) {
     while !stop.is_due() {
         let work = async {
-            let jobs = app.take_for_database(Topic::Gift, app.config.gift_batch_max, TAKE_WAIT).await?;
+            let jobs = gifts
+                .store
+                .take_for_database(Topic::Gift, gifts.store.config.gift_batch_max, TAKE_WAIT)
+                .await?;
             if !jobs.is_empty() {
-                let batch = Batch::of(&app, jobs);
-                app.gifts.waiters.are_here(batch.requests.iter().map(|request| &request.identity));
-                let _ = app.gifts.taken.send(batch).await; // the consumer ends last
+                let batch = Batch::of(&gifts, jobs);
+                gifts.waiters.are_here(batch.requests.iter().map(|request| &request.identity));
+                let _ = gifts.taken.send(batch).await; // the consumer ends last
             }
             Ok::<_, Error>(())
         };
@@ -100,13 +102,13 @@ async fn take(app: Arc<App>, mut stop: Stop) {
     }
 }
 
-fn batch_max(app: &App) -> usize {
-    app.config.gift_batch_max as usize
+fn batch_max(gifts: &Gifts) -> usize {
+    gifts.store.config.gift_batch_max as usize
 }
 
 /// Commits what was taken, batch by batch.
-async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
-    let most = batch_max(&app);
+async fn commit_all(gifts: Arc<Gifts>, mut source: Source, mut stop: Stop) {
+    let most = batch_max(&gifts);
     let mut finishing = JoinSet::new();
     loop {
         let batch = tokio::select! {
@@ -114,8 +116,8 @@ async fn commit_all(app: Arc<App>, mut source: Source, mut stop: Stop) {
             batch = source.next(most) => batch,
             () = stop.wait() => break,
         };
-        for committed in commit(&app, batch, &mut stop).await {
-            finishing.spawn(finish(app.clone(), committed));
+        for committed in commit(&gifts, batch, &mut stop).await {
+            finishing.spawn(finish(gifts.clone(), committed));
         }
         while finishing.len() > FINISHING_MAX {
             finishing.join_next().await;
@@ -185,13 +187,13 @@ struct Committed {
 
 impl Batch {
     /// A job that is no gift stays in the queue until that makes it a dead letter.
-    fn of(app: &App, jobs: Vec<Job>) -> Self {
+    fn of(gifts: &Gifts, jobs: Vec<Job>) -> Self {
         let mut batch = Self::default();
         for job in jobs {
             match serde_json::from_str(&job.payload) {
                 Ok(request) => batch.push(Some(job.id), request),
                 Err(error) => {
-                    add(&app.gifts.counters.poison, 1);
+                    add(&gifts.counters.poison, 1);
                     error!(%error, id = ?job.id, tries = job.tries, payload = job.payload, "no gift");
                 }
             }
@@ -225,7 +227,7 @@ impl Batch {
 
 /// Commits a batch, again and again while the database is away; what was committed, without the gifts that
 /// make transactions fail.
-async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed> {
+async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Committed> {
     let mut todo = vec![batch];
     let mut committed = Vec::new();
     let mut failures = 0;
@@ -233,14 +235,14 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
         if batch.requests.is_empty() {
             continue;
         }
-        match try_commit(app, &batch).await {
+        match try_commit(gifts, &batch).await {
             Ok((decisions, ids)) => {
                 failures = 0;
-                committed.push(after_commit(app, batch.jobs, decisions, ids));
+                committed.push(after_commit(gifts, batch.jobs, decisions, ids));
             }
             // It passes; or another consumer was quicker with the same gift, which the next try sees.
             Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
-                add(&app.gifts.counters.batches_failed, 1);
+                add(&gifts.counters.batches_failed, 1);
                 if failures == 0 {
                     warn!(%error, gifts = batch.requests.len(), "committing a batch of gifts failed; tried again");
                 }
@@ -254,7 +256,7 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
                 }
             }
             Err(error) if batch.requests.len() == 1 => {
-                add(&app.gifts.counters.poison, 1);
+                add(&gifts.counters.poison, 1);
                 error!(%error, request = ?batch.requests[0], "cannot commit a gift; if it is in the queue, it stays there");
             }
             Err(error) => {
@@ -267,22 +269,22 @@ async fn commit(app: &Arc<App>, batch: Batch, stop: &mut Stop) -> Vec<Committed>
 }
 
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.
-pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
-    let (dialect, now_ms) = (app.db.dialect(), app.clock.now_ms());
+pub(super) async fn try_commit(gifts: &Gifts, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
+    let (dialect, now_ms) = (gifts.store.db.dialect(), gifts.store.clock.now_ms());
     let senders: BTreeSet<i64> = batch.requests.iter().map(|request| request.identity.sender_id).collect();
     let identities: BTreeSet<&Identity> = batch.requests.iter().map(|request| &request.identity).collect();
     let gift_ids: BTreeSet<i64> = batch.requests.iter().map(|request| request.contents.gift_id).collect();
-    let mut tx = app.db.begin().await?;
+    let mut tx = gifts.store.db.begin().await?;
     // First the locks: what is read after them is what any other consumer of these senders has committed.
     let balances = account::lock(&mut tx, dialect, &Vec::from_iter(senders)).await?;
     let known = gift_order::find(&mut tx, &Vec::from_iter(identities)).await?;
-    let gifts = gift::get_many(&mut tx, &Vec::from_iter(gift_ids)).await?;
-    let catalogue: BTreeMap<_, _> = gifts.into_iter().map(|gift| (gift.id, gift)).collect();
+    let kinds = gift::get_many(&mut tx, &Vec::from_iter(gift_ids)).await?;
+    let catalogue: BTreeMap<_, _> = kinds.into_iter().map(|gift| (gift.id, gift)).collect();
     let rooms = rooms(&mut tx, dialect, batch).await?;
-    let members = members(app, &mut tx, batch).await?;
-    let receivers = receivers(app, &mut tx, batch).await?;
+    let members = members(gifts, &mut tx, batch).await?;
+    let receivers = receivers(gifts, &mut tx, batch).await?;
     let facts = Facts { known, balances, catalogue, rooms, members, receivers };
-    let decisions = decide(app.config.app, &batch.requests, facts);
+    let decisions = decide(gifts.store.config.app, &batch.requests, facts);
     if !decisions.debits.is_empty() {
         if !account::debit(&mut tx, &decisions.debits).await? {
             return Err(Error::unavailable("balance_changed", "a balance changed under its lock"));
@@ -292,16 +294,16 @@ pub(super) async fn try_commit(app: &App, batch: &Batch) -> Result<(Decisions, V
     gift_order::insert(&mut tx, &decisions.orders, now_ms).await?;
     let ids = outbox::insert(&mut tx, &decisions.messages, now_ms).await?;
     let mut told = 0;
-    if let Some(hook) = &app.hooks.after_gift {
-        let paid = after_gift::paid(app.config.app, &decisions.orders, now_ms);
+    if let Some(hook) = &gifts.after_gift {
+        let paid = after_gift::paid(gifts.store.config.app, &decisions.orders, now_ms);
         told = hook.insert(&mut tx, paid, now_ms).await?;
     }
-    if let AnyQueue::Table(queue) = &app.queue {
+    if let AnyQueue::Table(queue) = &gifts.store.queue {
         let ids: Vec<JobId> = batch.jobs.iter().flatten().cloned().collect();
         queue.done_with(&mut tx, &ids).await?;
     }
     tx.commit().await?;
-    if let Some(hook) = &app.hooks.after_gift {
+    if let Some(hook) = &gifts.after_gift {
         hook.committed(told);
     }
     Ok((decisions, ids))
@@ -318,29 +320,29 @@ async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<
 }
 
 /// Senders in their rooms, of those whom no gateway has seen there.
-async fn members(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(i64, i64)>, Error> {
+async fn members(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(i64, i64)>, Error> {
     let asked = batch.requests.iter().filter(|request| !request.is_in_room);
     let asked: BTreeSet<(i64, i64)> =
         asked.map(|request| (request.contents.room_id, request.identity.sender_id)).collect();
-    room_member::among(tx, app.db.dialect(), app.config.app, &Vec::from_iter(asked)).await
+    room_member::among(tx, gifts.store.db.dialect(), gifts.store.config.app, &Vec::from_iter(asked)).await
 }
 
 /// Receivers that there are. Most were seen before, and cost nothing.
-async fn receivers(app: &App, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<i64>, Error> {
+async fn receivers(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<i64>, Error> {
     let ids = batch.requests.iter().map(|request| request.contents.receiver_id).collect();
-    let (mut known, unknown) = app.gifts.receivers.split(ids);
+    let (mut known, unknown) = gifts.receivers.split(ids);
     if !unknown.is_empty() {
         let found = user::among(tx, &unknown).await?;
-        app.gifts.receivers.put(&found);
+        gifts.receivers.put(&found);
         known.extend(found);
     }
     Ok(known)
 }
 
 /// Tells those who wait, and hands the messages over.
-fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: Vec<i64>) -> Committed {
+fn after_commit(gifts: &Gifts, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: Vec<i64>) -> Committed {
     let Decisions { entries, orders, messages, repeats, .. } = decisions;
-    let counters = &app.gifts.counters;
+    let counters = &gifts.counters;
     add(&counters.batches, 1);
     add(&counters.committed, entries.len());
     add(&counters.refused, orders.len() - entries.len());
@@ -348,24 +350,24 @@ fn after_commit(app: &App, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: 
     let is_refused = |order: &Order| matches!(order.answer, Answer::Refused(_));
     let is_of_place = |order: &Order| matches!(order.answer, Answer::Refused(reason) if reason.is_of_place());
     for (identity, _) in orders.iter().filter(|(_, order)| is_of_place(order)) {
-        app.gifts.refused.count(identity.sender_id);
+        gifts.refused.count(identity.sender_id);
     }
     let unpaid = orders.iter().filter(|(_, order)| is_refused(order)).chain(&repeats);
     let unpaid = unpaid.map(|(identity, _)| identity.sender_id).collect();
     let mut answers = Vec::new();
     for (identity, order) in orders.into_iter().chain(repeats) {
-        let is_awaited = app.gifts.waiters.tell(&identity, &order);
+        let is_awaited = gifts.waiters.tell(&identity, &order);
         // Another process may wait for what nobody here does; and who is refused may ask again and again.
         if !is_awaited || is_refused(&order) {
             answers.push((identity, order));
         }
     }
-    app.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
+    gifts.outbox.hand_over(ids.into_iter().zip(messages).collect::<Vec<(i64, Message)>>());
     Committed { jobs: jobs.into_iter().flatten().collect(), answers, unpaid }
 }
 
 /// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
-async fn finish(app: Arc<App>, committed: Committed) {
+async fn finish(gifts: Arc<Gifts>, committed: Committed) {
     let Committed { jobs, answers, unpaid } = committed;
     let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
     let keys: Vec<String> = answers.iter().map(key).collect();
@@ -373,12 +375,12 @@ async fn finish(app: Arc<App>, committed: Committed) {
     let entries = keys.iter().zip(&answers).map(|(key, (_, order))| (key.as_str(), text(order), ANSWER_TTL));
     let entries: Vec<_> = entries.collect();
     let told = async {
-        app.cache.set_many(&entries).await?;
+        gifts.store.cache.set_many(&entries).await?;
         // What was held for these is free.
-        app.cache.forget_available(&Vec::from_iter(unpaid)).await
+        gifts.store.cache.forget_available(&Vec::from_iter(unpaid)).await
     };
     let done = async {
-        match &app.queue {
+        match &gifts.store.queue {
             AnyQueue::Table(_) => Ok(()),
             AnyQueue::Redis(_) if jobs.is_empty() => Ok(()),
             AnyQueue::Redis(queue) => queue.done(Topic::Gift, &jobs).await,
@@ -391,8 +393,8 @@ async fn finish(app: Arc<App>, committed: Committed) {
 }
 
 /// Answers those whose gifts another process has committed.
-async fn watch_others(app: Arc<App>, mut stop: Stop) {
-    let is_shared = !app.config.redis.is_empty();
+async fn watch_others(gifts: Arc<Gifts>, mut stop: Stop) {
+    let is_shared = !gifts.store.config.redis.is_empty();
     for round in 1_u32.. {
         tokio::select! {
             biased; // no further look once it is time to end
@@ -400,24 +402,24 @@ async fn watch_others(app: Arc<App>, mut stop: Stop) {
             () = tokio::time::sleep(WATCH_PAUSE) => {}
         }
         let now = Instant::now();
-        let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE);
+        let waiting = gifts.waiters.since_before(now - WATCH_PAUSE);
         if is_shared && !waiting.is_empty() {
             let keys: Vec<_> =
                 waiting.iter().map(|identity| held_key(identity.sender_id, &identity.key)).collect();
-            let texts = app.cache.get_many(&keys).await.unwrap_or_default();
+            let texts = gifts.store.cache.get_many(&keys).await.unwrap_or_default();
             for (identity, text) in waiting.iter().zip(texts) {
                 if let Some(order) = text.and_then(|text| serde_json::from_str(&text).ok()) {
-                    app.gifts.waiters.tell(identity, &order);
+                    gifts.waiters.tell(identity, &order);
                 }
             }
         }
         if round.is_multiple_of(WATCHES_A_LOOK) {
-            let waiting = app.gifts.waiters.since_before(now - WATCH_PAUSE * WATCHES_A_LOOK);
+            let waiting = gifts.waiters.since_before(now - WATCH_PAUSE * WATCHES_A_LOOK);
             for identity in waiting.into_iter().take(LOOKS_MAX) {
-                let app = app.clone();
+                let gifts = gifts.clone();
                 tokio::spawn(async move {
-                    if let Ok(Some(order)) = app.gifts.looks.ask(identity.clone()).await {
-                        app.gifts.waiters.tell(&identity, &order);
+                    if let Ok(Some(order)) = gifts.looks.ask(identity.clone()).await {
+                        gifts.waiters.tell(&identity, &order);
                     }
                 });
             }

@@ -9,26 +9,26 @@ use std::time::Duration;
 
 use logs::{info, warn};
 
-use crate::app::App;
 use crate::error::Error;
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::tables::gift_order;
 
 /// Works until it is time to end.
-pub(super) async fn run(app: Arc<App>, mut stop: Stop) {
+pub(super) async fn run(store: Arc<Store>, mut stop: Stop) {
     tokio::select! {
         biased; // no further page once it is time to end
         () = stop.wait() => {}
-        () = sweep_all(&app) => {}
+        () = sweep_all(&store) => {}
     }
 }
 
-async fn sweep_all(app: &App) {
+async fn sweep_all(store: &Store) {
     let mut after = 0;
     loop {
-        match sweep(app, &mut after).await {
+        match sweep(store, &mut after).await {
             Ok(true) => tokio::time::sleep(PAGE_PAUSE).await,
-            Ok(false) => rest(app).await,
+            Ok(false) => rest(store).await,
             Err(error) => {
                 warn!(%error, "cannot delete old refusals of gifts; tried again later");
                 tokio::time::sleep(LOOK).await;
@@ -38,23 +38,23 @@ async fn sweep_all(app: &App) {
 }
 
 /// Waits for the next pass.
-async fn rest(app: &App) {
-    let until_ms = app.clock.now_ms() + PASS_PAUSE_MS;
-    while app.clock.now_ms() < until_ms {
+async fn rest(store: &Store) {
+    let until_ms = store.clock.now_ms() + PASS_PAUSE_MS;
+    while store.clock.now_ms() < until_ms {
         tokio::time::sleep(LOOK).await;
     }
 }
 
 /// One page; whether there is more to look at.
-async fn sweep(app: &App, after: &mut i64) -> Result<bool, Error> {
-    let before_ms = app.clock.now_ms() - AGE_MS_MAX;
-    let mut page = gift_order::next(app.db.primary(), *after, PAGE).await?;
+async fn sweep(store: &Store, after: &mut i64) -> Result<bool, Error> {
+    let before_ms = store.clock.now_ms() - AGE_MS_MAX;
+    let mut page = gift_order::next(store.db.primary(), *after, PAGE).await?;
     let is_last = page.len() < PAGE as usize || page.iter().any(|row| row.at_ms >= before_ms);
     let old = page.iter().position(|row| row.at_ms >= before_ms).unwrap_or(page.len());
     page.truncate(old);
     let refusals: Vec<i64> = page.iter().filter(|row| row.is_refusal).map(|row| row.id).collect();
     if !refusals.is_empty() {
-        let mut tx = app.db.begin().await?;
+        let mut tx = store.db.begin().await?;
         gift_order::delete_refusals(&mut tx, &refusals).await?;
         tx.commit().await?;
         info!(refusals = refusals.len(), "deleted old refusals of gifts");

@@ -6,10 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{
-    Answer, COUNT_MAX, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Reason, add, catalogue, message,
-};
-use crate::app::App;
+use super::{Answer, COUNT_MAX, GiftRequest, Gifts, Identity, KEY_BYTES_MAX, Order, Reason, add, message};
 use crate::cache::{Hold, HoldAsk, held_key};
 use crate::error::Error;
 use crate::tables::account;
@@ -39,17 +36,34 @@ enum Step {
     Queue,
 }
 
-/// Sends a gift. What it answers is committed, or refused for good.
-///
-/// # Errors
-/// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is promised,
-/// and the same may be sent again. 429 with [`Limit::Answered`].
-pub(crate) async fn submit(app: &App, request: &GiftRequest, limit: Limit) -> Result<Decided, Error> {
-    check(request)?;
-    let _under_way = UnderWay::begin(&app.gifts);
-    match first_step(app, request, limit).await? {
-        Step::Decided(decided) => Ok(decided),
-        Step::Queue => Ok(Decided { answer: queue_and_wait(app, request).await?, told: None }),
+impl Gifts {
+    /// Sends a gift, and answers a sender who sends too many by an error. See [`Gifts::submit`].
+    pub async fn send(&self, request: &GiftRequest) -> Result<Answer, Error> {
+        Ok(self.submit(request, Limit::Answered).await?.answer)
+    }
+
+    /// Sends a gift. What it answers is committed, or refused for good.
+    ///
+    /// # Errors
+    /// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is
+    /// promised, and the same may be sent again. 429 with [`Limit::Answered`].
+    pub(crate) async fn submit(&self, request: &GiftRequest, limit: Limit) -> Result<Decided, Error> {
+        check(request)?;
+        let _under_way = UnderWay::begin(self);
+        match first_step(self, request, limit).await? {
+            Step::Decided(decided) => Ok(decided),
+            Step::Queue => Ok(Decided { answer: queue_and_wait(self, request).await?, told: None }),
+        }
+    }
+
+    /// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift
+    /// that was refused.
+    pub(crate) fn refuse_bad(&self, identity: Identity) {
+        let (sender_id, config) = (identity.sender_id, &self.store.config);
+        let is_within = self.refused.count(sender_id) <= config.gift_refusals_per_minute;
+        if is_within && may_be_told(self, sender_id) {
+            drop(self.outbox.mention(message::not_understood(config.app, identity))); // nobody waits for it
+        }
     }
 }
 
@@ -77,33 +91,33 @@ fn check(request: &GiftRequest) -> Result<(), Error> {
 }
 
 /// Everything before the queue. The sender is counted before anything is looked up.
-async fn first_step(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
+async fn first_step(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let GiftRequest { identity, contents, .. } = request;
-    if app.gifts.refused.of(identity.sender_id) >= app.config.gift_refusals_per_minute {
-        return too_many(app, request, limit);
+    if gifts.refused.of(identity.sender_id) >= gifts.store.config.gift_refusals_per_minute {
+        return too_many(gifts, request, limit);
     }
-    let seen = app.gifts.catalogue.get(contents.gift_id).filter(|gift| gift.check(request.price).is_ok());
+    let seen = gifts.catalogue.seen_price(contents.gift_id, request.price);
     let is_counted = seen.is_none();
     let price = match seen {
-        Some(gift) => gift.price,
+        Some(price) => price,
         None => {
             // A cache that is away limits nobody: the database still decides.
-            let most = i64::from(app.config.gifts_per_second);
-            if app.cache.count_gift(identity.sender_id).await.is_ok_and(|count| count > most) {
-                return too_many(app, request, limit);
+            let most = i64::from(gifts.store.config.gifts_per_second);
+            if gifts.store.cache.count_gift(identity.sender_id).await.is_ok_and(|count| count > most) {
+                return too_many(gifts, request, limit);
             }
-            match catalogue::price(app, contents.gift_id, request.price).await? {
+            match gifts.catalogue.price(contents.gift_id, request.price).await? {
                 Ok(price) => price,
-                Err(_) => return doubt(app, request, limit).await,
+                Err(_) => return doubt(gifts, request, limit).await,
             }
         }
     };
-    match hold(app, identity, price * contents.count, is_counted).await {
+    match hold(gifts, identity, price * contents.count, is_counted).await {
         Ok(Hold::Held | Hold::Unknown) | Err(_) => Ok(Step::Queue),
-        Ok(Hold::TooMany) => too_many(app, request, limit),
-        Ok(Hold::Short) => doubt(app, request, limit).await,
-        Ok(Hold::Repeat) => Ok(match remembered(app, identity).await {
-            Some(order) => repeat(app, request, &order),
+        Ok(Hold::TooMany) => too_many(gifts, request, limit),
+        Ok(Hold::Short) => doubt(gifts, request, limit).await,
+        Ok(Hold::Repeat) => Ok(match remembered(gifts, identity).await {
+            Some(order) => repeat(gifts, request, &order),
             None => Step::Queue,
         }),
     }
@@ -111,15 +125,16 @@ async fn first_step(app: &App, request: &GiftRequest, limit: Limit) -> Result<St
 
 /// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits
 /// nobody: the database still decides.
-async fn hold(app: &App, identity: &Identity, amount: i64, is_counted: bool) -> Result<Hold, Error> {
+async fn hold(gifts: &Gifts, identity: &Identity, amount: i64, is_counted: bool) -> Result<Hold, Error> {
     let Identity { sender_id: user_id, key: id } = identity.clone();
-    let rate_max = (!is_counted).then_some(app.config.gifts_per_second);
+    let rate_max = (!is_counted).then_some(gifts.store.config.gifts_per_second);
     let ask = HoldAsk { user_id, id, amount, ttl: HELD_TTL, rate_max };
-    match app.cache.hold(ask.clone()).await? {
+    match gifts.store.cache.hold(ask.clone()).await? {
         Hold::Unknown => {
-            let load = || async { Ok(account::balance(app.db.primary(), user_id).await?.unwrap_or(0)) };
-            app.cache.fill_available(user_id, AVAILABLE_TTL, load).await?;
-            app.cache.hold(HoldAsk { rate_max: None, ..ask }).await
+            let load =
+                || async { Ok(account::balance(gifts.store.db.primary(), user_id).await?.unwrap_or(0)) };
+            gifts.store.cache.fill_available(user_id, AVAILABLE_TTL, load).await?;
+            gifts.store.cache.hold(HoldAsk { rate_max: None, ..ask }).await
         }
         hold => Ok(hold),
     }
@@ -127,24 +142,24 @@ async fn hold(app: &App, identity: &Identity, amount: i64, is_counted: bool) -> 
 
 /// What the cache would refuse. The transaction decides it, so that the refusal is in the table before it is
 /// told; but only so many of one sender, so that a flood does not reach the database.
-async fn doubt(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
+async fn doubt(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let identity = &request.identity;
-    if let Some(order) = remembered(app, identity).await {
-        return Ok(repeat(app, request, &order));
+    if let Some(order) = remembered(gifts, identity).await {
+        return Ok(repeat(gifts, request, &order));
     }
-    match app.gifts.doubted.count(identity.sender_id) > app.config.gift_refusals_per_minute {
-        true => too_many(app, request, limit),
+    match gifts.doubted.count(identity.sender_id) > gifts.store.config.gift_refusals_per_minute {
+        true => too_many(gifts, request, limit),
         false => Ok(Step::Queue),
     }
 }
 
 /// Turns a gift away, and promises nothing.
-fn too_many(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
-    add(&app.gifts.counters.rate_limited, 1);
+fn too_many(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
+    add(&gifts.counters.rate_limited, 1);
     match limit {
         Limit::Answered => Err(Error::too_many(Reason::RateLimited.text())),
-        Limit::Told if may_be_told(app, request.identity.sender_id) => {
-            Ok(direct(app, request, Reason::RateLimited))
+        Limit::Told if may_be_told(gifts, request.identity.sender_id) => {
+            Ok(direct(gifts, request, Reason::RateLimited))
         }
         Limit::Told => {
             Ok(Step::Decided(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }))
@@ -152,60 +167,50 @@ fn too_many(app: &App, request: &GiftRequest, limit: Limit) -> Result<Step, Erro
     }
 }
 
-/// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift
-/// that was refused.
-pub(crate) fn refuse_bad(app: &App, identity: Identity) {
-    let sender_id = identity.sender_id;
-    let is_within = app.gifts.refused.count(sender_id) <= app.config.gift_refusals_per_minute;
-    if is_within && may_be_told(app, sender_id) {
-        drop(app.outbox.mention(message::not_understood(app.config.app, identity))); // nobody waits for it
-    }
-}
-
 /// Whether a sender is told of one more packet that is no gift, or one too many.
-fn may_be_told(app: &App, sender_id: i64) -> bool {
-    app.gifts.told.count(sender_id) <= TOLD_PER_MINUTE_MAX
+fn may_be_told(gifts: &Gifts, sender_id: i64) -> bool {
+    gifts.told.count(sender_id) <= TOLD_PER_MINUTE_MAX
 }
 
 /// The answer in the cache, if there is one.
-async fn remembered(app: &App, identity: &Identity) -> Option<Order> {
-    let text = app.cache.get(&held_of(identity)).await.ok()??;
+async fn remembered(gifts: &Gifts, identity: &Identity) -> Option<Order> {
+    let text = gifts.store.cache.get(&held_of(identity)).await.ok()??;
     serde_json::from_str(&text).ok()
 }
 
 /// The first answer, or that the identity is another gift's.
-fn repeat(app: &App, request: &GiftRequest, order: &Order) -> Step {
-    add(&app.gifts.counters.repeats, 1);
+fn repeat(gifts: &Gifts, request: &GiftRequest, order: &Order) -> Step {
+    add(&gifts.counters.repeats, 1);
     match order.answer_for(&request.contents) {
         answer @ Answer::Committed { .. } => Step::Decided(Decided { answer, told: None }),
         // Told once more, by the same name: whether the first telling came through is not known here.
-        Answer::Refused(reason) => direct(app, request, reason),
+        Answer::Refused(reason) => direct(gifts, request, reason),
     }
 }
 
 /// A refusal that is told from here.
-fn direct(app: &App, request: &GiftRequest, reason: Reason) -> Step {
+fn direct(gifts: &Gifts, request: &GiftRequest, reason: Reason) -> Step {
     let GiftRequest { identity, contents, .. } = request;
-    let told = app.outbox.mention(message::failed(app.config.app, identity, contents, reason));
+    let told = gifts.outbox.mention(message::failed(gifts.store.config.app, identity, contents, reason));
     Step::Decided(Decided { answer: Answer::Refused(reason), told: Some(told) })
 }
 
-async fn queue_and_wait(app: &App, request: &GiftRequest) -> Result<Answer, Error> {
+async fn queue_and_wait(gifts: &Gifts, request: &GiftRequest) -> Result<Answer, Error> {
     let GiftRequest { identity, contents, .. } = request;
-    let deadline = Instant::now() + Duration::from_millis(app.config.gift_wait_ms.into());
-    let place = app.gifts.direct.try_reserve();
-    let mut waiting = app.gifts.waiters.wait(identity, *contents, place.is_ok());
+    let deadline = Instant::now() + Duration::from_millis(gifts.store.config.gift_wait_ms.into());
+    let place = gifts.direct.try_reserve();
+    let mut waiting = gifts.waiters.wait(identity, *contents, place.is_ok());
     let wait = async {
         let put = match place {
             Ok(place) => {
                 place.send(request.clone());
                 Ok(())
             }
-            Err(_) => app.gifts.pushes.ask(request.clone()).await,
+            Err(_) => gifts.pushes.ask(request.clone()).await,
         };
         if let Err(error) = put {
             // What was held is not in the queue, so what the sender has is asked for anew.
-            let _ = app.cache.forget_available(&[identity.sender_id]).await;
+            let _ = gifts.store.cache.forget_available(&[identity.sender_id]).await;
             return Err(error);
         }
         waiting.answer().await.ok_or_else(undecided)
@@ -214,15 +219,15 @@ async fn queue_and_wait(app: &App, request: &GiftRequest) -> Result<Answer, Erro
     if let Ok(Ok(answer)) = waited {
         return Ok(answer);
     }
-    look(app, request).await?.ok_or_else(|| {
-        add(&app.gifts.counters.unanswered, 1);
+    look(gifts, request).await?.ok_or_else(|| {
+        add(&gifts.counters.unanswered, 1);
         waited.map_or_else(|_| undecided(), |error| error.err().unwrap_or_else(undecided))
     })
 }
 
 /// Whether a gift was decided after all.
-async fn look(app: &App, request: &GiftRequest) -> Result<Option<Answer>, Error> {
-    let look = tokio::time::timeout(LOOK_TIME, app.gifts.looks.ask(request.identity.clone()));
+async fn look(gifts: &Gifts, request: &GiftRequest) -> Result<Option<Answer>, Error> {
+    let look = tokio::time::timeout(LOOK_TIME, gifts.looks.ask(request.identity.clone()));
     let order = look.await.map_err(|_| undecided())??;
     Ok(order.map(|order| order.answer_for(&request.contents)))
 }

@@ -18,19 +18,23 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{question, short};
-use crate::app::App;
-use crate::config::{Class, Config, Failing};
+use crate::config::{Class, Failing};
 use crate::error::Error;
 use crate::event::{Data, Outcome, Request};
-use crate::metrics::Family;
-use crate::outbox::{Message, Target};
-use crate::push::{PushItem, PushOutcome};
+use crate::metrics::{Family, Metrics};
+use crate::outbox::{Message, Outbox, Target};
+use crate::push::{Push, PushItem, PushOutcome};
+use crate::store::Store;
 use crate::trace::{self, Trace};
 use crate::webhook::Webhook;
 
 /// The hook, and what it is being asked.
 pub struct BeforeSend {
     webhook: Arc<Webhook>,
+    store: Arc<Store>,
+    push: Arc<Push>,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
     codes: Vec<i32>,
     class: Class,
     failing: Failing,
@@ -82,12 +86,23 @@ enum Verdict {
 }
 
 impl BeforeSend {
-    pub fn new(webhook: Arc<Webhook>, config: &Config) -> Self {
+    pub fn new(
+        webhook: Arc<Webhook>,
+        store: Arc<Store>,
+        push: Arc<Push>,
+        outbox: Arc<Outbox>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let config = &store.config;
         Self {
             webhook,
             codes: config.before_send_codes.clone(),
             class: config.before_send_class,
             failing: config.before_send_failing,
+            store,
+            push,
+            outbox,
+            metrics,
             asked: Mutex::default(),
             is_slow: AtomicBool::new(false),
         }
@@ -108,7 +123,7 @@ impl BeforeSend {
     }
 
     /// The question about this event, which is asked if that was not done yet. `None` if there are too many.
-    fn ask(&self, app: &Arc<App>, id: &str, request: &Request) -> Option<watch::Receiver<Option<Outcome>>> {
+    fn ask(self: &Arc<Self>, id: &str, request: &Request) -> Option<watch::Receiver<Option<Outcome>>> {
         let mut asked = self.asked();
         if let Some(asked) = asked.get(id) {
             return Some(asked.outcome.clone());
@@ -121,10 +136,10 @@ impl BeforeSend {
         }
         let (decide, outcome) = watch::channel(None);
         asked.insert(id.to_owned(), Asked { outcome: outcome.clone(), since: Instant::now() });
-        let (app, id, request) = (app.clone(), id.to_owned(), request.clone());
+        let (hook, id, request) = (self.clone(), id.to_owned(), request.clone());
         let span = trace::span(&id, Trace::parse(request.traceparent.as_deref()).as_ref());
         let deciding = async move {
-            let decided = decide_and_send(&app, &id, request).await;
+            let decided = decide_and_send(&hook, &id, request).await;
             let _ = decide.send(Some(decided)); // nobody may wait any more
         };
         tokio::spawn(deciding.instrument(span));
@@ -138,9 +153,9 @@ impl BeforeSend {
 
 /// Asks about a message and sends it on. `Waiting` if neither is done soon; then the same event has to come
 /// again.
-pub async fn take(app: &Arc<App>, hook: &BeforeSend, id: &str, request: &Request) -> Outcome {
-    let Some(mut outcome) = hook.ask(app, id, request) else {
-        app.metrics.add(MESSAGES, "busy", 1);
+pub async fn take(hook: &Arc<BeforeSend>, id: &str, request: &Request) -> Outcome {
+    let Some(mut outcome) = hook.ask(id, request) else {
+        hook.metrics.add(MESSAGES, "busy", 1);
         return Outcome::Waiting;
     };
     let patience = if hook.is_slow.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
@@ -154,29 +169,22 @@ pub async fn take(app: &Arc<App>, hook: &BeforeSend, id: &str, request: &Request
     outcome
 }
 
-async fn decide_and_send(app: &App, id: &str, request: Request) -> Outcome {
-    let Some(hook) = &app.hooks.before_send else { return Outcome::Again };
+async fn decide_and_send(hook: &BeforeSend, id: &str, request: Request) -> Outcome {
     let Some(room) = request.room else { return Outcome::Refused("no_room".into()) };
     let begun = Instant::now();
-    let verdict = judge(app, hook, id, room, &request).await;
+    let verdict = judge(hook, id, room, &request).await;
     hook.is_slow.store(begun.elapsed() > PATIENCE, Ordering::Relaxed);
     match verdict {
-        Ok(Verdict::Send(data)) => send(app, hook, id, room, request, data).await,
+        Ok(Verdict::Send(data)) => send(hook, id, room, request, data).await,
         Ok(Verdict::Refuse(reason)) => {
-            tell(app, id, room, &request, &reason).await;
+            tell(hook, id, room, &request, &reason).await;
             Outcome::Refused(reason)
         }
         Err(_) => Outcome::Again,
     }
 }
 
-async fn judge(
-    app: &App,
-    hook: &BeforeSend,
-    id: &str,
-    room: i64,
-    request: &Request,
-) -> Result<Verdict, Error> {
+async fn judge(hook: &BeforeSend, id: &str, room: i64, request: &Request) -> Result<Verdict, Error> {
     let Request { app: of_app, user, device, biz_code, client_msg_id, data, .. } = request;
     let event =
         Question { id, app: *of_app, user: *user, device, room, biz_code: *biz_code, client_msg_id, data };
@@ -191,8 +199,10 @@ async fn judge(
             _ => Ok(answer),
         }
     };
-    let answer =
-        hook.webhook.call(question("before_send", &event)?, app.clock.now_ms(), trace.as_ref(), read).await;
+    let answer = hook
+        .webhook
+        .call(question("before_send", &event)?, hook.store.clock.now_ms(), trace.as_ref(), read)
+        .await;
     let (verdict, counted) = match (answer, hook.failing) {
         (Ok(Answer { action: Action::Allow, .. }), _) => (Verdict::Send(data.clone()), "allowed"),
         (Ok(Answer { action: Action::Replace, data, .. }), _) => (Verdict::Send(data), "replaced"),
@@ -200,12 +210,12 @@ async fn judge(
         (Err(_), Failing::Allow) => (Verdict::Send(data.clone()), "allowed_unchecked"),
         (Err(_), Failing::Refuse) => (Verdict::Refuse(UNCHECKED.into()), "refused_unchecked"),
     };
-    app.metrics.add(MESSAGES, counted, 1);
+    hook.metrics.add(MESSAGES, counted, 1);
     Ok(verdict)
 }
 
 /// Pushes the message to the room in the name of its sender.
-async fn send(app: &App, hook: &BeforeSend, id: &str, room: i64, request: Request, data: Data) -> Outcome {
+async fn send(hook: &BeforeSend, id: &str, room: i64, request: Request, data: Data) -> Outcome {
     let client_msg_id = match request.client_msg_id.is_empty() {
         true => name("sent", id),
         false => request.client_msg_id.clone(),
@@ -223,7 +233,7 @@ async fn send(app: &App, hook: &BeforeSend, id: &str, room: i64, request: Reques
         class: (hook.class == Class::Lossy).then_some("lossy"),
     };
     for _ in 0..PUSH_TRIES {
-        match app.push.send_within(std::slice::from_ref(&item), PUSH_WAIT).await.as_deref() {
+        match hook.push.send_within(std::slice::from_ref(&item), PUSH_WAIT).await.as_deref() {
             Ok([PushOutcome { outcome, .. }]) if matches!(outcome.as_str(), "sequenced" | "sent") => {
                 return Outcome::Done;
             }
@@ -231,11 +241,11 @@ async fn send(app: &App, hook: &BeforeSend, id: &str, room: i64, request: Reques
             Ok([PushOutcome { outcome, reason: Some(reason) }])
                 if outcome == "failed" && matches!(reason.as_str(), "not_member" | "too_long") =>
             {
-                tell(app, id, room, &request, reason).await;
+                tell(hook, id, room, &request, reason).await;
                 return Outcome::Refused(reason.clone());
             }
             Err(error) if error.status.is_client_error() => {
-                tell(app, id, room, &request, "bad_content").await;
+                tell(hook, id, room, &request, "bad_content").await;
                 return Outcome::Refused("bad_content".into());
             }
             _ => tokio::time::sleep(PUSH_PAUSE).await,
@@ -245,9 +255,9 @@ async fn send(app: &App, hook: &BeforeSend, id: &str, room: i64, request: Reques
 }
 
 /// Tells the sender why its message is not shown.
-async fn tell(app: &App, id: &str, room: i64, request: &Request, reason: &str) {
+async fn tell(hook: &BeforeSend, id: &str, room: i64, request: &Request, reason: &str) {
     let payload = serde_json::json!({ "id": request.client_msg_id, "bizCode": request.biz_code, "roomId": room, "reason": reason });
-    let told = app.outbox.mention(Message {
+    let told = hook.outbox.mention(Message {
         key: name("refused", id),
         app: request.app,
         target: Target::User(request.user),

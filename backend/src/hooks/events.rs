@@ -16,10 +16,10 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::app::App;
 use crate::db::{Tx, insist};
 use crate::error::Error;
 use crate::stop::Stop;
+use crate::store::Store;
 use crate::tables::hook_event::{self, EventRow, NewEvent};
 use crate::webhook::{Outcome, Webhook};
 
@@ -117,19 +117,15 @@ fn kept(events: Vec<NewEvent>, waiting: u64, max: u64, of_users: &mut BTreeMap<i
 }
 
 /// Sends what waits for each hook, until it is time to end.
-pub(crate) async fn run(app: Arc<App>, stop: Stop) {
+pub(crate) async fn run(store: Arc<Store>, hooks: Vec<Arc<Events>>, stop: Stop) {
     let mut tasks = JoinSet::new();
-    if app.hooks.offline_push.is_some() {
-        tasks.spawn(send_all(app.clone(), |app| app.hooks.offline_push.as_ref(), stop.clone()));
-    }
-    if app.hooks.after_gift.is_some() {
-        tasks.spawn(send_all(app, |app| app.hooks.after_gift.as_ref(), stop));
+    for events in hooks {
+        tasks.spawn(send_all(store.clone(), events, stop.clone()));
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn send_all(app: Arc<App>, hook: fn(&App) -> Option<&Events>, mut stop: Stop) {
-    let Some(events) = hook(&app) else { return };
+async fn send_all(store: Arc<Store>, events: Arc<Events>, mut stop: Stop) {
     while !stop.is_due() {
         let ended = async {
             stop.wait().await;
@@ -137,7 +133,7 @@ async fn send_all(app: Arc<App>, hook: fn(&App) -> Option<&Events>, mut stop: St
         };
         let turn = tokio::select! {
             biased; // a turn that is done at the end has removed its events
-            turn = turn(&app, events) => turn,
+            turn = turn(&store, &events) => turn,
             () = ended => return, // its events are taken again later
         };
         let pause = match turn {
@@ -158,20 +154,20 @@ async fn send_all(app: Arc<App>, hook: fn(&App) -> Option<&Events>, mut stop: St
 }
 
 /// Sends a batch; whether there may be more.
-async fn turn(app: &App, events: &Events) -> Result<bool, Error> {
-    let (name, now_ms) = (events.webhook.name(), app.clock.now_ms());
+async fn turn(store: &Store, events: &Events) -> Result<bool, Error> {
+    let (name, now_ms) = (events.webhook.name(), store.clock.now_ms());
     if events.webhook.is_open() {
         return Ok(false);
     }
-    let is_due = hook_event::is_due(app.db.primary(), name, now_ms).await?;
+    let is_due = hook_event::is_due(store.db.primary(), name, now_ms).await?;
     if !is_due {
         // What is not due rests.
-        events.waiting.store(hook_event::count(app.db.primary(), name).await?, Ordering::Relaxed);
+        events.waiting.store(hook_event::count(store.db.primary(), name).await?, Ordering::Relaxed);
         return Ok(false);
     }
     let taken = insist(|| async {
-        let mut tx = app.db.begin().await?;
-        let (dialect, again_ms) = (app.db.dialect(), now_ms + TAKE_MS);
+        let mut tx = store.db.begin().await?;
+        let (dialect, again_ms) = (store.db.dialect(), now_ms + TAKE_MS);
         let taken = hook_event::take(&mut tx, dialect, name, now_ms, again_ms, BATCH_MAX).await?;
         tx.commit().await?;
         Ok(taken)
@@ -182,9 +178,9 @@ async fn turn(app: &App, events: &Events) -> Result<bool, Error> {
         taken.into_iter().partition(|event| event.created_ms < now_ms - AGE_MS_MAX);
     events.expired.fetch_add(old.len() as u64, Ordering::Relaxed);
     let mut done: Vec<i64> = old.into_iter().map(|event| event.id).collect();
-    let failed = send(app, events, fresh, &mut done).await;
+    let failed = send(store, events, fresh, &mut done).await;
     insist(|| async {
-        let mut tx = app.db.begin().await?;
+        let mut tx = store.db.begin().await?;
         hook_event::delete(&mut tx, &done).await?;
         for (id, pause_ms) in &failed {
             hook_event::rest(&mut tx, &[*id], now_ms + pause_ms).await?;
@@ -198,14 +194,14 @@ async fn turn(app: &App, events: &Events) -> Result<bool, Error> {
 }
 
 /// Sends events; adds to `done` what is taken, or never will be. What failed, and how long it rests, in ms.
-async fn send(app: &App, events: &Events, fresh: Vec<EventRow>, done: &mut Vec<i64>) -> Vec<(i64, i64)> {
+async fn send(store: &Store, events: &Events, fresh: Vec<EventRow>, done: &mut Vec<i64>) -> Vec<(i64, i64)> {
     let (mut todo, mut failed) = (vec![fresh], Vec::new());
     while let Some(batch) = todo.pop() {
         if batch.is_empty() {
             continue;
         }
         let ids = batch.iter().map(|event| event.id);
-        match events.webhook.call(body(events, &batch), app.clock.now_ms(), None, |_| Ok(())).await {
+        match events.webhook.call(body(events, &batch), store.clock.now_ms(), None, |_| Ok(())).await {
             Ok(()) => {
                 events.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 done.extend(ids);

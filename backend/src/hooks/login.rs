@@ -1,11 +1,14 @@
 //! `login`: whether a user may log in.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{question, short};
-use crate::app::App;
+use crate::clock::Clock;
 use crate::config::Failing;
 use crate::error::Error;
+use crate::webhook::Webhook;
 
 /// What the service is asked.
 #[derive(Serialize)]
@@ -30,21 +33,38 @@ enum Action {
     Refuse,
 }
 
-/// Asks about a login, if there is a service.
-///
-/// # Errors
-/// 403 if the service refuses; 503 if it fails, and logins are refused then.
-pub async fn ask_login(app: &App, login: &Login<'_>) -> Result<(), Error> {
-    let Some(webhook) = &app.hooks.login else { return Ok(()) };
-    let body = question("login", login)?;
-    let read = |bytes: &[u8]| serde_json::from_slice::<Answer>(bytes).map_err(|error| error.to_string());
-    match (webhook.call(body, app.clock.now_ms(), None, read).await, app.config.login_hook_failing) {
-        (Ok(Answer { action: Action::Allow, .. }), _) | (Err(_), Failing::Allow) => Ok(()),
-        (Ok(Answer { action: Action::Refuse, reason }), _) => {
-            Err(Error::new(axum::http::StatusCode::FORBIDDEN, "login_refused", short(reason)))
-        }
-        (Err(_), Failing::Refuse) => {
-            Err(Error::unavailable("login_hook_unavailable", "logins cannot be checked; try again later"))
+/// The service that is asked.
+pub struct LoginHook {
+    webhook: Arc<Webhook>,
+    /// What happens while it fails.
+    failing: Failing,
+    clock: Clock,
+}
+
+impl LoginHook {
+    pub fn new(webhook: Arc<Webhook>, failing: Failing, clock: Clock) -> Self {
+        Self { webhook, failing, clock }
+    }
+
+    pub fn webhook(&self) -> &Webhook {
+        &self.webhook
+    }
+
+    /// Asks about a login.
+    ///
+    /// # Errors
+    /// 403 if the service refuses; 503 if it fails, and logins are refused then.
+    pub async fn ask(&self, login: &Login<'_>) -> Result<(), Error> {
+        let body = question("login", login)?;
+        let read = |bytes: &[u8]| serde_json::from_slice::<Answer>(bytes).map_err(|error| error.to_string());
+        match (self.webhook.call(body, self.clock.now_ms(), None, read).await, self.failing) {
+            (Ok(Answer { action: Action::Allow, .. }), _) | (Err(_), Failing::Allow) => Ok(()),
+            (Ok(Answer { action: Action::Refuse, reason }), _) => {
+                Err(Error::new(axum::http::StatusCode::FORBIDDEN, "login_refused", short(reason)))
+            }
+            (Err(_), Failing::Refuse) => {
+                Err(Error::unavailable("login_hook_unavailable", "logins cannot be checked; try again later"))
+            }
         }
     }
 }

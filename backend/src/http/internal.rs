@@ -19,7 +19,7 @@ impl FromRequestParts<Arc<App>> for Internal {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
-        let secret = app.config.internal_secret.as_bytes();
+        let secret = app.store.config.internal_secret.as_bytes();
         if secret.is_empty() {
             let message = "the internal API is off: backend.internal_secret is not set";
             return Err(Error::new(StatusCode::FORBIDDEN, "internal_api_off", message));

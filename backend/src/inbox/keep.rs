@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::MESSAGES;
 use super::share::Shares;
-use crate::app::App;
+use super::{Inbox, MESSAGES};
 use crate::db::insist;
 use crate::error::Error;
 use crate::event::{Outcome, Undelivered};
@@ -17,29 +16,29 @@ use crate::users;
 /// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be
 /// told so, and it stays until it is handed over, for 30 days. Room messages are counted only: who was not
 /// there missed them.
-pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
+pub async fn keep(inbox: &Inbox, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = vec![Outcome::Done; messages.len()];
     let (mut rows, mut at, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for (index, message) in messages.iter().enumerate() {
         match (message.room, row(message)) {
-            (Some(_), _) => app.metrics.add(MESSAGES, "room", 1),
+            (Some(_), _) => inbox.metrics.add(MESSAGES, "room", 1),
             (None, Some(row)) => {
                 rows.push(row);
                 at.push(index);
                 told.push(message);
             }
-            (None, None) => outcomes[index] = refused(app, "bad_message"),
+            (None, None) => outcomes[index] = refused(inbox, "bad_message"),
         }
     }
     if rows.is_empty() {
         return Ok(outcomes);
     }
     let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
-    let existing = existing(app, &Vec::from_iter(receivers)).await?;
-    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(app, &rows, &told, &existing)).await?) {
+    let existing = existing(inbox, &Vec::from_iter(receivers)).await?;
+    for (index, refusal) in at.into_iter().zip(insist(|| keep_rows(inbox, &rows, &told, &existing)).await?) {
         match refusal {
-            Some(reason) => outcomes[index] = refused(app, reason),
-            None => app.metrics.add(MESSAGES, "kept", 1),
+            Some(reason) => outcomes[index] = refused(inbox, reason),
+            None => inbox.metrics.add(MESSAGES, "kept", 1),
         }
     }
     let is_kept = |(message, outcome): &(&Undelivered, &Outcome)| {
@@ -50,12 +49,12 @@ pub async fn keep(app: &App, messages: &[Undelivered]) -> Result<Vec<Outcome>, E
     };
     let away = messages.iter().zip(&outcomes).filter(is_kept);
     let away: BTreeSet<(i32, i64)> = away.map(|(message, _)| (message.app, message.user)).collect();
-    ask_for_those_who_came(app, &Vec::from_iter(away)).await?;
+    ask_for_those_who_came(inbox, &Vec::from_iter(away)).await?;
     Ok(outcomes)
 }
 
-fn refused(app: &App, reason: &str) -> Outcome {
-    app.metrics.add(MESSAGES, "refused", 1);
+fn refused(inbox: &Inbox, reason: &str) -> Outcome {
+    inbox.metrics.add(MESSAGES, "refused", 1);
     Outcome::Refused(reason.into())
 }
 
@@ -79,19 +78,19 @@ fn row(message: &Undelivered) -> Option<InboxRow> {
 /// Keeps what fits; why each message is refused, if it is. One that is kept already stays, and takes no more
 /// room.
 async fn keep_rows(
-    app: &App,
+    inbox: &Inbox,
     rows: &[InboxRow],
     told: &[&Undelivered],
     existing: &BTreeSet<(i32, i64)>,
 ) -> Result<Vec<Option<&'static str>>, Error> {
-    let dialect = app.db.dialect();
+    let dialect = inbox.store.db.dialect();
     let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
     let senders: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.sender)).collect();
-    let mut tx = app.db.begin().await?;
+    let mut tx = inbox.store.db.begin().await?;
     let mut known = inbox::known(&mut tx, dialect, rows).await?;
     let of_receivers = inbox::shares(&mut tx, dialect, &Vec::from_iter(receivers)).await?;
     let of_senders = inbox::sent(&mut tx, dialect, &Vec::from_iter(senders)).await?;
-    let mut shares = Shares::new(&app.config, of_receivers, of_senders);
+    let mut shares = Shares::new(&inbox.store.config, of_receivers, of_senders);
     let (mut kept, mut refusals) = (Vec::new(), Vec::with_capacity(rows.len()));
     let mut notifications = Vec::new();
     for (row, told) in rows.iter().zip(told) {
@@ -108,12 +107,12 @@ async fn keep_rows(
         }
         refusals.push(refusal);
     }
-    inbox::insert(&mut tx, dialect, &kept, app.clock.now_ms()).await?;
-    let Some(hook) = &app.hooks.offline_push else {
+    inbox::insert(&mut tx, dialect, &kept, inbox.store.clock.now_ms()).await?;
+    let Some(hook) = &inbox.offline_push else {
         tx.commit().await?;
         return Ok(refusals);
     };
-    let notified = hook.insert(&mut tx, notifications, app.clock.now_ms()).await?;
+    let notified = hook.insert(&mut tx, notifications, inbox.store.clock.now_ms()).await?;
     tx.commit().await?;
     hook.committed(notified);
     Ok(refusals)
@@ -123,8 +122,8 @@ async fn keep_rows(
 /// While nobody is registered, and for other apps than the backend's own, users are kept elsewhere, and every
 /// one may be there. The database says it each time: what is cached of strangers' ids would be a stranger's
 /// to fill.
-async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, i64)>, Error> {
-    let (db, dialect) = (app.db.primary(), app.db.dialect());
+async fn existing(inbox: &Inbox, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, i64)>, Error> {
+    let (db, dialect) = (inbox.store.db.primary(), inbox.store.db.dialect());
     let mut existing = presence::seen(db, dialect, receivers).await?;
     let unseen: Vec<(i32, i64)> =
         receivers.iter().filter(|user| !existing.contains(*user)).copied().collect();
@@ -133,7 +132,7 @@ async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, 
     }
     let has_users = users::are_there(db).await?;
     let (own, foreign): (Vec<_>, Vec<_>) =
-        unseen.into_iter().partition(|(of_app, _)| *of_app == app.config.app && has_users);
+        unseen.into_iter().partition(|(of_app, _)| *of_app == inbox.store.config.app && has_users);
     existing.extend(foreign);
     let ids: Vec<i64> = own.iter().map(|(_, user_id)| *user_id).collect();
     let registered = user::get_many(db, &ids).await?;
@@ -143,31 +142,32 @@ async fn existing(app: &App, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, 
 
 /// Receivers may have come while their messages were on the way here. Either they are seen here, after the
 /// messages were committed, or they come later, and then [`came`] sees the messages.
-async fn ask_for_those_who_came(app: &App, away: &[(i32, i64)]) -> Result<(), Error> {
+async fn ask_for_those_who_came(inbox: &Inbox, away: &[(i32, i64)]) -> Result<(), Error> {
     if away.is_empty() {
         return Ok(());
     }
-    let online = presence::online(app.db.primary(), app.db.dialect(), away).await?;
-    ask(app, &online.iter().collect::<Vec<_>>()).await
+    let online = presence::online(inbox.store.db.primary(), inbox.store.db.dialect(), away).await?;
+    ask(inbox, &online.iter().collect::<Vec<_>>()).await
 }
 
 /// Has what waits for users handed over to their sessions that came. That takes as long as they take to ack,
 /// so it is only asked for here.
-pub async fn came(app: &App, devices: &BTreeSet<Device>) -> Result<(), Error> {
+pub async fn came(inbox: &Inbox, devices: &BTreeSet<Device>) -> Result<(), Error> {
     let users: BTreeSet<(i32, i64)> = devices.iter().map(|device| (device.app, device.user_id)).collect();
-    let waiting = inbox::waiting(app.db.primary(), app.db.dialect(), &Vec::from_iter(users)).await?;
+    let waiting =
+        inbox::waiting(inbox.store.db.primary(), inbox.store.db.dialect(), &Vec::from_iter(users)).await?;
     let waiting = BTreeSet::from_iter(waiting);
     let devices = devices.iter().filter(|device| waiting.contains(&(device.app, device.user_id)));
-    ask(app, &devices.collect::<Vec<_>>()).await
+    ask(inbox, &devices.collect::<Vec<_>>()).await
 }
 
-pub(super) async fn ask(app: &App, devices: &[&Device]) -> Result<(), Error> {
+pub(super) async fn ask(inbox: &Inbox, devices: &[&Device]) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
     }
-    let mut tx = app.db.begin().await?;
-    hand_over::ask(&mut tx, app.db.dialect(), devices, app.clock.now_ms()).await?;
+    let mut tx = inbox.store.db.begin().await?;
+    hand_over::ask(&mut tx, inbox.store.db.dialect(), devices, inbox.store.clock.now_ms()).await?;
     tx.commit().await?;
-    app.inbox.look();
+    inbox.look();
     Ok(())
 }

@@ -1,38 +1,38 @@
 //! Writes who is where.
 
 use super::{Told, ended, told};
-use crate::app::App;
 use crate::db::insist;
 use crate::error::Error;
 use crate::event::Event;
+use crate::store::Store;
 use crate::tables::presence::{self, Device};
 use crate::tables::room_member;
 
 /// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in
 /// disorder.
-pub async fn take(app: &App, events: &[Event]) -> Result<(), Error> {
+pub async fn take(store: &Store, events: &[Event]) -> Result<(), Error> {
     for batch in events.chunks(BATCH_MAX) {
         // Another process may have changed neighbouring rows.
-        insist(|| take_batch(app, told(batch))).await?;
+        insist(|| take_batch(store, told(batch))).await?;
     }
     Ok(())
 }
 
 /// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device
 /// stays.
-pub async fn end(app: &App, sessions: &[(Device, i64)]) -> Result<(), Error> {
+pub async fn end(store: &Store, sessions: &[(Device, i64)]) -> Result<(), Error> {
     for batch in sessions.chunks(BATCH_MAX) {
-        insist(|| take_batch(app, ended(batch.iter().cloned()))).await?;
+        insist(|| take_batch(store, ended(batch.iter().cloned()))).await?;
     }
     Ok(())
 }
 
-async fn take_batch(app: &App, told: Told) -> Result<(), Error> {
+async fn take_batch(store: &Store, told: Told) -> Result<(), Error> {
     if told.presence.is_empty() {
         return Ok(());
     }
-    let dialect = app.db.dialect();
-    let mut tx = app.db.begin().await?;
+    let dialect = store.db.dialect();
+    let mut tx = store.db.begin().await?;
     let presence = presence::raise(&mut tx, dialect, &told.presence).await?;
     let devices: Vec<&Device> = told.presence.keys().collect();
     let known = room_member::of_devices(&mut tx, dialect, &devices).await?;

@@ -19,7 +19,7 @@ pub async fn text(app: &App) -> String {
     write_queue(app, &mut page).await;
     write_gifts(app, &mut page);
     write_webhooks(app, &mut page);
-    let (hits, misses) = app.cache.counts();
+    let (hits, misses) = app.store.cache.counts();
     page.family("cache_reads_total", "counter", "Reads through the cache.");
     page.sample(&[("result", "hit")], hits);
     page.sample(&[("result", "miss")], misses);
@@ -31,7 +31,7 @@ pub async fn text(app: &App) -> String {
 
 /// Connections to the database.
 fn write_pools(app: &App, page: &mut Text) {
-    let pools = app.db.pools();
+    let pools = app.store.db.pools();
     page.family("database_connections", "gauge", "Connections of each pool.");
     for (pool, counts) in &pools {
         page.sample(&[("pool", pool), ("state", "idle")], counts.idle);
@@ -133,7 +133,7 @@ fn write_http(app: &App, page: &mut Text) {
 async fn write_queue(app: &App, page: &mut Text) {
     let mut counts = Vec::new();
     for topic in Topic::ALL.into_iter().filter(|topic| *topic != Topic::Probe) {
-        match tokio::time::timeout(COUNT_TIME, app.queue.count(topic)).await {
+        match tokio::time::timeout(COUNT_TIME, app.store.queue.count(topic)).await {
             Ok(Ok(count)) => counts.push((topic.name(), count)),
             _ => break, // nor would it for the next one
         }
@@ -151,7 +151,7 @@ async fn write_queue(app: &App, page: &mut Text) {
 }
 
 fn write_replicas(app: &App, page: &mut Text) {
-    let lags = app.db.replica_lags_ms();
+    let lags = app.store.db.replica_lags_ms();
     page.family("replica_up", "gauge", "1 if the replica is in use.");
     for (index, (is_good, _)) in lags.iter().enumerate() {
         page.sample(&[("replica", &index.to_string())], u8::from(*is_good));

@@ -10,8 +10,7 @@ use std::time::Duration;
 use logs::{error, warn};
 use tokio::sync::Notify;
 
-use super::{Item, Outbox, WAIT, is_done, lock, pause, push_item};
-use crate::app::App;
+use super::{Item, Outbox, Pusher, WAIT, is_done, lock, pause, push_item};
 use crate::push::{PUSHES_MAX, PushItem};
 use crate::stop::Stop;
 
@@ -150,8 +149,8 @@ impl Users {
 }
 
 /// Makes calls of a kind for users of a pace, one after the other.
-pub(super) async fn push(app: Arc<App>, kind: Kind, pace: Pace, mut stop: Stop) {
-    let users = kind.of(&app.outbox);
+pub(super) async fn push(pusher: Arc<Pusher>, kind: Kind, pace: Pace, mut stop: Stop) {
+    let users = kind.of(&pusher.outbox);
     let mut failures = 0;
     while !stop.is_due() {
         let Some(Batch { users: of, items }) = users.take(pace) else {
@@ -162,7 +161,7 @@ pub(super) async fn push(app: Arc<App>, kind: Kind, pace: Pace, mut stop: Stop) 
             }
             continue;
         };
-        let Pushed { slow, is_away } = push_batch(&app, kind, items, failures).await;
+        let Pushed { slow, is_away } = push_batch(&pusher, kind, items, failures).await;
         users.end(&of, &slow);
         if !is_away {
             failures = 0;
@@ -186,24 +185,24 @@ struct Pushed {
     is_away: bool,
 }
 
-async fn push_batch(app: &App, kind: Kind, items: Vec<(i64, Item)>, failures: u32) -> Pushed {
+async fn push_batch(pusher: &Pusher, kind: Kind, items: Vec<(i64, Item)>, failures: u32) -> Pushed {
     let mut pushed = Pushed::default();
     let mut batches = vec![items];
     while let Some(mut batch) = batches.pop() {
         let pushes: Vec<PushItem> = batch.iter().map(|(_, item)| push_item(&item.message)).collect();
-        match app.push.send_within(&pushes, kind.wait()).await {
+        match pusher.push.send_within(&pushes, kind.wait()).await {
             Ok(outcomes) => {
                 let (done, open): (Vec<_>, Vec<_>) =
                     batch.into_iter().zip(outcomes).partition(|((_, item), outcome)| is_done(item, outcome));
                 let slow = done.iter().filter(|(_, outcome)| !outcome.is_final()).chain(&open);
                 pushed.slow.extend(slow.map(|((user_id, _), _)| *user_id));
-                app.outbox.finish(done.into_iter().map(|((_, item), _)| item));
-                open.into_iter().for_each(|((_, item), _)| app.outbox.retry(item));
+                pusher.outbox.finish(done.into_iter().map(|((_, item), _)| item));
+                open.into_iter().for_each(|((_, item), _)| pusher.outbox.retry(item));
             }
             // One of them is wrong: which, is found by halving.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
                 error!(%error, message = ?batch[0].1.message, "the push API refuses a message as invalid; it is dropped");
-                app.outbox.drop_refused(batch.into_iter().map(|(_, item)| item));
+                pusher.outbox.drop_refused(batch.into_iter().map(|(_, item)| item));
             }
             Err(error) if error.status.is_client_error() => {
                 let second = batch.split_off(batch.len() / 2);
@@ -218,8 +217,8 @@ async fn push_batch(app: &App, kind: Kind, items: Vec<(i64, Item)>, failures: u3
                 let all: Vec<_> = batch.into_iter().chain(all).collect();
                 for (user_id, item) in all.into_iter().rev() {
                     match kind {
-                        Kind::Rows => kind.of(&app.outbox).put_back(user_id, item),
-                        Kind::Mentions => app.outbox.retry(item),
+                        Kind::Rows => kind.of(&pusher.outbox).put_back(user_id, item),
+                        Kind::Mentions => pusher.outbox.retry(item),
                     }
                 }
             }

@@ -100,7 +100,7 @@ async fn an_undecided_gift_does_not_hold_its_batch() {
     let node = stack.backend_with(config).await;
     let gift = new_gift(&node, 10).await;
     grant(&node, 5, 100, "a").await;
-    let writer = node.app().db.begin().await.unwrap(); // the only one that SQLite has
+    let writer = node.app().store.db.begin().await.unwrap(); // the only one that SQLite has
     let paid = gift_event("1", 5, "k", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
     let batch = json!({ "events": [paid, gift_event("2", 5, "l", 4711, &json!({}))] });
     let results = tokio::time::timeout(std::time::Duration::from_secs(15), send(&node, batch.clone())).await;

@@ -42,16 +42,16 @@ both!(
             let loads = Loads::default();
             let asks = (0..1_000).map(|_| {
                 let (app, loads) = (app.clone(), loads.clone());
-                tokio::spawn(async move { app.cache.read(key, TTL, || loads.find(value)).await.unwrap() })
+                tokio::spawn(async move { app.store.cache.read(key, TTL, || loads.find(value)).await.unwrap() })
             });
             for ask in asks.collect::<Vec<_>>() {
                 assert_eq!(ask.await.unwrap(), value);
             }
             assert_eq!(loads.count(), 1, "{key}");
-            assert_eq!(app.cache.read(key, TTL, || loads.find(Some(9))).await.unwrap(), value);
+            assert_eq!(app.store.cache.read(key, TTL, || loads.find(Some(9))).await.unwrap(), value);
             assert_eq!(loads.count(), 1, "{key}: it is cached");
         }
-        let (hits, misses) = app.cache.counts();
+        let (hits, misses) = app.store.cache.counts();
         assert_eq!(hits + misses, 2_002);
         assert!(hits >= 2);
     }
@@ -63,9 +63,9 @@ both!(
     |stack| async move {
         let app = stack.app().await;
         let keys: Vec<String> = (0..10).map(|number| format!("key{number}")).collect();
-        app.cache.read(&keys[3], TTL, async || Ok(Some(333_u32))).await.unwrap();
+        app.store.cache.read(&keys[3], TTL, async || Ok(Some(333_u32))).await.unwrap();
         let asked = async |expected: Vec<usize>| {
-            app.cache
+            app.store.cache
                 .read_many::<u32, _>(&keys, TTL, async |missing: Vec<usize>| {
                     assert_eq!(missing, expected);
                     Ok(missing.iter().map(|index| (index % 2 == 0).then_some(*index as u32)).collect())
@@ -77,7 +77,7 @@ both!(
         let expected = [Some(0), None, Some(2), Some(333), Some(4), None, Some(6), None, Some(8), None];
         assert_eq!(first, expected);
         let loaded = async |_: Vec<usize>| -> Result<Vec<Option<u32>>, Error> { panic!("all is cached") };
-        assert_eq!(app.cache.read_many(&keys, TTL, loaded).await.unwrap(), expected);
+        assert_eq!(app.store.cache.read_many(&keys, TTL, loaded).await.unwrap(), expected);
     }
 );
 
@@ -87,8 +87,8 @@ both!(
     |stack| async move {
         let app = stack.app().await;
         let failing = async || -> Result<Option<u32>, Error> { Err(Error::unavailable("away", "away")) };
-        assert_eq!(app.cache.read("key", TTL, failing).await.unwrap_err().code, "away");
-        assert_eq!(app.cache.read("key", TTL, async || Ok(Some(1_u32))).await.unwrap(), Some(1));
+        assert_eq!(app.store.cache.read("key", TTL, failing).await.unwrap_err().code, "away");
+        assert_eq!(app.store.cache.read("key", TTL, async || Ok(Some(1_u32))).await.unwrap(), Some(1));
     }
 );
 
@@ -99,12 +99,12 @@ both!(
         let app = stack.app().await;
         let keys: Vec<String> = (0..200).map(|number| format!("key{number}")).collect();
         let all = async |missing: Vec<usize>| Ok(vec![Some(1_u32); missing.len()]);
-        app.cache.read_many(&keys, TTL, all).await.unwrap();
+        app.store.cache.read_many(&keys, TTL, all).await.unwrap();
         let config = stack.config();
         if config.redis.is_empty() {
             let alive = async |at_ms| {
                 stack.clock().advance_ms(at_ms);
-                app.cache.get_many(&keys).await.unwrap().into_iter().flatten().count()
+                app.store.cache.get_many(&keys).await.unwrap().into_iter().flatten().count()
             };
             assert_eq!(alive(99_000).await, 200);
             let half = alive(13_500).await;
@@ -130,12 +130,12 @@ both!(
     |stack| async move {
         let (app, other) = (stack.app().await, stack.app().await);
         let cache_of = |number: u32| if stack.config().redis.is_empty() || number.is_multiple_of(2) { &app } else { &other };
-        assert_eq!(app.cache.hold(ask(1, "first", 1)).await.unwrap(), Hold::Unknown);
-        app.cache.set_available(1, 1_000, TTL).await.unwrap();
-        app.cache.set_available(1, 5_000, TTL).await.unwrap(); // known already
+        assert_eq!(app.store.cache.hold(ask(1, "first", 1)).await.unwrap(), Hold::Unknown);
+        app.store.cache.set_available(1, 1_000, TTL).await.unwrap();
+        app.store.cache.set_available(1, 5_000, TTL).await.unwrap(); // known already
         let holds = (0..1_000).map(|number| {
             let app = cache_of(number).clone();
-            tokio::spawn(async move { app.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap() })
+            tokio::spawn(async move { app.store.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap() })
         });
         let mut held = Vec::new();
         for hold in holds.collect::<Vec<_>>() {
@@ -144,15 +144,15 @@ both!(
         assert_eq!(held.iter().filter(|hold| **hold == Hold::Held).count(), 100);
         assert_eq!(held.iter().filter(|hold| **hold == Hold::Short).count(), 900);
         let number = held.iter().position(|hold| *hold == Hold::Held).unwrap();
-        assert_eq!(app.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap(), Hold::Repeat);
-        app.cache.forget_available(&[1]).await.unwrap();
-        assert_eq!(app.cache.hold(ask(1, "last", 1)).await.unwrap(), Hold::Unknown);
-        app.cache.set_available(2, 1_000, TTL).await.unwrap();
+        assert_eq!(app.store.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap(), Hold::Repeat);
+        app.store.cache.forget_available(&[1]).await.unwrap();
+        assert_eq!(app.store.cache.hold(ask(1, "last", 1)).await.unwrap(), Hold::Unknown);
+        app.store.cache.set_available(2, 1_000, TTL).await.unwrap();
         let limited = |id: &str| HoldAsk { rate_max: Some(2), ..ask(2, id, 1) };
         for (id, hold) in [("a", Hold::Held), ("a", Hold::Repeat), ("b", Hold::TooMany)] {
-            assert_eq!(app.cache.hold(limited(id)).await.unwrap(), hold, "in one second");
+            assert_eq!(app.store.cache.hold(limited(id)).await.unwrap(), hold, "in one second");
         }
-        assert_eq!(app.cache.hold(ask(2, "b", 999)).await.unwrap(), Hold::Held, "too many set nothing aside");
+        assert_eq!(app.store.cache.hold(ask(2, "b", 999)).await.unwrap(), Hold::Held, "too many set nothing aside");
     }
 );
 
@@ -163,14 +163,14 @@ both!(
         let app = stack.app().await;
         let counts = (0..50).map(|_| {
             let app = app.clone();
-            tokio::spawn(async move { app.cache.count("limit", TTL).await.unwrap() })
+            tokio::spawn(async move { app.store.cache.count("limit", TTL).await.unwrap() })
         });
         let mut seen = BTreeSet::new();
         for count in counts.collect::<Vec<_>>() {
             seen.insert(count.await.unwrap());
         }
         assert_eq!(seen, (1..=50).collect());
-        assert_eq!(app.cache.count("another", TTL).await.unwrap(), 1);
+        assert_eq!(app.store.cache.count("another", TTL).await.unwrap(), 1);
     }
 );
 
@@ -180,10 +180,10 @@ both!(
     |stack| async move {
         let (app, other) = (stack.app().await, stack.app().await);
         let other = if stack.config().redis.is_empty() { &app } else { &other };
-        assert_eq!(app.cache.set_if_absent("answer", "refused", TTL).await.unwrap(), None);
-        let there = other.cache.set_if_absent("answer", "paid", TTL).await.unwrap();
+        assert_eq!(app.store.cache.set_if_absent("answer", "refused", TTL).await.unwrap(), None);
+        let there = other.store.cache.set_if_absent("answer", "paid", TTL).await.unwrap();
         assert_eq!(there.as_deref(), Some("refused"));
-        assert_eq!(app.cache.get("answer").await.unwrap().as_deref(), Some("refused"));
+        assert_eq!(app.store.cache.get("answer").await.unwrap().as_deref(), Some("refused"));
     }
 );
 
@@ -192,11 +192,11 @@ both!(
     one_takes,
     |stack| async move {
         let app = stack.app().await;
-        app.cache.set("code", "123456", TTL).await.unwrap();
-        assert!(!app.cache.take_if("code", "123457").await.unwrap());
+        app.store.cache.set("code", "123456", TTL).await.unwrap();
+        assert!(!app.store.cache.take_if("code", "123457").await.unwrap());
         let takes = (0..50).map(|_| {
             let app = app.clone();
-            tokio::spawn(async move { app.cache.take_if("code", "123456").await.unwrap() })
+            tokio::spawn(async move { app.store.cache.take_if("code", "123456").await.unwrap() })
         });
         let mut taken = 0;
         for take in takes.collect::<Vec<_>>() {
@@ -210,9 +210,9 @@ both!(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_parse_is_read_anew() {
     let app = Stack::embedded().await.app().await;
-    app.cache.set("key", "[\"another\"]", TTL).await.unwrap();
-    assert_eq!(app.cache.read("key", TTL, async || Ok(Some(5_u32))).await.unwrap(), Some(5));
-    assert_eq!(app.cache.get("key").await.unwrap().as_deref(), Some("5"));
+    app.store.cache.set("key", "[\"another\"]", TTL).await.unwrap();
+    assert_eq!(app.store.cache.read("key", TTL, async || Ok(Some(5_u32))).await.unwrap(), Some(5));
+    assert_eq!(app.store.cache.get("key").await.unwrap().as_deref(), Some("5"));
 }
 
 /// Redis flushed: what was cached is read again. Redis away: reads work without it, and what needs it is told
@@ -222,23 +222,23 @@ async fn redis_is_flushed_and_goes_and_comes() {
     let redis = Redis::start();
     let app = Stack::embedded().await.with_redis(&redis).app().await;
     let loads = Loads::default();
-    let read = async || app.cache.read("key", TTL, || loads.find(Some(5))).await.unwrap();
-    app.cache.set_available(1, 100, TTL).await.unwrap();
+    let read = async || app.store.cache.read("key", TTL, || loads.find(Some(5))).await.unwrap();
+    app.store.cache.set_available(1, 100, TTL).await.unwrap();
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 1));
 
     redis.command(&["FLUSHALL"]);
     assert_eq!((read().await, loads.count()), (Some(5), 2));
-    assert_eq!(app.cache.hold(ask(1, "id", 1)).await.unwrap(), Hold::Unknown, "the database is asked");
+    assert_eq!(app.store.cache.hold(ask(1, "id", 1)).await.unwrap(), Hold::Unknown, "the database is asked");
 
     redis.kill();
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 4));
     let keys = ["key".to_owned()];
-    let many = app.cache.read_many(&keys, TTL, async |_: Vec<usize>| Ok(vec![Some(6_u32)])).await.unwrap();
+    let many = app.store.cache.read_many(&keys, TTL, async |_: Vec<usize>| Ok(vec![Some(6_u32)])).await.unwrap();
     assert_eq!(many, [Some(6)]);
     for error in [
-        app.cache.hold(ask(1, "id", 1)).await.unwrap_err(),
-        app.cache.count("limit", TTL).await.unwrap_err(),
-        app.write_through(&keys, async { panic!("it must not be written") })
+        app.store.cache.hold(ask(1, "id", 1)).await.unwrap_err(),
+        app.store.cache.count("limit", TTL).await.unwrap_err(),
+        app.store.write_through(&keys, async { panic!("it must not be written") })
             .await
             .map(|(): ()| ())
             .unwrap_err(),
@@ -247,6 +247,6 @@ async fn redis_is_flushed_and_goes_and_comes() {
     }
 
     redis.start_again();
-    crate::common::until("the cache is back", async || app.cache.set("key", "5", TTL).await.is_ok()).await;
+    crate::common::until("the cache is back", async || app.store.cache.set("key", "5", TTL).await.is_ok()).await;
     assert_eq!((read().await, loads.count()), (Some(5), 4));
 }

@@ -182,9 +182,10 @@ impl Node {
     /// to them, and a step that one of them is in is still taken: on a busy machine that is later, so their
     /// end is waited for.
     pub async fn kill(self) {
-        let app = Arc::downgrade(self.app());
+        // Whatever works has the store.
+        let store = Arc::downgrade(&self.app().store);
         drop(self.backend);
-        until("nothing of the killed backend runs", || async { app.strong_count() == 0 }).await;
+        until("nothing of the killed backend runs", || async { store.strong_count() == 0 }).await;
     }
 }
 

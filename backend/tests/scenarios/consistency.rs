@@ -17,7 +17,7 @@ async fn write(app: &App, balance: i64) -> Result<(), Error> {
     } else {
         "UPDATE t_account SET balance = ? WHERE user_id = 1"
     };
-    sqlx::query(statement).bind(balance).execute(app.db.writer()).await?;
+    sqlx::query(statement).bind(balance).execute(app.store.db.writer()).await?;
     Ok(())
 }
 
@@ -27,7 +27,7 @@ async fn load(pool: Pool) -> Result<Option<i64>, Error> {
 }
 
 async fn cached(app: &App) -> Option<String> {
-    app.cache.get(KEY).await.unwrap()
+    app.store.cache.get(KEY).await.unwrap()
 }
 
 fn keys() -> Vec<String> {
@@ -42,16 +42,16 @@ both!(
         let node = stack.backend().await;
         let app = node.app();
         write(app, 0).await.unwrap();
-        app.write_through(&keys(), write(app, 5)).await.unwrap();
+        app.store.write_through(&keys(), write(app, 5)).await.unwrap();
         // Another process has read 0 before the write, and comes with it after the first delete.
-        app.cache.set(KEY, "0", TTL).await.unwrap();
-        let stale = app.cache.read(KEY, TTL, || load(app.db.primary().clone())).await.unwrap();
+        app.store.cache.set(KEY, "0", TTL).await.unwrap();
+        let stale = app.store.cache.read(KEY, TTL, || load(app.store.db.primary().clone())).await.unwrap();
         assert_eq!(stale, Some(0), "so it is until the second delete");
         stack.clock().advance_ms(10_000);
         until("the stale entry is gone", async || cached(app).await.is_none()).await;
-        let read = app.cache.read(KEY, TTL, || load(app.db.primary().clone())).await.unwrap();
+        let read = app.store.cache.read(KEY, TTL, || load(app.store.db.primary().clone())).await.unwrap();
         assert_eq!(read, Some(5));
-        until("the job is done", async || app.queue.count(Topic::CacheDelete).await.unwrap() == (0, 0)).await;
+        until("the job is done", async || app.store.queue.count(Topic::CacheDelete).await.unwrap() == (0, 0)).await;
         node.stop().await;
     }
 );
@@ -63,11 +63,11 @@ both!(
     |stack| async move {
         let node = stack.backend().await;
         write(node.app(), 0).await.unwrap();
-        node.app().write_through(&keys(), write(node.app(), 5)).await.unwrap();
+        node.app().store.write_through(&keys(), write(node.app(), 5)).await.unwrap();
         node.kill().await;
         let node = stack.backend().await;
         let app = node.app();
-        app.cache.set(KEY, "0", TTL).await.unwrap();
+        app.store.cache.set(KEY, "0", TTL).await.unwrap();
         stack.clock().advance_ms(10_000);
         until("the stale entry is gone", async || cached(app).await.is_none()).await;
         node.stop().await;
@@ -88,7 +88,7 @@ both!(
                 written.send(()).await.unwrap();
                 std::future::pending::<Result<(), Error>>().await
             };
-            app.write_through(&keys(), write).await
+            app.store.write_through(&keys(), write).await
         });
         is_written.recv().await.unwrap();
         writing.abort();
@@ -96,7 +96,7 @@ both!(
         node.kill().await;
         let node = stack.backend().await;
         let app = node.app();
-        app.cache.set(KEY, "0", TTL).await.unwrap();
+        app.store.cache.set(KEY, "0", TTL).await.unwrap();
         stack.clock().advance_ms(10_000);
         until("the stale entry is gone", async || cached(app).await.is_none()).await;
         node.stop().await;
@@ -116,17 +116,17 @@ both!(
             let app = app.clone();
             async move {
                 let slow = async || {
-                    let value = load(app.db.primary().clone()).await;
+                    let value = load(app.store.db.primary().clone()).await;
                     loaded.send(()).unwrap();
                     going.await.unwrap();
                     value
                 };
-                app.cache.read(KEY, TTL, slow).await.unwrap()
+                app.store.cache.read(KEY, TTL, slow).await.unwrap()
             }
         });
         is_loaded.await.unwrap();
-        app.write_through(&keys(), write(&app, 5)).await.unwrap();
-        let read = app.cache.read(KEY, TTL, || load(app.db.primary().clone()));
+        app.store.write_through(&keys(), write(&app, 5)).await.unwrap();
+        let read = app.store.cache.read(KEY, TTL, || load(app.store.db.primary().clone()));
         let read = tokio::time::timeout(Duration::from_secs(30), read).await;
         assert_eq!(read.expect("not the flight of before").unwrap(), Some(5));
         go.send(()).unwrap();
@@ -140,7 +140,7 @@ both!(
     a_failed_write_is_told,
     |stack| async move {
         let app = stack.app().await;
-        let failed = app.write_through(&keys(), async { Err::<(), _>(Error::conflict("no", "no")) }).await;
+        let failed = app.store.write_through(&keys(), async { Err::<(), _>(Error::conflict("no", "no")) }).await;
         assert_eq!(failed.unwrap_err().code, "no");
     }
 );
@@ -154,15 +154,15 @@ async fn reads_go_on_without_the_primary() {
     let node = Stack::on(&servers).backend().await;
     let app = node.app();
     write(app, 0).await.unwrap();
-    let read = async || load(app.reader("a name").await.clone()).await;
-    until("the replica has it", async || app.db.good_replicas() == 1 && read().await.unwrap() == Some(0))
+    let read = async || load(app.store.reader("a name").await.clone()).await;
+    until("the replica has it", async || app.store.db.good_replicas() == 1 && read().await.unwrap() == Some(0))
         .await;
     primary.kill();
-    until("it is noticed", async || !app.db.is_up().await).await;
+    until("it is noticed", async || !app.store.db.is_up().await).await;
     tokio::time::sleep(Duration::from_millis(3_000)).await; // longer than a replica may lag
-    assert_eq!((app.db.good_replicas(), read().await.unwrap()), (1, Some(0)));
+    assert_eq!((app.store.db.good_replicas(), read().await.unwrap()), (1, Some(0)));
     replica.kill();
-    until("it is given up", async || app.db.good_replicas() == 0).await;
+    until("it is given up", async || app.store.db.good_replicas() == 0).await;
     primary.start_again();
     until("the primary is back", async || read().await.is_ok_and(|value| value == Some(0))).await;
 }
@@ -179,52 +179,52 @@ async fn a_user_reads_its_own_writes() {
     let (node, other) = (stack.backend_with(config.clone()).await, stack.backend_with(config).await);
     let app = node.app();
     write(app, 0).await.unwrap();
-    let of = async |app: &App, name: &str| load(app.reader(name).await.clone()).await.unwrap();
-    until("the replica has it", async || of(app, "user 2").await == Some(0) && app.db.good_replicas() == 1)
+    let of = async |app: &App, name: &str| load(app.store.reader(name).await.clone()).await.unwrap();
+    until("the replica has it", async || of(app, "user 2").await == Some(0) && app.store.db.good_replicas() == 1)
         .await;
 
     replica.delay(3);
     write(app, 5).await.unwrap();
-    app.wrote("user 1").await;
+    app.store.wrote("user 1").await;
     assert_eq!(of(app, "user 1").await, Some(5), "who wrote");
     assert_eq!(of(other.app(), "user 1").await, Some(5), "who wrote, in another process");
     assert_eq!(of(app, "user 2").await, Some(0), "others, for a moment");
     // What all users share is read from the primary after a change, in every process, so nothing old comes
     // back into the cache.
-    app.write_through(&keys(), write(app, 5)).await.unwrap();
-    assert_eq!(app.read(KEY, TTL, load).await.unwrap(), Some(5));
-    app.cache.delete(KEY).await.unwrap();
-    assert_eq!(other.app().read(KEY, TTL, load).await.unwrap(), Some(5));
-    app.cache.delete("another").await.unwrap();
-    assert_eq!(app.read("another", TTL, load).await.unwrap(), Some(0), "what has not changed is read there");
+    app.store.write_through(&keys(), write(app, 5)).await.unwrap();
+    assert_eq!(app.store.read(KEY, TTL, load).await.unwrap(), Some(5));
+    app.store.cache.delete(KEY).await.unwrap();
+    assert_eq!(other.app().store.read(KEY, TTL, load).await.unwrap(), Some(5));
+    app.store.cache.delete("another").await.unwrap();
+    assert_eq!(app.store.read("another", TTL, load).await.unwrap(), Some(0), "what has not changed is read there");
     until("others see it", async || of(app, "user 2").await == Some(5)).await;
 
     // Too far behind: nobody reads there.
     replica.delay(30);
-    until("it is given up", async || app.db.good_replicas() == 0).await;
+    until("it is given up", async || app.store.db.good_replicas() == 0).await;
     write(app, 6).await.unwrap();
     assert_eq!(of(app, "user 2").await, Some(6));
     replica.delay(0);
-    until("it is back", async || app.db.good_replicas() == 1).await;
+    until("it is back", async || app.store.db.good_replicas() == 1).await;
 
     replica.kill();
-    until("it is gone", async || app.db.good_replicas() == 0).await;
+    until("it is gone", async || app.store.db.good_replicas() == 0).await;
     assert_eq!(of(app, "user 2").await, Some(6));
     replica.start_again();
     // Each process judges the replica by itself.
-    until("it is back", async || app.db.good_replicas() == 1 && other.app().db.good_replicas() == 1).await;
+    until("it is back", async || app.store.db.good_replicas() == 1 && other.app().store.db.good_replicas() == 1).await;
 
     // Without the marks in the cache, all reads are the primary's.
     replica.delay(6);
     redis.kill();
     write(app, 7).await.unwrap();
-    app.wrote("user 3").await;
+    app.store.wrote("user 3").await;
     assert_eq!(of(app, "user 3").await, Some(7));
     assert_eq!(of(app, "user 2").await, Some(7));
     redis.start_again();
-    until("the cache is back", async || app.cache.get(KEY).await.is_ok()).await;
-    until("the other's too", async || other.app().cache.get(KEY).await.is_ok()).await;
-    assert_eq!(other.app().db.good_replicas(), 1);
+    until("the cache is back", async || app.store.cache.get(KEY).await.is_ok()).await;
+    until("the other's too", async || other.app().store.cache.get(KEY).await.is_ok()).await;
+    assert_eq!(other.app().store.db.good_replicas(), 1);
     assert_eq!(of(other.app(), "user 2").await, Some(6), "the replica is behind and read from");
     assert_eq!(of(app, "user 3").await, Some(7), "the mark was not kept, and this process knows that");
 }

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row};
 use crate::common::{MariaDb, Stack, folder, until};
 
 async fn run(app: &App, statement: &str) -> Result<u64, Error> {
-    let done = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(app.db.writer()).await?;
+    let done = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(app.store.db.writer()).await?;
     Ok(done.rows_affected())
 }
 
@@ -30,7 +30,7 @@ both!(
     |stack| async move {
         let app = stack.app().await;
         let (key, end, text) =
-            (app.db.dialect().key(96), app.db.dialect().table_end(), app.db.dialect().long_text());
+            (app.store.db.dialect().key(96), app.store.db.dialect().table_end(), app.store.db.dialect().long_text());
         run(&app, &format!("CREATE TABLE t_probe (name {key} NOT NULL PRIMARY KEY, text {text} NOT NULL, number BIGINT NOT NULL{end}"))
             .await
             .unwrap();
@@ -43,22 +43,22 @@ both!(
                 .bind(key.to_vec())
                 .bind(text)
                 .bind(number)
-                .execute(app.db.writer())
+                .execute(app.store.db.writer())
                 .await
                 .unwrap();
             let row = sqlx::query("SELECT name, text, number FROM t_probe WHERE name = ?")
                 .bind(key.to_vec())
-                .fetch_one(app.db.primary())
+                .fetch_one(app.store.db.primary())
                 .await
                 .unwrap();
             assert_eq!(row.get::<Vec<u8>, _>(0), *key);
             assert_eq!((row.get::<String, _>(1), row.get::<i64, _>(2)), (text.to_owned(), number));
         }
-        let select = format!("SELECT {} FROM t_probe WHERE number > ?", app.db.dialect().sum("number - 9223372036854775800"));
-        let sum = sqlx::query(AssertSqlSafe(select)).bind(0_i64).fetch_one(app.db.primary()).await.unwrap();
+        let select = format!("SELECT {} FROM t_probe WHERE number > ?", app.store.db.dialect().sum("number - 9223372036854775800"));
+        let sum = sqlx::query(AssertSqlSafe(select)).bind(0_i64).fetch_one(app.store.db.primary()).await.unwrap();
         assert_eq!(sum.get::<i64, _>(0), (0..9).map(|number| 7 - number).sum::<i64>());
         let duplicate = sqlx::query("INSERT INTO t_probe (name, text, number) VALUES (?, '', 0)").bind(b"a".to_vec());
-        let error = duplicate.execute(app.db.writer()).await.unwrap_err();
+        let error = duplicate.execute(app.store.db.writer()).await.unwrap_err();
         assert!(error.as_database_error().unwrap().is_unique_violation());
     }
 );
@@ -82,13 +82,13 @@ both!(
     |stack| async move {
         let opens = (0..4).map(|_| {
             let (config, clock) = (stack.config(), stack.clock().clone());
-            tokio::spawn(async move { App::open(config, clock).await.map(|app| app.config.app) })
+            tokio::spawn(async move { App::open(config, clock).await.map(|app| app.store.config.app) })
         });
         for open in opens.collect::<Vec<_>>() {
             open.await.unwrap().unwrap();
         }
         let app = stack.app().await;
-        let rows = sqlx::query("SELECT COUNT(*), COUNT(DISTINCT name) FROM t_migration").fetch_one(app.db.primary());
+        let rows = sqlx::query("SELECT COUNT(*), COUNT(DISTINCT name) FROM t_migration").fetch_one(app.store.db.primary());
         let rows = rows.await.unwrap();
         assert!(rows.get::<i64, _>(0) >= 3);
         assert_eq!(rows.get::<i64, _>(0), rows.get::<i64, _>(1));
@@ -105,7 +105,7 @@ async fn mariadb_in_trouble_is_503() {
     run(&app, "INSERT INTO t_account (user_id, balance) VALUES (1, 5), (2, 5)").await.unwrap();
 
     // A deadlock: each has one row and wants the other's.
-    let (mut first, mut second) = (app.db.begin().await.unwrap(), app.db.begin().await.unwrap());
+    let (mut first, mut second) = (app.store.db.begin().await.unwrap(), app.store.db.begin().await.unwrap());
     let update = |user_id: i64| {
         sqlx::query("UPDATE t_account SET balance = balance + 1 WHERE user_id = ?").bind(user_id)
     };
@@ -118,9 +118,9 @@ async fn mariadb_in_trouble_is_503() {
     drop((first, second));
 
     // A lock that takes too long.
-    let mut holder = app.db.begin().await.unwrap();
+    let mut holder = app.store.db.begin().await.unwrap();
     update(1).execute(&mut *holder).await.unwrap();
-    let mut waiter = app.db.begin().await.unwrap();
+    let mut waiter = app.store.db.begin().await.unwrap();
     sqlx::query("SET SESSION innodb_lock_wait_timeout = 1").execute(&mut *waiter).await.unwrap();
     let error = update(1).execute(&mut *waiter).await.map(|done| done.rows_affected()).map_err(Error::from);
     assert!(is_busy(error));
@@ -128,7 +128,7 @@ async fn mariadb_in_trouble_is_503() {
 
     // An operator kills a query, and then a connection.
     for kill in ["KILL QUERY", "KILL"] {
-        let mut connection = app.db.writer().acquire().await.unwrap();
+        let mut connection = app.store.db.writer().acquire().await.unwrap();
         connection.close_on_drop();
         let row = sqlx::query("SELECT CONNECTION_ID()").fetch_one(&mut connection).await.unwrap();
         let id = row.try_get::<i64, _>(0).unwrap();
@@ -169,7 +169,7 @@ async fn mariadb_in_trouble_is_503() {
     server.sql("SET GLOBAL max_connections = 10");
     let mut held = Vec::new();
     let error = loop {
-        match app.db.writer().acquire().await {
+        match app.store.db.writer().acquire().await {
             Ok(connection) => held.push(connection),
             Err(error) => break Error::from(error),
         }
@@ -216,8 +216,8 @@ async fn mariadb_is_killed_and_comes_back() {
         let update = "UPDATE t_account SET balance = balance + 1";
         until("it works again", async || run(&app, update).await.is_ok()).await;
     }
-    app.queue.push(Topic::Probe, &["job".to_owned()], Duration::ZERO).await.unwrap();
-    assert_eq!(app.queue.take(Topic::Probe, 1, Duration::ZERO).await.unwrap().len(), 1);
+    app.store.queue.push(Topic::Probe, &["job".to_owned()], Duration::ZERO).await.unwrap();
+    assert_eq!(app.store.queue.take(Topic::Probe, 1, Duration::ZERO).await.unwrap().len(), 1);
 }
 
 /// SQLite: another process that writes for long is 503 and passes.
@@ -229,9 +229,9 @@ async fn a_busy_sqlite_is_503() {
         App::open(config.clone(), Default::default()).await.unwrap(),
         App::open(config, Default::default()).await.unwrap(),
     );
-    let mut connection = app.db.writer().acquire().await.unwrap();
+    let mut connection = app.store.db.writer().acquire().await.unwrap();
     sqlx::query("PRAGMA busy_timeout = 50").execute(&mut connection).await.unwrap();
-    let writing = other.db.begin().await.unwrap();
+    let writing = other.store.db.begin().await.unwrap();
     let statement = "INSERT INTO t_account (user_id, balance) VALUES (1, 5)";
     let done = sqlx::query(statement).execute(&mut connection).await;
     assert!(is_busy(done.map(|done| done.rows_affected()).map_err(Error::from)));

@@ -19,7 +19,7 @@ pub const INTERNAL: Option<&str> = Some("internal-secret");
 /// to anybody else.
 pub async fn people(node: &Node) {
     let app = node.app();
-    let ignore = app.db.dialect().insert_ignore();
+    let ignore = app.store.db.dialect().insert_ignore();
     let mut statements =
         vec![format!("{ignore} t_id_segment (name, next_id, version) VALUES (X'75736572', 1000000001, 0)")];
     for user_id in [3, 4] {
@@ -34,7 +34,7 @@ pub async fn people(node: &Node) {
         ));
     }
     for statement in statements {
-        sqlx::query(AssertSqlSafe(statement)).execute(app.db.writer()).await.unwrap();
+        sqlx::query(AssertSqlSafe(statement)).execute(app.store.db.writer()).await.unwrap();
     }
 }
 
@@ -74,7 +74,7 @@ async fn send_all(requests: Vec<(&Node, GiftRequest)>) -> Vec<Answer> {
     let mut sends = JoinSet::new();
     for (node, request) in requests {
         let app = node.app().clone();
-        sends.spawn(async move { app.send_gift(&request).await.unwrap() });
+        sends.spawn(async move { app.gifts.send(&request).await.unwrap() });
     }
     sends.join_all().await
 }
@@ -94,7 +94,7 @@ both!(
     |stack| async move {
         let node = stack.backend().await;
         let get = async |path: &str| call("GET", format!("{}{path}", node.url()), None, None).await;
-        let misses = || node.app().cache.counts().1;
+        let misses = || node.app().store.cache.counts().1;
         let before = misses();
         for _ in 0..50 {
             assert_eq!(get("/gifts/4711").await.0, 404);
@@ -245,7 +245,7 @@ both!(
         let app = node.app();
         let first = request(1, "k", gift);
         let paid = Answer::Committed { total: 10 };
-        assert_eq!(app.send_gift(&first).await.unwrap(), paid);
+        assert_eq!(app.gifts.send(&first).await.unwrap(), paid);
         let reused = Answer::Refused(Reason::IdReused);
         let with = |change: fn(&mut Contents)| {
             let mut request = first.clone();
@@ -260,27 +260,27 @@ both!(
             with(|contents| contents.code = 5558),
         ];
         for request in &others {
-            assert_eq!(app.send_gift(request).await.unwrap(), reused);
+            assert_eq!(app.gifts.send(request).await.unwrap(), reused);
         }
-        assert_eq!(app.send_gift(&first).await.unwrap(), paid);
+        assert_eq!(app.gifts.send(&first).await.unwrap(), paid);
         for key in ["K", "k ", "ｋ", "k\u{0}"] {
-            assert_eq!(app.send_gift(&request(1, key, gift)).await.unwrap(), paid, "{key:?} is another");
+            assert_eq!(app.gifts.send(&request(1, key, gift)).await.unwrap(), paid, "{key:?} is another");
         }
-        assert_eq!(app.send_gift(&request(2, "k", gift)).await.unwrap(), SHORT, "another sender's");
+        assert_eq!(app.gifts.send(&request(2, "k", gift)).await.unwrap(), SHORT, "another sender's");
         grant(&node, 5, 10, "a").await;
         let all = request(5, "all", gift);
-        assert_eq!(app.send_gift(&all).await.unwrap(), paid);
+        assert_eq!(app.gifts.send(&all).await.unwrap(), paid);
         assert_eq!(audit(&node).await, (950, 6));
         node.stop().await;
         // A process that knows nothing but the database answers the same.
         let mut config = stack.config();
         config.prefix += "_flushed";
         let node = stack.backend_with(config).await;
-        assert_eq!(node.app().send_gift(&first).await.unwrap(), paid);
+        assert_eq!(node.app().gifts.send(&first).await.unwrap(), paid);
         for request in &others {
-            assert_eq!(node.app().send_gift(request).await.unwrap(), reused);
+            assert_eq!(node.app().gifts.send(request).await.unwrap(), reused);
         }
-        assert_eq!(node.app().send_gift(&all).await.unwrap(), paid, "though nothing is left to pay with");
+        assert_eq!(node.app().gifts.send(&all).await.unwrap(), paid, "though nothing is left to pay with");
         assert_eq!(audit(&node).await, (950, 6));
         node.stop().await;
     }
@@ -293,14 +293,14 @@ both!(
         let node = stack.backend().await;
         let gift = new_gift(&node, 10).await;
         let app = node.app();
-        assert_eq!(app.send_gift(&request(1, "a", gift)).await.unwrap(), SHORT, "no account");
+        assert_eq!(app.gifts.send(&request(1, "a", gift)).await.unwrap(), SHORT, "no account");
         grant(&node, 1, 5, "a").await;
-        assert_eq!(app.send_gift(&request(1, "b", gift)).await.unwrap(), SHORT, "too little");
+        assert_eq!(app.gifts.send(&request(1, "b", gift)).await.unwrap(), SHORT, "too little");
         grant(&node, 1, 100, "b").await;
         for key in ["a", "b"] {
-            assert_eq!(app.send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
+            assert_eq!(app.gifts.send(&request(1, key, gift)).await.unwrap(), SHORT);
         }
-        assert_eq!(app.send_gift(&request(1, "c", gift)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(app.gifts.send(&request(1, "c", gift)).await.unwrap(), Answer::Committed { total: 10 });
         assert_eq!(audit(&node).await, (95, 1));
         node.stop().await;
     }
@@ -315,29 +315,29 @@ both!(
         grant(&node, 1, 1_000, "a").await;
         let priced = |key: &str, price| GiftRequest { price: Some(price), ..request(1, key, gift) };
         let app = node.app();
-        assert_eq!(app.send_gift(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(app.gifts.send(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
         let body = json!({ "name": "a", "price": 11, "is_on_sale": true });
         let url = format!("{}/internal/gifts/{gift}", node.url());
         assert_eq!(call("PUT", url.clone(), INTERNAL, Some(body)).await.0, 200);
         let changed = Answer::Refused(Reason::PriceChanged);
-        assert_eq!(app.send_gift(&priced("b", 10)).await.unwrap(), changed);
-        assert_eq!(app.send_gift(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
-        assert_eq!(app.send_gift(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
+        assert_eq!(app.gifts.send(&priced("b", 10)).await.unwrap(), changed);
+        assert_eq!(app.gifts.send(&priced("a", 10)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(app.gifts.send(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
         // A job that was accepted at a price that is no longer so, and one that is no gift.
         let job = json!({ "identity": { "sender_id": 1, "key": "f" }, "price": 10,
             "contents": { "gift_id": gift, "room_id": 7, "receiver_id": 3, "count": 1, "code": 5556 } });
-        app.queue.push(Topic::Gift, &[job.to_string(), "poison".into()], Duration::ZERO).await.unwrap();
+        app.store.queue.push(Topic::Gift, &[job.to_string(), "poison".into()], Duration::ZERO).await.unwrap();
         let count = |event| app.gifts.counts().into_iter().find(|(name, _)| *name == event).unwrap().1;
         until("the jobs were looked at", || async { count("batch") >= 3 && count("poison") >= 1 }).await;
-        assert_eq!(app.send_gift(&priced("f", 10)).await.unwrap(), changed);
+        assert_eq!(app.gifts.send(&priced("f", 10)).await.unwrap(), changed);
         assert_eq!(audit(&node).await, (979, 2));
         let body = json!({ "name": "a", "price": 10, "is_on_sale": false });
         assert_eq!(call("PUT", url.clone(), INTERNAL, Some(body)).await.0, 200);
-        assert_eq!(app.send_gift(&priced("b", 10)).await.unwrap(), changed, "the first answer stands");
-        assert_eq!(app.send_gift(&priced("d", 10)).await.unwrap(), Answer::Refused(Reason::NotOnSale));
+        assert_eq!(app.gifts.send(&priced("b", 10)).await.unwrap(), changed, "the first answer stands");
+        assert_eq!(app.gifts.send(&priced("d", 10)).await.unwrap(), Answer::Refused(Reason::NotOnSale));
         assert_eq!(call("DELETE", url, INTERNAL, None).await.0, 204);
-        assert_eq!(app.send_gift(&priced("e", 10)).await.unwrap(), Answer::Refused(Reason::NoSuchGift));
-        assert_eq!(app.send_gift(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
+        assert_eq!(app.gifts.send(&priced("e", 10)).await.unwrap(), Answer::Refused(Reason::NoSuchGift));
+        assert_eq!(app.gifts.send(&priced("c", 11)).await.unwrap(), Answer::Committed { total: 11 });
         assert_eq!(audit(&node).await, (979, 2));
         node.stop().await;
     }
@@ -366,7 +366,7 @@ both!(
             (with(|request| request.contents.gift_id = i64::MIN), "gift_id"),
             (with(|request| request.price = Some(-1)), "price"),
         ] {
-            let error = node.app().send_gift(&bad).await.unwrap_err();
+            let error = node.app().gifts.send(&bad).await.unwrap_err();
             assert!(error.status == 400 && error.message.starts_with(field), "{error}");
         }
         assert_eq!(audit(&node).await, (1_000, 0));
@@ -385,7 +385,7 @@ both!(
         grant(&node, 1, 1_000, "a").await;
         let mut statuses = BTreeMap::new();
         for number in 0..30 {
-            let sent = node.app().send_gift(&request(1, &format!("g{number}"), gift)).await;
+            let sent = node.app().gifts.send(&request(1, &format!("g{number}"), gift)).await;
             let status = sent.map_or_else(|error| error.status.as_u16(), |_| 200);
             *statuses.entry(status).or_insert(0) += 1;
         }
@@ -540,7 +540,7 @@ async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answe
     let app = node.app().clone();
     async move {
         loop {
-            match app.send_gift(&request).await {
+            match app.gifts.send(&request).await {
                 Ok(answer) => return answer,
                 Err(error) => assert!(error.is_transient(), "{error}"),
             }
@@ -556,7 +556,7 @@ both!(
         let node = stack.backend().await;
         let gift = new_gift(&node, 10).await;
         grant(&node, 1, 100, "a").await;
-        let send = async |key: &str| node.app().send_gift(&request(1, key, gift)).await.unwrap();
+        let send = async |key: &str| node.app().gifts.send(&request(1, key, gift)).await.unwrap();
         assert_eq!(send("a").await, Answer::Committed { total: 10 });
         let url = format!("{}/internal/gifts/{gift}", node.url());
         let body = json!({ "name": "a", "price": 7, "is_on_sale": true });
@@ -577,7 +577,7 @@ both!(
         let (one, two) = (stack.backend().await, stack.backend().await);
         let gift = new_gift(&one, 10).await;
         grant(&one, 1, 100, "a").await;
-        let send = async |key: &str| one.app().send_gift(&request(1, key, gift)).await.unwrap();
+        let send = async |key: &str| one.app().gifts.send(&request(1, key, gift)).await.unwrap();
         for (round, price) in [(0, 7), (1, 6), (2, 5)] {
             send(&format!("before {round}")).await; // and the price is remembered
             let body = json!({ "name": "a", "price": price, "is_on_sale": true });
@@ -641,7 +641,7 @@ both!(
         let (late, _) = log_in(&node, "+8613800004714").await;
         let contents = Contents { receiver_id: late, ..request(1, "p4", gift).contents };
         let gift_to_late = GiftRequest { contents, ..request(1, "p4", gift) };
-        assert_eq!(node.app().send_gift(&gift_to_late).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(node.app().gifts.send(&gift_to_late).await.unwrap(), Answer::Committed { total: 10 });
         assert_eq!(audit(&node).await, (270, 3));
         node.stop().await;
     }
@@ -659,8 +659,8 @@ both!(
         let changed = Answer::Refused(Reason::PriceChanged);
         let keys: Vec<String> = (0..40).map(|number| format!("g{number}")).collect();
         for key in &keys {
-            assert_eq!(node.app().send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
-            assert_eq!(node.app().send_gift(&dear(&format!("d{key}"))).await.unwrap(), changed);
+            assert_eq!(node.app().gifts.send(&request(1, key, gift)).await.unwrap(), SHORT);
+            assert_eq!(node.app().gifts.send(&dear(&format!("d{key}"))).await.unwrap(), changed);
         }
         node.kill().await;
         let mut config = unlimited(&stack);
@@ -670,8 +670,8 @@ both!(
         let body = json!({ "name": "a", "price": 11, "is_on_sale": true });
         assert_eq!(call("PUT", format!("{}/internal/gifts/{gift}", node.url()), INTERNAL, Some(body)).await.0, 200);
         for key in &keys {
-            assert_eq!(node.app().send_gift(&request(1, key, gift)).await.unwrap(), SHORT);
-            assert_eq!(node.app().send_gift(&dear(&format!("d{key}"))).await.unwrap(), changed);
+            assert_eq!(node.app().gifts.send(&request(1, key, gift)).await.unwrap(), SHORT);
+            assert_eq!(node.app().gifts.send(&dear(&format!("d{key}"))).await.unwrap(), changed);
         }
         assert_eq!(audit(&node).await, (10_009, 0));
         node.stop().await;
@@ -686,15 +686,15 @@ both!(
         let gift = new_gift(&node, 10).await;
         grant(&node, 1, 10, "a").await;
         let paid = Answer::Committed { total: 10 };
-        assert_eq!(node.app().send_gift(&request(1, "paid", gift)).await.unwrap(), paid);
-        assert_eq!(node.app().send_gift(&request(1, "old", gift)).await.unwrap(), SHORT);
+        assert_eq!(node.app().gifts.send(&request(1, "paid", gift)).await.unwrap(), paid);
+        assert_eq!(node.app().gifts.send(&request(1, "old", gift)).await.unwrap(), SHORT);
         stack.clock().advance_ms(29 * 86_400_000);
-        assert_eq!(node.app().send_gift(&request(1, "young", gift)).await.unwrap(), SHORT);
+        assert_eq!(node.app().gifts.send(&request(1, "young", gift)).await.unwrap(), SHORT);
         node.stop().await;
         let node = stack.backend_with(unlimited(&stack)).await;
         let names = async || {
             let select = sqlx::query("SELECT name FROM t_gift_order ORDER BY id");
-            let rows = select.fetch_all(node.app().db.primary()).await.unwrap();
+            let rows = select.fetch_all(node.app().store.db.primary()).await.unwrap();
             let name = |row| String::from_utf8(sqlx::Row::get::<Vec<u8>, _>(row, 0)).unwrap();
             rows.iter().map(name).collect::<Vec<_>>()
         };
@@ -702,8 +702,8 @@ both!(
         assert_eq!(names().await, ["paid", "old", "young"]);
         stack.clock().advance_ms(2 * 86_400_000);
         until("the old one is gone", async || names().await == ["paid", "young"]).await;
-        assert_eq!(node.app().send_gift(&request(1, "paid", gift)).await.unwrap(), paid);
-        assert_eq!(node.app().send_gift(&request(1, "young", gift)).await.unwrap(), SHORT);
+        assert_eq!(node.app().gifts.send(&request(1, "paid", gift)).await.unwrap(), paid);
+        assert_eq!(node.app().gifts.send(&request(1, "young", gift)).await.unwrap(), SHORT);
         assert_eq!(audit(&node).await, (0, 1));
         node.stop().await;
     }
@@ -720,7 +720,7 @@ both!(
         (config.gifts_per_second, config.gift_refusals_per_minute, config.push_url) = (1_000_000, 5, fake.url());
         let node = stack.backend_with(config).await;
         let gift = new_gift(&node, 10).await;
-        let status = async |request: GiftRequest| node.app().send_gift(&request).await.map_or_else(|error| error.status.as_u16(), |_| 200);
+        let status = async |request: GiftRequest| node.app().gifts.send(&request).await.map_or_else(|error| error.status.as_u16(), |_| 200);
         let mut statuses = BTreeMap::new();
         for number in 0..300 {
             // Of all kinds: no coins, no gift.
@@ -732,7 +732,7 @@ both!(
         assert_eq!(statuses[&200] + statuses[&429], 300);
         let rows = async || {
             let count = "SELECT COUNT(*) FROM t_gift_order WHERE sender_id = 1";
-            sqlx::Row::get::<i64, _>(&sqlx::query(count).fetch_one(node.app().db.primary()).await.unwrap(), 0)
+            sqlx::Row::get::<i64, _>(&sqlx::query(count).fetch_one(node.app().store.db.primary()).await.unwrap(), 0)
         };
         assert_eq!(rows().await, statuses[&200]);
         let event = gift_event("e", 1, "packet", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
@@ -743,7 +743,7 @@ both!(
         // Others are not in its way, and it is not in its own once it has coins.
         assert_eq!(status(request(2, "g", gift)).await, 200);
         grant(&node, 1, 100, "a").await;
-        assert_eq!(node.app().send_gift(&request(1, "packet", gift)).await.unwrap(), Answer::Committed { total: 10 });
+        assert_eq!(node.app().gifts.send(&request(1, "packet", gift)).await.unwrap(), Answer::Committed { total: 10 });
         // What only the database can refuse, is refused no more often; then the sender waits with all that it
         // sends.
         grant(&node, 4, 100, "a").await;
@@ -825,7 +825,7 @@ async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
     let gift = new_gift(&node, 10).await;
     grant(&node, 1, 40_000, "a").await;
     // The consumer waits for the sender's account.
-    let mut tx = node.app().db.begin().await.unwrap();
+    let mut tx = node.app().store.db.begin().await.unwrap();
     sqlx::query("UPDATE t_account SET balance = balance + 0 WHERE user_id = 1")
         .execute(&mut *tx)
         .await
@@ -833,15 +833,15 @@ async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
     let sends: JoinSet<_> = (0..4_000)
         .map(|number| {
             let app = node.app().clone();
-            async move { app.send_gift(&request(1, &format!("g{number}"), gift)).await }
+            async move { app.gifts.send(&request(1, &format!("g{number}"), gift)).await }
         })
         .collect();
     let undecided = sends.join_all().await.into_iter().filter(Result::is_err).count();
     assert_eq!(undecided, 4_000);
-    let (waiting, _) = node.app().queue.count(Topic::Gift).await.unwrap();
+    let (waiting, _) = node.app().store.queue.count(Topic::Gift).await.unwrap();
     assert!((500..2_000).contains(&waiting), "{waiting} wait in the queue, and the others in memory");
     tx.rollback().await.unwrap();
-    until("all are decided", async || node.app().queue.count(Topic::Gift).await.unwrap() == (0, 0)).await;
+    until("all are decided", async || node.app().store.queue.count(Topic::Gift).await.unwrap() == (0, 0)).await;
     until("all are paid", async || audit(&node).await == (0, 4_000)).await;
     node.stop().await;
 }
@@ -867,7 +867,7 @@ both!(
             biz_code: 5561,
             payload: "{}".into(),
         };
-        node.app().send_messages((0..2_000).map(message).collect()).await.unwrap();
+        node.app().outbox.commit(&node.app().store, (0..2_000).map(message).collect()).await.unwrap();
         let pushed = || fake.all().iter().filter(|push| push["biz_code"] == 5561).count();
         until("the first messages are pushed", async || pushed() > 0).await;
         let told = || fake.all().iter().filter(|push| push["biz_code"] == 5557).count();
@@ -914,7 +914,7 @@ async fn servers_die_and_each_gift_is_paid_once() {
     until("effects are shown", || async { fake.shown(5556).len() == 1_000 }).await;
     // While the database is away nothing is promised, by either way.
     primary.kill();
-    let error = node.app().send_gift(&request(1, "h", gift)).await.unwrap_err();
+    let error = node.app().gifts.send(&request(1, "h", gift)).await.unwrap_err();
     assert_eq!(error.status, 503, "{error}");
     let event = gift_event("e", 2, "h", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
     assert_eq!(bridge::send(&node, json!({ "events": [event] })).await[0].1, "retry");

@@ -111,7 +111,7 @@ both!(
         sqlx::query("UPDATE t_id_segment SET next_id = ? WHERE name = ?")
             .bind(i64::MAX - 10)
             .bind(b"short".to_vec())
-            .execute(node.app().db.writer())
+            .execute(node.app().store.db.writer())
             .await
             .unwrap();
         node.app().ids.take("short", Order::Ascending, 999).await.unwrap();

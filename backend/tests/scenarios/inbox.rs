@@ -551,7 +551,7 @@ both!(
         until("the first push is under way", async || gateway.names().len() == 1).await;
         send(&stack, &node.url(), &[session("online", 2, user, "phone", 200_000_000)]).await;
         until("it was asked for twice", async || {
-            let row = sqlx::query("SELECT asks FROM t_hand_over").fetch_one(node.app().db.primary()).await.unwrap();
+            let row = sqlx::query("SELECT asks FROM t_hand_over").fetch_one(node.app().store.db.primary()).await.unwrap();
             sqlx::Row::get::<i64, _>(&row, 0) == 2
         })
         .await;
@@ -573,7 +573,7 @@ both!(
         send(&stack, &node.url(), &messages(0..5, user)).await;
         send(&stack, &node.url(), &[session("online", 1, user, "phone", 100)]).await;
         until("one is under way", async || gateway.names().len() == 3).await;
-        node.app().db.close().await; // what dies does not write
+        node.app().store.db.close().await; // what dies does not write
         node.kill().await;
         gateway.then(|_| DELIVERED);
         stack.clock().advance_ms(50_000);
@@ -650,7 +650,7 @@ both!(
     |stack| async move {
         let node = stack.backend().await;
         let rename = async |statement: &'static str| {
-            sqlx::query(statement).execute(node.app().db.writer()).await.unwrap();
+            sqlx::query(statement).execute(node.app().store.db.writer()).await.unwrap();
         };
         rename("ALTER TABLE t_inbox RENAME TO t_inbox_away").await;
         assert_eq!(try_send(&stack, &node.url(), &messages(0..2, 7)).await, ["retry", "retry"]);

@@ -83,7 +83,7 @@ both!(
 /// In Redis the clock does not move the minute after which a code is sent again.
 pub async fn forget_sends(node: &Node, phone: &str) {
     let hash: String = Sha256::digest(phone).iter().map(|byte| format!("{byte:02x}")).collect();
-    node.app().cache.delete(&format!("login_code_sends:{hash}")).await.unwrap();
+    node.app().store.cache.delete(&format!("login_code_sends:{hash}")).await.unwrap();
 }
 
 both!(
@@ -278,7 +278,7 @@ both!(
         let hash = Sha256::digest(&token);
         let row = sqlx::query("SELECT COUNT(*) FROM t_login_token WHERE token_hash = ?")
             .bind(hash.to_vec())
-            .fetch_one(node.app().db.primary())
+            .fetch_one(node.app().store.db.primary())
             .await
             .unwrap();
         assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 1);

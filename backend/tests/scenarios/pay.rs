@@ -77,7 +77,7 @@ async fn audit(node: &Node) -> i64 {
 /// What is in the outbox for a user: business code and payload.
 async fn outbox(node: &Node, user_id: i64) -> Vec<(i64, Value)> {
     let select = "SELECT biz_code, payload FROM t_outbox WHERE is_room = 0 AND target_id = ? ORDER BY id";
-    let rows = sqlx::query(select).bind(user_id).fetch_all(node.app().db.primary()).await.unwrap();
+    let rows = sqlx::query(select).bind(user_id).fetch_all(node.app().store.db.primary()).await.unwrap();
     let message = |row: &sqlx::any::AnyRow| (row.get(0), serde_json::from_str(row.get(1)).unwrap());
     rows.iter().map(message).collect()
 }
@@ -354,7 +354,7 @@ both!(
         let (user_id, token) = log_in(&node, &phone(1)).await;
         let order_id = order(&node, &token, "a").await;
         let execute = async |statement: &'static str| {
-            sqlx::query(statement).execute(node.app().db.writer()).await.unwrap();
+            sqlx::query(statement).execute(node.app().store.db.writer()).await.unwrap();
         };
         execute("ALTER TABLE t_outbox RENAME TO t_outbox_away").await;
         assert_eq!(callback(&node, &paid(&stack, &order_id, "t-1")).await.0, 500);
@@ -459,12 +459,12 @@ both!(
         assert_eq!(callback(&node, &paid(&stack, &done, "t-1")).await.0, 200);
         let push = async |ids: &[&str]| {
             let payloads: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-            node.app().queue.push(Topic::OrderExpiry, &payloads, std::time::Duration::ZERO).await.unwrap();
+            node.app().store.queue.push(Topic::OrderExpiry, &payloads, std::time::Duration::ZERO).await.unwrap();
         };
         push(&[&open, &open, &done, "no order", "' OR 1=1; --", ""]).await;
         // What was early is put off: its two jobs, and those that the orders were made with.
         until("the jobs are dealt with", async || {
-            node.app().queue.count(Topic::OrderExpiry).await.unwrap() == (3, 0)
+            node.app().store.queue.count(Topic::OrderExpiry).await.unwrap() == (3, 0)
         })
         .await;
         assert_eq!(find(&node, &token, &open).await["status"], "paying");
@@ -472,7 +472,7 @@ both!(
         stack.clock().advance_ms(31 * MINUTE_MS);
         push(&[&open, &done, &open]).await;
         until("all jobs are done", async || {
-            node.app().queue.count(Topic::OrderExpiry).await.unwrap() == (0, 0)
+            node.app().store.queue.count(Topic::OrderExpiry).await.unwrap() == (0, 0)
         })
         .await;
         assert_eq!(find(&node, &token, &open).await["status"], "expired");
@@ -496,7 +496,7 @@ both!(
         let app = stack.app().await;
         match stack.config().redis.is_empty() {
             true => {
-                sqlx::query("DELETE FROM t_job").execute(app.db.writer()).await.unwrap();
+                sqlx::query("DELETE FROM t_job").execute(app.store.db.writer()).await.unwrap();
             }
             false => {
                 let client = redis::Client::open(stack.config().redis).unwrap();
@@ -506,8 +506,8 @@ both!(
                 assert_eq!(gone, 1);
             }
         }
-        assert_eq!(app.queue.count(Topic::OrderExpiry).await.unwrap(), (0, 0));
-        app.db.close().await;
+        assert_eq!(app.store.queue.count(Topic::OrderExpiry).await.unwrap(), (0, 0));
+        app.store.db.close().await;
         stack.clock().advance_ms(31 * MINUTE_MS);
         let node = stack.backend().await;
         until("the order expires", async || find(&node, &token, &order_id).await["status"] == "expired").await;
@@ -526,7 +526,7 @@ both!(
         let (user_id, token) = log_in(&node, &phone(1)).await;
         let ttl = std::time::Duration::from_secs(600);
         let ask = crate::cache::ask;
-        let cache = &node.app().cache;
+        let cache = &node.app().store.cache;
         cache.set_available(user_id, 0, ttl).await.unwrap();
         assert_eq!(cache.hold(ask(user_id, "x", 1)).await.unwrap(), Hold::Short);
         let order_id = order(&node, &token, "a").await;

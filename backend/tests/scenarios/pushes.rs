@@ -149,7 +149,7 @@ async fn commit(node: &Node, rooms: i64, numbers: std::ops::Range<i64>) {
         payload: json!({ "number": number, "text": "'; DROP TABLE t_outbox; -- 🐟\u{1}" }).to_string(),
     };
     let app = node.app();
-    app.send_messages(numbers.map(message).collect()).await.unwrap();
+    app.outbox.commit(&app.store, numbers.map(message).collect()).await.unwrap();
 }
 
 fn numbers(pushes: &[Value]) -> Vec<i64> {
@@ -158,7 +158,7 @@ fn numbers(pushes: &[Value]) -> Vec<i64> {
 
 async fn until_empty(node: &Node) {
     let app = node.app().clone();
-    until("the outbox is empty", || async { app.messages_waiting().await.is_ok_and(|count| count == 0) })
+    until("the outbox is empty", || async { backend::Outbox::waiting(&app.store).await.is_ok_and(|count| count == 0) })
         .await;
 }
 
@@ -238,7 +238,7 @@ both!(
             biz_code: 5556,
             payload: json!({ "number": number, "text": if number == 13 { "poison" } else { "" } }).to_string(),
         };
-        node.app().send_messages((0..40).map(message).collect()).await.unwrap();
+        node.app().outbox.commit(&node.app().store, (0..40).map(message).collect()).await.unwrap();
         until_empty(&node).await;
         let expected: Vec<i64> = (0..40).filter(|number| *number != 13).collect();
         assert_eq!(numbers(&fake.all()), expected);
@@ -261,12 +261,12 @@ both!(
             payload: json!({ "number": number }).to_string(),
         };
         let pushed_to = |user: i64| fake.all().iter().filter(|push| push["user"] == user).count();
-        node.app().send_messages((0..2_000).map(|number| message(1, number)).collect()).await.unwrap();
+        node.app().outbox.commit(&node.app().store, (0..2_000).map(|number| message(1, number)).collect()).await.unwrap();
         until("the silent one is pushed to", async || pushed_to(1) > 0).await;
         let others = [2, 3, 4, 5, 9, 13];
         for number in 0..3 {
             let all = others.iter().map(|user| message(*user, number));
-            node.app().send_messages(all.collect()).await.unwrap();
+            node.app().outbox.commit(&node.app().store, all.collect()).await.unwrap();
         }
         until("all others have theirs", async || others.iter().all(|user| pushed_to(*user) >= 3)).await;
         // They take turns: it has one call under way, of 500 ms, with some of its messages.

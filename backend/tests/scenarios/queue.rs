@@ -45,7 +45,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// One process's queue.
 async fn queue(stack: &Stack, take_time: Duration) -> (Arc<App>, Arc<AnyQueue>) {
     let app = stack.app().await;
-    let queue = AnyQueue::open_with(&stack.config(), &app.db, stack.clock().clone(), take_time).unwrap();
+    let queue = AnyQueue::open_with(&stack.config(), &app.store.db, stack.clock().clone(), take_time).unwrap();
     (app, Arc::new(queue))
 }
 
@@ -280,11 +280,11 @@ async fn a_job_ends_with_its_transaction() {
         let AnyQueue::Table(table) = &*queue else { panic!("no table") };
         queue.push(TOPIC, &payloads(0..2), NOW).await.unwrap();
         let jobs = take_all(&queue, 2).await;
-        let mut tx = app.db.begin().await.unwrap();
+        let mut tx = app.store.db.begin().await.unwrap();
         table.done_with(&mut tx, &ids(&jobs)).await.unwrap();
         tx.rollback().await.unwrap();
         assert_eq!(queue.count(TOPIC).await.unwrap(), (2, 0));
-        let mut tx = app.db.begin().await.unwrap();
+        let mut tx = app.store.db.begin().await.unwrap();
         table.done_with(&mut tx, &ids(&jobs[..1])).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(queue.count(TOPIC).await.unwrap(), (1, 0));
@@ -299,20 +299,20 @@ async fn jobs_wait_for_the_database() {
     let stack = Stack::embedded().await.with_redis(&redis).with_database(&database);
     let node = stack.backend().await;
     database.kill();
-    until("it is noticed", async || !node.app().db.is_up().await).await;
+    until("it is noticed", async || !node.app().store.db.is_up().await).await;
     tokio::time::sleep(Duration::from_secs(6)).await; // longer than a take that began before may wait
     for topic in [Topic::Gift, Topic::OrderExpiry] {
-        node.app().queue.push(topic, &payloads(0..1), NOW).await.unwrap();
+        node.app().store.queue.push(topic, &payloads(0..1), NOW).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     for topic in [Topic::Gift, Topic::OrderExpiry] {
         let taken = redis.command(&["XPENDING", &stack.stream(topic), "backend"]);
         assert!(taken.starts_with("NOGROUP") || taken.starts_with("0\n"), "{topic:?}: {taken}");
-        assert_eq!(node.app().queue.count(topic).await.unwrap(), (1, 0));
+        assert_eq!(node.app().store.queue.count(topic).await.unwrap(), (1, 0));
     }
     database.start_again();
     until("the order's job is done", async || {
-        node.app().queue.count(Topic::OrderExpiry).await.unwrap() == (0, 0)
+        node.app().store.queue.count(Topic::OrderExpiry).await.unwrap() == (0, 0)
     })
     .await;
     node.stop().await;
@@ -330,7 +330,7 @@ async fn a_deadlock_is_the_queue_s_own_matter() {
     let [JobId::Row(first), JobId::Row(second)] = ids(&jobs)[..] else { panic!("no rows: {jobs:?}") };
     let touch = |id: i64| sqlx::query("UPDATE t_job SET due_ms = due_ms + 1 WHERE id = ?").bind(id);
     // It has changed more rows than the queue, so the queue's transaction is the one that is undone.
-    let mut other = app.db.begin().await.unwrap();
+    let mut other = app.store.db.begin().await.unwrap();
     for user_id in 0..50_i64 {
         let insert = sqlx::query("INSERT INTO t_account (user_id, balance) VALUES (?, 0)").bind(user_id);
         insert.execute(&mut *other).await.unwrap();

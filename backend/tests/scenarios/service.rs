@@ -36,7 +36,7 @@ both!(
         grant(&node, user_id, 10, "g").await;
         bridge::send(&node, json!({ "events": [join(user_id, 7)] })).await;
         // The consumer waits for the sender's account.
-        let mut tx = node.app().db.begin().await.unwrap();
+        let mut tx = node.app().store.db.begin().await.unwrap();
         let hold = sqlx::query("UPDATE t_account SET balance = balance + 0 WHERE user_id = ?").bind(user_id);
         hold.execute(&mut *tx).await.unwrap();
         let url = node.url();
@@ -70,7 +70,7 @@ both!(
         call("GET", format!("{}/unknown/path", node.url()), None, None).await;
         call("BREW", format!("{}/wallet", node.url()), None, None).await;
         let payloads = ["order".to_owned(), "order".to_owned()];
-        node.app().queue.push(Topic::OrderExpiry, &payloads, Duration::from_secs(60)).await.unwrap();
+        node.app().store.queue.push(Topic::OrderExpiry, &payloads, Duration::from_secs(60)).await.unwrap();
         let page = request("GET", &format!("{}/metrics", node.url()), &[], Vec::new()).await;
         assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
         let text = page.text();
@@ -105,7 +105,7 @@ both!(
         config.database_connections_max = 2;
         let node = stack.backend_with(config).await;
         let (url, app) = (node.url(), node.app().clone());
-        let held = [app.db.primary().acquire().await.unwrap(), app.db.primary().acquire().await.unwrap()];
+        let held = [app.store.db.primary().acquire().await.unwrap(), app.store.db.primary().acquire().await.unwrap()];
         let asking = tokio::spawn({
             let url = format!("{url}/readyz");
             async move { request("GET", &url, &[], Vec::new()).await.status }

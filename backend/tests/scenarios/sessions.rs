@@ -131,7 +131,7 @@ both!(
         }
         let online = async || {
             let count = "SELECT COUNT(*) FROM t_presence WHERE online_login > offline_login";
-            let row = sqlx::query(count).fetch_one(node.app().db.primary()).await.unwrap();
+            let row = sqlx::query(count).fetch_one(node.app().store.db.primary()).await.unwrap();
             sqlx::Row::get::<i64, _>(&row, 0)
         };
         assert_eq!(online().await, 5_500);

@@ -43,7 +43,7 @@ both!(
         }
         let sum = bits.iter().fold(0, |all, bit| all | bit);
         let select = format!("SELECT tag_info_01, tag_info_02, tag_info_03 FROM t_user_tag_{:02} WHERE user_id = {id}", id % 100);
-        let row = sqlx::query(AssertSqlSafe(select)).fetch_one(node.app().db.primary()).await.unwrap();
+        let row = sqlx::query(AssertSqlSafe(select)).fetch_one(node.app().store.db.primary()).await.unwrap();
         assert_eq!([0, 1, 2].map(|column| row.get::<i64, _>(column)), [sum; 3]);
         for column in COLUMNS {
             for bit in bits {
@@ -120,7 +120,7 @@ both!(
         assert!(change(&node, id, "set", "tag_info_01", 8).await);
         assert!(contains(&node, id, "tag_info_01", 8).await);
         let update = format!("UPDATE t_user_tag_{:02} SET tag_info_01 = 9 WHERE user_id = {id}", id % 100);
-        sqlx::query(AssertSqlSafe(update)).execute(node.app().db.writer()).await.unwrap();
+        sqlx::query(AssertSqlSafe(update)).execute(node.app().store.db.writer()).await.unwrap();
         assert!(!contains(&node, id, "tag_info_01", 1).await, "from the cache");
         assert!(!change(&node, id, "set", "tag_info_01", 1).await, "the database has it");
         assert!(!contains(&node, id, "tag_info_01", 1).await, "still from the cache");

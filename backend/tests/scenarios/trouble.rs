@@ -19,7 +19,7 @@ async fn ready(node: &Node) -> u16 {
 
 /// Runs a statement on the connection that writes; SQLite has one.
 async fn on_writer(app: &App, statement: &'static str) {
-    let mut connection = app.db.writer().acquire().await.unwrap();
+    let mut connection = app.store.db.writer().acquire().await.unwrap();
     sqlx::query(statement).execute(&mut connection).await.unwrap();
 }
 
@@ -43,7 +43,7 @@ async fn is_well(node: &Node, name: &str) {
 }
 
 fn closed(app: &App) -> u64 {
-    app.db.pools().iter().map(|(_, counts)| counts.closed).sum()
+    app.store.db.pools().iter().map(|(_, counts)| counts.closed).sum()
 }
 
 /// SQLite's file may not grow: SQLite rolls back by itself, and the connection must not believe in the
@@ -59,7 +59,7 @@ async fn sqlite_is_full_for_a_moment() {
     for round in 0..3 {
         on_writer(app, "PRAGMA max_page_count = 1").await; // not below what there is
         let before = closed(app);
-        let mut tx = app.db.begin().await.unwrap();
+        let mut tx = app.store.db.begin().await.unwrap();
         let error = sqlx::query(fill).execute(&mut *tx).await.map_err(backend::Error::from).unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
         assert!(error.message.contains("full"), "the cause is named: {error}");
@@ -91,7 +91,7 @@ async fn a_damaged_sqlite_is_503() {
     config.database = format!("sqlite:{}", file.display());
     let app = App::open(config, Default::default()).await.unwrap();
     on_writer(&app, "PRAGMA wal_checkpoint(TRUNCATE)").await;
-    app.db.close().await;
+    app.store.db.close().await;
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[4096..].fill(0x5a); // all but the schema's first page
     std::fs::write(&file, bytes).unwrap();
@@ -126,11 +126,11 @@ async fn mariadb_is_in_trouble_for_a_moment() {
     server.start_again();
     is_well(&node, "started").await;
 
-    node.app().db.limit_answers(Duration::from_secs(1));
+    node.app().store.db.limit_answers(Duration::from_secs(1));
     server.freeze(true);
     is_in_trouble(&node).await;
     server.freeze(false);
-    node.app().db.limit_answers(Duration::from_secs(60));
+    node.app().store.db.limit_answers(Duration::from_secs(60));
     is_well(&node, "thawed").await;
     node.stop().await;
 }
@@ -174,7 +174,7 @@ both!(
         }
         callers.join_all().await;
         let app = node.app();
-        until("all connections are back", async || app.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
+        until("all connections are back", async || app.store.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
         for number in 0..40 {
             assert_eq!(grant(&node, 1, 1, &format!("after {number}")).await.0, 200);
         }
@@ -195,13 +195,13 @@ both!(
             let (app, begun) = (app.clone(), Duration::from_micros(round * 7));
             // Of a length of its own, so that it is prepared anew.
             let select = format!("SELECT {round}, {}", vec!["0"; round as usize % 50 + 1].join(" + "));
-            let ask = async { sqlx::query(sqlx::AssertSqlSafe(select)).fetch_one(app.db.writer()).await.map(drop) };
+            let ask = async { sqlx::query(sqlx::AssertSqlSafe(select)).fetch_one(app.store.db.writer()).await.map(drop) };
             let _ = tokio::time::timeout(begun, ask).await;
-            let mut tx = app.db.begin().await.unwrap();
+            let mut tx = app.store.db.begin().await.unwrap();
             let row = sqlx::query("SELECT 4711").fetch_one(&mut *tx).await.unwrap();
             assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 4711);
             tx.commit().await.unwrap();
         }
-        until("all are back", async || app.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
+        until("all are back", async || app.store.db.pools().iter().all(|(_, counts)| counts.used == 0)).await;
     }
 );

@@ -20,7 +20,7 @@ const TEXTS: [&str; 7] = [
 /// How many rows a table has.
 pub async fn count(node: &Node, table: &str) -> i64 {
     let statement = format!("SELECT COUNT(*) FROM {table}");
-    let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(node.app().db.primary()).await;
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(node.app().store.db.primary()).await;
     row.unwrap().get(0)
 }
 
@@ -33,12 +33,12 @@ both!(
             let (id, _) = log_in(&node, &phone(number)).await;
             for part in [id % 100, (id + 1) % 100] {
                 let statement = format!("SELECT COUNT(*) FROM t_user_{part:02} WHERE id = {id}");
-                let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(node.app().db.primary()).await;
+                let row = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_one(node.app().store.db.primary()).await;
                 assert_eq!(row.unwrap().get::<i64, _>(0), i64::from(part == id % 100), "{id} in {part:02}");
             }
             let row = sqlx::query("SELECT phone_hash, last_digits FROM t_user_phone WHERE user_id = ?")
                 .bind(id)
-                .fetch_one(node.app().db.primary())
+                .fetch_one(node.app().store.db.primary())
                 .await
                 .unwrap();
             let hash = <sha2::Sha256 as sha2::Digest>::digest(phone(number)).to_vec();
@@ -137,10 +137,10 @@ both!(
 
         let gone = users[0];
         let delete = format!("DELETE FROM t_user_{:02} WHERE id = {gone}", gone % 100);
-        sqlx::query(sqlx::AssertSqlSafe(delete)).execute(node.app().db.writer()).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(delete)).execute(node.app().store.db.writer()).await.unwrap();
         let (_, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": users }))).await;
         assert_eq!(ids(&body), users, "cached");
-        node.app().cache.delete(&format!("user:{gone}")).await.unwrap();
+        node.app().store.cache.delete(&format!("user:{gone}")).await.unwrap();
         let (_, body) = call("POST", url.clone(), Some(&token), Some(json!({ "ids": users }))).await;
         assert_eq!(ids(&body), users[1..]);
 

@@ -25,8 +25,8 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rate = runtime.block_on(async {
         let app = App::open(Config { database, ..Config::default() }, Clock::default()).await?;
-        let rate = backend::gift_floor(&app, batch, Duration::from_secs(seconds)).await?;
-        app.db.close().await;
+        let rate = backend::gift_floor(&app.gifts, batch, Duration::from_secs(seconds)).await?;
+        app.store.db.close().await;
         anyhow::Ok(rate)
     })?;
     println!("{rate:.0}");

@@ -1,22 +1,22 @@
-//! The worker of [`App::write_through`]: deletes cache entries a second time.
+//! The worker of [`Store::write_through`]: deletes cache entries a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use logs::warn;
 
-use crate::app::App;
+use super::Store;
 use crate::error::Error;
 use crate::queue::{Job, JobId, Queue, Topic};
 use crate::stop::Stop;
 
 /// Works until it is time to end.
-pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
+pub(crate) async fn run(store: Arc<Store>, mut stop: Stop) {
     loop {
         let work = tokio::select! {
             biased; // nothing more is taken once it is time to end
             () = stop.wait() => return,
-            work = work(&app) => work,
+            work = work(&store) => work,
         };
         if let Err(error) = work {
             warn!(%error, "cannot read the queue of second deletes, or reach the cache");
@@ -26,15 +26,15 @@ pub(crate) async fn run(app: Arc<App>, mut stop: Stop) {
 }
 
 /// A batch. Jobs that were taken and not done come again, and to delete once more harms nobody.
-async fn work(app: &App) -> Result<(), Error> {
-    let jobs = app.queue.take(Topic::CacheDelete, BATCH_MAX, WAIT).await?;
+async fn work(store: &Store) -> Result<(), Error> {
+    let jobs = store.queue.take(Topic::CacheDelete, BATCH_MAX, WAIT).await?;
     if jobs.is_empty() {
         return Ok(());
     }
     let keys: Vec<String> = jobs.iter().flat_map(keys).collect();
-    app.cache.delete_many(&keys).await?;
+    store.cache.delete_many(&keys).await?;
     let ids: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
-    app.queue.done(Topic::CacheDelete, &ids).await
+    store.queue.done(Topic::CacheDelete, &ids).await
 }
 
 fn keys(job: &Job) -> Vec<String> {

@@ -1,0 +1,169 @@
+//! The store: the database behind its cache, the durable queue, and what they are opened with.
+
+pub mod second_delete;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use logs::warn;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::{Db, Pool};
+use crate::error::Error;
+use crate::migrations::migrate;
+use crate::queue::{AnyQueue, Job, Queue, Topic};
+
+/// How long a database server may take over a statement: longer than one waits for a lock there (50 s by
+/// default).
+const STATEMENT_TIME: Duration = Duration::from_secs(60);
+
+/// Where this process keeps its state. One for each process, behind an `Arc`.
+pub struct Store {
+    /// What the operator has set.
+    pub config: Config,
+    /// What time it is.
+    pub clock: Clock,
+    /// The database.
+    pub db: Db,
+    /// The cache.
+    pub cache: Cache,
+    /// The durable queue.
+    pub queue: AnyQueue,
+    /// Until when all reads go to the primary, since a mark of a write could not be kept.
+    unmarked_until_ms: AtomicI64,
+}
+
+impl Store {
+    /// Opens database, cache and queue, and brings the tables up to date.
+    pub async fn open(config: Config, clock: Clock) -> Result<Self, Error> {
+        let db = Db::open(&config).await?;
+        migrate(&db).await?;
+        db.limit_answers(STATEMENT_TIME);
+        let cache = Cache::open(&config, clock.clone()).await?;
+        let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
+        Ok(Self { config, clock, db, cache, queue, unmarked_until_ms: AtomicI64::new(0) })
+    }
+
+    /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again
+    /// after a delay, by when whoever had read the old row has put it into the cache. The second delete is in
+    /// the durable queue before the write begins, so it comes also when this process ends in between.
+    ///
+    /// # Errors
+    /// Those of `write`, and 503 without a write if the queue is away.
+    pub async fn write_through<T>(
+        &self,
+        keys: &[String],
+        write: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.delete_again(keys).await?;
+        let begun_ms = self.clock.now_ms();
+        let written = write.await?;
+        self.changed(keys).await;
+        if self.clock.now_ms() - begun_ms > self.second_delete().as_millis() as i64 / 2 {
+            // So slow a write that its second delete may have come before it.
+            self.delete_again(keys).await?;
+        }
+        Ok(written)
+    }
+
+    /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a
+    /// while.
+    pub async fn changed(&self, keys: &[String]) {
+        self.mark(keys).await;
+        if let Err(error) = self.cache.delete_many(keys).await {
+            warn!(%error, "cannot delete a cache entry: it is out of date until its second delete or its expiry");
+        }
+    }
+
+    /// Remembers that what lies under this name has just been written, so that it is read from the primary
+    /// for a while.
+    pub async fn wrote(&self, name: &str) {
+        self.mark(&[name.to_owned()]).await;
+    }
+
+    /// Where what lies under this name is read: the primary after it was written, or if that is not known;
+    /// else a replica.
+    pub async fn reader(&self, name: &str) -> &Pool {
+        match self.is_marked(name).await {
+            true => self.db.primary(),
+            false => self.db.replica(),
+        }
+    }
+
+    /// Reads through the cache, and what is not in it from the [reader](Self::reader) of that key: a replica
+    /// may not have got what was just written, and what it has would be cached.
+    pub async fn read<T, F>(
+        &self,
+        key: &str,
+        ttl: Duration,
+        load: impl FnOnce(Pool) -> F,
+    ) -> Result<Option<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<Option<T>, Error>>,
+    {
+        self.cache.read(key, ttl, || async { load(self.reader(key).await.clone()).await }).await
+    }
+
+    /// Takes jobs whose work needs the database. While that is away none is taken, since each taking is a
+    /// try.
+    pub async fn take_for_database(
+        &self,
+        topic: Topic,
+        most: u32,
+        wait: Duration,
+    ) -> Result<Vec<Job>, Error> {
+        match self.db.is_up().await {
+            true => self.queue.take(topic, most, wait).await,
+            false => Err(Error::unavailable("database_unavailable", "the database does not answer")),
+        }
+    }
+
+    /// Remembers for a while, in all processes, that these were written.
+    async fn mark(&self, names: &[String]) {
+        if self.config.replicas.is_empty() {
+            return;
+        }
+        let keys: Vec<String> = names.iter().map(|name| wrote_key(name)).collect();
+        let marks: Vec<_> = keys.iter().map(|key| (key.as_str(), "1".into(), self.wrote_time())).collect();
+        if let Err(error) = self.cache.set_many(&marks).await {
+            warn!(%error, "cannot mark a write in the cache: all reads go to the primary for a while");
+            let until_ms = self.clock.now_ms() + self.wrote_time().as_millis() as i64;
+            self.unmarked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was written of late. Without replicas it does not matter, and nobody is asked.
+    async fn is_marked(&self, name: &str) -> bool {
+        if self.config.replicas.is_empty()
+            || self.clock.now_ms() < self.unmarked_until_ms.load(Ordering::Relaxed)
+        {
+            return true;
+        }
+        !matches!(self.cache.get(&wrote_key(name)).await, Ok(None))
+    }
+
+    async fn delete_again(&self, keys: &[String]) -> Result<(), Error> {
+        let payload = serde_json::to_string(keys)?;
+        self.queue.push(Topic::CacheDelete, &[payload], self.second_delete()).await
+    }
+
+    /// What was read from a replica may be as old as that may be behind.
+    fn second_delete(&self) -> Duration {
+        let lag_ms = if self.config.replicas.is_empty() { 0 } else { self.config.replica_lag_ms_max };
+        Duration::from_millis(u64::from(self.config.second_delete_ms) + u64::from(lag_ms))
+    }
+
+    fn wrote_time(&self) -> Duration {
+        Duration::from_millis(2 * u64::from(self.config.replica_lag_ms_max))
+    }
+}
+
+/// Where the mark of what was written lies.
+fn wrote_key(name: &str) -> String {
+    format!("wrote:{name}")
+}
