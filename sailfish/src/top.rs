@@ -43,7 +43,7 @@ const READINGS_ONCE: u32 = 2;
 pub struct TopArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The admin port of a node, or the port of a backend: HOST:PORT or https://HOST:PORT. It may be repeated,
+    /// The admin port of a node, or the port of a backend: HOST:PORT or https://HOST:PORT. May be repeated,
     /// or have several with commas between them [default: node.admin].
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     admin: Vec<String>,

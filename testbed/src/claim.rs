@@ -17,8 +17,9 @@ const PORTS: Range<u32> = 12_000..32_000;
 /// between processes too, and ends with this one.
 static CLAIMED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// Claims one of `numbers` for as long as this process lives: no test gets a number that another one had, whose
-/// processes may not have ended yet. `kind` tells ports from other numbers; it is a part of a file name.
+/// Claims one of `numbers` for as long as this process lives: no test gets a number that another one had,
+/// whose processes may not have ended yet. `kind` tells ports from other numbers; it is a part of a file
+/// name.
 pub fn claim(kind: &str, numbers: Range<u32>) -> u32 {
     claim_if(kind, numbers, |_| true)
 }

@@ -103,8 +103,8 @@ impl Buffers {
         self.count as usize
     }
 
-    /// Takes out a connection that a buffer may be free for, while so many completions wait, each of which may
-    /// hold one. To arm more receives than there are buffers would only end them again.
+    /// Takes out a connection that a buffer may be free for, while so many completions wait, each of which
+    /// may hold one. To arm more receives than there are buffers would only end them again.
     pub(super) fn next_starved(&mut self, waiting: usize, armed: usize) -> Option<ConnId> {
         if waiting + armed >= self.count() {
             return None;

@@ -90,8 +90,8 @@ fn a_process_holds_more_connections_than_open_files() {
 }
 
 /// A ring has fewer buffers than connections. After a pause all of these have something to say: those that
-/// find no buffer wait until one is free in their own ring, so none of them is ended twice. A shard that armed
-/// more of them spent its time on receives that came to nothing, and fell behind for good.
+/// find no buffer wait until one is free in their own ring, so none of them is ended twice. A shard that
+/// armed more of them spent its time on receives that came to nothing, and fell behind for good.
 #[test]
 fn a_receive_that_found_no_buffer_finds_one_when_it_is_armed_again() {
     const PEERS: u64 = 1_000;

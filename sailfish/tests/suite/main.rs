@@ -1,5 +1,5 @@
-//! What the binary does, tried from outside: processes on real sockets, with the servers and clients that they
-//! meet in use. One binary for all, since each would be linked with the whole of Sailfish.
+//! What the binary does, tried from outside: processes on real sockets, with the servers and clients that
+//! they meet in use. One binary for all, since each would be linked with the whole of Sailfish.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests wait for real processes, and may panic
 
 mod common;
