@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use router::{Config, Keeps, Limits, Router};
+use router::{Config, Effect, Keeps, Limits, Router};
 use shard::{Instant, Prng, ShardId};
 use wire::client::Outcome;
-use wire::node::{
-    Class, DeliveryId, Login, NodeMessage, Owners, SessionId, Submission, Target, ToGateway, ToRouter,
-};
+use wire::node::{Class, DeliveryId, Login, Owners, SessionId, Submission, Target, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 const USERS: u64 = 1_000_000;
@@ -60,11 +58,11 @@ impl Bench {
         self.now += Duration::from_micros(10);
         self.router.mail(self.now, ShardId::new(0, from), mail);
         let mut last = None;
-        while let Some((to, mail)) = self.router.poll_mail() {
-            if let NodeMessage::ToGateway(ToGateway::Deliver { delivery, .. }) = &mail {
+        while let Some(effect) = self.router.poll_effect() {
+            if let Effect::ToGateway { mail: ToGateway::Deliver { delivery, .. }, .. } = &effect {
                 last = *delivery;
             }
-            black_box((to, mail));
+            black_box(effect);
         }
         last
     }
@@ -108,8 +106,8 @@ fn reach(criterion: &mut Criterion) {
     let mut say = |routers: &[u32]| {
         for gateway in &gateways {
             router.mail(START, *gateway, ToRouter::Reach { routers: routers.to_vec(), clock: Login(0) });
-            while let Some(mail) = router.poll_mail() {
-                black_box(mail);
+            while let Some(effect) = router.poll_effect() {
+                black_box(effect);
             }
         }
     };

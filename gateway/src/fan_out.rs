@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard::{Effect, Instant, Key, ShardId};
+use shard::{Instant, Key, ShardId};
 use wire::client::{Encoding, FailReason, HEADER_BYTES, Message, ServerFrame};
-use wire::node::{DeliveryId, NodeMessage, ToBridge, ToGateway, sequence_believed_max};
+use wire::node::{DeliveryId, ToBridge, ToGateway, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::gateway::{Gateway, Timer};
@@ -28,7 +28,7 @@ impl Gateway {
         for &index in shards.iter().filter(|index| **index != me) {
             let broadcast = ToGateway::Broadcast { message: message.clone(), shards: Vec::new() };
             let to = ShardId::new(self.id.node(), index);
-            self.effects.push_back(Effect::Mail { to, mail: NodeMessage::ToGateway(broadcast) });
+            self.effects.sibling(to, broadcast);
         }
         if shards.is_empty() || shards.contains(&me) {
             self.broadcast(now, message);

@@ -5,17 +5,14 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use edge::Port;
-use shard::{
-    Bucket, Clocks, ConnId, ConnMap, Effect, Instant, Linger, Prng, Rate, SendBatch, ShardId, Wheel,
-};
+use shard::{Bucket, Clocks, ConnId, ConnMap, Instant, Prng, Rate, SendBatch, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{
-    Login, NodeMessage, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter,
-};
+use wire::node::{Login, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
 use crate::config::Config;
+use crate::effect::{Effect, Effects};
 use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
@@ -73,7 +70,7 @@ pub struct Gateway {
     pub(crate) layered: Layered,
     pub(crate) logins: LoginWindow,
     pub(crate) wheel: Wheel<u64>,
-    pub(crate) effects: VecDeque<Effect<NodeMessage>>,
+    pub(crate) effects: Effects,
     pub(crate) dirty: VecDeque<ConnId>,
     pub(crate) metrics: Metrics,
     /// What other clocks show.
@@ -169,7 +166,7 @@ impl Gateway {
             epoch: prng.next_u64() as u32,
             prng,
             wheel: Wheel::new(now),
-            effects: VecDeque::new(),
+            effects: Effects::default(),
             dirty: VecDeque::new(),
             metrics: Metrics::default(),
             clocks: Clocks::default(),
@@ -225,7 +222,7 @@ impl Gateway {
         }
         let until = now + std::time::Duration::from_millis(u64::from(self.config.drain.deadline_ms));
         self.draining_until = Some(until);
-        self.effects.push_back(Effect::StopAccepting);
+        self.effects.stop_accepting();
         self.farewells = self.connections();
         self.drain_step(now);
     }
@@ -258,11 +255,11 @@ impl Gateway {
         self.submitted.check_invariants();
     }
 
-    /// The next thing the engine is to do; see [`shard::Shard::poll_effect`].
-    pub fn poll_effect(&mut self, now: Instant) -> Option<Effect<NodeMessage>> {
+    /// The next thing that is to be done, in order; `None` when there is nothing left in this turn.
+    pub fn poll_effect(&mut self, now: Instant) -> Option<Effect> {
         self.choose_owners(now);
         self.ask_owners(now);
-        while let Some(mut effect) = self.effects.pop_front() {
+        while let Some(mut effect) = self.effects.pop() {
             if self.is_wanted(now, &mut effect) {
                 return Some(effect);
             }
@@ -281,8 +278,8 @@ impl Gateway {
     /// A login is bound when all of its turn has been heard, under the stamp of that moment, and only if its
     /// connection is still there: after a long sleep of this shard the end of it may have come with it, and a
     /// newer session may live elsewhere. Whether the effect is to be carried out.
-    fn is_wanted(&mut self, now: Instant, effect: &mut Effect<NodeMessage>) -> bool {
-        let Effect::Mail { to, mail: NodeMessage::ToRouter(mail) } = effect else { return true };
+    fn is_wanted(&mut self, now: Instant, effect: &mut Effect) -> bool {
+        let Effect::ToRouter { to, mail } = effect else { return true };
         let ToRouter::Bind { app, user, session, login, fresh: true, .. } = mail else { return true };
         if self.view.owner_of_user(*app, *user) != Some(*to) {
             return false; // it is announced to the next
@@ -403,7 +400,7 @@ impl Gateway {
     /// The peer will say no more, which for a client of a chat means that it is gone.
     pub fn finished(&mut self, conn: ConnId) {
         if self.end(conn) {
-            self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+            self.effects.close(conn);
         }
     }
 
@@ -571,7 +568,7 @@ impl Gateway {
         }
         self.put_notice(conn, code, retry_after_ms, alternatives);
         self.layered.ends_with(conn, code);
-        self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+        self.effects.close(conn);
     }
 
     /// Queues a notice that leaves the connection open.
@@ -699,11 +696,11 @@ impl Gateway {
     }
 
     pub(crate) fn tell_router(&mut self, to: ShardId, mail: ToRouter) {
-        self.effects.push_back(Effect::Mail { to, mail: NodeMessage::ToRouter(mail) });
+        self.effects.router(to, mail);
     }
 
-    pub(crate) fn tell_bridge(&mut self, mail: ToBridge) {
-        self.effects.push_back(Effect::Mail { to: ShardId::BRIDGE, mail: NodeMessage::ToBridge(mail) });
+    pub(crate) fn tell_bridge(&mut self, event: ToBridge) {
+        self.effects.bridge(event);
     }
 
     /// A router shard, or a sibling, says something.
@@ -766,7 +763,7 @@ impl Gateway {
     }
 
     pub(crate) fn tell_control(&mut self, mail: ToControl) {
-        self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail: NodeMessage::ToControl(mail) });
+        self.effects.control(mail);
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch, TEXT_HEADER_BYTES_MAX, put_text_header};
-use shard::{ConnId, ConnMap, Effect, Instant, Linger, SendBatch};
+use shard::{ConnId, ConnMap, Instant, SendBatch};
 use wire::client::{
     Code, Encoding, Frame, NoticeCode, TEXT_CODE_BYTES, frame_of_java, frame_of_text, next_of_frames,
     put_java, put_text, text_bytes,
@@ -236,7 +236,7 @@ impl Gateway {
     fn layers_refuse(&mut self, conn: ConnId, refusal: Refusal) {
         self.metrics.count_edge_refusal(refusal);
         if self.end(conn) {
-            self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+            self.effects.close(conn);
         }
     }
 

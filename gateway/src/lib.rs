@@ -1,6 +1,6 @@
 //! The gateway core: sessions, heartbeats, rooms, delivery, acks, outboxes, admission.
 //!
-//! Sans-IO: events in, effects out, by the contract of [`shard::Shard`]. It opens no socket, reads no clock
+//! Sans-IO: events in, effects out, as `Node` in the crate `node` passes them on. It opens no socket, reads no clock
 //! and calls nobody: tokens are verified here, and users and rooms are found by the router shard that owns
 //! them.
 
@@ -9,6 +9,7 @@ mod announce;
 mod announce_window;
 mod config;
 mod delivery;
+mod effect;
 mod fan_out;
 mod frames;
 mod gateway;
@@ -34,6 +35,7 @@ mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};
 pub use edge::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, Port, Refusal, Rules, TlsServer};
+pub use effect::Effect;
 pub use gateway::{Gateway, Setup};
 pub use latency::{Histogram, Latency, RouteClass};
 pub use metrics::Metrics;

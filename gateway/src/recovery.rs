@@ -8,11 +8,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use shard::{ConnId, Effect, Instant, Key, ShardId, TimerId};
+use shard::{ConnId, Instant, Key, ShardId, TimerId};
 use wire::client::{Encoding, Message, Recovery, ServerFrame, Want};
-use wire::node::{
-    HISTORY_BYTES_MAX, Kept, NodeMessage, Recalled, ToGateway, ToRouter, sequence_believed_max,
-};
+use wire::node::{HISTORY_BYTES_MAX, Kept, Recalled, ToGateway, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use crate::fan_out::encode;
@@ -151,8 +149,7 @@ impl Gateway {
     pub(crate) fn recalled(&mut self, now: Instant, part: Recalled) {
         if part.shard != self.id.index() {
             let to = ShardId::new(self.id.node(), part.shard);
-            let mail = NodeMessage::ToGateway(ToGateway::Recalled(Box::new(part)));
-            return self.effects.push_back(Effect::Mail { to, mail });
+            return self.effects.sibling(to, ToGateway::Recalled(Box::new(part)));
         }
         let (app, room, owner) = (part.app, part.room, ShardId::from_u32(part.router));
         if self.view.owner_of_room(app, room) != Some(owner) {

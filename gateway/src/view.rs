@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use shard::{ConnId, Effect, Instant, ShardId};
-use wire::node::{Login, NodeMessage, Owners, SessionId, Target, ToBridge, ToRouter};
+use shard::{ConnId, Instant, ShardId};
+use wire::node::{Login, Owners, SessionId, Target, ToBridge, ToRouter};
 use wire::{AppId, DeviceClass, MessageId, RoomId, UserId};
 
 use crate::announce::{Announcing, Before};
@@ -193,9 +193,7 @@ impl Gateway {
             }
             // Alone, it is where it was at the start: the first router that comes is not all there are.
             self.view.has_begun &= !self.view.routers.is_empty();
-            // Its next life knows nothing of what this was about.
-            let is_for_it = |effect: &Effect<NodeMessage>| matches!(effect, Effect::Mail { to, mail: NodeMessage::ToRouter(_) } if *to == router);
-            self.effects.retain(|effect| !is_for_it(effect));
+            self.effects.forget_router(router);
             self.tell_reach(now);
             self.view.gone.push(router);
             self.view.is_stale = true;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use common::{APP, ROUTER_2, ROUTER_3, SECRET, World};
 use gateway::{
-    Claims, Config, Gateway, MoreClaims, Setup, TokenError, TokenKeys, login_tag, mint_hs256_with,
+    Claims, Config, Effect, Gateway, MoreClaims, Setup, TokenError, TokenKeys, login_tag, mint_hs256_with,
 };
-use shard::{Effect, Instant, ShardId};
+use shard::{Instant, ShardId};
 use wire::client::{ClientFrame, NoticeCode, ServerFrame};
-use wire::node::{Login, NodeMessage, Revocation, ToGateway, ToRouter};
+use wire::node::{Login, Revocation, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
 const USER: i64 = 5;
@@ -148,8 +148,9 @@ fn a_router_that_comes_is_told_what_is_revoked() {
         gateway.mail(now, ROUTER_2, ToGateway::Revoked { revocations: revocations.clone() });
         gateway.router_up(now, ROUTER_3);
         let mut said = std::iter::from_fn(|| gateway.poll_effect(now)).collect::<Vec<_>>();
-        let mail = NodeMessage::ToRouter(ToRouter::Revoked { revocations: revocations.clone() });
-        said.retain(|effect| *effect == Effect::Mail { to: ROUTER_3, mail: mail.clone() });
+        let mail = ToRouter::Revoked { revocations: revocations.clone() };
+        let told = Effect::ToRouter { to: ROUTER_3, mail };
+        said.retain(|effect| *effect == told);
         assert_eq!(said.len(), count, "one shard of the node tells it");
     }
 }

@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_bridge_that_fell_behind_is_told_again_where_everybody_is() {
         use shard::{Event, Shard};
-        use wire::node::{NodeMessage, ToRouter};
+        use wire::node::ToRouter;
         let now = Instant::from_unix_nanos(1_800_000_000_000_000_000);
         let mut node = node_of_all(now, HandoverLimits { queue_messages_max: 8, ..LIMITS });
         let (app, device, me) = (AppId(1), DeviceClass::Web, node.id);
@@ -396,7 +396,7 @@ mod tests {
             node.check_invariants();
         };
         let say = |node: &mut Node<Slow>, mail| {
-            turn(node, crate::Mail::Node(NodeMessage::ToRouter(mail)));
+            turn(node, crate::Mail::ToRouter(mail));
         };
         for user in (1..=40).map(UserId) {
             let (session, login, fresh) = (SessionId(user.0 as u64), Login(now.unix_nanos()), true);

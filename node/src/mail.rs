@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use gateway::Push;
 use shard::Instant;
 use wire::client::{FailReason, Outcome};
-use wire::node::{Answer, FoundSeat, NodeMessage, Question, Stream, Target};
+use wire::node::{Answer, FoundSeat, Question, Stream, Target, ToGateway, ToRouter};
 use wire::{AppId, UserId};
 
 use crate::bridge::Origin;
@@ -13,8 +13,10 @@ use crate::handover::HandoverMetrics;
 
 /// Mail of this process.
 pub enum Mail {
-    /// From core to core.
-    Node(NodeMessage),
+    /// For the gateway core.
+    ToGateway(ToGateway),
+    /// For the router core.
+    ToRouter(ToRouter),
     /// From the control thread.
     Control(Control),
     /// To the control thread.

@@ -12,8 +12,7 @@ use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::link::Role;
 use wire::node::{
-    Answer, FromBridge, Handed, LinkMessage, NodeMessage, Question, ToBridge, ToDirectory, ToGateway,
-    ToRouter,
+    Answer, FromBridge, Handed, LinkMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter,
 };
 
 use crate::bridge::{Bridge, Bridging, HandedOver, Origin};
@@ -303,22 +302,15 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// What a core of this shard or of a sibling has for this one and its surroundings.
-    fn node_message(&mut self, now: Instant, from: ShardId, mail: NodeMessage) {
-        match mail {
-            NodeMessage::ToGateway(mail) => {
-                if let Some(gateway) = &mut self.gateway {
-                    gateway.mail(now, from, mail);
-                }
-            }
-            NodeMessage::ToRouter(mail) => {
-                if let Some(router) = &mut self.router {
-                    router.mail(now, from, mail);
-                }
-            }
-            NodeMessage::ToBridge(event) => self.event(now, event),
-            NodeMessage::ToDirectory(record) => self.outside.directory(now, record),
-            NodeMessage::ToControl(mail) => self.tell_control(mail),
+    fn tell_gateway(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.mail(now, from, mail);
+        }
+    }
+
+    fn tell_router(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
+        if let Some(router) = &mut self.router {
+            router.mail(now, from, mail);
         }
     }
 
@@ -332,8 +324,8 @@ impl<O: Outside> Node<O> {
                 let answer = Answer::Told { shards: 1 };
                 self.tell_peer(now, from, LinkMessage::ToGateway(ToGateway::Answer { ask, answer }));
             }
-            LinkMessage::ToRouter(mail) => self.node_message(now, from, NodeMessage::ToRouter(mail)),
-            LinkMessage::ToGateway(mail) => self.node_message(now, from, NodeMessage::ToGateway(mail)),
+            LinkMessage::ToRouter(mail) => self.tell_router(now, from, mail),
+            LinkMessage::ToGateway(mail) => self.tell_gateway(now, from, mail),
             LinkMessage::Handed(handed) => self.handed(now, from, *handed),
             LinkMessage::FromBridge(FromBridge::Taken { results }) => self.taken(now, results),
         }
@@ -385,33 +377,36 @@ impl<O: Outside> Node<O> {
         self.links.as_ref().is_some_and(|links| links.role() == Role::Bridge)
     }
 
-    /// What the gateway core wants done, as the engine knows it; `None` when it stayed within this shard or
-    /// its links.
-    fn outward(&mut self, now: Instant, effect: Effect<NodeMessage>) -> Option<Effect<Mail>> {
-        Some(match effect {
-            Effect::Mail { to, mail } => return self.post(now, to, mail),
-            Effect::Transmit { conn } => Effect::Transmit { conn },
-            Effect::Close { conn, linger } => Effect::Close { conn, linger },
-            Effect::Connect { token, peer, source } => Effect::Connect { token, peer, source },
-            Effect::StopAccepting => Effect::StopAccepting,
-            Effect::Stop => Effect::Stop,
-        })
+    /// Does what the gateway core wants done; the effect for the engine, if that is to do it.
+    fn do_of_gateway(&mut self, now: Instant, effect: gateway::Effect) -> Option<Effect<Mail>> {
+        match effect {
+            gateway::Effect::ToRouter { to, mail } if to == self.id => self.tell_router(now, to, mail),
+            gateway::Effect::ToRouter { to, mail } if to.node() == self.id.node() => {
+                return Some(Effect::Mail { to, mail: Mail::ToRouter(mail) });
+            }
+            gateway::Effect::ToRouter { to, mail } => self.tell_peer(now, to, LinkMessage::ToRouter(mail)),
+            gateway::Effect::ToSibling { to, mail } => {
+                return Some(Effect::Mail { to, mail: Mail::ToGateway(mail) });
+            }
+            gateway::Effect::ToBridge(event) => self.event(now, event),
+            gateway::Effect::ToControl(mail) => self.tell_control(mail),
+            gateway::Effect::Transmit { conn } => return Some(Effect::Transmit { conn }),
+            gateway::Effect::Close { conn, linger } => return Some(Effect::Close { conn, linger }),
+            gateway::Effect::StopAccepting => return Some(Effect::StopAccepting),
+        }
+        None
     }
 
-    /// Brings what a core says to where it goes; the mail for the engine, if that is a sibling.
-    fn post(&mut self, now: Instant, to: ShardId, mail: NodeMessage) -> Option<Effect<Mail>> {
-        let is_sibling = to != self.id && to.node() == self.id.node();
-        match mail {
-            NodeMessage::ToRouter(_) | NodeMessage::ToGateway(_) if is_sibling => {
-                return Some(Effect::Mail { to, mail: Mail::Node(mail) });
+    /// Does what the router core wants done; the effect for the engine, if that is to do it.
+    fn do_of_router(&mut self, now: Instant, effect: router::Effect) -> Option<Effect<Mail>> {
+        match effect {
+            router::Effect::ToGateway { to, mail } if to == self.id => self.tell_gateway(now, to, mail),
+            router::Effect::ToGateway { to, mail } if to.node() == self.id.node() => {
+                return Some(Effect::Mail { to, mail: Mail::ToGateway(mail) });
             }
-            NodeMessage::ToRouter(mail) if to != self.id => {
-                self.tell_peer(now, to, LinkMessage::ToRouter(mail));
-            }
-            NodeMessage::ToGateway(mail) if to != self.id => {
-                self.tell_peer(now, to, LinkMessage::ToGateway(mail));
-            }
-            mail => self.node_message(now, self.id, mail),
+            router::Effect::ToGateway { to, mail } => self.tell_peer(now, to, LinkMessage::ToGateway(mail)),
+            router::Effect::ToBridge(event) => self.event(now, event),
+            router::Effect::ToDirectory(record) => self.outside.directory(now, record),
         }
         None
     }
@@ -440,7 +435,7 @@ impl<O: Outside> Node<O> {
                 self.link_overflows += 1;
                 let outcome = Outcome::Failed(FailReason::Overflow);
                 let settle = ToRouter::Settle { delivery, session, outcome };
-                self.node_message(now, to, NodeMessage::ToRouter(settle));
+                self.tell_router(now, to, settle);
             }
             message => links.send(now, to, message),
         }
@@ -454,7 +449,8 @@ impl<O: Outside> Shard for Node<O> {
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
         self.look_whether_clients_are_read(now);
         match event {
-            Event::Mail { from, mail: Mail::Node(mail) } => self.node_message(now, from, mail),
+            Event::Mail { from, mail: Mail::ToGateway(mail) } => self.tell_gateway(now, from, mail),
+            Event::Mail { from, mail: Mail::ToRouter(mail) } => self.tell_router(now, from, mail),
             Event::Mail { from: _, mail: Mail::Control(control) } => self.control(now, control),
             Event::Mail { from: _, mail: Mail::Report(_) } => {
                 unreachable!("reports go to the control thread only")
@@ -497,15 +493,15 @@ impl<O: Outside> Shard for Node<O> {
         // cores say to each other in this turn is settled before bytes leave, and leaves in one write for
         // each connection. Links come last.
         loop {
-            if let Some((to, mail)) = self.router.as_mut().and_then(Router::poll_mail) {
-                if let Some(outward) = self.post(now, to, mail) {
+            if let Some(effect) = self.router.as_mut().and_then(Router::poll_effect) {
+                if let Some(outward) = self.do_of_router(now, effect) {
                     return Some(outward);
                 }
                 continue;
             }
             match self.gateway.as_mut().and_then(|gateway| gateway.poll_effect(now)) {
                 Some(effect) => {
-                    if let Some(outward) = self.outward(now, effect) {
+                    if let Some(outward) = self.do_of_gateway(now, effect) {
                         return Some(outward);
                     }
                 }

@@ -43,4 +43,5 @@ mod users;
 pub use history::{Keep, Keeps};
 pub use limits::{HISTORY_BYTES_CEILING, HISTORY_MESSAGES_CEILING, HISTORY_MS_CEILING, Limits};
 pub use metrics::Metrics;
+pub use outbox::Effect;
 pub use router::{Config, Router};

@@ -1,9 +1,9 @@
-//! What a router says, until the engine takes it.
+//! What a router says, until it is taken.
 
 use std::collections::VecDeque;
 
 use shard::ShardId;
-use wire::node::{NodeMessage, SessionId, ToBridge, ToDirectory, ToGateway};
+use wire::node::{SessionId, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, MessageId, UserId};
 
 /// A session and the shard it lives on. A [`SessionId`] alone means something to its own shard only.
@@ -39,35 +39,51 @@ impl Sender {
     }
 }
 
-/// Mail in the order it was said. One event adds as much as it has receivers; an engine takes it all in the
+/// What a router core wants said.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Tell the gateway core of a shard something.
+    ToGateway {
+        /// Which shard.
+        to: ShardId,
+        /// What.
+        mail: ToGateway,
+    },
+    /// Keep an event for the bridge.
+    ToBridge(ToBridge),
+    /// Give the directory a record.
+    ToDirectory(ToDirectory),
+}
+
+/// What is to be said, in order. One event adds as much as it has receivers; an engine takes it all in the
 /// same turn.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    mail: VecDeque<(ShardId, NodeMessage)>,
+    effects: VecDeque<Effect>,
 }
 
 impl Outbox {
     /// To the gateway core of a shard.
-    pub(crate) fn gateway(&mut self, to: ShardId, message: ToGateway) {
-        self.mail.push_back((to, NodeMessage::ToGateway(message)));
+    pub(crate) fn gateway(&mut self, to: ShardId, mail: ToGateway) {
+        self.effects.push_back(Effect::ToGateway { to, mail });
     }
 
     /// To the bridge.
-    pub(crate) fn bridge(&mut self, message: ToBridge) {
-        self.mail.push_back((ShardId::BRIDGE, NodeMessage::ToBridge(message)));
+    pub(crate) fn bridge(&mut self, event: ToBridge) {
+        self.effects.push_back(Effect::ToBridge(event));
     }
 
     /// To the directory.
-    pub(crate) fn directory(&mut self, message: ToDirectory) {
-        self.mail.push_back((ShardId::DIRECTORY, NodeMessage::ToDirectory(message)));
+    pub(crate) fn directory(&mut self, record: ToDirectory) {
+        self.effects.push_back(Effect::ToDirectory(record));
     }
 
     /// Drops what is for the gateway core of a shard that is gone.
     pub(crate) fn forget(&mut self, shard: ShardId) {
-        self.mail.retain(|(to, mail)| *to != shard || !matches!(mail, NodeMessage::ToGateway(_)));
+        self.effects.retain(|effect| !matches!(effect, Effect::ToGateway { to, .. } if *to == shard));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(ShardId, NodeMessage)> {
-        self.mail.pop_front()
+    pub(crate) fn pop(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 }

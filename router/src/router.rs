@@ -6,8 +6,8 @@ use std::time::Duration;
 use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, NodeMessage, Presence, Question, Revocations, ShardLoad, StampClock, Target,
-    ToBridge, ToDirectory, ToGateway, ToRouter,
+    Answer, FoundSeat, Login, Presence, Question, Revocations, ShardLoad, StampClock, Target, ToBridge,
+    ToDirectory, ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -19,7 +19,7 @@ use crate::ends::{Device, Ends};
 use crate::history::{Histories, Keeps};
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Seat, Sender};
+use crate::outbox::{Effect, Outbox, Seat, Sender};
 use crate::partial::Partial;
 use crate::pending::Pending;
 use crate::recall::{Asked, Recalls};
@@ -42,7 +42,7 @@ pub struct Config {
 
 /// The router core of one shard. See the crate's page.
 ///
-/// It takes mail and timeouts, and answers with mail only.
+/// It takes mail and timeouts, and has nothing done but that something is said.
 ///
 /// The rules in which the messages leave a choice:
 ///
@@ -423,9 +423,8 @@ impl Router {
         self.sweep_step(now);
     }
 
-    /// The next mail that the router has, and for which shard. To be asked when it has heard all of this
-    /// turn.
-    pub fn poll_mail(&mut self) -> Option<(ShardId, NodeMessage)> {
+    /// The next thing that the router wants said. To be asked when it has heard all of this turn.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
         self.outbox.pop()
     }
 

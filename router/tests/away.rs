@@ -5,14 +5,14 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    ALICE, APP, BOB, Bench, C, PHONE, WEB, bound, deliveries, delivery, incarnation, login, offline, online,
-    send_ack, to_user,
+    ALICE, APP, BOB, BRIDGE, Bench, C, PHONE, Said, WEB, bound, deliveries, delivery, incarnation, login,
+    offline, online, send_ack, to_user,
 };
 use router::Limits;
 use shard::ShardId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{
-    Digests, Login, NodeMessage, RangeSet, SessionId, ToBridge, ToGateway, ToRouter, range_of, session_digest,
+    Digests, Login, RangeSet, SessionId, ToBridge, ToGateway, ToRouter, range_of, session_digest,
 };
 use wire::{DeviceClass, UserId};
 
@@ -34,9 +34,7 @@ fn bench() -> Bench {
 /// The digests that the router says of a shard that is back.
 fn digests(mail: &common::Mail, shard: ShardId) -> Option<Digests> {
     mail.iter().find_map(|(to, mail)| match mail {
-        NodeMessage::ToGateway(ToGateway::Digests { digests }) if *to == shard => {
-            Digests::from_vec(digests.clone())
-        }
+        Said::ToGateway(ToGateway::Digests { digests }) if *to == shard => Digests::from_vec(digests.clone()),
         _ => None,
     })
 }
@@ -57,9 +55,8 @@ fn unchanged(bench: &mut Bench, shard: ShardId, users: &[UserId], moved: bool) -
     bench.tell(shard, ToRouter::Unchanged { ranges: ranges.words(), moved })
 }
 
-fn is_of_bridge((to, mail): &(ShardId, NodeMessage)) -> bool {
-    *to == ShardId::BRIDGE
-        && matches!(mail, NodeMessage::ToBridge(ToBridge::Online { .. } | ToBridge::Offline { .. }))
+fn is_of_bridge((to, mail): &(ShardId, Said)) -> bool {
+    *to == BRIDGE && matches!(mail, Said::ToBridge(ToBridge::Online { .. } | ToBridge::Offline { .. }))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use common::*;
 use router::Limits;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
-use wire::node::{DeliveryId, NodeMessage, Submission, Taken, Target, ToBridge, ToGateway};
+use wire::node::{DeliveryId, Submission, Taken, Target, ToBridge, ToGateway};
 use wire::{MessageId, UserId};
 
 const OFFLINE: FailReason = FailReason::Offline;
@@ -19,14 +19,14 @@ fn bench() -> Bench {
     bench
 }
 
-fn concluded(shard: ShardId, submitted: MessageId, reason: FailReason) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Concluded { submitted, reason }))
+fn concluded(shard: ShardId, submitted: MessageId, reason: FailReason) -> (ShardId, Said) {
+    (shard, Said::ToGateway(ToGateway::Concluded { submitted, reason }))
 }
 
 /// The one message that is handed over, of which its sender's shard is told so.
 fn handed(said: &Mail) -> (DeliveryId, Message) {
     match &said[..] {
-        [(ShardId::BRIDGE, NodeMessage::ToBridge(event)), told] => match event {
+        [(BRIDGE, Said::ToBridge(event)), told] => match event {
             ToBridge::Undelivered { user: BOB, reason: OFFLINE, message, delivery } => {
                 assert_ne!(*delivery, DeliveryId::NONE, "its sender waits");
                 assert_eq!(*told, concluded(told.0, message.id, OFFLINE));
@@ -63,8 +63,7 @@ fn one_that_was_on_its_way_to_a_session_is_handed_over_when_that_fails() {
     bench.bind(B, BOB, PHONE, 2);
     let (delivery, message) = delivery(bench.submit(A, 1, to_user(BOB, "")));
     let said = bench.settle(B, 2, delivery, Outcome::Failed(FailReason::Unacked));
-    let [(_, NodeMessage::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. })), told] =
-        said.as_slice()
+    let [(_, Said::ToBridge(ToBridge::Undelivered { reason, delivery: handed, .. })), told] = said.as_slice()
     else {
         panic!("{said:?}")
     };
@@ -122,7 +121,7 @@ fn past_the_limit_the_bridge_gets_it_and_nobody_waits() {
     let id = bench.last_id;
     assert!(matches!(
         &said[0].1,
-        NodeMessage::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: DeliveryId::NONE, .. })
+        Said::ToBridge(ToBridge::Undelivered { reason: OFFLINE, delivery: DeliveryId::NONE, .. })
     ));
     assert_eq!(said[1..], [send_ack(A, 1, "m3", id, id, Outcome::Failed(OFFLINE))]);
 }
@@ -171,7 +170,7 @@ fn what_comes_from_an_inbox_is_apart_from_the_original() {
     let again = bench.submit(C, 9, from_inbox("m1"));
     assert_eq!(again, [send_ack(C, 9, "m1", bench.last_id, id, Outcome::Delivered)]);
     let original = bench.submit(A, 1, to_user(BOB, "m1"));
-    assert!(matches!(&original[0].1, NodeMessage::ToGateway(_)));
+    assert!(matches!(&original[0].1, Said::ToGateway(_)));
     assert_eq!(bench.router.metrics().forwarded, 1);
 }
 

@@ -8,8 +8,7 @@ use common::*;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
 use wire::node::{
-    DeliveryId, FoundSeat, Login, NodeMessage, SessionId, Submission, Target, ToBridge, ToDirectory,
-    ToGateway, ToRouter,
+    DeliveryId, FoundSeat, Login, SessionId, Submission, Target, ToBridge, ToDirectory, ToGateway, ToRouter,
 };
 use wire::{DeviceClass, MessageId, RoomId, UserId};
 
@@ -17,8 +16,8 @@ const CAROL: UserId = UserId(10_003);
 const TV: DeviceClass = DeviceClass::Tv;
 const NOBODY: UserId = UserId(404);
 
-fn common(shard: ShardId, routers: &[u32]) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Common { routers: routers.to_vec(), clock: login(0) }))
+fn common(shard: ShardId, routers: &[u32]) -> (ShardId, Said) {
+    (shard, Said::ToGateway(ToGateway::Common { routers: routers.to_vec(), clock: login(0) }))
 }
 
 fn reach(bench: &mut Bench, shard: ShardId, routers: &[u32]) -> Mail {
@@ -63,8 +62,8 @@ fn what_was_for_the_life_before_is_not_told_to_the_next() {
     bench.router.mail(bench.now, C, ToRouter::Submit { session: SessionId(1), submission });
     bench.router.gateway_up(bench.now, C, 1, false, 2_000);
     let said = bench.taken();
-    let is_for_a_session = |mail: &NodeMessage| match mail {
-        NodeMessage::ToGateway(mail) => !matches!(mail, ToGateway::Common { .. }),
+    let is_for_a_session = |mail: &Said| match mail {
+        Said::ToGateway(mail) => !matches!(mail, ToGateway::Common { .. }),
         _ => false,
     };
     assert!(!said.iter().any(|(to, mail)| *to == C && is_for_a_session(mail)), "{said:?}");
@@ -92,10 +91,10 @@ fn a_gateway_that_has_yet_to_say_what_it_goes_by_is_waited_for() {
     let seat = wire::node::Seat { device: PHONE, shard: C.as_u32(), login: login(0) };
     bench.found(BOB, &[FoundSeat { seat, session: SessionId(5), incarnation: incarnation(C) }]);
     let said = bench.view(C, 1, false);
-    assert!(!said.iter().any(|(to, _)| *to == ShardId::BRIDGE), "he is not offline: {said:?}");
+    assert!(!said.iter().any(|(to, _)| *to == BRIDGE), "he is not offline: {said:?}");
     bench.announce(C, BOB, PHONE, 5, login(1));
     let said = bench.view(C, 1, true);
-    assert!(!said.iter().any(|(to, _)| *to == ShardId::BRIDGE), "nor then: {said:?}");
+    assert!(!said.iter().any(|(to, _)| *to == BRIDGE), "nor then: {said:?}");
     assert_eq!((bench.router.metrics().unsettled, bench.online(BOB)), (0, vec![(PHONE, C)]));
 }
 
@@ -104,7 +103,7 @@ fn sent(mail: &Mail) -> Vec<(ShardId, &Message)> {
     let message = |mail| match mail {
         &(
             to,
-            NodeMessage::ToGateway(
+            Said::ToGateway(
                 ToGateway::Deliver { ref message, .. } | ToGateway::Broadcast { ref message, .. },
             ),
         ) => Some((to, message)),
@@ -234,7 +233,7 @@ fn a_router_that_has_just_come_up_waits_for_gateways_that_it_has_not_heard_of() 
     let offline = Outcome::Failed(FailReason::Offline);
     let said = bench.pass(Duration::from_millis(1));
     assert_eq!(said[1..], [send_ack(C, 1, "m", bench.last_id, bench.last_id, offline)]);
-    assert!(matches!(&said[0].1, NodeMessage::ToBridge(ToBridge::Undelivered { user: BOB, .. })));
+    assert!(matches!(&said[0].1, Said::ToBridge(ToBridge::Undelivered { user: BOB, .. })));
     assert_eq!((bench.router.metrics().unsettled, bench.router.poll_timeout()), (0, None));
 }
 
@@ -335,7 +334,7 @@ fn what_a_device_that_is_known_fails_waits_for_the_others() {
     bench.unbind(B, BOB, PHONE, 1);
     let said = bench.announce(C, BOB, WEB, 2, login(2));
     assert_eq!(delivered_to(&said), [(C, "m")]);
-    let (_, NodeMessage::ToGateway(ToGateway::Deliver { delivery: Some(delivery), .. })) = said[2] else {
+    let (_, Said::ToGateway(ToGateway::Deliver { delivery: Some(delivery), .. })) = said[2] else {
         panic!("{said:?}")
     };
     let said = bench.settle(C, 2, delivery, Outcome::Delivered);
@@ -510,12 +509,12 @@ fn so_many_are_held_back_at_most() {
     assert_eq!(said, [send_ack(A, 1, "m2", bench.last_id, MessageId(0), busy)]);
     let said = bench.submit(A, 1, to_user(BOB, ""));
     assert!(
-        matches!(&said[0].1, NodeMessage::ToBridge(ToBridge::Undelivered { user: BOB, .. })),
+        matches!(&said[0].1, Said::ToBridge(ToBridge::Undelivered { user: BOB, .. })),
         "who cannot send again has it handed over: {said:?}"
     );
     assert_eq!(said[1..], [send_ack(A, 1, "", bench.last_id, bench.last_id, busy)]);
     let said = bench.submit(A, 1, lossy(to_user(BOB, "")));
-    assert!(!said.iter().any(|(to, _)| *to == ShardId::BRIDGE), "a lossy one is not: {said:?}");
+    assert!(!said.iter().any(|(to, _)| *to == BRIDGE), "a lossy one is not: {said:?}");
     assert_eq!(bench.router.metrics().busy, 3);
 }
 
@@ -550,9 +549,8 @@ fn views_that_never_agree_hold_nothing_back_for_ever() {
         said.extend(bench.view(B, 1_000 + view, false));
         said.extend(bench.pass(Duration::from_millis(settle_ms / 10)));
     }
-    let is_out = |(_, mail): &(ShardId, NodeMessage)| {
-        matches!(mail, NodeMessage::ToBridge(ToBridge::Undelivered { user: BOB, .. }))
-    };
+    let is_out =
+        |(_, mail): &(ShardId, Said)| matches!(mail, Said::ToBridge(ToBridge::Undelivered { user: BOB, .. }));
     assert!(said.iter().any(is_out), "{said:?}");
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use wire::client::{FailReason, Outcome};
-use wire::node::{DeliveryId, NodeMessage, ToGateway};
+use wire::node::{DeliveryId, ToGateway};
 use wire::{MessageId, UserId};
 
 const FAILED: Outcome = Outcome::Failed(FailReason::Disconnected);
@@ -93,8 +93,7 @@ fn nobody_there_is_undelivered_at_once() {
     let mut bench = bench();
     bench.unbind(B, BOB, PHONE, 2);
     let said = bench.submit(A, 1, to_user(BOB, "m1"));
-    let [(_, NodeMessage::ToBridge(wire::node::ToBridge::Undelivered { message, .. })), _] = said.as_slice()
-    else {
+    let [(_, Said::ToBridge(wire::node::ToBridge::Undelivered { message, .. })), _] = said.as_slice() else {
         panic!("{said:?}")
     };
     let reason = FailReason::Offline;
@@ -223,12 +222,12 @@ fn past_the_pending_limit_the_sender_is_to_try_again() {
     let said = bench.submit(A, 1, to_user(BOB, ""));
     assert_eq!(said[1..], [send_ack(A, 1, "", bench.last_id, bench.last_id, busy)]);
     assert!(
-        matches!(&said[..1], [(_, NodeMessage::ToBridge(_))]),
+        matches!(&said[..1], [(_, Said::ToBridge(_))]),
         "who cannot send again has it handed over: {said:?}"
     );
     assert_eq!(bench.submit(A, 1, to_user(UserId(404), "m3")).len(), 2, "offline needs no place");
     bench.settle(B, 2, first, Outcome::Delivered);
     let said = bench.submit(A, 1, to_user(BOB, "m2"));
-    assert!(matches!(said[0].1, NodeMessage::ToGateway(ToGateway::Deliver { .. })), "busy is not remembered");
+    assert!(matches!(said[0].1, Said::ToGateway(ToGateway::Deliver { .. })), "busy is not remembered");
     assert_eq!(bench.router.metrics().busy, 2);
 }

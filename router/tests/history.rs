@@ -9,8 +9,7 @@ use router::{Keep, Keeps};
 use shard::ShardId;
 use wire::client::Message;
 use wire::node::{
-    Answer, Entry, Kept, NodeMessage, Owners, Question, Recalled, Stream, Submission, ToDirectory, ToGateway,
-    ToRouter,
+    Answer, Entry, Kept, Owners, Question, Recalled, Stream, Submission, ToDirectory, ToGateway, ToRouter,
 };
 use wire::{BizCode, MessageId, RoomId};
 
@@ -22,7 +21,7 @@ fn said(bench: &mut Bench, room: RoomId, count: usize) {
 
 fn recalled(mail: Mail) -> Vec<(ShardId, Recalled)> {
     let parts = mail.into_iter().filter_map(|(to, mail)| match mail {
-        NodeMessage::ToGateway(ToGateway::Recalled(part)) => Some((to, *part)),
+        Said::ToGateway(ToGateway::Recalled(part)) => Some((to, *part)),
         _ => None,
     });
     parts.collect()
@@ -30,7 +29,7 @@ fn recalled(mail: Mail) -> Vec<(ShardId, Recalled)> {
 
 fn moved(mail: &Mail) -> Vec<Kept> {
     let parts = mail.iter().filter_map(|(_, mail)| match mail {
-        NodeMessage::ToGateway(ToGateway::Moved(part)) => Some((**part).clone()),
+        Said::ToGateway(ToGateway::Moved(part)) => Some((**part).clone()),
         _ => None,
     });
     parts.collect()
@@ -80,9 +79,7 @@ fn an_answer_takes_the_way_of_the_broadcasts() {
     [first, asker, third].into_iter().for_each(|shard| drop(bench.up_of(shard, 3)));
     bench.join(third, ROOM);
     let broadcast = bench.submit(third, 1, lossy(to_room(ROOM, "")));
-    assert!(
-        matches!(broadcast[..], [(to, NodeMessage::ToGateway(ToGateway::Broadcast { .. }))] if to == picked)
-    );
+    assert!(matches!(broadcast[..], [(to, Said::ToGateway(ToGateway::Broadcast { .. }))] if to == picked));
     let parts = ask(&mut bench, third, ROOM, 0, 0);
     assert_eq!(parts.iter().map(|(to, part)| (*to, part.shard)).collect::<Vec<_>>(), [(picked, 2)]);
 }

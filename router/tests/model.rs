@@ -12,7 +12,7 @@ use proptest::test_runner::TestCaseError;
 use router::{Config, Keeps, Limits};
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
-use wire::node::{Class, DeliveryId, Login, NodeMessage, SessionId, Submission, Target, ToGateway, ToRouter};
+use wire::node::{Class, DeliveryId, Login, SessionId, Submission, Target, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 /// Small enough that every limit is met often.
@@ -255,7 +255,7 @@ impl Model {
     }
 
     fn gateway(&mut self, to: ShardId, message: ToGateway) {
-        self.said.push((to, NodeMessage::ToGateway(message)));
+        self.said.push((to, Said::ToGateway(message)));
     }
 
     fn bind(&mut self, seat: Seat, user: UserId, device: DeviceClass, mut login: Login, fresh: bool) {
@@ -573,11 +573,8 @@ impl Pair {
         model: impl FnOnce(&mut Model) -> Mail,
     ) -> Result<(), TestCaseError> {
         for (shard, mail) in &mut said {
-            if let NodeMessage::ToGateway(ToGateway::Deliver {
-                session,
-                delivery: Some(delivery),
-                message,
-                ..
+            if let Said::ToGateway(ToGateway::Deliver {
+                session, delivery: Some(delivery), message, ..
             }) = mail
             {
                 self.deliveries.push((message.id, *delivery, (*shard, *session)));
@@ -635,7 +632,7 @@ proptest! {
                 }
                 // The deliveries of the steps to come.
                 for (shard, mail) in &said {
-                    if let NodeMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), message, .. }) = mail {
+                    if let Said::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), message, .. }) = mail {
                         let seen = (message.id, *delivery, (*shard, *session));
                         if !pair.deliveries.contains(&seen) {
                             pair.deliveries.push(seen);

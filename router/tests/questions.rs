@@ -5,16 +5,14 @@ mod common;
 use common::*;
 use shard::ShardId;
 use wire::client::NoticeCode;
-use wire::node::{
-    Answer, NodeMessage, Presence, Question, Revocation, Seat, SessionId, ShardLoad, ToGateway, ToRouter,
-};
+use wire::node::{Answer, Presence, Question, Revocation, Seat, SessionId, ShardLoad, ToGateway, ToRouter};
 use wire::{MessageId, UserId};
 
 /// Asks from A; what else is said, and the answer.
 fn ask(bench: &mut Bench, question: Question) -> (Mail, Answer) {
     let mut said = bench.tell(A, ToRouter::Ask { ask: 5, question });
     match said.pop() {
-        Some((A, NodeMessage::ToGateway(ToGateway::Answer { ask: 5, answer }))) => (said, answer),
+        Some((A, Said::ToGateway(ToGateway::Answer { ask: 5, answer }))) => (said, answer),
         other => panic!("the answer comes last, not {other:?}"),
     }
 }
@@ -96,10 +94,10 @@ fn revocations_go_to_every_gateway_shard() {
     let of = |user| Revocation { app: APP, user, login: 0, before_secs: START.unix_secs(), until_secs };
     let revoked = |shard, users: &[UserId]| {
         let revocations = users.iter().copied().map(of).collect();
-        (shard, NodeMessage::ToGateway(ToGateway::Revoked { revocations }))
+        (shard, Said::ToGateway(ToGateway::Revoked { revocations }))
     };
     let recheck =
-        |shard, session| (shard, NodeMessage::ToGateway(ToGateway::Recheck { session: SessionId(session) }));
+        |shard, session| (shard, Said::ToGateway(ToGateway::Recheck { session: SessionId(session) }));
     let question = Question::Revoke { revocations: vec![of(ALICE)] };
     let (mut said, answer) = ask(&mut bench, question.clone());
     said[3..].sort_by_key(|(to, _)| *to);
@@ -128,14 +126,14 @@ fn a_message_to_all_goes_to_every_gateway_shard() {
     let (_, message) = delivery(bench.submit(A, 1, to_user(BOB, "m")));
     let message = wire::client::Message { id: MessageId(77), ack_wanted: false, ..message };
     let (said, answer) = ask(&mut bench, Question::PushAll { message: message.clone() });
-    let all = |shard| (shard, NodeMessage::ToGateway(ToGateway::All { message: message.clone() }));
+    let all = |shard| (shard, Said::ToGateway(ToGateway::All { message: message.clone() }));
     assert_eq!((said, answer), ([A, B, C].map(all).to_vec(), Answer::Told { shards: 3 }));
 }
 
 #[test]
 fn a_drain_goes_to_the_shards_of_that_node() {
     let mut bench = bench();
-    let drain = |shard| (shard, NodeMessage::ToGateway(ToGateway::Drain));
+    let drain = |shard| (shard, Said::ToGateway(ToGateway::Drain));
     let of_node = |bench: &mut Bench, node| ask(bench, Question::Drain { node });
     assert_eq!(of_node(&mut bench, 9), (vec![drain(C)], Answer::Told { shards: 1 }));
     assert_eq!(of_node(&mut bench, 0), (vec![drain(A), drain(B)], Answer::Told { shards: 2 }));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::*;
 use wire::client::{FailReason, Outcome};
-use wire::node::{NodeMessage, Submission, Target, ToGateway};
+use wire::node::{Submission, Target, ToGateway};
 use wire::{AppId, MessageId, RoomId, UserId};
 
 fn bench() -> Bench {
@@ -59,7 +59,7 @@ fn a_room_message_keeps_its_place() {
     let mut bench = Bench::new();
     let base = bench.join(A, ROOM);
     let first = bench.submit(A, 1, to_room(ROOM, "m1"));
-    let [(_, NodeMessage::ToGateway(ToGateway::Broadcast { message, .. })), _] = first.as_slice() else {
+    let [(_, Said::ToGateway(ToGateway::Broadcast { message, .. })), _] = first.as_slice() else {
         panic!("{first:?}")
     };
     bench.submit(A, 1, to_room(ROOM, "m2"));

@@ -8,13 +8,13 @@ use std::time::Duration;
 use common::*;
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome};
-use wire::node::{Login, NodeMessage, ToGateway, ToRouter};
+use wire::node::{Login, ToGateway, ToRouter};
 use wire::{MessageId, RoomId};
 
 /// The broadcasts of some mail, with their receivers.
 fn broadcasts(mail: &Mail) -> Vec<(ShardId, Message)> {
-    let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
-        NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) => Some((*to, message.clone())),
+    let broadcast = |(to, mail): &(ShardId, Said)| match mail {
+        Said::ToGateway(ToGateway::Broadcast { message, .. }) => Some((*to, message.clone())),
         _ => None,
     };
     mail.iter().filter_map(broadcast).collect()
@@ -126,8 +126,8 @@ fn a_room_that_the_router_does_not_know_is_busy() {
 
 /// The broadcasts of some mail: to whom, and for which shards of the node.
 fn shards_of(mail: &Mail) -> Vec<(ShardId, Vec<u16>)> {
-    let broadcast = |(to, mail): &(ShardId, NodeMessage)| match mail {
-        NodeMessage::ToGateway(ToGateway::Broadcast { shards, .. }) => Some((*to, shards.clone())),
+    let broadcast = |(to, mail): &(ShardId, Said)| match mail {
+        Said::ToGateway(ToGateway::Broadcast { shards, .. }) => Some((*to, shards.clone())),
         _ => None,
     };
     mail.iter().filter_map(broadcast).collect()
@@ -209,7 +209,7 @@ fn a_router_has_so_many_shards_in_rooms() {
     bench.join(A, ROOM);
     bench.join(B, ROOM);
     bench.join(A, ROOM);
-    let full = |shard, room| (shard, NodeMessage::ToGateway(ToGateway::Full { app: APP, room }));
+    let full = |shard, room| (shard, Said::ToGateway(ToGateway::Full { app: APP, room }));
     for room in [ROOM, RoomId(8)] {
         let said = bench.tell(C, ToRouter::Join { app: APP, room, sequence: 0 });
         assert_eq!(said, [full(C, room)]);

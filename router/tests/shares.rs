@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::*;
 use wire::client::{FailReason, Outcome};
-use wire::node::{DeliveryId, NodeMessage, SessionId, Submission, Taken, Target, ToBridge, ToGateway};
+use wire::node::{DeliveryId, SessionId, Submission, Taken, Target, ToBridge, ToGateway};
 use wire::{RoomId, UserId};
 
 const CAROL: UserId = UserId(10_003);
@@ -31,7 +31,7 @@ fn of(sender: UserId, submission: Submission) -> Submission {
 /// Whether a sender was told `busy`, and nothing else happened.
 fn is_busy(said: &Mail) -> bool {
     match said.as_slice() {
-        [(_, NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }))] => ack.outcome == BUSY,
+        [(_, Said::ToGateway(ToGateway::SendAck { ack, .. }))] => ack.outcome == BUSY,
         _ => false,
     }
 }
@@ -110,17 +110,14 @@ fn one_without_a_name_is_handed_over_when_its_sender_has_its_share() {
     let mut bench = bench(|limits| limits.pending_sender_max = 1);
     bench.submit(A, 1, to_user(BOB, "m1"));
     let said = bench.submit(A, 1, to_user(DAVE, ""));
-    assert!(
-        matches!(&said[0].1, NodeMessage::ToBridge(ToBridge::Undelivered { user: DAVE, .. })),
-        "{said:?}"
-    );
+    assert!(matches!(&said[0].1, Said::ToBridge(ToBridge::Undelivered { user: DAVE, .. })), "{said:?}");
     assert_eq!(said[1..], [send_ack(A, 1, "", bench.last_id, bench.last_id, BUSY)]);
 }
 
 /// The deliveries under which undelivered messages wait for the bridge.
 fn handed(said: &Mail) -> Vec<DeliveryId> {
-    let delivery = |(_, mail): &(shard::ShardId, NodeMessage)| match mail {
-        NodeMessage::ToBridge(ToBridge::Undelivered { delivery, .. }) if *delivery != DeliveryId::NONE => {
+    let delivery = |(_, mail): &(shard::ShardId, Said)| match mail {
+        Said::ToBridge(ToBridge::Undelivered { delivery, .. }) if *delivery != DeliveryId::NONE => {
             Some(*delivery)
         }
         _ => None,
@@ -142,7 +139,7 @@ fn a_sender_whose_messages_wait_for_the_bridge_takes_no_place_of_others() {
     bench.router.kept(bench.now, its, Taken::Ok);
     let said = bench.taken();
     assert!(
-        matches!(&said[..], [(_, NodeMessage::ToGateway(ToGateway::SendAck { ack, .. }))] if ack.outcome == Outcome::Stored)
+        matches!(&said[..], [(_, Said::ToGateway(ToGateway::SendAck { ack, .. }))] if ack.outcome == Outcome::Stored)
     );
 }
 
@@ -191,7 +188,7 @@ fn a_sender_that_sends_much_is_forgotten_by_itself() {
 /// How many of so many reliable messages a room took.
 fn placed(bench: &mut Bench, session: u64, room: RoomId, count: usize, payload: usize) -> usize {
     let is_placed = |said: Mail| {
-        said.iter().any(|(_, mail)| matches!(mail, NodeMessage::ToGateway(ToGateway::Broadcast { .. })))
+        said.iter().any(|(_, mail)| matches!(mail, Said::ToGateway(ToGateway::Broadcast { .. })))
     };
     let named = |n: usize| Submission {
         payload: vec![0; payload].into(),
@@ -238,7 +235,7 @@ fn a_message_that_is_refused_takes_no_sequence() {
     let mut bench = bench(|limits| (limits.room_messages_per_second, limits.room_burst) = (1, 1));
     bench.join(A, ROOM);
     let sequence = |said: Mail| match &said[0].1 {
-        NodeMessage::ToGateway(ToGateway::Broadcast { message, .. }) => message.sequence,
+        Said::ToGateway(ToGateway::Broadcast { message, .. }) => message.sequence,
         other => panic!("{other:?}"),
     };
     let first = sequence(bench.submit(A, 1, to_room(ROOM, "m1")));

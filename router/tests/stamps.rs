@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use common::*;
 use wire::client::NoticeCode;
-use wire::node::{FoundSeat, Login, NodeMessage, SessionId, ToDirectory, ToGateway, ToRouter};
+use wire::node::{FoundSeat, Login, SessionId, ToDirectory, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
-fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, NodeMessage) {
+fn kick(shard: shard::ShardId, session: u64) -> (shard::ShardId, Said) {
     kicked(shard, session, NoticeCode::Kicked)
 }
 
@@ -153,8 +153,8 @@ fn a_clock_that_is_ahead_is_told_on() {
     let mut bench = Bench::new();
     let reach = |clock| ToRouter::Reach { routers: vec![1], clock };
     let heard = |said: &Mail| -> Vec<(shard::ShardId, Login)> {
-        let clock = |(to, mail): &(shard::ShardId, NodeMessage)| match mail {
-            NodeMessage::ToGateway(ToGateway::Common { clock, .. }) => Some((*to, *clock)),
+        let clock = |(to, mail): &(shard::ShardId, Said)| match mail {
+            Said::ToGateway(ToGateway::Common { clock, .. }) => Some((*to, *clock)),
             _ => None,
         };
         said.iter().filter_map(clock).collect()
@@ -195,7 +195,7 @@ fn logins_are_stamped_again_when_a_faster_clock_is_heard() {
     (0..2000).for_each(|user| drop(bench.bind(A, UserId(user), PHONE, user as u64)));
     bench.announce(B, ALICE, WEB, 5, login(0));
     let said = hear_clock(&mut bench, C, login(HOUR_NS));
-    assert!(said.iter().all(|(to, _)| *to != shard::ShardId::BRIDGE), "not in this turn: {said:?}");
+    assert!(said.iter().all(|(to, _)| *to != BRIDGE), "not in this turn: {said:?}");
     let said = bench.pass(Duration::from_secs(1));
     assert_eq!(said.len(), 4000, "each login, and nothing that was announced");
     assert!((0..2000).all(|user| said.contains(&online(UserId(user), PHONE, login(HOUR_NS)))));

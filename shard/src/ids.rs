@@ -10,11 +10,6 @@ pub struct ShardId(u32);
 impl ShardId {
     /// The control thread of the own node: signals, admin port. It is no shard and runs no core.
     pub const CONTROL: ShardId = ShardId(u32::MAX);
-    /// The bridge that hands business events to the backend.
-    pub const BRIDGE: ShardId = ShardId(u32::MAX - 1);
-
-    /// The directory of the own node, where other services and cold routers read who is where.
-    pub const DIRECTORY: ShardId = ShardId(u32::MAX - 2);
 
     /// The shard `index` of `node`.
     pub const fn new(node: u16, index: u16) -> Self {
@@ -46,8 +41,6 @@ impl fmt::Debug for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::CONTROL => f.write_str("control"),
-            Self::BRIDGE => f.write_str("bridge"),
-            Self::DIRECTORY => f.write_str("directory"),
             id => write!(f, "{}/{}", id.node(), id.index()),
         }
     }

@@ -201,8 +201,14 @@ impl World {
             }
             Input::Clocks(clocks) => host.core.handle(now, CoreEvent::Clocks(clocks)),
             Input::Mail { from, mail } => {
-                if let Mail::Node(mail) = &mail {
-                    self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));
+                match &mail {
+                    Mail::ToGateway(mail) => {
+                        self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));
+                    }
+                    Mail::ToRouter(mail) => {
+                        self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));
+                    }
+                    Mail::Control(_) | Mail::Report(_) => {}
                 }
                 host.core.handle(now, CoreEvent::Mail { from, mail });
             }

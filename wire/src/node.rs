@@ -81,21 +81,6 @@ pub enum LinkMessage {
     FromBridge(FromBridge),
 }
 
-/// Anything that a core has for others. To a shard of another node it goes as a [`LinkMessage`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum NodeMessage {
-    /// For the router core of a shard.
-    ToRouter(ToRouter),
-    /// For the gateway core of a shard.
-    ToGateway(ToGateway),
-    /// For the bridge; on a link it is [`LinkMessage::Handed`].
-    ToBridge(ToBridge),
-    /// For the directory of the own node; never on a link.
-    ToDirectory(ToDirectory),
-    /// For the control thread of the own node; never on a link.
-    ToControl(ToControl),
-}
-
 /// What happens to a business packet's message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Archive, Store, Load)]
 pub enum Class {

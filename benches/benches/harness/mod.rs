@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::{Claims, Config, Gateway, Setup, TokenKeys, mint_hs256};
-use shard::{ConnId, Effect, Instant, SendBatch, ShardId};
+use gateway::{Claims, Config, Effect, Gateway, Setup, TokenKeys, mint_hs256};
+use shard::{ConnId, Instant, SendBatch, ShardId};
 use wire::client::{AckIds, ClientFrame, Encoding, Message};
-use wire::node::{DeliveryId, NodeMessage, ToGateway, ToRouter};
+use wire::node::{DeliveryId, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 const APP: AppId = AppId(1);
@@ -104,8 +104,8 @@ impl Core {
                         self.gateway.sent(conn);
                     }
                 }
-                Effect::Mail { mail: NodeMessage::ToRouter(mail), .. } => self.answer(mail),
-                Effect::Mail { .. } => {}
+                Effect::ToRouter { mail, .. } => self.answer(mail),
+                Effect::ToSibling { .. } | Effect::ToBridge(_) | Effect::ToControl(_) => {}
                 effect => panic!("{effect:?} is not for these clients"),
             }
         }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::{
-    CertificatePem, Claims, Config, Gateway, Metrics, Port, Setup, TlsServer, TokenKeys, mint_hs256,
+    CertificatePem, Claims, Config, Effect, Gateway, Metrics, Port, Setup, TlsServer, TokenKeys, mint_hs256,
 };
-use shard::{CloseReason, ConnId, Effect, Event, Instant, Linger, SendBatch, ShardId};
+use shard::{CloseReason, ConnId, Event, Instant, Linger, SendBatch, ShardId};
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, Message, NoticeCode, Outcome, SendAck, ServerFrame,
 };
-use wire::node::{DeliveryId, Login, NodeMessage, SessionId, ToBridge, ToControl, ToGateway, ToRouter};
+use wire::node::{DeliveryId, Login, SessionId, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
 pub const APP: AppId = AppId(1);
@@ -454,7 +454,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect<NodeMessage>) {
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Transmit { conn } => {
                 self.transmit(conn);
@@ -468,9 +468,11 @@ impl World {
                 }
                 self.gateway.closed(conn);
             }
-            Effect::Mail { to, mail } => self.mail(to, mail),
+            Effect::ToRouter { to, mail } => self.hear_router(to, mail),
+            Effect::ToSibling { to, mail } => self.to_siblings.push((to, mail)),
+            Effect::ToBridge(event) => self.to_bridge.push_back(event),
+            Effect::ToControl(mail) => self.to_control.push(mail),
             Effect::StopAccepting => self.stopped_accepting = true,
-            Effect::Connect { .. } | Effect::Stop => panic!("a gateway does not ask for {effect:?}"),
         }
     }
 
@@ -492,27 +494,13 @@ impl World {
         true
     }
 
-    fn mail(&mut self, to: ShardId, mail: NodeMessage) {
-        match mail {
-            NodeMessage::ToRouter(mail) => {
-                assert!([ROUTER, ROUTER_2, ROUTER_3].contains(&to));
-                if let Some(answer) = self.answer(&mail).filter(|_| self.router_answers) {
-                    self.router_mail.push_back((to, answer));
-                }
-                self.to_router.push_back(mail.clone());
-                self.to_routers.push((to, mail));
-            }
-            NodeMessage::ToBridge(mail) => {
-                assert_eq!(to, ShardId::BRIDGE);
-                self.to_bridge.push_back(mail);
-            }
-            NodeMessage::ToControl(mail) => {
-                assert_eq!(to, ShardId::CONTROL);
-                self.to_control.push(mail);
-            }
-            NodeMessage::ToGateway(mail) => self.to_siblings.push((to, mail)),
-            NodeMessage::ToDirectory(mail) => panic!("a gateway does not say so: {mail:?}"),
+    fn hear_router(&mut self, to: ShardId, mail: ToRouter) {
+        assert!([ROUTER, ROUTER_2, ROUTER_3].contains(&to));
+        if let Some(answer) = self.answer(&mail).filter(|_| self.router_answers) {
+            self.router_mail.push_back((to, answer));
         }
+        self.to_router.push_back(mail.clone());
+        self.to_routers.push((to, mail));
     }
 
     /// What a router says to it.

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use router::{Config, Limits, Router};
+use router::{Config, Effect, Limits, Router};
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Class, DeliveryId, FoundSeat, Login, NodeMessage, SessionId, Submission, Taken, Target, ToBridge,
-    ToDirectory, ToGateway, ToRouter,
+    Class, DeliveryId, FoundSeat, Login, SessionId, Submission, Taken, Target, ToBridge, ToDirectory,
+    ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -32,7 +32,17 @@ pub const RAISE: u64 = 1 << 20;
 /// 2026-01-01.
 pub const START: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
 
-pub type Mail = Vec<(ShardId, NodeMessage)>;
+/// What a router says to a gateway, or to the bridge, which stands as [`BRIDGE`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    ToGateway(ToGateway),
+    ToBridge(ToBridge),
+}
+
+/// No shard has this name.
+pub const BRIDGE: ShardId = ShardId::new(u16::MAX, 0);
+
+pub type Mail = Vec<(ShardId, Said)>;
 
 pub struct Bench {
     pub router: Router,
@@ -88,13 +98,11 @@ impl Bench {
 
     fn taken_unchecked(&mut self) -> Mail {
         let mut said = Mail::new();
-        while let Some((to, mail)) = self.router.poll_mail() {
-            match mail {
-                NodeMessage::ToDirectory(mail) => {
-                    assert_eq!(to, ShardId::DIRECTORY);
-                    self.directory.push(mail);
-                }
-                mail => said.push((to, mail)),
+        while let Some(effect) = self.router.poll_effect() {
+            match effect {
+                Effect::ToDirectory(record) => self.directory.push(record),
+                Effect::ToBridge(event) => said.push((BRIDGE, Said::ToBridge(event))),
+                Effect::ToGateway { to, mail } => said.push((to, Said::ToGateway(mail))),
             }
         }
         said
@@ -184,7 +192,7 @@ impl Bench {
     /// A shard joins that has seen the room's messages up to a sequence.
     pub fn join_from(&mut self, shard: ShardId, room: RoomId, sequence: u64) -> u64 {
         match self.tell(shard, ToRouter::Join { app: APP, room, sequence }).as_slice() {
-            [(to, NodeMessage::ToGateway(ToGateway::Joined { app: APP, room: joined, sequence }))]
+            [(to, Said::ToGateway(ToGateway::Joined { app: APP, room: joined, sequence }))]
                 if *to == shard && *joined == room =>
             {
                 *sequence
@@ -265,24 +273,24 @@ pub fn lossy(submission: Submission) -> Submission {
     Submission { class: Class::Lossy, ..submission }
 }
 
-pub fn bound(shard: ShardId, session: u64, login: Login) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Bound { session: SessionId(session), login }))
+pub fn bound(shard: ShardId, session: u64, login: Login) -> (ShardId, Said) {
+    (shard, Said::ToGateway(ToGateway::Bound { session: SessionId(session), login }))
 }
 
-pub fn kicked(shard: ShardId, session: u64, notice: NoticeCode) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Kick { session: SessionId(session), notice }))
+pub fn kicked(shard: ShardId, session: u64, notice: NoticeCode) -> (ShardId, Said) {
+    (shard, Said::ToGateway(ToGateway::Kick { session: SessionId(session), notice }))
 }
 
-pub fn online(user: UserId, device: DeviceClass, login: Login) -> (ShardId, NodeMessage) {
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Online { app: APP, user, device, login }))
+pub fn online(user: UserId, device: DeviceClass, login: Login) -> (ShardId, Said) {
+    (BRIDGE, Said::ToBridge(ToBridge::Online { app: APP, user, device, login }))
 }
 
-pub fn offline(user: UserId, device: DeviceClass, login: Login) -> (ShardId, NodeMessage) {
-    (ShardId::BRIDGE, NodeMessage::ToBridge(ToBridge::Offline { app: APP, user, device, login }))
+pub fn offline(user: UserId, device: DeviceClass, login: Login) -> (ShardId, Said) {
+    (BRIDGE, Said::ToBridge(ToBridge::Offline { app: APP, user, device, login }))
 }
 
-pub fn superseded(shard: ShardId, submitted: MessageId) -> (ShardId, NodeMessage) {
-    (shard, NodeMessage::ToGateway(ToGateway::Superseded { submitted }))
+pub fn superseded(shard: ShardId, submitted: MessageId) -> (ShardId, Said) {
+    (shard, Said::ToGateway(ToGateway::Superseded { submitted }))
 }
 
 /// The answer to the message that its shard submitted under an id, with the id that the receiver saw.
@@ -293,18 +301,15 @@ pub fn send_ack(
     submitted: MessageId,
     id: MessageId,
     outcome: Outcome,
-) -> (ShardId, NodeMessage) {
+) -> (ShardId, Said) {
     let client_msg_id = ClientMsgId::new(Bytes::copy_from_slice(client_msg_id.as_bytes()));
     let ack = SendAck { client_msg_id, id, outcome };
-    (shard, NodeMessage::ToGateway(ToGateway::SendAck { session: SessionId(session), submitted, ack }))
+    (shard, Said::ToGateway(ToGateway::SendAck { session: SessionId(session), submitted, ack }))
 }
 
-pub fn undelivered(user: UserId, reason: FailReason, message: &Message) -> (ShardId, NodeMessage) {
+pub fn undelivered(user: UserId, reason: FailReason, message: &Message) -> (ShardId, Said) {
     let message = message.clone();
-    (
-        ShardId::BRIDGE,
-        NodeMessage::ToBridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE }),
-    )
+    (BRIDGE, Said::ToBridge(ToBridge::Undelivered { user, reason, message, delivery: DeliveryId::NONE }))
 }
 
 /// A `Deliver` as the test sees it.
@@ -320,7 +325,7 @@ pub struct Delivered {
 /// The deliveries, and nothing else may be among the mail.
 pub fn deliveries(mail: Mail) -> Vec<Delivered> {
     let delivered = |(to, mail)| match mail {
-        NodeMessage::ToGateway(ToGateway::Deliver { session, delivery, again, message }) => {
+        Said::ToGateway(ToGateway::Deliver { session, delivery, again, message }) => {
             Delivered { to, session: session.0, delivery, again, message }
         }
         other => panic!("only deliveries, not {other:?}"),
