@@ -25,7 +25,7 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 
 /// Runs the shard until its core stops.
 pub(crate) fn run<S: Shard + 'static>(
-    seat: Seat<S::Mail>,
+    seat: Seat<S::Mail, S::Report>,
     build: impl FnOnce(ShardId) -> S,
 ) -> io::Result<()> {
     // The thread is pinned already.

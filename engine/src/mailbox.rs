@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use shard::ShardId;
 
 use crate::Stats;
@@ -62,7 +62,6 @@ impl<M> Remote<M> {
 pub(crate) struct Exchange<M> {
     ids: Vec<ShardId>,
     mailboxes: Vec<Mailbox<Envelope<M>>>,
-    control: Sender<Envelope<M>>,
     /// Shards whose mail waits for room in some mailbox.
     waiting: AtomicUsize,
     /// Set when a shard fails or nobody wants them any more: all return as soon as they can.
@@ -70,12 +69,11 @@ pub(crate) struct Exchange<M> {
 }
 
 impl<M> Exchange<M> {
-    /// Mailboxes for `ids`, and the control thread's end.
-    pub(crate) fn new(ids: Vec<ShardId>) -> io::Result<(Arc<Self>, Receiver<Envelope<M>>)> {
-        let (control, receiver) = crossbeam_channel::bounded(MAILBOX_CAPACITY);
+    /// Mailboxes for `ids`.
+    pub(crate) fn new(ids: Vec<ShardId>) -> io::Result<Arc<Self>> {
         let mailboxes = ids.iter().map(|_| Mailbox::new(MAILBOX_CAPACITY)).collect::<io::Result<Vec<_>>>()?;
         let (waiting, halted) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Ok((Arc::new(Self { ids, mailboxes, control, waiting, halted }), receiver))
+        Ok(Arc::new(Self { ids, mailboxes, waiting, halted }))
     }
 
     pub(crate) fn remote(self: &Arc<Self>) -> Remote<M> {
@@ -104,9 +102,10 @@ impl<M> Exchange<M> {
     }
 }
 
-/// A shard's own end of the exchange.
-pub(crate) struct Post<M> {
+/// A shard's own end of the exchange, and its way to the control thread.
+pub(crate) struct Post<M, R> {
     exchange: Arc<Exchange<M>>,
+    control: Sender<Envelope<R>>,
     at: usize,
     stats: Arc<Stats>,
     /// What did not fit, for each destination.
@@ -116,10 +115,15 @@ pub(crate) struct Post<M> {
     unrung: Vec<usize>,
 }
 
-impl<M> Post<M> {
-    pub(crate) fn new(exchange: Arc<Exchange<M>>, at: usize, stats: Arc<Stats>) -> Self {
+impl<M, R> Post<M, R> {
+    pub(crate) fn new(
+        exchange: Arc<Exchange<M>>,
+        control: Sender<Envelope<R>>,
+        at: usize,
+        stats: Arc<Stats>,
+    ) -> Self {
         let waiting = exchange.ids.iter().map(|_| VecDeque::new()).collect();
-        Self { exchange, at, stats, waiting, waiting_total: 0, unrung: Vec::new() }
+        Self { exchange, control, at, stats, waiting, waiting_total: 0, unrung: Vec::new() }
     }
 
     /// The next mail for this shard.
@@ -135,12 +139,6 @@ impl<M> Post<M> {
     /// [`Post::flush`].
     pub(crate) fn send(&mut self, to: ShardId, mail: M) {
         self.stats.mail_out.add(1);
-        if to == ShardId::CONTROL {
-            if self.exchange.control.try_send((self.me(), mail)).is_err() {
-                self.stats.mail_dropped.add(1);
-            }
-            return;
-        }
         let Some(at) = self.exchange.index_of(to) else {
             self.stats.mail_dropped.add(1);
             return;
@@ -153,6 +151,15 @@ impl<M> Post<M> {
             if self.waiting_total == 1 {
                 self.exchange.waiting.fetch_add(1, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Hands `report` to the control thread. When that is so far behind that its channel is full, the report
+    /// is dropped and counted.
+    pub(crate) fn report(&mut self, report: R) {
+        self.stats.mail_out.add(1);
+        if self.control.try_send((self.me(), report)).is_err() {
+            self.stats.mail_dropped.add(1);
         }
     }
 
@@ -240,7 +247,7 @@ impl<M> Post<M> {
     }
 }
 
-impl<M> Drop for Post<M> {
+impl<M, R> Drop for Post<M, R> {
     fn drop(&mut self) {
         if self.waiting_total > 0 {
             // Nobody waits for this shard's mail any more.
@@ -251,14 +258,18 @@ impl<M> Drop for Post<M> {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::{Receiver, bounded};
+
     use super::*;
 
     const A: ShardId = ShardId::new(0, 0);
     const B: ShardId = ShardId::new(0, 1);
 
-    fn pair() -> (Post<u32>, Post<u32>, Remote<u32>, Receiver<Envelope<u32>>) {
-        let (exchange, control) = Exchange::new(vec![A, B]).unwrap();
-        let end = |at| Post::new(exchange.clone(), at, Arc::default());
+    type Pair = (Post<u32, u8>, Post<u32, u8>, Remote<u32>, Receiver<Envelope<u8>>);
+
+    fn pair() -> Pair {
+        let (exchange, (sender, control)) = (Exchange::new(vec![A, B]).unwrap(), bounded(1));
+        let end = |at| Post::new(exchange.clone(), sender.clone(), at, Arc::default());
         (end(0), end(1), exchange.remote(), control)
     }
 
@@ -299,9 +310,9 @@ mod tests {
     #[test]
     fn what_waits_anywhere_stops_all_readers() {
         let ids = (0..3).map(|at| ShardId::new(0, at)).collect::<Vec<_>>();
-        let (exchange, _control) = Exchange::new(ids.clone()).unwrap();
-        let mut posts: Vec<Post<u32>> =
-            (0..3).map(|at| Post::new(exchange.clone(), at, Arc::default())).collect();
+        let (exchange, (control, _)) = (Exchange::new(ids.clone()).unwrap(), bounded(1));
+        let mut posts: Vec<Post<u32, u8>> =
+            (0..3).map(|at| Post::new(exchange.clone(), control.clone(), at, Arc::default())).collect();
         // The last reads and mails the first, which forwards to the second, which is slow.
         let mut read = 0;
         while !posts[2].is_pushed_back() {
@@ -338,7 +349,9 @@ mod tests {
         assert!(!a.is_pushed_back());
         assert_eq!(remote.send(B, 7), Err(7));
         assert_eq!(remote.send(ShardId::new(9, 9), 8), Err(8));
-        a.send(ShardId::CONTROL, 9);
+        a.report(9);
+        a.report(10);
         assert_eq!(control.try_recv(), Ok((A, 9)));
+        assert!(control.try_recv().is_err(), "nobody waits for a control thread that is behind");
     }
 }

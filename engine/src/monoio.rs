@@ -20,7 +20,7 @@ const RING_ENTRIES: u32 = 4096;
 
 /// Runs the shard on io_uring until its core stops.
 pub(crate) fn run_uring<S: Shard + 'static>(
-    seat: Seat<S::Mail>,
+    seat: Seat<S::Mail, S::Report>,
     build: impl FnOnce(ShardId) -> S,
 ) -> io::Result<()> {
     // Completions are worked off when the loop waits for them, not by interrupting it: echo of 200
@@ -33,7 +33,7 @@ pub(crate) fn run_uring<S: Shard + 'static>(
 
 /// Runs the shard on epoll until its core stops.
 pub(crate) fn run_epoll<S: Shard + 'static>(
-    seat: Seat<S::Mail>,
+    seat: Seat<S::Mail, S::Report>,
     build: impl FnOnce(ShardId) -> S,
 ) -> io::Result<()> {
     let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();

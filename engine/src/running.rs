@@ -10,19 +10,19 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use shard::{Shard, ShardId};
 use socket2::Socket;
 
-use crate::mailbox::{Exchange, Post, Remote};
+use crate::mailbox::{Exchange, MAILBOX_CAPACITY, Post, Remote};
 use crate::{Kind, Options, Stats, glommio, listener, monoio, sys, uring};
 
 /// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
-pub struct Running<M> {
+pub struct Running<M, R> {
     addresses: Vec<SocketAddr>,
     exchange: Arc<Exchange<M>>,
-    control: Receiver<(ShardId, M)>,
+    control: Receiver<(ShardId, R)>,
     stats: Vec<Arc<Stats>>,
     threads: Vec<(ShardId, JoinHandle<io::Result<()>>)>,
 }
 
-impl<M> Running<M> {
+impl<M, R> Running<M, R> {
     /// Where all shards listen, in the order of [`Options::listen`]; with [`Options::listen_each`], where the
     /// first one does.
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -34,9 +34,9 @@ impl<M> Running<M> {
         self.exchange.remote()
     }
 
-    /// The mail that cores address to [`ShardId::CONTROL`], with its sender. It is bounded: when nobody
-    /// reads, mail is dropped and counted.
-    pub fn control(&self) -> &Receiver<(ShardId, M)> {
+    /// What the cores report, with its sender. It is bounded: when nobody reads, reports are dropped and
+    /// counted.
+    pub fn control(&self) -> &Receiver<(ShardId, R)> {
         &self.control
     }
 
@@ -72,7 +72,7 @@ impl<M> Running<M> {
     }
 }
 
-impl<M> Drop for Running<M> {
+impl<M, R> Drop for Running<M, R> {
     fn drop(&mut self) {
         self.exchange.halt();
         let _ = self.join_all(); // whoever wants to know calls join
@@ -84,14 +84,19 @@ impl<M> Drop for Running<M> {
 ///
 /// # Errors
 /// The address cannot be listened on, a core cannot be pinned, or an engine cannot be set up.
-pub fn start<S, F>(kind: Kind, options: Options, shards: Vec<(ShardId, F)>) -> io::Result<Running<S::Mail>>
+pub fn start<S, F>(
+    kind: Kind,
+    options: Options,
+    shards: Vec<(ShardId, F)>,
+) -> io::Result<Running<S::Mail, S::Report>>
 where
     S: Shard + 'static,
     F: FnOnce(ShardId) -> S + Send + 'static,
 {
     let (addresses, listeners) = listener::open(&options, shards.len())?;
     let pins = pins(&options, shards.len())?;
-    let (exchange, control) = Exchange::new(shards.iter().map(|(id, _)| *id).collect())?;
+    let exchange = Exchange::new(shards.iter().map(|(id, _)| *id).collect())?;
+    let (reports, control) = bounded(MAILBOX_CAPACITY);
     let options = Arc::new(options);
     let mut running = Running { addresses, exchange, control, stats: Vec::new(), threads: Vec::new() };
     let mut all_ready = Vec::new();
@@ -102,7 +107,7 @@ where
         let seat = Seat {
             id,
             listeners: listeners.next().unwrap_or_default(),
-            post: Post::new(running.exchange.clone(), at, stats.clone()),
+            post: Post::new(running.exchange.clone(), reports.clone(), at, stats.clone()),
             stats: stats.clone(),
             options: options.clone(),
             ready,
@@ -124,17 +129,17 @@ where
 }
 
 /// What a shard's thread has besides its core.
-pub(crate) struct Seat<M> {
+pub(crate) struct Seat<M, R> {
     pub(crate) id: ShardId,
     /// In the order of [`Options::listen`].
     pub(crate) listeners: Vec<Socket>,
-    pub(crate) post: Post<M>,
+    pub(crate) post: Post<M, R>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) options: Arc<Options>,
     ready: Sender<()>,
 }
 
-impl<M> Seat<M> {
+impl<M, R> Seat<M, R> {
     /// Says that the engine is set up and the core built. An engine that returns without it has failed to
     /// start.
     pub(crate) fn ready(&self) {
@@ -145,7 +150,7 @@ impl<M> Seat<M> {
 fn run_shard<S, F>(
     kind: Kind,
     pin: Option<usize>,
-    seat: Seat<S::Mail>,
+    seat: Seat<S::Mail, S::Report>,
     build: F,
     exchange: &Exchange<S::Mail>,
     at: usize,

@@ -81,11 +81,11 @@ pub struct Stats {
     pub connections: Counter,
     /// Mail handed to the core.
     pub mail_in: Counter,
-    /// Mail from the core to other shards and to the control thread.
+    /// Mail from the core to other shards, and its reports to the control thread.
     pub mail_out: Counter,
     /// Mail that found the mailbox full and waited with its sender.
     pub mail_overflows: Counter,
-    /// Mail dropped: no such shard, a shard that has stopped, or a full control channel.
+    /// Mail dropped: no such shard, a shard that has stopped; and reports, when their channel was full.
     pub mail_dropped: Counter,
     /// Times a receive found no free buffer and had to be started again.
     pub receive_exhaustions: Counter,

@@ -78,7 +78,10 @@ pub(crate) trait Runtime: 'static {
 }
 
 /// Runs the shard until its core stops. To be awaited as the main task of the runtime.
-pub(crate) async fn run<S, R>(mut seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<()>
+pub(crate) async fn run<S, R>(
+    mut seat: Seat<S::Mail, S::Report>,
+    build: impl FnOnce(ShardId) -> S,
+) -> io::Result<()>
 where
     S: Shard + 'static,
     R: Runtime,

@@ -39,6 +39,9 @@ pub const RINGS_MAX: u32 = file_ring::FURTHER_RINGS_MAX as u32;
 pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
 
 /// Runs the shard until its core stops.
-pub(crate) fn run<S: Shard>(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<()> {
+pub(crate) fn run<S: Shard>(
+    seat: Seat<S::Mail, S::Report>,
+    build: impl FnOnce(ShardId) -> S,
+) -> io::Result<()> {
     driver::Driver::new(seat, build)?.run()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gateway::{Claims, Gateway, TokenKeys, mint_hs256};
 use link::{Effect as LinkEffect, Links};
-use node::{Bridge, Control, Cores, HandoverLimits, Mail, Node, Origin, Outside, Unbridged};
+use node::{Bridge, Control, Cores, HandoverLimits, Mail, Node, Origin, Outside, Report, Unbridged};
 use router::Router;
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::client::{AckIds, Business, ClientFrame, Encoding, Want};
@@ -312,7 +312,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect<Mail>) {
+    fn carry_out(&mut self, effect: Effect<Mail, Report>) {
         match effect {
             Effect::Transmit { conn } => self.transmit(conn),
             Effect::Close { conn, .. } => {
@@ -333,7 +333,7 @@ impl World {
                     }
                 }
             }
-            Effect::Mail { .. } | Effect::StopAccepting | Effect::Stop => {}
+            Effect::Mail { .. } | Effect::Report(_) | Effect::StopAccepting | Effect::Stop => {}
         }
     }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use edge::{ClientLayers, ClientPort};
 use shard::{
     CloseReason, ConnId, ConnMap, Effect, Event, Instant, Linger, SEND_BATCH_BYTES_MAX, SendBatch, Shard,
-    ShardId,
 };
 use wire::client::{AckIds, ClientFrame, Encoding};
 use wire::{AppId, UserId};
@@ -21,7 +20,7 @@ use crate::client::{Client, State};
 use crate::fleet::arrivals::Arrivals;
 use crate::fleet::repeats::Sweep;
 use crate::gifts::Gifts;
-use crate::mail::{Mail, Progress};
+use crate::mail::{Mail, Progress, Word};
 use crate::order::Order;
 use crate::plan::{Plan, Scenario};
 use crate::rooms::Room;
@@ -53,7 +52,7 @@ pub struct Fleet {
     phase: Phase,
     clients: Vec<Client>,
     connected: ConnMap<u32>,
-    effects: VecDeque<Effect<Mail>>,
+    effects: VecDeque<Effect<Mail, Word>>,
     buffers: Vec<Vec<u8>>,
     arrivals: Arrivals,
     ready: u32,
@@ -178,8 +177,6 @@ impl Fleet {
                 self.phase = Phase::Counting { from: now + LISTEN, until };
                 self.tick = now;
             }
-            // Those are ours to say.
-            Mail::Progress(_) | Mail::Settled(_) | Mail::Sent { .. } | Mail::Done(_) => {}
         }
     }
 
@@ -244,10 +241,10 @@ impl Fleet {
                 if now.since(self.ready_at) > STALL {
                     self.give_up_waiting();
                 }
-                self.say(Mail::Progress(progress));
+                self.say(Word::Progress(progress));
             }
             Phase::Running { until } => {
-                self.say(Mail::Progress(progress));
+                self.say(Word::Progress(progress));
                 if now >= until && self.operations.due().is_none() {
                     self.phase = Phase::Draining { until: now + Duration::from_nanos(self.plan.drain_ns) };
                     self.tick = now + LOOK;
@@ -282,7 +279,7 @@ impl Fleet {
             Phase::Connecting => {
                 self.phase = Phase::Settled;
                 let progress = self.progress();
-                self.say(Mail::Settled(progress));
+                self.say(Word::Settled(progress));
             }
             Phase::Returning => {
                 let until = self.ready_at + Duration::from_nanos(self.plan.stay_ns);
@@ -296,7 +293,7 @@ impl Fleet {
         self.phase = Phase::Sent;
         let ends = self.rooms.iter().enumerate().filter_map(|(room, known)| known.end(room as u32));
         let rooms = ends.collect();
-        self.say(Mail::Sent { rooms });
+        self.say(Word::Sent { rooms });
     }
 
     /// Every member of a room in this fleet that was ever there.
@@ -334,7 +331,7 @@ impl Fleet {
             }
             Scenario::Idle | Scenario::Echo | Scenario::Storm => {}
         }
-        self.say(Mail::Done(Box::new(tally)));
+        self.say(Word::Done(Box::new(tally)));
     }
 
     /// Messages that did not come and whose sender was not told so.
@@ -365,8 +362,8 @@ impl Fleet {
         Progress { ready: self.ready, failed: self.failed, sent: self.tally.sent, done: self.tally.delivered }
     }
 
-    fn say(&mut self, mail: Mail) {
-        self.effects.push_back(Effect::Mail { to: ShardId::CONTROL, mail });
+    fn say(&mut self, word: Word) {
+        self.effects.push_back(Effect::Report(word));
     }
 
     /// A client's number as counted over the whole run.
@@ -487,6 +484,7 @@ fn take_layered(layers: &mut ClientLayers, frames: &mut Vec<u8>, batch: &mut Sen
 
 impl Shard for Fleet {
     type Mail = Mail;
+    type Report = Word;
 
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
         match event {
@@ -513,7 +511,7 @@ impl Shard for Fleet {
         self.start_connects(now);
     }
 
-    fn poll_effect(&mut self, _now: Instant) -> Option<Effect<Mail>> {
+    fn poll_effect(&mut self, _now: Instant) -> Option<Effect<Mail, Word>> {
         self.effects.pop_front()
     }
 

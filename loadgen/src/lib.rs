@@ -34,7 +34,7 @@ mod stamp;
 mod tally;
 
 pub use fleet::{Fleet, Mint};
-pub use mail::{Mail, Progress, Repeated, RoomEnd};
+pub use mail::{Mail, Progress, Repeated, RoomEnd, Word};
 pub use places::Places;
 pub use plan::{Plan, Scenario, Sources};
 pub use render::render;

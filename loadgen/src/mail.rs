@@ -6,43 +6,49 @@ use serde::{Deserialize, Serialize};
 use crate::Tally;
 use crate::places::Places;
 
-/// A word to or from a fleet. Times are nanoseconds since the UNIX epoch, on the run's one clock.
+/// What a fleet is told. Times are nanoseconds since the UNIX epoch, on the run's one clock.
 ///
-/// The talk of a run: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a
+/// The talk of a run, with the fleet's [`Word`]s: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a
 /// `Stop` in between if the plan has no end; `Expect`, then `Done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mail {
-    /// To the fleet: connect and log in, from this time on.
+    /// Connect and log in, from this time on.
     Begin {
         /// When.
         at_ns: u64,
     },
-    /// To the fleet: operation 0 is at this time.
+    /// Operation 0 is at this time.
     Start {
         /// When.
         at_ns: u64,
     },
-    /// To the fleet: no operation is due from this time on. Only for a plan without an end of its own.
+    /// No operation is due from this time on. Only for a plan without an end of its own.
     Stop {
         /// When.
         at_ns: u64,
     },
-    /// To the fleet: all fleets are done sending, and this is what they said of their rooms in `Sent`.
+    /// All fleets are done sending, and this is what they said of their rooms in `Sent`.
     Expect {
         /// One for each fleet and room.
         rooms: Vec<RoomEnd>,
     },
-    /// From the fleet: how far it is.
+}
+
+/// What a fleet says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// How far it is.
     Progress(Progress),
-    /// From the fleet: every client is ready or has failed.
+    /// Every client is ready or has failed.
     Settled(Progress),
-    /// From the fleet: everything is sent, and answered or given up.
+    /// Everything is sent, and answered or given up.
     Sent {
         /// Every room to which this fleet sent something.
         rooms: Vec<RoomEnd>,
     },
-    /// From the fleet: its last word.
+    /// Its last word.
     Done(Box<Tally>),
 }
 

@@ -1,4 +1,4 @@
-//! What the shards of one process and its control thread tell each other.
+//! What a shard can be sent within its process, and what it reports to the control thread.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use wire::{AppId, UserId};
 use crate::bridge::Origin;
 use crate::handover::HandoverMetrics;
 
-/// Mail of this process.
+/// What a shard can be sent by others of its process.
 pub enum Mail {
     /// For the gateway core.
     ToGateway(ToGateway),
@@ -19,8 +19,6 @@ pub enum Mail {
     ToRouter(ToRouter),
     /// From the control thread.
     Control(Control),
-    /// To the control thread.
-    Report(Report),
 }
 
 /// What the control thread asks of a shard. `ask` comes back in the report.

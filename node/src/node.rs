@@ -86,7 +86,7 @@ pub struct Node<O> {
     /// Of a bridge: those that hand events over, as the news tell of them.
     pub(crate) handed_over: BTreeMap<ShardId, HandedOver>,
     /// Effects of the node itself: reports, and the end.
-    own: VecDeque<Effect<Mail>>,
+    own: VecDeque<Effect<Mail, Report>>,
     drain: Drain,
     /// When the gateway goes on without the routers that are missing: some time after the first one came.
     begin_by: Option<Instant>,
@@ -252,7 +252,7 @@ impl<O: Outside> Node<O> {
     }
 
     pub(crate) fn report(&mut self, report: Report) {
-        self.own.push_back(Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(report) });
+        self.own.push_back(Effect::Report(report));
     }
 
     fn begin_drain(&mut self, now: Instant) {
@@ -378,7 +378,7 @@ impl<O: Outside> Node<O> {
     }
 
     /// Does what the gateway core wants done; the effect for the engine, if that is to do it.
-    fn do_of_gateway(&mut self, now: Instant, effect: gateway::Effect) -> Option<Effect<Mail>> {
+    fn do_of_gateway(&mut self, now: Instant, effect: gateway::Effect) -> Option<Effect<Mail, Report>> {
         match effect {
             gateway::Effect::ToRouter { to, mail } if to == self.id => self.tell_router(now, to, mail),
             gateway::Effect::ToRouter { to, mail } if to.node() == self.id.node() => {
@@ -398,7 +398,7 @@ impl<O: Outside> Node<O> {
     }
 
     /// Does what the router core wants done; the effect for the engine, if that is to do it.
-    fn do_of_router(&mut self, now: Instant, effect: router::Effect) -> Option<Effect<Mail>> {
+    fn do_of_router(&mut self, now: Instant, effect: router::Effect) -> Option<Effect<Mail, Report>> {
         match effect {
             router::Effect::ToGateway { to, mail } if to == self.id => self.tell_gateway(now, to, mail),
             router::Effect::ToGateway { to, mail } if to.node() == self.id.node() => {
@@ -444,6 +444,7 @@ impl<O: Outside> Node<O> {
 
 impl<O: Outside> Shard for Node<O> {
     type Mail = Mail;
+    type Report = Report;
 
     /// Connections that were opened are links; those that were accepted are clients where there is a gateway.
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
@@ -452,9 +453,6 @@ impl<O: Outside> Shard for Node<O> {
             Event::Mail { from, mail: Mail::ToGateway(mail) } => self.tell_gateway(now, from, mail),
             Event::Mail { from, mail: Mail::ToRouter(mail) } => self.tell_router(now, from, mail),
             Event::Mail { from: _, mail: Mail::Control(control) } => self.control(now, control),
-            Event::Mail { from: _, mail: Mail::Report(_) } => {
-                unreachable!("reports go to the control thread only")
-            }
             Event::Timeout => self.timeout(now),
             Event::Clocks(clocks) => self.set_clocks(clocks),
             Event::MailWaits(waits) => self.mail_waits(waits),
@@ -488,7 +486,7 @@ impl<O: Outside> Shard for Node<O> {
         self.begin(now);
     }
 
-    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail>> {
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail, Report>> {
         // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two
         // cores say to each other in this turn is settled before bytes leave, and leaves in one write for
         // each connection. Links come last.

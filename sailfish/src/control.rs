@@ -74,7 +74,12 @@ pub enum Fate {
 impl Shards {
     /// The shards `ids` of `running`. A thread hands their reports to the askers. No push is longer than
     /// `frame_bytes_max`.
-    pub fn new(role: Role, ids: Vec<ShardId>, running: &Running<Mail>, frame_bytes_max: u32) -> Arc<Self> {
+    pub fn new(
+        role: Role,
+        ids: Vec<ShardId>,
+        running: &Running<Mail, Report>,
+        frame_bytes_max: u32,
+    ) -> Arc<Self> {
         let shards = Arc::new(Self {
             role,
             ids,
@@ -89,10 +94,8 @@ impl Shards {
         });
         let (reports, to) = (running.control().clone(), shards.clone());
         std::thread::spawn(move || {
-            for (_, mail) in reports {
-                if let Mail::Report(report) = mail {
-                    to.report(report);
-                }
+            for (_, report) in reports {
+                to.report(report);
             }
         });
         shards

@@ -19,7 +19,7 @@ use anyhow::Context;
 use engine::{Chosen, Kind, Options, Running};
 use gateway::{Gateway, Port, TlsServer};
 use link::Links;
-use node::{Bridge, Cores, HandoverLimits, Mail, Node, Setup};
+use node::{Bridge, Cores, HandoverLimits, Mail, Node, Report, Setup};
 use router::Router;
 use serde::{Deserialize, Serialize};
 use shard::{Instant, ShardId};
@@ -367,7 +367,7 @@ fn wanted(role: Role, config: &Config, shards: u16) -> Vec<Wanted> {
 
 /// A node at work.
 struct Serving {
-    running: Running<Mail>,
+    running: Running<Mail, Report>,
     shards: Arc<Shards>,
     chosen: Chosen,
     files: Files,

@@ -29,14 +29,16 @@ use crate::{Clocks, ConnId, Instant, SendBatch, ShardId};
 
 /// One core's share of the work: single-threaded, deterministic, without I/O.
 pub trait Shard {
-    /// What shards of one process tell each other.
+    /// What this shard can be sent: by other shards of its process, and by the control thread.
     type Mail: Send + 'static;
+    /// What this shard tells the control thread.
+    type Report: Send + 'static;
 
     /// Takes in one event. `now` never goes back from call to call.
     fn handle(&mut self, now: Instant, event: Event<'_, Self::Mail>);
 
     /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
-    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail>>;
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail, Self::Report>>;
 
     /// Moves the bytes to write next on `conn` into `batch`, which comes empty. Called once for a `Transmit`,
     /// and again before the engine closes a connection gracefully, until the batch stays empty. At most one
@@ -127,7 +129,7 @@ pub enum Event<'a, M> {
 
 /// What the engine is to do for a core.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Effect<M> {
+pub enum Effect<M, R> {
     /// There are bytes for `conn`; take them with [`Shard::poll_transmit`]. Ignored while a batch is in
     /// flight.
     Transmit {
@@ -150,13 +152,15 @@ pub enum Effect<M> {
         /// The source address, or any.
         source: Option<IpAddr>,
     },
-    /// Tell another shard or the control thread something. Order is kept per pair.
+    /// Tell another shard something. Order is kept per pair.
     Mail {
         /// Whom.
         to: ShardId,
         /// What.
         mail: M,
     },
+    /// Tell the control thread something. Order is kept.
+    Report(R),
     /// Close the listener: no `Accepted` comes any more.
     StopAccepting,
     /// Close everything and return from the engine's loop.

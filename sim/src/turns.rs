@@ -208,7 +208,7 @@ impl World {
                     Mail::ToRouter(mail) => {
                         self.trace.line(self.now, || format!("{:?} mail from {from:?}: {mail:?}", host.id));
                     }
-                    Mail::Control(_) | Mail::Report(_) => {}
+                    Mail::Control(_) => {}
                 }
                 host.core.handle(now, CoreEvent::Mail { from, mail });
             }
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, host: &mut ShardHost, now: Instant, effect: Effect<Mail>) {
+    fn carry_out(&mut self, host: &mut ShardHost, now: Instant, effect: Effect<Mail, Report>) {
         match effect {
             Effect::Transmit { conn } => {
                 if let Some((tcp, side)) = host.find(conn)
@@ -277,7 +277,7 @@ impl World {
                 let owner = Owner::Shard { shard: host.id, conn: ConnId { index: u32::MAX, generation: 0 } };
                 self.open(host.id.node(), owner, to, Some(index), token);
             }
-            Effect::Mail { to: ShardId::CONTROL, mail: Mail::Report(report) } => {
+            Effect::Report(report) => {
                 if matches!(report, Report::Drained) {
                     host.drained = true;
                 }

@@ -34,7 +34,7 @@ const PUSH_BACK_INTERVAL: Duration = Duration::from_millis(1);
 /// The core, its connections and its mail.
 pub(super) struct Turn<S: Shard, R: Runtime> {
     core: S,
-    post: Post<S::Mail>,
+    post: Post<S::Mail, S::Report>,
     stats: Arc<Stats>,
     options: Arc<Options>,
     time: Time,
@@ -124,7 +124,12 @@ pub(super) enum Permit {
 }
 
 impl<S: Shard, R: Runtime> Turn<S, R> {
-    pub(super) fn new(core: S, post: Post<S::Mail>, stats: Arc<Stats>, options: Arc<Options>) -> Self {
+    pub(super) fn new(
+        core: S,
+        post: Post<S::Mail, S::Report>,
+        stats: Arc<Stats>,
+        options: Arc<Options>,
+    ) -> Self {
         Self {
             core_pushes_back: core.is_pushed_back(),
             core,
@@ -418,7 +423,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         }
     }
 
-    fn carry_out(&mut self, now: Instant, effect: Effect<S::Mail>) {
+    fn carry_out(&mut self, now: Instant, effect: Effect<S::Mail, S::Report>) {
         match effect {
             Effect::Transmit { conn } => {
                 if let Some(connection) = self.connections.get(key(conn))
@@ -432,6 +437,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             Effect::Close { conn, linger: Linger::Flush } => self.close(now, conn),
             Effect::Connect { token, peer, source } => self.connect(token, peer, source),
             Effect::Mail { to, mail } => self.post.send(to, mail),
+            Effect::Report(report) => self.post.report(report),
             Effect::StopAccepting => self.accepting = false,
             Effect::Stop => self.stopped = true,
         }

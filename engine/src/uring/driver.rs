@@ -33,7 +33,7 @@ const READERS_PAUSE: Duration = Duration::from_millis(1);
 /// One shard at work.
 pub(super) struct Driver<S: Shard> {
     pub(super) core: S,
-    pub(super) seat: Seat<S::Mail>,
+    pub(super) seat: Seat<S::Mail, S::Report>,
     time: Time,
     pub(super) kernel: Kernel,
     pub(super) conns: Conns,
@@ -66,7 +66,7 @@ pub(super) enum News {
 }
 
 impl<S: Shard> Driver<S> {
-    pub(super) fn new(seat: Seat<S::Mail>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
+    pub(super) fn new(seat: Seat<S::Mail, S::Report>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
         let kernel = Kernel::new(&seat.options)?;
         let core = build(seat.id);
         let listeners = seat.listeners.len() as u16;
@@ -202,6 +202,7 @@ impl<S: Shard> Driver<S> {
                 Effect::Close { conn, linger } => self.close(now, conn, linger)?,
                 Effect::Connect { token, peer, source } => self.connect(now, token, peer, source)?,
                 Effect::Mail { to, mail } => self.seat.post.send(to, mail),
+                Effect::Report(report) => self.seat.post.report(report),
                 Effect::StopAccepting => self.stop_accepting(),
                 Effect::Stop => self.stopped = true,
             }

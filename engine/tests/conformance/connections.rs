@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{Kind, Options};
-use shard::{ConnectError, Effect, Linger, ShardId};
+use shard::{ConnectError, Effect, Linger};
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
-    Behaviour, FEW_FILES_A_RING, Hands, Mail, PATIENCE, Rig, Seen, dial, echo, exchange, nothing, options,
+    Behaviour, FEW_FILES_A_RING, Hands, PATIENCE, Rig, Seen, dial, echo, exchange, nothing, options,
 };
 
 pub fn names_are_reused_with_another_generation(kind: Kind) {
@@ -46,7 +46,7 @@ pub fn thousands_connect_at_once(kind: Kind) {
         Seen::Closed(..) => {
             closed += 1;
             if closed == CONNECTIONS {
-                hands.mail(ShardId::CONTROL, echoed);
+                hands.report(echoed);
             }
         }
         Seen::ConnectFailed(token, error) => panic!("connect {token}: {error:?}"),
@@ -60,7 +60,7 @@ pub fn thousands_connect_at_once(kind: Kind) {
         }
     });
     let (_, told) = client.running.control().recv_timeout(PATIENCE).unwrap();
-    assert!(matches!(told, Mail::Number(CONNECTIONS)));
+    assert_eq!(told, CONNECTIONS);
     assert_eq!(client.running.stats()[0].connects.get(), CONNECTIONS);
     for _ in 0..CONNECTIONS {
         server.closed();
@@ -111,7 +111,7 @@ pub fn stop_accepting_refuses_and_keeps_what_is_open(kind: Kind) {
     exchange(&mut stream, b"before");
     rig.tell(0, |hands| {
         hands.effect(Effect::StopAccepting);
-        hands.mail(ShardId::CONTROL, 1);
+        hands.report(1);
     });
     rig.running.control().recv_timeout(PATIENCE).unwrap();
     wait_until(|| TcpStream::connect(rig.address()).is_err());

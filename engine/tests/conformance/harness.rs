@@ -37,7 +37,7 @@ pub enum Seen {
     Timeout(Instant, Instant),
 }
 
-/// What shards tell each other in these tests.
+/// What shards are sent in these tests.
 pub enum Mail {
     Number(u64),
     Do(Box<dyn FnOnce(&mut Hands) + Send>),
@@ -59,7 +59,7 @@ pub struct Hands {
     /// The most receives between two looks at the effects.
     pub receives_most: usize,
     receives: usize,
-    effects: VecDeque<Effect<Mail>>,
+    effects: VecDeque<Effect<Mail, u64>>,
     conns: HashMap<ConnId, Life>,
     buried: HashSet<ConnId>,
 }
@@ -95,7 +95,11 @@ impl Hands {
         self.effects.push_back(Effect::Mail { to, mail: Mail::Number(number) });
     }
 
-    pub fn effect(&mut self, effect: Effect<Mail>) {
+    pub fn report(&mut self, number: u64) {
+        self.effects.push_back(Effect::Report(number));
+    }
+
+    pub fn effect(&mut self, effect: Effect<Mail, u64>) {
         self.effects.push_back(effect);
     }
 }
@@ -188,6 +192,7 @@ impl Core {
 
 impl Shard for Core {
     type Mail = Mail;
+    type Report = u64;
 
     fn handle(&mut self, now: Instant, event: Event<'_, Mail>) {
         assert!(now >= self.hands.now, "time went back");
@@ -198,7 +203,7 @@ impl Shard for Core {
         }
     }
 
-    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail>> {
+    fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail, u64>> {
         assert!(now >= self.hands.now, "time went back");
         self.hands.receives = 0;
         let effect = self.hands.effects.pop_front()?;
@@ -233,7 +238,7 @@ impl Shard for Core {
 
 /// Shards at work, and what they saw.
 pub struct Rig {
-    pub running: Running<Mail>,
+    pub running: Running<Mail, u64>,
     pub clock: Clock,
     logs: Vec<Receiver<Seen>>,
 }

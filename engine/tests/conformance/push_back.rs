@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine::{Kind, Options};
-use shard::{CloseReason, ConnId, Linger, ShardId};
+use shard::{CloseReason, ConnId, Linger};
 
 use crate::harness::{
     Behaviour, FEW_FILES_A_RING, Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options, pattern,
@@ -251,7 +251,7 @@ fn accepted(rig: &Rig) -> (TcpStream, ConnId) {
 fn push_back(rig: &Rig, pushed_back: bool) {
     rig.tell(0, move |hands| {
         hands.pushed_back = pushed_back;
-        hands.mail(ShardId::CONTROL, 0);
+        hands.report(0);
     });
     rig.running.control().recv_timeout(PATIENCE).unwrap();
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use loadgen::{Fleet, GeneratorUse, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally};
+use loadgen::{
+    Fleet, GeneratorUse, Mail, Plan, Report, RoomEnd, Run, STAMP_BYTES, Scenario, Sources, Tally, Word,
+};
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::{AppId, BizCode};
 
@@ -100,7 +102,7 @@ pub struct World {
     /// Events on their way to a fleet.
     to_fleets: VecDeque<(Instant, usize, Arrival)>,
     /// What the fleets said and nobody has looked at yet.
-    said: VecDeque<(usize, Mail)>,
+    said: VecDeque<(usize, Word)>,
     /// Every byte the fleets wrote, to compare runs.
     pub written: Vec<u8>,
     /// Bytes reach a fleet in pieces of this size.
@@ -161,20 +163,20 @@ impl World {
     pub fn run(&mut self) -> Outcome {
         let begun_ns = self.now.unix_nanos();
         self.tell(Mail::Begin { at_ns: begun_ns });
-        self.wait(|mail| matches!(mail, Mail::Settled(_)));
+        self.wait(|word| matches!(word, Word::Settled(_)));
         let start_ns = self.now.unix_nanos() + SECOND_NS / 10;
         self.tell(Mail::Start { at_ns: start_ns });
         let mut rooms: Vec<RoomEnd> = Vec::new();
-        for mail in self.wait(|mail| matches!(mail, Mail::Sent { .. })) {
-            let Mail::Sent { rooms: ends } = mail else { continue };
+        for word in self.wait(|word| matches!(word, Word::Sent { .. })) {
+            let Word::Sent { rooms: ends } = word else { continue };
             rooms.extend(ends);
         }
         // As it goes through the pipe.
         let expect = serde_json::to_string(&Mail::Expect { rooms }).unwrap();
         self.tell(serde_json::from_str(&expect).unwrap());
         let mut tally = Tally::default();
-        for mail in self.wait(|mail| matches!(mail, Mail::Done(_))) {
-            let Mail::Done(one) = mail else { continue };
+        for word in self.wait(|word| matches!(word, Word::Done(_))) {
+            let Word::Done(one) = word else { continue };
             // As it goes through the pipe.
             let json = serde_json::to_string(&one).unwrap();
             tally.merge(&serde_json::from_str(&json).unwrap());
@@ -201,12 +203,12 @@ impl World {
     }
 
     /// Goes on until every fleet has said what is waited for.
-    fn wait(&mut self, wanted: impl Fn(&Mail) -> bool) -> Vec<Mail> {
+    fn wait(&mut self, wanted: impl Fn(&Word) -> bool) -> Vec<Word> {
         let mut found = Vec::new();
         for _ in 0..TURNS_MAX {
-            while let Some((_, mail)) = self.said.pop_front() {
-                if wanted(&mail) {
-                    found.push(mail);
+            while let Some((_, word)) = self.said.pop_front() {
+                if wanted(&word) {
+                    found.push(word);
                 }
             }
             if found.len() == self.fleets.len() {
@@ -337,11 +339,8 @@ impl World {
                     };
                     self.to_fleets.push_back((self.now + HOP, fleet, arrival));
                 }
-                Effect::Mail { to, mail } => {
-                    assert_eq!(to, ShardId::CONTROL);
-                    self.said.push_back((fleet, mail));
-                }
-                Effect::StopAccepting | Effect::Stop => panic!("nobody asked for that"),
+                Effect::Report(word) => self.said.push_back((fleet, word)),
+                Effect::Mail { .. } | Effect::StopAccepting | Effect::Stop => panic!("nobody asked for that"),
             }
         }
     }

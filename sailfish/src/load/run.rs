@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use engine::Clock;
 use indicatif::{ProgressBar, ProgressStyle};
-use loadgen::{GeneratorUse, Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, render};
+use loadgen::{GeneratorUse, Mail, Progress, Report, RoomEnd, Run, Scenario, ServerUse, Tally, Word, render};
 use shard::Instant;
 
 use super::chaos::Chaos;
@@ -49,7 +49,7 @@ pub(super) fn run(
 
     let begun = conductor.clock.now();
     conductor.tell(&Mail::Begin { at_ns: begun.unix_nanos() })?;
-    conductor.wait(Stage::Connecting, |mail| matches!(mail, Mail::Settled(_)), |_, _| Ok(None))?;
+    conductor.wait(Stage::Connecting, |word| matches!(word, Word::Settled(_)), |_, _| Ok(None))?;
     let connected_cpu = meter.as_ref().map(Meter::cpu_us).transpose()?;
     let stopped = Stopped::start(settings, secret)?;
     let rss_after = meter.as_ref().map(Meter::rss_bytes).transpose()?;
@@ -72,7 +72,7 @@ pub(super) fn run(
         conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
         let words = conductor.wait(
             Stage::Running { start, until },
-            |mail| matches!(mail, Mail::Sent { .. }),
+            |word| matches!(word, Word::Sent { .. }),
             |now, progress| {
                 window.look(now, meter.as_ref())?;
                 load_window.look(now, load_meter.as_ref())?;
@@ -91,10 +91,10 @@ pub(super) fn run(
     }
     let mut failures = chaos.end(|| conductor.clock.now());
     conductor.tell(&Mail::Expect { rooms })?;
-    let words = conductor.wait(Stage::Draining, |mail| matches!(mail, Mail::Done(_)), |_, _| Ok(None))?;
+    let words = conductor.wait(Stage::Draining, |word| matches!(word, Word::Done(_)), |_, _| Ok(None))?;
     let mut tally = Tally::default();
     for word in words {
-        if let Mail::Done(one) = word {
+        if let Word::Done(one) = word {
             tally.merge(&one);
         }
     }
@@ -185,9 +185,9 @@ fn create(path: &Path) -> anyhow::Result<File> {
 }
 
 /// What all processes said of their rooms.
-fn room_ends(words: Vec<Mail>) -> Vec<RoomEnd> {
+fn room_ends(words: Vec<Word>) -> Vec<RoomEnd> {
     let ends = words.into_iter().map(|word| match word {
-        Mail::Sent { rooms } => rooms,
+        Word::Sent { rooms } => rooms,
         _ => Vec::new(),
     });
     ends.flatten().collect()
@@ -240,7 +240,7 @@ struct Conductor {
     clock: Clock,
     children: Vec<Child>,
     inputs: Vec<ChildStdin>,
-    words: Receiver<(usize, Option<Mail>)>,
+    words: Receiver<(usize, Option<Word>)>,
     progress: Vec<Progress>,
     connections: u32,
     bar: ProgressBar,
@@ -278,7 +278,7 @@ impl Conductor {
         &mut self,
         number: usize,
         order: &Order,
-        speaker: Sender<(usize, Option<Mail>)>,
+        speaker: Sender<(usize, Option<Word>)>,
     ) -> anyhow::Result<()> {
         let program = std::env::current_exe().context("the own program")?;
         let mut child = Command::new(program)
@@ -294,10 +294,10 @@ impl Conductor {
         self.inputs.push(input);
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // What is no mail is an error's text on the wrong stream: the end will tell.
-                let Ok(mail) = serde_json::from_str(&line) else { continue };
-                let is_last = matches!(mail, Mail::Done(_));
-                if speaker.send((number, Some(mail))).is_err() || is_last {
+                // What is no word is an error's text on the wrong stream: the end will tell.
+                let Ok(word) = serde_json::from_str(&line) else { continue };
+                let is_last = matches!(word, Word::Done(_));
+                if speaker.send((number, Some(word))).is_err() || is_last {
                     return;
                 }
             }
@@ -315,9 +315,9 @@ impl Conductor {
     fn wait(
         &mut self,
         stage: Stage,
-        wanted: impl Fn(&Mail) -> bool,
+        wanted: impl Fn(&Word) -> bool,
         mut look: impl FnMut(Instant, Progress) -> anyhow::Result<Option<Mail>>,
-    ) -> anyhow::Result<Vec<Mail>> {
+    ) -> anyhow::Result<Vec<Word>> {
         self.style(&stage);
         let mut found = Vec::new();
         while found.len() < self.children.len() {
@@ -327,12 +327,12 @@ impl Conductor {
                 self.tell(&mail)?;
             }
             match word {
-                Some((number, Some(mail))) => {
-                    if let Mail::Progress(progress) | Mail::Settled(progress) = &mail {
+                Some((number, Some(word))) => {
+                    if let Word::Progress(progress) | Word::Settled(progress) = &word {
                         self.progress[number] = *progress;
                     }
-                    if wanted(&mail) {
-                        found.push(mail);
+                    if wanted(&word) {
+                        found.push(word);
                     }
                 }
                 Some((number, None)) => bail!("load process {number} ended before its work: see above"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::RecvTimeoutError;
 use engine::{Clock, Kind, Options, Remote, Running};
-use loadgen::{Fleet, Mail, Plan};
+use loadgen::{Fleet, Mail, Plan, Word};
 use sailfish_client::Address;
 use serde::{Deserialize, Serialize};
 use shard::ShardId;
@@ -56,7 +56,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(order: Order) -> anyhow::Result<Running<Mail>> {
+fn start(order: Order) -> anyhow::Result<Running<Mail, Word>> {
     let kind: Kind = engine::choose(order.engine.parse().ok())?.kind;
     let wanted = order.plan.clients + SURPLUS_CONNECTIONS;
     let capacity = Files::raise().capacity(kind == Kind::Uring, 1, wanted, Reserved::default())?;
@@ -99,15 +99,15 @@ fn listen(remote: &Remote<Mail>) {
 }
 
 /// Writes what the fleet says to stdout, up to its last word.
-fn speak(running: &Running<Mail>) -> anyhow::Result<()> {
+fn speak(running: &Running<Mail, Word>) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     loop {
         match running.control().recv_timeout(LOOK) {
-            Ok((_, mail)) => {
-                serde_json::to_writer(&mut stdout, &mail)?;
+            Ok((_, word)) => {
+                serde_json::to_writer(&mut stdout, &word)?;
                 stdout.write_all(b"\n")?;
                 stdout.flush()?;
-                if matches!(mail, Mail::Done(_)) {
+                if matches!(word, Word::Done(_)) {
                     return Ok(());
                 }
             }
