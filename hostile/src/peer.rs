@@ -154,7 +154,7 @@ impl World {
     }
 
     fn is_linked(&self, place: usize) -> bool {
-        let links = self.shard.links().expect("the shard has links");
+        let links = self.shard.cores().links().expect("the shard has links");
         let peer = &self.peers[place];
         let is_up = |of: &Links, shard: u32| {
             of.peers().any(|info| info.shard == ShardId::from_u32(shard) && info.is_connected)
@@ -438,18 +438,23 @@ fn links(identity: Identity) -> Links {
 fn shard(role: Role) -> Node<Notes> {
     let own = identity(NODES[0], role);
     let id = ShardId::from_u32(own.shard);
-    let gateway = (role != Role::Router).then(|| {
+    let gateway = || {
         let mut config = gateway::Config::default();
         config.delivery.ack_timeout_ms = 100;
         Gateway::new(
             NOW,
             gateway::Setup { id, keys: TokenKeys::hs256(TOKENS), config, ports: Vec::new(), seed: 1 },
         )
-    });
-    let router = (role == Role::Router).then(|| {
+    };
+    let router = || {
         let limits = router::Limits { settle_ms: 200, pending_max: 8, ..router::Limits::default() };
         Router::new(router::Config { id, seed: 1, limits, keeps: router::Keeps::default() })
-    });
+    };
+    let cores = match role {
+        Role::Gateway => Cores::Gateway { gateway: gateway(), links: links(own) },
+        Role::Router => Cores::Router { router: router(), links: links(own) },
+        Role::Bridge => Cores::Bridge { gateway: gateway(), links: links(own) },
+    };
     let bridge = if role == Role::Bridge { Bridge::Inside } else { Bridge::None };
     let handover = HandoverLimits {
         queue_messages_max: 8,
@@ -466,7 +471,7 @@ fn shard(role: Role) -> Node<Notes> {
             incarnation: own.incarnation,
             bridge,
             handover,
-            cores: Cores { gateway, router, links: Some(links(own)) },
+            cores,
             outside: Notes::default(),
             patience: Duration::from_millis(50),
         },

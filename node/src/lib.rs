@@ -8,13 +8,14 @@
 //!
 //! Deliberately not here: protocol rules and business rules, threads, sockets, configuration files.
 
-mod ask;
-mod bridge;
+mod bridging;
+mod cores;
 mod handover;
 mod mail;
 mod node;
 
-pub use bridge::{Bridge, Origin};
+pub use bridging::{Bridge, Origin};
+pub use cores::Cores;
 pub use handover::{EVENTS, HandoverLimits, HandoverMetrics, WINDOW_BYTES_MAX};
 pub use mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
-pub use node::{Cores, Node, Outside, Setup};
+pub use node::{Node, Outside, Setup};

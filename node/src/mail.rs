@@ -8,7 +8,7 @@ use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, FoundSeat, Question, Stream, Target, ToGateway, ToRouter};
 use wire::{AppId, UserId};
 
-use crate::bridge::Origin;
+use crate::bridging::Origin;
 use crate::handover::HandoverMetrics;
 
 /// What a shard can be sent by others of its process.

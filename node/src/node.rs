@@ -1,13 +1,12 @@
 //! The composition itself.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway::Gateway;
 use link::{Effect as LinkEffect, Links, News};
 use router::Router;
-use shard::{Clocks, ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
+use shard::{ConnId, Effect, Event, Instant, SendBatch, Shard, ShardId};
 use wire::MessageId;
 use wire::client::{FailReason, Outcome};
 use wire::node::link::Role;
@@ -15,9 +14,13 @@ use wire::node::{
     Answer, FromBridge, Handed, LinkMessage, Question, ToBridge, ToDirectory, ToGateway, ToRouter,
 };
 
-use crate::bridge::{Bridge, Bridging, HandedOver, Origin};
+use crate::bridging::{Bridge, Bridging, Origin};
+use crate::cores::Cores;
 use crate::handover::{HandoverLimits, HandoverMetrics};
 use crate::mail::{Control, Mail, Peer, Report, ShardMetrics, Unbridged};
+
+mod ask;
+mod bridge;
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
@@ -44,17 +47,6 @@ pub trait Outside {
     fn end(&mut self, now: Instant);
 }
 
-/// The cores of a shard. Everything that a node is follows from which of them it has.
-pub struct Cores {
-    /// It holds clients; every connection that it accepts is one. A bridge has it for what it sends, and has
-    /// no clients.
-    pub gateway: Option<Gateway>,
-    /// It owns users and rooms.
-    pub router: Option<Router>,
-    /// To the shards of other nodes. A router or a bridge takes every connection for a link.
-    pub links: Option<Links>,
-}
-
 /// How a shard is composed.
 pub struct Setup<O> {
     /// Which shard it is.
@@ -77,14 +69,10 @@ pub struct Setup<O> {
 
 /// The cores of one shard.
 pub struct Node<O> {
-    pub(crate) id: ShardId,
-    pub(crate) gateway: Option<Gateway>,
-    pub(crate) router: Option<Router>,
-    pub(crate) links: Option<Links>,
-    pub(crate) outside: O,
-    pub(crate) bridging: Bridging,
-    /// Of a bridge: those that hand events over, as the news tell of them.
-    pub(crate) handed_over: BTreeMap<ShardId, HandedOver>,
+    id: ShardId,
+    cores: Cores,
+    outside: O,
+    bridging: Bridging,
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail, Report>>,
     drain: Drain,
@@ -98,7 +86,7 @@ pub struct Node<O> {
     /// It has been told which nodes to be linked with.
     knows_nodes: bool,
     /// The questions of the control thread that wait for what becomes of a message.
-    pub(crate) pushed: BTreeMap<MessageId, u64>,
+    pushed: BTreeMap<MessageId, u64>,
     link_overflows: u64,
 }
 
@@ -116,26 +104,17 @@ enum Drain {
 impl<O: Outside> Node<O> {
     /// A shard at its start. The routers of the own process are there at once.
     pub fn new(now: Instant, setup: Setup<O>) -> Self {
-        let Setup { id, shards, incarnation, bridge, handover, cores, outside, patience } = setup;
-        let Cores { mut gateway, mut router, links } = cores;
-        if let (Some(gateway), Some(router)) = (&mut gateway, &mut router) {
-            let all = || (0..shards).map(|index| ShardId::new(id.node(), index));
-            all().for_each(|shard| router.gateway_up(now, shard, shards, true, 0));
-            all().for_each(|shard| gateway.router_up(now, shard));
-            gateway.begin(now);
-        }
+        let Setup { id, shards, incarnation, bridge, handover, mut cores, outside, patience } = setup;
+        cores.begin(now, id, shards);
         let bridging = Bridging::new(bridge, Origin { shard: id, incarnation }, handover);
-        if let Some(router) = router.as_mut().filter(|_| bridging.is_on()) {
+        if let Some(router) = cores.router_mut().filter(|_| bridging.is_on()) {
             router.expect_bridge();
         }
         Self {
             id,
-            gateway,
-            router,
-            links,
+            cores,
             outside,
             bridging,
-            handed_over: BTreeMap::new(),
             own: VecDeque::new(),
             drain: Drain::Open,
             begin_by: None,
@@ -148,19 +127,9 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// The gateway core.
-    pub fn gateway(&self) -> Option<&Gateway> {
-        self.gateway.as_ref()
-    }
-
-    /// The router core.
-    pub fn router(&self) -> Option<&Router> {
-        self.router.as_ref()
-    }
-
-    /// The links.
-    pub fn links(&self) -> Option<&Links> {
-        self.links.as_ref()
+    /// The cores.
+    pub fn cores(&self) -> &Cores {
+        &self.cores
     }
 
     /// What is handed over to a bridge, if there is one.
@@ -175,9 +144,7 @@ impl<O: Outside> Node<O> {
 
     /// Own-state invariants of all cores; called after every step of a test or simulation.
     pub fn check_invariants(&self) {
-        self.gateway.iter().for_each(Gateway::check_invariants);
-        self.router.iter().for_each(Router::check_invariants);
-        self.links.iter().for_each(Links::check_invariants);
+        self.cores.check_invariants();
         self.bridging.check_invariants();
     }
 
@@ -195,34 +162,34 @@ impl<O: Outside> Node<O> {
             Control::PushAll { ask, push } => self.push_all(now, ask, push),
             Control::Push { ask, target, push } => self.push(now, ask, target, push),
             Control::Reload(config) => {
-                if let Some(gateway) = &mut self.gateway {
+                if let Some(gateway) = self.cores.gateway_mut() {
                     gateway.reload(*config);
                 }
             }
             Control::Keys(keys) => {
-                if let Some(gateway) = &mut self.gateway {
+                if let Some(gateway) = self.cores.gateway_mut() {
                     gateway.set_keys(keys);
                 }
             }
             Control::Nodes { routers, bridges } => {
-                if let Some(links) = &mut self.links {
+                if let Some(links) = self.cores.links_mut() {
                     links.set_nodes(&routers, &bridges);
                     self.knows_nodes = true;
                 }
             }
             Control::Taken { of, results } => self.taken_here(now, of, results),
             Control::Found { app, user, seats } => {
-                if let Some(router) = &mut self.router {
+                if let Some(router) = self.cores.router_mut() {
                     router.found(now, app, user, &seats);
                 }
             }
             Control::Stream(stream) => {
-                if let Some(router) = &mut self.router {
+                if let Some(router) = self.cores.router_mut() {
                     router.take_stream(now, *stream);
                 }
             }
             Control::Resync => {
-                if let Some(router) = &mut self.router {
+                if let Some(router) = self.cores.router_mut() {
                     router.tell_directory_all(now);
                 }
             }
@@ -236,9 +203,9 @@ impl<O: Outside> Node<O> {
 
     fn metrics(&self) -> ShardMetrics {
         ShardMetrics {
-            gateway: self.gateway.as_ref().map(Gateway::metrics),
-            router: self.router.as_ref().map(Router::metrics),
-            links: self.links.as_ref().map(Links::metrics),
+            gateway: self.cores.gateway().map(Gateway::metrics),
+            router: self.cores.router().map(Router::metrics),
+            links: self.cores.links().map(Links::metrics),
             link_overflows: self.link_overflows,
             handover: self.bridging.metrics(),
             unbridged: self.outside.unbridged(),
@@ -246,12 +213,12 @@ impl<O: Outside> Node<O> {
     }
 
     fn peers(&self, now: Instant) -> Vec<Peer> {
-        let owners: Vec<ShardId> = self.gateway.iter().flat_map(Gateway::owners).collect();
-        let infos = self.links.iter().flat_map(Links::peers);
+        let owners: Vec<ShardId> = self.cores.gateway().into_iter().flat_map(Gateway::owners).collect();
+        let infos = self.cores.links().into_iter().flat_map(Links::peers);
         infos.map(|info| Peer { info, is_owner: owners.contains(&info.shard), now }).collect()
     }
 
-    pub(crate) fn report(&mut self, report: Report) {
+    fn report(&mut self, report: Report) {
         self.own.push_back(Effect::Report(report));
     }
 
@@ -260,28 +227,17 @@ impl<O: Outside> Node<O> {
             return;
         }
         self.drain = Drain::Draining;
-        match (&mut self.gateway, &mut self.router) {
-            (Some(gateway), _) => gateway.drain(now),
-            (None, Some(router)) => router.leave(now),
-            (None, None) => {}
-        }
+        self.cores.leave(now);
     }
 
     /// Goes on with a farewell as far as it can.
     fn drain_on(&mut self) {
-        let is_done = match (&self.gateway, &self.router) {
-            (Some(gateway), _) => gateway.is_drained(),
-            (None, Some(router)) => router.has_left(),
-            (None, None) => true,
-        };
-        let is_done = is_done && self.bridging.is_empty();
-        if self.drain == Drain::Draining && is_done && self.links.as_ref().is_none_or(Links::are_flushed) {
+        let is_done = self.cores.has_left() && self.bridging.is_empty();
+        if self.drain == Drain::Draining && is_done && self.cores.links().is_none_or(Links::are_flushed) {
             self.drain = Drain::Leaving;
-            if let Some(links) = &mut self.links {
-                links.say_bye();
-            }
+            self.with_links(Links::say_bye);
         }
-        if self.drain == Drain::Leaving && self.links.as_ref().is_none_or(Links::are_closed) {
+        if self.drain == Drain::Leaving && self.cores.links().is_none_or(Links::are_closed) {
             self.drain = Drain::Drained;
             self.report(Report::Drained);
         }
@@ -289,7 +245,8 @@ impl<O: Outside> Node<O> {
 
     /// The gateway says which routers it reaches once all are there, or have had their time.
     fn begin(&mut self, now: Instant) {
-        let (Some(by), Some(gateway), Some(links)) = (self.begin_by, &mut self.gateway, &self.links) else {
+        let Some(by) = self.begin_by else { return };
+        let (Cores::Gateway { gateway, links } | Cores::Bridge { gateway, links }) = &mut self.cores else {
             return;
         };
         if gateway.routers().next().is_none() {
@@ -303,13 +260,13 @@ impl<O: Outside> Node<O> {
     }
 
     fn tell_gateway(&mut self, now: Instant, from: ShardId, mail: ToGateway) {
-        if let Some(gateway) = &mut self.gateway {
+        if let Some(gateway) = self.cores.gateway_mut() {
             gateway.mail(now, from, mail);
         }
     }
 
     fn tell_router(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
-        if let Some(router) = &mut self.router {
+        if let Some(router) = self.cores.router_mut() {
             router.mail(now, from, mail);
         }
     }
@@ -332,7 +289,7 @@ impl<O: Outside> Node<O> {
     }
 
     fn take_news(&mut self, now: Instant) -> bool {
-        let Some(news) = self.links.as_mut().and_then(Links::poll_news) else { return false };
+        let Some(news) = self.cores.links_mut().and_then(Links::poll_news) else { return false };
         match news {
             News::Up { peer, role, shards, incarnation } => self.up(now, peer, role, shards, incarnation),
             News::Down { peer } => self.down(now, peer),
@@ -343,20 +300,23 @@ impl<O: Outside> Node<O> {
 
     /// A peer is there. To a router, a bridge is a gateway without clients.
     fn up(&mut self, now: Instant, peer: ShardId, role: Role, shards: u16, incarnation: u64) {
-        if self.is_bridge() {
-            self.handed_over.insert(peer, HandedOver::new(incarnation));
+        if self.cores.is_bridge() {
+            self.bridging.peer_up(peer, incarnation);
         }
-        match (role, &mut self.router, &mut self.gateway) {
-            (Role::Gateway | Role::Bridge, Some(router), _) => {
-                router.gateway_up(now, peer, shards, false, incarnation);
-            }
-            (Role::Router, _, Some(gateway)) => {
-                if gateway.routers().next().is_none() {
-                    self.begin_by = Some(now + self.patience);
+        match role {
+            Role::Gateway | Role::Bridge => {
+                if let Some(router) = self.cores.router_mut() {
+                    router.gateway_up(now, peer, shards, false, incarnation);
                 }
-                gateway.router_up(now, peer);
             }
-            _ => {}
+            Role::Router => {
+                if let Some(gateway) = self.cores.gateway_mut() {
+                    if gateway.routers().next().is_none() {
+                        self.begin_by = Some(now + self.patience);
+                    }
+                    gateway.router_up(now, peer);
+                }
+            }
         }
         if role == Role::Bridge {
             self.bridge_up(peer);
@@ -364,17 +324,8 @@ impl<O: Outside> Node<O> {
     }
 
     fn down(&mut self, now: Instant, peer: ShardId) {
-        self.handed_over.remove(&peer);
-        self.bridge_down(peer);
-        if let Some(router) = &mut self.router {
-            router.gateway_down(now, peer);
-        } else if let Some(gateway) = &mut self.gateway {
-            gateway.router_down(now, peer);
-        }
-    }
-
-    fn is_bridge(&self) -> bool {
-        self.links.as_ref().is_some_and(|links| links.role() == Role::Bridge)
+        self.bridging.peer_down(peer);
+        self.cores.down(now, peer);
     }
 
     /// Does what the gateway core wants done; the effect for the engine, if that is to do it.
@@ -414,8 +365,8 @@ impl<O: Outside> Node<O> {
     /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to
     /// sessions fail, and their router hands them over. What is left is bounded by what clients may have
     /// under way.
-    pub(crate) fn tell_peer(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
-        let Some(links) = &mut self.links else { return };
+    fn tell_peer(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
+        let Some(links) = self.cores.links_mut() else { return };
         if !links.is_full(to) {
             return links.send(now, to, message);
         }
@@ -454,33 +405,17 @@ impl<O: Outside> Shard for Node<O> {
             Event::Mail { from, mail: Mail::ToRouter(mail) } => self.tell_router(now, from, mail),
             Event::Mail { from: _, mail: Mail::Control(control) } => self.control(now, control),
             Event::Timeout => self.timeout(now),
-            Event::Clocks(clocks) => self.set_clocks(clocks),
+            Event::Clocks(clocks) => self.cores.set_clocks(clocks),
             Event::MailWaits(waits) => self.mail_waits(waits),
-            Event::Accepted { conn, peer, listener } => self.accepted(now, conn, peer, listener),
+            Event::Accepted { conn, peer, listener } => self.cores.accepted(now, conn, peer, listener),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {
                 self.with_links(|links| links.connect_failed(now, token));
             }
-            Event::Received { conn, bytes } => match self.party(conn) {
-                Some(Party::Links(links)) => links.received(now, conn, bytes),
-                Some(Party::Gateway(gateway)) => gateway.received(now, conn, bytes),
-                None => {}
-            },
-            Event::Sent { conn, bytes: _ } => match self.party(conn) {
-                Some(Party::Links(links)) => links.sent(conn),
-                Some(Party::Gateway(gateway)) => gateway.sent(conn),
-                None => {}
-            },
-            Event::Finished { conn } => match self.party(conn) {
-                Some(Party::Links(links)) => links.finished(conn),
-                Some(Party::Gateway(gateway)) => gateway.finished(conn),
-                None => {}
-            },
-            Event::Closed { conn, reason: _ } => match self.party(conn) {
-                Some(Party::Links(links)) => links.closed(now, conn),
-                Some(Party::Gateway(gateway)) => gateway.closed(conn),
-                None => {}
-            },
+            Event::Received { conn, bytes } => self.cores.received(now, conn, bytes),
+            Event::Sent { conn, bytes: _ } => self.cores.sent(conn),
+            Event::Finished { conn } => self.cores.finished(conn),
+            Event::Closed { conn, reason: _ } => self.cores.closed(now, conn),
         }
         while self.take_news(now) {}
         self.begin(now);
@@ -491,13 +426,13 @@ impl<O: Outside> Shard for Node<O> {
         // cores say to each other in this turn is settled before bytes leave, and leaves in one write for
         // each connection. Links come last.
         loop {
-            if let Some(effect) = self.router.as_mut().and_then(Router::poll_effect) {
+            if let Some(effect) = self.cores.router_mut().and_then(Router::poll_effect) {
                 if let Some(outward) = self.do_of_router(now, effect) {
                     return Some(outward);
                 }
                 continue;
             }
-            match self.gateway.as_mut().and_then(|gateway| gateway.poll_effect(now)) {
+            match self.cores.gateway_mut().and_then(|gateway| gateway.poll_effect(now)) {
                 Some(effect) => {
                     if let Some(outward) = self.do_of_gateway(now, effect) {
                         return Some(outward);
@@ -509,7 +444,7 @@ impl<O: Outside> Shard for Node<O> {
             }
         }
         self.drain_on();
-        if let Some(effect) = self.links.as_mut().and_then(Links::poll_effect) {
+        if let Some(effect) = self.cores.links_mut().and_then(Links::poll_effect) {
             return Some(match effect {
                 LinkEffect::Transmit { conn } => Effect::Transmit { conn },
                 LinkEffect::Close { conn, linger } => Effect::Close { conn, linger },
@@ -520,25 +455,18 @@ impl<O: Outside> Shard for Node<O> {
     }
 
     fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
-        match self.party(conn) {
-            Some(Party::Links(links)) => links.poll_transmit(now, conn, batch),
-            Some(Party::Gateway(gateway)) => gateway.poll_transmit(now, conn, batch),
-            None => {}
-        }
+        self.cores.poll_transmit(now, conn, batch);
     }
 
-    /// A link for which too much waits makes clients wait. A router's and a bridge's links are their clients:
-    /// they take what these say, and what they have no room for fails.
     fn is_pushed_back(&self) -> bool {
-        let links = self.links.as_ref().filter(|links| links.role() == Role::Gateway);
-        links.is_some_and(Links::is_pushed_back)
+        self.cores.is_pushed_back()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         let instants = [
-            self.gateway.as_ref().and_then(Gateway::poll_timeout),
-            self.router.as_ref().and_then(Router::poll_timeout),
-            self.links.as_ref().and_then(Links::poll_timeout),
+            self.cores.gateway().and_then(Gateway::poll_timeout),
+            self.cores.router().and_then(Router::poll_timeout),
+            self.cores.links().and_then(Links::poll_timeout),
             self.outside.poll_timeout(),
             self.begin_by,
         ];
@@ -556,65 +484,32 @@ impl<O: Outside> Node<O> {
 
     /// The gateway judges no client that the engine does not read.
     fn look_whether_clients_are_read(&mut self, now: Instant) {
-        let are_unread = self.mail_waits || self.is_pushed_back();
-        if let Some(gateway) = &mut self.gateway
+        let are_unread = self.mail_waits || self.cores.is_pushed_back();
+        if let Some(gateway) = self.cores.gateway_mut()
             && std::mem::replace(&mut self.are_clients_unread, are_unread) != are_unread
         {
             gateway.set_unread(now, are_unread);
         }
     }
 
-    fn set_clocks(&mut self, clocks: Clocks) {
-        if let Some(router) = &mut self.router {
-            router.set_clocks(clocks);
-        }
-        if let Some(gateway) = &mut self.gateway {
-            gateway.set_clocks(clocks);
-        }
-    }
-
     fn timeout(&mut self, now: Instant) {
-        if let Some(router) = &mut self.router {
+        if let Some(router) = self.cores.router_mut() {
             router.timeout(now);
         }
         self.with_links(|links| links.timeout(now));
         self.outside.timeout(now);
-        if let Some(gateway) = &mut self.gateway {
-            if gateway.is_announcing() {
-                let links = self.links.as_ref();
-                let is_slow = |router: &ShardId| links.is_some_and(|links| links.is_slow(*router));
-                let slow = gateway.routers().filter(is_slow).collect();
-                gateway.set_slow(slow);
-            }
+        self.cores.spare_slow_routers();
+        if let Some(gateway) = self.cores.gateway_mut() {
             gateway.timeout(now);
         }
     }
 
-    fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr, listener: u16) {
-        match (&mut self.links, &mut self.gateway) {
-            (Some(links), _) if links.role() != Role::Gateway => links.accepted(now, conn),
-            (_, Some(gateway)) => gateway.accepted(now, conn, peer, listener),
-            (_, None) => {}
-        }
-    }
-
     fn with_links(&mut self, then: impl FnOnce(&mut Links)) {
-        if let Some(links) = &mut self.links {
+        if let Some(links) = self.cores.links_mut() {
             then(links);
         }
     }
-
-    /// Which core a connection is of.
-    fn party(&mut self, conn: ConnId) -> Option<Party<'_>> {
-        match (&mut self.links, &mut self.gateway) {
-            (Some(links), _) if links.owns(conn) => Some(Party::Links(links)),
-            (_, gateway) => gateway.as_mut().map(Party::Gateway),
-        }
-    }
 }
 
-/// The core that a connection is of.
-enum Party<'a> {
-    Links(&'a mut Links),
-    Gateway(&'a mut Gateway),
-}
+#[cfg(test)]
+mod tests;

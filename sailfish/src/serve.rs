@@ -82,12 +82,13 @@ impl Role {
         }
     }
 
-    /// What it is on links.
-    const fn of_link(self) -> LinkRole {
+    /// What it is on links, if it has any.
+    const fn of_link(self) -> Option<LinkRole> {
         match self {
-            Self::Up | Self::Gateway => LinkRole::Gateway,
-            Self::Router => LinkRole::Router,
-            Self::Bridge => LinkRole::Bridge,
+            Self::Up => None,
+            Self::Gateway => Some(LinkRole::Gateway),
+            Self::Router => Some(LinkRole::Router),
+            Self::Bridge => Some(LinkRole::Bridge),
         }
     }
 
@@ -422,7 +423,7 @@ fn start(
         config: config.clone(),
         keys: keys.now(),
         tls: tls.clone(),
-        cluster_secret: (role != Role::Up).then(|| Secret::of_cluster(&config.cluster)).transpose()?,
+        cluster: role.of_link().map(|role| Cluster::of(role, config)).transpose()?,
         gateway: bounded(config.gateway(), capacity.connections_max),
         incarnation: options.clock.now().unix_nanos(),
         door: bridge.as_ref().map(Bridging::door),
@@ -475,6 +476,21 @@ fn is_discovering(config: &Config) -> bool {
     config.cluster.routers.is_empty() && !config.directory.redis.is_empty()
 }
 
+/// The cluster that a node is part of.
+#[derive(Clone)]
+struct Cluster {
+    /// What the node is in it.
+    role: LinkRole,
+    /// What all its nodes know, and nobody else.
+    secret: Secret,
+}
+
+impl Cluster {
+    fn of(role: LinkRole, config: &Config) -> anyhow::Result<Self> {
+        Ok(Self { role, secret: Secret::of_cluster(&config.cluster)? })
+    }
+}
+
 /// Makes the shards of a node, each on its own thread.
 #[derive(Clone)]
 struct Builder {
@@ -486,7 +502,7 @@ struct Builder {
     keys: gateway::TokenKeys,
     /// Of one that has a port with TLS.
     tls: Option<TlsServer>,
-    cluster_secret: Option<Secret>,
+    cluster: Option<Cluster>,
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
     incarnation: u64,
@@ -504,14 +520,14 @@ impl Builder {
         };
         let patience = Duration::from_millis(patience_ms.into());
         let random = || u64::from_ne_bytes(secret::random());
-        let gateway = (self.role != Role::Router).then(|| {
+        let gateway = || {
             let (keys, config) = (self.keys.clone(), self.gateway.clone());
             let beside = clients::ports(self.role, &self.config).into_iter();
             let beside = beside.map(|port| port.layers(self.tls.as_ref()));
             let ports = std::iter::once(Port::default()).chain(beside).collect();
             Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: random() })
-        });
-        let router = matches!(self.role, Role::Up | Role::Router).then(|| {
+        };
+        let router = || {
             let limits = self.config.router.clone();
             let keeps = self.config.keeps();
             let mut router = Router::new(router::Config { id, seed: random(), limits, keeps });
@@ -519,15 +535,19 @@ impl Builder {
                 router.write_streams();
             }
             router
-        });
-        let links = self.cluster_secret.as_ref().map(|secret| {
-            let role = self.role.of_link();
-            let (shards, incarnation) = (self.count, self.incarnation);
+        };
+        let links = |cluster: &Cluster| {
+            let (role, shards, incarnation) = (cluster.role, self.count, self.incarnation);
             let identity = Identity { shard: id.as_u32(), shards, role, incarnation };
-            let (secret, config) = (secret.bytes.clone(), self.config.link.clone());
+            let (secret, config) = (cluster.secret.bytes.clone(), self.config.link.clone());
             Links::new(now, link::Setup { identity, secret, seed: random(), config })
-        });
-        let cores = Cores { gateway, router, links };
+        };
+        let cores = match self.cluster.as_ref().map(|cluster| (cluster.role, links(cluster))) {
+            None => Cores::Alone { gateway: gateway(), router: router() },
+            Some((LinkRole::Gateway, links)) => Cores::Gateway { gateway: gateway(), links },
+            Some((LinkRole::Router, links)) => Cores::Router { router: router(), links },
+            Some((LinkRole::Bridge, links)) => Cores::Bridge { gateway: gateway(), links },
+        };
         let bridge = match self.role {
             Role::Up | Role::Bridge if self.door.is_some() => Bridge::Inside,
             Role::Gateway | Role::Router if !self.config.cluster.bridges.is_empty() => Bridge::Linked,

@@ -206,12 +206,12 @@ impl NodeHost {
 /// Composed as the binary composes it.
 fn core(now: Instant, identity: Identity, plan: &Plan, prng: &mut Prng) -> Node<Notes> {
     let id = ShardId::from_u32(identity.shard);
-    let gateway = (identity.role != Role::Router).then(|| {
+    let gateway = |prng: &mut Prng| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
         let ports = vec![gateway::Port::default(), gateway::Port { tls: None, websocket: true }];
         gateway::Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: prng.next_u64() })
-    });
-    let router = (identity.role == Role::Router).then(|| {
+    };
+    let router = |prng: &mut Prng| {
         let limits = router_limits();
         let (seed, keeps) = (prng.next_u64(), router::Keeps::default());
         let mut router = router::Router::new(router::Config { id, seed, limits, keeps });
@@ -219,10 +219,16 @@ fn core(now: Instant, identity: Identity, plan: &Plan, prng: &mut Prng) -> Node<
             router.write_streams();
         }
         router
-    });
-    let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
-    let links = Some(link::Links::new(now, link::Setup { identity, secret, seed, config }));
-    let cores = Cores { gateway, router, links };
+    };
+    let links = |prng: &mut Prng| {
+        let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
+        link::Links::new(now, link::Setup { identity, secret, seed, config })
+    };
+    let cores = match identity.role {
+        Role::Gateway => Cores::Gateway { gateway: gateway(prng), links: links(prng) },
+        Role::Router => Cores::Router { router: router(prng), links: links(prng) },
+        Role::Bridge => Cores::Bridge { gateway: gateway(prng), links: links(prng) },
+    };
     let patience = Duration::from_millis(u64::from(LEASE_MS) / 2);
     let Identity { shards, incarnation, role, .. } = identity;
     let bridge = match role {

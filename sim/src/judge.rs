@@ -78,7 +78,7 @@ impl World {
         for shard in self.nodes.values().flat_map(|node| node.shards()) {
             let id = shard.id;
             shard.core.check_invariants();
-            if let Some(links) = shard.core.links() {
+            if let Some(links) = shard.core.cores().links() {
                 let metrics = links.metrics();
                 if metrics.peers_away > 0 {
                     return Err(format!("{id:?} has lost sight of a peer"));
@@ -95,7 +95,7 @@ impl World {
                     return Err(format!("{id:?} has {peers} peers of {want}"));
                 }
             }
-            if let Some(router) = shard.core.router() {
+            if let Some(router) = shard.core.cores().router() {
                 let metrics = router.metrics();
                 let held = [metrics.pending, metrics.handed, metrics.parked, metrics.unsettled];
                 if held != [0; 4] {
@@ -107,7 +107,7 @@ impl World {
             if let Some(waiting) = shard.core.handover().map(|metrics| metrics.waiting).filter(|it| *it > 0) {
                 return Err(format!("{id:?} has {waiting} events for a bridge at the end"));
             }
-            if let Some(gateway) = shard.core.gateway() {
+            if let Some(gateway) = shard.core.cores().gateway() {
                 let metrics = gateway.metrics();
                 if metrics.submitted != 0 {
                     return Err(format!("{id:?} waits for {} answers at the end", metrics.submitted));
@@ -134,7 +134,7 @@ impl World {
         let live = self.live();
         let mut bound: BTreeMap<(i64, DeviceClass), Vec<(ShardId, ShardId)>> = BTreeMap::new();
         for shard in self.nodes.values().flat_map(|node| node.shards()) {
-            let Some(router) = shard.core.router() else { continue };
+            let Some(router) = shard.core.cores().router() else { continue };
             for user in 1..=self.plan.users {
                 for seat in router.online(APP, UserId(user)) {
                     let place = (shard.id, ShardId::from_u32(seat.shard));
@@ -191,7 +191,7 @@ impl World {
             let routers = self.nodes.values().flat_map(|node| node.shards());
             let known: Vec<(ShardId, Vec<ShardId>)> = routers
                 .filter_map(|shard| {
-                    Some((shard.id, shard.core.router()?.room_shards(APP, RoomId(room)).to_vec()))
+                    Some((shard.id, shard.core.cores().router()?.room_shards(APP, RoomId(room)).to_vec()))
                 })
                 .filter(|(_, shards)| !shards.is_empty())
                 .collect();

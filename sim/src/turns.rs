@@ -20,7 +20,7 @@ const LINGER_NS: u64 = 1_000_000_000;
 
 /// Messages of other nodes that a shard has heard, and said.
 fn messages_of(host: &ShardHost) -> u64 {
-    host.core.links().map(Links::metrics).map_or(0, |links| links.messages_in + links.messages_out)
+    host.core.cores().links().map(Links::metrics).map_or(0, |links| links.messages_in + links.messages_out)
 }
 
 impl World {

@@ -245,13 +245,17 @@ impl World {
     }
 
     fn links_lost(&self) -> u64 {
-        let links = self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.links());
+        let links =
+            self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.cores().links());
         links.map(|links| links.metrics().lost).sum()
     }
 
     fn announced(&self) -> u64 {
-        let routers =
-            self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.router());
+        let routers = self
+            .nodes
+            .values()
+            .flat_map(|node| node.shards())
+            .filter_map(|shard| shard.core.cores().router());
         routers.map(|router| router.metrics().announced).sum()
     }
 

@@ -8,8 +8,8 @@ use wire::UserId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{Question, Target, ToControl};
 
+use super::{Node, Outside};
 use crate::mail::Report;
-use crate::node::{Node, Outside};
 
 /// A question in parts, each for one router shard.
 type Parts = Vec<(ShardId, Question)>;
@@ -17,9 +17,9 @@ type Parts = Vec<(ShardId, Question)>;
 impl<O: Outside> Node<O> {
     /// Asks the routers that own what a question is about. A node without a gateway asks its own router,
     /// which knows of its own users only.
-    pub(crate) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
-        let Some(gateway) = &mut self.gateway else {
-            let answer = self.router.as_mut().map(|router| router.answer(now, question));
+    pub(super) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
+        let Some(gateway) = self.cores.gateway_mut() else {
+            let answer = self.cores.router_mut().map(|router| router.answer(now, question));
             self.report(Report::Asked { ask, parts: usize::from(answer.is_some()) });
             if let Some(answer) = answer {
                 self.report(Report::Answer { ask, answer });
@@ -35,16 +35,17 @@ impl<O: Outside> Node<O> {
     }
 
     /// Sends a message to all by the routers.
-    pub(crate) fn push_all(&mut self, now: Instant, ask: u64, push: Push) {
-        let Some(gateway) = &mut self.gateway else {
+    pub(super) fn push_all(&mut self, now: Instant, ask: u64, push: Push) {
+        let Some(gateway) = self.cores.gateway_mut() else {
             return self.report(Report::Asked { ask, parts: 0 });
         };
         let message = gateway.message_to_all(now, push);
         self.ask(now, ask, Question::PushAll { message });
     }
 
-    pub(crate) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
-        let Some(gateway) = self.gateway.as_mut().filter(|gateway| gateway.owners().next().is_some()) else {
+    pub(super) fn push(&mut self, now: Instant, ask: u64, target: Target, push: Push) {
+        let gateway = self.cores.gateway_mut().filter(|gateway| gateway.owners().next().is_some());
+        let Some(gateway) = gateway else {
             return self.report(Report::Asked { ask, parts: 0 });
         };
         let is_answered = push.is_answered(target);
@@ -62,7 +63,7 @@ impl<O: Outside> Node<O> {
     }
 
     /// What the gateway core has for the control thread.
-    pub(crate) fn tell_control(&mut self, mail: ToControl) {
+    pub(super) fn tell_control(&mut self, mail: ToControl) {
         match mail {
             ToControl::Answer { ask, answer } => self.report(Report::Answer { ask, answer }),
             ToControl::SendAck { submitted, ack } => {
