@@ -17,40 +17,10 @@ use wire::node::{Entry as StreamEntry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, 
 use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 
 use crate::hash::IdHash;
+use crate::keep::{Keep, Keeps};
 use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, SWEEP_PER_STEP};
 use crate::stripes::Stripes;
 use crate::term::Term;
-
-/// How much a room keeps of the messages of one business code. A bound of 0 keeps none of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Keep {
-    /// The last so many.
-    pub messages: u32,
-    /// As many as have so many bytes together, of payloads and names.
-    pub bytes: u32,
-    /// For how long.
-    pub ms: u32,
-}
-
-impl Keep {
-    fn is_none(self) -> bool {
-        self.messages == 0 || self.bytes == 0 || self.ms == 0
-    }
-}
-
-/// How much rooms keep, by business code; a code that is not here is kept as [`Limits`] say.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Keeps(Vec<(BizCode, Keep)>);
-
-impl Keeps {
-    /// The bounds of some codes; of a code that comes twice the first counts.
-    pub fn new(keeps: impl IntoIterator<Item = (BizCode, Keep)>) -> Self {
-        let mut keeps: Vec<(BizCode, Keep)> = keeps.into_iter().collect();
-        keeps.sort_by_key(|(code, _)| *code);
-        keeps.dedup_by_key(|(code, _)| *code);
-        Self(keeps)
-    }
-}
 
 /// The rings of all rooms.
 pub(crate) struct Histories {
@@ -108,7 +78,7 @@ pub(crate) struct Part {
 
 impl Histories {
     pub(crate) fn new(seed: u64, limits: &Limits, keeps: Keeps) -> Self {
-        let Keeps(own) = keeps;
+        let own = keeps.into_codes();
         let codes = own.iter().map(|(code, _)| *code).collect();
         let keeps = own.into_iter().map(|(_, keep)| keep).chain([limits.history()]).collect();
         Self {

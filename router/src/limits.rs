@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use shard::{Amount, Rate};
 use wire::node::{HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX};
 
-use crate::history::Keep;
+use crate::keep::Keep;
 use crate::outbox::Holder;
 
 /// The most bindings that may be allowed: they are named by 32 bits, and one value means none.
@@ -229,6 +229,10 @@ impl Limits {
 
     pub(crate) fn settle(&self) -> Duration {
         Duration::from_millis(self.settle_ms.into())
+    }
+
+    pub(crate) fn away(&self) -> Duration {
+        Duration::from_millis(self.away_ms.into())
     }
 
     pub(crate) fn dedupe_window(&self) -> Duration {

@@ -1,6 +1,5 @@
 //! The core: who is where, and which gateways there are.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shard::{Clocks, Instant, Prng, ShardId};
@@ -16,7 +15,8 @@ use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
 use crate::ends::{Device, Ends};
-use crate::history::{Histories, Keeps};
+use crate::history::Histories;
+use crate::keep::Keeps;
 use crate::limits::{Limits, RESYNC_PAUSE, RESYNC_PER_STEP};
 use crate::metrics::Metrics;
 use crate::outbox::{Effect, Outbox, Seat, Sender};
@@ -26,6 +26,11 @@ use crate::recall::{Asked, Recalls};
 use crate::rooms::Rooms;
 use crate::term::Term;
 use crate::users::{Bound, Claim, SaidBy, Users};
+
+mod messages;
+mod revoke;
+mod said;
+mod suspend;
 
 /// What makes one router differ from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,36 +82,35 @@ pub struct Config {
 ///   not counted.
 /// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
 pub struct Router {
-    pub(crate) limits: Limits,
-    pub(crate) keys: Keys,
-    pub(crate) users: Users,
-    pub(crate) bans: Bans,
-    pub(crate) revocations: Revocations,
+    limits: Limits,
+    keys: Keys,
+    users: Users,
+    bans: Bans,
+    revocations: Revocations,
     ends: Ends,
-    pub(crate) rooms: Rooms,
-    pub(crate) histories: Histories,
-    pub(crate) recalls: Recalls,
-    pub(crate) cluster: Cluster,
-    /// Gateway shards that were lost, or are back and have yet to say what they still have.
-    pub(crate) away: BTreeMap<ShardId, Away>,
-    pub(crate) pending: Pending,
-    pub(crate) partial: Partial,
+    rooms: Rooms,
+    histories: Histories,
+    recalls: Recalls,
+    cluster: Cluster,
+    away: Away,
+    pending: Pending,
+    partial: Partial,
     /// Undelivered messages of which the bridge has not said yet whether it keeps them.
-    pub(crate) handed: Pending,
+    handed: Pending,
     /// There is a bridge that answers.
-    pub(crate) is_bridged: bool,
+    is_bridged: bool,
     /// What rooms say is written to the directory, too, for owners to come.
-    pub(crate) writes_streams: bool,
+    writes_streams: bool,
     /// How often the directory had lost something.
-    pub(crate) stream_life: u32,
-    pub(crate) dedupe: Dedupe,
+    stream_life: u32,
+    dedupe: Dedupe,
     /// Without what is held at the moment.
-    pub(crate) metrics: Metrics,
-    pub(crate) outbox: Outbox,
+    metrics: Metrics,
+    outbox: Outbox,
     /// Shows as much as the fastest clock of a gateway.
     stamps: StampClock,
     /// What other clocks show.
-    pub(crate) clocks: Clocks,
+    clocks: Clocks,
     /// Up to which place the directory was told again, and when it is told more.
     resync: Option<(u32, Instant)>,
     /// Up to which place logins were stamped again, since a faster clock was heard of, and when more are.
@@ -133,7 +137,7 @@ impl Router {
             ends: Ends::default(),
             rooms: Rooms::new(prng.next_u64(), id, limits.memberships_max),
             cluster: Cluster::new(id, limits.settle(), prng.next_u64()),
-            away: BTreeMap::new(),
+            away: Away::default(),
             pending: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             handed: Pending::new(prng.next_u64() as u32, prng.next_u64()),
             partial: Partial::new(prng.next_u64()),
@@ -334,7 +338,7 @@ impl Router {
         assert!(self.pending.len() <= self.limits.pending_max as usize);
         assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);
-        Away::check_invariants(self);
+        self.away.check_invariants(&self.users, &self.cluster);
     }
 
     /// A gateway shard says something.
@@ -507,9 +511,9 @@ impl Router {
     }
 
     /// Tells the directory of a binding.
-    pub(crate) fn record(&mut self, app: AppId, user: UserId, device: DeviceClass, at: Seat, login: Login) {
+    fn record(&mut self, app: AppId, user: UserId, device: DeviceClass, at: Seat, login: Login) {
         let linked = self.cluster.get(at.shard).map(|gateway| gateway.incarnation);
-        let incarnation = linked.or_else(|| Some(self.away.get(&at.shard)?.incarnation)).unwrap_or_default();
+        let incarnation = linked.or_else(|| self.away.incarnation(at.shard)).unwrap_or_default();
         let seat = wire::node::Seat { device, shard: at.shard.as_u32(), login };
         let seat = FoundSeat { seat, session: at.session, incarnation };
         self.outbox.directory(ToDirectory::Bind { app, user, seat });
@@ -524,7 +528,7 @@ impl Router {
     }
 
     /// The one place where a binding ends without another in its place.
-    pub(crate) fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
+    fn unbind(&mut self, app: AppId, user: UserId, device: DeviceClass, seat: Seat, moved: bool) {
         let Some((login, is_guess)) = self.users.unbind(app, user, device, seat) else {
             self.metrics.unbinds_stale += 1;
             return;

@@ -3,12 +3,12 @@
 use shard::{Instant, ShardId};
 use wire::node::{Revocation, ToGateway};
 
-use crate::router::Router;
+use super::Router;
 
 impl Router {
     /// Keeps revocations, and tells all gateways of those that it did not know. Sessions of their users are
     /// looked at.
-    pub(crate) fn revoke(&mut self, now: Instant, revocations: Vec<Revocation>) {
+    pub(super) fn revoke(&mut self, now: Instant, revocations: Vec<Revocation>) {
         let now_secs = self.clocks.wall_secs(now);
         let is_new = |revocation: &Revocation| self.revocations.add(now_secs, *revocation);
         let new: Vec<Revocation> = revocations.into_iter().filter(is_new).collect();
@@ -26,7 +26,7 @@ impl Router {
     }
 
     /// Tells a gateway shard that has come of all that it is to refuse.
-    pub(crate) fn tell_revocations(&mut self, shard: ShardId) {
+    pub(super) fn tell_revocations(&mut self, shard: ShardId) {
         for revocations in self.revocations.messages() {
             self.outbox.gateway(shard, ToGateway::Revoked { revocations });
         }

@@ -5,6 +5,7 @@ use wire::client::{FailReason, Message, Outcome, SendAck};
 use wire::node::{Class, DeliveryId, Submission, Taken, Target, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
+use super::Router;
 use crate::cluster::Parked;
 use crate::dedupe::{Answer, Key};
 use crate::limits::{EXPIRE_PER_TIMEOUT_MAX, ROOM_TOKEN_BYTES};
@@ -12,11 +13,10 @@ use crate::outbox::{Holder, Seat, Sender};
 use crate::partial::Given;
 use crate::pending::{Letter, Receivers};
 use crate::rooms::Place;
-use crate::router::Router;
 use crate::users::Standing;
 
 impl Router {
-    pub(crate) fn submit(&mut self, now: Instant, sender: Sender, submission: Submission) {
+    pub(super) fn submit(&mut self, now: Instant, sender: Sender, submission: Submission) {
         let submitted = match (submission.target, submission.class) {
             (Target::User(_), Class::Reliable) => &mut self.metrics.submitted_user_reliable,
             (Target::User(_), Class::Lossy) => &mut self.metrics.submitted_user_lossy,
@@ -28,14 +28,14 @@ impl Router {
     }
 
     /// What was held back is dealt with as if it came at this moment.
-    pub(crate) fn resubmit(&mut self, now: Instant, parked: Parked) {
+    pub(super) fn resubmit(&mut self, now: Instant, parked: Parked) {
         for (sender, submission) in parked {
             self.decide(now, sender, submission);
         }
     }
 
     /// Lets go of what is held back for a user, if the user has become known.
-    pub(crate) fn release(&mut self, now: Instant, app: AppId, user: UserId) {
+    pub(super) fn release(&mut self, now: Instant, app: AppId, user: UserId) {
         if self.cluster.is_unsettled() && self.users.of(app, user).next().is_some() {
             let parked = self.cluster.unpark(app, Target::User(user));
             self.resubmit(now, parked);
@@ -43,7 +43,7 @@ impl Router {
     }
 
     /// The sender's shard has found another owner for a message that is held back.
-    pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
+    pub(super) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         self.cluster.withdraw(from, app, target, id);
     }
 
@@ -195,7 +195,7 @@ impl Router {
     /// A session is announced whose user was known by others: it gets what these were given meanwhile. A
     /// letter that is concluded stays so. One that was known before, too, and is announced again may have a
     /// message on its way to its client.
-    pub(crate) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
+    pub(super) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
         for Given { delivery, message, acked_by } in self.partial.of(app, user) {
             if acked_by == Some(seat) {
                 continue;
@@ -318,14 +318,14 @@ impl Router {
 
     /// The shard of a member's node that takes the room's messages for all of that node, if it is another
     /// process.
-    pub(crate) fn picked(&self, room: RoomId, member: ShardId) -> Option<ShardId> {
+    pub(super) fn picked(&self, room: RoomId, member: ShardId) -> Option<ShardId> {
         let gateway = self.cluster.get(member).filter(|gateway| !gateway.is_local)?;
         let index = room.0.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
         let picked = ShardId::new(member.node(), index);
         self.cluster.get(picked).map(|_| picked)
     }
 
-    pub(crate) fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {
+    pub(super) fn settle(&mut self, now: Instant, delivery: DeliveryId, receiver: Seat, outcome: Outcome) {
         let reason = match outcome {
             Outcome::Delivered => None,
             Outcome::Failed(reason) => Some(reason_of_failure(reason)),
@@ -349,7 +349,7 @@ impl Router {
         self.conclude(now, letter, outcome);
     }
 
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         for _ in 0..EXPIRE_PER_TIMEOUT_MAX {
             let Some(letter) = self.pending.expire(now) else { break };
             self.metrics.expired += 1;
