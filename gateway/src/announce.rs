@@ -7,17 +7,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use shard::{ConnId, Instant, ShardId};
-use wire::node::{Login, Owners, Target, ToRouter, range_of};
+use shard::{ConnId, ConnMap, Instant, ShardId};
+use wire::node::{Login, Target, ToRouter, range_of};
 use wire::{AppId, UserId};
 
 use crate::announce_window::AnnounceWindows;
-use crate::gateway::{Gateway, Timer};
-use crate::limits::{ANNOUNCE_PAUSE, ANNOUNCE_STAGES_MAX, ANNOUNCEMENTS_PER_STEP, RESUBMISSIONS_PER_STEP};
+use crate::limits::{ANNOUNCE_STAGES_MAX, ANNOUNCEMENTS_PER_STEP};
 use crate::session::{Phase, Session};
-use crate::submitted::Entry;
+use crate::telling::Telling;
 use crate::unchanged::Unchanged;
-use crate::view::owner_of;
+use crate::view::{Before, owner_of};
 
 /// Sessions that have yet to be announced, by the change of owners since which they are.
 #[derive(Default)]
@@ -40,19 +39,16 @@ struct Stage {
     conns: VecDeque<ConnId>,
 }
 
-/// Owners that were.
-#[derive(Clone)]
-pub(crate) struct Before {
-    pub(crate) owners: Option<Owners>,
-    /// Those of them that know nothing any more.
-    pub(crate) gone: Vec<ShardId>,
-}
-
-impl Before {
-    /// Who knows a target; none when its owner is gone.
-    pub(crate) fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
-        owner_of(self.owners.as_ref(), app, target).filter(|owner| !self.gone.contains(owner))
-    }
+/// What has to be said of a session.
+struct Move {
+    old: Option<ShardId>,
+    new: Option<ShardId>,
+    /// The owner knows it already.
+    is_known: bool,
+    /// Some owner was told of it.
+    was_told: bool,
+    /// Its client waits for the owner's answer to its login.
+    is_login: bool,
 }
 
 impl Announcing {
@@ -84,36 +80,37 @@ impl Announcing {
         self.slow = routers;
     }
 
+    /// Whether a router has so much to take in that what can wait should.
+    pub(crate) fn is_slow(&self, router: ShardId) -> bool {
+        self.slow.contains(&router)
+    }
+
+    /// Whether the next step is to have a timer, which the caller arms.
+    pub(crate) fn wants_timer(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_timer, true)
+    }
+
+    /// The timer has fired.
+    pub(crate) fn timer_fired(&mut self) {
+        self.has_timer = false;
+    }
+
     /// Whether no session ought to be announced to a router at the moment.
     fn is_busy(&self, now: Instant, router: ShardId) -> bool {
-        self.slow.contains(&router) || self.windows.is_full(now, router)
+        self.is_slow(router) || self.windows.is_full(now, router)
     }
-}
 
-/// What has to be said of a session.
-struct Move {
-    old: Option<ShardId>,
-    new: Option<ShardId>,
-    /// The owner knows it already.
-    is_known: bool,
-    /// Some owner was told of it.
-    was_told: bool,
-    /// Its client waits for the owner's answer to its login.
-    is_login: bool,
-}
-
-impl Gateway {
     /// Other owners are about to be chosen: what the last choice asks of each session is done, or stays to be
     /// done from there.
-    pub(crate) fn keep_unannounced(&mut self, now: Instant, gone: &[ShardId]) {
-        if self.view.announcing.stages.len() >= ANNOUNCE_STAGES_MAX {
-            self.finish_announcing(now);
+    pub(crate) fn keep(&mut self, now: Instant, gone: &[ShardId], telling: &mut Telling<'_>) {
+        if self.stages.len() >= ANNOUNCE_STAGES_MAX {
+            self.finish(now, telling);
         }
-        let mut stages = std::mem::take(&mut self.view.announcing.stages);
+        let mut stages = std::mem::take(&mut self.stages);
         for stage in &mut stages {
             for conn in std::mem::take(&mut stage.conns) {
-                match self.move_of(conn, stage) {
-                    Some(to) if to.is_known => self.announce(now, conn, &to),
+                match telling.move_of(conn, stage) {
+                    Some(to) if to.is_known => self.announce(now, conn, &to, telling),
                     Some(_) => stage.conns.push_back(conn),
                     None => {}
                 }
@@ -121,127 +118,77 @@ impl Gateway {
             stage.before.gone.extend(gone);
         }
         stages.retain(|stage| !stage.conns.is_empty());
-        self.view.announcing.stages = stages;
+        self.stages = stages;
     }
 
     /// Begins to announce sessions to owners that were just chosen.
-    pub(crate) fn begin_announcing(&mut self, now: Instant, before: Before, unchanged: Unchanged) {
+    pub(crate) fn begin(&mut self, before: Before, unchanged: Unchanged, sessions: &ConnMap<Session>) {
         let mut is_waiting = BTreeSet::new();
-        for stage in &mut self.view.announcing.stages {
+        for stage in &mut self.stages {
             stage.unchanged.clone_from(&unchanged);
             is_waiting.extend(stage.conns.iter().map(|conn| conn.as_u64()));
         }
-        let conns = self.connections().into_iter().filter(|conn| !is_waiting.contains(&conn.as_u64()));
-        let is_login =
-            |conn: &ConnId| self.sessions.get(*conn).is_some_and(|session| session.phase == Phase::Binding);
-        let (logins, rest): (Vec<ConnId>, Vec<ConnId>) = conns.partition(is_login);
-        let mut conns = VecDeque::from(rest);
-        conns.extend(logins); // they go first
-        self.view.announcing.stages.push_back(Stage { before, unchanged, conns });
-        self.tell_owners(now);
-    }
-
-    /// Whether there is anything left to tell owners that were chosen.
-    pub fn is_announcing(&self) -> bool {
-        !self.view.announcing.is_done() || !self.view.resubmitting.is_empty()
-    }
-
-    /// No session is announced to these routers until they are not among them any more: what can wait is said
-    /// as fast as they take it in.
-    pub fn set_slow(&mut self, routers: Vec<ShardId>) {
-        self.view.announcing.set_slow(routers);
+        let is_login = |(_, session): &(ConnId, &Session)| session.phase == Phase::Binding;
+        let all = sessions.iter().filter(|(conn, _)| !is_waiting.contains(&conn.as_u64()));
+        let (logins, rest): (Vec<_>, Vec<_>) = all.partition(is_login);
+        // Logins go first.
+        let conns = rest.into_iter().chain(logins).map(|(conn, _)| conn).collect();
+        self.stages.push_back(Stage { before, unchanged, conns });
     }
 
     /// Announces some sessions, so that a change with very many takes many short turns and not a long one.
-    /// The pauses differ, so that gateways which began at the same moment do not go on in step.
-    fn announce_step(&mut self, now: Instant) {
-        if self.view.announcing.is_done() {
+    pub(crate) fn step(&mut self, now: Instant, telling: &mut Telling<'_>) {
+        if self.is_done() {
             return;
         }
-        let mut stages = std::mem::take(&mut self.view.announcing.stages);
+        let mut stages = std::mem::take(&mut self.stages);
         let mut rest = ANNOUNCEMENTS_PER_STEP;
         for stage in &mut stages {
             for _ in 0..rest.min(stage.conns.len()) {
                 rest -= 1;
                 let Some(conn) = stage.conns.pop_back() else { break };
-                let Some(to) = self.move_of(conn, stage) else { continue };
-                let is_busy = |router: Option<ShardId>| {
-                    router.is_some_and(|router| self.view.announcing.is_busy(now, router))
-                };
+                let Some(to) = telling.move_of(conn, stage) else { continue };
+                let is_busy =
+                    |router: Option<ShardId>| router.is_some_and(|router| self.is_busy(now, router));
                 if !to.is_login && (!to.is_known && is_busy(to.new) || is_busy(to.old)) {
                     stage.conns.push_front(conn);
                 } else {
-                    self.announce(now, conn, &to);
+                    self.announce(now, conn, &to, telling);
                 }
             }
         }
-        self.put_back(stages);
+        self.put_back(stages, telling);
     }
 
-    /// Submits some messages again, oldest first: what a sender said before goes before.
-    fn resubmit_step(&mut self) {
-        for _ in 0..RESUBMISSIONS_PER_STEP {
-            let Some(id) = self.view.resubmitting.front().copied() else { return };
-            let entry = self.submitted.get(id);
-            // One that is concluded stays with the owner that hands it over.
-            let entry = entry.filter(|it| it.submission.concluded.is_none() || it.owner.is_none());
-            let Some(entry) = entry.cloned() else {
-                self.view.resubmitting.pop_front();
-                continue;
-            };
-            let Entry { session, owner: old, submission, .. } = entry;
-            let (app, target) = (submission.app, submission.target);
-            let Some(owner) = self.view.owner_of(app, target) else { return };
-            if self.view.announcing.slow.contains(&owner) {
-                return;
-            }
-            self.view.resubmitting.pop_front();
-            if let Some(old) = old.filter(|old| self.view.is_up(*old)) {
-                self.tell_router(old, ToRouter::Withdraw { app, target, id });
-            }
-            self.submitted.set_owner(id, Some(owner));
-            self.metrics.submitted_again += u64::from(submission.again);
-            self.tell_router(owner, ToRouter::Submit { session, submission });
-        }
-    }
-
-    /// Goes on telling owners what they do not know: messages first, for somebody waits for these.
-    pub(crate) fn tell_owners(&mut self, now: Instant) {
-        self.resubmit_step();
-        self.announce_step(now);
-        if self.is_announcing() && !std::mem::replace(&mut self.view.announcing.has_timer, true) {
-            let pause = ANNOUNCE_PAUSE / 2 + ANNOUNCE_PAUSE * self.prng.below(1024) as u32 / 1024;
-            self.wheel.arm(now + pause, Timer::Announce.pack());
-        }
-    }
-
-    /// It is time for the next step.
-    pub(crate) fn announce_on(&mut self, now: Instant) {
-        self.view.announcing.has_timer = false;
-        self.tell_owners(now);
-    }
-
-    fn put_back(&mut self, mut stages: VecDeque<Stage>) {
+    fn put_back(&mut self, mut stages: VecDeque<Stage>, telling: &mut Telling<'_>) {
         stages.retain(|stage| !stage.conns.is_empty());
-        self.view.announcing.stages = stages;
-        if self.view.announcing.is_done() {
-            self.say_view(true);
+        self.stages = stages;
+        if self.is_done() {
+            telling.view.tell_all(true, telling.effects);
         }
     }
 
     /// Announces all that is left, however many there are.
-    fn finish_announcing(&mut self, now: Instant) {
-        let mut stages = std::mem::take(&mut self.view.announcing.stages);
+    fn finish(&mut self, now: Instant, telling: &mut Telling<'_>) {
+        let mut stages = std::mem::take(&mut self.stages);
         for stage in &mut stages {
             while let Some(conn) = stage.conns.pop_back() {
-                if let Some(to) = self.move_of(conn, stage) {
-                    self.announce(now, conn, &to);
+                if let Some(to) = telling.move_of(conn, stage) {
+                    self.announce(now, conn, &to, telling);
                 }
             }
         }
-        self.put_back(stages);
+        self.put_back(stages, telling);
     }
 
+    fn announce(&mut self, now: Instant, conn: ConnId, to: &Move, telling: &mut Telling<'_>) {
+        if let Some(asked) = telling.announce(conn, to) {
+            self.windows.asked(now, asked);
+        }
+    }
+}
+
+impl Telling<'_> {
     /// What has to be said of a session of a stage; `None` if nothing.
     fn move_of(&self, conn: ConnId, stage: &Stage) -> Option<Move> {
         let is_asked = |session: &&Session| matches!(session.phase, Phase::Binding | Phase::Live);
@@ -262,25 +209,23 @@ impl Gateway {
         Some(Move { old, new, is_known, was_told: told.is_some(), is_login })
     }
 
-    fn announce(&mut self, now: Instant, conn: ConnId, to: &Move) {
-        let Some(session) = self.sessions.get_mut(conn) else { return };
+    /// Says it. The router that is to answer, if that counts in its window.
+    fn announce(&mut self, conn: ConnId, to: &Move) -> Option<ShardId> {
+        let session = self.sessions.get_mut(conn)?;
         let (app, user, device, is_live) =
             (session.app, session.user, session.device, session.phase == Phase::Live);
         if !to.is_known && (is_live || to.was_told) {
             session.login = Login(session.login.0.saturating_add(1));
         }
         let login = session.login;
-        let session = self.session_of(conn);
+        let session = self.names.of(conn);
         if let Some(old) = to.old.filter(|old| self.view.is_up(*old)) {
-            self.tell_router(old, ToRouter::Unbind { app, user, device, session, moved: true });
+            self.effects.router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }
-        if let Some(new) = to.new.filter(|_| !to.is_known) {
-            // One that is not bound yet has waited, and a later login may have come in between: its stamp
-            // decides.
-            self.tell_router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
-            if is_live {
-                self.view.announcing.windows.asked(now, new);
-            }
-        }
+        let new = to.new.filter(|_| !to.is_known)?;
+        // One that is not bound yet has waited, and a later login may have come in between: its stamp
+        // decides.
+        self.effects.router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
+        is_live.then_some(new)
     }
 }

@@ -11,8 +11,10 @@ use wire::node::{Login, Revocations, SessionId, StampClock, ToBridge, ToControl,
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
+use crate::announce::Announcing;
 use crate::config::Config;
 use crate::effect::{Effect, Effects};
+use crate::ends::{End, Ends, Retelling};
 use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
@@ -24,11 +26,24 @@ use crate::metrics::Metrics;
 use crate::notices::notice_text;
 use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
-use crate::session::{Phase, Session, TokenTimes};
-pub(crate) use crate::stay::Stay;
+use crate::session::{Names, Phase, Session, TokenTimes};
+use crate::stay::Stay;
 use crate::submitted::Submitted;
+use crate::timer::Timer;
 use crate::token::TokenKeys;
-use crate::view::{End, Retelling, View};
+use crate::unchanged::Remembered;
+use crate::view::View;
+
+mod delivery;
+mod fan_out;
+mod frames;
+mod layers;
+mod owners;
+mod push;
+mod recovery;
+mod submit;
+
+pub use push::Push;
 
 /// What a gateway shard is made of.
 pub struct Setup {
@@ -50,31 +65,32 @@ pub struct Setup {
 /// who is in a room in `Rooms`. Handlers change these and mark a connection dirty; [`Gateway::poll_effect`]
 /// gives each dirty connection out once, so everything that one turn produced for it leaves in one write.
 pub struct Gateway {
-    pub(crate) id: ShardId,
-    pub(crate) view: View,
-    pub(crate) ids: MessageIds,
-    pub(crate) stamps: StampClock,
-    pub(crate) submitted: Submitted,
-    pub(crate) keys: TokenKeys,
-    pub(crate) revocations: Revocations,
-    pub(crate) config: Config,
-    pub(crate) rate: Rate,
-    pub(crate) prng: Prng,
-    /// Added to the generations in session ids, so that those of an earlier life of this shard mean nothing
-    /// to this one.
-    epoch: u32,
-    pub(crate) sessions: ConnMap<Session>,
-    pub(crate) outboxes: Outboxes,
-    pub(crate) rooms: Rooms,
-    pub(crate) addresses: Addresses,
-    pub(crate) layered: Layered,
-    pub(crate) logins: LoginWindow,
-    pub(crate) wheel: Wheel<u64>,
-    pub(crate) effects: Effects,
-    pub(crate) dirty: VecDeque<ConnId>,
-    pub(crate) metrics: Metrics,
+    id: ShardId,
+    view: View,
+    announcing: Announcing,
+    remembered: Remembered,
+    ends: Ends,
+    ids: MessageIds,
+    stamps: StampClock,
+    submitted: Submitted,
+    keys: TokenKeys,
+    revocations: Revocations,
+    config: Config,
+    rate: Rate,
+    prng: Prng,
+    names: Names,
+    sessions: ConnMap<Session>,
+    outboxes: Outboxes,
+    rooms: Rooms,
+    addresses: Addresses,
+    layered: Layered,
+    logins: LoginWindow,
+    wheel: Wheel<u64>,
+    effects: Effects,
+    dirty: VecDeque<ConnId>,
+    metrics: Metrics,
     /// What other clocks show.
-    pub(crate) clocks: Clocks,
+    clocks: Clocks,
     /// Whether the engine leaves what clients say unread, and from when on they may be judged by what they
     /// have not said.
     are_unread: bool,
@@ -83,63 +99,7 @@ pub struct Gateway {
     draining_until: Option<Instant>,
     /// Connections that a drain has yet to look at.
     farewells: Vec<ConnId>,
-    pub(crate) retelling: Retelling,
-}
-
-/// What a timer is for, packed into the wheel's 8 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Timer {
-    /// The login deadline or the idle timer of a connection.
-    Session { conn_index: u32 },
-    /// The ack timer of a flight.
-    Ack { conn_index: u32, flight: u32 },
-    /// The end of a room's interval.
-    Room { index: u32 },
-    /// The end of a drain.
-    Drain,
-    /// The next step of an announcement.
-    Announce,
-    /// The owner of a room has not answered what its members want of it.
-    Recall { index: u32 },
-}
-
-impl Timer {
-    const ACK: u64 = 1 << 63;
-    const DRAIN: u64 = 1 << 62;
-    const ROOM: u64 = 1 << 61;
-    const ANNOUNCE: u64 = 1 << 60;
-    const RECALL: u64 = 1 << 59;
-
-    pub(crate) fn pack(self) -> u64 {
-        match self {
-            Self::Session { conn_index } => u64::from(conn_index),
-            Self::Ack { conn_index, flight } => Self::ACK | u64::from(conn_index) << 32 | u64::from(flight),
-            Self::Room { index } => Self::ROOM | u64::from(index),
-            Self::Drain => Self::DRAIN,
-            Self::Announce => Self::ANNOUNCE,
-            Self::Recall { index } => Self::RECALL | u64::from(index),
-        }
-    }
-
-    fn unpack(packed: u64) -> Self {
-        if packed & Self::ACK != 0 {
-            let conn_index = ((packed & !Self::ACK) >> 32) as u32;
-            return Self::Ack { conn_index, flight: packed as u32 };
-        }
-        if packed == Self::DRAIN {
-            return Self::Drain;
-        }
-        if packed == Self::ANNOUNCE {
-            return Self::Announce;
-        }
-        if packed & Self::ROOM != 0 {
-            return Self::Room { index: packed as u32 };
-        }
-        if packed & Self::RECALL != 0 {
-            return Self::Recall { index: packed as u32 };
-        }
-        Self::Session { conn_index: packed as u32 }
-    }
+    retelling: Retelling,
 }
 
 impl Gateway {
@@ -150,6 +110,9 @@ impl Gateway {
         Self {
             id,
             view: View::default(),
+            announcing: Announcing::default(),
+            remembered: Remembered::default(),
+            ends: Ends::default(),
             ids: MessageIds::new(id),
             stamps: StampClock::default(),
             submitted: Submitted::new(prng.next_u64()),
@@ -163,7 +126,7 @@ impl Gateway {
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
             logins: LoginWindow::new(now),
-            epoch: prng.next_u64() as u32,
+            names: Names::new(prng.next_u64() as u32),
             prng,
             wheel: Wheel::new(now),
             effects: Effects::default(),
@@ -180,14 +143,12 @@ impl Gateway {
 
     /// How others name the session of a connection.
     pub fn session_of(&self, conn: ConnId) -> SessionId {
-        let generation = conn.generation.wrapping_add(self.epoch);
-        SessionId(ConnId { generation, ..conn }.as_u64())
+        self.names.of(conn)
     }
 
     /// The connection of a session that others name; that of no connection, if it is one of an earlier life.
-    pub(crate) fn conn_of(&self, session: SessionId) -> ConnId {
-        let conn = ConnId::from_u64(session.0);
-        ConnId { generation: conn.generation.wrapping_sub(self.epoch), ..conn }
+    fn conn_of(&self, session: SessionId) -> ConnId {
+        self.names.conn(session)
     }
 
     /// A copy of the counters, gauges brought up to date.
@@ -358,7 +319,7 @@ impl Gateway {
     }
 
     /// Bytes of the stream of frames came.
-    pub(crate) fn received_frames(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
+    fn received_frames(&mut self, now: Instant, conn: ConnId, mut bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut deframer = std::mem::take(&mut session.deframer);
         while let Some(phase) = self.sessions.get(conn).map(|session| session.phase)
@@ -431,7 +392,7 @@ impl Gateway {
     }
 
     /// When to look again for a client that has been silent, or has not acked; `None` when it may be judged.
-    pub(crate) fn judges_later(&self, now: Instant) -> Option<Instant> {
+    fn judges_later(&self, now: Instant) -> Option<Instant> {
         if self.are_unread {
             return Some(now + HEARING_TIME);
         }
@@ -439,7 +400,7 @@ impl Gateway {
     }
 
     /// What this shard's own clock shows, by which ids and stamps are made.
-    pub(crate) fn clock_ns(&self, now: Instant) -> u64 {
+    fn clock_ns(&self, now: Instant) -> u64 {
         self.clocks.order(now).unix_nanos()
     }
 
@@ -518,12 +479,12 @@ impl Gateway {
     }
 
     /// Says why, and closes once that is written.
-    pub(crate) fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
+    fn close_with_notice(&mut self, conn: ConnId, code: NoticeCode) {
         self.close_with(conn, code, 0, Vec::new());
     }
 
     /// More logins come than owners answer.
-    pub(crate) fn close_crowded(&mut self, conn: ConnId) {
+    fn close_crowded(&mut self, conn: ConnId) {
         let retry_ms = LOGIN_RETRY.as_millis() as u32;
         let retry_after_ms = retry_ms + self.prng.below(u64::from(retry_ms) + 1) as u32;
         let alternatives = self.alternatives();
@@ -549,7 +510,7 @@ impl Gateway {
     }
 
     /// Closes a connection that a drain kept for the sake of unacked messages, once there are none.
-    pub(crate) fn close_if_drained(&mut self, conn: ConnId) {
+    fn close_if_drained(&mut self, conn: ConnId) {
         if self.draining_until.is_some() && self.is_settled(conn) {
             self.close_draining(conn);
         }
@@ -572,7 +533,7 @@ impl Gateway {
     }
 
     /// Queues a notice that leaves the connection open.
-    pub(crate) fn say_notice(&mut self, conn: ConnId, code: NoticeCode) {
+    fn say_notice(&mut self, conn: ConnId, code: NoticeCode) {
         self.put_notice(conn, code, 0, Vec::new());
     }
 
@@ -590,7 +551,7 @@ impl Gateway {
 
     /// Queues an answer. A client that asks for more than it may at once and reads none of the answers is
     /// closed.
-    pub(crate) fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
+    fn say(&mut self, conn: ConnId, frame: &ServerFrame<'_>) {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
@@ -609,7 +570,7 @@ impl Gateway {
 
     /// Ends what the connection stood for, however it came to that: the binding, the memberships, the
     /// messages that wait for it. False when it had ended before.
-    pub(crate) fn end(&mut self, conn: ConnId) -> bool {
+    fn end(&mut self, conn: ConnId) -> bool {
         let Some(session) = self.sessions.get_mut(conn) else { return false };
         if session.phase == Phase::Closing {
             return false;
@@ -627,7 +588,7 @@ impl Gateway {
             self.metrics.sessions -= 1;
             if !self.unbind(conn, app, user, device, was_live) && was_live {
                 let session = self.session_of(conn);
-                self.view.remember_end(End { owner: None, app, user, device, session, login });
+                self.ends.put(End { owner: None, app, user, device, session, login });
                 self.tell_bridge(ToBridge::Offline { app, user, device, login });
             }
             self.leave_all(conn, stay);
@@ -649,7 +610,7 @@ impl Gateway {
         let login = self.sessions.get(conn).map_or(Login::default(), |session| session.login);
         let session = self.session_of(conn);
         let owner = self.view.owner_of_user(app, user);
-        let mut before = self.view.announcing.owners_before(app, user);
+        let mut before = self.announcing.owners_before(app, user);
         before.retain(|before| Some(*before) != owner);
         for owner in owner.into_iter().chain(before.iter().copied()) {
             if self.view.is_up(owner) {
@@ -657,7 +618,7 @@ impl Gateway {
                 // One that was never live may not be known to anybody, and its stamp may be above that of one
                 // that is.
                 if was_live {
-                    self.view.remember_end(End { owner: Some(owner), app, user, device, session, login });
+                    self.ends.put(End { owner: Some(owner), app, user, device, session, login });
                 }
             }
         }
@@ -675,7 +636,7 @@ impl Gateway {
     }
 
     /// Tells who must know that a session is out of a room.
-    pub(crate) fn left(&mut self, stay: Stay, room: RoomId, last: bool) {
+    fn left(&mut self, stay: Stay, room: RoomId, last: bool) {
         let Stay { app, user, device, login, is_told } = stay;
         self.forget_recalls();
         if last && let Some(owner) = self.view.owner_of_room(app, room) {
@@ -691,15 +652,15 @@ impl Gateway {
         self.outboxes.get_mut(session.outbox).is_none_or(|outbox| outbox.is_settled())
     }
 
-    pub(crate) fn connections(&self) -> Vec<ConnId> {
+    fn connections(&self) -> Vec<ConnId> {
         self.sessions.iter().map(|(conn, _)| conn).collect()
     }
 
-    pub(crate) fn tell_router(&mut self, to: ShardId, mail: ToRouter) {
+    fn tell_router(&mut self, to: ShardId, mail: ToRouter) {
         self.effects.router(to, mail);
     }
 
-    pub(crate) fn tell_bridge(&mut self, event: ToBridge) {
+    fn tell_bridge(&mut self, event: ToBridge) {
         self.effects.bridge(event);
     }
 
@@ -709,14 +670,14 @@ impl Gateway {
             ToGateway::Bound { session, login } => {
                 let conn = self.conn_of(session);
                 if self.sessions.get(conn).is_none_or(|session| session.phase != Phase::Binding) {
-                    self.view.announcing.answered(now, from);
+                    self.announcing.answered(now, from);
                 }
                 self.bound(now, conn, login);
             }
             // A notice that leaves the connection open is no reason to end it; no router says one.
             ToGateway::Kick { notice, .. } if !notice.closes() => {}
             ToGateway::Kick { session, notice } => {
-                self.view.announcing.answered(now, from);
+                self.announcing.answered(now, from);
                 self.kicked(self.conn_of(session), notice);
             }
             ToGateway::Joined { app, room, sequence } => self.joined(now, from, app, room, sequence),
@@ -739,9 +700,7 @@ impl Gateway {
             }
             ToGateway::Concluded { submitted, reason } => self.concluded(from, submitted, reason),
             ToGateway::Common { routers, clock } => self.common(now, from, routers, clock),
-            ToGateway::Digests { digests } if self.view.is_up(from) => {
-                self.view.remembered.hear(from, digests)
-            }
+            ToGateway::Digests { digests } if self.view.is_up(from) => self.remembered.hear(from, digests),
             ToGateway::Digests { .. } => {}
             ToGateway::All { message } => self.push_all(now, &message),
             // The control thread asked, and is the one to go.
@@ -762,13 +721,13 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn tell_control(&mut self, mail: ToControl) {
+    fn tell_control(&mut self, mail: ToControl) {
         self.effects.control(mail);
     }
 }
 
 /// Puts a connection into the list of those to flush, once.
-pub(crate) fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeque<ConnId>) {
+fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeque<ConnId>) {
     if !session.is_dirty && !session.is_writing {
         session.is_dirty = true;
         dirty.push_back(conn);

@@ -1,5 +1,5 @@
-//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s; what
-//! becomes of what they say is here. A connection without layers has nothing in here.
+//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s. A
+//! connection without layers has nothing in here.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -7,13 +7,7 @@ use std::sync::Arc;
 
 use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch, TEXT_HEADER_BYTES_MAX, put_text_header};
 use shard::{ConnId, ConnMap, Instant, SendBatch};
-use wire::client::{
-    Code, Encoding, Frame, NoticeCode, TEXT_CODE_BYTES, frame_of_java, frame_of_text, next_of_frames,
-    put_java, put_text, text_bytes,
-};
-
-use crate::gateway::{Gateway, mark_dirty};
-use crate::session::Phase;
+use wire::client::{NoticeCode, TEXT_CODE_BYTES, next_of_frames, put_java, put_text, text_bytes};
 
 /// The code of a Close frame after a notice is the notice's, and this.
 const CLOSE_NOTICE: u16 = 4000;
@@ -44,6 +38,36 @@ struct Slot {
     is_java: bool,
     /// It stands in `waiting`.
     is_waiting: bool,
+}
+
+/// The layers of one connection, with what they need to take bytes.
+pub(crate) struct Lent {
+    layers: Box<Layers>,
+    rules: Arc<Rules>,
+    scratch: Scratch,
+}
+
+impl Lent {
+    /// Hands bytes from the socket over, and what comes out of them to `take`, which tells whether the
+    /// connection goes on.
+    pub(crate) fn received(
+        &mut self,
+        text_bytes_max: usize,
+        bytes: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<(), Refusal> {
+        self.layers.received(&self.rules, text_bytes_max, &mut self.scratch, bytes, take)
+    }
+
+    /// Whether there is something to write besides frames.
+    pub(crate) fn has_output(&self) -> bool {
+        self.layers.has_output()
+    }
+
+    /// Whether nothing is between socket and frames any more.
+    pub(crate) fn are_done(&self) -> bool {
+        self.layers.are_done()
+    }
 }
 
 impl Layered {
@@ -126,11 +150,68 @@ impl Layered {
         (!self.waiting.is_empty()).then_some(self.waiting_since)
     }
 
-    /// A turn ends. If hellos wait, those to come stand behind them, until [`Gateway::answer_hellos`].
+    /// A turn ends. If hellos wait, those to come stand behind them, until [`Layered::begin_hellos`].
     pub(crate) fn end_turn(&mut self) {
         if self.waiting.is_empty() {
             self.scratch.begin_turn();
         }
+    }
+
+    /// Takes the layers of a connection out while they take bytes; [`Layered::put_back`] ends that.
+    pub(crate) fn take_out(&mut self, conn: ConnId) -> Option<Lent> {
+        let layers = self.slots.get_mut(conn)?.layers.take()?;
+        let (rules, scratch) = (self.rules.clone(), std::mem::take(&mut self.scratch));
+        Some(Lent { layers, rules, scratch })
+    }
+
+    /// The layers have taken what there was.
+    pub(crate) fn put_back(&mut self, now: Instant, conn: ConnId, lent: Lent) {
+        let Lent { layers, scratch, .. } = lent;
+        self.scratch = scratch;
+        let is_waiting = layers.is_waiting();
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.layers = Some(layers);
+            if is_waiting && !std::mem::replace(&mut slot.is_waiting, true) {
+                if self.waiting.is_empty() {
+                    self.waiting_since = now;
+                }
+                self.waiting.push_back(conn);
+            }
+        }
+    }
+
+    /// Hellos that wait may be answered by [`Layered::next_hello`]; false when none does.
+    pub(crate) fn begin_hellos(&mut self) -> bool {
+        let is_any = !self.waiting.is_empty();
+        if is_any {
+            self.scratch.begin_turn();
+        }
+        is_any
+    }
+
+    /// The next connection whose hello is answered in this turn.
+    pub(crate) fn next_hello(&mut self) -> Option<ConnId> {
+        while !self.scratch.is_turn_used_up()
+            && let Some(conn) = self.waiting.pop_front()
+        {
+            if let Some(slot) = self.slots.get_mut(conn) {
+                slot.is_waiting = false;
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// A WebSocket is open; its texts are in the Java platform's form or in the usual one.
+    pub(crate) fn set_java(&mut self, conn: ConnId, is_java: bool) {
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.is_java = is_java;
+        }
+    }
+
+    /// Whether the texts of a connection are those of the Java platform.
+    pub(crate) fn is_java(&self, conn: ConnId) -> bool {
+        self.slots.get(conn).is_some_and(|slot| slot.is_java)
     }
 
     /// The connection is gone.
@@ -168,159 +249,5 @@ fn put_java_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
         put_java(code, body, &mut text);
         put_text_header(text.len(), texts);
         texts.extend_from_slice(&text);
-    }
-}
-
-impl Gateway {
-    /// Bytes came on a connection with layers.
-    pub(crate) fn received_layered(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        let Some(mut layers) = self.layered.slots.get_mut(conn).and_then(|slot| slot.layers.take()) else {
-            return;
-        };
-        let rules = self.layered.rules.clone();
-        let text_bytes_max = self.config.limits.frame_bytes_max as usize;
-        let mut scratch = std::mem::take(&mut self.layered.scratch);
-        let mut take = |input: Input<'_>| self.layer_says(now, conn, input);
-        let taken = layers.received(&rules, text_bytes_max, &mut scratch, bytes, &mut take);
-        self.layered.scratch = scratch;
-        let (has_output, are_done) = (layers.has_output(), layers.are_done());
-        let is_waiting = layers.is_waiting();
-        if let Some(slot) = self.layered.slots.get_mut(conn) {
-            slot.layers = Some(layers);
-            if is_waiting && !std::mem::replace(&mut slot.is_waiting, true) {
-                if self.layered.waiting.is_empty() {
-                    self.layered.waiting_since = now;
-                }
-                self.layered.waiting.push_back(conn);
-            }
-        }
-        match taken {
-            Ok(()) if are_done => {
-                self.layered.closed(conn);
-                if let Some(session) = self.sessions.get_mut(conn) {
-                    session.has_layers = false;
-                }
-            }
-            Ok(()) if has_output => {
-                if let Some(session) = self.sessions.get_mut(conn) {
-                    mark_dirty(session, conn, &mut self.dirty);
-                }
-            }
-            Ok(()) => {}
-            Err(refusal) => self.layers_refuse(conn, refusal),
-        }
-    }
-
-    /// When [`Gateway::timeout`] is wanted: at once, while hellos wait for a turn.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.layered.waiting_since().or_else(|| self.wheel.next_deadline())
-    }
-
-    /// Answers hellos that wait, as many as a turn may.
-    pub(crate) fn answer_hellos(&mut self, now: Instant) {
-        if self.layered.waiting.is_empty() {
-            return;
-        }
-        self.layered.scratch.begin_turn();
-        while !self.layered.scratch.is_turn_used_up()
-            && let Some(conn) = self.layered.waiting.pop_front()
-        {
-            if let Some(slot) = self.layered.slots.get_mut(conn) {
-                slot.is_waiting = false;
-                self.received_layered(now, conn, &[]);
-            }
-        }
-    }
-
-    /// Ends a connection that its layers refuse. They have queued what there is to say.
-    fn layers_refuse(&mut self, conn: ConnId, refusal: Refusal) {
-        self.metrics.count_edge_refusal(refusal);
-        if self.end(conn) {
-            self.effects.close(conn);
-        }
-    }
-
-    /// Takes in what the layers of a connection say. Whether it goes on.
-    fn layer_says(&mut self, now: Instant, conn: ConnId, input: Input<'_>) -> bool {
-        match input {
-            Input::Client(client) => self.passed_on(conn, client),
-            Input::Open(form) => self.websocket_opens(conn, form),
-            Input::Login { token, room } => self.path_logs_in(now, conn, token, room),
-            Input::Frames(bytes) => self.received_frames(now, conn, bytes),
-            Input::MessageEnd => {
-                let session = self.sessions.get(conn);
-                if session.is_some_and(|session| session.deframer.has_partial()) {
-                    self.close_with_notice(conn, NoticeCode::BadLength);
-                }
-            }
-            Input::Text(text) => self.text(now, conn, text),
-            Input::Alive => self.is_alive(now, conn),
-            Input::Close => self.finished(conn),
-        }
-        self.sessions.get(conn).is_some_and(|session| session.phase != Phase::Closing)
-    }
-
-    fn websocket_opens(&mut self, conn: ConnId, form: Form) {
-        self.metrics.websockets += 1;
-        if let Some(slot) = self.layered.slots.get_mut(conn) {
-            slot.is_java = form == Form::Java;
-        }
-        if let (Form::Json | Form::Java, Some(session)) = (form, self.sessions.get_mut(conn)) {
-            session.encoding = Some(Encoding::Json);
-        }
-    }
-
-    /// The request of a client of the Java platform is its login, and its join of a room.
-    fn path_logs_in(&mut self, now: Instant, conn: ConnId, token: &str, room: Option<i64>) {
-        let login = (Code::Login, format!(r#"{{"token":"{token}"}}"#));
-        let join = room.map(|room| (Code::Join, format!(r#"{{"target":{room}}}"#)));
-        for (code, body) in std::iter::once(login).chain(join) {
-            let frame = Frame { encoding: Encoding::Json, code, body: body.as_bytes() };
-            if let Err(notice) = self.frame(now, conn, &frame) {
-                return self.close_with_notice(conn, notice);
-            }
-        }
-    }
-
-    /// Takes a text message: one frame.
-    fn text(&mut self, now: Instant, conn: ConnId, text: &[u8]) {
-        let is_java = self.layered.slots.get(conn).is_some_and(|slot| slot.is_java);
-        let taken = if is_java {
-            self.java_text(now, conn, text)
-        } else {
-            let frame = frame_of_text(text).map_err(NoticeCode::from);
-            frame.and_then(|frame| self.frame(now, conn, &frame))
-        };
-        if let Err(notice) = taken {
-            self.close_with_notice(conn, notice);
-        }
-    }
-
-    fn java_text(&mut self, now: Instant, conn: ConnId, text: &[u8]) -> Result<(), NoticeCode> {
-        let (code, body) = frame_of_java(text).map_err(NoticeCode::from)?;
-        if body.len() > self.config.limits.frame_bytes_max as usize {
-            return Err(NoticeCode::BadLength);
-        }
-        self.frame(now, conn, &Frame { encoding: Encoding::Json, code, body: body.as_bytes() })
-    }
-
-    /// A proxy says whose connection it passes on: limits for an address are the client's.
-    fn passed_on(&mut self, conn: ConnId, client: Option<IpAddr>) {
-        let (Some(client), Some(session)) = (client, self.sessions.get_mut(conn)) else { return };
-        self.addresses.exit(session.address); // first, for the client may be where the proxy is
-        let from_address;
-        (session.address, from_address) = self.addresses.enter(client);
-        if from_address > self.config.limits.address_connections_max {
-            self.close_with_notice(conn, NoticeCode::AddressLimit);
-        }
-    }
-
-    /// A ping or a pong is a sign of life, and one of the frames that a connection may send.
-    fn is_alive(&mut self, now: Instant, conn: ConnId) {
-        let Some(session) = self.sessions.get_mut(conn) else { return };
-        session.last_seen = now;
-        if !session.bucket.take(now, self.rate, 1) {
-            self.close_with_notice(conn, NoticeCode::RateLimited);
-        }
     }
 }

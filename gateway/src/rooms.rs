@@ -14,7 +14,7 @@ use wire::{AppId, RoomId};
 use crate::hash;
 use crate::latency::Stamp;
 use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX};
-use crate::recovery::Recall;
+use crate::recall::Recall;
 
 /// The first of a session's memberships, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -301,6 +301,13 @@ impl Rooms {
             return Answered::Deserted;
         }
         Answered::Members(&self.rooms[key])
+    }
+
+    /// The members of a room that get its broadcasts now.
+    pub(crate) fn listeners(&mut self, key: Key) -> Vec<Member> {
+        let room = self.get_mut(key);
+        let waits = |conn| room.recall.as_ref().is_some_and(|recall| recall.waits(conn));
+        room.members.iter().filter(|member| !waits(member.conn)).copied().collect()
     }
 
     fn of(&self, of: Memberships) -> impl Iterator<Item = (Key, RoomId)> + '_ {

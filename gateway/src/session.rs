@@ -1,8 +1,8 @@
 //! What a shard knows of one connection. There are a million of these: every byte counts.
 
-use shard::{Bucket, Instant, TimerId};
+use shard::{Bucket, ConnId, Instant, TimerId};
 use wire::client::{Deframer, Encoding, NoticeCode};
-use wire::node::{Login, Revocations};
+use wire::node::{Login, Revocations, SessionId};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::AddressId;
@@ -45,6 +45,31 @@ pub(crate) struct Session {
 }
 
 const _: () = assert!(size_of::<Session>() <= 80, "a million sessions are held in memory");
+
+/// How others name the sessions of a shard: by their connections, whose generations count from a number of
+/// this life of the shard. So names of an earlier life mean nothing to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    epoch: u32,
+}
+
+impl Names {
+    pub(crate) fn new(epoch: u32) -> Self {
+        Self { epoch }
+    }
+
+    /// The name of the session of a connection.
+    pub(crate) fn of(self, conn: ConnId) -> SessionId {
+        let generation = conn.generation.wrapping_add(self.epoch);
+        SessionId(ConnId { generation, ..conn }.as_u64())
+    }
+
+    /// The connection of a session; that of no connection, if the name is of an earlier life.
+    pub(crate) fn conn(self, session: SessionId) -> ConnId {
+        let conn = ConnId::from_u64(session.0);
+        ConnId { generation: conn.generation.wrapping_sub(self.epoch), ..conn }
+    }
+}
 
 /// When a token was made and when it ends, in seconds since the UNIX epoch by the wall clock, up to the year
 /// 2106.

@@ -4,6 +4,8 @@
 //! ids stay the same. Each user has a share, which outlives its sessions as its messages do; pushes have as
 //! much as all users together, apart from these, so neither can keep the other out.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashTable;
 use shard::{Amount, ShardId, Shares};
 use wire::node::{SessionId, Submission};
@@ -18,6 +20,8 @@ pub(crate) struct Submitted {
     table: HashTable<Entry>,
     of_users: Shares<(AppId, UserId)>,
     pushes: Amount,
+    /// Those that have yet to be submitted to an owner, oldest first. Their owners before keep them until then.
+    again: VecDeque<MessageId>,
 }
 
 /// A message that waits for an answer.
@@ -46,7 +50,12 @@ impl Entry {
 
 impl Submitted {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { table: HashTable::new(), of_users: Shares::new(seed), pushes: Amount::default() }
+        Self {
+            table: HashTable::new(),
+            of_users: Shares::new(seed),
+            pushes: Amount::default(),
+            again: VecDeque::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,6 +110,31 @@ impl Submitted {
             None => self.pushes.sub(entry.bytes()),
         }
         Some(entry)
+    }
+
+    /// Whether some have yet to be submitted to an owner.
+    pub(crate) fn has_again(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// The next one to be submitted to an owner.
+    pub(crate) fn next_again(&self) -> Option<MessageId> {
+        self.again.front().copied()
+    }
+
+    /// The next one is submitted, or needs not be.
+    pub(crate) fn drop_next_again(&mut self) {
+        self.again.pop_front();
+    }
+
+    /// One is to be submitted after all others.
+    pub(crate) fn put_again(&mut self, id: MessageId) {
+        self.again.push_back(id);
+    }
+
+    /// These are to be submitted, and no others.
+    pub(crate) fn set_again(&mut self, ids: impl Iterator<Item = MessageId>) {
+        self.again = ids.collect();
     }
 
     /// Own-state invariants, for tests and simulation.

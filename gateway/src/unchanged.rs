@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use shard::ShardId;
+use shard::{ConnId, ShardId};
 use wire::node::{Digests, RANGES, RangeSet, ToRouter, range_of, session_digest};
 use wire::{AppId, UserId};
 
-use crate::gateway::Gateway;
+use crate::ends::Ends;
 use crate::session::Phase;
+use crate::telling::Telling;
 
 /// Sessions of a range of which it is not clear whether a router knows them: more are announced.
 const UNSURE_MAX: usize = 4;
@@ -45,6 +46,45 @@ impl Remembered {
         if let Some(digests) = Digests::from_vec(digests) {
             self.digests.insert(router, digests);
         }
+    }
+    /// Tells owners that still know sessions of this shard which of these are unchanged.
+    pub(crate) fn tell(&mut self, ends: &Ends, telling: &mut Telling<'_>) -> Unchanged {
+        let asked = self.digests.keys().copied().filter(|router| telling.view.is_owner(*router));
+        let mut own: BTreeMap<ShardId, Own> = asked.map(|router| (router, Own::default())).collect();
+        if own.is_empty() {
+            return Unchanged::new();
+        }
+        let owner_of = |app: AppId, user: UserId| telling.view.owner_of_user(app, user);
+        for (conn, session) in telling.sessions.iter() {
+            let (app, user, device, login) = (session.app, session.user, session.device, session.login);
+            let is_sure = match session.phase {
+                Phase::Live => true,
+                Phase::Binding => false,
+                Phase::Fresh | Phase::Waiting | Phase::Closing => continue,
+            };
+            let Some(own) = owner_of(app, user).and_then(|owner| own.get_mut(&owner)) else { continue };
+            let range = range_of(app, user);
+            let digest = session_digest(app, user, device, telling.names.of(conn), login);
+            if is_sure { own.live.toggle(range, digest) } else { own.unsure.push((range, digest)) }
+        }
+        for end in ends.iter() {
+            if let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) {
+                let digest = session_digest(end.app, end.user, end.device, end.session, end.login);
+                own.unsure.push((range_of(end.app, end.user), digest));
+            }
+        }
+        let mut unchanged = Unchanged::new();
+        for (router, own) in own {
+            let known = self.digests.remove(&router).unwrap_or_default();
+            let moved = self.several;
+            let ranges = own.compare(&known);
+            telling.effects.router(router, ToRouter::Unchanged { ranges: ranges.words(), moved });
+            if moved {
+                raise_stamps(router, &ranges, telling);
+            }
+            unchanged.insert(router, ranges);
+        }
+        unchanged
     }
 }
 
@@ -85,61 +125,15 @@ impl Own {
     }
 }
 
-impl Gateway {
-    /// Tells owners that still know sessions of this shard which of these are unchanged.
-    pub(crate) fn say_unchanged(&mut self) -> Unchanged {
-        let asked = self.view.remembered.digests.keys().copied();
-        let mut own: BTreeMap<ShardId, Own> = asked
-            .filter(|router| self.view.is_owner(*router))
-            .map(|router| (router, Own::default()))
-            .collect();
-        if own.is_empty() {
-            return Unchanged::new();
-        }
-        let owner_of = |app: AppId, user: UserId| self.view.owner_of_user(app, user);
-        for (conn, session) in self.sessions.iter() {
-            let (app, user, device, login) = (session.app, session.user, session.device, session.login);
-            let is_sure = match session.phase {
-                Phase::Live => true,
-                Phase::Binding => false,
-                Phase::Fresh | Phase::Waiting | Phase::Closing => continue,
-            };
-            let Some(own) = owner_of(app, user).and_then(|owner| own.get_mut(&owner)) else { continue };
-            let range = range_of(app, user);
-            let digest = session_digest(app, user, device, self.session_of(conn), login);
-            if is_sure { own.live.toggle(range, digest) } else { own.unsure.push((range, digest)) }
-        }
-        for end in self.view.ends() {
-            if let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) {
-                let digest = session_digest(end.app, end.user, end.device, end.session, end.login);
-                own.unsure.push((range_of(end.app, end.user), digest));
-            }
-        }
-        let mut unchanged = Unchanged::new();
-        for (router, own) in own {
-            let known = self.view.remembered.digests.remove(&router).unwrap_or_default();
-            let moved = self.view.remembered.several;
-            let ranges = own.compare(&known);
-            self.tell_router(router, ToRouter::Unchanged { ranges: ranges.words(), moved });
-            if moved {
-                self.raise_stamps(router, &ranges);
-            }
-            unchanged.insert(router, ranges);
-        }
-        unchanged
-    }
-
-    /// Raises the stamps of an owner's sessions as it does itself.
-    fn raise_stamps(&mut self, owner: ShardId, ranges: &RangeSet) {
-        for conn in self.connections() {
-            let Some(session) = self.sessions.get_mut(conn).filter(|session| session.phase == Phase::Live)
-            else {
-                continue;
-            };
-            let is_its = self.view.owner_of_user(session.app, session.user) == Some(owner);
-            if is_its && ranges.contains(range_of(session.app, session.user)) {
-                session.login = session.login.raised();
-            }
+/// Raises the stamps of an owner's sessions as it does itself.
+fn raise_stamps(owner: ShardId, ranges: &RangeSet, telling: &mut Telling<'_>) {
+    let conns: Vec<ConnId> = telling.sessions.iter().map(|(conn, _)| conn).collect();
+    for conn in conns {
+        let session = telling.sessions.get_mut(conn).filter(|session| session.phase == Phase::Live);
+        let Some(session) = session else { continue };
+        let is_its = telling.view.owner_of_user(session.app, session.user) == Some(owner);
+        if is_its && ranges.contains(range_of(session.app, session.user)) {
+            session.login = session.login.raised();
         }
     }
 }

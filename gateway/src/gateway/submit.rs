@@ -6,13 +6,13 @@ use wire::client::{Business, FailReason, Message, NoticeCode, Outcome, SendAck, 
 use wire::node::{SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
+use super::Gateway;
 use crate::config::{Destination, Route};
-use crate::gateway::Gateway;
 use crate::latency::{RouteClass, Stamp};
 use crate::submitted::Entry;
 
 impl Gateway {
-    pub(crate) fn business(&mut self, now: Instant, conn: ConnId, business: &Business<'_>) {
+    pub(super) fn business(&mut self, now: Instant, conn: ConnId, business: &Business<'_>) {
         match self.route(conn, business) {
             Ok((route, target)) => self.submit(now, conn, business, route, target),
             Err(refusal) => self.refuse(conn, &business.client_msg_id, refusal),
@@ -47,7 +47,7 @@ impl Gateway {
 
     /// A business packet has contents that are of no use. The notice says so, and the send-ack keeps its
     /// sender from repeating it.
-    pub(crate) fn refuse_contents(&mut self, conn: ConnId, client_msg_id: &str) {
+    pub(super) fn refuse_contents(&mut self, conn: ConnId, client_msg_id: &str) {
         if !client_msg_id.is_empty() {
             self.refuse(conn, client_msg_id, BAD_CONTENT);
         } else {
@@ -131,15 +131,17 @@ impl Gateway {
 
     /// Gives a message to the owner of its target, and keeps it until that has answered. False when too many
     /// wait, of its sender or in all.
-    pub(crate) fn give(&mut self, now: Instant, session: SessionId, submission: Submission) -> bool {
+    pub(super) fn give(&mut self, now: Instant, session: SessionId, submission: Submission) -> bool {
         let since = Stamp::of(now);
         let owner = self.view.owner_of(submission.app, submission.target);
-        if submission.is_answered() && !self.view.resubmitting.is_empty() {
+        if submission.is_answered() && self.submitted.has_again() {
             // What its sender said before is yet to be submitted again.
             let id = submission.id;
             let is_kept =
                 self.submitted.insert(Entry { session, owner: None, submission, since }, &self.config.limits);
-            self.view.resubmitting.extend(is_kept.then_some(id));
+            if is_kept {
+                self.submitted.put_again(id);
+            }
             return is_kept;
         }
         if submission.is_answered() {
@@ -157,7 +159,7 @@ impl Gateway {
 
     /// An owner tells what has become of a message. One that is not its owner any more may say that it was
     /// delivered; that it failed, only the one that has it now.
-    pub(crate) fn answered(
+    pub(super) fn answered(
         &mut self,
         now: Instant,
         from: ShardId,
@@ -188,7 +190,7 @@ impl Gateway {
 
     /// An owner has handed a message over, and waits to hear whether the bridge keeps it. The message stays
     /// with that owner, also when its target gets another one.
-    pub(crate) fn concluded(&mut self, from: ShardId, submitted: MessageId, reason: FailReason) {
+    pub(super) fn concluded(&mut self, from: ShardId, submitted: MessageId, reason: FailReason) {
         let Some(entry) = self.submitted.get_mut(submitted) else { return };
         entry.submission.concluded = Some(reason);
         let (app, target, id) = (entry.submission.app, entry.submission.target, submitted);

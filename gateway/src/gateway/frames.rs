@@ -5,17 +5,19 @@ use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFram
 use wire::node::{Login, Revocation, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
-use crate::gateway::{Gateway, Stay, Timer};
+use super::Gateway;
 use crate::limits::RECOVERY_FRAMES;
 use crate::login_window::Admission;
-use crate::rooms::Joined;
+use crate::rooms::{Answered, Joined};
 use crate::session::Phase;
+use crate::stay::Stay;
+use crate::timer::Timer;
 use crate::token::{TokenError, TokenKeys, Verified};
 
 impl Gateway {
     /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the
     /// connection.
-    pub(crate) fn frame(&mut self, now: Instant, conn: ConnId, frame: &Frame<'_>) -> Result<(), NoticeCode> {
+    pub(super) fn frame(&mut self, now: Instant, conn: ConnId, frame: &Frame<'_>) -> Result<(), NoticeCode> {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         self.metrics.count_in(frame.code);
         session.last_seen = now;
@@ -95,7 +97,7 @@ impl Gateway {
     }
 
     /// Refuses tokens from here on. A router says which sessions are to be looked at.
-    pub(crate) fn revoke(&mut self, now: Instant, revocations: &[Revocation]) {
+    pub(super) fn revoke(&mut self, now: Instant, revocations: &[Revocation]) {
         let now_secs = self.clocks.wall_secs(now);
         for revocation in revocations {
             self.revocations.add(now_secs, *revocation);
@@ -103,7 +105,7 @@ impl Gateway {
     }
 
     /// Ends a session whose token is good no more.
-    pub(crate) fn recheck(&mut self, now: Instant, conn: ConnId) {
+    pub(super) fn recheck(&mut self, now: Instant, conn: ConnId) {
         let now_secs = self.clocks.wall_secs(now);
         let session = self.sessions.get(conn).filter(|session| session.is_logged_in());
         if let Some(notice) = session.and_then(|session| session.token_is_over(&self.revocations, now_secs)) {
@@ -167,7 +169,7 @@ impl Gateway {
     }
 
     /// Asks owners for logins that have waited, as far as there is room.
-    pub(crate) fn ask_owners(&mut self, now: Instant) {
+    pub(super) fn ask_owners(&mut self, now: Instant) {
         while let Some(conn) = self
             .logins
             .next(|conn| self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Waiting))
@@ -191,7 +193,7 @@ impl Gateway {
     }
 
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.
-    pub(crate) fn bound(&mut self, now: Instant, conn: ConnId, login: Login) {
+    pub(super) fn bound(&mut self, now: Instant, conn: ConnId, login: Login) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         session.login = session.login.max(login.believed(now.unix_nanos()));
         if session.phase != Phase::Binding {
@@ -219,7 +221,7 @@ impl Gateway {
 
     /// What a session joined before it was bound is told once its stamp is known: until then it may be below
     /// that of an earlier session.
-    pub(crate) fn tell_joined(&mut self, conn: ConnId) {
+    pub(super) fn tell_joined(&mut self, conn: ConnId) {
         let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Live) else {
             return;
         };
@@ -295,13 +297,13 @@ impl Gateway {
     /// The owner of a room answered this shard's join: its members here hear of it. An owner before sends
     /// nothing any more, and its sequence may be higher than where this one begins: its answer would make
     /// messages look late.
-    pub(crate) fn joined(&mut self, now: Instant, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
+    pub(super) fn joined(&mut self, now: Instant, from: ShardId, app: AppId, room: RoomId, sequence: u64) {
         if self.view.owner_of_room(app, room) != Some(from) {
             return;
         }
         let sequence = sequence.min(sequence_believed_max(now.unix_nanos()));
         match self.rooms.joined(app, room, sequence) {
-            crate::rooms::Answered::Members(known) => {
+            Answered::Members(known) => {
                 let sequence = known.sequence;
                 let waits = |conn| known.recall.as_ref().is_some_and(|recall| recall.waits(conn));
                 let members = known.members.iter().map(|member| member.conn);
@@ -311,17 +313,17 @@ impl Gateway {
                 }
                 self.fan_out_early(now, app, room, sequence);
             }
-            crate::rooms::Answered::Deserted => {
+            Answered::Deserted => {
                 if let Some(owner) = self.view.owner_of_room(app, room) {
                     self.tell_router(owner, ToRouter::Leave { app, room });
                 }
             }
-            crate::rooms::Answered::Unknown => {}
+            Answered::Unknown => {}
         }
     }
 
     /// The owner has no place for this shard in a room: its members here are out again, and told so.
-    pub(crate) fn not_joined(&mut self, from: ShardId, app: AppId, room: RoomId) {
+    pub(super) fn not_joined(&mut self, from: ShardId, app: AppId, room: RoomId) {
         if self.view.owner_of_room(app, room) != Some(from) {
             return;
         }

@@ -8,18 +8,19 @@ use wire::client::{Code, FailReason, Message, NoticeCode, Outcome};
 use wire::node::{DeliveryId, ToBridge, ToRouter};
 use wire::{MessageId, UserId};
 
-use crate::fan_out::encode;
-use crate::gateway::{Gateway, Timer, mark_dirty};
+use super::{Gateway, mark_dirty};
+use crate::encoded::encode;
 use crate::latency::{RouteClass, Stamp};
 use crate::outbox::{Flight, Owed, Reliable, Retry};
 use crate::session::Phase;
+use crate::timer::Timer;
 
 impl Gateway {
     /// Whether the session has this message in its outbox already, from another owner: then this one hears of
     /// its end too. While owners change, that which was given the message last may be the first to deliver
     /// it. What comes from the only owner that has messages here is looked for only if that owner says that
     /// it comes `again`.
-    pub(crate) fn is_here(
+    pub(super) fn is_here(
         &mut self,
         router: ShardId,
         conn: ConnId,
@@ -33,7 +34,7 @@ impl Gateway {
     }
 
     /// A message for one session. An owner says `Bound` before it, so one that is not live is not meant.
-    pub(crate) fn deliver(
+    pub(super) fn deliver(
         &mut self,
         now: Instant,
         router: ShardId,
@@ -62,7 +63,7 @@ impl Gateway {
     }
 
     /// The client has a message. Whether that message was in flight.
-    pub(crate) fn ack(&mut self, now: Instant, conn: ConnId, id: MessageId) -> bool {
+    pub(super) fn ack(&mut self, now: Instant, conn: ConnId, id: MessageId) -> bool {
         let Self { sessions, outboxes, wheel, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return false };
         let flight = match outboxes.get_mut(session.outbox) {
@@ -89,7 +90,7 @@ impl Gateway {
     }
 
     /// A flight has waited for its ack as long as it may.
-    pub(crate) fn ack_timeout(&mut self, now: Instant, conn_index: u32, key: u32) {
+    pub(super) fn ack_timeout(&mut self, now: Instant, conn_index: u32, key: u32) {
         let later = self.judges_later(now);
         let Self { sessions, outboxes, wheel, dirty, config, metrics, .. } = self;
         let Some((conn, session)) = sessions.get_mut_by_index(conn_index) else { return };
@@ -125,7 +126,7 @@ impl Gateway {
     }
 
     /// Fails everything that waits for a connection or is in flight to it, oldest first.
-    pub(crate) fn abandon(&mut self, conn: ConnId, user: UserId, reason: FailReason) {
+    pub(super) fn abandon(&mut self, conn: ConnId, user: UserId, reason: FailReason) {
         let Self { sessions, outboxes, wheel, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         if outboxes.get_mut(session.outbox).is_none() {
@@ -149,7 +150,7 @@ impl Gateway {
     /// in its place, or itself if that is not enough: so what is handed over keeps its order. The connection
     /// stays, unless that has lasted for as long as a message may be in flight and its client has acked
     /// nothing since: then it does not read. No frame means that it is too long.
-    pub(crate) fn queue_reliable(
+    pub(super) fn queue_reliable(
         &mut self,
         now: Instant,
         conn: ConnId,
@@ -229,7 +230,7 @@ impl Gateway {
     /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too
     /// slowly. There is no frame when all are too long. `waited` says since when the first of them waits, if
     /// that is to be counted.
-    pub(crate) fn queue_lossy(
+    pub(super) fn queue_lossy(
         &mut self,
         conn: ConnId,
         frames: Bytes,

@@ -6,9 +6,10 @@ use wire::client::Message;
 use wire::node::{Class, Question, SessionId, Submission, Target, ToRouter, is_answered};
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, UserId};
 
-use crate::fan_out::Frames;
-use crate::gateway::Gateway;
+use super::Gateway;
+use crate::encoded::Frames;
 use crate::latency::{RouteClass, Stamp};
+use crate::session::Session;
 
 /// A message that no session sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +85,8 @@ impl Gateway {
     }
 
     /// A lossy message for every session of its app.
-    pub(crate) fn push_all(&mut self, now: Instant, message: &Message) {
-        let of_app = |(conn, session): (ConnId, &crate::session::Session)| {
+    pub(super) fn push_all(&mut self, now: Instant, message: &Message) {
+        let of_app = |(conn, session): (ConnId, &Session)| {
             (session.is_logged_in() && session.app == message.app)
                 .then_some((conn, session.answer_encoding()))
         };

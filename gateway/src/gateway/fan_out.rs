@@ -8,22 +8,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use shard::{Instant, Key, ShardId};
-use wire::client::{Encoding, FailReason, HEADER_BYTES, Message, ServerFrame};
+use wire::client::{FailReason, Message};
 use wire::node::{DeliveryId, ToBridge, ToGateway, sequence_believed_max};
 use wire::{AppId, RoomId};
 
-use crate::gateway::{Gateway, Timer};
+use super::Gateway;
+use crate::encoded::Frames;
 use crate::latency::{RouteClass, Stamp};
 use crate::limits::HELD_BYTES_MAX;
 use crate::outbox::Owed;
 use crate::rooms::Early;
+use crate::timer::Timer;
 
 impl Gateway {
     /// A message for the members of its room on some shards of this node; on none but this when none is
     /// named.
-    pub(crate) fn broadcast_to(&mut self, now: Instant, message: Message, shards: &[u16]) {
+    pub(super) fn broadcast_to(&mut self, now: Instant, message: Message, shards: &[u16]) {
         let me = self.id.index();
         for &index in shards.iter().filter(|index| **index != me) {
             let broadcast = ToGateway::Broadcast { message: message.clone(), shards: Vec::new() };
@@ -73,7 +74,7 @@ impl Gateway {
     }
 
     /// The owner has answered: members get what they were told that comes.
-    pub(crate) fn fan_out_early(&mut self, now: Instant, app: AppId, room: RoomId, sequence: u64) {
+    pub(super) fn fan_out_early(&mut self, now: Instant, app: AppId, room: RoomId, sequence: u64) {
         let early = self.rooms.find(app, room).map(|room| std::mem::take(&mut room.early));
         let early = early.into_iter().flat_map(Early::into_messages);
         for message in early.filter(|message| message.sequence > sequence) {
@@ -95,14 +96,14 @@ impl Gateway {
 
     /// The interval of the room at `index` is over. A room may have been forgotten and another have taken its
     /// index since: that one's messages then leave a little sooner than they might.
-    pub(crate) fn room_timeout(&mut self, now: Instant, index: u32) {
+    pub(super) fn room_timeout(&mut self, now: Instant, index: u32) {
         if let Some(key) = self.rooms.key_at(index) {
             self.fan_out_held(now, key);
         }
     }
 
     /// Sends what waits in a room, before something that must come after it.
-    pub(crate) fn fan_out_before(&mut self, now: Instant, app: AppId, room: RoomId) {
+    pub(super) fn fan_out_before(&mut self, now: Instant, app: AppId, room: RoomId) {
         if let Some(key) = self.rooms.key(app, room) {
             self.fan_out_held(now, key);
         }
@@ -142,43 +143,4 @@ impl Gateway {
             self.queue_reliable(now, member.conn, message.id, frame, Owed::Bridge(message.clone()));
         }
     }
-}
-
-/// The frames of some messages, together, one per encoding; each is made when it is first wanted.
-pub(crate) struct Frames<'a> {
-    messages: &'a [Message],
-    body_bytes_max: u32,
-    frames: [Option<Bytes>; 3],
-}
-
-impl<'a> Frames<'a> {
-    pub(crate) fn new(messages: &'a [Message], body_bytes_max: u32) -> Self {
-        Self { messages, body_bytes_max, frames: [None, None, None] }
-    }
-
-    pub(crate) fn get(&mut self, encoding: Encoding) -> Bytes {
-        let at = match encoding {
-            Encoding::Binary => 0,
-            Encoding::Json => 1,
-            Encoding::JsonOld => 2,
-        };
-        self.frames[at].get_or_insert_with(|| encode(self.messages, encoding, self.body_bytes_max)).clone()
-    }
-}
-
-/// The frames of `messages` in one piece. Those with longer bodies are left out: a message is refused to its
-/// sender before it comes to that, unless another limit was in force there.
-pub(crate) fn encode(messages: &[Message], encoding: Encoding, body_bytes_max: u32) -> Bytes {
-    // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
-    let size = |message: &Message| 64 + message.client_msg_id.as_bytes().len() + message.payload.len();
-    let mut frames = Vec::with_capacity(messages.iter().map(size).sum());
-    for message in messages {
-        let start = frames.len();
-        let deliver = ServerFrame::Deliver(std::borrow::Cow::Borrowed(message));
-        deliver.encode(encoding, message.app, message.sender, &mut frames);
-        if frames.len() - start - HEADER_BYTES > body_bytes_max as usize {
-            frames.truncate(start);
-        }
-    }
-    frames.into()
 }
