@@ -40,14 +40,10 @@ impl Gateway {
             Err(DecodeError::BadContent) => return Err(NoticeCode::LoginRequired),
             Err(error) => return Err(error.into()),
         };
-        if let ClientFrame::Login { token } = frame {
-            return if is_logged_in { self.renew(now, conn, &token) } else { self.login(now, conn, &token) };
-        }
-        if !is_logged_in {
-            return Err(NoticeCode::LoginRequired);
-        }
         match frame {
-            ClientFrame::Login { .. } => unreachable!("handled above"),
+            ClientFrame::Login { token } if is_logged_in => return self.renew(now, conn, &token),
+            ClientFrame::Login { token } => return self.login(now, conn, &token),
+            _ if !is_logged_in => return Err(NoticeCode::LoginRequired),
             ClientFrame::Logout => self.logout(conn),
             ClientFrame::Business(business) => self.business(now, conn, &business),
             ClientFrame::Heartbeat { echo } => self.say(conn, &ServerFrame::Heartbeat { echo }),

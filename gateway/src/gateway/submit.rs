@@ -3,46 +3,54 @@
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{Business, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame};
-use wire::node::{SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
+use wire::node::{Class, SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
 use super::Gateway;
-use crate::config::{Destination, Route};
+use crate::config::Destination;
 use crate::latency::{RouteClass, Stamp};
 use crate::submitted::Entry;
 
 impl Gateway {
     pub(super) fn business(&mut self, now: Instant, conn: ConnId, business: &Business<'_>) {
         match self.route(conn, business) {
-            Ok((route, target)) => self.submit(now, conn, business, route, target),
+            Ok(way) => self.submit(now, conn, business, way),
             Err(refusal) => self.refuse(conn, &business.client_msg_id, refusal),
         }
     }
 
     /// Where a business packet goes, if its sender may send it there. A packet for a room that names none
     /// means the only room that its session is in.
-    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<(Route, Option<Target>), Refusal> {
+    fn route(&self, conn: ConnId, business: &Business<'_>) -> Result<Way, Refusal> {
         let session = self.sessions.get(conn).expect("the caller looked it up");
         let route = self.config.routes.get(business.biz_code).ok_or(NO_ROUTE)?;
-        let target = match route.to {
-            Destination::User if business.target > 0 => Some(Target::User(UserId(business.target))),
+        let way = match route.to {
+            Destination::User if business.target > 0 => {
+                Way::Owner(Target::User(UserId(business.target)), route.class)
+            }
             Destination::User => return Err(NO_ROUTE),
             Destination::Room if business.target == 0 => {
-                Some(Target::Room(self.rooms.only(session.rooms).ok_or(NOT_MEMBER)?))
+                Way::Owner(Target::Room(self.rooms.only(session.rooms).ok_or(NOT_MEMBER)?), route.class)
             }
-            Destination::Room => Some(Target::Room(RoomId(business.target))),
-            Destination::Bridge => (business.target != 0).then_some(Target::Room(RoomId(business.target))),
+            Destination::Room => Way::Owner(Target::Room(RoomId(business.target)), route.class),
+            Destination::Bridge => Way::Bridge((business.target != 0).then_some(RoomId(business.target))),
         };
-        match target {
-            Some(Target::Room(room)) if !self.rooms.contains(session.rooms, room) => return Err(NOT_MEMBER),
-            _ => {}
+        match way {
+            Way::Owner(Target::Room(room), _) | Way::Bridge(Some(room))
+                if !self.rooms.contains(session.rooms, room) =>
+            {
+                return Err(NOT_MEMBER);
+            }
+            // What is for the backend is no frame to a client.
+            Way::Bridge(_) => {}
+            Way::Owner(..) => {
+                let most = self.config.limits.frame_bytes_max as usize;
+                if !Message::fits(business.client_msg_id.as_bytes(), &business.payload, most) {
+                    return Err(TOO_LONG);
+                }
+            }
         }
-        // What is for the backend is no frame to a client.
-        let (id, most) = (business.client_msg_id.as_bytes(), self.config.limits.frame_bytes_max as usize);
-        if route.to != Destination::Bridge && !Message::fits(id, &business.payload, most) {
-            return Err(TOO_LONG);
-        }
-        Ok((route, target))
+        Ok(way)
     }
 
     /// A business packet has contents that are of no use. The notice says so, and the send-ack keeps its
@@ -56,14 +64,7 @@ impl Gateway {
         self.say_notice(conn, NoticeCode::BadContent);
     }
 
-    fn submit(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        business: &Business<'_>,
-        route: Route,
-        target: Option<Target>,
-    ) {
+    fn submit(&mut self, now: Instant, conn: ConnId, business: &Business<'_>, way: Way) {
         let session = self.sessions.get(conn).expect("the caller looked it up");
         let (app, sender, device) = (session.app, session.user, session.device);
         let session = self.session_of(conn);
@@ -74,9 +75,9 @@ impl Gateway {
         let mut payload = both.freeze();
         let client_msg_id = ClientMsgId::new(payload.split_to(id.len()));
         let biz_code = business.biz_code;
-        match (route.to, target) {
-            (Destination::User | Destination::Room, Some(target)) => {
-                let (id, class) = (self.ids.next(self.clocks.order(now)), route.class);
+        match way {
+            Way::Owner(target, class) => {
+                let id = self.ids.next(self.clocks.order(now));
                 let (again, stored, device, concluded) = (false, false, None, None);
                 let submission = Submission {
                     id,
@@ -96,12 +97,7 @@ impl Gateway {
                     self.refuse(conn, &business.client_msg_id, BUSY);
                 }
             }
-            (Destination::User | Destination::Room, None) => unreachable!("route finds a target for these"),
-            (Destination::Bridge, target) => {
-                let room = match target {
-                    Some(Target::Room(room)) => Some(room),
-                    Some(Target::User(_)) | None => None,
-                };
+            Way::Bridge(room) => {
                 self.tell_bridge(ToBridge::Request {
                     session,
                     device,
@@ -206,6 +202,15 @@ impl Gateway {
             self.say(self.conn_of(session), &ServerFrame::SendAck(ack));
         }
     }
+}
+
+/// Where a business packet goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To the owner of its target, as a message of this class.
+    Owner(Target, Class),
+    /// To the bridge, with the room that it names.
+    Bridge(Option<RoomId>),
 }
 
 /// Why a packet goes nowhere: what the send-ack says, and the notice to a sender who gave no id.
