@@ -1,11 +1,11 @@
 //! What is done to nodes.
 
 use node::{Control, Mail};
-use shard::{Clocks, ShardId};
+use shard::{Clocks, CloseReason, ShardId};
 use wire::node::link::Role;
 
 use crate::host::{Input, LATE_NS, Power, address};
-use crate::network::{Host, State};
+use crate::network::Host;
 use crate::plan::Fault;
 use crate::world::{Event, World};
 
@@ -53,7 +53,7 @@ impl World {
             for side in [crate::network::Side::Opener, crate::network::Side::Taker] {
                 let (own, peer) = (side.other(), side);
                 let is_own = self.network.end(tcp, own).host == host;
-                if is_own && self.network.end(tcp, peer).state != State::Gone {
+                if is_own && !self.network.end(tcp, peer).life.has_ended() {
                     let delay = self.prng.below(400_000_000);
                     self.after(delay, Event::Reset { tcp, to: peer });
                 }
@@ -139,7 +139,7 @@ impl World {
             if !drops {
                 (end.epoch, end.held) = (epoch, held);
             }
-            end.state = State::Gone;
+            end.life.end(CloseReason::Failed);
             if !power {
                 self.say_reset(tcp, side);
             }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway::{Claims, mint_hs256};
+use shard::CloseReason;
 use wire::client::{
     AckIds, Business, ClientFrame, Deframer, Encoding, FailReason, NoticeCode, Outcome, SendAck, ServerFrame,
 };
@@ -13,7 +14,7 @@ use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 use crate::host::{EPOCH_NS, FRAME_BYTES_MAX, Power, RELIABLE_ROOM_CODE, SECRET};
 use crate::layers::{Layered, Way};
 use crate::model::{SessionNo, name_of, payload};
-use crate::network::{CLIENTS, Host, Owner, Side, State, TcpId};
+use crate::network::{CLIENTS, Host, Owner, Side, TcpId};
 use crate::world::{Event, World};
 
 pub(crate) const APP: AppId = AppId(1);
@@ -266,7 +267,7 @@ impl World {
         let Some(tcp) = self.clients[at].tcp else { return };
         if silently {
             let end = self.network.end(tcp, Side::Opener);
-            end.state = State::Gone;
+            end.life.end(CloseReason::Local);
             end.drop_all();
             if let Some(session) = self.clients[at].session {
                 self.model.vanishes(session);

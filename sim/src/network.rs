@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use shard::{ConnId, Prng, ShardId};
+use shard::{ConnId, Life, Prng, ShardId};
 
 /// A machine of the simulated network: a node's, or [`CLIENTS`].
 pub(crate) type Host = u16;
@@ -41,17 +41,6 @@ pub(crate) enum Owner {
     Client { client: usize },
 }
 
-/// Where an end is in its life. As the engines have it: `Flushing` writes what the core still has, `Draining`
-/// waits for the peer's FIN.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
-    Connecting,
-    Open,
-    Flushing,
-    Draining,
-    Gone,
-}
-
 /// What travels.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Packet {
@@ -64,7 +53,7 @@ pub(crate) enum Packet {
 pub(crate) struct End {
     pub(crate) host: Host,
     pub(crate) owner: Owner,
-    pub(crate) state: State,
+    pub(crate) life: Life,
     /// Given to the socket by the application, and no room for it yet.
     pub(crate) outgoing: VecDeque<u8>,
     /// Bytes of the batch that the core waits for the end of.
@@ -79,16 +68,14 @@ pub(crate) struct End {
     pub(crate) held_credit: usize,
     /// Packets of an earlier epoch were lost with their sender.
     pub(crate) epoch: u32,
-    /// The peer's FIN has been taken in.
-    pub(crate) finished: bool,
 }
 
 impl End {
-    pub(crate) fn new(host: Host, owner: Owner, state: State) -> Self {
+    pub(crate) fn new(host: Host, owner: Owner, life: Life) -> Self {
         Self {
             host,
             owner,
-            state,
+            life,
             outgoing: VecDeque::new(),
             batch: None,
             unacked: 0,
@@ -96,7 +83,6 @@ impl End {
             held: VecDeque::new(),
             held_credit: 0,
             epoch: 0,
-            finished: false,
         }
     }
 

@@ -2,10 +2,13 @@
 
 use link::Links;
 use node::{Control, Mail, Report};
-use shard::{CloseReason, ConnId, Effect, Event as CoreEvent, Instant, Linger, SendBatch, Shard, ShardId};
+use shard::{
+    CloseReason, Closing, ConnId, Effect, Event as CoreEvent, Finishing, Instant, Life, SendBatch, Shard,
+    ShardId,
+};
 
 use crate::host::{Input, Outcome, Power, ShardHost, host_of};
-use crate::network::{Owner, Packet, Side, State, TcpId};
+use crate::network::{Owner, Packet, Side, TcpId};
 use crate::world::{Event, World};
 
 /// Inputs that one turn takes at most.
@@ -17,6 +20,11 @@ const ROUNDS_PER_TURN: usize = 16;
 const TURNS_PER_CHECK: u64 = 16;
 /// How long a graceful close may take.
 const LINGER_NS: u64 = 1_000_000_000;
+
+/// Whether batches of an end are written.
+fn is_written(life: Life) -> bool {
+    life.is_open() || life.is_flushing()
+}
 
 /// Messages of other nodes that a shard has heard, and said.
 fn messages_of(host: &ShardHost) -> u64 {
@@ -166,7 +174,7 @@ impl World {
             }
             Input::Bytes { tcp, side, bytes } => {
                 self.taken(tcp, side, bytes.len());
-                if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
+                if let Some(conn) = self.conn_of(host, tcp, side, Life::is_open) {
                     if !self.is_link(tcp) && self.way_of(tcp).is_bare() {
                         self.flights.read(now, tcp, &bytes);
                     }
@@ -174,29 +182,27 @@ impl World {
                 }
             }
             Input::Fin { tcp, side } => {
-                self.network.end(tcp, side).finished = true;
-                if let Some(conn) = self.conn_of(host, tcp, side, &[State::Open]) {
-                    host.core.handle(now, CoreEvent::Finished { conn });
-                } else if self.conn_of(host, tcp, side, &[State::Draining]).is_some() {
-                    self.end_shards(host, tcp, side, CloseReason::Local);
+                let conn = self.conn_of(host, tcp, side, |_| true);
+                match (self.network.end(tcp, side).life.finish(), conn) {
+                    (Finishing::Tell, Some(conn)) => host.core.handle(now, CoreEvent::Finished { conn }),
+                    (Finishing::End, _) => self.end_shards(host, tcp, side),
+                    (Finishing::Tell, None) | (Finishing::Ignored, _) => {}
                 }
             }
             Input::Reset { tcp, side } => {
-                let state = self.network.end(tcp, side).state;
-                if state != State::Gone {
-                    let reason = if state == State::Open { CloseReason::Reset } else { CloseReason::Local };
-                    self.end_shards(host, tcp, side, reason);
+                if self.network.end(tcp, side).life.fail(CloseReason::Reset) {
+                    self.end_shards(host, tcp, side);
                 }
             }
             Input::Sent { tcp, side, bytes } => {
-                let states = [State::Open, State::Flushing];
-                if let Some(conn) = self.conn_of(host, tcp, side, &states) {
+                if let Some(conn) = self.conn_of(host, tcp, side, is_written) {
                     self.tell_sent(host, now, conn, bytes);
                 }
             }
             Input::Expired { tcp, side } => {
-                if self.conn_of(host, tcp, side, &[State::Flushing, State::Draining]).is_some() {
-                    self.abort(host, tcp, side);
+                if self.conn_of(host, tcp, side, Life::is_closing).is_some() {
+                    self.network.end(tcp, side).life.end(CloseReason::Local);
+                    self.reset_shards(host, tcp, side);
                 }
             }
             Input::Clocks(clocks) => host.core.handle(now, CoreEvent::Clocks(clocks)),
@@ -220,26 +226,31 @@ impl World {
         let conn = host.name(tcp, side);
         let end = self.network.end(tcp, side);
         end.owner = Owner::Shard { shard: host.id, conn };
-        if end.state == State::Connecting {
-            end.state = State::Open;
-        }
+        end.life.connected();
         conn
     }
 
-    fn conn_of(&mut self, host: &ShardHost, tcp: TcpId, side: Side, states: &[State]) -> Option<ConnId> {
+    /// The name of an end, if that shard has it and its life is such.
+    fn conn_of(
+        &mut self,
+        host: &ShardHost,
+        tcp: TcpId,
+        side: Side,
+        is_such: impl Fn(Life) -> bool,
+    ) -> Option<ConnId> {
         let end = self.network.end(tcp, side);
         let Owner::Shard { conn, .. } = end.owner else { return None };
-        (states.contains(&end.state) && host.find(conn) == Some((tcp, side))).then_some(conn)
+        (is_such(end.life) && host.find(conn) == Some((tcp, side))).then_some(conn)
     }
 
     fn tell_sent(&mut self, host: &mut ShardHost, now: Instant, conn: ConnId, bytes: usize) {
         let Some((tcp, side)) = host.find(conn) else { return };
-        let state = self.network.end(tcp, side).state;
-        if !matches!(state, State::Open | State::Flushing) {
+        let life = self.network.end(tcp, side).life;
+        if !is_written(life) {
             return;
         }
         host.core.handle(now, CoreEvent::Sent { conn, bytes });
-        if state == State::Flushing {
+        if life.is_flushing() {
             self.flush(host, now, tcp, side, conn);
         }
     }
@@ -248,28 +259,25 @@ impl World {
         match effect {
             Effect::Transmit { conn } => {
                 if let Some((tcp, side)) = host.find(conn)
-                    && self.network.end(tcp, side).state == State::Open
+                    && self.network.end(tcp, side).life.is_open()
                     && self.network.end(tcp, side).batch.is_none()
                 {
                     self.write(host, now, tcp, side, conn);
                 }
             }
-            Effect::Close { conn, linger: Linger::Abort } => {
-                if let Some((tcp, side)) = host.find(conn) {
-                    self.abort(host, tcp, side);
-                }
-            }
-            Effect::Close { conn, linger: Linger::Flush } => {
+            Effect::Close { conn, linger } => {
                 let Some((tcp, side)) = host.find(conn) else { return };
                 let end = self.network.end(tcp, side);
-                if end.state != State::Open {
-                    return;
-                }
-                end.state = State::Flushing;
-                let is_writing = end.batch.is_some();
-                self.after(LINGER_NS, Event::Linger { tcp, side });
-                if !is_writing {
-                    self.flush(host, now, tcp, side, conn);
+                match end.life.close(linger) {
+                    Closing::Ignored => {}
+                    Closing::Reset => self.reset_shards(host, tcp, side),
+                    Closing::Flush => {
+                        let is_writing = end.batch.is_some();
+                        self.after(LINGER_NS, Event::Linger { tcp, side });
+                        if !is_writing {
+                            self.flush(host, now, tcp, side, conn);
+                        }
+                    }
                 }
             }
             Effect::Connect { token, peer, source: _ } => {
@@ -324,24 +332,22 @@ impl World {
         if self.write(host, now, tcp, side, conn) {
             return;
         }
-        self.network.end(tcp, side).state = State::Draining;
         self.send(tcp, side, Packet::Fin);
-        if self.network.end(tcp, side).finished {
-            self.end_shards(host, tcp, side, CloseReason::Local);
+        if self.network.end(tcp, side).life.drain(false) {
+            self.end_shards(host, tcp, side);
         }
     }
 
-    fn abort(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side) {
-        if self.network.end(tcp, side).state != State::Gone {
-            self.end_shards(host, tcp, side, CloseReason::Local);
-            self.say_reset(tcp, side);
-        }
+    /// An end of a shard has ended, and its peer is to see a reset.
+    fn reset_shards(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side) {
+        self.end_shards(host, tcp, side);
+        self.say_reset(tcp, side);
     }
 
-    fn end_shards(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side, reason: CloseReason) {
+    /// An end of a shard has ended: its core is told.
+    fn end_shards(&mut self, host: &mut ShardHost, tcp: TcpId, side: Side) {
         let end = self.network.end(tcp, side);
-        let Owner::Shard { conn, .. } = end.owner else { return };
-        end.state = State::Gone;
+        let (Owner::Shard { conn, .. }, Some(reason)) = (end.owner, end.life.ended()) else { return };
         end.outgoing.clear();
         end.batch = None;
         self.flights.closed(tcp);

@@ -1,10 +1,10 @@
 //! Connections at work: opening, sending, arriving, ending.
 
-use shard::{ConnectError, ShardId};
+use shard::{CloseReason, ConnectError, Life, ShardId};
 
 use crate::host::{Input, Power};
 use crate::layers::Way;
-use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, State, Tcp, TcpId};
+use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, Tcp, TcpId};
 use crate::world::{Event, World};
 
 /// After so many pieces of what goes at once, the next may be twice as long: a frame is cut anywhere, and a
@@ -23,9 +23,10 @@ impl World {
         index: Option<u16>,
         token: u64,
     ) -> TcpId {
-        let opener = End::new(from, owner, State::Connecting);
+        let opener = End::new(from, owner, Life::connecting());
         let nobody = Owner::Client { client: usize::MAX };
-        let taker = End::new(to, nobody, State::Gone);
+        let mut taker = End::new(to, nobody, Life::connecting());
+        taker.life.end(CloseReason::Local); // until it takes the connection
         self.network.tcps.push(Tcp { ends: [opener, taker], token, index, is_broken: false });
         let tcp = self.network.tcps.len() - 1;
         self.trace.mix([2, self.now, tcp as u64, from.into(), to.into()]);
@@ -58,7 +59,7 @@ impl World {
         let shard = listening[self.prng.below(listening.len() as u64) as usize];
         let conn = shard::ConnId { index: u32::MAX, generation: 0 };
         let end = self.network.end(tcp, Side::Taker);
-        (end.owner, end.state) = (Owner::Shard { shard, conn }, State::Connecting);
+        (end.owner, end.life) = (Owner::Shard { shard, conn }, Life::connecting());
         end.last_arrival = self.now + delay;
         self.give(shard, Input::Accepted { tcp });
         if answers {
@@ -68,23 +69,23 @@ impl World {
 
     pub(crate) fn syn_ack(&mut self, tcp: TcpId) {
         let end = self.network.end(tcp, Side::Opener);
-        match (end.state, end.owner) {
-            (State::Connecting, Owner::Shard { shard, .. }) => self.give(shard, Input::Connected { tcp }),
-            (State::Connecting, Owner::Client { client }) => {
-                end.state = State::Open;
+        match end.owner {
+            _ if !end.life.is_connecting() => self.say_reset(tcp, Side::Opener),
+            Owner::Shard { shard, .. } => self.give(shard, Input::Connected { tcp }),
+            Owner::Client { client } => {
+                end.life.connected();
                 self.client_connected(client, tcp);
             }
-            _ => self.say_reset(tcp, Side::Opener),
         }
     }
 
     pub(crate) fn connect_failed(&mut self, tcp: TcpId, error: ConnectError) {
         let token = self.network.tcps[tcp].token;
         let end = self.network.end(tcp, Side::Opener);
-        if end.state != State::Connecting {
+        if !end.life.is_connecting() {
             return;
         }
-        end.state = State::Gone;
+        end.life.end(CloseReason::Local);
         match end.owner {
             Owner::Shard { shard, .. } => self.give(shard, Input::ConnectFailed { token, error }),
             Owner::Client { client } => self.client_lost(client, tcp),
@@ -137,11 +138,11 @@ impl World {
             return;
         }
         let end = self.network.end(tcp, to);
-        let (host, state, owner) = (end.host, end.state, end.owner);
+        let (host, life, owner) = (end.host, end.life, end.owner);
         if self.nodes.get(&host).is_some_and(|node| node.power == Power::Off) {
             return;
         }
-        if state == State::Gone {
+        if life.has_ended() {
             return self.say_reset(tcp, to);
         }
         match (owner, packet) {
@@ -175,7 +176,7 @@ impl World {
         end.unacked = end.unacked.saturating_sub(bytes);
         let (waiting, free) = (end.outgoing.len(), room.saturating_sub(end.unacked));
         // As a sender of TCP does that avoids silly windows (RFC 9293, 3.8.6.2.1).
-        if end.state == State::Gone || waiting == 0 || free < waiting.min(room / 2) {
+        if end.life.has_ended() || waiting == 0 || free < waiting.min(room / 2) {
             return;
         }
         let (owner, batch) = (end.owner, end.batch);
@@ -200,20 +201,19 @@ impl World {
 
     pub(crate) fn reset(&mut self, tcp: TcpId, to: Side) {
         let end = self.network.end(tcp, to);
-        if end.state == State::Gone || self.nodes.get(&end.host).is_some_and(|node| node.power == Power::Off)
-        {
+        if end.life.has_ended() || self.nodes.get(&end.host).is_some_and(|node| node.power == Power::Off) {
             return;
         }
         self.trace.mix([4, self.now, tcp as u64, to as u64]);
         let end = self.network.end(tcp, to);
         match end.owner {
-            Owner::Shard { shard, .. } if end.state == State::Connecting && to == Side::Opener => {
+            Owner::Shard { shard, .. } if end.life.is_connecting() && to == Side::Opener => {
                 let _ = shard;
                 self.connect_failed(tcp, ConnectError::Refused);
             }
             Owner::Shard { shard, .. } => self.give(shard, Input::Reset { tcp, side: to }),
             Owner::Client { client } => {
-                end.state = State::Gone;
+                end.life.end(CloseReason::Reset);
                 end.drop_all();
                 self.client_lost(client, tcp);
             }
@@ -229,11 +229,11 @@ impl World {
     /// A client closes: what it said still gets through.
     pub(crate) fn close_client_end(&mut self, tcp: TcpId) {
         let end = self.network.end(tcp, Side::Opener);
-        if end.state == State::Open {
-            end.state = State::Gone;
+        let is_open = end.life.is_open();
+        end.life.end(CloseReason::Local);
+        if is_open {
             self.send(tcp, Side::Opener, Packet::Fin);
         }
-        self.network.end(tcp, Side::Opener).state = State::Gone;
     }
 
     /// Every connection of a host that a process has an end of, and that end.
@@ -241,7 +241,7 @@ impl World {
         let sides = [Side::Opener, Side::Taker];
         let all = self.network.tcps.iter().enumerate();
         all.flat_map(|(tcp, it)| sides.map(|side| (tcp, side, &it.ends[side as usize])))
-            .filter(|(_, _, end)| end.host == host && end.state != State::Gone)
+            .filter(|(_, _, end)| end.host == host && !end.life.has_ended())
             .map(|(tcp, side, _)| (tcp, side))
             .collect()
     }

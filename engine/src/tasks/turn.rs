@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, Key, Linger, SendBatch, Shard, Slab};
+use shard::{
+    CloseReason, Closing, ConnId, ConnectError, Effect, Event, Finishing, Instant, Key, Life, Linger,
+    SendBatch, Shard, Slab,
+};
 
 use super::{Runtime, ready};
 use crate::mailbox::Post;
@@ -66,28 +69,14 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
 struct Connection<K> {
     /// `None` once it has ended.
     socket: Option<Rc<K>>,
-    state: State,
+    /// One that has ended is there until the core is told.
+    life: Life,
     /// By the core, not by the peer.
     opened: bool,
     /// A batch is in flight: from its first send until the core is told of its end.
     sending: bool,
-    /// The peer's FIN has come.
-    finished: bool,
     /// Its reader, when it waits for the end of the connection, or until nobody pushes back.
     reader: Option<Waker>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The core does not know of it yet.
-    Connecting,
-    Open,
-    /// The core wants it closed; its last batches are being written.
-    Flushing,
-    /// All is written and our FIN is sent; the peer's is awaited.
-    Draining,
-    /// The core is not told yet.
-    Ended,
 }
 
 enum Outcome {
@@ -221,7 +210,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         listener: u16,
     ) -> Option<(ConnId, Rc<R::Socket>)> {
         self.stats.accepts.add(1);
-        let added = self.add(fd, State::Open);
+        let added = self.add(fd, Life::open());
         let Ok((conn, socket)) = added else {
             self.stats.accepts_refused.add(1);
             return None;
@@ -240,10 +229,9 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     /// A connect ended, or ran out of time. Whether the connection is open.
     pub(super) fn connected(&mut self, conn: ConnId, token: u64, ended: Result<(), ConnectError>) -> bool {
         let Some(connection) = self.connections.get_mut(key(conn)) else { return false };
-        if connection.state != State::Connecting {
+        if !connection.life.connected() {
             return false;
         }
-        connection.state = State::Open;
         let now = self.begin();
         match ended {
             Ok(()) => {
@@ -264,16 +252,20 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     pub(super) fn permit(&mut self, conn: ConnId, waker: &Waker) -> Permit {
         let pushed_back = self.is_pushed_back();
         let Some(connection) = self.connections.get_mut(key(conn)) else { return Permit::Gone };
-        match connection.state {
-            State::Ended => return Permit::Gone,
-            State::Open if pushed_back && !connection.opened && !connection.finished => {
-                if connection.reader.replace(waker.clone()).is_none() {
-                    self.hold_back(conn);
-                }
+        let (life, is_finished) = (connection.life, connection.life.has_finished());
+        if life.has_ended() {
+            return Permit::Gone;
+        }
+        if life.is_open() && pushed_back && !connection.opened && !is_finished {
+            if connection.reader.replace(waker.clone()).is_none() {
+                self.hold_back(conn);
             }
-            _ if connection.finished => connection.reader = Some(waker.clone()),
-            _ if self.receives_left == 0 => self.held.push_back(waker.clone()),
-            _ => return Permit::Granted,
+        } else if is_finished {
+            connection.reader = Some(waker.clone());
+        } else if self.receives_left == 0 {
+            self.held.push_back(waker.clone());
+        } else {
+            return Permit::Granted;
         }
         Permit::Held
     }
@@ -287,20 +279,16 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     pub(super) fn received(&mut self, conn: ConnId, received: io::Result<&[u8]>) {
         self.receives_left = self.receives_left.saturating_sub(1);
         let Some(connection) = self.connections.get_mut(key(conn)) else { return };
-        let state = connection.state;
         match received {
-            Ok([]) => {
-                connection.finished = true;
-                match state {
-                    State::Open => {
-                        let now = self.begin();
-                        self.tell(now, Event::Finished { conn });
-                    }
-                    State::Draining => self.end(conn, CloseReason::Local),
-                    State::Connecting | State::Flushing | State::Ended => {}
+            Ok([]) => match connection.life.finish() {
+                Finishing::Tell => {
+                    let now = self.begin();
+                    self.tell(now, Event::Finished { conn });
                 }
-            }
-            Ok(bytes) if state == State::Open => {
+                Finishing::End => self.wind_up(conn),
+                Finishing::Ignored => {}
+            },
+            Ok(bytes) if connection.life.is_open() => {
                 self.stats.receives.add(1);
                 self.stats.bytes_in.add(bytes.len() as u64);
                 let now = self.begin();
@@ -327,7 +315,10 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.accepting = false;
         let all: Vec<ConnId> = self.connections.iter().map(|(key, _)| conn_id(key)).collect();
         for conn in all {
-            self.end(conn, CloseReason::Local);
+            if let Some(connection) = self.connections.get_mut(key(conn)) {
+                connection.life.end(CloseReason::Local);
+            }
+            self.wind_up(conn);
         }
         self.outcomes.clear();
         self.held.drain(..).for_each(Waker::wake);
@@ -397,7 +388,10 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             && at <= now
         {
             self.lingering.pop_front();
-            self.abort(conn);
+            let found = self.connections.get_mut(key(conn));
+            if found.is_some_and(|connection| connection.life.end(CloseReason::Local)) {
+                self.reset(conn);
+            }
         }
     }
 
@@ -427,14 +421,13 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         match effect {
             Effect::Transmit { conn } => {
                 if let Some(connection) = self.connections.get(key(conn))
-                    && connection.state == State::Open
+                    && connection.life.is_open()
                     && !connection.sending
                 {
                     self.write(now, conn);
                 }
             }
-            Effect::Close { conn, linger: Linger::Abort } => self.abort(conn),
-            Effect::Close { conn, linger: Linger::Flush } => self.close(now, conn),
+            Effect::Close { conn, linger } => self.close(now, conn, linger),
             Effect::Connect { token, peer, source } => self.connect(token, peer, source),
             Effect::Mail { to, mail } => self.post.send(to, mail),
             Effect::Report(report) => self.post.report(report),
@@ -447,11 +440,11 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         match outcome {
             Outcome::Sent { conn, bytes } => {
                 let Some(connection) = self.connections.get_mut(key(conn)) else { return };
-                if connection.state == State::Ended {
+                if connection.life.has_ended() {
                     return;
                 }
                 connection.sending = false;
-                let flushing = connection.state == State::Flushing;
+                let flushing = connection.life.is_flushing();
                 self.tell(now, Event::Sent { conn, bytes });
                 if flushing {
                     self.flush(now, conn);
@@ -508,17 +501,20 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         }
     }
 
-    /// Begins a graceful close.
-    fn close(&mut self, now: Instant, conn: ConnId) {
+    /// What the core asks for.
+    fn close(&mut self, now: Instant, conn: ConnId, linger: Linger) {
         let Some(connection) = self.connections.get_mut(key(conn)) else { return };
-        if connection.state != State::Open {
-            return;
-        }
-        connection.state = State::Flushing;
-        connection.reader.take().into_iter().for_each(Waker::wake); // from here on it only looks for the FIN
-        self.lingering.push_back((now + self.options.linger, conn));
-        if !connection.sending {
-            self.flush(now, conn);
+        match connection.life.close(linger) {
+            Closing::Ignored => {}
+            Closing::Reset => self.reset(conn),
+            Closing::Flush => {
+                // From here on it only looks for the FIN.
+                connection.reader.take().into_iter().for_each(Waker::wake);
+                self.lingering.push_back((now + self.options.linger, conn));
+                if !connection.sending {
+                    self.flush(now, conn);
+                }
+            }
         }
     }
 
@@ -528,62 +524,58 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             return;
         }
         let connection = self.connections.get_mut(key(conn)).expect("it was there to write to");
-        connection.state = State::Draining;
         let socket = connection.socket.as_ref().expect("it has not ended");
         let is_cut = socket::finish_writing(&**socket).is_err();
-        if is_cut || connection.finished {
-            self.end(conn, CloseReason::Local);
+        if connection.life.drain(is_cut) {
+            self.wind_up(conn);
         }
     }
 
-    fn abort(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get(key(conn)) else { return };
-        if let Some(socket) = &connection.socket {
+    /// A connection has ended whose peer is to see a reset.
+    fn reset(&mut self, conn: ConnId) {
+        if let Some(socket) = self.connections.get(key(conn)).and_then(|it| it.socket.as_ref()) {
             socket::reset(&**socket);
-            self.end(conn, CloseReason::Local);
         }
+        self.wind_up(conn);
     }
 
     fn fail(&mut self, conn: ConnId, error: &io::Error) {
-        let Some(connection) = self.connections.get(key(conn)) else { return };
-        let asked_for = connection.state != State::Open;
-        self.end(conn, if asked_for { CloseReason::Local } else { ready::close_reason(error) });
+        let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+        if connection.life.fail(ready::close_reason(error)) {
+            self.wind_up(conn);
+        }
     }
 
-    /// The connection is over. Its tasks wake up and drop the socket.
-    fn end(&mut self, conn: ConnId, reason: CloseReason) {
+    /// A connection has ended: its tasks wake up and drop the socket, and the core is told.
+    fn wind_up(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(key(conn)) else { return };
+        let Some(reason) = connection.life.ended() else { return };
         let Some(socket) = connection.socket.take() else { return };
-        let known = connection.state != State::Connecting;
-        connection.state = State::Ended;
         connection.reader.take().into_iter().for_each(Waker::wake);
         ready::shutdown(&*socket);
-        if known {
-            self.count_open(-1);
-            self.outcomes.push_back(Outcome::Closed { conn, reason });
-        }
+        self.count_open(-1);
+        self.outcomes.push_back(Outcome::Closed { conn, reason });
     }
 
     fn connect(&mut self, token: u64, peer: SocketAddr, source: Option<IpAddr>) {
         let begun =
-            ready::connect(peer, source, &self.options).and_then(|fd| self.add(fd, State::Connecting));
+            ready::connect(peer, source, &self.options).and_then(|fd| self.add(fd, Life::connecting()));
         match begun {
             Ok((conn, socket)) => self.jobs.push(Job::Connect { conn, socket, token }),
             Err(error) => self.outcomes.push_back(Outcome::ConnectFailed { token, error }),
         }
     }
 
-    fn add(&mut self, fd: OwnedFd, state: State) -> Result<(ConnId, Rc<R::Socket>), ConnectError> {
+    fn add(&mut self, fd: OwnedFd, life: Life) -> Result<(ConnId, Rc<R::Socket>), ConnectError> {
         if self.connections.len() >= self.options.connections_max as usize {
             return Err(ConnectError::Exhausted);
         }
         let socket = Rc::new(R::socket(fd).map_err(|error| socket::why(&error))?);
         let connection = Connection {
             socket: Some(socket.clone()),
-            state,
-            opened: state == State::Connecting,
+            life,
+            opened: life.is_connecting(),
             sending: false,
-            finished: false,
             reader: None,
         };
         Ok((conn_id(self.connections.insert(connection)), socket))

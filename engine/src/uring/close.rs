@@ -2,25 +2,21 @@
 
 use std::io;
 
-use shard::{CloseReason, ConnId, Event, Instant, Linger, Shard};
+use shard::{CloseReason, Closing, ConnId, Event, Instant, Linger, Shard};
 
-use super::conns::State;
 use super::driver::{Driver, News};
 
 impl<S: Shard> Driver<S> {
-    /// What the core asks for. A flush may still be turned into an abort.
+    /// What the core asks for.
     pub(super) fn close(&mut self, now: Instant, conn: ConnId, linger: Linger) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        match (linger, entry.state) {
-            (_, State::Connecting | State::Dying) | (Linger::Flush, State::Flushing | State::Draining) => {
-                Ok(())
-            }
-            (Linger::Abort, State::Open | State::Flushing | State::Draining) => {
+        match entry.life.close(linger) {
+            Closing::Ignored => Ok(()),
+            Closing::Reset => {
                 self.kernel.reset(&entry.file)?;
-                self.die(conn, CloseReason::Local)
+                self.wind_up(conn)
             }
-            (Linger::Flush, State::Open) => {
-                entry.state = State::Flushing;
+            Closing::Flush => {
                 let is_sending = entry.is_sending();
                 self.lingers.push_back((now + self.seat.options.linger, conn));
                 self.receive(conn)?; // its receive may have ended for want of a buffer, or while it was held
@@ -35,20 +31,20 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         }
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        entry.state = State::Draining;
         let is_cut = self.kernel.finish_writing(&entry.file).is_err();
-        if is_cut || entry.finished { self.die(conn, CloseReason::Local) } else { Ok(()) }
+        if entry.life.drain(is_cut) { self.wind_up(conn) } else { Ok(()) }
     }
 
     /// Cuts off the closing connections whose time is up.
     pub(super) fn end_lingers(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(due, conn)) = self.lingers.front() {
-            let lingering = self.conns.get_mut(conn).filter(|entry| entry.state != State::Dying);
+            let lingering = self.conns.get_mut(conn).filter(|entry| !entry.life.has_ended());
             match lingering {
                 Some(_) if now < due => return Ok(()),
                 Some(entry) => {
+                    entry.life.end(CloseReason::Local);
                     self.kernel.reset(&entry.file)?;
-                    self.die(conn, CloseReason::Local)?;
+                    self.wind_up(conn)?;
                 }
                 None => {}
             }
@@ -60,22 +56,16 @@ impl<S: Shard> Driver<S> {
     /// The socket failed under a receive or a send.
     pub(super) fn fail(&mut self, conn: ConnId, errno: i32) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let reason = match (entry.state, errno) {
-            (State::Flushing | State::Draining, _) => CloseReason::Local, // the core asked first
-            (_, libc::ECONNRESET | libc::EPIPE) => CloseReason::Reset,
+        let reason = match errno {
+            libc::ECONNRESET | libc::EPIPE => CloseReason::Reset,
             _ => CloseReason::Failed,
         };
-        self.die(conn, reason)
+        if entry.life.fail(reason) { self.wind_up(conn) } else { Ok(()) }
     }
 
-    /// Ends a connection as soon as its operations have ended, and makes them end.
-    pub(super) fn die(&mut self, conn: ConnId, reason: CloseReason) -> io::Result<()> {
+    /// A connection has ended: the core is told as soon as its operations have ended, which is seen to.
+    pub(super) fn wind_up(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        if entry.state == State::Dying {
-            return Ok(());
-        }
-        entry.state = State::Dying;
-        entry.reason = reason;
         if entry.is_busy() {
             self.kernel.reset(&entry.file)?;
         }
@@ -83,7 +73,7 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// After an operation of a dying connection has ended.
+    /// After an operation of a connection that has ended.
     pub(super) fn bury_if_idle(&mut self, conn: ConnId) {
         if self.conns.get_mut(conn).is_some_and(|entry| !entry.is_busy()) {
             self.news.push_back(News::Gone(conn));
@@ -94,7 +84,8 @@ impl<S: Shard> Driver<S> {
     pub(super) fn bury(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.remove(conn) else { return Ok(()) };
         self.count_connections();
-        self.tell(now, Event::Closed { conn, reason: entry.reason });
+        let reason = entry.life.ended().unwrap_or(CloseReason::Local);
+        self.tell(now, Event::Closed { conn, reason });
         self.kernel.close(entry.file)
     }
 }

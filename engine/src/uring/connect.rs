@@ -5,11 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use io_uring::opcode;
-use shard::{ConnId, ConnectError, Event, Instant, Shard};
+use shard::{ConnId, ConnectError, Event, Instant, Life, Shard};
 use socket2::SockAddr;
 
 use super::buffers::Group;
-use super::conns::{Conn, State};
+use super::conns::Conn;
 use super::driver::{Driver, News};
 use super::ring::Completion;
 use super::token::{Op, Token};
@@ -64,7 +64,7 @@ impl<S: Shard> Driver<S> {
             self.news.push_back(News::ConnectFailed(token, ConnectError::Exhausted));
             return Ok(());
         };
-        let conn = self.conns.insert(Conn::new(file, State::Connecting, Group::Opened));
+        let conn = self.conns.insert(Conn::new(file, Life::connecting(), Group::Opened));
         self.count_connections();
         let connects = &mut self.kernel.connects;
         connects.dues.push_back((now + CONNECT_TIME, conn));
@@ -83,7 +83,7 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         };
         if completion.result == 0 {
-            entry.state = State::Open;
+            entry.life.connected();
             self.seat.stats.connects.add(1);
             self.tell(now, Event::Connected { conn, token });
             return self.receive(conn);
@@ -101,7 +101,7 @@ impl<S: Shard> Driver<S> {
     /// Cancels the connects whose time is up.
     pub(super) fn give_up_connects(&mut self, now: Instant) -> io::Result<()> {
         while let Some(&(due, conn)) = self.kernel.connects.dues.front() {
-            let is_pending = self.conns.get_mut(conn).is_some_and(|entry| entry.state == State::Connecting);
+            let is_pending = self.conns.get_mut(conn).is_some_and(|entry| entry.life.is_connecting());
             if is_pending && now < due {
                 break;
             }

@@ -1,58 +1,32 @@
 //! The connections of one shard.
 
-use shard::{CloseReason, ConnId, Slab};
+use shard::{ConnId, Life, Slab};
 
 use super::buffers::Group;
 use super::file::File;
 use super::sends;
-
-/// Where a connection is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    /// A connect is under way; the core does not know it yet.
-    Connecting,
-    /// Reads and writes.
-    Open,
-    /// Closed by the core, which may have bytes to write still. Input is discarded from here on.
-    Flushing,
-    /// All is written and the FIN sent; waits for the peer's.
-    Draining,
-    /// Waits for its operations to end, and to be told to the core.
-    Dying,
-}
 
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) file: File,
     /// The send in flight, or [`sends::NONE`].
     pub(super) send: u32,
-    pub(super) state: State,
+    /// One that has ended waits for its operations to end, and to be told to the core.
+    pub(super) life: Life,
     /// Whose buffers it receives into.
     pub(super) group: Group,
     /// Whether a receive is armed.
     pub(super) receiving: bool,
-    /// Whether the peer's FIN came.
-    pub(super) finished: bool,
-    /// Why it is dying.
-    pub(super) reason: CloseReason,
 }
 
 impl Conn {
-    pub(super) fn new(file: File, state: State, group: Group) -> Self {
-        Self {
-            file,
-            send: sends::NONE,
-            state,
-            group,
-            receiving: false,
-            finished: false,
-            reason: CloseReason::Local,
-        }
+    pub(super) fn new(file: File, life: Life, group: Group) -> Self {
+        Self { file, send: sends::NONE, life, group, receiving: false }
     }
 
     /// Whether the kernel is still at something.
     pub(super) fn is_busy(&self) -> bool {
-        self.receiving || self.is_sending() || self.state == State::Connecting
+        self.receiving || self.is_sending() || self.life.is_connecting()
     }
 
     pub(super) fn is_sending(&self) -> bool {

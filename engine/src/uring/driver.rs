@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
-use shard::{ConnId, ConnectError, Effect, Event, Instant, Shard, ShardId};
+use shard::{ConnId, ConnectError, Effect, Event, Instant, Life, Shard, ShardId};
 
 use super::buffers::{Group, PerGroup};
-use super::conns::{Conn, Conns, State};
+use super::conns::{Conn, Conns};
 use super::file;
 use super::intake::Intake;
 use super::kernel::Kernel;
@@ -295,7 +295,7 @@ impl<S: Shard> Driver<S> {
             self.seat.stats.accepts_refused.add(1);
             return Ok(());
         };
-        let conn = self.conns.insert(Conn::new(file, State::Open, Group::Accepted));
+        let conn = self.conns.insert(Conn::new(file, Life::open(), Group::Accepted));
         self.count_connections();
         self.tell(now, Event::Accepted { conn, peer, listener });
         self.receive(conn)

@@ -7,7 +7,6 @@ use std::io;
 use shard::{Instant, Shard};
 
 use super::buffers::Group;
-use super::conns::State;
 use super::driver::Driver;
 use super::ring::Completion;
 
@@ -50,10 +49,11 @@ impl<S: Shard> Driver<S> {
         let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
         if waits
             && let Some(entry) = self.conns.get_mut(completion.token.conn())
-            && entry.state == State::Open
+            && entry.life.is_open()
         {
-            // A close need not wait until the core may see the FIN.
-            entry.finished |= completion.result == 0;
+            if completion.result == 0 {
+                entry.life.note_finish();
+            }
             self.intakes[group].held.push_back(completion);
             return Ok(());
         }

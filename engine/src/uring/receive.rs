@@ -5,10 +5,9 @@ use std::ptr;
 
 use io_uring::opcode;
 use io_uring::types::Fd;
-use shard::{CloseReason, ConnId, Event, Instant, Shard};
+use shard::{ConnId, Event, Finishing, Instant, Shard};
 
 use super::buffers::Group;
-use super::conns::State;
 use super::driver::Driver;
 use super::ring::Completion;
 use super::sends;
@@ -23,11 +22,11 @@ impl<S: Shard> Driver<S> {
     /// which there may be none while its group is pushed back.
     pub(super) fn receive(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        if entry.receiving || entry.finished || matches!(entry.state, State::Connecting | State::Dying) {
+        if entry.receiving || !entry.life.is_heard() {
             return Ok(());
         }
         entry.receiving = true;
-        if entry.state != State::Open {
+        if !entry.life.is_open() {
             let discard = opcode::Recv::new(Fd(entry.file.number()), ptr::null_mut(), DISCARD_BYTES);
             // With this flag TCP copies nothing.
             let discard = discard.flags(libc::MSG_TRUNC).build();
@@ -66,8 +65,8 @@ impl<S: Shard> Driver<S> {
 
     fn on_receive_end(&mut self, now: Instant, conn: ConnId, result: i32) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let (state, group) = (entry.state, entry.group);
-        if state == State::Dying {
+        let (life, group) = (entry.life, entry.group);
+        if life.has_ended() {
             self.bury_if_idle(conn);
             return Ok(());
         }
@@ -78,9 +77,9 @@ impl<S: Shard> Driver<S> {
             error => match -error {
                 libc::ENOBUFS => {
                     self.seat.stats.receive_exhaustions.add(1);
-                    match state {
-                        State::Open => self.kernel.starve(conn, &entry.file, group),
-                        _ => self.receive(conn)?,
+                    match life.is_open() {
+                        true => self.kernel.starve(conn, &entry.file, group),
+                        false => self.receive(conn)?,
                     }
                 }
                 libc::EINTR | libc::EAGAIN => self.receive(conn)?,
@@ -95,7 +94,7 @@ impl<S: Shard> Driver<S> {
         let conn = completion.token.conn();
         let Some(buffers) = self.kernel.buffers(completion.ring, group) else { return };
         let len = usize::try_from(completion.result).unwrap_or(0);
-        let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.state == State::Open);
+        let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.life.is_open());
         if let Some(bytes) = buffers.get(buffer, len)
             && is_open
             && len > 0
@@ -111,11 +110,10 @@ impl<S: Shard> Driver<S> {
 
     fn on_finish(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        entry.finished = true;
-        match entry.state {
-            State::Open => self.tell(now, Event::Finished { conn }),
-            State::Draining => self.die(conn, CloseReason::Local)?,
-            State::Flushing | State::Connecting | State::Dying => {}
+        match entry.life.finish() {
+            Finishing::Tell => self.tell(now, Event::Finished { conn }),
+            Finishing::End => self.wind_up(conn)?,
+            Finishing::Ignored => {}
         }
         Ok(())
     }
@@ -123,9 +121,7 @@ impl<S: Shard> Driver<S> {
     /// Takes the next batch of an open connection, unless one is in flight.
     pub(super) fn transmit(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {
         match self.conns.get_mut(conn) {
-            Some(entry) if entry.state == State::Open && !entry.is_sending() => {
-                self.send_next(now, conn).map(drop)
-            }
+            Some(entry) if entry.life.is_open() && !entry.is_sending() => self.send_next(now, conn).map(drop),
             _ => Ok(()),
         }
     }
@@ -148,16 +144,16 @@ impl<S: Shard> Driver<S> {
     pub(super) fn on_send(&mut self, now: Instant, completion: Completion) -> io::Result<()> {
         let conn = completion.token.conn();
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
-        let state = entry.state;
+        let life = entry.life;
         let written = usize::try_from(completion.result).unwrap_or(0);
         let through = self.kernel.sends.wrote(entry.send, written);
         let retry = written > 0 || matches!(-completion.result, libc::EINTR | libc::EAGAIN);
-        if through.is_none() && retry && state != State::Dying {
+        if through.is_none() && retry && !life.has_ended() {
             return self.push_send(conn);
         }
         self.kernel.sends.remove(entry.send);
         entry.send = sends::NONE;
-        if state == State::Dying {
+        if life.has_ended() {
             self.bury_if_idle(conn);
             return Ok(());
         }
@@ -166,7 +162,7 @@ impl<S: Shard> Driver<S> {
         };
         self.seat.stats.bytes_out.add(bytes as u64);
         self.tell(now, Event::Sent { conn, bytes });
-        if state == State::Flushing {
+        if life.is_flushing() {
             self.flush(now, conn)?;
         }
         Ok(())
