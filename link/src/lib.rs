@@ -13,6 +13,7 @@
 //! authenticated, not encrypted.
 
 mod conn;
+mod conns;
 mod contract;
 mod dial;
 mod flaps;
@@ -23,6 +24,7 @@ mod metrics;
 mod outgoing;
 mod pace;
 mod peer;
+mod peers;
 mod proof;
 
 pub use contract::{Effect, News, PeerInfo, Setup};

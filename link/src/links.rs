@@ -1,21 +1,22 @@
 //! The rules: handshake, sessions, time.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use shard::{ConnId, ConnMap, Instant, Linger, Prng, SendBatch, ShardId};
+use shard::{ConnId, Instant, Prng, SendBatch, ShardId};
 use wire::node::LinkMessage;
 use wire::node::link::{Frame, Identity, Refusal, Role};
 
 use crate::conn::{Conn, Party, Stage};
+use crate::conns::Conns;
 use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, Dials, State};
 use crate::flaps::Flaps;
 use crate::incoming::{Backlog, Incoming};
-use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, QUEUE_STUFFED, SLOW_BYTES, STRANGERS_MAX, TICK};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peer::Peer;
+use crate::peers::Peers;
 use crate::proof::{Secret, Side};
 
 mod handshake;
@@ -30,17 +31,11 @@ pub struct Links {
     nonces: u64,
     /// The number of the last session.
     sessions: u64,
-    conns: ConnMap<Box<Conn>>,
-    /// Those that were accepted last, in that order; some have ended or are linked.
-    strangers: VecDeque<ConnId>,
-    peers: BTreeMap<ShardId, Peer>,
+    conns: Conns,
+    peers: Peers,
     flaps: Flaps,
     dials: Dials,
-    effects: VecDeque<Effect>,
-    dirty: VecDeque<ConnId>,
     incoming: Incoming,
-    /// Peers for which more waits than should.
-    full: usize,
     tick: Instant,
     pace: Pace,
     /// It has said `Bye`.
@@ -52,7 +47,7 @@ impl Links {
     /// Links with nobody.
     pub fn new(now: Instant, setup: Setup) -> Self {
         let Setup { identity, secret, seed, config } = setup;
-        let pace = Pace::new(config.interval());
+        let (pace, queue_bytes_max) = (Pace::new(config.interval()), config.queue_bytes_max as usize);
         Self {
             identity,
             secret: Secret::new(&secret),
@@ -61,15 +56,11 @@ impl Links {
             prng: Prng::new(seed),
             nonces: 0,
             sessions: 0,
-            conns: ConnMap::new(),
-            peers: BTreeMap::new(),
+            conns: Conns::default(),
+            peers: Peers::new(queue_bytes_max),
             flaps: Flaps::default(),
             dials: Dials::default(),
-            effects: VecDeque::new(),
-            dirty: VecDeque::new(),
-            strangers: VecDeque::new(),
             incoming: Incoming::new(identity.role),
-            full: 0,
             tick: now,
             pace,
             is_leaving: false,
@@ -90,7 +81,7 @@ impl Links {
     /// Whether every router that is to be linked with is, with all its shards.
     pub fn are_routers_complete(&self) -> bool {
         let mut routers = self.dials.iter().filter(|dial| dial.role == Role::Router);
-        routers.all(|dial| dial.peer.is_some_and(|peer| self.peers.contains_key(&peer)))
+        routers.all(|dial| dial.peer.is_some_and(|peer| self.peers.contains(peer)))
     }
 
     /// What this shard is.
@@ -100,7 +91,7 @@ impl Links {
 
     /// Tells a peer something. To one that is not up, as far as the news tell, it is lost, and counted.
     pub fn send(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
-        let Some(peer) = self.peers.get_mut(&to).filter(|peer| peer.is_told) else {
+        let Some(peer) = self.peers.get_mut(to).filter(|peer| peer.is_told) else {
             self.metrics.unreachable += 1;
             return;
         };
@@ -109,13 +100,13 @@ impl Links {
         let conn = peer.conn;
         if is_large || self.pace.is_open(now) {
             if let Some(conn) = conn {
-                self.mark_dirty(conn);
+                self.conns.mark_dirty(conn);
             }
         } else if !std::mem::replace(&mut peer.is_waiting, true) {
             self.pace.wait(to);
         }
-        self.weigh(to);
-        if self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > self.ceiling()) {
+        self.peers.weigh(to);
+        if self.peers.get(to).is_some_and(|peer| peer.outgoing.bytes() > self.ceiling()) {
             self.lose(to);
         }
     }
@@ -132,29 +123,28 @@ impl Links {
 
     /// Whether more waits for a peer than should: no lossy message ought to be added.
     pub fn is_full(&self, to: ShardId) -> bool {
-        self.peers.get(&to).is_some_and(|peer| peer.is_full)
+        self.peers.is_full(to)
     }
 
     /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that
     /// it failed.
     pub fn is_stuffed(&self, to: ShardId) -> bool {
-        let most = QUEUE_STUFFED * self.config.queue_bytes_max as usize;
-        self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > most)
+        self.peers.is_stuffed(to)
     }
 
     /// Whether a peer has so much to take in that what can wait should.
     pub fn is_slow(&self, to: ShardId) -> bool {
-        self.peers.get(&to).is_some_and(|peer| peer.outgoing.bytes() > SLOW_BYTES)
+        self.peers.is_slow(to)
     }
 
     /// Whether more waits for some peer than should: whatever makes more is to stop.
     pub fn is_pushed_back(&self) -> bool {
-        self.full > 0
+        self.peers.full() > 0
     }
 
     /// Whether every peer has taken in everything.
     pub fn are_flushed(&self) -> bool {
-        self.peers.values().all(|peer| peer.outgoing.is_empty())
+        self.peers.iter().all(|(_, peer)| peer.outgoing.is_empty())
     }
 
     /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from
@@ -162,8 +152,7 @@ impl Links {
     pub fn say_bye(&mut self) {
         self.is_leaving = true;
         self.dials.clear();
-        let peers: Vec<ShardId> = self.peers.keys().copied().collect();
-        peers.into_iter().for_each(|peer| self.lose_with(peer, &Frame::Bye));
+        self.peers.shards().into_iter().for_each(|peer| self.lose_with(peer, &Frame::Bye));
         let conns: Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
         conns.into_iter().for_each(|conn| self.abort(conn));
     }
@@ -181,7 +170,7 @@ impl Links {
     /// The peers that are up, ascending.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> + '_ {
         self.peers.iter().map(|(shard, peer)| PeerInfo {
-            shard: *shard,
+            shard,
             role: peer.identity.role,
             incarnation: peer.identity.incarnation,
             since: peer.since,
@@ -194,10 +183,10 @@ impl Links {
     pub fn metrics(&self) -> Metrics {
         Metrics {
             peers: self.peers.len() as u64,
-            peers_full: self.full as u64,
-            peers_away: self.peers.values().filter(|peer| peer.conn.is_none()).count() as u64,
-            queued_bytes: self.peers.values().map(|peer| peer.outgoing.bytes() as u64).sum(),
-            backlog_bytes: self.peers.values().map(|peer| peer.backlog.bytes() as u64).sum(),
+            peers_full: self.peers.full() as u64,
+            peers_away: self.peers.iter().filter(|(_, peer)| peer.conn.is_none()).count() as u64,
+            queued_bytes: self.peers.iter().map(|(_, peer)| peer.outgoing.bytes() as u64).sum(),
+            backlog_bytes: self.peers.iter().map(|(_, peer)| peer.backlog.bytes() as u64).sum(),
             ..self.metrics.clone()
         }
     }
@@ -210,7 +199,7 @@ impl Links {
         let news = self.incoming.pop()?;
         if let News::Up { peer, .. } = &news
             && !self.incoming.has_down(*peer)
-            && let Some(known) = self.peers.get_mut(peer)
+            && let Some(known) = self.peers.get_mut(*peer)
         {
             known.is_told = true;
         }
@@ -226,15 +215,9 @@ impl Links {
     /// The next thing the engine is to do. To be asked when the cores have said all of this turn, which ends
     /// with `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
-        }
-        while let Some(conn) = self.dirty.pop_front() {
-            let Some(entry) = self.conns.get_mut(conn) else { continue };
-            entry.is_dirty = false;
-            if !entry.is_writing && !matches!(entry.stage, Stage::Closing) {
-                return Some(Effect::Transmit { conn });
-            }
+        let effect = self.conns.poll_effect();
+        if effect.is_some() {
+            return effect;
         }
         self.incoming.end_turn();
         None
@@ -252,19 +235,15 @@ impl Links {
 
     /// A connection came.
     pub fn accepted(&mut self, now: Instant, conn: ConnId) {
-        self.conns.insert(conn, Box::new(Conn::new(now, Stage::Accepted, None)));
+        self.conns.insert(conn, Conn::new(now, Stage::Accepted, None));
         if self.is_leaving {
             self.abort(conn);
             return;
         }
-        self.strangers.push_back(conn);
-        while self.strangers.len() > STRANGERS_MAX
-            && let Some(oldest) = self.strangers.pop_front()
-        {
-            if self.conns.get(oldest).is_some_and(|entry| entry.peer().is_none()) {
-                self.metrics.count_refused(Refusal::Late);
-                self.abort(oldest);
-            }
+        self.conns.put_stranger(conn);
+        while let Some(oldest) = self.conns.pop_stranger() {
+            self.metrics.count_refused(Refusal::Late);
+            self.abort(oldest);
         }
     }
 
@@ -273,11 +252,11 @@ impl Links {
         let hello = self.party();
         let mut entry = Conn::new(now, Stage::Greeted { hello }, Some(token));
         hello.hello().encode(&mut entry.out);
-        self.conns.insert(conn, Box::new(entry));
+        self.conns.insert(conn, entry);
         match self.dials.find_mut(token) {
             Some(dial) => {
                 dial.state = State::Open(conn);
-                self.mark_dirty(conn);
+                self.conns.mark_dirty(conn);
             }
             None => self.abort(conn), // not wanted any more
         }
@@ -292,7 +271,7 @@ impl Links {
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        if let Some(peer) = entry.peer().and_then(|peer| self.peers.get_mut(&peer)) {
+        if let Some(peer) = entry.peer().and_then(|peer| self.peers.get_mut(peer)) {
             entry.heard_at = now;
             peer.heard_at = now;
         }
@@ -313,12 +292,12 @@ impl Links {
     pub fn sent(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
         entry.is_writing = false;
-        let peer = entry.peer().and_then(|peer| self.peers.get(&peer));
+        let peer = entry.peer().and_then(|peer| self.peers.get(peer));
         let has_more = peer.is_some_and(|peer| {
             !peer.is_waiting && peer.outgoing.can_fill(self.config.window_bytes as usize)
         });
         if has_more || entry.owes_credit || !entry.out.is_empty() {
-            self.mark_dirty(conn);
+            self.conns.mark_dirty(conn);
         }
     }
 
@@ -330,7 +309,7 @@ impl Links {
     /// A connection is gone. Its session may go on with another.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
         let Some(entry) = self.conns.remove(conn) else { return };
-        self.detach(conn);
+        self.peers.detach(conn);
         if let Some(token) = entry.dial {
             self.redial(now, token);
         }
@@ -342,7 +321,7 @@ impl Links {
         batch.copy(&entry.out);
         entry.out.clear();
         let linked = entry.peer();
-        if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(&peer)) {
+        if let Some(peer) = linked.and_then(|peer| self.peers.get_mut(peer)) {
             let filled = peer.outgoing.fill(batch, self.config.window_bytes as usize, peer.received);
             peer.is_waiting = false;
             self.metrics.batches_out += filled.batches;
@@ -362,18 +341,18 @@ impl Links {
             entry.said_at = now;
         }
         if let Some(peer) = linked {
-            self.weigh(peer);
+            self.peers.weigh(peer);
         }
     }
 
     /// The time of [`Links::poll_timeout`] has come.
     pub fn timeout(&mut self, now: Instant) {
         for shard in self.pace.take(now) {
-            let Some(peer) = self.peers.get_mut(&shard) else { continue };
+            let Some(peer) = self.peers.get_mut(shard) else { continue };
             if std::mem::take(&mut peer.is_waiting)
                 && let Some(conn) = peer.conn
             {
-                self.mark_dirty(conn);
+                self.conns.mark_dirty(conn);
             }
         }
         if now < self.tick {
@@ -386,7 +365,7 @@ impl Links {
             let peer_opened = self.identity.role.takes(peer.identity.role);
             now.since(peer.heard_at) >= self.config.patience(peer_opened) * peer.patience(now)
         });
-        let lost: Vec<ShardId> = lost.map(|(shard, _)| *shard).collect();
+        let lost: Vec<ShardId> = lost.map(|(shard, _)| shard).collect();
         for peer in lost {
             self.lose(peer);
         }
@@ -398,20 +377,20 @@ impl Links {
     ///
     /// When something does not hold.
     pub fn check_invariants(&self) {
-        assert_eq!(self.full, self.peers.values().filter(|peer| peer.is_full).count());
+        self.peers.check_invariants();
         let linked = self.conns.iter().filter_map(|(conn, entry)| Some((conn, entry.peer()?)));
         for (conn, peer) in linked {
-            let peer = self.peers.get(&peer).expect("a linked connection has a session");
+            let peer = self.peers.get(peer).expect("a linked connection has a session");
             assert_eq!(peer.conn, Some(conn), "a session has one connection");
         }
-        for (shard, peer) in &self.peers {
+        for (shard, peer) in self.peers.iter() {
             assert!(peer.session != 0, "a session has a name");
             if let Some(conn) = peer.conn {
                 let entry = self.conns.get(conn).expect("a session's connection is open");
-                assert_eq!(entry.peer(), Some(*shard), "a connection carries its peer's session");
+                assert_eq!(entry.peer(), Some(shard), "a connection carries its peer's session");
             }
             assert!(peer.outgoing.bytes() <= self.ceiling(), "a queue that is too long ends its session");
-            let is_waited_for = peer.conn.is_some() && self.incoming.has_wait(*shard);
+            let is_waited_for = peer.conn.is_some() && self.incoming.has_wait(shard);
             assert!(peer.backlog.is_empty() || is_waited_for, "what waits is heard some time");
         }
     }
@@ -425,14 +404,14 @@ impl Links {
     fn dial_due(&mut self, now: Instant) {
         for dial in self.dials.iter_mut().filter(|dial| dial.is_due(now)) {
             dial.state = State::Connecting;
-            self.effects.push_back(Effect::Connect { token: dial.token, peer: dial.address() });
+            self.conns.connect(dial.token, dial.address());
         }
     }
 
     /// Ends connections that are too slow or too silent, and has the silent say that they are there.
     fn look_at_conns(&mut self, now: Instant) {
         let silence_max = |entry: &Conn, peer: ShardId| {
-            let times = self.peers.get(&peer).map_or(1, |peer| peer.patience(now));
+            let times = self.peers.get(peer).map_or(1, |peer| peer.patience(now));
             self.config.patience(entry.dial.is_none()) / 2 * times
         };
         let mut late = Vec::new();
@@ -455,14 +434,7 @@ impl Links {
         }
         late.into_iter().for_each(|conn| self.refuse(conn, Refusal::Late));
         silent.into_iter().for_each(|conn| self.abort(conn));
-        mute.into_iter().for_each(|conn| self.owe_credit(conn));
-    }
-
-    fn owe_credit(&mut self, conn: ConnId) {
-        if let Some(entry) = self.conns.get_mut(conn) {
-            entry.owes_credit = true;
-            self.mark_dirty(conn);
-        }
+        mute.into_iter().for_each(|conn| self.conns.owe_credit(conn));
     }
 
     fn frame(&mut self, now: Instant, conn: ConnId, kind: u8, body: &[u8]) -> Result<(), Refusal> {
@@ -528,7 +500,7 @@ impl Links {
     /// From here on this connection carries the session.
     fn carry(&mut self, now: Instant, conn: ConnId, shard: ShardId, resumed: bool) {
         self.metrics.resumed += u64::from(resumed);
-        let peer = self.peers.get_mut(&shard).expect("the caller made sure of it");
+        let peer = self.peers.get_mut(shard).expect("the caller made sure of it");
         peer.heard_at = now;
         let other = peer.conn.replace(conn).filter(|other| *other != conn);
         if let Some(entry) = self.conns.get_mut(conn) {
@@ -538,24 +510,24 @@ impl Links {
             peer.backlog = Backlog::default();
             self.abort(other);
         }
-        self.mark_dirty(conn);
+        self.conns.mark_dirty(conn);
     }
 
     fn credit(&mut self, conn: ConnId, shard: ShardId, received: u64) -> Result<(), Refusal> {
-        let Some(peer) = self.peers.get_mut(&shard) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(shard) else { return Ok(()) };
         if !peer.outgoing.credit(received) {
             return Err(Refusal::BadFrame);
         }
         if peer.outgoing.can_fill(self.config.window_bytes as usize) {
-            self.mark_dirty(conn);
+            self.conns.mark_dirty(conn);
         }
-        self.weigh(shard);
+        self.peers.weigh(shard);
         Ok(())
     }
 
     /// A batch came: the cores hear it at once, or it waits for its turn.
     fn batch(&mut self, now: Instant, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
-        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
         if peer.backlog.is_empty() && self.incoming.may_hear() {
             return self.hear(now, conn, from, archive);
         }
@@ -566,7 +538,7 @@ impl Links {
     /// The cores hear the oldest batch of a peer that waits. None does if the connection that it came over is
     /// gone.
     fn hear_backlog(&mut self, from: ShardId) {
-        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(peer) = self.peers.get_mut(from) else { return };
         let (Some(conn), Some((at, archive))) = (peer.conn, peer.backlog.pop()) else { return };
         if !peer.backlog.is_empty() {
             self.incoming.wait(at, from);
@@ -577,13 +549,13 @@ impl Links {
     }
 
     fn hear(&mut self, at: Instant, conn: ConnId, from: ShardId, archive: &[u8]) -> Result<(), Refusal> {
-        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
         self.metrics.messages_in += self.incoming.read(at, (from, peer.identity.role), archive)?;
         self.metrics.batches_in += 1;
         peer.received += 1;
         peer.unsaid_bytes += archive.len();
         if peer.unsaid_bytes >= self.config.window_bytes as usize / 4 {
-            self.owe_credit(conn);
+            self.conns.owe_credit(conn);
         }
         Ok(())
     }
@@ -599,14 +571,13 @@ impl Links {
     /// Gives a peer up, and tells it.
     fn lose_with(&mut self, shard: ShardId, last: &Frame<'_>) {
         if let Some(conn) = self.forget(shard) {
-            self.close_with(conn, last);
+            self.conns.close_with(conn, last);
         }
     }
 
     /// Ends a session; the caller ends the connection that carried it.
     fn forget(&mut self, shard: ShardId) -> Option<ConnId> {
-        let peer = self.peers.remove(&shard)?;
-        self.full -= usize::from(peer.is_full);
+        let peer = self.peers.remove(shard)?;
         self.metrics.lost += 1;
         self.metrics.messages_lost += peer.outgoing.messages();
         self.incoming.push(News::Down { peer: shard });
@@ -624,7 +595,7 @@ impl Links {
             Some(shard) => self.refuse_peer(shard, reason),
             None => {
                 self.metrics.count_refused(reason);
-                self.close_with(conn, &Frame::Refused { reason });
+                self.conns.close_with(conn, &Frame::Refused { reason });
             }
         }
     }
@@ -632,74 +603,16 @@ impl Links {
     /// Ends the session of a peer, and says why. What it said and the cores have not heard yet is not acted
     /// on.
     pub fn refuse_peer(&mut self, shard: ShardId, reason: Refusal) {
-        if self.peers.contains_key(&shard) {
+        if self.peers.contains(shard) {
             self.metrics.count_refused(reason);
             self.incoming.drop_messages(shard);
             self.lose_with(shard, &Frame::Refused { reason });
         }
     }
 
-    fn close_with(&mut self, conn: ConnId, last: &Frame<'_>) {
-        let Some(entry) = self.conns.get_mut(conn) else { return };
-        if matches!(entry.stage, Stage::Closing) {
-            return;
-        }
-        entry.stage = Stage::Closing;
-        last.encode(&mut entry.out);
-        self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
-    }
-
     fn abort(&mut self, conn: ConnId) {
-        let Some(entry) = self.conns.get_mut(conn) else { return };
-        if matches!(entry.stage, Stage::Closing) {
-            return;
-        }
-        entry.stage = Stage::Closing;
-        entry.out.clear();
-        self.effects.push_back(Effect::Close { conn, linger: Linger::Abort });
-        self.detach(conn);
-    }
-
-    /// A connection carries its session no more. What came over it and was not heard comes again over the
-    /// next one.
-    fn detach(&mut self, conn: ConnId) {
-        for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
-            peer.conn = None;
-            peer.backlog = Backlog::default();
-        }
-    }
-
-    fn go_on(&mut self, conn: ConnId, stage: Stage, say: &Frame<'_>) {
-        if let Some(entry) = self.conns.get_mut(conn) {
-            entry.stage = stage;
-            say.encode(&mut entry.out);
-            self.mark_dirty(conn);
-        }
-    }
-
-    fn mark_dirty(&mut self, conn: ConnId) {
-        if let Some(entry) = self.conns.get_mut(conn)
-            && !entry.is_dirty
-            && !entry.is_writing
-            && !matches!(entry.stage, Stage::Closing)
-        {
-            entry.is_dirty = true;
-            self.dirty.push_back(conn);
-        }
-    }
-
-    /// Keeps the count of full peers true. One that was full has to be down to half before it no longer is.
-    fn weigh(&mut self, shard: ShardId) {
-        let Some(peer) = self.peers.get_mut(&shard) else { return };
-        let most = self.config.queue_bytes_max as usize;
-        let is_full = peer.outgoing.bytes() > if peer.is_full { most / 2 } else { most };
-        if is_full != peer.is_full {
-            peer.is_full = is_full;
-            if is_full {
-                self.full += 1;
-            } else {
-                self.full -= 1;
-            }
+        if self.conns.abort(conn) {
+            self.peers.detach(conn);
         }
     }
 }

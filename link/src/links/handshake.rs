@@ -23,7 +23,7 @@ impl Links {
             return Err(Refusal::Identity);
         }
         let challenge = self.party();
-        self.go_on(conn, Stage::Challenged { hello, challenge }, &challenge.challenge());
+        self.conns.go_on(conn, Stage::Challenged { hello, challenge }, &challenge.challenge());
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl Links {
             return Err(Refusal::Identity);
         }
         let shard = ShardId::from_u32(challenge.identity.shard);
-        let known = self.peers.get(&shard).filter(|peer| peer.identity == challenge.identity);
+        let known = self.peers.get(shard).filter(|peer| peer.identity == challenge.identity);
         let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
         if self.is_stale(challenge.identity) {
             if asked.0 != 0 {
@@ -59,7 +59,7 @@ impl Links {
         let said = [&hello.hello(), &challenge.challenge()];
         let proof = self.secret.proof(Side::Connector, said, session, received);
         let stage = Stage::Proven { hello, challenge, asked };
-        self.go_on(conn, stage, &Frame::Proof { session, received, proof });
+        self.conns.go_on(conn, stage, &Frame::Proof { session, received, proof });
         Ok(())
     }
 
@@ -74,7 +74,7 @@ impl Links {
     ) -> Result<(), Refusal> {
         let identity = hello.identity;
         let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(&shard);
+        let known = self.peers.get_mut(shard);
         if known.as_ref().is_some_and(|peer| peer.identity.incarnation > identity.incarnation) {
             return Err(Refusal::Stale);
         }
@@ -87,11 +87,11 @@ impl Links {
             self.sessions += 1;
             self.up(now, identity, self.sessions);
         }
-        let peer = &self.peers[&shard];
+        let Some(peer) = self.peers.get(shard) else { return Ok(()) };
         let (session, received) = (peer.session, peer.received);
         let said = [&hello.hello(), &challenge.challenge()];
         let proof = self.secret.proof(Side::Acceptor, said, session, received);
-        self.go_on(conn, Stage::Linked { peer: shard }, &Frame::Welcome { session, received, proof });
+        self.conns.go_on(conn, Stage::Linked { peer: shard }, &Frame::Welcome { session, received, proof });
         self.carry(now, conn, shard, resumed);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Links {
             return Err(Refusal::Stale);
         }
         let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(&shard);
+        let known = self.peers.get_mut(shard);
         if session == 0 {
             return Err(Refusal::BadFrame);
         }
@@ -144,7 +144,7 @@ impl Links {
     /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or
     /// that one is linked by another connection.
     fn is_stale(&self, identity: Identity) -> bool {
-        self.peers.get(&ShardId::from_u32(identity.shard)).is_some_and(|peer| {
+        self.peers.get(ShardId::from_u32(identity.shard)).is_some_and(|peer| {
             match peer.identity.incarnation.cmp(&identity.incarnation) {
                 Ordering::Less => false,
                 Ordering::Equal => peer.conn.is_some(),
