@@ -26,7 +26,8 @@ pub enum Effect {
     ToBridge(ToBridge),
     /// Tell the control thread something.
     ToControl(ToControl),
-    /// There are bytes for a client; take them with [`Gateway::poll_transmit`](crate::Gateway::poll_transmit).
+    /// There are bytes for a client; take them with
+    /// [`Gateway::poll_transmit`](crate::Gateway::poll_transmit).
     Transmit {
         /// The client's connection.
         conn: ConnId,

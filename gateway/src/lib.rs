@@ -1,8 +1,8 @@
 //! The gateway core: sessions, heartbeats, rooms, delivery, acks, outboxes, admission.
 //!
-//! Sans-IO: events in, effects out, as `Node` in the crate `node` passes them on. It opens no socket, reads no clock
-//! and calls nobody: tokens are verified here, and users and rooms are found by the router shard that owns
-//! them.
+//! Sans-IO: events in, effects out, as `Node` in the crate `node` passes them on. It opens no socket, reads
+//! no clock and calls nobody: tokens are verified here, and users and rooms are found by the router shard
+//! that owns them.
 
 mod admission;
 mod announce;

@@ -20,7 +20,8 @@ pub(crate) struct Submitted {
     table: HashTable<Entry>,
     of_users: Shares<(AppId, UserId)>,
     pushes: Amount,
-    /// Those that have yet to be submitted to an owner, oldest first. Their owners before keep them until then.
+    /// Those that have yet to be submitted to an owner, oldest first. Their owners before keep them until
+    /// then.
     again: VecDeque<MessageId>,
 }
 

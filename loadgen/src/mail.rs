@@ -8,8 +8,8 @@ use crate::places::Places;
 
 /// What a fleet is told. Times are nanoseconds since the UNIX epoch, on the run's one clock.
 ///
-/// The talk of a run, with the fleet's [`Word`]s: `Begin`, then `Progress` until `Settled`; `Start`, then `Progress` until `Sent`, with a
-/// `Stop` in between if the plan has no end; `Expect`, then `Done`.
+/// The talk of a run, with the fleet's [`Word`]s: `Begin`, then `Progress` until `Settled`; `Start`, then
+/// `Progress` until `Sent`, with a `Stop` in between if the plan has no end; `Expect`, then `Done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mail {

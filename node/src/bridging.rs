@@ -1,4 +1,5 @@
-//! Which bridge the events of this shard go to, and what shards have handed over to the bridge of this process.
+//! Which bridge the events of this shard go to, and what shards have handed over to the bridge of this
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 

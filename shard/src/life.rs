@@ -116,8 +116,8 @@ impl Life {
         }
     }
 
-    /// The peer's FIN has come, and the core hears of it later, by [`Life::finish`]. A close need not wait for
-    /// that.
+    /// The peer's FIN has come, and the core hears of it later, by [`Life::finish`]. A close need not wait
+    /// for that.
     pub fn note_finish(&mut self) {
         self.has_finished = true;
     }
