@@ -275,12 +275,6 @@ impl Cache {
         self.count(&rate_key(user_id), RATE_TIME).await
     }
 
-    /// Says what a user has, unless that is known.
-    pub async fn set_available(&self, user_id: i64, amount: i64, ttl: Duration) -> Result<(), Error> {
-        let key = available_key(user_id);
-        self.set_if_absent(&key, &amount.to_string(), spread(ttl)).await.map(|_| ())
-    }
-
     /// Finds out what a user has, unless that is known, however many ask at once. What was read before the
     /// user was forgotten is not remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
     pub async fn fill_available<F>(

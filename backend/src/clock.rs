@@ -1,24 +1,34 @@
-//! What time it is, which tests may move.
+//! What time it is.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock, plus what a test has moved it by. Cheap to clone; clones move together.
-#[derive(Clone, Debug, Default)]
-pub struct Clock {
-    ahead_ms: Arc<AtomicI64>,
-}
+/// A source of time: the system's, or one that is given. Cheap to clone; clones have the same source.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
 
 impl Clock {
-    /// Milliseconds since the UNIX epoch.
-    pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        since.as_millis() as i64 + self.ahead_ms.load(Ordering::Relaxed)
+    /// The clock that `now_ms` tells, in ms since the UNIX epoch.
+    pub fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
     }
 
-    /// Moves the clock ahead.
-    pub fn advance_ms(&self, by: i64) {
-        self.ahead_ms.fetch_add(by, Ordering::Relaxed);
+    /// Milliseconds since the UNIX epoch.
+    pub fn now_ms(&self) -> i64 {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    /// The system's clock.
+    fn default() -> Self {
+        Self::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now_ms()).finish()
     }
 }

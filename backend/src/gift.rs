@@ -16,7 +16,6 @@
 mod catalogue;
 mod consumer;
 mod decide;
-mod floor;
 mod message;
 mod old_refusals;
 mod refusals;
@@ -37,7 +36,6 @@ use crate::queue::JobId;
 use crate::store::Store;
 use catalogue::Catalogue;
 pub(crate) use consumer::run;
-pub use floor::floor;
 use refusals::Refusals;
 use seen::SeenUsers;
 pub(crate) use submit::{Decided, Limit};

@@ -56,7 +56,7 @@ pub use clock::Clock;
 pub use config::{Class, Config, Failing};
 pub use db::{Db, Dialect, Pool};
 pub use error::Error;
-pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason, floor as gift_floor};
+pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason};
 pub use ids::{Ids, Order};
 pub use outbox::{Message, Outbox, Target};
 pub use push::{Push, PushItem, PushOutcome};

@@ -30,15 +30,13 @@ pub enum Topic {
     CacheDelete,
     /// Orders that expire.
     OrderExpiry,
-    /// For tests of the queue itself.
-    Probe,
 }
 
 impl Topic {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in their order.
-    pub const ALL: [Self; 4] = [Self::Gift, Self::CacheDelete, Self::OrderExpiry, Self::Probe];
+    pub const ALL: [Self; 3] = [Self::Gift, Self::CacheDelete, Self::OrderExpiry];
 
     /// Its name in the database and in Redis.
     pub fn name(self) -> &'static str {
@@ -46,7 +44,6 @@ impl Topic {
             Self::Gift => "gift",
             Self::CacheDelete => "cache_delete",
             Self::OrderExpiry => "order_expiry",
-            Self::Probe => "probe",
         }
     }
 }

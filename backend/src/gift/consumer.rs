@@ -21,6 +21,16 @@ use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
 use crate::stop::Stop;
 use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
 
+impl Gifts {
+    /// Decides gifts in one transaction, past the queue and those who wait; how many are paid. Their messages
+    /// stay in the table until the outbox takes them up.
+    pub async fn commit(&self, requests: Vec<GiftRequest>) -> Result<usize, Error> {
+        let batch = Batch { jobs: vec![None; requests.len()], requests };
+        let (decisions, _) = try_commit(self, &batch).await?;
+        Ok(decisions.entries.len())
+    }
+}
+
 /// Works until it is time to end, and then until all who wait are answered.
 pub(crate) async fn run(gifts: Arc<Gifts>, mut stop: Stop) {
     let taken = gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -269,7 +279,7 @@ async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Commit
 }
 
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.
-pub(super) async fn try_commit(gifts: &Gifts, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
+async fn try_commit(gifts: &Gifts, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
     let (dialect, now_ms) = (gifts.store.db.dialect(), gifts.store.clock.now_ms());
     let senders: BTreeSet<i64> = batch.requests.iter().map(|request| request.identity.sender_id).collect();
     let identities: BTreeSet<&Identity> = batch.requests.iter().map(|request| &request.identity).collect();

@@ -132,14 +132,14 @@ fn write_http(app: &App, page: &mut Text) {
 
 async fn write_queue(app: &App, page: &mut Text) {
     let mut counts = Vec::new();
-    for topic in Topic::ALL.into_iter().filter(|topic| *topic != Topic::Probe) {
+    for topic in Topic::ALL {
         match tokio::time::timeout(COUNT_TIME, app.store.queue.count(topic)).await {
             Ok(Ok(count)) => counts.push((topic.name(), count)),
             _ => break, // nor would it for the next one
         }
     }
     page.family("queue_up", "gauge", "1 if the durable queue answers.");
-    page.sample(&[], u8::from(counts.len() == Topic::COUNT - 1));
+    page.sample(&[], u8::from(counts.len() == Topic::COUNT));
     page.family("queue_jobs", "gauge", "Jobs that wait or are worked on.");
     for (topic, (jobs, _)) in &counts {
         page.sample(&[("topic", topic)], jobs);

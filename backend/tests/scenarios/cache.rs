@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backend::{Error, Hold, HoldAsk};
+use backend::{Cache, Error, Hold, HoldAsk};
 
 use crate::common::{Redis, Stack, servers};
 
 /// Without a limit.
 pub fn ask(user_id: i64, id: &str, amount: i64) -> HoldAsk {
     HoldAsk { user_id, id: id.to_owned(), amount, ttl: TTL, rate_max: None }
+}
+
+/// Says what a user has, unless that is known.
+pub async fn set_available(cache: &Cache, user_id: i64, amount: i64) {
+    cache.fill_available(user_id, TTL, async || Ok(amount)).await.unwrap();
 }
 
 const TTL: Duration = Duration::from_secs(100);
@@ -131,8 +136,8 @@ both!(
         let (app, other) = (stack.app().await, stack.app().await);
         let cache_of = |number: u32| if stack.config().redis.is_empty() || number.is_multiple_of(2) { &app } else { &other };
         assert_eq!(app.store.cache.hold(ask(1, "first", 1)).await.unwrap(), Hold::Unknown);
-        app.store.cache.set_available(1, 1_000, TTL).await.unwrap();
-        app.store.cache.set_available(1, 5_000, TTL).await.unwrap(); // known already
+        set_available(&app.store.cache, 1, 1_000).await;
+        set_available(&app.store.cache, 1, 5_000).await; // known already
         let holds = (0..1_000).map(|number| {
             let app = cache_of(number).clone();
             tokio::spawn(async move { app.store.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap() })
@@ -147,7 +152,7 @@ both!(
         assert_eq!(app.store.cache.hold(ask(1, &format!("gift{number}"), 10)).await.unwrap(), Hold::Repeat);
         app.store.cache.forget_available(&[1]).await.unwrap();
         assert_eq!(app.store.cache.hold(ask(1, "last", 1)).await.unwrap(), Hold::Unknown);
-        app.store.cache.set_available(2, 1_000, TTL).await.unwrap();
+        set_available(&app.store.cache, 2, 1_000).await;
         let limited = |id: &str| HoldAsk { rate_max: Some(2), ..ask(2, id, 1) };
         for (id, hold) in [("a", Hold::Held), ("a", Hold::Repeat), ("b", Hold::TooMany)] {
             assert_eq!(app.store.cache.hold(limited(id)).await.unwrap(), hold, "in one second");
@@ -223,7 +228,7 @@ async fn redis_is_flushed_and_goes_and_comes() {
     let app = Stack::embedded().await.with_redis(&redis).app().await;
     let loads = Loads::default();
     let read = async || app.store.cache.read("key", TTL, || loads.find(Some(5))).await.unwrap();
-    app.store.cache.set_available(1, 100, TTL).await.unwrap();
+    set_available(&app.store.cache, 1, 100).await;
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 1));
 
     redis.command(&["FLUSHALL"]);
@@ -233,12 +238,14 @@ async fn redis_is_flushed_and_goes_and_comes() {
     redis.kill();
     assert_eq!((read().await, read().await, loads.count()), (Some(5), Some(5), 4));
     let keys = ["key".to_owned()];
-    let many = app.store.cache.read_many(&keys, TTL, async |_: Vec<usize>| Ok(vec![Some(6_u32)])).await.unwrap();
+    let many =
+        app.store.cache.read_many(&keys, TTL, async |_: Vec<usize>| Ok(vec![Some(6_u32)])).await.unwrap();
     assert_eq!(many, [Some(6)]);
     for error in [
         app.store.cache.hold(ask(1, "id", 1)).await.unwrap_err(),
         app.store.cache.count("limit", TTL).await.unwrap_err(),
-        app.store.write_through(&keys, async { panic!("it must not be written") })
+        app.store
+            .write_through(&keys, async { panic!("it must not be written") })
             .await
             .map(|(): ()| ())
             .unwrap_err(),
@@ -247,6 +254,7 @@ async fn redis_is_flushed_and_goes_and_comes() {
     }
 
     redis.start_again();
-    crate::common::until("the cache is back", async || app.store.cache.set("key", "5", TTL).await.is_ok()).await;
+    crate::common::until("the cache is back", async || app.store.cache.set("key", "5", TTL).await.is_ok())
+        .await;
     assert_eq!((read().await, loads.count()), (Some(5), 4));
 }

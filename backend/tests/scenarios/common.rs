@@ -1,6 +1,7 @@
 //! What the scenarios share: deployments, and a client.
 
 mod client;
+mod clock;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -8,11 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use backend::{App, Backend, Clock, Config, Topic};
+use backend::{App, Backend, Config, Topic};
 
 use testbed::Folder;
 
 pub use client::{Answer, call, request};
+pub use clock::TestClock;
 pub use testbed::{MariaDb, Redis, free_port};
 
 /// Defines a test that runs on both deployments: `both!(name, |stack| async move { .. })`. Its documentation
@@ -68,7 +70,7 @@ pub fn servers() -> &'static Servers {
 /// Where a test's backends keep their state: a database and a prefix in Redis that are its own.
 pub struct Stack {
     config: Config,
-    clock: Clock,
+    clock: TestClock,
 }
 
 impl Stack {
@@ -126,7 +128,7 @@ impl Stack {
     }
 
     fn new(config: Config) -> Self {
-        Self { config, clock: Clock::default() }
+        Self { config, clock: TestClock::default() }
     }
 
     /// What a backend here is configured with; a test may change it and give it to [`Stack::backend_with`].
@@ -135,7 +137,7 @@ impl Stack {
     }
 
     /// The clock of all backends here. It does not move the life of keys in Redis.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &TestClock {
         &self.clock
     }
 
@@ -146,12 +148,12 @@ impl Stack {
 
     /// What a backend has, without its API and its workers.
     pub async fn app(&self) -> Arc<App> {
-        App::open(self.config(), self.clock.clone()).await.expect("the backend opens")
+        App::open(self.config(), self.clock.source()).await.expect("the backend opens")
     }
 
     /// Starts a backend that is configured otherwise.
     pub async fn backend_with(&self, config: Config) -> Node {
-        let app = App::open(config, self.clock.clone()).await.expect("the backend opens");
+        let app = App::open(config, self.clock.source()).await.expect("the backend opens");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Node { backend: Backend::start(app, listener).expect("the backend starts") }
     }

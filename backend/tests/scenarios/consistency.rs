@@ -155,8 +155,10 @@ async fn reads_go_on_without_the_primary() {
     let app = node.app();
     write(app, 0).await.unwrap();
     let read = async || load(app.store.reader("a name").await.clone()).await;
-    until("the replica has it", async || app.store.db.good_replicas() == 1 && read().await.unwrap() == Some(0))
-        .await;
+    until("the replica has it", async || {
+        app.store.db.good_replicas() == 1 && read().await.unwrap() == Some(0)
+    })
+    .await;
     primary.kill();
     until("it is noticed", async || !app.store.db.is_up().await).await;
     tokio::time::sleep(Duration::from_millis(3_000)).await; // longer than a replica may lag
@@ -180,8 +182,10 @@ async fn a_user_reads_its_own_writes() {
     let app = node.app();
     write(app, 0).await.unwrap();
     let of = async |app: &App, name: &str| load(app.store.reader(name).await.clone()).await.unwrap();
-    until("the replica has it", async || of(app, "user 2").await == Some(0) && app.store.db.good_replicas() == 1)
-        .await;
+    until("the replica has it", async || {
+        of(app, "user 2").await == Some(0) && app.store.db.good_replicas() == 1
+    })
+    .await;
 
     replica.delay(3);
     write(app, 5).await.unwrap();
@@ -196,7 +200,11 @@ async fn a_user_reads_its_own_writes() {
     app.store.cache.delete(KEY).await.unwrap();
     assert_eq!(other.app().store.read(KEY, TTL, load).await.unwrap(), Some(5));
     app.store.cache.delete("another").await.unwrap();
-    assert_eq!(app.store.read("another", TTL, load).await.unwrap(), Some(0), "what has not changed is read there");
+    assert_eq!(
+        app.store.read("another", TTL, load).await.unwrap(),
+        Some(0),
+        "what has not changed is read there"
+    );
     until("others see it", async || of(app, "user 2").await == Some(5)).await;
 
     // Too far behind: nobody reads there.
@@ -212,7 +220,10 @@ async fn a_user_reads_its_own_writes() {
     assert_eq!(of(app, "user 2").await, Some(6));
     replica.start_again();
     // Each process judges the replica by itself.
-    until("it is back", async || app.store.db.good_replicas() == 1 && other.app().store.db.good_replicas() == 1).await;
+    until("it is back", async || {
+        app.store.db.good_replicas() == 1 && other.app().store.db.good_replicas() == 1
+    })
+    .await;
 
     // Without the marks in the cache, all reads are the primary's.
     replica.delay(6);

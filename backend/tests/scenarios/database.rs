@@ -81,7 +81,7 @@ both!(
     several_processes_migrate_at_once,
     |stack| async move {
         let opens = (0..4).map(|_| {
-            let (config, clock) = (stack.config(), stack.clock().clone());
+            let (config, clock) = (stack.config(), stack.clock().source());
             tokio::spawn(async move { App::open(config, clock).await.map(|app| app.store.config.app) })
         });
         for open in opens.collect::<Vec<_>>() {
@@ -216,8 +216,8 @@ async fn mariadb_is_killed_and_comes_back() {
         let update = "UPDATE t_account SET balance = balance + 1";
         until("it works again", async || run(&app, update).await.is_ok()).await;
     }
-    app.store.queue.push(Topic::Probe, &["job".to_owned()], Duration::ZERO).await.unwrap();
-    assert_eq!(app.store.queue.take(Topic::Probe, 1, Duration::ZERO).await.unwrap().len(), 1);
+    app.store.queue.push(Topic::OrderExpiry, &["job".to_owned()], Duration::ZERO).await.unwrap();
+    assert_eq!(app.store.queue.take(Topic::OrderExpiry, 1, Duration::ZERO).await.unwrap().len(), 1);
 }
 
 /// SQLite: another process that writes for long is 503 and passes.

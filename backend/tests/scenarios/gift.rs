@@ -841,7 +841,8 @@ async fn what_is_too_much_for_the_consumer_waits_in_the_queue() {
     let (waiting, _) = node.app().store.queue.count(Topic::Gift).await.unwrap();
     assert!((500..2_000).contains(&waiting), "{waiting} wait in the queue, and the others in memory");
     tx.rollback().await.unwrap();
-    until("all are decided", async || node.app().store.queue.count(Topic::Gift).await.unwrap() == (0, 0)).await;
+    until("all are decided", async || node.app().store.queue.count(Topic::Gift).await.unwrap() == (0, 0))
+        .await;
     until("all are paid", async || audit(&node).await == (0, 4_000)).await;
     node.stop().await;
 }

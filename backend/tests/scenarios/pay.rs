@@ -524,10 +524,9 @@ both!(
         let node = stack.backend().await;
         put_product(&node, 1, 600, 60).await;
         let (user_id, token) = log_in(&node, &phone(1)).await;
-        let ttl = std::time::Duration::from_secs(600);
         let ask = crate::cache::ask;
         let cache = &node.app().store.cache;
-        cache.set_available(user_id, 0, ttl).await.unwrap();
+        crate::cache::set_available(cache, user_id, 0).await;
         assert_eq!(cache.hold(ask(user_id, "x", 1)).await.unwrap(), Hold::Short);
         let order_id = order(&node, &token, "a").await;
         assert_eq!(callback(&node, &paid(&stack, &order_id, "t-1")).await.0, 200);

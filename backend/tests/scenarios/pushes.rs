@@ -158,8 +158,10 @@ fn numbers(pushes: &[Value]) -> Vec<i64> {
 
 async fn until_empty(node: &Node) {
     let app = node.app().clone();
-    until("the outbox is empty", || async { backend::Outbox::waiting(&app.store).await.is_ok_and(|count| count == 0) })
-        .await;
+    until("the outbox is empty", || async {
+        backend::Outbox::waiting(&app.store).await.is_ok_and(|count| count == 0)
+    })
+    .await;
 }
 
 both!(

@@ -37,7 +37,8 @@ macro_rules! all {
     };
 }
 
-const TOPIC: Topic = Topic::Probe;
+/// No worker of these tests takes its jobs.
+const TOPIC: Topic = Topic::OrderExpiry;
 const NOW: Duration = Duration::ZERO;
 /// No test waits for it; an answer comes sooner or it is a failure.
 const LONG: Duration = Duration::from_secs(30);
@@ -45,7 +46,8 @@ const LONG: Duration = Duration::from_secs(30);
 /// One process's queue.
 async fn queue(stack: &Stack, take_time: Duration) -> (Arc<App>, Arc<AnyQueue>) {
     let app = stack.app().await;
-    let queue = AnyQueue::open_with(&stack.config(), &app.store.db, stack.clock().clone(), take_time).unwrap();
+    let queue =
+        AnyQueue::open_with(&stack.config(), &app.store.db, stack.clock().source(), take_time).unwrap();
     (app, Arc::new(queue))
 }
 
