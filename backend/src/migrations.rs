@@ -1,7 +1,7 @@
 //! The tables, step by step. A step that was released is never changed; the next one is added below it.
 
+use sqlx::AssertSqlSafe;
 use sqlx::mysql::MySqlDatabaseError;
-use sqlx::{AssertSqlSafe, Row};
 use tracing::{debug, info};
 
 use crate::db::{Connection, Db, Dialect};
@@ -53,8 +53,9 @@ const MIGRATIONS: &[Migration] = &[
 /// Whether all steps are done.
 pub async fn is_migrated(db: &Db) -> Result<bool, Error> {
     let last = MIGRATIONS.last().map_or(0, |migration| migration.version);
-    let row = sqlx::query("SELECT MAX(version) FROM t_migration").fetch_one(db.primary()).await?;
-    Ok(row.try_get::<i64, _>(0)? >= last)
+    let done: i64 =
+        sqlx::query_scalar("SELECT MAX(version) FROM t_migration").fetch_one(db.primary()).await?;
+    Ok(done >= last)
 }
 
 /// Brings the tables up to date. Several processes may do so at once: all but the first wait, and find it
@@ -72,10 +73,8 @@ pub async fn migrate(db: &Db) -> Result<(), Error> {
         "CREATE TABLE IF NOT EXISTS t_migration (version BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL{end}"
     );
     sqlx::query(AssertSqlSafe(table)).execute(&mut connection).await?;
-    let mut done = Vec::new();
-    for row in sqlx::query("SELECT version FROM t_migration").fetch_all(&mut connection).await? {
-        done.push(row.try_get::<i64, _>(0)?);
-    }
+    let done: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM t_migration").fetch_all(&mut connection).await?;
     let mut steps = 0;
     for migration in MIGRATIONS.iter().filter(|migration| !done.contains(&migration.version)) {
         step(&mut connection, dialect, migration).await?;
@@ -95,13 +94,13 @@ async fn lock(connection: &mut Connection) -> Result<(), Error> {
         if seconds > 0 {
             info!(seconds, "another connection holds the lock of the migrations; waiting for it");
         }
-        let row = sqlx::query(lock).bind(seconds).fetch_one(&mut *connection).await?;
-        if row.try_get::<i64, _>(0)? == 1 {
+        let is_ours: i64 = sqlx::query_scalar(lock).bind(seconds).fetch_one(&mut *connection).await?;
+        if is_ours == 1 {
             return Ok(());
         }
     }
     let holder = "SELECT COALESCE(IS_USED_LOCK(CONCAT('migrate.', MD5(DATABASE()))), 0)";
-    let holder: i64 = sqlx::query(holder).fetch_one(connection).await?.try_get(0)?;
+    let holder: i64 = sqlx::query_scalar(holder).fetch_one(connection).await?;
     Err(Error::unavailable(
         "migrating",
         format!(
@@ -119,8 +118,9 @@ async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migrati
     if dialect == Dialect::Sqlite {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
         // Another process may have done it while this one waited.
-        let known = sqlx::query("SELECT COUNT(*) FROM t_migration WHERE version = ?").bind(*version);
-        if known.fetch_one(&mut *connection).await?.try_get::<i64, _>(0)? > 0 {
+        let known = sqlx::query_scalar("SELECT COUNT(*) FROM t_migration WHERE version = ?").bind(*version);
+        let known: i64 = known.fetch_one(&mut *connection).await?;
+        if known > 0 {
             sqlx::query("ROLLBACK").execute(&mut *connection).await?;
             return Ok(());
         }

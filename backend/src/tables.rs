@@ -20,7 +20,8 @@ pub mod user;
 pub mod user_phone;
 pub mod user_tag;
 
-use sqlx::Row;
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row, Type, ValueRef};
 
 use crate::db::Connection;
 use crate::error::Error;
@@ -51,8 +52,69 @@ pub async fn last_ids(
             "SELECT CAST(LAST_INSERT_ID() AS SIGNED), CAST(@@session.auto_increment_increment AS SIGNED)"
         }
     };
-    let row = sqlx::query(statement).fetch_one(connection).await?;
-    let (id, step): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let (id, step): (i64, i64) = sqlx::query_as(statement).fetch_one(connection).await?;
     let first = if is_sqlite { id - count + 1 } else { id }; // SQLite tells the last one, MySQL the first
     Ok((0..count).map(move |index| first + index * step))
+}
+
+/// What a column is read into.
+pub trait Column: Sized {
+    /// Reads the column of this name.
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error>;
+}
+
+/// Makes a struct of a row: its fields are the columns, by their names.
+macro_rules! from_row {
+    ($type:ident { $($field:ident),+ $(,)? }) => {
+        impl sqlx::FromRow<'_, sqlx::any::AnyRow> for $type {
+            fn from_row(row: &sqlx::any::AnyRow) -> Result<Self, sqlx::Error> {
+                Ok(Self { $($field: $crate::tables::Column::read(row, stringify!($field))?),+ })
+            }
+        }
+    };
+}
+pub(crate) use from_row;
+
+impl Column for i64 {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        row.try_get(name)
+    }
+}
+
+/// All integers are BIGINT.
+impl Column for i32 {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        Ok(i64::read(row, name)? as i32)
+    }
+}
+
+impl Column for bool {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        Ok(i64::read(row, name)? != 0)
+    }
+}
+
+impl Column for Vec<u8> {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        row.try_get(name)
+    }
+}
+
+/// Also of a column that is compared byte by byte.
+impl Column for String {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        match <Self as Type<Any>>::compatible(&row.try_get_raw(name)?.type_info()) {
+            true => row.try_get(name),
+            false => Ok(Self::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(name)?).into_owned()),
+        }
+    }
+}
+
+impl<T: Column> Column for Option<T> {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        match row.try_get_raw(name)?.is_null() {
+            true => Ok(None),
+            false => T::read(row, name).map(Some),
+        }
+    }
 }

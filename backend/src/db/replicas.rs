@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 use tracing::{info, warn};
 
 use super::Pool;
@@ -104,9 +104,9 @@ impl Replicas {
 
 /// An upper bound: the primary's last heartbeat may be half a second old.
 async fn lag_ms(replica: &Pool, clock: &Clock) -> Result<i64, sqlx::Error> {
-    let read = sqlx::query(AssertSqlSafe("SELECT at_ms FROM t_heartbeat WHERE id = 1"));
-    let row = tokio::time::timeout(BEAT, read.fetch_one(replica))
+    let read = sqlx::query_scalar(AssertSqlSafe("SELECT at_ms FROM t_heartbeat WHERE id = 1"));
+    let at_ms: i64 = tokio::time::timeout(BEAT, read.fetch_one(replica))
         .await
         .map_err(|_| sqlx::Error::PoolTimedOut)??;
-    Ok(clock.now_ms() - row.try_get::<i64, _>(0)?)
+    Ok(clock.now_ms() - at_ms)
 }

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 
@@ -46,11 +47,11 @@ pub struct Entry {
 
 /// One user's balance; `None` without an account.
 pub async fn balance(pool: &Pool, user_id: i64) -> Result<Option<i64>, Error> {
-    let row = sqlx::query("SELECT balance FROM t_account WHERE user_id = ?")
+    let row = sqlx::query_scalar("SELECT balance FROM t_account WHERE user_id = ?")
         .bind(user_id)
         .fetch_optional(pool)
         .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    Ok(row)
 }
 
 /// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two
@@ -60,20 +61,17 @@ pub async fn lock(
     dialect: Dialect,
     user_ids: &[i64],
 ) -> Result<BTreeMap<i64, i64>, Error> {
-    let mut found = BTreeMap::new();
     let statement = format!(
         "SELECT user_id, balance FROM t_account WHERE user_id IN ({}) ORDER BY user_id{}",
         marks(user_ids.len()),
         dialect.for_update()
     );
-    let mut query = sqlx::query(AssertSqlSafe(statement));
+    let mut query = sqlx::query_as(AssertSqlSafe(statement));
     for user_id in user_ids {
         query = query.bind(*user_id);
     }
-    for row in query.fetch_all(connection).await? {
-        found.insert(row.try_get(0)?, row.try_get(1)?);
-    }
-    Ok(found)
+    let balances: Vec<(i64, i64)> = query.fetch_all(connection).await?;
+    Ok(balances.into_iter().collect())
 }
 
 /// Takes from accounts, each only if it has as much. Whether all had: if not, the caller is to roll back.
@@ -133,13 +131,14 @@ pub async fn amount(
     kind: &str,
     reference: &[u8],
 ) -> Result<Option<i64>, Error> {
-    let row = sqlx::query("SELECT amount FROM t_ledger WHERE user_id = ? AND kind = ? AND reference = ?")
-        .bind(user_id)
-        .bind(kind)
-        .bind(reference.to_vec())
-        .fetch_optional(connection)
-        .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    let row =
+        sqlx::query_scalar("SELECT amount FROM t_ledger WHERE user_id = ? AND kind = ? AND reference = ?")
+            .bind(user_id)
+            .bind(kind)
+            .bind(reference.to_vec())
+            .fetch_optional(connection)
+            .await?;
+    Ok(row)
 }
 
 /// A ledger row.
@@ -151,22 +150,14 @@ pub struct LedgerRow {
     pub at_ms: i64,
 }
 
+from_row!(LedgerRow { id, amount, kind, reference, at_ms });
+
 /// A user's ledger rows before one, the latest first.
 pub async fn page(pool: &Pool, user_id: i64, before: i64, most: u32) -> Result<Vec<LedgerRow>, Error> {
     let statement = format!(
         "SELECT id, amount, kind, reference, at_ms FROM t_ledger WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT {most}"
     );
-    let found = sqlx::query(AssertSqlSafe(statement)).bind(user_id).bind(before).fetch_all(pool).await?;
-    let row = |row: &sqlx::any::AnyRow| {
-        Ok(LedgerRow {
-            id: row.try_get(0)?,
-            amount: row.try_get(1)?,
-            kind: row.try_get(2)?,
-            reference: row.try_get(3)?,
-            at_ms: row.try_get(4)?,
-        })
-    };
-    found.iter().map(row).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(user_id).bind(before).fetch_all(pool).await?)
 }
 
 /// What the books say at one moment.
@@ -182,19 +173,15 @@ pub struct Audit {
     pub gifts_committed: i64,
 }
 
+from_row!(Audit { ledger, balances, differing, gifts_committed });
+
 /// Reads all books, in one statement, so that what it says is of one moment.
 pub async fn audit(pool: &Pool, dialect: Dialect) -> Result<Audit, Error> {
     let (ledger, balances) = (dialect.sum("amount"), dialect.sum("balance"));
     let statement = format!(
-        "SELECT (SELECT {ledger} FROM t_ledger), (SELECT {balances} FROM t_account), \
-         (SELECT COUNT(*) FROM t_account a WHERE a.balance <> (SELECT {ledger} FROM t_ledger l WHERE l.user_id = a.user_id)), \
-         (SELECT COUNT(*) FROM t_gift_order WHERE answer = 'committed')"
+        "SELECT (SELECT {ledger} FROM t_ledger) AS ledger, (SELECT {balances} FROM t_account) AS balances, \
+         (SELECT COUNT(*) FROM t_account a WHERE a.balance <> (SELECT {ledger} FROM t_ledger l WHERE l.user_id = a.user_id)) AS differing, \
+         (SELECT COUNT(*) FROM t_gift_order WHERE answer = 'committed') AS gifts_committed"
     );
-    let row = sqlx::query(AssertSqlSafe(statement)).fetch_one(pool).await?;
-    Ok(Audit {
-        ledger: row.try_get(0)?,
-        balances: row.try_get(1)?,
-        differing: row.try_get(2)?,
-        gifts_committed: row.try_get(3)?,
-    })
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).fetch_one(pool).await?)
 }

@@ -1,12 +1,11 @@
 //! `t_gift`: the catalogue.
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
 use crate::db::{Connection, Dialect, Pool, marks};
 use crate::error::Error;
 use crate::gift::Gift;
-use crate::tables::last_ids;
+use crate::tables::{from_row, last_ids};
 
 const COLUMNS: &str = "id, name, icon, price, is_on_sale";
 
@@ -19,44 +18,35 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-fn gift(row: &AnyRow) -> Result<Gift, Error> {
-    Ok(Gift {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        icon: row.try_get(2)?,
-        price: row.try_get(3)?,
-        is_on_sale: row.try_get::<i64, _>(4)? != 0,
-    })
-}
+from_row!(Gift { id, name, icon, price, is_on_sale });
 
 /// One gift.
 pub async fn get(pool: &Pool, id: i64) -> Result<Option<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id = ?");
-    let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?;
-    row.as_ref().map(gift).transpose()
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?)
 }
 
 /// Gifts, as a transaction sees them.
 pub async fn get_many(connection: &mut Connection, ids: &[i64]) -> Result<Vec<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id IN ({})", marks(ids.len()));
-    let mut query = sqlx::query(AssertSqlSafe(statement));
+    let mut query = sqlx::query_as(AssertSqlSafe(statement));
     for id in ids {
         query = query.bind(*id);
     }
-    query.fetch_all(connection).await?.iter().map(gift).collect()
+    Ok(query.fetch_all(connection).await?)
 }
 
 /// All gifts that are on sale, the cheapest first.
 pub async fn on_sale(pool: &Pool, most: usize) -> Result<Vec<Gift>, Error> {
     let statement =
         format!("SELECT {COLUMNS} FROM t_gift WHERE is_on_sale <> 0 ORDER BY price, id LIMIT {most}");
-    sqlx::query(AssertSqlSafe(statement)).fetch_all(pool).await?.iter().map(gift).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).fetch_all(pool).await?)
 }
 
 /// All gifts after one, by their ids.
 pub async fn page(pool: &Pool, after: i64, most: u32) -> Result<Vec<Gift>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_gift WHERE id > ? ORDER BY id LIMIT {most}");
-    sqlx::query(AssertSqlSafe(statement)).bind(after).fetch_all(pool).await?.iter().map(gift).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(after).fetch_all(pool).await?)
 }
 
 /// Adds a gift; its id. The one that it has does not count.

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 use crate::gift::{Answer, Contents, Identity, Order, Reason};
@@ -25,6 +25,21 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
+/// A row as it is looked for.
+struct OrderRow {
+    sender_id: i64,
+    name: Vec<u8>,
+    gift_id: i64,
+    room_id: i64,
+    receiver_id: i64,
+    pieces: i64,
+    code: i32,
+    total: i64,
+    answer: String,
+}
+
+from_row!(OrderRow { sender_id, name, gift_id, room_id, receiver_id, pieces, code, total, answer });
+
 /// Those of these gifts that were decided.
 pub async fn find(
     connection: &mut Connection,
@@ -36,24 +51,21 @@ pub async fn find(
         let statement = format!(
             "SELECT sender_id, name, gift_id, room_id, receiver_id, pieces, code, total, answer FROM t_gift_order WHERE {wanted}"
         );
-        let mut query = sqlx::query(AssertSqlSafe(statement));
+        let mut query = sqlx::query_as(AssertSqlSafe(statement));
         for identity in chunk {
             query = query.bind(identity.sender_id).bind(identity.key.clone().into_bytes());
         }
-        for row in query.fetch_all(&mut *connection).await? {
-            let key = String::from_utf8(row.try_get(1)?).map_err(Error::internal)?;
-            let contents = Contents {
-                gift_id: row.try_get(2)?,
-                room_id: row.try_get(3)?,
-                receiver_id: row.try_get(4)?,
-                count: row.try_get(5)?,
-                code: row.try_get::<i64, _>(6)? as i32,
-            };
-            let answer = match row.try_get::<String, _>(8)?.as_str() {
-                COMMITTED => Answer::Committed { total: row.try_get(7)? },
+        let rows: Vec<OrderRow> = query.fetch_all(&mut *connection).await?;
+        for row in rows {
+            let OrderRow { sender_id, name, gift_id, room_id, receiver_id, pieces, code, total, answer } =
+                row;
+            let key = String::from_utf8(name).map_err(Error::internal)?;
+            let contents = Contents { gift_id, room_id, receiver_id, count: pieces, code };
+            let answer = match answer.as_str() {
+                COMMITTED => Answer::Committed { total },
                 reason => Answer::Refused(Reason::named(reason)),
             };
-            found.insert(Identity { sender_id: row.try_get(0)?, key }, Order { contents, answer });
+            found.insert(Identity { sender_id, key }, Order { contents, answer });
         }
     }
     Ok(found)
@@ -104,12 +116,11 @@ pub struct Swept {
 /// The next rows after `after`, in the order in which they were decided.
 pub async fn next(pool: &Pool, after: i64, most: u32) -> Result<Vec<Swept>, Error> {
     let select = format!("SELECT id, answer, at_ms FROM t_gift_order WHERE id > ? ORDER BY id LIMIT {most}");
-    let found = sqlx::query(AssertSqlSafe(select)).bind(after).fetch_all(pool).await?;
-    let swept = |row: &AnyRow| {
-        let is_refusal = row.try_get::<String, _>(1)? != COMMITTED;
-        Ok(Swept { id: row.try_get(0)?, is_refusal, at_ms: row.try_get(2)? })
-    };
-    found.iter().map(swept).collect()
+    let found: Vec<(i64, String, i64)> =
+        sqlx::query_as(AssertSqlSafe(select)).bind(after).fetch_all(pool).await?;
+    let swept =
+        |(id, answer, at_ms): (i64, String, i64)| Swept { id, is_refusal: answer != COMMITTED, at_ms };
+    Ok(found.into_iter().map(swept).collect())
 }
 
 /// Removes gifts that were refused; one that was committed stays, whatever is asked.

@@ -4,9 +4,9 @@
 //! belongs to one holder at a time, who renews it. It goes when all that was asked for is done; what a holder
 //! that died has left is taken up by another one.
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, FromRow};
 
+use super::from_row;
 use super::presence::{DEVICE_BYTES_MAX, Device, bind};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
@@ -101,15 +101,15 @@ pub struct Asked {
     pub since_ms: i64,
 }
 
+from_row!(Asked { asks, since_ms });
+
 /// What is asked; `None` if it is held no more.
 pub async fn asked(pool: &Pool, lease: &Lease) -> Result<Option<Asked>, Error> {
     let select =
         "SELECT asks, since_ms FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
     let query = bind(sqlx::query(select), &lease.to);
-    let Some(row) = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await? else {
-        return Ok(None);
-    };
-    Ok(Some(Asked { asks: row.try_get(0)?, since_ms: row.try_get(1)? }))
+    let row = query.bind(lease.holder.as_bytes().to_vec()).fetch_optional(pool).await?;
+    Ok(row.as_ref().map(Asked::from_row).transpose()?)
 }
 
 /// Ends it, unless it was asked for more often than that; whether it is ended.
@@ -124,13 +124,5 @@ pub async fn end(pool: &Pool, lease: &Lease, asks: i64) -> Result<bool, Error> {
 /// Devices whose hand-over nobody holds.
 pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<Device>, Error> {
     let select = format!("SELECT app, user_id, device FROM t_hand_over WHERE until_ms <= ? LIMIT {most}");
-    let found = sqlx::query(AssertSqlSafe(select)).bind(now_ms).fetch_all(pool).await?;
-    let device = |row: &AnyRow| {
-        Ok(Device {
-            app: row.try_get::<i64, _>(0)? as i32,
-            user_id: row.try_get(1)?,
-            device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
-        })
-    };
-    found.iter().map(device).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(now_ms).fetch_all(pool).await?)
 }

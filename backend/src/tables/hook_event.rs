@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
@@ -49,6 +50,8 @@ pub struct EventRow {
     pub tries: i64,
 }
 
+from_row!(EventRow { id, payload, created_ms, tries });
+
 /// Adds events of one hook.
 pub async fn insert(
     connection: &mut Connection,
@@ -84,13 +87,12 @@ pub async fn waiting_of(
             "SELECT user_id, COUNT(*) FROM t_hook_event WHERE hook = ? AND user_id IN ({}) GROUP BY user_id",
             marks(ids.len())
         );
-        let mut query = sqlx::query(AssertSqlSafe(statement)).bind(hook.as_bytes().to_vec());
+        let mut query = sqlx::query_as(AssertSqlSafe(statement)).bind(hook.as_bytes().to_vec());
         for id in ids {
             query = query.bind(id);
         }
-        for row in query.fetch_all(&mut *connection).await? {
-            counts.insert(row.try_get(0)?, row.try_get::<i64, _>(1)? as u64);
-        }
+        let rows: Vec<(i64, i64)> = query.fetch_all(&mut *connection).await?;
+        counts.extend(rows.into_iter().map(|(user_id, count)| (user_id, count as u64)));
     }
     Ok(counts)
 }
@@ -119,16 +121,8 @@ pub async fn take(
         "SELECT id, payload, created_ms, tries FROM t_hook_event WHERE hook = ? AND due_ms <= ? \
          ORDER BY due_ms, id LIMIT {most}{lock}"
     );
-    let query = sqlx::query(AssertSqlSafe(select)).bind(hook.as_bytes().to_vec()).bind(now_ms);
-    let mut events = Vec::new();
-    for row in query.fetch_all(&mut *connection).await? {
-        events.push(EventRow {
-            id: row.try_get(0)?,
-            payload: row.try_get(1)?,
-            created_ms: row.try_get(2)?,
-            tries: row.try_get(3)?,
-        });
-    }
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(hook.as_bytes().to_vec()).bind(now_ms);
+    let events: Vec<EventRow> = query.fetch_all(&mut *connection).await?;
     let ids: Vec<i64> = events.iter().map(|event| event.id).collect();
     due_at(connection, &ids, again_ms, "").await?;
     Ok(events)
@@ -168,7 +162,7 @@ pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Erro
 
 /// How many events of a hook wait.
 pub async fn count(pool: &Pool, hook: &str) -> Result<u64, Error> {
-    let query =
-        sqlx::query("SELECT COUNT(*) FROM t_hook_event WHERE hook = ?").bind(hook.as_bytes().to_vec());
-    Ok(query.fetch_one(pool).await?.try_get::<i64, _>(0)? as u64)
+    let query = sqlx::query_scalar("SELECT COUNT(*) FROM t_hook_event WHERE hook = ?");
+    let count: i64 = query.bind(hook.as_bytes().to_vec()).fetch_one(pool).await?;
+    Ok(count as u64)
 }

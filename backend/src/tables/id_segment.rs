@@ -1,6 +1,6 @@
 //! `t_id_segment`: up to where the ids of each name are given out.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
 use crate::db::{Dialect, Pool};
 use crate::error::Error;
@@ -16,11 +16,11 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 
 /// The first id that nobody has, and the version of the row that says so.
 pub async fn get(pool: &Pool, name: &str) -> Result<Option<(i64, i64)>, Error> {
-    let row = sqlx::query("SELECT next_id, version FROM t_id_segment WHERE name = ?")
+    let row = sqlx::query_as("SELECT next_id, version FROM t_id_segment WHERE name = ?")
         .bind(name.as_bytes().to_vec())
         .fetch_optional(pool)
         .await?;
-    Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+    Ok(row)
 }
 
 /// Makes the row of a name, unless it is there.

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::QueryAs;
+use sqlx::{Any, AssertSqlSafe, FromRow};
 
+use super::from_row;
 use super::presence::{Device, bind};
 use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
@@ -128,15 +131,13 @@ pub async fn known(
             "SELECT app, user_id, message_id FROM t_inbox WHERE (app, user_id, message_id) IN ({})",
             dialect.tuples(chunk.len(), 3)
         );
-        let mut query = sqlx::query(AssertSqlSafe(select));
+        let mut query = sqlx::query_as(AssertSqlSafe(select));
         for message in chunk {
             query = query.bind(i64::from(message.app)).bind(message.user_id);
             query = query.bind(message.message_id.cast_signed());
         }
-        for row in query.fetch_all(&mut *connection).await? {
-            let message_id = row.try_get::<i64, _>(2)?.cast_unsigned();
-            found.insert((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?, message_id));
-        }
+        let rows: Vec<(i64, i64, i64)> = query.fetch_all(&mut *connection).await?;
+        found.extend(rows.into_iter().map(|(app, user_id, id)| (app as i32, user_id, id.cast_unsigned())));
     }
     Ok(found)
 }
@@ -161,10 +162,9 @@ pub async fn shares(
             dialect.sum("bytes"),
             dialect.tuples(chunk.len(), 2)
         );
-        for row in pairs(&select, chunk).fetch_all(&mut *connection).await? {
-            let receiver = (row.try_get::<i64, _>(0)? as i32, row.try_get(1)?);
-            let share = Share { messages: row.try_get(3)?, bytes: row.try_get(4)? };
-            found.entry(receiver).or_default().insert(row.try_get(2)?, share);
+        let rows: Vec<(i64, i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
+        for (app, user_id, sender, messages, bytes) in rows {
+            found.entry((app as i32, user_id)).or_default().insert(sender, Share { messages, bytes });
         }
     }
     Ok(found)
@@ -183,19 +183,19 @@ pub async fn sent(
             dialect.sum("bytes"),
             dialect.tuples(chunk.len(), 2)
         );
-        for row in pairs(&select, chunk).fetch_all(&mut *connection).await? {
-            let sender = (row.try_get::<i64, _>(0)? as i32, row.try_get(1)?);
-            found.insert(sender, Share { messages: row.try_get(2)?, bytes: row.try_get(3)? });
+        let rows: Vec<(i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
+        for (app, sender, messages, bytes) in rows {
+            found.insert((app as i32, sender), Share { messages, bytes });
         }
     }
     Ok(found)
 }
 
-fn pairs<'q>(
+fn pairs<'q, T: for<'r> FromRow<'r, AnyRow>>(
     select: &str,
     pairs: &[(i32, i64)],
-) -> sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments> {
-    let query = sqlx::query(AssertSqlSafe(select.to_owned()));
+) -> QueryAs<'q, Any, T, AnyArguments> {
+    let query = sqlx::query_as(AssertSqlSafe(select.to_owned()));
     pairs.iter().fold(query, |query, (app, id)| query.bind(i64::from(*app)).bind(*id))
 }
 
@@ -207,9 +207,8 @@ pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Res
             "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({}) AND delivered_ms = 0",
             dialect.tuples(chunk.len(), 2)
         );
-        for row in pairs(&select, chunk).fetch_all(pool).await? {
-            found.push((row.try_get::<i64, _>(0)? as i32, row.try_get(1)?));
-        }
+        let rows: Vec<(i64, i64)> = pairs(&select, chunk).fetch_all(pool).await?;
+        found.extend(rows.into_iter().map(|(app, user_id)| (app as i32, user_id)));
     }
     Ok(found)
 }
@@ -228,6 +227,19 @@ impl Turn {
     pub const FIRST: Turn = Turn { tries: 0, id: 0 };
 }
 
+/// A row as a hand-over reads it.
+struct NextRow {
+    id: i64,
+    message_id: i64,
+    sender: i64,
+    biz_code: i32,
+    client_msg_id: String,
+    data: Vec<u8>,
+    tries: i64,
+}
+
+from_row!(NextRow { id, message_id, sender, biz_code, client_msg_id, data, tries });
+
 /// A receiver's next messages after a turn, for a hand-over that was asked for at `since_ms`: those that no
 /// device had before.
 pub async fn next(
@@ -241,23 +253,16 @@ pub async fn next(
         "SELECT id, message_id, sender, biz_code, client_msg_id, data, tries FROM t_inbox WHERE app = ? AND user_id = ? \
          AND tries >= ? AND (tries > ? OR id > ?) AND (delivered_ms = 0 OR delivered_ms >= ?) ORDER BY tries, id LIMIT {most}"
     );
-    let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id);
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(i64::from(app)).bind(user_id);
     let query = query.bind(after.tries).bind(after.tries).bind(after.id).bind(since_ms);
-    let found = query.fetch_all(pool).await?;
-    let mut messages = Vec::with_capacity(found.len());
-    for row in found {
-        let message = InboxRow {
-            app,
-            user_id,
-            message_id: row.try_get::<i64, _>(1)?.cast_unsigned(),
-            sender: row.try_get(2)?,
-            biz_code: row.try_get::<i64, _>(3)? as i32,
-            client_msg_id: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(4)?).into_owned(),
-            data: row.try_get(5)?,
-        };
-        messages.push((Turn { tries: row.try_get(6)?, id: row.try_get(0)? }, message));
-    }
-    Ok(messages)
+    let found: Vec<NextRow> = query.fetch_all(pool).await?;
+    let message = |row: NextRow| {
+        let NextRow { id, message_id, sender, biz_code, client_msg_id, data, tries } = row;
+        let message_id = message_id.cast_unsigned();
+        let message = InboxRow { app, user_id, message_id, sender, biz_code, client_msg_id, data };
+        (Turn { tries, id }, message)
+    };
+    Ok(found.into_iter().map(message).collect())
 }
 
 /// Sets messages aside: in later hand-overs they come after those that were set aside less often.
@@ -276,14 +281,14 @@ pub async fn set_aside(connection: &mut Connection, ids: &[i64]) -> Result<(), E
 /// How many messages a receiver has that no device had.
 pub async fn count(pool: &Pool, app: i32, user_id: i64) -> Result<i64, Error> {
     let select =
-        sqlx::query("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms = 0");
-    Ok(select.bind(i64::from(app)).bind(user_id).fetch_one(pool).await?.try_get(0)?)
+        sqlx::query_scalar("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms = 0");
+    Ok(select.bind(i64::from(app)).bind(user_id).fetch_one(pool).await?)
 }
 
 /// Messages that came before `before_ms`.
 pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i64>, Error> {
     let select = format!("SELECT id FROM t_inbox WHERE created_ms < ? LIMIT {most}");
-    ids(sqlx::query(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
 }
 
 /// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for
@@ -335,10 +340,6 @@ pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Erro
         query.execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-fn ids(rows: Vec<sqlx::any::AnyRow>) -> Result<Vec<i64>, Error> {
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// The longest name that a sender gives a message.

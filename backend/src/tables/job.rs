@@ -1,7 +1,8 @@
 //! `t_job`: the durable queue, where there is no Redis. A job is taken for a while by moving its time ahead.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
@@ -34,6 +35,8 @@ pub struct JobRow {
     /// How often it was taken, this time included.
     pub tries: i64,
 }
+
+from_row!(JobRow { id, payload, tries });
 
 /// Adds jobs of one topic.
 pub async fn insert(
@@ -79,16 +82,9 @@ pub async fn take(
     let select = format!(
         "SELECT id, payload, tries FROM t_job WHERE topic = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT {most}{lock}"
     );
-    let found =
-        sqlx::query(AssertSqlSafe(select)).bind(topic).bind(now_ms).fetch_all(&mut *connection).await?;
-    let mut jobs = Vec::with_capacity(found.len());
-    for row in found {
-        jobs.push(JobRow {
-            id: row.try_get(0)?,
-            payload: row.try_get(1)?,
-            tries: row.try_get::<i64, _>(2)? + 1,
-        });
-    }
+    let mut jobs: Vec<JobRow> =
+        sqlx::query_as(AssertSqlSafe(select)).bind(topic).bind(now_ms).fetch_all(&mut *connection).await?;
+    jobs.iter_mut().for_each(|job| job.tries += 1);
     if !jobs.is_empty() {
         let ids = padded(&jobs.iter().map(|job| job.id).collect::<Vec<_>>());
         let update =
@@ -124,7 +120,6 @@ pub async fn move_to(connection: &mut Connection, id: i64, topic: &str) -> Resul
 
 /// How many jobs a topic has.
 pub async fn count(connection: &mut Connection, topic: &str) -> Result<i64, Error> {
-    let row =
-        sqlx::query("SELECT COUNT(*) FROM t_job WHERE topic = ?").bind(topic).fetch_one(connection).await?;
-    Ok(row.try_get(0)?)
+    let count = sqlx::query_scalar("SELECT COUNT(*) FROM t_job WHERE topic = ?").bind(topic);
+    Ok(count.fetch_one(connection).await?)
 }

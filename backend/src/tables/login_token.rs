@@ -1,8 +1,9 @@
 //! `t_login_token`: who is logged in. The token itself is not kept: the key is its SHA-256.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Dialect, Pool, marks, padded};
 use crate::error::Error;
 
@@ -29,15 +30,15 @@ pub struct Login {
     pub expires_ms: i64,
 }
 
+from_row!(Login { user_id, expires_ms });
+
 /// The login of a token.
 pub async fn get(pool: &Pool, token_hash: &[u8; 32]) -> Result<Option<Login>, Error> {
-    let row = sqlx::query("SELECT user_id, expires_ms FROM t_login_token WHERE token_hash = ?")
+    let login = sqlx::query_as("SELECT user_id, expires_ms FROM t_login_token WHERE token_hash = ?")
         .bind(token_hash.to_vec())
         .fetch_optional(pool)
         .await?;
-    let login =
-        row.map(|row| Ok::<_, sqlx::Error>(Login { user_id: row.try_get(0)?, expires_ms: row.try_get(1)? }));
-    Ok(login.transpose()?)
+    Ok(login)
 }
 
 /// Adds a login.
@@ -56,8 +57,7 @@ pub async fn older(pool: &Pool, user_id: i64, newest: u32) -> Result<Vec<Vec<u8>
     let statement = format!(
         "SELECT token_hash FROM t_login_token WHERE user_id = ? ORDER BY expires_ms DESC, token_hash LIMIT 1000 OFFSET {newest}"
     );
-    let rows = sqlx::query(AssertSqlSafe(statement)).bind(user_id).fetch_all(pool).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    Ok(sqlx::query_scalar(AssertSqlSafe(statement)).bind(user_id).fetch_all(pool).await?)
 }
 
 /// Ends logins.

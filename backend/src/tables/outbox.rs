@@ -1,7 +1,8 @@
 //! `t_outbox`: messages to clients that were written with what they tell of, and are not known to be pushed.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 use crate::outbox::{Message, Target};
@@ -55,28 +56,32 @@ pub async fn insert(
     Ok(ids)
 }
 
+/// A row.
+struct MessageRow {
+    id: i64,
+    name: String,
+    app: i32,
+    is_room: bool,
+    target_id: i64,
+    biz_code: i32,
+    payload: String,
+}
+
+from_row!(MessageRow { id, name, app, is_room, target_id, biz_code, payload });
+
 /// Messages that nobody has pushed in time, the oldest first.
 pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<(i64, Message)>, Error> {
     let statement = format!(
         "SELECT id, name, app, is_room, target_id, biz_code, payload FROM t_outbox WHERE due_ms <= ? ORDER BY id LIMIT {most}"
     );
-    let found = sqlx::query(AssertSqlSafe(statement)).bind(now_ms).fetch_all(pool).await?;
-    let mut messages = Vec::with_capacity(found.len());
-    for row in found {
-        let target_id = row.try_get(4)?;
-        let message = Message {
-            key: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(1)?).into_owned(),
-            app: row.try_get::<i64, _>(2)? as i32,
-            target: match row.try_get::<i64, _>(3)? {
-                0 => Target::User(target_id),
-                _ => Target::Room(target_id),
-            },
-            biz_code: row.try_get::<i64, _>(5)? as i32,
-            payload: row.try_get(6)?,
-        };
-        messages.push((row.try_get(0)?, message));
-    }
-    Ok(messages)
+    let found: Vec<MessageRow> =
+        sqlx::query_as(AssertSqlSafe(statement)).bind(now_ms).fetch_all(pool).await?;
+    let message = |row: MessageRow| {
+        let MessageRow { id, name, app, is_room, target_id, biz_code, payload } = row;
+        let target = if is_room { Target::Room(target_id) } else { Target::User(target_id) };
+        (id, Message { key: name, app, target, biz_code, payload })
+    };
+    Ok(found.into_iter().map(message).collect())
 }
 
 /// Leaves messages to whoever calls, until `until_ms`.
@@ -108,7 +113,7 @@ pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Erro
 
 /// How many messages there are.
 pub async fn count(pool: &Pool) -> Result<i64, Error> {
-    Ok(sqlx::query("SELECT COUNT(*) FROM t_outbox").fetch_one(pool).await?.try_get(0)?)
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM t_outbox").fetch_one(pool).await?)
 }
 
 /// How long a message is left to the process that wrote it.

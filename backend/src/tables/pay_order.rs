@@ -1,8 +1,9 @@
 //! `t_pay_order`: orders of coins, and what became of them.
 
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
 
+use super::{Column, from_row};
 use crate::db::{Connection, Dialect, Pool, marks};
 use crate::error::Error;
 
@@ -95,25 +96,28 @@ pub struct OrderRow {
 const COLUMNS: &str = "id, user_id, client_key, product_id, amount_cents, coins, status, biz_code, created_ms, expires_ms, \
                        is_late, paid_ms, failed_ms, provider_trade_no, flag";
 
-fn order(row: &AnyRow) -> Result<OrderRow, Error> {
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(OrderRow {
-        id: text(row.try_get(0)?),
-        user_id: row.try_get(1)?,
-        client_key: text(row.try_get(2)?),
-        product_id: row.try_get(3)?,
-        amount_cents: row.try_get(4)?,
-        coins: row.try_get(5)?,
-        status: Status::of(&row.try_get::<String, _>(6)?)?,
-        biz_code: row.try_get::<i64, _>(7)? as i32,
-        created_ms: row.try_get(8)?,
-        expires_ms: row.try_get(9)?,
-        is_late: row.try_get::<i64, _>(10)? != 0,
-        paid_ms: row.try_get(11)?,
-        failed_ms: row.try_get(12)?,
-        provider_trade_no: row.try_get::<Option<Vec<u8>>, _>(13)?.map(text),
-        flag: row.try_get(14)?,
-    })
+from_row!(OrderRow {
+    id,
+    user_id,
+    client_key,
+    product_id,
+    amount_cents,
+    coins,
+    status,
+    biz_code,
+    created_ms,
+    expires_ms,
+    is_late,
+    paid_ms,
+    failed_ms,
+    provider_trade_no,
+    flag
+});
+
+impl Column for Status {
+    fn read(row: &AnyRow, name: &str) -> Result<Self, sqlx::Error> {
+        Self::of(&String::read(row, name)?).map_err(|error| sqlx::Error::Decode(error.into()))
+    }
 }
 
 /// Adds an order that nobody has paid; false if its user has one under this key.
@@ -144,15 +148,15 @@ pub async fn insert(pool: &Pool, order: &OrderRow) -> Result<bool, Error> {
 /// A user's order by the caller's name for it.
 pub async fn of_key(pool: &Pool, user_id: i64, client_key: &str) -> Result<Option<OrderRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE user_id = ? AND client_key = ?");
-    let query = sqlx::query(AssertSqlSafe(select)).bind(user_id).bind(client_key.as_bytes().to_vec());
-    query.fetch_optional(pool).await?.as_ref().map(order).transpose()
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(user_id).bind(client_key.as_bytes().to_vec());
+    Ok(query.fetch_optional(pool).await?)
 }
 
 /// An order.
 pub async fn get(pool: &Pool, id: &str) -> Result<Option<OrderRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE id = ?");
-    let query = sqlx::query(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
-    query.fetch_optional(pool).await?.as_ref().map(order).transpose()
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
+    Ok(query.fetch_optional(pool).await?)
 }
 
 /// An order, which stays locked until the transaction ends.
@@ -162,8 +166,8 @@ pub async fn lock(
     id: &str,
 ) -> Result<Option<OrderRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_pay_order WHERE id = ?{}", dialect.for_update());
-    let query = sqlx::query(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
-    query.fetch_optional(connection).await?.as_ref().map(order).transpose()
+    let query = sqlx::query_as(AssertSqlSafe(select)).bind(id.as_bytes().to_vec());
+    Ok(query.fetch_optional(connection).await?)
 }
 
 /// Moves an order from one status to the next; whether it had the first one.
@@ -242,7 +246,7 @@ pub async fn flagged(pool: &Pool, most: u32) -> Result<Vec<OrderRow>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM t_pay_order WHERE flag IS NOT NULL ORDER BY created_ms DESC LIMIT {most}"
     );
-    sqlx::query(AssertSqlSafe(select)).fetch_all(pool).await?.iter().map(order).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).fetch_all(pool).await?)
 }
 
 /// Lets those of the orders expire whose time has come and that nobody has paid.
@@ -270,15 +274,15 @@ pub async fn open(pool: &Pool, ids: &[String]) -> Result<Vec<(String, i64)>, Err
         marks(ids.len()),
         marks(Status::OPEN.len())
     );
-    let mut query = sqlx::query(AssertSqlSafe(select));
+    let mut query = sqlx::query_as(AssertSqlSafe(select));
     for id in ids {
         query = query.bind(id.as_bytes().to_vec());
     }
     for status in Status::OPEN {
         query = query.bind(status.name());
     }
-    let rows = query.fetch_all(pool).await?;
-    rows.iter().map(|row| Ok((id_of(row)?, row.try_get(1)?))).collect()
+    let rows: Vec<(Vec<u8>, i64)> = query.fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(id, expires_ms)| (text(&id), expires_ms)).collect())
 }
 
 /// How many orders of a user may still be paid in time.
@@ -287,9 +291,9 @@ pub async fn open_of_user(pool: &Pool, user_id: i64) -> Result<i64, Error> {
         "SELECT COUNT(*) FROM t_pay_order WHERE user_id = ? AND status IN ({})",
         marks(Status::OPEN.len())
     );
-    let query = sqlx::query(AssertSqlSafe(select)).bind(user_id);
+    let query = sqlx::query_scalar(AssertSqlSafe(select)).bind(user_id);
     let query = Status::OPEN.iter().fold(query, |query, status| query.bind(status.name()));
-    Ok(query.fetch_one(pool).await?.try_get(0)?)
+    Ok(query.fetch_one(pool).await?)
 }
 
 /// Orders that should have expired.
@@ -297,16 +301,15 @@ pub async fn overdue(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<String>,
     let select = format!("SELECT id FROM t_pay_order WHERE status = ? AND expires_ms <= ? LIMIT {most}");
     let mut ids = Vec::new();
     for status in Status::OPEN {
-        let query = sqlx::query(AssertSqlSafe(select.clone())).bind(status.name()).bind(now_ms);
-        for row in query.fetch_all(pool).await? {
-            ids.push(id_of(&row)?);
-        }
+        let query = sqlx::query_scalar(AssertSqlSafe(select.clone())).bind(status.name()).bind(now_ms);
+        let found: Vec<Vec<u8>> = query.fetch_all(pool).await?;
+        ids.extend(found.iter().map(|id| text(id)));
     }
     Ok(ids)
 }
 
-fn id_of(row: &AnyRow) -> Result<String, Error> {
-    Ok(String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(0)?).into_owned())
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 /// The longest number that a provider gives a payment.

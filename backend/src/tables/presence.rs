@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, FromRow};
 
+use super::{Column, from_row};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
@@ -72,10 +73,7 @@ pub async fn raise(
 pub async fn of_user(pool: &Pool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
     let select = "SELECT device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id = ? ORDER BY device";
     let found = sqlx::query(select).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
-    let device = |row: &AnyRow| -> Result<(String, Presence), Error> {
-        let name = String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(0)?).into_owned();
-        Ok((name, Presence { online_login: row.try_get(1)?, offline_login: row.try_get(2)? }))
-    };
+    let device = |row: &AnyRow| Ok((String::read(row, "device")?, Presence::from_row(row)?));
     found.iter().map(device).collect()
 }
 
@@ -140,13 +138,11 @@ pub async fn page(pool: &Pool, app: i32, after: i64, most: u32) -> Result<Vec<(D
 }
 
 fn device_of(row: &AnyRow) -> Result<(Device, Presence), Error> {
-    let device = Device {
-        app: row.try_get::<i64, _>(0)? as i32,
-        user_id: row.try_get(1)?,
-        device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
-    };
-    Ok((device, Presence { online_login: row.try_get(3)?, offline_login: row.try_get(4)? }))
+    Ok((Device::from_row(row)?, Presence::from_row(row)?))
 }
+
+from_row!(Device { app, user_id, device });
+from_row!(Presence { online_login, offline_login });
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 

@@ -1,8 +1,8 @@
 //! `t_product`: what coins cost.
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Dialect, Pool};
 use crate::error::Error;
 
@@ -27,21 +27,12 @@ pub struct ProductRow {
 
 const COLUMNS: &str = "id, name, price_cents, coins, is_on_sale";
 
-fn product(row: &AnyRow) -> Result<ProductRow, Error> {
-    Ok(ProductRow {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        price_cents: row.try_get(2)?,
-        coins: row.try_get(3)?,
-        is_on_sale: row.try_get::<i64, _>(4)? != 0,
-    })
-}
+from_row!(ProductRow { id, name, price_cents, coins, is_on_sale });
 
 /// One product.
 pub async fn get(pool: &Pool, id: i64) -> Result<Option<ProductRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_product WHERE id = ?");
-    let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
-    row.as_ref().map(product).transpose()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?)
 }
 
 /// Products by their price, `most` of them.
@@ -49,8 +40,7 @@ pub async fn all(pool: &Pool, only_on_sale: bool, most: u32) -> Result<Vec<Produ
     let select = format!(
         "SELECT {COLUMNS} FROM t_product WHERE is_on_sale >= ? ORDER BY price_cents, id LIMIT {most}"
     );
-    let rows = sqlx::query(AssertSqlSafe(select)).bind(i64::from(only_on_sale)).fetch_all(pool).await?;
-    rows.iter().map(product).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(i64::from(only_on_sale)).fetch_all(pool).await?)
 }
 
 /// Makes a product, or overwrites the one with its id.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
+use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
@@ -39,16 +39,7 @@ pub struct RoomRow {
 
 const COLUMNS: &str = "id, owner_id, title, is_open, opened_ms, closed_ms";
 
-fn room(row: &AnyRow) -> Result<RoomRow, Error> {
-    Ok(RoomRow {
-        id: row.try_get(0)?,
-        owner_id: row.try_get(1)?,
-        title: row.try_get(2)?,
-        is_open: row.try_get::<i64, _>(3)? != 0,
-        opened_ms: row.try_get(4)?,
-        closed_ms: row.try_get(5)?,
-    })
-}
+from_row!(RoomRow { id, owner_id, title, is_open, opened_ms, closed_ms });
 
 /// Opens a room; false if its owner has an open one.
 pub async fn insert(pool: &Pool, owner_id: i64, title: &str, opened_ms: i64) -> Result<bool, Error> {
@@ -71,15 +62,13 @@ pub async fn insert(pool: &Pool, owner_id: i64, title: &str, opened_ms: i64) -> 
 /// A user's open room.
 pub async fn open_of(pool: &Pool, owner_id: i64) -> Result<Option<RoomRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_room WHERE open_owner_id = ?");
-    let row = sqlx::query(AssertSqlSafe(select)).bind(owner_id).fetch_optional(pool).await?;
-    row.as_ref().map(room).transpose()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(owner_id).fetch_optional(pool).await?)
 }
 
 /// A room.
 pub async fn get(pool: &Pool, id: i64) -> Result<Option<RoomRow>, Error> {
     let select = format!("SELECT {COLUMNS} FROM t_room WHERE id = ?");
-    let row = sqlx::query(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?;
-    row.as_ref().map(room).transpose()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?)
 }
 
 /// Rooms that stay as they are until the transaction ends.
@@ -90,11 +79,11 @@ pub async fn keep(connection: &mut Connection, dialect: Dialect, ids: &[i64]) ->
         marks(ids.len()),
         dialect.for_share()
     );
-    let mut query = sqlx::query(AssertSqlSafe(select));
+    let mut query = sqlx::query_as(AssertSqlSafe(select));
     for id in ids {
         query = query.bind(id);
     }
-    query.fetch_all(connection).await?.iter().map(room).collect()
+    Ok(query.fetch_all(connection).await?)
 }
 
 /// Opens a room for each owner who has none; the ids of all, in the order of their owners.
@@ -117,14 +106,12 @@ pub async fn open_for(
     insert.execute(&mut *connection).await?;
     let select =
         format!("SELECT open_owner_id, id FROM t_room WHERE open_owner_id IN ({})", marks(owner_ids.len()));
-    let mut query = sqlx::query(AssertSqlSafe(select)).persistent(false);
+    let mut query = sqlx::query_as(AssertSqlSafe(select)).persistent(false);
     for owner_id in owner_ids {
         query = query.bind(*owner_id);
     }
-    let mut ids = BTreeMap::new();
-    for row in query.fetch_all(connection).await? {
-        ids.insert(row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?);
-    }
+    let ids: Vec<(i64, i64)> = query.fetch_all(connection).await?;
+    let ids = BTreeMap::from_iter(ids);
     let id = |owner_id| {
         ids.get(owner_id).copied().ok_or_else(|| Error::internal("a room that was opened is gone"))
     };
@@ -135,8 +122,7 @@ pub async fn open_for(
 pub async fn open(pool: &Pool, before: i64, most: u32) -> Result<Vec<RoomRow>, Error> {
     let select =
         format!("SELECT {COLUMNS} FROM t_room WHERE is_open = 1 AND id < ? ORDER BY id DESC LIMIT {most}");
-    let rows = sqlx::query(AssertSqlSafe(select)).bind(before).fetch_all(pool).await?;
-    rows.iter().map(room).collect()
+    Ok(sqlx::query_as(AssertSqlSafe(select)).bind(before).fetch_all(pool).await?)
 }
 
 /// Closes an open room; whether it was open.

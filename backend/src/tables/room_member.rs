@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, FromRow};
 
+use super::Column;
 use super::presence::{Device, bind};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
@@ -43,6 +45,18 @@ pub struct MemberRow {
     pub is_in: bool,
 }
 
+impl FromRow<'_, AnyRow> for MemberRow {
+    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            device: Device::from_row(row)?,
+            room_id: Column::read(row, "room_id")?,
+            login: Column::read(row, "login")?,
+            seq: Column::read(row, "seq")?,
+            is_in: Column::read(row, "is_in")?,
+        })
+    }
+}
+
 /// All that is known of devices whose presence is locked.
 pub async fn of_devices(
     connection: &mut Connection,
@@ -60,14 +74,7 @@ pub async fn of_devices(
             query = bind(query, device);
         }
         for row in query.fetch_all(&mut *connection).await? {
-            let device = Device {
-                app: row.try_get::<i64, _>(0)? as i32,
-                user_id: row.try_get(1)?,
-                device: String::from_utf8_lossy(&row.try_get::<Vec<u8>, _>(2)?).into_owned(),
-            };
-            let is_in = row.try_get::<i64, _>(6)? != 0;
-            let (room_id, login, seq) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
-            members.push(MemberRow { device, room_id, login, seq, is_in });
+            members.push(MemberRow::from_row(&row)?);
         }
     }
     Ok(members)
@@ -117,8 +124,8 @@ pub async fn users(pool: &Pool, app: i32, room_id: i64, after: i64, most: u32) -
         "SELECT DISTINCT user_id FROM t_room_member WHERE app = ? AND room_id = ? AND user_id > ? AND is_in = 1 \
          ORDER BY user_id LIMIT {most}"
     );
-    let query = sqlx::query(AssertSqlSafe(select)).bind(i64::from(app)).bind(room_id).bind(after);
-    query.fetch_all(pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let query = sqlx::query_scalar(AssertSqlSafe(select)).bind(i64::from(app)).bind(room_id).bind(after);
+    Ok(query.fetch_all(pool).await?)
 }
 
 /// Those of these rooms and users in which the user is in the room.
@@ -134,13 +141,12 @@ pub async fn among(
             "SELECT DISTINCT room_id, user_id FROM t_room_member WHERE is_in = 1 AND (app, room_id, user_id) IN ({})",
             dialect.tuples(chunk.len(), 3)
         );
-        let mut query = sqlx::query(AssertSqlSafe(select)).persistent(chunk.len() == 1);
+        let mut query = sqlx::query_as(AssertSqlSafe(select)).persistent(chunk.len() == 1);
         for (room_id, user_id) in chunk {
             query = query.bind(i64::from(app)).bind(*room_id).bind(*user_id);
         }
-        for row in query.fetch_all(&mut *connection).await? {
-            found.insert((row.try_get(0)?, row.try_get(1)?));
-        }
+        let pairs: Vec<(i64, i64)> = query.fetch_all(&mut *connection).await?;
+        found.extend(pairs);
     }
     Ok(found)
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
-use super::{part, parts};
+use super::{from_row, part, parts};
 use crate::db::{Connection, Dialect, Pool, marks, padded};
 use crate::error::Error;
 
@@ -47,6 +46,8 @@ pub struct Change {
 
 const COLUMNS: &str = "id, name, avatar, sex, city, bio, created_ms";
 
+from_row!(UserRow { id, name, avatar, sex, city, bio, created_ms });
+
 /// Adds a user.
 pub async fn insert(connection: &mut Connection, user: &UserRow) -> Result<(), Error> {
     let statement = format!("INSERT INTO t_user_{} ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", part(user.id));
@@ -66,8 +67,7 @@ pub async fn insert(connection: &mut Connection, user: &UserRow) -> Result<(), E
 /// One user.
 pub async fn get(pool: &Pool, id: i64) -> Result<Option<UserRow>, Error> {
     let statement = format!("SELECT {COLUMNS} FROM t_user_{} WHERE id = ?", part(id));
-    let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?;
-    row.as_ref().map(user).transpose()
+    Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?)
 }
 
 /// Those that there are of many users, by one statement for each table that has any.
@@ -80,14 +80,12 @@ pub async fn get_many(pool: &Pool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>
     for (part, ids) in by_part {
         let ids = padded(&ids);
         let statement = format!("SELECT {COLUMNS} FROM t_user_{part} WHERE id IN ({})", marks(ids.len()));
-        let mut query = sqlx::query(AssertSqlSafe(statement));
+        let mut query = sqlx::query_as(AssertSqlSafe(statement));
         for id in ids {
             query = query.bind(id);
         }
-        for row in query.fetch_all(pool).await? {
-            let user = user(&row)?;
-            found.insert(user.id, user);
-        }
+        let users: Vec<UserRow> = query.fetch_all(pool).await?;
+        found.extend(users.into_iter().map(|user| (user.id, user)));
     }
     Ok(found)
 }
@@ -102,11 +100,11 @@ pub async fn among(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>,
         format!("SELECT id FROM t_user_{part} WHERE id IN ({})", marks(ids.len()))
     };
     let statement = by_part.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ");
-    let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(false);
+    let mut query = sqlx::query_scalar(AssertSqlSafe(statement)).persistent(false);
     for id in by_part.values().flatten() {
         query = query.bind(*id);
     }
-    query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    Ok(query.fetch_all(connection).await?)
 }
 
 /// Changes a user; whether there is one.
@@ -126,16 +124,4 @@ pub async fn update(pool: &Pool, id: i64, change: &Change) -> Result<bool, Error
         .execute(pool)
         .await?;
     Ok(done.rows_affected() == 1)
-}
-
-fn user(row: &AnyRow) -> Result<UserRow, Error> {
-    Ok(UserRow {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        avatar: row.try_get(2)?,
-        sex: row.try_get(3)?,
-        city: row.try_get(4)?,
-        bio: row.try_get(5)?,
-        created_ms: row.try_get(6)?,
-    })
 }

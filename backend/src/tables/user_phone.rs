@@ -1,7 +1,7 @@
 //! `t_user_phone`: which user has which phone. The number itself is not kept: the key is its SHA-256, beside
 //! its last digits for support.
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 
 use crate::db::{Connection, Dialect, Pool};
 use crate::error::Error;
@@ -17,20 +17,20 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 
 /// The user of a phone.
 pub async fn user_of(pool: &Pool, phone_hash: &[u8; 32]) -> Result<Option<i64>, Error> {
-    let row = sqlx::query("SELECT user_id FROM t_user_phone WHERE phone_hash = ?")
+    let row = sqlx::query_scalar("SELECT user_id FROM t_user_phone WHERE phone_hash = ?")
         .bind(phone_hash.to_vec())
         .fetch_optional(pool)
         .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    Ok(row)
 }
 
 /// The last digits of a user's phone.
 pub async fn last_digits(pool: &Pool, user_id: i64) -> Result<Option<String>, Error> {
-    let row = sqlx::query("SELECT last_digits FROM t_user_phone WHERE user_id = ?")
+    let row = sqlx::query_scalar("SELECT last_digits FROM t_user_phone WHERE user_id = ?")
         .bind(user_id)
         .fetch_optional(pool)
         .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    Ok(row)
 }
 
 /// Gives a phone to a user, unless it has one; whether it had none.

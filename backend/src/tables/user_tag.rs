@@ -5,7 +5,7 @@
 //! nothing.
 
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 use utoipa::ToSchema;
 
 use super::{part, parts};
@@ -65,9 +65,8 @@ impl Tags {
 pub async fn get(pool: &Pool, user_id: i64) -> Result<Option<Tags>, Error> {
     let columns = COLUMNS.map(Column::name).join(", ");
     let statement = format!("SELECT {columns} FROM t_user_tag_{} WHERE user_id = ?", part(user_id));
-    let row = sqlx::query(AssertSqlSafe(statement)).bind(user_id).fetch_optional(pool).await?;
-    let tags = row.map(|row| Ok::<_, sqlx::Error>(Tags([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?])));
-    Ok(tags.transpose()?)
+    let row = sqlx::query_as(AssertSqlSafe(statement)).bind(user_id).fetch_optional(pool).await?;
+    Ok(row.map(|(one, two, three)| Tags([one, two, three])))
 }
 
 /// Sets a tag that is not set; whether it was not. Of several who try at once, one succeeds.
