@@ -15,12 +15,11 @@ use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisError, Script};
 use tokio::task::JoinSet;
 
-use crate::api::bridge;
 use crate::app::App;
 use crate::error::Error;
 use crate::event::Outcome;
 use crate::stop::Stop;
-use crate::{connection, random};
+use crate::{connection, intake, random};
 
 /// Reads all lanes, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, stop: Stop) {
@@ -206,7 +205,7 @@ impl Lane {
         let is_alone = self.open.first().is_some_and(|entry| entry.failures >= TOGETHER_MAX);
         let count = if is_alone { 1 } else { self.open.len().min(BATCH_MAX) };
         let events: Vec<String> = self.open[..count].iter().map(|entry| entry.text.clone()).collect();
-        let mut dealing = std::pin::pin!(bridge::take(app, events.iter().map(String::as_str)));
+        let mut dealing = std::pin::pin!(intake::take(app, events.iter().map(String::as_str)));
         let outcomes = loop {
             tokio::select! {
                 biased; // what is done needs no lease any more

@@ -3,9 +3,9 @@
 
 use axum::http::HeaderMap;
 
-use crate::api::{bridge, payment};
+use crate::api::bridge;
 use crate::event::{Event, EventKind};
-use crate::{PushOutcome, membership};
+use crate::{PushOutcome, intake, membership, payment};
 
 /// The events in a body of `POST /bridge/events`, and who is where by them. How many of them are events.
 pub fn events(body: &[u8]) -> usize {
@@ -28,7 +28,7 @@ pub fn events(body: &[u8]) -> usize {
 
 /// The payload of a gift.
 pub fn gift(payload: &[u8]) -> bool {
-    serde_json::from_slice::<bridge::GiftPayload>(payload).is_ok()
+    serde_json::from_slice::<intake::GiftPayload>(payload).is_ok()
 }
 
 /// The signature of a request of a bridge.

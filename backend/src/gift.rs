@@ -12,6 +12,9 @@
 //! in the table before anybody is told. Gifts that the cache would refuse go there too, but only so many a
 //! minute of one sender; past that, as past the gifts of a second, the sender is told to wait and nothing is
 //! promised.
+//!
+//! Three files have the way of a gift: [`submit`] brings it to the consumer and its answer back, [`consumer`]
+//! commits it, [`decide`] says whether it is paid.
 
 mod catalogue;
 mod consumer;

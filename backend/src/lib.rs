@@ -3,7 +3,7 @@
 //! It speaks HTTP with apps (JSON, one file a resource in `api/`), takes the gateway's events through the
 //! bridge, and pushes to clients through it. State lives in a database (MySQL or MariaDB; SQLite embedded), a
 //! cache (Redis; in the process) and a durable queue (Redis Streams; a table). The money rules stand in
-//! `gift/`, `api/payment.rs` and, for coins that are given away, `api/wallet.rs`.
+//! `gift/`, `payment.rs` and, for coins that are given away, `wallet.rs`.
 //!
 //! *Absent:* connections of clients, and where they are: that is the gateway's and the router's.
 #![allow(clippy::disallowed_methods)] // a service reads clocks and starts tasks
@@ -22,18 +22,22 @@ mod event_streams;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod gift;
+mod hex;
 mod hooks;
 mod http;
 mod ids;
 mod inbox;
+mod intake;
 mod login;
 mod login_code;
 mod membership;
 mod metrics;
 mod migrations;
 mod order_expiry;
+mod orders;
 mod outbox;
 mod pages;
+mod payment;
 mod phone;
 mod push;
 mod queue;
@@ -48,6 +52,7 @@ mod tables;
 mod trace;
 mod urls;
 mod users;
+mod wallet;
 mod webhook;
 
 pub use app::App;

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use crate::app::App;
 use crate::error::Error;
 use crate::push::Revoked;
-use crate::random;
 use crate::tables::login_token::{self, Login};
+use crate::{hex, random};
 
 /// Names a login: the hash of its token.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,7 +18,7 @@ pub struct LoginId(String);
 impl LoginId {
     /// The login of this token.
     pub fn of(token: &str) -> Self {
-        Self(hex(&hash(token)))
+        Self(hex::text(&hash(token)))
     }
 
     /// What the IM tokens of this login call it. Nobody finds the hash by it, and so not the token.
@@ -108,12 +108,8 @@ fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn cache_key(hash: &[u8]) -> String {
-    format!("login:{}", hex(hash))
+    format!("login:{}", hex::text(hash))
 }
 
 /// Hexadecimal digits of what IM tokens call a login.

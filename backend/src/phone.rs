@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::hex;
 
 /// A phone number in its normal form, `+` and up to 15 digits (ITU-T E.164).
 #[derive(Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Phone {
 
     /// [`Phone::hash`] in hexadecimal, for keys of the cache.
     pub fn key(&self) -> String {
-        self.hash().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::text(&self.hash())
     }
 
     /// What the number is known by in database and cache. There are so few numbers that whoever has the

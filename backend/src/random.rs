@@ -9,7 +9,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 
 /// Random bytes as hexadecimal digits, two for each byte.
 pub fn hex<const N: usize>() -> String {
-    bytes::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::text(&bytes::<N>())
 }
 
 /// A number below `bound`, which is not 0. The bias of the remainder is below 2^-32 for bounds below 2^32.

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use trust::{HttpClient, Kept, Roots};
 
+use crate::hex;
 use crate::trace::Trace;
 
 /// One address of an operator's service.
@@ -245,7 +246,7 @@ fn failure(outcome: Outcome, why: impl fmt::Display) -> Failure {
 fn sign(secret: &[u8], timestamp_ms: i64, body: &[u8]) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     let mac = mac.chain_update(timestamp_ms.to_string()).chain_update(b".").chain_update(body);
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(&mac.finalize().into_bytes())
 }
 
 /// Failures in a row after which the breaker opens, and for how long.

@@ -28,7 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(put, delete))
 }
 
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(examples(json!({ "gifts": [{ "id": 1, "name": "Rose", "icon": "🌹", "price": 10, "is_on_sale": true }] })))]
 struct Gifts {
     /// The cheapest first.

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::order;
-use crate::api::payment::{self, Callback, MOCK, Outcome};
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Path, Query};
+use crate::orders;
+use crate::payment::{self, Callback, MOCK, Outcome};
 use crate::tables::pay_order::{self, OrderRow, Status};
 
 /// The routes.
@@ -62,7 +62,7 @@ async fn find(app: &App, order_id: &str) -> Result<OrderRow, Error> {
     if !app.store.config.mock {
         return Err(Error::not_found("the mock payment provider is off"));
     }
-    pay_order::get(app.store.db.primary(), order_id).await?.ok_or_else(order::unknown)
+    pay_order::get(app.store.db.primary(), order_id).await?.ok_or_else(orders::unknown)
 }
 
 /// Nothing in it is a text that people wrote: the id is made of digits.

@@ -1,13 +1,11 @@
 //! Orders of coins.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use logs::warn;
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::{Deserialize, Serialize};
@@ -15,15 +13,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::product;
 use crate::app::App;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
-use crate::queue::{Queue, Topic};
-use crate::random;
-use crate::tables::pay_order::{self, OrderRow, Status};
+use crate::orders::{self, Wanted, name, unknown};
+use crate::tables::pay_order::{self, OrderRow};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -122,81 +118,15 @@ async fn create(
             "backend.pay_url is not set",
         ));
     }
-    let biz_code = body.biz_code.unwrap_or(BIZ_CODE_DEFAULT);
-    let order = match pay_order::of_key(app.store.db.primary(), caller.user_id, &body.id).await? {
-        Some(order) => order,
-        None => insert(&app, caller.user_id, &body, biz_code).await?,
-    };
-    if (order.product_id, order.biz_code) != (body.product_id, biz_code) {
-        return Err(Error::conflict("id_reused", "id: another order has this id; choose a new one"));
-    }
-    if order.status == Status::Waiting {
-        schedule_expiry(&app, &order).await;
-        // If it has another status already, this was a repeat that is as good.
-        pay_order::advance(app.store.db.writer(), &order.id, Status::Waiting, Status::Paying).await?;
-    }
-    app.store.wrote(&name(caller.user_id)).await;
+    let OrderBody { id, product_id, biz_code } = body;
+    let wanted = Wanted { client_key: id, product_id, biz_code: biz_code.unwrap_or(BIZ_CODE_DEFAULT) };
+    let order = orders::place(&app.store, caller.user_id, wanted).await?;
     Ok(Json(Made {
         pay_url: pay_url(&app, &order),
         qr_url: format!("{}/orders/{}/qr.svg", public_url(&app), order.id),
         expires_ms: order.expires_ms,
         order_id: order.id,
     }))
-}
-
-/// The price is what the database says at this moment, whatever the caller saw.
-async fn insert(app: &App, user_id: i64, body: &OrderBody, biz_code: i32) -> Result<OrderRow, Error> {
-    limit(app, user_id).await?;
-    let most = app.store.config.orders_open_max;
-    if pay_order::open_of_user(app.store.db.primary(), user_id).await? >= i64::from(most) {
-        let message = format!("{most} orders are unpaid; pay one, or wait until one expires");
-        return Err(Error::conflict("orders_open", message));
-    }
-    let product = crate::tables::product::get(app.store.db.primary(), body.product_id).await?;
-    let product = product.filter(|product| product.is_on_sale).ok_or_else(product::unknown)?;
-    let created_ms = app.store.clock.now_ms();
-    let order = OrderRow {
-        id: random::hex::<16>(),
-        user_id,
-        client_key: body.id.clone(),
-        product_id: product.id,
-        amount_cents: product.price_cents,
-        coins: product.coins,
-        status: Status::Waiting,
-        biz_code,
-        created_ms,
-        expires_ms: created_ms + i64::from(app.store.config.order_ttl_s) * 1_000,
-        is_late: false,
-        paid_ms: None,
-        failed_ms: None,
-        provider_trade_no: None,
-        flag: None,
-    };
-    if pay_order::insert(app.store.db.writer(), &order).await? {
-        return Ok(order);
-    }
-    // The same request came twice at once, and the other one was quicker.
-    let other = pay_order::of_key(app.store.db.primary(), user_id, &body.id).await?;
-    other.ok_or_else(|| Error::internal("an order is there and is not"))
-}
-
-/// A cache that is away limits nobody.
-async fn limit(app: &App, user_id: i64) -> Result<(), Error> {
-    match app.store.cache.count(&format!("orders:{user_id}"), Duration::from_secs(60)).await {
-        Ok(count) if count > ORDERS_PER_MINUTE_MAX => {
-            Err(Error::too_many(format!("want at most {ORDERS_PER_MINUTE_MAX} orders in a minute")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Without its job an order is found by the sweep.
-async fn schedule_expiry(app: &App, order: &OrderRow) {
-    let left = Duration::from_millis((order.expires_ms - app.store.clock.now_ms()).max(0) as u64);
-    if let Err(error) = app.store.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await
-    {
-        warn!(%error, order = order.id, "cannot queue the expiry of an order; the sweep will expire it");
-    }
 }
 
 /// One of the caller's orders.
@@ -236,16 +166,6 @@ async fn flagged(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Orders
 async fn own(app: &App, caller: &Caller, id: &str) -> Result<OrderRow, Error> {
     let order = pay_order::get(app.store.reader(&name(caller.user_id)).await, id).await?;
     order.filter(|order| order.user_id == caller.user_id).ok_or_else(unknown)
-}
-
-/// Under which it is known that a user's orders were written of late.
-pub fn name(user_id: i64) -> String {
-    format!("orders:{user_id}")
-}
-
-/// What is said of an order that is not there, or is another user's.
-pub fn unknown() -> Error {
-    Error::not_found("there is no such order")
 }
 
 fn public_url(app: &App) -> String {
@@ -288,6 +208,5 @@ impl From<OrderRow> for Order {
 /// The longest name that a caller gives an order.
 const ID_BYTES_MAX: usize = 64;
 const BIZ_CODE_DEFAULT: i32 = 5561;
-const ORDERS_PER_MINUTE_MAX: i64 = 60;
 const FLAGGED_MAX: u32 = 100;
 const PICTURE_PX: u32 = 240;

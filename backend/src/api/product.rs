@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path};
 use crate::http::internal::Internal;
 use crate::http::text;
+use crate::orders::unknown_product;
 use crate::tables::product::{self, ProductRow};
 
 /// The routes.
@@ -85,7 +86,7 @@ async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<P
         let row = product::get(&db, id).await?;
         Ok(row.filter(|row| row.is_on_sale).map(Product::from))
     };
-    app.store.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown)
+    app.store.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown_product)
 }
 
 /// All products, also those that cannot be ordered, as the database has them.
@@ -131,7 +132,7 @@ async fn put(
 async fn delete(State(app): State<Arc<App>>, _: Internal, Path(id): Path<i64>) -> Result<StatusCode, Error> {
     match app.store.write_through(&keys(id), product::delete(app.store.db.writer(), id)).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(unknown()),
+        false => Err(unknown_product()),
     }
 }
 
@@ -140,11 +141,6 @@ impl From<ProductRow> for Product {
         let ProductRow { id, name, price_cents, coins, is_on_sale } = row;
         Self { id, name, price_cents, coins, is_on_sale }
     }
-}
-
-/// What is said of a product that is not there, or cannot be ordered.
-pub fn unknown() -> Error {
-    Error::not_found("there is no such product")
 }
 
 fn key(id: i64) -> String {

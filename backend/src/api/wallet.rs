@@ -10,12 +10,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::insist;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
-use crate::tables::account::{self, Entry};
+use crate::tables::account;
+use crate::wallet::{self, Grant};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -98,18 +98,6 @@ async fn ledger(
     Ok(Json(Ledger { entries: rows.into_iter().map(entry).collect() }))
 }
 
-#[derive(Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(examples(json!({ "user_id": 10001, "amount": 100, "id": "welcome" })))]
-struct Grant {
-    /// To whom.
-    user_id: i64,
-    /// In coins, 1 to 1,000,000,000,000.
-    amount: i64,
-    /// The caller's name for it, of 1 to 64 bytes: under one name a user gets coins once.
-    id: String,
-}
-
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "grants": [{ "user_id": 10001, "amount": 100, "id": "welcome" }] })))]
@@ -133,7 +121,7 @@ async fn grant(
     _internal: Internal,
     Body(body): Body<Grant>,
 ) -> Result<Json<Granted>, Error> {
-    Ok(Json(Granted { granted: give(&app, vec![body]).await? }))
+    Ok(Json(Granted { granted: wallet::give(&app.store, vec![body]).await? }))
 }
 
 /// Gives many users coins: all of them, or none.
@@ -148,63 +136,7 @@ async fn grant_many(
     if count > GRANTS_MAX {
         return Err(Error::bad_request(format!("grants: want at most {GRANTS_MAX}, not {count}")));
     }
-    Ok(Json(Granted { granted: give(&app, body.grants).await? }))
-}
-
-/// How many of these were not given before.
-async fn give(app: &App, mut grants: Vec<Grant>) -> Result<usize, Error> {
-    check(&grants)?;
-    grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
-    // Two who make one account at the same time can be in each other's way.
-    let granted = insist(|| try_give(app, &grants)).await?;
-    // A cache that is away forgets by itself, some seconds later.
-    let _ = app.store.cache.forget_available(&granted).await;
-    Ok(granted.len())
-}
-
-fn check(grants: &[Grant]) -> Result<(), Error> {
-    for (at, grant) in grants.iter().enumerate() {
-        let within = |what: String| Error::bad_request(format!("grants[{at}].{what}"));
-        if grant.user_id <= 0 {
-            return Err(within(format!("user_id: want a positive number, not {}", grant.user_id)));
-        }
-        if !(1..=GRANT_MAX).contains(&grant.amount) {
-            return Err(within(format!("amount: want 1 to {GRANT_MAX}, not {}", grant.amount)));
-        }
-        if !(1..=ID_BYTES_MAX).contains(&grant.id.len()) {
-            return Err(within(format!("id: want 1 to {ID_BYTES_MAX} bytes, not {}", grant.id.len())));
-        }
-    }
-    Ok(())
-}
-
-/// One transaction; who got coins by it.
-async fn try_give(app: &App, grants: &[Grant]) -> Result<Vec<i64>, Error> {
-    let (dialect, now_ms) = (app.store.db.dialect(), app.store.clock.now_ms());
-    let mut tx = app.store.db.begin().await?;
-    let mut granted = Vec::with_capacity(grants.len());
-    for grant in grants {
-        let reference = grant.id.clone().into_bytes();
-        // This locks the account, and makes it, so whoever gave the same under the same id has committed or
-        // waits.
-        account::credit(&mut tx, dialect, grant.user_id, 0).await?;
-        match account::amount(&mut tx, grant.user_id, KIND, &reference).await? {
-            None => {
-                let entry = Entry { user_id: grant.user_id, amount: grant.amount, kind: KIND, reference };
-                account::credit(&mut tx, dialect, grant.user_id, grant.amount).await?;
-                account::record(&mut tx, &[entry], now_ms).await?;
-                granted.push(grant.user_id);
-            }
-            Some(amount) if amount == grant.amount => {} // given before
-            Some(amount) => {
-                let message =
-                    format!("id: {amount} coins were already given to {} under this id", grant.user_id);
-                return Err(Error::conflict("id_reused", message));
-            }
-        }
-    }
-    tx.commit().await?;
-    Ok(granted)
+    Ok(Json(Granted { granted: wallet::give(&app.store, body.grants).await? }))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -228,12 +160,8 @@ async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<
     Ok(Json(Audit { ledger, balances, differing, gifts_committed }))
 }
 
-const KIND: &str = "grant";
 const PAGE: u32 = 20;
 const PAGE_MAX: u32 = 100;
 const GRANTS_MAX: usize = 500;
 /// The longest body of many grants.
 const GRANTS_BYTES_MAX: usize = 512 << 10;
-/// Coins of one grant.
-const GRANT_MAX: i64 = 1_000_000_000_000;
-const ID_BYTES_MAX: usize = 64;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::types::{Contents, FAILED, Identity, Reason};
+use crate::hex;
 use crate::outbox::{Message, Target};
 
 /// What the members of a room see.
@@ -76,8 +77,7 @@ fn key(kind: &str, identity: &Identity, more: &str) -> String {
     hash.update(more.as_bytes());
     hash.update([0]);
     hash.update(identity.key.as_bytes());
-    let digits: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("{kind}-{digits}")
+    format!("{kind}-{}", hex::text(&hash.finalize()[..16]))
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -21,6 +21,7 @@ use super::{question, short};
 use crate::config::{Class, Failing};
 use crate::error::Error;
 use crate::event::{Data, Outcome, Request};
+use crate::hex;
 use crate::metrics::{Family, Metrics};
 use crate::outbox::{Message, Outbox, Target};
 use crate::push::{Push, PushItem, PushOutcome};
@@ -269,8 +270,7 @@ async fn tell(hook: &BeforeSend, id: &str, room: i64, request: &Request, reason:
 
 /// A client message id that is the same for the same event.
 fn name(what: &str, id: &str) -> String {
-    let hash: String = Sha256::digest(id)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{what}-{hash}")
+    format!("{what}-{}", hex::text(&Sha256::digest(id)[..16]))
 }
 
 /// A message was refused: from the backend to its sender.

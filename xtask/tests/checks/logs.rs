@@ -6,7 +6,7 @@ use crate::tidy::{read, sources};
 
 /// Where lines go past the gate: the file, how many of them at most, and why an outsider cannot cause many.
 const UNGATED: &[(&str, usize, &str)] = &[
-    ("backend/src/api/payment.rs", 2, "each is about money, and has the provider's signature"),
+    ("backend/src/payment.rs", 2, "each is about money, and has the provider's signature"),
     ("backend/src/migrations.rs", 2, "steps of a start"),
     ("backend/src/db/replicas.rs", 4, "changes of a server's state, seen by a timer"),
     ("backend/src/run.rs", 3, "the end of the process"),
