@@ -12,12 +12,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::db::{Pool, insist};
+use crate::db::Pool;
 use crate::error::{Error, ErrorBody};
 use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
 use crate::http::text;
+use crate::rooms::{self, LIST_KEY, key, unknown};
 use crate::tables::room::{self, RoomRow};
 use crate::tables::room_member;
 
@@ -134,22 +135,7 @@ async fn open(
     if title.is_empty() {
         return Err(Error::bad_request(format!("title: want 1 to {TITLE_CHARS_MAX} characters")));
     }
-    let owner_id = caller.user_id;
-    let mut known = room::open_of(app.store.db.primary(), owner_id).await?;
-    if known.is_none() {
-        limit_openings(&app, owner_id).await?;
-        let insert = room::insert(app.store.db.writer(), owner_id, &title, app.store.clock.now_ms());
-        app.store.write_through(&[LIST_KEY.into()], insert).await?;
-        known = room::open_of(app.store.db.primary(), owner_id).await?;
-    }
-    let room = known.ok_or_else(|| Error::conflict("room_closed", "the room was closed meanwhile"))?;
-    if room.title != title {
-        let message = format!("room {} is open, under another title; close it first", room.id);
-        return Err(Error::conflict("room_open", message));
-    }
-    // Somebody may have asked for this id before there was a room.
-    app.store.changed(&[key(room.id)]).await;
-    Ok(Json(room.into()))
+    Ok(Json(rooms::open(&app.store, caller.user_id, &title).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -187,28 +173,7 @@ async fn open_many(
             "owner_ids: want 1 to {OPENED_MAX} positive numbers, each once"
         )));
     }
-    let open = insist(|| async {
-        let mut tx = app.store.db.begin().await?;
-        let ids =
-            room::open_for(&mut tx, app.store.db.dialect(), &owner_ids, &title, app.store.clock.now_ms())
-                .await?;
-        tx.commit().await?;
-        Ok(ids)
-    });
-    let room_ids = app.store.write_through(&[LIST_KEY.into()], open).await?;
-    app.store.changed(&room_ids.iter().map(|id| key(*id)).collect::<Vec<_>>()).await;
-    Ok(Json(OpenedMany { room_ids }))
-}
-
-/// A cache that is away limits nobody.
-async fn limit_openings(app: &App, owner_id: i64) -> Result<(), Error> {
-    let most = app.store.config.rooms_per_day;
-    match app.store.cache.count(&format!("rooms_opened:{owner_id}"), Duration::from_secs(86_400)).await {
-        Ok(count) if count > i64::from(most) => {
-            Err(Error::too_many(format!("want at most {most} rooms opened in a day")))
-        }
-        _ => Ok(()),
-    }
+    Ok(Json(OpenedMany { room_ids: rooms::open_many(&app.store, &owner_ids, &title).await? }))
 }
 
 /// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is
@@ -220,17 +185,7 @@ async fn close(
     caller: Caller,
     Path(id): Path<i64>,
 ) -> Result<Json<Room>, Error> {
-    let room = room::get(app.store.db.primary(), id).await?.ok_or_else(unknown)?;
-    if room.owner_id != caller.user_id {
-        return Err(Error::forbidden("only the user who opened a room may close it"));
-    }
-    if !room.is_open {
-        return Ok(Json(room.into()));
-    }
-    let close = room::close(app.store.db.writer(), id, app.store.clock.now_ms());
-    app.store.write_through(&[LIST_KEY.into(), key(id)], close).await?;
-    let room = room::get(app.store.db.primary(), id).await?.ok_or_else(unknown)?;
-    Ok(Json(room.into()))
+    Ok(Json(rooms::close(&app.store, caller.user_id, id).await?.into()))
 }
 
 /// A room, open or closed.
@@ -276,15 +231,6 @@ impl From<RoomRow> for Room {
     }
 }
 
-fn unknown() -> Error {
-    Error::not_found("there is no such room")
-}
-
-fn key(id: i64) -> String {
-    format!("room:{id}")
-}
-
-const LIST_KEY: &str = "rooms";
 const LIST_TTL: Duration = Duration::from_secs(30);
 const ROOM_TTL: Duration = Duration::from_secs(300);
 const TITLE_CHARS_MAX: usize = 64;
