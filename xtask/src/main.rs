@@ -1,5 +1,5 @@
 //! Developer commands: `cargo xtask ci`, `cargo xtask sim`, `cargo xtask faults`, `cargo xtask fuzz`,
-//! `cargo xtask bench`, `cargo xtask million`, `cargo xtask site`.
+//! `cargo xtask bench`, `cargo xtask million`, `cargo xtask site`, `cargo xtask release`.
 
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock")]
 
@@ -13,6 +13,7 @@ mod ci;
 mod faults;
 mod fuzz;
 mod million;
+mod release;
 mod sim;
 mod site;
 mod stack;
@@ -43,6 +44,8 @@ enum Command {
     Million(million::Arguments),
     /// Renders the documentation as web pages with search.
     Site,
+    /// Packs a static binary with manual pages, completions and units, and writes its checksum.
+    Release,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Million(arguments) => million::run(&arguments),
         Command::Site => site::run(),
+        Command::Release => release::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
