@@ -1,5 +1,10 @@
 //! Bytes as choices: what a target with a structure reads its steps from.
 
+use shard::Instant;
+
+/// When every run begins.
+pub(crate) const NOW: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
+
 /// What is left of an input. At its end every choice is the first.
 pub(crate) struct Input<'a>(&'a [u8]);
 

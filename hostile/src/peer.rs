@@ -14,9 +14,8 @@ use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, Identity, Role};
 use wire::node::{Handed, Taken, ToBridge, ToDirectory, decode_batch, encode_batch};
 use wire::{AppId, BizCode, DeviceClass, MessageId, RoomId, UserId};
 
-use crate::input::Input;
+use crate::input::{Input, NOW};
 use crate::said::Said;
-use crate::shake::NOW;
 
 const SECRET: &[u8] = b"the secret of the cluster";
 const TOKENS: &[u8] = b"a secret of the fuzz targets";

@@ -9,8 +9,7 @@ use wire::node::{
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
-use crate::input::Input;
-use crate::shake::NOW;
+use crate::input::{Input, NOW};
 
 /// A day in ns: what a clock may be ahead.
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;

@@ -2,14 +2,13 @@
 //! from both ends.
 
 use link::{Config, Effect, Links, Setup};
-use shard::{ConnId, Instant, SendBatch};
+use shard::{ConnId, SendBatch};
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, Identity, NONCE_BYTES, PROOF_BYTES, Role};
 use wire::node::{LinkMessage, decode_batch, encode_batch};
 
-use crate::input::Input;
+use crate::input::{Input, NOW};
 use crate::said::Said;
 
-pub(crate) const NOW: Instant = Instant::from_unix_nanos(1_767_225_600_000_000_000);
 const CONN: ConnId = ConnId { index: 0, generation: 1 };
 
 /// The first byte says how the stream is cut, the rest is the stream. What decodes is sound, and comes back.
