@@ -64,10 +64,9 @@ export { wrong };
 
 let server, browser;
 before(async () => {
-  [server, browser] = await Promise.all([
-    Server.start({ SAILFISH_BACKEND__INTERNAL_SECRET: SECRET }),
-    launchBrowser(),
-  ]);
+  // In this order: a server whose test has no browser would run on, and the test with it.
+  browser = await launchBrowser();
+  server = await Server.start({ SAILFISH_BACKEND__INTERNAL_SECRET: SECRET });
 });
 after(async () => {
   await browser?.close();

@@ -145,10 +145,9 @@ pub fn a_turn_receives_a_bounded_number_of_times(kind: Kind) {
         received += rig.find(received_bytes).len();
     }
     let (tell, told) = bounded(1);
-    rig.tell(0, move |hands| tell.send((hands.receives_most, hands.input_waited)).unwrap());
-    let (most, has_waited) = told.recv_timeout(PATIENCE).unwrap();
+    rig.tell(0, move |hands| tell.send(hands.receives_most).unwrap());
+    let most = told.recv_timeout(PATIENCE).unwrap();
     assert!(most <= RECEIVES_MAX, "{most} receives in a turn");
-    assert!(has_waited || kind != Kind::Uring, "it was behind, and said nothing");
     let is_behind = || {
         let (tell, told) = bounded(1);
         rig.tell(0, move |hands| tell.send(hands.input_waits).unwrap());
