@@ -37,7 +37,10 @@ enum Step {
 }
 
 impl Gifts {
-    /// Sends a gift, and answers a sender who sends too many by an error. See [`Gifts::submit`].
+    /// Sends a gift. What it answers is committed, or refused for good.
+    ///
+    /// # Errors
+    /// Those of `submit`; 429 for a sender who sends too many.
     pub async fn send(&self, request: &GiftRequest) -> Result<Answer, Error> {
         Ok(self.submit(request, Limit::Answered).await?.answer)
     }
