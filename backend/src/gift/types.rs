@@ -42,6 +42,11 @@ pub struct GiftRequest {
     pub is_in_room: bool,
 }
 
+/// Of a gift that waits in the queue since a version that asked gateways only.
+fn yes() -> bool {
+    true
+}
+
 /// What a sender is answered, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -89,11 +94,6 @@ pub struct Order {
     pub contents: Contents,
     /// What its sender was answered.
     pub answer: Answer,
-}
-
-/// Of a gift that waits in the queue since a version that asked gateways only.
-fn yes() -> bool {
-    true
 }
 
 /// A gift of the catalogue.
