@@ -153,10 +153,13 @@ impl View {
     }
 
     /// Looks who is to own users and rooms, if anything has come since the last look that this depends on.
+    /// Every turn asks, and nearly all have only the flag to look at.
+    #[inline]
     pub(crate) fn look(&mut self) -> Option<Look> {
-        if !std::mem::take(&mut self.is_stale) {
-            return None;
-        }
+        if std::mem::take(&mut self.is_stale) { self.look_anew() } else { None }
+    }
+
+    fn look_anew(&mut self) -> Option<Look> {
         let Choice::Is(owners) = self.choice() else { return None };
         let gone = std::mem::take(&mut self.gone);
         Some(match owners == self.owners && !gone.iter().any(|gone| self.is_owner(*gone)) {
