@@ -81,8 +81,6 @@ pub(crate) const TURN_MESSAGES: usize = 2 * BATCH_MESSAGES_MAX;
 const BACKLOG_WINDOWS: usize = 8;
 /// How often links look at the time.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
-/// While a shard is behind with reading, the silent have so many times as long.
-pub(crate) const UNREAD_PATIENCE: u32 = 4;
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Of that many connections that were accepted last, those that have not proven themselves may still do so;

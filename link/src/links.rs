@@ -12,7 +12,7 @@ use crate::contract::{Effect, News, PeerInfo, Setup};
 use crate::dial::{Dial, Dials, State};
 use crate::flaps::Flaps;
 use crate::incoming::{Backlog, Incoming};
-use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK, UNREAD_PATIENCE};
+use crate::limits::{Config, HANDSHAKE_TIME, QUEUE_CEILING, TICK};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peer::Peer;
@@ -38,9 +38,6 @@ pub struct Links {
     incoming: Incoming,
     tick: Instant,
     pace: Pace,
-    /// Whether the engine is behind with reading, and from when on peers are judged as ever.
-    are_unread: bool,
-    hears_from: Instant,
     /// It has said `Bye`.
     is_leaving: bool,
     metrics: Metrics,
@@ -66,8 +63,6 @@ impl Links {
             incoming: Incoming::new(identity.role),
             tick: now,
             pace,
-            are_unread: false,
-            hears_from: now,
             is_leaving: false,
             metrics: Metrics::default(),
         }
@@ -209,18 +204,6 @@ impl Links {
             known.is_told = true;
         }
         Some(news)
-    }
-
-    /// From here on, some of what peers have said lies in the sockets, or all of it has been read.
-    pub fn set_unread(&mut self, now: Instant, are_unread: bool) {
-        self.are_unread = are_unread;
-        self.hears_from = now + self.config.ping();
-    }
-
-    /// By how much the patience with the silent is multiplied: they may have spoken. It has an end, since a
-    /// shard may stay behind for long, and a peer that died is to be given up all the same.
-    fn patience(&self, now: Instant) -> u32 {
-        if self.are_unread || now < self.hears_from { UNREAD_PATIENCE } else { 1 }
     }
 
     /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the
@@ -378,10 +361,9 @@ impl Links {
         self.tick = now + TICK;
         self.dial_due(now);
         self.look_at_conns(now);
-        let own = self.patience(now);
         let lost = self.peers.iter().filter(|(_, peer)| {
             let peer_opened = self.identity.role.takes(peer.identity.role);
-            now.since(peer.heard_at) >= self.config.patience(peer_opened) * peer.patience(now) * own
+            now.since(peer.heard_at) >= self.config.patience(peer_opened) * peer.patience(now)
         });
         let lost: Vec<ShardId> = lost.map(|(shard, _)| shard).collect();
         for peer in lost {
@@ -428,10 +410,9 @@ impl Links {
 
     /// Ends connections that are too slow or too silent, and has the silent say that they are there.
     fn look_at_conns(&mut self, now: Instant) {
-        let own = self.patience(now);
         let silence_max = |entry: &Conn, peer: ShardId| {
             let times = self.peers.get(peer).map_or(1, |peer| peer.patience(now));
-            self.config.patience(entry.dial.is_none()) / 2 * times * own
+            self.config.patience(entry.dial.is_none()) / 2 * times
         };
         let mut late = Vec::new();
         let mut silent = Vec::new();
@@ -445,7 +426,7 @@ impl Links {
                 Stage::Linked { .. } if now.since(entry.said_at) >= self.config.ping() => mute.push(conn),
                 Stage::Linked { .. } => {}
                 Stage::Accepted | Stage::Challenged { .. } | Stage::Greeted { .. } | Stage::Proven { .. } => {
-                    if now.since(entry.heard_at) >= HANDSHAKE_TIME * own {
+                    if now.since(entry.heard_at) >= HANDSHAKE_TIME {
                         late.push(conn);
                     }
                 }

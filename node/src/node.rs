@@ -81,8 +81,6 @@ pub struct Node<O> {
     patience: Duration,
     /// Mail of this process waits for room.
     mail_waits: bool,
-    /// The engine has not read all that has come.
-    input_waits: bool,
     /// As the gateway was told last.
     are_clients_unread: bool,
     /// It has been told which nodes to be linked with.
@@ -122,7 +120,6 @@ impl<O: Outside> Node<O> {
             begin_by: None,
             patience,
             mail_waits: false,
-            input_waits: false,
             are_clients_unread: false,
             knows_nodes: false,
             pushed: BTreeMap::new(),
@@ -410,10 +407,6 @@ impl<O: Outside> Shard for Node<O> {
             Event::Timeout => self.timeout(now),
             Event::Clocks(clocks) => self.cores.set_clocks(clocks),
             Event::MailWaits(waits) => self.mail_waits(waits),
-            Event::InputWaits(waits) => {
-                self.input_waits = waits;
-                self.with_links(|links| links.set_unread(now, waits));
-            }
             Event::Accepted { conn, peer, listener } => self.cores.accepted(now, conn, peer, listener),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {
@@ -489,9 +482,9 @@ impl<O: Outside> Node<O> {
         self.with_links(|links| links.hold(waits));
     }
 
-    /// The gateway judges no client that the engine does not read, or not in time.
+    /// The gateway judges no client that the engine does not read.
     fn look_whether_clients_are_read(&mut self, now: Instant) {
-        let are_unread = self.mail_waits || self.input_waits || self.cores.is_pushed_back();
+        let are_unread = self.mail_waits || self.cores.is_pushed_back();
         if let Some(gateway) = self.cores.gateway_mut()
             && std::mem::replace(&mut self.are_clients_unread, are_unread) != are_unread
         {

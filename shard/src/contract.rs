@@ -125,9 +125,6 @@ pub enum Event<'a, M> {
     /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does,
     /// no accepted connection is read, on any shard; those that the core opened are. At the start none waits.
     MailWaits(bool),
-    /// Whether something that has come over connections is not read yet, from here on, for want of time or of
-    /// buffers. Then nobody is to be judged by what it has not said. At the start all is read.
-    InputWaits(bool),
 }
 
 /// What the engine is to do for a core.

@@ -60,9 +60,6 @@ pub(crate) struct ShardHost {
     /// What accepted connections sent while the core was pushed back.
     pub(crate) unread: VecDeque<Input>,
     pub(crate) is_pushed_back: bool,
-    /// The last turn left some of the inbox, and what the core was told of that.
-    pub(crate) input_waits: bool,
-    pub(crate) told_input_waits: bool,
     /// Each with its generation.
     pub(crate) conns: Vec<(u32, Option<(TcpId, Side)>)>,
     /// When its next turn is.
@@ -192,8 +189,6 @@ impl NodeHost {
                     outcomes: VecDeque::new(),
                     unread: VecDeque::new(),
                     is_pushed_back: false,
-                    input_waits: false,
-                    told_input_waits: false,
                     conns: Vec::new(),
                     wake: None,
                     busy_until: 0,

@@ -94,9 +94,6 @@ impl World {
     }
 
     fn run_turn(&mut self, host: &mut ShardHost, now: Instant) {
-        if std::mem::replace(&mut host.told_input_waits, host.input_waits) != host.input_waits {
-            host.core.handle(now, CoreEvent::InputWaits(host.input_waits));
-        }
         for _ in 0..INPUTS_PER_TURN {
             let Some(input) = host.inbox.pop_front() else { break };
             let is_client = matches!(
@@ -139,7 +136,6 @@ impl World {
                 host.inbox.push_front(input);
             }
         }
-        host.input_waits = !host.inbox.is_empty();
         self.drain_notes(host);
     }
 

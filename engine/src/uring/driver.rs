@@ -46,9 +46,6 @@ pub(super) struct Driver<S: Shard> {
     pub(super) core_pushes_back: bool,
     /// What the core was told at the start of the turn.
     pub(super) mail_waits: bool,
-    /// Something that has come was not read in the last turn, and what the core was told of that.
-    input_waits: bool,
-    told_input_waits: bool,
     /// Where the further rings begin in this turn.
     first_ring: usize,
     /// How many receives there were up to the last turn.
@@ -76,8 +73,6 @@ impl<S: Shard> Driver<S> {
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             mail_waits: false,
-            input_waits: false,
-            told_input_waits: false,
             core,
             time: Time::new(seat.options.clock, seat.options.counts_stillness),
             seat,
@@ -124,9 +119,6 @@ impl<S: Shard> Driver<S> {
         let mail_waits = self.seat.post.is_pushed_back();
         if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
             self.tell(now, Event::MailWaits(mail_waits));
-        }
-        if std::mem::replace(&mut self.told_input_waits, self.input_waits) != self.input_waits {
-            self.tell(now, Event::InputWaits(self.input_waits));
         }
     }
 
@@ -224,8 +216,6 @@ impl<S: Shard> Driver<S> {
         let now = self.time.now();
         self.seat.stats.turns.add(1);
         self.seat.stats.turn_time.record(self.time.gap());
-        self.input_waits =
-            self.kernel.is_ready() || Group::ALL.into_iter().any(|group| self.kernel.has_starved(group));
         let has_work = self.kernel.is_ready()
             || !self.news.is_empty()
             || self.mail_waits != self.seat.post.is_pushed_back()

@@ -433,7 +433,7 @@ impl World {
             Event::Mail { from, mail } => gateway.mail(now, from, mail),
             Event::Timeout => gateway.timeout(now),
             Event::Clocks(clocks) => gateway.set_clocks(clocks),
-            Event::MailWaits(waits) | Event::InputWaits(waits) => gateway.set_unread(now, waits),
+            Event::MailWaits(waits) => gateway.set_unread(now, waits),
             Event::Connected { .. } | Event::ConnectFailed { .. } => panic!("a gateway opens no connection"),
         }
         self.run();

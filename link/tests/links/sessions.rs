@@ -137,22 +137,6 @@ fn a_frozen_peer_is_waited_for() {
     }
 }
 
-/// What it has said may lie in the sockets. It is given up in the end all the same.
-#[test]
-fn a_peer_that_is_not_read_is_waited_for_longer() {
-    for (frozen, waits, patience) in [(1, 0, 1_500), (0, 1, 3_000)] {
-        let mut world = World::linked_pair(1);
-        world.run(millis(1_000));
-        world.nodes[frozen].is_frozen = true;
-        let now = world.now;
-        world.nodes[waits].links.set_unread(now, true);
-        world.run(millis(4 * patience - 300));
-        assert_eq!(world.take_changes(waits), []);
-        world.run(millis(350));
-        assert_eq!(world.take_changes(waits), [(world.nodes[frozen].id.node(), false)]);
-    }
-}
-
 #[test]
 fn a_peer_that_thaws_in_time_goes_on() {
     for frozen in [0, 1] {
