@@ -48,7 +48,7 @@ pub enum Outcome {
 /// A business packet from a client.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Request {
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// Who, as the gateway knows it from the login.
     pub user: i64,
@@ -70,7 +70,7 @@ pub struct Request {
 /// A session that came or ended.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Session {
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// Who.
     pub user: i64,
@@ -94,7 +94,7 @@ pub struct Membership {
 /// A reliable message that its receiver did not ack.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Undelivered {
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// The receiver.
     pub user: i64,

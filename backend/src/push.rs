@@ -25,7 +25,7 @@ pub struct Push {
 /// A message on its way to clients.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PushItem {
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// Whom it is for; or a room.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub struct PushItem {
 /// IM tokens that are refused.
 #[derive(Serialize)]
 pub struct Revoked<'a> {
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// Whose tokens.
     pub user: i64,

@@ -49,8 +49,9 @@ impl Store {
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again
-    /// after a delay, by when whoever had read the old row has put it into the cache. The second delete is in
-    /// the durable queue before the write begins, so it comes also when this process ends in between.
+    /// after a delay. By then, a reader that had seen the old row has put it into the cache. The second
+    /// delete is in the durable queue before the write begins, so it comes also when this process ends in
+    /// between.
     ///
     /// # Errors
     /// Those of `write`, and 503 without a write if the queue is away.

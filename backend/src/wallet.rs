@@ -57,8 +57,7 @@ async fn try_give(store: &Store, grants: &[Grant]) -> Result<Vec<i64>, Error> {
     let mut granted = Vec::with_capacity(grants.len());
     for grant in grants {
         let reference = grant.id.clone().into_bytes();
-        // This locks the account, and makes it, so whoever gave the same under the same id has committed or
-        // waits.
+        // This makes the account and locks it. So another request under the same id has committed, or waits.
         account::credit(&mut tx, dialect, grant.user_id, 0).await?;
         match account::amount(&mut tx, grant.user_id, KIND, &reference).await? {
             None => {

@@ -40,7 +40,7 @@ const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 /// A message that the backend wants sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
-    /// Whose app.
+    /// The app.
     pub app: AppId,
     /// To whom.
     pub target: PushTarget,

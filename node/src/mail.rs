@@ -76,7 +76,7 @@ pub enum Control {
     },
     /// The directory knows sessions of a user.
     Found {
-        /// Whose app.
+        /// The app.
         app: AppId,
         /// Who.
         user: UserId,

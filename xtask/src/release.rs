@@ -82,8 +82,8 @@ fn stage(binary: &Path, staged: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Packs folder/NAME/ into folder/NAME.tar.gz: the same files give the same bytes, whoever packs them and
-/// when.
+/// Packs folder/NAME/ into folder/NAME.tar.gz. The same files give the same bytes at any time, on any
+/// machine.
 fn pack(folder: &Path, name: &str, time: u64) -> anyhow::Result<PathBuf> {
     let (tar, packed) = (folder.join(format!("{name}.tar")), folder.join(format!("{name}.tar.gz")));
     let mut command = Command::new("tar");

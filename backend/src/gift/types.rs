@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// Names a gift: of one sender, compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Who sends it, and pays.
+    /// The user that sends it and pays.
     pub sender_id: i64,
     /// The sender's name for it, of 1 to 64 bytes.
     pub key: String,
@@ -120,7 +120,7 @@ impl Contents {
 }
 
 impl Order {
-    /// What whoever sends `contents` under this order's identity is answered.
+    /// The answer to a request that has this order's identity and `contents`.
     pub fn answer_for(&self, contents: &Contents) -> Answer {
         match self.contents == *contents {
             true => self.answer,

@@ -5,7 +5,7 @@
 pub struct Message {
     /// Its `client_msg_id`, which is its own: receivers drop repeats by it. Up to 64 bytes.
     pub key: String,
-    /// Whose app.
+    /// The app.
     pub app: i32,
     /// Whom it is for.
     pub target: Target,

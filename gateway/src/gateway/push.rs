@@ -14,7 +14,7 @@ use crate::session::Session;
 /// A message that no session sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
-    /// Whose app.
+    /// The app.
     pub app: AppId,
     /// Whom receivers see as its sender.
     pub sender: UserId,

@@ -11,14 +11,14 @@ use crate::{AppId, DeviceClass, RoomId, UserId};
 pub enum Question {
     /// Where these users are, all owned by the router asked.
     Online {
-        /// Whose app.
+        /// The app.
         app: AppId,
         /// Who.
         users: Vec<UserId>,
     },
     /// End the sessions of a user, and keep it out for a while.
     Kick {
-        /// Whose app.
+        /// The app.
         app: AppId,
         /// Who.
         user: UserId,

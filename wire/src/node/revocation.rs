@@ -20,7 +20,7 @@ pub const REVOCATION_SECS_MAX: u64 = 7 * 24 * 60 * 60;
 /// Refuses tokens of a user. Two of one user and login are one, with the later of each time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Store, Load)]
 pub struct Revocation {
-    /// Whose app.
+    /// The app.
     pub app: AppId,
     /// Whose tokens.
     pub user: UserId,
