@@ -43,6 +43,20 @@ pub fn sailfish() -> Command {
     command
 }
 
+/// Runs a program in a folder of the workspace, with the binary in `SAILFISH`. It must succeed.
+pub fn run(folder: &str, program: &str, arguments: &[&str]) {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("sailfish/ lies in the workspace");
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(workspace.join(folder))
+        .env("SAILFISH", env!("CARGO_BIN_EXE_sailfish"))
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; `cargo xtask ci` installs it"));
+    let line = format!("{program} {}", arguments.join(" "));
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "{line} ended with {}\n{stdout}\n{stderr}", output.status);
+}
+
 /// A running node; killed when dropped.
 pub struct Server {
     child: Child,
