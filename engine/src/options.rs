@@ -35,7 +35,8 @@ pub struct Options {
     /// Receive buffers of one shard, shared by its accepted connections: a power of two, at most 32,768. A
     /// shard that listens nowhere has them for the connections that its core opens.
     pub recv_buffers: u16,
-    /// Size of one receive buffer.
+    /// Size of one receive buffer. The `uring` engine puts several small receives into one, from Linux 6.12
+    /// on.
     pub recv_buffer_size_bytes: u32,
     /// Receive buffers of one shard that listens, shared by the connections that its core opens, from the
     /// first on: a power of two, at most 32,768.
@@ -63,8 +64,8 @@ impl Default for Options {
             linger: Duration::from_secs(1),
             send_buffer_bytes: None,
             recv_buffer_bytes: None,
-            recv_buffers: 1024,
-            recv_buffer_size_bytes: 2048,
+            recv_buffers: 512,
+            recv_buffer_size_bytes: 4096,
             opened_recv_buffers: 64,
             opened_recv_buffer_size_bytes: 16 << 10,
             backlog: 4096,

@@ -1,7 +1,6 @@
 //! The core itself: its state, and the events of connections and time.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use edge::Port;
@@ -13,6 +12,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 use crate::admission::Addresses;
 use crate::announce::Announcing;
 use crate::config::Config;
+use crate::dirty::{Dirt, Dirty};
 use crate::effect::{Effect, Effects};
 use crate::ends::{End, Ends, Retelling};
 use crate::latency::{Stamp, Written};
@@ -87,7 +87,7 @@ pub struct Gateway {
     logins: LoginWindow,
     wheel: Wheel<u64>,
     effects: Effects,
-    dirty: VecDeque<ConnId>,
+    dirty: Dirty,
     metrics: Metrics,
     /// What other clocks show.
     clocks: Clocks,
@@ -130,7 +130,7 @@ impl Gateway {
             prng,
             wheel: Wheel::new(now),
             effects: Effects::default(),
-            dirty: VecDeque::new(),
+            dirty: Dirty::default(),
             metrics: Metrics::default(),
             clocks: Clocks::default(),
             are_unread: false,
@@ -225,15 +225,24 @@ impl Gateway {
                 return Some(effect);
             }
         }
-        while let Some(conn) = self.dirty.pop_front() {
-            let Some(session) = self.sessions.get_mut(conn) else { continue };
-            session.is_dirty = false;
+        while let Some((conn, dirt)) = self.dirty.next() {
+            let Some(session) = self.sessions.get_mut(conn).filter(|session| session.dirt == dirt) else {
+                continue;
+            };
+            session.dirt = Dirt::None;
             if session.phase != Phase::Closing && !session.is_writing {
+                self.dirty.count();
                 return Some(Effect::Transmit { conn });
             }
         }
+        self.dirty.end_turn();
         self.layered.end_turn();
         None
+    }
+
+    /// Whether [`Gateway::poll_effect`] answered `None` only for the sake of what comes in.
+    pub fn has_more(&self) -> bool {
+        self.dirty.has_more()
     }
 
     /// A login is bound when all of its turn has been heard, under the stamp of that moment, and only if its
@@ -284,7 +293,7 @@ impl Gateway {
             device: DeviceClass::Phone,
             phase: Phase::Fresh,
             encoding: None,
-            is_dirty: false,
+            dirt: Dirt::None,
             is_writing: false,
             has_layers,
             address,
@@ -348,11 +357,11 @@ impl Gateway {
         let Some(session) = sessions.get_mut(conn) else { return };
         session.is_writing = false;
         if session.has_layers && layered.has_output(conn) {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
         }
         let Some(outbox) = outboxes.get_mut(session.outbox) else { return };
         if outbox.can_fill(config.delivery.window) {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
         } else if outbox.is_idle() {
             outboxes.release(&mut session.outbox);
         }
@@ -471,7 +480,7 @@ impl Gateway {
             if now < quiet {
                 deadline = quiet;
             } else if self.layered.ping(conn) {
-                mark_dirty(session, conn, &mut self.dirty);
+                self.dirty.mark(session, conn, Dirt::First);
             }
         }
         let deadline = deadline.min(clocks.at_wall_secs(now, session.token.end_secs()));
@@ -561,7 +570,7 @@ impl Gateway {
             outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
         });
         if taken {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);
         } else if session.phase != Phase::Closing {
             self.close_with_notice(conn, NoticeCode::SlowReader);
@@ -723,13 +732,5 @@ impl Gateway {
 
     fn tell_control(&mut self, mail: ToControl) {
         self.effects.control(mail);
-    }
-}
-
-/// Puts a connection into the list of those to flush, once.
-fn mark_dirty(session: &mut Session, conn: ConnId, dirty: &mut VecDeque<ConnId>) {
-    if !session.is_dirty && !session.is_writing {
-        session.is_dirty = true;
-        dirty.push_back(conn);
     }
 }

@@ -8,6 +8,7 @@ mod admission;
 mod announce;
 mod announce_window;
 mod config;
+mod dirty;
 mod effect;
 mod encoded;
 mod ends;

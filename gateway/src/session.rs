@@ -7,6 +7,7 @@ use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::AddressId;
 use crate::outbox::OutboxId;
+use crate::dirty::Dirt;
 use crate::rooms::Memberships;
 use crate::token::Verified;
 
@@ -19,8 +20,8 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// Set by the first frame.
     pub(crate) encoding: Option<Encoding>,
-    /// It stands in the list of connections to flush.
-    pub(crate) is_dirty: bool,
+    /// What it waits to write.
+    pub(crate) dirt: Dirt,
     /// A batch is with the engine.
     pub(crate) is_writing: bool,
     /// Its bytes pass through layers (`layered.rs`).

@@ -236,6 +236,38 @@ fn ten_thousand_members_leave_at_random_and_every_broadcast_reaches_just_the_res
     assert_eq!(world.metrics().frames_out[2], 9_000 + 8_000 + 7_000 + 6_000 + 5_000);
 }
 
+/// A turn that wrote to all members of a large room would read nothing meanwhile, and the clients that wait
+/// for an answer would wait behind the room.
+#[test]
+fn a_large_room_is_written_to_in_turns_and_answers_go_first() {
+    const MEMBERS: i64 = 1_200;
+    let mut world = World::with(|config| config.limits.address_connections_max = 2_000);
+    world.check_every = 500;
+    let members: Vec<u32> = (1..=MEMBERS).map(|user| world.login(user)).collect();
+    for member in &members {
+        world.join(*member, 7);
+        world.hear(*member);
+    }
+    let last = members[members.len() - 1];
+    world.one_turn_at_a_time = true;
+    world.broadcast(7, 1, false, "m");
+    let has_heard = |world: &mut World| {
+        let heard: usize = members.iter().map(|member| world.messages(*member).len()).sum();
+        heard
+    };
+    assert_eq!(has_heard(&mut world), 512);
+
+    world.say(last, ClientFrame::Heartbeat { echo: b"" });
+    let answer = world.hear(last);
+    assert!(matches!(answer.as_slice(), [ServerFrame::Heartbeat { .. }, _]), "{answer:?}");
+    world.deliver(members[1_000], 2, "reliable");
+    let heard: Vec<u64> = world.messages(members[1_000]).iter().map(|message| message.id.0).collect();
+    assert!(heard.contains(&2), "{heard:?}");
+    world.one_turn_at_a_time = false;
+    world.run();
+    assert_eq!(512 + 1 + heard.len() + has_heard(&mut world), MEMBERS as usize + 1, "each hears it once");
+}
+
 #[test]
 fn a_dense_room_leaves_once_an_interval_and_a_quiet_one_at_once() {
     let mut world = World::with(|config| config.delivery.room_interval_ms = 20);

@@ -454,6 +454,10 @@ impl<O: Outside> Shard for Node<O> {
         self.own.pop_front()
     }
 
+    fn has_more(&self) -> bool {
+        self.cores.gateway().is_some_and(Gateway::has_more)
+    }
+
     fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
         self.cores.poll_transmit(now, conn, batch);
     }

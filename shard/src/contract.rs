@@ -5,7 +5,8 @@
 //! 1. take a bounded batch of ready completions and mail, and hand each to [`Shard::handle`];
 //! 2. when [`Shard::poll_timeout`] is due, hand over [`Event::Timeout`];
 //! 3. call [`Shard::poll_effect`] until it answers `None`, and carry out each effect;
-//! 4. wait for completions, mail, or the instant that [`Shard::poll_timeout`] names.
+//! 4. wait for completions, mail, or the instant that [`Shard::poll_timeout`] names; but not at all when
+//!    [`Shard::has_more`].
 //!
 //! A core that has bytes for a connection says [`Effect::Transmit`] once; the engine then takes them with
 //! [`Shard::poll_transmit`], as one write. So all that one turn produced for a connection leaves in one send.
@@ -39,6 +40,12 @@ pub trait Shard {
 
     /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail, Self::Report>>;
+
+    /// Whether `poll_effect` has answered `None` only for the sake of what comes in: there is more to do, and
+    /// the engine begins the next turn without waiting for anything.
+    fn has_more(&self) -> bool {
+        false
+    }
 
     /// Moves the bytes to write next on `conn` into `batch`, which comes empty. Called once for a `Transmit`,
     /// and again before the engine closes a connection gracefully, until the batch stays empty. At most one

@@ -82,7 +82,7 @@ impl World {
         }
         let stopped = host.stopped;
         let next = host.core.poll_timeout();
-        let has_more = !host.inbox.is_empty();
+        let has_more = !host.inbox.is_empty() || host.core.has_more();
         let node = self.nodes.get_mut(&id.node()).expect("it was there before the turn");
         let at =
             if has_more { Some(now_ns + 1_000) } else { next.map(|next| node.at(next).max(now_ns + 1_000)) };

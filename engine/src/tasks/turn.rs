@@ -170,6 +170,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         Next {
             stop: self.stopped || self.post.is_halted(),
             more: !all_mail
+                || self.core.has_more()
                 || !self.outcomes.is_empty()
                 || !self.held.is_empty()
                 || self.mail_waits != self.post.is_pushed_back(),

@@ -1,5 +1,8 @@
 //! The receive buffers of one shard: rings that the kernel picks from whenever bytes arrive, so that a
 //! connection owns none.
+//!
+//! Where the kernel can (Linux 6.12), it fills a buffer bit by bit: what a receive leaves of it, the next one
+//! takes. So a buffer of 4 KiB has room for a hundred heartbeats, and few buffers serve many connections.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -12,6 +15,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use shard::ConnId;
+
+use super::ring::Completion;
 
 /// Connections that share buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +57,10 @@ impl<T> IndexMut<Group> for PerGroup<T> {
 }
 
 const PAGE_BYTES: usize = 4096;
+/// `IOU_PBUF_RING_INC` of io_uring_register_buf_ring(3): a buffer is filled bit by bit.
+const INCREMENTAL: u16 = 2;
+/// What a receive takes of a buffer that is filled bit by bit, as far as is guessed.
+const USUAL_RECEIVE_BYTES: u32 = 256;
 
 pub(super) struct Buffers {
     entries: NonNull<BufRingEntry>,
@@ -59,8 +68,22 @@ pub(super) struct Buffers {
     count: u16,
     size_bytes: u32,
     tail: u16,
+    /// How far each buffer is.
+    fills: Vec<Fill>,
+    is_incremental: bool,
     /// Connections whose receive found no buffer.
     pub(super) starved: VecDeque<ConnId>,
+}
+
+/// How far a buffer is.
+#[derive(Clone, Copy, Default)]
+struct Fill {
+    /// Where the next bytes land.
+    end: u32,
+    /// Parts of it that the core has not seen.
+    parts: u16,
+    /// The kernel is through with it.
+    is_full: bool,
 }
 
 impl Buffers {
@@ -89,13 +112,24 @@ impl Buffers {
         Self::check(count, size_bytes)?;
         let entries = allocate(entries_layout(count)).cast();
         let memory = allocate(memory_layout(count, size_bytes));
-        let mut buffers = Self { entries, memory, count, size_bytes, tail: 0, starved: VecDeque::new() };
+        let fills = vec![Fill::default(); count.into()];
+        let (tail, starved) = (0, VecDeque::new());
+        let mut buffers =
+            Self { entries, memory, count, size_bytes, tail, fills, is_incremental: true, starved };
         for id in 0..count {
             buffers.give_back(id);
         }
-        // SAFETY: the entries are page-aligned, initialised, and live as long as the ring may use them (see
-        // above).
-        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group.id(), 0)? };
+        let register = |flags| {
+            // SAFETY: the entries are page-aligned, initialised, and live as long as the ring may use them
+            // (see above).
+            unsafe {
+                submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group.id(), flags)
+            }
+        };
+        if register(INCREMENTAL).is_err() {
+            buffers.is_incremental = false;
+            register(0)?;
+        }
         Ok(buffers)
     }
 
@@ -103,30 +137,56 @@ impl Buffers {
         self.count as usize
     }
 
-    /// Takes out a connection that a buffer may be free for, while so many completions wait, each of which
-    /// may hold one. To arm more receives than there are buffers would only end them again.
-    pub(super) fn next_starved(&mut self, waiting: usize, armed: usize) -> Option<ConnId> {
-        if waiting + armed >= self.count() {
+    /// Takes out a connection that a buffer may have room for, while so many buffers are full and wait to be
+    /// seen. To arm more receives than there is room for would only end them again.
+    pub(super) fn next_starved(&mut self, full: usize, armed: usize) -> Option<ConnId> {
+        let receives = if self.is_incremental { (self.size_bytes / USUAL_RECEIVE_BYTES).max(1) } else { 1 };
+        let room = self.count().saturating_sub(full) * receives as usize;
+        if armed >= room {
             return None;
         }
         self.starved.pop_front()
     }
 
-    /// The first `len` bytes of the buffer that a completion named. `None` for what no kernel says.
-    pub(super) fn get(&self, id: u16, len: usize) -> Option<&[u8]> {
-        if id >= self.count || len > self.size_bytes as usize {
-            return None;
-        }
-        // SAFETY: in bounds, by the check above. The kernel writes to a buffer only between `give_back` and
-        // the completion that names it, and `give_back` takes `&mut self`, which ends this borrow.
-        Some(unsafe { std::slice::from_raw_parts(self.start_of(id), len) })
+    /// Notes where in its buffer a completion's bytes are. In the order of completions, as the kernel says
+    /// only how many they are.
+    pub(super) fn place(&mut self, completion: &mut Completion) {
+        let fill = completion.buffer().and_then(|id| self.fills.get_mut(usize::from(id)));
+        let Some(fill) = fill else { return };
+        completion.place = fill.end;
+        fill.end += completion.len();
+        fill.parts += 1;
+        // Not by the flag that says so: some kernels clear it at the end of a stream, which takes nothing.
+        fill.is_full = !self.is_incremental || fill.end >= self.size_bytes;
     }
 
-    /// Lets the kernel use the buffer again. Once for each completion that named it.
-    pub(super) fn give_back(&mut self, id: u16) {
-        if id >= self.count {
-            return;
+    /// The bytes that a completion brought. `None` for what no kernel says.
+    pub(super) fn get(&self, completion: Completion) -> Option<&[u8]> {
+        let id = completion.buffer().filter(|id| *id < self.count)?;
+        let (start, len) = (completion.place as usize, completion.len() as usize);
+        if start + len > self.size_bytes as usize {
+            return None;
         }
+        // SAFETY: in bounds, by the check above. The kernel writes to a part of a buffer only before the
+        // completion that names it, and to all of it again after `give_back`, which takes `&mut self` and so
+        // ends this borrow.
+        Some(unsafe { std::slice::from_raw_parts(self.start_of(id).add(start), len) })
+    }
+
+    /// The core has seen what a completion brought. Once for each that was placed; with the last part of a
+    /// full buffer, the kernel may use it again.
+    pub(super) fn done(&mut self, completion: Completion) {
+        let Some(id) = completion.buffer() else { return };
+        let Some(fill) = self.fills.get_mut(usize::from(id)) else { return };
+        fill.parts = fill.parts.saturating_sub(1);
+        if fill.is_full && fill.parts == 0 {
+            *fill = Fill::default();
+            self.give_back(id);
+        }
+    }
+
+    /// Lets the kernel use all of a buffer, of which it uses nothing.
+    fn give_back(&mut self, id: u16) {
         let place = (self.tail & (self.count - 1)) as usize;
         // SAFETY: `place` is below `count`. The kernel reads no entry from the tail on.
         let entry = unsafe { &mut *self.entries.as_ptr().add(place) };

@@ -216,7 +216,8 @@ impl<S: Shard> Driver<S> {
         let now = self.time.now();
         self.seat.stats.turns.add(1);
         self.seat.stats.turn_time.record(self.time.gap());
-        let has_work = self.kernel.is_ready()
+        let has_work = self.core.has_more()
+            || self.kernel.is_ready()
             || !self.news.is_empty()
             || self.mail_waits != self.seat.post.is_pushed_back()
             || Group::ALL.into_iter().any(|group| self.has_intake(group));

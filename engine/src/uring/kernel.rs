@@ -213,11 +213,11 @@ impl Kernel {
 
     /// The next of them in `ring`, which a buffer may be free for when so many have been armed.
     pub(super) fn next_starved(&mut self, ring: usize, group: Group, armed: usize) -> Option<ConnId> {
-        let waiting = match ring {
-            0 => self.main.waiting(),
-            further => self.further[further - 1].ring.waiting(),
+        let full = match ring {
+            0 => self.main.full_buffers(),
+            further => self.further[further - 1].ring.full_buffers(),
         };
-        self.buffers(ring as u8, group)?.next_starved(waiting, armed)
+        self.buffers(ring as u8, group)?.next_starved(full, armed)
     }
 
     fn all_buffers(&self, group: Group) -> impl Iterator<Item = &Buffers> {
@@ -232,10 +232,16 @@ impl Kernel {
 
     /// The next completion of a ring.
     pub(super) fn next(&mut self, ring: usize) -> Option<Completion> {
-        match ring {
+        let mut completion = match ring {
             0 => self.main.next(),
             further => self.further[further - 1].ring.next(),
+        }?;
+        if let Some(group) = completion.token.op().group()
+            && let Some(buffers) = self.buffers(ring as u8, group)
+        {
+            buffers.place(&mut completion);
         }
+        Some(completion)
     }
 
     /// Whether some ring has a completion.

@@ -45,8 +45,8 @@ impl<S: Shard> Driver<S> {
         completion: Completion,
     ) -> io::Result<()> {
         let conn = completion.token.conn();
-        if let Some(buffer) = completion.buffer() {
-            self.deliver(now, group, buffer, completion);
+        if completion.buffer().is_some() {
+            self.deliver(now, group, completion);
         }
         if completion.has_more() { Ok(()) } else { self.on_receive_end(now, conn, completion.result) }
     }
@@ -89,23 +89,22 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Hands received bytes to the core, or drops those of a closing connection, and gives the buffer back.
-    fn deliver(&mut self, now: Instant, group: Group, buffer: u16, completion: Completion) {
+    /// Hands received bytes to the core, or drops those of a closing connection, and lets go of the buffer.
+    fn deliver(&mut self, now: Instant, group: Group, completion: Completion) {
         let conn = completion.token.conn();
         let Some(buffers) = self.kernel.buffers(completion.ring, group) else { return };
-        let len = usize::try_from(completion.result).unwrap_or(0);
         let is_open = self.conns.get_mut(conn).is_some_and(|entry| entry.life.is_open());
-        if let Some(bytes) = buffers.get(buffer, len)
+        if let Some(bytes) = buffers.get(completion)
             && is_open
-            && len > 0
+            && !bytes.is_empty()
         {
             let stats = &self.seat.stats;
             stats.events.add(1);
             stats.receives.add(1);
-            stats.bytes_in.add(len as u64);
+            stats.bytes_in.add(bytes.len() as u64);
             self.core.handle(now, Event::Received { conn, bytes });
         }
-        buffers.give_back(buffer);
+        buffers.done(completion);
     }
 
     fn on_finish(&mut self, now: Instant, conn: ConnId) -> io::Result<()> {

@@ -28,10 +28,12 @@ pub(super) struct Completion {
     flags_low: u8,
     /// The ring that it came from: 0 is the main one.
     pub(super) ring: u8,
+    /// Where in its buffer the received bytes are.
+    pub(super) place: u32,
 }
 
 // Thousands wait at times.
-const _: () = assert!(size_of::<Completion>() == 16);
+const _: () = assert!(size_of::<Completion>() == 24);
 
 impl Completion {
     fn new(ring: u8, entry: &cqueue::Entry) -> Self {
@@ -42,7 +44,13 @@ impl Completion {
             flags_high: (flags >> 16) as u16,
             flags_low: flags as u8,
             ring,
+            place: 0,
         }
+    }
+
+    /// The result as a number of bytes; 0 for an error.
+    pub(super) fn len(self) -> u32 {
+        u32::try_from(self.result).unwrap_or(0)
     }
 
     /// Whether more completions of the same operation follow.
@@ -55,6 +63,11 @@ impl Completion {
         cqueue::buffer_select(self.flags())
     }
 
+    /// Whether the kernel is through with that buffer.
+    fn fills_buffer(self) -> bool {
+        self.buffer().is_some() && !cqueue::buffer_more(self.flags())
+    }
+
     fn flags(self) -> u32 {
         u32::from(self.flags_high) << 16 | u32::from(self.flags_low)
     }
@@ -64,6 +77,8 @@ pub(super) struct Ring {
     uring: IoUring,
     number: u8,
     ready: VecDeque<Completion>,
+    /// Of these, how many have filled a receive buffer.
+    full_buffers: usize,
     /// What the last [`Op::Install`] completed with.
     installed: Option<i32>,
     /// Operations whose last completion has not been taken in.
@@ -87,7 +102,8 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)?;
-        Ok(Self { uring, number, ready: VecDeque::new(), installed: None, in_flight: 0 })
+        let ready = VecDeque::new();
+        Ok(Self { uring, number, ready, full_buffers: 0, installed: None, in_flight: 0 })
     }
 
     pub(super) fn uring(&self) -> &IoUring {
@@ -177,14 +193,16 @@ impl Ring {
         !self.ready.is_empty()
     }
 
-    /// How many completions were taken in and wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.ready.len()
+    /// How many receive buffers are full with what was taken in and waits.
+    pub(super) fn full_buffers(&self) -> usize {
+        self.full_buffers
     }
 
     /// The next completion taken in.
     pub(super) fn next(&mut self) -> Option<Completion> {
-        self.ready.pop_front()
+        let completion = self.ready.pop_front()?;
+        self.full_buffers -= usize::from(completion.fills_buffer());
+        Some(completion)
     }
 
     fn harvest(&mut self) {
@@ -197,6 +215,7 @@ impl Ring {
             if op == Op::Install {
                 self.installed = Some(completion.result);
             } else {
+                self.full_buffers += usize::from(completion.fills_buffer());
                 self.ready.push_back(completion);
             }
         }

@@ -42,6 +42,15 @@ impl Op {
             Group::Opened => Self::ReceiveOpened,
         }
     }
+
+    /// Whose buffers it uses, if any.
+    pub(super) const fn group(self) -> Option<Group> {
+        match self {
+            Self::ReceiveAccepted => Some(Group::Accepted),
+            Self::ReceiveOpened => Some(Group::Opened),
+            _ => None,
+        }
+    }
 }
 
 /// `op << 56 | index << 32 | generation`.

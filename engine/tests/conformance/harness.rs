@@ -60,6 +60,9 @@ pub struct Hands {
     pub receives_most: usize,
     receives: usize,
     effects: VecDeque<Effect<Mail, u64>>,
+    /// One of these in each turn, after the others.
+    later: VecDeque<Effect<Mail, u64>>,
+    is_turn_over: bool,
     conns: HashMap<ConnId, Life>,
     buried: HashSet<ConnId>,
 }
@@ -101,6 +104,21 @@ impl Hands {
 
     pub fn effect(&mut self, effect: Effect<Mail, u64>) {
         self.effects.push_back(effect);
+    }
+
+    /// In a turn of its own.
+    pub fn later(&mut self, effect: Effect<Mail, u64>) {
+        self.later.push_back(effect);
+    }
+
+    fn next_effect(&mut self) -> Option<Effect<Mail, u64>> {
+        let later = if self.is_turn_over { &mut VecDeque::new() } else { &mut self.later };
+        let next = match self.effects.pop_front() {
+            Some(effect) => return Some(effect),
+            None => later.pop_front(),
+        };
+        self.is_turn_over = next.is_some();
+        next
     }
 }
 
@@ -206,13 +224,17 @@ impl Shard for Core {
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail, u64>> {
         assert!(now >= self.hands.now, "time went back");
         self.hands.receives = 0;
-        let effect = self.hands.effects.pop_front()?;
+        let effect = self.hands.next_effect()?;
         if let Effect::Close { conn, .. } = &effect
             && let Some(life) = self.hands.conns.get_mut(conn)
         {
             life.closing = true;
         }
         Some(effect)
+    }
+
+    fn has_more(&self) -> bool {
+        !self.hands.later.is_empty()
     }
 
     fn poll_transmit(&mut self, _now: Instant, conn: ConnId, batch: &mut SendBatch) {

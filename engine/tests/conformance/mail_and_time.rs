@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use engine::{Clock, Kind, MAILBOX_CAPACITY, Options};
-use shard::{Instant, ShardId};
+use shard::{Effect, Instant, ShardId};
 
 use crate::harness::{Behaviour, Hands, Mail, PATIENCE, Rig, Seen, dial, nothing, options, shard};
 
@@ -30,6 +30,17 @@ pub fn mail_goes_both_ways_between_control_and_shards(kind: Kind) {
     assert!(remote.send(shard(2), Mail::Number(0)).is_err(), "there is no such shard");
     rig.stop();
     assert!(remote.send(shard(0), Mail::Number(0)).is_err(), "a stopped shard takes no mail");
+}
+
+/// Nothing comes in that would begin another turn.
+pub fn what_a_turn_leaves_is_done_in_the_next(kind: Kind) {
+    const TURNS: u64 = 100;
+    let rig = Rig::one(kind, nothing);
+    rig.tell(0, |hands| (0..TURNS).for_each(|number| hands.later(Effect::Report(number))));
+    let told = |_| rig.running.control().recv_timeout(PATIENCE).unwrap().1;
+    assert!((0..TURNS).map(told).eq(0..TURNS));
+    assert!(rig.running.stats()[0].turns.get() >= TURNS);
+    rig.stop();
 }
 
 pub fn full_mailboxes_lose_nothing_and_keep_order(kind: Kind) {

@@ -77,6 +77,7 @@ conformance! {
         out_of_files_is_survived;
     mail_and_time:
         mail_goes_both_ways_between_control_and_shards
+        what_a_turn_leaves_is_done_in_the_next
         full_mailboxes_lose_nothing_and_keep_order
         a_pushed_back_shard_reads_no_socket
         mail_that_waits_holds_the_clients_of_all_shards_and_no_link

@@ -8,7 +8,8 @@ use wire::client::{Code, FailReason, Message, NoticeCode, Outcome};
 use wire::node::{DeliveryId, ToBridge, ToRouter};
 use wire::{MessageId, UserId};
 
-use super::{Gateway, mark_dirty};
+use super::Gateway;
+use crate::dirty::Dirt;
 use crate::encoded::encode;
 use crate::latency::{RouteClass, Stamp};
 use crate::outbox::{Flight, Owed, Reliable, Retry};
@@ -77,7 +78,7 @@ impl Gateway {
         wheel.cancel(flight.timer);
         let outbox = outboxes.open(&mut session.outbox);
         if outbox.can_fill(config.delivery.window) {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
         } else if outbox.is_idle() && !session.is_writing {
             outboxes.release(&mut session.outbox);
         }
@@ -115,7 +116,7 @@ impl Gateway {
         let user = session.user;
         let outbox = outboxes.open(&mut session.outbox);
         if outbox.can_fill(config.delivery.window) {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
         } else if outbox.is_idle() && !session.is_writing {
             outboxes.release(&mut session.outbox);
         }
@@ -204,7 +205,7 @@ impl Gateway {
         outboxes.update(&mut session.outbox, |outbox| {
             outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
         })?;
-        mark_dirty(session, conn, dirty);
+        dirty.mark(session, conn, Dirt::First);
         self.metrics.deliveries_reliable += 1;
         self.metrics.count_out(Code::Business, 1);
         Ok(())
@@ -249,7 +250,7 @@ impl Gateway {
             .update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, waited, bytes_max));
         metrics.deliveries_lossy += u64::from(messages);
         metrics.count_out(Code::Business, u64::from(messages));
-        mark_dirty(session, conn, dirty);
+        dirty.mark(session, conn, Dirt::Lossy);
     }
 
     /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge

@@ -6,7 +6,8 @@ use edge::{Form, Input, Refusal};
 use shard::{ConnId, Instant};
 use wire::client::{Code, Encoding, Frame, NoticeCode, frame_of_java, frame_of_text};
 
-use super::{Gateway, mark_dirty};
+use super::Gateway;
+use crate::dirty::Dirt;
 use crate::session::Phase;
 
 impl Gateway {
@@ -27,7 +28,7 @@ impl Gateway {
             }
             Ok(()) if has_output => {
                 if let Some(session) = self.sessions.get_mut(conn) {
-                    mark_dirty(session, conn, &mut self.dirty);
+                    self.dirty.mark(session, conn, Dirt::First);
                 }
             }
             Ok(()) => {}

@@ -10,7 +10,8 @@ use wire::client::{NoticeCode, Recovery, ServerFrame, Want};
 use wire::node::{Kept, Recalled, ToGateway, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
-use super::{Gateway, mark_dirty};
+use super::Gateway;
+use crate::dirty::Dirt;
 use crate::encoded::Answer;
 use crate::limits::{CONTROL_BYTES_MIN, RECALL_RETRY};
 use crate::outbox::Owed;
@@ -178,7 +179,7 @@ impl Gateway {
         let taken =
             outboxes.update(&mut session.outbox, |outbox| outbox.push_in_order(bytes.into(), bytes_max));
         if taken {
-            mark_dirty(session, conn, dirty);
+            dirty.mark(session, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);
         } else {
             self.close_with_notice(conn, NoticeCode::SlowReader);

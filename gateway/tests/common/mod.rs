@@ -59,6 +59,8 @@ pub struct World {
     pub stopped_accepting: bool,
     /// Checks the core's invariants after every so many steps.
     pub check_every: u64,
+    /// What a turn leaves is done with the next event, and not at once.
+    pub one_turn_at_a_time: bool,
     steps: u64,
     clients: BTreeMap<u32, Client>,
     generations: u32,
@@ -132,6 +134,7 @@ impl World {
             router_answers: true,
             stopped_accepting: false,
             check_every: 1,
+            one_turn_at_a_time: false,
             steps: 0,
             clients: BTreeMap::new(),
             generations: 0,
@@ -445,8 +448,11 @@ impl World {
                 self.carry_out(effect);
             }
             // Routers answer when all is said, as they do when they are elsewhere.
-            let Some((from, mail)) = self.router_mail.pop_front() else { break };
-            self.gateway.mail(self.now, from, mail);
+            match self.router_mail.pop_front() {
+                Some((from, mail)) => self.gateway.mail(self.now, from, mail),
+                None if self.gateway.has_more() && !self.one_turn_at_a_time => {}
+                None => break,
+            }
         }
         self.steps += 1;
         if self.steps.is_multiple_of(self.check_every) {

@@ -61,15 +61,11 @@ fn start(order: Order) -> anyhow::Result<Running<Mail, Word>> {
     let wanted = order.plan.clients + SURPLUS_CONNECTIONS;
     let capacity = Files::raise().capacity(kind == Kind::Uring, 1, wanted, Reserved::default())?;
     let usual = Options::default();
-    // A room of so many writes to all of them at once: small buffers are many.
-    let (recv_buffers, recv_buffer_size_bytes) = match capacity.has_rings() {
-        true => (1 << 13, 512),
-        false => (usual.recv_buffers, usual.recv_buffer_size_bytes),
-    };
     let options = Options {
         listen: Vec::new(),
-        recv_buffers,
-        recv_buffer_size_bytes,
+        // A room writes to all of its members at once.
+        recv_buffers: 1 << 10,
+        recv_buffer_size_bytes: 4096,
         pin: Some(order.core.into_iter().collect()),
         connections_max: capacity.connections_max,
         open_connections_max: capacity.open_connections_max,
