@@ -635,6 +635,21 @@ impl Gateway {
             && before.iter().all(|before| self.view.is_up(*before))
     }
 
+    /// A router that saw this shard go has told the bridge that a session ended. If it lives, its owner puts
+    /// its stamp above that of the end.
+    fn deny_end(&mut self, session: SessionId, ended: Login) {
+        let Some(known) = self.sessions.get(self.conn_of(session)) else { return };
+        if known.phase != Phase::Live || known.login > ended {
+            return;
+        }
+        let (app, user, device) = (known.app, known.user, known.device);
+        let owner = self.view.owner_of_user(app, user);
+        self.ends.put(End { owner, app, user, device, session, login: ended });
+        if let Some(owner) = owner {
+            self.tell_router(owner, ToRouter::Ended { app, user, device, login: ended });
+        }
+    }
+
     fn leave_all(&mut self, conn: ConnId, stay: Stay) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut memberships = session.rooms;
@@ -719,6 +734,7 @@ impl Gateway {
             ToGateway::Moved(part) => self.relay_kept(part),
             ToGateway::Revoked { revocations } => self.revoke(now, &revocations),
             ToGateway::Recheck { session } => self.recheck(now, self.conn_of(session)),
+            ToGateway::Ended { session, login } => self.deny_end(session, login),
         }
     }
 

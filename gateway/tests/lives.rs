@@ -37,6 +37,26 @@ fn binds(mail: &[ToRouter]) -> Vec<(Login, bool)> {
     mail.iter().filter_map(bind).collect()
 }
 
+/// A router that saw this shard go knew a session by the directory alone, and told the bridge that it has
+/// ended. Another one owns it, and hears of that from the shard.
+#[test]
+fn an_end_that_was_told_of_a_live_session_goes_to_its_owner() {
+    let mut world = World::new();
+    let client = log_in(&mut world, 5);
+    let (login, _) = binds(&world.told(ROUTER))[0];
+    let session = world.session(client);
+    let ended_at = |world: &mut World, login| {
+        world.forget();
+        world.tell(ToGateway::Ended { session, login });
+        world.told(ROUTER)
+    };
+    assert_eq!(ended_at(&mut world, Login(login.0 - 1)), [], "the bridge knows better");
+    let ended = ToRouter::Ended { app: APP, user: UserId(5), device: PHONE, login };
+    assert_eq!(ended_at(&mut world, login), [ended]);
+    world.reset(client);
+    assert_eq!(ended_at(&mut world, login), [], "so it has");
+}
+
 /// Connections are counted anew in each life, so a session's name has to say of which life it is.
 #[test]
 fn a_session_of_another_life_has_another_name() {

@@ -169,6 +169,7 @@ impl Said {
             }
             20 => ToGateway::Drain,
             35 => ToGateway::Revoked { revocations: revocations(input) },
+            36 if input.flag() => ToGateway::Ended { session, login: login(input) },
             36 => ToGateway::Recheck { session },
             32 => ToGateway::Recalled(Box::new(self.recalled(input))),
             33 => ToGateway::Moved(Box::new(self.kept(input))),

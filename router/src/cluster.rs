@@ -37,8 +37,9 @@ pub(crate) struct Cluster {
     unsettled_until: Option<Instant>,
     /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
     unsettled_max: Instant,
-    /// This router has just come up: gateways that it does not know yet may agree less than those it knows.
-    is_warming: bool,
+    /// This router has just come up, and so long looks out for others: gateways that it does not know yet may
+    /// agree less than those it knows.
+    warm_until: Option<Instant>,
     parked: BTreeMap<(AppId, Target), Parked>,
     /// How many of these each sender has.
     of_senders: Shares<Holder>,
@@ -115,7 +116,7 @@ impl Cluster {
             losses: 0,
             unsettled_until: None,
             unsettled_max: Instant::default(),
-            is_warming: false,
+            warm_until: None,
             parked: BTreeMap::new(),
             of_senders: Shares::new(seed),
         }
@@ -125,11 +126,12 @@ impl Cluster {
     /// others which go by some owners has sessions, maybe, that it has yet to announce.
     pub(crate) fn up(&mut self, now: Instant, shard: ShardId, gateway: Gateway) {
         if self.gateways.is_empty() && !gateway.is_local {
-            self.is_warming = true;
             self.begin(now);
-            self.unsettled_until = Some(now + self.settle.min(WARM_UP_MAX));
+            self.warm_until = Some(now + self.settle.min(WARM_UP_MAX));
+            self.unsettled_until = self.warm_until;
         } else if self.gateways.values().any(|known| known.view.is_some()) {
             self.begin(now);
+            self.prolong(now);
         }
         self.down(shard); // what its life before has said does not count
         self.gateways.insert(shard, gateway);
@@ -197,9 +199,8 @@ impl Cluster {
         let before = gateway.view.replace((view, done));
         if !self.has_one_view() {
             self.begin(now);
-            // Another view takes the time that any takes to be announced.
             if before.is_none_or(|(name, _)| name != view) {
-                self.unsettled_until = Some((now + self.settle).min(self.unsettled_max));
+                self.prolong(now);
             }
         }
         before.is_some_and(|(name, _)| name != view)
@@ -241,14 +242,19 @@ impl Cluster {
         }
     }
 
+    /// What has just come takes the time that anything takes to be announced.
+    fn prolong(&mut self, now: Instant) {
+        self.unsettled_until = Some((now + self.settle).min(self.unsettled_max));
+    }
+
     /// Whether the time without agreement has come to its end: by agreement, or by the clock.
     pub(crate) fn settles(&mut self, now: Instant) -> bool {
         let Some(until) = self.unsettled_until else { return false };
-        if now < until && (self.is_warming || !self.has_one_view()) {
+        self.warm_until = self.warm_until.filter(|until| now < *until);
+        if now < until && (self.warm_until.is_some() || !self.has_one_view()) {
             return false;
         }
-        self.unsettled_until = None;
-        self.is_warming = false;
+        (self.unsettled_until, self.warm_until) = (None, None);
         true
     }
 
@@ -285,7 +291,7 @@ impl Cluster {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.unsettled_until
+        self.unsettled_until.into_iter().chain(self.warm_until).min()
     }
 
     /// Keeps a message until there is agreement. Gives it back when its sender has as many as may be, or its

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use shard::ShardId;
 use wire::node::Login;
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::limits::ENDS_MAX;
+use crate::outbox::Seat;
 
 /// A class of device of a user.
 pub(crate) type Device = (AppId, UserId, DeviceClass);
@@ -18,6 +20,9 @@ pub(crate) struct Ends {
     stamps: BTreeMap<Device, Login>,
     /// In the order they were told.
     order: VecDeque<(Device, Login)>,
+    /// Of sessions that only the directory knew, on shards that were lost: they may live on with another
+    /// owner, which never hears that this router was one.
+    presumed: VecDeque<(Seat, Login)>,
 }
 
 impl Ends {
@@ -34,6 +39,22 @@ impl Ends {
         {
             self.stamps.remove(&device);
         }
+    }
+
+    /// Notes that an end was told of a session whose shard, when it is linked again, may say otherwise.
+    pub(crate) fn presume(&mut self, seat: Seat, login: Login) {
+        self.presumed.push_back((seat, login));
+        if self.presumed.len() > ENDS_MAX {
+            self.presumed.pop_front();
+        }
+    }
+
+    /// Takes out those of a shard that is linked again.
+    pub(crate) fn take_presumed(&mut self, shard: ShardId) -> Vec<(Seat, Login)> {
+        let (of_shard, rest): (Vec<_>, Vec<_>) =
+            self.presumed.drain(..).partition(|(seat, _)| seat.shard == shard);
+        self.presumed = rest.into();
+        of_shard
     }
 
     /// The highest stamp of an end of that; 0 if none is known.

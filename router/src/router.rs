@@ -182,6 +182,9 @@ impl Router {
         self.gateway_down(now, shard);
         self.cluster.up(now, shard, Gateway::new(shards, is_local, incarnation));
         self.ask_for_away(shard, incarnation);
+        for (Seat { session, .. }, login) in self.ends.take_presumed(shard) {
+            self.outbox.gateway(shard, ToGateway::Ended { session, login });
+        }
         self.tell_revocations(shard);
     }
 
@@ -540,6 +543,9 @@ impl Router {
         // Of one that only the directory knew, its owner tells.
         if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
+            if is_guess {
+                self.ends.presume(seat, login);
+            }
         }
     }
 

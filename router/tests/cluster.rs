@@ -621,6 +621,28 @@ fn what_the_directory_found_and_nobody_announced_to_its_owner_is_told_offline() 
     assert_eq!(bench.view(C, view, true), [offline(BOB, WEB, login(2))]);
 }
 
+/// Another router may own it all the while, as the shard goes by that one. It has to hear what was told.
+#[test]
+fn a_shard_that_is_back_hears_that_a_session_of_the_directory_was_told_offline() {
+    let mut bench = unsettled();
+    let me = ROUTER.as_u32();
+    let view = wire::node::Owners::new(vec![me]).name();
+    for shard in [A, B, C] {
+        reach(&mut bench, shard, &[me]);
+    }
+    bench.submit(A, 1, to_user(BOB, "m"));
+    bench.found(BOB, &[found(C, 3, WEB, login(2))]);
+    for shard in [A, B] {
+        bench.view(shard, view, true);
+    }
+    let said = bench.down(C);
+    assert!(said.contains(&offline(BOB, WEB, login(2))), "{said:?}");
+    let ended = (C, Said::ToGateway(ToGateway::Ended { session: SessionId(3), login: login(2) }));
+    assert!(bench.up(C).contains(&ended));
+    bench.down(C);
+    assert!(!bench.up(C).contains(&ended), "it was told");
+}
+
 #[test]
 fn what_the_directory_found_stays_when_only_the_time_is_over() {
     let mut bench = unsettled();

@@ -17,6 +17,9 @@ const OVERLOADED: [u64; 4] = [1, 4, 5, 8];
 const SEEDS_OF_EACH: u64 = 2;
 /// Seeds of whole runs in which a room's sequence went back, or was given twice.
 const OF_SEQUENCES: [u64; 3] = [1_135, 1_353_950_574, 1_353_950_682];
+/// Seeds of whole runs in which a room did not wait for a gateway that had just come, and in which a router
+/// that was cut off told the end of a session that another one owned.
+const OF_GATEWAYS_APART: [u64; 2] = [9_000_394, 9_000_936];
 
 #[test]
 fn seeds_keep_their_promises() {
@@ -30,6 +33,15 @@ fn seeds_keep_their_promises() {
 #[test]
 fn sequences_of_rooms_only_go_up_and_are_given_once() {
     for seed in OF_SEQUENCES {
+        if let Err(failure) = sim::run(&Plan::of_seed(seed), None) {
+            panic!("{failure}");
+        }
+    }
+}
+
+#[test]
+fn gateways_that_are_apart_for_a_while_lose_nothing() {
+    for seed in OF_GATEWAYS_APART {
         if let Err(failure) = sim::run(&Plan::of_seed(seed), None) {
             panic!("{failure}");
         }

@@ -403,6 +403,14 @@ pub enum ToGateway {
         /// Which session.
         session: SessionId,
     },
+    /// The bridge was told that a session has ended, as the directory knew it and its shard was lost. If it
+    /// lives, its owner is to hear so by [`ToRouter::Ended`].
+    Ended {
+        /// Which session.
+        session: SessionId,
+        /// The stamp under which that was told.
+        login: Login,
+    },
 }
 
 /// From a gateway or router shard to the bridge.

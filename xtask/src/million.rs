@@ -174,6 +174,19 @@ struct Outcome {
     faults: Vec<String>,
 }
 
+/// Copies what the processes have written, as their folder goes with this one; where to.
+fn keep_logs(folder: &Folder, to: &Path) -> anyhow::Result<PathBuf> {
+    let _ = fs::remove_dir_all(to); // there may be none of an earlier run
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(folder.path())? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(to.to_owned())
+}
+
 /// Runs it, writes the report and prints where that is.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = Plan::new(arguments, watch::open_files_max())?;
@@ -194,7 +207,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("{}", fs::read_to_string(&page)?);
     println!("kept as {}", page.display());
     if !outcome.faults.is_empty() {
-        let logs = folder.keep();
+        let logs = keep_logs(&folder, &target.join("logs"))?;
         bail!("{}\nlogs are in {}", outcome.faults.join("\n"), logs.display());
     }
     Ok(())

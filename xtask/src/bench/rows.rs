@@ -256,6 +256,39 @@ pub static GROUPS: &[Group] = &[
         ]),
     },
     Group {
+        name: "history",
+        method: Method::Ratio { floor: by(Server::Forgetful, ROOM), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[row(
+            "history",
+            "room fan-out to 5,000, CPU a delivery with 100 messages kept / with none",
+            Goal::None,
+            Server::Uring,
+            ROOM,
+        )]),
+    },
+    Group {
+        name: "history-dense",
+        method: Method::Ratio { floor: by(Server::Forgetful, DENSE), metric: Metric::CpuUs },
+        rows: Cow::Borrowed(&[row(
+            "history-dense",
+            "the same of 200 messages a second to 1,000",
+            Goal::None,
+            Server::Uring,
+            DENSE,
+        )]),
+    },
+    Group {
+        name: "history-memory",
+        method: Method::Ratio { floor: by(Server::Forgetful, DENSE), metric: Metric::RssBytes },
+        rows: Cow::Borrowed(&[row(
+            "history-memory",
+            "memory a member of a room of 1,000 with 100 messages kept / with none",
+            Goal::None,
+            Server::Uring,
+            DENSE,
+        )]),
+    },
+    Group {
         name: "dense",
         method: Method::Ratio { floor: by(Server::Nats, DENSE), metric: Metric::CpuUs },
         rows: Cow::Borrowed(&[

@@ -38,6 +38,8 @@ pub enum Server {
     TlsWebSocket,
     /// The gateway, with bridge and backend in its process, as `up` has them by default.
     Whole,
+    /// The gateway on its own engine, with rooms that keep nothing of what they said.
+    Forgetful,
     /// The gateway on monoio over io_uring.
     Monoio,
     /// The gateway on monoio over epoll.
@@ -67,6 +69,7 @@ impl Server {
             Self::Tls => "tls",
             Self::TlsWebSocket => "wss",
             Self::Whole => "up",
+            Self::Forgetful => "uring, no history",
             Self::Monoio => "monoio",
             Self::Epoll => "epoll",
             Self::Glommio => "glommio",
@@ -130,6 +133,11 @@ impl Server {
                 }
                 command.env("SAILFISH_BACKEND__DATABASE", format!("sqlite:{}", file.display()));
                 command.env("SAILFISH_BACKEND__LISTEN", free_address()?.to_string());
+                command
+            }
+            Self::Forgetful => {
+                let mut command = up("uring");
+                command.args(["--set", "router.history_messages=0"]);
                 command
             }
             Self::Monoio => up("monoio"),
