@@ -44,4 +44,4 @@ pub use mailbox::{MAILBOX_CAPACITY, Remote};
 pub use options::Options;
 pub use running::{Running, start};
 pub use stats::{Counter, HISTOGRAM_BUCKETS, Histogram, Stats};
-pub use uring::{RING_CONNECTIONS_MAX, RINGS_MAX};
+pub use uring::{RING_CONNECTIONS_MAX, RING_LOCKED_BYTES, RINGS_MAX};

@@ -16,6 +16,7 @@ mod conns;
 mod driver;
 mod file;
 mod file_ring;
+mod group;
 mod intake;
 mod kernel;
 mod probe;
@@ -37,6 +38,8 @@ pub(crate) use probe::probe;
 pub const RINGS_MAX: u32 = file_ring::FURTHER_RINGS_MAX as u32;
 /// Connections of one of them; the limit of open files, if that is less.
 pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
+/// Memory that the kernel locks for a ring: 168 KiB for its entries and completions, and two pages to spare.
+pub const RING_LOCKED_BYTES: u64 = 176 << 10;
 
 /// Runs the shard until its core stops.
 pub(crate) fn run<S: Shard>(

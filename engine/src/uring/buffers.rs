@@ -1,14 +1,13 @@
 //! The receive buffers of one shard: rings that the kernel picks from whenever bytes arrive, so that a
 //! connection owns none.
 //!
-//! Where the kernel can (Linux 6.12), it fills a buffer bit by bit: what a receive leaves of it, the next one
-//! takes. So a buffer of 4 KiB has room for a hundred heartbeats, and few buffers serve many connections.
+//! From Linux 6.12 on, the kernel fills a buffer incrementally: the next receive takes what one leaves of it.
+//! So a buffer of 4 KiB has room for a hundred heartbeats, and few buffers serve many connections.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
-use std::ops::{Index, IndexMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -16,51 +15,14 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use shard::ConnId;
 
+use super::group::Group;
 use super::ring::Completion;
 
-/// Connections that share buffers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Group {
-    /// Those that came through the listener.
-    Accepted,
-    /// Those that the core opened. They go on while the core pushes the others back and their bytes hold all
-    /// their buffers.
-    Opened,
-}
-
-impl Group {
-    pub(super) const ALL: [Self; 2] = [Self::Accepted, Self::Opened];
-
-    /// The kernel's name for it.
-    pub(super) const fn id(self) -> u16 {
-        self as u16
-    }
-}
-
-/// One for each group.
-#[derive(Default)]
-pub(super) struct PerGroup<T>([T; Group::ALL.len()]);
-
-impl<T> Index<Group> for PerGroup<T> {
-    type Output = T;
-
-    fn index(&self, group: Group) -> &T {
-        &self.0[group as usize]
-    }
-}
-
-impl<T> IndexMut<Group> for PerGroup<T> {
-    fn index_mut(&mut self, group: Group) -> &mut T {
-        &mut self.0[group as usize]
-    }
-}
-
 const PAGE_BYTES: usize = 4096;
-/// `IOU_PBUF_RING_INC` of io_uring_register_buf_ring(3): a buffer is filled bit by bit.
+/// `IOU_PBUF_RING_INC` of io_uring_register_buf_ring(3): buffers are filled incrementally.
 const INCREMENTAL: u16 = 2;
-/// What a receive takes of a buffer that is filled bit by bit, as far as is guessed.
-const USUAL_RECEIVE_BYTES: u32 = 256;
+/// The size of a receive before any has come.
+const FIRST_RECEIVE_BYTES: u32 = 256;
 
 pub(super) struct Buffers {
     entries: NonNull<BufRingEntry>,
@@ -71,6 +33,8 @@ pub(super) struct Buffers {
     /// How far each buffer is.
     fills: Vec<Fill>,
     is_incremental: bool,
+    /// The mean size of the last receives.
+    usual_bytes: u32,
     /// Connections whose receive found no buffer.
     pub(super) starved: VecDeque<ConnId>,
 }
@@ -81,7 +45,7 @@ struct Fill {
     /// Where the next bytes land.
     end: u32,
     /// Parts of it that the core has not seen.
-    parts: u16,
+    parts: u32,
     /// The kernel is through with it.
     is_full: bool,
 }
@@ -112,10 +76,17 @@ impl Buffers {
         Self::check(count, size_bytes)?;
         let entries = allocate(entries_layout(count)).cast();
         let memory = allocate(memory_layout(count, size_bytes));
-        let fills = vec![Fill::default(); count.into()];
-        let (tail, starved) = (0, VecDeque::new());
-        let mut buffers =
-            Self { entries, memory, count, size_bytes, tail, fills, is_incremental: true, starved };
+        let mut buffers = Self {
+            entries,
+            memory,
+            count,
+            size_bytes,
+            tail: 0,
+            fills: vec![Fill::default(); count.into()],
+            is_incremental: true,
+            usual_bytes: FIRST_RECEIVE_BYTES,
+            starved: VecDeque::new(),
+        };
         for id in 0..count {
             buffers.give_back(id);
         }
@@ -137,10 +108,11 @@ impl Buffers {
         self.count as usize
     }
 
-    /// Takes out a connection that a buffer may have room for, while so many buffers are full and wait to be
-    /// seen. To arm more receives than there is room for would only end them again.
+    /// Takes out a connection that a buffer may have room for, while `full` buffers wait to be seen. To arm
+    /// more receives than there is room for would only end them again.
     pub(super) fn next_starved(&mut self, full: usize, armed: usize) -> Option<ConnId> {
-        let receives = if self.is_incremental { (self.size_bytes / USUAL_RECEIVE_BYTES).max(1) } else { 1 };
+        let receives =
+            if self.is_incremental { (self.size_bytes / self.usual_bytes.max(1)).max(1) } else { 1 };
         let room = self.count().saturating_sub(full) * receives as usize;
         if armed >= room {
             return None;
@@ -156,11 +128,14 @@ impl Buffers {
         completion.place = fill.end;
         fill.end += completion.len();
         fill.parts += 1;
-        // Not by the flag that says so: some kernels clear it at the end of a stream, which takes nothing.
-        fill.is_full = !self.is_incremental || fill.end >= self.size_bytes;
+        // Else bytes would be taken for those of another connection.
+        assert!(fill.end <= self.size_bytes, "the kernel fills a buffer in the order of its completions");
+        // Not by the flag that says so, which is missing at the end of some streams (liburing issue 1553).
+        fill.is_full = !self.is_incremental || fill.end == self.size_bytes;
+        self.usual_bytes = (7 * self.usual_bytes + completion.len()) / 8;
     }
 
-    /// The bytes that a completion brought. `None` for what no kernel says.
+    /// The bytes that a completion brought. `None` if out of bounds, which no kernel reports.
     pub(super) fn get(&self, completion: Completion) -> Option<&[u8]> {
         let id = completion.buffer().filter(|id| *id < self.count)?;
         let (start, len) = (completion.place as usize, completion.len() as usize);
@@ -185,7 +160,7 @@ impl Buffers {
         }
     }
 
-    /// Lets the kernel use all of a buffer, of which it uses nothing.
+    /// Gives a whole unused buffer to the kernel.
     fn give_back(&mut self, id: u16) {
         let place = (self.tail & (self.count - 1)) as usize;
         // SAFETY: `place` is below `count`. The kernel reads no entry from the tail on.

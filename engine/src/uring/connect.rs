@@ -8,9 +8,9 @@ use io_uring::opcode;
 use shard::{ConnId, ConnectError, Event, Instant, Life, Shard};
 use socket2::SockAddr;
 
-use super::buffers::Group;
 use super::conns::Conn;
 use super::driver::{Driver, News};
+use super::group::Group;
 use super::ring::Completion;
 use super::token::{Op, Token};
 use crate::socket::{self, CONNECT_TIME};

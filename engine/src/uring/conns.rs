@@ -2,8 +2,8 @@
 
 use shard::{ConnId, Life, Slab};
 
-use super::buffers::Group;
 use super::file::File;
+use super::group::Group;
 use super::sends;
 
 #[derive(Debug)]

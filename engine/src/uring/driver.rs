@@ -9,9 +9,9 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 use shard::{ConnId, ConnectError, Effect, Event, Instant, Life, Shard, ShardId};
 
-use super::buffers::{Group, PerGroup};
 use super::conns::{Conn, Conns};
 use super::file;
+use super::group::{Group, PerGroup};
 use super::intake::Intake;
 use super::kernel::Kernel;
 use super::ring::Completion;

@@ -12,8 +12,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use io_uring::opcode;
 use io_uring::types::{CancelBuilder, Fixed};
 
-use super::buffers::{Buffers, Group};
+use super::buffers::Buffers;
 use super::file;
+use super::group::Group;
 use super::ring::Ring;
 use super::token::{Op, Token};
 use crate::Options;

@@ -6,16 +6,18 @@ use std::io;
 
 use shard::{Instant, Shard};
 
-use super::buffers::Group;
 use super::driver::Driver;
+use super::group::Group;
 use super::ring::Completion;
 
 /// What waits of one group.
 #[derive(Default)]
 pub(super) struct Intake {
-    /// Receives that came while the group is pushed back. They hold buffers, so the kernel runs out of them
-    /// and stops too.
+    /// Receives that came while the group is pushed back: one for each byte of all buffers at most. They hold
+    /// buffers, so the kernel runs out of them and stops too.
     held: VecDeque<Completion>,
+    /// Of these, how many are ends, which hold no buffer.
+    ends: usize,
 }
 
 impl<S: Shard> Driver<S> {
@@ -32,6 +34,7 @@ impl<S: Shard> Driver<S> {
         }
         for _ in 0..count {
             let Some(completion) = self.intakes[group].held.pop_front() else { break };
+            self.intakes[group].ends -= usize::from(completion.buffer().is_none());
             self.on_receive(now, group, completion)?;
         }
         Ok(())
@@ -54,7 +57,9 @@ impl<S: Shard> Driver<S> {
             if completion.result == 0 {
                 entry.life.note_finish();
             }
-            self.intakes[group].held.push_back(completion);
+            let intake = &mut self.intakes[group];
+            intake.ends += usize::from(completion.buffer().is_none());
+            intake.held.push_back(completion);
             return Ok(());
         }
         self.on_receive(now, group, completion)
@@ -90,12 +95,12 @@ impl<S: Shard> Driver<S> {
     /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the
     /// others. A buffer is never forgotten.
     fn forget_gone(&mut self, group: Group) {
-        let enough = 2 * (self.conns.len() + self.kernel.buffers_of(group));
         let Self { intakes, conns, kernel, .. } = self;
-        let held = &mut intakes[group].held;
-        if kernel.starved(group) + held.len() > enough {
+        let Intake { held, ends } = &mut intakes[group];
+        if kernel.starved(group) + *ends > 2 * conns.len() + 1 {
             kernel.retain_starved(group, |conn| conns.contains(conn));
             held.retain(|held| held.buffer().is_some() || conns.contains(held.token.conn()));
+            *ends = held.iter().filter(|held| held.buffer().is_none()).count();
         }
     }
 }

@@ -12,10 +12,11 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::Fd;
 use shard::ConnId;
 
-use super::buffers::{Buffers, Group, PerGroup};
+use super::buffers::Buffers;
 use super::connect::Connects;
 use super::file::{self, File, Place};
 use super::file_ring::{FURTHER_RINGS_MAX, FileRing};
+use super::group::{Group, PerGroup};
 use super::ring::{Completion, Ring};
 use super::sends::Sends;
 use super::token::{Op, Token};
@@ -176,11 +177,6 @@ impl Kernel {
         }
     }
 
-    /// How many buffers all rings have for `group`.
-    pub(super) fn buffers_of(&self, group: Group) -> usize {
-        self.all_buffers(group).map(Buffers::count).sum()
-    }
-
     /// The receive of `conn`, which `file` is of, has found no buffer.
     pub(super) fn starve(&mut self, conn: ConnId, file: &File, group: Group) {
         let ring = match file.place() {
@@ -211,7 +207,7 @@ impl Kernel {
         }
     }
 
-    /// The next of them in `ring`, which a buffer may be free for when so many have been armed.
+    /// The next of them in `ring` that a buffer may have room for, after `armed` others.
     pub(super) fn next_starved(&mut self, ring: usize, group: Group, armed: usize) -> Option<ConnId> {
         let full = match ring {
             0 => self.main.full_buffers(),

@@ -7,8 +7,8 @@ use io_uring::opcode;
 use io_uring::types::Fd;
 use shard::{ConnId, Event, Finishing, Instant, Shard};
 
-use super::buffers::Group;
 use super::driver::Driver;
+use super::group::Group;
 use super::ring::Completion;
 use super::sends;
 use super::token::{Op, Token};

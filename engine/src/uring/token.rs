@@ -2,7 +2,7 @@
 
 use shard::ConnId;
 
-use super::buffers::Group;
+use super::group::Group;
 
 /// Connections of one shard: the index has 24 bits in a token.
 pub(super) const CONNECTIONS_MAX: u32 = 1 << 24;
