@@ -4,11 +4,9 @@
 //! writing to all of them takes longer than a client waits for an answer. And a turn writes to
 //! [`PER_TURN`] connections at most, since links and clients are not read while it writes.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
-use shard::ConnId;
-
-use crate::session::Session;
+use shard::{ConnId, Instant};
 
 /// Connections that one turn writes to: some 4 ms with sockets of a busy machine.
 const PER_TURN: u32 = 512;
@@ -16,7 +14,7 @@ const PER_TURN: u32 = 512;
 const PER_TURN_OF_LOSSY: u32 = PER_TURN / 4;
 
 /// What a connection waits to write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Dirt {
     /// Nothing.
     None,
@@ -26,36 +24,50 @@ pub(crate) enum Dirt {
     First,
 }
 
-/// Each connection that waits is in the list of its [`Dirt`]. In the other one it may have an old place, which
-/// says nothing.
+/// How far a connection is with writing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// What waits.
+    pub(crate) dirt: Dirt,
+    /// A batch is with the engine.
+    pub(crate) is_writing: bool,
+}
+
+impl Output {
+    /// Nothing waits and nothing is being written.
+    pub(crate) const NONE: Self = Self { dirt: Dirt::None, is_writing: false };
+}
+
+/// Each connection that waits is in the list of its [`Dirt`]. An entry in the other list is outdated.
 #[derive(Default)]
 pub(crate) struct Dirty {
     first: VecDeque<ConnId>,
     lossy: VecDeque<ConnId>,
-    /// How many were given out in this turn.
+    /// The turn, and how many connections it has written to.
+    turn: Instant,
     given: u32,
-    /// The turn has ended before all was given out.
-    has_more: bool,
 }
 
 impl Dirty {
     /// Something is to be written to a connection. While a batch of it is being written, the end of that will
     /// say so again.
-    pub(crate) fn mark(&mut self, session: &mut Session, conn: ConnId, dirt: Dirt) {
-        if session.is_writing {
+    pub(crate) fn mark(&mut self, output: &mut Output, conn: ConnId, dirt: Dirt) {
+        if output.is_writing || dirt <= output.dirt {
             return;
         }
-        match (session.dirt, dirt) {
-            (Dirt::None | Dirt::Lossy, Dirt::First) => self.first.push_back(conn),
-            (Dirt::None, Dirt::Lossy) => self.lossy.push_back(conn),
-            (Dirt::Lossy | Dirt::First, Dirt::Lossy | Dirt::None) | (Dirt::First, Dirt::First) => return,
-            (Dirt::None, Dirt::None) => return,
+        output.dirt = dirt;
+        match dirt {
+            Dirt::None => {}
+            Dirt::Lossy => self.lossy.push_back(conn),
+            Dirt::First => self.first.push_back(conn),
         }
-        session.dirt = dirt;
     }
 
-    /// The next place in a list, and which list it is; `None` when there is none, or none in this turn.
-    pub(crate) fn next(&mut self) -> Option<(ConnId, Dirt)> {
+    /// The next entry, and which list it was in; `None` when there is none, or none for this turn.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<(ConnId, Dirt)> {
+        if now != self.turn {
+            (self.turn, self.given) = (now, 0);
+        }
         let of_lossy = if self.lossy.is_empty() { 0 } else { PER_TURN_OF_LOSSY };
         let next = if self.given < PER_TURN - of_lossy { self.first.pop_front() } else { None };
         match next {
@@ -65,19 +77,26 @@ impl Dirty {
         }
     }
 
-    /// A connection was given out.
+    /// An entry was not outdated: its connection is written to.
     pub(crate) fn count(&mut self) {
         self.given += 1;
     }
 
-    /// [`Dirty::next`] was `None`.
-    pub(crate) fn end_turn(&mut self) {
-        self.given = 0;
-        self.has_more = !self.first.is_empty() || !self.lossy.is_empty();
+    /// Whether something is left for another turn.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.first.is_empty() || !self.lossy.is_empty()
     }
 
-    /// Whether the last turn has left something.
-    pub(crate) fn has_more(&self) -> bool {
-        self.has_more
+    pub(crate) fn check_invariants(&self, outputs: impl Iterator<Item = (ConnId, Output)>) {
+        let entries = |list: &VecDeque<ConnId>| list.iter().copied().collect::<HashSet<_>>();
+        let (first, lossy) = (entries(&self.first), entries(&self.lossy));
+        for (conn, output) in outputs {
+            let stands = match output.dirt {
+                Dirt::None => true,
+                Dirt::Lossy => lossy.contains(&conn),
+                Dirt::First => first.contains(&conn),
+            };
+            assert!(stands, "{conn:?} waits to write, and nobody knows");
+        }
     }
 }

@@ -12,7 +12,7 @@ use wire::{AppId, DeviceClass, RoomId, UserId};
 use crate::admission::Addresses;
 use crate::announce::Announcing;
 use crate::config::Config;
-use crate::dirty::{Dirt, Dirty};
+use crate::dirty::{Dirt, Dirty, Output};
 use crate::effect::{Effect, Effects};
 use crate::ends::{End, Ends, Retelling};
 use crate::latency::{Stamp, Written};
@@ -195,6 +195,7 @@ impl Gateway {
 
     /// Own-state invariants; called after every step of a test or simulation.
     pub fn check_invariants(&self) {
+        self.dirty.check_invariants(self.sessions.iter().map(|(conn, session)| (conn, session.output)));
         let mut outboxes = 0;
         let (mut sessions, mut binding, mut layered) = (0, 0, 0);
         for (conn, session) in self.sessions.iter() {
@@ -225,22 +226,22 @@ impl Gateway {
                 return Some(effect);
             }
         }
-        while let Some((conn, dirt)) = self.dirty.next() {
-            let Some(session) = self.sessions.get_mut(conn).filter(|session| session.dirt == dirt) else {
+        while let Some((conn, dirt)) = self.dirty.next(now) {
+            let Some(session) = self.sessions.get_mut(conn).filter(|session| session.output.dirt == dirt)
+            else {
                 continue;
             };
-            session.dirt = Dirt::None;
-            if session.phase != Phase::Closing && !session.is_writing {
+            session.output.dirt = Dirt::None;
+            if session.phase != Phase::Closing && !session.output.is_writing {
                 self.dirty.count();
                 return Some(Effect::Transmit { conn });
             }
         }
-        self.dirty.end_turn();
         self.layered.end_turn();
         None
     }
 
-    /// Whether [`Gateway::poll_effect`] answered `None` only for the sake of what comes in.
+    /// Whether work is left for the next turn, which is to begin at once.
     pub fn has_more(&self) -> bool {
         self.dirty.has_more()
     }
@@ -278,7 +279,7 @@ impl Gateway {
         if session.has_layers {
             layered.transmit(conn, batch, session.phase == Phase::Closing);
         }
-        session.is_writing = !batch.is_empty();
+        session.output.is_writing = !batch.is_empty();
     }
 
     /// A client has connected, by the listener of that number.
@@ -293,8 +294,7 @@ impl Gateway {
             device: DeviceClass::Phone,
             phase: Phase::Fresh,
             encoding: None,
-            dirt: Dirt::None,
-            is_writing: false,
+            output: Output::NONE,
             has_layers,
             address,
             outbox: OutboxId::NONE,
@@ -355,13 +355,14 @@ impl Gateway {
     pub fn sent(&mut self, conn: ConnId) {
         let Self { sessions, outboxes, dirty, config, layered, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
-        session.is_writing = false;
+        session.output.is_writing = false;
         if session.has_layers && layered.has_output(conn) {
-            dirty.mark(session, conn, Dirt::First);
+            dirty.mark(&mut session.output, conn, Dirt::First);
         }
         let Some(outbox) = outboxes.get_mut(session.outbox) else { return };
-        if outbox.can_fill(config.delivery.window) {
-            dirty.mark(session, conn, Dirt::First);
+        let dirt = outbox.dirt(config.delivery.window);
+        if dirt > Dirt::None {
+            dirty.mark(&mut session.output, conn, dirt);
         } else if outbox.is_idle() {
             outboxes.release(&mut session.outbox);
         }
@@ -480,7 +481,7 @@ impl Gateway {
             if now < quiet {
                 deadline = quiet;
             } else if self.layered.ping(conn) {
-                self.dirty.mark(session, conn, Dirt::First);
+                self.dirty.mark(&mut session.output, conn, Dirt::First);
             }
         }
         let deadline = deadline.min(clocks.at_wall_secs(now, session.token.end_secs()));
@@ -570,7 +571,7 @@ impl Gateway {
             outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
         });
         if taken {
-            dirty.mark(session, conn, Dirt::First);
+            dirty.mark(&mut session.output, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);
         } else if session.phase != Phase::Closing {
             self.close_with_notice(conn, NoticeCode::SlowReader);

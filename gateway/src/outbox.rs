@@ -19,6 +19,7 @@ use wire::client::Message;
 use wire::node::DeliveryId;
 
 use crate::config::Limits;
+use crate::dirty::Dirt;
 use crate::latency::{RouteClass, Stamp, Written};
 use crate::limits::{
     FRAME_COPY_BYTES_MAX, OUTBOX_SHARES, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
@@ -370,18 +371,16 @@ impl Outbox {
         }
     }
 
-    /// Whether `fill` would put something into a batch.
-    pub(crate) fn can_fill(&self, window: u16) -> bool {
-        if !self.control.is_empty() {
-            return true;
+    /// What `fill` would put into a batch.
+    pub(crate) fn dirt(&self, window: u16) -> Dirt {
+        let may_fly = !self.reliable.is_empty() && self.flights.len() < window as usize;
+        if !self.control.is_empty() || may_fly {
+            return Dirt::First;
         }
         match (self.reliable.front(), self.lossy.front()) {
-            (None, None) => false,
-            (None, Some(_)) => true,
-            (Some(_), None) => self.flights.len() < window as usize,
-            (Some((reliable, _)), Some(lossy)) => {
-                is_before(lossy.stamp, *reliable) || self.flights.len() < window as usize
-            }
+            (_, None) => Dirt::None,
+            (Some((reliable, _)), Some(lossy)) if !is_before(lossy.stamp, *reliable) => Dirt::None,
+            (_, Some(_)) => Dirt::Lossy,
         }
     }
 

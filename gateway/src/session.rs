@@ -6,8 +6,8 @@ use wire::node::{Login, Revocations, SessionId};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::AddressId;
+use crate::dirty::Output;
 use crate::outbox::OutboxId;
-use crate::dirty::Dirt;
 use crate::rooms::Memberships;
 use crate::token::Verified;
 
@@ -20,10 +20,7 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// Set by the first frame.
     pub(crate) encoding: Option<Encoding>,
-    /// What it waits to write.
-    pub(crate) dirt: Dirt,
-    /// A batch is with the engine.
-    pub(crate) is_writing: bool,
+    pub(crate) output: Output,
     /// Its bytes pass through layers (`layered.rs`).
     pub(crate) has_layers: bool,
     pub(crate) address: AddressId,

@@ -10,7 +10,7 @@ use shard::{ConnId, ShardId};
 use wire::node::{Digests, RANGES, RangeSet, ToRouter, range_of, session_digest};
 use wire::{AppId, UserId};
 
-use crate::ends::Ends;
+use crate::ends::{End, Ends};
 use crate::session::Phase;
 use crate::telling::Telling;
 
@@ -67,7 +67,12 @@ impl Remembered {
             let digest = session_digest(app, user, device, telling.names.of(conn), login);
             if is_sure { own.live.toggle(range, digest) } else { own.unsure.push((range, digest)) }
         }
-        for end in ends.iter() {
+        // An end that this shard denies is of a session that lives, and is counted above.
+        let is_over = |end: &&End| {
+            let session = telling.sessions.get(telling.names.conn(end.session));
+            session.is_none_or(|session| session.phase != Phase::Live)
+        };
+        for end in ends.iter().filter(is_over) {
             if let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) {
                 let digest = session_digest(end.app, end.user, end.device, end.session, end.login);
                 own.unsure.push((range_of(end.app, end.user), digest));

@@ -240,32 +240,48 @@ fn ten_thousand_members_leave_at_random_and_every_broadcast_reaches_just_the_res
 /// for an answer would wait behind the room.
 #[test]
 fn a_large_room_is_written_to_in_turns_and_answers_go_first() {
-    const MEMBERS: i64 = 1_200;
-    let mut world = World::with(|config| config.limits.address_connections_max = 2_000);
+    const MEMBERS: i64 = 3_000;
+    const PER_TURN: usize = 512;
+    let mut world = World::with(|config| config.limits.address_connections_max = 4_000);
     world.check_every = 500;
     let members: Vec<u32> = (1..=MEMBERS).map(|user| world.login(user)).collect();
     for member in &members {
         world.join(*member, 7);
         world.hear(*member);
     }
-    let last = members[members.len() - 1];
     world.one_turn_at_a_time = true;
+    let next_turn = |world: &mut World| world.now += Duration::from_millis(1);
+    let have_heard =
+        |world: &mut World| -> usize { members.iter().map(|member| world.messages(*member).len()).sum() };
+    next_turn(&mut world);
     world.broadcast(7, 1, false, "m");
-    let has_heard = |world: &mut World| {
-        let heard: usize = members.iter().map(|member| world.messages(*member).len()).sum();
-        heard
-    };
-    assert_eq!(has_heard(&mut world), 512);
+    assert_eq!(have_heard(&mut world), PER_TURN);
 
+    let (last, one) = (members[2_999], members[2_900]);
+    next_turn(&mut world);
     world.say(last, ClientFrame::Heartbeat { echo: b"" });
     let answer = world.hear(last);
     assert!(matches!(answer.as_slice(), [ServerFrame::Heartbeat { .. }, _]), "{answer:?}");
-    world.deliver(members[1_000], 2, "reliable");
-    let heard: Vec<u64> = world.messages(members[1_000]).iter().map(|message| message.id.0).collect();
-    assert!(heard.contains(&2), "{heard:?}");
+    next_turn(&mut world);
+    world.deliver(one, 2, "reliable");
+    let heard: Vec<u64> = world.messages(one).iter().map(|message| message.id.0).collect();
+    assert_eq!(heard, [1, 2]);
+    assert_eq!(have_heard(&mut world), 2 * PER_TURN - 2, "two turns, but for the two that went first");
+
+    // Of what goes first there is more than a turn writes: what is lossy has its share all the same.
+    for (at, member) in members[..1_000].iter().enumerate() {
+        world.deliver(*member, 10 + at as u64, "reliable");
+    }
+    assert_eq!(have_heard(&mut world), 0, "the turn has written to as many as it may");
+    next_turn(&mut world);
+    world.run();
+    let heard = members.iter().flat_map(|member| world.messages(*member)).collect::<Vec<_>>();
+    let lossy = heard.iter().filter(|message| message.id.0 == 1).count();
+    assert_eq!((heard.len(), lossy), (PER_TURN, PER_TURN / 4));
     world.one_turn_at_a_time = false;
     world.run();
-    assert_eq!(512 + 1 + heard.len() + has_heard(&mut world), MEMBERS as usize + 1, "each hears it once");
+    let all = PER_TURN + 1 + 2 + (2 * PER_TURN - 2) + PER_TURN + have_heard(&mut world);
+    assert_eq!(all, MEMBERS as usize + 1 + 1_000, "each hears all of it, and once");
 }
 
 #[test]

@@ -41,8 +41,7 @@ pub trait Shard {
     /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail, Self::Report>>;
 
-    /// Whether `poll_effect` has answered `None` only for the sake of what comes in: there is more to do, and
-    /// the engine begins the next turn without waiting for anything.
+    /// Whether the core left work for the next turn, which the engine then begins without waiting.
     fn has_more(&self) -> bool {
         false
     }

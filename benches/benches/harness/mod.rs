@@ -93,6 +93,22 @@ impl Core {
     /// Does what the core asks for, as an engine does after the events of a turn; the bytes written.
     pub fn turn(&mut self) -> usize {
         let mut written = 0;
+        loop {
+            written += self.effects();
+            if !self.gateway.has_more() {
+                break;
+            }
+            self.now += Duration::from_nanos(1);
+        }
+        self.now += TURN;
+        if self.gateway.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.gateway.timeout(self.now);
+        }
+        written
+    }
+
+    fn effects(&mut self) -> usize {
+        let mut written = 0;
         while let Some(effect) = self.gateway.poll_effect(self.now) {
             match effect {
                 Effect::Transmit { conn } => {
@@ -108,10 +124,6 @@ impl Core {
                 Effect::ToSibling { .. } | Effect::ToBridge(_) | Effect::ToControl(_) => {}
                 effect => panic!("{effect:?} is not for these clients"),
             }
-        }
-        self.now += TURN;
-        if self.gateway.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.gateway.timeout(self.now);
         }
         written
     }

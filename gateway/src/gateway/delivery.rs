@@ -77,9 +77,10 @@ impl Gateway {
         };
         wheel.cancel(flight.timer);
         let outbox = outboxes.open(&mut session.outbox);
-        if outbox.can_fill(config.delivery.window) {
-            dirty.mark(session, conn, Dirt::First);
-        } else if outbox.is_idle() && !session.is_writing {
+        let dirt = outbox.dirt(config.delivery.window);
+        if dirt > Dirt::None {
+            dirty.mark(&mut session.output, conn, dirt);
+        } else if outbox.is_idle() && !session.output.is_writing {
             outboxes.release(&mut session.outbox);
         }
         self.metrics.acks += 1;
@@ -115,9 +116,10 @@ impl Gateway {
         });
         let user = session.user;
         let outbox = outboxes.open(&mut session.outbox);
-        if outbox.can_fill(config.delivery.window) {
-            dirty.mark(session, conn, Dirt::First);
-        } else if outbox.is_idle() && !session.is_writing {
+        let dirt = outbox.dirt(config.delivery.window);
+        if dirt > Dirt::None {
+            dirty.mark(&mut session.output, conn, dirt);
+        } else if outbox.is_idle() && !session.output.is_writing {
             outboxes.release(&mut session.outbox);
         }
         if let Some(flight) = exhausted {
@@ -205,7 +207,7 @@ impl Gateway {
         outboxes.update(&mut session.outbox, |outbox| {
             outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
         })?;
-        dirty.mark(session, conn, Dirt::First);
+        dirty.mark(&mut session.output, conn, Dirt::First);
         self.metrics.deliveries_reliable += 1;
         self.metrics.count_out(Code::Business, 1);
         Ok(())
@@ -250,7 +252,7 @@ impl Gateway {
             .update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, waited, bytes_max));
         metrics.deliveries_lossy += u64::from(messages);
         metrics.count_out(Code::Business, u64::from(messages));
-        dirty.mark(session, conn, Dirt::Lossy);
+        dirty.mark(&mut session.output, conn, Dirt::Lossy);
     }
 
     /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge

@@ -28,7 +28,7 @@ impl Gateway {
             }
             Ok(()) if has_output => {
                 if let Some(session) = self.sessions.get_mut(conn) {
-                    self.dirty.mark(session, conn, Dirt::First);
+                    self.dirty.mark(&mut session.output, conn, Dirt::First);
                 }
             }
             Ok(()) => {}

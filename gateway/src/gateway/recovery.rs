@@ -179,7 +179,7 @@ impl Gateway {
         let taken =
             outboxes.update(&mut session.outbox, |outbox| outbox.push_in_order(bytes.into(), bytes_max));
         if taken {
-            dirty.mark(session, conn, Dirt::First);
+            dirty.mark(&mut session.output, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);
         } else {
             self.close_with_notice(conn, NoticeCode::SlowReader);

@@ -450,7 +450,9 @@ impl World {
             // Routers answer when all is said, as they do when they are elsewhere.
             match self.router_mail.pop_front() {
                 Some((from, mail)) => self.gateway.mail(self.now, from, mail),
-                None if self.gateway.has_more() && !self.one_turn_at_a_time => {}
+                None if self.gateway.has_more() && !self.one_turn_at_a_time => {
+                    self.now += Duration::from_nanos(1);
+                }
                 None => break,
             }
         }
