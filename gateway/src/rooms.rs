@@ -47,7 +47,7 @@ pub(crate) struct Room {
     /// The sequence of the last message seen; what a member that joins is told.
     pub(crate) sequence: u64,
     /// The highest sequence that an owner has said of it. Its next owner goes on above.
-    told: u64,
+    pub(crate) told: u64,
     /// The sequence that its first members here were told: what comes up to it is not for any of them.
     pub(crate) since: u64,
     /// The owner has been asked and has not answered yet; members wait for their answer.

@@ -5,9 +5,9 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::{APP, ME, ROUTER, ROUTER_2, ROUTER_3, SEQUENCE, World};
+use common::{APP, ME, ROUTER, ROUTER_2, ROUTER_3, SEQUENCE, World, message};
 use shard::{Event, Prng, ShardId};
-use wire::client::{ClientFrame, Encoding, FailReason, NoticeCode, Outcome, SendAck, ServerFrame};
+use wire::client::{ClientFrame, Encoding, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame};
 use wire::node::{DeliveryId, Login, Owners, SessionId, ToBridge, ToGateway, ToRouter};
 use wire::{ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -274,6 +274,28 @@ fn an_owner_before_answers_no_join() {
     assert_eq!(world.hear(client), [ServerFrame::Joined { room: RoomId(room), sequence: 3, recovery: None }]);
     let message = wire::client::Message { sequence: 4, ..common::message(9, Some(room), false, "m") };
     world.tell_from(ROUTER_2, ToGateway::Broadcast { message, shards: vec![] });
+    assert_eq!(world.messages(client).len(), 1);
+}
+
+/// A router that owned a room for a moment has given it sequences above those of its owner. Until the owner
+/// hears of them, all that it says comes too late.
+#[test]
+fn an_owner_hears_what_another_has_given_meanwhile() {
+    let mut world = World::new();
+    let client = world.login(1);
+    world.join(client, 7);
+    world.hear(client);
+    world.forget();
+    let broadcast = |id, sequence| {
+        let message = Message { sequence: SEQUENCE + sequence, ..message(id, Some(7), false, "m") };
+        ToGateway::Broadcast { message, shards: Vec::new() }
+    };
+    world.tell_from(ROUTER_2, broadcast(1, 1_000));
+    world.tell_from(ROUTER, broadcast(2, 500));
+    world.tell_from(ROUTER, broadcast(3, 501));
+    assert_eq!(world.messages(client).len(), 1);
+    assert_eq!(joins(&world.told(ROUTER)), [SEQUENCE + 1_000], "once");
+    world.tell_from(ROUTER, broadcast(4, 2_000));
     assert_eq!(world.messages(client).len(), 1);
 }
 

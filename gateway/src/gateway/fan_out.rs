@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shard::{Instant, Key, ShardId};
 use wire::client::{FailReason, Message};
-use wire::node::{DeliveryId, ToBridge, ToGateway, sequence_believed_max};
+use wire::node::{DeliveryId, ToBridge, ToGateway, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use super::Gateway;
@@ -52,6 +52,11 @@ impl Gateway {
         }
         let is_future = message.sequence > sequence_believed_max(now.unix_nanos());
         if message.sequence <= room.sequence || is_future || room.joining {
+            // The owner gives sequences above what it has told. Another, that was owner for a moment, gave
+            // higher ones: until the owner knows, all that it says would come too late.
+            if !room.joining && message.sequence > room.told && room.sequence > room.told {
+                self.tell_seen(key);
+            }
             return self.hand_over_late(key, message);
         }
         room.sequence = message.sequence;
@@ -79,6 +84,20 @@ impl Gateway {
         let early = early.into_iter().flat_map(Early::into_messages);
         for message in early.filter(|message| message.sequence > sequence) {
             self.broadcast(now, message);
+        }
+        let found = self.rooms.key(app, room);
+        if let Some(key) = found.filter(|key| self.rooms.get_mut(*key).sequence > sequence) {
+            self.tell_seen(key);
+        }
+    }
+
+    /// Tells the owner of a room what its members have seen.
+    fn tell_seen(&mut self, key: Key) {
+        let room = self.rooms.get_mut(key);
+        let (app, id, sequence) = (room.app, room.id, room.sequence);
+        room.told = sequence; // as the owner will answer
+        if let Some(owner) = self.view.owner_of_room(app, id) {
+            self.tell_router(owner, ToRouter::Join { app, room: id, sequence });
         }
     }
 
