@@ -11,7 +11,7 @@ use crate::encoded::Frames;
 use crate::latency::{RouteClass, Stamp};
 use crate::session::Session;
 
-/// A message that no session sends.
+/// What a session, an operator or the backend sends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
     /// The app.
@@ -43,6 +43,17 @@ impl Gateway {
     /// Sends a message to a user or a room. Its id; when [`Push::is_answered`], what becomes of it is mailed
     /// to the control thread under that id. `None` when too many messages wait for answers.
     pub fn push(&mut self, now: Instant, target: Target, push: Push) -> Option<MessageId> {
+        self.send(now, SessionId::CONTROL, target, push)
+    }
+
+    /// Sends a message of a session.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        target: Target,
+        push: Push,
+    ) -> Option<MessageId> {
         let Push { app, sender, biz_code, class, client_msg_id, payload, stored, device } = push;
         let (id, again, concluded) = (self.ids.next(self.clocks.order(now)), false, None);
         let submission = Submission {
@@ -59,7 +70,7 @@ impl Gateway {
             device,
             concluded,
         };
-        self.give(now, SessionId::CONTROL, submission).then_some(id)
+        self.give(now, session, submission).then_some(id)
     }
 
     /// Asks a router shard; the answer is mailed to the control thread.

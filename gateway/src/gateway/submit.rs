@@ -7,6 +7,7 @@ use wire::node::{Class, SessionId, Submission, Target, ToBridge, ToControl, ToRo
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
 use super::Gateway;
+use super::push::Push;
 use crate::config::Destination;
 use crate::latency::{RouteClass, Stamp};
 use crate::submitted::Entry;
@@ -77,23 +78,9 @@ impl Gateway {
         let biz_code = business.biz_code;
         match way {
             Way::Owner(target, class) => {
-                let id = self.ids.next(self.clocks.order(now));
-                let (again, stored, device, concluded) = (false, false, None, None);
-                let submission = Submission {
-                    id,
-                    app,
-                    sender,
-                    target,
-                    biz_code,
-                    class,
-                    client_msg_id,
-                    payload,
-                    again,
-                    stored,
-                    device,
-                    concluded,
-                };
-                if !self.give(now, session, submission) {
+                let (stored, device) = (false, None);
+                let push = Push { app, sender, biz_code, class, client_msg_id, payload, stored, device };
+                if self.send(now, session, target, push).is_none() {
                     self.refuse(conn, &business.client_msg_id, BUSY);
                 }
             }
