@@ -37,7 +37,7 @@ pub(crate) struct Cluster {
     unsettled_until: Option<Instant>,
     /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
     unsettled_max: Instant,
-    /// This router has just come up, and so long looks out for others: gateways that it does not know yet may
+    /// Until when this router, which has just come up, waits for gateways that it does not know: they may
     /// agree less than those it knows.
     warm_until: Option<Instant>,
     parked: BTreeMap<(AppId, Target), Parked>,
@@ -156,6 +156,12 @@ impl Cluster {
         self.gateways.keys().copied()
     }
 
+    /// Those that have announced everything to the owners that they go by.
+    pub(crate) fn announced(&self) -> impl Iterator<Item = ShardId> + '_ {
+        let is_done = |gateway: &Gateway| gateway.view.is_some_and(|(_, done)| done);
+        self.gateways.iter().filter(move |(_, gateway)| is_done(gateway)).map(|(shard, _)| *shard)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.gateways.len()
     }
@@ -242,7 +248,7 @@ impl Cluster {
         }
     }
 
-    /// What has just come takes the time that anything takes to be announced.
+    /// Gives what has just come the full time to announce itself.
     fn prolong(&mut self, now: Instant) {
         self.unsettled_until = Some((now + self.settle).min(self.unsettled_max));
     }

@@ -69,6 +69,7 @@ impl Ends {
 
     pub(crate) fn check_invariants(&self) {
         assert!(self.order.len() <= ENDS_MAX && self.stamps.len() <= self.order.len());
+        assert!(self.presumed.len() <= ENDS_MAX);
     }
 }
 

@@ -161,6 +161,21 @@ impl Recalls {
         });
     }
 
+    /// Forgets the questions of a shard that is gone. Its next life counts its own from the first again, and
+    /// would take an answer for one of them.
+    pub(crate) fn forget_shard(&mut self, shard: ShardId) {
+        let Self { queue, waiting, of_shards, .. } = self;
+        let mut stays = |asked: &Asked| {
+            let is_of_another = asked.from != shard;
+            if !is_of_another {
+                of_shards.give_back(shard, 0);
+            }
+            is_of_another
+        };
+        queue.retain(|asked| stays(asked));
+        waiting.retain(|(_, asked)| stays(asked));
+    }
+
     /// Takes a place among those that wait; false when its shard has as many as it may, or all together.
     pub(crate) fn take_place(&mut self, from: ShardId) -> bool {
         let (total, share) = (Amount::of_entries(RECALLS_MAX), Amount::of_entries(RECALLS_SHARD_MAX));

@@ -200,6 +200,7 @@ impl Router {
     fn lose_sessions(&mut self, now: Instant, shard: ShardId, incarnation: u64) {
         self.metrics.gateways_lost += 1;
         self.cluster.drop_all_of(shard);
+        self.recalls.forget_shard(shard);
         self.suspend(now, shard, incarnation);
         for (app, room, left) in self.rooms.forget_shard(shard) {
             // Its members may go by another owner from now on.
@@ -238,6 +239,11 @@ impl Router {
     /// The shards that have members of a room, ascending.
     pub fn room_shards(&self, app: AppId, room: RoomId) -> &[ShardId] {
         self.rooms.members(app, room)
+    }
+
+    /// The gateway shards that are linked and have announced their sessions and rooms, ascending.
+    pub fn announced(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.cluster.announced()
     }
 
     /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of
@@ -543,7 +549,7 @@ impl Router {
         // Of one that only the directory knew, its owner tells.
         if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
-            if is_guess {
+            if is_guess && self.cluster.get(seat.shard).is_none() {
                 self.ends.presume(seat, login);
             }
         }

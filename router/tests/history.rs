@@ -263,6 +263,18 @@ fn what_does_not_come_is_waited_for_in_vain_for_two_seconds() {
     assert_eq!(answers.iter().map(|(_, part)| part.gone).collect::<Vec<_>>(), [base, base]);
 }
 
+/// Its next life counts its questions from the first again, and would take an answer for its own.
+#[test]
+fn what_the_life_before_has_asked_is_not_answered_to_the_next() {
+    let mut bench = Bench::new();
+    bench.join_from(A, ROOM, 1 << 30);
+    assert_eq!(ask(&mut bench, A, ROOM, 9, 0), []);
+    bench.up(A);
+    assert_eq!(bench.router.metrics().recalls_waiting, 0);
+    bench.join_from(A, ROOM, 1 << 30);
+    assert_eq!(recalled(bench.pass(Duration::from_secs(3))), []);
+}
+
 /// A part of which a shard has seen more than it has is not all.
 #[test]
 fn an_owner_before_that_knows_too_little_is_not_believed() {

@@ -34,6 +34,11 @@ impl World {
         }
         for index in 0..shards {
             let id = ShardId::new(host, index);
+            if routers.contains(&host) {
+                let gateways = self.plan.gateway_hosts().into_iter();
+                let all = gateways.flat_map(|of| (0..shards).map(move |index| ShardId::new(of, index)));
+                self.model.outages.begin(self.now, id, all);
+            }
             if role != Role::Router {
                 let addresses = |hosts: &[Host]| hosts.iter().map(|host| address(*host, 0)).collect();
                 let bridges = if role == Role::Gateway { addresses(&bridges) } else { Vec::new() };
@@ -125,6 +130,7 @@ impl World {
         self.trace.line(self.now, || format!("GONE {host}"));
         self.model.disturb(host, self.now, self.now);
         self.model.crashed(self.now, host, gently);
+        self.model.outages.end(self.now, host);
         let ends = self.ends_of(host);
         let node = self.nodes.get_mut(&host).expect("every host has a node");
         node.power = if power { Power::Off } else { Power::Down };

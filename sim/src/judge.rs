@@ -377,8 +377,8 @@ impl World {
         let is_router = |host: Host| host < GATEWAYS;
         let dies =
             |(at, of, gently): &(u64, Host, bool)| is_router(*of) && !gently && (from..=until).contains(at);
-        // A connection is given up after a quarter of the lease, and the next may take long to come about.
-        let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + 2 * lease;
+        // A connection is given up after a quarter of the lease.
+        let overlaps = |a: u64, b: u64| b - a >= lease / 8 && a <= until && from <= b + lease;
         // With one router cut off from one gateway and another gone, no router is left that all gateways
         // reach, and they go by those that they do reach: then a room has two owners.
         let is_gone = |at: u64, of: Host| is_router(of) && at <= until && from <= at + 8 * lease;
@@ -386,6 +386,7 @@ impl World {
             && (self.model.crashes.iter().any(|(at, of, _)| is_gone(*at, *of))
                 || self.model.drains.iter().any(|(at, of)| is_gone(*at, *of)));
         two_owners
+            || self.model.outages.was_apart(host, from, until)
             || self.model.crashes.iter().any(dies)
             || self.model.cuts.iter().any(|(a, b, x, y)| (*x == host || *y == host) && overlaps(*a, *b))
             || self.model.freezes.iter().any(|(a, b, of)| (*of == host || is_router(*of)) && overlaps(*a, *b))

@@ -20,6 +20,7 @@ mod judge;
 mod layers;
 mod model;
 mod network;
+mod outages;
 mod outside;
 mod plan;
 mod recovery;

@@ -10,6 +10,7 @@ use wire::{DeviceClass, UserId};
 
 use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
+use crate::outages::Outages;
 use crate::plan::{BRIDGES, GATEWAYS};
 use crate::recovery::{Ask, Promise};
 
@@ -134,6 +135,7 @@ pub(crate) struct Model {
     pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
     pub(crate) freezes: Vec<(u64, u64, Host)>,
     pub(crate) drains: Vec<(u64, Host)>,
+    pub(crate) outages: Outages,
 }
 
 /// A fault, from when on and for how long it may be felt.

@@ -75,6 +75,7 @@ impl World {
             self.trace.mix([1, self.now, id.as_u32().into()]);
             let before = messages_of(&host);
             self.run_turn(&mut host, now);
+            self.note_links(&host);
             if let Some(cost) = self.plan.cost {
                 let us = cost.turn_us + cost.message_us * (messages_of(&host) - before);
                 host.busy_until = now_ns + 1_000 * us * self.nodes[&id.node()].slowness(now_ns);
@@ -91,6 +92,12 @@ impl World {
             self.wake(id, at);
         }
         self.end_if_stopped(id.node());
+    }
+
+    fn note_links(&mut self, host: &ShardHost) {
+        if let Some(router) = host.core.cores().router() {
+            self.model.outages.note(self.now, host.id, &router.announced().collect::<Vec<_>>());
+        }
     }
 
     fn run_turn(&mut self, host: &mut ShardHost, now: Instant) {
