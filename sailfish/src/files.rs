@@ -28,11 +28,19 @@ const FILES_PER_DATABASE_CONNECTION: u64 = 3;
 /// Files of a bridge beside its lanes.
 const RESERVE_OF_BRIDGE: u64 = 16;
 
+/// `CAP_IPC_LOCK`: what the process locks is not counted.
+const CAP_IPC_LOCK: u64 = 1 << 14;
+/// The user namespace that a system begins with, by its map of ids; in any other one that capability says
+/// nothing.
+const FIRST_NAMESPACE: [&str; 3] = ["0", "0", "4294967295"];
+
 /// How many files the process may open.
 #[derive(Clone, Copy, Debug)]
 pub struct Files {
     /// The limit, raised.
     pub limit: u64,
+    /// Bytes of memory that its user may lock, as each ring of io_uring does; `None` for any number.
+    pub locked: Option<u64>,
 }
 
 /// What one shard may hold.
@@ -58,10 +66,8 @@ pub struct Reserved(u64);
 impl Files {
     /// Raises the soft limit to the hard one.
     pub fn raise() -> Self {
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-        let limit = if raised.is_ok() { maximum } else { current };
-        Self { limit: limit.unwrap_or(u64::MAX) }
+        let locked = raise(Resource::Memlock).filter(|_| !locks_freely());
+        Self { limit: raise(Resource::Nofile).unwrap_or(u64::MAX), locked }
     }
 
     /// What callers of an HTTP port may take: no more connections than their part of all files.
@@ -84,21 +90,31 @@ impl Files {
     ) -> anyhow::Result<Capacity> {
         let each = self.open_connections_max(shards, reserved)?;
         if may_have_rings && each < wanted {
-            return Ok(self.with_rings(each, wanted));
+            return Ok(self.with_rings(each, shards.into(), wanted));
         }
         let connections_max = each.min(wanted);
         Ok(Capacity { connections_max, open_connections_max: connections_max })
     }
 
     /// What `files` of its own and further rings are enough for.
-    fn with_rings(self, files: u32, wanted: u32) -> Capacity {
+    fn with_rings(self, files: u32, shards: u64, wanted: u32) -> Capacity {
         let (files, wanted) = (u64::from(files), u64::from(wanted));
         let ring = self.limit.min(engine::RING_CONNECTIONS_MAX.into());
         let transit = RESERVE_FOR_RINGS.min(files / RINGS_PART);
         let rings = wanted.div_ceil(ring).min(files / RINGS_PART).min(engine::RINGS_MAX.into());
+        let rings = rings.min(self.further_rings(shards));
+        if rings == 0 {
+            return Capacity { connections_max: files as u32, open_connections_max: files as u32 };
+        }
         let open = files - transit - rings;
         let connections_max = wanted.min(open + rings * ring);
         Capacity { connections_max: connections_max as u32, open_connections_max: open as u32 }
+    }
+
+    /// How many rings each shard may have beside its first.
+    fn further_rings(self, shards: u64) -> u64 {
+        let locked = self.locked.map_or(u64::MAX, |bytes| bytes / engine::RING_LOCKED_BYTES / shards);
+        locked.saturating_sub(1)
     }
 
     /// How many connections of each shard may be open files.
@@ -115,6 +131,22 @@ impl Files {
         );
         Ok(u32::try_from(each).unwrap_or(u32::MAX))
     }
+}
+
+/// Raises a soft limit to the hard one; what it is then, `None` for no limit.
+fn raise(resource: Resource) -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let raised = setrlimit(resource, Rlimit { current: maximum, maximum });
+    if raised.is_ok() { maximum } else { current }
+}
+
+/// Whether the limit of locked memory does not hold for this process.
+fn locks_freely() -> bool {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+    let (status, ids) = (read("status"), read("uid_map"));
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    held & CAP_IPC_LOCK != 0 && ids.split_whitespace().eq(FIRST_NAMESPACE)
 }
 
 impl Reserved {
@@ -143,9 +175,13 @@ impl Reserved {
 mod tests {
     use super::*;
 
+    fn with(limit: u64) -> Files {
+        Files { limit, locked: None }
+    }
+
     #[test]
     fn what_is_reserved_is_no_clients() {
-        let (files, config) = (Files { limit: 1_200 }, Config::default());
+        let (files, config) = (with(1_200), Config::default());
         let http = files.http(&config.http);
         assert_eq!((http.connections_max, http.address_connections_max), (75, 38));
         let reserved = Reserved::default().with_http(&http).with_http(&http).with_backend(&config.backend);
@@ -154,8 +190,8 @@ mod tests {
         assert!(!capacity.has_rings());
         let (shards, ports, backend, bridge) = (2 * 96, 2 * (75 + 17), 64 + 3 * 16, 16 + 8);
         assert_eq!(2 * each + shards + ports + backend + bridge + 64, 1_200);
-        assert_eq!(Files { limit: u64::MAX }.http(&config.http), config.http);
-        let few = Files { limit: 300 };
+        assert_eq!(with(u64::MAX).http(&config.http), config.http);
+        let few = with(300);
         for may_have_rings in [false, true] {
             let few = few.capacity(may_have_rings, 2, 1000, Reserved::default().with_http(&config.http));
             assert!(few.unwrap_err().to_string().starts_with("300 open files are too few for 2 shards"));
@@ -164,15 +200,21 @@ mod tests {
 
     #[test]
     fn rings_hold_what_open_files_cannot() {
-        let capacity = |limit, shards, wanted| {
-            Files { limit }.capacity(true, shards, wanted, Reserved::default()).unwrap()
-        };
+        let capacity =
+            |limit, shards, wanted| with(limit).capacity(true, shards, wanted, Reserved::default()).unwrap();
         let all = |connections_max| Capacity { connections_max, open_connections_max: connections_max };
         assert_eq!(capacity(20_000, 1, 19_000), all(19_000));
         let many = capacity(20_000, 1, 1_000_000);
         let open = 20_000 - 64 - 96 - 1024 - 50;
         assert_eq!(many, Capacity { connections_max: 1_000_000, open_connections_max: open });
         assert!(many.has_rings());
+        // Each ring locks memory, of which a user without privileges has 8 MiB.
+        let locked = Files { locked: Some(8 << 20), ..with(20_000) };
+        let bound = locked.capacity(true, 4, 1_000_000, Reserved::default()).unwrap();
+        assert_eq!(bound.connections_max - bound.open_connections_max, 10 * 20_000);
+        let none = Files { locked: Some(1 << 20), ..with(20_000) };
+        let each = none.capacity(true, 4, 1_000_000, Reserved::default()).unwrap();
+        assert_eq!(each, all((20_000 - 64 - 4 * 96) / 4));
         // Where files are few, so are rings and what they hold.
         let few = capacity(1024, 2, 1_000_000);
         let (each, quarter) = ((1024 - 64 - 2 * 96) / 2, (1024 - 64 - 2 * 96) / 8);

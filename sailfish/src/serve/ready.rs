@@ -121,6 +121,13 @@ impl fmt::Display for Summary {
                 "           bound by {} open files; for more raise the hard limit: ulimit -Hn, or LimitNOFILE= in systemd",
                 files.limit
             )?;
+            if let Some(locked) = files.locked.filter(|_| chosen.kind == engine::Kind::Uring) {
+                writeln!(
+                    f,
+                    "           and by {} KiB of locked memory for rings: ulimit -Hl, or LimitMEMLOCK= in systemd",
+                    locked >> 10
+                )?;
+            }
         }
         Ok(())
     }
