@@ -7,6 +7,7 @@
 //! reset at once and comes back; then one of the routers is killed. It fails when anybody was dropped or
 //! anything was lost.
 
+mod namespace;
 mod page;
 mod plot;
 mod watch;
@@ -65,6 +66,10 @@ pub struct Arguments {
     /// Members of the room [default: a tenth of the connections, 100,000 at most].
     #[arg(long, value_name = "N")]
     members: Option<u32>,
+    /// Stays in the network namespace where it is started [default: one of its own, with a larger table of
+    /// TCP connections].
+    #[arg(long)]
+    in_place: bool,
 }
 
 /// What a run is to be.
@@ -164,8 +169,9 @@ struct Outcome {
     connected_s: Option<f64>,
     killed_s: Option<f64>,
     reachable_s: Option<f64>,
-    /// Gateways that a router lost, up to the end of the other one.
+    /// Gateways that the router which lived has lost; and with those that it lost when all clients left.
     gateways_lost: u64,
+    gateways_lost_at_end: u64,
     /// The reports of the loads; `Null` for one that made none.
     chat: Value,
     room: Value,
@@ -191,6 +197,9 @@ fn keep_logs(folder: &Folder, to: &Path) -> anyhow::Result<PathBuf> {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = Plan::new(arguments, watch::open_files_max())?;
     let programs = build(&["sailfish"])?;
+    if let Some(way) = namespace::way().filter(|_| !arguments.in_place) {
+        return namespace::run_again(way);
+    }
     let folder = Folder::on_disk("million");
     println!(
         "{} connections: {} in pairs, {} in the room, {} in the storm; {GATEWAYS} gateways, though a process may open {} files",
@@ -304,7 +313,10 @@ fn follow(
         if outcome.killed_s.is_some() && outcome.reachable_s.is_none() && bindings >= all && unsettled == 0 {
             outcome.reachable_s = Some(watch.now_s());
         }
-        outcome.gateways_lost = outcome.gateways_lost.max(gateways_lost);
+        outcome.gateways_lost_at_end = outcome.gateways_lost_at_end.max(gateways_lost);
+        if outcome.killed_s.is_none_or(|killed| watch.now_s() < killed + plan.killed_s) {
+            outcome.gateways_lost = outcome.gateways_lost_at_end;
+        }
         eprintln!(
             "{:>5.0} s  {:>9.0} connections  {bindings:>9} sessions  {:>5.1} GB available",
             sample.at_s,
@@ -447,7 +459,8 @@ mod tests {
     use super::*;
 
     fn plan(connections: u32) -> Plan {
-        let arguments = Arguments { connections, minutes: 10.0, connect_rate: 3500.0, members: None };
+        let arguments =
+            Arguments { connections, minutes: 10.0, connect_rate: 3500.0, members: None, in_place: true };
         Plan::new(&arguments, 20_000).expect("a plan")
     }
 

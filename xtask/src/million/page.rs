@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::plot::{Chart, Line};
 use super::watch::Sample;
-use super::{CHAT_RATE, GATEWAYS, Outcome, Plan, ROOM_RATE, count, dropped};
+use super::{CHAT_RATE, GATEWAYS, Outcome, Plan, ROOM_RATE, count, dropped, namespace};
 use crate::bench::machine::{date, describe};
 use crate::root;
 
@@ -154,6 +154,12 @@ fn text(plan: &Plan, outcome: &Outcome) -> String {
          for the process.",
         plan.open_files
     ));
+    if let Ok(buckets) = namespace::buckets() {
+        put(&format!(
+            "- TCP's table of connections: {buckets} buckets. A network namespace of the command's own may have more than the machine; \
+             with too few, the kernel looks through many sockets for each packet."
+        ));
+    }
     put(&format!(
         "- Load: {} users in pairs, {CHAT_RATE} reliable messages a second of all; {} members of one room that hears {ROOM_RATE} message a second; \
          {} users that are reset at once. Heartbeats at the period that the server tells.",
@@ -179,7 +185,11 @@ fn text(plan: &Plan, outcome: &Outcome) -> String {
             reachable - killed
         ));
     }
-    put(&format!("- Links that a living router gave up: {}", outcome.gateways_lost));
+    put(&format!(
+        "- Links that a living router gave up: {}; when all clients left at once, after that: {}",
+        outcome.gateways_lost,
+        outcome.gateways_lost_at_end - outcome.gateways_lost
+    ));
     put("\n## Losses\n");
     put(
         "| load | connected | dropped | sent | accepted | delivered | lost | duplicated | out of order | unanswered | handed over | busy |",
