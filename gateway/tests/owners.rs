@@ -272,7 +272,7 @@ fn an_owner_before_answers_no_join() {
     assert_eq!(world.hear(client), []);
     world.tell_from(ROUTER_2, joined(3));
     assert_eq!(world.hear(client), [ServerFrame::Joined { room: RoomId(room), sequence: 3, recovery: None }]);
-    let message = wire::client::Message { sequence: 4, ..common::message(9, Some(room), false, "m") };
+    let message = Message { sequence: 4, ..message(9, Some(room), false, "m") };
     world.tell_from(ROUTER_2, ToGateway::Broadcast { message, shards: vec![] });
     assert_eq!(world.messages(client).len(), 1);
 }
@@ -316,7 +316,7 @@ fn what_was_said_of_a_room_is_told_to_its_next_owner() {
     world.forget();
     world.join(client, room);
     assert_eq!(joins(&world.told(ROUTER)), [0], "nothing is known of it");
-    let message = wire::client::Message { sequence: 77, ..common::message(9, Some(room), false, "m") };
+    let message = Message { sequence: 77, ..message(9, Some(room), false, "m") };
     world.tell(ToGateway::Broadcast { message, shards: vec![] });
     world.say(client, ClientFrame::Leave { room: RoomId(room) });
     world.join(client, room);
@@ -712,7 +712,7 @@ fn a_message_is_owed_to_few_owners() {
     let client = world.login(1);
     let session = world.session(client);
     for delivery in 0..20 {
-        let (again, message) = (true, common::message(1, None, true, "m"));
+        let (again, message) = (true, message(1, None, true, "m"));
         world.tell(ToGateway::Deliver { session, delivery: Some(DeliveryId(delivery)), again, message });
     }
     world.ack(client, 1);
@@ -728,7 +728,7 @@ fn a_room_message_for_several_shards_of_the_node_is_mailed_on() {
     let member = world.login_as(1, DeviceClass::Phone, Encoding::Binary);
     world.join(member, 7);
     world.hear(member);
-    let message = |id| common::message(id, Some(7), false, "m");
+    let message = |id| message(id, Some(7), false, "m");
     world.tell(ToGateway::Broadcast { message: message(1), shards: vec![0, ME.index(), 2] });
     assert_eq!(world.messages(member).len(), 1);
     let single = |index, id| {
