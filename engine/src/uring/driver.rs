@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::ptr;
 use std::time::Duration;
 
 use io_uring::opcode;
@@ -16,6 +17,7 @@ use super::intake::Intake;
 use super::kernel::Kernel;
 use super::ring::Completion;
 use super::token::{CONNECTIONS_MAX, Op, Token};
+use crate::Options;
 use crate::running::Seat;
 use crate::socket::ACCEPT_PAUSE;
 use crate::time::Time;
@@ -25,6 +27,10 @@ use crate::time::Time;
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// Mail worked off in one turn.
 const MAIL_PER_TURN: usize = 1024;
+/// Where connections past the open files go to rings, so many accepts are armed at once, of all listeners
+/// together: each holds an open file until its connection is in its ring. A multishot one takes all that
+/// come, and with them the files of others.
+const ACCEPTS_AT_ONCE: u16 = 64;
 /// How long a shard whose mail waits sleeps at most before it tries again.
 const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
 /// How long one sleeps at most that reads no client because mail of others waits.
@@ -50,7 +56,7 @@ pub(super) struct Driver<S: Shard> {
     first_ring: usize,
     /// How many receives there were up to the last turn.
     receives: u64,
-    /// Which listeners have no accept armed.
+    /// Which listeners have an accept to be armed.
     idle_listeners: Vec<u16>,
     /// When to accept again after a failure.
     accept_at: Option<Instant>,
@@ -65,11 +71,17 @@ pub(super) enum News {
     ConnectFailed(u64, ConnectError),
 }
 
+/// Whether some connections are to be direct descriptors.
+fn has_rings(options: &Options) -> bool {
+    options.open_connections_max < options.connections_max
+}
+
 impl<S: Shard> Driver<S> {
     pub(super) fn new(seat: Seat<S::Mail, S::Report>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
         let kernel = Kernel::new(&seat.options)?;
         let core = build(seat.id);
         let listeners = seat.listeners.len() as u16;
+        let accepts = if has_rings(&seat.options) { (ACCEPTS_AT_ONCE / listeners.max(1)).max(1) } else { 1 };
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             mail_waits: false,
@@ -83,7 +95,7 @@ impl<S: Shard> Driver<S> {
             intakes: PerGroup::default(),
             first_ring: 0,
             receives: 0,
-            idle_listeners: (0..listeners).collect(),
+            idle_listeners: (0..accepts).flat_map(|_| 0..listeners).collect(),
             accept_at: None,
             stopped: false,
         })
@@ -258,7 +270,12 @@ impl<S: Shard> Driver<S> {
     fn accept(&mut self) -> io::Result<()> {
         while let Some(number) = self.idle_listeners.pop() {
             let Some(listener) = self.seat.listeners.get(usize::from(number)) else { continue };
-            let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+            let (listener, flags) = (Fd(listener.as_raw_fd()), libc::SOCK_CLOEXEC);
+            let accept = if has_rings(&self.seat.options) {
+                opcode::Accept::new(listener, ptr::null_mut(), ptr::null_mut()).flags(flags).build()
+            } else {
+                opcode::AcceptMulti::new(listener).flags(flags).build()
+            };
             self.kernel.main.push_plain(accept, Token::accept(number))?;
         }
         Ok(())
