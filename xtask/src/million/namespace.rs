@@ -29,7 +29,7 @@ pub fn way() -> Option<Way> {
     })
 }
 
-/// Who makes it.
+/// Who makes the namespace.
 #[derive(Clone, Copy)]
 pub enum Way {
     /// The superuser.
