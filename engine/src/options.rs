@@ -76,6 +76,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether some connections are to be direct descriptors.
+    pub(crate) fn has_rings(&self) -> bool {
+        self.open_connections_max < self.connections_max
+    }
+
     /// Number and size of the receive buffers that the main ring has for accepted connections, or for those
     /// that the core opens.
     pub(crate) fn recv_buffers_of(&self, accepted: bool) -> (u16, u32) {

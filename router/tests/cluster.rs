@@ -41,6 +41,16 @@ fn unsettled_with(pending_max: u32) -> Bench {
     bench
 }
 
+/// The same, where all reach this router alone; and the view in which it owns everything.
+fn unsettled_under_one_owner() -> (Bench, u64) {
+    let mut bench = unsettled();
+    let me = ROUTER.as_u32();
+    for shard in [A, B, C] {
+        reach(&mut bench, shard, &[me]);
+    }
+    (bench, wire::node::Owners::new(vec![me]).name())
+}
+
 /// All gateways agree, C at last.
 fn settle(bench: &mut Bench) -> Mail {
     for shard in [A, B] {
@@ -606,12 +616,7 @@ fn what_the_directory_found_and_nobody_announced_is_forgotten_once_all_agree() {
 
 #[test]
 fn what_the_directory_found_and_nobody_announced_to_its_owner_is_told_offline() {
-    let mut bench = unsettled();
-    let me = ROUTER.as_u32();
-    let view = wire::node::Owners::new(vec![me]).name();
-    for shard in [A, B, C] {
-        reach(&mut bench, shard, &[me]);
-    }
+    let (mut bench, view) = unsettled_under_one_owner();
     bench.submit(A, 1, to_user(BOB, "m"));
     let seats = vec![found(C, 3, WEB, login(2))];
     bench.found(BOB, &seats);
@@ -624,12 +629,7 @@ fn what_the_directory_found_and_nobody_announced_to_its_owner_is_told_offline() 
 /// Another router may own it all the while, as the shard goes by that one. It has to hear what was told.
 #[test]
 fn a_shard_that_is_back_hears_that_a_session_of_the_directory_was_told_offline() {
-    let mut bench = unsettled();
-    let me = ROUTER.as_u32();
-    let view = wire::node::Owners::new(vec![me]).name();
-    for shard in [A, B, C] {
-        reach(&mut bench, shard, &[me]);
-    }
+    let (mut bench, view) = unsettled_under_one_owner();
     bench.submit(A, 1, to_user(BOB, "m"));
     bench.found(BOB, &[found(C, 3, WEB, login(2))]);
     for shard in [A, B] {

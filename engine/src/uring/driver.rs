@@ -17,7 +17,6 @@ use super::intake::Intake;
 use super::kernel::Kernel;
 use super::ring::Completion;
 use super::token::{CONNECTIONS_MAX, Op, Token};
-use crate::Options;
 use crate::running::Seat;
 use crate::socket::ACCEPT_PAUSE;
 use crate::time::Time;
@@ -71,17 +70,12 @@ pub(super) enum News {
     ConnectFailed(u64, ConnectError),
 }
 
-/// Whether some connections are to be direct descriptors.
-fn has_rings(options: &Options) -> bool {
-    options.open_connections_max < options.connections_max
-}
-
 impl<S: Shard> Driver<S> {
     pub(super) fn new(seat: Seat<S::Mail, S::Report>, build: impl FnOnce(ShardId) -> S) -> io::Result<Self> {
         let kernel = Kernel::new(&seat.options)?;
         let core = build(seat.id);
         let listeners = seat.listeners.len() as u16;
-        let accepts = if has_rings(&seat.options) { (ACCEPTS_AT_ONCE / listeners.max(1)).max(1) } else { 1 };
+        let accepts = if seat.options.has_rings() { (ACCEPTS_AT_ONCE / listeners.max(1)).max(1) } else { 1 };
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             mail_waits: false,
@@ -271,7 +265,7 @@ impl<S: Shard> Driver<S> {
         while let Some(number) = self.idle_listeners.pop() {
             let Some(listener) = self.seat.listeners.get(usize::from(number)) else { continue };
             let (listener, flags) = (Fd(listener.as_raw_fd()), libc::SOCK_CLOEXEC);
-            let accept = if has_rings(&self.seat.options) {
+            let accept = if self.seat.options.has_rings() {
                 opcode::Accept::new(listener, ptr::null_mut(), ptr::null_mut()).flags(flags).build()
             } else {
                 opcode::AcceptMulti::new(listener).flags(flags).build()

@@ -65,7 +65,7 @@ impl Kernel {
             options: options.clone(),
         };
         kernel.have_buffers(if kernel.listens() { Group::Accepted } else { Group::Opened })?;
-        if options.open_connections_max < options.connections_max {
+        if options.has_rings() {
             kernel.keep_spare();
         }
         Ok(kernel)

@@ -29,7 +29,7 @@ pub fn way() -> Option<Way> {
     })
 }
 
-/// Who makes the namespace.
+/// The user that makes the namespace.
 #[derive(Clone, Copy)]
 pub enum Way {
     /// The superuser.
