@@ -243,9 +243,8 @@ impl Layers {
         if let Some(header) = &mut self.proxy {
             let Some(client) = header.take(&mut bytes)? else { return Ok(()) };
             self.proxy = None;
-            if !take(Input::Client(client)) {
-                return Ok(());
-            }
+            // A request is read also if the connection ends now, so that its end is told in HTTP.
+            take(Input::Client(client));
         }
         let Self { tls, records, upper, .. } = self;
         let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, bytes, take) };

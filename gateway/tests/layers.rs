@@ -391,6 +391,25 @@ fn limits_for_an_address_are_those_of_whom_a_proxy_names() {
     }
 }
 
+/// Its request is read, whatever pieces it comes in, so that it is not told that it spoke no HTTP.
+#[test]
+fn a_client_that_is_turned_away_behind_its_proxy_hears_why() {
+    let mut world = with_proxies();
+    let request = format!("PROXY TCP4 192.0.2.0 10.1.0.1 40000 5346\r\n{}", upgrade("sailfish.v1.binary"));
+    for client in 0..3 {
+        let it = world.connect_by(WEBSOCKET, [10, 1, 0, 1].into());
+        let (conn, now) = (world.client(it).conn, world.now);
+        for piece in request.as_bytes().chunks(80) {
+            world.gateway.received(now, conn, piece);
+        }
+        world.run();
+        let answer = world.hear_bytes(it);
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 101 "), "client {client}: {text}");
+        assert_eq!(text.ends_with(NoticeCode::AddressLimit.name()), client == 2, "{text}");
+    }
+}
+
 /// A client that is where the proxy is counts once.
 #[test]
 fn a_client_at_the_address_of_its_proxy_is_one() {
