@@ -58,6 +58,11 @@ pub enum News {
         /// Which life of its process it is.
         incarnation: u64,
     },
+    /// A peer's connection is gone. Nothing is lost if another one carries the session on in time.
+    Cut {
+        /// Who.
+        peer: ShardId,
+    },
     /// A peer is gone, with everything that was on its way to it.
     Down {
         /// Who.

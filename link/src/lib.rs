@@ -6,8 +6,9 @@
 //!
 //! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and
 //! after a broken connection the next one goes on where it ended. So within a session messages come once and
-//! in order, whatever the network does, and the cores on top hear of two things only: a peer is [`News::Up`],
-//! with nothing remembered, or it is [`News::Down`], gone with all that was on its way.
+//! in order, whatever the network does, and two things count for the cores on top: a peer is [`News::Up`],
+//! with nothing remembered, or it is [`News::Down`], gone with all that was on its way. [`News::Cut`] tells
+//! them early that the second may follow.
 //!
 //! Deliberately not here: what the messages mean, who owns what, sockets, clocks. The connection is
 //! authenticated, not encrypted.

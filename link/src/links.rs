@@ -309,7 +309,7 @@ impl Links {
     /// A connection is gone. Its session may go on with another.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
         let Some(entry) = self.conns.remove(conn) else { return };
-        self.peers.detach(conn);
+        self.detach(conn);
         if let Some(token) = entry.dial {
             self.redial(now, token);
         }
@@ -612,7 +612,14 @@ impl Links {
 
     fn abort(&mut self, conn: ConnId) {
         if self.conns.abort(conn) {
-            self.peers.detach(conn);
+            self.detach(conn);
+        }
+    }
+
+    /// A connection carries its session no more, if it did.
+    fn detach(&mut self, conn: ConnId) {
+        if let Some(peer) = self.peers.detach(conn) {
+            self.incoming.push(News::Cut { peer });
         }
     }
 }

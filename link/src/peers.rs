@@ -64,13 +64,13 @@ impl Peers {
         Some(peer)
     }
 
-    /// A connection carries its session no more. What came over it and was not heard comes again over the
-    /// next one.
-    pub(crate) fn detach(&mut self, conn: ConnId) {
-        for peer in self.peers.values_mut().filter(|peer| peer.conn == Some(conn)) {
-            peer.conn = None;
-            peer.backlog = Backlog::default();
-        }
+    /// A connection carries its session no more: whose, if it carried one. What came over it and was not
+    /// heard comes again over the next one.
+    pub(crate) fn detach(&mut self, conn: ConnId) -> Option<ShardId> {
+        let (shard, peer) = self.peers.iter_mut().find(|(_, peer)| peer.conn == Some(conn))?;
+        peer.conn = None;
+        peer.backlog = Backlog::default();
+        Some(*shard)
     }
 
     /// Keeps the count of full peers true. One that was full has to be down to half before it no longer is.

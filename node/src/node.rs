@@ -292,6 +292,11 @@ impl<O: Outside> Node<O> {
         let Some(news) = self.cores.links_mut().and_then(Links::poll_news) else { return false };
         match news {
             News::Up { peer, role, shards, incarnation } => self.up(now, peer, role, shards, incarnation),
+            News::Cut { peer } => {
+                if let Some(router) = self.cores.router_mut() {
+                    router.gateway_cut(peer);
+                }
+            }
             News::Down { peer } => self.down(now, peer),
             News::Message { from, message } => self.link_message(now, from, message),
         }

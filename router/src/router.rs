@@ -188,6 +188,12 @@ impl Router {
         self.tell_revocations(shard);
     }
 
+    /// The connection with a gateway shard is gone, if it is one. It may find other owners while this router
+    /// still counts it in, and what it sent before is not to come after what they get.
+    pub fn gateway_cut(&mut self, shard: ShardId) {
+        self.metrics.lossy_offline += self.cluster.drop_unanswered(shard) as u64;
+    }
+
     /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next
     /// life, or another.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {

@@ -510,6 +510,20 @@ fn what_is_held_back_goes_with_the_shard_that_submitted_it() {
     assert_eq!(bench.router.metrics().parked, 1);
 }
 
+/// If it finds other owners, what it sends them is not to come before this. It keeps no copy of what has no
+/// answer.
+#[test]
+fn what_is_held_back_and_has_no_answer_goes_with_the_connection() {
+    let mut bench = unsettled();
+    bench.submit(B, 1, lossy(to_room(ROOM, "")));
+    bench.submit(B, 1, to_user(NOBODY, "m"));
+    bench.submit(A, 1, lossy(to_room(ROOM, "")));
+    bench.router.gateway_cut(B);
+    assert_eq!(bench.router.metrics().parked, 2);
+    bench.router.gateway_cut(B);
+    assert_eq!(bench.router.metrics().parked, 2);
+}
+
 #[test]
 fn so_many_are_held_back_at_most() {
     let mut bench = unsettled_with(1);

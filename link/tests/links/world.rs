@@ -229,7 +229,7 @@ impl World {
         let change = |news| match news {
             News::Up { peer, .. } => Some((peer.node(), true)),
             News::Down { peer } => Some((peer.node(), false)),
-            News::Message { .. } => None,
+            News::Cut { .. } | News::Message { .. } => None,
         };
         std::mem::take(&mut self.nodes[node].news).into_iter().filter_map(change).collect()
     }
@@ -475,6 +475,7 @@ impl Node {
                     assert!(self.heard.remove(peer).is_some(), "down without up");
                     self.said.remove(peer);
                 }
+                News::Cut { peer } => assert!(self.heard.contains_key(peer), "cut without up"),
                 News::Message { .. } if self.takes_anything => {}
                 News::Message { from, message } => {
                     let heard = self.heard.get_mut(from).expect("a message comes in a session");
