@@ -6,7 +6,7 @@ use gateway::Push;
 use shard::Instant;
 use wire::client::{FailReason, Outcome};
 use wire::node::{Answer, FoundSeat, Question, Stream, Target, ToGateway, ToRouter};
-use wire::{AppId, UserId};
+use wire::{AppId, RoomId, UserId};
 
 use crate::bridging::Origin;
 use crate::handover::HandoverMetrics;
@@ -85,6 +85,15 @@ pub enum Control {
     },
     /// The directory has this of a room.
     Stream(Box<Stream>),
+    /// The directory has refused that beginning of a room's stream, as it has something above it.
+    StreamIsAhead {
+        /// The room's app.
+        app: AppId,
+        /// Which room.
+        room: RoomId,
+        /// The sequence of the beginning.
+        beginning: u64,
+    },
     /// The directory has lost bindings: it wants all of them again.
     Resync,
     /// Say farewell; [`Report::Drained`] when nothing is left.

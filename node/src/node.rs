@@ -188,6 +188,11 @@ impl<O: Outside> Node<O> {
                     router.take_stream(now, *stream);
                 }
             }
+            Control::StreamIsAhead { app, room, beginning } => {
+                if let Some(router) = self.cores.router_mut() {
+                    router.stream_is_ahead(now, app, room, beginning);
+                }
+            }
             Control::Resync => {
                 if let Some(router) = self.cores.router_mut() {
                     router.tell_directory_all(now);

@@ -171,6 +171,7 @@ impl Histories {
                     break;
                 }
                 StreamEntry::Gap(sequence) if !is_none(&entries, at) => gone = gone.max(*sequence),
+                StreamEntry::Lost(sequence) => gone = gone.max(*sequence),
                 StreamEntry::Message(_)
                 | StreamEntry::Gap(_)
                 | StreamEntry::NoGap(_)

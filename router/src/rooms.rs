@@ -187,6 +187,21 @@ impl Rooms {
         Some(Entered { sequence, has_begun: true, has_lost: false })
     }
 
+    /// Goes on above every sequence that another owner may have begun with, unless it does so already since
+    /// it `began`; with which sequence. `now_ns` is what the clock shows that all nodes share.
+    pub(crate) fn begin_again(&mut self, now_ns: u64, app: AppId, room: RoomId, began: u64) -> Option<u64> {
+        let base = sequence_base(now_ns);
+        let sequence = self.find(app, room).map(|known| known.sequence)?;
+        if sequence >= began.saturating_add(CYCLE) {
+            return None;
+        }
+        // The other one has begun in a slot of its own, in the cycle after its base.
+        let sequence = self.next_slot(sequence.max(base).saturating_add(MOVE_GAP + CYCLE));
+        let known = self.find_mut(app, room)?;
+        known.sequence = sequence;
+        Some(sequence)
+    }
+
     /// The room of that name.
     pub(crate) fn find(&self, app: AppId, room: RoomId) -> Option<&Room> {
         self.table.find(self.hash.of(app, room.0), |known| known.is(app, room))

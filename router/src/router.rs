@@ -252,6 +252,12 @@ impl Router {
         self.cluster.announced()
     }
 
+    /// What the clock shows that all nodes share.
+    fn clock_ns(&mut self, now: Instant) -> u64 {
+        let Login(clock_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
+        clock_ns
+    }
+
     /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of
     /// rooms, too.
     pub fn tell_directory_all(&mut self, now: Instant) {
@@ -382,7 +388,7 @@ impl Router {
                 self.ended(from, (app, user, device), login.believed(now.unix_nanos()));
             }
             ToRouter::Join { app, room, sequence } => {
-                let Login(clock_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
+                let clock_ns = self.clock_ns(now);
                 self.join(now, clock_ns, (app, room), from, sequence);
             }
             ToRouter::Leave { app, room } => self.leave_room(now, (app, room), from),

@@ -472,7 +472,30 @@ fn a_directory_that_lost_something_gets_a_gap() {
     bench.router.tell_directory_all(bench.now);
     written(&mut bench);
     said(&mut bench, ROOM, 1);
-    assert_eq!(written(&mut bench).0[0], Entry::Gap(base + 2));
+    assert_eq!(written(&mut bench).0[0], Entry::Lost(base + 2));
+}
+
+/// Another owner has begun above this one in the same moment. So what this one says is refused, until it
+/// begins anew above that one; and whoever reads the stream then sees that something is missing, although
+/// each of them has left the room in order.
+#[test]
+fn an_owner_whose_beginning_is_refused_begins_again_above() {
+    let mut bench = writer();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 2);
+    assert_eq!(written(&mut bench).0[0], Entry::Gap(base));
+    bench.router.stream_is_ahead(bench.now, APP, ROOM, base);
+    bench.router.stream_is_ahead(bench.now, APP, ROOM, base); // that of a repeat
+    said(&mut bench, ROOM, 1);
+    bench.leave(A, ROOM);
+    let entries = written(&mut bench).0;
+    let Entry::Lost(anew) = entries[0] else { panic!("{entries:?}") };
+    assert!(anew > base + (1 << 21), "above a slot of the cycle after this");
+    assert_eq!((entries.len(), entries.last()), (3, Some(&Entry::Whole(anew + 1))));
+    let other = base + 1_000;
+    let stream = [&[Entry::Gap(other), Entry::Whole(other)], &entries[..]].concat();
+    let next = next_owner(&stream, anew + 1, base);
+    assert_eq!((next.gone, next.told), (anew, vec![anew + 1]));
 }
 
 /// A storm of shards that want all of a room leaves each turn to others, and all of them are answered.

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::client::{Message, Outcome};
 use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, Stream, Target};
-use wire::{AppId, ClientMsgId, UserId};
+use wire::{AppId, ClientMsgId, RoomId, UserId};
 
 use crate::directory::Binding;
 use crate::serve::Role;
@@ -146,6 +146,12 @@ impl Shards {
     /// The directory has this of a room. Lost when the shard is that busy, as what was found is.
     pub fn stream(&self, to: ShardId, stream: Stream) {
         let _ = self.remote.send(to, Mail::Control(Control::Stream(Box::new(stream))));
+    }
+
+    /// The directory has refused that beginning of a room's stream. Lost when the shard is that busy: then
+    /// the stream lacks what the room says, until the room has another owner.
+    pub fn stream_is_ahead(&self, to: ShardId, app: AppId, room: RoomId, beginning: u64) {
+        let _ = self.remote.send(to, Mail::Control(Control::StreamIsAhead { app, room, beginning }));
     }
 
     /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the

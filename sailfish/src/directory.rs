@@ -82,8 +82,11 @@ pub enum Record {
         /// Who.
         user: UserId,
     },
-    /// Add this to the stream of a room.
+    /// Add this to the stream of a room. The answer is [`News::StreamIsAhead`] if it is a beginning and the
+    /// stream has something above it.
     Keep {
+        /// Who writes.
+        from: ShardId,
         /// Whose room.
         app: AppId,
         /// Which.
@@ -131,6 +134,17 @@ pub enum News {
         to: ShardId,
         /// What is kept of the room; nothing when nobody wrote of it.
         stream: Stream,
+    },
+    /// Refuses a beginning in [`Record::Keep`].
+    StreamIsAhead {
+        /// Who wrote it.
+        to: ShardId,
+        /// Whose room.
+        app: AppId,
+        /// Which.
+        room: RoomId,
+        /// The sequence of the beginning.
+        beginning: u64,
     },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),

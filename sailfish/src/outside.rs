@@ -61,7 +61,7 @@ impl Outside for Surroundings {
                 Record::Unbind { app, user, device, login: login.0 }
             }
             ToDirectory::LookUp { app, user } => Record::LookUp { from: self.id, app, user },
-            ToDirectory::Keep { app, room, entry } => Record::Keep { app, room, entry },
+            ToDirectory::Keep { app, room, entry } => Record::Keep { from: self.id, app, room, entry },
             ToDirectory::Read { app, room } => Record::Read { from: self.id, app, room },
         });
     }

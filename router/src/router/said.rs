@@ -29,7 +29,7 @@ impl Router {
             self.metrics.joins_refused += 1;
             return self.outbox.gateway(from, ToGateway::Full { app, room });
         };
-        let mut sequence = entered.sequence;
+        let sequence = entered.sequence;
         if entered.has_begun {
             self.histories.begin(app, room, sequence, seen, self.cluster.term());
             if seen > 0 || self.cluster.is_unsettled() {
@@ -41,14 +41,13 @@ impl Router {
         }
         if entered.has_begun && self.writes_streams {
             // Before it says anything: of what it does not come to write the next one knows.
-            self.begin_stream(app, room, sequence);
+            self.begin_stream(app, room, Entry::Gap(sequence));
         }
         if entered.has_lost {
             let base = self.rooms.find(app, room).map_or(sequence, |known| known.base);
             self.histories.lose(app, room, base);
             if self.writes_streams {
-                sequence += 1; // a place of its own, above whatever says that nothing is missing
-                self.begin_stream(app, room, sequence);
+                self.begin_stream(app, room, Entry::Lost(sequence));
             }
         }
         self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
@@ -80,19 +79,29 @@ impl Router {
         self.histories.leave(app, room, sequence, term);
     }
 
-    /// This owner writes what a room says after `sequence` to its stream. What other owners have written
-    /// before is not known to be all.
-    fn begin_stream(&mut self, app: AppId, room: RoomId, sequence: u64) {
+    /// This owner writes what a room says from here on to its stream. What was written before is not known to
+    /// be all, or known not to be.
+    fn begin_stream(&mut self, app: AppId, room: RoomId, beginning: Entry) {
         let Some(known) = self.rooms.find_mut(app, room) else { return };
-        (known.sequence, known.stream_life) = (known.sequence.max(sequence), Some(self.stream_life));
-        self.keep_in_stream(app, room, Entry::Gap(sequence));
+        known.stream_life = Some(self.stream_life);
+        self.keep_in_stream(app, room, beginning);
+    }
+
+    /// The directory has refused with what this owner began the stream of a room: another has begun above it,
+    /// by which gateways went at the same time. It begins again, above that one. What it has said meanwhile
+    /// is not in the stream.
+    pub fn stream_is_ahead(&mut self, now: Instant, app: AppId, room: RoomId, beginning: u64) {
+        let clock_ns = self.clock_ns(now);
+        if let Some(sequence) = self.rooms.begin_again(clock_ns, app, room, beginning) {
+            self.begin_stream(app, room, Entry::Lost(sequence));
+        }
     }
 
     /// Adds to the stream of a room what it has said.
     pub(super) fn write_stream(&mut self, app: AppId, room: RoomId, entry: Entry) {
         let stream_life = self.rooms.find(app, room).and_then(|known| known.stream_life);
         if stream_life != Some(self.stream_life) {
-            self.begin_stream(app, room, entry.sequence() - 1);
+            self.begin_stream(app, room, Entry::Lost(entry.sequence() - 1));
         }
         self.keep_in_stream(app, room, entry);
     }

@@ -301,11 +301,13 @@ impl<N: Fn(News)> Sidecar<N> {
         for reply in written {
             self.accept::<u32>(reply)?;
         }
-        for reply in kept {
+        for (&(to, app, room, entry), reply) in split.kept.iter().zip(kept) {
             // One that is not newer than what is there comes from an owner that another has followed, or
             // again.
             if !streams::is_stale(&reply) {
                 self.accept::<Value>(reply)?;
+            } else if entry.is_beginning() {
+                (self.news)(News::StreamIsAhead { to, app, room, beginning: entry.sequence() });
             }
         }
         for (&(to, app, room), reply) in split.reads.iter().zip(read) {
@@ -325,10 +327,10 @@ impl<N: Fn(News)> Sidecar<N> {
         stats.lookups.add(lookups.len() as u64);
         let mut commands: Vec<_> = writes.iter().map(|record| self.keys.write(record, by_text)).collect();
         commands.extend(lookups.iter().map(|&(_, app, user)| self.keys.read_user(app, user)));
-        commands.extend(kept.iter().map(|&(app, room, entry)| self.streams.add(app, room, entry)));
+        commands.extend(kept.iter().map(|&(_, app, room, entry)| self.streams.add(app, room, entry)));
         commands.extend(reads.iter().map(|&(_, app, room)| self.streams.read(app, room)));
         // A room that says something more has its time from then on.
-        let rooms: BTreeSet<(AppId, RoomId)> = kept.iter().map(|&(app, room, _)| (app, room)).collect();
+        let rooms: BTreeSet<(AppId, RoomId)> = kept.iter().map(|&(_, app, room, _)| (app, room)).collect();
         commands.extend(rooms.iter().map(|&(app, room)| self.streams.expire(app, room)));
         stats.streams.add((kept.len() + reads.len() + rooms.len()) as u64);
         self.link()?.run(&commands)
@@ -428,8 +430,8 @@ struct Split<'a> {
     /// One for each device: that of the highest stamp, the last of them.
     writes: Vec<&'a Record>,
     lookups: Vec<LookUp>,
-    /// Entries of streams, in their order.
-    kept: Vec<(AppId, RoomId, &'a Entry)>,
+    /// Entries of streams, in their order, by who writes them.
+    kept: Vec<(ShardId, AppId, RoomId, &'a Entry)>,
     reads: Vec<(ShardId, AppId, RoomId)>,
 }
 
@@ -439,8 +441,8 @@ impl<'a> Split<'a> {
         let (mut lookups, mut kept, mut reads) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             let (app, user, device, login) = match *record {
-                Record::Keep { app, room, ref entry } => {
-                    kept.push((app, room, &**entry));
+                Record::Keep { from, app, room, ref entry } => {
+                    kept.push((from, app, room, &**entry));
                     continue;
                 }
                 Record::Read { from, app, room } => {

@@ -18,6 +18,7 @@ const MARKS: u32 = 64;
 const GAP: &str = "gap";
 const NO_GAP: &str = "no_gap";
 const WHOLE: &str = "whole";
+const LOST: &str = "lost";
 
 /// Makes commands.
 pub struct Streams {
@@ -45,6 +46,7 @@ impl Streams {
             Entry::Gap(_) => drop(command.arg(GAP).arg(1)),
             Entry::NoGap(_) => drop(command.arg(NO_GAP).arg(1)),
             Entry::Whole(_) => drop(command.arg(WHOLE).arg(1)),
+            Entry::Lost(_) => drop(command.arg(LOST).arg(1)),
         }
         Command::new(&key, command)
     }
@@ -107,6 +109,9 @@ fn entry(app: AppId, room: RoomId, id: &str, fields: &[Value]) -> Option<Entry> 
     }
     if find(WHOLE).is_some() {
         return Some(Entry::Whole(sequence));
+    }
+    if find(LOST).is_some() {
+        return Some(Entry::Lost(sequence));
     }
     Some(Entry::Message(Message {
         id: MessageId(number("id")?.try_into().ok()?),

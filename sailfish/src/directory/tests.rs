@@ -565,7 +565,7 @@ fn what_a_room_said_is_read_as_it_was_written() {
     let (old, new) = (Rig::start(&server), Rig::with(&config(&server), node(NODE + 1, Role::Router)));
     let (app, room) = (AppId(1), RoomId(7));
     let keep = |rig: &Rig, entry: &Entry| {
-        rig.writer.push(Record::Keep { app, room, entry: Box::new(entry.clone()) })
+        rig.writer.push(Record::Keep { from: FROM, app, room, entry: Box::new(entry.clone()) })
     };
     let read = |rig: &Rig, room| {
         rig.writer.push(Record::Read { from: FROM, app, room });
@@ -591,6 +591,14 @@ fn what_a_room_said_is_read_as_it_was_written() {
     keep(&old, &said(13, b"late"));
     keep(&old, &written[6]);
     assert_eq!(read(&old, room), written);
+    // One that begins below it is told so, and can begin again.
+    keep(&old, &Entry::Gap(15));
+    let refused = News::StreamIsAhead { to: FROM, app, room, beginning: 15 };
+    old.wait_for("the refusal", |news| (news == refused).then_some(()));
+    let (gap, lost) = (Entry::Gap(21), Entry::Lost(21));
+    keep(&old, &gap);
+    keep(&old, &lost);
+    assert_eq!(read(&old, room), [&written[..], &[gap, lost]].concat());
     assert_eq!(read(&old, RoomId(8)), []);
     assert_eq!(old.directory.stats().errors.get(), 0);
     // What is too long ago goes.
@@ -608,7 +616,8 @@ fn payloads_that_wait_are_bounded() {
     server.signal(Signal::STOP);
     let entry = Box::new(said(10, &[0; 65_536]));
     for _ in 0..1_100 {
-        rig.writer.push(Record::Keep { app: AppId(1), room: RoomId(7), entry: entry.clone() });
+        let (app, room) = (AppId(1), RoomId(7));
+        rig.writer.push(Record::Keep { from: FROM, app, room, entry: entry.clone() });
     }
     let stats = rig.directory.stats();
     assert!(stats.dropped.get() > 0 && stats.queued() <= QUEUE_BYTES_MAX / 65_536, "{}", stats.queued());

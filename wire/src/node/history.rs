@@ -53,6 +53,8 @@ pub enum Entry {
     NoGap(u64),
     /// All that was said up to this sequence has been written.
     Whole(u64),
+    /// Messages up to this sequence are missing, whatever stands beside it.
+    Lost(u64),
 }
 
 impl Entry {
@@ -60,7 +62,9 @@ impl Entry {
     pub fn sequence(&self) -> u64 {
         match self {
             Self::Message(message) => message.sequence,
-            Self::Gap(sequence) | Self::NoGap(sequence) | Self::Whole(sequence) => *sequence,
+            Self::Gap(sequence) | Self::NoGap(sequence) | Self::Whole(sequence) | Self::Lost(sequence) => {
+                *sequence
+            }
         }
     }
 
@@ -71,7 +75,13 @@ impl Entry {
             Self::Gap(_) => 1,
             Self::NoGap(_) => 2,
             Self::Whole(_) => 3,
+            Self::Lost(_) => 4,
         }
+    }
+
+    /// Whether an owner begins with it to write what it says.
+    pub fn is_beginning(&self) -> bool {
+        matches!(self, Self::Gap(_) | Self::Lost(_))
     }
 }
 
