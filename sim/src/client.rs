@@ -553,8 +553,10 @@ impl World {
     fn client_noticed(&mut self, at: usize, session: SessionNo, code: NoticeCode, retry_after_ms: u32) {
         match code {
             NoticeCode::Kicked => {
-                let found = self.model.kicked(self.now, session);
-                self.check(found);
+                if !self.is_stamp_forgotten(&self.model.sessions[session]) {
+                    let found = self.model.kicked(self.now, session);
+                    self.check(found);
+                }
                 self.clients[at].is_kicked = true;
             }
             NoticeCode::Draining => {

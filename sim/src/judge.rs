@@ -171,7 +171,7 @@ impl World {
     /// its node has heard of other clocks. If that node and every router have started since the fastest clock
     /// was heard, the stamp may be below that of an earlier session; the node that knows better is linked a
     /// moment too late.
-    fn is_stamp_forgotten(&self, session: &Session) -> bool {
+    pub(crate) fn is_stamp_forgotten(&self, session: &Session) -> bool {
         let is_far = self.plan.clocks.iter().any(|(_, ms)| ms.abs() > 10_000);
         let has_gone = |host: Host| self.model.crashes.iter().any(|(_, of, _)| *of == host);
         is_far && has_gone(session.shard.node()) && self.plan.router_hosts().into_iter().all(has_gone)

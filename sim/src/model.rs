@@ -75,6 +75,8 @@ pub(crate) struct Session {
     seen: BTreeSet<u64>,
     /// By room.
     pub(crate) asks: BTreeMap<i64, VecDeque<Ask>>,
+    /// Rooms that it has joined once more, for what was said there.
+    given_again: BTreeSet<i64>,
     /// The number of the last first copy, by the sender's session and the target.
     last_of: BTreeMap<(SessionNo, Target), usize>,
 }
@@ -87,9 +89,9 @@ impl Session {
         is_new && matches!(first, Some(Ask::Join(Some(_))))
     }
 
-    /// It has joined a room that it was in, and got messages from before.
+    /// It has joined a room that it was in, and got messages from before, out of their order.
     pub(crate) fn is_given_again(&self, room: i64) -> bool {
-        self.rooms.get(&room).is_some_and(|stay| stay.came_again && stay.has_recovered)
+        self.given_again.contains(&room)
     }
 
     pub(crate) fn has_seen(&self, id: u64) -> bool {
@@ -288,6 +290,7 @@ impl Model {
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
             asks: BTreeMap::new(),
+            given_again: BTreeSet::new(),
             last_of: BTreeMap::new(),
         });
         self.sessions.len() - 1
@@ -347,11 +350,15 @@ impl Model {
         recovery: Option<Recovery>,
     ) -> Result<(), String> {
         let want = self.answered_join(at, session, room, sequence, recovery)?;
-        let Some(stay) = self.sessions[session].rooms.get_mut(&room) else {
+        let Session { rooms, given_again, .. } = &mut self.sessions[session];
+        let Some(stay) = rooms.get_mut(&room) else {
             return Err(format!(
                 "session {session} was told that it is in room {room}, which it never wanted"
             ));
         };
+        if stay.came_again && want.is_some() {
+            given_again.insert(room);
+        }
         stay.joined = stay.joined.or(Some(at));
         match want {
             // What has come since it asked comes again, in its place.
@@ -425,6 +432,11 @@ impl Model {
         });
         self.names.insert((sender, name), number);
         name
+    }
+
+    /// The message of that id, if it has come to a client.
+    pub(crate) fn by_id(&self, id: u64) -> Option<&Sent> {
+        self.by_id.get(&id).map(|number| self.get(*number))
     }
 
     pub(crate) fn get(&self, number: usize) -> &Sent {

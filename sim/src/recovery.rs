@@ -8,6 +8,7 @@ use wire::client::{ClientFrame, Recovery, Want};
 
 use crate::model::{Model, SessionNo};
 use crate::network::Host;
+use crate::plan::GATEWAYS;
 use crate::world::World;
 
 /// How long what follows an answer may take to come.
@@ -79,7 +80,7 @@ impl World {
         for promise in &self.model.promises {
             let Promise { session, room, since, sequence, at } = *promise;
             let it = &self.model.sessions[session];
-            let follows = at..at + FOLLOWS_NS;
+            let follows = at..self.follows_until(at, it.shard.node());
             let dies =
                 |(when, host, _): &(u64, Host, bool)| *host == it.shard.node() && follows.contains(when);
             let is_over = it.over.is_some_and(|over| follows.contains(&over));
@@ -87,13 +88,40 @@ impl World {
                 continue;
             }
             for ((_, place), id) in self.model.by_sequence.range((room, since + 1)..=(room, sequence)) {
-                if !it.has_seen(*id) {
+                if !it.has_seen(*id) && !self.is_seen_by_none(*id, at) {
                     return Err(format!(
                         "session {session} was told that all of room {room} from {since} to {sequence} follows, and missed {place}"
                     ));
                 }
             }
         }
+        self.judge_answers()
+    }
+
+    /// By when what follows an answer has come: not while its gateway stands still.
+    fn follows_until(&self, at: u64, gateway: Host) -> u64 {
+        let until = at + FOLLOWS_NS;
+        let freezes = self.model.freezes.iter().filter(|(_, _, host)| *host == gateway);
+        let in_time = freezes.filter(|(from, to, _)| *from < until && *to > at);
+        in_time.map(|(_, to, _)| to + FOLLOWS_NS).fold(until, u64::max)
+    }
+
+    /// The exception to what `complete` says: the owner of the room has died since it said this message, and
+    /// so have all gateways whose clients had got it.
+    fn is_seen_by_none(&self, id: u64, at: u64) -> bool {
+        let Some(sent) = self.model.by_id(id) else { return false };
+        let said = sent.sends[0].0;
+        let dies = |is_it: &dyn Fn(Host) -> bool| {
+            let mut crashes = self.model.crashes.iter();
+            crashes.any(|(when, host, _)| (said..at).contains(when) && is_it(*host))
+        };
+        let gateway_of = |session: SessionNo| self.model.sessions[session].shard.node();
+        let mut early = sent.copies.iter().filter(|(_, session)| self.model.sessions[*session].began < at);
+        dies(&|host| host < GATEWAYS) && early.all(|(_, session)| dies(&|host| host == gateway_of(*session)))
+    }
+
+    /// Whoever wants to be in a room was told that it is.
+    fn judge_answers(&self) -> Result<(), String> {
         for client in &self.clients {
             let Some(session) = client.session else { continue };
             for room in &client.rooms {
