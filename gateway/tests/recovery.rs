@@ -293,8 +293,8 @@ fn what_moves_is_given_to_the_owner() {
     let mut world = World::new();
     let kept = |router: ShardId| {
         let (router, messages) = (router.as_u32(), vec![said(SEQUENCE, false)]);
-        let (gone, upto, is_first) = (SEQUENCE - 1, SEQUENCE, true);
-        Box::new(Kept { router, app: APP, room: ROOM, gone, upto, is_first, messages })
+        let (gone, upto, is_first, is_sure) = (SEQUENCE - 1, SEQUENCE, true, true);
+        Box::new(Kept { router, app: APP, room: ROOM, gone, upto, is_first, is_sure, messages })
     };
     world.tell(ToGateway::Moved(kept(ROUTER_2)));
     assert_eq!(world.told(ROUTER).pop(), Some(ToRouter::Kept(kept(ROUTER_2))));

@@ -245,6 +245,7 @@ impl Said {
             gone: if input.flag() { first.saturating_sub(1) } else { sequence(input) },
             upto: if input.flag() { last } else { sequence(input) },
             is_first: input.flag(),
+            is_sure: input.flag(),
             messages,
         }
     }

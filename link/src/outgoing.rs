@@ -297,6 +297,7 @@ mod tests {
                 gone: 1,
                 upto: 1,
                 is_first: true,
+                is_sure: true,
                 messages: vec![message.clone(); 100],
             })),
         ];

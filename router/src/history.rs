@@ -265,16 +265,25 @@ impl Histories {
     }
 
     /// A room of this owner begins, after `base`; its members have seen or heard of its messages up to
-    /// `seen`. What is kept of it counts only if nobody can have said more in between.
-    pub(crate) fn begin(&mut self, app: AppId, room: RoomId, base: u64, seen: u64, term: Term) {
-        let Some(key) = self.key(app, room) else { return };
+    /// `seen`. What is kept of it counts only if nobody can have said more in between: up to which sequence,
+    /// then.
+    pub(crate) fn begin(
+        &mut self,
+        app: AppId,
+        room: RoomId,
+        base: u64,
+        seen: u64,
+        term: Term,
+    ) -> Option<u64> {
+        let key = self.key(app, room)?;
         let ring = &mut self.rings[key];
-        match ring.left_at {
-            Some(left_at) if (seen..=base).contains(&left_at) && ring.term == term => {
-                (ring.left_at, ring.is_moving) = (None, false);
-            }
-            _ => self.forget(key),
+        let is_term = ring.term == term;
+        let left_at = ring.left_at.filter(|left_at| is_term && (seen..=base).contains(left_at));
+        match left_at {
+            Some(_) => (ring.left_at, ring.is_moving) = (None, false),
+            None => self.forget(key),
         }
+        left_at
     }
 
     /// Other owners may have given sequences up to this one to messages that are not here, nor in the stream.
@@ -311,7 +320,8 @@ impl Histories {
 
     /// Takes in a part of what the owner before kept. It counts only if it ends where what is kept here
     /// begins: `base`, where the room began, for the first part, of which nobody can have said more than it
-    /// has (`seen`).
+    /// has. Members that have come over tell what they have seen (`seen`); where nobody has, the owner before
+    /// must be sure.
     pub(crate) fn take_in(
         &mut self,
         now: Instant,
@@ -325,7 +335,10 @@ impl Histories {
         let known = ring.map(|ring| ring.gone);
         let fits = match (part.is_first, base, known) {
             (true, None, known) => known.is_none(),
-            (true, Some(base), known) => known.unwrap_or(base) == base && (seen..=base).contains(&part.upto),
+            (true, Some(base), known) => {
+                let is_last = (seen..=base).contains(&part.upto) && (seen > 0 || part.is_sure);
+                known.unwrap_or(base) == base && is_last
+            }
             (false, _, known) => known == Some(part.upto),
         };
         let fits = fits && first.is_none_or(|first| first > part.upto);
@@ -335,7 +348,7 @@ impl Histories {
         let key = self.open(part.app, part.room, part.upto);
         if base.is_none() && part.is_first {
             let ring = &mut self.rings[key];
-            (ring.left_at, ring.term) = (Some(part.upto), term);
+            (ring.left_at, ring.term) = (Some(part.upto), if part.is_sure { term } else { Term::default() });
         }
         let kept = part.messages.iter().rev();
         let missed = kept.into_iter().find(|message| !self.prepend(now, key, message));

@@ -50,7 +50,8 @@ pub(crate) struct Room {
     pub(crate) base: u64,
     /// The highest sequence below that some member's shard had seen or heard of.
     pub(crate) seen: u64,
-    /// Up to which of them the owner before has told what it kept; 0 for none.
+    /// Up to which of them it is known what was said, by what the owner before has told, or from before the
+    /// room was empty; 0 for none.
     pub(crate) linked: u64,
     /// Until when the owner before may tell, or the directory.
     pub(crate) awaits_until: Instant,

@@ -223,7 +223,8 @@ fn kept(sequences: std::ops::RangeInclusive<u64>, gone: u64, upto: u64, is_first
         payload: bytes::Bytes::from_static(b"before"),
     });
     let (router, messages) = (ShardId::new(5, 0).as_u32(), messages.collect());
-    ToRouter::Kept(Box::new(Kept { router, app: APP, room: ROOM, gone, upto, is_first, messages }))
+    let is_sure = true;
+    ToRouter::Kept(Box::new(Kept { router, app: APP, room: ROOM, gone, upto, is_first, is_sure, messages }))
 }
 
 /// What the owner before kept is waited for, and joined to what is said here.
@@ -538,4 +539,37 @@ fn an_operator_sees_the_last_messages() {
     let question = Question::History { app: APP, room: ROOM, last: 2 };
     let Answer::History { messages } = bench.router.answer(bench.now, question) else { panic!("a history") };
     assert_eq!(sequences(&messages), [base + 4, base + 5]);
+}
+
+/// The owner before lost a gateway after the room was empty there, which may have gone by another owner. Its
+/// members would know.
+#[test]
+fn what_the_owner_before_is_not_sure_of_needs_a_witness() {
+    let last = 1 << 30;
+    for (seen, told) in [(0, vec![]), (last, vec![last])] {
+        let mut bench = Bench::new();
+        let base = bench.join_from(A, ROOM, seen);
+        let ToRouter::Kept(mut part) = kept(last..=last, last - 1, last, true) else { unreachable!() };
+        part.is_sure = false;
+        bench.tell(B, ToRouter::Kept(part));
+        bench.pass(Duration::from_secs(3));
+        let gone = if told.is_empty() { base } else { last - 1 };
+        assert_eq!(answer(&mut bench, A, last - 1, 0), (base, gone, told), "seen {seen}");
+    }
+}
+
+/// What is kept from before a room was empty is not all, if a member comes that has seen more by then.
+#[test]
+fn a_member_that_has_seen_more_is_believed_after_a_room_was_empty() {
+    let mut bench = Bench::new();
+    let base = bench.join(A, ROOM);
+    said(&mut bench, ROOM, 2);
+    bench.leave(A, ROOM);
+    bench.now += Duration::from_secs(5);
+    let anew = bench.join_from(A, ROOM, base + 2);
+    let all = vec![base + 1, base + 2];
+    assert_eq!(answer(&mut bench, A, base, 0), (anew, base, all), "nobody said more");
+    bench.join_from(B, ROOM, base + 3);
+    bench.pass(Duration::from_secs(3)); // what the owner before kept is waited for
+    assert_eq!(answer(&mut bench, A, base, 0).1, anew);
 }

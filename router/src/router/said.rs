@@ -31,12 +31,12 @@ impl Router {
         };
         let sequence = entered.sequence;
         if entered.has_begun {
-            self.histories.begin(app, room, sequence, seen, self.cluster.term());
-            if seen > 0 || self.cluster.is_unsettled() {
-                let until = self.cluster.deadline().unwrap_or(now).max(now) + MOVED_WAIT;
-                if let Some(known) = self.rooms.find_mut(app, room) {
-                    known.awaits_until = until;
-                }
+            let kept_upto = self.histories.begin(app, room, sequence, seen, self.cluster.term());
+            let awaits = seen > 0 || self.cluster.is_unsettled();
+            let until = self.cluster.deadline().unwrap_or(now).max(now) + MOVED_WAIT;
+            if let Some(known) = self.rooms.find_mut(app, room) {
+                known.linked = kept_upto.unwrap_or_default();
+                known.awaits_until = if awaits { until } else { known.awaits_until };
             }
         }
         if entered.has_begun && self.writes_streams {
@@ -205,6 +205,7 @@ impl Router {
         let Some(ring) = self.histories.find(app, room) else { return };
         let Some(left_at) = ring.left_at else { return }; // somebody is in it again
         let (router, gone) = (self.recalls.me(), ring.gone());
+        let is_sure = ring.term.losses == self.cluster.term().losses;
         // What lies below a hole is of no use there.
         let messages: Vec<Message> = ring.messages().filter(|kept| kept.sequence > gone).cloned().collect();
         self.recalls.spend(&messages);
@@ -213,7 +214,7 @@ impl Router {
         let mut is_first = true;
         while let Some(messages) = parts.pop() {
             let before = parts.last().and_then(|part| part.last()).map_or(gone, |last| last.sequence);
-            let part = Kept { router, app, room, gone: before, upto, is_first, messages };
+            let part = Kept { router, app, room, gone: before, upto, is_first, is_sure, messages };
             self.outbox.gateway(to, ToGateway::Moved(Box::new(part)));
             self.metrics.history_moved += 1;
             (upto, is_first) = (before, false);

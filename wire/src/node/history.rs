@@ -112,6 +112,8 @@ pub struct Kept {
     pub upto: u64,
     /// It has the newest.
     pub is_first: bool,
+    /// Nobody can have said more since: no gateway was lost that may have gone by another owner.
+    pub is_sure: bool,
     /// In their order.
     pub messages: Vec<Message>,
 }

@@ -82,6 +82,7 @@ pub fn kept() -> Kept {
         gone: 7,
         upto: 9,
         is_first: true,
+        is_sure: true,
         messages: vec![message()],
     }
 }
