@@ -2,7 +2,7 @@
 //!
 //! A room has a ring: its last messages in the order of their sequences, within bounds for each business code
 //! (messages, bytes, age). All rings share a pool of bytes; when it is full, the room that has most gives up
-//! its oldest.
+//! its oldest. A sender has a share of the pool in all rooms together: what it says beyond that is not kept.
 //!
 //! A ring is honest about its holes. `gone` is the highest sequence that some message had which is not here
 //! any more, or that an owner before may have given to one. So everything after a sequence is here only if
@@ -11,10 +11,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use shard::{Amount, Instant, Key, Slab};
+use shard::{Amount, Instant, Key, Shares, Slab};
 use wire::client::Message;
 use wire::node::{Entry as StreamEntry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, Stream};
-use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
+use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId, UserId};
 
 use crate::hash::IdHash;
 use crate::keep::{Keep, Keeps};
@@ -31,9 +31,9 @@ pub(crate) struct Histories {
     hash: IdHash,
     index: Stripes<(AppId, RoomId, Key)>,
     rings: Slab<Ring>,
-    /// Of all rings.
-    held: Amount,
-    /// Rings by what they have, in steps of [`CLASS_BYTES`].
+    /// What each sender has of all rings.
+    held: Held,
+    /// Rings by what they have (see [`class`]).
     by_size: BTreeSet<(u64, u64)>,
     /// Messages that made room for others.
     evicted: u64,
@@ -45,6 +45,8 @@ pub(crate) struct Histories {
 
 /// Two rooms that differ by less have the same.
 const CLASS_BYTES: u64 = 4096;
+
+type Held = Shares<(AppId, UserId)>;
 
 /// What one room said.
 pub(crate) struct Ring {
@@ -88,7 +90,7 @@ impl Histories {
             hash: IdHash::new(seed),
             index: Stripes::new(),
             rings: Slab::new(),
-            held: Amount::default(),
+            held: Shares::new(seed),
             by_size: BTreeSet::new(),
             evicted: 0,
             swept: 0,
@@ -98,7 +100,7 @@ impl Histories {
 
     /// Rings, their messages with their bytes, and how many messages made room for others.
     pub(crate) fn metrics(&self) -> (u64, Amount, u64) {
-        (self.rings.len() as u64, self.held, self.evicted)
+        (self.rings.len() as u64, self.held.held(), self.evicted)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -123,13 +125,13 @@ impl Histories {
         let key = self.open(message.app, room, base);
         let until = now + Duration::from_millis(keep.ms.into());
         let cost = cost(message);
-        if cost > u64::from(keep.bytes) || cost > self.share() {
-            self.rings[key].gone = message.sequence; // too long to be kept
+        if cost > u64::from(keep.bytes) || cost > self.share() || !self.take_share(message) {
+            self.rings[key].gone = message.sequence; // too long to be kept, or its sender has too much
             return Some(StreamEntry::Gap(message.sequence));
         }
         self.change(key, |ring, held| {
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
-            ring.count(lane, cost, held);
+            ring.count(lane, cost);
             ring.trim(now, lane, keep, held);
         });
         self.shrink(key);
@@ -203,11 +205,11 @@ impl Histories {
     }
 
     /// Changes a ring and keeps the pool's count true.
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Ring, &mut Amount)) {
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Ring, &mut Held)) {
         let Some(ring) = self.rings.get_mut(key) else { return };
-        let before = ring.bytes / CLASS_BYTES;
+        let before = class(ring.bytes);
         change(ring, &mut self.held);
-        let after = ring.bytes / CLASS_BYTES;
+        let after = class(ring.bytes);
         if before != after {
             self.by_size.remove(&(before, key.as_u64()));
             self.by_size.insert((after, key.as_u64()));
@@ -224,7 +226,7 @@ impl Histories {
                 evicted += 1;
             }
         });
-        while self.held.bytes > bytes_max {
+        while self.held.held().bytes > bytes_max {
             let Some((_, most)) = self.by_size.last().copied() else { break };
             self.change(Key::from_u64(most), |ring, held| {
                 ring.pop_front(held);
@@ -232,6 +234,14 @@ impl Histories {
             evicted += 1;
         }
         self.evicted += evicted;
+    }
+
+    /// Counts a message for its sender; false if that has as much as it may. The backend and operators, who
+    /// speak as nobody, may have all.
+    fn take_share(&mut self, message: &Message) -> bool {
+        const ANY: Amount = Amount { entries: u64::MAX, bytes: u64::MAX };
+        let bytes = if message.sender == UserId(0) { u64::MAX } else { self.bytes_max / HISTORY_SHARES };
+        self.held.take((message.app, message.sender), cost(message), ANY, Amount { bytes, ..ANY })
     }
 
     /// The bytes that one room may have.
@@ -364,12 +374,12 @@ impl Histories {
         let (has, cost) = (self.rings[key].lanes[usize::from(lane)], cost(message));
         let bounds = Amount { entries: keep.messages.into(), bytes: keep.bytes.into() };
         let until = said_at(message).min(now) + Duration::from_millis(keep.ms.into());
-        if !has.has_room(cost, bounds) || until <= now {
+        if !has.has_room(cost, bounds) || until <= now || !self.take_share(message) {
             return false;
         }
-        self.change(key, |ring, held| {
+        self.change(key, |ring, _| {
             ring.entries.push_front(Entry { message: message.clone(), until, lane });
-            ring.count(lane, cost, held);
+            ring.count(lane, cost);
         });
         true
     }
@@ -416,13 +426,11 @@ impl Histories {
     }
 
     pub(crate) fn check_invariants(&self) {
-        let mut held = Amount::default();
         for (key, ring) in self.rings.iter() {
             assert_eq!(self.key(ring.app, ring.room), Some(key));
             let mut lanes = vec![Amount::default(); self.keeps.len()];
             for entry in &ring.entries {
                 lanes[usize::from(entry.lane)].add(cost(&entry.message));
-                held.add(cost(&entry.message));
             }
             assert_eq!(ring.lanes, lanes);
             assert_eq!(ring.bytes, lanes.iter().map(|lane| lane.bytes).sum::<u64>());
@@ -432,12 +440,13 @@ impl Histories {
             }
             let sequences = ring.entries.iter().map(|entry| entry.message.sequence);
             assert!(sequences.is_sorted_by(|a, b| a < b), "a ring has the room's order");
-            assert!(self.by_size.contains(&(ring.bytes / CLASS_BYTES, key.as_u64())));
+            assert!(self.by_size.contains(&(class(ring.bytes), key.as_u64())));
         }
-        assert_eq!(self.held, held);
+        let entries = self.rings.iter().flat_map(|(_, ring)| ring.messages());
+        self.held.check_invariants(entries.map(|message| ((message.app, message.sender), cost(message))));
         assert_eq!(self.by_size.len(), self.rings.len());
         assert_eq!(self.index.len(), self.rings.len());
-        assert!(self.held.bytes <= self.bytes_max);
+        assert!(self.held.held().bytes <= self.bytes_max);
     }
 }
 
@@ -464,22 +473,22 @@ impl Ring {
         self.entries.iter().map(|entry| &entry.message)
     }
 
-    fn count(&mut self, lane: u16, cost: u64, held: &mut Amount) {
+    /// Counts a message, which its sender's share has.
+    fn count(&mut self, lane: u16, cost: u64) {
         self.lanes[usize::from(lane)].add(cost);
         self.bytes += cost;
-        held.add(cost);
     }
 
-    fn pop_front(&mut self, held: &mut Amount) -> bool {
+    fn pop_front(&mut self, held: &mut Held) -> bool {
         self.remove(0, held)
     }
 
-    fn remove(&mut self, at: usize, held: &mut Amount) -> bool {
+    fn remove(&mut self, at: usize, held: &mut Held) -> bool {
         let Some(entry) = self.entries.remove(at) else { return false };
         let cost = cost(&entry.message);
         self.lanes[usize::from(entry.lane)].sub(cost);
         self.bytes -= cost;
-        held.sub(cost);
+        held.give_back((entry.message.app, entry.message.sender), cost);
         self.gone = self.gone.max(entry.message.sequence);
         if self.entries.is_empty() {
             self.entries = VecDeque::new(); // rooms that fell silent cost little
@@ -489,7 +498,7 @@ impl Ring {
 
     /// Forgets the oldest of a lane while it is over its bounds. With one lane, or none over its bounds but
     /// the first, that is the front.
-    fn trim(&mut self, now: Instant, lane: u16, keep: Keep, held: &mut Amount) {
+    fn trim(&mut self, now: Instant, lane: u16, keep: Keep, held: &mut Held) {
         self.expire(now, held);
         loop {
             let has = self.lanes[usize::from(lane)];
@@ -503,7 +512,7 @@ impl Ring {
 
     /// Forgets the oldest as long as its time is over. One behind it whose code is kept for less stays until
     /// then; it is not given out as missing, for nothing of it is.
-    fn expire(&mut self, now: Instant, held: &mut Amount) {
+    fn expire(&mut self, now: Instant, held: &mut Held) {
         while self.entries.front().is_some_and(|first| first.until <= now) {
             self.pop_front(held);
         }
@@ -516,6 +525,12 @@ fn is_none(entries: &[StreamEntry], at: usize) -> bool {
     let sequence = entries.get(at).map(StreamEntry::sequence);
     let is_undone = |next: &StreamEntry| matches!(next, StreamEntry::NoGap(its) if Some(*its) == sequence);
     matches!(before, Some(StreamEntry::Whole(_))) || entries.get(at + 1).is_some_and(is_undone)
+}
+
+/// Rings of one class have about as much as each other. Those with nothing have a class of their own, so the
+/// last ring has something to give up if any has.
+fn class(bytes: u64) -> u64 {
+    bytes.div_ceil(CLASS_BYTES)
 }
 
 /// What a message counts for.
