@@ -1,8 +1,8 @@
 //! Where rooms are, and their order.
 
-use shard::{Bucket, Instant, Rate, ShardId};
+use shard::{Instant, Rate, ShardId, SharedBucket};
 use wire::node::{sequence_base, sequence_believed_max};
-use wire::{AppId, RoomId};
+use wire::{AppId, RoomId, UserId};
 
 use crate::hash::IdHash;
 use crate::stripes::Stripes;
@@ -64,7 +64,7 @@ pub(crate) struct Room {
     /// Ascending, never empty.
     members: Vec<ShardId>,
     /// Of the reliable messages of users.
-    bucket: Bucket,
+    bucket: SharedBucket<UserId>,
 }
 
 /// A shard is in a room.
@@ -182,7 +182,7 @@ impl Rooms {
             stream_life: None,
             era,
             members: vec![shard],
-            bucket: Bucket::default(),
+            bucket: SharedBucket::default(),
         };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
         Some(Entered { sequence, has_begun: true, has_lost: false })
@@ -257,18 +257,18 @@ impl Rooms {
         Some(Left { sequence, stream_life })
     }
 
-    /// Gives the room's next message its place, if the room's rate lets it cost so many tokens; one that
-    /// costs nothing always gets one.
+    /// Gives the room's next message its place, if the room's rate lets its sender take so many tokens; one
+    /// that costs nothing always gets one.
     pub(crate) fn place(
         &mut self,
         now: Instant,
         (app, room): (AppId, RoomId),
         rate: Rate,
-        tokens: u32,
+        (sender, tokens): (UserId, u32),
     ) -> Place<'_> {
         let found = self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room));
         let Some(known) = found else { return Place::Unknown };
-        if tokens > 0 && !known.bucket.take(now, rate, tokens) {
+        if tokens > 0 && !known.bucket.take(now, rate, sender, tokens) {
             return Place::Busy;
         }
         known.sequence += 1;

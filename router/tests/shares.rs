@@ -185,12 +185,13 @@ fn a_sender_that_sends_much_is_forgotten_by_itself() {
 
 // -- rooms
 
-/// How many of so many reliable messages a room took.
+/// How many of so many reliable messages of ten members a room took.
 fn placed(bench: &mut Bench, session: u64, room: RoomId, count: usize, payload: usize) -> usize {
     let is_placed = |said: Mail| {
         said.iter().any(|(_, mail)| matches!(mail, Said::ToGateway(ToGateway::Broadcast { .. })))
     };
     let named = |n: usize| Submission {
+        sender: UserId(1_000 + n as i64 % 10),
         payload: vec![0; payload].into(),
         ..submission(Target::Room(room), &format!("{session}-{n}"))
     };
@@ -211,6 +212,21 @@ fn a_room_gives_reliable_messages_at_a_rate_that_members_can_follow() {
     );
     bench.pass(Duration::from_millis(300));
     assert_eq!(placed(&mut bench, 5, ROOM, 10, 100), 3);
+}
+
+#[test]
+fn a_member_that_says_much_leaves_a_part_of_its_rooms_rate_to_others() {
+    let mut bench = bench(|limits| (limits.room_messages_per_second, limits.room_burst) = (100, 500));
+    bench.join(A, ROOM);
+    let of = |user: i64, n: i64| Submission { sender: UserId(user), ..to_room(ROOM, &format!("{user}-{n}")) };
+    for tenth in 0..50 {
+        for n in 0..100 {
+            bench.submit(A, 1, of(1, 100 * tenth + n));
+        }
+        assert!(!is_busy(&bench.submit(A, 2, of(2, tenth))), "after {tenth} tenths of a second");
+        bench.pass(Duration::from_millis(100));
+    }
+    assert!(bench.router.metrics().busy > 4_000);
 }
 
 #[test]

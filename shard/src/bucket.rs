@@ -39,9 +39,94 @@ impl Bucket {
     }
 }
 
+/// A bucket that many take from, and that none can keep empty: one that has over four times what is left of
+/// what it took gets no more, as in [`Shares`](crate::Shares). What it took comes back to it at the bucket's
+/// rate.
+#[derive(Debug)]
+pub struct SharedBucket<K> {
+    bucket: Bucket,
+    /// Those that took something, and by when all of it has come back.
+    takers: Vec<(K, Instant)>,
+}
+
+/// So many takers are known at once; of more, those that took least are forgotten.
+const TAKERS_MAX: usize = 32;
+/// How many times what is left a taker may have and still get more.
+const LEFT_PARTS: u32 = 4;
+
+impl<K> Default for SharedBucket<K> {
+    fn default() -> Self {
+        Self { bucket: Bucket::default(), takers: Vec::new() }
+    }
+}
+
+impl<K: Copy + Eq> SharedBucket<K> {
+    /// Takes so many tokens as [`Bucket::take`] does; false, and nothing changes, when they are not there, or
+    /// too much of what is gone was taken by the same.
+    pub fn take(&mut self, now: Instant, rate: Rate, taker: K, tokens: u32) -> bool {
+        let left = rate.depth.saturating_sub(self.bucket.full_at.since(now));
+        let at = self.takers.iter().position(|(known, _)| *known == taker);
+        let back_at = at.map_or(now, |at| self.takers[at].1.max(now));
+        if back_at.since(now) > left * LEFT_PARTS || !self.bucket.take(now, rate, tokens) {
+            return false;
+        }
+        let back_at = back_at + (rate.per_token * tokens).min(rate.depth);
+        match at {
+            Some(at) => self.takers[at].1 = back_at,
+            None => self.enter(now, taker, back_at),
+        }
+        true
+    }
+
+    fn enter(&mut self, now: Instant, taker: K, back_at: Instant) {
+        if self.takers.len() >= TAKERS_MAX {
+            self.takers.retain(|(_, back_at)| *back_at > now);
+        }
+        if self.takers.len() >= TAKERS_MAX {
+            let least = (0..self.takers.len()).min_by_key(|at| self.takers[*at].1);
+            if let Some(least) = least {
+                self.takers.swap_remove(least);
+            }
+        }
+        self.takers.push((taker, back_at));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However much one takes, a newcomer finds something, and it can take what nobody else wants.
+    #[test]
+    fn a_shared_bucket_has_something_for_a_newcomer() {
+        let rate = Rate::new(1_000, 4_096);
+        let mut bucket = SharedBucket::default();
+        let mut now = Instant::from_unix_nanos(1_000_000_000_000);
+        let mut taken_by =
+            |now, taker: u32, times| (0..times).filter(|_| bucket.take(now, rate, taker, 1)).count();
+        let at_once = taken_by(now, 1, 10_000);
+        assert!((3_276..=3_278).contains(&at_once), "four fifths, not {at_once}");
+        assert_eq!(taken_by(now, 2, 100), 100);
+        let mut greedy = 0;
+        for _ in 0..50 {
+            now += Duration::from_millis(100);
+            greedy += taken_by(now, 1, 1_000);
+            assert_eq!(taken_by(now, 2, 10), 10);
+        }
+        assert!((4_000..=4_600).contains(&greedy), "what the other leaves of 5,000, not {greedy}");
+    }
+
+    /// Takers that are forgotten are those that took least.
+    #[test]
+    fn a_shared_bucket_knows_a_bounded_number_of_takers() {
+        let rate = Rate::new(1_000, 4_096);
+        let mut bucket = SharedBucket::default();
+        let now = Instant::from_unix_nanos(1_000_000_000_000);
+        let taken = (0..10_000).filter(|_| bucket.take(now, rate, 1, 1)).count();
+        (2..200).for_each(|taker| assert!(bucket.take(now, rate, taker, 1)));
+        assert_eq!(bucket.takers.len(), TAKERS_MAX);
+        assert!(!bucket.take(now, rate, 1, 1), "it took {taken}");
+    }
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {

@@ -19,7 +19,7 @@ mod time;
 mod wheel;
 
 pub use bounded_queue::BoundedQueue;
-pub use bucket::{Bucket, Rate};
+pub use bucket::{Bucket, Rate, SharedBucket};
 pub use conn_map::ConnMap;
 pub use contract::{CloseReason, ConnectError, Effect, Event, Linger, Shard};
 pub use ids::{ConnId, ShardId};

@@ -267,7 +267,12 @@ impl Router {
             (Class::Reliable, Holder::User(..)) => 1 + (submission.payload.len() / ROOM_TOKEN_BYTES) as u32,
             (Class::Reliable, Holder::Operator) | (Class::Lossy, _) => 0,
         };
-        let place = self.rooms.place(now, (submission.app, room), self.limits.room_rate(), tokens);
+        let place = self.rooms.place(
+            now,
+            (submission.app, room),
+            self.limits.room_rate(),
+            (submission.sender, tokens),
+        );
         let (sequence, base, members) = match (place, holder) {
             (Place::At(sequence, base, members), _) => (sequence, base, members.to_vec()),
             // An operator may send to a room that nobody is in. Every other sender is a member, so this
