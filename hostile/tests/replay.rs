@@ -1,20 +1,27 @@
-//! The corpus of each fuzz target, as it is and mutated by seed. What libFuzzer found once stays found.
+//! The corpus of each fuzz target, as it is and mutated for some seconds. What libFuzzer found once stays
+//! found.
+#![allow(clippy::disallowed_methods)] // a run has a seed of its own, and ends in time
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hostile::{TARGETS, Target, mutate};
 use shard::Prng;
 
-/// Mutations of each target. `FUZZ_ROUNDS` and `FUZZ_SEED` widen or replay them.
-const ROUNDS: u64 = 1_000;
-const SEED: u64 = 0x5346_0001;
+/// How long each target gets mutations, and how many at least. `FUZZ_ROUNDS` sets their number, and
+/// `FUZZ_SEED` replays them.
+const TIME: Duration = Duration::from_secs(2);
+const ROUNDS_MIN: u64 = 500;
+/// What each file of a target says.
+const PROGRAM: &str =
+    "#![no_main]\n\nlibfuzzer_sys::fuzz_target!(|bytes: &[u8]| hostile::run(\"NAME\", bytes));\n";
 /// What all corpora together may take.
 const CORPUS_BYTES_MAX: u64 = 300 << 10;
 
 fn corpus(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target.name);
+    let folder = fuzz_folder().join("corpus").join(target.name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry is readable").path()).collect();
     files.sort();
@@ -32,8 +39,12 @@ fn check(target: &Target, bytes: &[u8], what: &str) {
     }
 }
 
-fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().expect("a decimal u64"))
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a decimal u64"))
+}
+
+fn fuzz_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
 #[test]
@@ -60,11 +71,18 @@ fn every_target_stands_well_formed_inputs() {
 
 #[test]
 fn every_target_stands_mutations_of_its_corpus() {
-    let (seed, rounds) = (from_env("FUZZ_SEED", SEED), from_env("FUZZ_ROUNDS", ROUNDS));
+    let drawn =
+        || SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64;
+    let (seed, rounds) = (from_env("FUZZ_SEED").unwrap_or_else(drawn), from_env("FUZZ_ROUNDS"));
     for target in TARGETS {
+        let start = Instant::now();
+        let goes_on = |round: u64| match rounds {
+            Some(rounds) => round < rounds,
+            None => round < ROUNDS_MIN || start.elapsed() < TIME,
+        };
         let mut inputs: Vec<Vec<u8>> = corpus(target).into_iter().map(|(_, bytes)| bytes).collect();
         inputs.extend((target.seeds)());
-        for round in 0..rounds {
+        for round in (0..).take_while(|round| goes_on(*round)) {
             let round_seed = seed.wrapping_add(round);
             let mut prng = Prng::new(round_seed);
             let pick = |prng: &mut Prng| prng.below(inputs.len() as u64) as usize;
@@ -78,9 +96,9 @@ fn every_target_stands_mutations_of_its_corpus() {
 
 #[test]
 fn the_corpus_is_small_and_of_targets_that_are_there() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    let folders =
-        fs::read_dir(folder).expect("the corpus is there").map(|entry| entry.expect("readable").path());
+    let folders = fs::read_dir(fuzz_folder().join("corpus"))
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("readable").path());
     let mut bytes = 0;
     for path in folders {
         let name = path.file_name().expect("it has a name").to_string_lossy().into_owned();
@@ -90,4 +108,19 @@ fn the_corpus_is_small_and_of_targets_that_are_there() {
             files.map(|file| file.expect("readable").metadata().expect("it is there").len()).sum::<u64>();
     }
     assert!(bytes <= CORPUS_BYTES_MAX, "{bytes} bytes; `cargo xtask fuzz --minimize` makes it smaller");
+}
+
+/// libFuzzer's programs are a workspace of their own, which is built only for fuzzing.
+#[test]
+fn every_target_has_its_program() {
+    let folder = fuzz_folder().join("fuzz_targets");
+    for target in TARGETS {
+        let path = folder.join(target.name).with_extension("rs");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(text, PROGRAM.replace("NAME", target.name));
+    }
+    let manifest = fs::read_to_string(fuzz_folder().join("Cargo.toml")).expect("it has a manifest");
+    assert_eq!(fs::read_dir(&folder).expect("there are programs").count(), TARGETS.len());
+    let is_named = |target: &&Target| manifest.contains(&format!("name = \"{}\"", target.name));
+    assert_eq!(TARGETS.iter().filter(is_named).count(), TARGETS.len());
 }
