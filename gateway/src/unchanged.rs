@@ -10,7 +10,7 @@ use shard::{ConnId, ShardId};
 use wire::node::{Digests, RANGES, RangeSet, ToRouter, range_of, session_digest};
 use wire::{AppId, UserId};
 
-use crate::ends::{End, Ends};
+use crate::ends::Ends;
 use crate::session::Phase;
 use crate::telling::Telling;
 
@@ -67,15 +67,17 @@ impl Remembered {
             let digest = session_digest(app, user, device, telling.names.of(conn), login);
             if is_sure { own.live.toggle(range, digest) } else { own.unsure.push((range, digest)) }
         }
-        // An end that this shard denies is of a session that lives, and is counted above.
-        let is_over = |end: &&End| {
+        for end in ends.iter() {
+            let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) else {
+                continue;
+            };
+            let range = range_of(end.app, end.user);
             let session = telling.sessions.get(telling.names.conn(end.session));
-            session.is_none_or(|session| session.phase != Phase::Live)
-        };
-        for end in ends.iter().filter(is_over) {
-            if let Some(own) = owner_of(end.app, end.user).and_then(|owner| own.get_mut(&owner)) {
+            if session.is_some_and(|session| session.phase == Phase::Live) {
+                own.denied.push(range);
+            } else {
                 let digest = session_digest(end.app, end.user, end.device, end.session, end.login);
-                own.unsure.push((range_of(end.app, end.user), digest));
+                own.unsure.push((range, digest));
             }
         }
         let mut unchanged = Unchanged::new();
@@ -102,6 +104,9 @@ struct Own {
     live: Digests,
     /// Sessions that the owner may know or not, by their ranges: they wait for its answer, or have ended.
     unsure: Vec<(usize, u64)>,
+    /// The ranges of sessions that live although another owner has told their end, which this shard denied:
+    /// the owner hears of that end, too, and then of the session anew.
+    denied: Vec<usize>,
 }
 
 impl Own {
@@ -110,7 +115,8 @@ impl Own {
         let mut unchanged = RangeSet::default();
         for range in 0..RANGES {
             let difference = known.of(range) ^ self.live.of(range);
-            if difference == 0 || self.explains(range, difference) {
+            let is_known = difference == 0 || self.explains(range, difference);
+            if is_known && !self.denied.contains(&range) {
                 unchanged.insert(range);
             }
         }

@@ -189,3 +189,27 @@ fn what_another_owner_had_meanwhile_comes_back_under_raised_stamps() {
     assert_eq!(users, [0i64; 0]);
     assert!(known.iter().all(|known| has(&ranges, known.0)));
 }
+
+/// Another owner has told the end of a session that lives, and hears so. The one before may know it by then,
+/// so it is told of that end, too; but then of the session as well, whatever its digest says.
+#[test]
+fn a_session_whose_end_was_denied_is_announced_to_whoever_hears_of_the_end() {
+    let mut world = World::new();
+    let (clients, known) = crowd(&mut world, 1..=3);
+    world.router_down(ROUTER);
+    world.router_up(ROUTER_2);
+    world.begin();
+    world.pass(Duration::from_millis(100));
+    let (session, login) = (world.session(clients[0]), Login(known[0].2.0 + 1));
+    world.tell_from(ROUTER_2, ToGateway::Ended { session, login });
+    world.pass(Duration::from_millis(100));
+    world.forget();
+    world.router_down(ROUTER_2);
+    return_of(&mut world, ROUTER, &known);
+    let told = world.told(ROUTER);
+    let place = |is_it: &dyn Fn(&ToRouter) -> bool| told.iter().position(is_it);
+    let ended = place(&|mail| matches!(mail, ToRouter::Ended { user: UserId(1), .. }));
+    let bound = place(&|mail| matches!(mail, ToRouter::Bind { user: UserId(1), .. }));
+    assert!(ended.is_some() && ended < bound, "{told:?}");
+    assert!(place(&|mail| matches!(mail, ToRouter::Bind { user: UserId(2), .. })).is_none());
+}
