@@ -316,3 +316,19 @@ fn the_next_owner_is_asked_too() {
     let asks = told.iter().position(|mail| matches!(mail, ToRouter::Recall { room: ROOM, .. }));
     assert!(joins.is_some() && asks > joins, "{told:?}");
 }
+
+/// What was said under a higher limit, or by a node that has one, is left out where its frame would be longer
+/// than this node's clients are told to take.
+#[test]
+fn no_frame_of_what_a_room_said_is_over_the_limit() {
+    let mut world = World::with(|config| config.limits.frame_bytes_max = 4_096);
+    let client = world.login_as(1, DeviceClass::Phone, Encoding::Json);
+    want(&mut world, client, Want::Since(SEQUENCE - 3));
+    let [(ask, ..)] = asked(&mut world)[..] else { panic!("one question") };
+    let long = Message { payload: "\u{1}".repeat(700).into_bytes().into(), ..said(SEQUENCE - 1, false) };
+    let messages = vec![said(SEQUENCE - 2, false), long, said(SEQUENCE, false)];
+    world.tell(ToGateway::Recalled(Box::new(part(ask, SEQUENCE, SEQUENCE - 9, messages))));
+    let complete = Err(joined(SEQUENCE, Recovery::Complete));
+    assert_eq!(heard(&mut world, client), [complete, Ok(SEQUENCE - 2), Ok(SEQUENCE)]);
+    assert!(world.is_open(client));
+}
