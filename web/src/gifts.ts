@@ -73,7 +73,11 @@ export class GiftBar {
   offer(users: number[]): void {
     const chosen = this.receiver.value;
     this.receiver.replaceChildren(
-      ...users.map((user) => make("option", { value: String(user) }, this.names.show(user).textContent)),
+      ...users.map((user) => {
+        const option = make("option", { value: String(user) });
+        this.names.write(user, option);
+        return option;
+      }),
     );
     if (users.includes(Number(chosen))) this.receiver.value = chosen;
   }

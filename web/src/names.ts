@@ -27,6 +27,12 @@ export class Names {
   show(user: number): HTMLElement {
     const element = document.createElement("bdi");
     element.className = "name";
+    this.write(user, element);
+    return element;
+  }
+
+  /** Writes a name into an element, and the right one as soon as it is known. */
+  write(user: number, element: HTMLElement): void {
     element.textContent = this.of(user);
     const elements = this.shown.get(user) ?? new Set();
     // Those of messages that are gone are not to be kept.
@@ -35,7 +41,6 @@ export class Names {
     this.shown.set(user, elements);
     const known = this.known.get(user);
     if (user > 0 && (known === undefined || Date.now() - known.askedMs > STALE_MS)) this.want(user);
-    return element;
   }
 
   private want(user: number): void {
