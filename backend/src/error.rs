@@ -193,18 +193,28 @@ const MYSQL_BUSY: &[u16] = &[
     3572, // a lock was not free
 ];
 const MYSQL_AWAY: &[u16] = &[
-    1016, 1017, 1023, 1024, 1026,
-    1030, // a file of the server cannot be opened, found, closed, read or written; the engine failed
-    1021, 1114, // its disk or a table is full
-    1034, 1035, 1194, 1195, 1712, 1877, // a table or an index is damaged
-    1037, 1038, 1041, 1135, // out of memory
+    // A call of the server to its system failed: a file cannot be made, read, written, closed, deleted,
+    // locked or synced, memory is short, the disk is full. 22 and 28 are a caller's: an unknown character set
+    // or collation.
+    1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 29, 30, 31,
+    32, 33, //
+    1004, 1012, 1013, 1015, 1016, 1017, 1018, 1023, 1024, 1026, 1039,
+    1878, // the same, of later versions
+    1030, 1296, 1297, // the engine failed
+    1028, // a sort was given up, since there was no room for its file
+    1021, 1114, 3019, // its disk, a table or the undo log is full
+    1033, 1034, 1035, 1194, 1195, 1712, 1817, 1877, 3000, // a table, an index or a file is damaged
+    1812, 1814, 1932, // a table has lost its file
+    1037, 1038, 1041, 1135, 1206, 3015, // out of memory
     1047, // a cluster that is not ready
     1053, // it shuts down
     1077, 1078, 1079, // it has shut down
+    1129, // it refuses this host, since connections broke
     1158, 1159, 1160, 1161, // the connection broke
     1180, 1181, // a commit or a rollback failed
-    1290, 1836, // it is read-only, as a primary is while another takes over
-    1927, // the connection was killed
+    1036, 1290, 1792, 1836, 1874, 1881, // it is read-only, as a primary is while another takes over
+    1927, 3169, // the connection was killed
+    3032, 3168, // it is not available
     4031, // the connection was idle for too long
 ];
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backend::App;
 use serde_json::json;
+use sqlx::Executor;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -133,6 +134,42 @@ async fn mariadb_is_in_trouble_for_a_moment() {
     node.app().store.db.limit_answers(Duration::from_secs(60));
     is_well(&node, "thawed").await;
     node.stop().await;
+}
+
+/// What MariaDB and MySQL say when the server itself is in trouble, and not what they were asked for.
+#[rustfmt::skip]
+const SERVER_IN_TROUBLE: &[u16] = &[
+    1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 29, 30, 31, 32,
+    33, 1004, 1012, 1013, 1015, 1016, 1017, 1018, 1021, 1023, 1024, 1026, 1028, 1030, 1033, 1034, 1035, 1036,
+    1037, 1038, 1039, 1041, 1047, 1053, 1077, 1078, 1079, 1114, 1129, 1135, 1158, 1159, 1160, 1161, 1180, 1181,
+    1194, 1195, 1206, 1290, 1296, 1297, 1712, 1792, 1812, 1814, 1817, 1836, 1874, 1877, 1878, 1881, 1927, 1932,
+    3000, 3015, 3019, 3032, 3168, 3169, 4031,
+];
+/// What a statement brings on itself: an unknown character set, collation, column or table, a NULL, a syntax
+/// error, a foreign key, a division by zero, and what nobody knows.
+const STATEMENT_IS_WRONG: &[u16] = &[22, 28, 1048, 1054, 1064, 1105, 1115, 1146, 1273, 1364, 1365, 1452];
+
+/// A server whose disk, memory or files fail is 503, whatever it calls that, and its connection is not used
+/// again: after such an error nobody knows what is left of the transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_whose_disk_or_memory_fails_is_503() {
+    let stack = Stack::production().await;
+    let app = stack.app().await;
+    let said = async |number: u16| {
+        let before = closed(&app);
+        let mut tx = app.store.db.begin().await.unwrap();
+        let signal = format!("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'said so'");
+        let done = (&mut *tx).execute(sqlx::AssertSqlSafe(signal)).await;
+        drop(tx);
+        let error = backend::Error::from(done.expect_err("it is an error"));
+        ((error.status.as_u16(), error.code), closed(&app) - before)
+    };
+    for number in SERVER_IN_TROUBLE {
+        assert_eq!(said(*number).await, ((503, "database_unavailable"), 1), "{number}");
+    }
+    for number in STATEMENT_IS_WRONG {
+        assert_eq!(said(*number).await, ((500, "internal"), 0), "{number}");
+    }
 }
 
 /// One who sends a request and hangs up.
