@@ -1,6 +1,8 @@
 //! Databases in trouble that passes: it is 503, `/readyz` says so, and everything works again without a
 //! restart.
 
+use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::Duration;
 
 use backend::App;
@@ -12,6 +14,9 @@ use tokio::net::TcpStream;
 use crate::bridge::signature;
 use crate::common::{MariaDb, Node, Stack, folder, request, until};
 use crate::gift::{INTERNAL, audit, grant};
+
+/// Set in a process that runs one test.
+const ALONE: &str = "SAILFISH_TEST_ALONE";
 
 /// Of `GET /readyz`.
 async fn ready(node: &Node) -> u16 {
@@ -84,7 +89,96 @@ async fn sqlite_is_read_only_for_a_moment() {
     node.stop().await;
 }
 
-/// The file is damaged while it is in use: no panic, no 500, and not ready.
+/// Runs a test of this module in a process of its own, since its limits concern everything in a process.
+/// Whether this is that process.
+fn is_alone(test: &str, limits: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let done = Command::new("sh")
+        .args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("trouble::{test}"), "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].map(|out| String::from_utf8_lossy(&out).into_owned()).concat();
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+/// A write of so many bytes.
+async fn fill(app: &App, bytes: u32) -> Result<(), backend::Error> {
+    let insert = format!(
+        "INSERT INTO t_job (topic, payload, due_ms, tries) VALUES ('full', randomblob({bytes}), 0, 0)"
+    );
+    let mut tx = app.store.db.begin().await?;
+    sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// The files may not grow over a size, and a write beyond it is another error than that of a full disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_disk_of_sqlite_fails_for_a_moment() {
+    // 6 MB, or 12 MB if the shell has blocks of 1 KiB.
+    if !is_alone("the_disk_of_sqlite_fails_for_a_moment", "trap '' XFSZ; ulimit -f 12000") {
+        return;
+    }
+    let node = Stack::embedded().await.backend().await;
+    let app = node.app();
+    let before = closed(app);
+    let error = fill(app, 20_000_000).await.unwrap_err();
+    assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
+    assert!(error.message.contains("disk I/O error"), "the cause is named: {error}");
+    assert_eq!(closed(app), before + 1);
+    assert_eq!(ready(&node).await, 503, "a write has just failed");
+    is_well(&node, "after").await;
+    node.stop().await;
+}
+
+/// A statement gets no memory; the next ones do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_out_of_memory_for_a_moment() {
+    if !is_alone("sqlite_is_out_of_memory_for_a_moment", ":") {
+        return;
+    }
+    let node = Stack::embedded().await.backend().await;
+    let app = node.app();
+    on_writer(app, "PRAGMA hard_heap_limit = 50000000").await;
+    let before = closed(app);
+    let error = fill(app, 100_000_000).await.unwrap_err();
+    assert_eq!((error.status.as_u16(), error.code), (503, "database_unavailable"), "{error}");
+    assert!(error.message.contains("out of memory"), "the cause is named: {error}");
+    assert_eq!(closed(app), before + 1);
+    assert_eq!(ready(&node).await, 503, "a write has just failed");
+    is_well(&node, "after").await;
+    node.stop().await;
+}
+
+/// The file is damaged under a backend that works: no panic, no 500, and not ready, on each new connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_is_damaged_while_it_is_in_use() {
+    let file = folder("damaged").join("backend.db");
+    let mut config = Stack::embedded().await.config();
+    config.database = format!("sqlite:{}", file.display());
+    let node = Stack::embedded().await.backend_with(config).await;
+    assert_eq!(grant(&node, 1, 1, "before").await.0, 200);
+    on_writer(node.app(), "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let all_but_first_page = std::fs::metadata(&file).unwrap().len() as usize - 4096;
+    std::fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .write_all_at(&vec![0x5a; all_but_first_page], 4096)
+        .unwrap();
+    on_writer(node.app(), "PRAGMA shrink_memory").await; // what it had read is forgotten
+    let before = closed(node.app());
+    is_in_trouble(&node).await;
+    assert!(closed(node.app()) >= before + 3, "no connection to it is kept");
+    node.stop().await;
+}
+
+/// The file is damaged while nobody has it open: it does not open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_sqlite_is_503() {
     let file = folder("damaged").join("backend.db");
