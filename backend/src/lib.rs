@@ -43,6 +43,7 @@ mod push;
 mod queue;
 mod random;
 mod request_id;
+mod revocations;
 mod rooms;
 mod run;
 mod session_check;

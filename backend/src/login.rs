@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use logs::warn;
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::error::Error;
-use crate::push::Revoked;
 use crate::tables::login_token::{self, Login};
-use crate::{hex, random};
+use crate::{hex, random, revocations};
 
 /// Names a login: the hash of its token.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,20 +56,18 @@ async fn delete(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
 }
 
 /// Ends the login of a token, if there is one. Gateways refuse the IM tokens that it got, and end the
-/// sessions that have them.
+/// sessions that have them: that is in the queue before the login ends, so it comes also when this process
+/// ends in between.
 pub async fn end(app: &App, token: &str) -> Result<(), Error> {
     let Some(user_id) = user_of(app, token).await? else { return Ok(()) };
-    delete(app, &[hash(token).to_vec()]).await?;
-    if let Err(error) = revoke(app, user_id, Some(&LoginId::of(token))).await {
-        warn!(%error, "cannot revoke the IM tokens of a login that has ended; they are good until they expire");
-    }
-    Ok(())
+    revocations::add(&app.store, user_id, Some(LoginId::of(token).session().to_owned())).await?;
+    delete(app, &[hash(token).to_vec()]).await
 }
 
 /// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions.
 ///
 /// # Errors
-/// 503: perhaps not all gateways were told; it may be called again.
+/// 503: perhaps not all have ended, or no token is revoked; it may be called again.
 pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
     loop {
         let some = login_token::older(app.store.db.primary(), user_id, 0).await?;
@@ -80,24 +76,8 @@ pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
         }
         delete(app, &some).await?;
     }
-    revoke(app, user_id, None).await
-}
-
-/// Has gateways refuse the IM tokens of a login, or all that a user has, for as long as they are good, and
-/// end the sessions that have them.
-///
-/// # Errors
-/// 503: perhaps not all gateways were told.
-async fn revoke(app: &App, user_id: i64, login: Option<&LoginId>) -> Result<(), Error> {
-    let (config, now_s) = (&app.store.config, app.store.clock.now_ms() / 1_000);
-    let revoked = Revoked {
-        app: config.app,
-        user: user_id,
-        login: login.map(LoginId::session),
-        before_s: now_s + 1,
-        ttl_s: config.im_token_ttl_s,
-    };
-    app.push.revoke(&revoked).await
+    // Last, since it concerns tokens that were made before.
+    revocations::add(&app.store, user_id, None).await
 }
 
 fn is_token(token: &str) -> bool {

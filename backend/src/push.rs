@@ -56,15 +56,15 @@ pub struct PushItem {
 }
 
 /// IM tokens that are refused.
-#[derive(Serialize)]
-pub struct Revoked<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct Revoked {
     /// The app.
     pub app: i32,
     /// Whose tokens.
     pub user: i64,
     /// Those of this login alone, whenever they were made.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub login: Option<&'a str>,
+    pub login: Option<String>,
     /// Else those that were made before, in s since the UNIX epoch.
     pub before_s: i64,
     /// For how long, in s.
@@ -142,7 +142,7 @@ impl Push {
     }
 
     /// Has all gateways refuse IM tokens, and end the sessions that have them.
-    pub async fn revoke(&self, revoked: &Revoked<'_>) -> Result<(), Error> {
+    pub async fn revoke(&self, revoked: &Revoked) -> Result<(), Error> {
         let sent = tokio::time::timeout(ANSWER_TIME, self.post("/v1/revoke", revoked)).await;
         match sent.unwrap_or_else(|_| Err(away("no answer in time")))? {
             (StatusCode::OK, _) => Ok(()),

@@ -30,13 +30,15 @@ pub enum Topic {
     CacheDelete,
     /// Orders that expire.
     OrderExpiry,
+    /// IM tokens that gateways are to refuse.
+    Revocation,
 }
 
 impl Topic {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in their order.
-    pub const ALL: [Self; 3] = [Self::Gift, Self::CacheDelete, Self::OrderExpiry];
+    pub const ALL: [Self; 4] = [Self::Gift, Self::CacheDelete, Self::OrderExpiry, Self::Revocation];
 
     /// Its name in the database and in Redis.
     pub fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Topic {
             Self::Gift => "gift",
             Self::CacheDelete => "cache_delete",
             Self::OrderExpiry => "order_expiry",
+            Self::Revocation => "revocation",
         }
     }
 }

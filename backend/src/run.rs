@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::stop::Stop;
 use crate::store::second_delete;
-use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, session_check};
+use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, revocations, session_check};
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -77,6 +77,7 @@ impl Backend {
         workers.tasks.spawn(inbox::run(app.inbox.clone(), stopping.clone()));
         workers.tasks.spawn(hooks::events::run(store.clone(), events, stopping.clone()));
         workers.tasks.spawn(order_expiry::run(store.clone(), stopping.clone()));
+        workers.tasks.spawn(revocations::run(store.clone(), app.push.clone(), stopping.clone()));
         workers.tasks.spawn(session_check::run(app.clone(), stopping.clone()));
         workers.tasks.spawn(second_delete::run(store.clone(), stopping));
         Ok(Self { app, address, intake, workers })

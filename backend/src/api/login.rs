@@ -143,7 +143,7 @@ async fn log_in(
 struct LoggedOut {}
 
 /// Ends the login whose token the request has. Gateways refuse the IM tokens that it got, and end the
-/// sessions that have them.
+/// sessions that have them: at once, or as soon as they can be told.
 #[utoipa::path(post, path = "/logout", security(("login" = [])), responses((status = 200, body = LoggedOut)))]
 async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let token = token(&headers).ok_or_else(|| Error::unauthorized("want the login token to end"))?;
@@ -151,8 +151,9 @@ async fn log_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<impl
     Ok(([(header::SET_COOKIE, cookie(&app, "", 0)?)], Json(LoggedOut {})))
 }
 
-/// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions: for a
-/// phone that was lost, or a password that was changed elsewhere. It may be called again after a 503.
+/// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions, at
+/// once, or as soon as they can be told: for a phone that was lost, or a password that was changed elsewhere.
+/// It may be called again after a 503.
 #[utoipa::path(post, path = "/internal/users/{id}/logout", params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = LoggedOut), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
 async fn log_out_user(

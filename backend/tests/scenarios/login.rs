@@ -1,17 +1,20 @@
 //! Login by phone and code, login tokens, IM tokens.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use backend::{Queue, Topic};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::common::{Node, Stack, call, request};
+use crate::common::{Node, Stack, call, request, until};
 use crate::users::count;
 
 /// A phone that no other test uses.
@@ -364,21 +367,51 @@ both!(
     }
 );
 
+/// What gateways are told of tokens by the push API.
+struct Gateways {
+    url: String,
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Default)]
+struct Said {
+    is_away: bool,
+    /// Calls while it was away.
+    refusals: usize,
+    revoked: Vec<Value>,
+}
+
+impl Gateways {
+    async fn start() -> Self {
+        let said = Arc::<Mutex<Said>>::default();
+        let router = Router::new().route("/v1/revoke", post(Self::take)).with_state(said.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, said }
+    }
+
+    async fn take(
+        State(said): State<Arc<Mutex<Said>>>,
+        Json(one): Json<Value>,
+    ) -> Result<Json<Value>, StatusCode> {
+        let mut said = said.lock().unwrap();
+        if said.is_away {
+            said.refusals += 1;
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        said.revoked.push(one);
+        Ok(Json(json!({ "shards": 1 })))
+    }
+}
+
 both!(
     /// A logout takes back what the login got: its tokens are refused, and no others. The company's own
     /// services take back all.
     a_logout_revokes_the_tokens_of_the_login,
     |stack| async move {
-        let told = Arc::<Mutex<Vec<Value>>>::default();
-        let take = |State(told): State<Arc<Mutex<Vec<Value>>>>, Json(one): Json<Value>| async move {
-            told.lock().unwrap().push(one);
-            Json(json!({ "shards": 1 }))
-        };
-        let router = Router::new().route("/v1/revoke", post(take)).with_state(told.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let push_url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let node = stack.backend_with(backend::Config { push_url, ..stack.config() }).await;
+        let gateways = Gateways::start().await;
+        let node = stack.backend_with(backend::Config { push_url: gateways.url.clone(), ..stack.config() }).await;
         let url = node.url();
         let login_of = async |login: &str, device: &str| {
             let body = Some(json!({ "device": device }));
@@ -389,7 +422,13 @@ both!(
             claims["sid"].as_str().unwrap().to_owned()
         };
         let logout = async |login: &str| call("POST", format!("{url}/logout"), Some(login), None).await.0;
-        let said = || std::mem::take(&mut *told.lock().unwrap());
+        let said = || std::mem::take(&mut gateways.said.lock().unwrap().revoked);
+        let one_said = async || {
+            until("the gateways are told", async || !gateways.said.lock().unwrap().revoked.is_empty()).await;
+            let said = said();
+            assert_eq!(said.len(), 1, "{said:?}");
+            said[0].clone()
+        };
 
         let (user, first) = log_in(&node, &phone(1)).await;
         forget_sends(&node, &phone(1)).await;
@@ -400,8 +439,8 @@ both!(
         assert!(web.len() == 32 && !first.starts_with(&web), "nobody calls by it: {web}");
         assert_eq!(logout(&first).await, 200);
         let now_s = |one: &Value| one["before_s"].as_i64().unwrap();
-        let one = said().pop().unwrap();
-        assert_eq!(one, json!({ "app": 1, "user": user, "login": web, "before_s": now_s(&one), "ttl_s": 600 }));
+        let one = one_said().await;
+        assert_eq!(one, json!({ "app": 1, "user": user, "login": web, "before_s": now_s(&one), "ttl_s": 660 }));
         assert_eq!(logout(&first).await, 200);
         assert_eq!(said(), [Value::Null; 0], "once");
 
@@ -412,9 +451,59 @@ both!(
         let from_s = now_ms() / 1_000;
         assert_eq!(call("POST", of_user, Some("internal-secret"), None).await.0, 200);
         assert!(!is_logged_in(&node, &second).await);
-        let one = said().pop().unwrap();
-        assert_eq!(one, json!({ "app": 1, "user": user, "before_s": now_s(&one), "ttl_s": 600 }));
+        let one = one_said().await;
+        assert_eq!(one, json!({ "app": 1, "user": user, "before_s": now_s(&one), "ttl_s": 660 }));
         assert!((from_s..now_ms() / 1_000 + 10).contains(&(now_s(&one) - 1)), "{one}");
+        node.stop().await;
+    }
+);
+
+both!(
+    /// A logout while no gateway answers is done all the same: its revocation comes when they do, also from
+    /// another process, and not once its tokens have expired.
+    a_revocation_waits_for_the_gateways,
+    |stack| async move {
+        let gateways = Gateways::start().await;
+        let config = backend::Config { push_url: gateways.url.clone(), ..stack.config() };
+        let node = stack.backend_with(config.clone()).await;
+        gateways.said.lock().unwrap().is_away = true;
+        let [first, second, third] = [1, 2, 3].map(phone);
+        let [first, second, third] = [log_in(&node, &first).await, log_in(&node, &second).await, log_in(&node, &third).await];
+        let logout = async |node: &Node, login: &str| {
+            call("POST", format!("{}/logout", node.url()), Some(login), None).await.0
+        };
+        let refusals = || gateways.said.lock().unwrap().refusals;
+        let users = || {
+            let said = gateways.said.lock().unwrap();
+            said.revoked.iter().map(|one| one["user"].as_i64().unwrap()).collect::<BTreeSet<_>>()
+        };
+        let jobs = async |node: &Node| node.app().store.queue.count(Topic::Revocation).await.unwrap();
+        assert_eq!(logout(&node, &first.1).await, 200);
+        assert!(!is_logged_in(&node, &first.1).await);
+        until("it was tried", async || refusals() >= 1).await;
+        stack.clock().advance_ms(700_000); // its tokens have expired
+        assert_eq!(logout(&node, &second.1).await, 200);
+        let of_user = format!("{}/internal/users/{}/logout", node.url(), third.0);
+        assert_eq!(call("POST", of_user, Some("internal-secret"), None).await.0, 200);
+        // More often than the queue gives jobs that fail.
+        for tries in 0..20 {
+            let before = refusals();
+            until("it is tried again", async || {
+                stack.clock().advance_ms(100);
+                refusals() >= before + 2
+            })
+            .await;
+            assert_eq!(jobs(&node).await.1, 0, "no dead letter after {tries}");
+        }
+        node.kill().await;
+        gateways.said.lock().unwrap().is_away = false;
+        let node = stack.backend_with(config).await;
+        until("all came that are of use", async || {
+            stack.clock().advance_ms(1_000);
+            jobs(&node).await == (0, 0)
+        })
+        .await;
+        assert_eq!(users(), BTreeSet::from([second.0, third.0]));
         node.stop().await;
     }
 );
