@@ -262,12 +262,18 @@ both!(
         assert_eq!(call("POST", logout, None, Some(json!({}))).await.0, 401);
         node.stop().await;
         let public = backend::Config { public_url: "https://api.example".into(), ..stack.config() };
-        let node = stack.backend_with(public).await;
-        let right = code(&node, &phone(4)).await;
-        let body = json!({ "phone": phone(4), "code": right }).to_string();
-        let answer = request("POST", &format!("{}/login", node.url()), &json, body.into()).await;
-        assert!(answer.headers["set-cookie"].to_str().unwrap().ends_with("; HttpOnly; SameSite=Lax; Secure"));
-        node.stop().await;
+        let listens = |address: &str| backend::Config { listen: address.parse().unwrap(), ..stack.config() };
+        let open = [public, listens("0.0.0.0:5348"), listens("[::]:5348"), listens("203.0.113.7:5348")];
+        for (number, config) in (4..).zip(open) {
+            let reached = (config.public_url.clone(), config.listen);
+            let node = stack.backend_with(config).await;
+            let right = code(&node, &phone(number)).await;
+            let body = json!({ "phone": phone(number), "code": right }).to_string();
+            let answer = request("POST", &format!("{}/login", node.url()), &json, body.into()).await;
+            let cookie = answer.headers["set-cookie"].to_str().unwrap();
+            assert!(cookie.ends_with("; HttpOnly; SameSite=Lax; Secure"), "{reached:?}: {cookie}");
+            node.stop().await;
+        }
     }
 );
 
