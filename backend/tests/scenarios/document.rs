@@ -72,6 +72,30 @@ async fn the_document_says_who_may_call() {
     node.stop().await;
 }
 
+/// A page of another site makes its reader's browser send a form, with the reader's cookie: nothing that
+/// changes anything takes it, or is even asked whose cookie it is. What is signed needs no cookie.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_operation_takes_a_form_with_a_cookie() {
+    let node = Stack::embedded().await.backend().await;
+    let (_, token) = log_in(&node, &phone(5_303)).await;
+    let document = document(&node).await;
+    let is_safe = |operation: &Operation<'_>| matches!(operation.method.as_str(), "GET" | "HEAD" | "OPTIONS");
+    let is_signed = |operation: &Operation<'_>| matches!(operation.scheme(), Some("bridge" | "provider"));
+    let mut seen = 0;
+    for operation in operations(&document).iter().filter(|one| !is_safe(one) && !is_signed(one)) {
+        let url = format!("{}{}", node.url(), operation.path.replace(['{', '}'], ""));
+        for form in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain"] {
+            let cookie = ("cookie", format!("sailfish_login={token}"));
+            let headers = [cookie, ("content-type", form.to_owned())];
+            let answer = request(&operation.method, &url, &headers, b"{}".to_vec()).await;
+            assert_eq!(answer.status, 415, "{} {url} {form}: {}", operation.method, answer.text());
+        }
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen} operations");
+    node.stop().await;
+}
+
 /// Who sends an example is understood. What it asks for need not exist.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn examples_are_bodies_that_the_service_takes() {
