@@ -9,7 +9,7 @@ use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use crate::bridge::{self, gift_event};
-use crate::common::{Node, Servers, Stack, call, until};
+use crate::common::{Node, Redis, Servers, Stack, call, until};
 use crate::login::log_in;
 use crate::pushes::{FakePush, Mood, payload};
 
@@ -925,6 +925,33 @@ async fn servers_die_and_each_gift_is_paid_once() {
     let (balances, committed) = audit(&node).await;
     assert_eq!(balances, 20_000 - 10 * committed);
     node.stop().await;
+}
+
+/// Redis is dead: gifts are committed all the same, by either way, and once, also when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gifts_are_committed_while_redis_is_dead() {
+    for stack in [Stack::embedded().await, Stack::production().await] {
+        let redis = Redis::start();
+        let stack = stack.with_redis(&redis);
+        let node = stack.backend_with(unlimited(&stack)).await;
+        let gift = new_gift(&node, 10).await;
+        grant(&node, 1, 1_000, "a").await;
+        redis.kill();
+        let keys: Vec<String> = (0..20).map(|number| format!("g{number}")).collect();
+        let all = || keys.iter().map(|key| (&node, request(1, key, gift))).collect::<Vec<_>>();
+        let paid =
+            |answers: &[Answer]| answers.iter().all(|answer| *answer == Answer::Committed { total: 10 });
+        let answers = send_all(all()).await;
+        assert!(paid(&answers), "{answers:?}");
+        let event = gift_event("e", 1, "packet", 5560, &json!({ "giftId": gift, "receiverId": 3 }));
+        assert_eq!(bridge::send(&node, json!({ "events": [event] })).await[0].1, "ok");
+        assert_eq!(audit(&node).await, (1_000 - 21 * 10, 21), "at once, not when Redis is back");
+        assert!(paid(&send_all(all()).await), "again");
+        redis.start_again();
+        assert!(paid(&send_all(all()).await), "and again");
+        assert_eq!(audit(&node).await, (1_000 - 21 * 10, 21));
+        node.stop().await;
+    }
 }
 
 fn event_again() -> Value {
