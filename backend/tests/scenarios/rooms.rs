@@ -8,6 +8,10 @@ use crate::common::{Node, Stack, call, until};
 use crate::events::{membership, send, session};
 use crate::login::{log_in, phone};
 
+/// Users that only events tell of have ids above this one: the backend draws those of who logs in from the
+/// first thousand.
+const USERS: i64 = 700_000;
+
 async fn open(node: &Node, token: &str, title: &str) -> (u16, Value) {
     call("POST", format!("{}/rooms", node.url()), Some(token), Some(json!({ "title": title }))).await
 }
@@ -142,13 +146,13 @@ both!(
         let room = opened(&node, &token).await;
         let url = node.url();
         let mut events = Vec::new();
-        for user in 1..=25_i64 {
+        for user in USERS + 1..=USERS + 25 {
             events.push(session("online", 1, user, "phone", 100));
             events.push(membership("join", 2, user, "phone", 100, room));
             events.push(membership("join", 3, user, "phone", 100, room + 1000));
         }
-        events.push(session("online", 1, 3, "web", 100));
-        events.push(membership("join", 2, 3, "web", 100, room));
+        events.push(session("online", 1, USERS + 3, "web", 100));
+        events.push(membership("join", 2, USERS + 3, "web", 100, room));
         send(&stack, &url, &events).await;
         until("all are in it", async || members(&node, room, "").await.0.len() == 25).await;
         let (mut seen, mut query) = (Vec::new(), "limit=10".to_owned());
@@ -158,26 +162,26 @@ both!(
             let Some(next) = next else { break };
             query = format!("limit=10&after={next}");
         }
-        assert_eq!(seen, (1..=25).collect::<Vec<_>>());
-        until("they are online", async || devices(&node, &token, 3).await == ["phone", "web"].map(String::from).into()).await;
+        assert_eq!(seen, (USERS + 1..=USERS + 25).collect::<Vec<_>>());
+        until("they are online", async || devices(&node, &token, USERS + 3).await == ["phone", "web"].map(String::from).into()).await;
         send(&stack, &url, &[
-            membership("leave", 4, 1, "phone", 100, room),
-            session("offline", 4, 2, "phone", 100),
-            session("offline", 4, 3, "phone", 100),
+            membership("leave", 4, USERS + 1, "phone", 100, room),
+            session("offline", 4, USERS + 2, "phone", 100),
+            session("offline", 4, USERS + 3, "phone", 100),
         ])
         .await;
-        let left: Vec<i64> = (3..=25).collect();
+        let left: Vec<i64> = (USERS + 3..=USERS + 25).collect();
         until("two are out of it", async || members(&node, room, "").await.0 == left).await;
-        until("one device is left", async || devices(&node, &token, 3).await == BTreeSet::from(["web".to_owned()])).await;
-        assert!(devices(&node, &token, 2).await.is_empty());
-        assert!(devices(&node, &token, 404).await.is_empty());
+        until("one device is left", async || devices(&node, &token, USERS + 3).await == BTreeSet::from(["web".to_owned()])).await;
+        assert!(devices(&node, &token, USERS + 2).await.is_empty());
+        assert!(devices(&node, &token, USERS + 404).await.is_empty());
         // What is too long for any device, or of another app, is in nobody's way.
-        let mut foreign = membership("join", 9, 77, "phone", 100, room);
+        let mut foreign = membership("join", 9, USERS + 77, "phone", 100, room);
         foreign["app"] = json!(2);
-        let long = membership("join", 9, 78, &"x".repeat(1_000), 100, room);
-        let sql = membership("join", 9, 79, "' OR 1=1; --", 100, room);
+        let long = membership("join", 9, USERS + 78, &"x".repeat(1_000), 100, room);
+        let sql = membership("join", 9, USERS + 79, "' OR 1=1; --", 100, room);
         send(&stack, &url, &[foreign, long, sql]).await;
-        until("one more", async || members(&node, room, "").await.0.last() == Some(&79)).await;
+        until("one more", async || members(&node, room, "").await.0.last() == Some(&(USERS + 79))).await;
         assert_eq!(members(&node, room, "").await.0.len(), 24);
         let unknown = call("GET", format!("{url}/rooms/404/members"), None, None).await;
         assert_eq!(unknown.0, 404);
@@ -242,7 +246,7 @@ async fn disorder(stack: &Stack, seed: u64) {
     let mut prng = Prng(seed);
     let (mut events, mut expected) = (Vec::new(), BTreeMap::<i64, BTreeSet<i64>>::new());
     let mut online = BTreeMap::<i64, BTreeSet<String>>::new();
-    for user in 100..130 {
+    for user in USERS + 100..USERS + 130 {
         for device in ["phone", "web"] {
             let (more, is_online, is_in) = history(&mut prng, user, device, &rooms);
             events.extend(more);
