@@ -6,6 +6,7 @@ mod common;
 
 mod admin;
 mod backend;
+mod backend_log;
 mod bad_input;
 mod bridge;
 mod browser;
