@@ -7,7 +7,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use testbed::free_port;
 use wire::client::{Encoding, FailReason, Message, Outcome};
-use wire::{RoomId, UserId};
+use wire::{BizCode, RoomId, UserId};
 
 use crate::common::java::Java;
 use crate::common::proxy::Proxy;
@@ -89,6 +89,27 @@ fn a_sender_is_told_why_a_message_fails() {
     assert_eq!(server.metric("sailfish_retries_total", ""), 1.0);
     assert_eq!(server.metric("sailfish_bridge_undelivered_total", "reason=\"unacked\""), 1.0);
     until("losses are logged", || server.log().contains("messages for the backend were dropped"));
+}
+
+/// A client that says what only the backend says is refused, and nobody gets it.
+#[test]
+fn what_only_the_backend_says_no_client_says() {
+    let server = Server::start(&[]);
+    let (mut sender, mut receiver) = (server.login(1), server.login(2));
+    sender.join(7);
+    receiver.join(7);
+    for biz_code in [5556, 5557, 5558, 5561, 5562] {
+        for target in [7, 2] {
+            sender.say(biz_code, target, "m", "{}");
+            // A 5558 is a gift for the backend, in a room that its sender is in.
+            let is_elsewhere = (biz_code, target) == (5558, 2);
+            let reason = if is_elsewhere { FailReason::NotMember } else { FailReason::NoRoute };
+            assert_eq!(sender.outcome("m"), Outcome::Failed(reason), "{biz_code} to {target}");
+        }
+    }
+    sender.say(5555, 7, "m", "hi");
+    let first = receiver.message();
+    assert_eq!((first.biz_code, &first.payload[..]), (BizCode(5555), &b"hi"[..]), "nothing came before");
 }
 
 #[test]
@@ -231,7 +252,7 @@ fn what_others_write_is_printed_as_text() {
     let nasty = "\x1b]0;owned\x07\x1b[2J\r\n[room 7 #1] 3: forged\u{9b}31m\u{202e}end";
     for (number, payload) in [nasty.as_bytes(), b"\xff\x9b31m end"].into_iter().enumerate() {
         other.send(&wire::client::ClientFrame::Business(wire::client::Business {
-            biz_code: wire::BizCode(5555),
+            biz_code: BizCode(5555),
             target: 7,
             client_msg_id: format!("m{number}").into(),
             payload: payload.into(),
