@@ -26,37 +26,35 @@ impl Secret {
     /// The secret of a configuration. With none configured it is the one that the first run made, and the
     /// first run is this one if there is none yet.
     pub fn find(config: &TokenConfig) -> anyhow::Result<Self> {
-        Self::of("token", &config.secret, &config.secret_file)
+        Self::of("token", "token.secret_file", &config.secret, &config.secret_file)
     }
 
     /// The secret of a cluster, found in the same way.
     pub fn of_cluster(config: &ClusterConfig) -> anyhow::Result<Self> {
-        Self::of("cluster", &config.secret, &config.secret_file)
+        Self::of("cluster", "cluster.secret_file", &config.secret, &config.secret_file)
     }
 
     /// What a bridge signs its requests to the backend with, found in the same way.
     pub fn of_bridge(config: &BridgeConfig) -> anyhow::Result<Self> {
-        Self::of("bridge", &config.secret, &config.secret_file)
+        Self::of("bridge", "bridge.secret_file", &config.secret, &config.secret_file)
     }
 
     /// What the backend wants of callers of `/internal/`, found in the same way.
     pub fn of_internal(given: &str) -> anyhow::Result<Self> {
-        Self::of("internal", given, Path::new(""))
+        Self::of("internal", "backend.internal_secret", given, Path::new(""))
     }
 
-    fn of(section: &str, given: &str, file: &Path) -> anyhow::Result<Self> {
+    /// `name` is what the state folder has it under, `key` what an operator sets instead of that.
+    fn of(name: &str, key: &str, given: &str, file: &Path) -> anyhow::Result<Self> {
         if !given.is_empty() {
             return Ok(Self { bytes: given.as_bytes().to_vec(), file: None });
         }
         if !file.as_os_str().is_empty() {
-            let bytes = read(file, Others::Refused)
-                .with_context(|| format!("{section}.secret_file: {}", file.display()))?;
+            let bytes = read(file, Others::Refused).with_context(|| format!("{key}: {}", file.display()))?;
             return Ok(Self { bytes, file: Some(file.to_owned()) });
         }
-        let path =
-            state_file(&format!("{section}-secret")).with_context(|| format!("set {section}.secret_file"))?;
-        let wish =
-            || format!("{}: cannot keep a {section} secret here; set {section}.secret_file", path.display());
+        let path = state_file(&format!("{name}-secret")).with_context(|| format!("set {key}"))?;
+        let wish = || format!("{}: cannot keep a {name} secret here; set {key}", path.display());
         let bytes = match read(&path, Others::ShutOut) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path).with_context(wish)?,
             read => read.with_context(wish)?,

@@ -76,6 +76,26 @@ fn a_secret_that_others_may_read_or_that_is_short_is_refused() {
     assert!(status == Some(1) && line.contains("want a secret of at least 16 bytes, not 15"), "{line}");
 }
 
+/// A file that somebody has cut short: the hint names a key that there is.
+#[test]
+fn a_short_secret_of_the_state_folder_is_refused_with_its_key() {
+    let folder = Folder::new("short");
+    let state = folder.0.join("sailfish");
+    fs::create_dir_all(&state).unwrap();
+    for (name, key, arguments) in [
+        ("internal-secret", "backend.internal_secret", &["backend", "--listen=127.0.0.1:0"][..]),
+        ("token-secret", "token.secret_file", &["token", "--user=1"]),
+    ] {
+        let path = state.join(name);
+        fs::write(&path, "short").unwrap();
+        let done = output(sailfish().args(arguments).env("XDG_STATE_HOME", &folder.0), "");
+        let line = String::from_utf8(done.stderr).unwrap();
+        let wish = format!("set {key}: want a secret of at least 16 bytes, not 5");
+        assert!(done.status.code() == Some(1) && line.contains(&wish), "{line}");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
 /// Arguments stand in the list of processes, which every user may read.
 #[test]
 fn a_secret_as_an_argument_is_warned_of() {
