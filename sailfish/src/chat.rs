@@ -22,6 +22,8 @@ use screen::{Screen, Tone};
 
 /// How long a token of our own is good; it is made anew for each run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Where a token is given that nobody else is to see.
+const TOKEN_VARIABLE: &str = "SAILFISH_CHAT_TOKEN";
 /// A message without an outcome is repeated after this long: a person watches.
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
 
@@ -59,7 +61,8 @@ pub struct ChatArgs {
     /// phone, tablet, web, desktop, tv or bot.
     #[arg(long, default_value = "phone", value_parser = crate::token::device)]
     device: DeviceClass,
-    /// A login token [default: one signed with the secret of `sailfish up`].
+    /// A login token [default: SAILFISH_CHAT_TOKEN in the environment, or one signed with the secret of
+    /// `sailfish up`].
     #[arg(long)]
     token: Option<String>,
     /// How bodies are encoded: binary, or the JSON of the Java platform.
@@ -89,10 +92,11 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let app = AppId(args.app);
     let user = UserId(args.user);
-    let token = match &args.token {
+    crate::cli::warn_of_secret("--token", args.token.as_ref(), TOKEN_VARIABLE);
+    let token = match args.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok()) {
         Some(token) => {
-            crate::token::is_of(token, user)?;
-            token.clone()
+            crate::token::is_of(&token, user)?;
+            token
         }
         None => crate::token::mint(&Secret::find(&config.token)?, app, user, args.device, TOKEN_TTL),
     };

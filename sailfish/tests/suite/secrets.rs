@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Folder, Server, output, sailfish, until};
+use crate::common::{self, Folder, Server, output, sailfish, until};
 
 /// A `sailfish backend` whose state is in this folder.
 fn backend(folder: &Folder) -> Server {
@@ -113,6 +113,16 @@ fn a_secret_as_an_argument_is_warned_of() {
         line.contains("--secret shows the secret") && line.contains("SAILFISH_CONTROL__SECRET"),
         "{line}"
     );
+    let chat = || {
+        let mut command = sailfish();
+        command.args(["chat", "--user=1", "--target=127.0.0.1:9"]);
+        command
+    };
+    let given = common::token(3, 60);
+    let line = stderr(chat().args(["--token", &given]));
+    assert!(line.contains("--token shows the secret") && line.contains("SAILFISH_CHAT_TOKEN"), "{line}");
+    let line = stderr(chat().env("SAILFISH_CHAT_TOKEN", &given));
+    assert!(line.contains("it is user 3's") && !line.contains("warning"), "it is used all the same: {line}");
 
     let folder = Folder::new("open configuration");
     let file = folder.file("sailfish.toml", &format!("[token]\nsecret = \"{secret}\"\n"));
