@@ -22,6 +22,8 @@ const ECHO_CONNECTIONS: u32 = 1_000;
 const CHAT_CONNECTIONS: u32 = 1_000;
 /// As many as 20,000 open files allow: what a server allocates once weighs less.
 const IDLE_CONNECTIONS: u32 = 18_000;
+/// Each says something twice a second.
+const HEARTBEAT_CONNECTIONS: u32 = 10_000;
 /// Above those of the connections before.
 const FIRST_USER_OF_GROWTH: u32 = 1_000_000;
 /// How long after the last connection came nothing more is done for those before.
@@ -144,6 +146,12 @@ pub fn run(
             command
         }
         Load::Idle => sailfish_load(programs, "idle", IDLE_CONNECTIONS, &json),
+        Load::Heartbeats { rate } => {
+            let mut command = sailfish_load(programs, "idle", HEARTBEAT_CONNECTIONS, &json);
+            let period = f64::from(HEARTBEAT_CONNECTIONS) / f64::from(rate);
+            arguments(&mut command, "--heartbeat", period);
+            command
+        }
         Load::Growth { from, to } => {
             let mut command = sailfish_load(programs, "idle", to - from, &json);
             arguments(&mut command, "--first-user", FIRST_USER_OF_GROWTH);

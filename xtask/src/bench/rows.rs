@@ -41,6 +41,11 @@ pub enum Load {
     },
     /// `sailfish load idle`: logged-in connections, heartbeats at their period.
     Idle,
+    /// The same with heartbeats at a rate, in the groups in which a generator sends them.
+    Heartbeats {
+        /// Heartbeats a second.
+        rate: u32,
+    },
     /// The same, those of `from` connections that a server has already: what it takes at first is not
     /// counted.
     Growth {
@@ -516,10 +521,10 @@ pub static GROUPS: &[Group] = &[
         method: Method::Alone(Metric::LoadCpu),
         rows: Cow::Borrowed(&[row(
             "load-cpu",
-            "load generator: its CPU per heartbeat answered / the server's",
+            "load generator (idle): its CPU per heartbeat answered / the server's",
             Goal::AtMost { must: 1.0, aim: 0.5 },
             Server::Uring,
-            HEARTBEATS,
+            Load::Heartbeats { rate: 20_000 },
         )]),
     },
     Group {
