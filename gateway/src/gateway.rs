@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use edge::Port;
 use shard::{Bucket, Clocks, ConnId, ConnMap, Instant, Prng, Rate, SendBatch, ShardId, Wheel};
 use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
-use wire::node::{Login, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
+use wire::node::{Bans, Login, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::admission::Addresses;
@@ -75,6 +75,7 @@ pub struct Gateway {
     submitted: Submitted,
     keys: TokenKeys,
     revocations: Revocations,
+    bans: Bans,
     config: Config,
     rate: Rate,
     prng: Prng,
@@ -118,6 +119,7 @@ impl Gateway {
             submitted: Submitted::new(prng.next_u64()),
             keys,
             revocations: Revocations::default(),
+            bans: Bans::default(),
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
             layered: Layered::new(ports, config.edge.clone()),
             config,
@@ -734,6 +736,7 @@ impl Gateway {
             ToGateway::Recalled(part) => self.recalled(now, *part),
             ToGateway::Moved(part) => self.relay_kept(part),
             ToGateway::Revoked { revocations } => self.revoke(now, &revocations),
+            ToGateway::Banned { bans } => self.ban(now, &bans),
             ToGateway::Recheck { session } => self.recheck(now, self.conn_of(session)),
             ToGateway::Ended { session, login } => self.deny_end(session, login),
         }

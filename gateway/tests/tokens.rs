@@ -1,4 +1,5 @@
-//! Tokens that are good by themselves and refused: there is no key yet, or they were revoked.
+//! Tokens that are good by themselves and refused: there is no key yet, or they were revoked, or their user
+//! is banned.
 
 mod common;
 
@@ -10,7 +11,7 @@ use gateway::{
 };
 use shard::{Instant, ShardId};
 use wire::client::{ClientFrame, NoticeCode, ServerFrame};
-use wire::node::{Login, Revocation, ToGateway, ToRouter};
+use wire::node::{Ban, Login, Revocation, ToGateway, ToRouter};
 use wire::{DeviceClass, UserId};
 
 const USER: i64 = 5;
@@ -153,6 +154,47 @@ fn a_router_that_comes_is_told_what_is_revoked() {
         said.retain(|effect| *effect == told);
         assert_eq!(said.len(), count, "one shard of the node tells it");
     }
+}
+
+/// Of [`USER`], for a minute.
+fn ban() -> Ban {
+    let until_ms = START_SECS * 1_000 + 60_000;
+    let (app, user, said) = (APP, UserId(USER), Login(1));
+    Ban { app, user, device: Some(DeviceClass::Phone), said, until_ms, kept_ms: until_ms }
+}
+
+/// The owner may have died with what it knew of the ban: it is not asked.
+#[test]
+fn a_banned_user_does_not_log_in_until_the_ban_ends_or_is_lifted() {
+    let mut world = World::new();
+    world.tell(ToGateway::Banned { bans: vec![ban()] });
+    let client = try_login(&mut world, &token_of(0, "a"));
+    assert_eq!(world.closing_notice(client), NoticeCode::Kicked);
+    let web = world.token(USER, DeviceClass::Web);
+    login(&mut world, &web);
+    world.login(USER + 1);
+    world.tell(ToGateway::Banned { bans: vec![Ban { said: Login(2), until_ms: 0, ..ban() }] });
+    world.tell(ToGateway::Banned { bans: vec![ban()] });
+    login(&mut world, &token_of(0, "a"));
+    world.tell(ToGateway::Banned { bans: vec![Ban { said: Login(3), ..ban() }] });
+    let client = try_login(&mut world, &token_of(0, "a"));
+    assert_eq!(world.closing_notice(client), NoticeCode::Kicked);
+    world.pass(Duration::from_secs(61));
+    login(&mut world, &token_of(0, "a"));
+}
+
+#[test]
+fn a_router_that_comes_is_told_of_bans() {
+    let now = Instant::from_unix_nanos(START_SECS * 1_000_000_000);
+    let (keys, config) = (TokenKeys::hs256(SECRET), Config::default());
+    let setup = Setup { id: ShardId::new(9, 0), keys, config, ports: Vec::new(), seed: 1 };
+    let mut gateway = Gateway::new(now, setup);
+    gateway.router_up(now, ROUTER_2);
+    gateway.mail(now, ROUTER_2, ToGateway::Banned { bans: vec![ban()] });
+    gateway.router_up(now, ROUTER_3);
+    let mut said = std::iter::from_fn(|| gateway.poll_effect(now));
+    let told = Effect::ToRouter { to: ROUTER_3, mail: ToRouter::Banned { bans: vec![ban()] } };
+    assert!(said.any(|effect| effect == told));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway,
-    ToRouter,
+    Answer, BAN_MS_MAX, Ban, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence,
+    Question, RANGE_WORDS, RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken,
+    Target, ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -115,6 +115,7 @@ impl Said {
                 ToRouter::Recall { app, room, ask, since, last }
             }
             31 => ToRouter::Kept(Box::new(self.kept(input))),
+            34 if input.flag() => ToRouter::Banned { bans: bans(input) },
             34 => ToRouter::Revoked { revocations: revocations(input) },
             _ => ToRouter::Ask { ask: known(&self.asks, input), question: self.question(input) },
         }
@@ -168,6 +169,7 @@ impl Said {
                 ToGateway::Digests { digests: vec![input.number(); digests] }
             }
             20 => ToGateway::Drain,
+            35 if input.flag() => ToGateway::Banned { bans: bans(input) },
             35 => ToGateway::Revoked { revocations: revocations(input) },
             36 if input.flag() => ToGateway::Ended { session, login: login(input) },
             36 => ToGateway::Recheck { session },
@@ -309,6 +311,20 @@ fn revocations(input: &mut Input<'_>) -> Vec<Revocation> {
         login: input.number() % 4,
         before_secs: input.pick(&[0, NOW.unix_secs(), u64::MAX]),
         until_secs: input.pick(&[0, NOW.unix_secs() + 60, NOW.unix_secs() + 7 * 24 * 3_600, u64::MAX]),
+    };
+    (0..input.byte() % 4).map(|_| one(input)).collect()
+}
+
+/// Of users that there are, some of them for longer than may be, or said in the future.
+fn bans(input: &mut Input<'_>) -> Vec<Ban> {
+    let now_ms = NOW.unix_millis();
+    let one = |input: &mut Input<'_>| Ban {
+        app: app(input),
+        user: user(input),
+        device: input.flag().then(|| device(input)),
+        said: login(input),
+        until_ms: input.pick(&[0, now_ms + 60_000, now_ms + BAN_MS_MAX, u64::MAX]),
+        kept_ms: input.pick(&[0, now_ms + 60_000, now_ms + BAN_MS_MAX, u64::MAX]),
     };
     (0..input.byte() % 4).map(|_| one(input)).collect()
 }

@@ -136,6 +136,8 @@ impl Outgoing {
 
 /// Of a revocation on the wire.
 const REVOCATION_BYTES: usize = 40;
+/// Of a ban on the wire.
+const BAN_BYTES: usize = 40;
 
 /// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how
 /// many here.
@@ -152,6 +154,8 @@ fn weight(message: &LinkMessage) -> usize {
         },
         LinkMessage::ToRouter(ToRouter::Revoked { revocations })
         | LinkMessage::ToGateway(ToGateway::Revoked { revocations }) => REVOCATION_BYTES * revocations.len(),
+        LinkMessage::ToRouter(ToRouter::Banned { bans })
+        | LinkMessage::ToGateway(ToGateway::Banned { bans }) => BAN_BYTES * bans.len(),
         LinkMessage::ToRouter(ToRouter::Unchanged { ranges, .. }) => 8 * ranges.len(),
         LinkMessage::ToGateway(ToGateway::Digests { digests }) => 8 * digests.len(),
         LinkMessage::ToRouter(ToRouter::Kept(part)) | LinkMessage::ToGateway(ToGateway::Moved(part)) => {

@@ -19,7 +19,6 @@
 //! process and links between nodes.
 
 mod away;
-mod bans;
 mod cluster;
 mod dedupe;
 mod ends;

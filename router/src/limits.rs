@@ -25,8 +25,6 @@ pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
 /// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks
 /// when it can.
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
-/// Users who are kept out at a time: about 10 MB. Only operators add to them.
-pub(crate) const BANS_MAX: usize = 1 << 16;
 /// Ends of sessions that are remembered, each under the stamp that was told: about 6 MB, and a minute of a
 /// thousand ends a second.
 pub(crate) const ENDS_MAX: usize = 1 << 16;

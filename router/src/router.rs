@@ -1,17 +1,14 @@
 //! The core: who is where, and which gateways there are.
 
-use std::time::Duration;
-
 use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
 use wire::node::{
-    Answer, FoundSeat, Login, Presence, Question, Revocations, ShardLoad, StampClock, Target, ToBridge,
+    Answer, Bans, FoundSeat, Login, Presence, Question, Revocations, ShardLoad, StampClock, Target, ToBridge,
     ToDirectory, ToGateway, ToRouter,
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
 use crate::away::Away;
-use crate::bans::Bans;
 use crate::cluster::{Cluster, Gateway};
 use crate::dedupe::{Dedupe, Keys};
 use crate::ends::{Device, Ends};
@@ -27,6 +24,7 @@ use crate::rooms::Rooms;
 use crate::term::Term;
 use crate::users::{Bound, Claim, SaidBy, Users};
 
+mod ban;
 mod messages;
 mod revoke;
 mod said;
@@ -186,6 +184,7 @@ impl Router {
             self.outbox.gateway(shard, ToGateway::Ended { session, login });
         }
         self.tell_revocations(shard);
+        self.tell_all_bans(shard);
     }
 
     /// The connection with a gateway shard is gone, if it is one. It may find other owners while this router
@@ -371,7 +370,7 @@ impl Router {
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
                 self.stamps.hear(self.clocks.order(now).unix_nanos(), login);
-                if fresh && self.bans.has(now, app, user, device) {
+                if fresh && self.bans.refuses(self.clocks.wall_millis(now), app, user, device) {
                     self.metrics.refused += 1;
                     return self.kick(seat(session), NoticeCode::Kicked);
                 }
@@ -397,6 +396,7 @@ impl Router {
             }
             ToRouter::Kept(part) => self.take_in(now, &part),
             ToRouter::Revoked { revocations } => self.revoke(now, revocations),
+            ToRouter::Banned { bans } => self.hear_bans(now, bans),
             ToRouter::Submit { session, submission } => {
                 let sender = Sender { seat: seat(session), submitted: submission.id };
                 self.submit(now, sender, submission);
@@ -607,8 +607,7 @@ impl Router {
             }
             Question::Kick { app, user, device, ban_ms } => {
                 if let Some(ban_ms) = ban_ms {
-                    let end = now + Duration::from_millis(u64::from(ban_ms));
-                    self.bans.set(now, (app, user, device), end);
+                    self.ban(now, (app, user, device), ban_ms);
                 }
                 let is_meant = |class| device.is_none_or(|device| device == class);
                 let seats: Vec<Seat> = self

@@ -5,8 +5,10 @@ mod common;
 use common::*;
 use shard::ShardId;
 use wire::client::NoticeCode;
-use wire::node::{Answer, Presence, Question, Revocation, Seat, SessionId, ShardLoad, ToGateway, ToRouter};
-use wire::{MessageId, UserId};
+use wire::node::{
+    Answer, Ban, Presence, Question, Revocation, Seat, SessionId, ShardLoad, ToGateway, ToRouter,
+};
+use wire::{DeviceClass, MessageId, UserId};
 
 /// Asks from A; what else is said, and the answer.
 fn ask(bench: &mut Bench, question: Question) -> (Mail, Answer) {
@@ -54,20 +56,18 @@ fn a_kick_ends_the_sessions_that_are_meant() {
     assert_eq!(ask(&mut bench, nobody), (vec![], Answer::Kicked { sessions: 0 }));
 }
 
+/// Alice logs in.
+fn bind(session: u64, device: DeviceClass) -> ToRouter {
+    let session = SessionId(session);
+    ToRouter::Bind { app: APP, user: ALICE, device, session, login: login(9), fresh: true }
+}
+
 #[test]
 fn a_ban_refuses_logins_until_it_ends() {
     let mut bench = bench();
     let ban = |device, ban_ms| Question::Kick { app: APP, user: ALICE, device, ban_ms };
     let (said, _) = ask(&mut bench, ban(Some(PHONE), Some(60_000)));
-    assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked)]);
-    let bind = |session, device| ToRouter::Bind {
-        app: APP,
-        user: ALICE,
-        device,
-        session: SessionId(session),
-        login: login(9),
-        fresh: true,
-    };
+    assert_eq!(said[3..], [kicked(A, 1, NoticeCode::Kicked)], "after all gateways were told");
     assert_eq!(bench.tell(B, bind(5, PHONE)), [kicked(B, 5, NoticeCode::Kicked)]);
     assert_ne!(bench.tell(B, bind(6, WEB)), [kicked(B, 6, NoticeCode::Kicked)], "another class of device");
     // A kick without a ban does not lift one.
@@ -84,6 +84,57 @@ fn a_ban_refuses_logins_until_it_ends() {
     assert!(is_refused(&mut bench, 9, WEB) && is_refused(&mut bench, 10, PHONE));
     ask(&mut bench, ban(None, Some(0)));
     assert!(!is_refused(&mut bench, 11, WEB) && !is_refused(&mut bench, 12, PHONE));
+}
+
+/// What a router told each gateway shard, the same to all.
+fn told_all(said: &Mail) -> Vec<Ban> {
+    let bans = |(_, said): &(ShardId, Said)| match said {
+        Said::ToGateway(ToGateway::Banned { bans }) => Some(bans.clone()),
+        _ => None,
+    };
+    let told: Vec<Vec<Ban>> = said.iter().filter_map(bans).collect();
+    let to: Vec<ShardId> = said.iter().filter(|said| bans(said).is_some()).map(|(to, _)| *to).collect();
+    assert_eq!(to, [A, B, C]);
+    assert!(told.iter().all(|bans| *bans == told[0]));
+    told[0].clone()
+}
+
+/// A router that was not asked hears of a ban from gateways, which hear of it from any router.
+#[test]
+fn a_ban_outlives_the_router_that_was_asked() {
+    let (mut first, mut second) = (bench(), Bench::new());
+    let ban = |ban_ms| Question::Kick { app: APP, user: ALICE, device: None, ban_ms: Some(ban_ms) };
+    first.pass(std::time::Duration::from_secs(5));
+    let bans = told_all(&ask(&mut first, ban(60_000)).0);
+    let is_refused = |bench: &mut Bench, session| {
+        bench.tell(B, bind(session, PHONE)) == [kicked(B, session, NoticeCode::Kicked)]
+    };
+    // A gateway tells the next router, which tells all gateways and those that come later.
+    assert_eq!(told_all(&second.tell(A, ToRouter::Banned { bans: bans.clone() })), bans);
+    assert_eq!(second.tell(B, ToRouter::Banned { bans: bans.clone() }), [], "nothing new");
+    let later = ShardId::new(11, 0);
+    let banned = (later, Said::ToGateway(ToGateway::Banned { bans: bans.clone() }));
+    assert!(second.up(later).contains(&banned));
+    second.down(later);
+    assert!(is_refused(&mut second, 21));
+    // It is lifted by the one whose clock is behind. The other hears so, and no old word undoes it.
+    let lifted = told_all(&ask(&mut second, ban(0)).0);
+    assert!(!is_refused(&mut second, 22));
+    assert!(is_refused(&mut first, 23));
+    assert_eq!(told_all(&first.tell(A, ToRouter::Banned { bans: lifted.clone() })), lifted);
+    assert!(!is_refused(&mut first, 24));
+    for bench in [&mut first, &mut second] {
+        assert_eq!(bench.tell(C, ToRouter::Banned { bans: bans.clone() }), []);
+        assert!(!is_refused(bench, 25));
+    }
+    // One that does not know of the ban lifts it everywhere all the same.
+    let mut third = Bench::new();
+    third.pass(std::time::Duration::from_secs(1));
+    let unknown = told_all(&ask(&mut third, ban(0)).0);
+    let mut fourth = bench();
+    told_all(&ask(&mut fourth, ban(60_000)).0);
+    fourth.tell(A, ToRouter::Banned { bans: unknown });
+    assert!(!is_refused(&mut fourth, 26));
 }
 
 /// All gateways refuse the tokens, those that come later and those that another gateway has told of too.

@@ -55,7 +55,12 @@ impl Clocks {
 
     /// Seconds since the UNIX epoch by the wall clock.
     pub const fn wall_secs(self, now: Instant) -> u64 {
-        now.0.saturating_add_signed(self.wall_ahead_ns) / 1_000_000_000
+        self.wall_millis(now) / 1_000
+    }
+
+    /// Milliseconds since the UNIX epoch by the wall clock.
+    pub const fn wall_millis(self, now: Instant) -> u64 {
+        now.0.saturating_add_signed(self.wall_ahead_ns) / 1_000_000
     }
 
     /// When the wall clock shows `secs` since the UNIX epoch, unless it is set before then; `now` if it does

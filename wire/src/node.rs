@@ -7,6 +7,7 @@
     reason = "the derived archives have fields of their own; everything here is documented"
 )]
 
+mod ban;
 mod batch;
 mod history;
 pub mod link;
@@ -17,6 +18,7 @@ mod revocation;
 mod sound;
 mod stamps;
 
+pub use ban::{BAN_MS_MAX, BANS_MAX, BANS_PER_MESSAGE, Ban, Bans};
 pub use batch::{decode_batch, encode_batch};
 pub use history::{
     Entry, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, Kept, PART_BYTES, PART_MESSAGES_MAX, Recalled, Stream,
@@ -285,6 +287,11 @@ pub enum ToRouter {
         /// [`REVOCATIONS_PER_MESSAGE`] at most.
         revocations: Vec<Revocation>,
     },
+    /// This node refuses these logins, which the router may not know.
+    Banned {
+        /// [`BANS_PER_MESSAGE`] at most.
+        bans: Vec<Ban>,
+    },
 }
 
 /// From a router shard to a gateway shard.
@@ -397,6 +404,11 @@ pub enum ToGateway {
     Revoked {
         /// [`REVOCATIONS_PER_MESSAGE`] at most.
         revocations: Vec<Revocation>,
+    },
+    /// Refuse these logins.
+    Banned {
+        /// [`BANS_PER_MESSAGE`] at most.
+        bans: Vec<Ban>,
     },
     /// The token of a session may have been revoked: end the session if it was.
     Recheck {

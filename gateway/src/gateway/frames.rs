@@ -2,7 +2,7 @@
 
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{ClientFrame, Code, DecodeError, Frame, NoticeCode, ServerFrame, Want};
-use wire::node::{Login, Revocation, ToBridge, ToRouter, sequence_believed_max};
+use wire::node::{Ban, Login, Revocation, ToBridge, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
 use super::Gateway;
@@ -100,6 +100,14 @@ impl Gateway {
         }
     }
 
+    /// Refuses logins from here on. The router that says so ends the sessions.
+    pub(super) fn ban(&mut self, now: Instant, bans: &[Ban]) {
+        let now_ms = self.clocks.wall_millis(now);
+        for ban in bans {
+            self.bans.add(now_ms, *ban);
+        }
+    }
+
     /// Ends a session whose token is good no more.
     pub(super) fn recheck(&mut self, now: Instant, conn: ConnId) {
         let now_secs = self.clocks.wall_secs(now);
@@ -146,6 +154,10 @@ impl Gateway {
             Err(error) => return self.refuse_token(conn, error),
         };
         let claims = token.claims;
+        // Its owner refuses it too, but an owner that has just started may not have heard of the ban yet.
+        if self.bans.refuses(self.clocks.wall_millis(now), claims.app, claims.user, claims.device) {
+            return Err(NoticeCode::Kicked);
+        }
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         let admission = self.logins.enter(conn);
         if admission == Admission::Refused {

@@ -27,6 +27,9 @@ impl Gateway {
             for revocations in self.revocations.messages() {
                 self.effects.router(router, ToRouter::Revoked { revocations });
             }
+            for bans in self.bans.messages() {
+                self.effects.router(router, ToRouter::Banned { bans });
+            }
         }
     }
 

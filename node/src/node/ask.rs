@@ -93,9 +93,17 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             }
             of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
         }
-        Question::Kick { app, user, device, ban_ms } => {
+        // Each keeps the ban, and tells all gateways. One of them has the sessions.
+        Question::Kick { app, user, device, ban_ms: Some(ban_ms) } => owners
+            .into_iter()
+            .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: Some(ban_ms) }))
+            .collect(),
+        Question::Kick { app, user, device, ban_ms: None } => {
             let owner = gateway.owner_of(app, Target::User(user));
-            owner.into_iter().map(|owner| (owner, Question::Kick { app, user, device, ban_ms })).collect()
+            owner
+                .into_iter()
+                .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: None }))
+                .collect()
         }
         // Each keeps them, and tells all gateways.
         Question::Revoke { revocations } => owners

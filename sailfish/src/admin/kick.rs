@@ -7,7 +7,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::node::{Answer, Question};
+use wire::node::{Answer, BAN_MS_MAX, Question};
 use wire::{AppId, DeviceClass, UserId};
 
 use super::Admin;
@@ -36,15 +36,15 @@ pub struct KickAnswer {
     kicked: u32,
 }
 
-/// Ends the sessions of a user, and keeps it out for a while. Clients get the notice `kicked`. The router
-/// that owns the user refuses its logins at all gateways; it forgets that when it ends, or when another
-/// router becomes the owner.
+/// Ends the sessions of a user, and keeps it out for a while. Clients get the notice `kicked`. With `ban_ms`,
+/// all gateways and routers refuse its logins. They keep the list of bans while they run, and pass it on to
+/// those that start later.
 #[utoipa::path(post, path = "/v1/kick", request_body = KickBody, responses((status = 200, body = KickAnswer)))]
 pub async fn kick(
     State(admin): State<Arc<Admin>>,
     Body(KickBody { app, user, device, ban_ms }): Body<KickBody>,
 ) -> Result<Json<KickAnswer>, ApiError> {
-    if ban_ms.is_some_and(|ban_ms| ban_ms > BAN_MS_MAX) {
+    if ban_ms.is_some_and(|ban_ms| u64::from(ban_ms) > BAN_MS_MAX) {
         return Err(ApiError::bad_request(format!("ban_ms: want at most {BAN_MS_MAX}, a week")));
     }
     let question = Question::Kick { app: AppId(app), user: UserId(user), device, ban_ms };
@@ -55,6 +55,3 @@ pub async fn kick(
     });
     Ok(Json(KickAnswer { kicked: kicked.fold(0, u32::saturating_add) }))
 }
-
-/// A ban is no more than a router's memory.
-const BAN_MS_MAX: u32 = 7 * 24 * 60 * 60 * 1_000;

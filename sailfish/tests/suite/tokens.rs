@@ -197,6 +197,67 @@ fn what_is_revoked_is_refused_at_every_gateway() {
     check(&mut cluster, 0);
 }
 
+/// The user's token is good all the time. Its owner is one of two routers: each dies and comes back in turn,
+/// then each is drained, and a gateway starts anew.
+#[test]
+fn a_ban_outlives_each_router() {
+    let mut cluster = Cluster::start(2, 2, &[]);
+    let token = of_login(1, "phone", 0);
+    let mut live = login(cluster.gateway(1).connect(), &token).ok().unwrap();
+    let ban = |cluster: &mut Cluster, ban_ms: u32| {
+        let body = json!({"app": 1, "user": 1, "ban_ms": ban_ms});
+        let (status, answer) = cluster.gateway(0).post("/v1/kick", &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        answer["kicked"].as_u64().unwrap()
+    };
+    assert_eq!(ban(&mut cluster, 3_600_000), 1);
+    live.expect_farewell(NoticeCode::Kicked);
+    let check = |cluster: &mut Cluster, wanted: Option<NoticeCode>, when: &str| {
+        for gateway in 0..2 {
+            let told = login(cluster.gateway(gateway).connect(), &token).err();
+            assert_eq!(told, wanted, "at gateway {gateway}, {when}");
+        }
+    };
+    let refused = Some(NoticeCode::Kicked);
+    check(&mut cluster, refused, "at first");
+    let owners_are = |cluster: &mut Cluster, count: f64| {
+        for gateway in 0..2 {
+            let server = cluster.gateway(gateway);
+            until("the owners are these", || server.metric("sailfish_owners", "") == count);
+        }
+    };
+    for router in 0..2 {
+        cluster.routers[router].kill();
+        owners_are(&mut cluster, 4.0);
+        check(&mut cluster, refused, "after a router has died");
+        cluster.routers[router].start();
+        owners_are(&mut cluster, 8.0);
+        check(&mut cluster, refused, "after it has come back");
+    }
+    for router in 0..2 {
+        cluster.router(router).signal(Signal::TERM);
+        assert!(cluster.router(router).wait().success());
+        owners_are(&mut cluster, 4.0);
+        check(&mut cluster, refused, "after a router was drained");
+        cluster.routers[router].start();
+        owners_are(&mut cluster, 8.0);
+    }
+    for gateway in 0..2 {
+        cluster.gateways[gateway].kill();
+        cluster.gateways[gateway].start();
+        owners_are(&mut cluster, 8.0);
+        check(&mut cluster, refused, "after a gateway has started anew");
+    }
+    assert_eq!(ban(&mut cluster, 0), 0);
+    until("the ban is lifted at both gateways", || {
+        (0..2).all(|gateway| login(cluster.gateway(gateway).connect(), &token).is_ok())
+    });
+    cluster.routers[0].kill();
+    cluster.routers[0].start();
+    owners_are(&mut cluster, 8.0);
+    check(&mut cluster, None, "after it was lifted");
+}
+
 /// Serves a key set by HTTP; while there is none it answers 500.
 struct KeyServer {
     url: String,

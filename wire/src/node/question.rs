@@ -16,7 +16,7 @@ pub enum Question {
         /// Who.
         users: Vec<UserId>,
     },
-    /// End the sessions of a user, and keep it out for a while.
+    /// End the sessions of a user that the router asked knows, and keep the user out for a while.
     Kick {
         /// The app.
         app: AppId,
@@ -24,7 +24,8 @@ pub enum Question {
         user: UserId,
         /// On this class of device only.
         device: Option<DeviceClass>,
-        /// How long new logins are refused from here on; 0 lifts a ban, `None` leaves it as it is.
+        /// How long new logins are refused from here on, a week at most; 0 lifts a ban, `None` leaves it as
+        /// it is.
         ban_ms: Option<u32>,
     },
     /// Refuse tokens, and end the sessions that have them.

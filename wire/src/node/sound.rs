@@ -5,6 +5,7 @@
 //! would stay above all that come after it, long after the peer is gone, so nothing of a message that has one
 //! is taken.
 
+use super::ban::{BAN_MS_MAX, BANS_PER_MESSAGE, Ban};
 use super::history::{HISTORY_MESSAGES_MAX, PART_MESSAGES_MAX};
 use super::link::{Identity, SHARDS_MAX};
 use super::ranges::{RANGE_WORDS, RANGES};
@@ -81,6 +82,7 @@ impl Clock {
             ToRouter::Unchanged { ranges, moved: _ } => ranges.len() == RANGE_WORDS,
             ToRouter::Kept(kept) => self.kept(kept),
             ToRouter::Revoked { revocations } => self.revocations(revocations),
+            ToRouter::Banned { bans } => self.bans(bans),
             ToRouter::Unbind { .. }
             | ToRouter::Leave { .. }
             | ToRouter::Withdraw { .. }
@@ -110,6 +112,7 @@ impl Clock {
             ToGateway::Recalled(recalled) => self.recalled(recalled),
             ToGateway::Moved(kept) => self.kept(kept),
             ToGateway::Revoked { revocations } => self.revocations(revocations),
+            ToGateway::Banned { bans } => self.bans(bans),
             ToGateway::Full { .. }
             | ToGateway::Recheck { .. }
             | ToGateway::Superseded { .. }
@@ -179,6 +182,13 @@ impl Clock {
         let until_max = self.now_ns.saturating_add(FUTURE_NS_MAX) / 1_000_000_000 + REVOCATION_SECS_MAX;
         revocations.len() <= REVOCATIONS_PER_MESSAGE
             && revocations.iter().all(|revocation| revocation.until_secs <= until_max)
+    }
+
+    /// One that lasts too long would push out others, and one said in the future could not be lifted.
+    fn bans(self, bans: &[Ban]) -> bool {
+        let end_max = self.now_ns.saturating_add(FUTURE_NS_MAX) / 1_000_000 + BAN_MS_MAX;
+        bans.len() <= BANS_PER_MESSAGE
+            && bans.iter().all(|ban| ban.until_ms.max(ban.kept_ms) <= end_max && self.login(ban.said))
     }
 
     fn presence(self, presence: &Presence) -> bool {

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use wire::client::{FailReason, Message, NoticeCode, Outcome, SendAck};
 use wire::node::link::{Frame, Identity, Refusal, Role};
 use wire::node::{
-    Answer, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question, RANGE_WORDS,
-    RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken, Target, ToBridge, ToGateway,
-    ToRouter,
+    Answer, Ban, Class, DeliveryId, FromBridge, Handed, Kept, LinkMessage, Login, Presence, Question,
+    RANGE_WORDS, RANGES, Recalled, Revocation, Seat, SessionId, ShardLoad, Submission, Taken, Target,
+    ToBridge, ToGateway, ToRouter,
 };
 use wire::{AppId, BizCode, ClientMsgId, DeviceClass, MessageId, RoomId, UserId};
 
@@ -132,7 +132,12 @@ pub fn to_router() -> Vec<ToRouter> {
     all.push(ToRouter::Recall { app: APP, room: ROOM, ask: 5, since: 8, last: 20 });
     all.push(ToRouter::Kept(Box::new(kept())));
     all.push(ToRouter::Revoked { revocations: vec![revocation()] });
+    all.push(ToRouter::Banned { bans: vec![ban(), Ban { device: None, ..ban() }] });
     all
+}
+
+fn ban() -> Ban {
+    Ban { app: APP, user: USER, device: Some(PHONE), said: LOGIN, until_ms: 7, kept_ms: 9 }
 }
 
 fn revocation() -> Revocation {
@@ -168,6 +173,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::Digests { digests: vec![1; RANGES] },
         ToGateway::Drain,
         ToGateway::Revoked { revocations: vec![revocation()] },
+        ToGateway::Banned { bans: vec![ban()] },
         ToGateway::Recheck { session: SESSION },
     ];
     let answers = [
