@@ -308,15 +308,20 @@ impl<O: Outside> Node<O> {
         true
     }
 
-    /// A peer is there. To a router, a bridge is a gateway without clients.
+    /// A peer is there.
     fn up(&mut self, now: Instant, peer: ShardId, role: Role, shards: u16, incarnation: u64) {
         if self.cores.is_bridge() {
             self.bridging.peer_up(peer, incarnation);
         }
         match role {
-            Role::Gateway | Role::Bridge => {
+            Role::Gateway => {
                 if let Some(router) = self.cores.router_mut() {
                     router.gateway_up(now, peer, shards, false, incarnation);
+                }
+            }
+            Role::Bridge => {
+                if let Some(router) = self.cores.router_mut() {
+                    router.bridge_up(now, peer, shards, incarnation);
                 }
             }
             Role::Router => {

@@ -54,6 +54,8 @@ pub(crate) struct Gateway {
     pub(crate) is_local: bool,
     /// Which life of its process.
     pub(crate) incarnation: u64,
+    /// It is a shard of a bridge.
+    pub(crate) is_bridge: bool,
     /// `None` until it has said so.
     reach: Option<Vec<u32>>,
     /// The name of its owners, and whether it has announced everything to them; `None` while it has none.
@@ -99,7 +101,7 @@ impl Reached {
 
 impl Gateway {
     pub(crate) fn new(shards: u16, is_local: bool, incarnation: u64) -> Self {
-        Self { shards, is_local, incarnation, reach: None, view: None }
+        Self { shards, is_local, incarnation, is_bridge: false, reach: None, view: None }
     }
 }
 
@@ -160,6 +162,13 @@ impl Cluster {
     pub(crate) fn announced(&self) -> impl Iterator<Item = ShardId> + '_ {
         let is_done = |gateway: &Gateway| gateway.view.is_some_and(|(_, done)| done);
         self.gateways.iter().filter(move |(_, gateway)| is_done(gateway)).map(|(shard, _)| *shard)
+    }
+
+    /// A shard that is there is one of a bridge.
+    pub(crate) fn set_bridge(&mut self, shard: ShardId) {
+        if let Some(gateway) = self.gateways.get_mut(&shard) {
+            gateway.is_bridge = true;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -187,6 +187,12 @@ impl Router {
         self.tell_all_bans(shard);
     }
 
+    /// A shard of a bridge is there: to a router, a gateway without clients.
+    pub fn bridge_up(&mut self, now: Instant, shard: ShardId, shards: u16, incarnation: u64) {
+        self.gateway_up(now, shard, shards, false, incarnation);
+        self.cluster.set_bridge(shard);
+    }
+
     /// The connection with a gateway shard is gone, if it is one. It may find other owners while this router
     /// still counts it in, and what it sent before is not to come after what they get.
     pub fn gateway_cut(&mut self, shard: ShardId) {
@@ -638,6 +644,7 @@ impl Router {
             Question::Nodes => {
                 let load = |shard: ShardId| ShardLoad {
                     shard: shard.as_u32(),
+                    is_bridge: self.cluster.get(shard).is_some_and(|gateway| gateway.is_bridge),
                     sessions: self.users.known().bindings(shard),
                 };
                 Answer::Nodes { shards: self.cluster.shards().map(load).collect() }

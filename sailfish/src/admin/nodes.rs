@@ -35,8 +35,7 @@ pub struct NodesAnswer {
     routers: Vec<LinkedShard>,
     /// The bridges that this node is linked with, ascending.
     bridges: Vec<LinkedShard>,
-    /// The gateways that the routers are linked with, ascending. A bridge takes other bridges for gateways
-    /// without sessions.
+    /// The gateways that the routers are linked with, ascending.
     gateways: Vec<GatewayNode>,
     /// Nodes that were among these within a day, and are not any more, ascending.
     gone: Vec<GoneNode>,
@@ -123,16 +122,11 @@ async fn look(admin: &Admin) -> NodesAnswer {
         connections: gateway_cores.map(|gateway| gateway.connections).sum(),
         draining: shards.is_draining(),
     };
-    let (mut gateways, missing) = match shards.question(Question::Nodes).await {
+    let (gateways, missing) = match shards.question(Question::Nodes).await {
         Ok(answers) => (gateways(&answers), None),
         Err(unanswered) => (Vec::new(), Some(ApiError::from(unanswered).into_message())),
     };
     let (routers, bridges) = (linked(&peers, LinkRole::Router), linked(&peers, LinkRole::Bridge));
-    // To a router, a bridge is a gateway without clients.
-    let is_own_bridge = |id| shards.role() == Role::Bridge && id == node.id;
-    gateways.retain(|gateway| {
-        !is_own_bridge(gateway.node) && bridges.iter().all(|bridge| bridge.node != gateway.node)
-    });
     let present = routers.iter().map(|router| (router.node, Role::Router.name()));
     let present = present.chain(bridges.iter().map(|bridge| (bridge.node, Role::Bridge.name())));
     let present = present.chain(gateways.iter().map(|gateway| (gateway.node, Role::Gateway.name())));
@@ -189,7 +183,7 @@ fn gateways(answers: &[Answer]) -> Vec<GatewayNode> {
     let mut nodes: BTreeMap<u16, BTreeMap<u16, u64>> = BTreeMap::new();
     for answer in answers {
         let Answer::Nodes { shards } = answer else { continue };
-        for load in shards {
+        for load in shards.iter().filter(|load| !load.is_bridge) {
             let shard = ShardId::from_u32(load.shard);
             *nodes.entry(shard.node()).or_default().entry(shard.index()).or_default() +=
                 u64::from(load.sessions);
@@ -225,9 +219,14 @@ mod tests {
 
     #[test]
     fn sessions_are_summed_over_routers() {
-        let load = |node, index, sessions| ShardLoad { shard: ShardId::new(node, index).as_u32(), sessions };
+        let load = |node, index, sessions| ShardLoad {
+            shard: ShardId::new(node, index).as_u32(),
+            is_bridge: false,
+            sessions,
+        };
+        let bridge = ShardLoad { is_bridge: true, ..load(65, 0, 0) };
         let answers = [
-            Answer::Nodes { shards: vec![load(34, 0, 1), load(33, 1, 2)] },
+            Answer::Nodes { shards: vec![load(34, 0, 1), load(33, 1, 2), bridge] },
             Answer::Nodes { shards: vec![load(33, 0, 4), load(33, 1, 8), load(34, 0, 0)] },
         ];
         let nodes = serde_json::to_value(gateways(&answers)).unwrap();

@@ -76,14 +76,11 @@ pub fn nodes(answer: &Value) -> String {
             );
         }
     }
-    let is_bridge = own["role"] == "bridge";
     for gateway in list(&answer["gateways"]) {
         let of = |shard: &Value| format!("{} on shard {}", shard["sessions"], shard["shard"]);
         let shards: Vec<String> = list(&gateway["shards"]).map(of).collect();
         let sessions = count(&gateway["sessions"], "session");
-        // From a bridge, nothing tells the other bridges from gateways.
-        let role = if is_bridge && gateway["sessions"] == 0 { "gateway or bridge" } else { "gateway" };
-        let _ = writeln!(out, "{role} {}: {sessions} ({})", gateway["node"], shards.join(", "));
+        let _ = writeln!(out, "gateway {}: {sessions} ({})", gateway["node"], shards.join(", "));
     }
     for gone in list(&answer["gone"]) {
         let _ = writeln!(out, "{} {}: gone for {}", text(&gone["role"]), gone["node"], age(&gone["seen_ms"]));
@@ -151,7 +148,7 @@ mod tests {
     #[test]
     fn each_node_is_called_what_it_is() {
         let link = |node| json!({ "node": node, "shard": 0, "up": true, "owner": node == 1, "since_ms": 0, "queued_bytes": 0 });
-        let mut answer = json!({
+        let answer = json!({
             "node": { "id": 33, "role": "gateway", "shards": 1, "connections": 2, "draining": false },
             "routers": [link(1)], "bridges": [link(17)],
             "gateways": [{ "node": 33, "sessions": 0, "shards": [] }],
@@ -166,8 +163,6 @@ mod tests {
             "{text}"
         );
         assert!(lines[4].starts_with("gateway 34: gone for "), "{text}");
-        answer["node"]["role"] = json!("bridge");
-        assert!(nodes(&answer).contains("\ngateway or bridge 33: 0 sessions"));
     }
 
     #[test]

@@ -323,9 +323,7 @@ fn known(nodes: &Value) -> Vec<Known> {
     });
     let gateways = list(&nodes["gateways"]).filter_map(|gateway| {
         let node = number(&gateway["node"])?;
-        // A bridge takes other bridges for gateways without sessions.
-        let is_sure = nodes["node"]["role"] != Role::Bridge.name() || gateway["sessions"] != 0;
-        let (role, sessions) = (is_sure.then_some(Role::Gateway), gateway["sessions"].as_u64());
+        let (role, sessions) = (Some(Role::Gateway), gateway["sessions"].as_u64());
         Some(Known { node, role, state: KnownState::Linked, sessions })
     });
     let gone = list(&nodes["gone"]).filter_map(|gone| {

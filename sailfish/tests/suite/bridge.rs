@@ -7,8 +7,8 @@ use wire::UserId;
 use wire::client::{FailReason, Outcome};
 
 use crate::common::backend::Backend;
-use crate::common::cluster::Cluster;
-use crate::common::{Server, until};
+use crate::common::cluster::{CLUSTER_SECRET, Cluster};
+use crate::common::{SECRET, Server, sailfish, until};
 
 fn bridged(routers: u8, gateways: u8, bridges: u8) -> (Cluster, Backend) {
     let backend = Backend::start();
@@ -153,7 +153,14 @@ fn a_bridge_that_stops_sends_its_queue_to_redis() {
 
 #[test]
 fn a_bridge_is_told_from_a_gateway() {
-    let (mut cluster, _backend) = bridged(1, 2, 1);
+    let (mut cluster, _backend) = bridged(1, 2, 2);
+    // A gateway that is told of no bridge.
+    let links = cluster.router(0).clients;
+    let mut command = sailfish();
+    command.args(["gateway", "--id=40", "--shards=2", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    command.args([format!("--routers={links}"), format!("--set=cluster.secret={CLUSTER_SECRET}")]);
+    let unbridged = Server::spawn(command.arg(format!("--set=token.secret={SECRET}")));
+    until("it is ready", || unbridged.get("/readyz").0 == 200);
     let nodes = |server: &Server| {
         let answer: serde_json::Value = serde_json::from_str(&server.get("/v1/nodes").1).unwrap();
         let of = |role: &str| {
@@ -165,11 +172,13 @@ fn a_bridge_is_told_from_a_gateway() {
         (of("bridges"), of("gateways"))
     };
     let (bridges, gateways) = nodes(cluster.gateway(0));
-    assert_eq!((bridges.len(), gateways.len()), (1, 2), "a gateway says: {bridges:?} {gateways:?}");
-    assert!(!gateways.contains(&bridges[0]));
+    assert_eq!((&bridges[..], &gateways[..]), (&[65, 66][..], &[33, 34, 40][..]), "a gateway says this");
+    assert_eq!(nodes(&unbridged), (vec![], gateways.clone()), "one that is linked with no bridge");
     let (of_router, seen) = nodes(cluster.router(0));
     assert_eq!((of_router, seen), (bridges, gateways.clone()), "and the router says the same");
-    assert_eq!(nodes(cluster.bridges[0].server()), (vec![], gateways), "a bridge is no gateway to itself");
+    for bridge in &mut cluster.bridges {
+        assert_eq!(nodes(bridge.server()), (vec![], gateways.clone()), "and each bridge");
+    }
 }
 
 /// The backend answers nothing, and the deadline is far.
