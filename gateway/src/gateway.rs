@@ -732,6 +732,7 @@ impl Gateway {
             ToGateway::All { message } => self.push_all(now, &message),
             // The control thread asked, and is the one to go.
             ToGateway::Drain => self.tell_control(ToControl::Drain),
+            ToGateway::SameNumber => self.tell_control(ToControl::SameNumber),
             ToGateway::Answer { ask, answer } => self.tell_control(ToControl::Answer { ask, answer }),
             ToGateway::Recalled(part) => self.recalled(now, *part),
             ToGateway::Moved(part) => self.relay_kept(part),

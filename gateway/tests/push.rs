@@ -83,7 +83,7 @@ fn a_message_to_all_reaches_every_session_of_its_app_and_is_lossy() {
 }
 
 #[test]
-fn questions_answers_and_drains_pass_through() {
+fn what_is_for_the_control_thread_passes_through() {
     let mut world = World::new();
     world.gateway.ask(common::ROUTER, 5, Question::Nodes);
     world.run();
@@ -91,7 +91,9 @@ fn questions_answers_and_drains_pass_through() {
     let told = Answer::Told { shards: 3 };
     world.tell(ToGateway::Answer { ask: 5, answer: told.clone() });
     world.tell(ToGateway::Drain);
-    assert_eq!(world.to_control, [ToControl::Answer { ask: 5, answer: told }, ToControl::Drain]);
+    world.tell(ToGateway::SameNumber);
+    let passed = [ToControl::Answer { ask: 5, answer: told }, ToControl::Drain, ToControl::SameNumber];
+    assert_eq!(world.to_control, passed);
     assert!(!world.gateway.is_drained());
 }
 

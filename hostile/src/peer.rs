@@ -323,7 +323,7 @@ impl World {
                 match self.peers.iter().position(free) {
                     Some(place) => {
                         let conn = self.link_conn(place);
-                        self.peers[place].links.accepted(self.now, Peer::CONN);
+                        self.peers[place].links.accepted(self.now, Peer::CONN, [127, 0, 0, 1].into());
                         self.shard.handle(self.now, Event::Connected { conn, token });
                     }
                     None => {

@@ -168,6 +168,7 @@ impl Said {
                 let digests = if input.flag() { RANGES } else { RANGES - 1 };
                 ToGateway::Digests { digests: vec![input.number(); digests] }
             }
+            20 if input.flag() => ToGateway::SameNumber,
             20 => ToGateway::Drain,
             35 if input.flag() => ToGateway::Banned { bans: bans(input) },
             35 => ToGateway::Revoked { revocations: revocations(input) },

@@ -64,7 +64,7 @@ pub(crate) fn run_handshake(bytes: &[u8]) {
     let (secret, config) = (b"a secret that nobody else knows".to_vec(), Config::default());
     let mut links = Links::new(NOW, Setup { identity, secret, seed: 1, config });
     if kind & 0x80 == 0 {
-        links.accepted(NOW, CONN);
+        links.accepted(NOW, CONN, [127, 0, 0, 1].into());
     } else {
         links.set_nodes(&[([127, 0, 0, 1], 7000).into()], &[]);
         links.timeout(NOW);

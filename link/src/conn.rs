@@ -1,5 +1,7 @@
 //! One connection of a link.
 
+use std::net::IpAddr;
+
 use shard::{Instant, ShardId};
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, HANDSHAKE_BYTES_MAX, Identity, NONCE_BYTES};
 
@@ -19,6 +21,8 @@ pub(crate) struct Conn {
     pub(crate) said_at: Instant,
     /// The token of its dial, if this side opened it.
     pub(crate) dial: Option<u64>,
+    /// Where it came from, if the other side opened it.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// Where the handshake is.
@@ -68,6 +72,7 @@ impl Conn {
             heard_at: now,
             said_at: now,
             dial,
+            from: None,
         }
     }
 

@@ -68,6 +68,11 @@ pub enum News {
         /// Who.
         peer: ShardId,
     },
+    /// A process that started earlier than this peer has the same number, and was refused.
+    SameNumber {
+        /// Who.
+        peer: ShardId,
+    },
     /// A peer says something.
     Message {
         /// Who.

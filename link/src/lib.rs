@@ -31,4 +31,4 @@ mod proof;
 pub use contract::{Effect, News, PeerInfo, Setup};
 pub use limits::Config;
 pub use links::Links;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, SameNumber};

@@ -1,6 +1,6 @@
 //! The rules: handshake, sessions, time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use shard::{ConnId, Instant, Prng, SendBatch, ShardId};
 use wire::node::LinkMessage;
@@ -233,9 +233,9 @@ impl Links {
         [tick, self.pace.due()].into_iter().flatten().min()
     }
 
-    /// A connection came.
-    pub fn accepted(&mut self, now: Instant, conn: ConnId) {
-        self.conns.insert(conn, Conn::new(now, Stage::Accepted, None));
+    /// A connection came from an address.
+    pub fn accepted(&mut self, now: Instant, conn: ConnId, from: IpAddr) {
+        self.conns.insert(conn, Conn { from: Some(from), ..Conn::new(now, Stage::Accepted, None) });
         if self.is_leaving {
             self.abort(conn);
             return;

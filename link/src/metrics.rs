@@ -1,5 +1,7 @@
 //! What links count.
 
+use std::net::IpAddr;
+
 use wire::node::link::Refusal;
 
 /// Counts since the start, and what is held at the moment.
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub connect_failures: u64,
     /// Connections refused, by this side or by the other, in the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
+    /// The last that were refused as [`Refusal::Stale`] because another process has their number.
+    pub same_number: Option<SameNumber>,
     /// Messages sent in batches.
     pub messages_out: u64,
     /// Messages that came in batches.
@@ -37,6 +41,17 @@ pub struct Metrics {
     pub batches_in: u64,
     /// Messages to a shard that is not linked.
     pub unreachable: u64,
+}
+
+/// Two processes that have the number of one node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SameNumber {
+    /// Their number.
+    pub node: u16,
+    /// Where the one that started earlier is, which was refused.
+    pub earlier: Option<IpAddr>,
+    /// Where the one that started later is, which is linked; `None` while it has no connection.
+    pub later: Option<IpAddr>,
 }
 
 impl Metrics {

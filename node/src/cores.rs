@@ -178,7 +178,7 @@ impl Cores {
             Self::Alone { gateway, .. } | Self::Gateway { gateway, .. } => {
                 gateway.accepted(now, conn, peer, listener);
             }
-            Self::Router { links, .. } | Self::Bridge { links, .. } => links.accepted(now, conn),
+            Self::Router { links, .. } | Self::Bridge { links, .. } => links.accepted(now, conn, peer),
         }
     }
 

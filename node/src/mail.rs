@@ -151,6 +151,8 @@ pub enum Report {
     },
     /// An operator wants this node to go.
     DrainAsked,
+    /// Another process that started earlier has the number of this node.
+    SameNumber,
     /// Nothing is left.
     Drained,
 }

@@ -303,6 +303,12 @@ impl<O: Outside> Node<O> {
                 }
             }
             News::Down { peer } => self.down(now, peer),
+            // Of two routers, or of two bridges, the log of this node tells.
+            News::SameNumber { peer } => {
+                if self.cores.router().is_some() {
+                    self.tell_peer(now, peer, LinkMessage::ToGateway(ToGateway::SameNumber));
+                }
+            }
             News::Message { from, message } => self.link_message(now, from, message),
         }
         true

@@ -38,6 +38,8 @@ pub struct Shards {
     /// One permit for each shard that has drained.
     drained: Semaphore,
     drain_asked: Notify,
+    /// How often routers said that another process has the number of this node.
+    same_number: AtomicU64,
 }
 
 /// Why a question has no answer.
@@ -91,6 +93,7 @@ impl Shards {
             frame_bytes_max: frame_bytes_max.into(),
             drained: Semaphore::new(0),
             drain_asked: Notify::new(),
+            same_number: AtomicU64::new(0),
         });
         let (reports, to) = (running.control().clone(), shards.clone());
         std::thread::spawn(move || {
@@ -109,6 +112,11 @@ impl Shards {
     /// The own number.
     pub fn node(&self) -> u16 {
         self.ids[0].node()
+    }
+
+    /// How often routers have said that another process, which started earlier, has the number of this node.
+    pub fn same_number(&self) -> u64 {
+        self.same_number.load(Ordering::Relaxed)
     }
 
     /// Each shard's id.
@@ -447,6 +455,9 @@ impl Shards {
                 }
             }
             Report::DrainAsked => self.ask_for_drain(),
+            Report::SameNumber => {
+                self.same_number.fetch_add(1, Ordering::Relaxed);
+            }
             Report::Drained => self.drained.add_permits(1),
         }
     }

@@ -389,6 +389,8 @@ pub enum ToGateway {
     },
     /// The node is to go: what SIGTERM does.
     Drain,
+    /// Another process that started earlier has the number of this node, and was refused.
+    SameNumber,
     /// Answers [`ToRouter::Ask`].
     Answer {
         /// Which question.
@@ -565,6 +567,8 @@ pub enum ToControl {
     },
     /// The node is to go: what SIGTERM does.
     Drain,
+    /// Another process that started earlier has the number of this node, and was refused.
+    SameNumber,
 }
 
 /// From a router shard to the directory of its node.

@@ -1,12 +1,15 @@
 //! The handshake: both ends prove that they know the secret, and agree which session goes on or begins.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 use shard::{ConnId, Instant, ShardId};
 use wire::node::link::{Frame, Identity, Refusal};
 
 use super::Links;
 use crate::conn::{Party, Stage};
+use crate::contract::News;
+use crate::metrics::SameNumber;
 use crate::proof::Side;
 
 impl Links {
@@ -49,6 +52,7 @@ impl Links {
         let known = self.peers.get(shard).filter(|peer| peer.identity == challenge.identity);
         let asked = known.map_or((0, 0), |peer| (peer.session, peer.received));
         if self.is_stale(challenge.identity) {
+            self.note_same_number(conn, challenge.identity);
             if asked.0 != 0 {
                 // Another address of a shard that is linked: it is no less complete for that.
                 self.dial_answered(conn, shard, challenge.identity.shards);
@@ -74,10 +78,10 @@ impl Links {
     ) -> Result<(), Refusal> {
         let identity = hello.identity;
         let shard = ShardId::from_u32(identity.shard);
-        let known = self.peers.get_mut(shard);
-        if known.as_ref().is_some_and(|peer| peer.identity.incarnation > identity.incarnation) {
+        if self.note_same_number(conn, identity) {
             return Err(Refusal::Stale);
         }
+        let known = self.peers.get_mut(shard);
         let resumed = known.is_some_and(|peer| {
             let is_same = (peer.identity, peer.session) == (identity, session);
             is_same && peer.outgoing.resume(received)
@@ -139,6 +143,25 @@ impl Links {
         }
         self.carry(now, conn, shard, resumed);
         Ok(())
+    }
+
+    /// Notes that the process at the other end has the number of one that started later and is up; whether
+    /// that is so.
+    fn note_same_number(&mut self, conn: ConnId, identity: Identity) -> bool {
+        let shard = ShardId::from_u32(identity.shard);
+        let later = self.peers.get(shard).filter(|peer| peer.identity.incarnation > identity.incarnation);
+        let Some(later) = later else { return false };
+        let [earlier, later] = [Some(conn), later.conn].map(|conn| self.address(conn?));
+        self.metrics.same_number = Some(SameNumber { node: shard.node(), earlier, later });
+        self.incoming.push(News::SameNumber { peer: shard });
+        true
+    }
+
+    /// Where the other end of a connection is.
+    fn address(&self, conn: ConnId) -> Option<IpAddr> {
+        let entry = self.conns.get(conn)?;
+        let dial = || self.dials.iter().find(|dial| Some(dial.token) == entry.dial);
+        entry.from.or_else(|| dial().map(|dial| dial.address().ip()))
     }
 
     /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or

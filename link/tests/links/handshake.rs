@@ -1,7 +1,7 @@
 //! Who is let in, and why not.
 
 use hmac::{Hmac, KeyInit, Mac};
-use link::{Config, Effect, Links, News, Setup};
+use link::{Config, Effect, Links, News, SameNumber, Setup};
 use sha2::Sha256;
 use shard::{ConnId, Instant, Linger, SendBatch, ShardId};
 use wire::node::link::{Deframer, Frame, Identity, Refusal, Role};
@@ -10,7 +10,7 @@ use wire::node::{
 };
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
-use crate::world::{SECRET, World, address, millis};
+use crate::world::{SECRET, World, address, address_of, millis};
 
 const CONN: ConnId = ConnId { index: 3, generation: 1 };
 const START: Instant = Instant::from_unix_nanos(1_000_000_000);
@@ -27,7 +27,7 @@ impl Raw {
     fn new() -> Self {
         let setup = Setup { identity: ROUTER, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
         let mut raw = Self { links: Links::new(START, setup), now: START };
-        raw.links.accepted(START, CONN);
+        raw.links.accepted(START, CONN, address_of(0));
         raw
     }
 
@@ -432,7 +432,7 @@ fn a_crowd_of_strangers_is_bounded() {
     let conn = |number: u32| ConnId { index: 10 + number, generation: 0 };
     let mut closed = Vec::new();
     for number in 0..10_000 {
-        raw.links.accepted(raw.now, conn(number));
+        raw.links.accepted(raw.now, conn(number), address_of(0));
         while let Some(effect) = raw.links.poll_effect() {
             if let Effect::Close { conn, .. } = effect {
                 raw.links.closed(raw.now, conn);
@@ -471,6 +471,12 @@ fn one_shard_two_processes() {
     world.run(millis(3_000));
     assert_eq!(world.take_changes(0), [(2, false)]);
     assert!(world.nodes[0].links.metrics().refused[Refusal::Stale as usize - 1] > 1);
+    let (earlier, later) = (Some(address_of(0)), Some(address_of(newer)));
+    let same_number = SameNumber { node: 1, earlier, later };
+    assert_eq!(world.nodes[1].links.metrics().same_number, Some(same_number));
+    assert_eq!(world.nodes[0].links.metrics().same_number, None, "it is told no more than that it is stale");
+    let is_told = |news: &News| *news == News::SameNumber { peer: ShardId::new(1, 0) };
+    assert!(world.nodes[1].news.iter().any(is_told));
     assert_eq!((world.take_changes(1), world.take_changes(newer)), (vec![], vec![]));
 }
 
@@ -483,6 +489,9 @@ fn of_two_routers_of_one_id_the_newer_is_taken() {
     assert_eq!(world.take_changes(0), [(2, false), (2, true)]);
     let incarnation = world.nodes[newer].identity.incarnation;
     assert_eq!(world.nodes[0].links.peers().next().unwrap().incarnation, incarnation);
+    let [earlier, later] = [2000, 3000].map(|port| Some(address(port).ip()));
+    let same_number = SameNumber { node: 2, earlier, later };
+    assert_eq!(world.nodes[0].links.metrics().same_number, Some(same_number));
     assert!(world.nodes[0].links.metrics().refused[Refusal::Stale as usize - 1] > 1);
 }
 

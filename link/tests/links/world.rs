@@ -1,7 +1,7 @@
 //! Nodes, the network between them, and what must hold of what they hear.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use link::{Config, Effect, Links, News, Setup};
@@ -19,6 +19,11 @@ pub fn millis(count: u64) -> Duration {
 
 pub fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Where the connections of a process come from.
+pub fn address_of(node: usize) -> IpAddr {
+    IpAddr::from([127, 0, 1, node as u8])
 }
 
 /// A process of one shard.
@@ -229,7 +234,7 @@ impl World {
         let change = |news| match news {
             News::Up { peer, .. } => Some((peer.node(), true)),
             News::Down { peer } => Some((peer.node(), false)),
-            News::Cut { .. } | News::Message { .. } => None,
+            News::Cut { .. } | News::SameNumber { .. } | News::Message { .. } => None,
         };
         std::mem::take(&mut self.nodes[node].news).into_iter().filter_map(change).collect()
     }
@@ -373,7 +378,7 @@ impl World {
             this.is_announced = true;
             match this.dial {
                 Some(token) => node.links.connected(self.now, this.conn, token),
-                None => node.links.accepted(self.now, this.conn),
+                None => node.links.accepted(self.now, this.conn, address_of(other.node)),
             }
             moved = true;
         } else if *is_reset {
@@ -474,6 +479,9 @@ impl Node {
                 News::Down { peer } => {
                     assert!(self.heard.remove(peer).is_some(), "down without up");
                     self.said.remove(peer);
+                }
+                News::SameNumber { peer } => {
+                    assert!(self.heard.contains_key(peer), "the later one is linked")
                 }
                 News::Cut { peer } => assert!(self.heard.contains_key(peer), "cut without up"),
                 News::Message { .. } if self.takes_anything => {}

@@ -76,6 +76,7 @@ impl<O: Outside> Node<O> {
                 self.pushed.remove(&submitted);
             }
             ToControl::Drain => self.report(Report::DrainAsked),
+            ToControl::SameNumber => self.report(Report::SameNumber),
         }
     }
 }

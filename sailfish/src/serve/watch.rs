@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::SameNumber;
 use node::{Peer, ShardMetrics};
 use shard::ShardId;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -29,7 +30,7 @@ pub async fn links(shards: Arc<Shards>) {
     }
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut linked, mut refused) = (Linked::default(), Growth::new());
+    let (mut linked, mut refused, mut same_number) = (Linked::default(), Growth::new(), Growth::new());
     let wants_routers = matches!(shards.role(), Role::Gateway | Role::Bridge);
     let mut alone = Alone::new(Instant::now());
     loop {
@@ -38,16 +39,43 @@ pub async fn links(shards: Arc<Shards>) {
         if wants_routers && !shards.is_draining() {
             alone.look(Instant::now(), linked.owners.is_empty());
         }
-        let totals = of_links(&shards.metrics().await);
+        if same_number.look(Instant::now(), [shards.same_number()]).is_some() {
+            warn!(
+                node = shards.node(),
+                "another process has the number of this node: it started earlier, and the routers refuse it. Stop one of the two, or give it another cluster.node; the routers log where both are",
+            );
+        }
+        let metrics = shards.metrics().await;
+        let totals = of_links(&metrics);
         if let Some(new) = refused.look(Instant::now(), totals) {
             let names = Refusal::ALL.map(Refusal::name);
             let remedies = remedies(&Refusal::ALL, new, remedy);
             warn!(
+                node = shards.node(),
                 new = new.iter().sum::<u64>(),
                 refused_total = counts(names, totals),
                 "links were refused, by this node or by its peer: {remedies}",
             );
+            if new[Refusal::Stale as usize - 1] > 0 {
+                same_numbers(&metrics);
+            }
         }
+    }
+}
+
+/// Logs which nodes run twice, as the shards have seen it last.
+fn same_numbers(metrics: &[Option<Box<ShardMetrics>>]) {
+    let links = metrics.iter().flatten().filter_map(|shard| shard.links.as_ref());
+    let seen: BTreeSet<SameNumber> = links.filter_map(|links| links.same_number).collect();
+    for SameNumber { node, earlier, later } in seen {
+        let [refused, linked] =
+            [earlier, later].map(|address| address.map_or("?".into(), |ip| ip.to_string()));
+        warn!(
+            node,
+            refused,
+            linked,
+            "two processes have the number of one node: the one that started earlier is refused. Stop one of the two, or give it another cluster.node"
+        );
     }
 }
 
@@ -198,7 +226,7 @@ const fn remedy(reason: Refusal) -> &'static str {
         }
         Refusal::Late => "late: the other end does not answer",
         Refusal::Stale => {
-            "stale: a node that started later has the same cluster.node, or one router stands twice in cluster.routers"
+            "stale: of two nodes with the same cluster.node the one that started earlier is refused, or one router stands twice in cluster.routers"
         }
         Refusal::Role => {
             "role: the other end is no router or no bridge; look at cluster.routers and cluster.bridges"

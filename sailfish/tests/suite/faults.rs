@@ -295,4 +295,22 @@ fn of_two_nodes_with_one_number_the_later_stays() {
         earlier.metric("sailfish_link_refused_total", "reason=\"stale\"") > 0.0
             && earlier.get("/readyz").0 == 503
     });
+    // All three logs say it, that of the router with both addresses.
+    let says = |server: &Server, words: &[&str]| {
+        let has = |line: &str| line.contains(" WARN ") && words.iter().all(|word| line.contains(word));
+        server.log().lines().any(has)
+    };
+    until("the router names the number and both", || {
+        let both = ["refused=\"127.0.0.1\"", "linked=\"127.0.0.1\""];
+        says(
+            cluster.router(0),
+            &[&["two processes have the number of one node", "node=33"], &both[..]].concat(),
+        )
+    });
+    until("the earlier one knows", || {
+        says(cluster.gateway(0), &["links were refused", "node=33", "stale: "])
+    });
+    until("the later one knows", || {
+        says(&later, &["another process has the number of this node", "node=33"])
+    });
 }

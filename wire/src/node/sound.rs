@@ -117,7 +117,8 @@ impl Clock {
             | ToGateway::Recheck { .. }
             | ToGateway::Superseded { .. }
             | ToGateway::Concluded { .. }
-            | ToGateway::Drain => true,
+            | ToGateway::Drain
+            | ToGateway::SameNumber => true,
         }
     }
 

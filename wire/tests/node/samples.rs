@@ -172,6 +172,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         ToGateway::All { message: message() },
         ToGateway::Digests { digests: vec![1; RANGES] },
         ToGateway::Drain,
+        ToGateway::SameNumber,
         ToGateway::Revoked { revocations: vec![revocation()] },
         ToGateway::Banned { bans: vec![ban()] },
         ToGateway::Recheck { session: SESSION },
