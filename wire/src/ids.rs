@@ -57,6 +57,11 @@ impl ClientMsgId {
         Self(bytes)
     }
 
+    /// The same of bytes that nobody has looked at; `None` if they are too long, or no UTF-8.
+    pub fn parse(bytes: Bytes) -> Option<Self> {
+        Some(Self(bytes)).filter(Self::is_sound)
+    }
+
     /// Whether it is what [`ClientMsgId::new`] takes; one that came over a link may not be.
     pub(crate) fn is_sound(&self) -> bool {
         self.0.len() <= Self::BYTES_MAX && std::str::from_utf8(&self.0).is_ok()

@@ -29,7 +29,7 @@ pub use ranges::{Digests, RANGE_WORDS, RANGES, RangeSet, range_of, session_diges
 pub use revocation::{
     REVOCATION_SECS_MAX, REVOCATIONS_MAX, REVOCATIONS_PER_MESSAGE, Revocation, Revocations,
 };
-pub use sound::{sequence_base, sequence_believed_max};
+pub use sound::{PAYLOAD_BYTES_MAX, sequence_base, sequence_believed_max};
 pub use stamps::StampClock;
 
 use bytes::Bytes;

@@ -67,12 +67,17 @@ impl Redis {
         Ok(self.connection.clone().get(self.key(key)).await?)
     }
 
+    /// A text or none for each key, and no more: callers go by the places.
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<String>>, Error> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<String> = keys.iter().map(|key| self.key(key)).collect();
-        Ok(self.connection.clone().mget(keys).await?)
+        let texts: Vec<Option<String>> = self.connection.clone().mget(&keys).await?;
+        match texts.len() == keys.len() {
+            true => Ok(texts),
+            false => Err(Error::internal(format!("Redis answered {} of {} keys", texts.len(), keys.len()))),
+        }
     }
 
     pub async fn set(&self, key: &str, text: &str, ttl: Duration) -> Result<(), Error> {
@@ -194,3 +199,40 @@ const HOLD: &str = "
 const HOLDS_MAX: usize = 256;
 /// Those that wait for it.
 const HOLDS_WAITING_MAX: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Something in the place of Redis that answers every MGET with so many values.
+    async fn answering(values: usize) -> Redis {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 4_096];
+            while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+                let text = String::from_utf8_lossy(&bytes[..count]); // a command comes in one piece
+                let answer = |command: &str| match command.contains("MGET") {
+                    true => format!("*{values}\r\n{}", "$1\r\n1\r\n".repeat(values)),
+                    false => "+OK\r\n".to_owned(), // as to a greeting
+                };
+                let answers: String = text.split('*').skip(1).map(answer).collect();
+                stream.write_all(answers.as_bytes()).await.unwrap();
+            }
+        });
+        Redis::open(&url, "t", &Roots::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_for_other_keys_than_were_asked_for_is_an_error() {
+        let keys = ["a".to_owned(), "b".to_owned()];
+        for values in 0..4 {
+            let answer = answering(values).await.get_many(&keys).await;
+            assert_eq!(answer.is_ok(), values == keys.len(), "{values}: {answer:?}");
+        }
+    }
+}

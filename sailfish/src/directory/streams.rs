@@ -3,10 +3,9 @@
 //! An entry's id is made of the room's sequence, so Redis itself refuses what comes late from an owner that
 //! another has followed, and what comes twice.
 
-use bytes::Bytes;
 use redis::{FromRedisValue, Value, cmd};
 use wire::client::Message;
-use wire::node::{Entry, HISTORY_MESSAGES_MAX};
+use wire::node::{Entry, HISTORY_MESSAGES_MAX, PAYLOAD_BYTES_MAX};
 use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 
 use super::StreamBounds;
@@ -121,7 +120,43 @@ fn entry(app: AppId, room: RoomId, id: &str, fields: &[Value]) -> Option<Entry> 
         room: Some(room),
         sequence,
         ack_wanted: number("ack")? != 0,
-        client_msg_id: ClientMsgId::new(Bytes::from(bytes("name")?)),
-        payload: Bytes::from(bytes("payload")?),
+        client_msg_id: ClientMsgId::parse(bytes("name")?.into())?,
+        payload: bytes("payload").filter(|payload| payload.len() <= PAYLOAD_BYTES_MAX)?.into(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry of a stream as Redis answers it.
+    fn value(name: &[u8], payload: &[u8]) -> Value {
+        let text = |bytes: &[u8]| Value::BulkString(bytes.to_vec());
+        let mut fields = Vec::new();
+        for (field, number) in [("id", "1"), ("sender", "2"), ("code", "3"), ("ack", "1")] {
+            fields.extend([text(field.as_bytes()), text(number.as_bytes())]);
+        }
+        fields.extend([text(b"name"), text(name), text(b"payload"), text(payload), text(b"a half")]);
+        Value::Array(vec![text(b"7-0"), Value::Array(fields)])
+    }
+
+    /// What no node of ours can have written is passed over, whatever its length.
+    #[test]
+    fn what_no_message_can_hold_is_passed_over() {
+        let (app, room) = (AppId(1), RoomId(7));
+        let (longest, payload) = ([b'n'; ClientMsgId::BYTES_MAX], vec![0; PAYLOAD_BYTES_MAX]);
+        let strange = [
+            value(&[b'n'; ClientMsgId::BYTES_MAX + 1], b"too long"),
+            value(b"\xff", b"no text"),
+            value(b"n", &vec![0; PAYLOAD_BYTES_MAX + 1]),
+            Value::Array(vec![Value::Int(7), Value::Array(vec![Value::Nil])]),
+            Value::Array(Vec::new()),
+            Value::Nil,
+        ];
+        let answer = Value::Array([&strange[..], &[value(&longest, &payload)]].concat());
+        let read = entries(app, room, &answer);
+        let [Entry::Message(message)] = &read[..] else { panic!("{} entries", read.len()) };
+        assert_eq!((message.sequence, message.client_msg_id.as_bytes()), (7, &longest[..]));
+        assert_eq!(message.payload.len(), PAYLOAD_BYTES_MAX);
+    }
 }

@@ -19,7 +19,7 @@ use crate::client::{Message, Outcome, SendAck};
 use crate::{AppId, ClientMsgId, EPOCH_UNIX_MS, MessageId, RoomId};
 
 /// The longest payload: that of the longest frame of clients that may be configured.
-const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// How far ahead of the own clock a number may be: a peer's clock may be a day ahead, and it believes what is
 /// a day ahead of that. The third day keeps a peer that repeats what a broken one said from being taken for
 /// broken itself.
