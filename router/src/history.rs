@@ -43,7 +43,7 @@ pub(crate) struct Histories {
     top: u32,
 }
 
-/// Two rooms that differ by less have the same.
+/// The width of a size class (see [`class`]).
 const CLASS_BYTES: u64 = 4096;
 
 type Held = Shares<(AppId, UserId)>;
@@ -125,14 +125,17 @@ impl Histories {
         let key = self.open(message.app, room, base);
         let until = now + Duration::from_millis(keep.ms.into());
         let cost = cost(message);
-        if cost > u64::from(keep.bytes) || cost > self.share() || !self.take_share(message) {
+        let is_too_long = cost > u64::from(keep.bytes) || cost > self.share();
+        if !is_too_long {
+            self.change(key, |ring, held| ring.make_room(now, lane, keep, cost, held));
+        }
+        if is_too_long || !self.take_share(message) {
             self.rings[key].gone = message.sequence; // too long to be kept, or its sender has too much
             return Some(StreamEntry::Gap(message.sequence));
         }
-        self.change(key, |ring, held| {
+        self.change(key, |ring, _| {
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
             ring.count(lane, cost);
-            ring.trim(now, lane, keep, held);
         });
         self.shrink(key);
         Some(StreamEntry::Message(message.clone()))
@@ -344,7 +347,7 @@ impl Histories {
         let first = ring.and_then(|ring| ring.messages().next()).map(|first| first.sequence);
         let known = ring.map(|ring| ring.gone);
         let fits = match (part.is_first, base, known) {
-            (true, None, known) => known.is_none(),
+            (true, None, known) => known.is_none() && part.is_sure,
             (true, Some(base), known) => {
                 let is_last = (seen..=base).contains(&part.upto) && (seen > 0 || part.is_sure);
                 known.unwrap_or(base) == base && is_last
@@ -358,7 +361,7 @@ impl Histories {
         let key = self.open(part.app, part.room, part.upto);
         if base.is_none() && part.is_first {
             let ring = &mut self.rings[key];
-            (ring.left_at, ring.term) = (Some(part.upto), if part.is_sure { term } else { Term::default() });
+            (ring.left_at, ring.term) = (Some(part.upto), term);
         }
         let kept = part.messages.iter().rev();
         let missed = kept.into_iter().find(|message| !self.prepend(now, key, message));
@@ -496,13 +499,13 @@ impl Ring {
         true
     }
 
-    /// Forgets the oldest of a lane while it is over its bounds. With one lane, or none over its bounds but
-    /// the first, that is the front.
-    fn trim(&mut self, now: Instant, lane: u16, keep: Keep, held: &mut Held) {
+    /// Forgets the oldest of a lane until a message more fits its bounds. With one lane, or none over its
+    /// bounds but the first, that is the front.
+    fn make_room(&mut self, now: Instant, lane: u16, keep: Keep, cost: u64, held: &mut Held) {
         self.expire(now, held);
         loop {
-            let has = self.lanes[usize::from(lane)];
-            if has.entries <= keep.messages.into() && has.bytes <= keep.bytes.into() {
+            let bounds = Amount { entries: keep.messages.into(), bytes: keep.bytes.into() };
+            if self.lanes[usize::from(lane)].has_room(cost, bounds) {
                 return;
             }
             let Some(oldest) = self.entries.iter().position(|entry| entry.lane == lane) else { return };

@@ -612,3 +612,35 @@ fn a_member_that_has_seen_more_is_believed_after_a_room_was_empty() {
     bench.pass(Duration::from_secs(3)); // what the owner before kept is waited for
     assert_eq!(answer(&mut bench, A, base, 0).1, anew);
 }
+
+/// Its members of another owner have seen what that one said above the first beginning: none of it is here.
+#[test]
+fn what_another_owner_said_above_a_refused_beginning_is_missing() {
+    let mut bench = writer();
+    let base = bench.join(A, ROOM);
+    bench.router.stream_is_ahead(bench.now, APP, ROOM, base);
+    bench.taken();
+    let entries = written(&mut bench).0;
+    let [.., Entry::Lost(anew)] = entries[..] else { panic!("{entries:?}") };
+    said(&mut bench, ROOM, 1);
+    bench.join_from(B, ROOM, base + 1_010);
+    assert_eq!(ask(&mut bench, A, ROOM, base + 1_005, 0), []);
+    let answers = recalled(bench.pass(Duration::from_secs(3)));
+    let [(A, part)] = &answers[..] else { panic!("the answer, not {answers:?}") };
+    assert_eq!((part.gone, sequences(&part.messages)), (anew, vec![anew + 1]));
+}
+
+/// What nobody is sure of does not become sure by resting at a router that has lost no gateway yet.
+#[test]
+fn what_is_unsure_is_not_kept_for_a_room_that_nobody_is_in() {
+    let last = 1 << 30;
+    for (is_sure, count) in [(false, 0), (true, 1)] {
+        let mut bench = Bench::new();
+        let ToRouter::Kept(mut part) = kept(last..=last, last - 1, last, true) else { unreachable!() };
+        part.is_sure = is_sure;
+        bench.tell(B, ToRouter::Kept(part));
+        bench.pass(Duration::from_secs(5));
+        assert_eq!(bench.router.metrics().history_messages, count);
+        assert!(bench.join(A, ROOM) > last, "it goes on above in any case");
+    }
+}

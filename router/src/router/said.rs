@@ -36,7 +36,9 @@ impl Router {
             let until = self.cluster.deadline().unwrap_or(now).max(now) + MOVED_WAIT;
             if let Some(known) = self.rooms.find_mut(app, room) {
                 known.linked = kept_upto.unwrap_or_default();
-                known.awaits_until = if awaits { until } else { known.awaits_until };
+                if awaits {
+                    known.awaits_until = until;
+                }
             }
         }
         if entered.has_begun && self.writes_streams {
@@ -79,20 +81,20 @@ impl Router {
         self.histories.leave(app, room, sequence, term);
     }
 
-    /// This owner writes what a room says from here on to its stream. What was written before is not known to
-    /// be all, or known not to be.
+    /// This owner writes what a room says from here on to its stream. What was written before may be
+    /// incomplete ([`Entry::Gap`]), or is ([`Entry::Lost`]).
     fn begin_stream(&mut self, app: AppId, room: RoomId, beginning: Entry) {
         let Some(known) = self.rooms.find_mut(app, room) else { return };
         known.stream_life = Some(self.stream_life);
         self.keep_in_stream(app, room, beginning);
     }
 
-    /// The directory has refused with what this owner began the stream of a room: another has begun above it,
-    /// by which gateways went at the same time. It begins again, above that one. What it has said meanwhile
-    /// is not in the stream.
+    /// The directory refused this owner's beginning of a room's stream: another owner began above it, because
+    /// some gateways went by that one. This one begins again above it, and does not have what it said.
     pub fn stream_is_ahead(&mut self, now: Instant, app: AppId, room: RoomId, beginning: u64) {
         let clock_ns = self.clock_ns(now);
         if let Some(sequence) = self.rooms.begin_again(clock_ns, app, room, beginning) {
+            self.histories.lose(app, room, sequence);
             self.begin_stream(app, room, Entry::Lost(sequence));
         }
     }
@@ -142,8 +144,7 @@ impl Router {
         }
     }
 
-    /// Until when what a shard wants may still come from the owner before, if it may.
-    /// or from the directory, which is then asked, once.
+    /// Until when the owner before, or the directory (which is asked once), may still tell what a shard wants.
     fn must_await(&mut self, now: Instant, asked: &Asked) -> Option<Instant> {
         let (app, room) = (asked.app, asked.room);
         let known = self.rooms.find_mut(app, room)?;
@@ -227,14 +228,15 @@ impl Router {
         let (app, room, term) = (part.app, part.room, self.cluster.term());
         let known = self.rooms.find(app, room).map(|known| (known.base, known.seen));
         let (base, seen) = (known.map(|(base, _)| base), known.map_or(0, |(_, seen)| seen));
+        if known.is_none() {
+            self.rooms.begin_above(now, part.upto);
+        }
         if !self.histories.take_in(now, part, base, seen, term) {
             return;
         }
         self.metrics.history_taken += 1;
-        match self.rooms.find_mut(app, room) {
-            Some(known) if part.is_first => known.linked = part.upto,
-            Some(_) => {}
-            None => self.rooms.begin_above(now, part.upto),
+        if let Some(known) = self.rooms.find_mut(app, room).filter(|_| part.is_first) {
+            known.linked = part.upto;
         }
         self.wake_recalls(now, app, room);
     }
