@@ -94,9 +94,10 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             }
             of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
         }
-        // Each keeps the ban, and tells all gateways. One of them has the sessions.
-        Question::Kick { app, user, device, ban_ms: Some(ban_ms) } => owners
-            .into_iter()
+        // Each keeps the ban, and tells all gateways; one that owns nothing now may own the user later. One of
+        // them has the sessions.
+        Question::Kick { app, user, device, ban_ms: Some(ban_ms) } => gateway
+            .routers()
             .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: Some(ban_ms) }))
             .collect(),
         Question::Kick { app, user, device, ban_ms: None } => {
@@ -107,8 +108,8 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
                 .collect()
         }
         // Each keeps them, and tells all gateways.
-        Question::Revoke { revocations } => owners
-            .into_iter()
+        Question::Revoke { revocations } => gateway
+            .routers()
             .map(|owner| (owner, Question::Revoke { revocations: revocations.clone() }))
             .collect(),
         // Every gateway is linked with every owner, so one owner tells all.
