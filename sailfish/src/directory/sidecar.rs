@@ -58,6 +58,8 @@ pub struct Sidecar<N> {
     run_ids: BTreeSet<String>,
     /// Redis lacks what it had, and nobody was told yet.
     data_lost: bool,
+    /// Some of the batch may have been carried over before.
+    is_again: bool,
     /// Taken from the queue and not yet answered. Repeating it is safe: stamps make it come out the same.
     batch: Vec<Record>,
     /// Smaller than [`BATCH_MAX`] while Redis is too slow for that within the time-out.
@@ -98,6 +100,7 @@ impl<N: Fn(News)> Sidecar<N> {
             routers: None,
             run_ids: BTreeSet::new(),
             data_lost: false,
+            is_again: false,
             batch: Vec::new(),
             batch_max: BATCH_MAX,
             tick_at: now,
@@ -281,6 +284,7 @@ impl<N: Fn(News)> Sidecar<N> {
             }
             Err(_) => self.batch_max = (self.batch_max / 2).max(1),
         }
+        self.is_again = carried.is_err();
         carried
     }
 
@@ -293,6 +297,7 @@ impl<N: Fn(News)> Sidecar<N> {
             // A server of a Cluster that the first batch did not reach, or one that was told to forget its
             // scripts. All records go again, so that look-ups still see the writes before them.
             replies = self.send(&split, true)?;
+            self.is_again = true;
         }
         let mut replies = replies.into_iter();
         let mut next = |count| replies.by_ref().take(count).collect::<Vec<Reply>>();
@@ -306,7 +311,7 @@ impl<N: Fn(News)> Sidecar<N> {
             // again.
             if !streams::is_stale(&reply) {
                 self.accept::<Value>(reply)?;
-            } else if entry.is_beginning() {
+            } else if entry.is_beginning() && !self.is_again {
                 (self.news)(News::StreamIsAhead { to, app, room, beginning: entry.sequence() });
             }
         }
