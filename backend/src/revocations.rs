@@ -76,13 +76,15 @@ async fn work(store: &Store, push: &Push) -> Result<(), Error> {
     store.queue.done(Topic::Revocation, &done).await
 }
 
+/// Has gateways carry out one job.
+///
 /// # Errors
 /// 503: perhaps not all gateways were told.
 async fn revoke(store: &Store, push: &Push, job: &Job) -> Result<(), Error> {
     let Revocation { revoked, until_s } = match serde_json::from_str(&job.payload) {
         Ok(revocation) => revocation,
         Err(error) => {
-            warn!(%error, payload = job.payload, "a job of revocations is none");
+            warn!(%error, payload = job.payload, "a revocation job cannot be parsed, and is dropped");
             return Ok(());
         }
     };
@@ -92,8 +94,8 @@ async fn revoke(store: &Store, push: &Push, job: &Job) -> Result<(), Error> {
     }
 }
 
-/// A login ends after its revocation is in the queue, and gives out tokens until then: this is how much
-/// later, in s, than a database may take.
+/// A login is deleted after its revocation is queued, and gives out tokens until then. So many s are allowed
+/// for that; no statement takes longer.
 const MARGIN_S: u32 = 60;
 /// The longest time that gateways refuse tokens for, in s: a week.
 const REVOKED_S_MAX: u32 = 7 * 86_400;

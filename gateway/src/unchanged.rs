@@ -104,8 +104,8 @@ struct Own {
     live: Digests,
     /// Sessions that the owner may know or not, by their ranges: they wait for its answer, or have ended.
     unsure: Vec<(usize, u64)>,
-    /// The ranges of sessions that live although another owner has told their end, which this shard denied:
-    /// the owner hears of that end, too, and then of the session anew.
+    /// Ranges of sessions whose end another owner told and this shard denied. The owner hears of that end as
+    /// well, so they are announced to it again.
     denied: Vec<usize>,
 }
 

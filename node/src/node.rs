@@ -303,7 +303,7 @@ impl<O: Outside> Node<O> {
                 }
             }
             News::Down { peer } => self.down(now, peer),
-            // Of two routers, or of two bridges, the log of this node tells.
+            // A router tells the later process. Other nodes only log it.
             News::SameNumber { peer } => {
                 if self.cores.router().is_some() {
                     self.tell_peer(now, peer, LinkMessage::ToGateway(ToGateway::SameNumber));

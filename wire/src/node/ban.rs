@@ -1,8 +1,8 @@
 //! Users whose logins are refused for a while.
 //!
 //! Routers and gateways keep the same list. A node that links hears all of it, so a ban outlives the router
-//! that was told of it first. Unlike a revocation a ban can be lifted: so each word has a stamp, the later
-//! one counts, and a lifted ban is remembered as long as the ban would have lasted.
+//! that was told of it first. Unlike a revocation a ban can be lifted: so each ban and each lifting has a
+//! stamp, the later one counts, and a lifted ban is remembered as long as the ban would have lasted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,9 +29,9 @@ pub struct Ban {
     pub device: Option<DeviceClass>,
     /// When it was said, by the clock of login stamps.
     pub said: Login,
-    /// How long, in ms since the UNIX epoch; 0 when it is lifted.
+    /// Until when logins are refused, in ms since the UNIX epoch; 0 when it is lifted.
     pub until_ms: u64,
-    /// How long it is remembered, in ms since the UNIX epoch: as long as any ban that it replaces.
+    /// Until when it is remembered, in ms since the UNIX epoch: as long as any ban that it replaces.
     pub kept_ms: u64,
 }
 
@@ -52,9 +52,9 @@ pub struct Bans {
 }
 
 impl Bans {
-    /// The ban of an operator's word, for `ban_ms` from `now_ms` on; 0 lifts. It counts more than all that
-    /// is known of the user. It is not added yet.
-    pub fn word(
+    /// Makes the ban from `now_ms` on, or the lifting, with `ban_ms` 0, that replaces what is known of this
+    /// user and device. Does not add it.
+    pub fn next(
         &self,
         now_ms: u64,
         clock: Login,
@@ -173,12 +173,12 @@ mod tests {
         // A node that has only heard of the end does not take the beginning either, if the end says how long.
         let mut first = Bans::default();
         assert!(first.add(NOW, words[0]));
-        let lifted = first.word(NOW + 5, Login(0), (APP, USER, None), 0);
+        let lifted = first.next(NOW + 5, Login(0), (APP, USER, None), 0);
         assert_eq!(lifted, Ban { said: Login(2), until_ms: 0, kept_ms: words[0].kept_ms, ..words[0] });
         let mut other = Bans::default();
         assert!(other.add(NOW, lifted) && !other.add(NOW, words[0]) && !has(&other, NOW, 7));
         // One that does not know the ban may not know how long; one that knows it does.
-        let lifted = other.word(NOW, Login(9), (APP, UserId(8), None), 0);
+        let lifted = other.next(NOW, Login(9), (APP, UserId(8), None), 0);
         assert!(!other.add(NOW, lifted));
         assert!(first.add(NOW, ban(1, 8, 600)) && first.add(NOW, lifted) && !has(&first, NOW, 8));
     }
