@@ -50,8 +50,8 @@ pub(crate) struct Room {
     pub(crate) base: u64,
     /// The highest sequence below that some member's shard had seen or heard of.
     pub(crate) seen: u64,
-    /// Messages up to this sequence are known here: told by the owner before, or kept from before the room was
-    /// empty; 0 for none.
+    /// Messages up to this sequence are known here: told by the owner before, or kept from before the room
+    /// was empty; 0 for none.
     pub(crate) linked: u64,
     /// Until when the owner before may tell, or the directory.
     pub(crate) awaits_until: Instant,
@@ -188,9 +188,9 @@ impl Rooms {
         Some(Entered { sequence, has_begun: true, has_lost: false })
     }
 
-    /// Moves a room's sequence above any that another owner may have begun with, and its base with it; returns
-    /// it, or `None` if that was done since the room `began`. `now_ns` is what the clock shows that all nodes
-    /// share.
+    /// Moves a room's sequence above any that another owner may have begun with, and its base with it;
+    /// returns it, or `None` if that was done since the room `began`. `now_ns` is what the clock shows that
+    /// all nodes share.
     pub(crate) fn begin_again(&mut self, now_ns: u64, app: AppId, room: RoomId, began: u64) -> Option<u64> {
         let base = sequence_base(now_ns);
         let sequence = self.find(app, room).map(|known| known.sequence)?;

@@ -39,8 +39,8 @@ impl Bucket {
     }
 }
 
-/// A bucket that many take from, and that none can keep empty: a taker whose takings exceed four times what is
-/// left gets no more, as in [`Shares`](crate::Shares). What it took comes back to it at the bucket's rate.
+/// A bucket that many take from, and that none can keep empty: a taker whose takings exceed four times what
+/// is left gets no more, as in [`Shares`](crate::Shares). What it took comes back to it at the bucket's rate.
 #[derive(Debug)]
 pub struct SharedBucket<K> {
     bucket: Bucket,

@@ -94,8 +94,8 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             }
             of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
         }
-        // Each keeps the ban, and tells all gateways; one that owns nothing now may own the user later. One of
-        // them has the sessions.
+        // Each keeps the ban, and tells all gateways; one that owns nothing now may own the user later. One
+        // of them has the sessions.
         Question::Kick { app, user, device, ban_ms: Some(ban_ms) } => gateway
             .routers()
             .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: Some(ban_ms) }))

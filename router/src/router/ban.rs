@@ -7,8 +7,8 @@ use wire::{AppId, DeviceClass, UserId};
 use super::Router;
 
 impl Router {
-    /// An operator keeps a user out for some time; 0 lifts that. Each router that is asked gives its own stamp,
-    /// so a node may get one ban under several.
+    /// An operator keeps a user out for some time; 0 lifts that. Each router that is asked gives its own
+    /// stamp, so a node may get one ban under several.
     pub(super) fn ban(&mut self, now: Instant, who: (AppId, UserId, Option<DeviceClass>), ban_ms: u32) {
         let (now_ms, clock) = (self.clocks.wall_millis(now), Login(self.clock_ns(now)));
         let ban = self.bans.next(now_ms, clock, who, ban_ms);

@@ -144,7 +144,8 @@ impl Router {
         }
     }
 
-    /// Until when the owner before, or the directory (which is asked once), may still tell what a shard wants.
+    /// Until when the owner before, or the directory (which is asked once), may still tell what a shard
+    /// wants.
     fn must_await(&mut self, now: Instant, asked: &Asked) -> Option<Instant> {
         let (app, room) = (asked.app, asked.room);
         let known = self.rooms.find_mut(app, room)?;
