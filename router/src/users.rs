@@ -174,7 +174,14 @@ impl Users {
         let (known, old) = (self.by_fastest_clock(&binding), binding.seat());
         if old == seat {
             let is_news = said_by != SaidBy::Directory && (binding.is_guess() || self.is_away(&binding));
-            let login = binding.login.max(if is_news { above_end } else { login });
+            let login = match said_by {
+                SaidBy::Login | SaidBy::Announcement if is_news => above_end,
+                SaidBy::Login | SaidBy::Announcement => login,
+                // The stamp that another owner gave it meanwhile is that owner's to end.
+                SaidBy::Directory if !binding.is_guess() => binding.login,
+                SaidBy::Directory => login,
+            };
+            let login = binding.login.max(login);
             self.change(at, |binding| {
                 binding.login = login;
                 if is_news {

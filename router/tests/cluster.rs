@@ -672,3 +672,15 @@ fn what_the_directory_found_stays_when_only_the_time_is_over() {
     assert_eq!(bench.view(C, 2, true), []);
     assert_eq!(bench.online(BOB), [(WEB, C)]);
 }
+
+/// It is that owner's to end: this one would end a session that lives, as the bridge sees it, under the
+/// other's stamp.
+#[test]
+fn a_stamp_that_another_owner_gave_is_not_taken_from_the_directory() {
+    let mut bench = unsettled();
+    bench.announce(B, BOB, PHONE, 2, login(1));
+    bench.submit(A, 1, Submission { device: Some(WEB), ..to_user(BOB, "m") });
+    assert_eq!(bench.router.metrics().parked, 1);
+    bench.found(BOB, &[found(B, 2, PHONE, login(5))]);
+    assert_eq!(bench.unbind(B, BOB, PHONE, 2), [offline(BOB, PHONE, login(1))]);
+}
