@@ -565,14 +565,16 @@ impl Model {
 
     /// What one connection sent to one target comes in that order. Not so what its sender repeated. While
     /// owners change, there are two exceptions. Lossy messages to users are not given to the next owner, so
-    /// one that is on a slow link to the owner before comes late. And a message without an outcome is given
-    /// again by another owner, which cannot know for whom it was: to a session that came after it was sent,
-    /// or into its room, that is a retry, though it is its first copy. So it is when the owner before had
-    /// handed the message over, and that answer met the change.
+    /// one that is on a slow link to the owner before comes late; one to a room that wants an answer is
+    /// given, and comes late to whoever missed it before. And a message without an outcome is given again by
+    /// another owner, which cannot know for whom it was: to a session that came after it was sent, or into
+    /// its room, that is a retry, though it is its first copy. So it is when the owner before had handed the
+    /// message over, and that answer met the change.
     fn check_order(&mut self, at: u64, session: SessionNo, number: usize) -> Result<(), String> {
         let sent = &self.sent[number];
         let [(began, sender)] = sent.sends[..] else { return Ok(()) };
-        let is_late_lossy = sent.class == Class::Lossy && matches!(sent.target, Target::User(_));
+        let is_late_lossy =
+            sent.class == Class::Lossy && (matches!(sent.target, Target::User(_)) || sent.name.is_some());
         let came_after = self.sessions[session].live.is_none_or(|live| live > began);
         let is_retry = came_after || sent.copies.len() > 1 || !sent.handed.is_empty();
         if self.is_moving(began, at) && (is_late_lossy || is_retry) {
