@@ -29,7 +29,9 @@ pub struct Metrics {
     pub connect_failures: u64,
     /// Connections refused, by this side or by the other, in the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
-    /// The last that were refused as [`Refusal::Stale`] because another process has their number.
+    /// Connections refused as [`Refusal::Stale`] because another process has the number of the other end.
+    pub same_numbers: u64,
+    /// The last of these.
     pub same_number: Option<SameNumber>,
     /// Messages sent in batches.
     pub messages_out: u64,

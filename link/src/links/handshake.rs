@@ -152,6 +152,7 @@ impl Links {
         let later = self.peers.get(shard).filter(|peer| peer.identity.incarnation > identity.incarnation);
         let Some(later) = later else { return false };
         let [earlier, later] = [Some(conn), later.conn].map(|conn| self.address(conn?));
+        self.metrics.same_numbers += 1;
         self.metrics.same_number = Some(SameNumber { node: shard.node(), earlier, later });
         self.incoming.push(News::SameNumber { peer: shard });
         true

@@ -30,7 +30,8 @@ pub async fn links(shards: Arc<Shards>) {
     }
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut linked, mut refused, mut same_number) = (Linked::default(), Growth::new(), Growth::new());
+    let (mut linked, mut refused) = (Linked::default(), Growth::new());
+    let (mut same_number, mut same_numbers) = (Growth::new(), Growth::new());
     let wants_routers = matches!(shards.role(), Role::Gateway | Role::Bridge);
     let mut alone = Alone::new(Instant::now());
     loop {
@@ -56,15 +57,16 @@ pub async fn links(shards: Arc<Shards>) {
                 refused_total = counts(names, totals),
                 "links were refused, by this node or by its peer: {remedies}",
             );
-            if new[Refusal::Stale as usize - 1] > 0 {
-                same_numbers(&metrics);
-            }
+        }
+        let links = metrics.iter().flatten().filter_map(|shard| shard.links.as_ref());
+        if same_numbers.look(Instant::now(), [links.map(|links| links.same_numbers).sum()]).is_some() {
+            log_same_numbers(&metrics);
         }
     }
 }
 
 /// Logs which nodes run twice, as the shards have seen it last.
-fn same_numbers(metrics: &[Option<Box<ShardMetrics>>]) {
+fn log_same_numbers(metrics: &[Option<Box<ShardMetrics>>]) {
     let links = metrics.iter().flatten().filter_map(|shard| shard.links.as_ref());
     let seen: BTreeSet<SameNumber> = links.filter_map(|links| links.same_number).collect();
     for SameNumber { node, earlier, later } in seen {
