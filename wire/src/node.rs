@@ -9,6 +9,7 @@
 
 mod ban;
 mod batch;
+mod ending;
 mod history;
 pub mod link;
 mod owners;

@@ -4,17 +4,16 @@
 //! that was told of it first. Unlike a revocation a ban can be lifted: so each ban and each lifting has a
 //! stamp, the later one counts, and a lifted ban is remembered as long as the ban would have lasted.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
 use super::Login;
+use super::ending::{ENTRIES_MAX, Ending, PER_MESSAGE};
 use crate::{AppId, DeviceClass, UserId};
 
 /// Bans of one message.
-pub const BANS_PER_MESSAGE: usize = 1024;
-/// Bans that are kept: about 10 MB.
-pub const BANS_MAX: usize = 1 << 16;
+pub const BANS_PER_MESSAGE: usize = PER_MESSAGE;
+/// Bans that are kept.
+pub const BANS_MAX: usize = ENTRIES_MAX;
 /// No ban lasts longer: a week.
 pub const BAN_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
@@ -37,19 +36,12 @@ pub struct Ban {
 
 type Key = (AppId, UserId, Option<DeviceClass>);
 
-#[derive(Clone, Copy)]
-struct Times {
-    said: Login,
-    until_ms: u64,
-    kept_ms: u64,
-}
+/// When it was said, and until when logins are refused. It ends when it is forgotten.
+type Said = (Login, u64);
 
 /// A list of bans. Past [`BANS_MAX`], the one that is forgotten first anyway is dropped.
 #[derive(Default)]
-pub struct Bans {
-    of: BTreeMap<Key, Times>,
-    by_end: BTreeSet<(u64, Key)>,
-}
+pub struct Bans(Ending<Key, Said>);
 
 impl Bans {
     /// Makes the ban from `now_ms` on, or the lifting, with `ban_ms` 0, that replaces what is known of this
@@ -61,69 +53,55 @@ impl Bans {
         (app, user, device): (AppId, UserId, Option<DeviceClass>),
         ban_ms: u32,
     ) -> Ban {
-        let known = self.of.get(&(app, user, device));
-        let after_known = known.map_or(Login(0), |known| Login(known.said.0.saturating_add(1)));
+        let known = self.0.get(&(app, user, device));
+        let after_known = known.map_or(Login(0), |(_, (said, _))| Login(said.0.saturating_add(1)));
         let until_ms = if ban_ms == 0 { 0 } else { now_ms.saturating_add(u64::from(ban_ms)) };
-        let kept_ms = known.map_or(until_ms, |known| known.kept_ms.max(until_ms));
+        let kept_ms = known.map_or(until_ms, |(kept_ms, _)| kept_ms.max(until_ms));
         Ban { app, user, device, said: clock.max(after_known), until_ms, kept_ms }
     }
 
     /// Takes a ban; whether it says anything new.
     pub fn add(&mut self, now_ms: u64, ban: Ban) -> bool {
         let key = (ban.app, ban.user, ban.device);
-        let known = self.of.get(&key).copied();
-        if known.is_some_and(|known| ban.said <= known.said) {
+        let known = self.0.get(&key);
+        if known.is_some_and(|(_, (said, _))| ban.said <= said) {
             return false;
         }
         let end_max = now_ms.saturating_add(BAN_MS_MAX);
         let until_ms = ban.until_ms.min(end_max);
-        let known_kept_ms = known.map_or(0, |known| known.kept_ms);
+        let known_kept_ms = known.map_or(0, |(kept_ms, _)| kept_ms);
         let kept_ms = ban.kept_ms.min(end_max).max(until_ms).max(known_kept_ms);
-        if kept_ms <= now_ms {
-            return false;
-        }
-        self.by_end.remove(&(known_kept_ms, key));
-        self.by_end.insert((kept_ms, key));
-        self.of.insert(key, Times { said: ban.said, until_ms, kept_ms });
-        while let Some((end, first)) = self.by_end.first().copied()
-            && (end <= now_ms || self.by_end.len() > BANS_MAX)
-        {
-            self.by_end.remove(&(end, first));
-            self.of.remove(&first);
-        }
-        self.of.contains_key(&key)
+        kept_ms > now_ms && self.0.put(now_ms, key, kept_ms, (ban.said, until_ms))
     }
 
     /// Whether the user may not log in on this device.
     pub fn refuses(&self, now_ms: u64, app: AppId, user: UserId, device: DeviceClass) -> bool {
-        let is_on = |device| self.of.get(&(app, user, device)).is_some_and(|times| now_ms < times.until_ms);
-        !self.of.is_empty() && (is_on(None) || is_on(Some(device)))
+        let is_on =
+            |device| self.0.get(&(app, user, device)).is_some_and(|(_, (_, until_ms))| now_ms < until_ms);
+        !self.0.is_empty() && (is_on(None) || is_on(Some(device)))
     }
 
     /// All of them, in messages of [`BANS_PER_MESSAGE`].
     pub fn messages(&self) -> impl Iterator<Item = Vec<Ban>> + '_ {
-        let mut all = self.of.iter().map(|((app, user, device), times)| Ban {
-            app: *app,
-            user: *user,
-            device: *device,
-            said: times.said,
-            until_ms: times.until_ms,
-            kept_ms: times.kept_ms,
-        });
-        std::iter::from_fn(move || {
-            let some: Vec<Ban> = all.by_ref().take(BANS_PER_MESSAGE).collect();
-            (!some.is_empty()).then_some(some)
-        })
+        let ban = |(app, user, device), kept_ms, (said, until_ms)| Ban {
+            app,
+            user,
+            device,
+            said,
+            until_ms,
+            kept_ms,
+        };
+        self.0.messages(ban)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.of.len()
+        self.0.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.of.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -189,7 +167,7 @@ mod tests {
         for user in 0..=BANS_MAX as i64 {
             assert!(bans.add(NOW, ban(1, user, 1 + user as u64)));
         }
-        assert_eq!((bans.len(), bans.by_end.len()), (BANS_MAX, BANS_MAX));
+        assert_eq!((bans.len(), bans.0.by_end.len()), (BANS_MAX, BANS_MAX));
         assert_eq!([0, 1, BANS_MAX as i64].map(|user| has(&bans, NOW, user)), [false, true, true]);
         assert!(!bans.add(NOW, ban(1, 0, 1)), "the one that ends first finds no place");
         let messages: Vec<_> = bans.messages().collect();
@@ -200,6 +178,6 @@ mod tests {
         let later = NOW + BAN_MS_MAX;
         assert!(bans.add(later, long));
         assert!(has(&bans, later + BAN_MS_MAX - 1, -1) && !has(&bans, later + BAN_MS_MAX, -1));
-        assert_eq!((bans.len(), bans.by_end.len()), (1, 1), "those that have ended are forgotten");
+        assert_eq!((bans.len(), bans.0.by_end.len()), (1, 1), "those that have ended are forgotten");
     }
 }

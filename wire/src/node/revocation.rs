@@ -4,16 +4,15 @@
 //! Routers and gateways keep the same list. What one is told and did not know, it passes on, so that a node
 //! that starts later has it too.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use rkyv::{Archive, Deserialize as Load, Serialize as Store};
 
+use super::ending::{ENTRIES_MAX, Ending, PER_MESSAGE};
 use crate::{AppId, UserId};
 
 /// Revocations of one message.
-pub const REVOCATIONS_PER_MESSAGE: usize = 1024;
-/// Revocations that are kept: about 10 MB.
-pub const REVOCATIONS_MAX: usize = 1 << 16;
+pub const REVOCATIONS_PER_MESSAGE: usize = PER_MESSAGE;
+/// Revocations that are kept.
+pub const REVOCATIONS_MAX: usize = ENTRIES_MAX;
 /// No revocation lasts longer, and no token that may be revoked should: a week.
 pub const REVOCATION_SECS_MAX: u64 = 7 * 24 * 60 * 60;
 
@@ -34,18 +33,9 @@ pub struct Revocation {
 
 type Key = (AppId, UserId, u64);
 
-#[derive(Clone, Copy)]
-struct Times {
-    before_secs: u64,
-    until_secs: u64,
-}
-
 /// A list of revocations. Past [`REVOCATIONS_MAX`], the one that ends first is dropped.
 #[derive(Default)]
-pub struct Revocations {
-    of: BTreeMap<Key, Times>,
-    by_end: BTreeSet<(u64, Key)>,
-}
+pub struct Revocations(Ending<Key, u64>);
 
 impl Revocations {
     /// Takes a revocation; whether it says anything new.
@@ -56,22 +46,11 @@ impl Revocations {
             return false;
         }
         let key = (app, user, login);
-        let known = self.of.get(&key).copied();
-        let (before, until) = known.map_or((0, 0), |known| (known.before_secs, known.until_secs));
+        let (until, before) = self.0.get(&key).unwrap_or_default();
         if before_secs <= before && until_secs <= until {
             return false;
         }
-        let times = Times { before_secs: before_secs.max(before), until_secs: until_secs.max(until) };
-        self.by_end.remove(&(until, key));
-        self.by_end.insert((times.until_secs, key));
-        self.of.insert(key, times);
-        while let Some((until, first)) = self.by_end.first().copied()
-            && (until <= now_secs || self.by_end.len() > REVOCATIONS_MAX)
-        {
-            self.by_end.remove(&(until, first));
-            self.of.remove(&first);
-        }
-        self.of.contains_key(&key)
+        self.0.put(now_secs, key, until_secs.max(until), before_secs.max(before))
     }
 
     /// Whether a token is refused that was made then and came from a login for which `is_login` holds. A
@@ -83,38 +62,34 @@ impl Revocations {
         issued_secs: u64,
         is_login: impl Fn(u64) -> bool,
     ) -> bool {
-        if self.of.is_empty() {
+        if self.0.is_empty() {
             return false;
         }
-        let of_user = self.of.range((app, user, 0)..=(app, user, u64::MAX));
-        of_user
-            .filter(|((_, _, login), _)| *login == 0 || is_login(*login))
-            .any(|(_, times)| now_secs < times.until_secs && issued_secs < times.before_secs)
+        let mut of_user = self.0.range((app, user, 0)..=(app, user, u64::MAX));
+        of_user.any(|((.., login), until_secs, before_secs)| {
+            (login == 0 || is_login(login)) && now_secs < until_secs && issued_secs < before_secs
+        })
     }
 
     /// All of them, in messages of [`REVOCATIONS_PER_MESSAGE`].
     pub fn messages(&self) -> impl Iterator<Item = Vec<Revocation>> + '_ {
-        let mut all = self.of.iter().map(|((app, user, login), times)| Revocation {
-            app: *app,
-            user: *user,
-            login: *login,
-            before_secs: times.before_secs,
-            until_secs: times.until_secs,
-        });
-        std::iter::from_fn(move || {
-            let some: Vec<Revocation> = all.by_ref().take(REVOCATIONS_PER_MESSAGE).collect();
-            (!some.is_empty()).then_some(some)
+        self.0.messages(|(app, user, login), until_secs, before_secs| Revocation {
+            app,
+            user,
+            login,
+            before_secs,
+            until_secs,
         })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.of.len()
+        self.0.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.of.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -167,7 +142,7 @@ mod tests {
         for number in 0..=REVOCATIONS_MAX as u64 {
             assert!(list.add(NOW, at(number)));
         }
-        assert_eq!((list.of.len(), list.by_end.len()), (REVOCATIONS_MAX, REVOCATIONS_MAX));
+        assert_eq!((list.len(), list.0.by_end.len()), (REVOCATIONS_MAX, REVOCATIONS_MAX));
         assert!(!list.add(NOW, at(0)), "the one that ends first finds no place");
         assert!(!list.add(NOW, Revocation { until_secs: NOW, ..of_login(9) }), "it ended before it came");
         let messages: Vec<_> = list.messages().collect();
@@ -177,7 +152,7 @@ mod tests {
         assert_eq!(other.len(), REVOCATIONS_MAX);
         let long = Revocation { until_secs: u64::MAX, ..of_login(1 << 40) };
         assert!(list.add(NOW + REVOCATION_SECS_MAX - 1, long));
-        let end = |list: &Revocations| list.by_end.last().map(|(end, _)| *end);
+        let end = |list: &Revocations| list.0.by_end.last().map(|(end, _)| *end);
         assert_eq!(end(&list), Some(NOW + 2 * REVOCATION_SECS_MAX - 1), "no longer than a week");
         assert_eq!(list.len(), 1, "those that have ended are forgotten");
     }
