@@ -2,7 +2,7 @@
 //! an outcome.
 
 use std::fs::OpenOptions;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::common::stack::{INTERNAL_SECRET, Up};
 use crate::common::{SECRET, Server, sailfish};
@@ -27,38 +27,31 @@ fn a_full_stdout_is_1_and_one_line() {
         &load,
     ];
     for arguments in commands {
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let child = sailfish()
-            .env("SAILFISH_TOKEN__SECRET", SECRET)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(full)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let done = child.wait_with_output().unwrap();
-        let line = String::from_utf8(done.stderr).unwrap();
-        assert_eq!((done.status.code(), line.lines().count()), (Some(1), 1), "{arguments:?}: {line}");
-        assert!(line.starts_with("sailfish: stdout: No space left"), "{arguments:?}: {line}");
+        let mut command = sailfish();
+        command.env("SAILFISH_TOKEN__SECRET", SECRET).args(arguments).stdin(Stdio::null());
+        ends_with_1_and_one_line(&mut command, arguments);
     }
+}
+
+/// Runs a command whose stdout is full.
+fn ends_with_1_and_one_line(command: &mut Command, arguments: &[&str]) {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let done = child.wait_with_output().unwrap();
+    let line = String::from_utf8(done.stderr).unwrap();
+    assert_eq!((done.status.code(), line.lines().count()), (Some(1), 1), "{arguments:?}: {line}");
+    assert!(line.starts_with("sailfish: stdout: No space left"), "{arguments:?}: {line}");
 }
 
 /// The users of the demonstration are made, and nobody gets their tokens.
 #[test]
 fn a_demonstration_on_a_full_stdout_is_1_and_one_line() {
     let up = Up::start(SECRET);
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let child = sailfish()
-        .env("SAILFISH_BACKEND__INTERNAL_SECRET", INTERNAL_SECRET)
-        .args(["demo", "--backend", &format!("http://{}", up.api.0)])
-        .stdout(full)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let done = child.wait_with_output().unwrap();
-    let line = String::from_utf8(done.stderr).unwrap();
-    assert_eq!((done.status.code(), line.lines().count()), (Some(1), 1), "{line}");
-    assert!(line.starts_with("sailfish: stdout: No space left"), "{line}");
+    let backend = format!("http://{}", up.api.0);
+    let arguments = ["demo", "--backend", &backend];
+    let mut command = sailfish();
+    command.env("SAILFISH_BACKEND__INTERNAL_SECRET", INTERNAL_SECRET).args(arguments);
+    ends_with_1_and_one_line(&mut command, &arguments);
 }
 
 /// As in `sailfish ... | head -1`: it is no success, and not worth a word.
