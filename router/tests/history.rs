@@ -515,9 +515,9 @@ fn a_directory_that_lost_something_gets_a_gap() {
     assert_eq!(written(&mut bench).0[0], Entry::Lost(base + 2));
 }
 
-/// Another owner has begun above this one in the same moment. So what this one says is refused, until it
-/// begins anew above that one; and whoever reads the stream then sees that something is missing, although
-/// each of them has left the room in order.
+/// Another owner has begun above this one in the same moment. The directory refuses what this one says, until
+/// it begins anew above that one. A reader of the stream then sees that something is missing, although each
+/// of them has left the room in order.
 #[test]
 fn an_owner_whose_beginning_is_refused_begins_again_above() {
     let mut bench = writer();

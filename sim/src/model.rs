@@ -563,13 +563,15 @@ impl Model {
         }
     }
 
-    /// What one connection sent to one target comes in that order. Not so what its sender repeated. While
-    /// owners change, there are two exceptions. Lossy messages to users are not given to the next owner, so
-    /// one that is on a slow link to the owner before comes late; one to a room that wants an answer is
-    /// given, and comes late to whoever missed it before. And a message without an outcome is given again by
-    /// another owner, which cannot know for whom it was: to a session that came after it was sent, or into
-    /// its room, that is a retry, though it is its first copy. So it is when the owner before had handed the
-    /// message over, and that answer met the change.
+    /// What one connection sent to one target comes in that order, but for what its sender repeated. While
+    /// owners change there are two exceptions.
+    ///
+    /// - Lossy messages. The next owner does not get those to users, so a slow link of the owner before
+    ///   delivers them late. It gets those to rooms that want an answer, and a member that missed the first
+    ///   copy gets the second one late.
+    /// - Messages without an outcome. The next owner gives them again, and cannot know to whom they went: to
+    ///   a session that came, or joined, after they were sent, their first copy is a retry. So it is when the
+    ///   owner before had handed a message over, and that answer met the change.
     fn check_order(&mut self, at: u64, session: SessionNo, number: usize) -> Result<(), String> {
         let sent = &self.sent[number];
         let [(began, sender)] = sent.sends[..] else { return Ok(()) };

@@ -120,7 +120,7 @@ impl World {
         dies(&|host| host < GATEWAYS) && early.all(|(_, session)| dies(&|host| host == gateway_of(*session)))
     }
 
-    /// Whoever wants to be in a room was told that it is.
+    /// Each client was told that it is in the rooms that it wants to be in.
     fn judge_answers(&self) -> Result<(), String> {
         for client in &self.clients {
             let Some(session) = client.session else { continue };
