@@ -186,10 +186,7 @@ impl Said {
                     }
                     1 => Answer::Kicked { sessions: u32::MAX },
                     2 => Answer::Told { shards: u32::MAX },
-                    _ => {
-                        let (shard, is_bridge) = (seat.shard, input.flag());
-                        Answer::Nodes { shards: vec![ShardLoad { shard, is_bridge, sessions: u32::MAX }] }
-                    }
+                    _ => Answer::Nodes { shards: vec![ShardLoad { shard: seat.shard, sessions: u32::MAX }] },
                 };
                 ToGateway::Answer { ask: known(&self.asks, input), answer }
             }

@@ -171,7 +171,7 @@ fn weight(message: &LinkMessage) -> usize {
         LinkMessage::ToGateway(ToGateway::SendAck { ack, .. }) => ack.client_msg_id.as_bytes().len(),
         LinkMessage::ToGateway(ToGateway::Answer { answer, .. }) => match answer {
             Answer::Online { users, settled: _ } => users.iter().map(|user| 16 + 13 * user.seats.len()).sum(),
-            Answer::Nodes { shards } => 9 * shards.len(),
+            Answer::Nodes { shards } => 8 * shards.len(),
             Answer::Kicked { .. } | Answer::Told { .. } => 0,
             Answer::History { messages } => texts(messages),
         },
@@ -332,9 +332,7 @@ mod tests {
             },
             ToGateway::Answer {
                 ask: 1,
-                answer: Answer::Nodes {
-                    shards: vec![ShardLoad { shard: 1, is_bridge: false, sessions: 1 }; 500],
-                },
+                answer: Answer::Nodes { shards: vec![ShardLoad { shard: 1, sessions: 1 }; 500] },
             },
         ];
         let request = ToBridge::Request {

@@ -642,12 +642,14 @@ impl Router {
                 Answer::Told { shards: shards.len() as u32 }
             }
             Question::Nodes => {
+                let has_clients =
+                    |shard: &ShardId| self.cluster.get(*shard).is_some_and(|gateway| !gateway.is_bridge);
                 let load = |shard: ShardId| ShardLoad {
                     shard: shard.as_u32(),
-                    is_bridge: self.cluster.get(shard).is_some_and(|gateway| gateway.is_bridge),
                     sessions: self.users.known().bindings(shard),
                 };
-                Answer::Nodes { shards: self.cluster.shards().map(load).collect() }
+                let shards = self.cluster.shards().filter(has_clients).map(load).collect();
+                Answer::Nodes { shards }
             }
             Question::History { app, room, last } => self.history(now, app, room, last),
         }

@@ -195,7 +195,7 @@ fn a_drain_goes_to_the_shards_of_that_node() {
 fn which_gateway_shards_there_are_and_what_they_hold() {
     let mut bench = bench();
     bench.bind(B, BOB, PHONE, 8);
-    let load = |shard: ShardId, sessions| ShardLoad { shard: shard.as_u32(), is_bridge: false, sessions };
+    let load = |shard: ShardId, sessions| ShardLoad { shard: shard.as_u32(), sessions };
     let (said, answer) = ask(&mut bench, Question::Nodes);
     assert_eq!(said, []);
     assert_eq!(answer, Answer::Nodes { shards: vec![load(A, 1), load(B, 1), load(C, 1)] });
@@ -203,8 +203,7 @@ fn which_gateway_shards_there_are_and_what_they_hold() {
     bench.router.bridge_up(bench.now, bridge, 1, 7);
     bench.taken();
     let (_, answer) = ask(&mut bench, Question::Nodes);
-    let of_bridge = ShardLoad { is_bridge: true, ..load(bridge, 0) };
-    assert_eq!(answer, Answer::Nodes { shards: vec![load(A, 1), load(B, 1), load(C, 1), of_bridge] });
+    assert_eq!(answer, Answer::Nodes { shards: vec![load(A, 1), load(B, 1), load(C, 1)] });
     // Its number may be a gateway's next.
     bench.up(bridge);
     let (_, answer) = ask(&mut bench, Question::Nodes);

@@ -183,7 +183,7 @@ fn gateways(answers: &[Answer]) -> Vec<GatewayNode> {
     let mut nodes: BTreeMap<u16, BTreeMap<u16, u64>> = BTreeMap::new();
     for answer in answers {
         let Answer::Nodes { shards } = answer else { continue };
-        for load in shards.iter().filter(|load| !load.is_bridge) {
+        for load in shards {
             let shard = ShardId::from_u32(load.shard);
             *nodes.entry(shard.node()).or_default().entry(shard.index()).or_default() +=
                 u64::from(load.sessions);
@@ -219,14 +219,9 @@ mod tests {
 
     #[test]
     fn sessions_are_summed_over_routers() {
-        let load = |node, index, sessions| ShardLoad {
-            shard: ShardId::new(node, index).as_u32(),
-            is_bridge: false,
-            sessions,
-        };
-        let bridge = ShardLoad { is_bridge: true, ..load(65, 0, 0) };
+        let load = |node, index, sessions| ShardLoad { shard: ShardId::new(node, index).as_u32(), sessions };
         let answers = [
-            Answer::Nodes { shards: vec![load(34, 0, 1), load(33, 1, 2), bridge] },
+            Answer::Nodes { shards: vec![load(34, 0, 1), load(33, 1, 2)] },
             Answer::Nodes { shards: vec![load(33, 0, 4), load(33, 1, 8), load(34, 0, 0)] },
         ];
         let nodes = serde_json::to_value(gateways(&answers)).unwrap();

@@ -113,8 +113,6 @@ pub struct Seat {
 pub struct ShardLoad {
     /// The packed id of the gateway shard.
     pub shard: u32,
-    /// It is a shard of a bridge, which is a gateway without clients.
-    pub is_bridge: bool,
     /// Its sessions that this router owns.
     pub sessions: u32,
 }

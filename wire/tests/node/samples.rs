@@ -187,7 +187,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         },
         Answer::Kicked { sessions: 2 },
         Answer::Told { shards: 2 },
-        Answer::Nodes { shards: vec![ShardLoad { shard: 0x3_0001, is_bridge: true, sessions: 9 }] },
+        Answer::Nodes { shards: vec![ShardLoad { shard: 0x3_0001, sessions: 9 }] },
         Answer::History { messages: vec![message()] },
     ];
     all.extend(answers.map(|answer| ToGateway::Answer { ask: 5, answer }));
