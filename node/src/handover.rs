@@ -202,19 +202,20 @@ impl Handover {
     }
 
     /// The bridge has gone, and with it what was under way: the next one gets it again, unless something
-    /// newer waits behind it.
+    /// newer waits behind it. A bridge may have taken the newer of two and not the older one, so what is
+    /// newest is looked up again.
     pub(crate) fn begin_again(&mut self) {
-        let is_overtaken = |(seq, event): (&u64, &ToBridge)| {
-            let newest = self.newest.get(&thing(event)?)?;
-            (newest != seq).then_some((*seq, *newest))
-        };
-        let overtaken: Vec<(u64, u64)> = self.kept.range(..self.next).filter_map(is_overtaken).collect();
-        for (seq, newest) in overtaken {
-            let Some(before) = self.kept.remove(&seq) else { continue };
+        self.newest.clear();
+        let things: Vec<(u64, Thing)> =
+            self.kept.iter().filter_map(|(seq, event)| Some((*seq, thing(event)?))).collect();
+        for (seq, thing) in things {
+            let Some(before) = self.newest.insert(thing, seq).and_then(|seq| self.kept.remove(&seq)) else {
+                continue;
+            };
             self.presence.give_back(holder(&before), weight(&before));
             self.metrics.overtaken += 1;
-            if let Some(after) = self.kept.remove(&newest) {
-                self.kept.insert(newest, newer(before, after));
+            if let Some(after) = self.kept.remove(&seq) {
+                self.kept.insert(seq, newer(before, after));
             }
         }
         self.next = self.kept.first_key_value().map_or(self.last + 1, |(seq, _)| *seq);

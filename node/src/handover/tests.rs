@@ -227,6 +227,44 @@ fn the_next_bridge_hears_of_what_is_newest_alone() {
     handover.check_invariants();
 }
 
+/// A bridge may take the newer of two events and then go, with the older one untaken. Whatever it takes, and
+/// however late it says so, the newest of each device is handed over.
+#[test]
+fn the_newest_is_handed_over_whatever_bridges_take() {
+    for seed in 0..200 {
+        let mut prng = Prng::new(seed);
+        let mut handover = Handover::new(LIMITS, 1);
+        let (mut said, mut heard) = ([0; 3], [0; 3]);
+        let mut handed: Vec<u64> = Vec::new();
+        let mut hear = |handover: &mut Handover| {
+            let next = handover.next()?;
+            let ToBridge::Offline { user, login, .. } = next.event else { panic!("{next:?}") };
+            let heard = &mut heard[user.0 as usize];
+            *heard = login.0.max(*heard);
+            Some(next.seq)
+        };
+        for login in 1..300 {
+            match prng.below(10) {
+                0..=3 => {
+                    let user = prng.below(3);
+                    said[user as usize] = login;
+                    handover.put(offline(user as i64, login));
+                }
+                4..=6 => handed.extend(hear(&mut handover)),
+                7 | 8 if !handed.is_empty() => {
+                    let place = prng.below(handed.len() as u64) as usize;
+                    handover.taken(handed.swap_remove(place), Taken::Ok);
+                }
+                _ if prng.below(5) == 0 => handover.begin_again(),
+                _ => {}
+            }
+            handover.check_invariants();
+        }
+        while hear(&mut handover).is_some() {}
+        assert_eq!(heard, said, "seed {seed}");
+    }
+}
+
 /// Whatever bridges do, each event is handed over at least once, in order between two of their ends, and
 /// taken once.
 #[test]
