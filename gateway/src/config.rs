@@ -74,9 +74,10 @@ pub struct Limits {
     /// Rooms that one session may be in.
     pub rooms_max: u16,
     /// Reliable messages that may wait for one connection, those in flight included. No less than owners let
-    /// wait for one receiver and give a room at once, or those who read are overrun.
+    /// wait for one receiver and give some rooms at once, or those who read are overrun.
     pub reliable_messages_max: u32,
-    /// Bytes of reliable messages that may wait for one connection, those in flight included.
+    /// Bytes of reliable messages that may wait for one connection, those in flight included; each counts for
+    /// 96 bytes beside its frame.
     pub reliable_bytes_max: u32,
     /// Bytes of lossy messages that may wait for one connection; the oldest are dropped.
     pub lossy_bytes_max: u32,
@@ -261,8 +262,8 @@ impl Default for Limits {
             frames_per_second: 1_000,
             frames_burst: 2_000,
             rooms_max: 16,
-            reliable_messages_max: 6_144,
-            reliable_bytes_max: 12 * 1024 * 1024,
+            reliable_messages_max: 18_432,
+            reliable_bytes_max: 16 * 1024 * 1024,
             lossy_bytes_max: 128 * 1024,
             outbox_bytes_max: 256 * 1024 * 1024,
             submitted_max: 1 << 16,

@@ -21,6 +21,8 @@ pub const ANSWER_BYTES_MAX: usize = 640;
 pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
 /// Bytes of answers beside which a message is written again.
 pub const RETRY_BYTES_MAX: usize = 256 * 1024;
+/// What keeps a reliable message that waits or is in flight, in bytes; its frame counts besides.
+pub const RELIABLE_BYTES: usize = 96;
 /// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
 pub const OUTBOX_SHARES: u64 = 16;
 /// How much of the time between two messages that find no room counts as time in which the client did not

@@ -23,7 +23,7 @@ use crate::dirty::Dirt;
 use crate::latency::{RouteClass, Stamp, Written};
 use crate::limits::{
     FRAME_COPY_BYTES_MAX, OUTBOX_SHARES, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
-    RETRY_BYTES_MAX, STALL_STEP_MAX,
+    RELIABLE_BYTES, RETRY_BYTES_MAX, STALL_STEP_MAX,
 };
 
 /// The pool of outboxes of a shard.
@@ -282,7 +282,7 @@ impl Outbox {
         bytes_max: usize,
     ) -> Result<(), (Bytes, Owed)> {
         let messages = self.reliable.len() + self.flights.len();
-        let bytes = self.reliable_bytes as usize + message.frame.len();
+        let bytes = self.reliable_bytes as usize + weight(&message.frame);
         if messages > 0 && (messages >= messages_max || bytes > bytes_max) {
             return Err((message.frame, message.owed));
         }
@@ -296,15 +296,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes out the oldest reliable message that was never written, to make room for a frame of so many
+    /// Takes out the oldest reliable message that was never written, to make room for one of so many
     /// bytes; `None` when there is none, or when all of them would not be enough.
     pub(crate) fn give_way(&mut self, bytes: usize, bytes_max: usize) -> Option<Owed> {
-        let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
+        let flying: usize = self.flights.iter().map(|flight| weight(&flight.frame)).sum();
         if flying + bytes > bytes_max && !self.flights.is_empty() {
             return None;
         }
         let (_, Reliable { frame, owed, .. }) = self.reliable.pop_front()?;
-        self.reliable_bytes -= frame.len() as u32;
+        self.reliable_bytes -= weight(&frame) as u32;
         Some(owed)
     }
 
@@ -487,7 +487,7 @@ impl Outbox {
 
     fn land(&mut self, at: usize) -> Flight {
         let flight = self.flights.remove(at).expect("the flight was found there");
-        self.reliable_bytes -= flight.frame.len() as u32;
+        self.reliable_bytes -= weight(&flight.frame) as u32;
         flight
     }
 
@@ -501,8 +501,8 @@ impl Outbox {
     }
 
     fn check_invariants(&self) {
-        let waiting: usize = self.reliable.iter().map(|(_, message)| message.frame.len()).sum();
-        let flying: usize = self.flights.iter().map(|flight| flight.frame.len()).sum();
+        let waiting: usize = self.reliable.iter().map(|(_, message)| weight(&message.frame)).sum();
+        let flying: usize = self.flights.iter().map(|flight| weight(&flight.frame)).sum();
         assert_eq!(waiting + flying, self.reliable_bytes as usize);
         assert_eq!(
             self.lossy.iter().map(|lossy| lossy.frames.len()).sum::<usize>(),
@@ -512,6 +512,14 @@ impl Outbox {
         assert_eq!(answers.map(|lossy| lossy.frames.len()).sum::<usize>(), self.answer_bytes as usize);
     }
 }
+
+/// What a reliable message counts for: its frame, and what keeps it.
+pub(crate) fn weight(frame: &Bytes) -> usize {
+    frame.len() + RELIABLE_BYTES
+}
+
+const _: () =
+    assert!(size_of::<(u32, Reliable)>() <= RELIABLE_BYTES && size_of::<Flight>() <= RELIABLE_BYTES);
 
 /// What [`Outbox::retry`] found.
 pub(crate) enum Retry<'a> {

@@ -52,6 +52,28 @@ fn a_burst_into_a_room_comes_to_every_member_that_reads() {
     assert!(!world.to_bridge.iter().any(|event| matches!(event, ToBridge::Undelivered { .. })));
 }
 
+/// What four rooms of a member may say at once, by the defaults of routers.
+#[test]
+fn bursts_into_four_rooms_at_once_come_to_a_member_that_reads() {
+    let mut world = World::new();
+    world.check_every = 10_000;
+    let member = world.login(1);
+    let rooms = [7, 8, 9, 10];
+    for room in rooms {
+        world.join(member, room);
+    }
+    world.stop_reading(member);
+    for number in 1..=4_096 {
+        for (room, place) in rooms.into_iter().zip(0..) {
+            world.broadcast(room, 4 * number + place, true, "m");
+        }
+    }
+    world.go_on_reading(member);
+    assert_eq!(read_and_ack(&mut world, member), 4 * 4_096);
+    assert!(world.is_open(member));
+    assert!(!world.to_bridge.iter().any(|event| matches!(event, ToBridge::Undelivered { .. })));
+}
+
 #[test]
 fn a_burst_to_a_user_comes_whole_in_any_encoding() {
     for (encoding, count, payload) in [
@@ -131,7 +153,7 @@ fn time_in_which_the_process_stood_still_is_not_held_against_a_reader() {
 
 #[test]
 fn connections_that_hold_much_leave_the_others_their_part() {
-    let mut world = World::with(|config| config.limits.outbox_bytes_max = 16 << 20);
+    let mut world = World::with(|config| config.limits.outbox_bytes_max = 17 << 20);
     world.check_every = 100;
     let greedy: Vec<u32> = (1..=40).map(|user| world.login(user)).collect();
     let payload = "x".repeat(60_000);

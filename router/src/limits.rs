@@ -144,7 +144,7 @@ impl Default for Limits {
             pending_sender_max: 4_096,
             pending_receiver_max: 2_048,
             pending_receiver_bytes_max: 1 << 20,
-            pending_timeout_ms: 3_600_000,
+            pending_timeout_ms: 3 * 3_600_000,
             bridge_timeout_ms: 30_000,
             dedupe_max: 1 << 20,
             dedupe_sender_max: 1 << 16,

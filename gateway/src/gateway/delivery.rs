@@ -12,7 +12,7 @@ use super::Gateway;
 use crate::dirty::Dirt;
 use crate::encoded::encode;
 use crate::latency::{RouteClass, Stamp};
-use crate::outbox::{Flight, Owed, Reliable, Retry};
+use crate::outbox::{Flight, Owed, Reliable, Retry, weight};
 use crate::session::Phase;
 use crate::timer::Timer;
 
@@ -164,14 +164,14 @@ impl Gateway {
         if frame.is_empty() {
             return self.fail(conn, self.user_of(conn), owed, FailReason::TooLong);
         }
-        if self.outboxes.bytes() + frame.len() as u64 > self.config.limits.outbox_bytes_max {
+        if self.outboxes.bytes() + weight(&frame) as u64 > self.config.limits.outbox_bytes_max {
             return self.fail(conn, self.user_of(conn), owed, FailReason::Overflow);
         }
         let since = Stamp::of(now);
         let Err(mut refused) = self.try_reliable(conn, id, frame, owed, since) else { return };
         let (user, does_not_read) = (self.user_of(conn), self.stall(now, conn));
         loop {
-            let Some(older) = self.give_way(conn, refused.0.len()) else {
+            let Some(older) = self.give_way(conn, weight(&refused.0)) else {
                 self.fail(conn, user, refused.1, FailReason::Overflow);
                 break;
             };
@@ -221,8 +221,8 @@ impl Gateway {
         self.outboxes.open(&mut session.outbox).stall(now, patience)
     }
 
-    /// Takes out the oldest message of a connection that was never written, if that can make room for a frame
-    /// of so many bytes.
+    /// Takes out the oldest message of a connection that was never written, if that can make room for one of
+    /// so many bytes.
     fn give_way(&mut self, conn: ConnId, bytes: usize) -> Option<Owed> {
         let Self { sessions, outboxes, config, .. } = self;
         let session = sessions.get_mut(conn)?;

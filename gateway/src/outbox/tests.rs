@@ -88,12 +88,13 @@ fn the_reliable_lane_refuses_what_goes_over_its_bound() {
 
 #[test]
 fn the_oldest_that_was_never_written_gives_way() {
+    const M: usize = 1 + RELIABLE_BYTES;
     let mut it = Fixture::new();
     for id in 1..=4 {
         it.reliable(id, "m").unwrap();
     }
     it.fill();
-    let mut id_that_gives_way = || match it.outbox.give_way(1, 5) {
+    let mut id_that_gives_way = || match it.outbox.give_way(M, 5 * M) {
         Some(Owed::Router { delivery, .. }) => Some(delivery.0),
         _ => None,
     };
@@ -101,7 +102,7 @@ fn the_oldest_that_was_never_written_gives_way() {
     assert_eq!(id_that_gives_way(), None);
     it.outbox.check_invariants();
     it.reliable(5, "m").unwrap();
-    assert!(it.outbox.give_way(4, 5).is_none(), "there would be no room all the same");
+    assert!(it.outbox.give_way(4 * M, 5 * M).is_none(), "there would be no room all the same");
 }
 
 #[test]
