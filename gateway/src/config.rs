@@ -275,6 +275,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How long a connection may take to log in.
+    pub(crate) fn login_deadline(&self) -> Duration {
+        Duration::from_millis(u64::from(self.login_deadline_ms))
+    }
+
     /// Bytes of answers that may wait for one connection: to all that it may send at once, and to all that
     /// its user may have been owed an answer for. A turn may bring all of them.
     pub(crate) fn answers_bytes_max(&self) -> usize {

@@ -96,6 +96,8 @@ pub struct Gateway {
     /// have not said.
     are_unread: bool,
     hears_from: Instant,
+    /// Whether turns leave something unread.
+    is_behind: bool,
     /// Until when connections with unacked messages are kept; set by a drain.
     draining_until: Option<Instant>,
     /// Connections that a drain has yet to look at.
@@ -137,6 +139,7 @@ impl Gateway {
             clocks: Clocks::default(),
             are_unread: false,
             hears_from: now,
+            is_behind: false,
             draining_until: None,
             farewells: Vec::new(),
             retelling: Retelling::default(),
@@ -288,8 +291,7 @@ impl Gateway {
     pub fn accepted(&mut self, now: Instant, conn: ConnId, peer: IpAddr, listener: u16) {
         let (address, from_address) = self.addresses.enter(peer);
         let (has_layers, is_from_proxy) = self.layered.accepted(conn, peer, listener);
-        let deadline =
-            now + std::time::Duration::from_millis(u64::from(self.config.limits.login_deadline_ms));
+        let deadline = now + self.config.limits.login_deadline();
         let session = Session {
             user: UserId(0),
             app: AppId(0),
@@ -403,6 +405,12 @@ impl Gateway {
         self.hears_from = now + HEARING_TIME;
     }
 
+    /// From here on, turns leave something unread, or nothing. While they do, what a client has said may lie
+    /// in its socket, and it may be silent for twice as long: everybody is read in turn, so that is enough.
+    pub fn set_input_waits(&mut self, waits: bool) {
+        self.is_behind = waits;
+    }
+
     /// When to look again for a client that has been silent, or has not acked; `None` when it may be judged.
     fn judges_later(&self, now: Instant) -> Option<Instant> {
         if self.are_unread {
@@ -457,6 +465,7 @@ impl Gateway {
     /// anew to the moment that these allow.
     fn session_timeout(&mut self, now: Instant, conn_index: u32) {
         let silence_max = self.config.heartbeat.silence_max();
+        let login_max = self.config.limits.login_deadline();
         let clocks = self.clocks;
         let later = self.judges_later(now);
         let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
@@ -467,13 +476,20 @@ impl Gateway {
         match session.phase {
             Phase::Live => {}
             Phase::Waiting => return self.close_crowded(conn),
+            Phase::Fresh if self.is_behind && now < session.last_seen + 2 * login_max => {
+                session.timer = self.wheel.arm(now + HEARING_TIME, Timer::Session { conn_index }.pack());
+                return;
+            }
             Phase::Fresh | Phase::Binding | Phase::Closing => {
                 return self.close_with_notice(conn, NoticeCode::LoginTimeout);
             }
         }
         let mut deadline = session.last_seen + silence_max;
         if now >= deadline {
-            return self.close_with_notice(conn, NoticeCode::IdleTimeout);
+            if !self.is_behind || now >= deadline + silence_max {
+                return self.close_with_notice(conn, NoticeCode::IdleTimeout);
+            }
+            deadline = now + HEARING_TIME;
         }
         if let Some(notice) = session.token_is_over(&self.revocations, clocks.wall_secs(now)) {
             return self.close_with_notice(conn, notice);

@@ -47,6 +47,28 @@ fn heartbeats_keep_a_client_and_cost_no_call_and_no_timer() {
     assert!(world.to_router.is_empty() && world.to_bridge.is_empty(), "nobody else hears of a heartbeat");
 }
 
+/// A shard that leaves something unread in each turn may not have come to its heartbeat. It reads everybody in
+/// turn, so a client that is silent for twice as long is gone.
+#[test]
+fn a_client_that_is_read_late_has_twice_as_long() {
+    let mut world = World::new();
+    let (client, early) = (world.login(1), world.login(2));
+    let fresh = world.connect();
+    world.handle(Event::InputWaits(true));
+    world.pass(19 * SECOND);
+    assert!(world.client(fresh).closed.is_none());
+    world.pass(2 * SECOND);
+    assert_eq!(world.closing_notice(fresh), NoticeCode::LoginTimeout);
+    heartbeat(&mut world, early);
+    world.pass(98 * SECOND);
+    assert!(world.client(client).closed.is_none() && world.client(early).closed.is_none());
+    world.pass(2 * SECOND);
+    assert_eq!(world.closing_notice(client), NoticeCode::IdleTimeout);
+    world.handle(Event::InputWaits(false));
+    world.pass(2 * SECOND);
+    assert_eq!(world.closing_notice(early), NoticeCode::IdleTimeout, "all is read, and it said nothing");
+}
+
 /// Its heartbeats may lie in its socket.
 #[test]
 fn a_client_that_is_not_read_is_not_silent() {

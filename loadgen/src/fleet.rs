@@ -506,7 +506,7 @@ impl Shard for Fleet {
             Event::Mail { mail, .. } => self.mail(now, mail),
             Event::Timeout => self.advance(now),
             // A fleet listens nowhere, and measures by time that never jumps.
-            Event::Accepted { .. } | Event::Clocks(_) | Event::MailWaits(_) => {}
+            Event::Accepted { .. } | Event::Clocks(_) | Event::MailWaits(_) | Event::InputWaits(_) => {}
         }
         self.start_connects(now);
     }

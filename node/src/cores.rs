@@ -164,6 +164,13 @@ impl Cores {
         }
     }
 
+    /// Links are judged as ever: a peer that is given up too early comes back, and nothing is lost.
+    pub(crate) fn set_input_waits(&mut self, waits: bool) {
+        if let Some(gateway) = self.gateway_mut() {
+            gateway.set_input_waits(waits);
+        }
+    }
+
     /// Sessions are announced to a router only as fast as the link to it takes them.
     pub(crate) fn spare_slow_routers(&mut self) {
         let (Self::Gateway { gateway, links } | Self::Bridge { gateway, links }) = self else { return };

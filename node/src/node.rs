@@ -428,6 +428,7 @@ impl<O: Outside> Shard for Node<O> {
             Event::Timeout => self.timeout(now),
             Event::Clocks(clocks) => self.cores.set_clocks(clocks),
             Event::MailWaits(waits) => self.mail_waits(waits),
+            Event::InputWaits(waits) => self.cores.set_input_waits(waits),
             Event::Accepted { conn, peer, listener } => self.cores.accepted(now, conn, peer, listener),
             Event::Connected { conn, token } => self.with_links(|links| links.connected(now, conn, token)),
             Event::ConnectFailed { token, error: _ } => {

@@ -60,6 +60,8 @@ pub(crate) struct ShardHost {
     /// What accepted connections sent while the core was pushed back.
     pub(crate) unread: VecDeque<Input>,
     pub(crate) is_pushed_back: bool,
+    /// Whether turns leave some of the inbox, as the core was told.
+    pub(crate) input_waits: bool,
     /// Each with its generation.
     pub(crate) conns: Vec<(u32, Option<(TcpId, Side)>)>,
     /// When its next turn is.
@@ -189,6 +191,7 @@ impl NodeHost {
                     outcomes: VecDeque::new(),
                     unread: VecDeque::new(),
                     is_pushed_back: false,
+                    input_waits: false,
                     conns: Vec::new(),
                     wake: None,
                     busy_until: 0,

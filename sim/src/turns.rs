@@ -113,6 +113,10 @@ impl World {
             }
             self.take(host, now, input);
         }
+        let input_waits = !host.inbox.is_empty();
+        if std::mem::replace(&mut host.input_waits, input_waits) != input_waits {
+            host.core.handle(now, CoreEvent::InputWaits(input_waits));
+        }
         if host.core.poll_timeout().is_some_and(|at| at <= now) {
             host.core.handle(now, CoreEvent::Timeout);
         }

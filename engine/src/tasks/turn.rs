@@ -56,6 +56,8 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     core_pushes_back: bool,
     /// What the core was told last.
     mail_waits: bool,
+    /// As the core was told.
+    input_waits: bool,
     /// Receives that are left to this turn.
     receives_left: usize,
     /// How many receives there were up to the last turn.
@@ -134,6 +136,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
             held: VecDeque::new(),
             held_back: Vec::new(),
             mail_waits: false,
+            input_waits: false,
             receives_left: RECEIVES_PER_TURN,
             receives: 0,
             began: None,
@@ -353,6 +356,10 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         let mail_waits = self.post.is_pushed_back();
         if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
             self.tell(now, Event::MailWaits(mail_waits));
+        }
+        let input_waits = !self.held.is_empty();
+        if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
+            self.tell(now, Event::InputWaits(input_waits));
         }
     }
 

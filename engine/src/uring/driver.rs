@@ -51,6 +51,8 @@ pub(super) struct Driver<S: Shard> {
     pub(super) core_pushes_back: bool,
     /// What the core was told at the start of the turn.
     pub(super) mail_waits: bool,
+    /// As the core was told.
+    input_waits: bool,
     /// Where the further rings begin in this turn.
     first_ring: usize,
     /// How many receives there were up to the last turn.
@@ -79,6 +81,7 @@ impl<S: Shard> Driver<S> {
         Ok(Self {
             core_pushes_back: core.is_pushed_back(),
             mail_waits: false,
+            input_waits: false,
             core,
             time: Time::new(seat.options.clock, seat.options.counts_stillness),
             seat,
@@ -108,6 +111,7 @@ impl<S: Shard> Driver<S> {
             self.look_for_push_back(now);
             self.take_news(now)?;
             self.take_completions(now)?;
+            self.look_for_input(now);
             self.take_mail(now);
             self.take_time(now)?;
             self.take_effects(now)?;
@@ -125,6 +129,14 @@ impl<S: Shard> Driver<S> {
         let mail_waits = self.seat.post.is_pushed_back();
         if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
             self.tell(now, Event::MailWaits(mail_waits));
+        }
+    }
+
+    /// Whether this turn leaves something unread. The core hears it before it judges anybody by the time.
+    fn look_for_input(&mut self, now: Instant) {
+        let input_waits = self.kernel.has_unread();
+        if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
+            self.tell(now, Event::InputWaits(input_waits));
         }
     }
 

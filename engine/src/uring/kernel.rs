@@ -245,6 +245,13 @@ impl Kernel {
         self.main.is_ready() || self.further.iter().any(|ring| ring.ring.is_ready())
     }
 
+    /// Whether something that has come over connections is not read: it waits in some ring, or for a buffer.
+    pub(super) fn has_unread(&mut self) -> bool {
+        self.main.has_unread()
+            || self.further.iter_mut().any(|ring| ring.ring.has_unread())
+            || Group::ALL.into_iter().any(|group| self.has_starved(group))
+    }
+
     /// The poll of a further ring has completed: takes in what that has.
     pub(super) fn take_in(&mut self, number: u8) -> io::Result<()> {
         let Some(ring) = self.further.get_mut(usize::from(number).wrapping_sub(1)) else { return Ok(()) };

@@ -193,6 +193,11 @@ impl Ring {
         !self.ready.is_empty()
     }
 
+    /// Whether something waits that [`Ring::next`] has, or that the kernel completes when it is entered.
+    pub(super) fn has_unread(&mut self) -> bool {
+        self.is_ready() || self.uring.submission().taskrun()
+    }
+
     /// How many receive buffers are full with what was taken in and waits.
     pub(super) fn full_buffers(&self) -> usize {
         self.full_buffers

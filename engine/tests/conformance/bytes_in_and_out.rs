@@ -10,6 +10,7 @@ use engine::{Kind, Options};
 use shard::Linger;
 use socket2::SockRef;
 
+use crate::connections::wait_until;
 use crate::harness::{Hands, PATIENCE, Rig, Seen, echo, exchange, nothing, options, pattern};
 
 pub fn echo_comes_back(kind: Kind) {
@@ -144,9 +145,16 @@ pub fn a_turn_receives_a_bounded_number_of_times(kind: Kind) {
         received += rig.find(received_bytes).len();
     }
     let (tell, told) = bounded(1);
-    rig.tell(0, move |hands| tell.send(hands.receives_most).unwrap());
-    let most = told.recv_timeout(PATIENCE).unwrap();
+    rig.tell(0, move |hands| tell.send((hands.receives_most, hands.input_waited)).unwrap());
+    let (most, has_waited) = told.recv_timeout(PATIENCE).unwrap();
     assert!(most <= RECEIVES_MAX, "{most} receives in a turn");
+    assert!(has_waited, "it was behind, and said nothing");
+    let is_behind = || {
+        let (tell, told) = bounded(1);
+        rig.tell(0, move |hands| tell.send(hands.input_waits).unwrap());
+        told.recv_timeout(PATIENCE).unwrap()
+    };
+    wait_until(|| !is_behind());
     rig.stop();
 }
 

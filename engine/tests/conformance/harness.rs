@@ -58,6 +58,9 @@ pub struct Hands {
     pub mail_waits: bool,
     /// The most receives between two looks at the effects.
     pub receives_most: usize,
+    /// As the engine has told, and whether it ever was so.
+    pub input_waits: bool,
+    pub input_waited: bool,
     receives: usize,
     effects: VecDeque<Effect<Mail, u64>>,
     /// One of these in each turn, after the others.
@@ -197,6 +200,12 @@ impl Core {
             Event::MailWaits(waits) => {
                 assert_ne!(waits, self.hands.mail_waits, "told twice");
                 self.hands.mail_waits = waits;
+                return None;
+            }
+            Event::InputWaits(waits) => {
+                assert_ne!(waits, self.hands.input_waits, "told twice");
+                self.hands.input_waits = waits;
+                self.hands.input_waited |= waits;
                 return None;
             }
             Event::Timeout => {

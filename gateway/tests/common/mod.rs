@@ -437,6 +437,7 @@ impl World {
             Event::Timeout => gateway.timeout(now),
             Event::Clocks(clocks) => gateway.set_clocks(clocks),
             Event::MailWaits(waits) => gateway.set_unread(now, waits),
+            Event::InputWaits(waits) => gateway.set_input_waits(waits),
             Event::Connected { .. } | Event::ConnectFailed { .. } => panic!("a gateway opens no connection"),
         }
         self.run();
