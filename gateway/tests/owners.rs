@@ -705,6 +705,26 @@ fn what_is_reached_is_told_when_all_routers_had_their_time_and_on_every_change()
     assert_eq!(reaches(&world), [(ROUTER_2, reach(&[ROUTER_2]))]);
 }
 
+/// A router that has just come would begin rooms by its own clock, below what their members have seen.
+#[test]
+fn a_clock_that_is_ahead_is_passed_on_to_all_routers() {
+    let mut world = World::without_routers(|_| {});
+    world.router_answers = false;
+    world.router_up(ROUTER);
+    world.router_up(ROUTER_2);
+    world.begin();
+    world.forget();
+    let ahead = Login(world.now.unix_nanos() + 3_600 * 1_000_000_000);
+    let routers: Vec<u32> = [ROUTER, ROUTER_2].iter().map(|router| router.as_u32()).collect();
+    world.tell_from(ROUTER, ToGateway::Common { routers: routers.clone(), clock: ahead });
+    let told = ToRouter::Reach { routers, clock: ahead };
+    assert_eq!(world.to_routers[..2], [(ROUTER, told.clone()), (ROUTER_2, told)]);
+    world.forget();
+    world.tell_from(ROUTER_2, common(&[ROUTER, ROUTER_2]));
+    let hears_again = |(_, mail): &(ShardId, ToRouter)| matches!(mail, ToRouter::Reach { .. });
+    assert!(!world.to_routers.iter().any(hears_again), "it is behind, and nothing new");
+}
+
 /// A router that names a delivery anew again and again.
 #[test]
 fn a_message_is_owed_to_few_owners() {

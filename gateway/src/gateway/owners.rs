@@ -96,6 +96,8 @@ impl Gateway {
         let forward = self.stamps.hear(self.clock_ns(now), clock);
         if forward > 0 {
             self.put_logins_forward(forward);
+            // Another router may have come just now, and begin rooms by a clock that is behind.
+            self.tell_reach(now);
         }
         self.view.hear(from, routers);
     }
