@@ -85,14 +85,14 @@ pub enum Control {
     },
     /// The directory has this of a room.
     Stream(Box<Stream>),
-    /// The directory has refused that beginning of a room's stream, as it has something above it.
+    /// The directory has refused what an owner wrote to a room's stream, as it has something above it.
     StreamIsAhead {
         /// The room's app.
         app: AppId,
         /// Which room.
         room: RoomId,
-        /// The sequence of the beginning.
-        beginning: u64,
+        /// The sequence of that.
+        refused: u64,
     },
     /// The directory has lost bindings: it wants all of them again.
     Resync,

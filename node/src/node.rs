@@ -188,9 +188,9 @@ impl<O: Outside> Node<O> {
                     router.take_stream(now, *stream);
                 }
             }
-            Control::StreamIsAhead { app, room, beginning } => {
+            Control::StreamIsAhead { app, room, refused } => {
                 if let Some(router) = self.cores.router_mut() {
-                    router.stream_is_ahead(now, app, room, beginning);
+                    router.stream_is_ahead(now, app, room, refused);
                 }
             }
             Control::Resync => {

@@ -157,6 +157,9 @@ impl Histories {
         let begins_here = |ring: &Ring| ring.messages().next().is_none_or(|first| first.sequence > base);
         let is_fresh =
             ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none() && begins_here(ring));
+        // One that began again above this one had said something below it that the stream did not take.
+        let is_overtaken = |entry: &StreamEntry| matches!(entry, StreamEntry::Lost(at) if *at > base);
+        let is_settled = is_settled && !entries.iter().any(is_overtaken);
         let entries: Vec<StreamEntry> = entries.into_iter().filter(|entry| entry.sequence() < base).collect();
         let (oldest, newest) = (entries.first()?, entries.last().filter(|_| is_fresh)?);
         let upto = newest.sequence();

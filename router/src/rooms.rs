@@ -16,6 +16,8 @@ const MOVE_GAP: u64 = 1 << 16;
 const SLOT_BITS: u32 = 6;
 const SLOTS_BITS: u32 = 15;
 const CYCLE: u64 = 1 << (SLOTS_BITS + SLOT_BITS);
+/// How many cycles a room may be ahead of the clock and begin again all the same.
+const AHEAD_CYCLES: u64 = 4;
 /// Of a shard's number: its index, unless its node is alone.
 const INDEX_BITS: u32 = 5;
 /// Odd, so no two numbers share a slot; near 2^15 divided by the golden ratio, so shards whose numbers follow
@@ -189,12 +191,13 @@ impl Rooms {
     }
 
     /// Moves a room's sequence above any that another owner may have begun with, and its base with it;
-    /// returns it, or `None` if that was done since the room `began`. `now_ns` is what the clock shows that
-    /// all nodes share.
-    pub(crate) fn begin_again(&mut self, now_ns: u64, app: AppId, room: RoomId, began: u64) -> Option<u64> {
+    /// returns it, or `None` if that was done since the room gave the sequence `of`, or cannot be: two owners
+    /// that overtake each other stay near the clock. `now_ns` is what the clock shows that all nodes share.
+    pub(crate) fn begin_again(&mut self, now_ns: u64, app: AppId, room: RoomId, of: u64) -> Option<u64> {
         let base = sequence_base(now_ns);
         let sequence = self.find(app, room).map(|known| known.sequence)?;
-        if sequence >= began.saturating_add(CYCLE) {
+        let is_far_ahead = sequence > base.saturating_add(AHEAD_CYCLES * CYCLE);
+        if sequence >= of.saturating_add(CYCLE) || is_far_ahead {
             return None;
         }
         // The other one has begun in a slot of its own, in the cycle after its base.

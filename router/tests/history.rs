@@ -472,6 +472,37 @@ fn the_next_owner_reads_what_a_dead_one_wrote() {
     assert!(next_owner(&silent, 0, base).gone > base + 9);
 }
 
+/// Two owners, each of some gateways. The one whose message the directory refused begins again above the other,
+/// and says in the stream that something is missing. The other one reads that, and tells nobody that all is
+/// there.
+#[test]
+fn an_owner_whose_message_is_refused_says_so_to_the_other() {
+    let mut first = writer();
+    let base = first.join(A, ROOM);
+    said(&mut first, ROOM, 3);
+    let entries = written(&mut first).0;
+    said(&mut first, ROOM, 1);
+    assert_eq!(written(&mut first).0.len(), 1);
+    let refused = base + 4;
+    first.router.stream_is_ahead(first.now, APP, ROOM, refused);
+    first.router.stream_is_ahead(first.now, APP, ROOM, refused + 1); // of the same
+    first.taken();
+    let again = written(&mut first).0;
+    let [Entry::Lost(anew)] = again[..] else { panic!("{again:?}") };
+    let far = [&entries[..], &[Entry::Lost(anew + (1 << 40))]].concat();
+    assert_eq!(next_owner(&entries, base + 3, base).gone, base, "it has all, as far as one knows");
+    assert!(next_owner(&far, base + 3, base).gone > base + 3);
+    // Two that overtake each other stay near the clock.
+    for _ in 0..100 {
+        said(&mut first, ROOM, 1);
+        let last = written(&mut first).0.last().map(Entry::sequence).unwrap();
+        first.router.stream_is_ahead(first.now, APP, ROOM, last);
+    }
+    said(&mut first, ROOM, 1);
+    let last = written(&mut first).0.last().map(Entry::sequence).unwrap();
+    assert!(last < base + (8 << 21), "{} cycles", (last - base) >> 21);
+}
+
 /// A room that all have left is written to its end: whoever comes then was told all.
 #[test]
 fn a_room_that_was_empty_when_its_owner_died_is_read() {

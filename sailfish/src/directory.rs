@@ -82,8 +82,8 @@ pub enum Record {
         /// Who.
         user: UserId,
     },
-    /// Add this to the stream of a room. The answer is [`News::StreamIsAhead`] if it is a beginning and the
-    /// stream has something above it.
+    /// Add this to the stream of a room. The answer is [`News::StreamIsAhead`] if the stream has something
+    /// above it and [`Entry::goes_on`].
     Keep {
         /// Who writes.
         from: ShardId,
@@ -135,7 +135,7 @@ pub enum News {
         /// What is kept of the room; nothing when nobody wrote of it.
         stream: Stream,
     },
-    /// Refuses a beginning in [`Record::Keep`].
+    /// Refuses what [`Record::Keep`] adds; of several of a room at once, the first.
     StreamIsAhead {
         /// Who wrote it.
         to: ShardId,
@@ -143,8 +143,8 @@ pub enum News {
         app: AppId,
         /// Which.
         room: RoomId,
-        /// The sequence of the beginning.
-        beginning: u64,
+        /// The sequence of that.
+        refused: u64,
     },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),

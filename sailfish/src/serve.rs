@@ -590,8 +590,8 @@ impl Builder {
         let news = move |news| match news {
             News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
             News::Stream { to, stream } => shards.stream(to, stream),
-            News::StreamIsAhead { to, app, room, beginning } => {
-                shards.stream_is_ahead(to, app, room, beginning);
+            News::StreamIsAhead { to, app, room, refused } => {
+                shards.stream_is_ahead(to, app, room, refused);
             }
             News::Routers(routers) if follows => {
                 let routers: Vec<SocketAddr> = routers.iter().map(|router| router.links).collect();

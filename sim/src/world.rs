@@ -368,9 +368,9 @@ impl World {
                 let entries = self.streams.entry((app.0, room.0)).or_default();
                 if entries.last().is_none_or(|last| stream_order(last) < stream_order(&entry)) {
                     entries.push(*entry);
-                } else if entry.is_beginning() {
-                    let beginning = entry.sequence();
-                    let mail = Mail::Control(node::Control::StreamIsAhead { app, room, beginning });
+                } else if entry.goes_on() {
+                    let refused = entry.sequence();
+                    let mail = Mail::Control(node::Control::StreamIsAhead { app, room, refused });
                     self.sibling_mail(ShardId::CONTROL, shard, life, mail);
                 }
             }

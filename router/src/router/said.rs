@@ -89,11 +89,12 @@ impl Router {
         self.keep_in_stream(app, room, beginning);
     }
 
-    /// The directory refused this owner's beginning of a room's stream: another owner began above it, because
-    /// some gateways went by that one. This one begins again above it, and does not have what it said.
-    pub fn stream_is_ahead(&mut self, now: Instant, app: AppId, room: RoomId, beginning: u64) {
+    /// The directory refused what this owner wrote to a room's stream, its beginning or a message: another
+    /// owner began above it, because some gateways went by that one. This one begins again above it, does not
+    /// have what it said, and has the stream say so to those who read it.
+    pub fn stream_is_ahead(&mut self, now: Instant, app: AppId, room: RoomId, refused: u64) {
         let clock_ns = self.clock_ns(now);
-        if let Some(sequence) = self.rooms.begin_again(clock_ns, app, room, beginning) {
+        if let Some(sequence) = self.rooms.begin_again(clock_ns, app, room, refused) {
             self.histories.lose(app, room, sequence);
             self.begin_stream(app, room, Entry::Lost(sequence));
         }

@@ -306,13 +306,14 @@ impl<N: Fn(News)> Sidecar<N> {
         for reply in written {
             self.accept::<u32>(reply)?;
         }
+        let mut told = BTreeSet::new();
         for (&(to, app, room, entry), reply) in split.kept.iter().zip(kept) {
             // One that is not newer than what is there comes from an owner that another has followed, or
             // again.
             if !streams::is_stale(&reply) {
                 self.accept::<Value>(reply)?;
-            } else if entry.is_beginning() && !self.is_again {
-                (self.news)(News::StreamIsAhead { to, app, room, beginning: entry.sequence() });
+            } else if entry.goes_on() && !self.is_again && told.insert((to, app, room)) {
+                (self.news)(News::StreamIsAhead { to, app, room, refused: entry.sequence() });
             }
         }
         for (&(to, app, room), reply) in split.reads.iter().zip(read) {

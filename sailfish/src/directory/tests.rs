@@ -587,14 +587,16 @@ fn what_a_room_said_is_read_as_it_was_written() {
     assert_eq!(read(&old, room), written[..5]);
     written[5..].iter().for_each(|entry| keep(&new, entry));
     assert_eq!(read(&new, room), written);
-    // An owner that another has followed comes too late, and what comes again changes nothing.
+    // An owner that another has followed comes too late, and is told so. What comes again changes nothing.
+    let refused = |refused| News::StreamIsAhead { to: FROM, app, room, refused };
+    let is_refused = |at| old.wait_for("the refusal", |news| (news == refused(at)).then_some(()));
     keep(&old, &said(13, b"late"));
+    is_refused(13);
     keep(&old, &written[6]);
     assert_eq!(read(&old, room), written);
-    // One that begins below it is told so, and can begin again.
+    // So is one that begins below it; it can begin again.
     keep(&old, &Entry::Gap(15));
-    let refused = News::StreamIsAhead { to: FROM, app, room, beginning: 15 };
-    old.wait_for("the refusal", |news| (news == refused).then_some(()));
+    is_refused(15);
     let (gap, lost) = (Entry::Gap(21), Entry::Lost(21));
     keep(&old, &gap);
     keep(&old, &lost);

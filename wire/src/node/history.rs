@@ -79,9 +79,12 @@ impl Entry {
         }
     }
 
-    /// Whether an owner begins with it to write what it says.
-    pub fn is_beginning(&self) -> bool {
-        matches!(self, Self::Gap(_) | Self::Lost(_))
+    /// Whether an owner that writes it goes on: if the stream has something above it, another owner does too.
+    pub fn goes_on(&self) -> bool {
+        match self {
+            Self::Message(_) | Self::Gap(_) | Self::Lost(_) => true,
+            Self::NoGap(_) | Self::Whole(_) => false,
+        }
     }
 }
 
