@@ -7,9 +7,9 @@ mod client;
 mod screen;
 
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use sailfish_client::{Client, Config, Event, Events};
 use tokio::runtime::Builder;
 use wire::client::Encoding;
@@ -17,7 +17,7 @@ use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
 use crate::cli::{ConfigArgs, TrustArgs};
 use crate::secret::Secret;
-use client::{Chat, Identity};
+use client::{Chat, Identity, Inputs};
 use screen::{Screen, Tone};
 
 /// How long a token of our own is good; it is made anew for each run.
@@ -26,6 +26,11 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const TOKEN_VARIABLE: &str = "SAILFISH_CHAT_TOKEN";
 /// A message without an outcome is repeated after this long: a person watches.
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
+
+/// Lines, and events, that wait for the chat at most. Stdin is read no further then, nor is the server.
+const INPUTS_MAX: usize = 64;
+/// How soon an event that found no room is offered again.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the
 /// outcome and ends.
@@ -76,6 +81,8 @@ enum Input {
     Line(String),
     /// Line number `.0` of stdin, which is no UTF-8.
     NoText(u64),
+    /// Line number `.0` of stdin, which is longer than any message.
+    TooLong(u64),
     /// The end of stdin.
     End,
     /// Stdin cannot be read any more, and why.
@@ -104,8 +111,9 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let target = target.unwrap_or_else(|| crate::serve::reachable(config.node.listen).to_string());
     let biz_code = args.biz_code.map(BizCode);
     let identity = Identity { user, target: target.clone(), biz_code };
-    let (inputs, received) = mpsc::channel();
-    let mut screen = Screen::open(inputs.clone());
+    let (into_lines, lines) = bounded(INPUTS_MAX);
+    let (into_events, events) = bounded(INPUTS_MAX);
+    let mut screen = Screen::open(into_lines);
     if let Screen::Terminal(_) = screen {
         screen.say(
             Tone::Quiet,
@@ -125,9 +133,9 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         payload_bytes_max: usize::MAX,
         ..Config::new(target)
     };
-    let client = start(config, token, inputs)?;
+    let client = start(config, token, into_events)?;
     let chat = Chat::new(identity, args.room.map(RoomId), args.to.map(UserId), client, screen);
-    Ok(if chat.run(&received)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if chat.run(&Inputs { lines, events })? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Starts the client on a thread of its own, from where its events come in as inputs.
@@ -142,8 +150,12 @@ fn start(config: Config, token: String, inputs: Sender<Input>) -> anyhow::Result
 
 async fn hand_over(mut events: Events, inputs: Sender<Input>) {
     while let Some(event) = events.next().await {
-        if inputs.send(Input::Event(event)).is_err() {
-            break; // the chat has ended
+        let mut input = Input::Event(event);
+        // A full screen must not block this thread: heartbeats go on, and the client reads no further.
+        while let Err(refused) = inputs.try_send(input) {
+            let TrySendError::Full(again) = refused else { return }; // the chat has ended
+            tokio::time::sleep(RETRY).await;
+            input = again;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The chat client's state, and what it does about each input.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
 use sailfish_client::{Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Refused};
 use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
@@ -19,6 +19,8 @@ const FIRST_TIME: Duration = Duration::from_secs(5);
 const FINISH_TIME: Duration = Duration::from_secs(5);
 /// How long the logout may take.
 const LOGOUT_TIME: Duration = Duration::from_secs(1);
+/// While so many messages of a script have no outcome, its next line waits.
+const OUTGOING_MAX: usize = 1_024;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -54,6 +56,27 @@ pub struct Chat {
     failed: bool,
     /// Set when no more lines come.
     finish_by: Option<Instant>,
+}
+
+/// Where inputs come from.
+pub struct Inputs {
+    /// What the user writes.
+    pub lines: Receiver<Input>,
+    /// What happens to the client.
+    pub events: Receiver<Input>,
+}
+
+impl Inputs {
+    /// The next input, of whatever comes first. Lines that end without a word are at their end.
+    fn next(&self, takes_lines: bool) -> Result<Input, RecvTimeoutError> {
+        let none = never();
+        let lines = if takes_lines { &self.lines } else { &none };
+        select! {
+            recv(self.events) -> event => event.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(lines) -> line => Ok(line.unwrap_or(Input::End)),
+            default(TICK) => Err(RecvTimeoutError::Timeout),
+        }
+    }
 }
 
 /// Whether to go on.
@@ -98,10 +121,10 @@ impl Chat {
     ///
     /// # Errors
     /// No gateway is at the target.
-    pub fn run(mut self, received: &Receiver<Input>) -> Result<bool, ConfigError> {
+    pub fn run(mut self, inputs: &Inputs) -> Result<bool, ConfigError> {
         loop {
             let next = match self.tick(Instant::now()) {
-                Next::GoOn => self.input(received.recv_timeout(TICK)),
+                Next::GoOn => self.input(inputs.next(self.takes_lines())),
                 end => end,
             };
             match next {
@@ -117,8 +140,13 @@ impl Chat {
                 }
             }
         }
-        self.log_out(received);
+        self.log_out(&inputs.events);
         Ok(!self.failed)
+    }
+
+    /// A script waits for the outcome of what it has sent; a person does not send that much.
+    fn takes_lines(&self) -> bool {
+        self.finish_by.is_none() && (self.screen.is_edited() || self.outgoing.len() < OUTGOING_MAX)
     }
 
     fn input(&mut self, input: Result<Input, RecvTimeoutError>) -> Next {
@@ -127,6 +155,12 @@ impl Chat {
             Ok(Input::NoText(number)) => {
                 self.failed = true;
                 self.screen.say(Tone::Bad, &format!("line {number} is no UTF-8, and is not sent"));
+                Next::GoOn
+            }
+            Ok(Input::TooLong(number)) => {
+                self.failed = true;
+                self.screen
+                    .say(Tone::Bad, &format!("line {number} is longer than any message, and is not sent"));
                 Next::GoOn
             }
             Ok(Input::End) => self.finish(),
@@ -342,13 +376,13 @@ impl Chat {
     }
 
     /// Ends the session, so that the server has it from the client and not from the end of its connection.
-    fn log_out(&self, received: &Receiver<Input>) {
+    fn log_out(&self, events: &Receiver<Input>) {
         if !self.logged_in {
             return;
         }
         self.client.log_out();
         let by = Instant::now() + LOGOUT_TIME;
-        while let Ok(input) = received.recv_timeout(by.saturating_duration_since(Instant::now())) {
+        while let Ok(input) = events.recv_timeout(by.saturating_duration_since(Instant::now())) {
             if let Input::Event(Event::Ended(_)) = input {
                 return;
             }

@@ -1,9 +1,9 @@
 //! Where the user's lines come from, and where the client's go.
 
-use std::io::{self, BufRead, IsTerminal};
-use std::sync::mpsc::Sender;
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::Sender;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
@@ -17,6 +17,9 @@ use crate::printable::printable_lines;
 const PROMPT: &str = "> ";
 /// What shells add to the number of a signal, for the code of a process that it ended.
 const ENDED_BY_SIGNAL: i32 = 128;
+
+/// The longest line that is read. No frame may be longer, whatever a server allows.
+const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// The user's side of the client.
 pub enum Screen {
@@ -44,6 +47,11 @@ impl Screen {
                 Self::Plain
             }
         }
+    }
+
+    /// Whether a person writes, with a line editor.
+    pub fn is_edited(&self) -> bool {
+        matches!(self, Self::Terminal(_))
     }
 
     /// One line to the user. On a terminal it has its time and a colour.
@@ -158,14 +166,14 @@ fn edited(inputs: &Sender<Input>) -> Option<Terminal> {
     Some(Terminal { printer, before, has_colours: cli::wants_colours() })
 }
 
-/// Hands lines over until there are no more. One that is no text is told, and those after it come all the
-/// same.
+/// Hands lines over until there are no more. One that is no text or too long is told, and those after it come
+/// all the same.
 fn read(mut lines: impl BufRead, inputs: &Sender<Input>) {
     for number in 1_u64.. {
-        let mut line = Vec::new();
-        let input = match lines.read_until(b'\n', &mut line) {
-            Ok(0) => Input::End,
-            Ok(_) => String::from_utf8(line).map_or(Input::NoText(number), Input::Line),
+        let input = match read_line(&mut lines) {
+            Ok(Line::End) => Input::End,
+            Ok(Line::Line(line)) => String::from_utf8(line).map_or(Input::NoText(number), Input::Line),
+            Ok(Line::TooLong) => Input::TooLong(number),
             Err(error) => Input::Broken(error.to_string()),
         };
         let is_last = matches!(input, Input::End | Input::Broken(_));
@@ -175,9 +183,32 @@ fn read(mut lines: impl BufRead, inputs: &Sender<Input>) {
     }
 }
 
+enum Line {
+    End,
+    Line(Vec<u8>),
+    TooLong,
+}
+
+/// Reads a line; of one that is too long, nothing is kept.
+fn read_line(lines: &mut impl BufRead) -> io::Result<Line> {
+    let mut line = Vec::new();
+    let mut is_too_long = false;
+    loop {
+        let read = lines.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        let is_whole = line.last() == Some(&b'\n') || (read as u64) < LINE_BYTES_MAX;
+        is_too_long |= !is_whole;
+        match (is_whole, is_too_long) {
+            (true, true) => return Ok(Line::TooLong),
+            (true, false) if line.is_empty() => return Ok(Line::End),
+            (true, false) => return Ok(Line::Line(line)),
+            (false, _) => line.clear(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use crossbeam_channel::bounded;
 
     use super::*;
 
@@ -193,18 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_text_hides_none_after_it() {
-        let (inputs, read_ones) = channel();
-        read(&b"one\n\xff\xfe\nthree"[..], &inputs);
+    fn a_line_that_is_no_text_or_too_long_hides_none_after_it() {
+        let (inputs, read_ones) = bounded(10);
+        let max = LINE_BYTES_MAX as usize;
+        let (long, longest) = (vec![b'x'; 3 * max], vec![b'x'; max - 1]);
+        let text = [b"one\n\xff\xfe\nthree\n", &long[..], b"\n", &longest, b"\nlast"].concat();
+        read(&text[..], &inputs);
         let kinds: Vec<String> = read_ones
             .try_iter()
             .map(|input| match input {
+                Input::Line(line) if line.len() > 100 => format!("{} bytes", line.len()),
                 Input::Line(line) => line.trim().to_owned(),
                 Input::NoText(number) => format!("no text {number}"),
+                Input::TooLong(number) => format!("too long {number}"),
                 Input::End => "end".into(),
                 _ => "?".into(),
             })
             .collect();
-        assert_eq!(kinds, ["one", "no text 2", "three", "end"]);
+        let whole = format!("{max} bytes");
+        assert_eq!(kinds, ["one", "no text 2", "three", "too long 4", &whole, "last", "end"]);
     }
 }
