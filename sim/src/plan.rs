@@ -190,7 +190,7 @@ impl Plan {
     pub fn short(seed: u64) -> Self {
         let plan = Self::of_seed(seed);
         let faults = plan.faults.iter().map(|(at_ms, fault)| (at_ms / 2, *fault)).collect();
-        Self { faults, busy_ms: plan.busy_ms / 2, quiet_ms: 9_000, ..plan }
+        Self { faults, busy_ms: plan.busy_ms / 2, quiet_ms: 10_500, ..plan }
     }
 
     /// The same without the faults in these places.

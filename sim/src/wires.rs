@@ -12,6 +12,8 @@ use crate::world::{Event, World};
 const PIECES_ALIKE: u32 = 8;
 /// How long a connect waits for an answer.
 const CONNECT_NS: u64 = 1_500_000_000;
+/// After so long without an answer, a connect is tried again, as TCP does (RFC 6298).
+const SYN_AGAIN_NS: u64 = 1_000_000_000;
 
 impl World {
     /// Begins a connect.
@@ -31,7 +33,9 @@ impl World {
         let tcp = self.network.tcps.len() - 1;
         self.trace.mix([2, self.now, tcp as u64, from.into(), to.into()]);
         self.after(CONNECT_NS, Event::ConnectLate { tcp });
-        if !self.network.is_cut(from, to) {
+        if self.network.is_cut(from, to) {
+            self.after(SYN_AGAIN_NS, Event::Syn { tcp });
+        } else {
             let delay = self.network.delay(from, to);
             self.after(delay, Event::Syn { tcp });
         }
@@ -41,6 +45,9 @@ impl World {
     pub(crate) fn syn(&mut self, tcp: TcpId) {
         let [opener, taker] = &self.network.tcps[tcp].ends;
         let (from, to, index) = (opener.host, taker.host, self.network.tcps[tcp].index);
+        if self.network.is_cut(from, to) {
+            return;
+        }
         let Some(node) = self.nodes.get(&to).filter(|node| node.power != Power::Off) else { return };
         let listening: Vec<ShardId> = node
             .shards()
@@ -51,8 +58,9 @@ impl World {
         let answers = !self.network.is_cut(to, from);
         let delay = self.network.delay(to, from);
         if listening.is_empty() {
-            if answers {
-                self.after(delay, Event::Refused { tcp });
+            match answers {
+                true => self.after(delay, Event::Refused { tcp }),
+                false => self.after(SYN_AGAIN_NS, Event::Syn { tcp }),
             }
             return;
         }
@@ -62,12 +70,14 @@ impl World {
         (end.owner, end.life) = (Owner::Shard { shard, conn }, Life::connecting());
         end.last_arrival = self.now + delay;
         self.give(shard, Input::Accepted { tcp });
-        if answers {
-            self.after(delay, Event::SynAck { tcp });
-        }
+        self.after(if answers { delay } else { SYN_AGAIN_NS }, Event::SynAck { tcp });
     }
 
     pub(crate) fn syn_ack(&mut self, tcp: TcpId) {
+        let [opener, taker] = &self.network.tcps[tcp].ends;
+        if self.network.is_cut(taker.host, opener.host) {
+            return;
+        }
         let end = self.network.end(tcp, Side::Opener);
         match end.owner {
             _ if !end.life.is_connecting() => self.say_reset(tcp, Side::Opener),
