@@ -279,6 +279,8 @@ pub(crate) struct Inbox {
     repeats: HashSet<u64>,
     /// Numbers below this came over an earlier connection.
     this_connection: u64,
+    /// Since when it has this connection, if it had another before.
+    back_at: Instant,
 }
 
 /// What a delivered message is to its receiver.
@@ -302,16 +304,24 @@ pub(crate) enum Arrival {
 impl Inbox {
     /// A stream whose first number is `first`.
     pub(crate) fn new(first: u64) -> Self {
-        Self { order: Order::new(first), ids: Recent::default(), repeats: HashSet::new(), this_connection: 0 }
+        Self {
+            order: Order::new(first),
+            ids: Recent::default(),
+            repeats: HashSet::new(),
+            this_connection: 0,
+            back_at: Instant::default(),
+        }
     }
 
     /// The receiver is back: another node may repeat what came before.
-    pub(crate) fn reconnect(&mut self) {
+    pub(crate) fn reconnect(&mut self, now: Instant) {
         self.this_connection = self.order.next();
+        self.back_at = now;
     }
 
-    /// Takes a message that came; `repeat` when its sender had sent it before. Such a one may be late.
-    pub(crate) fn take(&mut self, number: u64, id: MessageId, repeat: bool) -> Arrival {
+    /// Takes a message that came, which was to be sent at that time; `repeat` when its sender had sent it
+    /// before. Such a one may be late, and so may one that was sent before the receiver was back.
+    pub(crate) fn take(&mut self, number: u64, id: MessageId, sent: Instant, repeat: bool) -> Arrival {
         let seen = self.order.take(number);
         let repeated = repeat || !self.repeats.is_empty() && self.repeats.contains(&number);
         if repeat {
@@ -324,7 +334,7 @@ impl Inbox {
             Seen::Again => Arrival::Duplicate,
             Seen::Next | Seen::Late => {
                 self.ids.put(number, id.0);
-                Arrival::First { late: seen == Seen::Late && !repeat }
+                Arrival::First { late: seen == Seen::Late && !repeat && sent >= self.back_at }
             }
         }
     }
@@ -374,29 +384,34 @@ mod tests {
     #[test]
     fn a_repeat_is_told_from_a_duplicate_by_the_servers_id() {
         let mut inbox = Inbox::new(1);
-        let mut take = |number, id| inbox.take(number, MessageId(id), false);
+        let at = Instant::from_unix_nanos;
+        let mut take = |number, id| inbox.take(number, MessageId(id), at(5), false);
         assert_eq!(take(1, 10), Arrival::First { late: false });
         assert_eq!(take(1, 10), Arrival::Redelivered);
         assert_eq!(take(1, 11), Arrival::Duplicate);
         assert_eq!(take(3, 30), Arrival::First { late: false });
         assert_eq!(take(2, 20), Arrival::First { late: true });
         assert_eq!(take(2, 20), Arrival::Redelivered);
-        inbox.reconnect();
-        let mut take = |number, id| inbox.take(number, MessageId(id), false);
-        assert_eq!(take(3, 31), Arrival::Redelivered);
-        assert_eq!(take(4, 40), Arrival::First { late: false });
-        assert_eq!(take(4, 41), Arrival::Duplicate);
+        inbox.reconnect(at(100));
+        let mut take = |number, id, sent| inbox.take(number, MessageId(id), at(sent), false);
+        assert_eq!(take(3, 31, 99), Arrival::Redelivered);
+        assert_eq!(take(4, 40, 100), Arrival::First { late: false });
+        assert_eq!(take(4, 41, 100), Arrival::Duplicate);
+        assert_eq!(take(8, 80, 101), Arrival::First { late: false });
+        assert_eq!(take(5, 50, 99), Arrival::First { late: false }, "sent before it was back");
+        assert_eq!(take(6, 60, 100), Arrival::First { late: true });
     }
 
     #[test]
     fn a_senders_repeat_may_be_late_and_have_another_id() {
         let mut inbox = Inbox::new(1);
-        assert_eq!(inbox.take(2, MessageId(20), false), Arrival::First { late: false });
-        assert_eq!(inbox.take(1, MessageId(10), true), Arrival::First { late: false });
+        let mut take = |number, id, repeat| inbox.take(number, MessageId(id), Instant::default(), repeat);
+        assert_eq!(take(2, 20, false), Arrival::First { late: false });
+        assert_eq!(take(1, 10, true), Arrival::First { late: false });
         // The mark is on the copy that came first, or on the other.
-        assert_eq!(inbox.take(1, MessageId(11), false), Arrival::Renewed);
-        assert_eq!(inbox.take(2, MessageId(21), true), Arrival::Renewed);
-        assert_eq!(inbox.take(2, MessageId(20), true), Arrival::Redelivered);
+        assert_eq!(take(1, 11, false), Arrival::Renewed);
+        assert_eq!(take(2, 21, true), Arrival::Renewed);
+        assert_eq!(take(2, 20, true), Arrival::Redelivered);
     }
 
     #[test]

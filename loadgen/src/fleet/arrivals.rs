@@ -191,7 +191,7 @@ impl Fleet {
         self.ready_at = now;
         self.clients[c].ready();
         if let Some(inbox) = &mut self.clients[c].inbox {
-            inbox.reconnect();
+            inbox.reconnect(now);
         }
         if self.plan.scenario == Scenario::Storm {
             self.tally.accepted += 1;

@@ -333,7 +333,7 @@ impl Fleet {
             return;
         }
         let inbox = self.clients[c].inbox.get_or_insert_with(|| Box::new(Inbox::new(1)));
-        match inbox.take(u64::from(stamp.sequence), message.id, stamp.repeat) {
+        match inbox.take(u64::from(stamp.sequence), message.id, stamp.intended, stamp.repeat) {
             Arrival::First { late } => {
                 self.tally.out_of_order += u64::from(late);
                 self.note_arrival(now, stamp.intended);
