@@ -385,7 +385,12 @@ impl World {
         let two_owners = self.model.cuts.iter().any(|(a, b, ..)| overlaps(*a, *b))
             && (self.model.crashes.iter().any(|(at, of, _)| is_gone(*at, *of))
                 || self.model.drains.iter().any(|(at, of)| is_gone(*at, *of)));
+        let cut_off = |router: &Host| {
+            self.model.cuts.iter().any(|(a, b, x, y)| (x == router || y == router) && overlaps(*a, *b))
+        };
+        let all_cut_off = self.plan.router_hosts().iter().all(cut_off);
         two_owners
+            || all_cut_off
             || self.model.outages.was_apart(host, from, until)
             || self.model.crashes.iter().any(dies)
             || self.model.cuts.iter().any(|(a, b, x, y)| (*x == host || *y == host) && overlaps(*a, *b))
