@@ -48,14 +48,14 @@ fn read_authorities(node: &NodeConfig) -> Result<Option<AuthoritiesPem>, ConfigE
     let Some(file) = node.client_ca() else { return Ok(None) };
     let name = file.display().to_string();
     let certificates =
-        std::fs::read(file).map_err(|error| ConfigError(format!("node.client_ca: {name}: {error}")))?;
+        crate::read::read(file).map_err(|error| ConfigError(format!("node.client_ca: {name}: {error}")))?;
     Ok(Some(AuthoritiesPem { certificates, name, is_required: node.client_certificate == "required" }))
 }
 
 fn read(files: &[CertificateFiles]) -> Result<Vec<CertificatePem>, String> {
     let read = |files: &CertificateFiles| {
         let (chain_name, key_name) = (files.chain.display().to_string(), files.key.display().to_string());
-        let chain = std::fs::read(&files.chain).map_err(|error| format!("{chain_name}: {error}"))?;
+        let chain = crate::read::read(&files.chain).map_err(|error| format!("{chain_name}: {error}"))?;
         let key = secret::read_private(&files.key).map_err(|error| format!("{key_name}: {error}"))?;
         Ok(CertificatePem { chain, chain_name, key, key_name })
     };

@@ -78,7 +78,7 @@ impl TrustArgs {
             _ if self.insecure => Ok(Trust::Anybody),
             Some(file) => {
                 let name = || format!("--ca {}", file.display());
-                Ok(Trust::Roots(std::fs::read(file).with_context(name)?))
+                Ok(Trust::Roots(crate::read::read(file).with_context(name)?))
             }
             None => Ok(Trust::System),
         }

@@ -263,7 +263,7 @@ fn read(path: &Path) -> Result<Jwks, String> {
     let name = path.display();
     let (text, secrets) = match secret::read_private(path) {
         Ok(text) => (text, Secrets::Taken),
-        Err(_) => (std::fs::read(path).map_err(|error| format!("{name}: {error}"))?, Secrets::Ignored),
+        Err(_) => (crate::read::read(path).map_err(|error| format!("{name}: {error}"))?, Secrets::Ignored),
     };
     Jwks::read(&text, secrets).map_err(|why| format!("{name}: {why}"))
 }

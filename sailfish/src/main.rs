@@ -25,6 +25,7 @@ mod log;
 mod manual;
 mod outside;
 mod printable;
+mod read;
 mod secret;
 mod serve;
 mod signals;

@@ -86,7 +86,7 @@ enum Others {
 /// Reads a file that only its owner and group may read or write.
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     check_mode(path, Others::Refused)?;
-    fs::read(path)
+    crate::read::read(path)
 }
 
 fn check_mode(path: &Path, others: Others) -> io::Result<()> {
@@ -103,7 +103,7 @@ fn check_mode(path: &Path, others: Others) -> io::Result<()> {
 
 fn read(path: &Path, others: Others) -> io::Result<Vec<u8>> {
     check_mode(path, others)?;
-    let mut bytes = fs::read(path)?;
+    let mut bytes = crate::read::read(path)?;
     while bytes.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
         bytes.pop();
     }

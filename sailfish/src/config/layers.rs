@@ -38,7 +38,7 @@ impl Layers {
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let source = path.display().to_string();
         let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{source}: {error}")))?;
+            crate::read::read_to_string(path).map_err(|error| ConfigError(format!("{source}: {error}")))?;
         self.toml(&text, &source)?;
         let is_open = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0);
         let secret =
