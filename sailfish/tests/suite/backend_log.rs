@@ -1,6 +1,7 @@
 //! What a backend says in its log: at its first start, and while its disk fails.
 
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -57,15 +58,18 @@ fn a_disk_that_fails_is_a_few_lines_with_the_cause() {
         api.ask("POST", "/internal/wallet/grants", INTERNAL_SECRET, &json!({ "grants": grants }))
     };
     until("the disk fails", || grant().0 != 200);
+    let began = Instant::now();
     for _ in 0..100 {
         let (status, answer) = grant();
         assert_eq!((status, &answer["code"]), (503, &json!("database_unavailable")), "{answer}");
     }
     let said = server.log();
-    assert!((1..=20).contains(&said.lines().count()), "{} lines:\n{said}", said.lines().count());
+    // Each kind has one a minute, and this may take some.
+    let minutes = 1 + began.elapsed().as_secs() as usize / 60;
+    assert!((1..=15 * minutes).contains(&said.lines().count()), "{} lines:\n{said}", said.lines().count());
     assert!(!lines(&server, "disk I/O error").is_empty(), "the cause:\n{said}");
-    // One a minute, and this may take some.
-    assert!((1..=5).contains(&lines(&server, "closed a connection to the database").len()), "{said}");
+    let closed = lines(&server, "closed a connection to the database").len();
+    assert!((1..=1 + minutes).contains(&closed), "{said}");
     let closed = "sailfish_backend_database_connections_closed_total";
     assert!(server.metric(closed, "pool=\"primary\"") >= 100.0, "{}", server.get("/metrics").1);
     assert_eq!(server.get("/readyz").0, 503);

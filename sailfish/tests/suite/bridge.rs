@@ -130,6 +130,25 @@ fn stops_with_an_empty_queue(flags: &[&str], answers: Outcome) {
 }
 
 #[test]
+fn every_role_starts_and_stops_without_a_complaint() {
+    let backend = Backend::start();
+    let flags = backend.flags();
+    let mut cluster = Cluster::start_with_bridges(2, 2, 1, &flags.each_ref().map(String::as_str));
+    let mut client = cluster.gateway(0).login(1);
+    client.join(7);
+    let Cluster { gateways, bridges, routers, .. } = &mut cluster;
+    // Those that the others need go last: one that has lost its routers may say so.
+    for node in gateways.iter_mut().chain(bridges).chain(routers) {
+        let server = node.server();
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().code(), Some(0));
+        until("the log says that it is over", || server.log().contains("stopped"));
+        let log = server.log();
+        assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
+    }
+}
+
+#[test]
 fn a_bridge_that_stops_sends_its_queue_over_http() {
     let backend = Backend::start();
     let flags = backend.flags();

@@ -3,6 +3,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use testbed::free_port;
@@ -283,6 +287,40 @@ fn a_line_that_is_no_text_is_told_and_those_after_it_are_sent() {
         code == Some(1) && said.contains("line 2 is no UTF-8") && said.contains("delivered: three"),
         "{said}"
     );
+}
+
+/// A pipe may be faster than any server. What it writes waits in the pipe.
+#[test]
+fn a_script_waits_while_nothing_has_its_outcome() {
+    const LINES_MAX: u64 = 2_000;
+    let server = Server::start(&[]);
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--to", "2", "--target", &server.clients.to_string()]);
+    command.env("SAILFISH_TOKEN__SECRET", SECRET).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut chat = command.spawn().unwrap();
+    let mut said = BufReader::new(chat.stdout.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().starts_with("logged in"));
+    server.signal(Signal::STOP);
+    let (mut stdin, taken) = (chat.stdin.take().unwrap(), Arc::new(AtomicU64::new(0)));
+    let writer = std::thread::spawn({
+        let taken = taken.clone();
+        move || {
+            while taken.fetch_add(1, Relaxed) < LINES_MAX
+                && stdin.write_all(&[[b'x'; 999].as_slice(), b"\n"].concat()).is_ok()
+            {}
+        }
+    });
+    let mut before = 0;
+    until("no more is taken", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = taken.load(Relaxed);
+        now > 100 && now == std::mem::replace(&mut before, now)
+    });
+    server.signal(Signal::CONT);
+    chat.kill().unwrap();
+    chat.wait().unwrap();
+    writer.join().unwrap();
+    assert!(before < LINES_MAX, "{before} lines wait");
 }
 
 #[test]

@@ -96,13 +96,16 @@ fn containers_are_confined() {
         // A command can be read by every user of the machine.
         assert!(!text.contains("${"), "{name}: a secret on the command line");
     }
-    for (name, text) in services.iter().filter(|(name, _)| name.starts_with("backend")) {
-        let ports = text.lines().filter(|line| line.trim().starts_with("ports:"));
-        assert!(
-            ports.clone().count() > 0 && ports.clone().all(|line| line.contains("\"127.0.0.1:")),
-            "{name}"
-        );
+    for (name, text) in &services {
+        let ports: Vec<&str> = text.lines().filter(|line| line.trim().starts_with("ports:")).collect();
+        let is_local = ports.iter().all(|line| line.contains("\"127.0.0.1:"));
+        assert!(is_local || name.starts_with("gateway"), "{name}: clients come to gateways alone");
+        assert_eq!(ports.is_empty(), !name.starts_with("gateway") && !name.starts_with("backend"), "{name}");
     }
+    assert!(services["redis"].contains("requirepass"), "redis: no password");
+    let image = read("Dockerfile");
+    let user = image.lines().rev().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert!(!user.starts_with("0") && !user.starts_with("root"), "the image runs as {user}");
 }
 
 #[test]
