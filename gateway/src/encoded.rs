@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use wire::client::{Encoding, HEADER_BYTES, Message, Recovery, ServerFrame, Want};
 
-use crate::limits::HELD_BYTES_MAX;
+use crate::limits::{HELD_BYTES_MAX, PINNED_TIMES_MAX};
 use crate::recall::clipped;
 
 /// The frames of some messages, together, one per encoding; each is made when it is first wanted.
@@ -56,12 +56,18 @@ pub(crate) struct Answer {
     frames: [Option<Encoded>; 3],
 }
 
-/// The frames of messages in one piece.
+/// The frames of messages, in pieces that members share.
 #[derive(Clone)]
 pub(crate) struct Encoded {
-    bytes: Bytes,
-    /// Where each begins, and the end.
-    ends: std::sync::Arc<[usize]>,
+    pieces: std::sync::Arc<[Bytes]>,
+    /// Where the frame of each message is.
+    places: std::sync::Arc<[Place]>,
+}
+
+#[derive(Clone)]
+struct Place {
+    piece: usize,
+    range: std::ops::Range<usize>,
 }
 
 impl Answer {
@@ -105,16 +111,29 @@ impl Answer {
 
 impl Encoded {
     fn new(messages: &[Message], encoding: Encoding, body_bytes_max: u32) -> Self {
-        let (mut bytes, mut ends) = (Vec::new(), vec![0]);
+        let (mut pieces, mut places, mut piece) = (Vec::<Bytes>::new(), Vec::new(), Vec::new());
         for message in messages {
-            bytes.extend_from_slice(&encode(std::slice::from_ref(message), encoding, body_bytes_max));
-            ends.push(bytes.len());
+            let frame = encode(std::slice::from_ref(message), encoding, body_bytes_max);
+            if piece.len() + frame.len() > HELD_BYTES_MAX && !piece.is_empty() {
+                pieces.push(std::mem::take(&mut piece).into());
+            }
+            let start = piece.len();
+            piece.extend_from_slice(&frame);
+            places.push(Place { piece: pieces.len(), range: start..piece.len() });
         }
-        Self { bytes: bytes.into(), ends: ends.into() }
+        pieces.push(piece.into());
+        Self { pieces: pieces.into(), places: places.into() }
     }
 
+    /// The frames of some messages of one run. One that is a small part of its piece is copied: who keeps it
+    /// keeps no more than four times what is counted.
     pub(crate) fn slice(&self, from: usize, to: usize) -> Bytes {
-        self.bytes.slice(self.ends[from]..self.ends[to])
+        let (first, last) = (&self.places[from], &self.places[to - 1]);
+        let (piece, range) = (&self.pieces[first.piece], first.range.start..last.range.end);
+        if range.len() * PINNED_TIMES_MAX < piece.len() {
+            return Bytes::copy_from_slice(&piece[range]);
+        }
+        piece.slice(range)
     }
 
     /// The end of the lossy messages from `at` on that leave as one: a slow reader loses no more at once than
@@ -123,10 +142,53 @@ impl Encoded {
         let mut end = at + 1;
         while end < messages.len()
             && !messages[end].ack_wanted
-            && self.ends[end + 1] - self.ends[at] <= HELD_BYTES_MAX
+            && self.places[end].piece == self.places[at].piece
         {
             end += 1;
         }
         end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::client::{Encoding, Message};
+    use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
+
+    use super::*;
+
+    fn message(sequence: u64, payload: usize) -> Message {
+        Message {
+            id: MessageId(sequence),
+            app: AppId(1),
+            sender: UserId(1),
+            biz_code: BizCode(5555),
+            room: Some(RoomId(7)),
+            sequence,
+            ack_wanted: false,
+            client_msg_id: ClientMsgId::new(Bytes::new()),
+            payload: vec![b'x'; payload].into(),
+        }
+    }
+
+    /// A member that waits with a small message must not keep the large ones beside it.
+    #[test]
+    fn no_slice_keeps_much_more_than_it_is() {
+        let messages: Vec<Message> =
+            (1..=200).map(|sequence| message(sequence, if sequence % 3 == 0 { 60_000 } else { 1 })).collect();
+        let mut answer = Answer::new(messages, 200, 0, 65_536);
+        let encoded = answer.frames(Encoding::Binary);
+        let (mut at, mut all) = (0, Vec::new());
+        while at < 200 {
+            let end = encoded.end_of_run(answer.messages(), at);
+            let frames = encoded.slice(at, end);
+            let piece = &encoded.pieces[encoded.places[at].piece];
+            let is_shared = piece.as_ptr_range().contains(&frames.as_ptr());
+            assert!(!is_shared || piece.len() <= 4 * frames.len(), "{} of {}", frames.len(), piece.len());
+            assert!(frames.len() <= 2 * HELD_BYTES_MAX || end == at + 1);
+            all.extend_from_slice(&frames);
+            at = end;
+        }
+        assert_eq!(all, encode(answer.messages(), Encoding::Binary, 65_536));
     }
 }

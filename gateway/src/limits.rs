@@ -21,10 +21,19 @@ pub const ANSWER_BYTES_MAX: usize = 640;
 pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
 /// Bytes of answers beside which a message is written again.
 pub const RETRY_BYTES_MAX: usize = 256 * 1024;
-/// What keeps a reliable message that waits or is in flight, in bytes; its frame counts besides.
-pub const RELIABLE_BYTES: usize = 96;
+/// What keeps a message that waits or is in flight, or an answer that keeps its place among them, in bytes;
+/// its frame counts besides.
+pub const ENTRY_BYTES: usize = 96;
+/// All connections of one address may have so many times what is free in the pool of outboxes.
+pub const ADDRESS_SHARES: u64 = 3;
 /// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
 pub const OUTBOX_SHARES: u64 = 16;
+/// And one in so many if its address has much.
+pub const OUTBOX_SHARES_MIN: u64 = 256;
+/// How many outboxes are looked at for one that has too much, before something is added to a pool that is
+/// short; and how many messages that one gives up at once.
+pub const GREEDY_LOOKS: usize = 4;
+pub const GREEDY_MESSAGES: usize = 64;
 /// How much of the time between two messages that find no room counts as time in which the client did not
 /// read.
 pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
