@@ -18,6 +18,13 @@ pub(crate) struct Addresses {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AddressId(u32);
 
+impl AddressId {
+    /// Of another one while this has connections.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 struct Entry {
     address: IpAddr,
     connections: u32,

@@ -24,7 +24,7 @@ use crate::login_window::LoginWindow;
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::notices::notice_text;
-use crate::outbox::{OutboxId, Outboxes};
+use crate::outbox::{OutboxId, Outboxes, Owner};
 use crate::rooms::{Memberships, Rooms};
 use crate::session::{Names, Phase, Session, TokenTimes};
 use crate::stay::Stay;
@@ -274,7 +274,7 @@ impl Gateway {
         let Some(session) = sessions.get_mut(conn) else { return };
         if session.outbox != OutboxId::NONE {
             let deadline = now + config.delivery.ack_timeout(1);
-            outboxes.update(&mut session.outbox, |outbox| {
+            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
                 let written = Written { now: Stamp::of(now), latency: &mut metrics.latency };
                 outbox.fill(batch, config.delivery.window, written, |flight| {
                     wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
@@ -388,7 +388,9 @@ impl Gateway {
             self.layered.closed(conn);
         }
         if session.outbox != OutboxId::NONE {
-            self.outboxes.update(&mut session.outbox, |outbox| outbox.clear_control());
+            self.outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+                outbox.clear_control()
+            });
             self.outboxes.release(&mut session.outbox);
         }
     }
@@ -583,11 +585,12 @@ impl Gateway {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return };
         let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
-        let share = outboxes.share(&config.limits).max(CONTROL_BYTES_MIN);
+        let share = outboxes.share(&config.limits, session.outbox, session.address).max(CONTROL_BYTES_MIN);
         let bytes_max = config.limits.answers_bytes_max().min(share);
-        let taken = outboxes.update(&mut session.outbox, |outbox| {
-            outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
-        });
+        let taken =
+            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+                outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
+            });
         if taken {
             dirty.mark(&mut session.output, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);

@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shard::{Instant, SendBatch, ShardId, TimerId};
+use shard::{ConnId, Instant, SendBatch, ShardId, TimerId};
 use wire::MessageId;
 use wire::client::Message;
 use wire::node::DeliveryId;
 
+use crate::admission::AddressId;
 use crate::config::Limits;
 use crate::dirty::Dirt;
 use crate::latency::{RouteClass, Stamp, Written};
 use crate::limits::{
-    FRAME_COPY_BYTES_MAX, OUTBOX_SHARES, OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX,
-    RELIABLE_BYTES, RETRY_BYTES_MAX, STALL_STEP_MAX,
+    ADDRESS_SHARES, ENTRY_BYTES, FRAME_COPY_BYTES_MAX, GREEDY_LOOKS, OUTBOX_SHARES, OUTBOX_SHARES_MIN,
+    OWED_ROUTERS_MAX, POOLED_BYTES_MAX, POOLED_ENTRIES_MAX, RETRY_BYTES_MAX, STALL_STEP_MAX,
 };
 
 /// The pool of outboxes of a shard.
@@ -33,6 +34,17 @@ pub(crate) struct Outboxes {
     free: Vec<u32>,
     /// Over all outboxes.
     bytes: u64,
+    /// Of these, what connections of each address have.
+    of_addresses: Vec<u64>,
+    /// The slot that was looked at last for one that has too much.
+    hand: usize,
+}
+
+/// Whose an outbox is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) conn: ConnId,
+    pub(crate) address: AddressId,
 }
 
 /// A session's handle to its outbox, or to none.
@@ -61,14 +73,55 @@ impl Outboxes {
         self.slots.get_mut(id.0 as usize)
     }
 
-    /// Changes an outbox and keeps the count of bytes true.
-    pub(crate) fn update<R>(&mut self, id: &mut OutboxId, change: impl FnOnce(&mut Outbox) -> R) -> R {
+    /// Changes an outbox of that owner and keeps the counts of bytes true.
+    pub(crate) fn update<R>(
+        &mut self,
+        id: &mut OutboxId,
+        owner: Owner,
+        change: impl FnOnce(&mut Outbox) -> R,
+    ) -> R {
         let outbox = self.open(id);
+        outbox.owner = Some(owner);
         let before = outbox.bytes();
         let result = change(outbox);
         let after = outbox.bytes();
         self.bytes = self.bytes + after - before;
+        let of_address = self.of_address(owner.address);
+        *of_address = *of_address + after - before;
         result
+    }
+
+    fn of_address(&mut self, address: AddressId) -> &mut u64 {
+        let at = address.index();
+        if at >= self.of_addresses.len() {
+            self.of_addresses.resize(at + 1, 0);
+        }
+        &mut self.of_addresses[at]
+    }
+
+    /// The connection turns out to be from another address.
+    pub(crate) fn set_address(&mut self, id: OutboxId, before: AddressId, after: AddressId) {
+        let bytes = self.slots.get(id.0 as usize).map_or(0, Outbox::bytes);
+        *self.of_address(before) -= bytes;
+        *self.of_address(after) += bytes;
+    }
+
+    /// The next one that has more than its share, if the pool is short and one of the next few does: it took
+    /// that while there was more, and reads too slowly to give it back.
+    pub(crate) fn next_greedy(&mut self, limits: &Limits) -> Option<Owner> {
+        if self.bytes < limits.outbox_bytes_max / 4 * 3 {
+            return None;
+        }
+        for _ in 0..GREEDY_LOOKS.min(self.slots.len()) {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let outbox = &self.slots[self.hand];
+            if let Some(owner) = outbox.owner
+                && outbox.bytes() > self.share(limits, OutboxId(self.hand as u32), owner.address) as u64
+            {
+                return Some(owner);
+            }
+        }
+        None
     }
 
     /// Gives the outbox back to the pool, which must be empty by then.
@@ -79,6 +132,7 @@ impl Outboxes {
         let outbox = &mut self.slots[id.0 as usize];
         assert_eq!(outbox.bytes(), 0, "an outbox is emptied before it is pooled");
         outbox.trim();
+        outbox.owner = None;
         self.free.push(id.0);
         *id = OutboxId::NONE;
     }
@@ -88,18 +142,30 @@ impl Outboxes {
         self.bytes
     }
 
-    /// How much of the pool one outbox may have: a part of what is free (the dynamic threshold of Choudhury
+    /// How much of the pool an outbox may have: a part of what is free (the dynamic threshold of Choudhury
     /// and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A pool that is
     /// nearly empty gives a connection all that it may have; as it fills, those that have most get nothing
-    /// more, and there is always something left for others.
-    pub(crate) fn share(&self, limits: &Limits) -> usize {
-        (limits.outbox_bytes_max.saturating_sub(self.bytes) / OUTBOX_SHARES) as usize
+    /// more, and there is always something left for others. Where all connections of its address have
+    /// [`ADDRESS_SHARES`] times what is free, that part is smaller, so that one address with very many of them
+    /// takes little from others.
+    pub(crate) fn share(&self, limits: &Limits, id: OutboxId, address: AddressId) -> usize {
+        let free = limits.outbox_bytes_max.saturating_sub(self.bytes);
+        let of_address = self.of_addresses.get(address.index()).copied().unwrap_or_default();
+        let share = match (ADDRESS_SHARES * free).saturating_sub(of_address) {
+            0 => free / OUTBOX_SHARES_MIN,
+            left => {
+                let own = self.slots.get(id.0 as usize).map_or(0, Outbox::bytes);
+                (free / OUTBOX_SHARES).min(own + left)
+            }
+        };
+        share as usize
     }
 
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self, open: usize) {
         assert_eq!(self.slots.len() - self.free.len(), open, "every open outbox belongs to one session");
         assert_eq!(self.slots.iter().map(Outbox::bytes).sum::<u64>(), self.bytes);
+        assert_eq!(self.of_addresses.iter().sum::<u64>(), self.bytes);
         self.slots.iter().for_each(Outbox::check_invariants);
     }
 }
@@ -107,11 +173,15 @@ impl Outboxes {
 /// What waits for one connection, and what is in flight to it.
 #[derive(Default)]
 pub(crate) struct Outbox {
+    /// Whose it is, since it has something.
+    owner: Option<Owner>,
     /// Encoded answers, in order.
     control: Vec<u8>,
     /// With their stamps.
     reliable: VecDeque<(u32, Reliable)>,
     lossy: VecDeque<Lossy>,
+    /// Answers that keep their place among the messages, with their stamps.
+    answers: VecDeque<(u32, Bytes)>,
     flights: VecDeque<Flight>,
     /// The arrival stamp of the next message of either lane.
     stamp: u32,
@@ -120,7 +190,7 @@ pub(crate) struct Outbox {
     /// Of `reliable` and `flights`.
     reliable_bytes: u32,
     lossy_bytes: u32,
-    /// Of these, the bytes of answers, which are not dropped.
+    /// Of `answers`, with what keeps them.
     answer_bytes: u32,
     /// Which routers wait for the messages to a user that are here.
     routers: Routers,
@@ -200,7 +270,7 @@ pub(crate) struct Reliable {
     pub(crate) since: Stamp,
 }
 
-/// The frames of some messages that came together; of none, an answer that keeps its place among them.
+/// The frames of some messages that came together.
 struct Lossy {
     stamp: u32,
     messages: u32,
@@ -247,10 +317,8 @@ impl Outbox {
         let stamp = self.next_stamp();
         self.lossy.push_back(Lossy { stamp, messages, frames, waited });
         let mut dropped = 0;
-        while (self.lossy_bytes - self.answer_bytes) as usize > bytes_max {
-            let oldest = self.lossy.iter().position(|lossy| lossy.messages > 0);
-            let oldest = oldest.and_then(|at| self.lossy.remove(at)).expect("its bytes are of messages");
-            self.lossy_bytes -= oldest.frames.len() as u32;
+        while self.lossy_bytes as usize > bytes_max {
+            let oldest = self.pop_lossy().expect("its bytes are of messages");
             dropped += u64::from(oldest.messages);
         }
         dropped
@@ -262,10 +330,9 @@ impl Outbox {
         if self.answer_bytes as usize + self.control.len() > bytes_max {
             return false;
         }
-        self.lossy_bytes += frame.len() as u32;
-        self.answer_bytes += frame.len() as u32;
+        self.answer_bytes += (frame.len() + ENTRY_BYTES) as u32;
         let stamp = self.next_stamp();
-        self.lossy.push_back(Lossy { stamp, messages: 0, frames: frame, waited: None });
+        self.answers.push_back((stamp, frame));
         true
     }
 
@@ -294,6 +361,28 @@ impl Outbox {
         let stamp = self.next_stamp();
         self.reliable.push_back((stamp, message));
         Ok(())
+    }
+
+    /// Drops lossy messages, oldest first, until it has no more than `bytes_max` or there are none. Answers how
+    /// many it dropped.
+    pub(crate) fn drop_lossy(&mut self, bytes_max: usize) -> u64 {
+        let mut dropped = 0;
+        while self.bytes() > bytes_max as u64
+            && let Some(oldest) = self.pop_lossy()
+        {
+            dropped += u64::from(oldest.messages);
+        }
+        dropped
+    }
+
+    /// Takes out the oldest reliable message that was never written, if it has more than `bytes_max`.
+    pub(crate) fn give_up(&mut self, bytes_max: usize) -> Option<Owed> {
+        if self.bytes() <= bytes_max as u64 {
+            return None;
+        }
+        let (_, Reliable { frame, owed, .. }) = self.reliable.pop_front()?;
+        self.reliable_bytes -= weight(&frame) as u32;
+        Some(owed)
     }
 
     /// Takes out the oldest reliable message that was never written, to make room for one of so many
@@ -348,17 +437,11 @@ impl Outbox {
         batch.copy(&self.control);
         self.control.clear();
         while !batch.is_full() {
-            let reliable = self.reliable.front().map(|(stamp, _)| *stamp);
-            let lossy = self.lossy.front().map(|message| message.stamp);
-            match (reliable, lossy) {
-                (None, None) => break,
-                (Some(reliable), lossy) if lossy.is_none_or(|lossy| is_before(reliable, lossy)) => {
-                    if self.flights.len() >= window as usize {
-                        break;
-                    }
-                    self.launch(batch, &mut written, &mut arm);
-                }
-                (_, Some(_)) => {
+            match self.first() {
+                None => break,
+                Some(Lane::Reliable) if self.flights.len() >= window as usize => break,
+                Some(Lane::Reliable) => self.launch(batch, &mut written, &mut arm),
+                Some(Lane::Lossy) => {
                     let Lossy { frames, messages, waited, .. } =
                         self.pop_lossy().expect("the lane has a front");
                     batch.share(frames);
@@ -366,9 +449,31 @@ impl Outbox {
                         written.count(route, since, messages);
                     }
                 }
-                (Some(_), None) => unreachable!("a lone reliable message comes first"),
+                Some(Lane::Answers) => {
+                    let (_, frame) = self.answers.pop_front().expect("the lane has a front");
+                    self.answer_bytes -= (frame.len() + ENTRY_BYTES) as u32;
+                    batch.share(frame);
+                }
             }
         }
+    }
+
+    /// The lane of what came first.
+    fn first(&self) -> Option<Lane> {
+        let fronts = [
+            (Lane::Reliable, self.reliable.front().map(|(stamp, _)| *stamp)),
+            (Lane::Lossy, self.lossy.front().map(|message| message.stamp)),
+            (Lane::Answers, self.answers.front().map(|(stamp, _)| *stamp)),
+        ];
+        let mut first: Option<(Lane, u32)> = None;
+        for (lane, stamp) in fronts {
+            if let Some(stamp) = stamp
+                && first.is_none_or(|(_, earlier)| is_before(stamp, earlier))
+            {
+                first = Some((lane, stamp));
+            }
+        }
+        first.map(|(lane, _)| lane)
     }
 
     /// What `fill` would put into a batch.
@@ -377,10 +482,9 @@ impl Outbox {
         if !self.control.is_empty() || may_fly {
             return Dirt::First;
         }
-        match (self.reliable.front(), self.lossy.front()) {
-            (_, None) => Dirt::None,
-            (Some((reliable, _)), Some(lossy)) if !is_before(lossy.stamp, *reliable) => Dirt::None,
-            (_, Some(_)) => Dirt::Lossy,
+        match self.first() {
+            None | Some(Lane::Reliable) => Dirt::None,
+            Some(Lane::Lossy | Lane::Answers) => Dirt::Lossy,
         }
     }
 
@@ -425,6 +529,7 @@ impl Outbox {
             each(message.owed, None);
         }
         self.lossy.clear();
+        self.answers.clear();
         self.reliable_bytes = 0;
         self.lossy_bytes = 0;
         self.answer_bytes = 0;
@@ -446,7 +551,9 @@ impl Outbox {
     }
 
     fn bytes(&self) -> u64 {
-        self.control.len() as u64 + u64::from(self.reliable_bytes) + u64::from(self.lossy_bytes)
+        let held =
+            u64::from(self.reliable_bytes) + u64::from(self.lossy_bytes) + u64::from(self.answer_bytes);
+        self.control.len() as u64 + held + (ENTRY_BYTES * self.lossy.len()) as u64
     }
 
     fn next_stamp(&mut self) -> u32 {
@@ -458,9 +565,6 @@ impl Outbox {
     fn pop_lossy(&mut self) -> Option<Lossy> {
         let oldest = self.lossy.pop_front()?;
         self.lossy_bytes -= oldest.frames.len() as u32;
-        if oldest.messages == 0 {
-            self.answer_bytes -= oldest.frames.len() as u32;
-        }
         Some(oldest)
     }
 
@@ -497,6 +601,7 @@ impl Outbox {
         self.control.shrink_to(POOLED_BYTES_MAX);
         self.reliable.shrink_to(POOLED_ENTRIES_MAX);
         self.lossy.shrink_to(POOLED_ENTRIES_MAX);
+        self.answers.shrink_to(POOLED_ENTRIES_MAX);
         self.flights.shrink_to(POOLED_ENTRIES_MAX);
     }
 
@@ -508,18 +613,25 @@ impl Outbox {
             self.lossy.iter().map(|lossy| lossy.frames.len()).sum::<usize>(),
             self.lossy_bytes as usize
         );
-        let answers = self.lossy.iter().filter(|lossy| lossy.messages == 0);
-        assert_eq!(answers.map(|lossy| lossy.frames.len()).sum::<usize>(), self.answer_bytes as usize);
+        let answers = self.answers.iter().map(|(_, frame)| frame.len() + ENTRY_BYTES);
+        assert_eq!(answers.sum::<usize>(), self.answer_bytes as usize);
     }
+}
+
+/// What leaves in the order in which it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    Reliable,
+    Lossy,
+    Answers,
 }
 
 /// What a reliable message counts for: its frame, and what keeps it.
 pub(crate) fn weight(frame: &Bytes) -> usize {
-    frame.len() + RELIABLE_BYTES
+    frame.len() + ENTRY_BYTES
 }
 
-const _: () =
-    assert!(size_of::<(u32, Reliable)>() <= RELIABLE_BYTES && size_of::<Flight>() <= RELIABLE_BYTES);
+const _: () = assert!(size_of::<(u32, Reliable)>() <= ENTRY_BYTES && size_of::<Flight>() <= ENTRY_BYTES);
 
 /// What [`Outbox::retry`] found.
 pub(crate) enum Retry<'a> {

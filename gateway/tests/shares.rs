@@ -174,6 +174,35 @@ fn connections_that_hold_much_leave_the_others_their_part() {
     assert!(greedy.iter().all(|client| world.is_open(*client)));
 }
 
+/// Very many connections of one address that read nothing, in a busy room. What they took while there was room
+/// they give up.
+#[test]
+fn those_who_do_not_read_give_way_to_those_who_do() {
+    let mut world = World::with(|config| config.limits.outbox_bytes_max = 17 << 20);
+    world.check_every = 1_000;
+    let greedy: Vec<u32> = (1..=300).map(|user| world.login(user)).collect();
+    for &client in &greedy {
+        world.join(client, 7);
+        world.stop_reading(client);
+    }
+    let (client, payload) = (
+        world.login_from([127, 0, 0, 2].into(), 999, DeviceClass::Phone, Encoding::Binary),
+        "x".repeat(10_000),
+    );
+    for id in 1..=100 {
+        world.broadcast(7, id, id % 2 == 0, &payload);
+        world.pass(SECOND / 20);
+    }
+    world.stop_reading(client);
+    for id in 1_001..=2_000 {
+        world.deliver(client, id, "m");
+    }
+    world.go_on_reading(client);
+    assert_eq!(read_and_ack(&mut world, client), 1_000);
+    assert!(greedy.iter().all(|client| world.is_open(*client)));
+    assert!(world.metrics().outbox_bytes < 17 << 20);
+}
+
 #[test]
 fn all_that_a_client_may_send_at_once_is_answered_at_once() {
     let mut world = World::with(|config| config.limits.submitted_max = 1);

@@ -12,7 +12,8 @@ use super::Gateway;
 use crate::dirty::Dirt;
 use crate::encoded::encode;
 use crate::latency::{RouteClass, Stamp};
-use crate::outbox::{Flight, Owed, Reliable, Retry, weight};
+use crate::limits::GREEDY_MESSAGES;
+use crate::outbox::{Flight, Owed, Owner, Reliable, Retry, weight};
 use crate::session::Phase;
 use crate::timer::Timer;
 
@@ -68,7 +69,11 @@ impl Gateway {
         let Self { sessions, outboxes, wheel, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return false };
         let flight = match outboxes.get_mut(session.outbox) {
-            Some(_) => outboxes.update(&mut session.outbox, |outbox| outbox.ack(id)),
+            Some(_) => {
+                outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+                    outbox.ack(id)
+                })
+            }
             None => None,
         };
         let Some(flight) = flight else {
@@ -101,19 +106,20 @@ impl Gateway {
             let timer = wheel.arm(later, Timer::Ack { conn_index, flight: key }.pack());
             return outboxes.open(&mut session.outbox).set_timer(key, timer);
         }
-        let exhausted: Option<Flight> = outboxes.update(&mut session.outbox, |outbox| {
-            let (flight, written) = match outbox.retry(key, config.delivery.tries) {
-                Retry::Again(flight) => (flight, 1),
-                Retry::Later(flight) => (flight, 0),
-                Retry::Exhausted(flight) => return Some(flight),
-                Retry::Gone => panic!("a flight's timer is cancelled with it"),
-            };
-            let deadline = now + config.delivery.ack_timeout(flight.tries);
-            flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
-            metrics.retries += written;
-            metrics.count_out(Code::Business, written);
-            None
-        });
+        let exhausted: Option<Flight> =
+            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+                let (flight, written) = match outbox.retry(key, config.delivery.tries) {
+                    Retry::Again(flight) => (flight, 1),
+                    Retry::Later(flight) => (flight, 0),
+                    Retry::Exhausted(flight) => return Some(flight),
+                    Retry::Gone => panic!("a flight's timer is cancelled with it"),
+                };
+                let deadline = now + config.delivery.ack_timeout(flight.tries);
+                flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
+                metrics.retries += written;
+                metrics.count_out(Code::Business, written);
+                None
+            });
         let user = session.user;
         let outbox = outboxes.open(&mut session.outbox);
         let dirt = outbox.dirt(config.delivery.window);
@@ -136,7 +142,7 @@ impl Gateway {
             return;
         }
         let mut failed = Vec::new();
-        outboxes.update(&mut session.outbox, |outbox| {
+        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
             outbox.abandon(|owed, timer| {
                 if let Some(timer) = timer {
                     wheel.cancel(timer);
@@ -164,6 +170,7 @@ impl Gateway {
         if frame.is_empty() {
             return self.fail(conn, self.user_of(conn), owed, FailReason::TooLong);
         }
+        self.relieve();
         if self.outboxes.bytes() + weight(&frame) as u64 > self.config.limits.outbox_bytes_max {
             return self.fail(conn, self.user_of(conn), owed, FailReason::Overflow);
         }
@@ -202,9 +209,11 @@ impl Gateway {
     ) -> Result<(), (Bytes, Owed)> {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
-        let bytes_max = outboxes.share(&config.limits).min(config.limits.reliable_bytes_max as usize);
+        let bytes_max = outboxes
+            .share(&config.limits, session.outbox, session.address)
+            .min(config.limits.reliable_bytes_max as usize);
         let messages_max = config.limits.reliable_messages_max as usize;
-        outboxes.update(&mut session.outbox, |outbox| {
+        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
             outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
         })?;
         dirty.mark(&mut session.output, conn, Dirt::First);
@@ -226,8 +235,12 @@ impl Gateway {
     fn give_way(&mut self, conn: ConnId, bytes: usize) -> Option<Owed> {
         let Self { sessions, outboxes, config, .. } = self;
         let session = sessions.get_mut(conn)?;
-        let bytes_max = outboxes.share(&config.limits).min(config.limits.reliable_bytes_max as usize);
-        outboxes.update(&mut session.outbox, |outbox| outbox.give_way(bytes, bytes_max))
+        let bytes_max = outboxes
+            .share(&config.limits, session.outbox, session.address)
+            .min(config.limits.reliable_bytes_max as usize);
+        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+            outbox.give_way(bytes, bytes_max)
+        })
     }
 
     /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too
@@ -240,19 +253,40 @@ impl Gateway {
         messages: u32,
         waited: Option<(RouteClass, Stamp)>,
     ) {
+        self.relieve();
         let Self { sessions, outboxes, dirty, config, metrics, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
         if frames.is_empty() || outboxes.bytes() + frames.len() as u64 > config.limits.outbox_bytes_max {
             metrics.lossy_dropped += u64::from(messages);
             return;
         }
-        let share = outboxes.share(&config.limits).max(frames.len());
+        let share = outboxes.share(&config.limits, session.outbox, session.address).max(frames.len());
         let bytes_max = share.min(config.limits.lossy_bytes_max as usize);
-        metrics.lossy_dropped += outboxes
-            .update(&mut session.outbox, |outbox| outbox.push_lossy(frames, messages, waited, bytes_max));
+        metrics.lossy_dropped +=
+            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+                outbox.push_lossy(frames, messages, waited, bytes_max)
+            });
         metrics.deliveries_lossy += u64::from(messages);
         metrics.count_out(Code::Business, u64::from(messages));
         dirty.mark(&mut session.output, conn, Dirt::Lossy);
+    }
+
+    /// Where the pool of outboxes is short, one that has more than its share gives some up: its lossy messages
+    /// first, then reliable ones that were never written, the oldest first.
+    fn relieve(&mut self) {
+        let Some(owner) = self.outboxes.next_greedy(&self.config.limits) else { return };
+        let Self { sessions, outboxes, config, metrics, .. } = self;
+        let Some(session) = sessions.get_mut(owner.conn) else { return };
+        let share = outboxes.share(&config.limits, session.outbox, session.address);
+        metrics.lossy_dropped +=
+            outboxes.update(&mut session.outbox, owner, |outbox| outbox.drop_lossy(share));
+        let user = session.user;
+        let owed = outboxes.update(&mut session.outbox, owner, |outbox| {
+            std::iter::from_fn(|| outbox.give_up(share)).take(GREEDY_MESSAGES).collect::<Vec<_>>()
+        });
+        for owed in owed {
+            self.fail(owner.conn, user, owed, FailReason::Overflow);
+        }
     }
 
     /// A reliable message to this user ended without an ack: whoever waits for it hears so, or the bridge

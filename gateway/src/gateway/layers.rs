@@ -125,7 +125,9 @@ impl Gateway {
         let (Some(client), Some(session)) = (client, self.sessions.get_mut(conn)) else { return };
         self.addresses.exit(session.address); // first, for the client may be where the proxy is
         let from_address;
+        let before = session.address;
         (session.address, from_address) = self.addresses.enter(client);
+        self.outboxes.set_address(session.outbox, before, session.address);
         if from_address > self.config.limits.address_connections_max {
             self.close_with_notice(conn, NoticeCode::AddressLimit);
         }

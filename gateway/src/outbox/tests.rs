@@ -1,6 +1,7 @@
 use shard::{Instant, Wheel};
 
 use super::*;
+use crate::admission::Addresses;
 use crate::latency::Latency;
 
 const WINDOW: u16 = 2;
@@ -88,7 +89,7 @@ fn the_reliable_lane_refuses_what_goes_over_its_bound() {
 
 #[test]
 fn the_oldest_that_was_never_written_gives_way() {
-    const M: usize = 1 + RELIABLE_BYTES;
+    const M: usize = 1 + ENTRY_BYTES;
     let mut it = Fixture::new();
     for id in 1..=4 {
         it.reliable(id, "m").unwrap();
@@ -146,18 +147,75 @@ fn a_try_that_finds_no_room_is_a_try() {
     assert!(matches!(it.outbox.retry(0, 2), Retry::Exhausted(_)), "it steps aside though nothing is read");
 }
 
+/// The addresses of so many clients.
+fn addresses<const N: usize>() -> [AddressId; N] {
+    let mut addresses = Addresses::new(1);
+    std::array::from_fn(|at| addresses.enter([127, 0, 0, at as u8].into()).0)
+}
+
+fn owner(index: usize, address: AddressId) -> Owner {
+    Owner { conn: ConnId { index: index as u32, generation: 0 }, address }
+}
+
+/// Fills outboxes, each as far as its share lets it; one that has more than that gives it up.
+fn fill(outboxes: &mut Outboxes, limits: &Limits, addresses: &[AddressId]) {
+    let mut ids = vec![OutboxId::NONE; addresses.len()];
+    for _ in 0..200 {
+        for (at, address) in addresses.iter().enumerate() {
+            if let Some(greedy) = outboxes.next_greedy(limits) {
+                let id = &mut ids[greedy.conn.index as usize];
+                let share = outboxes.share(limits, *id, greedy.address);
+                outboxes.update(id, greedy, |outbox| outbox.drop_lossy(share));
+            }
+            let share = outboxes.share(limits, ids[at], *address);
+            let frames = vec![0; 100].into();
+            outboxes.update(&mut ids[at], owner(at, *address), |outbox| {
+                outbox.push_lossy(frames, 1, None, share)
+            });
+        }
+    }
+}
+
 #[test]
 fn the_share_of_one_outbox_shrinks_with_what_is_free() {
-    let limits = Limits { outbox_bytes_max: 16_000, ..Limits::default() };
+    let limits = Limits { outbox_bytes_max: 1_600_000, ..Limits::default() };
     let mut outboxes = Outboxes::default();
-    assert_eq!(outboxes.share(&limits), 1_000);
-    let mut ids = [OutboxId::NONE; 100];
-    for id in &mut ids {
-        let share = outboxes.share(&limits);
-        outboxes.update(id, |outbox| outbox.push_lossy(vec![0; share].into(), 1, None, share));
+    let all = addresses::<101>();
+    assert_eq!(outboxes.share(&limits, OutboxId::NONE, all[0]), 100_000);
+    fill(&mut outboxes, &limits, &all[..100]);
+    let left = outboxes.share(&limits, OutboxId::NONE, all[100]);
+    assert!((5_000..20_000).contains(&left), "a hundred of them leave something: {left}");
+    assert!(outboxes.bytes() < 1_600_000);
+    outboxes.check_invariants(100);
+}
+
+/// However many connections one address has.
+#[test]
+fn the_connections_of_one_address_leave_something_to_others() {
+    let limits = Limits { outbox_bytes_max: 1_600_000, ..Limits::default() };
+    let mut outboxes = Outboxes::default();
+    let [greedy, other] = addresses();
+    fill(&mut outboxes, &limits, &[greedy; 400]);
+    let left = [other, greedy].map(|address| outboxes.share(&limits, OutboxId::NONE, address));
+    assert!(left[0] > 20_000 && left[1] > 1_000, "{left:?} of {}", outboxes.bytes());
+    outboxes.check_invariants(400);
+}
+
+/// Of 100,000 answers that wait, none is walked over for each message that is dropped.
+#[test]
+fn answers_in_order_do_not_stand_in_the_way_of_what_is_dropped() {
+    let mut it = Fixture::new();
+    it.lossy("a", 2);
+    for _ in 0..3 {
+        assert!(it.outbox.push_in_order("?".into(), 10_000));
     }
-    assert!((1..10).contains(&outboxes.share(&limits)), "a hundred of them leave something");
-    assert!(outboxes.bytes() < 16_000);
+    it.lossy("b", 2);
+    assert_eq!(it.lossy("c", 2), 1);
+    assert_eq!(it.fill(), "???bc");
+    assert!(it.outbox.is_idle());
+    it.outbox.check_invariants();
+    let taken = (0..).take_while(|_| it.outbox.push_in_order("?".into(), 10 * (1 + ENTRY_BYTES))).count();
+    assert_eq!(taken, 11, "each counts for what keeps it");
 }
 
 #[test]
@@ -202,14 +260,15 @@ fn abandoning_tells_every_debt_once() {
 #[test]
 fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
     let mut outboxes = Outboxes::default();
+    let [address] = addresses();
     let mut one = OutboxId::NONE;
-    outboxes.update(&mut one, |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
-    assert_eq!(outboxes.bytes(), 3);
+    outboxes.update(&mut one, owner(0, address), |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
+    assert_eq!(outboxes.bytes(), 3 + ENTRY_BYTES as u64);
     outboxes.check_invariants(1);
     let mut batch = SendBatch::new();
     let mut latency = Latency::default();
     let written = Written { now: Stamp::default(), latency: &mut latency };
-    outboxes.update(&mut one, |outbox| {
+    outboxes.update(&mut one, owner(0, address), |outbox| {
         outbox.fill(&mut batch, WINDOW, written, |_| unreachable!("lossy flies without"));
     });
     outboxes.release(&mut one);

@@ -178,7 +178,11 @@ impl World {
     }
 
     pub fn login_as(&mut self, user: i64, device: DeviceClass, encoding: Encoding) -> u32 {
-        let client = self.connect();
+        self.login_from([127, 0, 0, 1].into(), user, device, encoding)
+    }
+
+    pub fn login_from(&mut self, peer: IpAddr, user: i64, device: DeviceClass, encoding: Encoding) -> u32 {
+        let client = self.connect_from(peer);
         self.client(client).encoding = encoding;
         self.client(client).user = UserId(user);
         let token = self.token(user, device);
