@@ -30,9 +30,11 @@ pub(crate) struct Cluster {
     is_leaving: bool,
     /// Counts the times without agreement.
     era: u64,
-    /// How many gateway shards were lost: without this router they may go by others, of which it hears
-    /// nothing.
+    /// How often a gateway shard that was lost may have gone by other routers, of which this one heard nothing.
     losses: u64,
+    /// Gateway shards that were lost: in which life, and until when it may turn out that they live. One that
+    /// goes by other routers has these tell all gateways to go without this one.
+    lost: BTreeMap<ShardId, (u64, Instant)>,
     /// Until when, at most, messages are held back.
     unsettled_until: Option<Instant>,
     /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
@@ -116,6 +118,7 @@ impl Cluster {
             is_leaving: false,
             era: 1,
             losses: 0,
+            lost: BTreeMap::new(),
             unsettled_until: None,
             unsettled_max: Instant::default(),
             warm_until: None,
@@ -135,17 +138,32 @@ impl Cluster {
             self.begin(now);
             self.prolong(now);
         }
-        self.down(shard); // what its life before has said does not count
+        self.forget(shard); // what its life before has said does not count
+        let is_back = self.lost.remove(&shard).is_some_and(|(life, _)| life == gateway.incarnation);
+        self.losses += u64::from(is_back);
         self.gateways.insert(shard, gateway);
     }
 
-    /// A gateway shard is gone, if it was there; its last state.
-    pub(crate) fn down(&mut self, shard: ShardId) -> Option<Gateway> {
+    /// A gateway shard is gone, if it was there; its last state. It may live, unless all others go by the same
+    /// owners as it did.
+    pub(crate) fn down(&mut self, now: Instant, shard: ShardId) -> Option<Gateway> {
+        let was_agreed = self.is_agreed();
+        let gateway = self.forget(shard)?;
+        if was_agreed && !self.gateways.is_empty() {
+            let until = now + self.settle * SETTLE_TIMES_MAX;
+            self.lost.retain(|_, (_, until)| now < *until);
+            self.lost.insert(shard, (gateway.incarnation, until));
+        } else {
+            self.losses += 1;
+        }
+        Some(gateway)
+    }
+
+    fn forget(&mut self, shard: ShardId) -> Option<Gateway> {
         let gateway = self.gateways.remove(&shard)?;
         if let Some(reach) = &gateway.reach {
             self.reached.remove(reach);
         }
-        self.losses += 1;
         Some(gateway)
     }
 
@@ -212,13 +230,17 @@ impl Cluster {
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
         let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
+        let has_changed = before.is_some_and(|(name, _)| name != view);
+        if has_changed && std::mem::take(&mut self.lost).values().any(|(_, until)| now < *until) {
+            self.losses += 1;
+        }
         if !self.has_one_view() {
             self.begin(now);
             if before.is_none_or(|(name, _)| name != view) {
                 self.prolong(now);
             }
         }
-        before.is_some_and(|(name, _)| name != view)
+        has_changed
     }
 
     /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy,
@@ -413,4 +435,66 @@ impl Cluster {
 /// In whose share of what is held back a message counts.
 fn holder((sender, submission): &(Sender, Submission)) -> Holder {
     sender.holder(submission.app, submission.sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLE: Duration = Duration::from_secs(2);
+
+    /// Three gateways that go by the same owners.
+    fn three(now: Instant) -> (Cluster, [ShardId; 3]) {
+        let mut cluster = Cluster::new(ShardId::new(1, 0), SETTLE, 1);
+        let gateways = [32, 33, 34].map(|node| ShardId::new(node, 0));
+        for gateway in gateways {
+            cluster.up(now, gateway, Gateway::new(1, false, 5));
+        }
+        for gateway in gateways {
+            cluster.set_view(now, gateway, 7, true);
+        }
+        assert!(cluster.settles(now + SETTLE));
+        assert_eq!(cluster.term().losses, 0);
+        (cluster, gateways)
+    }
+
+    /// One that dies says nothing anywhere. One that lives and goes by other routers has these tell all others
+    /// to go by them.
+    #[test]
+    fn a_gateway_that_is_lost_counts_if_it_may_have_gone_by_others() {
+        let now = Instant::from_unix_nanos(1_000_000_000_000);
+        let later = now + SETTLE;
+        let (mut cluster, [a, b, c]) = three(now);
+        cluster.down(now, a);
+        cluster.up(later, a, Gateway::new(1, false, 6));
+        cluster.set_view(later, a, 7, true);
+        assert!(cluster.settles(later + SETTLE));
+        assert_eq!(cluster.term().losses, 0, "it has died, and its next life is here");
+        cluster.down(now, b);
+        cluster.set_view(now + SETTLE * SETTLE_TIMES_MAX, c, 8, true);
+        assert_eq!(cluster.term().losses, 0, "that has another reason");
+
+        let (mut cluster, [a, b, c]) = three(now);
+        cluster.down(now, a);
+        cluster.set_view(later, b, 8, true);
+        cluster.set_view(later, c, 8, true);
+        assert_eq!(cluster.term().losses, 1, "the others go by other owners");
+
+        let (mut cluster, [a, ..]) = three(now);
+        cluster.down(now, a);
+        cluster.up(later, a, Gateway::new(1, false, 5));
+        assert_eq!(cluster.term().losses, 1, "it has lived");
+
+        let (mut cluster, [a, b, c]) = three(now);
+        cluster.set_view(now, b, 8, true);
+        cluster.down(now, a);
+        cluster.set_view(now, c, 8, true);
+        assert_eq!(cluster.term().losses, 1, "they were first to hear");
+
+        let (mut cluster, gateways) = three(now);
+        for gateway in gateways {
+            cluster.down(now, gateway);
+        }
+        assert_eq!(cluster.term().losses, 1, "nobody is left to tell of the last one");
+    }
 }

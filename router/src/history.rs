@@ -64,6 +64,10 @@ pub(crate) struct Ring {
     pub(crate) term: Term,
     /// It waits to be sent to the next owner.
     pub(crate) is_moving: bool,
+    /// Another owner may have said something since the last member left.
+    is_unsure: bool,
+    /// Messages up to here were kept by chance, and give way to what the last owner has; 0 if none was.
+    stale_upto: u64,
 }
 
 struct Entry {
@@ -154,7 +158,7 @@ impl Histories {
         is_settled: bool,
     ) -> Option<u64> {
         let ring = self.find(app, room);
-        let begins_here = |ring: &Ring| ring.messages().next().is_none_or(|first| first.sequence > base);
+        let begins_here = |ring: &Ring| ring.first().is_none_or(|first| first > base);
         let is_fresh =
             ring.is_none_or(|ring| ring.gone == base && ring.left_at.is_none() && begins_here(ring));
         // One that began again above this one had said something below it that the stream did not take.
@@ -171,6 +175,7 @@ impl Histories {
             mark => mark.sequence(),
         };
         let key = self.open(app, room, base);
+        self.drop_stale(key);
         let mut gone = if is_whole { before } else { base };
         for (at, entry) in entries.iter().enumerate().rev() {
             match entry {
@@ -200,8 +205,19 @@ impl Histories {
         }
         let (lanes, term) = (vec![Amount::default(); self.keeps.len()], Term::default());
         let entries = VecDeque::new();
-        let (left_at, is_moving) = (None, false);
-        let ring = Ring { app, room, entries, lanes, bytes: 0, gone, left_at, term, is_moving };
+        let ring = Ring {
+            app,
+            room,
+            entries,
+            lanes,
+            bytes: 0,
+            gone,
+            left_at: None,
+            term,
+            is_moving: false,
+            is_unsure: false,
+            stale_upto: 0,
+        };
         let key = self.rings.insert(ring);
         self.top = self.top.max(key.index + 1);
         let hash = self.hash.of(app, room.0);
@@ -293,13 +309,28 @@ impl Histories {
     ) -> Option<u64> {
         let key = self.key(app, room)?;
         let ring = &mut self.rings[key];
-        let is_term = ring.term == term;
-        let left_at = ring.left_at.filter(|left_at| is_term && (seen..=base).contains(left_at));
-        match left_at {
-            Some(_) => (ring.left_at, ring.is_moving) = (None, false),
-            None => self.forget(key),
+        let Some(left_at) = ring.left_at.take().filter(|left_at| *left_at <= base) else {
+            self.forget(key);
+            return None;
+        };
+        let is_sure = ring.term == term && !ring.is_unsure && seen <= left_at;
+        (ring.is_moving, ring.is_unsure) = (false, false);
+        if is_sure {
+            return Some(left_at);
         }
-        left_at
+        // What is here is told, and that there may have been more.
+        (ring.gone, ring.stale_upto) = (base, base);
+        None
+    }
+
+    /// Forgets what is here of a time of which another one tells all.
+    fn drop_stale(&mut self, key: Key) {
+        let Some(upto) = self.rings.get(key).map(|ring| ring.stale_upto) else { return };
+        self.change(key, |ring, held| {
+            while ring.messages().next().is_some_and(|first| first.sequence <= upto) && ring.pop_front(held) {
+            }
+            ring.stale_upto = 0;
+        });
     }
 
     /// Other owners may have given sequences up to this one to messages that are not here, nor in the stream.
@@ -347,7 +378,7 @@ impl Histories {
         term: Term,
     ) -> bool {
         let ring = self.find(part.app, part.room);
-        let first = ring.and_then(|ring| ring.messages().next()).map(|first| first.sequence);
+        let first = ring.and_then(Ring::first);
         let known = ring.map(|ring| ring.gone);
         let fits = match (part.is_first, base, known) {
             (true, None, known) => known.is_none() && part.is_sure,
@@ -362,6 +393,7 @@ impl Histories {
             return false;
         }
         let key = self.open(part.app, part.room, part.upto);
+        self.drop_stale(key);
         if base.is_none() && part.is_first {
             let ring = &mut self.rings[key];
             (ring.left_at, ring.term) = (Some(part.upto), term);
@@ -410,8 +442,10 @@ impl Histories {
             match fate(ring) {
                 Fate::Goes => self.forget(key),
                 _ if ring.entries.is_empty() => self.forget(key),
-                Fate::Stays { term } if ring.term.losses != term.losses => self.forget(key),
-                Fate::Stays { term } => ring.term = term,
+                Fate::Stays { term } => {
+                    ring.is_unsure |= ring.term.losses != term.losses;
+                    ring.term = term;
+                }
                 Fate::Waits => {}
                 Fate::Moves => {
                     ring.is_moving = true;
@@ -477,6 +511,12 @@ impl Ring {
 
     pub(crate) fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> {
         self.entries.iter().map(|entry| &entry.message)
+    }
+
+    /// The first of its messages that is here for sure.
+    fn first(&self) -> Option<u64> {
+        let at = self.entries.partition_point(|entry| entry.message.sequence <= self.stale_upto);
+        self.entries.get(at).map(|entry| entry.message.sequence)
     }
 
     /// Counts a message, which its sender's share has.

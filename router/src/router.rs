@@ -202,7 +202,7 @@ impl Router {
     /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next
     /// life, or another.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
-        if let Some(gateway) = self.cluster.down(shard) {
+        if let Some(gateway) = self.cluster.down(now, shard) {
             self.lose_sessions(now, shard, gateway.incarnation);
         }
         self.outbox.forget(shard);

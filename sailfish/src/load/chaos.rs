@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use loadgen::Progress;
 use shard::Instant;
 
+use crate::cli::tell;
+
 /// How long a command may take after the run before it is killed.
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// How long every client must be ready after a restart before the next one.

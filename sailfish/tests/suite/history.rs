@@ -168,6 +168,29 @@ fn what_rooms_said_moves_with_them() {
     }
 }
 
+/// Other gateways end, or die and come back. Rooms that nobody is in meanwhile lose nothing.
+#[test]
+fn gateways_that_end_take_nothing_that_rooms_said() {
+    let mut cluster = Cluster::start(1, 3, &[]);
+    let said = talk_in_rooms(&mut cluster);
+    let linked = |cluster: &mut Cluster| cluster.router(0).metric("sailfish_link_peers", "");
+    let all = linked(&mut cluster);
+    cluster.gateway(2).signal(Signal::TERM);
+    assert!(cluster.gateway(2).wait().success());
+    until("one has left", || linked(&mut cluster) < all);
+    let two = linked(&mut cluster);
+    cluster.gateways[1].kill();
+    until("one has died", || linked(&mut cluster) < two);
+    cluster.gateways[1].start();
+    until("it is back", || linked(&mut cluster) == two);
+    std::thread::sleep(std::time::Duration::from_secs(4)); // what is kept is looked through
+    let mut away = cluster.gateway(0).login(3);
+    for (room, said) in said {
+        assert_eq!(recover(&mut away, room, Want::Since(said[1])).1, Recovery::Complete, "room {room}");
+        assert_eq!(texts(&messages(&mut away, 3)), words(2, 3));
+    }
+}
+
 /// What a router kept dies with it, and its rooms say so.
 #[test]
 fn the_next_owner_of_a_room_says_what_it_does_not_know() {
