@@ -92,9 +92,14 @@ pub fn warn_of_secret(flag: &str, given: Option<&String>, variable: &str) {
     }
 }
 
+/// Writes a line to stderr. One that nobody reads is no reason to end.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Says on stderr what an operator should change.
 fn warn(what: &str) {
-    eprintln!("sailfish: warning: {what}");
+    tell(&format!("sailfish: warning: {what}"));
 }
 
 /// Values of a flag as the array that its key wants, if there are any.

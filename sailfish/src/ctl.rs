@@ -146,9 +146,9 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
     crate::cli::warn_of_secret("--secret", args.secret.as_ref(), "SAILFISH_CONTROL__SECRET");
     let answer = http::ask(http::Server::node(&admin, &config.tls.trusted), args.secret(&config), &request)?;
     if answer.is_secret_unused {
-        eprintln!(
+        crate::cli::tell(&format!(
             "sailfish: {admin} wants no secret: its control.secret is not set, so any program there may do this"
-        );
+        ));
     }
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {

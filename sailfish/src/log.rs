@@ -20,7 +20,9 @@ const VALUE_BYTES_MAX: usize = 1_024;
 /// Sends log lines to stderr, as the configuration wants them.
 pub fn init(config: &Config) {
     let filter: tracing_subscriber::EnvFilter = config.log.filter.parse().expect("the config was validated");
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that cannot be written is no reason to end: told on stderr, which is the log, it would panic.
+    let builder =
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr);
     match config.log.format.as_str() {
         "json" => builder.event_format(JsonLines).init(),
         _ => builder.fmt_fields(TextFields).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),

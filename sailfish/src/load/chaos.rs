@@ -57,7 +57,7 @@ struct Shell {
 
 impl Shells {
     fn start(&mut self, now: Instant, command: &str) {
-        eprintln!("at {:.1} s: {command}", now.since(self.start).as_secs_f64());
+        tell(&format!("at {:.1} s: {command}", now.since(self.start).as_secs_f64()));
         match spawn(command) {
             Ok(child) => self.running.push(Shell { command: command.to_owned(), child, begun: now }),
             Err(error) => self.fail(command, &format!("did not start: {error}")),
@@ -78,7 +78,7 @@ impl Shells {
     fn ended(&mut self, shell: &Shell, status: ExitStatus, now: Instant) {
         let seconds = now.since(shell.begun).as_secs_f64();
         if status.success() {
-            eprintln!("ended well after {seconds:.1} s: {}", shell.command);
+            tell(&format!("ended well after {seconds:.1} s: {}", shell.command));
         } else {
             self.fail(&shell.command, &format!("ended after {seconds:.1} s with {status}"));
         }
@@ -86,7 +86,7 @@ impl Shells {
 
     fn fail(&mut self, command: &str, how: &str) {
         let failure = format!("a command {how}: {command}");
-        eprintln!("{failure}");
+        tell(&failure);
         self.failures.push(failure);
     }
 }

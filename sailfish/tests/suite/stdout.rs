@@ -2,10 +2,14 @@
 //! an outcome.
 
 use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::common::stack::{INTERNAL_SECRET, Up};
-use crate::common::{SECRET, Server, sailfish};
+use crate::common::{Folder, SECRET, Server, sailfish, signal};
 
 #[test]
 fn a_full_stdout_is_1_and_one_line() {
@@ -74,4 +78,27 @@ fn a_reader_that_went_away_is_1_and_no_line() {
             "{arguments:?}"
         );
     }
+}
+
+/// The disk of the log is full, or who reads it is gone. That is no reason to end.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let folder = Folder::new("full-log");
+    let mut command = sailfish();
+    command.env("XDG_STATE_HOME", &folder.0).env("SAILFISH_TOKEN__SECRET", SECRET).args([
+        "up",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    command.args(["--admin", "127.0.0.1:0", "--set", "backend.listen=127.0.0.1:0"]);
+    command.stdout(Stdio::piped()).stderr(full);
+    let mut child = command.spawn().unwrap();
+    let ready = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(ready.starts_with("ready "), "{ready}");
+    signal(&child, Signal::HUP); // a line of the log
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it has ended");
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
