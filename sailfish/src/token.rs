@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gateway::{Claims, mint_hs256};
+use gateway::{Claims, MoreClaims, mint_hs256_with};
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::cli::ConfigArgs;
@@ -39,11 +39,13 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A token that is good for `ttl` from here on.
+/// A token that is good for `ttl` from here on. It says when it was made: to a revocation, a token that does
+/// not is older than all.
 pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let exp = now.as_secs().saturating_add(ttl.as_secs());
-    mint_hs256(&secret.bytes, &Claims { app, user, device, exp })
+    let more = MoreClaims { iat: Some(now.as_secs()), ..MoreClaims::default() };
+    mint_hs256_with(&secret.bytes, &Claims { app, user, device, exp }, &more)
 }
 
 /// Whether a token that was given speaks of the user that was given: who is logged in is whom the token
@@ -84,6 +86,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A revocation of tokens that were made before now does not refuse one that is made in the same second.
+    #[test]
+    fn a_token_says_when_it_was_made() {
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let secret = Secret { bytes: b"the secret of the test".to_vec(), file: None };
+        let token = mint(&secret, AppId(1), UserId(5), DeviceClass::Phone, Duration::from_secs(60));
+        let verified = gateway::TokenKeys::hs256(&secret.bytes).verify(&token, before).unwrap();
+        assert!(verified.issued_secs >= before, "{verified:?}");
+    }
 
     #[test]
     fn durations_have_units() {

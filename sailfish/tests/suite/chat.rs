@@ -242,6 +242,16 @@ fn said(server: SocketAddr, more: &[&str], input: &[u8]) -> (Option<i32>, String
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
+/// A revocation is of tokens that were made until then: those that the program makes later are good.
+#[test]
+fn a_fresh_token_is_good_after_a_revocation() {
+    let server = Server::start(&[]);
+    let done = output(sailfish().args(["ctl", "revoke", "1", "--admin", &server.admin.to_string()]), "");
+    assert!(done.status.success(), "{done:?}");
+    let (code, said) = said(server.clients, &["--room", "7"], b"hi\n");
+    assert!(code == Some(0) && said.contains("logged in"), "{said}");
+}
+
 /// What other users write is text on the terminal, whatever they write.
 #[test]
 fn what_others_write_is_printed_as_text() {
