@@ -27,6 +27,10 @@ const TOKEN_VARIABLE: &str = "SAILFISH_CHAT_TOKEN";
 /// A message without an outcome is repeated after this long: a person watches.
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
 
+/// How long a connect with its login may take: longer than a gateway waits for what answers a login
+/// (`limits.login_deadline_ms`), so that it can say so.
+const LOGIN_TIME: Duration = Duration::from_secs(12);
+
 /// Lines, and events, that wait for the chat at most. Stdin is read no further then, nor is the server.
 const INPUTS_MAX: usize = 64;
 /// How soon an event that found no room is offered again.
@@ -35,8 +39,8 @@ const RETRY: Duration = Duration::from_millis(20);
 /// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the
 /// outcome and ends.
 ///
-/// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time,
-/// and with 2 when no gateway of Sailfish is at --target.
+/// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time, or
+/// the gateway does not answer the login, and with 2 when no gateway of Sailfish is at --target.
 #[derive(clap::Args)]
 pub struct ChatArgs {
     #[command(flatten)]
@@ -126,6 +130,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         app,
         user,
         repeat_after: REPEAT_AFTER,
+        login_time: LOGIN_TIME,
         // A file may be piped in, and its lines may be of any length: the server says what is wrong with
         // them.
         store_messages_max: usize::MAX,

@@ -347,9 +347,11 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::Away { connect_at } if now >= connect_at => self.connect(now),
-            Phase::Connecting { until } | Phase::LoggingIn { until } if now >= until => {
-                self.lose(now, Loss::Late, Duration::ZERO);
+            Phase::Connecting { until } if now >= until => {
+                let time = self.config.login_time.as_millis();
+                self.lose(now, Loss::NotConnected(format!("no connection within {time} ms")), Duration::ZERO);
             }
+            Phase::LoggingIn { until } if now >= until => self.lose(now, Loss::Late, Duration::ZERO),
             Phase::LoggingOut { until } if now >= until => self.end(End::Logout),
             Phase::Ready => self.handle_session_timeout(now),
             _ => {}

@@ -64,11 +64,11 @@ pub enum Event {
 /// Why there is no connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// It could not be opened, and what the system says of that.
+    /// It could not be opened, or not in time, and what the system says of that.
     NotConnected(String),
     /// It was closed or broke, and what the system says of that.
     Closed(String),
-    /// Connect and login took too long.
+    /// It was open, and the login was not answered in time.
     Late,
     /// A heartbeat was not answered.
     Silent,

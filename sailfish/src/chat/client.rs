@@ -13,7 +13,7 @@ use super::screen::{Screen, Tone};
 use crate::config::ConfigError;
 use crate::printable::printable;
 
-/// How long a gateway may take to say a first word: a server that never does is none, or is not there.
+/// For how long connects may fail before the first: then no gateway is there.
 const FIRST_TIME: Duration = Duration::from_secs(5);
 /// How long the outcome of messages is waited for once stdin has ended.
 const FINISH_TIME: Duration = Duration::from_secs(5);
@@ -40,10 +40,10 @@ pub struct Chat {
     screen: Screen,
     client: Client,
     logged_in: bool,
-    /// Until when a gateway is to speak for the first time; `None` once one has.
+    /// Until when connects may fail; `None` once a server took one and spoke, or was silent for too long.
     first_by: Option<Instant>,
-    /// Why none has spoken yet.
-    silence: String,
+    /// Why the last one failed, if one did.
+    silence: Option<String>,
     /// Where lines go.
     target: Option<Target>,
     /// The rooms to be in, and whether the server said so.
@@ -106,7 +106,7 @@ impl Chat {
             client,
             logged_in: false,
             first_by: Some(Instant::now() + FIRST_TIME),
-            silence: "it says nothing".into(),
+            silence: None,
             target: to.map(Target::User).or(room.map(Target::Room)),
             rooms: room.into_iter().map(|room| (room, false)).collect(),
             id_prefix: format!("chat-{:08x}-", u32::from_ne_bytes(random)),
@@ -176,8 +176,11 @@ impl Chat {
     }
 
     fn tick(&mut self, now: Instant) -> Next {
-        if self.first_by.is_some_and(|by| now >= by) {
-            return Next::NoGateway(std::mem::take(&mut self.silence));
+        if let Some(by) = self.first_by {
+            return match self.silence.take_if(|_| now >= by) {
+                Some(why) => Next::NoGateway(why),
+                None => Next::GoOn, // a script waits for the first word, too
+            };
         }
         let Some(by) = self.finish_by else { return Next::GoOn };
         if self.outgoing.is_empty() && self.logged_in && self.rooms.values().all(|joined| *joined) {
@@ -202,7 +205,7 @@ impl Chat {
     fn event(&mut self, event: Event) -> Next {
         match event {
             Event::LoggedIn { address } => {
-                self.first_by = None;
+                self.heard();
                 self.logged_in = true;
                 self.screen.say(
                     Tone::Quiet,
@@ -220,8 +223,14 @@ impl Chat {
             Event::Message(message) => self.message(&message),
             Event::Outcome { client_msg_id, outcome, .. } => self.outcome(&client_msg_id, outcome),
             Event::Notice { code, text } => {
-                self.first_by = None;
                 self.screen.say(Tone::Bad, &format!("notice {}: {}", code.name(), printable(&text)));
+                if code == NoticeCode::LoginTimeout {
+                    self.screen.say(
+                        Tone::Bad,
+                        "a gateway is there and does not answer the login: it may have no router yet (its /readyz says so)",
+                    );
+                }
+                self.heard();
             }
             Event::Disconnected { why, address, next, wait } => {
                 self.logged_in = false;
@@ -238,6 +247,13 @@ impl Chat {
         Next::GoOn
     }
 
+    /// A server has shown what it is, or that it is silent. What a script has said gets its time from here on.
+    fn heard(&mut self) {
+        if self.first_by.take().is_some() && self.finish_by.is_some() {
+            self.finish_by = Some(Instant::now() + FINISH_TIME);
+        }
+    }
+
     fn lost(&mut self, why: Loss, address: &str, next: &str, wait: Duration) -> Next {
         let (next, wait) = (printable(next), wait.as_millis());
         let why = match why {
@@ -249,7 +265,7 @@ impl Chat {
                 self.screen.say(Tone::Bad, &format!(
                     "cannot connect to {address}: {error}; is `sailfish up` running? Trying {next} in {wait} ms"
                 ));
-                self.silence = error;
+                self.silence = Some(error);
                 return Next::GoOn;
             }
             Loss::Notice(code) if is_worth_another_try(code) => {
@@ -265,10 +281,14 @@ impl Chat {
             }
             Loss::Garbage(_) => "the server sent what is no frame".to_owned(),
             Loss::Closed(why) => {
-                self.silence = format!("it says nothing and ends the connection: {why}");
+                self.silence = Some(format!("it says nothing and ends the connection: {why}"));
                 why
             }
-            Loss::Late => "the server does not answer the login".to_owned(),
+            Loss::Late => {
+                self.heard();
+                "the server does not answer the login: it is a gateway that has no router yet, or another server"
+                    .to_owned()
+            }
             Loss::Silent => "the server is silent".to_owned(),
         };
         self.screen.say(Tone::Bad, &format!("connection lost: {why}; connecting again in {wait} ms"));

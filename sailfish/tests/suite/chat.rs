@@ -351,11 +351,9 @@ fn lines_are_about_what_the_user_says() {
 #[test]
 fn a_target_without_a_gateway_is_2_and_a_sentence() {
     let server = Server::start(&[]);
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
     for (target, part) in [
         (server.admin, "it answers \"HTTP/1.1 400 Bad Request\""),
-        (silent.local_addr().unwrap(), "it says nothing"),
         (nobody, "Connection refused"),
     ] {
         let (code, said) = said(target, &["--to", "2"], b"hi\n");
@@ -363,6 +361,29 @@ fn a_target_without_a_gateway_is_2_and_a_sentence() {
         assert_eq!(code, Some(2), "{said}");
         let begin = format!("sailfish: --target {target}: no gateway of Sailfish is there: ");
         assert!(last.starts_with(&begin) && last.contains(part), "{said}");
+    }
+}
+
+/// A gateway that has no router is there, and says that nothing answers the login. Of a server that only takes
+/// the connection nobody knows what it is.
+#[test]
+fn a_login_that_is_not_answered_is_1_and_a_sentence() {
+    let server = Server::spawn(sailfish().args([
+        "gateway",
+        "--listen=127.0.0.1:0",
+        "--admin=127.0.0.1:0",
+        &format!("--routers=127.0.0.1:{}", free_port()),
+        "--set=limits.login_deadline_ms=500",
+        &format!("--set=token.secret={SECRET}"),
+        &format!("--set=cluster.secret={SECRET}"),
+    ]));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (target, parts) in [
+        (server.clients, ["notice login_timeout", "may have no router yet"]),
+        (silent.local_addr().unwrap(), ["does not answer the login", "or another server"]),
+    ] {
+        let (code, said) = said(target, &["--to", "2"], b"hi\n");
+        assert!(code == Some(1) && parts.iter().all(|part| said.contains(part)), "{said}");
     }
 }
 

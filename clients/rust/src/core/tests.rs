@@ -365,7 +365,7 @@ fn a_server_that_does_not_answer_the_login_is_left() {
     world.core.token(world.now, Some("t".into()));
     world.take();
     assert_eq!(world.sleep(), Duration::from_secs(10));
-    assert!(matches!(world.events()[..], [Event::Disconnected { why: Loss::Late, .. }]));
+    assert!(matches!(world.events()[..], [Event::Disconnected { why: Loss::NotConnected(_), .. }]));
     world.sleep();
     world.core.connected(world.now);
     assert_eq!(world.sleep(), Duration::from_secs(10));
