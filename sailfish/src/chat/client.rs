@@ -21,6 +21,11 @@ const FINISH_TIME: Duration = Duration::from_secs(5);
 const LOGOUT_TIME: Duration = Duration::from_secs(1);
 /// While so many messages of a script have no outcome, its next line waits.
 const OUTGOING_MAX: usize = 1_024;
+/// How many lines of a script are sent a second, and at once: less than half of what a gateway takes by
+/// default (`limits.frames_per_second`, `limits.frames_burst`).
+const LINES_PER_SECOND: u32 = 400;
+/// After the server has said that it was too much, no line is read for this long.
+const RATE_PAUSE: Duration = Duration::from_secs(2);
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -53,6 +58,7 @@ pub struct Chat {
     ids: u64,
     /// What messages without an outcome say, by their ids' numbers.
     outgoing: BTreeMap<u64, String>,
+    pace: Pace,
     failed: bool,
     /// Set when no more lines come.
     finish_by: Option<Instant>,
@@ -76,6 +82,37 @@ impl Inputs {
             recv(lines) -> line => Ok(line.unwrap_or(Input::End)),
             default(TICK) => Err(RecvTimeoutError::Timeout),
         }
+    }
+}
+
+/// How fast the lines of a script are taken.
+struct Pace {
+    per_second: u32,
+    /// While so many messages have no outcome, the next line waits.
+    outgoing_max: usize,
+    /// The next line is taken then, were there no burst.
+    next_at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { per_second: LINES_PER_SECOND, outgoing_max: OUTGOING_MAX, next_at: now }
+    }
+
+    /// Whether a line may be taken: those of a second may come at once.
+    fn allows(&self, now: Instant, outgoing: usize) -> bool {
+        outgoing < self.outgoing_max && self.next_at <= now + Duration::from_secs(1)
+    }
+
+    fn took_one(&mut self, now: Instant) {
+        self.next_at = self.next_at.max(now) + Duration::from_secs(1) / self.per_second;
+    }
+
+    /// The server says that it was too much: it takes less than by default.
+    fn was_too_fast(&mut self, now: Instant) {
+        self.per_second = (self.per_second / 2).max(1);
+        self.outgoing_max = (self.outgoing_max / 2).max(1);
+        self.next_at = now + RATE_PAUSE + Duration::from_secs(1);
     }
 }
 
@@ -112,6 +149,7 @@ impl Chat {
             id_prefix: format!("chat-{:08x}-", u32::from_ne_bytes(random)),
             ids: 0,
             outgoing: BTreeMap::new(),
+            pace: Pace::new(Instant::now()),
             failed: false,
             finish_by: None,
         }
@@ -144,14 +182,18 @@ impl Chat {
         Ok(!self.failed)
     }
 
-    /// A script waits for the outcome of what it has sent; a person does not send that much.
+    /// A script waits for the outcome of what it has sent, and keeps a pace; a person does not send that much.
     fn takes_lines(&self) -> bool {
-        self.finish_by.is_none() && (self.screen.is_edited() || self.outgoing.len() < OUTGOING_MAX)
+        let is_allowed = || self.pace.allows(Instant::now(), self.outgoing.len());
+        self.finish_by.is_none() && (self.screen.is_edited() || is_allowed())
     }
 
     fn input(&mut self, input: Result<Input, RecvTimeoutError>) -> Next {
         match input {
-            Ok(Input::Line(line)) => self.line(line.trim()),
+            Ok(Input::Line(line)) => {
+                self.pace.took_one(Instant::now());
+                self.line(line.trim())
+            }
             Ok(Input::NoText(number)) => {
                 self.failed = true;
                 self.screen.say(Tone::Bad, &format!("line {number} is no UTF-8, and is not sent"));
@@ -269,6 +311,9 @@ impl Chat {
                 return Next::GoOn;
             }
             Loss::Notice(code) if is_worth_another_try(code) => {
+                if code == NoticeCode::RateLimited {
+                    self.pace.was_too_fast(Instant::now());
+                }
                 self.screen.say(Tone::Quiet, &format!("connecting to {next} in {wait} ms"));
                 return Next::GoOn;
             }
@@ -434,4 +479,30 @@ fn has_port(address: &str) -> bool {
 fn first_line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     String::from_utf8_lossy(line).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_keeps_a_pace() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let lines = |pace: &mut Pace, ms: u64| {
+            let now = start + Duration::from_millis(ms);
+            let mut lines = 0;
+            while pace.allows(now, 0) {
+                pace.took_one(now);
+                lines += 1;
+            }
+            lines
+        };
+        assert_eq!((lines(&mut pace, 0), lines(&mut pace, 0), lines(&mut pace, 500)), (401, 0, 200));
+        assert!(!pace.allows(start + Duration::from_secs(9), OUTGOING_MAX));
+        pace.was_too_fast(start + Duration::from_secs(1));
+        assert_eq!((lines(&mut pace, 2_900), lines(&mut pace, 3_000), lines(&mut pace, 3_500)), (0, 1, 100));
+        (0..20).for_each(|_| pace.was_too_fast(start));
+        assert_eq!((pace.per_second, pace.outgoing_max), (1, 1));
+    }
 }
