@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
-use sailfish_client::{Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Refused};
+use sailfish_client::{Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Recovery, Refused};
 use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
 
@@ -254,12 +254,18 @@ impl Chat {
                     &format!("logged in to {} as user {}", printable(&address), self.identity.user.0),
                 );
             }
-            Event::Joined { room, sequence, .. } => {
-                self.rooms.insert(room, true);
-                self.screen.say(
-                    Tone::Quiet,
-                    &format!("joined room {} (its last message so far is number {sequence})", room.0),
-                );
+            Event::Joined { room, sequence, recovery } => {
+                let was_in = self.rooms.insert(room, true) == Some(true);
+                if !was_in {
+                    self.screen.say(
+                        Tone::Quiet,
+                        &format!("joined room {} (its last message so far is number {sequence})", room.0),
+                    );
+                }
+                if recovery == Some(Recovery::TooOld) {
+                    let why = "they are too old, or were too many, to be kept";
+                    self.screen.say(Tone::Bad, &format!("some messages of room {} are missing: {why}", room.0));
+                }
             }
             Event::Left { room } => self.screen.say(Tone::Quiet, &format!("left room {}", room.0)),
             Event::Message(message) => self.message(&message),
