@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
 use sailfish_client::Trust;
 use serde::{Deserialize, Serialize};
 
@@ -73,12 +72,15 @@ pub struct TrustArgs {
 
 impl TrustArgs {
     /// What the flags say.
-    pub fn trust(&self) -> anyhow::Result<Trust> {
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn trust(&self) -> Result<Trust, ConfigError> {
         match &self.ca {
             _ if self.insecure => Ok(Trust::Anybody),
             Some(file) => {
-                let name = || format!("--ca {}", file.display());
-                Ok(Trust::Roots(crate::read::read(file).with_context(name)?))
+                let refused = |error| ConfigError(format!("--ca {}: {error}", file.display()));
+                Ok(Trust::Roots(crate::read::read(file).map_err(refused)?))
             }
             None => Ok(Trust::System),
         }
