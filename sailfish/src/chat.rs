@@ -104,9 +104,10 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let app = AppId(args.app);
     let user = UserId(args.user);
     crate::cli::warn_of_secret("--token", args.token.as_ref(), TOKEN_VARIABLE);
-    let token = match args.token.clone().or_else(|| std::env::var(TOKEN_VARIABLE).ok()) {
-        Some(token) => {
-            crate::token::is_of(&token, user)?;
+    let flag = args.token.clone().map(|token| (token, "--token"));
+    let token = match flag.or_else(|| Some((std::env::var(TOKEN_VARIABLE).ok()?, TOKEN_VARIABLE))) {
+        Some((token, source)) => {
+            crate::token::is_of(&token, user, source)?;
             token
         }
         None => crate::token::mint(&Secret::find(&config.token)?, app, user, args.device, TOKEN_TTL),

@@ -48,19 +48,18 @@ pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl:
     mint_hs256_with(&secret.bytes, &Claims { app, user, device, exp }, &more)
 }
 
-/// Whether a token that was given speaks of the user that was given: who is logged in is whom the token
-/// speaks of. Its signature is the gateway's to judge.
-pub fn is_of(token: &str, user: UserId) -> Result<(), ConfigError> {
+/// Whether a token that was given at `source` speaks of the user that was given: who is logged in is whom the
+/// token speaks of. Its signature is the gateway's to judge.
+pub fn is_of(token: &str, user: UserId, source: &str) -> Result<(), ConfigError> {
     let claims = token.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
     let claims = claims.and_then(|claims| serde_json::from_slice::<serde_json::Value>(&claims).ok());
     match claims.and_then(|claims| claims["user"].as_i64()) {
         Some(of) if of == user.0 => Ok(()),
-        Some(of) => Err(ConfigError(format!("--token: it is user {of}'s, and --user is {}", user.0))),
-        None => Err(ConfigError(
-            "--token: want one as `sailfish token` prints it or the backend's POST /im/token answers; the token \
+        Some(of) => Err(ConfigError(format!("{source}: it is user {of}'s, and --user is {}", user.0))),
+        None => Err(ConfigError(format!(
+            "{source}: want one as `sailfish token` prints it or the backend's POST /im/token answers; the token \
              of POST /login is for HTTP"
-                .into(),
-        )),
+        ))),
     }
 }
 
