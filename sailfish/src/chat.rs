@@ -10,14 +10,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use sailfish_client::{Client, Config, Event, Events};
+use sailfish_client::{Address, Client, Config, Event, Events};
 use tokio::runtime::Builder;
 use wire::client::Encoding;
 use wire::{AppId, BizCode, DeviceClass, RoomId, UserId};
 
 use crate::cli::{ConfigArgs, TrustArgs};
+use crate::config::ConfigError;
 use crate::secret::Secret;
-use client::{Chat, Identity, Inputs};
+use client::{Chat, Identity, Inputs, WANTED};
 use screen::{Screen, Tone};
 
 /// How long a token of our own is good; it is made anew for each run.
@@ -114,6 +115,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     };
     let target = args.target.clone();
     let target = target.unwrap_or_else(|| crate::serve::reachable(config.node.listen).to_string());
+    check_target(&target)?;
     let biz_code = args.biz_code.map(BizCode);
     let identity = Identity { user, target: target.clone(), biz_code };
     let (into_lines, lines) = bounded(INPUTS_MAX);
@@ -142,6 +144,16 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let client = start(config, token, into_events)?;
     let chat = Chat::new(identity, args.room.map(RoomId), args.to.map(UserId), client, screen);
     Ok(if chat.run(&Inputs { lines, events })? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A target in another form is none, however long one waits.
+fn check_target(target: &str) -> Result<(), ConfigError> {
+    let address = Address::parse(target, None).map_err(|wish| ConfigError(format!("--target {wish}")))?;
+    let port = address.authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(ConfigError(format!("--target {target}: no port; {WANTED}, like 127.0.0.1:5346"))),
+    }
 }
 
 /// Starts the client on a thread of its own, from where its events come in as inputs.

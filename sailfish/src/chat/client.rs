@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
-use sailfish_client::{Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Recovery, Refused};
+use sailfish_client::{
+    Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Recovery, Refused,
+};
 use wire::node::Target;
 use wire::{BizCode, RoomId, UserId};
 
@@ -26,6 +28,11 @@ const OUTGOING_MAX: usize = 1_024;
 const LINES_PER_SECOND: u32 = 400;
 /// After the server has said that it was too much, no line is read for this long.
 const RATE_PAUSE: Duration = Duration::from_secs(2);
+/// How the address of a gateway looks.
+pub const WANTED: &str = "want HOST:PORT, tls://HOST:PORT, ws://HOST:PORT or wss://HOST:PORT";
+/// What a server that wants TLS answers bytes that are none: a record with an alert, and its version.
+const TLS_ALERT: u8 = 21;
+const TLS_MAJOR: u8 = 3;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -124,6 +131,8 @@ enum Next {
     Done,
     /// End: no gateway is at the target, and why that is thought.
     NoGateway(String),
+    /// End: the target is reached in a wrong way, and what is to be changed.
+    Wrong(String),
 }
 
 impl Chat {
@@ -168,6 +177,10 @@ impl Chat {
             match next {
                 Next::GoOn => {}
                 Next::Done => break,
+                Next::Wrong(why) => {
+                    let target = printable(&self.identity.target);
+                    return Err(ConfigError(format!("--target {target}: {}", printable(&why))));
+                }
                 Next::NoGateway(why) => {
                     let target = printable(&self.identity.target);
                     let wish = "want the address of clients that `sailfish up` prints, or start it";
@@ -264,7 +277,8 @@ impl Chat {
                 }
                 if recovery == Some(Recovery::TooOld) {
                     let why = "they are too old, or were too many, to be kept";
-                    self.screen.say(Tone::Bad, &format!("some messages of room {} are missing: {why}", room.0));
+                    self.screen
+                        .say(Tone::Bad, &format!("some messages of room {} are missing: {why}", room.0));
                 }
             }
             Event::Left { room } => self.screen.say(Tone::Quiet, &format!("left room {}", room.0)),
@@ -275,7 +289,7 @@ impl Chat {
                 if code == NoticeCode::LoginTimeout {
                     self.screen.say(
                         Tone::Bad,
-                        "a gateway is there and does not answer the login: it may have no router yet (its /readyz says so)",
+                        "a gateway is there and nothing answers the login: it may have no router yet; see its /readyz",
                     );
                 }
                 self.heard();
@@ -306,8 +320,10 @@ impl Chat {
         let (next, wait) = (printable(next), wait.as_millis());
         let why = match why {
             Loss::NotConnected(error) => {
-                if self.first_by.is_some() && !has_port(address) {
-                    return Next::NoGateway(error); // it never will be one
+                if self.first_by.is_some()
+                    && let Some(why) = remedy(address, &error)
+                {
+                    return Next::Wrong(why);
                 }
                 let address = printable(address);
                 self.screen.say(Tone::Bad, &format!(
@@ -328,7 +344,17 @@ impl Chat {
                 return Next::Done;
             }
             Loss::Garbage(begin) if self.first_by.is_some() => {
-                return Next::NoGateway(format!("it answers \"{}\"", first_line(&begin)));
+                return match begin[..] {
+                    [TLS_ALERT, TLS_MAJOR, ..] => {
+                        Next::Wrong("it speaks TLS there; want tls://HOST:PORT or wss://HOST:PORT".into())
+                    }
+                    _ => {
+                        let line = first_line(&begin);
+                        let is_http = line.starts_with("HTTP/");
+                        let hint = if is_http { " (a gateway's port for WebSocket wants ws://)" } else { "" };
+                        Next::NoGateway(format!("it answers \"{line}\"{hint}"))
+                    }
+                };
             }
             Loss::Garbage(_) => "the server sent what is no frame".to_owned(),
             Loss::Closed(why) => {
@@ -475,10 +501,38 @@ fn is_worth_another_try(code: NoticeCode) -> bool {
     )
 }
 
-/// Whether an address names a port, so that a gateway may be there.
-fn has_port(address: &str) -> bool {
-    let authority = Address::parse(address, None).map(|address| address.authority).unwrap_or_default();
-    authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+/// What is to be changed, where another try would fail in the same way.
+fn remedy(address: &str, error: &str) -> Option<String> {
+    let Ok(Address { tls, websocket, .. }) = Address::parse(address, None) else { return Some(error.into()) };
+    let has = |part: &str| error.contains(part);
+    Some(match error {
+        _ if has("invalid socket address") || has("invalid port") => format!("{error}; {WANTED}"),
+        _ if has("CaUsedAsEndEntity") => {
+            "the server shows the certificate of an authority as its own; a certificate for a test that signs itself wants \
+             basicConstraints=CA:FALSE, or trust it with --insecure"
+                .into()
+        }
+        _ if ["UnknownIssuer", "BadSignature", "UnsupportedSignature"].into_iter().any(has) => {
+            "nobody who is trusted here has signed the server's certificate; name its authority with --ca FILE, or trust \
+             every server with --insecure, for tests"
+                .into()
+        }
+        _ if has("invalid peer certificate") => {
+            format!("{error}; --insecure trusts every certificate, for tests")
+        }
+        _ if tls && (has("InvalidContentType") || has("InvalidMessage")) => {
+            "no TLS is spoken there; want HOST:PORT or ws://HOST:PORT, or the port of the gateway with TLS".into()
+        }
+        _ if has("no certificates in PEM") || has("no certificate of an authority") => {
+            format!("{error}; want a file with certificates in PEM as --ca")
+        }
+        _ if has("the system has no certificates") => format!("{error}; name authorities with --ca FILE"),
+        _ if websocket.is_some() && has("the answer is no HTTP") => {
+            "no WebSocket is spoken there; want HOST:PORT, or the port of the gateway with WebSocket or WebSocket over TLS"
+                .into()
+        }
+        _ => return None,
+    })
 }
 
 /// How an answer begins, to be told by a person.
@@ -490,6 +544,28 @@ fn first_line(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_try_cannot_mend_is_told_at_once() {
+        for (address, error, part) in [
+            ("tls://a:1", "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "CA:FALSE"),
+            ("wss://a:1", "invalid peer certificate: UnknownIssuer", "--ca FILE"),
+            ("tls://a:1", "invalid peer certificate: Expired", "Expired"),
+            ("tls://a:1", "received corrupt message of type InvalidContentType", "no TLS is spoken"),
+            ("tls://a:1", "invalid peer certificate: BadSignature", "--ca FILE"),
+            ("tls://a:1", "no certificate of an authority: no root trust anchors were provided", "as --ca"),
+            ("ws://a:1", "the answer is no HTTP: invalid HTTP version", "no WebSocket is spoken"),
+            ("http://a:1", "http://a:1: want HOST:PORT", "want HOST:PORT"),
+        ] {
+            let told = remedy(address, error).unwrap();
+            assert!(told.contains(part), "{told}");
+        }
+        for error in
+            ["Connection refused (os error 111)", "the answer is HTTP 503: busy", "the server closed"]
+        {
+            assert_eq!(remedy("wss://a:1", error), None, "{error}");
+        }
+    }
 
     #[test]
     fn a_script_keeps_a_pace() {
