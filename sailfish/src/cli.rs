@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sailfish_client::Trust;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConfigError, Layers};
+use crate::config::{Config, ConfigError, ENV_PREFIX, Layers};
 use crate::printable::printable_lines;
 
 /// Where the configuration comes from.
@@ -27,10 +27,13 @@ impl ConfigArgs {
         if let Some(file) = &self.config {
             layers.file(file)?;
         }
-        let vars = std::env::vars_os();
-        layers.env(
-            vars.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        )?;
+        let vars = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+        let own = vars.filter(|(name, _)| name.starts_with(ENV_PREFIX));
+        let texts = own.map(|(name, value)| match value.into_string() {
+            Ok(text) => Ok((name, text)),
+            Err(_) => Err(ConfigError(format!("{name}: want UTF-8"))),
+        });
+        layers.env(texts.collect::<Result<Vec<_>, _>>()?.into_iter())?;
         for assignment in &self.set {
             layers.set(assignment)?;
         }

@@ -19,7 +19,7 @@ use wire::node::link::NODE_MAX;
 use crate::directory::StreamBounds;
 
 pub use bridge::{BridgeConfig, BridgeMode};
-pub use layers::Layers;
+pub use layers::{ENV_PREFIX, Layers};
 pub use print::print;
 pub use token::{TokenConfig, ed25519_public_key};
 

@@ -14,7 +14,7 @@ app.kubernetes.io/component: {{ .role }}
 imagePullSecrets: {{ toJson . }}
 {{- end }}
 automountServiceAccountToken: false
-# Kubernetes would set variables such as SAILFISH_ROUTER_PORT, which the program takes for keys of its configuration.
+# Kubernetes would set variables such as SAILFISH_ROUTER_PORT, which are no keys of the configuration.
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ .root.Values.terminationGracePeriodSeconds }}
 nodeSelector: {{ toJson .root.Values.nodeSelector }}

@@ -10,7 +10,13 @@ use super::keys::{KEYS, SECTIONS};
 use super::{Config, ConfigError, without_password};
 
 /// The prefix of environment variables.
-const ENV_PREFIX: &str = "SAILFISH_";
+pub const ENV_PREFIX: &str = "SAILFISH_";
+/// Variables with the prefix that are no keys: where the file is, and the token of `sailfish chat`.
+const ENV_OTHERS: [&str; 2] = ["CONFIG", "CHAT_TOKEN"];
+/// What containers are told of a service beside them ends so, or is about a port of it.
+const ENV_SERVICES: [&str; 2] = ["_SERVICE_HOST", "_SERVICE_PORT"];
+const ENV_PORT_PARTS: [&str; 6] =
+    ["_TCP_ADDR", "_TCP_PORT", "_TCP_PROTO", "_UDP_ADDR", "_UDP_PORT", "_UDP_PROTO"];
 
 /// What was given, by dotted key, each with where it came from; a later layer replaces an earlier one's
 /// value.
@@ -63,14 +69,22 @@ impl Layers {
     }
 
     /// The environment: `SAILFISH_LIMITS__FRAME_BYTES_MAX` is `limits.frame_bytes_max`. A variable with the
-    /// prefix and a double underscore that is no key is refused, as it would be in a file.
+    /// prefix that is no key is refused, as it would be in a file.
     pub fn env(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         for (name, text) in vars {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
-            let key = rest.replace("__", ".").to_lowercase();
-            if key.contains('.') || self.defaults.contains_key(&key) {
-                self.text(&key, &text, &name)?;
+            if ENV_OTHERS.contains(&rest) || is_of_a_service(rest, &text) {
+                continue;
             }
+            let key = rest.replace("__", ".").to_lowercase();
+            if !key.contains('.') && !self.defaults.contains_key(&key) {
+                let hint = match nearest_key(&key) {
+                    Some(meant) => format!("is {} meant?", variable(meant)),
+                    None => format!("want one like {}, with __ for the dot", variable("token.secret")),
+                };
+                return Err(ConfigError(format!("{name}: no key has this variable; {hint}")));
+            }
+            self.text(&key, &text, &name)?;
         }
         Ok(())
     }
@@ -95,7 +109,7 @@ impl Layers {
             _ => parsed(),
         };
         if source.starts_with('-') && has_secret(key, &value) {
-            let variable = format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"));
+            let variable = variable(key);
             self.warnings
                 .push(format!("{source} shows {key} to every user of this machine; use {variable} instead"));
         }
@@ -205,6 +219,43 @@ fn flatten(root: Table) -> impl Iterator<Item = (String, Value)> {
         }
         leaf => vec![(section, leaf)],
     })
+}
+
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"))
+}
+
+/// Whether a variable is one that Kubernetes and Docker set for a service whose name begins like ours.
+fn is_of_a_service(rest: &str, text: &str) -> bool {
+    let rest = format!("_{rest}");
+    let is_port = format!("{rest}_").contains("_PORT_");
+    let is_url = text.starts_with("tcp://") || text.starts_with("udp://");
+    let is_part = || ENV_PORT_PARTS.iter().any(|end| rest.ends_with(end));
+    let is_service = ENV_SERVICES.iter().any(|end| rest.ends_with(end)) || rest.contains("_SERVICE_PORT_");
+    !rest.contains("__") && (is_service || is_port && (is_url || is_part()))
+}
+
+/// The key that a name without a section was most likely to be, if it is like any: its dot may have got lost.
+fn nearest_key(name: &str) -> Option<&'static str> {
+    let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<Vec<_>>();
+    let wanted = letters(name);
+    let far = KEYS.iter().map(|key| (distance(&wanted, &letters(key.name)), key.name));
+    far.min_by_key(|(far, _)| *far).filter(|(far, _)| 2 * far <= wanted.len()).map(|(_, name)| name)
+}
+
+/// How many letters are to be put in, taken out or replaced (Levenshtein).
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != other);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// Whether a value is a secret, or a URL with a password.
@@ -395,6 +446,39 @@ mod tests {
         ] {
             let line = refused(text);
             assert!(line.contains(part) && !line.contains('\n'), "{text:?} gave {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_key_is_refused_with_the_one_that_is_meant() {
+        let env = |name: &str, text: &str| Layers::new().env([(name.into(), text.into())].into_iter());
+        for (name, meant) in [
+            ("SAILFISH_TOKEN_SECRET", "SAILFISH_TOKEN__SECRET"),
+            ("SAILFISH_NODE_LISTEN", "SAILFISH_NODE__LISTEN"),
+            ("SAILFISH_ROUTE", "SAILFISH_ROUTES"),
+            ("SAILFISH_LIMIT_ROOM_MAX", "SAILFISH_LIMITS__ROOMS_MAX"),
+        ] {
+            let line = env(name, "x").unwrap_err().0;
+            assert_eq!(line, format!("{name}: no key has this variable; is {meant} meant?"));
+        }
+        for name in ["SAILFISH_FOO", "SAILFISH_"] {
+            assert!(
+                env(name, "1")
+                    .unwrap_err()
+                    .0
+                    .ends_with("; want one like SAILFISH_TOKEN__SECRET, with __ for the dot")
+            );
+        }
+        for (name, text) in [
+            ("SAILFISH_CONFIG", "x"),
+            ("SAILFISH_CHAT_TOKEN", "x"),
+            ("SAILFISH_SERVICE_HOST", "10.0.0.1"),
+            ("SAILFISH_ROUTER_SERVICE_PORT_LINKS", "5350"),
+            ("SAILFISH_ROUTER_PORT", "tcp://10.0.0.1:5350"),
+            ("SAILFISH_PORT_5350_TCP_ADDR", "10.0.0.1"),
+            ("SAILOR", "x"),
+        ] {
+            assert_eq!(env(name, text), Ok(()), "{name}");
         }
     }
 
