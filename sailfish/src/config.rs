@@ -496,6 +496,14 @@ impl Config {
             return Err(format!("node.shards = {}: want a number from 0 to {SHARDS_MAX}", self.node.shards));
         }
         let LogConfig { filter, format } = &self.log;
+        let is_wrong = |directive: &str| is_bare_word(directive) && !is_logged(directive);
+        if let Some(word) = filter.split(',').map(str::trim).find(|directive| is_wrong(directive)) {
+            return Err(format!(
+                "log.filter = {filter:?}: {word:?} is no level and no part of the program; want one of {}, or directives \
+                 like info,sailfish=debug",
+                LEVELS.join(", ")
+            ));
+        }
         if filter.parse::<tracing_subscriber::EnvFilter>().is_err() {
             return Err(format!(
                 "log.filter = {filter:?}: want a level or directives like info,sailfish=debug"
@@ -605,6 +613,37 @@ impl Config {
         within("engine.backlog", engine.backlog, 1, 1 << 20)?;
         within("engine.linger_ms", engine.linger_ms, 0, 60_000)
     }
+}
+
+/// How much is logged.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// What of the program logs, as the first part of a target.
+const LOGGED: [&str; 13] = [
+    "sailfish",
+    "backend",
+    "biz_bridge",
+    "edge",
+    "engine",
+    "gateway",
+    "http_server",
+    "link",
+    "loadgen",
+    "logs",
+    "node",
+    "router",
+    "trust",
+];
+
+/// Whether a directive of a filter is one word. Alone, a word that is no level is taken for a target, and
+/// everything else is not logged.
+fn is_bare_word(directive: &str) -> bool {
+    !directive.is_empty() && !directive.contains(['=', '['])
+}
+
+/// Whether a word is a level, or a target of ours.
+fn is_logged(word: &str) -> bool {
+    let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    is_level || LOGGED.contains(&word.split("::").next().unwrap_or(word))
 }
 
 /// A shorter secret can be guessed from what it has signed.

@@ -309,6 +309,15 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_levels_and_targets() {
+        for filter in ["INFO", "off", "info,sailfish=debug", "warn, router::owner", "hyper=debug", ""] {
+            let mut layers = Layers::new();
+            layers.set(&format!("log.filter={filter}")).unwrap();
+            assert!(layers.config().is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
     fn every_key_has_a_comment_and_every_comment_a_key() {
         let documented: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
         let mut sorted = documented.clone();
@@ -424,6 +433,9 @@ mod tests {
                 "drain.alternatives[0]: invalid type: integer `1`, expected a string",
             ),
             ("[node]\nengine = \"tokio\"", "node.engine = \"tokio\": want one of auto, uring"),
+            ("[log]\nfilter = \"warning\"", "log.filter = \"warning\": \"warning\" is no level and no part"),
+            ("[log]\nfilter = \"info, loud\"", "\"loud\" is no level"),
+            ("[log]\nfilter = \"sailfish=loud\"", "log.filter = \"sailfish=loud\": want a level or"),
             ("[log]\nformat = \"xml\"", "log.format = \"xml\": want text or json"),
             ("[token]\ned25519_public_key = \"abc\"", "token.ed25519_public_key: want the 64 hexadecimal"),
             ("[directory]\nredis = \"http://a:1\"", "directory.redis: want redis://HOST:PORT"),
