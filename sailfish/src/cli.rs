@@ -13,10 +13,10 @@ use crate::printable::printable_lines;
 #[derive(clap::Args, Clone, Default)]
 pub struct ConfigArgs {
     /// A TOML file with the configuration; see `sailfish up --print-config`.
-    #[arg(long, value_name = "FILE", env = "SAILFISH_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "SAILFISH_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// Sets one key of the configuration, like limits.rooms_max=8; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
     pub set: Vec<String>,
 }
 

@@ -12,6 +12,7 @@ use crate::common::{SECRET, output, sailfish};
 fn codes_mean_the_same_for_all_subcommands() {
     let nobody = format!("127.0.0.1:{}", free_port()); // nobody listens there
     let (url, set) = (format!("http://{nobody}"), format!("token.secret={SECRET}"));
+    let admin = format!("node.admin={nobody}");
     let done: [&[&str]; 8] = [
         &["--help"],
         &["--version"],
@@ -22,17 +23,18 @@ fn codes_mean_the_same_for_all_subcommands() {
         &["completions", "zsh"],
         &["man"],
     ];
-    let not_done: [&[&str]; 8] = [
+    let not_done: [&[&str]; 9] = [
         &["up", "--listen", "203.0.113.1:7700", "--admin", "127.0.0.1:0", "--set", &set],
         &["backend", "--listen", "127.0.0.1:0", "--database", "sqlite:/no/such/folder/x.db"],
         &["ctl", "nodes", "--admin", &nobody],
+        &["ctl", "nodes", "--set", &admin],
         &["top", "--once", "--admin", &nobody],
         &["man", "--out", "/dev/null/man1"],
         &["demo", "--backend", &url, "--backend-secret", "the secret of the test"],
         &["load", "gift", "--backend", &url, "--backend-secret", "the secret of the test", "--set", &set],
         &["load", "chat", "--connections", "2", "--seconds", "0.1", "--target", &nobody, "--set", &set],
     ];
-    let refused: [&[&str]; 20] = [
+    let refused: [&[&str]; 24] = [
         &[],
         &["nothing"],
         &["token"],
@@ -46,7 +48,11 @@ fn codes_mean_the_same_for_all_subcommands() {
         &["backend", "--database", "postgres://x"],
         &["chat", "--user", "1", "--encoding", "xml"],
         &["chat", "--user", "1", "--target", "nonsense", "--set", &set],
+        &["chat", "--user", "1", "--target", "127.0.0.1", "--set", &set],
+        &["chat", "--user", "1", "--target", "tls://127.0.0.1:1", "--ca", "/no/such/file", "--set", &set],
         &["ctl", "nodes", "--admin", "nonsense"],
+        &["ctl", "nodes", "--config", "/no/such/file"],
+        &["up", "--set", "log.filter=warning"],
         &["top", "--admin", "nonsense"],
         &["top", "--interval", "0"],
         &["completions", "csh"],
