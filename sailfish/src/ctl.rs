@@ -18,7 +18,7 @@ use crate::serve::reachable;
 use crate::token::{device, duration};
 use http::{Answer, Method, Request};
 
-/// Asks a running node who is online, and sends it orders: push, kick, drain.
+/// Asks a running node who is online, and sends it orders: push, kick, revoke, drain.
 #[derive(clap::Args)]
 pub struct CtlArgs {
     #[command(flatten)]
@@ -203,6 +203,10 @@ impl Order {
                 anyhow::bail!(
                     "{admin} refuses the secret; give the node's control.secret by --secret or SAILFISH_CONTROL__SECRET"
                 )
+            }
+            // A backend names its own page; a node would name its document.
+            (404, Some(message)) if message.contains("/docs lists") => {
+                anyhow::bail!("{admin} looks like a backend; want the admin port of a node as --admin")
             }
             (_, Some(message)) => anyhow::bail!("{admin}: {}", printable(message)),
             (_, None) => anyhow::bail!("{admin} is no admin port of Sailfish: it answers {status}"),
