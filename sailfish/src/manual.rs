@@ -1,7 +1,9 @@
 //! `sailfish completions` and `sailfish man`: made from the command line itself, so that neither misses a
 //! flag.
 
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::process::{Command as Process, Stdio};
 
 use anyhow::Context;
 use clap::Command;
@@ -21,9 +23,9 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints a manual page, or writes all of them into a folder.
+/// Shows a manual page, or writes all of them into a folder.
 ///
-/// To read one: `sailfish man ctl push | man -l -`.
+/// To a terminal it is shown by `man`; anything else gets its source: `sailfish man ctl push | man -l -`.
 #[derive(clap::Args)]
 pub struct ManArgs {
     /// The subcommand that the page is about [default: sailfish itself].
@@ -56,15 +58,39 @@ pub fn man(args: &ManArgs, mut sailfish: Command) -> anyhow::Result<()> {
     let mut page = &sailfish;
     for word in &args.subcommand {
         let names = || {
-            let names: Vec<&str> = page.get_subcommands().map(Command::get_name).collect();
-            names.join(", ")
+            let shown = page.get_subcommands().filter(|command| !command.is_hide_set());
+            shown.map(Command::get_name).collect::<Vec<_>>().join(", ")
         };
         page = page
             .find_subcommand(word)
+            .filter(|command| !command.is_hide_set())
             .ok_or_else(|| ConfigError(format!("no subcommand {word:?}; there are: {}", names())))?;
     }
     let mut text = Vec::new();
     Man::new(page.clone()).render(&mut text).context("a page in memory")?;
+    if io::stdout().is_terminal() {
+        let words = ["sailfish"].into_iter().chain(args.subcommand.iter().map(String::as_str));
+        return show(&text, &words.collect::<Vec<_>>().join(" "));
+    }
     cli::written(cli::write_bytes(&text));
     Ok(())
+}
+
+/// Shows a page on the terminal.
+///
+/// # Errors
+/// There is no `man`, or it failed.
+fn show(page: &[u8], command: &str) -> anyhow::Result<()> {
+    let man = Process::new("man").args(["-l", "-"]).stdin(Stdio::piped()).spawn();
+    let is_shown = man.and_then(|mut man| {
+        // Whoever leaves before the end has read enough.
+        let _ = man.stdin.take().map(|mut stdin| stdin.write_all(page));
+        Ok(man.wait()?.success())
+    });
+    match is_shown {
+        Ok(true) => Ok(()),
+        _ => anyhow::bail!(
+            "man cannot show the page here: {command} --help says the same, and behind a pipe its source is printed"
+        ),
+    }
 }

@@ -56,6 +56,13 @@ fn a_page_is_printed_too() {
     let line = String::from_utf8(none.stderr).unwrap();
     assert_eq!(none.status.code(), Some(2));
     assert!(line.contains("no subcommand \"pull\"; there are: online, where, kick"), "{line}");
+    for hidden in ["bogus", "load-worker"] {
+        let none = page(&[hidden]);
+        let line = String::from_utf8(none.stderr).unwrap();
+        assert_eq!(none.status.code(), Some(2));
+        assert!(line.contains("completions, man") && line.matches("load-worker").count() < 2, "{line}");
+        assert!(hidden != "bogus" || !line.contains("load-worker"), "{line}");
+    }
 }
 
 #[test]
