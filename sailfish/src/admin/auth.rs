@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_server::site;
@@ -32,6 +33,10 @@ pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next
     };
     let mut response = match refusal {
         None => next.run(request).await,
+        Some(refusal) if refusal.is_no_json() => {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            wrong_method(method, uri, next).await.unwrap_or_else(|| refusal.into_response())
+        }
         Some(refusal) => refusal.into_response(),
     };
     if is_secret_unused {
@@ -39,6 +44,18 @@ pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// What is answered if the path does not take the method, or is none: that comes before what the body is to
+/// be. The path is asked by a method that none takes, so nothing is done.
+async fn wrong_method(method: Method, uri: Uri, next: Next) -> Option<Response> {
+    let mut asked = Request::new(Body::empty());
+    (*asked.method_mut(), *asked.uri_mut()) = (Method::OPTIONS, uri);
+    let answer = next.run(asked).await;
+    let allowed = answer.headers().get(header::ALLOW).and_then(|methods| methods.to_str().ok());
+    let takes_it =
+        allowed.is_some_and(|methods| methods.split(',').any(|taken| taken.trim() == method.as_str()));
+    (!takes_it).then_some(answer)
 }
 
 /// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its

@@ -74,6 +74,11 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
+    /// Whether it is [`Self::no_json`].
+    pub fn is_no_json(&self) -> bool {
+        self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE
+    }
+
     /// What the answer needs is missing: `message` says what.
     pub fn unavailable(code: &'static str, message: impl Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)

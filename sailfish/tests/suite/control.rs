@@ -89,6 +89,12 @@ fn requests_that_are_wrong_are_told_what_is() {
     assert_eq!(error("", status, &answer, "application/json"), (415, "unsupported_media_type".into()));
     let text = "POST /v1/kick HTTP/1.1\r\nContent-Type: text/plain\r\n";
     assert_eq!(parsed(server.http(text, r#"{"app":1,"user":5}"#)).0, 415);
+    for head in ["DELETE /v1/nodes HTTP/1.1\r\n", "POST /v1/nodes HTTP/1.1\r\n", "PUT /v1/kick HTTP/1.1\r\n"]
+    {
+        let (status, answer) = parsed(server.http(head, ""));
+        assert_eq!(error("", status, &answer, "method"), (405, "method_not_allowed".into()), "{head}");
+    }
+    assert_eq!(parsed(server.http("POST /v1/nothing HTTP/1.1\r\n", "")).0, 404);
     let named = "GET /v1/nodes HTTP/1.1\r\nHost: evil.example:5347\r\n";
     let (status, answer) = parsed(server.http(named, ""));
     assert_eq!(error("", status, &answer, "control.secret"), (403, "forbidden".into()));
