@@ -199,7 +199,7 @@ async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Sig
 async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) -> bool {
     let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
-    let connections: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
+    let connections = clients(serving).await;
     info!(connections, deadline_ms = deadline.as_millis() as u64, "draining; a second signal stops at once");
     serving.shards.drain().await;
     tokio::select! {
@@ -210,11 +210,18 @@ async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) -> boo
         }
         () = signals.end() => warn!("stopping at once"),
         () = tokio::time::sleep(deadline) => {
-            let left: u64 = serving.running.stats().iter().map(|stats| stats.connections.get()).sum();
-            warn!(connections = left, "the drain's deadline has passed");
+            let connections = clients(serving).await;
+            warn!(connections, "the drain's deadline has passed");
         }
     }
     false
+}
+
+/// How many clients are connected; links of nodes are not counted.
+async fn clients(serving: &Serving) -> u64 {
+    let metrics = serving.shards.metrics().await;
+    let gateways = metrics.iter().flatten().filter_map(|shard| shard.gateway.as_ref());
+    gateways.map(|gateway| gateway.connections).sum()
 }
 
 async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, ConfigError>) {
