@@ -60,8 +60,29 @@ impl Capacity {
 }
 
 /// Files that no client's connection may take.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reserved(u64);
+#[derive(Clone, Debug, Default)]
+pub struct Reserved {
+    files: u64,
+    /// Of HTTP ports beside, what their connections take.
+    ports: Vec<u64>,
+}
+
+impl Reserved {
+    fn all(&self) -> u64 {
+        self.files + self.ports.iter().sum::<u64>()
+    }
+
+    /// What it is when HTTP ports take their part of another limit.
+    fn all_of(&self, limit: u64, new_limit: u64) -> u64 {
+        let new = |&port: &u64| if port < http_part(limit) { port } else { http_part(new_limit) };
+        self.files + self.ports.iter().map(new).sum::<u64>()
+    }
+}
+
+/// What the connections of one HTTP port are at most.
+fn http_part(limit: u64) -> u64 {
+    (limit / HTTP_PART).clamp(1, u32::MAX.into())
+}
 
 impl Files {
     /// Raises the soft limit to the hard one.
@@ -72,8 +93,7 @@ impl Files {
 
     /// What callers of an HTTP port may take: no more connections than their part of all files.
     pub fn http(self, limits: &Limits) -> Limits {
-        let connections_max = (self.limit / HTTP_PART).clamp(1, u32::MAX.into());
-        limits.with_connections_max(connections_max as u32)
+        limits.with_connections_max(http_part(self.limit) as u32)
     }
 
     /// How many connections each of `shards` shards may hold, beside what is reserved, when it is to hold
@@ -88,7 +108,7 @@ impl Files {
         wanted: u32,
         reserved: Reserved,
     ) -> anyhow::Result<Capacity> {
-        let each = self.open_connections_max(shards, reserved)?;
+        let each = self.open_connections_max(shards, &reserved)?;
         if may_have_rings && each < wanted {
             return Ok(self.with_rings(each, shards.into(), wanted));
         }
@@ -118,18 +138,30 @@ impl Files {
     }
 
     /// How many connections of each shard may be open files.
-    fn open_connections_max(self, shards: u16, reserved: Reserved) -> anyhow::Result<u32> {
+    fn open_connections_max(self, shards: u16, reserved: &Reserved) -> anyhow::Result<u32> {
         let shards = u64::from(shards);
-        let reserve = RESERVE + reserved.0 + RESERVE_PER_SHARD * shards;
-        let each = self.limit.saturating_sub(reserve) / shards;
+        let own = RESERVE + RESERVE_PER_SHARD * shards;
+        let each = self.limit.saturating_sub(own + reserved.all()) / shards;
         anyhow::ensure!(
             each > 0,
             "{} open files are too few for {shards} shards: want at least {}; raise the hard limit (ulimit -Hn, or \
              LimitNOFILE= of a systemd unit) or use fewer --shards",
             self.limit,
-            reserve + shards
+            self.least(own + shards, reserved)
         );
         Ok(u32::try_from(each).unwrap_or(u32::MAX))
+    }
+
+    /// The lowest limit that leaves `wanted` files: HTTP ports take their part of it, too.
+    fn least(self, wanted: u64, reserved: &Reserved) -> u64 {
+        let mut least = self.limit;
+        loop {
+            let needed = wanted + reserved.all_of(self.limit, least);
+            if needed <= least {
+                return least;
+            }
+            least = needed;
+        }
     }
 }
 
@@ -152,8 +184,9 @@ fn locks_freely() -> bool {
 impl Reserved {
     /// For an HTTP port within these limits.
     #[must_use]
-    pub fn with_http(self, limits: &Limits) -> Self {
-        Self(self.0 + u64::from(limits.connections_max) + REFUSED_CONNECTIONS_MAX as u64 + 1)
+    pub fn with_http(mut self, limits: &Limits) -> Self {
+        self.ports.push(limits.connections_max.into());
+        self.and(REFUSED_CONNECTIONS_MAX as u64 + 1)
     }
 
     /// For a backend in the process, without its HTTP port.
@@ -161,13 +194,18 @@ impl Reserved {
     pub fn with_backend(self, config: &backend::Config) -> Self {
         let pools = 1 + config.replicas.len() as u64;
         let database = u64::from(config.database_connections_max) * pools * FILES_PER_DATABASE_CONNECTION;
-        Self(self.0 + RESERVE_OF_BACKEND + database)
+        self.and(RESERVE_OF_BACKEND + database)
     }
 
     /// For a bridge in the process.
     #[must_use]
     pub fn with_bridge(self, config: &Config) -> Self {
-        Self(self.0 + RESERVE_OF_BRIDGE + u64::from(config.bridge.lanes))
+        self.and(RESERVE_OF_BRIDGE + u64::from(config.bridge.lanes))
+    }
+
+    fn and(mut self, files: u64) -> Self {
+        self.files += files;
+        self
     }
 }
 
@@ -195,6 +233,24 @@ mod tests {
         for may_have_rings in [false, true] {
             let few = few.capacity(may_have_rings, 2, 1000, Reserved::default().with_http(&config.http));
             assert!(few.unwrap_err().to_string().starts_with("300 open files are too few for 2 shards"));
+        }
+    }
+
+    /// With the limit that is asked for, there is room; with one less, there is not.
+    #[test]
+    fn the_limit_that_is_asked_for_is_enough() {
+        let config = Config::default();
+        let tried = |limit: u64| {
+            let http = with(limit).http(&config.http);
+            let reserved =
+                Reserved::default().with_http(&http).with_http(&http).with_backend(&config.backend);
+            with(limit).capacity(false, 2, 1000, reserved.with_bridge(&config))
+        };
+        for limit in [16, 64, 300, 400] {
+            let line = tried(limit).unwrap_err().to_string();
+            let least = line.split("at least ").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+            let least: u64 = least.parse().unwrap();
+            assert!(tried(least).is_ok() && tried(least - 1).is_err(), "{limit}: {line}");
         }
     }
 
