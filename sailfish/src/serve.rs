@@ -144,7 +144,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
     /// Where clients connect by WebSocket: ADDRESS:PORT, or off [default: 127.0.0.1:5349, unless --listen is
-    /// given].
+    /// another address than its default].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_ws: Option<String>,
     /// Where clients connect by TLS: ADDRESS:PORT [default: none].

@@ -47,7 +47,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "node.listen_ws",
-        "Where clients connect by WebSocket: ADDRESS:PORT. off: nowhere. auto: 127.0.0.1:5349 of `up` while node.listen is not set,\n\
+        "Where clients connect by WebSocket: ADDRESS:PORT. off: nowhere. auto: 127.0.0.1:5349 of `up` while node.listen has its default,\n\
          else nowhere.",
     ),
     key("node.listen_tls", "Where clients connect by TLS: ADDRESS:PORT. off: nowhere."),
