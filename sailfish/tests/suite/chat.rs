@@ -228,6 +228,10 @@ fn the_terminal_client_tells_what_became_of_its_messages() {
         let (code, text) = self::said(server.clients, &["--to", "2", "--token", &given], b"hi\n");
         assert!(code == Some(2) && text.contains(told), "{text}");
     }
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--target", &target]).env("SAILFISH_CHAT_TOKEN", token(3, 60));
+    let line = String::from_utf8(output(&mut command, "").stderr).unwrap();
+    assert!(line.starts_with("sailfish: SAILFISH_CHAT_TOKEN: it is user 3's"), "{line}");
 }
 
 /// A `chat` of user 1 that is told where the server is, and what it says, with its code.
@@ -299,6 +303,34 @@ fn a_line_that_is_no_text_is_told_and_those_after_it_are_sent() {
     );
 }
 
+/// As on a terminal, also while the pipe is open.
+#[test]
+fn a_script_may_quit() {
+    let server = Server::start(&[]);
+    let mut command = sailfish();
+    command.args(["chat", "--user", "1", "--room", "7", "--target", &server.clients.to_string()]);
+    command.env("SAILFISH_TOKEN__SECRET", SECRET).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut chat = command.spawn().unwrap();
+    let mut stdin = chat.stdin.take().unwrap();
+    stdin.write_all(b"hi\n/quit\nnever said\n").unwrap();
+    let mut said = String::new();
+    chat.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(chat.wait().unwrap().success(), "{said}");
+    assert!(said.contains(": hi") && !said.contains("never said"), "{said}");
+    drop(stdin);
+}
+
+/// A long file is sent at a pace that a server takes.
+#[test]
+fn a_long_script_is_not_cut_off() {
+    const LINES: usize = 3_000;
+    let server = Server::start(&[]);
+    let lines: String = (0..LINES).map(|number| format!("{number}\n")).collect();
+    let (code, said) = said(server.clients, &["--room", "7"], lines.as_bytes());
+    assert_eq!((code, said.matches("sequenced #").count()), (Some(0), LINES));
+    assert_eq!(said.matches("rate_limited").count(), 0);
+}
+
 /// A pipe may be faster than any server. What it writes waits in the pipe.
 #[test]
 fn a_script_waits_while_nothing_has_its_outcome() {
@@ -352,10 +384,9 @@ fn lines_are_about_what_the_user_says() {
 fn a_target_without_a_gateway_is_2_and_a_sentence() {
     let server = Server::start(&[]);
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    for (target, part) in [
-        (server.admin, "it answers \"HTTP/1.1 400 Bad Request\""),
-        (nobody, "Connection refused"),
-    ] {
+    for (target, part) in
+        [(server.admin, "it answers \"HTTP/1.1 400 Bad Request\""), (nobody, "Connection refused")]
+    {
         let (code, said) = said(target, &["--to", "2"], b"hi\n");
         let last = said.lines().last().unwrap();
         assert_eq!(code, Some(2), "{said}");
