@@ -1,19 +1,24 @@
 //! The layers of one connection, put together.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use shard::SendBatch;
+use shard::{Amount, SendBatch, Shares};
 
 use crate::proxy::Header;
 use crate::tls::{HELLOS_PER_TURN, Tls, TlsServer};
-use crate::websocket::{CLOSE_NORMAL, HEAD_BYTES_MAX, Handshake, Login, Opened, WebSocket, answer};
-use crate::{Form, Network, Refusal};
+use crate::websocket::{CLOSE_NORMAL, Handshake, Login, Opened, WebSocket, answer};
+use crate::{Form, Network, Refusal, share_of};
 
-/// Handshakes of TLS that a shard has under way.
-const HANDSHAKES_MAX: u32 = 4096;
-/// Bytes of unfinished requests that a shard holds.
-const HEADS_BYTES_MAX: usize = 16 << 20;
+/// Handshakes of TLS that a shard has under way: those whose hello is whole.
+const HANDSHAKES: Amount = Amount::of_entries(4096);
+/// Those of one address.
+const HANDSHAKES_SHARE: Amount = Amount::of_entries(1024);
+/// Bytes of unfinished requests and hellos that a shard holds.
+const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
+/// Those of one address.
+const UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 4 << 20 };
 /// A scratch buffer keeps room for so many bytes.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
@@ -91,8 +96,8 @@ pub enum Input<'a> {
     Close,
 }
 
-/// What the connections of a shard share: buffers that hold nothing between two calls, and a budget.
-#[derive(Default, Debug)]
+/// What the connections of a shard share: buffers that hold nothing between two calls, and budgets, of which
+/// each address has a share.
 pub struct Scratch {
     unmasked: Vec<u8>,
     before: Vec<u8>,
@@ -100,19 +105,68 @@ pub struct Scratch {
     records: Vec<u8>,
     plain: Vec<u8>,
     /// Handshakes of TLS under way.
-    handshakes: u32,
+    handshakes: Shares<Holder>,
     /// Hellos of TLS that were answered in this turn.
     hellos: u32,
     full_handshakes: u64,
     resumed_handshakes: u64,
-    /// Bytes of unfinished requests.
-    heads_bytes: usize,
+    /// Unfinished requests and hellos.
+    unfinished: Shares<Holder>,
+}
+
+/// Who has a share: an IPv4 address, or the 64 bits of an IPv6 address that one site has.
+type Holder = u64;
+
+fn holder(address: IpAddr) -> Holder {
+    match share_of(address) {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new(0)
+    }
 }
 
 impl Scratch {
+    /// Nobody holds anything. Who chooses its address cannot guess the seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            unmasked: Vec::new(),
+            before: Vec::new(),
+            records: Vec::new(),
+            plain: Vec::new(),
+            handshakes: Shares::new(seed),
+            hellos: 0,
+            full_handshakes: 0,
+            resumed_handshakes: 0,
+            unfinished: Shares::new(seed),
+        }
+    }
+
+    /// Counts what a connection holds of a request or hello that is not whole; false if there is no room.
+    fn hold(&mut self, from: Holder, bytes: usize) -> bool {
+        bytes == 0 || self.unfinished.take(from, bytes as u64, UNFINISHED, UNFINISHED_SHARE)
+    }
+
+    /// The inverse of `hold`.
+    fn let_go(&mut self, from: Holder, bytes: usize) {
+        if bytes > 0 {
+            self.unfinished.give_back(from, bytes as u64);
+        }
+    }
+
     /// Handshakes of TLS under way.
-    pub fn handshakes(&self) -> u32 {
-        self.handshakes
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.held().entries
     }
 
     /// Handshakes of TLS that were done: full ones, and those that a ticket made short.
@@ -130,9 +184,22 @@ impl Scratch {
         self.hellos >= HELLOS_PER_TURN
     }
 
-    /// Bytes that unfinished requests of all connections hold.
-    pub fn heads_bytes(&self) -> usize {
-        self.heads_bytes
+    /// Bytes that unfinished requests and hellos of all connections hold.
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.unfinished.held().bytes
+    }
+
+    /// Checks the budgets against all layers that there are.
+    ///
+    /// # Panics
+    ///
+    /// When they differ.
+    pub fn check_invariants<'l>(&self, all: impl Iterator<Item = &'l Layers>) {
+        let all: Vec<&Layers> = all.collect();
+        let held = all.iter().map(|layers| (layers.from, layers.unfinished_bytes() as u64));
+        self.unfinished.check_invariants(held.filter(|(_, bytes)| *bytes > 0));
+        let in_handshake = all.iter().filter(|layers| layers.is_in_handshake());
+        self.handshakes.check_invariants(in_handshake.map(|layers| (layers.from, 0)));
     }
 }
 
@@ -145,6 +212,8 @@ pub struct Layers {
     tls: Option<Box<Tls>>,
     /// Records that are to be written.
     records: Vec<u8>,
+    /// Whose share it counts for.
+    from: Holder,
     /// It counts among the shard's handshakes.
     is_counted: bool,
     upper: Upper,
@@ -169,8 +238,8 @@ enum Stage {
 }
 
 impl Layers {
-    /// The layers of a connection that a port took; `None` if it has none.
-    pub fn new(port: &Port, is_from_proxy: bool) -> Option<Self> {
+    /// The layers of a connection that a port took from an address; `None` if it has none.
+    pub fn new(port: &Port, from: IpAddr, is_from_proxy: bool) -> Option<Self> {
         if port.tls.is_none() && !port.websocket && !is_from_proxy {
             return None;
         }
@@ -179,6 +248,7 @@ impl Layers {
             proxy: is_from_proxy.then(|| Box::new(Header::new())),
             tls: port.tls.as_ref().map(|server| Box::new(Tls::new(server))),
             records: Vec::new(),
+            from: holder(from),
             is_counted: false,
             upper: Upper { websocket, out: Vec::new() },
         })
@@ -197,15 +267,20 @@ impl Layers {
         }
     }
 
-    /// Bytes that an unfinished request holds.
-    pub fn head_bytes(&self) -> usize {
-        match &self.upper.websocket {
-            Stage::Handshake(handshake) => handshake.bytes(),
-            Stage::None | Stage::Open(_) | Stage::Refused => 0,
-        }
+    /// Bytes that an unfinished request or hello holds.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.hello_bytes()
+            + match &self.upper.websocket {
+                Stage::Handshake(handshake) => handshake.bytes(),
+                Stage::None | Stage::Open(_) | Stage::Refused => 0,
+            }
     }
 
-    /// Whether a handshake of TLS is under way.
+    fn hello_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.hello_bytes())
+    }
+
+    /// Whether a handshake of TLS is under way whose hello is whole.
     pub fn is_in_handshake(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_in_handshake())
     }
@@ -217,13 +292,36 @@ impl Layers {
     }
 
     fn count_handshake(&mut self, scratch: &mut Scratch) {
-        let is_in_handshake = self.is_in_handshake();
+        let is_done = self.is_counted && !self.is_in_handshake();
         if let Some(tls) = self.tls.as_ref().filter(|tls| self.is_counted && tls.is_open()) {
             *if tls.is_resumed() { &mut scratch.resumed_handshakes } else { &mut scratch.full_handshakes } +=
                 1;
         }
-        scratch.handshakes += u32::from(is_in_handshake);
-        scratch.handshakes -= u32::from(std::mem::replace(&mut self.is_counted, is_in_handshake));
+        if is_done {
+            scratch.handshakes.give_back(self.from, 0);
+            self.is_counted = false;
+        }
+    }
+
+    /// Takes bytes of a hello. Whether it is whole, and its handshake begins.
+    fn hello(&mut self, scratch: &mut Scratch, bytes: &[u8]) -> Result<bool, Refusal> {
+        let Self { tls: Some(tls), records, from, is_counted, .. } = self else { return Ok(true) };
+        if !tls.awaits_hello() {
+            return Ok(true);
+        }
+        scratch.let_go(*from, tls.hello_bytes());
+        let is_whole = tls.take_hello(bytes, scratch.hellos, records)?;
+        let has_room = if is_whole {
+            *is_counted = scratch.handshakes.take(*from, 0, HANDSHAKES, HANDSHAKES_SHARE);
+            *is_counted
+        } else {
+            scratch.hold(*from, tls.hello_bytes())
+        };
+        if !has_room {
+            tls.refuse(records);
+            return Err(Refusal::TlsBusy);
+        }
+        Ok(is_whole)
     }
 
     /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. The
@@ -243,23 +341,29 @@ impl Layers {
         if let Some(header) = &mut self.proxy {
             let Some(client) = header.take(&mut bytes)? else { return Ok(()) };
             self.proxy = None;
+            self.from = client.map_or(self.from, holder);
             // A request is read also if the connection ends now, so that its end is told in HTTP.
             take(Input::Client(client));
         }
-        let Self { tls, records, upper, .. } = self;
-        let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, bytes, take) };
-        if bytes.is_empty() && !tls.is_waiting() {
-            return Ok(());
+        if let Some(tls) = &self.tls {
+            if bytes.is_empty() && !tls.is_waiting() {
+                return Ok(());
+            }
+            if tls.awaits_hello() {
+                if !self.hello(scratch, bytes)? {
+                    return Ok(());
+                }
+                bytes = &[];
+            }
         }
-        if tls.is_new() && scratch.handshakes >= HANDSHAKES_MAX {
-            tls.refuse(records);
-            return Err(Refusal::TlsBusy);
-        }
+        let Self { tls, records, upper, from, .. } = self;
+        let from = *from;
+        let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, from, bytes, take) };
         let mut incoming = std::mem::take(&mut scratch.records);
         let (mut refused, mut goes_on) = (Ok(()), true);
         let mut hellos = scratch.hellos;
         let outcome = tls.received(bytes, &mut incoming, records, &mut hellos, &mut |plain| {
-            refused = upper.received(rules, text_bytes_max, scratch, plain, &mut |input| {
+            refused = upper.received(rules, text_bytes_max, scratch, from, plain, &mut |input| {
                 goes_on = take(input);
                 goes_on
             });
@@ -296,7 +400,7 @@ impl Layers {
     /// handshake of HTTP, so it gets these as an answer.
     pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
         let is_heard = self.proxy.is_none() && self.tls.as_ref().is_none_or(|tls| tls.is_open());
-        self.upper.close(code.filter(|_| is_heard), reason, scratch);
+        self.upper.close(code.filter(|_| is_heard), reason, scratch, self.from);
     }
 
     /// Makes what leaves of a batch of frames, which may be empty. `is_last` says that no more frames follow.
@@ -310,20 +414,22 @@ impl Layers {
         if !plain.is_empty() {
             tls.seal(plain, &mut self.records);
         }
+        plain.clear();
+        plain.shrink_to(SCRATCH_BYTES_MAX);
         if is_last {
+            scratch.let_go(self.from, tls.hello_bytes());
             tls.end(&mut self.records);
         }
         batch.copy(&std::mem::take(&mut self.records));
-        plain.clear();
-        plain.shrink_to(SCRATCH_BYTES_MAX);
         self.count_handshake(scratch);
     }
 
     /// Gives back what the connection has of the shard's budgets.
     pub fn release(&mut self, scratch: &mut Scratch) {
+        scratch.let_go(self.from, self.hello_bytes());
         self.tls = None;
         self.count_handshake(scratch);
-        self.upper.release(scratch);
+        self.upper.release(scratch, self.from);
     }
 }
 
@@ -333,16 +439,18 @@ impl Upper {
         rules: &Rules,
         text_bytes_max: usize,
         scratch: &mut Scratch,
+        from: Holder,
         mut bytes: &[u8],
         take: &mut dyn FnMut(Input<'_>) -> bool,
     ) -> Result<(), Refusal> {
         if let Stage::Handshake(handshake) = &mut self.websocket {
-            scratch.heads_bytes -= handshake.bytes();
-            let room = HEADS_BYTES_MAX.saturating_sub(scratch.heads_bytes).min(HEAD_BYTES_MAX);
-            match handshake.take(&mut bytes, rules, room, &mut self.out) {
+            scratch.let_go(from, handshake.bytes());
+            match handshake.take(&mut bytes, rules, &mut self.out) {
+                Ok(None) if scratch.hold(from, handshake.bytes()) => return Ok(()),
                 Ok(None) => {
-                    scratch.heads_bytes += handshake.bytes();
-                    return Ok(());
+                    handshake.refuse_busy(&mut self.out);
+                    self.websocket = Stage::Refused;
+                    return Err(Refusal::HttpBusy);
                 }
                 Ok(Some(Opened { form, login })) => {
                     self.websocket = Stage::Open(Box::new(WebSocket::new(form)));
@@ -373,11 +481,11 @@ impl Upper {
         !self.out.is_empty() || matches!(&self.websocket, Stage::Open(websocket) if websocket.has_output())
     }
 
-    fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
+    fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch, from: Holder) {
         match &mut self.websocket {
             Stage::Open(websocket) => websocket.close(Some(code.unwrap_or(CLOSE_NORMAL)), reason),
             Stage::Handshake(_) => {
-                self.release(scratch);
+                self.release(scratch, from);
                 if code.is_some() {
                     answer("503 Service Unavailable", "", &format!("{reason}\n"), &mut self.out);
                 }
@@ -413,9 +521,9 @@ impl Upper {
         scratch.unmasked.shrink_to(SCRATCH_BYTES_MAX);
     }
 
-    fn release(&mut self, scratch: &mut Scratch) {
+    fn release(&mut self, scratch: &mut Scratch, from: Holder) {
         if let Stage::Handshake(handshake) = &mut self.websocket {
-            scratch.heads_bytes -= handshake.bytes();
+            scratch.let_go(from, handshake.bytes());
             self.websocket = Stage::Refused;
         }
     }

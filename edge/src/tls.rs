@@ -9,6 +9,7 @@
 
 mod authorities;
 mod certificates;
+mod hello;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use certificates::CertificatePem;
 use crate::Refusal;
 use authorities::Authorities;
 use certificates::Certificates;
+use hello::{Hello, Seen};
 
 /// Hellos that a shard answers in one turn, so that a storm of handshakes leaves the others their turns: with
 /// an ECDSA key they take some 2 ms.
@@ -131,12 +133,13 @@ fn config(
 /// One connection.
 pub(crate) struct Tls {
     config: Arc<ServerConfig>,
-    /// None before the first byte, and after an error.
+    /// None until a hello is whole, and after an error.
     connection: Option<UnbufferedServerConnection>,
     /// What has come of a record or a handshake message that is not whole.
     rest: Vec<u8>,
     /// Bytes that came while the handshake went on.
-    handshake_bytes: usize,
+    handshake_bytes: u32,
+    hello: Hello,
     is_waiting: bool,
     stage: Stage,
 }
@@ -145,7 +148,7 @@ pub(crate) struct Tls {
 enum Stage {
     /// Nothing has come yet.
     New,
-    /// Nothing has been answered yet. To do that is most of a handshake's work.
+    /// Nothing has been answered yet, and nothing read until it is whole. To do that is most of a handshake's work.
     Hello,
     Handshake,
     Open,
@@ -167,6 +170,7 @@ impl Tls {
             connection: None,
             rest: Vec::new(),
             handshake_bytes: 0,
+            hello: Hello::default(),
             is_waiting: false,
             stage: Stage::New,
         }
@@ -181,8 +185,19 @@ impl Tls {
         matches!(self.stage, Stage::Open | Stage::Deaf)
     }
 
+    /// Whether a handshake is under way whose hello is whole.
     pub(crate) fn is_in_handshake(&self) -> bool {
-        matches!(self.stage, Stage::Hello | Stage::Handshake)
+        matches!(self.stage, Stage::Hello | Stage::Handshake) && self.connection.is_some()
+    }
+
+    /// Whether the hello has yet to be read: [`Tls::take_hello`] takes it.
+    pub(crate) fn awaits_hello(&self) -> bool {
+        matches!(self.stage, Stage::New | Stage::Hello) && self.connection.is_none()
+    }
+
+    /// Bytes that wait for a hello to be whole, or for its turn.
+    pub(crate) fn hello_bytes(&self) -> usize {
+        if self.awaits_hello() { self.rest.capacity() } else { 0 }
     }
 
     /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
@@ -194,6 +209,27 @@ impl Tls {
     pub(crate) fn is_resumed(&self) -> bool {
         let kind = self.connection.as_ref().and_then(|connection| connection.handshake_kind());
         kind == Some(HandshakeKind::Resumed)
+    }
+
+    /// Takes bytes of a hello that is not whole yet, or whose turn has not come. Whether it is read now, by
+    /// [`Tls::received`].
+    pub(crate) fn take_hello(
+        &mut self,
+        bytes: &[u8],
+        hellos: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        // Who speaks another protocol is told with the first byte.
+        if self.is_new() && bytes.first() != Some(&HANDSHAKE) {
+            self.fail(UNEXPECTED_MESSAGE, out);
+            return Err(Refusal::TlsHandshake);
+        }
+        self.stage = Stage::Hello;
+        self.wait(bytes)?;
+        // What is wrong is read, so that its alert says why.
+        let is_whole = self.hello.look(&self.rest) != Seen::Part;
+        self.is_waiting = is_whole && hellos >= HELLOS_PER_TURN;
+        Ok(is_whole && !self.is_waiting)
     }
 
     /// Refuses a connection before its handshake.
@@ -212,24 +248,24 @@ impl Tls {
         hellos: &mut u32,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<bool, Refusal> {
-        if self.is_new() {
-            // Who speaks another protocol is told with the first byte, and costs no connection.
-            self.connection = match bytes.first() {
-                Some(&HANDSHAKE) => UnbufferedServerConnection::new(self.config.clone()).ok(),
-                _ => None,
-            };
-            self.stage = Stage::Hello;
-        }
         if matches!(self.stage, Stage::Deaf | Stage::Ended) {
             return Ok(false);
         }
+        let mut bytes = bytes;
+        if self.awaits_hello() {
+            if !self.take_hello(bytes, *hellos, out)? {
+                return Ok(false);
+            }
+            self.connection = UnbufferedServerConnection::new(self.config.clone()).ok();
+            bytes = &[];
+        }
         let Some(connection) = &mut self.connection else {
-            self.fail(UNEXPECTED_MESSAGE, out);
+            self.fail(INTERNAL_ERROR, out);
             return Err(Refusal::TlsHandshake);
         };
         self.is_waiting = self.stage == Stage::Hello && *hellos >= HELLOS_PER_TURN;
         if self.is_waiting {
-            return self.wait(bytes);
+            return self.wait(bytes).map(|()| false);
         }
         incoming.clear();
         incoming.append(&mut self.rest);
@@ -250,11 +286,11 @@ impl Tls {
             return Ok(false);
         }
         if self.is_in_handshake() {
-            self.handshake_bytes += bytes.len();
+            self.handshake_bytes += bytes.len() as u32;
         }
         let rest = incoming.get(at..).unwrap_or_default();
         let is_too_long = if self.is_in_handshake() {
-            self.handshake_bytes > HANDSHAKE_BYTES_MAX
+            self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX
         } else {
             rest.len() > REST_BYTES_MAX
         };
@@ -266,15 +302,20 @@ impl Tls {
         Ok(has_ended)
     }
 
-    /// Keeps bytes of a hello for a turn to come.
-    fn wait(&mut self, bytes: &[u8]) -> Result<bool, Refusal> {
-        self.handshake_bytes += bytes.len();
-        if self.handshake_bytes > HANDSHAKE_BYTES_MAX {
+    /// Keeps bytes of a hello.
+    fn wait(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.handshake_bytes += bytes.len() as u32;
+        if self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX {
             self.end_at_once();
             return Err(Refusal::TlsHandshake);
         }
+        let wanted = self.rest.len() + bytes.len();
+        if wanted > self.rest.capacity() {
+            let capacity = wanted.max(2 * self.rest.capacity()).min(HANDSHAKE_BYTES_MAX);
+            self.rest.reserve_exact(capacity - self.rest.len());
+        }
         self.rest.extend_from_slice(bytes);
-        Ok(false)
+        Ok(())
     }
 
     /// Ends with an alert that goes out in clear, before there are keys.

@@ -110,6 +110,7 @@ impl Gateway {
     pub fn new(now: Instant, setup: Setup) -> Self {
         let Setup { id, keys, config, ports, seed } = setup;
         let mut prng = Prng::new(seed);
+        let layered = Layered::new(ports, config.edge.clone(), seed);
         Self {
             id,
             view: View::default(),
@@ -123,7 +124,6 @@ impl Gateway {
             revocations: Revocations::default(),
             bans: Bans::default(),
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
-            layered: Layered::new(ports, config.edge.clone()),
             config,
             sessions: ConnMap::new(),
             outboxes: Outboxes::default(),
@@ -131,6 +131,7 @@ impl Gateway {
             addresses: Addresses::new(prng.next_u64()),
             logins: LoginWindow::new(now),
             names: Names::new(prng.next_u64() as u32),
+            layered,
             prng,
             wheel: Wheel::new(now),
             effects: Effects::default(),

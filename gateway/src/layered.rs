@@ -71,14 +71,14 @@ impl Lent {
 }
 
 impl Layered {
-    pub(crate) fn new(ports: Vec<Port>, rules: Rules) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, rules: Rules, seed: u64) -> Self {
         Self {
             ports,
             rules: Arc::new(rules),
             slots: ConnMap::new(),
             waiting: VecDeque::new(),
             waiting_since: Instant::default(),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(seed),
             texts: Vec::new(),
         }
     }
@@ -92,7 +92,8 @@ impl Layered {
     pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr, listener: u16) -> (bool, bool) {
         let is_from_proxy = self.rules.is_proxy(peer);
         let plain = Port::default();
-        let layers = Layers::new(self.ports.get(usize::from(listener)).unwrap_or(&plain), is_from_proxy);
+        let port = self.ports.get(usize::from(listener)).unwrap_or(&plain);
+        let layers = Layers::new(port, peer, is_from_proxy);
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
             let layers = Some(Box::new(layers));
@@ -224,12 +225,7 @@ impl Layered {
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self, layered: usize) {
         assert_eq!(self.slots.len(), layered, "every layered session has its layers");
-        let held: usize =
-            self.slots.iter().filter_map(|(_, slot)| Some(slot.layers.as_ref()?.head_bytes())).sum();
-        assert_eq!(held, self.scratch.heads_bytes());
-        let in_handshake = self.slots.iter().filter_map(|(_, slot)| slot.layers.as_ref());
-        let in_handshake = in_handshake.filter(|layers| layers.is_in_handshake()).count();
-        assert_eq!(in_handshake, self.scratch.handshakes() as usize);
+        self.scratch.check_invariants(self.slots.iter().filter_map(|(_, slot)| slot.layers.as_deref()));
     }
 }
 

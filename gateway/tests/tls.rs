@@ -186,6 +186,56 @@ fn a_slow_handshake_is_bounded_by_time() {
     }
 }
 
+/// A connection whose hello never comes is no handshake, and bytes of hellos have shares too.
+#[test]
+fn hellos_that_never_end_keep_nobody_out() {
+    for (first, count, most) in
+        [(&[22u8][..], 4096, 0), (&[22, 3, 1, 0x3f, 0xf0, 1, 0, 0x3f, 0xec], 1000, 738)]
+    {
+        let mut world = World::new();
+        world.check_every = 500;
+        let mut bytes = first.to_vec();
+        if first.len() > 1 {
+            bytes.resize(16_000, 0);
+        }
+        for _ in 0..count {
+            let client = world.connect_by(TLS, [10, 0, 0, 9].into());
+            world.say_bytes(client, &bytes);
+        }
+        assert_eq!(world.metrics().edge_refusals[Refusal::TlsBusy.index()], most);
+        let mut client = TlsClient::connect(&mut world, TLS, 50);
+        let frames = login(&world, 7);
+        client.say(&mut world, &frames);
+        assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]));
+        world.gateway.check_invariants();
+    }
+}
+
+/// An address has a quarter of all handshakes under way.
+#[test]
+fn handshakes_that_never_end_keep_nobody_else_out() {
+    let mut world = World::new();
+    world.check_every = 500;
+    let mut hello = Vec::new();
+    TlsClient::connect(&mut world, TLS, 1).connection.write_tls(&mut hello).unwrap();
+    let begin = |world: &mut World, address: [u8; 4]| {
+        let client = world.connect_by(TLS, address.into());
+        world.say_bytes(client, &hello);
+        while world.gateway.poll_timeout().is_some_and(|due| due <= world.now) {
+            world.handle(Event::Timeout);
+        }
+        client
+    };
+    let begun: Vec<_> = (0..1030).map(|_| begin(&mut world, [10, 0, 0, 9])).collect();
+    assert_eq!(begun.iter().filter(|client| !world.is_open(**client)).count(), 6);
+    assert_eq!(world.hear_bytes(begun[1029]), [21, 3, 3, 0, 2, 2, 80]);
+    let other = begin(&mut world, [10, 0, 0, 8]);
+    assert!(world.is_open(other) && world.hear_bytes(other).len() > 100);
+    world.reset(begun[0]);
+    let again = begin(&mut world, [10, 0, 0, 9]);
+    assert!(world.is_open(again), "what has ended counts no more");
+}
+
 #[test]
 fn a_proxy_may_stand_before_tls() {
     let rules = Rules { proxy_from: vec!["10.0.0.0/16".parse().unwrap()], origins: vec![] };

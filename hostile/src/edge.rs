@@ -59,7 +59,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 fn outcome(port: &Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
-    let Some(mut layers) = Layers::new(port, is_from_proxy) else {
+    let Some(mut layers) = Layers::new(port, [10, 0, 0, 1].into(), is_from_proxy) else {
         return Outcome { said: Vec::new(), ended: Ok(()), heard: None };
     };
     let rules = Rules { origins: vec!["https://a.b".into()], ..Rules::default() };
@@ -74,8 +74,7 @@ fn outcome(port: &Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
             say(&mut said, input);
             true
         });
-        assert_eq!(scratch.heads_bytes(), layers.head_bytes(), "the budget is what is held");
-        assert_eq!(scratch.handshakes(), u32::from(layers.is_in_handshake()));
+        scratch.check_invariants(std::iter::once(&layers));
     }
     layers.close(Some(4001), "kicked", &mut scratch);
     let mut batch = SendBatch::new();
@@ -83,7 +82,11 @@ fn outcome(port: &Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
     layers.transmit(&mut batch, true, &mut scratch);
     let heard = batch.segments().flatten().copied().collect();
     layers.release(&mut scratch);
-    assert_eq!((scratch.heads_bytes(), scratch.handshakes()), (0, 0), "what ends gives back what it held");
+    assert_eq!(
+        (scratch.unfinished_bytes(), scratch.handshakes()),
+        (0, 0),
+        "what ends gives back what it held"
+    );
     Outcome { said, ended, heard: (!pings && port.tls.is_none()).then_some(heard) }
 }
 

@@ -51,7 +51,7 @@ impl Pair {
     fn new(server: &Port, client: &ClientPort, piece: usize) -> Self {
         Self {
             client: ClientLayers::new(client, 7).unwrap().unwrap(),
-            server: Layers::new(server, false).unwrap(),
+            server: Layers::new(server, [10, 0, 0, 1].into(), false).unwrap(),
             scratch: Scratch::default(),
             piece,
             heard: Vec::new(),

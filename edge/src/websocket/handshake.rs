@@ -47,15 +47,14 @@ impl Handshake {
     }
 
     /// Takes the head off the front of `input`, and writes the answer to `out`; `None` while some of it is
-    /// missing. It keeps no more than `room` bytes.
+    /// missing.
     pub(crate) fn take(
         &mut self,
         input: &mut &[u8],
         rules: &Rules,
-        room: usize,
         out: &mut Vec<u8>,
     ) -> Result<Option<Opened>, Refusal> {
-        let outcome = self.look(input, room).and_then(|head| match head {
+        let outcome = self.look(input).and_then(|head| match head {
             Some(head) => upgrade(&head, rules, out).map(Some),
             None => Ok(None),
         });
@@ -67,7 +66,13 @@ impl Handshake {
     }
 
     /// The whole head, once it is there.
-    fn look(&mut self, input: &mut &[u8], room: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    /// There is no room for a head that is not whole.
+    pub(crate) fn refuse_busy(&mut self, out: &mut Vec<u8>) {
+        self.head = Vec::new();
+        refuse(Refusal::HttpBusy, out);
+    }
+
+    fn look(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
         let before = self.head.len();
         let taken = input.len().min(HEAD_BYTES_MAX - before);
         let from = before.saturating_sub(END.len() - 1);
@@ -81,7 +86,7 @@ impl Handshake {
             Begins::Yes => return Err(Refusal::ProxyStranger),
             Begins::Perhaps => {
                 *input = &input[taken..];
-                return if self.head.capacity() > room { Err(Refusal::HttpBusy) } else { Ok(None) };
+                return Ok(None);
             }
             // It was kept as what may become a PROXY header.
             Begins::No if self.head.starts_with(END) => return Err(Refusal::HttpMalformed),
@@ -101,9 +106,6 @@ impl Handshake {
         Request::new(&mut fields).parse(&self.head).map_err(of_parser)?;
         if self.head.len() == HEAD_BYTES_MAX {
             return Err(Refusal::HttpTooLong);
-        }
-        if self.head.capacity() > room {
-            return Err(Refusal::HttpBusy);
         }
         Ok(None)
     }
@@ -269,11 +271,11 @@ mod tests {
     fn in_two(whole: &[u8], split: usize) -> (Result<Option<Opened>, Refusal>, String) {
         let (mut handshake, mut out) = (Handshake::default(), Vec::new());
         let (mut first, second) = whole.split_at(split);
-        let mut outcome = handshake.take(&mut first, &rules(), HEAD_BYTES_MAX, &mut out);
+        let mut outcome = handshake.take(&mut first, &rules(), &mut out);
         let mut rest = [first, second].concat();
         if outcome == Ok(None) {
             let mut input = &rest[..];
-            outcome = handshake.take(&mut input, &rules(), HEAD_BYTES_MAX, &mut out);
+            outcome = handshake.take(&mut input, &rules(), &mut out);
             rest = input.to_vec();
         }
         if outcome.is_ok() {
@@ -379,7 +381,7 @@ mod tests {
         for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\x48\xf5\0\0\x03\xe9", b"SF\0\0\x03\xe9", b"\r\n\r\nG"]
         {
             let (mut handshake, mut out) = (Handshake::default(), Vec::new());
-            let outcome = handshake.take(&mut &bytes[..], &rules(), HEAD_BYTES_MAX, &mut out);
+            let outcome = handshake.take(&mut &bytes[..], &rules(), &mut out);
             assert_eq!(outcome, Err(Refusal::HttpMalformed), "{bytes:x?}");
             assert!(out.starts_with(b"HTTP/1.1 400 "));
         }
@@ -390,7 +392,7 @@ mod tests {
         let long = request(&format!("{FIELDS}Cookie: {}\r\n", "a".repeat(HEAD_BYTES_MAX)));
         let (mut handshake, mut out) = (Handshake::default(), Vec::new());
         for chunk in long.as_bytes().chunks(1000) {
-            let outcome = handshake.take(&mut &chunk[..], &rules(), HEAD_BYTES_MAX, &mut out);
+            let outcome = handshake.take(&mut &chunk[..], &rules(), &mut out);
             assert!(handshake.bytes() <= HEAD_BYTES_MAX);
             if outcome.is_err() {
                 assert_eq!(outcome, Err(Refusal::HttpTooLong));
@@ -404,12 +406,11 @@ mod tests {
     fn many_fields_and_a_full_shard_are_refused() {
         let many = request(&format!("{FIELDS}{}", "a: b\r\n".repeat(FIELDS_MAX)));
         let (mut handshake, mut out) = (Handshake::default(), Vec::new());
-        let outcome = handshake.take(&mut many.as_bytes(), &rules(), HEAD_BYTES_MAX, &mut out);
+        let outcome = handshake.take(&mut many.as_bytes(), &rules(), &mut out);
         assert_eq!(outcome, Err(Refusal::HttpTooLong));
-        let (mut handshake, mut out) = (Handshake::default(), Vec::new());
-        let outcome = handshake.take(&mut &b"GET / HTTP/1.1\r\n"[..], &rules(), 3, &mut out);
-        assert_eq!(outcome, Err(Refusal::HttpBusy));
-        assert!(out.starts_with(b"HTTP/1.1 503 "));
+        let mut out = Vec::new();
+        handshake.refuse_busy(&mut out);
+        assert!(out.starts_with(b"HTTP/1.1 503 ") && handshake.bytes() == 0);
     }
 
     #[test]
@@ -418,7 +419,7 @@ mod tests {
         let request = request(FIELDS);
         let taken: Vec<_> = request
             .bytes()
-            .map(|byte| handshake.take(&mut &[byte][..], &rules(), HEAD_BYTES_MAX, &mut out).unwrap())
+            .map(|byte| handshake.take(&mut &[byte][..], &rules(), &mut out).unwrap())
             .collect();
         assert_eq!(taken.iter().flatten().count(), 1);
         assert_eq!(taken.last(), Some(&Some(Opened { form: Form::Binary, login: None })));
