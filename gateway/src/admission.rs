@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use edge::share_of;
 use hashbrown::HashTable;
 
 use crate::hash;
 
-/// Counts connections per address.
+/// Counts connections per address; the IPv6 addresses of one site are one ([`share_of`]).
 pub(crate) struct Addresses {
     seed: u64,
     index: HashTable<u32>,
@@ -37,6 +38,7 @@ impl Addresses {
 
     /// Counts a connection from `address`; answers how many there are, with it.
     pub(crate) fn enter(&mut self, address: IpAddr) -> (AddressId, u32) {
+        let address = share_of(address);
         let hash = hash::address(self.seed, address);
         let found = self.index.find(hash, |at| self.entries[*at as usize].address == address);
         if let Some(&at) = found {

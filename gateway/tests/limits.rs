@@ -134,6 +134,23 @@ fn an_address_has_so_many_connections_and_gets_them_back() {
     assert_eq!(world.metrics().notices_of(NoticeCode::AddressLimit), 1);
 }
 
+/// A site has 2^64 addresses of IPv6, and an IPv4 address may be written as one of IPv6.
+#[test]
+fn the_addresses_of_one_site_are_one() {
+    for [one, two, other] in [
+        ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"],
+        ["10.0.0.1", "::ffff:10.0.0.1", "::ffff:10.0.0.2"],
+    ] {
+        let mut world = World::with(|config| config.limits.address_connections_max = 1);
+        let [one, two, other]: [IpAddr; 3] = [one, two, other].map(|text| text.parse().unwrap());
+        let first = world.connect_from(one);
+        let second = world.connect_from(two);
+        assert_eq!(world.closing_notice(second), NoticeCode::AddressLimit);
+        let third = world.connect_from(other);
+        assert!(world.is_open(first) && world.is_open(third));
+    }
+}
+
 #[test]
 fn a_shard_holds_so_many_connections() {
     let mut world = World::with(|config| config.limits.connections_max = 2);
