@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::dirty::{Dirt, Dirty, Output};
 use crate::effect::{Effect, Effects};
 use crate::ends::{End, Ends, Retelling};
+use crate::known_tokens::KnownTokens;
 use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
@@ -74,6 +75,7 @@ pub struct Gateway {
     stamps: StampClock,
     submitted: Submitted,
     keys: TokenKeys,
+    known_tokens: KnownTokens,
     revocations: Revocations,
     bans: Bans,
     config: Config,
@@ -121,6 +123,7 @@ impl Gateway {
             stamps: StampClock::default(),
             submitted: Submitted::new(prng.next_u64()),
             keys,
+            known_tokens: KnownTokens::new(seed),
             revocations: Revocations::default(),
             bans: Bans::default(),
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),

@@ -1,4 +1,4 @@
-//! Seeded hashing: repeatable for a seed, and not to be guessed by who chooses room ids or addresses.
+//! Seeded hashing: repeatable for a seed, and not to be guessed by who chooses room ids, addresses or tokens.
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -15,6 +15,11 @@ pub(crate) fn room(seed: u64, app: AppId, room: RoomId) -> u64 {
 /// The hash of an address.
 pub(crate) fn address(seed: u64, address: IpAddr) -> u64 {
     one(seed, address)
+}
+
+/// The hash of a token.
+pub(crate) fn token(seed: u64, token: &str) -> u64 {
+    one(seed, token)
 }
 
 /// The hash of a message id, which no client chooses: one multiplication, its halves folded.

@@ -14,6 +14,7 @@ mod encoded;
 mod ends;
 mod gateway;
 mod hash;
+mod known_tokens;
 mod latency;
 mod layered;
 mod limits;

@@ -110,6 +110,11 @@ pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
 pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
 /// What a join that wants messages from before counts for, in frames: so many may lie behind it.
 pub const RECOVERY_FRAMES: u32 = 4;
+/// What a renewal counts for, in frames, unless its token is the one that the session has: to verify a token
+/// takes as long as some hundred short frames.
+pub const RENEWAL_FRAMES: u32 = 50;
+/// A renewal takes one part in so many of what a connection may send at once, at most.
+pub const RENEWAL_PARTS: u32 = 4;
 /// How long the answer of a room's owner is waited for before it is asked again: longer than it waits itself
 /// for what the owner before has kept.
 pub const RECALL_RETRY: Duration = Duration::from_secs(5);

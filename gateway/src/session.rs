@@ -110,13 +110,15 @@ impl Session {
         matches!(self.phase, Phase::Waiting | Phase::Binding | Phase::Live)
     }
 
-    /// The session goes by this token from here on, unless it has one that ends later.
-    pub(crate) fn take_token(&mut self, token: &Verified) {
+    /// The session goes by this token from here on, unless it has one that ends later. Whether it does.
+    pub(crate) fn take_token(&mut self, token: &Verified) -> bool {
         let times = TokenTimes::of(token);
-        if times.end_secs >= self.token.end_secs {
+        let is_taken = times.end_secs >= self.token.end_secs;
+        if is_taken {
             self.token = times;
             self.token_login = token.login as u16;
         }
+        is_taken
     }
 
     /// What its client is told, if its token is good no more.

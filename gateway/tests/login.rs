@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{APP, SECRET, World};
-use gateway::{Claims, mint_hs256};
+use gateway::{Claims, TokenKeys, mint_hs256};
 use shard::{Clocks, Event};
 use wire::client::{ClientFrame, Encoding, NoticeCode, ServerFrame};
 use wire::node::{Login, ToBridge, ToGateway, ToRouter};
@@ -195,6 +195,62 @@ fn a_renewal_with_a_bad_token_ends_the_session_and_a_shorter_one_does_not_shorte
         world.say(client, ClientFrame::Login { token: token.into() });
         assert_eq!(world.closing_notice(client), code);
     }
+}
+
+/// Says a token on a session and hears the answer.
+fn renewal(world: &mut World, client: u32, token: &str) -> Option<NoticeCode> {
+    world.say(client, ClientFrame::Login { token: token.into() });
+    match world.hear(client).as_slice() {
+        [ServerFrame::LoggedIn { .. }] => None,
+        [ServerFrame::Notice { code, .. }] => Some(*code),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// To verify a token takes long, so a renewal counts as many frames.
+#[test]
+fn a_flood_of_renewals_ends_the_connection() {
+    let mut world = World::new();
+    let client = world.login(1);
+    for renewals in 0.. {
+        let token = token_for(&world, 86_401 + renewals);
+        if let Some(notice) = renewal(&mut world, client, &token) {
+            assert_eq!((renewals, notice), (39, NoticeCode::RateLimited), "of 2,000 frames at once");
+            break;
+        }
+    }
+    // Not one that comes every second, among other frames.
+    let client = world.login(2);
+    for secs in 1..100 {
+        world.pass(Duration::from_secs(1));
+        for _ in 0..900 {
+            world.say(client, ClientFrame::Heartbeat { echo: b"" });
+        }
+        world.hear(client);
+        let exp = world.now.unix_secs() + 86_400 + secs;
+        let claims = Claims { app: APP, user: UserId(2), device: DeviceClass::Phone, exp };
+        assert_eq!(renewal(&mut world, client, &mint_hs256(SECRET, &claims)), None);
+    }
+}
+
+/// So it may come with each frame. Only of the connection that showed it, and while the keys are the same.
+#[test]
+fn the_token_of_a_session_is_not_verified_again() {
+    let mut world = World::new();
+    let client = world.connect();
+    world.client(client).user = UserId(1);
+    let [token, other] = [600, 601].map(|secs| token_for(&world, secs));
+    for _ in 0..1_000 {
+        assert_eq!(renewal(&mut world, client, &token), None, "it counts as one frame");
+    }
+    assert_eq!(renewal(&mut world, client, &other), None);
+    for _ in 0..900 {
+        assert_eq!(renewal(&mut world, client, &other), None);
+    }
+    let stranger = world.login(1);
+    assert_eq!(renewal(&mut world, stranger, &other), None);
+    world.gateway.set_keys(TokenKeys::hs256(b"another secret"));
+    assert_eq!(renewal(&mut world, stranger, &other), Some(NoticeCode::TokenInvalid));
 }
 
 #[test]

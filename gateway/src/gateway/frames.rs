@@ -6,7 +6,7 @@ use wire::node::{Ban, Login, Revocation, ToBridge, ToRouter, sequence_believed_m
 use wire::{AppId, RoomId};
 
 use super::Gateway;
-use crate::limits::RECOVERY_FRAMES;
+use crate::limits::{RECOVERY_FRAMES, RENEWAL_FRAMES, RENEWAL_PARTS};
 use crate::login_window::Admission;
 use crate::rooms::{Answered, Joined};
 use crate::session::Phase;
@@ -73,6 +73,7 @@ impl Gateway {
     /// From here on, tokens are checked with these keys. Sessions go on.
     pub fn set_keys(&mut self, keys: TokenKeys) {
         self.keys = keys;
+        self.known_tokens.forget();
     }
 
     /// Who a token speaks of, and when it ends.
@@ -132,24 +133,41 @@ impl Gateway {
 
     /// The next token of a live session, which goes on until that ends.
     fn renew(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let token = match self.verify(now, token) {
+        let heartbeat_ms = self.config.heartbeat.period_ms;
+        if self.known_tokens.has(conn, token) {
+            let now_secs = self.clocks.wall_secs(now);
+            let session = self.sessions.get(conn).expect("the caller looked it up");
+            if session.phase == Phase::Live && session.token_is_over(&self.revocations, now_secs).is_none() {
+                self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
+                return Ok(());
+            }
+        }
+        let frames = RENEWAL_FRAMES.min(self.config.limits.frames_burst / RENEWAL_PARTS).max(1) - 1;
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        if !session.bucket.take(now, self.rate, frames) {
+            return Err(NoticeCode::RateLimited);
+        }
+        let text = token;
+        let token = match self.verify(now, text) {
             Ok(token) => token,
             Err(error) => return self.refuse_token(conn, error),
         };
         let claims = token.claims;
-        let heartbeat_ms = self.config.heartbeat.period_ms;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         let is_same = (claims.app, claims.user, claims.device) == (session.app, session.user, session.device);
         if session.phase != Phase::Live || !is_same {
             return Err(NoticeCode::AlreadyLoggedIn);
         }
-        session.take_token(&token);
+        if session.take_token(&token) {
+            self.known_tokens.put(conn, text);
+        }
         self.say(conn, &ServerFrame::LoggedIn { heartbeat_ms });
         Ok(())
     }
 
     fn login(&mut self, now: Instant, conn: ConnId, token: &str) -> Result<(), NoticeCode> {
-        let token = match self.verify(now, token) {
+        let text = token;
+        let token = match self.verify(now, text) {
             Ok(token) => token,
             Err(error) => return self.refuse_token(conn, error),
         };
@@ -168,6 +186,7 @@ impl Gateway {
         session.user = claims.user;
         session.device = claims.device;
         session.take_token(&token);
+        self.known_tokens.put(conn, text);
         session.phase = Phase::Waiting;
         self.metrics.sessions += 1;
         if admission == Admission::Asks {

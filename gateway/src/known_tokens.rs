@@ -1,0 +1,36 @@
+//! Tokens that connections have shown, so that one that is shown again need not be verified again.
+
+use shard::ConnId;
+
+use crate::hash;
+
+/// So many connections are known, and of those whose indexes end alike the one that showed a token last.
+const ENTRIES: usize = 1024;
+
+/// The last good token of some connections, by a hash that nobody can guess.
+pub(crate) struct KnownTokens {
+    seed: u64,
+    entries: Box<[Option<(ConnId, u64)>]>,
+}
+
+impl KnownTokens {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, entries: vec![None; ENTRIES].into() }
+    }
+
+    /// The session of a connection goes by this token.
+    pub(crate) fn put(&mut self, conn: ConnId, token: &str) {
+        self.entries[conn.index as usize % ENTRIES] = Some((conn, hash::token(self.seed, token)));
+    }
+
+    /// Whether the session of a connection goes by this token. Not every one that does is known.
+    pub(crate) fn has(&self, conn: ConnId, token: &str) -> bool {
+        self.entries[conn.index as usize % ENTRIES]
+            .is_some_and(|(known, hash)| known == conn && hash == hash::token(self.seed, token))
+    }
+
+    /// Tokens are checked in another way from here on.
+    pub(crate) fn forget(&mut self) {
+        self.entries.fill(None);
+    }
+}
