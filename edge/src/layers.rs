@@ -90,6 +90,10 @@ pub enum Input<'a> {
     MessageEnd,
     /// A whole text message.
     Text(&'a [u8]),
+    /// A record of TLS with plain text comes, or a fragment or message of WebSocket begins.
+    Piece,
+    /// A record of TLS that carried nothing has come, such as a change of keys.
+    Silent,
     /// The peer has sent a ping or a pong.
     Alive,
     /// The peer ends the connection.
@@ -363,6 +367,10 @@ impl Layers {
         let (mut refused, mut goes_on) = (Ok(()), true);
         let mut hellos = scratch.hellos;
         let outcome = tls.received(bytes, &mut incoming, records, &mut hellos, &mut |plain| {
+            goes_on = take(if plain.is_empty() { Input::Silent } else { Input::Piece });
+            if !goes_on || plain.is_empty() {
+                return goes_on;
+            }
             refused = upper.received(rules, text_bytes_max, scratch, from, plain, &mut |input| {
                 goes_on = take(input);
                 goes_on

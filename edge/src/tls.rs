@@ -38,6 +38,8 @@ const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
 /// Bytes that a client may send before the flight that ends its handshake. A client has at most one chain of
 /// certificates, so two hellos are most of it.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
+/// Records that are read at a time: between, what carried nothing is counted.
+const RECORDS_AT_ONCE: usize = 32;
 /// Plain text of one record.
 const RECORD_BYTES: usize = 1 << 14;
 /// A record is at most so much longer than its plain text.
@@ -237,8 +239,8 @@ impl Tls {
         self.fail(INTERNAL_ERROR, out);
     }
 
-    /// Takes bytes of the socket; none, to go on with what waits. `take` gets plain text and says whether to
-    /// go on; answers of the handshake go to `out`. `hellos` counts hellos that were answered: from
+    /// Takes bytes of the socket; none, to go on with what waits. `take` gets the plain text of each record,
+    /// nothing for one after the handshake that carried none, and says whether to go on; answers of the handshake go to `out`. `hellos` counts hellos that were answered: from
     /// [`HELLOS_PER_TURN`] on, one waits. Whether the peer has said that it ends.
     pub(crate) fn received(
         &mut self,
@@ -404,6 +406,55 @@ fn read(
     out: &mut Vec<u8>,
     take: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<Read, Error> {
+    let (mut all, mut end) = (Read { at: 0, has_ended: false }, 0);
+    loop {
+        let was_open = *stage == Stage::Open;
+        let mut records = 0;
+        while records < RECORDS_AT_ONCE
+            && let Some(len) = record_bytes(incoming.get(end..).unwrap_or_default())
+        {
+            end += len;
+            records += 1;
+        }
+        let is_last = records < RECORDS_AT_ONCE;
+        if is_last {
+            end = incoming.len(); // with what has come of the next one, which may be wrong already
+        }
+        let some = incoming.get_mut(all.at..end).unwrap_or_default();
+        let read = read_some(connection, some, stage, out, &mut |plain| {
+            records = records.saturating_sub(1);
+            take(plain)
+        })?;
+        all.at += read.at;
+        all.has_ended |= read.has_ended;
+        // What has no plain text is counted behind what has.
+        while was_open && *stage == Stage::Open && records > 0 {
+            records -= 1;
+            if !take(&[]) {
+                *stage = Stage::Deaf;
+            }
+        }
+        if is_last || *stage == Stage::Deaf {
+            return Ok(all);
+        }
+    }
+}
+
+/// The length of the whole record at the front of `bytes`.
+fn record_bytes(bytes: &[u8]) -> Option<usize> {
+    let ([_, _, _, high, low], rest) = bytes.split_first_chunk()?;
+    let len = usize::from(u16::from_be_bytes([*high, *low]));
+    (rest.len() >= len).then_some(5 + len)
+}
+
+/// Reads some records.
+fn read_some(
+    connection: &mut UnbufferedServerConnection,
+    incoming: &mut [u8],
+    stage: &mut Stage,
+    out: &mut Vec<u8>,
+    take: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<Read, Error> {
     let (mut at, mut has_ended) = (0, false);
     loop {
         let UnbufferedStatus { mut discard, state } =
@@ -412,7 +463,8 @@ fn read(
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(Ok(record)) = traffic.next_record() {
                     discard += record.discard;
-                    if *stage != Stage::Deaf && !take(record.payload) {
+                    let is_heard = *stage != Stage::Deaf && !record.payload.is_empty();
+                    if is_heard && !take(record.payload) {
                         *stage = Stage::Deaf;
                     }
                 }

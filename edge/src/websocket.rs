@@ -184,7 +184,8 @@ impl WebSocket {
     ) -> Result<bool, Refusal> {
         let Some(mut frame) = self.frame else {
             self.frame = self.header(bytes, text_bytes_max)?;
-            return Ok(true);
+            let is_data = self.frame.is_some_and(|frame| frame.opcode < CLOSE);
+            return Ok(!is_data || take(Input::Piece));
         };
         let piece = frame.unmask(bytes, scratch);
         self.frame = (frame.left > 0).then_some(frame);

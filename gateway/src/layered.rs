@@ -9,6 +9,8 @@ use edge::{Form, Input, Layers, Port, Refusal, Rules, Scratch, TEXT_HEADER_BYTES
 use shard::{ConnId, ConnMap, Instant, SendBatch};
 use wire::client::{NoticeCode, TEXT_CODE_BYTES, next_of_frames, put_java, put_text, text_bytes};
 
+use crate::limits::PIECES_PER_FRAME;
+
 /// The code of a Close frame after a notice is the notice's, and this.
 const CLOSE_NOTICE: u16 = 4000;
 /// The buffer for texts keeps room for so many bytes.
@@ -38,6 +40,8 @@ struct Slot {
     is_java: bool,
     /// It stands in `waiting`.
     is_waiting: bool,
+    /// Records and fragments that have come without a frame.
+    pieces: u8,
 }
 
 /// The layers of one connection, with what they need to take bytes.
@@ -97,7 +101,8 @@ impl Layered {
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
             let layers = Some(Box::new(layers));
-            self.slots.insert(conn, Slot { layers, notice: None, is_java: false, is_waiting: false });
+            self.slots
+                .insert(conn, Slot { layers, notice: None, is_java: false, is_waiting: false, pieces: 0 });
         }
         (has_layers, is_from_proxy)
     }
@@ -213,6 +218,21 @@ impl Layered {
     /// Whether the texts of a connection are those of the Java platform.
     pub(crate) fn is_java(&self, conn: ConnId) -> bool {
         self.slots.get(conn).is_some_and(|slot| slot.is_java)
+    }
+
+    /// A record or a fragment comes. Whether there have been so many without a frame that they count as one.
+    pub(crate) fn counts_as_frame(&mut self, conn: ConnId) -> bool {
+        let Some(slot) = self.slots.get_mut(conn) else { return false };
+        let counts = slot.pieces >= PIECES_PER_FRAME;
+        slot.pieces = if counts { 1 } else { slot.pieces + 1 };
+        counts
+    }
+
+    /// A frame has come.
+    pub(crate) fn has_frame(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.pieces = 0;
+        }
     }
 
     /// The connection is gone.

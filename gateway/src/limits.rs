@@ -110,6 +110,12 @@ pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
 pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
 /// What a join that wants messages from before counts for, in frames: so many may lie behind it.
 pub const RECOVERY_FRAMES: u32 = 4;
+/// Records of TLS, and messages and fragments of WebSocket, that one frame may come in. Of further ones, so
+/// many count as a frame.
+pub const PIECES_PER_FRAME: u8 = 16;
+/// What a record of TLS that carries nothing counts for, in frames: a change of keys takes as long as some short
+/// frames, and no client needs many.
+pub const SILENT_FRAMES: u32 = 4;
 /// What a renewal counts for, in frames, unless its token is the one that the session has: to verify a token
 /// takes as long as some hundred short frames.
 pub const RENEWAL_FRAMES: u32 = 50;

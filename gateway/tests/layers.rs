@@ -307,6 +307,48 @@ fn pings_are_answered_and_a_flood_of_them_is_rate_limited() {
     assert_eq!(frames.last(), Some(&close(4003, "rate_limited")));
 }
 
+/// A frame may come in many fragments, and what brings no frame counts as some.
+#[test]
+fn a_flood_of_fragments_is_rate_limited() {
+    let fragment = |first: u8| [first, 0x80, 1, 2, 3, 4];
+    for flood in [fragment(0), fragment(0x80 | BINARY)] {
+        let mut world = World::new();
+        let client = logged_in(&mut world, 1);
+        if flood[0] == 0 {
+            world.say_bytes(client, &fragment(BINARY));
+        }
+        let mut sent = 0;
+        while world.is_open(client) && sent < 100_000 {
+            world.say_bytes(client, &flood.repeat(1_000));
+            sent += 1_000;
+        }
+        assert!((31_000..=33_000).contains(&sent), "{sent}");
+        let frames = unframed(&world.hear_bytes(client));
+        assert_eq!(frames.last(), Some(&close(4003, "rate_limited")));
+    }
+    let mut world = World::new();
+    world.check_every = 100;
+    let client = logged_in(&mut world, 1);
+    let mut heartbeat = Vec::new();
+    ClientFrame::Heartbeat { echo: b"12345" }.encode(Encoding::Binary, APP, UserId(1), &mut heartbeat);
+    let mut message: Vec<u8> = heartbeat.chunks(1).flat_map(|byte| masked(0, byte)).collect();
+    assert_eq!(heartbeat.len(), 15);
+    (0..15).for_each(|at| {
+        message[at * 7] = if at == 0 {
+            BINARY
+        } else if at == 14 {
+            0x80
+        } else {
+            0
+        }
+    });
+    for _ in 0..1_999 {
+        world.say_bytes(client, &message);
+        world.hear_bytes(client);
+    }
+    assert!(world.is_open(client), "{:?}", unframed(&world.hear_bytes(client)));
+}
+
 #[test]
 fn a_pong_that_waits_for_a_slow_socket_is_not_forgotten() {
     let mut world = World::new();

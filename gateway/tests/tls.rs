@@ -236,6 +236,58 @@ fn handshakes_that_never_end_keep_nobody_else_out() {
     assert!(world.is_open(again), "what has ended counts no more");
 }
 
+/// Changes of keys bring no frame and take time.
+#[test]
+fn a_flood_of_records_without_frames_is_rate_limited() {
+    let mut world = World::new();
+    let mut client = TlsClient::connect(&mut world, TLS, usize::MAX);
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    client.hear(&mut world);
+    let business = frame(&ClientFrame::Heartbeat { echo: b"" }, 7);
+    let mut changes = 0;
+    'flood: for byte in business.iter().cycle() {
+        for _ in 0..31 {
+            client.connection.refresh_traffic_keys().unwrap();
+            changes += 1;
+            if changes > 1_000 {
+                break 'flood;
+            }
+        }
+        client.say(&mut world, &[*byte]);
+        if !world.is_open(client.client) {
+            break;
+        }
+    }
+    assert!((450..600).contains(&changes), "{changes} of 2,000 frames at once");
+    let heard = client.hear(&mut world);
+    assert!(
+        matches!(heard.last(), Some(ServerFrame::Notice { code: NoticeCode::RateLimited, .. })),
+        "{heard:?}"
+    );
+}
+
+/// Each byte in a record of its own is no reason to end a connection.
+#[test]
+fn a_frame_in_many_records_counts_as_one() {
+    let mut world = World::new();
+    world.check_every = 100;
+    let mut client = TlsClient::connect(&mut world, TLS, usize::MAX);
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    client.hear(&mut world);
+    let heartbeat = frame(&ClientFrame::Heartbeat { echo: b"123456" }, 7);
+    assert_eq!(heartbeat.len(), 16);
+    for _ in 0..1_950 {
+        for byte in &heartbeat {
+            client.connection.writer().write_all(&[*byte]).unwrap();
+        }
+        client.say(&mut world, b"");
+    }
+    assert!(world.is_open(client.client));
+    assert_eq!(client.hear(&mut world).len(), 1_950);
+}
+
 #[test]
 fn a_proxy_may_stand_before_tls() {
     let rules = Rules { proxy_from: vec!["10.0.0.0/16".parse().unwrap()], origins: vec![] };

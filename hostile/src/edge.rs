@@ -105,6 +105,7 @@ fn say(said: &mut Vec<Said>, input: Input<'_>) {
             assert!(text.len() <= 2 * TEXT_BYTES_MAX + 128 && std::str::from_utf8(text).is_ok());
             said.push(Said::Text(text.to_vec()));
         }
+        (Input::Piece | Input::Silent, _) => {}
         (Input::Alive, _) => said.push(Said::Alive),
         (Input::Close, _) => said.push(Said::Close),
     }

@@ -73,7 +73,7 @@ impl Pair {
                     match input {
                         Input::Open(opened) => *form = Some(opened),
                         Input::Frames(bytes) => heard.extend_from_slice(bytes),
-                        Input::MessageEnd | Input::Alive => {}
+                        Input::MessageEnd | Input::Piece | Input::Silent | Input::Alive => {}
                         Input::Close => *ended = true,
                         other => panic!("{other:?}"),
                     }

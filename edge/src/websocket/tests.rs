@@ -52,6 +52,7 @@ fn give(form: Form, pieces: &[&[u8]]) -> Outcome {
                     (Input::Frames(bytes), _) => said.push(Said::Frames(bytes.to_vec())),
                     (Input::MessageEnd, _) => said.push(Said::MessageEnd),
                     (Input::Text(text), _) => said.push(Said::Text(text.to_vec())),
+                    (Input::Piece | Input::Silent, _) => {}
                     (Input::Alive, _) => said.push(Said::Alive),
                     (Input::Close, _) => said.push(Said::Close),
                     (Input::Client(_) | Input::Open(_) | Input::Login { .. }, _) => {

@@ -21,6 +21,9 @@ impl Gateway {
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
         self.metrics.count_in(frame.code);
         session.last_seen = now;
+        if session.has_layers {
+            self.layered.has_frame(conn);
+        }
         if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
             return Err(NoticeCode::BadMagic);
         }

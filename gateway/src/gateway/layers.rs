@@ -8,6 +8,7 @@ use wire::client::{Code, Encoding, Frame, NoticeCode, frame_of_java, frame_of_te
 
 use super::Gateway;
 use crate::dirty::Dirt;
+use crate::limits::SILENT_FRAMES;
 use crate::session::Phase;
 
 impl Gateway {
@@ -73,6 +74,9 @@ impl Gateway {
                 }
             }
             Input::Text(text) => self.text(now, conn, text),
+            Input::Piece if self.layered.counts_as_frame(conn) => self.charge(now, conn, 1),
+            Input::Piece => {}
+            Input::Silent => self.charge(now, conn, SILENT_FRAMES),
             Input::Alive => self.is_alive(now, conn),
             Input::Close => self.finished(conn),
         }
@@ -137,7 +141,14 @@ impl Gateway {
     fn is_alive(&mut self, now: Instant, conn: ConnId) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         session.last_seen = now;
-        if !session.bucket.take(now, self.rate, 1) {
+        self.layered.has_frame(conn);
+        self.charge(now, conn, 1);
+    }
+
+    /// What comes counts as so many frames.
+    fn charge(&mut self, now: Instant, conn: ConnId, frames: u32) {
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        if !session.bucket.take(now, self.rate, frames) {
             self.close_with_notice(conn, NoticeCode::RateLimited);
         }
     }
