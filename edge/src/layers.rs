@@ -271,6 +271,14 @@ impl Layers {
         }
     }
 
+    /// Bytes that are held of a text message that is not whole.
+    pub fn text_bytes(&self) -> usize {
+        match &self.upper.websocket {
+            Stage::Open(websocket) => websocket.text_bytes(),
+            Stage::None | Stage::Handshake(_) | Stage::Refused => 0,
+        }
+    }
+
     /// Bytes that an unfinished request or hello holds.
     pub fn unfinished_bytes(&self) -> usize {
         self.hello_bytes()

@@ -146,6 +146,11 @@ impl WebSocket {
         self.form
     }
 
+    /// Bytes that are held of a text message that is not whole.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its
     /// Close frame queued.
     pub(crate) fn received(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use edge::Port;
 use shard::{Bucket, Clocks, ConnId, ConnMap, Instant, Prng, Rate, SendBatch, ShardId, Wheel};
-use wire::client::{DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
+use wire::client::{Code, DecodeError, Deframer, FailReason, NoticeCode, ServerFrame};
 use wire::node::{Bans, Login, Revocations, SessionId, StampClock, ToBridge, ToControl, ToGateway, ToRouter};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
@@ -19,7 +19,8 @@ use crate::known_tokens::KnownTokens;
 use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
-    CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, LOGIN_RETRY, TIMEOUTS_PER_TURN,
+    CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, HEARING_TIME, LOGIN_BYTES_MAX, LOGIN_RETRY,
+    TIMEOUTS_PER_TURN,
 };
 use crate::login_window::LoginWindow;
 use crate::message_ids::MessageIds;
@@ -33,6 +34,7 @@ use crate::submitted::Submitted;
 use crate::timer::Timer;
 use crate::token::TokenKeys;
 use crate::unchanged::Remembered;
+use crate::unfinished::Unfinished;
 use crate::view::View;
 
 mod delivery;
@@ -86,6 +88,7 @@ pub struct Gateway {
     outboxes: Outboxes,
     rooms: Rooms,
     addresses: Addresses,
+    unfinished: Unfinished,
     layered: Layered,
     logins: LoginWindow,
     wheel: Wheel<u64>,
@@ -132,6 +135,7 @@ impl Gateway {
             outboxes: Outboxes::default(),
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
+            unfinished: Unfinished::new(seed),
             logins: LoginWindow::new(now),
             names: Names::new(prng.next_u64() as u32),
             layered,
@@ -221,6 +225,10 @@ impl Gateway {
         assert_eq!(binding, self.logins.under_way());
         assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
         self.layered.check_invariants(layered);
+        let fresh = self.sessions.iter().filter(|(_, session)| session.phase == Phase::Fresh);
+        self.unfinished.check_invariants(
+            fresh.map(|(conn, session)| (session.address, self.unfinished_bytes(conn, session))),
+        );
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
         self.submitted.check_invariants();
@@ -331,8 +339,27 @@ impl Gateway {
         match self.sessions.get(conn) {
             Some(session) if session.has_layers => self.received_layered(now, conn, bytes),
             Some(_) => self.received_frames(now, conn, bytes),
-            None => {}
+            None => return,
         }
+        self.count_unfinished(conn);
+    }
+
+    /// Before the login a connection is nobody's, so what it holds of a frame that is not whole is little.
+    fn count_unfinished(&mut self, conn: ConnId) {
+        let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Fresh) else {
+            return;
+        };
+        let bytes = self.unfinished_bytes(conn, session);
+        if session.has_layers && self.layered.text_bytes(conn) > LOGIN_BYTES_MAX {
+            self.close_with_notice(conn, NoticeCode::BadLength);
+        } else if !self.unfinished.set(conn, session.address, bytes) {
+            self.close_crowded(conn);
+        }
+    }
+
+    fn unfinished_bytes(&self, conn: ConnId, session: &Session) -> usize {
+        let text_bytes = if session.has_layers { self.layered.text_bytes(conn) } else { 0 };
+        session.deframer.partial_bytes() + text_bytes
     }
 
     /// Bytes of the stream of frames came.
@@ -342,19 +369,30 @@ impl Gateway {
         while let Some(phase) = self.sessions.get(conn).map(|session| session.phase)
             && phase != Phase::Closing
         {
-            match deframer.next(&mut bytes, self.config.limits.frame_bytes_max as usize) {
+            let most = self.config.limits.frame_bytes_max as usize;
+            let most = if phase == Phase::Fresh { most.min(LOGIN_BYTES_MAX) } else { most };
+            match deframer.next(&mut bytes, most) {
                 Ok(Some(frame)) => {
                     if let Err(notice) = self.frame(now, conn, &frame) {
                         self.close_with_notice(conn, notice);
                     }
                 }
                 Ok(None) => {
+                    if phase == Phase::Fresh && deframer.code(&[]).is_some_and(|code| code != Code::Login) {
+                        return self.close_with_notice(conn, NoticeCode::LoginRequired);
+                    }
                     if let Some(session) = self.sessions.get_mut(conn) {
                         session.deframer = deframer;
                     }
                     return;
                 }
-                Err(error) => self.close_with_notice(conn, DecodeError::into(error)),
+                Err(error) => {
+                    let code = deframer.code(bytes).filter(|_| phase == Phase::Fresh);
+                    let is_other =
+                        error == DecodeError::BadLength && code.is_some_and(|it| it != Code::Login);
+                    let notice = if is_other { NoticeCode::LoginRequired } else { error.into() };
+                    self.close_with_notice(conn, notice);
+                }
             }
         }
     }
@@ -618,6 +656,7 @@ impl Gateway {
         }
         session.phase = Phase::Closing;
         session.deframer = Deframer::default();
+        self.unfinished.forget(conn);
         self.wheel.cancel(session.timer);
         if was_logged_in {
             self.metrics.sessions -= 1;

@@ -220,6 +220,12 @@ impl Layered {
         self.slots.get(conn).is_some_and(|slot| slot.is_java)
     }
 
+    /// Bytes that are held of a text message that is not whole.
+    pub(crate) fn text_bytes(&self, conn: ConnId) -> usize {
+        let layers = self.slots.get(conn).and_then(|slot| slot.layers.as_ref());
+        layers.map_or(0, |layers| layers.text_bytes())
+    }
+
     /// A record or a fragment comes. Whether there have been so many without a frame that they count as one.
     pub(crate) fn counts_as_frame(&mut self, conn: ConnId) -> bool {
         let Some(slot) = self.slots.get_mut(conn) else { return false };

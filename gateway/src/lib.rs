@@ -32,6 +32,7 @@ mod telling;
 mod timer;
 mod token;
 mod unchanged;
+mod unfinished;
 mod view;
 
 pub use config::{BACKEND_CODES, Config, Delivery, Destination, Drain, Heartbeat, Limits, Route, Routes};

@@ -2,10 +2,20 @@
 
 use std::time::Duration;
 
+use shard::Amount;
+use wire::client::TOKEN_BYTES_MAX;
+
 /// The shortest limit of a frame's body that may be configured: every answer fits.
 pub const FRAME_BYTES_FLOOR: u32 = 768;
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
+/// The longest body of a frame before the login, and the longest text: the longest token, and as much again for
+/// what stands around it.
+pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
+/// Bytes of frames that are not whole, of all connections of a shard without a login.
+pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
+/// Those of one address.
+pub const UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 4 << 20 };
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
 pub const CONNECTIONS_CEILING: u32 = 1 << 24;
 /// Rooms of one session; they are searched one by one.

@@ -349,6 +349,34 @@ fn a_flood_of_fragments_is_rate_limited() {
     assert!(world.is_open(client), "{:?}", unframed(&world.hear_bytes(client)));
 }
 
+/// A text before the login is as short as a frame.
+#[test]
+fn a_text_before_a_login_is_short() {
+    for piece in [7, 100_000] {
+        let mut world = World::new();
+        let client = open(&mut world, "sailfish.v1.json");
+        let text = masked(TEXT, format!(r#"{{"code":1001,"token":"{}"}}"#, "a".repeat(60_000)).as_bytes());
+        let mut sent = 0;
+        for piece in text.chunks(piece) {
+            sent += if world.is_open(client) { piece.len() } else { 0 };
+            world.say_bytes(client, piece);
+        }
+        assert!(!world.is_open(client) && (sent < 8_300 || piece > 60_000), "{sent}");
+        let frames = unframed(&world.hear_bytes(client));
+        assert_eq!(frames.last(), Some(&close(4012, "bad_length")));
+    }
+    let mut world = World::new();
+    let client = open(&mut world, "sailfish.v1.json");
+    let token = world.token(1, DeviceClass::Phone);
+    let login = masked(TEXT, format!(r#"{{"code":1001,"token":"{token}"}}"#).as_bytes());
+    for piece in login.chunks(10) {
+        world.say_bytes(client, piece);
+    }
+    world.hear_bytes(client);
+    world.say_bytes(client, &masked(TEXT, &[b'a'; 60_000])[..50_000]);
+    assert!(world.is_open(client));
+}
+
 #[test]
 fn a_pong_that_waits_for_a_slow_socket_is_not_forgotten() {
     let mut world = World::new();

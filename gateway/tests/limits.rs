@@ -6,11 +6,11 @@ mod common;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use common::World;
+use common::{APP, World};
 use shard::{Event, Linger};
-use wire::DeviceClass;
-use wire::client::{ClientFrame, Code, FailReason, NoticeCode, Outcome, ServerFrame};
+use wire::client::{ClientFrame, Code, Encoding, FailReason, NoticeCode, Outcome, ServerFrame};
 use wire::node::ToRouter;
+use wire::{DeviceClass, UserId};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -149,6 +149,75 @@ fn the_addresses_of_one_site_are_one() {
         let third = world.connect_from(other);
         assert!(world.is_open(first) && world.is_open(third));
     }
+}
+
+/// The header of a frame and so much of its body.
+fn begun(code: i32, len: i32, bytes: usize) -> Vec<u8> {
+    let mut frame = [&[0x53, 0x46][..], &code.to_be_bytes(), &len.to_be_bytes()].concat();
+    frame.resize(frame.len() + bytes, b'a');
+    frame
+}
+
+/// Before a login nothing else comes, and it is short.
+#[test]
+fn what_is_held_before_a_login_is_short() {
+    for (bytes, notice) in [
+        (begun(1001, 8_193, 0), NoticeCode::BadLength),
+        (begun(1003, 8_000, 0), NoticeCode::LoginRequired),
+        (begun(1003, 8_000, 100)[..6].to_vec(), NoticeCode::LoginRequired),
+        (begun(1003, 65_536, 65_535), NoticeCode::LoginRequired),
+        (begun(1003, -1, 0), NoticeCode::LoginRequired),
+    ] {
+        for piece in [1, 7, usize::MAX] {
+            let mut world = World::new();
+            let client = world.connect();
+            for piece in bytes.chunks(piece) {
+                world.say_bytes(client, piece);
+            }
+            assert_eq!(world.closing_notice(client), notice);
+        }
+    }
+    // With the login, a long frame may come at once.
+    let mut world = World::new();
+    world.router_answers = false;
+    let client = world.connect();
+    let mut bytes = Vec::new();
+    let token = world.token(1, DeviceClass::Phone);
+    ClientFrame::Login { token: token.into() }.encode(Encoding::Binary, APP, UserId(1), &mut bytes);
+    bytes.extend(begun(1003, 60_000, 50_000));
+    world.say_bytes(client, &bytes);
+    assert!(world.is_open(client), "{:?}", world.hear(client));
+}
+
+#[test]
+fn addresses_have_shares_of_what_is_held_before_logins() {
+    let mut world = World::new();
+    world.check_every = 100;
+    let [here, there]: [IpAddr; 2] = [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
+    let held = begun(1001, 8_192, 8_191);
+    let mut clients = Vec::new();
+    for _ in 0..600 {
+        let client = world.connect_from(here);
+        world.say_bytes(client, &held);
+        clients.push(client);
+    }
+    let refused = clients.iter().filter(|client| !world.is_open(**client)).count();
+    assert!((85..100).contains(&refused), "{refused} beyond 4 MiB");
+    assert_eq!(world.closing_notice(clients[599]), NoticeCode::ServerFull);
+    let other = world.connect_from(there);
+    world.say_bytes(other, &held);
+    assert!(world.is_open(other));
+    for client in &clients[..200] {
+        world.reset(*client);
+    }
+    let again = world.connect_from(here);
+    world.say_bytes(again, &held);
+    assert!(world.is_open(again), "what has ended holds nothing");
+    // A session has no part in it.
+    let client = world.login(9);
+    world.say_bytes(client, &begun(1003, 60_000, 50_000));
+    assert!(world.is_open(client));
+    world.gateway.check_invariants();
 }
 
 #[test]

@@ -190,6 +190,7 @@ impl Gateway {
         session.device = claims.device;
         session.take_token(&token);
         self.known_tokens.put(conn, text);
+        self.unfinished.forget(conn);
         session.phase = Phase::Waiting;
         self.metrics.sessions += 1;
         if admission == Admission::Asks {

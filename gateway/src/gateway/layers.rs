@@ -8,7 +8,7 @@ use wire::client::{Code, Encoding, Frame, NoticeCode, frame_of_java, frame_of_te
 
 use super::Gateway;
 use crate::dirty::Dirt;
-use crate::limits::SILENT_FRAMES;
+use crate::limits::{LOGIN_BYTES_MAX, SILENT_FRAMES};
 use crate::session::Phase;
 
 impl Gateway {
@@ -108,7 +108,13 @@ impl Gateway {
         let taken = if self.layered.is_java(conn) {
             self.java_text(now, conn, text)
         } else {
-            let frame = frame_of_text(text).map_err(NoticeCode::from);
+            let is_fresh = self.sessions.get(conn).is_some_and(|session| session.phase == Phase::Fresh);
+            let is_too_long = is_fresh && text.len() > LOGIN_BYTES_MAX;
+            let frame = if is_too_long {
+                Err(NoticeCode::BadLength)
+            } else {
+                frame_of_text(text).map_err(NoticeCode::from)
+            };
             frame.and_then(|frame| self.frame(now, conn, &frame))
         };
         if let Err(notice) = taken {

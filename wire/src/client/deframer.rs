@@ -63,6 +63,13 @@ impl Deframer {
         self.partial.is_some()
     }
 
+    /// The code of the frame that the stream stands inside, once it has come; if it stands in none, that of the
+    /// frame with which `input` begins.
+    pub fn code(&self, input: &[u8]) -> Option<Code> {
+        let header = self.partial.as_ref().map_or(input, |partial| partial.header());
+        Code::from_i32(i32::from_be_bytes(header.get(2..6)?.try_into().ok()?))
+    }
+
     /// Heap bytes held: 0 at a frame boundary, else of the order of what arrived of the frame.
     pub fn partial_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.body.capacity())
