@@ -192,3 +192,15 @@ fn the_buffer_follows_what_arrived_not_what_is_claimed() {
         assert_eq!(deframer.partial_bytes(), 0, "freed");
     }
 }
+
+#[test]
+fn the_code_of_a_frame_is_known_before_the_frame_is_whole() {
+    let heartbeat = client_bytes(&ClientFrame::Heartbeat { echo: b"now" }, Encoding::Binary);
+    let code = |len: usize| Some(Code::Heartbeat).filter(|_| len >= 6);
+    for len in 0..HEADER_BYTES {
+        let mut deframer = Deframer::default();
+        assert_eq!(deframer.code(&heartbeat[..len]), code(len));
+        assert_eq!(deframer.next(&mut &heartbeat[..len], BODY_BYTES_MAX), Ok(None));
+        assert_eq!(deframer.code(&[]), code(len));
+    }
+}
