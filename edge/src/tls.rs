@@ -150,7 +150,8 @@ pub(crate) struct Tls {
 enum Stage {
     /// Nothing has come yet.
     New,
-    /// Nothing has been answered yet, and nothing read until it is whole. To do that is most of a handshake's work.
+    /// Nothing has been answered yet, and nothing read until it is whole. To answer is most of a handshake's
+    /// work.
     Hello,
     Handshake,
     Open,
@@ -240,8 +241,9 @@ impl Tls {
     }
 
     /// Takes bytes of the socket; none, to go on with what waits. `take` gets the plain text of each record,
-    /// nothing for one after the handshake that carried none, and says whether to go on; answers of the handshake go to `out`. `hellos` counts hellos that were answered: from
-    /// [`HELLOS_PER_TURN`] on, one waits. Whether the peer has said that it ends.
+    /// nothing for one after the handshake that carried none, and says whether to go on; answers of the
+    /// handshake go to `out`. `hellos` counts hellos that were answered: from [`HELLOS_PER_TURN`] on, one
+    /// waits. Whether the peer has said that it ends.
     pub(crate) fn received(
         &mut self,
         bytes: &[u8],

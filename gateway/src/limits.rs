@@ -9,8 +9,8 @@ use wire::client::TOKEN_BYTES_MAX;
 pub const FRAME_BYTES_FLOOR: u32 = 768;
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
-/// The longest body of a frame before the login, and the longest text: the longest token, and as much again for
-/// what stands around it.
+/// The longest body of a frame before the login, and the longest text: the longest token, and as much again
+/// for what stands around it.
 pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
 /// Bytes of frames that are not whole, of all connections of a shard without a login.
 pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
@@ -123,8 +123,8 @@ pub const RECOVERY_FRAMES: u32 = 4;
 /// Records of TLS, and messages and fragments of WebSocket, that one frame may come in. Of further ones, so
 /// many count as a frame.
 pub const PIECES_PER_FRAME: u8 = 16;
-/// What a record of TLS that carries nothing counts for, in frames: a change of keys takes as long as some short
-/// frames, and no client needs many.
+/// What a record of TLS that carries nothing counts for, in frames: a change of keys takes as long as some
+/// short frames, and no client needs many.
 pub const SILENT_FRAMES: u32 = 4;
 /// What a renewal counts for, in frames, unless its token is the one that the session has: to verify a token
 /// takes as long as some hundred short frames.

@@ -63,8 +63,8 @@ impl Deframer {
         self.partial.is_some()
     }
 
-    /// The code of the frame that the stream stands inside, once it has come; if it stands in none, that of the
-    /// frame with which `input` begins.
+    /// The code of the frame that the stream stands inside, once it has come; if it stands in none, that of
+    /// the frame with which `input` begins.
     pub fn code(&self, input: &[u8]) -> Option<Code> {
         let header = self.partial.as_ref().map_or(input, |partial| partial.header());
         Code::from_i32(i32::from_be_bytes(header.get(2..6)?.try_into().ok()?))
