@@ -393,7 +393,7 @@ fn nothing_is_taken_from_a_connection_that_is_ending() {
     let client = world.login(1);
     world.to_router.clear();
     let mut bytes = vec![0xff; 2];
-    ClientFrame::Logout.encode(wire::client::Encoding::Binary, common::APP, wire::UserId(1), &mut bytes);
+    ClientFrame::Logout.encode(Encoding::Binary, APP, UserId(1), &mut bytes);
     world.say_bytes(client, &bytes);
     assert_eq!(world.closing_notice(client), NoticeCode::BadMagic);
     assert_eq!(world.metrics().frames_in[1], 0);

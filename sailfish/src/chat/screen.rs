@@ -172,7 +172,7 @@ fn read(mut lines: impl BufRead, inputs: &Sender<Input>) {
     for number in 1_u64.. {
         let input = match read_line(&mut lines) {
             Ok(Line::End) => Input::End,
-            Ok(Line::Line(line)) => String::from_utf8(line).map_or(Input::NoText(number), Input::Line),
+            Ok(Line::Whole(line)) => String::from_utf8(line).map_or(Input::NoText(number), Input::Line),
             Ok(Line::TooLong) => Input::TooLong(number),
             Err(error) => Input::Broken(error.to_string()),
         };
@@ -185,7 +185,7 @@ fn read(mut lines: impl BufRead, inputs: &Sender<Input>) {
 
 enum Line {
     End,
-    Line(Vec<u8>),
+    Whole(Vec<u8>),
     TooLong,
 }
 
@@ -200,7 +200,7 @@ fn read_line(lines: &mut impl BufRead) -> io::Result<Line> {
         match (is_whole, is_too_long) {
             (true, true) => return Ok(Line::TooLong),
             (true, false) if line.is_empty() => return Ok(Line::End),
-            (true, false) => return Ok(Line::Line(line)),
+            (true, false) => return Ok(Line::Whole(line)),
             (false, _) => line.clear(),
         }
     }
