@@ -48,6 +48,15 @@ pub enum Dialect {
     MySql,
 }
 
+/// What a column of a key has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyType {
+    /// BIGINT.
+    Number,
+    /// What [`Dialect::key`] says.
+    Bytes,
+}
+
 /// A transaction that may write. What was not committed when it is dropped is rolled back.
 pub struct Tx(Connection);
 
@@ -366,11 +375,21 @@ impl Dialect {
         }
     }
 
-    /// So many tuples of `columns` placeholders, for `(...) IN (...)`.
-    pub fn tuples(self, count: usize, columns: usize) -> String {
+    /// So many tuples of placeholders for columns of these types, for `(...) IN (...)`. SQLite uses an index
+    /// only where the types are those of its columns, and what stands in `VALUES` has none.
+    pub fn tuples(self, count: usize, types: &[KeyType]) -> String {
+        let rows = rows(count, types.len());
+        let name = |of: &KeyType| match of {
+            KeyType::Number => "BIGINT",
+            KeyType::Bytes => "BLOB",
+        };
+        let cast = |(index, of)| format!("CAST(column{} AS {})", index + 1, name(of));
         match self {
-            Self::Sqlite => format!("VALUES {}", rows(count, columns)),
-            Self::MySql => rows(count, columns),
+            Self::Sqlite => {
+                let casts: Vec<String> = types.iter().enumerate().map(cast).collect();
+                format!("SELECT {} FROM (VALUES {rows})", casts.join(", "))
+            }
+            Self::MySql => rows,
         }
     }
 

@@ -118,3 +118,33 @@ impl<T: Column> Column for Option<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::db::{Db, Dialect};
+    use crate::migrations::migrate;
+
+    /// SQLite walks through a whole table if it finds no index for a list of tuples.
+    #[tokio::test]
+    async fn lists_of_tuples_are_looked_up_in_an_index() {
+        let lists = [presence::OF_TUPLES, room_member::OF_TUPLES];
+        let statements = lists.concat();
+        let folder = testbed::Folder::new("tuples");
+        let database = format!("sqlite:{}", folder.path().join("backend.db").display());
+        let db = Db::open(&Config { database, ..Config::default() }).await.unwrap();
+        migrate(&db).await.unwrap();
+        for (statement, count) in statements.iter().flat_map(|of| [(of, 1), (of, 2), (of, 100)]) {
+            let statement = format!("EXPLAIN QUERY PLAN {}", statement(Dialect::Sqlite, count));
+            let rows = sqlx::query(AssertSqlSafe(statement.clone())).fetch_all(db.primary()).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+            let is_found = |step: &&String| step.starts_with("SEARCH t_") && step.contains("=? AND ");
+            assert!(plan.iter().any(|step| is_found(&step)), "{statement}: {plan:#?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN t_")), "{statement}: {plan:#?}");
+        }
+        db.close().await;
+    }
+}

@@ -8,6 +8,7 @@ use sqlx::{Any, AssertSqlSafe, FromRow};
 
 use super::from_row;
 use super::presence::{Device, bind};
+use crate::db::KeyType::Number;
 use crate::db::{Connection, Dialect, Pool, marks, rows};
 use crate::error::Error;
 
@@ -129,7 +130,7 @@ pub async fn known(
     for chunk in messages.chunks(ROWS_MAX) {
         let select = format!(
             "SELECT app, user_id, message_id FROM t_inbox WHERE (app, user_id, message_id) IN ({})",
-            dialect.tuples(chunk.len(), 3)
+            dialect.tuples(chunk.len(), &[Number; 3])
         );
         let mut query = sqlx::query_as(AssertSqlSafe(select));
         for message in chunk {
@@ -160,7 +161,7 @@ pub async fn shares(
         let select = format!(
             "SELECT app, user_id, sender, COUNT(*), {} FROM t_inbox WHERE (app, user_id) IN ({}) GROUP BY app, user_id, sender",
             dialect.sum("bytes"),
-            dialect.tuples(chunk.len(), 2)
+            dialect.tuples(chunk.len(), &[Number; 2])
         );
         let rows: Vec<(i64, i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
         for (app, user_id, sender, messages, bytes) in rows {
@@ -181,7 +182,7 @@ pub async fn sent(
         let select = format!(
             "SELECT app, sender, COUNT(*), {} FROM t_inbox WHERE (app, sender) IN ({}) GROUP BY app, sender",
             dialect.sum("bytes"),
-            dialect.tuples(chunk.len(), 2)
+            dialect.tuples(chunk.len(), &[Number; 2])
         );
         let rows: Vec<(i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
         for (app, sender, messages, bytes) in rows {
@@ -205,7 +206,7 @@ pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Res
     for chunk in users.chunks(ROWS_MAX) {
         let select = format!(
             "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({}) AND delivered_ms = 0",
-            dialect.tuples(chunk.len(), 2)
+            dialect.tuples(chunk.len(), &[Number; 2])
         );
         let rows: Vec<(i64, i64)> = pairs(&select, chunk).fetch_all(pool).await?;
         found.extend(rows.into_iter().map(|(app, user_id)| (app as i32, user_id)));

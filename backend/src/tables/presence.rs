@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, FromRow};
 
 use super::{Column, from_row};
+use crate::db::KeyType::{Bytes, Number};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
@@ -41,6 +42,24 @@ impl Presence {
     }
 }
 
+fn select_devices(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id, device) IN ({})",
+        dialect.tuples(count, &[Number, Number, Bytes])
+    )
+}
+
+fn select_of_users(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id) IN ({})",
+        dialect.tuples(count, &[Number, Number])
+    )
+}
+
+/// Statements for so many tuples.
+#[cfg(test)]
+pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_devices, select_of_users];
+
 /// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known
 /// then.
 pub async fn raise(
@@ -58,11 +77,7 @@ pub async fn raise(
         query = bind(query, device).bind(presence.online_login).bind(presence.offline_login);
     }
     query.execute(&mut *connection).await?;
-    let select = format!(
-        "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id, device) IN ({})",
-        dialect.tuples(told.len(), 3)
-    );
-    let mut query = sqlx::query(AssertSqlSafe(select));
+    let mut query = sqlx::query(AssertSqlSafe(select_devices(dialect, told.len())));
     for device in told.keys() {
         query = bind(query, device);
     }
@@ -105,11 +120,7 @@ async fn of_users(
 ) -> Result<Vec<(Device, Presence)>, Error> {
     let mut found = Vec::new();
     for chunk in users.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE (app, user_id) IN ({})",
-            dialect.tuples(chunk.len(), 2)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(select));
+        let mut query = sqlx::query(AssertSqlSafe(select_of_users(dialect, chunk.len())));
         for (app, user_id) in chunk {
             query = query.bind(i64::from(*app)).bind(*user_id);
         }

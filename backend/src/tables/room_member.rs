@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 
 use super::Column;
 use super::presence::{Device, bind};
+use crate::db::KeyType::{Bytes, Number};
 use crate::db::{Connection, Dialect, Pool, rows};
 use crate::error::Error;
 
@@ -57,6 +58,31 @@ impl FromRow<'_, AnyRow> for MemberRow {
     }
 }
 
+fn select_of_devices(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT app, user_id, device, room_id, login, seq, is_in FROM t_room_member WHERE (app, user_id, device) IN ({})",
+        dialect.tuples(count, &[Number, Number, Bytes])
+    )
+}
+
+fn delete_rows(dialect: Dialect, count: usize) -> String {
+    format!(
+        "DELETE FROM t_room_member WHERE (app, user_id, device, room_id) IN ({})",
+        dialect.tuples(count, &[Number, Number, Bytes, Number])
+    )
+}
+
+fn select_among(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT DISTINCT room_id, user_id FROM t_room_member WHERE is_in = 1 AND (app, room_id, user_id) IN ({})",
+        dialect.tuples(count, &[Number; 3])
+    )
+}
+
+/// Statements for so many tuples.
+#[cfg(test)]
+pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_of_devices, delete_rows, select_among];
+
 /// All that is known of devices whose presence is locked.
 pub async fn of_devices(
     connection: &mut Connection,
@@ -65,11 +91,7 @@ pub async fn of_devices(
 ) -> Result<Vec<MemberRow>, Error> {
     let mut members = Vec::new();
     for chunk in devices.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT app, user_id, device, room_id, login, seq, is_in FROM t_room_member WHERE (app, user_id, device) IN ({})",
-            dialect.tuples(chunk.len(), 3)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(select));
+        let mut query = sqlx::query(AssertSqlSafe(select_of_devices(dialect, chunk.len())));
         for device in chunk {
             query = bind(query, device);
         }
@@ -105,11 +127,7 @@ pub async fn delete(
     members: &[(Device, i64)],
 ) -> Result<(), Error> {
     for chunk in members.chunks(ROWS_MAX) {
-        let statement = format!(
-            "DELETE FROM t_room_member WHERE (app, user_id, device, room_id) IN ({})",
-            dialect.tuples(chunk.len(), 4)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(statement));
+        let mut query = sqlx::query(AssertSqlSafe(delete_rows(dialect, chunk.len())));
         for (device, room_id) in chunk {
             query = bind(query, device).bind(*room_id);
         }
@@ -137,10 +155,7 @@ pub async fn among(
 ) -> Result<BTreeSet<(i64, i64)>, Error> {
     let mut found = BTreeSet::new();
     for chunk in pairs.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT DISTINCT room_id, user_id FROM t_room_member WHERE is_in = 1 AND (app, room_id, user_id) IN ({})",
-            dialect.tuples(chunk.len(), 3)
-        );
+        let select = select_among(dialect, chunk.len());
         let mut query = sqlx::query_as(AssertSqlSafe(select)).persistent(chunk.len() == 1);
         for (room_id, user_id) in chunk {
             query = query.bind(i64::from(app)).bind(*room_id).bind(*user_id);
