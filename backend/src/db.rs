@@ -367,6 +367,15 @@ impl Dialect {
         self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
     }
 
+    /// What follows the values of an `INSERT` that adds them to `columns` where `key` is there.
+    pub fn on_conflict_add(self, key: &str, columns: &[&str]) -> String {
+        let of = |column: &&str| match self {
+            Self::Sqlite => format!("{column} = {column} + excluded.{column}"),
+            Self::MySql => format!("{column} = {column} + VALUES({column})"),
+        };
+        self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
+    }
+
     /// What follows the values of an `INSERT` that changes the row that is there for `key`.
     pub fn on_conflict_set(self, key: &str, assignments: &str) -> String {
         match self {

@@ -177,7 +177,13 @@ async fn try_hand_over(inbox: &Inbox, device: &Device) -> Result<(), Error> {
             return Err(error);
         }
         if hand_over::end(inbox.store.db.writer(), &lease, asked.asks).await? {
-            return inbox::delete_delivered(inbox.store.db.writer(), device.app, device.user_id).await;
+            return insist(|| async move {
+                let db = &inbox.store.db;
+                let mut tx = db.begin().await?;
+                inbox::delete_delivered(&mut tx, db.dialect(), device.app, device.user_id).await?;
+                tx.commit().await
+            })
+            .await;
         }
     }
     Ok(())
@@ -337,7 +343,8 @@ impl Handing<'_> {
             let (inbox, to, ids) = (self.inbox, &self.lease.to, &self.delivered);
             let stay = insist(|| async move {
                 let mut tx = inbox.store.db.begin().await?;
-                let stay = inbox::delivered(&mut tx, to, ids, inbox.store.clock.now_ms()).await?;
+                let (dialect, now_ms) = (inbox.store.db.dialect(), inbox.store.clock.now_ms());
+                let stay = inbox::delivered(&mut tx, dialect, to, ids, now_ms).await?;
                 tx.commit().await?;
                 Ok(stay)
             })
@@ -379,9 +386,12 @@ fn item(message: InboxRow, device: &str) -> PushItem {
 }
 
 async fn remove(inbox: &Inbox, ids: &[i64]) -> Result<(), Error> {
-    let mut tx = inbox.store.db.begin().await?;
-    inbox::delete(&mut tx, ids).await?;
-    tx.commit().await
+    insist(|| async move {
+        let mut tx = inbox.store.db.begin().await?;
+        inbox::delete(&mut tx, inbox.store.db.dialect(), ids).await?;
+        tx.commit().await
+    })
+    .await
 }
 
 /// `kept` (those that were told twice count twice), `room` (not kept), `refused` (not kept, and the sender is

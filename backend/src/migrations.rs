@@ -48,6 +48,12 @@ const MIGRATIONS: &[Migration] = &[
         statements: tables::inbox::add_delivered,
     },
     Migration { version: 41, name: "events for webhooks", statements: tables::hook_event::create },
+    Migration { version: 42, name: "totals of the inbox", statements: tables::inbox_total::create },
+    Migration {
+        version: 43,
+        name: "no indexes for counting the inbox",
+        statements: tables::inbox::drop_counting,
+    },
 ];
 
 /// Whether all steps are done.
@@ -140,11 +146,12 @@ async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migrati
     Ok(())
 }
 
-/// Whether a statement of MySQL that adds columns was done before the step was cut short.
+/// Whether a statement of MySQL that adds columns, or drops indexes, was done before the step was cut short.
 fn is_done(error: &sqlx::Error) -> bool {
     const DUPLICATE_COLUMN: u16 = 1060;
+    const NOTHING_TO_DROP: u16 = 1091;
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-    error.is_some_and(|error| error.number() == DUPLICATE_COLUMN)
+    error.is_some_and(|error| [DUPLICATE_COLUMN, NOTHING_TO_DROP].contains(&error.number()))
 }
 
 fn heartbeat(dialect: Dialect) -> Vec<String> {

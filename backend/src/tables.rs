@@ -8,6 +8,7 @@ pub mod hand_over;
 pub mod hook_event;
 pub mod id_segment;
 pub mod inbox;
+pub mod inbox_total;
 pub mod job;
 pub mod login_token;
 pub mod outbox;
@@ -131,8 +132,13 @@ mod tests {
     /// SQLite walks through a whole table if it finds no index for a list of tuples.
     #[tokio::test]
     async fn lists_of_tuples_are_looked_up_in_an_index() {
-        let lists = [presence::OF_TUPLES, room_member::OF_TUPLES];
+        let lists = [inbox::OF_TUPLES, inbox_total::OF_TUPLES, presence::OF_TUPLES, room_member::OF_TUPLES];
         let statements = lists.concat();
+        let folder = format!("{}/src/tables", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let text: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(text.matches(".tuples(").count(), statements.len(), "each is in a list OF_TUPLES");
+
         let folder = testbed::Folder::new("tuples");
         let database = format!("sqlite:{}", folder.path().join("backend.db").display());
         let db = Db::open(&Config { database, ..Config::default() }).await.unwrap();
@@ -144,6 +150,9 @@ mod tests {
             let is_found = |step: &&String| step.starts_with("SEARCH t_") && step.contains("=? AND ");
             assert!(plan.iter().any(|step| is_found(&step)), "{statement}: {plan:#?}");
             assert!(!plan.iter().any(|step| step.starts_with("SCAN t_")), "{statement}: {plan:#?}");
+            if statement.contains("t_inbox_total") {
+                assert!(plan.iter().any(|step| step.contains("sender=?")), "{statement}: {plan:#?}");
+            }
         }
         db.close().await;
     }

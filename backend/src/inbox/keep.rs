@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::event::{Outcome, Undelivered};
 use crate::hooks::offline_push;
 use crate::tables::inbox::{self, CLIENT_MSG_ID_BYTES_MAX, InboxRow};
+use crate::tables::inbox_total::{self, Key};
 use crate::tables::presence::{self, Device};
 use crate::tables::{hand_over, user};
 use crate::users;
@@ -84,13 +85,11 @@ async fn keep_rows(
     existing: &BTreeSet<(i32, i64)>,
 ) -> Result<Vec<Option<&'static str>>, Error> {
     let dialect = inbox.store.db.dialect();
-    let receivers: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.user_id)).collect();
-    let senders: BTreeSet<(i32, i64)> = rows.iter().map(|row| (row.app, row.sender)).collect();
+    let counted: BTreeSet<Key> = rows.iter().flat_map(|row| Key::all_of(row.place())).collect();
     let mut tx = inbox.store.db.begin().await?;
     let mut known = inbox::known(&mut tx, dialect, rows).await?;
-    let of_receivers = inbox::shares(&mut tx, dialect, &Vec::from_iter(receivers)).await?;
-    let of_senders = inbox::sent(&mut tx, dialect, &Vec::from_iter(senders)).await?;
-    let mut shares = Shares::new(&inbox.store.config, of_receivers, of_senders);
+    let totals = inbox_total::get(&mut tx, dialect, &counted).await?;
+    let mut shares = Shares::new(&inbox.store.config, totals);
     let (mut kept, mut refusals) = (Vec::new(), Vec::with_capacity(rows.len()));
     let mut notifications = Vec::new();
     for (row, told) in rows.iter().zip(told) {

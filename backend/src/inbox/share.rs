@@ -7,10 +7,9 @@
 //! - The backend's own messages (sender 0) count for themselves: those of others take no room from them, nor
 //!   they from others.
 
-use std::collections::BTreeMap;
-
 use crate::config::Config;
-use crate::tables::inbox::{InboxRow, Share};
+use crate::tables::inbox::InboxRow;
+use crate::tables::inbox_total::{self, BACKEND, Key, Share, Totals};
 
 /// What is kept at the moment, and what may be.
 pub struct Shares {
@@ -18,55 +17,45 @@ pub struct Shares {
     receiver_max: Share,
     /// Of one sender.
     sender_max: Share,
-    /// By app and receiver, and by sender there.
-    of_receivers: BTreeMap<(i32, i64), BTreeMap<i64, Share>>,
-    /// By app and sender.
-    of_senders: BTreeMap<(i32, i64), Share>,
+    /// Of those who are judged.
+    totals: Totals,
 }
 
 impl Shares {
     /// What is kept for the receivers, and of the senders, of the messages that are to be judged.
-    pub fn new(
-        config: &Config,
-        of_receivers: BTreeMap<(i32, i64), BTreeMap<i64, Share>>,
-        of_senders: BTreeMap<(i32, i64), Share>,
-    ) -> Self {
+    pub fn new(config: &Config, totals: Totals) -> Self {
         let share = |messages: u32, bytes: u64| Share {
             messages: i64::from(messages),
             bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         };
         let receiver_max = share(config.inbox_messages_max, config.inbox_bytes_max);
         let sender_max = share(config.inbox_sender_messages_max, config.inbox_sender_bytes_max);
-        Self { receiver_max, sender_max, of_receivers, of_senders }
+        Self { receiver_max, sender_max, totals }
     }
 
     /// Counts a message as kept, if it fits; else why not.
     pub fn take(&mut self, message: &InboxRow) -> Result<(), &'static str> {
         let one = Share { messages: 1, bytes: message.bytes() };
-        let there = self.of_receivers.entry((message.app, message.user_id)).or_default();
-        let of_others = there.iter().filter(|(sender, _)| **sender != BACKEND && **sender != message.sender);
-        let others = of_others.fold(Share::default(), |sum, (_, share)| sum.plus(*share));
-        let mine = there.entry(message.sender).or_default();
+        let place = message.place();
+        let total = |key: Key| self.totals.get(&key).copied().unwrap_or_default();
+        let mine = total(Key::of_pair(place));
         if message.sender == BACKEND {
             if !mine.plus(one).fits(self.receiver_max) {
                 return Err("inbox_full");
             }
-            *mine = mine.plus(one);
-            return Ok(());
+        } else {
+            let all = total(Key::of_inbox(place));
+            if !all.plus(one).fits(self.receiver_max) {
+                return Err("inbox_full");
+            }
+            if mine.messages > 0 && !mine.plus(one).fits(self.receiver_max.minus(all).tenth()) {
+                return Err("sender_share");
+            }
+            if !total(Key::of_sender(place)).plus(one).fits(self.sender_max) {
+                return Err("sender_total");
+            }
         }
-        let all = others.plus(*mine);
-        if !all.plus(one).fits(self.receiver_max) {
-            return Err("inbox_full");
-        }
-        if mine.messages > 0 && !mine.plus(one).fits(self.receiver_max.minus(all).tenth()) {
-            return Err("sender_share");
-        }
-        let sent = self.of_senders.entry((message.app, message.sender)).or_default();
-        if !sent.plus(one).fits(self.sender_max) {
-            return Err("sender_total");
-        }
-        *mine = mine.plus(one);
-        *sent = sent.plus(one);
+        inbox_total::count(&mut self.totals, place, one);
         Ok(())
     }
 }
@@ -89,8 +78,6 @@ impl Share {
     }
 }
 
-/// Whom receivers see as the sender of what the backend has for them.
-const BACKEND: i64 = 0;
 /// A sender has one of so many parts of what is free.
 const SHARES: i64 = 10;
 
@@ -99,7 +86,7 @@ mod tests {
     use super::*;
 
     fn shares() -> Shares {
-        Shares::new(&Config::default(), BTreeMap::new(), BTreeMap::new())
+        Shares::new(&Config::default(), Totals::new())
     }
 
     fn message(sender: i64, user_id: i64, bytes: usize) -> InboxRow {

@@ -1,12 +1,11 @@
 //! `t_inbox`: messages that did not reach their receivers, in the order in which they came.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use sqlx::any::{AnyArguments, AnyRow};
-use sqlx::query::QueryAs;
-use sqlx::{Any, AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::from_row;
+use super::inbox_total::{self, Share, Totals};
 use super::presence::{Device, bind};
 use crate::db::KeyType::Number;
 use crate::db::{Connection, Dialect, Pool, marks, rows};
@@ -68,6 +67,18 @@ pub fn add_delivered(_: Dialect) -> Vec<String> {
     vec!["ALTER TABLE t_inbox ADD COLUMN delivered_ms BIGINT NOT NULL DEFAULT 0".into()]
 }
 
+/// What messages were counted by, before [`inbox_total`] had their numbers.
+pub fn drop_counting(dialect: Dialect) -> Vec<String> {
+    match dialect {
+        Dialect::MySql => {
+            vec!["ALTER TABLE t_inbox DROP INDEX i_inbox_share, DROP INDEX i_inbox_sender".into()]
+        }
+        Dialect::Sqlite => {
+            ["i_inbox_share", "i_inbox_sender"].map(|name| format!("DROP INDEX IF EXISTS {name}")).to_vec()
+        }
+    }
+}
+
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxRow {
@@ -87,19 +98,43 @@ impl InboxRow {
     pub fn bytes(&self) -> i64 {
         self.data.len() as i64
     }
+
+    /// Where it is counted: its app, its receiver and its sender.
+    pub fn place(&self) -> (i32, i64, i64) {
+        (self.app, self.user_id, self.sender)
+    }
 }
 
-/// Keeps messages; those that are kept already stay as they are.
+fn select_known(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT app, user_id, message_id FROM t_inbox WHERE (app, user_id, message_id) IN ({})",
+        dialect.tuples(count, &[Number; 3])
+    )
+}
+
+fn select_waiting(dialect: Dialect, count: usize) -> String {
+    format!(
+        "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({}) AND delivered_ms = 0",
+        dialect.tuples(count, &[Number; 2])
+    )
+}
+
+/// Statements for so many tuples.
+#[cfg(test)]
+pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_known, select_waiting];
+
+/// Keeps messages of which none is kept already, and counts them. If another batch has kept one of them
+/// meanwhile, the database counts as busy: the next turn of the transaction knows of it.
 pub async fn insert(
     connection: &mut Connection,
     dialect: Dialect,
     messages: &[InboxRow],
     created_ms: i64,
 ) -> Result<(), Error> {
-    let update = dialect.on_conflict_update("app, user_id, message_id", &["app"]); // to what it is
+    let mut sums = Totals::new();
     for chunk in messages.chunks(ROWS_MAX) {
         let statement = format!(
-            "INSERT INTO t_inbox (app, user_id, message_id, sender, biz_code, client_msg_id, data, bytes, created_ms) VALUES {}{update}",
+            "INSERT INTO t_inbox (app, user_id, message_id, sender, biz_code, client_msg_id, data, bytes, created_ms) VALUES {}",
             rows(chunk.len(), 9)
         );
         let mut query = sqlx::query(AssertSqlSafe(statement));
@@ -114,10 +149,19 @@ pub async fn insert(
                 .bind(message.data.clone())
                 .bind(message.bytes())
                 .bind(created_ms);
+            inbox_total::count(&mut sums, message.place(), Share { messages: 1, bytes: message.bytes() });
         }
-        query.execute(&mut *connection).await?;
+        match query.execute(&mut *connection).await {
+            Err(error) if Error::is_duplicate(&error) => {
+                return Err(Error::unavailable(
+                    "database_busy",
+                    "another batch has kept one of the messages",
+                ));
+            }
+            done => done.map(drop)?,
+        }
     }
-    Ok(())
+    inbox_total::add(connection, dialect, &sums).await
 }
 
 /// Which of these messages are kept already.
@@ -128,11 +172,7 @@ pub async fn known(
 ) -> Result<BTreeSet<(i32, i64, u64)>, Error> {
     let mut found = BTreeSet::new();
     for chunk in messages.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT app, user_id, message_id FROM t_inbox WHERE (app, user_id, message_id) IN ({})",
-            dialect.tuples(chunk.len(), &[Number; 3])
-        );
-        let mut query = sqlx::query_as(AssertSqlSafe(select));
+        let mut query = sqlx::query_as(AssertSqlSafe(select_known(dialect, chunk.len())));
         for message in chunk {
             query = query.bind(i64::from(message.app)).bind(message.user_id);
             query = query.bind(message.message_id.cast_signed());
@@ -143,72 +183,13 @@ pub async fn known(
     Ok(found)
 }
 
-/// How many messages somebody has, and how many bytes their payloads are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    pub messages: i64,
-    pub bytes: i64,
-}
-
-/// What each sender has in the inboxes of these receivers: by app, receiver and sender.
-pub async fn shares(
-    connection: &mut Connection,
-    dialect: Dialect,
-    receivers: &[(i32, i64)],
-) -> Result<BTreeMap<(i32, i64), BTreeMap<i64, Share>>, Error> {
-    let mut found: BTreeMap<(i32, i64), BTreeMap<i64, Share>> = BTreeMap::new();
-    for chunk in receivers.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT app, user_id, sender, COUNT(*), {} FROM t_inbox WHERE (app, user_id) IN ({}) GROUP BY app, user_id, sender",
-            dialect.sum("bytes"),
-            dialect.tuples(chunk.len(), &[Number; 2])
-        );
-        let rows: Vec<(i64, i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
-        for (app, user_id, sender, messages, bytes) in rows {
-            found.entry((app as i32, user_id)).or_default().insert(sender, Share { messages, bytes });
-        }
-    }
-    Ok(found)
-}
-
-/// What each of these senders has in all inboxes.
-pub async fn sent(
-    connection: &mut Connection,
-    dialect: Dialect,
-    senders: &[(i32, i64)],
-) -> Result<BTreeMap<(i32, i64), Share>, Error> {
-    let mut found = BTreeMap::new();
-    for chunk in senders.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT app, sender, COUNT(*), {} FROM t_inbox WHERE (app, sender) IN ({}) GROUP BY app, sender",
-            dialect.sum("bytes"),
-            dialect.tuples(chunk.len(), &[Number; 2])
-        );
-        let rows: Vec<(i64, i64, i64, i64)> = pairs(&select, chunk).fetch_all(&mut *connection).await?;
-        for (app, sender, messages, bytes) in rows {
-            found.insert((app as i32, sender), Share { messages, bytes });
-        }
-    }
-    Ok(found)
-}
-
-fn pairs<'q, T: for<'r> FromRow<'r, AnyRow>>(
-    select: &str,
-    pairs: &[(i32, i64)],
-) -> QueryAs<'q, Any, T, AnyArguments> {
-    let query = sqlx::query_as(AssertSqlSafe(select.to_owned()));
-    pairs.iter().fold(query, |query, (app, id)| query.bind(i64::from(*app)).bind(*id))
-}
-
 /// Which of the receivers, each of an app, have messages that no device had.
 pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
     let mut found = Vec::new();
     for chunk in users.chunks(ROWS_MAX) {
-        let select = format!(
-            "SELECT DISTINCT app, user_id FROM t_inbox WHERE (app, user_id) IN ({}) AND delivered_ms = 0",
-            dialect.tuples(chunk.len(), &[Number; 2])
-        );
-        let rows: Vec<(i64, i64)> = pairs(&select, chunk).fetch_all(pool).await?;
+        let query = sqlx::query_as(AssertSqlSafe(select_waiting(dialect, chunk.len())));
+        let query = chunk.iter().fold(query, |query, (app, id)| query.bind(i64::from(*app)).bind(*id));
+        let rows: Vec<(i64, i64)> = query.fetch_all(pool).await?;
         found.extend(rows.into_iter().map(|(app, user_id)| (app as i32, user_id)));
     }
     Ok(found)
@@ -292,23 +273,45 @@ pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i6
     Ok(sqlx::query_scalar(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
 }
 
+/// A message that goes.
+struct Going {
+    id: i64,
+    app: i32,
+    user_id: i64,
+    sender: i64,
+    bytes: i64,
+}
+
+from_row!(Going { id, app, user_id, sender, bytes });
+
+/// What goes is locked first, so that whoever comes second counts nothing a second time.
+fn select_going(dialect: Dialect, condition: &str) -> String {
+    format!("SELECT id, app, user_id, sender, bytes FROM t_inbox WHERE {condition}{}", dialect.for_update())
+}
+
 /// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for
 /// that, and are marked. Whether some stay.
 pub async fn delivered(
     connection: &mut Connection,
+    dialect: Dialect,
     to: &Device,
     ids: &[i64],
     now_ms: i64,
 ) -> Result<bool, Error> {
-    let mut stay = false;
+    let (mut stay, mut going) = (false, Vec::new());
     for chunk in ids.chunks(ROWS_MAX) {
         let marks = marks(chunk.len());
-        let delete = format!(
-            "DELETE FROM t_inbox WHERE id IN ({marks}) AND NOT EXISTS \
+        let condition = format!(
+            "id IN ({marks}) AND NOT EXISTS \
              (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ? AND device <> ?)"
         );
-        let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(delete)), |query, id| query.bind(*id));
-        if bind(query, to).execute(&mut *connection).await?.rows_affected() == chunk.len() as u64 {
+        let select = select_going(dialect, &condition);
+        let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(select)), |query, id| query.bind(*id));
+        let found = bind(query, to).fetch_all(&mut *connection).await?;
+        for row in &found {
+            going.push(Going::from_row(row)?);
+        }
+        if found.len() == chunk.len() {
             continue;
         }
         let update =
@@ -318,29 +321,50 @@ pub async fn delivered(
         query.execute(&mut *connection).await?;
         stay = true;
     }
+    remove(connection, dialect, &going).await?;
     Ok(stay)
 }
 
 /// Removes messages that stayed for hand-overs to a receiver's other devices, if none is asked for any more.
-pub async fn delete_delivered(pool: &Pool, app: i32, user_id: i64) -> Result<(), Error> {
-    let delete = "DELETE FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms > 0 AND NOT EXISTS \
-                  (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ?)";
-    let query = sqlx::query(delete).bind(i64::from(app)).bind(user_id).bind(i64::from(app)).bind(user_id);
-    query.execute(pool).await?;
-    Ok(())
+pub async fn delete_delivered(
+    connection: &mut Connection,
+    dialect: Dialect,
+    app: i32,
+    user_id: i64,
+) -> Result<(), Error> {
+    let condition = "app = ? AND user_id = ? AND delivered_ms > 0 AND NOT EXISTS \
+                     (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ?)";
+    let query = sqlx::query_as(AssertSqlSafe(select_going(dialect, condition)));
+    let query = query.bind(i64::from(app)).bind(user_id).bind(i64::from(app)).bind(user_id);
+    let going: Vec<Going> = query.fetch_all(&mut *connection).await?;
+    remove(connection, dialect, &going).await
 }
 
 /// Removes messages.
-pub async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), Error> {
+pub async fn delete(connection: &mut Connection, dialect: Dialect, ids: &[i64]) -> Result<(), Error> {
+    let mut going: Vec<Going> = Vec::new();
     for chunk in ids.chunks(ROWS_MAX) {
-        let statement = format!("DELETE FROM t_inbox WHERE id IN ({})", marks(chunk.len()));
-        let mut query = sqlx::query(AssertSqlSafe(statement));
-        for id in chunk {
-            query = query.bind(*id);
-        }
-        query.execute(&mut *connection).await?;
+        let select = select_going(dialect, &format!("id IN ({})", marks(chunk.len())));
+        let query = chunk.iter().fold(sqlx::query_as(AssertSqlSafe(select)), |query, id| query.bind(*id));
+        going.extend(query.fetch_all(&mut *connection).await?);
     }
-    Ok(())
+    remove(connection, dialect, &going).await
+}
+
+/// Rows that are locked. As in [`insert`], messages are locked before their totals.
+async fn remove(connection: &mut Connection, dialect: Dialect, going: &[Going]) -> Result<(), Error> {
+    let mut sums = Totals::new();
+    for chunk in going.chunks(ROWS_MAX) {
+        let delete = format!("DELETE FROM t_inbox WHERE id IN ({})", marks(chunk.len()));
+        let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(delete)), |query, row| query.bind(row.id));
+        query.execute(&mut *connection).await?;
+        for row in chunk {
+            let place = (row.app, row.user_id, row.sender);
+            inbox_total::count(&mut sums, place, Share { messages: -1, bytes: -row.bytes });
+        }
+    }
+    inbox_total::add(connection, dialect, &sums).await?;
+    inbox_total::delete_empty(connection, dialect, &sums).await
 }
 
 /// The longest name that a sender gives a message.

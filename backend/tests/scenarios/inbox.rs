@@ -1,5 +1,7 @@
 //! The offline inbox, against a push API that does as the test says.
 
+mod totals;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
