@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, Executor};
+use sqlx::{AnyConnection, ConnectOptions, Executor};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -31,6 +31,8 @@ use replicas::Replicas;
 const ACQUIRE_TIME: Duration = Duration::from_secs(5);
 /// How long the primary may take to answer a ping or to take a write, and how long that is good.
 const PING_TIME: Duration = Duration::from_secs(1);
+/// How long a statement takes that is slow.
+const SLOW_TIME: Duration = Duration::from_secs(1);
 /// How often a transaction is begun.
 const TURNS_MAX: u64 = 8;
 /// How long SQLite waits for another writer, in ms.
@@ -276,6 +278,11 @@ fn prompt_pool(url: &str, config: &Config, prompts: &mut Vec<Prompt>) -> Result<
 
 fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error> {
     let options: AnyConnectOptions = url.parse()?;
+    // Callers and a slow server cause many lines of it, each with a whole statement.
+    let options = match "debug".parse() {
+        Ok(level) => options.log_slow_statements(level, SLOW_TIME),
+        Err(_) => options.disable_statement_logging(),
+    };
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIME)

@@ -6,6 +6,7 @@ use std::io;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::{FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -19,13 +20,24 @@ const VALUE_BYTES_MAX: usize = 1_024;
 
 /// Sends log lines to stderr, as the configuration wants them.
 pub fn init(config: &Config) {
-    let filter: tracing_subscriber::EnvFilter = config.log.filter.parse().expect("the config was validated");
     // A log that cannot be written is no reason to end: told on stderr, which is the log, it would panic.
-    let builder =
-        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter(&config.log.filter))
+        .with_writer(io::stderr);
     match config.log.format.as_str() {
         "json" => builder.event_format(JsonLines).init(),
         _ => builder.fmt_fields(TextFields).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+    }
+}
+
+/// The operator's filter. The database library has no limit for its lines, so they are written only where
+/// the filter names it.
+fn filter(directives: &str) -> EnvFilter {
+    let wanted: EnvFilter = directives.parse().expect("the config was validated");
+    match directives.contains("sqlx") {
+        true => wanted,
+        false => wanted.add_directive("sqlx=off".parse().expect("a constant that a test parses")),
     }
 }
 
@@ -198,6 +210,24 @@ mod tests {
             serde_json::json!({ "id": 7, "name": "a b", "shown": "c d", "message": "what happened" });
         assert_eq!(json["fields"], fields);
         assert!(json["timestamp"].as_str().unwrap().ends_with('Z'), "{json}");
+    }
+
+    /// A database in trouble causes many lines of its library: one for each slow statement and for each dead
+    /// connection.
+    #[test]
+    fn the_database_library_writes_where_the_filter_names_it() {
+        let lines = |directives: &str| {
+            let buffer = Buffer::default();
+            let builder = tracing_subscriber::fmt().with_writer(buffer.clone());
+            tracing::subscriber::with_default(builder.with_env_filter(filter(directives)).finish(), || {
+                tracing::warn!(target: "sqlx::query", "slow statement");
+                tracing::info!(target: "sqlx_core::pool::inner", "ping on idle connection returned error");
+                tracing::info!("our own");
+            });
+            buffer.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count()
+        };
+        assert_eq!(["info", "debug", "info,backend=debug"].map(lines), [1, 1, 1]);
+        assert_eq!(["info,sqlx=warn", "info,sqlx=info", "info,sqlx_core=off"].map(lines), [2, 3, 2]);
     }
 
     #[derive(Clone, Default)]
