@@ -177,6 +177,9 @@ impl Trouble {
     }
 }
 
+/// The number by which MySQL's own clients say that they cannot connect.
+pub(crate) const CANNOT_CONNECT: u16 = 2003;
+
 /// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is
 /// read-only are HY000 as faults of our own are.
 const MYSQL_BUSY: &[u16] = &[
@@ -206,6 +209,7 @@ const MYSQL_AWAY: &[u16] = &[
     1033, 1034, 1035, 1194, 1195, 1712, 1817, 1877, 3000, // a table, an index or a file is damaged
     1812, 1814, 1932, // a table has lost its file
     1037, 1038, 1041, 1135, 1206, 3015, // out of memory
+    2003, // CANNOT_CONNECT
     1047, // a cluster that is not ready
     1053, // it shuts down
     1077, 1078, 1079, // it has shut down

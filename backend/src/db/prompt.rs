@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::error::Error;
+use crate::error::{CANNOT_CONNECT, Error};
 use crate::random;
 
 /// How long a server may take to accept.
@@ -37,6 +37,8 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// How long that machine may take to acknowledge what it is sent.
 const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(20);
 const BUFFER_BYTES: usize = 8 << 10;
+/// Characters of a cause.
+const TEXT_MAX: usize = 512;
 
 /// Passes connections on, until dropped; those that are open go on.
 pub struct Prompt {
@@ -109,9 +111,21 @@ fn is_own(near: &UnixStream) -> bool {
     near.peer_cred().is_ok_and(|peer| peer.pid().is_some() && peer.pid() == own)
 }
 
-/// sqlx sees the end of the connection if there is no server, or no longer.
-async fn pass_on(near: UnixStream, address: (String, u16), limit: AnswerTime) {
-    let connect = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address));
+/// What a server says that refuses a connection at once: a header with the length, and an error with its
+/// number and text.
+fn refusal(text: &str) -> Vec<u8> {
+    let text: String = text.chars().take(TEXT_MAX).collect();
+    let length = (3 + text.len()) as u16; // four bytes a character are far below
+    let mut packet = length.to_le_bytes().to_vec();
+    packet.extend([0, 0, 0xff]);
+    packet.extend(CANNOT_CONNECT.to_le_bytes());
+    packet.extend(text.as_bytes());
+    packet
+}
+
+/// sqlx is told why there is no server. It sees the end of the connection if there is none any longer.
+async fn pass_on(mut near: UnixStream, address: (String, u16), limit: AnswerTime) {
+    let connect = tokio::time::timeout(CONNECT_TIME, TcpStream::connect((address.0.as_str(), address.1)));
     let passed = match connect.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
         Ok(far) => {
             let _ = far.set_nodelay(true);
@@ -120,7 +134,11 @@ async fn pass_on(near: UnixStream, address: (String, u16), limit: AnswerTime) {
             let _ = socket.set_tcp_user_timeout(Some(ACKNOWLEDGE_TIME));
             exchange(near, far, &limit).await
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            let text = format!("no connection to {}:{}: {error}", address.0, address.1);
+            let _ = near.write_all(&refusal(&text)).await;
+            Err(error)
+        }
     };
     if let Err(error) = passed {
         debug!(%error, "a connection to the database has failed");
@@ -175,6 +193,8 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
 
+    use sqlx::Connection;
+
     use super::*;
 
     #[tokio::test]
@@ -199,6 +219,20 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("30 s, and this process is not passed on");
+    }
+
+    #[tokio::test]
+    async fn the_cause_is_named_when_there_is_no_server() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (address, cause) in
+            [(free.to_string(), "Connection refused"), ("nohost.invalid:3306".into(), "lookup")]
+        {
+            let (url, _prompt) = Prompt::open(&format!("mysql://user:password@{address}/name")).unwrap();
+            let error = sqlx::MySqlConnection::connect(&url).await.unwrap_err();
+            let error = Error::from(error);
+            assert_eq!(error.code, "database_unavailable");
+            assert!(error.message.contains(&address) && error.message.contains(cause), "{error}");
+        }
     }
 
     /// Once there is a limit, a statement that is not answered ends its connection; one that is idle goes on.
