@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use logs::{info, warn};
 use tokio::sync::Notify;
-use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::metrics::{BreakerState, Metrics};
@@ -56,6 +56,12 @@ impl Breaker {
 
     /// It has not, or not as it should.
     pub fn failed(&self, why: &str) {
+        if is_refusal(why) {
+            warn!(
+                error = why,
+                "the backend refuses this bridge, and events wait; look whether bridge.secret is the same at both"
+            );
+        }
         if self.circuit().failed(Instant::now()) {
             self.metrics.breaker_opened.add(1);
             // Who starts both at once starts one of them first.
@@ -75,6 +81,11 @@ impl Breaker {
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the backend, or a proxy before it, does not know this bridge. That does not pass by itself.
+fn is_refusal(why: &str) -> bool {
+    ["status 401", "status 403"].iter().any(|status| why.starts_with(status))
 }
 
 /// The breaker's state, without its clock.
@@ -153,6 +164,16 @@ mod tests {
         let mut circuit = Circuit::new(3, PAUSE);
         assert_eq!([(); 3].map(|()| circuit.failed(now)), [false, false, true]);
         circuit
+    }
+
+    #[test]
+    fn a_wrong_secret_is_told_from_a_backend_that_is_away() {
+        let status = |status| format!("status {}", hyper::StatusCode::from_u16(status).unwrap());
+        assert_eq!(
+            [401, 403, 404, 500, 503].map(|code| is_refusal(&status(code))),
+            [true, true, false, false, false]
+        );
+        assert!(!is_refusal("no answer within 5000 ms"));
     }
 
     #[test]
