@@ -4,7 +4,7 @@
 //! a callback that comes twice, late, or from two processes at once pays once.
 
 use hmac::{Hmac, KeyInit, Mac};
-use logs::warn;
+use logs::{error, info, warn};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::Sha256;
@@ -125,19 +125,13 @@ async fn settle(app: &App, provider: &str, callback: &Callback) -> Result<Answer
         Settled::Flagged(refusal) => {
             app.metrics.add(PAYMENTS, "flagged", 1);
             let Callback { trade_no, amount_cents, .. } = callback;
-            tracing::error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment is flagged: look at GET /internal/orders/flagged");
+            error!(%refusal, order = order.id, provider, trade_no, amount_cents, "a payment is flagged: look at GET /internal/orders/flagged");
             Err(refusal)
         }
         Settled::Credited(answer, messages) => {
             app.metrics.add(PAYMENTS, if answer.late { "late" } else { "paid" }, 1);
             app.outbox.hand_over(messages);
-            tracing::info!(
-                order = order.id,
-                user_id = order.user_id,
-                coins = order.coins,
-                late = answer.late,
-                "paid"
-            );
+            info!(order = order.id, user_id = order.user_id, coins = order.coins, late = answer.late, "paid");
             app.store.wrote(&orders::name(order.user_id)).await;
             if let Err(error) = app.store.cache.forget_available(&[order.user_id]).await {
                 warn!(%error, user_id = order.user_id, "the cache could not be updated: the new coins are available when the cached amount expires");

@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use logs::warn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::warn;
 
 use crate::app::App;
 use crate::error::Error;

@@ -37,9 +37,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use logs::{error, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{error, warn};
 use wire::node::{Taken, ToBridge};
 
 use crate::breaker::Breaker;

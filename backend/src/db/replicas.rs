@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use logs::{info, warn};
 use sqlx::AssertSqlSafe;
-use tracing::{info, warn};
 
 use super::Pool;
 use crate::clock::Clock;
