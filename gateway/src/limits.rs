@@ -98,8 +98,8 @@ pub const POOLED_BYTES_MAX: usize = 1024;
 pub const POOLED_ENTRIES_MAX: usize = 16;
 /// Payload bytes that wait for the end of a room's interval; more leave at once.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
-/// A frame that waits for a member may be part of a piece that is so many times as long; of a longer one it is
-/// copied.
+/// A frame that waits for a member may be part of a piece that is so many times as long; of a longer one it
+/// is copied.
 pub const PINNED_TIMES_MAX: usize = 4;
 /// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late. Twice
 /// what `router.room_burst` lets come at once by default.

@@ -146,8 +146,8 @@ impl Outboxes {
     /// and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A pool that is
     /// nearly empty gives a connection all that it may have; as it fills, those that have most get nothing
     /// more, and there is always something left for others. Where all connections of its address have
-    /// [`ADDRESS_SHARES`] times what is free, that part is smaller, so that one address with very many of them
-    /// takes little from others.
+    /// [`ADDRESS_SHARES`] times what is free, that part is smaller, so that one address with very many of
+    /// them takes little from others.
     pub(crate) fn share(&self, limits: &Limits, id: OutboxId, address: AddressId) -> usize {
         let free = limits.outbox_bytes_max.saturating_sub(self.bytes);
         let of_address = self.of_addresses.get(address.index()).copied().unwrap_or_default();
@@ -363,8 +363,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Drops lossy messages, oldest first, until it has no more than `bytes_max` or there are none. Answers how
-    /// many it dropped.
+    /// Drops lossy messages, oldest first, until it has no more than `bytes_max` or there are none. Answers
+    /// how many it dropped.
     pub(crate) fn drop_lossy(&mut self, bytes_max: usize) -> u64 {
         let mut dropped = 0;
         while self.bytes() > bytes_max as u64

@@ -47,8 +47,8 @@ fn heartbeats_keep_a_client_and_cost_no_call_and_no_timer() {
     assert!(world.to_router.is_empty() && world.to_bridge.is_empty(), "nobody else hears of a heartbeat");
 }
 
-/// A shard that leaves something unread in each turn may not have come to its heartbeat. It reads everybody in
-/// turn, so a client that is silent for twice as long is gone.
+/// A shard that leaves something unread in each turn may not have come to its heartbeat. It reads everybody
+/// in turn, so a client that is silent for twice as long is gone.
 #[test]
 fn a_client_that_is_read_late_has_twice_as_long() {
     let mut world = World::new();

@@ -174,8 +174,8 @@ fn connections_that_hold_much_leave_the_others_their_part() {
     assert!(greedy.iter().all(|client| world.is_open(*client)));
 }
 
-/// Very many connections of one address that read nothing, in a busy room. What they took while there was room
-/// they give up.
+/// Very many connections of one address that read nothing, in a busy room. What they took while there was
+/// room they give up.
 #[test]
 fn those_who_do_not_read_give_way_to_those_who_do() {
     let mut world = World::with(|config| config.limits.outbox_bytes_max = 17 << 20);

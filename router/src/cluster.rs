@@ -30,7 +30,8 @@ pub(crate) struct Cluster {
     is_leaving: bool,
     /// Counts the times without agreement.
     era: u64,
-    /// How often a gateway shard that was lost may have gone by other routers, of which this one heard nothing.
+    /// How often a gateway shard that was lost may have gone by other routers, of which this one heard
+    /// nothing.
     losses: u64,
     /// Gateway shards that were lost: in which life, and until when it may turn out that they live. One that
     /// goes by other routers has these tell all gateways to go without this one.
@@ -144,8 +145,8 @@ impl Cluster {
         self.gateways.insert(shard, gateway);
     }
 
-    /// A gateway shard is gone, if it was there; its last state. It may live, unless all others go by the same
-    /// owners as it did.
+    /// A gateway shard is gone, if it was there; its last state. It may live, unless all others go by the
+    /// same owners as it did.
     pub(crate) fn down(&mut self, now: Instant, shard: ShardId) -> Option<Gateway> {
         let was_agreed = self.is_agreed();
         let gateway = self.forget(shard)?;
@@ -458,8 +459,8 @@ mod tests {
         (cluster, gateways)
     }
 
-    /// One that dies says nothing anywhere. One that lives and goes by other routers has these tell all others
-    /// to go by them.
+    /// One that dies says nothing anywhere. One that lives and goes by other routers has these tell all
+    /// others to go by them.
     #[test]
     fn a_gateway_that_is_lost_counts_if_it_may_have_gone_by_others() {
         let now = Instant::from_unix_nanos(1_000_000_000_000);

@@ -227,8 +227,8 @@ fn a_room_that_all_have_left_is_remembered_until_it_is_old() {
     assert_eq!(answer(&mut bench, B, base + 1, 0), (anew, anew, vec![]));
 }
 
-/// A shard that has seen more than this owner said has it from another. What this one has is told all the same,
-/// and that something may be missing.
+/// A shard that has seen more than this owner said has it from another. What this one has is told all the
+/// same, and that something may be missing.
 #[test]
 fn what_another_owner_may_have_said_is_gone() {
     let mut bench = Bench::new();
@@ -476,9 +476,9 @@ fn the_next_owner_reads_what_a_dead_one_wrote() {
     assert!(next_owner(&silent, 0, base).gone > base + 9);
 }
 
-/// Two owners, each of some gateways. The one whose message the directory refused begins again above the other,
-/// and says in the stream that something is missing. The other one reads that, and tells nobody that all is
-/// there.
+/// Two owners, each of some gateways. The one whose message the directory refused begins again above the
+/// other, and says in the stream that something is missing. The other one reads that, and tells nobody that
+/// all is there.
 #[test]
 fn an_owner_whose_message_is_refused_says_so_to_the_other() {
     let mut first = writer();

@@ -40,8 +40,8 @@ const RETRY: Duration = Duration::from_millis(20);
 /// A small terminal client. Lines go to --to or --room; with stdin from a pipe it sends, waits for the
 /// outcome and ends.
 ///
-/// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time, or
-/// the gateway does not answer the login, and with 2 when no gateway of Sailfish is at --target.
+/// It ends with 0 when every line has its outcome, with 1 when one failed, was no text or has none in time,
+/// or the gateway does not answer the login, and with 2 when no gateway of Sailfish is at --target.
 #[derive(clap::Args)]
 pub struct ChatArgs {
     #[command(flatten)]

@@ -156,8 +156,8 @@ impl Shards {
         let _ = self.remote.send(to, Mail::Control(Control::Stream(Box::new(stream))));
     }
 
-    /// The directory has refused what an owner wrote to a room's stream. Lost when the shard is that busy: then
-    /// the stream lacks what the room says, until the room has another owner.
+    /// The directory has refused what an owner wrote to a room's stream. Lost when the shard is that busy:
+    /// then the stream lacks what the room says, until the room has another owner.
     pub fn stream_is_ahead(&self, to: ShardId, app: AppId, room: RoomId, refused: u64) {
         let _ = self.remote.send(to, Mail::Control(Control::StreamIsAhead { app, room, refused }));
     }

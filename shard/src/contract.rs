@@ -132,8 +132,8 @@ pub enum Event<'a, M> {
     /// no accepted connection is read, on any shard; those that the core opened are. At the start none waits.
     MailWaits(bool),
     /// Whether a turn leaves something unread that has come over connections, for want of time or of buffers;
-    /// told before [`Event::Timeout`]. While it does, what a peer has said may lie in its socket. At the start
-    /// all is read.
+    /// told before [`Event::Timeout`]. While it does, what a peer has said may lie in its socket. At the
+    /// start all is read.
     InputWaits(bool),
 }
 

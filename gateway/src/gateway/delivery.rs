@@ -271,8 +271,8 @@ impl Gateway {
         dirty.mark(&mut session.output, conn, Dirt::Lossy);
     }
 
-    /// Where the pool of outboxes is short, one that has more than its share gives some up: its lossy messages
-    /// first, then reliable ones that were never written, the oldest first.
+    /// Where the pool of outboxes is short, one that has more than its share gives some up: its lossy
+    /// messages first, then reliable ones that were never written, the oldest first.
     fn relieve(&mut self) {
         let Some(owner) = self.outboxes.next_greedy(&self.config.limits) else { return };
         let Self { sessions, outboxes, config, metrics, .. } = self;

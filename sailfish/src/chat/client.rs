@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, never, select_biased};
 use sailfish_client::{
     Address, Client, End, Event, Loss, Message, NoticeCode, Outcome, Outgoing, Recovery, Refused,
 };
@@ -84,7 +84,8 @@ impl Inputs {
     fn next(&self, takes_lines: bool) -> Result<Input, RecvTimeoutError> {
         let none = never();
         let lines = if takes_lines { &self.lines } else { &none };
-        select! {
+        select_biased! {
+            // What became of messages first: it lets more of them go.
             recv(self.events) -> event => event.map_err(|_| RecvTimeoutError::Disconnected),
             recv(lines) -> line => Ok(line.unwrap_or(Input::End)),
             default(TICK) => Err(RecvTimeoutError::Timeout),
@@ -195,7 +196,8 @@ impl Chat {
         Ok(!self.failed)
     }
 
-    /// A script waits for the outcome of what it has sent, and keeps a pace; a person does not send that much.
+    /// A script waits for the outcome of what it has sent, and keeps a pace; a person does not send that
+    /// much.
     fn takes_lines(&self) -> bool {
         let is_allowed = || self.pace.allows(Instant::now(), self.outgoing.len());
         self.finish_by.is_none() && (self.screen.is_edited() || is_allowed())
@@ -309,7 +311,8 @@ impl Chat {
         Next::GoOn
     }
 
-    /// A server has shown what it is, or that it is silent. What a script has said gets its time from here on.
+    /// A server has shown what it is, or that it is silent. What a script has said gets its time from here
+    /// on.
     fn heard(&mut self) {
         if self.first_by.take().is_some() && self.finish_by.is_some() {
             self.finish_by = Some(Instant::now() + FINISH_TIME);

@@ -395,8 +395,8 @@ fn a_target_without_a_gateway_is_2_and_a_sentence() {
     }
 }
 
-/// A gateway that has no router is there, and says that nothing answers the login. Of a server that only takes
-/// the connection nobody knows what it is.
+/// A gateway that has no router is there, and says that nothing answers the login. Of a server that only
+/// takes the connection nobody knows what it is.
 #[test]
 fn a_login_that_is_not_answered_is_1_and_a_sentence() {
     let server = Server::spawn(sailfish().args([
