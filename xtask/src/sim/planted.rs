@@ -37,8 +37,8 @@ pub const ALL: &[Planted] = &[
         name: "ack_window_plus_one",
         breaks: "A window bounds what is written and not acked.",
         file: "gateway/src/outbox.rs",
-        find: "if self.flights.len() >= window as usize {",
-        plant: "if self.flights.len() >= window as usize + usize::from(PLANTED) {",
+        find: "if self.flights.len() >= window as usize =>",
+        plant: "if self.flights.len() >= window as usize + usize::from(PLANTED) =>",
     },
     Planted {
         name: "ack_window_ignored",
@@ -93,8 +93,8 @@ pub const ALL: &[Planted] = &[
         name: "reliable_messages_overtake",
         breaks: "A room has one order for both classes.",
         file: "gateway/src/outbox.rs",
-        find: "(Some(reliable), lossy) if lossy.is_none_or(|lossy| is_before(reliable, lossy)) => {",
-        plant: "(Some(reliable), lossy) if lossy.is_none_or(|lossy| is_before(reliable, lossy) || PLANTED) => {",
+        find: "first.is_none_or(|(_, earlier)| is_before(stamp, earlier))",
+        plant: "first.is_none_or(|(lane, earlier)| is_before(stamp, earlier) && !(PLANTED && lane == Lane::Reliable))",
     },
     Planted {
         name: "moved_message_is_delivered_again",
