@@ -216,7 +216,7 @@ pub struct Layers {
     tls: Option<Box<Tls>>,
     /// Records that are to be written.
     records: Vec<u8>,
-    /// Whose share it counts for.
+    /// The address whose shares it counts in.
     from: Holder,
     /// It counts among the shard's handshakes.
     is_counted: bool,

@@ -336,12 +336,15 @@ impl Gateway {
 
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
-        match self.sessions.get(conn) {
-            Some(session) if session.has_layers => self.received_layered(now, conn, bytes),
-            Some(_) => self.received_frames(now, conn, bytes),
-            None => return,
+        let Some(session) = self.sessions.get(conn) else { return };
+        let was_fresh = session.phase == Phase::Fresh;
+        match session.has_layers {
+            true => self.received_layered(now, conn, bytes),
+            false => self.received_frames(now, conn, bytes),
         }
-        self.count_unfinished(conn);
+        if was_fresh {
+            self.count_unfinished(conn);
+        }
     }
 
     /// Before the login a connection is nobody's, so what it holds of a frame that is not whole is little.

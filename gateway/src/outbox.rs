@@ -40,7 +40,7 @@ pub(crate) struct Outboxes {
     hand: usize,
 }
 
-/// Whose an outbox is.
+/// The connection that an outbox belongs to, and its address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Owner {
     pub(crate) conn: ConnId,
@@ -101,7 +101,9 @@ impl Outboxes {
 
     /// The connection turns out to be from another address.
     pub(crate) fn set_address(&mut self, id: OutboxId, before: AddressId, after: AddressId) {
-        let bytes = self.slots.get(id.0 as usize).map_or(0, Outbox::bytes);
+        let Some(Outbox { owner: Some(owner), .. }) = self.get_mut(id) else { return };
+        owner.address = after;
+        let bytes = self.slots[id.0 as usize].bytes();
         *self.of_address(before) -= bytes;
         *self.of_address(after) += bytes;
     }
@@ -165,7 +167,13 @@ impl Outboxes {
     pub(crate) fn check_invariants(&self, open: usize) {
         assert_eq!(self.slots.len() - self.free.len(), open, "every open outbox belongs to one session");
         assert_eq!(self.slots.iter().map(Outbox::bytes).sum::<u64>(), self.bytes);
-        assert_eq!(self.of_addresses.iter().sum::<u64>(), self.bytes);
+        let mut of_addresses = vec![0; self.of_addresses.len()];
+        for outbox in &self.slots {
+            if let Some(owner) = outbox.owner {
+                of_addresses[owner.address.index()] += outbox.bytes();
+            }
+        }
+        assert_eq!(of_addresses, self.of_addresses, "each address has what its connections have");
         self.slots.iter().for_each(Outbox::check_invariants);
     }
 }
@@ -173,7 +181,7 @@ impl Outboxes {
 /// What waits for one connection, and what is in flight to it.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    /// Whose it is, since it has something.
+    /// The connection that has it, if one does.
     owner: Option<Owner>,
     /// Encoded answers, in order.
     control: Vec<u8>,

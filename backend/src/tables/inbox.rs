@@ -284,7 +284,7 @@ struct Going {
 
 from_row!(Going { id, app, user_id, sender, bytes });
 
-/// What goes is locked first, so that whoever comes second counts nothing a second time.
+/// Selects the rows to delete and locks them: of two transactions that delete a row, one counts it.
 fn select_going(dialect: Dialect, condition: &str) -> String {
     format!("SELECT id, app, user_id, sender, bytes FROM t_inbox WHERE {condition}{}", dialect.for_update())
 }

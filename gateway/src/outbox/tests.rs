@@ -201,6 +201,19 @@ fn the_connections_of_one_address_leave_something_to_others() {
     outboxes.check_invariants(400);
 }
 
+/// A proxy may name the client when something waits for it already.
+#[test]
+fn what_waits_goes_along_when_a_connection_turns_out_to_be_from_elsewhere() {
+    let limits = Limits { outbox_bytes_max: 1_000, ..Limits::default() };
+    let (mut outboxes, mut id) = (Outboxes::default(), OutboxId::NONE);
+    let [proxy, client] = addresses();
+    outboxes.set_address(id, proxy, client);
+    outboxes.update(&mut id, owner(0, proxy), |outbox| outbox.push_lossy(vec![0; 900].into(), 1, None, 900));
+    outboxes.set_address(id, proxy, client);
+    outboxes.check_invariants(1);
+    assert_eq!(outboxes.next_greedy(&limits), Some(owner(0, client)));
+}
+
 /// Of 100,000 answers that wait, none is walked over for each message that is dropped.
 #[test]
 fn answers_in_order_do_not_stand_in_the_way_of_what_is_dropped() {

@@ -23,7 +23,7 @@ async fn run(node: &Node, statement: &'static str) {
     sqlx::query(statement).execute(node.app().store.db.writer()).await.unwrap();
 }
 
-/// The same numbers on each run.
+/// A source of numbers that are the same on each run.
 fn draw(seed: &mut u64, below: u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
