@@ -230,3 +230,15 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
     panic!("30 s, and still not: {what}");
 }
+
+/// Numbers that a seed repeats, by xorshift; the seed is not 0.
+pub struct Prng(pub u64);
+
+impl Prng {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}

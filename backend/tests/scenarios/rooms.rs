@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::common::{Node, Stack, call, until};
+use crate::common::{Node, Prng, Stack, call, until};
 use crate::events::{membership, send, session};
 use crate::login::{log_in, phone};
 
@@ -189,18 +189,6 @@ both!(
         node.stop().await;
     }
 );
-
-/// Xorshift; a failing seed is in the message of the assertion.
-struct Prng(u64);
-
-impl Prng {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// What one device did, and where it is in the end.
 fn history(prng: &mut Prng, user: i64, device: &str, rooms: &[i64]) -> (Vec<Value>, bool, BTreeSet<i64>) {

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::*;
+use crate::common::Prng;
 
 /// Rows of totals that are not what a count says.
 async fn wrong_totals(node: &Node) -> i64 {
@@ -23,14 +24,6 @@ async fn run(node: &Node, statement: &'static str) {
     sqlx::query(statement).execute(node.app().store.db.writer()).await.unwrap();
 }
 
-/// A source of numbers that are the same on each run.
-fn draw(seed: &mut u64, below: u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed % below
-}
-
 both!(
     /// Whatever is kept, told twice at two backends at once, handed over to one device or several, refused or
     /// too old: the totals are what a count would say.
@@ -46,7 +39,7 @@ both!(
         })
         .await;
         let nodes = [gateway.node(&stack).await, gateway.node(&stack).await];
-        let (mut seed, mut login) = (0x5eed, 100);
+        let (mut prng, mut login) = (Prng(0x5eed), 100);
         for round in 0..12_u64 {
             let batch: Vec<Value> = (0..40)
                 .map(|number| {
@@ -63,9 +56,9 @@ both!(
             assert_eq!(wrong_totals(&nodes[0]).await, 0, "round {round}, kept");
             for _ in 0..3 {
                 login += 200_000_000;
-                let device = ["phone", "web"][draw(&mut seed, 2) as usize];
-                let kind = if draw(&mut seed, 4) == 0 { "offline" } else { "online" };
-                let user = 7 + draw(&mut seed, 5) as i64;
+                let device = ["phone", "web"][prng.below(2) as usize];
+                let kind = if prng.below(4) == 0 { "offline" } else { "online" };
+                let user = 7 + prng.below(5) as i64;
                 send(&stack, &other, &[session(kind, login, user, device, login)]).await;
             }
             assert_eq!(wrong_totals(&nodes[0]).await, 0, "round {round}, under way");
