@@ -101,9 +101,11 @@ impl Outboxes {
 
     /// The connection turns out to be from another address.
     pub(crate) fn set_address(&mut self, id: OutboxId, before: AddressId, after: AddressId) {
-        let Some(Outbox { owner: Some(owner), .. }) = self.get_mut(id) else { return };
-        owner.address = after;
-        let bytes = self.slots[id.0 as usize].bytes();
+        let Some(outbox) = self.get_mut(id) else { return };
+        if let Some(owner) = &mut outbox.owner {
+            owner.address = after;
+        }
+        let bytes = outbox.bytes();
         *self.of_address(before) -= bytes;
         *self.of_address(after) += bytes;
     }
