@@ -131,9 +131,9 @@ pub enum Event<'a, M> {
     /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does,
     /// no accepted connection is read, on any shard; those that the core opened are. At the start none waits.
     MailWaits(bool),
-    /// Whether a turn leaves something unread that has come over connections, for want of time or of buffers;
-    /// told before [`Event::Timeout`]. While it does, what a peer has said may lie in its socket. At the
-    /// start all is read.
+    /// Whether a turn leaves bytes of connections unread, because it takes no more or buffers are full; told
+    /// before [`Event::Timeout`]. While it does, what a peer has said may lie in its socket. At the start all
+    /// is read.
     InputWaits(bool),
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Turn<S: Shard, R: Runtime> {
     core_pushes_back: bool,
     /// What the core was told last.
     mail_waits: bool,
-    /// As the core was told.
+    /// What the last [`Event::InputWaits`] said.
     input_waits: bool,
     /// Receives that are left to this turn.
     receives_left: usize,
@@ -148,7 +148,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
     /// Ends a turn: mail and time go to the core, its effects are carried out.
     pub(super) fn run(&mut self) -> Next {
         let now = self.begin();
-        self.look_for_push_back(now);
+        self.look_for_waiting(now);
         let all_mail = self.take_mail(now);
         let receives = self.stats.receives.get();
         let has_read = std::mem::replace(&mut self.receives, receives) != receives;
@@ -352,12 +352,14 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         self.held_back.push(conn);
     }
 
-    fn look_for_push_back(&mut self, now: Instant) {
+    /// Tells the core of mail and of bytes of connections that wait.
+    fn look_for_waiting(&mut self, now: Instant) {
         let mail_waits = self.post.is_pushed_back();
         if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
             self.tell(now, Event::MailWaits(mail_waits));
         }
-        let input_waits = !self.held.is_empty();
+        // Readers also wait for a turn when they alone have read much.
+        let input_waits = self.receives_left == 0 && !self.held.is_empty();
         if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
             self.tell(now, Event::InputWaits(input_waits));
         }

@@ -51,7 +51,7 @@ pub(super) struct Driver<S: Shard> {
     pub(super) core_pushes_back: bool,
     /// What the core was told at the start of the turn.
     pub(super) mail_waits: bool,
-    /// As the core was told.
+    /// What the last [`Event::InputWaits`] said.
     input_waits: bool,
     /// Where the further rings begin in this turn.
     first_ring: usize,
@@ -132,9 +132,11 @@ impl<S: Shard> Driver<S> {
         }
     }
 
-    /// Whether this turn leaves something unread. The core hears it before it judges anybody by the time.
+    /// Whether this turn leaves bytes of connections unread. The core hears it before it judges anybody by
+    /// the time.
     fn look_for_input(&mut self, now: Instant) {
-        let input_waits = self.kernel.has_unread();
+        let is_held = Group::ALL.into_iter().any(|group| self.intakes[group].has_held());
+        let input_waits = is_held || self.kernel.has_unread();
         if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
             self.tell(now, Event::InputWaits(input_waits));
         }

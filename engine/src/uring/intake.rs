@@ -20,6 +20,12 @@ pub(super) struct Intake {
     ends: usize,
 }
 
+impl Intake {
+    pub(super) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+}
+
 impl<S: Shard> Driver<S> {
     /// Whether something waits that need not.
     pub(super) fn has_intake(&self, group: Group) -> bool {

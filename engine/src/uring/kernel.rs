@@ -245,7 +245,7 @@ impl Kernel {
         self.main.is_ready() || self.further.iter().any(|ring| ring.ring.is_ready())
     }
 
-    /// Whether something that has come over connections is not read: it waits in some ring, or for a buffer.
+    /// Whether bytes of connections wait in some ring, or for a buffer.
     pub(super) fn has_unread(&mut self) -> bool {
         self.main.has_unread()
             || self.further.iter_mut().any(|ring| ring.ring.has_unread())

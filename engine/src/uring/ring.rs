@@ -193,9 +193,9 @@ impl Ring {
         !self.ready.is_empty()
     }
 
-    /// Whether something waits that [`Ring::next`] has, or that the kernel completes when it is entered.
+    /// Whether receives wait, here or in the kernel for want of room here.
     pub(super) fn has_unread(&mut self) -> bool {
-        self.is_ready() || self.uring.submission().taskrun()
+        self.full_buffers > 0 || self.uring.submission().cq_overflow()
     }
 
     /// How many receive buffers are full with what was taken in and waits.
