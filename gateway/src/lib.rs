@@ -40,6 +40,7 @@ pub use edge::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, Port, Refusal, R
 pub use effect::Effect;
 pub use gateway::{Gateway, Push, Setup};
 pub use latency::{Histogram, Latency, RouteClass};
+pub use limits::ENTRY_BYTES;
 pub use metrics::Metrics;
 pub use token::{
     Claims, JWKS_BYTES_MAX, Jwks, MoreClaims, Secrets, TokenError, TokenKeys, Verified, login_tag,

@@ -13,6 +13,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use gateway::ENTRY_BYTES;
 use serde::{Deserialize, Serialize};
 use wire::node::link::NODE_MAX;
 
@@ -569,12 +570,13 @@ impl Config {
             ));
         }
         let room_bytes = u64::from(router.room_burst) * 1024;
-        let bytes = u64::from(router.pending_receiver_bytes_max) + room_bytes;
+        let entries = u64::from(messages) * ENTRY_BYTES as u64;
+        let bytes = u64::from(router.pending_receiver_bytes_max) + room_bytes + entries;
         let given = u64::from(limits.reliable_bytes_max);
         if given < bytes {
             return Err(format!(
-                "limits.reliable_bytes_max = {given}: want at least {bytes}, which is router.pending_receiver_bytes_max and a KiB for \
-                 each message of router.room_burst together"
+                "limits.reliable_bytes_max = {given}: want at least {bytes}, which is router.pending_receiver_bytes_max, a KiB for each \
+                 message of router.room_burst, and {ENTRY_BYTES} for each of the {messages} messages"
             ));
         }
         Ok(())

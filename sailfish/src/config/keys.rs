@@ -162,7 +162,8 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.reliable_bytes_max",
         "Bytes of reliable messages that may wait for one connection, those in flight included. No less than\n\
-         router.pending_receiver_bytes_max and a KiB for each message of router.room_burst together.",
+         router.pending_receiver_bytes_max, a KiB for each message of router.room_burst, and 96 for each message of\n\
+         both (see limits.reliable_messages_max).",
     ),
     key(
         "limits.lossy_bytes_max",
