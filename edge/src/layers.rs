@@ -265,17 +265,24 @@ impl Layers {
 
     /// How the WebSocket carries frames, once it is open.
     pub fn form(&self) -> Option<Form> {
-        match &self.upper.websocket {
-            Stage::Open(websocket) => Some(websocket.form()),
-            Stage::None | Stage::Handshake(_) | Stage::Refused => None,
-        }
+        self.websocket().map(WebSocket::form)
     }
 
-    /// Bytes that are held of a text message that is not whole.
-    pub fn text_bytes(&self) -> usize {
+    /// The length of a text message, as far as it has come.
+    pub fn text_len(&self) -> usize {
+        self.websocket().map_or(0, |websocket| websocket.text().len())
+    }
+
+    /// Bytes that are held of a record and of a text message that are not whole.
+    pub fn partial_bytes(&self) -> usize {
+        let record = self.tls.as_ref().map_or(0, |tls| tls.record_bytes());
+        record + self.websocket().map_or(0, |websocket| websocket.text().capacity())
+    }
+
+    fn websocket(&self) -> Option<&WebSocket> {
         match &self.upper.websocket {
-            Stage::Open(websocket) => websocket.text_bytes(),
-            Stage::None | Stage::Handshake(_) | Stage::Refused => 0,
+            Stage::Open(websocket) => Some(websocket),
+            Stage::None | Stage::Handshake(_) | Stage::Refused => None,
         }
     }
 

@@ -49,6 +49,7 @@ const HANDSHAKE: u8 = 22;
 
 /// Alerts (RFC 8446, section 6).
 const UNEXPECTED_MESSAGE: u8 = 10;
+const DECODE_ERROR: u8 = 50;
 const INTERNAL_ERROR: u8 = 80;
 
 /// Certificates with their keys, and all that connections go by. The shards of a process share it;
@@ -142,6 +143,8 @@ pub(crate) struct Tls {
     /// Bytes that came while the handshake went on.
     handshake_bytes: u32,
     hello: Hello,
+    /// What came is no hello.
+    is_wrong: bool,
     is_waiting: bool,
     stage: Stage,
 }
@@ -174,6 +177,7 @@ impl Tls {
             rest: Vec::new(),
             handshake_bytes: 0,
             hello: Hello::default(),
+            is_wrong: false,
             is_waiting: false,
             stage: Stage::New,
         }
@@ -203,6 +207,11 @@ impl Tls {
         if self.awaits_hello() { self.rest.capacity() } else { 0 }
     }
 
+    /// Bytes that wait after the handshake for a record to be whole.
+    pub(crate) fn record_bytes(&self) -> usize {
+        if self.is_open() { self.rest.capacity() } else { 0 }
+    }
+
     /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting
@@ -230,7 +239,9 @@ impl Tls {
         self.stage = Stage::Hello;
         self.wait(bytes)?;
         // What is wrong is read, so that its alert says why.
-        let is_whole = self.hello.look(&self.rest) != Seen::Part;
+        let seen = self.hello.look(&self.rest);
+        self.is_wrong = seen == Seen::Wrong;
+        let is_whole = seen != Seen::Part;
         self.is_waiting = is_whole && hellos >= HELLOS_PER_TURN;
         Ok(is_whole && !self.is_waiting)
     }
@@ -288,6 +299,10 @@ impl Tls {
         };
         if self.stage == Stage::Deaf {
             return Ok(false);
+        }
+        if self.stage == Stage::Hello && self.is_wrong {
+            self.fail(DECODE_ERROR, out);
+            return Err(wrong);
         }
         if self.is_in_handshake() {
             self.handshake_bytes += bytes.len() as u32;

@@ -146,9 +146,9 @@ impl WebSocket {
         self.form
     }
 
-    /// Bytes that are held of a text message that is not whole.
-    pub(crate) fn text_bytes(&self) -> usize {
-        self.text.capacity()
+    /// What has come of a text message that is not whole.
+    pub(crate) fn text(&self) -> &Vec<u8> {
+        &self.text
     }
 
     /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its

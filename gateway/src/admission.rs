@@ -20,7 +20,7 @@ pub(crate) struct Addresses {
 pub(crate) struct AddressId(u32);
 
 impl AddressId {
-    /// Of another one while this has connections.
+    /// Unique among the addresses that have connections; used again for others later.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }

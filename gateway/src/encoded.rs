@@ -115,13 +115,13 @@ impl Encoded {
         for message in messages {
             let frame = encode(std::slice::from_ref(message), encoding, body_bytes_max);
             if piece.len() + frame.len() > HELD_BYTES_MAX && !piece.is_empty() {
-                pieces.push(std::mem::take(&mut piece).into());
+                pieces.push(std::mem::take(&mut piece).into_boxed_slice().into());
             }
             let start = piece.len();
             piece.extend_from_slice(&frame);
             places.push(Place { piece: pieces.len(), range: start..piece.len() });
         }
-        pieces.push(piece.into());
+        pieces.push(piece.into_boxed_slice().into());
         Self { pieces: pieces.into(), places: places.into() }
     }
 

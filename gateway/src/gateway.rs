@@ -20,12 +20,13 @@ use crate::latency::{Stamp, Written};
 use crate::layered::Layered;
 use crate::limits::{
     CONTROL_BYTES_MIN, FAREWELL_PAUSE, FAREWELLS_PER_STEP, LOGIN_BYTES_MAX, LOGIN_RETRY, TIMEOUTS_PER_TURN,
+    UNFINISHED_FREE,
 };
 use crate::login_window::LoginWindow;
 use crate::message_ids::MessageIds;
 use crate::metrics::Metrics;
 use crate::notices::notice_text;
-use crate::outbox::{OutboxId, Outboxes, Owner};
+use crate::outbox::{OutboxId, Outboxes};
 use crate::rooms::{Memberships, Rooms};
 use crate::session::{Names, Phase, Session, TokenTimes};
 use crate::stay::Stay;
@@ -115,7 +116,7 @@ impl Gateway {
     pub fn new(now: Instant, setup: Setup) -> Self {
         let Setup { id, keys, config, ports, seed } = setup;
         let mut prng = Prng::new(seed);
-        let layered = Layered::new(ports, config.edge.clone(), seed);
+        let layered = Layered::new(ports, config.edge.clone(), prng.next_u64());
         Self {
             id,
             view: View::default(),
@@ -126,7 +127,7 @@ impl Gateway {
             stamps: StampClock::default(),
             submitted: Submitted::new(prng.next_u64()),
             keys,
-            known_tokens: KnownTokens::new(seed),
+            known_tokens: KnownTokens::new(prng.next_u64()),
             revocations: Revocations::default(),
             bans: Bans::default(),
             rate: Rate::new(config.limits.frames_per_second, config.limits.frames_burst),
@@ -135,7 +136,7 @@ impl Gateway {
             outboxes: Outboxes::default(),
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
-            unfinished: Unfinished::new(seed),
+            unfinished: Unfinished::new(prng.next_u64()),
             logins: LoginWindow::new(now),
             names: Names::new(prng.next_u64() as u32),
             layered,
@@ -225,10 +226,13 @@ impl Gateway {
         assert_eq!(binding, self.logins.under_way());
         assert_eq!(self.addresses.connections(), self.sessions.len() as u64);
         self.layered.check_invariants(layered);
-        let fresh = self.sessions.iter().filter(|(_, session)| session.phase == Phase::Fresh);
-        self.unfinished.check_invariants(
-            fresh.map(|(conn, session)| (session.address, self.unfinished_bytes(conn, session))),
-        );
+        for (conn, session) in self.sessions.iter().filter(|(_, session)| session.phase != Phase::Closing) {
+            let bytes = self.unfinished_bytes(conn, session);
+            let is_counted =
+                session.phase == Phase::Fresh || session.has_layers || bytes > 2 * UNFINISHED_FREE;
+            assert!(!is_counted || bytes == self.unfinished.of(conn), "{conn:?} holds {bytes} bytes");
+        }
+        self.unfinished.check_invariants();
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
         self.submitted.check_invariants();
@@ -286,7 +290,7 @@ impl Gateway {
         let Some(session) = sessions.get_mut(conn) else { return };
         if session.outbox != OutboxId::NONE {
             let deadline = now + config.delivery.ack_timeout(1);
-            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+            outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
                 let written = Written { now: Stamp::of(now), latency: &mut metrics.latency };
                 outbox.fill(batch, config.delivery.window, written, |flight| {
                     wheel.arm(deadline, Timer::Ack { conn_index: conn.index, flight }.pack())
@@ -337,32 +341,37 @@ impl Gateway {
     /// Bytes came.
     pub fn received(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(session) = self.sessions.get(conn) else { return };
-        let was_fresh = session.phase == Phase::Fresh;
+        let is_much = bytes.len().max(session.deframer.partial_bytes()) > UNFINISHED_FREE;
+        let is_fresh = session.phase == Phase::Fresh;
+        let counts = is_much || is_fresh || session.has_layers || !self.unfinished.is_empty();
         match session.has_layers {
             true => self.received_layered(now, conn, bytes),
             false => self.received_frames(now, conn, bytes),
         }
-        if was_fresh {
+        if counts {
             self.count_unfinished(conn);
         }
     }
 
-    /// Before the login a connection is nobody's, so what it holds of a frame that is not whole is little.
+    /// What a connection holds of a frame that is not whole is limited, and little before its login.
     fn count_unfinished(&mut self, conn: ConnId) {
-        let Some(session) = self.sessions.get(conn).filter(|session| session.phase == Phase::Fresh) else {
+        let Some(session) = self.sessions.get(conn).filter(|session| session.phase != Phase::Closing) else {
             return;
         };
+        let is_fresh = session.phase == Phase::Fresh;
         let bytes = self.unfinished_bytes(conn, session);
-        if session.has_layers && self.layered.text_bytes(conn) > LOGIN_BYTES_MAX {
+        if is_fresh && session.has_layers && self.layered.text_len(conn) > LOGIN_BYTES_MAX {
             self.close_with_notice(conn, NoticeCode::BadLength);
-        } else if !self.unfinished.set(conn, session.address, bytes) {
+        } else if !self.unfinished.set(conn, session.address, is_fresh, bytes) {
             self.close_crowded(conn);
         }
     }
 
+    /// What counts of that.
     fn unfinished_bytes(&self, conn: ConnId, session: &Session) -> usize {
-        let text_bytes = if session.has_layers { self.layered.text_bytes(conn) } else { 0 };
-        session.deframer.partial_bytes() + text_bytes
+        let in_layers = if session.has_layers { self.layered.partial_bytes(conn) } else { 0 };
+        let bytes = session.deframer.partial_bytes() + in_layers;
+        if session.phase == Phase::Fresh || bytes > UNFINISHED_FREE { bytes } else { 0 }
     }
 
     /// Bytes of the stream of frames came.
@@ -433,9 +442,7 @@ impl Gateway {
             self.layered.closed(conn);
         }
         if session.outbox != OutboxId::NONE {
-            self.outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                outbox.clear_control()
-            });
+            self.outboxes.update(session.owner(conn), &mut session.outbox, |outbox| outbox.clear_control());
             self.outboxes.release(&mut session.outbox);
         }
     }
@@ -565,10 +572,9 @@ impl Gateway {
         let (encoding, app, user) = (session.answer_encoding(), session.app, session.user);
         let share = outboxes.share(&config.limits, session.outbox, session.address).max(CONTROL_BYTES_MIN);
         let bytes_max = config.limits.answers_bytes_max().min(share);
-        let taken =
-            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
-            });
+        let taken = outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
+            outbox.push_control(bytes_max, |control| frame.encode(encoding, app, user, control))
+        });
         if taken {
             dirty.mark(&mut session.output, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);

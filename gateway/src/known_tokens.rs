@@ -4,7 +4,7 @@ use shard::ConnId;
 
 use crate::hash;
 
-/// So many connections are known, and of those whose indexes end alike the one that showed a token last.
+/// One for each index of a connection modulo this: the one that showed a token last.
 const ENTRIES: usize = 1024;
 
 /// The last good token of some connections, by a hash that nobody can guess.

@@ -220,10 +220,18 @@ impl Layered {
         self.slots.get(conn).is_some_and(|slot| slot.is_java)
     }
 
-    /// Bytes that are held of a text message that is not whole.
-    pub(crate) fn text_bytes(&self, conn: ConnId) -> usize {
-        let layers = self.slots.get(conn).and_then(|slot| slot.layers.as_ref());
-        layers.map_or(0, |layers| layers.text_bytes())
+    /// The length of a text message, as far as it has come.
+    pub(crate) fn text_len(&self, conn: ConnId) -> usize {
+        self.layers(conn).map_or(0, Layers::text_len)
+    }
+
+    /// Bytes that are held of a record and of a text message that are not whole.
+    pub(crate) fn partial_bytes(&self, conn: ConnId) -> usize {
+        self.layers(conn).map_or(0, Layers::partial_bytes)
+    }
+
+    fn layers(&self, conn: ConnId) -> Option<&Layers> {
+        self.slots.get(conn)?.layers.as_deref()
     }
 
     /// A record or a fragment comes. Whether there have been so many without a frame that they count as one.

@@ -12,10 +12,16 @@ pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 /// The longest body of a frame before the login, and the longest text: the longest token, and as much again
 /// for what stands around it.
 pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
-/// Bytes of frames that are not whole, of all connections of a shard without a login.
+/// Bytes of frames, texts and records that are not whole, of all connections of a shard without a login.
 pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
 /// Those of one address.
 pub const UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 4 << 20 };
+/// The same of connections with a login.
+pub const USER_UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 256 << 20 };
+/// Those of one address.
+pub const USER_UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 64 << 20 };
+/// With a login, so many bytes that came at once, or are held, are not worth counting.
+pub const UNFINISHED_FREE: usize = 2048;
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
 pub const CONNECTIONS_CEILING: u32 = 1 << 24;
 /// Rooms of one session; they are searched one by one.
@@ -38,7 +44,7 @@ pub const ENTRY_BYTES: usize = 96;
 pub const ADDRESS_SHARES: u64 = 3;
 /// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
 pub const OUTBOX_SHARES: u64 = 16;
-/// And one in so many if its address has much.
+/// The same for a connection whose address has more than [`ADDRESS_SHARES`] times what is free.
 pub const OUTBOX_SHARES_MIN: u64 = 256;
 /// How many outboxes are looked at for one that has too much, before something is added to a pool that is
 /// short; and how many messages that one gives up at once.

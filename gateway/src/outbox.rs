@@ -1,9 +1,9 @@
 //! What waits for one connection, and what is in flight to it.
 //!
-//! Three kinds of bytes leave in this order: answers (heartbeats, send-acks, notices, retries), then the two
-//! lanes, reliable and lossy, merged by the stamp of their arrival so that a room keeps its one order. A
-//! reliable message at the head that finds the ack window full holds back what came after it, for the same
-//! reason.
+//! Answers (heartbeats, send-acks, notices, retries) leave first. Then come three lanes, merged by the stamp of
+//! their arrival so that a room keeps its one order: reliable messages, lossy ones, and answers that must not
+//! overtake these. A reliable message at the head that finds the ack window full holds back what came after
+//! it, for the same reason.
 //!
 //! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are
 //! pooled, so a warm shard allocates none.
@@ -76,8 +76,8 @@ impl Outboxes {
     /// Changes an outbox of that owner and keeps the counts of bytes true.
     pub(crate) fn update<R>(
         &mut self,
-        id: &mut OutboxId,
         owner: Owner,
+        id: &mut OutboxId,
         change: impl FnOnce(&mut Outbox) -> R,
     ) -> R {
         let outbox = self.open(id);
@@ -110,8 +110,8 @@ impl Outboxes {
         *self.of_address(after) += bytes;
     }
 
-    /// The next one that has more than its share, if the pool is short and one of the next few does: it took
-    /// that while there was more, and reads too slowly to give it back.
+    /// If the pool is short, the next of a few outboxes that has more than its share: it took that while more
+    /// was free, and its connection reads too slowly to give it back.
     pub(crate) fn next_greedy(&mut self, limits: &Limits) -> Option<Owner> {
         if self.bytes < limits.outbox_bytes_max / 4 * 3 {
             return None;
@@ -193,7 +193,7 @@ pub(crate) struct Outbox {
     /// Answers that keep their place among the messages, with their stamps.
     answers: VecDeque<(u32, Bytes)>,
     flights: VecDeque<Flight>,
-    /// The arrival stamp of the next message of either lane.
+    /// The arrival stamp of what comes next into a lane.
     stamp: u32,
     /// The key of the next flight.
     flight_key: u32,
@@ -530,7 +530,7 @@ impl Outbox {
         flight.expect("a flight's timer is cancelled with it").timer = timer;
     }
 
-    /// Empties both lanes and the window, oldest first; answers stay.
+    /// Empties the lanes and the window, oldest first; answers outside of them stay.
     pub(crate) fn abandon(&mut self, mut each: impl FnMut(Owed, Option<TimerId>)) {
         for flight in self.flights.drain(..) {
             each(flight.owed, Some(flight.timer));

@@ -7,7 +7,7 @@ use wire::{AppId, DeviceClass, UserId};
 
 use crate::admission::AddressId;
 use crate::dirty::Output;
-use crate::outbox::OutboxId;
+use crate::outbox::{OutboxId, Owner};
 use crate::rooms::Memberships;
 use crate::token::Verified;
 
@@ -108,6 +108,11 @@ impl Session {
     /// Whether a user stands behind the connection.
     pub(crate) fn is_logged_in(&self) -> bool {
         matches!(self.phase, Phase::Waiting | Phase::Binding | Phase::Live)
+    }
+
+    /// Whose outbox this connection's is.
+    pub(crate) fn owner(&self, conn: ConnId) -> Owner {
+        Owner { conn, address: self.address }
     }
 
     /// The session goes by this token from here on, unless it has one that ends later. Whether it does.

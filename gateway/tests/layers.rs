@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{APP, PLAIN, WEBSOCKET, World};
 use gateway::{Refusal, Rules};
-use shard::Linger;
+use shard::{Event, Linger};
 use wire::client::{ClientFrame, Code, Deframer, Encoding, NoticeCode, ServerFrame};
 use wire::{DeviceClass, UserId};
 
@@ -305,6 +305,20 @@ fn pings_are_answered_and_a_flood_of_them_is_rate_limited() {
     world.say_bytes(client, &masked(PING, b"").repeat(20));
     let frames = unframed(&world.hear_bytes(client));
     assert_eq!(frames.last(), Some(&close(4003, "rate_limited")));
+}
+
+/// A shard that is behind gives twice the time, and no more.
+#[test]
+fn pings_do_not_prolong_the_time_without_a_login() {
+    let mut world = World::new();
+    let client = world.connect_by(WEBSOCKET, [10, 0, 0, 1].into());
+    world.say_bytes(client, upgrade("sailfish.v1.binary").as_bytes());
+    world.handle(Event::InputWaits(true));
+    for second in 0..25 {
+        assert_eq!(world.is_open(client), second < 21, "after {second} s");
+        world.say_bytes(client, &masked(PING, b""));
+        world.pass(Duration::from_secs(1));
+    }
 }
 
 /// A frame may come in many fragments, and what brings no frame counts as some.

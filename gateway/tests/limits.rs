@@ -221,6 +221,29 @@ fn addresses_have_shares_of_what_is_held_before_logins() {
 }
 
 #[test]
+fn addresses_have_shares_of_what_users_hold() {
+    let mut world = World::with(|config| config.limits.address_connections_max = 10_000);
+    world.check_every = 500;
+    let [here, there]: [IpAddr; 2] = [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
+    let held = begun(1003, 65_000, 64_990);
+    let mut clients = Vec::new();
+    for user in 1..=1200 {
+        let client = world.connect_from(here);
+        world.say(client, ClientFrame::Login { token: world.token(user, DeviceClass::Phone).into() });
+        // A client that writes slowly holds as much in the end.
+        held.chunks(2000).for_each(|piece| world.say_bytes(client, piece));
+        clients.push(client);
+    }
+    let refused = clients.iter().filter(|client| !world.is_open(**client)).count();
+    assert!((160..200).contains(&refused), "{refused} beyond 64 MiB");
+    let other = world.connect_from(there);
+    world.say(other, ClientFrame::Login { token: world.token(5000, DeviceClass::Phone).into() });
+    world.say_bytes(other, &held);
+    assert!(world.is_open(other));
+    world.gateway.check_invariants();
+}
+
+#[test]
 fn a_shard_holds_so_many_connections() {
     let mut world = World::with(|config| config.limits.connections_max = 2);
     let (_one, _two, three) = (world.connect(), world.connect(), world.connect());

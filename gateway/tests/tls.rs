@@ -236,6 +236,26 @@ fn handshakes_that_never_end_keep_nobody_else_out() {
     assert!(world.is_open(again), "what has ended counts no more");
 }
 
+/// A record that is not whole is held as well as a frame.
+#[test]
+fn records_that_never_end_have_shares_before_a_login() {
+    let mut world = World::new();
+    world.check_every = 500;
+    let mut record = vec![23, 3, 3, 0x40, 0x11];
+    record.resize(16_400, 0);
+    let clients: Vec<_> = (0..280)
+        .map(|_| {
+            let mut client = TlsClient::connect(&mut world, TLS, usize::MAX);
+            client.say(&mut world, b"");
+            world.say_bytes(client.client, &record);
+            client.client
+        })
+        .collect();
+    let refused = clients.iter().filter(|client| !world.is_open(**client)).count();
+    assert_eq!(refused, 280 - (4 << 20) / 16_400, "an address has 4 MiB");
+    world.gateway.check_invariants();
+}
+
 /// Changes of keys bring no frame and take time.
 #[test]
 fn a_flood_of_records_without_frames_is_rate_limited() {

@@ -30,8 +30,7 @@ pub(crate) struct Cluster {
     is_leaving: bool,
     /// Counts the times without agreement.
     era: u64,
-    /// How often a gateway shard that was lost may have gone by other routers, of which this one heard
-    /// nothing.
+    /// How often a gateway shard that was lost may have gone by other owners unheard.
     losses: u64,
     /// Gateway shards that were lost: in which life, and until when it may turn out that they live. One that
     /// goes by other routers has these tell all gateways to go without this one.
@@ -145,8 +144,8 @@ impl Cluster {
         self.gateways.insert(shard, gateway);
     }
 
-    /// A gateway shard is gone, if it was there; its last state. It may live, unless all others go by the
-    /// same owners as it did.
+    /// A gateway shard is gone, if it was there; its last state. If all gateways went by the same owners, it
+    /// counts as dead until it is seen to live; else it may live, and go by other owners.
     pub(crate) fn down(&mut self, now: Instant, shard: ShardId) -> Option<Gateway> {
         let was_agreed = self.is_agreed();
         let gateway = self.forget(shard)?;

@@ -115,7 +115,7 @@ fn is_own(near: &UnixStream) -> bool {
 /// number and text.
 fn refusal(text: &str) -> Vec<u8> {
     let text: String = text.chars().take(TEXT_MAX).collect();
-    let length = (3 + text.len()) as u16; // four bytes a character are far below
+    let length = (3 + text.len()) as u16; // TEXT_MAX characters of 4 bytes fit
     let mut packet = length.to_le_bytes().to_vec();
     packet.extend([0, 0, 0xff]);
     packet.extend(CANNOT_CONNECT.to_le_bytes());

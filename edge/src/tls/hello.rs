@@ -16,7 +16,7 @@ pub(super) struct Hello {
     at: u16,
     /// Bytes of the message in the records before.
     have: u16,
-    /// The first of these.
+    /// The message's first bytes, as far as they have come.
     header: [u8; MESSAGE_HEADER_BYTES],
 }
 

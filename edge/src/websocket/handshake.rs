@@ -65,13 +65,13 @@ impl Handshake {
         outcome
     }
 
-    /// The whole head, once it is there.
     /// There is no room for a head that is not whole.
     pub(crate) fn refuse_busy(&mut self, out: &mut Vec<u8>) {
         self.head = Vec::new();
         refuse(Refusal::HttpBusy, out);
     }
 
+    /// The whole head, once it is there.
     fn look(&mut self, input: &mut &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
         let before = self.head.len();
         let taken = input.len().min(HEAD_BYTES_MAX - before);

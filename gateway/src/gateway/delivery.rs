@@ -13,7 +13,7 @@ use crate::dirty::Dirt;
 use crate::encoded::encode;
 use crate::latency::{RouteClass, Stamp};
 use crate::limits::GREEDY_MESSAGES;
-use crate::outbox::{Flight, Owed, Owner, Reliable, Retry, weight};
+use crate::outbox::{Flight, Owed, Reliable, Retry, weight};
 use crate::session::Phase;
 use crate::timer::Timer;
 
@@ -69,11 +69,7 @@ impl Gateway {
         let Self { sessions, outboxes, wheel, dirty, config, .. } = self;
         let Some(session) = sessions.get_mut(conn) else { return false };
         let flight = match outboxes.get_mut(session.outbox) {
-            Some(_) => {
-                outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                    outbox.ack(id)
-                })
-            }
+            Some(_) => outboxes.update(session.owner(conn), &mut session.outbox, |outbox| outbox.ack(id)),
             None => None,
         };
         let Some(flight) = flight else {
@@ -106,20 +102,19 @@ impl Gateway {
             let timer = wheel.arm(later, Timer::Ack { conn_index, flight: key }.pack());
             return outboxes.open(&mut session.outbox).set_timer(key, timer);
         }
-        let exhausted: Option<Flight> =
-            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                let (flight, written) = match outbox.retry(key, config.delivery.tries) {
-                    Retry::Again(flight) => (flight, 1),
-                    Retry::Later(flight) => (flight, 0),
-                    Retry::Exhausted(flight) => return Some(flight),
-                    Retry::Gone => panic!("a flight's timer is cancelled with it"),
-                };
-                let deadline = now + config.delivery.ack_timeout(flight.tries);
-                flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
-                metrics.retries += written;
-                metrics.count_out(Code::Business, written);
-                None
-            });
+        let exhausted: Option<Flight> = outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
+            let (flight, written) = match outbox.retry(key, config.delivery.tries) {
+                Retry::Again(flight) => (flight, 1),
+                Retry::Later(flight) => (flight, 0),
+                Retry::Exhausted(flight) => return Some(flight),
+                Retry::Gone => panic!("a flight's timer is cancelled with it"),
+            };
+            let deadline = now + config.delivery.ack_timeout(flight.tries);
+            flight.timer = wheel.arm(deadline, Timer::Ack { conn_index, flight: key }.pack());
+            metrics.retries += written;
+            metrics.count_out(Code::Business, written);
+            None
+        });
         let user = session.user;
         let outbox = outboxes.open(&mut session.outbox);
         let dirt = outbox.dirt(config.delivery.window);
@@ -142,7 +137,7 @@ impl Gateway {
             return;
         }
         let mut failed = Vec::new();
-        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+        outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
             outbox.abandon(|owed, timer| {
                 if let Some(timer) = timer {
                     wheel.cancel(timer);
@@ -213,7 +208,7 @@ impl Gateway {
             .share(&config.limits, session.outbox, session.address)
             .min(config.limits.reliable_bytes_max as usize);
         let messages_max = config.limits.reliable_messages_max as usize;
-        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
+        outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
             outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
         })?;
         dirty.mark(&mut session.output, conn, Dirt::First);
@@ -238,9 +233,7 @@ impl Gateway {
         let bytes_max = outboxes
             .share(&config.limits, session.outbox, session.address)
             .min(config.limits.reliable_bytes_max as usize);
-        outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-            outbox.give_way(bytes, bytes_max)
-        })
+        outboxes.update(session.owner(conn), &mut session.outbox, |outbox| outbox.give_way(bytes, bytes_max))
     }
 
     /// Queues the frames of so many lossy messages, which are dropped together when the connection reads too
@@ -262,10 +255,9 @@ impl Gateway {
         }
         let share = outboxes.share(&config.limits, session.outbox, session.address).max(frames.len());
         let bytes_max = share.min(config.limits.lossy_bytes_max as usize);
-        metrics.lossy_dropped +=
-            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                outbox.push_lossy(frames, messages, waited, bytes_max)
-            });
+        metrics.lossy_dropped += outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
+            outbox.push_lossy(frames, messages, waited, bytes_max)
+        });
         metrics.deliveries_lossy += u64::from(messages);
         metrics.count_out(Code::Business, u64::from(messages));
         dirty.mark(&mut session.output, conn, Dirt::Lossy);
@@ -279,9 +271,9 @@ impl Gateway {
         let Some(session) = sessions.get_mut(owner.conn) else { return };
         let share = outboxes.share(&config.limits, session.outbox, session.address);
         metrics.lossy_dropped +=
-            outboxes.update(&mut session.outbox, owner, |outbox| outbox.drop_lossy(share));
+            outboxes.update(owner, &mut session.outbox, |outbox| outbox.drop_lossy(share));
         let user = session.user;
-        let owed = outboxes.update(&mut session.outbox, owner, |outbox| {
+        let owed = outboxes.update(owner, &mut session.outbox, |outbox| {
             std::iter::from_fn(|| outbox.give_up(share)).take(GREEDY_MESSAGES).collect::<Vec<_>>()
         });
         for owed in owed {

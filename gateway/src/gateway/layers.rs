@@ -143,10 +143,12 @@ impl Gateway {
         }
     }
 
-    /// A ping or a pong is a sign of life, and one of the frames that a connection may send.
+    /// A ping or a pong is one of the frames that a connection may send, and from the login on a sign of life.
     fn is_alive(&mut self, now: Instant, conn: ConnId) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
-        session.last_seen = now;
+        if session.phase != Phase::Fresh {
+            session.last_seen = now;
+        }
         self.layered.has_frame(conn);
         self.charge(now, conn, 1);
     }

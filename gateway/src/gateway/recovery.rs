@@ -14,7 +14,7 @@ use super::Gateway;
 use crate::dirty::Dirt;
 use crate::encoded::Answer;
 use crate::limits::{CONTROL_BYTES_MIN, RECALL_RETRY};
-use crate::outbox::{Owed, Owner};
+use crate::outbox::Owed;
 use crate::recall::Question;
 use crate::timer::Timer;
 
@@ -176,10 +176,9 @@ impl Gateway {
         frame.encode(session.answer_encoding(), session.app, session.user, &mut bytes);
         let share = outboxes.share(&config.limits, session.outbox, session.address).max(CONTROL_BYTES_MIN);
         let bytes_max = config.limits.answers_bytes_max().min(share);
-        let taken =
-            outboxes.update(&mut session.outbox, Owner { conn, address: session.address }, |outbox| {
-                outbox.push_in_order(bytes.into(), bytes_max)
-            });
+        let taken = outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
+            outbox.push_in_order(bytes.into(), bytes_max)
+        });
         if taken {
             dirty.mark(&mut session.output, conn, Dirt::First);
             self.metrics.count_out(frame.code(), 1);

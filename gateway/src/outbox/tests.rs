@@ -165,11 +165,11 @@ fn fill(outboxes: &mut Outboxes, limits: &Limits, addresses: &[AddressId]) {
             if let Some(greedy) = outboxes.next_greedy(limits) {
                 let id = &mut ids[greedy.conn.index as usize];
                 let share = outboxes.share(limits, *id, greedy.address);
-                outboxes.update(id, greedy, |outbox| outbox.drop_lossy(share));
+                outboxes.update(greedy, id, |outbox| outbox.drop_lossy(share));
             }
             let share = outboxes.share(limits, ids[at], *address);
             let frames = vec![0; 100].into();
-            outboxes.update(&mut ids[at], owner(at, *address), |outbox| {
+            outboxes.update(owner(at, *address), &mut ids[at], |outbox| {
                 outbox.push_lossy(frames, 1, None, share)
             });
         }
@@ -208,7 +208,7 @@ fn what_waits_goes_along_when_a_connection_turns_out_to_be_from_elsewhere() {
     let (mut outboxes, mut id) = (Outboxes::default(), OutboxId::NONE);
     let [proxy, client] = addresses();
     outboxes.set_address(id, proxy, client);
-    outboxes.update(&mut id, owner(0, proxy), |outbox| outbox.push_lossy(vec![0; 900].into(), 1, None, 900));
+    outboxes.update(owner(0, proxy), &mut id, |outbox| outbox.push_lossy(vec![0; 900].into(), 1, None, 900));
     outboxes.set_address(id, proxy, client);
     outboxes.check_invariants(1);
     assert_eq!(outboxes.next_greedy(&limits), Some(owner(0, client)));
@@ -275,13 +275,13 @@ fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
     let mut outboxes = Outboxes::default();
     let [address] = addresses();
     let mut one = OutboxId::NONE;
-    outboxes.update(&mut one, owner(0, address), |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
+    outboxes.update(owner(0, address), &mut one, |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
     assert_eq!(outboxes.bytes(), 3 + ENTRY_BYTES as u64);
     outboxes.check_invariants(1);
     let mut batch = SendBatch::new();
     let mut latency = Latency::default();
     let written = Written { now: Stamp::default(), latency: &mut latency };
-    outboxes.update(&mut one, owner(0, address), |outbox| {
+    outboxes.update(owner(0, address), &mut one, |outbox| {
         outbox.fill(&mut batch, WINDOW, written, |_| unreachable!("lossy flies without"));
     });
     outboxes.release(&mut one);
