@@ -1,6 +1,7 @@
 //! Messages as frames: each encoding is made once, when it is first wanted, and shared by all who get it.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use wire::client::{Encoding, HEADER_BYTES, Message, Recovery, ServerFrame, Want};
@@ -50,6 +51,8 @@ pub(crate) fn encode(messages: &[Message], encoding: Encoding, body_bytes_max: u
 /// What an owner answered, with the frames that members share.
 pub(crate) struct Answer {
     messages: Vec<Message>,
+    /// Which of them have an earlier place too, ascending: an owner gave them again.
+    repeats: Vec<usize>,
     sequence: u64,
     gone: u64,
     body_bytes_max: u32,
@@ -72,10 +75,14 @@ struct Place {
 
 impl Answer {
     pub(crate) fn new(messages: Vec<Message>, sequence: u64, gone: u64, body_bytes_max: u32) -> Self {
-        Self { messages, sequence, gone, body_bytes_max, frames: [None, None, None] }
+        let mut known = BTreeSet::new();
+        let is_repeat = |(_, message): &(usize, &Message)| !known.insert(message.id);
+        let repeats = messages.iter().enumerate().filter(is_repeat).map(|(at, _)| at).collect();
+        Self { messages, repeats, sequence, gone, body_bytes_max, frames: [None, None, None] }
     }
 
-    /// What a member is told, and from which message on it gets them.
+    /// What a member is told, and from which message on it gets them. One that wants the last few gets each
+    /// once, in its first place: see [`Answer::repeat_from`].
     pub(crate) fn for_member(&self, want: Want) -> (Recovery, usize) {
         match want {
             Want::Since(since) => {
@@ -85,9 +92,16 @@ impl Answer {
                 (recovery, self.messages.partition_point(|message| message.sequence <= since))
             }
             Want::Last(count) => {
-                (Recovery::Complete, self.messages.len().saturating_sub(clipped(count) as usize))
+                let all = self.messages.len();
+                let firsts = (0..all).rev().filter(|at| self.repeats.binary_search(at).is_err());
+                (Recovery::Complete, firsts.take(clipped(count) as usize).last().unwrap_or(all))
             }
         }
+    }
+
+    /// The first message from `at` on that has an earlier place too.
+    pub(crate) fn repeat_from(&self, at: usize) -> Option<usize> {
+        self.repeats.get(self.repeats.partition_point(|repeat| *repeat < at)).copied()
     }
 
     pub(crate) fn sequence(&self) -> u64 {

@@ -130,6 +130,36 @@ fn one_question_is_for_all_who_wait_and_each_gets_its_part() {
     assert_eq!(recoveries(&world.metrics()), (3, 1, 0));
 }
 
+/// Two owners may have given a message a place. Who wants the last few gets each once, in its first place;
+/// who wants what it has missed may have missed only the later one.
+#[test]
+fn the_last_few_have_each_message_once() {
+    let mut world = World::new();
+    let clients = [1, 2, 3].map(|user| world.login(user));
+    let again = |sequence, of| Message { id: said(of, false).id, ..said(sequence, false) };
+    let messages = vec![
+        said(SEQUENCE - 4, false),
+        said(SEQUENCE - 3, false),
+        again(SEQUENCE - 2, SEQUENCE - 4),
+        said(SEQUENCE - 1, false),
+        again(SEQUENCE, SEQUENCE - 3),
+    ];
+    let mut tell = |world: &mut World| {
+        let [(ask, ..)] = asked(world)[..] else { panic!("one question") };
+        world.tell(ToGateway::Recalled(Box::new(part(ask, SEQUENCE, SEQUENCE - 5, messages.clone()))));
+    };
+    want(&mut world, clients[0], Want::Since(SEQUENCE - 2));
+    want(&mut world, clients[1], Want::Last(2));
+    want(&mut world, clients[2], Want::Last(3));
+    tell(&mut world);
+    tell(&mut world);
+    let complete = Err(joined(SEQUENCE, Recovery::Complete));
+    let heard = clients.map(|client| heard(&mut world, client));
+    assert_eq!(heard[0], [complete.clone(), Ok(SEQUENCE - 1), Ok(SEQUENCE)]);
+    assert_eq!(heard[1], [complete.clone(), Ok(SEQUENCE - 3), Ok(SEQUENCE - 1)]);
+    assert_eq!(heard[2], [complete, Ok(SEQUENCE - 4), Ok(SEQUENCE - 3), Ok(SEQUENCE - 1)]);
+}
+
 /// A member in whose outbox something waits hears that first: an answer overtakes nothing.
 #[test]
 fn an_answer_comes_behind_what_waits() {

@@ -8,7 +8,7 @@
 //! any more, or that an owner before may have given to one. So everything after a sequence is here only if
 //! that is not below `gone`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shard::{Amount, Instant, Key, Shares, Slab};
@@ -68,6 +68,9 @@ pub(crate) struct Ring {
     is_unsure: bool,
     /// Messages up to here were kept by chance, and give way to what the last owner has; 0 if none was.
     stale_upto: u64,
+    /// A message may have two places: a gateway submits it again to the next owner if it has not heard of its
+    /// first place.
+    may_repeat: bool,
 }
 
 struct Entry {
@@ -121,8 +124,14 @@ impl Histories {
     }
 
     /// Keeps a room's message, if its code is kept. `base` is where the room began, if it has no ring yet.
-    /// Answers what a stream of the room gets.
-    pub(crate) fn keep(&mut self, now: Instant, message: &Message, base: u64) -> Option<StreamEntry> {
+    /// `again`: it may have a place already. Answers what a stream of the room gets.
+    pub(crate) fn keep(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        base: u64,
+        again: bool,
+    ) -> Option<StreamEntry> {
         let lane = self.lane(message.biz_code);
         let keep = self.keeps[usize::from(lane)];
         let room = message.room.filter(|_| !keep.is_none())?;
@@ -138,6 +147,7 @@ impl Histories {
             return Some(StreamEntry::Gap(message.sequence));
         }
         self.change(key, |ring, _| {
+            ring.may_repeat |= again;
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
             ring.count(lane, cost);
         });
@@ -192,7 +202,7 @@ impl Histories {
             }
         }
         if let Some(ring) = self.rings.get_mut(key) {
-            ring.gone = gone;
+            (ring.gone, ring.may_repeat) = (gone, true);
         }
         self.shrink(key);
         is_whole.then_some(upto)
@@ -217,6 +227,7 @@ impl Histories {
             is_moving: false,
             is_unsure: false,
             stale_upto: 0,
+            may_repeat: false,
         };
         let key = self.rings.insert(ring);
         self.top = self.top.max(key.index + 1);
@@ -275,7 +286,8 @@ impl Histories {
         self.codes.binary_search(&code).unwrap_or(self.codes.len()) as u16
     }
 
-    /// The room's messages after `since`, and the last `last` of it at least; of a room without a ring none.
+    /// The room's messages after `since`, and the last `last` of it at least, where one that has two places
+    /// counts at the first, which is here too; of a room without a ring none.
     /// `base` is where the room began.
     pub(crate) fn recall(
         &mut self,
@@ -290,7 +302,7 @@ impl Histories {
         let ring = &self.rings[key];
         let after = ring.entries.partition_point(|entry| entry.message.sequence <= since);
         let most = HISTORY_MESSAGES_MAX as usize;
-        let of_last = ring.entries.len().saturating_sub((last as usize).min(most));
+        let of_last = ring.from_last((last as usize).min(most));
         let from = after.min(of_last).max(ring.entries.len().saturating_sub(most));
         let messages = ring.entries.range(from..).map(|entry| entry.message.clone()).collect();
         Part { gone: ring.gone, messages }
@@ -400,7 +412,8 @@ impl Histories {
         }
         let kept = part.messages.iter().rev();
         let missed = kept.into_iter().find(|message| !self.prepend(now, key, message));
-        self.rings[key].gone = missed.map_or(part.gone, |message| message.sequence);
+        let ring = &mut self.rings[key];
+        (ring.gone, ring.may_repeat) = (missed.map_or(part.gone, |message| message.sequence), true);
         self.shrink(key);
         true
     }
@@ -511,6 +524,24 @@ impl Ring {
 
     pub(crate) fn messages(&self) -> impl DoubleEndedIterator<Item = &Message> {
         self.entries.iter().map(|entry| &entry.message)
+    }
+
+    /// Where its last messages begin, so many of them. What has two places counts at the first, and that is
+    /// among them: in a later place it may stand behind what its sender said after it.
+    fn from_last(&self, count: usize) -> usize {
+        let at_least = self.entries.len().saturating_sub(count);
+        if !self.may_repeat || count == 0 {
+            return at_least;
+        }
+        let mut places = BTreeMap::new();
+        let mut firsts = Vec::new();
+        for (at, message) in self.messages().enumerate() {
+            if *places.entry(message.id).or_insert(at) == at {
+                firsts.push(at);
+            }
+        }
+        let from = firsts.get(firsts.len().saturating_sub(count)).copied().unwrap_or_default();
+        self.messages().skip(from).filter_map(|message| places.get(&message.id)).fold(from, |a, b| a.min(*b))
     }
 
     /// The first of its messages that is here for sure.

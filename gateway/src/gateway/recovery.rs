@@ -137,6 +137,11 @@ impl Gateway {
         );
         let mut at = from;
         while at < answer.messages().len() {
+            let repeat = answer.repeat_from(at).filter(|_| matches!(want, Want::Last(_)));
+            if repeat == Some(at) {
+                at += 1;
+                continue;
+            }
             let Some(session) = self.sessions.get(conn).filter(|session| session.is_logged_in()) else {
                 return;
             };
@@ -148,7 +153,7 @@ impl Gateway {
                 }
                 at += 1;
             } else {
-                let end = frames.end_of_run(answer.messages(), at);
+                let end = frames.end_of_run(answer.messages(), at).min(repeat.unwrap_or(usize::MAX));
                 let frames = frames.slice(at, end);
                 if !frames.is_empty() {
                     self.queue_lossy(conn, frames, (end - at) as u32, None);

@@ -261,7 +261,7 @@ impl Router {
         submission: Submission,
     ) {
         let client_msg_id = submission.client_msg_id.clone();
-        let is_answered = submission.is_answered();
+        let (is_answered, again) = (submission.is_answered(), submission.again);
         let holder = sender.holder(submission.app, submission.sender);
         let tokens = match (submission.class, holder) {
             (Class::Reliable, Holder::User(..)) => 1 + (submission.payload.len() / ROOM_TOKEN_BYTES) as u32,
@@ -284,7 +284,7 @@ impl Router {
         };
         let message = message(Some(room), sequence, submission);
         let id = message.id;
-        let kept = self.histories.keep(now, &message, base);
+        let kept = self.histories.keep(now, &message, base, again);
         if let Some(entry) = kept.filter(|_| self.writes_streams) {
             self.write_stream(message.app, room, entry);
         }

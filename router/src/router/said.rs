@@ -1,6 +1,8 @@
 //! What rooms said: who is told, what goes to the next owner, and what is forgotten (`history.rs`,
 //! `recall.rs`).
 
+use std::collections::BTreeSet;
+
 use shard::{Instant, ShardId};
 use wire::client::Message;
 use wire::node::{Answer, Entry, Kept, Recalled, Stream, ToDirectory, ToGateway};
@@ -286,7 +288,11 @@ impl Router {
 
     /// Answers an operator.
     pub(super) fn history(&mut self, now: Instant, app: AppId, room: RoomId, last: u32) -> Answer {
-        let Part { messages, .. } = self.histories.recall(now, (app, room), u64::MAX, last, 0);
+        let Part { mut messages, .. } = self.histories.recall(now, (app, room), u64::MAX, last, 0);
+        let mut known = BTreeSet::new();
+        messages.retain(|message| known.insert(message.id));
+        let more = messages.len().saturating_sub(last as usize);
+        messages.drain(..more);
         Answer::History { messages }
     }
 }
