@@ -280,7 +280,8 @@ impl Gateway {
         let Some(known) = self.sessions.get_mut(conn).filter(|known| known.phase == Phase::Binding) else {
             return false;
         };
-        (known.login, *login) = (stamp, stamp);
+        known.login = known.login.max(stamp);
+        *login = known.login;
         true
     }
 
@@ -705,6 +706,7 @@ impl Gateway {
                 }
                 self.bound(now, conn, login);
             }
+            ToGateway::AskAgain { session, above } => self.ask_again(from, self.conn_of(session), above),
             // A notice that leaves the connection open is no reason to end it; no router says one.
             ToGateway::Kick { notice, .. } if !notice.closes() => {}
             ToGateway::Kick { session, notice } => {

@@ -363,3 +363,32 @@ fn logins_wait_for_owners_that_do_not_keep_up_and_are_told_when_to_come_back() {
         }
     }
 }
+
+/// Another session of the user seems newer, as one clock is behind or this login came late.
+#[test]
+fn a_login_asks_again_above_what_its_owner_knows() {
+    let mut world = World::new();
+    world.router_answers = false;
+    let client = world.connect();
+    world.say(client, ClientFrame::Login { token: world.token(1, DeviceClass::Phone).into() });
+    let Some(ToRouter::Bind { session, login, .. }) = world.to_router.pop_front() else { panic!("a login") };
+    let above = Login(login.0 + 1_000_000);
+    world.tell(ToGateway::AskAgain { session, above });
+    let again = world.to_router.pop_front();
+    let Some(ToRouter::Bind { session: its, login, fresh: true, .. }) = again else {
+        panic!("not {again:?}")
+    };
+    assert_eq!((its, login), (session, above.raised()));
+    world.tell(ToGateway::Bound { session, login });
+    assert!(matches!(world.hear(client)[..], [ServerFrame::LoggedIn { .. }]));
+    world.tell(ToGateway::AskAgain { session, above });
+    assert_eq!(world.to_router.pop_front(), None, "it is bound");
+    // One that has gone is no newer one.
+    let gone = world.connect();
+    world.say(gone, ClientFrame::Login { token: world.token(2, DeviceClass::Phone).into() });
+    let Some(ToRouter::Bind { session, login, .. }) = world.to_router.pop_front() else { panic!("a login") };
+    world.reset(gone);
+    world.to_router.clear();
+    world.tell(ToGateway::AskAgain { session, above: login });
+    assert_eq!(world.to_router.pop_front(), None);
+}

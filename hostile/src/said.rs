@@ -142,6 +142,7 @@ impl Said {
         let (app, room, session) = (app(input), room(input), self.session(input));
         match kind {
             10 => ToGateway::Bound { session, login: login(input) },
+            11 if input.flag() => ToGateway::AskAgain { session, above: login(input) },
             11 => ToGateway::Kick { session, notice: input.pick(&[NoticeCode::Kicked, NoticeCode::Busy]) },
             12 => ToGateway::Joined { app, room, sequence: sequence(input) },
             13 | 14 => {

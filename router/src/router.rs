@@ -491,6 +491,10 @@ impl Router {
             }
             Bound::Again(login) => return self.say_bound(seat, login),
             Bound::Older => return self.kick(seat, NoticeCode::Kicked),
+            Bound::AskAgain(above) => {
+                let ask_again = ToGateway::AskAgain { session: seat.session, above };
+                return self.outbox.gateway(seat.shard, ask_again);
+            }
             Bound::Behind(newer, login) => {
                 self.kick(seat, NoticeCode::Kicked);
                 return self.say_online(app, user, device, newer, login);

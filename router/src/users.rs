@@ -1,5 +1,7 @@
 //! Where users are.
 
+use std::collections::BTreeMap;
+
 use shard::ShardId;
 use wire::node::{Login, RangeSet, SessionId, range_of, session_digest};
 use wire::{AppId, DeviceClass, UserId};
@@ -44,6 +46,9 @@ pub(crate) struct Users {
     /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first
     /// [`FORWARDS_MAX`].
     forwards: Vec<u64>,
+    /// Of sessions whose stamps were put above that of an end, what these were before: the end may have been
+    /// a newer session's, which lives.
+    ranks: BTreeMap<(AppId, UserId, DeviceClass), Login>,
 }
 
 /// A session that is bound, with its stamp.
@@ -101,6 +106,9 @@ pub(crate) enum Bound {
     Replaced(Seat, Login),
     /// Nothing: a newer session is bound.
     Older,
+    /// Nothing: a session is bound that seems newer, under this stamp, but clocks may be wrong. A login that
+    /// came late is of a session that may have ended: its gateway knows.
+    AskAgain(Login),
     /// A newer session is bound, by a clock that was behind: this is its stamp from here on.
     Behind(Seat, Login),
     /// Nothing: there are as many bindings as there may be.
@@ -118,6 +126,7 @@ impl Users {
             known: Known::default(),
             guesses: 0,
             forwards: Vec::new(),
+            ranks: BTreeMap::new(),
         }
     }
 
@@ -141,10 +150,13 @@ impl Users {
         let above_end = if login > ended { login } else { login.max(above_end) };
         let first = self.first(app, user);
         if let Some(at) = self.on_device(first, device) {
-            return self.bind_again(at, Claim { login, ..claim }, (above_end, forwards));
+            return self.bind_again(at, (app, user, device), claim, (above_end, forwards));
         }
         if self.bindings.len >= self.bindings_max as usize {
             return Bound::Full;
+        }
+        if said_by == SaidBy::Announcement && above_end > login {
+            self.ranks.insert((app, user, device), login);
         }
         let login = above_end;
         let Seat { shard, session } = seat;
@@ -168,7 +180,13 @@ impl Users {
     }
 
     /// The user has a session on that class of device already: the same, or another.
-    fn bind_again(&mut self, at: u32, claim: Claim, (above_end, forwards): (Login, u8)) -> Bound {
+    fn bind_again(
+        &mut self,
+        at: u32,
+        name: (AppId, UserId, DeviceClass),
+        claim: Claim,
+        (above_end, forwards): (Login, u8),
+    ) -> Bound {
         let Claim { seat, login, said_by, .. } = claim;
         let binding = *self.bindings.get(at);
         let (known, old) = (self.by_fastest_clock(&binding), binding.seat());
@@ -182,6 +200,9 @@ impl Users {
                 SaidBy::Directory => login,
             };
             let login = binding.login.max(login);
+            if login > claim.login && login > binding.login {
+                self.ranks.entry(name).or_insert(claim.login.max(binding.login));
+            }
             self.change(at, |binding| {
                 binding.login = login;
                 if is_news {
@@ -194,7 +215,11 @@ impl Users {
                 (true, false) => Bound::Back(login),
             };
         }
-        if said_by != SaidBy::Login && known > login {
+        if said_by == SaidBy::Login && known > login {
+            return Bound::AskAgain(known);
+        }
+        let is_newer = self.ranks.get(&name).is_some_and(|rank| *rank < login);
+        if known > login && !is_newer {
             if binding.login > login {
                 return Bound::Older;
             }
@@ -202,7 +227,11 @@ impl Users {
             self.change(at, |binding| (binding.login, binding.forwards) = (known, BY_ANY_CLOCK | away));
             return Bound::Behind(old, known);
         }
+        let rank = self.ranks.remove(&name).map(|_| login);
         let login = login.max(Login(binding.login.0.saturating_add(RAISE_NS)));
+        if let Some(rank) = rank.filter(|rank| *rank < login) {
+            self.ranks.insert(name, rank);
+        }
         self.change(at, |binding| {
             (binding.shard, binding.session, binding.login) = (seat.shard, seat.session, login);
             binding.forwards = forwards;
@@ -370,6 +399,7 @@ impl Users {
             return None;
         }
         let seat = binding.seat();
+        self.ranks.entry((app, user, device)).or_insert(binding.login);
         self.change(at, |binding| binding.login = ended.raised());
         Some((seat, ended.raised()))
     }
@@ -478,6 +508,9 @@ impl Users {
     fn remove(&mut self, at: u32, first: u32) {
         self.exit(at);
         let binding = *self.bindings.get(at);
+        if let Some(device) = binding.device {
+            self.ranks.remove(&(binding.app, binding.user, device));
+        }
         if at != first {
             let previous = self.chain(first).find(|&before| self.bindings.get(before).next == at);
             let previous = previous.expect("one stands before every binding but the first");
@@ -512,6 +545,11 @@ impl Users {
             assert!(devices.is_sorted_by(|a, b| a < b), "a class of device stands once");
         }
         assert_eq!(in_chains, self.bindings.len, "every binding is in a chain");
+        for ((app, user, device), rank) in &self.ranks {
+            let at = self.on_device(self.first(*app, *user), *device);
+            let login = at.map(|at| self.bindings.get(at).login);
+            assert!(login.is_some_and(|login| *rank < login), "a rank is below the stamp of a session");
+        }
         let guesses = self.bindings.chunks.iter().flatten().filter(|binding| binding.is_guess());
         assert_eq!(guesses.count(), self.guesses);
         let bound = self.bindings.chunks.iter().flatten().filter(|binding| binding.device.is_some());

@@ -26,7 +26,7 @@ fn a_newer_session_kicks_the_older_wherever_it_is() {
     let said = bench.bind(A, ALICE, PHONE, 2);
     assert_eq!(said, [kicked(A, 1, NoticeCode::Kicked), told(login(RAISE)), bound(A, 2, login(RAISE))]);
     let third = login(2 * RAISE);
-    let said = bench.bind(C, ALICE, PHONE, 9);
+    let said = bench.bind_at(C, ALICE, PHONE, 9, third, true);
     assert_eq!(said, [kicked(A, 2, NoticeCode::Kicked), told(third), bound(C, 9, third)]);
     assert_eq!(bench.online(ALICE), [(PHONE, C)]);
     assert_eq!(bench.router.metrics().kicks, 2);

@@ -621,7 +621,7 @@ fn what_the_directory_found_and_nobody_announced_is_forgotten_once_all_agree() {
     let seats = vec![found(B, 2, PHONE, login(1)), found(C, 3, WEB, login(2)), found(C, 4, TV, login(2))];
     bench.found(BOB, &seats);
     bench.announce(B, BOB, PHONE, 2, login(2));
-    bench.bind(A, BOB, TV, 9);
+    bench.bind_at(A, BOB, TV, 9, login(3), true);
     assert_eq!(settle(&mut bench), [], "its owner, if it lives, tells");
     assert_eq!(bench.online(BOB), [(PHONE, B), (TV, A)]);
     bench.view(A, 3, false);

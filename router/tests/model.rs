@@ -158,6 +158,8 @@ struct Model {
     linked: BTreeSet<ShardId>,
     bindings: BTreeMap<(UserId, DeviceClass), (Seat, Login)>,
     ends: BTreeMap<(UserId, DeviceClass), Login>,
+    /// Of sessions whose stamps were put above an end, what these were.
+    ranks: BTreeMap<(UserId, DeviceClass), Login>,
     rooms: BTreeMap<RoomId, (u64, BTreeSet<ShardId>)>,
     sequence_floor: u64,
     /// Oldest first.
@@ -271,16 +273,28 @@ impl Model {
             None => {
                 let ended = self.ends.get(&(user, device)).copied().unwrap_or_default();
                 if login <= ended {
+                    if !fresh {
+                        self.ranks.insert((user, device), login);
+                    }
                     login = if fresh { Login(ended.0 + RAISE) } else { ended.raised() };
                 }
                 self.said.push(online(user, device, login));
             }
             Some((old, known)) if old == seat => login = login.max(known),
-            Some((_, known)) if !fresh && known > login => {
+            Some((_, known)) if fresh && known > login => {
+                return self.gateway(shard, ToGateway::AskAgain { session, above: known });
+            }
+            Some((_, known))
+                if known > login && self.ranks.get(&(user, device)).is_none_or(|rank| *rank >= login) =>
+            {
                 return self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
             }
             Some(((shard, session), known)) => {
+                let rank = self.ranks.remove(&(user, device)).map(|_| login);
                 login = login.max(Login(known.0 + RAISE));
+                if let Some(rank) = rank.filter(|rank| *rank < login) {
+                    self.ranks.insert((user, device), rank);
+                }
                 self.said.push(kicked(shard, session.0, NoticeCode::Kicked));
                 self.said.push(online(user, device, login));
             }
@@ -293,6 +307,7 @@ impl Model {
         let known = self.bindings.get(&(user, device)).copied();
         if let Some((_, login)) = known.filter(|(known, _)| *known == seat) {
             self.bindings.remove(&(user, device));
+            self.ranks.remove(&(user, device));
             if !moved {
                 self.offline(user, device, login);
             }
@@ -507,7 +522,17 @@ impl Pair {
         let (shard, mail) = match *step {
             Step::Bind { shard, user, device, session, login: later, fresh } => {
                 let (user, device, session) = (UserId(user), DeviceClass::ALL[device], SessionId(session));
-                (SHARDS[shard], ToRouter::Bind { app, user, device, session, login: login(later), fresh })
+                (
+                    SHARDS[shard],
+                    ToRouter::Bind {
+                        app,
+                        user,
+                        device,
+                        session,
+                        login: Login(self.bench.now.unix_nanos() + later),
+                        fresh,
+                    },
+                )
             }
             Step::Unbind { shard, user, device, session, moved } => {
                 let (user, device, session) = (UserId(user), DeviceClass::ALL[device], SessionId(session));

@@ -23,9 +23,12 @@ fn a_login_beats_whatever_is_bound_though_its_clock_is_behind() {
     let mut bench = Bench::new();
     let ahead = login(1_000_000_000);
     bench.announce(A, ALICE, PHONE, 1, ahead);
+    let ask_again = ToGateway::AskAgain { session: SessionId(2), above: ahead };
+    assert_eq!(bench.bind(B, ALICE, PHONE, 2), [(B, Said::ToGateway(ask_again))], "it may have come late");
+    assert_eq!(bench.online(ALICE), [(PHONE, A)]);
     let raised = Login(ahead.0 + RAISE);
     assert_eq!(
-        bench.bind(B, ALICE, PHONE, 2),
+        bench.bind_at(B, ALICE, PHONE, 2, ahead.raised(), true),
         [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]
     );
     assert_eq!(bench.unbind(B, ALICE, PHONE, 2), [offline(ALICE, PHONE, raised)]);
@@ -221,8 +224,33 @@ fn a_session_that_was_out_of_sight_is_above_what_ended_meanwhile() {
     bench.up(A);
     let back = ended.raised();
     assert_eq!(bench.announce(A, BOB, PHONE, 1, login(1)), [online(BOB, PHONE, back), bound(A, 1, back)]);
-    let next = bench.bind(B, BOB, PHONE, 2);
+    let next = bench.bind_at(B, BOB, PHONE, 2, back.raised(), true);
     assert!(next.contains(&kick(A, 1)), "{next:?}");
+}
+
+/// An owner bound a newer session, and its gateways lost it before the older one was kicked. So it told the
+/// newer one's end, and the older one gets a stamp above that if it is announced first.
+#[test]
+fn a_session_above_the_end_of_a_newer_one_gives_way_when_that_lives() {
+    let ended = |login| ToRouter::Ended { app: APP, user: BOB, device: PHONE, login };
+    for (newer, is_first) in [(login(51), false), (login(51), true), (login(0), false)] {
+        let mut bench = Bench::new();
+        bench.tell(C, ended(login(50)));
+        if is_first {
+            bench.announce(B, BOB, PHONE, 2, newer);
+        }
+        let said = bench.announce(A, BOB, PHONE, 1, login(1));
+        assert_eq!(said.contains(&kick(A, 1)), is_first, "{said:?}");
+        if !is_first {
+            let said = bench.announce(B, BOB, PHONE, 2, newer);
+            let kicked = if newer > login(1) { kick(A, 1) } else { kick(B, 2) };
+            assert!(said.contains(&kicked), "{said:?}");
+        }
+        bench.router.check_invariants();
+        // A session that gave way does not come back by being announced once more.
+        let (shard, session, stamp) = if newer > login(1) { (A, 1, login(2)) } else { (B, 2, login(1)) };
+        assert_eq!(bench.announce(shard, BOB, PHONE, session, stamp), [kick(shard, session)]);
+    }
 }
 
 /// Another owner, or a gateway that had none, told of the end.
@@ -267,6 +295,7 @@ fn a_stamp_that_no_clock_gives_is_believed_by_a_day() {
     let (most, raised) = (login(DAY_NS), login(DAY_NS + RAISE));
     let said = bench.announce(A, ALICE, PHONE, 1, Login(u64::MAX));
     assert_eq!(said, [online(ALICE, PHONE, most), bound(A, 1, most)]);
-    let said = bench.bind(B, ALICE, PHONE, 2);
+    bench.pass(Duration::from_micros(1));
+    let said = bench.bind_at(B, ALICE, PHONE, 2, most.raised(), true);
     assert_eq!(said, [kick(A, 1), online(ALICE, PHONE, raised), bound(B, 2, raised)]);
 }

@@ -305,6 +305,14 @@ pub enum ToGateway {
         /// Its stamp, raised where it had to be.
         login: Login,
     },
+    /// A session with a stamp that is higher than that of a login is bound: the login came late, or its clock
+    /// is behind. If its session is still there, it is the newer one, and its shard asks again.
+    AskAgain {
+        /// Which session has logged in.
+        session: SessionId,
+        /// The stamp that its own is to be above.
+        above: Login,
+    },
     /// The session is no longer the one of its user and device class.
     Kick {
         /// Which session.

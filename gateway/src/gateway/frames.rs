@@ -215,12 +215,30 @@ impl Gateway {
         session.phase = Phase::Binding;
         session.last_seen = now;
         session.login = stamp;
-        let (app, user, device, login) = (session.app, session.user, session.device, session.login);
         // Without an owner it waits for one, up to the login deadline.
-        if let Some(owner) = self.view.owner_of_user(app, user) {
-            let session = self.session_of(conn);
-            self.tell_router(owner, ToRouter::Bind { app, user, device, session, login, fresh: true });
+        if let Some(owner) = self.view.owner_of_user(session.app, session.user) {
+            self.ask_to_bind(owner, conn);
         }
+    }
+
+    fn ask_to_bind(&mut self, owner: ShardId, conn: ConnId) {
+        let Some(it) = self.sessions.get(conn) else { return };
+        let (app, user, device, login) = (it.app, it.user, it.device, it.login);
+        let session = self.session_of(conn);
+        self.tell_router(owner, ToRouter::Bind { app, user, device, session, login, fresh: true });
+    }
+
+    /// Its owner knows a session of that user under a higher stamp. This one has logged in and is still
+    /// there, so it is the newer one.
+    pub(super) fn ask_again(&mut self, owner: ShardId, conn: ConnId, above: Login) {
+        let Some(session) = self.sessions.get_mut(conn).filter(|it| it.phase == Phase::Binding) else {
+            return;
+        };
+        if self.view.owner_of_user(session.app, session.user) != Some(owner) {
+            return;
+        }
+        session.login = session.login.max(above.raised());
+        self.ask_to_bind(owner, conn);
     }
 
     /// The owner knows the session: the login is answered only here, so that an answered login is reachable.

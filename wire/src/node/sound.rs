@@ -93,7 +93,9 @@ impl Clock {
 
     fn to_gateway(self, mail: &ToGateway) -> bool {
         match mail {
-            ToGateway::Bound { login, .. } | ToGateway::Ended { login, .. } => self.login(*login),
+            ToGateway::Bound { login, .. }
+            | ToGateway::AskAgain { above: login, .. }
+            | ToGateway::Ended { login, .. } => self.login(*login),
             ToGateway::Kick { notice, .. } => notice.closes(),
             ToGateway::Joined { sequence, .. } => self.sequence(*sequence),
             ToGateway::Deliver { message, .. } | ToGateway::All { message } => self.message(message),

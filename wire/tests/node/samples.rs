@@ -166,6 +166,7 @@ pub fn to_gateway() -> Vec<ToGateway> {
         },
         ToGateway::Broadcast { message: message(), shards: vec![0, 3] },
         ToGateway::SendAck { session: SESSION, submitted: MessageId(41), ack },
+        ToGateway::AskAgain { session: SESSION, above: Login(9) },
         ToGateway::Superseded { submitted: MessageId(41) },
         ToGateway::Concluded { submitted: MessageId(41), reason: FailReason::Offline },
         ToGateway::Common { routers: vec![0x1_0001, 0x2_0000], clock: Login(8) },
