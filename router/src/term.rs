@@ -8,3 +8,8 @@ pub(crate) struct Term {
     /// Gateway shards lost before.
     pub(crate) losses: u64,
 }
+
+impl Term {
+    /// None: another owner may own the same.
+    pub(crate) const UNSURE: Self = Self { era: u64::MAX, losses: u64::MAX };
+}

@@ -247,6 +247,31 @@ fn what_another_owner_may_have_said_is_gone() {
     assert_eq!(answer(&mut bench, C, base, 0), (again, base, vec![ahead, ahead + 1]));
 }
 
+/// The last member of a room left while gateways changed owners: perhaps for another owner, which said more
+/// before they came back.
+#[test]
+fn what_was_left_while_owners_changed_may_not_be_all() {
+    for changes in [false, true] {
+        let mut bench = Bench::without_gateways(|_| {});
+        let other = ShardId::new(11, 0);
+        [C, other].into_iter().for_each(|shard| drop(bench.up(shard)));
+        bench.pass(Duration::from_secs(10));
+        [C, other].into_iter().for_each(|shard| drop(bench.view(shard, 1, true)));
+        let base = bench.join(C, ROOM);
+        bench.submit(C, 1, lossy(to_room(ROOM, "")));
+        if changes {
+            bench.view(other, 2, false);
+        }
+        bench.leave(C, ROOM);
+        let again = bench.join_from(C, ROOM, base + 1);
+        let asked = ask(&mut bench, C, ROOM, base, 0);
+        let told = [asked, recalled(bench.pass(Duration::from_secs(30)))].concat();
+        let [(_, part)] = &told[..] else { panic!("one part, not {told:?}") };
+        assert_eq!(part.gone, if changes { again } else { base });
+        assert_eq!(sequences(&part.messages), [base + 1]);
+    }
+}
+
 /// The id of a message that was said at the start: what is old is not kept.
 fn said_now() -> MessageId {
     MessageId((START.unix_millis() - 1_704_067_200_000) << 23)

@@ -60,11 +60,13 @@ impl Router {
     /// A shard has no members in a room any more.
     pub(super) fn leave_room(&mut self, now: Instant, (app, room): (AppId, RoomId), from: ShardId) {
         let left = self.rooms.leave(app, room, from);
+        // Maybe to another owner, and others may follow, or have gone by that one for a while.
+        let may_move = self.cluster.is_unsettled();
         if let Some(left) = left {
-            self.room_left(app, room, left, self.cluster.term());
+            let term = if may_move { Term::UNSURE } else { self.cluster.term() };
+            self.room_left(app, room, left, term);
         }
-        // Maybe to another owner, and others may follow.
-        if self.cluster.is_unsettled() {
+        if may_move {
             self.rooms.set_era(app, room, self.cluster.era());
         }
         let is_of_another = self.recalls.is_of_another(app, room) == Some(true);
