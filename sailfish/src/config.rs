@@ -280,11 +280,15 @@ impl Default for DirectoryConfig {
     }
 }
 
+/// The kernel keeps twice as much for a client that does not read, and would grow it to 4 MiB: a few hundred
+/// of them could use up what it has for all sockets.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
+
 impl Default for EngineConfig {
     fn default() -> Self {
         let options = engine::Options::default();
         Self {
-            send_buffer_bytes: options.send_buffer_bytes.unwrap_or(0),
+            send_buffer_bytes: SEND_BUFFER_BYTES,
             recv_buffer_bytes: options.recv_buffer_bytes.unwrap_or(0),
             recv_buffers: options.recv_buffers,
             recv_buffer_size_bytes: options.recv_buffer_size_bytes,
