@@ -284,7 +284,8 @@ struct Going {
 
 from_row!(Going { id, app, user_id, sender, bytes });
 
-/// Selects the rows to delete and locks them: of two transactions that delete a row, one counts it.
+/// Selects the rows to delete and locks them: of two transactions that delete a row, one counts it. A
+/// condition about hand-overs waits for one that is being asked for.
 fn select_going(dialect: Dialect, condition: &str) -> String {
     format!("SELECT id, app, user_id, sender, bytes FROM t_inbox WHERE {condition}{}", dialect.for_update())
 }
@@ -303,7 +304,8 @@ pub async fn delivered(
         let marks = marks(chunk.len());
         let condition = format!(
             "id IN ({marks}) AND NOT EXISTS \
-             (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ? AND device <> ?)"
+             (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ? AND device <> ?{})",
+            dialect.for_share()
         );
         let select = select_going(dialect, &condition);
         let query = chunk.iter().fold(sqlx::query(AssertSqlSafe(select)), |query, id| query.bind(*id));
@@ -332,9 +334,12 @@ pub async fn delete_delivered(
     app: i32,
     user_id: i64,
 ) -> Result<(), Error> {
-    let condition = "app = ? AND user_id = ? AND delivered_ms > 0 AND NOT EXISTS \
-                     (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ?)";
-    let query = sqlx::query_as(AssertSqlSafe(select_going(dialect, condition)));
+    let condition = format!(
+        "app = ? AND user_id = ? AND delivered_ms > 0 AND NOT EXISTS \
+         (SELECT 1 FROM t_hand_over WHERE app = ? AND user_id = ?{})",
+        dialect.for_share()
+    );
+    let query = sqlx::query_as(AssertSqlSafe(select_going(dialect, &condition)));
     let query = query.bind(i64::from(app)).bind(user_id).bind(i64::from(app)).bind(user_id);
     let going: Vec<Going> = query.fetch_all(&mut *connection).await?;
     remove(connection, dialect, &going).await
