@@ -75,7 +75,7 @@ fn on_row(mut address: SocketAddr, options: &Options, count: usize) -> io::Resul
 /// that listen.
 fn listen(listeners: Vec<Socket>, options: &Options) -> io::Result<Vec<Socket>> {
     for socket in &listeners {
-        set_connection_options(socket, options)?;
+        set_connection_options(socket, options.send_buffer_bytes, options.recv_buffer_bytes)?;
         socket.listen(options.backlog.min(i32::MAX as u32) as i32)?;
     }
     Ok(listeners)
@@ -87,13 +87,17 @@ fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// What every connection wants: no Nagle delay (batches are complete when they are sent), and the buffer
 /// sizes asked for.
-pub(crate) fn set_connection_options(socket: &Socket, options: &Options) -> io::Result<()> {
+pub(crate) fn set_connection_options(
+    socket: &Socket,
+    send_buffer_bytes: Option<u32>,
+    recv_buffer_bytes: Option<u32>,
+) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = options.send_buffer_bytes {
+    if let Some(bytes) = send_buffer_bytes {
         socket.set_send_buffer_size(bytes as usize)?;
     }
-    if let Some(bytes) = options.recv_buffer_bytes {
+    if let Some(bytes) = recv_buffer_bytes {
         socket.set_recv_buffer_size(bytes as usize)?;
     }
     Ok(())

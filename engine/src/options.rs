@@ -28,7 +28,7 @@ pub struct Options {
     pub ring_connections_max: u32,
     /// How long a closing connection may take to flush and to see the peer's FIN.
     pub linger: Duration,
-    /// `SO_SNDBUF` of every connection, in bytes; `None` leaves it to the kernel.
+    /// `SO_SNDBUF` of accepted connections, in bytes; `None` leaves it to the kernel.
     pub send_buffer_bytes: Option<u32>,
     /// `SO_RCVBUF` of every connection, in bytes; `None` leaves it to the kernel.
     pub recv_buffer_bytes: Option<u32>,

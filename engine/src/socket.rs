@@ -47,7 +47,8 @@ pub(crate) fn to_connect(
 ) -> Result<OwnedFd, ConnectError> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| why(&error))?;
-    listener::set_connection_options(&socket, options).map_err(|error| why(&error))?;
+    listener::set_connection_options(&socket, None, options.recv_buffer_bytes)
+        .map_err(|error| why(&error))?;
     if let Some(source) = source {
         leave_port_to_connect(&socket).map_err(|error| why(&error))?;
         socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.raw_os_error() {

@@ -358,8 +358,7 @@ impl<S: Shard, R: Runtime> Turn<S, R> {
         if std::mem::replace(&mut self.mail_waits, mail_waits) != mail_waits {
             self.tell(now, Event::MailWaits(mail_waits));
         }
-        // Readers also wait for a turn when they alone have read much.
-        let input_waits = self.receives_left == 0 && !self.held.is_empty();
+        let input_waits = !self.held.is_empty();
         if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
             self.tell(now, Event::InputWaits(input_waits));
         }

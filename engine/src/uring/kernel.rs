@@ -246,9 +246,9 @@ impl Kernel {
     }
 
     /// Whether bytes of connections wait in some ring, or for a buffer.
-    pub(super) fn has_unread(&mut self) -> bool {
+    pub(super) fn has_unread(&self) -> bool {
         self.main.has_unread()
-            || self.further.iter_mut().any(|ring| ring.ring.has_unread())
+            || self.further.iter().any(|ring| ring.ring.has_unread())
             || Group::ALL.into_iter().any(|group| self.has_starved(group))
     }
 

@@ -79,6 +79,8 @@ pub(super) struct Ring {
     ready: VecDeque<Completion>,
     /// Of these, how many have filled a receive buffer.
     full_buffers: usize,
+    /// The kernel had more to complete when it was entered last.
+    leaves_some: bool,
     /// What the last [`Op::Install`] completed with.
     installed: Option<i32>,
     /// Operations whose last completion has not been taken in.
@@ -103,7 +105,7 @@ impl Ring {
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)?;
         let ready = VecDeque::new();
-        Ok(Self { uring, number, ready, full_buffers: 0, installed: None, in_flight: 0 })
+        Ok(Self { uring, number, ready, full_buffers: 0, leaves_some: false, installed: None, in_flight: 0 })
     }
 
     pub(super) fn uring(&self) -> &IoUring {
@@ -193,9 +195,9 @@ impl Ring {
         !self.ready.is_empty()
     }
 
-    /// Whether receives wait, here or in the kernel for want of room here.
-    pub(super) fn has_unread(&mut self) -> bool {
-        self.full_buffers > 0 || self.uring.submission().cq_overflow()
+    /// Whether receives wait, here or in the kernel, which completes so many at a time.
+    pub(super) fn has_unread(&self) -> bool {
+        self.full_buffers > 0 || self.leaves_some
     }
 
     /// How many receive buffers are full with what was taken in and waits.
@@ -211,6 +213,9 @@ impl Ring {
     }
 
     fn harvest(&mut self) {
+        let queue = self.uring.submission();
+        self.leaves_some = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
         for entry in self.uring.completion() {
             let completion = Completion::new(self.number, &entry);
             let op = completion.token.op();

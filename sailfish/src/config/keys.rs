@@ -535,7 +535,10 @@ pub const KEYS: &[Key] = &[
         "tls.roots",
         "A file with the certificates in PEM of those who sign the certificates of servers. Empty: those of the system.",
     ),
-    key("engine.send_buffer_bytes", "SO_SNDBUF of each client's connection, in bytes, of which Linux makes twice as much; 0: as much as the kernel likes."),
+    key(
+        "engine.send_buffer_bytes",
+        "SO_SNDBUF of each client's connection, in bytes, of which Linux makes twice as much; 0: as much as the kernel likes.",
+    ),
     key("engine.recv_buffer_bytes", "SO_RCVBUF of each connection, in bytes; 0 leaves it to the kernel."),
     key(
         "engine.recv_buffers",
