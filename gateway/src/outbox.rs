@@ -1,9 +1,9 @@
 //! What waits for one connection, and what is in flight to it.
 //!
-//! Answers (heartbeats, send-acks, notices, retries) leave first. Then come three lanes, merged by the stamp of
-//! their arrival so that a room keeps its one order: reliable messages, lossy ones, and answers that must not
-//! overtake these. A reliable message at the head that finds the ack window full holds back what came after
-//! it, for the same reason.
+//! Answers (heartbeats, send-acks, notices, retries) leave first. Then come three lanes, merged by the stamp
+//! of their arrival so that a room keeps its one order: reliable messages, lossy ones, and answers that must
+//! not overtake these. A reliable message at the head that finds the ack window full holds back what came
+//! after it, for the same reason.
 //!
 //! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are
 //! pooled, so a warm shard allocates none.

@@ -144,7 +144,7 @@ fn the_last_few_have_each_message_once() {
         said(SEQUENCE - 1, false),
         again(SEQUENCE, SEQUENCE - 3),
     ];
-    let mut tell = |world: &mut World| {
+    let tell = |world: &mut World| {
         let [(ask, ..)] = asked(world)[..] else { panic!("one question") };
         world.tell(ToGateway::Recalled(Box::new(part(ask, SEQUENCE, SEQUENCE - 5, messages.clone()))));
     };

@@ -302,7 +302,7 @@ impl Histories {
         let ring = &self.rings[key];
         let after = ring.entries.partition_point(|entry| entry.message.sequence <= since);
         let most = HISTORY_MESSAGES_MAX as usize;
-        let of_last = ring.from_last((last as usize).min(most));
+        let of_last = ring.start_of_last((last as usize).min(most));
         let from = after.min(of_last).max(ring.entries.len().saturating_sub(most));
         let messages = ring.entries.range(from..).map(|entry| entry.message.clone()).collect();
         Part { gone: ring.gone, messages }
@@ -528,7 +528,7 @@ impl Ring {
 
     /// Where its last messages begin, so many of them. What has two places counts at the first, and that is
     /// among them: in a later place it may stand behind what its sender said after it.
-    fn from_last(&self, count: usize) -> usize {
+    fn start_of_last(&self, count: usize) -> usize {
         let at_least = self.entries.len().saturating_sub(count);
         if !self.may_repeat || count == 0 {
             return at_least;

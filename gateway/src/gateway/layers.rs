@@ -143,7 +143,8 @@ impl Gateway {
         }
     }
 
-    /// A ping or a pong is one of the frames that a connection may send, and from the login on a sign of life.
+    /// A ping or a pong is one of the frames that a connection may send, and from the login on a sign of
+    /// life.
     fn is_alive(&mut self, now: Instant, conn: ConnId) {
         let Some(session) = self.sessions.get_mut(conn) else { return };
         if session.phase != Phase::Fresh {
