@@ -476,13 +476,14 @@ impl Upper {
                     return Err(Refusal::HttpBusy);
                 }
                 Ok(Some(Opened { form, login })) => {
-                    self.websocket = Stage::Open(Box::new(WebSocket::new(form)));
+                    let mut websocket = Box::new(WebSocket::new(form));
                     let goes_on = take(Input::Open(form))
                         && login
                             .is_none_or(|Login { token, room }| take(Input::Login { token: &token, room }));
                     if !goes_on {
-                        return Ok(());
+                        websocket.stop_reading();
                     }
+                    self.websocket = Stage::Open(websocket);
                 }
                 Err(refusal) => {
                     self.websocket = Stage::Refused;

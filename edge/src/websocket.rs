@@ -103,6 +103,8 @@ pub(crate) struct WebSocket {
     /// How it ends; once the Close frame is written, nothing follows.
     close: Option<Close>,
     is_ended: bool,
+    /// Nothing more is read: what came behind the end is lost, and with it the place in the stream.
+    is_deaf: bool,
 }
 
 /// The payload of a Close frame.
@@ -139,6 +141,7 @@ impl WebSocket {
             ping: false,
             close: None,
             is_ended: false,
+            is_deaf: false,
         }
     }
 
@@ -160,10 +163,13 @@ impl WebSocket {
         scratch: &mut Vec<u8>,
         take: &mut dyn FnMut(Input<'_>) -> bool,
     ) -> Result<(), Refusal> {
-        while self.close.is_none() && (!bytes.is_empty() || self.frame.is_some_and(|frame| frame.left == 0)) {
+        while self.close.is_none()
+            && !self.is_deaf
+            && (!bytes.is_empty() || self.frame.is_some_and(|frame| frame.left == 0))
+        {
             match self.step(&mut bytes, text_bytes_max, scratch, take) {
                 Ok(true) => {}
-                Ok(false) => break,
+                Ok(false) => self.stop_reading(),
                 Err(refusal) => {
                     let code = match refusal {
                         Refusal::WebSocketKind => CLOSE_KIND,
@@ -177,6 +183,11 @@ impl WebSocket {
             }
         }
         Ok(())
+    }
+
+    /// Nothing more is read.
+    pub(crate) fn stop_reading(&mut self) {
+        self.is_deaf = true;
     }
 
     /// Takes a header, or a piece of a payload.

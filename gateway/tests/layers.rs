@@ -406,6 +406,21 @@ fn a_pong_that_waits_for_a_slow_socket_is_not_forgotten() {
 }
 
 #[test]
+fn what_comes_after_the_end_changes_nothing_in_the_notice() {
+    let mut world = World::new();
+    let client = logged_in(&mut world, 7);
+    let messages = [masked(BINARY, b"GET "), masked(BINARY, &[0x55; 100])].concat();
+    let (conn, now) = (world.client(client).conn, world.now);
+    for piece in [&messages[..30], &messages[30..]] {
+        world.gateway.received(now, conn, piece); // both come in one turn
+    }
+    world.run();
+    let frames = unframed(&world.hear_bytes(client));
+    assert_eq!(frames.last(), Some(&close(4010, "bad_magic")), "{frames:?}");
+    assert_eq!(refusals(&world, Refusal::WebSocketProtocol), 0);
+}
+
+#[test]
 fn a_silent_client_is_pinged_and_its_pong_is_a_sign_of_life() {
     let mut world = World::new();
     let client = logged_in(&mut world, 7);
