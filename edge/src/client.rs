@@ -85,6 +85,13 @@ impl ClientLayers {
         self.tls.as_ref().is_none_or(Tls::is_open) && self.websocket.as_ref().is_none_or(WebSocket::is_open)
     }
 
+    /// Whether the server has said in each layer that nothing follows. A connection that ends without that
+    /// was cut.
+    pub fn has_ended(&self) -> bool {
+        self.tls.as_ref().is_none_or(Tls::has_ended)
+            && self.websocket.as_ref().is_none_or(WebSocket::has_ended)
+    }
+
     /// Takes bytes of the socket. `take` gets the stream of frames in pieces.
     ///
     /// # Errors

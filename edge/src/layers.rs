@@ -295,6 +295,19 @@ impl Layers {
             }
     }
 
+    /// Bytes of the peer that are not whole yet, and bytes that are to be written: nothing while a connection
+    /// is idle.
+    pub fn held_bytes(&self) -> usize {
+        let of_tls = self.tls.as_ref().map_or(0, |tls| tls.held_bytes());
+        let of_request = match &self.upper.websocket {
+            Stage::Handshake(handshake) => handshake.bytes(),
+            Stage::None | Stage::Open(_) | Stage::Refused => 0,
+        };
+        let of_text = self.websocket().map_or(0, |websocket| websocket.text().capacity());
+        let to_be_written = self.records.capacity() + self.upper.out.capacity();
+        of_tls + of_request + of_text + to_be_written
+    }
+
     fn hello_bytes(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.hello_bytes())
     }
@@ -522,7 +535,7 @@ impl Upper {
     fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
         let before = &mut scratch.before;
         before.clear();
-        before.append(&mut self.out);
+        before.append(&mut std::mem::take(&mut self.out)); // an answer is written once: its room goes too
         match &mut self.websocket {
             Stage::None => {}
             Stage::Open(websocket) => {

@@ -212,6 +212,11 @@ impl Tls {
         if self.is_open() { self.rest.capacity() } else { 0 }
     }
 
+    /// Bytes that are held between two calls, beside keys.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.rest.capacity()
+    }
+
     /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
     pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting

@@ -182,6 +182,11 @@ impl Gateway {
         }
     }
 
+    /// Bytes that the layers of connections hold, for tests and simulation: an idle one holds nothing.
+    pub fn layers_bytes(&self) -> usize {
+        self.layered.held_bytes()
+    }
+
     /// Puts another checked configuration in force. Timers that are armed keep their deadlines.
     pub fn reload(&mut self, config: Config) {
         self.rate = Rate::new(config.limits.frames_per_second, config.limits.frames_burst);

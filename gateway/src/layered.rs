@@ -256,6 +256,12 @@ impl Layered {
         }
     }
 
+    /// Bytes that layers hold, in all.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let all = self.slots.iter().filter_map(|(_, slot)| slot.layers.as_ref());
+        all.map(|layers| layers.held_bytes()).sum()
+    }
+
     /// Own-state invariants, for tests and simulation.
     pub(crate) fn check_invariants(&self, layered: usize) {
         assert_eq!(self.slots.len(), layered, "every layered session has its layers");

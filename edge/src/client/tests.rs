@@ -142,6 +142,23 @@ fn frames_pass_both_ways_however_their_bytes_come() {
     }
 }
 
+/// What connects, and then says nothing.
+#[test]
+fn idle_layers_hold_no_buffer_and_their_end_is_told_in_each() {
+    let (server, tls) = (server(), client("one.example", 8));
+    for (has_tls, has_websocket) in [(true, false), (false, true), (true, true)] {
+        let port = Port { tls: has_tls.then(|| server.clone()), websocket: has_websocket };
+        let to =
+            ClientPort { tls: has_tls.then(|| tls.clone()), websocket: upgrade().filter(|_| has_websocket) };
+        let mut pair = Pair::new(&port, &to, 7);
+        pair.run().unwrap();
+        pair.answer(b"x", false).unwrap();
+        assert_eq!((pair.server.held_bytes(), pair.client.has_ended()), (0, false));
+        pair.answer(b"", true).unwrap();
+        assert!(pair.client.has_ended(), "tls {has_tls}, websocket {has_websocket}");
+    }
+}
+
 #[test]
 fn a_port_without_layers_has_none() {
     assert!(ClientLayers::new(&ClientPort::default(), 1).unwrap().is_none());

@@ -71,6 +71,7 @@ impl TlsClient {
 /// One connection.
 pub(super) struct Tls {
     connection: Box<ClientConnection>,
+    has_ended: bool,
 }
 
 impl fmt::Debug for Tls {
@@ -84,11 +85,16 @@ impl Tls {
         let connection = ClientConnection::new(client.config.clone(), client.host.clone());
         let mut connection = Box::new(connection.map_err(|error| broken(&error))?);
         connection.set_buffer_limit(None); // who writes bounds it
-        Ok(Self { connection })
+        Ok(Self { connection, has_ended: false })
     }
 
     pub(super) fn is_open(&self) -> bool {
         !self.connection.is_handshaking()
+    }
+
+    /// Whether the server has sent its close notice.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Takes bytes of the socket: what they say goes to `plain`, answers to `out`.
@@ -102,7 +108,13 @@ impl Tls {
         while !bytes.is_empty() && outcome.is_ok() {
             let read = self.connection.read_tls(&mut bytes);
             outcome = match read {
-                Ok(_) => self.connection.process_new_packets().map(drop).map_err(|error| broken(&error)),
+                Ok(_) => match self.connection.process_new_packets() {
+                    Ok(state) => {
+                        self.has_ended = state.peer_has_closed();
+                        Ok(())
+                    }
+                    Err(error) => Err(broken(&error)),
+                },
                 Err(error) => Err(Broken::new("tls", error.to_string())),
             };
             // It ends with an error that asks to wait for more.

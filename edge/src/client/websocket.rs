@@ -72,6 +72,11 @@ impl WebSocket {
         matches!(self.stage, Stage::Open(_))
     }
 
+    /// Whether the server has sent Close.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended)
+    }
+
     /// Takes bytes of the connection. `take` gets the stream of frames; answers go to `out`.
     pub(super) fn received(
         &mut self,
