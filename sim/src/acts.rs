@@ -5,6 +5,7 @@ use shard::{Clocks, CloseReason, ShardId};
 use wire::node::link::Role;
 
 use crate::host::{Input, LATE_NS, Power, address};
+use crate::judge::check_refusals;
 use crate::network::Host;
 use crate::plan::Fault;
 use crate::world::{Event, World};
@@ -128,6 +129,8 @@ impl World {
     /// through.
     pub(crate) fn kill(&mut self, host: Host, power: bool, gently: bool) {
         self.trace.line(self.now, || format!("GONE {host}"));
+        let found = self.nodes[&host].shards().try_for_each(check_refusals);
+        self.check(found);
         self.model.disturb(host, self.now, self.now);
         self.model.crashed(self.now, host, gently);
         self.model.outages.end(self.now, host);

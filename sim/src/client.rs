@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use edge::TlsClient;
 use gateway::{Claims, mint_hs256};
 use shard::CloseReason;
 use wire::client::{
@@ -28,6 +29,8 @@ const LOGIN_NS: u64 = 3_000_000_000;
 const FELT_NS: u64 = 2_000_000_000;
 /// A message without an answer is sent again after this long.
 const REPEAT_NS: u64 = 3_000_000_000;
+/// Within this time a client is gone that goes while it connects.
+const CONNECTING_NS: u64 = 60_000_000;
 const ROOMS: u64 = 3;
 
 /// A device of a user.
@@ -37,6 +40,8 @@ pub(crate) struct Client {
     encoding: Encoding,
     /// How its connections are made.
     pub(crate) way: Way,
+    /// What its connections by TLS share, with its tickets.
+    tls: Option<TlsClient>,
     pub(crate) layered: Layered,
     /// It stays away: a newer login took over.
     pub(crate) is_kicked: bool,
@@ -106,13 +111,17 @@ impl World {
     fn make_client(&mut self, user: i64, device: DeviceClass) -> usize {
         let encoding = [Encoding::Binary, Encoding::Binary, Encoding::Json][self.prng.below(3) as usize];
         // A crowd is there for what the nodes cost among themselves.
-        let way = if self.plan.cost.is_some() { Way::default() } else { Way::draw(&mut self.prng) };
+        let way = match self.plan.cost {
+            Some(_) => Way::default(),
+            None => Way::draw(&mut self.prng, self.plan.tls),
+        };
         let rooms = (1..=ROOMS as i64).filter(|_| self.prng.below(2) == 0).collect();
         let client = Client {
             user,
             device,
             encoding,
             way,
+            tls: way.tls(),
             layered: Layered::default(),
             is_kicked: false,
             connect_at: 300_000_000 + self.prng.below(500_000_000),
@@ -154,6 +163,9 @@ impl World {
         if client.session.is_none() {
             return; // connecting: the network tells how that ends
         }
+        let released = client.layered.pass(now, Vec::new());
+        self.client_writes(tcp, &released);
+        let client = &mut self.clients[at];
         if now >= client.reads_from && !client.unread.is_empty() {
             let bytes = std::mem::take(&mut client.unread);
             self.client_reads(at, tcp, bytes);
@@ -225,9 +237,11 @@ impl World {
         self.trace.line(self.now, || {
             format!("client {at} (user {} {device:?}) session {session} at {shard:?}", user.0)
         });
-        let (layered, first) = Layered::open(self.clients[at].way, tcp);
-        self.clients[at].layered = layered;
-        self.client_writes(tcp, &first);
+        let client = &mut self.clients[at];
+        let (layered, first) = Layered::open(client.way, client.tls.clone(), tcp);
+        client.layered = layered;
+        self.client_falters(at, tcp);
+        self.client_passes(at, tcp, first);
         let exp = EPOCH_NS / 1_000_000_000 + 100_000;
         let token = mint_hs256(SECRET, &Claims { app: APP, user, device, exp });
         self.client_says(at, &ClientFrame::Login { token: token.into() });
@@ -239,6 +253,44 @@ impl World {
         for number in pending {
             self.client_repeats(at, number);
         }
+    }
+
+    /// Some rough clients with layers are slow while they connect, and some are gone before they have.
+    fn client_falters(&mut self, at: usize, tcp: TcpId) {
+        let client = &mut self.clients[at];
+        if !self.plan.tls || !self.plan.rough_clients || self.is_quiet || client.way.is_bare() {
+            return;
+        }
+        match self.prng.below(16) {
+            0 => client.began_at = client.layered.stall(self.now, &mut self.prng),
+            1 => {
+                let wait = self.prng.below(CONNECTING_NS);
+                self.after(wait, Event::ClientGoes { client: at, tcp });
+            }
+            _ => {}
+        }
+    }
+
+    /// A client goes while it connects, or soon after.
+    pub(crate) fn client_goes(&mut self, at: usize, tcp: TcpId) {
+        if self.clients[at].tcp != Some(tcp) {
+            return;
+        }
+        match self.prng.below(3) {
+            0 => self.client_leaves(at, false),
+            1 => self.client_leaves(at, true),
+            _ => self.break_connection(tcp),
+        }
+    }
+
+    /// A gateway has ended a connection in order. With layers it says so in them, or anybody between could
+    /// have ended it.
+    pub(crate) fn client_finished(&mut self, at: usize, tcp: TcpId) {
+        let client = &self.clients[at];
+        if client.tcp == Some(tcp) && client.unread.is_empty() && client.layered.is_cut() {
+            self.check(Err(format!("client {at} was closed without a notice of its layers")));
+        }
+        self.client_lost(at, tcp);
     }
 
     /// The connection is gone, or did not come about.
@@ -284,7 +336,16 @@ impl World {
         client.said_at = self.now;
         let mut bytes = Vec::new();
         frame.encode(client.encoding, APP, UserId(client.user), &mut bytes);
+        if client.way.is_tls() {
+            self.trace.mix_bytes(&bytes);
+        }
         let bytes = client.layered.put(bytes);
+        self.client_passes(at, tcp, bytes);
+    }
+
+    /// Sends bytes of the layers of a client's connection, if it does not falter.
+    fn client_passes(&mut self, at: usize, tcp: TcpId, bytes: Vec<u8>) {
+        let bytes = self.clients[at].layered.pass(self.now, bytes);
         self.client_writes(tcp, &bytes);
     }
 
@@ -460,11 +521,14 @@ impl World {
         self.taken(tcp, Side::Opener, bytes.len());
         let frames = match self.clients[at].layered.take(bytes) {
             Ok((frames, answers)) => {
-                self.client_writes(tcp, &answers);
+                self.client_passes(at, tcp, answers);
                 frames
             }
             Err(broken) => return self.check(Err(format!("client {at} got what is wrong: {}", broken.text))),
         };
+        if self.clients[at].way.is_tls() {
+            self.trace.mix_bytes(&frames);
+        }
         let mut input = &frames[..];
         let mut deframer = std::mem::take(&mut self.clients[at].deframer);
         while self.clients[at].tcp == Some(tcp) {
@@ -491,6 +555,7 @@ impl World {
             ServerFrame::LoggedIn { .. } => {
                 self.trace.line(now, || format!("client {at} is live in session {session}"));
                 (self.clients[at].is_live, self.clients[at].tries) = (true, 0);
+                self.clients[at].layered.end_stall();
                 self.model.live(now, session);
             }
             ServerFrame::LoggedOut => self.model.logged_out(now, session),

@@ -11,7 +11,7 @@ use wire::BizCode;
 use wire::node::Class;
 use wire::node::link::{Identity, Role};
 
-use crate::layers::PROXIES;
+use crate::layers::{PROXIES, ports};
 use crate::network::{Host, Side, TcpId};
 use crate::outside::Notes;
 use crate::plan::Plan;
@@ -180,13 +180,14 @@ impl NodeHost {
         self.life += 1;
         let incarnation = now.unix_nanos();
         let shards = plan.shards;
+        let ports = if self.role == Role::Gateway { ports(incarnation / 1_000_000_000) } else { Vec::new() };
         self.shards = (0..shards)
             .map(|index| {
                 let id = ShardId::new(self.host, index);
                 let identity = Identity { shard: id.as_u32(), shards, role: self.role, incarnation };
                 Some(Box::new(ShardHost {
                     id,
-                    core: core(now, identity, plan, prng),
+                    core: core(now, identity, &ports, plan, prng),
                     inbox: VecDeque::new(),
                     outcomes: VecDeque::new(),
                     unread: VecDeque::new(),
@@ -207,12 +208,18 @@ impl NodeHost {
 }
 
 /// Composed as the binary composes it.
-fn core(now: Instant, identity: Identity, plan: &Plan, prng: &mut Prng) -> Node<Notes> {
+fn core(
+    now: Instant,
+    identity: Identity,
+    ports: &[gateway::Port],
+    plan: &Plan,
+    prng: &mut Prng,
+) -> Node<Notes> {
     let id = ShardId::from_u32(identity.shard);
     let gateway = |prng: &mut Prng| {
         let (keys, config) = (TokenKeys::hs256(SECRET), gateway_config());
-        let ports = vec![gateway::Port::default(), gateway::Port { tls: None, websocket: true }];
-        gateway::Gateway::new(now, gateway::Setup { id, keys, config, ports, seed: prng.next_u64() })
+        let (ports, seed) = (ports.to_vec(), prng.next_u64());
+        gateway::Gateway::new(now, gateway::Setup { id, keys, config, ports, seed })
     };
     let router = |prng: &mut Prng| {
         let limits = router_limits();

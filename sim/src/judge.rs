@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edge::Refusal;
 use shard::ShardId;
 use wire::client::{FailReason, Outcome};
 use wire::node::link::Role;
@@ -9,7 +10,7 @@ use wire::node::{Class, Target};
 use wire::{DeviceClass, RoomId, UserId};
 
 use crate::client::APP;
-use crate::host::{FLIGHT_MS, LEASE_MS};
+use crate::host::{FLIGHT_MS, LEASE_MS, ShardHost};
 use crate::model::{Sent, Session, SessionNo};
 use crate::network::Host;
 use crate::plan::{Fault, GATEWAYS, Plan};
@@ -19,6 +20,8 @@ const ROOMS: i64 = 3;
 /// How long a client may be silent, and how long a tick, a packet and a close may take.
 const SILENCE_NS: u64 = 2_000_000_000;
 const CLOSING_NS: u64 = 500_000_000;
+/// What the layers of a connection may hold that says nothing but heartbeats: a part of one, in a record.
+const HEARTBEAT_BYTES: usize = 64;
 /// How long an owner change, or a lost link, may be felt.
 const ECHO_NS: u64 = 3 * LEASE_MS as u64 * 1_000_000;
 
@@ -78,6 +81,7 @@ impl World {
         for shard in self.nodes.values().flat_map(|node| node.shards()) {
             let id = shard.id;
             shard.core.check_invariants();
+            check_refusals(shard)?;
             if let Some(links) = shard.core.cores().links() {
                 let metrics = links.metrics();
                 if metrics.peers_away > 0 {
@@ -123,6 +127,10 @@ impl World {
                     return Err(format!(
                         "{id:?} has connections, sessions, timers, bytes = {held:?} for {clients} clients at the end"
                     ));
+                }
+                let layers_bytes = gateway.layers_bytes();
+                if layers_bytes > HEARTBEAT_BYTES * clients as usize {
+                    return Err(format!("{id:?} holds {layers_bytes} bytes in layers at the end"));
                 }
             }
         }
@@ -421,6 +429,16 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// No layer refuses what clients say: all say what they may.
+pub(crate) fn check_refusals(shard: &ShardHost) -> Result<(), String> {
+    let Some(gateway) = shard.core.cores().gateway() else { return Ok(()) };
+    let refusals = gateway.metrics().edge_refusals;
+    match Refusal::ALL.iter().zip(refusals).find(|(_, count)| *count > 0) {
+        Some((refusal, count)) => Err(format!("{:?} refused {count} times: {}", shard.id, refusal.name())),
+        None => Ok(()),
     }
 }
 

@@ -45,6 +45,7 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
     }));
     let count = seeds.end - seeds.start;
     let (mut events, mut messages, mut delivered, mut handed_over, mut announced) = (0, 0, 0, 0, 0);
+    let (mut hash, mut tls) = (0_u64, [0, 0]);
     let mut whole_ms: Vec<u64> = Vec::new();
     for seed in seeds {
         SEED.store(seed, Ordering::Relaxed);
@@ -56,6 +57,8 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
         match sim::run(&plan, prints.then_some(print_line)) {
             Ok(report) if count == 1 => println!("{report:?}"),
             Ok(report) => {
+                hash = hash.rotate_left(5) ^ report.hash;
+                tls = [0, 1].map(|kind| tls[kind] + report.tls_handshakes[kind]);
                 events += report.events;
                 messages += report.messages;
                 delivered += report.delivered;
@@ -74,6 +77,10 @@ fn run(seeds: Range<u64>, scenario: Option<&'static Scenario>, without: &[usize]
     if count > 1 {
         println!(
             "{count} seeds: {events} events, {messages} messages, {delivered} delivered, {handed_over} handed over, {announced} announced"
+        );
+        println!(
+            "TLS handshakes at gateways that lived: {} full, {} with a ticket; hash {hash:016x}",
+            tls[0], tls[1]
         );
         println!(
             "whole after the last fault: {} ms at most, {} on average",

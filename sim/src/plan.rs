@@ -31,6 +31,8 @@ pub struct Plan {
     pub quiet_ms: u64,
     /// Clients lose connections, vanish, read slowly, log out, take over.
     pub rough_clients: bool,
+    /// Some clients come by TLS, and those with layers may falter while they connect.
+    pub tls: bool,
     /// Records reach the directory, and answers come from it, within so many ms; none: there is no directory.
     pub directory_ms: Option<u64>,
     /// By how many ms the clocks of nodes are off.
@@ -119,6 +121,7 @@ impl Plan {
             busy_ms: 9_000,
             quiet_ms: 12_000,
             rough_clients: false,
+            tls: true,
             directory_ms: Some(20),
             clocks: Vec::new(),
             faults: Vec::new(),

@@ -118,7 +118,9 @@ impl World {
             end.unacked += piece;
             let bytes = end.cut_off(piece);
             self.trace.mix([3, self.now, tcp as u64, side as u64, piece as u64]);
-            self.trace.mix_bytes(&bytes);
+            if !self.way_of(tcp).is_tls() {
+                self.trace.mix_bytes(&bytes);
+            }
             self.send_after(tcp, side, delay, Packet::Data(bytes));
         }
         unreachable!("pieces grow until nothing waits")
@@ -164,7 +166,7 @@ impl World {
             (Owner::Client { client }, Packet::Data(bytes)) => self.client_bytes(client, tcp, bytes),
             (Owner::Client { client }, Packet::Fin) => {
                 self.close_client_end(tcp);
-                self.client_lost(client, tcp);
+                self.client_finished(client, tcp);
             }
         }
     }

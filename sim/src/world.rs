@@ -55,6 +55,9 @@ pub struct Report {
     pub drains_late: u32,
     /// Sessions of links that were given up, by those who are there at the end.
     pub links_lost: u64,
+    /// TLS handshakes that gateways have done, full ones and those that a ticket made short, by those who are
+    /// there at the end.
+    pub tls_handshakes: [u64; 2],
     /// Sessions that gateways announced to routers, as these count them.
     pub announced: u64,
     /// How long after the last fault everything was whole, in ms, by looks that are a quarter of a second
@@ -82,6 +85,7 @@ pub(crate) enum Event {
     Reset { tcp: TcpId, to: Side },
     Linger { tcp: TcpId, side: Side },
     Client { client: usize },
+    ClientGoes { client: usize, tcp: TcpId },
     Fault { index: usize },
     Thaw { host: Host, until: u64 },
     Heal { from: Host, to: Host },
@@ -238,6 +242,7 @@ impl World {
                 unaccounted: self.model.unaccounted() as u64,
                 drains_late: self.drains_late,
                 links_lost: self.links_lost(),
+                tls_handshakes: self.tls_handshakes(),
                 announced: self.announced(),
                 whole_after_ms: self.whole_at.map(|at| (at - self.plan.busy_ms * 1_000_000) / 1_000_000),
             }),
@@ -248,6 +253,15 @@ impl World {
         let links =
             self.nodes.values().flat_map(|node| node.shards()).filter_map(|shard| shard.core.cores().links());
         links.map(|links| links.metrics().lost).sum()
+    }
+
+    fn tls_handshakes(&self) -> [u64; 2] {
+        let shards = self.nodes.values().flat_map(|node| node.shards());
+        let gateways = shards.filter_map(|shard| shard.core.cores().gateway());
+        gateways.fold([0; 2], |[full, short], gateway| {
+            let [its_full, its_short] = gateway.metrics().tls_handshakes;
+            [full + its_full, short + its_short]
+        })
     }
 
     fn announced(&self) -> u64 {
@@ -290,6 +304,7 @@ impl World {
             Event::Reset { tcp, to } => self.reset(tcp, to),
             Event::Linger { tcp, side } => self.linger(tcp, side),
             Event::Client { client } => self.client_tick(client),
+            Event::ClientGoes { client, tcp } => self.client_goes(client, tcp),
             Event::Fault { index } => self.fault(index),
             Event::Thaw { host, until } => self.thaw(host, until),
             Event::Heal { from, to } => self.heal(from, to),

@@ -348,4 +348,32 @@ pub const ALL: &[Planted] = &[
         find: "self.mask.rotate_left(masked.len() % 4);",
         plant: "self.mask.rotate_left(if PLANTED { 0 } else { masked.len() % 4 });",
     },
+    Planted {
+        name: "part_of_a_record_is_lost",
+        breaks: "Frames pass TLS unchanged, wherever its records are split.",
+        file: "edge/src/tls.rs",
+        find: "        self.rest = rest.to_vec();\n",
+        plant: "        self.rest = if PLANTED && self.stage == Stage::Open { Vec::new() } else { rest.to_vec() };\n",
+    },
+    Planted {
+        name: "tls_ends_without_a_notice",
+        breaks: "A connection by TLS ends with a close notice.",
+        file: "edge/src/tls.rs",
+        find: "        if self.is_open() {\n            self.write(None, out);",
+        plant: "        if self.is_open() && !PLANTED {\n            self.write(None, out);",
+    },
+    Planted {
+        name: "an_answer_keeps_its_room",
+        breaks: "The layers of an idle connection hold no buffer.",
+        file: "edge/src/layers.rs",
+        find: "before.append(&mut std::mem::take(&mut self.out));",
+        plant: "before.append(&mut self.out);\n        self.out = if PLANTED { std::mem::take(&mut self.out) } else { Vec::new() };",
+    },
+    Planted {
+        name: "websocket_reads_on_behind_its_end",
+        breaks: "No layer refuses what clients say.",
+        file: "edge/src/websocket.rs",
+        find: "        self.is_deaf = true;\n",
+        plant: "        self.is_deaf = !PLANTED;\n",
+    },
 ];
