@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection::Servers;
 use crate::error::Error;
 use crate::random;
 use flight::Flights;
@@ -78,10 +79,10 @@ pub struct HoldAsk {
 impl Cache {
     /// Connects to Redis, if there is one; one that is away is no error here, but for each command until it
     /// is back.
-    pub async fn open(config: &Config, clock: Clock) -> Result<Self, Error> {
-        let store = match config.redis.is_empty() {
-            true => Store::Memory(memory::Memory::new(clock)),
-            false => Store::Redis(redis::Redis::open(&config.redis, &config.prefix, &config.roots).await?),
+    pub async fn open(config: &Config, servers: Option<&Servers>, clock: Clock) -> Result<Self, Error> {
+        let store = match servers {
+            None => Store::Memory(memory::Memory::new(clock)),
+            Some(servers) => Store::Redis(redis::Redis::open(servers, &config.prefix).await?),
         };
         Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }

@@ -31,6 +31,9 @@ pub struct Config {
     pub replicas: Vec<String>,
     /// `redis://...` for cache and queue; empty: in the process, and a table of the database.
     pub redis: String,
+    /// Sentinels, `redis://HOST:26379` of each; none: `redis` is a server. Else the host in `redis` is the
+    /// name that they have for the master.
+    pub redis_sentinels: Vec<String>,
     /// What every key in Redis begins with.
     pub prefix: String,
     /// Whom `https://`, `rediss://` and the database trust.
@@ -189,6 +192,7 @@ impl Default for Config {
             database: String::new(),
             replicas: Vec::new(),
             redis: String::new(),
+            redis_sentinels: Vec::new(),
             prefix: "sailfish".into(),
             roots: trust::Roots::default(),
             database_connections_max: 16,
@@ -276,6 +280,15 @@ impl Config {
         if !self.redis.is_empty() && !urls::is_redis(&self.redis) {
             return Err(
                 "backend.redis: want redis://HOST:PORT or redis://USER:PASSWORD@HOST:PORT/DB, or the same with rediss".into()
+            );
+        }
+        if !self.redis_sentinels.iter().all(|url| urls::is_redis(url)) {
+            return Err("backend.redis_sentinels: want redis://HOST:26379 of each, perhaps with USER:PASSWORD@, or rediss".into());
+        }
+        if !self.redis_sentinels.is_empty() && self.redis.is_empty() {
+            return Err(
+                "backend.redis: want the name that sentinels have for the master, like redis://mymaster"
+                    .into(),
             );
         }
         if !is_server(&self.push_url) {

@@ -10,25 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logs::{error, warn};
-use redis::aio::ConnectionManager;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{RedisError, Script};
 use tokio::task::JoinSet;
 
 use crate::app::App;
+use crate::connection::{self, Servers};
 use crate::error::Error;
 use crate::event::Outcome;
 use crate::stop::Stop;
-use crate::{connection, intake, random};
+use crate::{intake, random};
 
 /// Reads all lanes, until it is time to end.
 pub(crate) async fn run(app: Arc<App>, stop: Stop) {
-    if app.store.config.redis.is_empty() {
-        return;
-    }
+    let Some(servers) = app.store.redis.clone() else { return };
     let mut lanes = JoinSet::new();
     for number in 0..app.store.config.bridge_streams {
-        match Lane::new(&app, number) {
+        match Lane::new(&app, &servers, number) {
             Ok(lane) => drop(lanes.spawn(lane.run(app.clone(), stop.clone()))),
             Err(error) => error!(%error, "cannot read event streams"),
         }
@@ -39,7 +37,7 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
 /// One stream, and what this process has read of it.
 struct Lane {
     /// Its own, since it waits.
-    redis: ConnectionManager,
+    redis: connection::Redis,
     stream: String,
     dead: String,
     lease: String,
@@ -62,10 +60,10 @@ struct Entry {
 }
 
 impl Lane {
-    fn new(app: &App, number: u32) -> Result<Self, Error> {
+    fn new(app: &App, servers: &Servers, number: u32) -> Result<Self, Error> {
         let stream = format!("{}:events:{number}", app.store.config.prefix);
         Ok(Self {
-            redis: connection::to_redis(&app.store.config.redis, &app.store.config.roots, COMMAND_TIME)?,
+            redis: servers.shared(COMMAND_TIME)?,
             dead: format!("{}:events:dead", app.store.config.prefix),
             lease: format!("{stream}:reader"),
             stream,

@@ -61,6 +61,7 @@ pub use app::App;
 pub use cache::{Cache, Hold, HoldAsk};
 pub use clock::Clock;
 pub use config::{Class, Config, Failing};
+pub use connection::Servers;
 pub use db::{Db, Dialect, Pool};
 pub use error::Error;
 pub use gift::{Answer, Contents, GiftRequest, Gifts, Identity, Reason};

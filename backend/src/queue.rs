@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use self::redis::RedisQueue;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection::Servers;
 use crate::db::Db;
 use crate::error::Error;
 pub use table::TableQueue;
@@ -98,15 +99,26 @@ pub enum AnyQueue {
 
 impl AnyQueue {
     /// The queue that the configuration names.
-    pub async fn open(config: &Config, db: &Db, clock: Clock) -> Result<Self, Error> {
-        Self::open_with(config, db, clock, TAKE_TIME)
+    pub async fn open(
+        config: &Config,
+        servers: Option<&Servers>,
+        db: &Db,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        Self::open_with(config, servers, db, clock, TAKE_TIME)
     }
 
     /// One that leaves a job for `take_time` to whoever took it.
-    pub fn open_with(config: &Config, db: &Db, clock: Clock, take_time: Duration) -> Result<Self, Error> {
-        Ok(match config.redis.is_empty() {
-            true => Self::Table(TableQueue::new(db, clock, take_time)),
-            false => Self::Redis(Box::new(RedisQueue::open(config, clock, take_time)?)),
+    pub fn open_with(
+        config: &Config,
+        servers: Option<&Servers>,
+        db: &Db,
+        clock: Clock,
+        take_time: Duration,
+    ) -> Result<Self, Error> {
+        Ok(match servers {
+            None => Self::Table(TableQueue::new(db, clock, take_time)),
+            Some(servers) => Self::Redis(Box::new(RedisQueue::open(config, servers, clock, take_time)?)),
         })
     }
 }

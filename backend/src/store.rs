@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection::Servers;
 use crate::db::{Db, Pool};
 use crate::error::Error;
 use crate::migrations::migrate;
@@ -29,6 +30,8 @@ pub struct Store {
     pub clock: Clock,
     /// The database.
     pub db: Db,
+    /// Where Redis is, if it is used.
+    pub redis: Option<Servers>,
     /// The cache.
     pub cache: Cache,
     /// The durable queue.
@@ -43,9 +46,10 @@ impl Store {
         let db = Db::open(&config).await?;
         migrate(&db).await?;
         db.limit_answers(STATEMENT_TIME);
-        let cache = Cache::open(&config, clock.clone()).await?;
-        let queue = AnyQueue::open(&config, &db, clock.clone()).await?;
-        Ok(Self { config, clock, db, cache, queue, unmarked_until_ms: AtomicI64::new(0) })
+        let redis = Servers::open(&config)?;
+        let cache = Cache::open(&config, redis.as_ref(), clock.clone()).await?;
+        let queue = AnyQueue::open(&config, redis.as_ref(), &db, clock.clone()).await?;
+        Ok(Self { config, clock, db, redis, cache, queue, unmarked_until_ms: AtomicI64::new(0) })
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again

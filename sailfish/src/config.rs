@@ -492,6 +492,9 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         self.gateway().validate()?;
         self.router.validate()?;
+        if self.bridge.mode == BridgeMode::Redis && !self.backend.redis_sentinels.is_empty() {
+            return Err("backend.redis_sentinels: with bridge.mode = \"redis\" want one server: a failover loses events".into());
+        }
         self.validate_pending()?;
         self.validate_outboxes()?;
         self.link.validate()?;

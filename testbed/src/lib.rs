@@ -11,9 +11,11 @@ mod folder;
 mod mariadb;
 mod process;
 mod redis;
+mod sentinels;
 
 pub use claim::{claim, free_port, is_free, listen};
 pub use folder::Folder;
 pub use mariadb::MariaDb;
 pub use process::Server;
 pub use redis::Redis;
+pub use sentinels::{MASTER, SentinelPlan, Sentinels};

@@ -1,6 +1,7 @@
 //! Redis, which keeps what it was told.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -13,6 +14,8 @@ pub struct Redis {
     server: Server,
     /// Where it speaks TLS, if it does.
     tls_port: Option<u16>,
+    /// What it wants of whoever connects, if anything.
+    password: Option<&'static str>,
     _folder: Folder,
 }
 
@@ -24,7 +27,7 @@ impl Redis {
 
     /// Starts it with its data in this folder, and its log written to the disk `always` or `everysec`.
     pub fn start_in(folder: Folder, fsync: &str) -> Self {
-        Self::start_all(folder, fsync, None)
+        Self::start_all(folder, fsync, None, "", None)
     }
 
     /// Starts it, empty, with a second port that speaks TLS and shows this certificate.
@@ -32,26 +35,51 @@ impl Redis {
         let (port, chain, key) = (free_port(), chain.display(), key.display());
         let flags =
             format!("--tls-port {port} --tls-cert-file {chain} --tls-key-file {key} --tls-auth-clients no");
-        Self::start_all(Folder::new("redis"), "everysec", Some((port, flags)))
+        Self::start_all(Folder::new("redis"), "everysec", Some(port), &flags, None)
     }
 
-    fn start_all(folder: Folder, fsync: &str, tls: Option<(u16, String)>) -> Self {
-        let (tls_port, flags) = tls.unzip();
+    /// Starts one that Sentinels may make a master or a replica. `tls` has its flags, if it speaks TLS.
+    pub(crate) fn start_watched(
+        master: Option<u16>,
+        password: Option<&'static str>,
+        tls: Option<&str>,
+    ) -> Self {
+        let tls_port = tls.map(|_| free_port());
+        let mut flags = "--repl-diskless-sync-delay 0".to_owned();
+        if let Some(password) = password {
+            flags += &format!(" --requirepass {password} --masterauth {password}");
+        }
+        if let (Some(tls), Some(port)) = (tls, tls_port) {
+            flags += &format!(" --tls-port {port} {tls}");
+        }
+        if let Some(master) = master {
+            flags += &format!(" --replicaof 127.0.0.1 {master}");
+        }
+        Self::start_all(Folder::new("redis"), "everysec", tls_port, &flags, password)
+    }
+
+    fn start_all(
+        folder: Folder,
+        fsync: &str,
+        tls_port: Option<u16>,
+        flags: &str,
+        password: Option<&'static str>,
+    ) -> Self {
         let command = |port| {
             let command = format!(
                 "redis-server --port {port} --bind 127.0.0.1 --save  --appendonly yes --appendfsync {fsync} --daemonize no --logfile  --dir {}",
                 folder.path().display()
             );
-            let more = flags.iter().flat_map(|flags| flags.split(' '));
+            let more = flags.split(' ').filter(|flag| !flag.is_empty());
             command.split(' ').chain(more).map(str::to_owned).collect()
         };
-        let server = Server::start(command, &folder.path().join("log"), |stream| {
-            stream.write_all(b"PING\r\n")?;
-            let mut first = [0];
-            stream.read_exact(&mut first)?;
-            Ok(first == *b"+") // not while it reads its log
-        });
-        Self { server, tls_port, _folder: folder }
+        let server = Server::start(command, &folder.path().join("log"), answers);
+        Self { server, tls_port, password, _folder: folder }
+    }
+
+    /// Where Sentinels and clients of them find it.
+    pub(crate) fn watched_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.server.address().port())
     }
 
     /// Where it is, as a URL.
@@ -67,7 +95,9 @@ impl Redis {
     /// Runs a command; each value that it answers in a line.
     pub fn command(&self, command: &[&str]) -> String {
         let port = self.server.address().port().to_string();
-        run("redis-cli", ["-h", "127.0.0.1", "-p", &port].iter().chain(command))
+        let password = self.password.map(|password| ["--no-auth-warning", "-a", password]);
+        let at = ["-h", "127.0.0.1", "-p", &port];
+        run("redis-cli", at.iter().chain(password.iter().flatten()).chain(command))
     }
 
     /// The number that a command answers; of several values, the first.
@@ -78,6 +108,14 @@ impl Redis {
             .and_then(|line| line.parse().ok())
             .unwrap_or_else(|| panic!("{command:?}: {text}"))
     }
+}
+
+/// Whether it answers, if only that it wants a password; not while it reads its log.
+pub(crate) fn answers(stream: &mut TcpStream) -> std::io::Result<bool> {
+    stream.write_all(b"PING\r\n")?;
+    let mut first = [0; 2];
+    stream.read_exact(&mut first)?;
+    Ok(first == *b"+P" || first == *b"-N")
 }
 
 impl Deref for Redis {

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, Script};
-use trust::Roots;
 
 use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
 use crate::batches::{self, Batches};
-use crate::connection;
+use crate::connection::{self, Servers};
 use crate::error::Error;
 
 /// How long a command may take. Short: a cache that is slower than the database is of no use.
@@ -24,15 +22,15 @@ struct Scripts {
 
 /// A connection that comes back by itself.
 pub struct Redis {
-    connection: ConnectionManager,
+    connection: connection::Redis,
     prefix: String,
     scripts: Scripts,
     holds: Batches<HoldAsk, Hold>,
 }
 
 impl Redis {
-    pub async fn open(url: &str, prefix: &str, roots: &Roots) -> Result<Self, Error> {
-        let connection = connection::to_redis(url, roots, COMMAND_TIME)?;
+    pub async fn open(servers: &Servers, prefix: &str) -> Result<Self, Error> {
+        let connection = servers.shared(COMMAND_TIME)?;
         let scripts = Scripts {
             take_if: Script::new(
                 "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
@@ -145,7 +143,7 @@ impl Redis {
 /// Sets coins aside for many at once: a command each would cost Redis and this process more than all else
 /// about a gift.
 struct Holder {
-    connection: ConnectionManager,
+    connection: connection::Redis,
     prefix: String,
     script: Script,
 }
@@ -224,7 +222,8 @@ mod tests {
                 stream.write_all(answers.as_bytes()).await.unwrap();
             }
         });
-        Redis::open(&url, "t", &Roots::default()).await.unwrap()
+        let config = crate::config::Config { redis: url, ..Default::default() };
+        Redis::open(&Servers::open(&config).unwrap().unwrap(), "t").await.unwrap()
     }
 
     #[tokio::test]

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Script, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{Script, Value};
 use tokio::time::Instant;
 
 use super::{Job, JobId, Queue, TRIES_MAX, Topic};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection::Servers;
 use crate::error::Error;
 use crate::{connection, random};
 
@@ -34,10 +35,11 @@ const GROUP: &str = "backend";
 
 /// See the module's page.
 pub struct RedisQueue {
-    commands: ConnectionManager,
+    commands: connection::Redis,
     /// For connections that only wait, which others cannot share.
-    client: Client,
-    waiting: Mutex<Vec<MultiplexedConnection>>,
+    servers: Servers,
+    /// Each with its era.
+    waiting: Mutex<Vec<(u64, MultiplexedConnection)>>,
     clock: Clock,
     prefix: String,
     /// This process, as Redis knows it.
@@ -59,14 +61,18 @@ struct Keys {
 
 impl RedisQueue {
     /// Connects as needed. A job is left to whoever took it for `take_time`.
-    pub fn open(config: &Config, clock: Clock, take_time: Duration) -> Result<Self, Error> {
-        let Config { redis: url, roots, prefix, .. } = config;
+    pub fn open(
+        config: &Config,
+        servers: &Servers,
+        clock: Clock,
+        take_time: Duration,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            commands: connection::to_redis(url, roots, COMMAND_TIME)?,
-            client: connection::client(url, roots)?,
+            commands: servers.shared(COMMAND_TIME)?,
+            servers: servers.clone(),
             waiting: Mutex::default(),
             clock,
-            prefix: prefix.clone(),
+            prefix: config.prefix.clone(),
             consumer: random::hex::<8>(),
             take_time,
             take: Script::new(include_str!("take.lua")),
@@ -120,23 +126,20 @@ impl RedisQueue {
 
     /// Returns when the stream has an entry after `last`, or after a while.
     async fn wait_for(&self, stream: &str, last: &str, wait: Duration) -> Result<(), Error> {
-        let kept = self.waiting().pop();
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => {
-                let config = AsyncConnectionConfig::new().set_response_timeout(Some(COMMAND_TIME));
-                self.client.get_multiplexed_async_connection_with_config(&config).await?
-            }
+        let kept = self.waiting().pop().filter(|(era, _)| *era == self.servers.era());
+        let (era, mut connection) = match kept {
+            Some(kept) => kept,
+            None => self.servers.own(COMMAND_TIME).await?,
         };
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(1).arg("BLOCK").arg(wait.as_millis().max(1) as u64);
         read.arg("STREAMS").arg(stream).arg(last);
         read.query_async::<Value>(&mut connection).await?;
-        self.waiting().push(connection); // one whose read was given up is closed, since it still waits
+        self.waiting().push((era, connection)); // one whose read was given up is closed, since it still waits
         Ok(())
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<MultiplexedConnection>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(u64, MultiplexedConnection)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use backend::{App, Backend, Config, Topic};
 
-use testbed::Folder;
+use testbed::{Folder, Sentinels};
 
 pub use client::{Answer, call, request};
 pub use clock::TestClock;
@@ -119,6 +119,12 @@ impl Stack {
     /// The same with this Redis.
     pub fn with_redis(mut self, redis: &Redis) -> Self {
         self.config.redis = redis.url();
+        self
+    }
+
+    /// The same with the master of these.
+    pub fn with_sentinels(mut self, redis: &Sentinels) -> Self {
+        (self.config.redis, self.config.redis_sentinels) = (redis.master_url(), redis.urls());
         self
     }
 

@@ -60,7 +60,7 @@ pub async fn audit(node: &Node) -> (i64, i64) {
     (audit["balances"].as_i64().unwrap(), audit["gifts_committed"].as_i64().unwrap())
 }
 
-fn request(sender_id: i64, key: &str, gift_id: i64) -> GiftRequest {
+pub fn request(sender_id: i64, key: &str, gift_id: i64) -> GiftRequest {
     GiftRequest {
         identity: Identity { sender_id, key: key.into() },
         contents: Contents { gift_id, room_id: 7, receiver_id: 3, count: 1, code: 5556 },
@@ -79,7 +79,7 @@ async fn send_all(requests: Vec<(&Node, GiftRequest)>) -> Vec<Answer> {
     sends.join_all().await
 }
 
-fn unlimited(stack: &Stack) -> backend::Config {
+pub fn unlimited(stack: &Stack) -> backend::Config {
     let mut config = stack.config();
     (config.gifts_per_second, config.gift_refusals_per_minute) = (1_000_000, 1_000_000);
     config.gift_wait_ms = 20_000; // on a machine that does much else
@@ -536,7 +536,7 @@ both!(
 );
 
 /// Sends a gift until it is answered, as a client does.
-async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answer> + use<> {
+pub async fn insist(node: &Node, request: GiftRequest) -> impl Future<Output = Answer> + use<> {
     let app = node.app().clone();
     async move {
         loop {

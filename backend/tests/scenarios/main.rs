@@ -24,6 +24,7 @@ mod pay;
 mod pushes;
 mod queue;
 mod rooms;
+mod sentinels;
 mod service;
 mod sessions;
 mod tags;

@@ -46,8 +46,14 @@ const LONG: Duration = Duration::from_secs(30);
 /// One process's queue.
 async fn queue(stack: &Stack, take_time: Duration) -> (Arc<App>, Arc<AnyQueue>) {
     let app = stack.app().await;
-    let queue =
-        AnyQueue::open_with(&stack.config(), &app.store.db, stack.clock().source(), take_time).unwrap();
+    let queue = AnyQueue::open_with(
+        &stack.config(),
+        app.store.redis.as_ref(),
+        &app.store.db,
+        stack.clock().source(),
+        take_time,
+    )
+    .unwrap();
     (app, Arc::new(queue))
 }
 

@@ -351,6 +351,11 @@ pub const KEYS: &[Key] = &[
         "backend.redis",
         "redis://HOST:PORT for cache and queue. Empty: cache in the process, queue in a table of the database; for one process only.",
     ),
+    key(
+        "backend.redis_sentinels",
+        "Redis Sentinels: an array of redis://HOST:26379 or redis://USER:PASSWORD@HOST:26379, or rediss.\n\
+         Then backend.redis names the master as they do, with what Redis itself wants: redis://USER:PASSWORD@mymaster/DB.",
+    ),
     key("backend.prefix", "The prefix of every key in Redis."),
     key(
         "backend.database_connections_max",

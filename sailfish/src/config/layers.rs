@@ -452,6 +452,12 @@ mod tests {
             ("[bridge]\nmode = \"redis\"\nredis = \"redis://a:b\"", "bridge.redis: want redis://HOST:PORT"),
             ("[bridge]\nretry_max_ms = 99", "bridge.retry_max_ms = 99: want a number from 100"),
             ("[backend]\ndatabase = \"postgres://a\"", "backend.database: want sqlite:FILE or mysql://"),
+            ("[backend]\nredis_sentinels = [\"a:1\"]", "backend.redis_sentinels: want redis://HOST:26379"),
+            ("[backend]\nredis_sentinels = [\"redis://a:1\"]", "backend.redis: want the name that sentinels"),
+            (
+                "[bridge]\nmode = \"redis\"\nredis = \"redis://a\"\n[backend]\nredis = \"redis://a\"\nredis_sentinels = [\"redis://b\"]",
+                "backend.redis_sentinels: with bridge.mode = \"redis\" want one server",
+            ),
             ("[backend]\ngift_batch_max = 0", "backend.gift_batch_max = 0: want a number from 1"),
             ("[cluster]\nbridges = \"a\"", "cluster.bridges = \"a\": want an array of addresses"),
             ("[engine]\nrecv_buffers = 1000", "engine.recv_buffers = 1000: want a power of two"),

@@ -21,7 +21,8 @@ pub fn print(config: &Config) -> String {
     backend.provider_secret.clear();
     backend.sms_secret.clear();
     backend.hook_secret.clear();
-    for url in [&mut backend.database, &mut backend.redis].into_iter().chain(&mut backend.replicas) {
+    let lists = backend.replicas.iter_mut().chain(&mut backend.redis_sentinels);
+    for url in [&mut backend.database, &mut backend.redis].into_iter().chain(lists) {
         *url = without_password(url);
     }
     let table = Table::try_from(shown).expect("a configuration is plain TOML values");
@@ -108,6 +109,7 @@ mod tests {
         config.backend.database = "mysql://me:hush@a:1/b".into();
         config.backend.replicas = vec!["mysql://me:hush@a:2/b".into()];
         config.backend.redis = "redis://:hush@a:3".into();
+        config.backend.redis_sentinels = vec!["redis://:hush@a:4".into()];
         config.backend.internal_secret = "hush".into();
         config.backend.provider_secret = "hush".into();
         for text in [print(&config), format!("{config:?}")] {

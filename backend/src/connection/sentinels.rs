@@ -1,0 +1,278 @@
+//! The master of a Redis with Sentinels: who it is, and connections to it.
+//!
+//! All sentinels are asked, and one that has seen a later failover is believed first. Who it names is
+//! connected to, and must say itself that it is the master. So a server that was demoted gets no writes,
+//! except in the moment before the sentinels have told it or us: it then refuses them, or loses them.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use logs::warn;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    RedisResult, Value, cmd,
+};
+use tokio::sync::Mutex as Turn;
+use tokio::time::{Instant, sleep, timeout};
+use trust::Roots;
+
+use super::{COMMANDS_MAX, CONNECT_TIME};
+
+/// How long a sentinel may take to answer.
+const ASK_TIME: Duration = Duration::from_millis(500);
+/// How often they are asked whether the master is another.
+const WATCH_TIME: Duration = Duration::from_secs(1);
+/// After a try to find the master, how long nobody tries again: callers hear at once that it failed.
+const AGAIN_TIME: Duration = Duration::from_millis(200);
+/// What a server answers that is no master that takes writes, or none yet.
+const NO_MASTER: [&str; 6] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED", "EXECABORT"];
+
+/// Host and port of a server.
+type Address = (String, u16);
+
+/// The sentinels, and what they have said. One for each process.
+pub struct Sentinels {
+    sentinels: Vec<Sentinel>,
+    /// What they call the master.
+    name: String,
+    /// How the master is spoken with, wherever it is.
+    server: ConnectionInfo,
+    roots: Roots,
+    named: Mutex<Named>,
+}
+
+/// Who is the master, as the sentinels said last.
+#[derive(Default)]
+struct Named {
+    address: Option<Address>,
+    /// Counts those that they have named.
+    era: u64,
+}
+
+struct Sentinel {
+    client: Client,
+    kept: Turn<Option<MultiplexedConnection>>,
+}
+
+impl Sentinels {
+    /// Sentinels at these URLs. `server` has the master's name in the place of a host, and with what it is
+    /// spoken with. Whether the master has changed is watched as long as somebody holds this.
+    pub fn open(urls: &[String], server: &str, roots: &Roots) -> RedisResult<Arc<Self>> {
+        let server = server.into_connection_info()?;
+        let (ConnectionAddr::Tcp(name, _) | ConnectionAddr::TcpTls { host: name, .. }) = server.addr() else {
+            return Err(failure("want redis://NAME"));
+        };
+        let name = name.clone();
+        let sentinel = |url: &String| {
+            let client = roots.redis_client(url.as_str().into_connection_info()?)?;
+            Ok(Sentinel { client, kept: Turn::default() })
+        };
+        let sentinels = urls.iter().map(sentinel).collect::<RedisResult<_>>()?;
+        let sentinels =
+            Arc::new(Self { sentinels, name, server, roots: roots.clone(), named: Mutex::default() });
+        tokio::spawn(watch(Arc::downgrade(&sentinels)));
+        Ok(sentinels)
+    }
+
+    /// Changes when the sentinels name another master than before.
+    pub fn era(&self) -> u64 {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).era
+    }
+
+    /// Connects to the master.
+    pub async fn connect(&self, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+        let mut why = failure("no sentinel answers, or none knows the master by this name");
+        for address in self.ask().await {
+            match self.connect_to(&address, config).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    async fn connect_to(
+        &self,
+        (host, port): &Address,
+        config: &AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let (host, port) = (host.clone(), *port);
+        let address = match self.server.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                let (insecure, tls_params) = (*insecure, tls_params.clone());
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let client = self.roots.redis_client(self.server.clone().set_addr(address))?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+        let role: Vec<Value> = cmd("ROLE").query_async(&mut connection).await?;
+        let is_master =
+            matches!(role.first(), Some(Value::BulkString(role)) if role.as_slice() == b"master".as_slice());
+        if is_master { Ok(connection) } else { Err(failure("the sentinels name a server that is no master")) }
+    }
+
+    /// Asks all sentinels; those that they name, the likeliest first.
+    async fn ask(&self) -> Vec<Address> {
+        let mut told: Vec<(u64, Address)> = join_all(self.sentinels.iter().map(|it| it.ask(&self.name)))
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        told.sort_by_key(|(epoch, _)| std::cmp::Reverse(*epoch));
+        let mut addresses: Vec<Address> = Vec::new();
+        for (_, address) in told {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if let Some(first) = addresses.first() {
+            self.note(first);
+        }
+        addresses
+    }
+
+    fn note(&self, address: &Address) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.address.as_ref() != Some(address) {
+            if let Some(before) = named.address.replace(address.clone()) {
+                let before = format!("{}:{}", before.0, before.1);
+                let master = format!("{}:{}", address.0, address.1);
+                warn!(name = self.name, before, master, "the sentinels of Redis name another master");
+            }
+            named.era += 1;
+        }
+    }
+}
+
+async fn watch(sentinels: Weak<Sentinels>) {
+    loop {
+        sleep(WATCH_TIME).await;
+        let Some(sentinels) = sentinels.upgrade() else { return };
+        sentinels.ask().await;
+    }
+}
+
+impl Sentinel {
+    /// The master that it knows by a name, and which failover made it one.
+    async fn ask(&self, name: &str) -> Option<(u64, Address)> {
+        timeout(ASK_TIME, async {
+            let mut kept = self.kept.lock().await;
+            let connection = match kept.take() {
+                Some(connection) => Ok(connection),
+                None => {
+                    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ASK_TIME));
+                    self.client.get_multiplexed_async_connection_with_config(&config).await
+                }
+            };
+            let mut connection = connection.ok()?;
+            let told = told_by(&mut connection, name).await.ok()?;
+            *kept = Some(connection);
+            told
+        })
+        .await
+        .ok()?
+    }
+}
+
+async fn told_by(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<Option<(u64, Address)>> {
+    // While a failover ends, this names the new master, and the fields that follow name the old one.
+    let mut ask = cmd("SENTINEL");
+    let address: Option<Address> =
+        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(connection).await?;
+    let Some(address) = address else { return Ok(None) };
+    let mut ask = cmd("SENTINEL");
+    let fields: std::collections::BTreeMap<String, String> =
+        ask.arg("MASTER").arg(name).query_async(connection).await?;
+    let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    Ok(Some((epoch, address)))
+}
+
+/// A connection to the master that many share, and that follows it.
+pub struct Master {
+    sentinels: Arc<Sentinels>,
+    config: AsyncConnectionConfig,
+    open: Turn<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// With the era in which it was opened.
+    connection: Option<(u64, MultiplexedConnection)>,
+    /// Counts those that were opened.
+    count: u64,
+    /// When it was last tried in vain, and why that failed.
+    failed: Option<(Instant, String)>,
+}
+
+impl Master {
+    pub fn new(sentinels: Arc<Sentinels>, command_time: Duration) -> Self {
+        Self { sentinels, config: config(command_time), open: Turn::default() }
+    }
+
+    /// The connection, and its number. Of all who wait for one, the first connects.
+    pub async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        let mut open = self.open.lock().await;
+        let era = self.sentinels.era();
+        match &open.connection {
+            Some((of, connection)) if *of == era => return Ok((open.count, connection.clone())),
+            _ => open.connection = None,
+        }
+        if let Some((at, why)) = &open.failed
+            && at.elapsed() < AGAIN_TIME
+        {
+            return Err(RedisError::from((ErrorKind::Io, "no master", why.clone())));
+        }
+        match self.sentinels.connect(&self.config).await {
+            Ok(connection) => {
+                open.count += 1;
+                open.failed = None;
+                open.connection = Some((self.sentinels.era(), connection.clone()));
+                Ok((open.count, connection))
+            }
+            Err(error) => {
+                open.failed = Some((Instant::now(), error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks at what the connection of that number has answered: one that was lost, or whose server takes no
+    /// writes, is used no more.
+    pub async fn look_at(&self, number: u64, answer: Result<&[Value], &RedisError>) {
+        let is_over = match answer {
+            Ok(values) => values.iter().any(|value| match value {
+                Value::ServerError(error) => is_of_no_master(error.code(), error.details()),
+                _ => false,
+            }),
+            Err(error) => {
+                error.is_io_error() || is_of_no_master(error.code().unwrap_or_default(), error.detail())
+            }
+        };
+        if is_over {
+            let mut open = self.open.lock().await;
+            if open.count == number {
+                open.connection = None;
+            }
+        }
+    }
+}
+
+/// Whether a server answers so that is no master. A script of Redis 6 puts that into the text of its error.
+fn is_of_no_master(code: &str, text: Option<&str>) -> bool {
+    NO_MASTER.contains(&code) || text.is_some_and(|text| text.contains("READONLY"))
+}
+
+/// How the master is connected to.
+pub fn config(command_time: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_pipeline_buffer_size(COMMANDS_MAX)
+        .set_response_timeout(Some(command_time))
+        .set_connection_timeout(Some(CONNECT_TIME))
+}
+
+fn failure(why: &'static str) -> RedisError {
+    RedisError::from((ErrorKind::Io, why))
+}
