@@ -283,10 +283,11 @@ fn a_business_packet_for_the_backend_goes_to_the_bridge() {
     let client = world.login(1);
     world.join(client, 7);
     world.to_bridge.clear();
+    let received = world.now.unix_nanos() / 1_000_000;
     world.send(client, 5558, 7, "pk-1", "{}");
     match world.to_bridge.pop_front() {
-        Some(ToBridge::Request { sender: UserId(1), room: Some(room), biz_code, .. }) => {
-            assert_eq!((room.0, biz_code.0), (7, 5558));
+        Some(ToBridge::Request { sender: UserId(1), room: Some(room), biz_code, received_ms, .. }) => {
+            assert_eq!((room.0, biz_code.0, received_ms), (7, 5558, received));
         }
         other => panic!("{other:?}"),
     }

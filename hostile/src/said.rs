@@ -212,6 +212,7 @@ impl Said {
                 app,
                 sender: user,
                 biz_code: BizCode(5560),
+                received_ms: 0,
                 client_msg_id: name(input),
                 payload: Bytes::copy_from_slice(input.some(40)),
             },

@@ -342,6 +342,7 @@ mod tests {
             app: AppId(1),
             sender: UserId(1),
             biz_code: BizCode(1),
+            received_ms: 0,
             client_msg_id: ClientMsgId::new(vec![b'x'; ClientMsgId::BYTES_MAX].into()),
             payload: vec![1; 999].into(),
         };

@@ -312,10 +312,20 @@ mod tests {
         let mut known = HandedOver::new(1);
         let (app, user, device) = (AppId(1), UserId(1), DeviceClass::Web);
         let payload = vec![0; 1 << 20].into();
-        let (session, room, biz_code) = (SessionId(1), None, BizCode(1));
+        let (session, room, biz_code, received_ms) = (SessionId(1), None, BizCode(1), 0);
         let client_msg_id = ClientMsgId::default();
-        let large =
-            ToBridge::Request { session, device, room, app, sender: user, biz_code, client_msg_id, payload };
+        let sender = user;
+        let large = ToBridge::Request {
+            session,
+            device,
+            room,
+            app,
+            sender,
+            biz_code,
+            received_ms,
+            client_msg_id,
+            payload,
+        };
         let large = |seq| Handed { seq, event: large.clone() };
         assert!((1..=4).all(|seq| known.put(&large(seq))) && !known.put(&large(5)));
         (1..=4).for_each(|seq| known.taken(seq));

@@ -516,6 +516,8 @@ pub enum ToBridge {
         sender: UserId,
         /// What it is about.
         biz_code: BizCode,
+        /// When the gateway got it, in ms since the UNIX epoch by its wall clock; 0 if that is unknown.
+        received_ms: u64,
         /// The sender's name for it.
         client_msg_id: ClientMsgId,
         /// What the backend gets.

@@ -28,6 +28,7 @@ fn request(room: Option<RoomId>, payload: &[u8]) -> ToBridge {
         app: APP,
         sender: USER,
         biz_code: BizCode(5560),
+        received_ms: 0,
         client_msg_id: ClientMsgId::new(Bytes::from_static(b"g1")),
         payload: Bytes::copy_from_slice(payload),
     }

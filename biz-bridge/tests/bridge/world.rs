@@ -40,6 +40,7 @@ pub fn request(user: i64, payload: &[u8]) -> ToBridge {
         app: APP,
         sender: UserId(user),
         biz_code: BizCode(5560),
+        received_ms: 0,
         client_msg_id: ClientMsgId::new(Bytes::from_static(b"g1")),
         payload: Bytes::copy_from_slice(payload),
     }

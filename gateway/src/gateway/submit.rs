@@ -92,6 +92,7 @@ impl Gateway {
                     app,
                     sender,
                     biz_code,
+                    received_ms: self.clocks.wall_millis(now),
                     client_msg_id,
                     payload,
                 });

@@ -50,6 +50,7 @@ fn request(client_msg_id: &'static str, payload: usize) -> ToBridge {
         app: AppId(1),
         sender: UserId(2),
         biz_code: BizCode(5560),
+        received_ms: 3,
         client_msg_id: name(client_msg_id),
         payload: vec![1; payload].into(),
     }
@@ -310,9 +311,11 @@ fn bridges_that_come_and_go_lose_nothing() {
 
 fn of_user(user: i64, event: ToBridge) -> ToBridge {
     match event {
-        ToBridge::Request { session, device, room, app, biz_code, client_msg_id, payload, .. } => {
-            let sender = UserId(user);
-            ToBridge::Request { session, device, room, app, sender, biz_code, client_msg_id, payload }
+        mut request @ ToBridge::Request { .. } => {
+            if let ToBridge::Request { sender, .. } = &mut request {
+                *sender = UserId(user);
+            }
+            request
         }
         ToBridge::Undelivered { user: receiver, reason, message, delivery } => {
             let message = Message { sender: UserId(user), ..message };

@@ -11,7 +11,7 @@ use super::stamps::AHEAD_NS_MAX;
 /// "SFLK": the first field of a `Hello`.
 pub const MAGIC: u32 = 0x5346_4c4b;
 /// The version of the node protocol, archives included. Nodes of different versions do not talk.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Bytes of a frame's header: `len: u32 | kind: u8`; `len` counts what follows the header.
 pub const HEADER_BYTES: usize = 5;
 /// Bytes of a nonce.

@@ -216,6 +216,7 @@ fn to_bridge() -> Vec<ToBridge> {
             app: APP,
             sender: USER,
             biz_code: BizCode(5558),
+            received_ms: 9,
             client_msg_id: id("m1"),
             payload: Bytes::from_static(b"hi"),
         },
