@@ -39,6 +39,9 @@ pub struct Config {
     /// Whom `https://`, `rediss://` and the database trust.
     #[serde(skip)]
     pub roots: trust::Roots,
+    /// Where spans go, and of which traces.
+    #[serde(skip)]
+    pub trace: traces::Config,
     /// Connections to the primary, and to each replica.
     pub database_connections_max: u32,
     /// A replica that is further behind than this is not read from, in ms. A user's reads go to the primary
@@ -195,6 +198,7 @@ impl Default for Config {
             redis_sentinels: Vec::new(),
             prefix: "sailfish".into(),
             roots: trust::Roots::default(),
+            trace: traces::Config::default(),
             database_connections_max: 16,
             replica_lag_ms_max: 2_000,
             app: 1,

@@ -15,17 +15,22 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use traces::{Context, Kind, Span};
 use tracing::debug;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::{api, pages, random, request_id};
+use crate::{api, pages, random, request_id, trace};
 
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// A caller's own id of a request, or the one it is given; and back in the answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The trace that a caller goes on with.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Routes without spans; the first is that of paths that there are not.
+const UNTRACED: [&str; 4] = ["", "/healthz", "/readyz", "/metrics"];
 /// Routes whose callers sign what they send, so that it does not matter whose page they are.
 const SIGNED: [&str; 2] = ["/bridge/events", "/payment/callback/{provider}"];
 
@@ -60,8 +65,12 @@ async fn with_request_id(
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let id = given.filter(is_plain).map_or_else(random::hex::<8>, str::to_owned);
-    let mut response = request_id::scope(id.clone(), answer(request, next)).await;
-    let (path, status) = (path.as_ref().map_or("", MatchedPath::as_str), response.status().as_u16());
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    let place = of_trace(&app, path, &request);
+    let work = request_id::scope(id.clone(), answer(request, next));
+    let say = |span, response: &Response| describe(span, &method, path, response.status());
+    let mut response = trace::step(&app.store.traces, Kind::Server, place, work, say).await;
+    let status = response.status().as_u16();
     let took = start.elapsed();
     app.metrics.request(method_name(&method), path, status, took);
     debug!(request_id = id, %method, path, status, took_us = took.as_micros() as u64, "request");
@@ -69,6 +78,28 @@ async fn with_request_id(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The span of a request. What only asks how this process is is no part of a trace.
+fn of_trace(app: &App, path: &str, request: &Request) -> (Context, Option<u64>) {
+    let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let (context, parent) = trace::of_request(given, app.store.config.trace.sampling());
+    let is_work = !UNTRACED.contains(&path);
+    (Context { is_sampled: context.is_sampled && is_work, ..context }, parent)
+}
+
+/// Names as in <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.
+fn describe(span: Span, method: &Method, path: &str, status: StatusCode) -> Span {
+    let method = method_name(method).to_owned();
+    let span = span
+        .named(format!("{method} {path}"))
+        .with("http.request.method", method)
+        .with("http.route", path.to_owned())
+        .with("http.response.status_code", i64::from(status.as_u16()));
+    match status.is_server_error() {
+        true => span.failed(status.to_string()),
+        false => span,
+    }
 }
 
 async fn answer(request: Request, next: Next) -> Response {

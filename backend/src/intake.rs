@@ -9,6 +9,7 @@ use logs::warn;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use traces::{Context, Kind, Span};
 use tracing::Instrument;
 
 use crate::app::App;
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::event::{Event, EventKind, Outcome, Request, Undelivered};
 use crate::gift::{self, Answer, Contents, Decided, GiftRequest, Identity, Reason};
 use crate::hooks::before_send;
-use crate::trace::{self, Trace};
+use crate::trace;
 use crate::{inbox, membership};
 
 /// Takes events; what became of each.
@@ -92,12 +93,15 @@ async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Ou
             asked.entry((request.app, request.user)).or_default().push((index, id, request));
             continue;
         }
-        let (app, trace) = (app.clone(), Trace::parse(request.traceparent.as_deref()));
+        let (app, trace) = (app.clone(), trace::parse(request.traceparent.as_deref()));
+        let log = trace::span(&id, trace.as_ref());
         let taken = async move {
-            let taken = tokio::time::timeout(REQUEST_TIME, take_request(&app, request)).await;
-            vec![(index, taken.unwrap_or(Outcome::Again))]
+            let (user, biz_code) = (request.user, request.biz_code);
+            let work = tokio::time::timeout(REQUEST_TIME, take_request(&app, request));
+            let work = async { work.await.unwrap_or(Outcome::Again) };
+            vec![(index, traced(&app, (&id, user, biz_code), trace, work).await)]
         };
-        tasks.spawn(taken.instrument(trace::span(&id, trace.as_ref())));
+        tasks.spawn(taken.instrument(log));
     }
     for (_, messages) in asked {
         tasks.spawn(take_asked(app.clone(), messages));
@@ -107,6 +111,35 @@ async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Ou
         outcomes.extend(taken.unwrap_or_default());
     }
     outcomes.into_iter().collect()
+}
+
+/// Takes a request as a step of its packet's trace.
+async fn traced(
+    app: &App,
+    (id, user, biz_code): (&str, i64, i32),
+    trace: Option<Context>,
+    work: impl Future<Output = Outcome>,
+) -> Outcome {
+    let traces = &app.store.traces;
+    let Some(given) = trace.filter(|given| traces.wants(given)) else { return work.await };
+    let say = |span: Span, outcome: &Outcome| {
+        let (name, why) = match outcome {
+            Outcome::Done => ("done", None),
+            Outcome::Refused(why) => ("refused", Some(why)),
+            Outcome::Again => ("again", None),
+            Outcome::Waiting => ("waiting", None),
+        };
+        let span = span
+            .named(format!("take request {biz_code}"))
+            .with("sailfish.event_id", id.to_owned())
+            .with("sailfish.user", user)
+            .with("sailfish.outcome", name);
+        match why {
+            Some(why) => span.failed(why.as_str()),
+            None => span,
+        }
+    };
+    trace::step(traces, Kind::Server, (given.child(), Some(given.span)), work, say).await
 }
 
 fn is_asked_about(app: &App, request: &Request) -> bool {
@@ -120,7 +153,9 @@ async fn take_asked(app: Arc<App>, messages: Vec<Indexed>) -> Vec<(usize, Outcom
     let mut outcomes: Vec<_> = messages.iter().map(|(index, ..)| (*index, Outcome::Waiting)).collect();
     let deadline = Instant::now() + REQUEST_TIME;
     for (place, (_, id, request)) in messages.iter().enumerate() {
-        outcomes[place].1 = before_send::take(hook, id, request).await;
+        let (whose, given) = ((id.as_str(), request.user, request.biz_code), request.traceparent.as_deref());
+        let work = before_send::take(hook, id, request);
+        outcomes[place].1 = traced(&app, whose, trace::parse(given), work).await;
         let is_open = matches!(outcomes[place].1, Outcome::Again | Outcome::Waiting);
         if is_open || Instant::now() > deadline {
             break;
@@ -174,7 +209,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let code = Contents::code_of_request(biz_code);
     let contents = Contents { gift_id, room_id, receiver_id, count, code };
     let identity = Identity { sender_id: user, key: client_msg_id };
-    let request = GiftRequest { identity, contents, price, is_in_room: true };
+    let request = GiftRequest { identity, contents, price, is_in_room: true, trace: trace::current() };
     match app.gifts.submit(&request, gift::Limit::Told).await {
         // The sender was told so often that its send-ack has to do.
         Ok(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }) => {

@@ -16,6 +16,8 @@ use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, revoc
 
 /// How long connections to the database that are in use are waited for at the end.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// How long spans may take to leave at the end.
+const EXPORT_TIME: Duration = Duration::from_millis(500);
 
 /// A backend at work.
 pub struct Backend {
@@ -106,6 +108,7 @@ impl Backend {
             self.intake.tasks.abort_all();
             self.workers.tasks.abort_all();
         }
+        self.app.store.end_traces(EXPORT_TIME).await;
         if tokio::time::timeout(CLOSE_TIME, self.app.store.db.close()).await.is_err() {
             warn!("the backend ended with database connections in use");
         }

@@ -3,11 +3,13 @@
 pub mod second_delete;
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use logs::warn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use traces::{Exporter, Traces};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -36,6 +38,10 @@ pub struct Store {
     pub cache: Cache,
     /// The durable queue.
     pub queue: AnyQueue,
+    /// Where spans go.
+    pub traces: Traces,
+    /// Sends them, until the end.
+    exporter: Mutex<Option<Exporter>>,
     /// Until when all reads go to the primary, since a mark of a write could not be kept.
     unmarked_until_ms: AtomicI64,
 }
@@ -49,7 +55,18 @@ impl Store {
         let redis = Servers::open(&config)?;
         let cache = Cache::open(&config, redis.as_ref(), clock.clone()).await?;
         let queue = AnyQueue::open(&config, redis.as_ref(), &db, clock.clone()).await?;
-        Ok(Self { config, clock, db, redis, cache, queue, unmarked_until_ms: AtomicI64::new(0) })
+        let started = Traces::start(&config.trace);
+        let (traces, exporter) = started.map_err(|why| Error::internal(format!("trace.otlp_url: {why}")))?;
+        let (exporter, unmarked_until_ms) = (Mutex::new(exporter), AtomicI64::new(0));
+        Ok(Self { config, clock, db, redis, cache, queue, traces, exporter, unmarked_until_ms })
+    }
+
+    /// Sends the spans that wait, for `deadline` at most.
+    pub async fn end_traces(&self, deadline: Duration) {
+        let exporter = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(exporter) = exporter {
+            exporter.finish(deadline).await;
+        }
     }
 
     /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again

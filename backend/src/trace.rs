@@ -1,47 +1,58 @@
-//! The trace of a packet: <https://www.w3.org/TR/trace-context/>. The bridge begins it, log lines and
-//! webhooks carry it on.
+//! The trace of the packet or request at work. The bridge begins that of a packet; log lines, webhooks and
+//! spans carry it on.
 
-use std::fmt;
+use traces::{Context, Kind, Moment, Sampling, Source, Span, Traces};
+use tracing::{Span as LogSpan, field, info_span};
 
-use tracing::{Span, field, info_span};
+/// Whose spans these are.
+pub const SOURCE: Source = Source { service: "sailfish-backend", node: None };
 
-use crate::random;
-
-/// A trace that goes on here.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Trace {
-    /// 32 hexadecimal digits.
-    id: String,
+tokio::task_local! {
+    static CURRENT: Context;
 }
 
-impl Trace {
-    /// Reads a `traceparent`; `None` if it is none.
-    pub fn parse(traceparent: Option<&str>) -> Option<Self> {
-        let parts: Vec<&str> = traceparent?.split('-').collect();
-        let [version, id, parent, flags] = parts[..] else { return None };
-        let is_hex = |text: &str, digits| {
-            text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let is_named = |text: &str| text.bytes().any(|byte| byte != b'0');
-        let is_sound = version == "00" && is_hex(id, 32) && is_hex(parent, 16) && is_hex(flags, 2);
-        (is_sound && is_named(id) && is_named(parent)).then(|| Self { id: id.to_owned() })
-    }
+/// Reads a `traceparent`; `None` if it is none.
+pub fn parse(traceparent: Option<&str>) -> Option<Context> {
+    Context::parse(traceparent?)
+}
 
-    /// The `traceparent` of a call that is made for it.
-    pub fn next(&self) -> String {
-        format!("00-{}-{}-01", self.id, random::hex::<8>())
+/// The span at work, if its trace is exported.
+pub fn current() -> Option<Context> {
+    CURRENT.try_with(|context| *context).ok()
+}
+
+/// The trace of a request. A caller may keep its trace from being exported, but not make it exported: its
+/// flag counts only where we would sample that trace too.
+pub fn of_request(traceparent: Option<&str>, sampling: Sampling) -> (Context, Option<u64>) {
+    match parse(traceparent) {
+        Some(given) => {
+            let is_sampled = given.is_sampled && sampling.takes(given.trace);
+            (Context { is_sampled, ..given.child() }, Some(given.span))
+        }
+        None => (Context::begin(sampling), None),
     }
 }
 
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.id)
+/// Does work as the span `context`, which `say` tells what came of it. Without an export it is done as it is.
+pub async fn step<T>(
+    traces: &Traces,
+    kind: Kind,
+    (context, parent): (Context, Option<u64>),
+    work: impl Future<Output = T>,
+    say: impl FnOnce(Span, &T) -> Span,
+) -> T {
+    if !traces.wants(&context) {
+        return work.await;
     }
+    let begun = Moment::now();
+    let done = CURRENT.scope(context, work).await;
+    traces.record(say(Span::since(begun, SOURCE, kind, context, parent), &done));
+    done
 }
 
 /// What log lines say of a packet.
-pub fn span(id: &str, trace: Option<&Trace>) -> Span {
-    info_span!("packet", id, trace = trace.map(field::display))
+pub fn span(id: &str, trace: Option<&Context>) -> LogSpan {
+    info_span!("packet", id, trace = trace.map(|trace| field::display(trace.trace_id())))
 }
 
 #[cfg(test)]
@@ -49,26 +60,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_goes_on_under_its_id() {
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        let given = format!("00-{id}-b7ad6b7169203331-01");
-        let trace = Trace::parse(Some(&given)).unwrap();
-        assert_eq!(trace.to_string(), id);
-        let next = trace.next();
-        assert_eq!(Trace::parse(Some(&next)), Some(trace.clone()));
-        assert_ne!((next, trace.next()), (given.clone(), trace.next()), "each call is a span of its own");
-        for wrong in [
-            "".into(),
-            given.to_uppercase(),
-            format!("01-{id}-b7ad6b7169203331-01"),
-            format!("00-{id}-b7ad6b7169203331"),
-            format!("00-{id}-b7ad6b7169203331-01-x"),
-            format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
-            format!("00-{id}-0000000000000000-01"),
-            format!("00-{id}-b7ad6b7169203331-01\r\nx: y"),
-        ] {
-            assert_eq!(Trace::parse(Some(&wrong)), None, "{wrong:?}");
+    fn a_caller_cannot_have_its_trace_exported() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let given = |flags| format!("00-{trace}-b7ad6b7169203331-{flags}");
+        let (all, none) = (Sampling::default(), Sampling::per_million(0));
+        for (flags, sampling, is_sampled) in
+            [("01", all, true), ("00", all, false), ("01", none, false), ("00", none, false)]
+        {
+            let (context, parent) = of_request(Some(&given(flags)), sampling);
+            assert_eq!((context.trace_id().as_str(), context.is_sampled), (trace, is_sampled));
+            assert_eq!(parent, Some(0xb7ad_6b71_6920_3331));
         }
-        assert_eq!(Trace::parse(None), None);
+        for none in [None, Some("?")] {
+            let (context, parent) = of_request(none, all);
+            assert!(context.is_sampled && context.trace != 0 && parent.is_none());
+        }
     }
 }

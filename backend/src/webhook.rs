@@ -14,10 +14,10 @@ use logs::warn;
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use traces::Context;
 use trust::{HttpClient, Kept, Roots};
 
 use crate::hex;
-use crate::trace::Trace;
 
 /// One address of an operator's service.
 pub struct Webhook {
@@ -117,7 +117,7 @@ impl Webhook {
         &self,
         body: Vec<u8>,
         now_ms: i64,
-        trace: Option<&Trace>,
+        trace: Option<&Context>,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, Failure> {
         let begun = Instant::now();
@@ -144,7 +144,7 @@ impl Webhook {
         answer.inspect_err(|failure| warn!(hook = self.name, why = failure.why, "a webhook failed"))
     }
 
-    async fn post(&self, body: Vec<u8>, now_ms: i64, trace: Option<&Trace>) -> Result<Bytes, Failure> {
+    async fn post(&self, body: Vec<u8>, now_ms: i64, trace: Option<&Context>) -> Result<Bytes, Failure> {
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let mut request = Request::builder()
             .method(Method::POST)
@@ -153,7 +153,7 @@ impl Webhook {
             .header("x-sailfish-timestamp", now_ms)
             .header("x-sailfish-signature", sign(&self.secret, now_ms, &body));
         if let Some(trace) = trace {
-            request = request.header("traceparent", trace.next());
+            request = request.header("traceparent", trace.child().to_string());
         }
         let request = request.body(Full::from(body)).map_err(|error| failure(Outcome::Unreachable, error))?;
         let client = self.client.as_ref().map_err(|why| failure(Outcome::Unreachable, why))?;

@@ -33,6 +33,8 @@ pub struct Config {
     pub reclaim: Duration,
     /// Whom `https://` and `rediss://` trust.
     pub roots: Roots,
+    /// Where the spans of events go, and of which.
+    pub trace: traces::Config,
     /// The name in the push stream's group: the same in every life of this process, another for every other
     /// process.
     pub consumer: String,
@@ -99,6 +101,7 @@ impl Config {
             tries_max: 10,
             reclaim: Duration::from_secs(60),
             roots: Roots::default(),
+            trace: traces::Config::default(),
             consumer,
         }
     }

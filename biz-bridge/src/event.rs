@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Serialize;
+use traces::{Context, Moment, Sampling};
 use wire::client::{FailReason, Message};
 use wire::node::ToBridge;
-use wire::{AppId, UserId};
+use wire::{AppId, BizCode, RoomId, UserId};
 
 use crate::Item;
 use crate::backoff::mix;
@@ -75,16 +76,18 @@ impl EventKey {
         format!("{:x}-{:x}-{:x}", self.shard, self.incarnation, self.seq)
     }
 
-    /// The id of the trace that begins with the event, the same on every retry: 32 hexadecimal digits.
-    pub fn trace(&self) -> String {
+    /// The trace that begins with the event, the same on every retry.
+    pub fn context(&self, sampling: Sampling) -> Context {
         let life = mix(self.incarnation ^ u64::from(self.shard) << 32);
-        format!("{:016x}{:016x}", mix(life ^ self.seq), mix(life.wrapping_add(self.seq)) | 1) // not all zero
+        let (high, low) = (mix(life ^ self.seq), mix(life.wrapping_add(self.seq)) | 1); // not 0
+        let trace = u128::from(high) << 64 | u128::from(low);
+        let span = mix(self.seq ^ u64::from(self.shard) << 32) | 1;
+        Context { trace, span, is_sampled: sampling.takes(trace) }
     }
 
-    /// The trace as <https://www.w3.org/TR/trace-context/> writes it: this bridge is the first on the way.
-    pub fn traceparent(&self) -> String {
-        let span = mix(self.seq ^ u64::from(self.shard) << 32) | 1;
-        format!("00-{}-{span:016x}-01", self.trace())
+    /// The id of that trace: 32 hexadecimal digits.
+    pub fn trace(&self) -> String {
+        self.context(Sampling::default()).trace_id()
     }
 }
 
@@ -101,18 +104,48 @@ pub struct Entry {
     pub json: Vec<u8>,
     /// How often it was sent and not done by that.
     pub tries: u32,
+    /// What its spans say, if its trace is exported.
+    pub trace: Option<Box<Traced>>,
+}
+
+/// What the spans of an event say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Traced {
+    pub context: Context,
+    pub packet: Packet,
+    /// When it came in.
+    pub taken: Moment,
+}
+
+/// The packet that an event carries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packet {
+    pub is_undelivered: bool,
+    pub biz_code: BizCode,
+    pub room: Option<RoomId>,
+    /// When its gateway got it, in ms since the UNIX epoch; 0 if that is unknown.
+    pub received_ms: u64,
 }
 
 impl Entry {
-    pub fn new(item: &Item) -> Self {
+    pub fn new(item: &Item, sampling: Sampling) -> Self {
         let key = EventKey::of(item);
         let refusal = match &item.event {
             // Its sender hears what kept it from its receiver.
             ToBridge::Undelivered { reason, .. } => *reason,
             _ => FailReason::NoRoute,
         };
-        let json = serde_json::to_vec(&body(key, &item.event)).expect("strings and numbers are JSON");
-        Self { key, user: whose(&item.event), kind: EventKind::of(&item.event), refusal, json, tries: 0 }
+        let body = body(key, &item.event, sampling);
+        let json = serde_json::to_vec(&body).expect("strings and numbers are JSON");
+        Self {
+            key,
+            user: whose(&item.event),
+            kind: EventKind::of(&item.event),
+            refusal,
+            json,
+            tries: 0,
+            trace: None,
+        }
     }
 }
 
@@ -210,7 +243,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-fn body(key: EventKey, event: &ToBridge) -> Body<'_> {
+fn body(key: EventKey, event: &ToBridge, sampling: Sampling) -> Body<'_> {
     let id = key.id();
     let session = |id, app: AppId, user: UserId, device: wire::DeviceClass, login: wire::node::Login| {
         Session { id, app: app.0, user: user.0, device: device.name(), login: login.0.to_string() }
@@ -237,15 +270,23 @@ fn body(key: EventKey, event: &ToBridge) -> Body<'_> {
                 room: room.map(|room| room.0),
                 biz_code: biz_code.0,
                 client_msg_id: client_msg_id.as_str(),
-                traceparent: key.traceparent(),
+                traceparent: key.context(sampling).to_string(),
                 payload: Payload::of(payload),
             }
         }
-        ToBridge::Undelivered { user, reason, message, .. } => undelivered(key, *user, *reason, message),
+        ToBridge::Undelivered { user, reason, message, .. } => {
+            undelivered(key, *user, *reason, message, sampling)
+        }
     }
 }
 
-fn undelivered(key: EventKey, user: UserId, reason: FailReason, message: &Message) -> Body<'_> {
+fn undelivered(
+    key: EventKey,
+    user: UserId,
+    reason: FailReason,
+    message: &Message,
+    sampling: Sampling,
+) -> Body<'_> {
     Body::Undelivered {
         id: key.id(),
         app: message.app.0,
@@ -257,7 +298,7 @@ fn undelivered(key: EventKey, user: UserId, reason: FailReason, message: &Messag
         room: message.room.map(|room| room.0),
         sequence: message.room.map(|_| message.sequence),
         client_msg_id: message.client_msg_id.as_str(),
-        traceparent: key.traceparent(),
+        traceparent: key.context(sampling).to_string(),
         payload: Payload::of(&message.payload),
     }
 }

@@ -1,17 +1,19 @@
 //! What reads bodies and entries, for the fuzz targets.
 
+use traces::Sampling;
+
 use crate::event::Entry;
 use crate::push_stream::{self, Raw};
 use crate::{Item, http};
 
 /// An event as the backend gets it.
 pub fn event(item: &Item) -> Vec<u8> {
-    Entry::new(item).json
+    Entry::new(item, Sampling::default()).json
 }
 
 /// What a backend answers to these events.
 pub fn answer(items: &[Item], body: &[u8]) -> bool {
-    let entries: Vec<Entry> = items.iter().map(Entry::new).collect();
+    let entries: Vec<Entry> = items.iter().map(|item| Entry::new(item, Sampling::default())).collect();
     http::read(&entries, body).is_ok()
 }
 

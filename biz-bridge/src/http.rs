@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
+use traces::Sampling;
 use trust::{HttpClient, Kept, chain};
 
 use crate::config::{Config, events_uri};
@@ -30,6 +31,7 @@ pub struct Http {
     uri: Uri,
     secret: Arc<[u8]>,
     timeout: Duration,
+    sampling: Sampling,
 }
 
 impl Http {
@@ -37,7 +39,13 @@ impl Http {
         let kept = Kept { count: config.lanes, time: IDLE };
         let client = config.roots.http_client(url, config.timeout, kept)?;
         let uri = events_uri(url).expect("the configuration was checked");
-        Ok(Self { client, uri, secret: secret.into(), timeout: config.timeout })
+        Ok(Self {
+            client,
+            uri,
+            secret: secret.into(),
+            timeout: config.timeout,
+            sampling: config.trace.sampling(),
+        })
     }
 
     pub async fn send(&self, entries: &[Entry]) -> Verdict {
@@ -70,12 +78,13 @@ impl Http {
         let now_ms = u64::try_from(now.as_millis()).expect("64 bits of ms hold half a billion years");
         let signature = sign(&self.secret, now_ms, &body);
         let host = self.uri.authority().expect("the configuration was checked").as_str();
+        let traceparent = |entry: &Entry| entry.key.context(self.sampling).to_string();
         Request::post(self.uri.clone())
             .header(HOST, host)
             .header(CONTENT_TYPE, "application/json")
             .header("x-sailfish-timestamp", now_ms)
             .header("x-sailfish-signature", signature)
-            .header("traceparent", entries.first().map_or_else(String::new, |entry| entry.key.traceparent()))
+            .header("traceparent", entries.first().map_or_else(String::new, traceparent))
             .body(Full::new(body))
             .expect("all of it is made of sound parts")
     }
@@ -147,6 +156,7 @@ mod tests {
             refusal: FailReason::NoRoute,
             json: format!("{{\"n\":{seq}}}").into_bytes(),
             tries: 0,
+            trace: None,
         };
         (1..=count).map(entry).collect()
     }

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use logs::warn;
 use tokio::sync::{mpsc, watch};
+use traces::Moment;
 use wire::node::Taken;
 
 use crate::backoff::{Backoff, Random};
@@ -16,6 +17,7 @@ use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Done, Queue, Verdict};
 use crate::redis::Stream;
+use crate::spans::Spans;
 use crate::timing::sleep_until;
 use crate::{Item, Shards};
 
@@ -44,6 +46,7 @@ pub struct Lane {
     breaker: Arc<Breaker>,
     shards: Arc<dyn Shards>,
     metrics: Arc<Metrics>,
+    spans: Spans,
 }
 
 impl Lane {
@@ -56,9 +59,10 @@ impl Lane {
         shards: Arc<dyn Shards>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let spans = Spans::new(config, metrics.traces.clone());
         let backoff = Backoff::new(config.retry_first, config.retry_max);
         let queue = Queue::new(config.batch_max, backoff, random(number));
-        Self { mailbox, queue, sink, breaker, shards, metrics }
+        Self { mailbox, queue, sink, breaker, shards, metrics, spans }
     }
 
     /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would
@@ -99,7 +103,7 @@ impl Lane {
             self.metrics.repeated.add(1);
             self.metrics.waiting.take(1);
         } else {
-            self.queue.push(Entry::new(item));
+            self.queue.push(self.spans.entry(item));
         }
     }
 
@@ -107,7 +111,9 @@ impl Lane {
         self.breaker.enter().await;
         let again = batch.entries.iter().filter(|entry| entry.tries > 0).count();
         self.metrics.retries.add(u64::try_from(again).expect("64 bits hold a length"));
+        let begun = Moment::now();
         let verdict = self.sink.send(&batch.entries).await;
+        self.spans.sent(&batch.entries, begun, &verdict);
         match &verdict {
             Verdict::Answered(_) => {
                 self.metrics.batches_taken.add(1);
@@ -130,6 +136,7 @@ impl Lane {
         let mut shards: BTreeMap<(u32, u64), Vec<(u64, Taken)>> = BTreeMap::new();
         for Done { entry, taken, why } in done {
             self.metrics.waiting.take(1);
+            self.spans.done(&entry, why.as_deref());
             match taken {
                 Taken::Ok => self.metrics.taken(entry.kind).add(1),
                 Taken::Refused(_) => {

@@ -30,6 +30,7 @@ mod push_stream;
 mod queue;
 mod redis;
 mod signature;
+mod spans;
 mod timing;
 
 use std::io;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 use logs::{error, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use traces::Traces;
 use wire::node::{Taken, ToBridge};
 
 use crate::breaker::Breaker;
@@ -76,6 +78,9 @@ pub trait Shards: Send + Sync + 'static {
     fn taken(&self, shard: u32, incarnation: u64, results: Vec<(u64, Taken)>);
 }
 
+/// How long spans may take to leave at the end.
+const EXPORT_TIME: Duration = Duration::from_millis(500);
+
 /// A bridge at work, on a thread of its own.
 pub struct Bridge {
     inbox: Inbox,
@@ -94,17 +99,27 @@ impl Bridge {
     /// starting.
     pub fn start(config: Config, shards: Arc<dyn Shards>, pushes: impl Pushes) -> io::Result<Self> {
         let wrong = |error: ConfigError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let no_roots = |wants| wrong(ConfigError { key: "trace.otlp_url", wants });
         config.check().map_err(wrong)?;
         let to = To::new(&config).map_err(wrong)?;
-        let metrics = Arc::new(Metrics::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (traces, exporter) = {
+            let _runtime = runtime.enter();
+            Traces::start(&config.trace).map_err(no_roots)?
+        };
+        let metrics = Arc::new(Metrics::with(traces));
         let (stop, stopped) = watch::channel(None);
         let (lanes, mailboxes): (Vec<_>, Vec<_>) =
             (0..config.lanes).map(|_| mpsc::unbounded_channel()).unzip();
         let inbox = Inbox { lanes: lanes.into(), metrics: metrics.clone() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let work = Work { config, to, shards, metrics: metrics.clone(), stopped };
         let thread = thread::Builder::new().name("bridge".into()).spawn(move || {
-            runtime.block_on(work.run(mailboxes, pushes));
+            runtime.block_on(async {
+                work.run(mailboxes, pushes).await;
+                if let Some(exporter) = exporter {
+                    exporter.finish(EXPORT_TIME).await;
+                }
+            });
             runtime.shutdown_background(); // a name look-up may hang
         })?;
         Ok(Self { inbox, metrics, stop, thread: Some(thread) })

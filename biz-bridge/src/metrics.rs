@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use traces::Traces;
+
 use crate::event::EventKind;
 
 /// A number that others may read at any time.
@@ -54,9 +56,15 @@ pub struct Metrics {
     pub redis_volatile: Counter,
     /// Failed connects, broken connections and refused commands of the push stream.
     pub push_stream_errors: Counter,
+    /// Where spans go, which counts them.
+    pub traces: Traces,
 }
 
 impl Metrics {
+    pub(crate) fn with(traces: Traces) -> Self {
+        Self { traces, ..Self::default() }
+    }
+
     /// Events of that kind that were taken.
     pub fn taken(&self, kind: EventKind) -> &Counter {
         &self.taken[kind as usize]

@@ -258,6 +258,7 @@ fn random_text() -> String {
 /// The backend's part of the configuration, with what it shares with gateways and bridge.
 pub fn own_config(config: &Config) -> anyhow::Result<backend::Config> {
     let mut own = config.backend.clone();
+    own.trace = config.trace.clone();
     if own.database.is_empty() {
         let file = state_file("backend.db").context("set backend.database")?;
         private_folder(file.parent().expect("it has a folder"))?;

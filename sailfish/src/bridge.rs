@@ -48,11 +48,12 @@ struct Returns {
 
 impl Bridging {
     /// Starts the bridge of node `node`.
-    pub fn start(config: &BridgeConfig, node: u16) -> anyhow::Result<Self> {
+    pub fn start(config: &BridgeConfig, trace: &traces::Config, node: u16) -> anyhow::Result<Self> {
         let returns =
             Arc::new(Returns { remote: OnceLock::new(), by: Mutex::default(), gives_up: Mutex::default() });
         let pushes = ByShards::default();
-        let bridge = Bridge::start(config_of(config, node)?, returns.clone(), pushes.clone())?;
+        let config = biz_bridge::Config { trace: trace.clone(), ..config_of(config, node)? };
+        let bridge = Bridge::start(config, returns.clone(), pushes.clone())?;
         Ok(Self { bridge, returns, pushes })
     }
 

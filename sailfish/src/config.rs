@@ -73,6 +73,8 @@ pub struct Config {
     pub backend: backend::Config,
     /// The backend, and the way there.
     pub bridge: BridgeConfig,
+    /// Where spans go, and of which traces.
+    pub trace: traces::Config,
     /// Whom connections to others trust.
     pub tls: TlsConfig,
     /// Buffers and sockets.
@@ -435,6 +437,7 @@ impl Config {
         self.directory.roots = roots.clone();
         self.bridge.roots = roots.clone();
         self.backend.roots = roots.clone();
+        self.trace.roots = roots.clone();
         self.tls.trusted = roots;
         Ok(())
     }
@@ -529,6 +532,7 @@ impl Config {
         self.directory.validate()?;
         self.backend.validate()?;
         self.bridge.validate()?;
+        self.trace.check()?;
         self.validate_engine()
     }
 

@@ -415,7 +415,8 @@ fn start(
         Some(backend) => Some(backend.bridge(&config.bridge)),
         None => has_bridge.then(|| config.bridge.clone()),
     };
-    let bridge = bridge.map(|bridge| Bridging::start(&bridge, role.node(config))).transpose()?;
+    let bridge =
+        bridge.map(|bridge| Bridging::start(&bridge, &config.trace, role.node(config))).transpose()?;
     let builder = Builder {
         role,
         node: role.node(config),

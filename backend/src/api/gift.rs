@@ -17,6 +17,7 @@ use crate::http::body::{Body, Path, Query};
 use crate::http::caller::Caller;
 use crate::http::internal::Internal;
 use crate::tables::gift;
+use crate::trace;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Arc<App>> {
@@ -96,7 +97,7 @@ async fn send(
     let Send { id, gift_id, room_id, receiver_id, count, price } = body;
     let identity = Identity { sender_id: caller.user_id, key: id.clone() };
     let contents = Contents { gift_id, room_id, receiver_id, count, code: SHOWN };
-    let request = GiftRequest { identity, contents, price, is_in_room: false };
+    let request = GiftRequest { identity, contents, price, is_in_room: false, trace: trace::current() };
     match app.gifts.send(&request).await? {
         Answer::Committed { total } => Ok(Json(Sent { id, total })),
         Answer::Refused(reason) => Err(Error::new(StatusCode::CONFLICT, reason.name(), reason.text())),

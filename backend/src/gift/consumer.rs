@@ -9,6 +9,7 @@ use logs::{error, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use traces::{Kind, Moment, Span};
 
 use super::decide::{Decisions, Facts, RoomState, decide};
 use super::{Answer, Batch, GiftRequest, Gifts, Identity, Order, add, old_refusals};
@@ -20,6 +21,7 @@ use crate::outbox::Message;
 use crate::queue::{AnyQueue, Job, JobId, Queue, Topic};
 use crate::stop::Stop;
 use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
+use crate::trace;
 
 impl Gifts {
     /// Decides gifts in one transaction, past the queue and those who wait; how many are paid. Their messages
@@ -245,7 +247,10 @@ async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Commit
         if batch.requests.is_empty() {
             continue;
         }
-        match try_commit(gifts, &batch).await {
+        let begun = Moment::now();
+        let tried = try_commit(gifts, &batch).await;
+        record(gifts, &batch, begun, tried.as_ref().err());
+        match tried {
             Ok((decisions, ids)) => {
                 failures = 0;
                 committed.push(after_commit(gifts, batch.jobs, decisions, ids));
@@ -276,6 +281,20 @@ async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Commit
         }
     }
     committed
+}
+
+/// A transaction has ended, which is a step of each gift in it.
+fn record(gifts: &Gifts, batch: &Batch, begun: Moment, error: Option<&Error>) {
+    let traced = batch.requests.iter().filter_map(|request| request.trace);
+    for parent in traced.filter(|parent| gifts.store.traces.wants(parent)) {
+        let span = Span::since(begun, trace::SOURCE, Kind::Internal, parent.child(), Some(parent.span));
+        let gifts_in_it = i64::try_from(batch.requests.len()).unwrap_or(i64::MAX);
+        let span = span.named("gift transaction").with("sailfish.gifts", gifts_in_it);
+        gifts.store.traces.record(match error {
+            Some(error) => span.failed(error.to_string()),
+            None => span,
+        });
+    }
 }
 
 /// One transaction: reads what decides, and writes what was decided. The messages' ids too.

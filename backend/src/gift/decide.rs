@@ -118,7 +118,7 @@ mod tests {
 
     fn request(sender_id: i64, key: &str, price: i64) -> GiftRequest {
         let identity = Identity { sender_id, key: key.into() };
-        GiftRequest { identity, contents: CONTENTS, price: Some(price), is_in_room: true }
+        GiftRequest { identity, contents: CONTENTS, price: Some(price), is_in_room: true, trace: None }
     }
 
     fn facts(balances: &[(i64, i64)]) -> Facts {

@@ -1,6 +1,7 @@
 //! A gift: its name, what it is, what its sender is answered, and its kind in the catalogue.
 
 use serde::{Deserialize, Serialize};
+use traces::Context;
 use utoipa::ToSchema;
 
 /// Names a gift: of one sender, compared byte by byte.
@@ -40,6 +41,9 @@ pub struct GiftRequest {
     /// The gateway has seen the sender in the room. Else the table of members says whether it is there.
     #[serde(default = "yes")]
     pub is_in_room: bool,
+    /// The span that wants it, if its trace is exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Context>,
 }
 
 /// Of a gift that waits in the queue since a version that asked gateways only.

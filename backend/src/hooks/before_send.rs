@@ -26,7 +26,7 @@ use crate::metrics::{Family, Metrics};
 use crate::outbox::{Message, Outbox, Target};
 use crate::push::{Push, PushItem, PushOutcome};
 use crate::store::Store;
-use crate::trace::{self, Trace};
+use crate::trace;
 use crate::webhook::Webhook;
 
 /// The hook, and what it is being asked.
@@ -138,7 +138,7 @@ impl BeforeSend {
         let (decide, outcome) = watch::channel(None);
         asked.insert(id.to_owned(), Asked { outcome: outcome.clone(), since: Instant::now() });
         let (hook, id, request) = (self.clone(), id.to_owned(), request.clone());
-        let span = trace::span(&id, Trace::parse(request.traceparent.as_deref()).as_ref());
+        let span = trace::span(&id, trace::parse(request.traceparent.as_deref()).as_ref());
         let deciding = async move {
             let decided = decide_and_send(&hook, &id, request).await;
             let _ = decide.send(Some(decided)); // nobody may wait any more
@@ -189,7 +189,7 @@ async fn judge(hook: &BeforeSend, id: &str, room: i64, request: &Request) -> Res
     let Request { app: of_app, user, device, biz_code, client_msg_id, data, .. } = request;
     let event =
         Question { id, app: *of_app, user: *user, device, room, biz_code: *biz_code, client_msg_id, data };
-    let trace = Trace::parse(request.traceparent.as_deref());
+    let trace = trace::parse(request.traceparent.as_deref());
     let read = |bytes: &[u8]| {
         let answer: Answer = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match (&answer.action, answer.data.bytes()) {

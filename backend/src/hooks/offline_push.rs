@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::event::{Data, Undelivered};
 use crate::tables::hook_event::NewEvent;
 use crate::tables::inbox::InboxRow;
-use crate::trace::Trace;
+use crate::trace;
 
 #[derive(Serialize)]
 struct Notification<'a> {
@@ -42,7 +42,7 @@ pub fn notification(row: &InboxRow, told: &Undelivered) -> Option<NewEvent> {
         biz_code: row.biz_code,
         message_id: row.message_id.to_string(),
         client_msg_id: &row.client_msg_id,
-        traceparent: told.traceparent.as_deref().filter(|it| Trace::parse(Some(it)).is_some()),
+        traceparent: told.traceparent.as_deref().filter(|it| trace::parse(Some(it)).is_some()),
         data: (row.data.len() <= PREVIEW_BYTES_MAX).then(|| Data::of(row.data.clone())),
     };
     let payload = serde_json::to_string(&notification).expect("strings and numbers are JSON");

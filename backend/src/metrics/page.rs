@@ -19,6 +19,7 @@ pub async fn text(app: &App) -> String {
     write_queue(app, &mut page).await;
     write_gifts(app, &mut page);
     write_webhooks(app, &mut page);
+    write_traces(app, &mut page);
     let (hits, misses) = app.store.cache.counts();
     page.family("cache_reads_total", "counter", "Reads through the cache.");
     page.sample(&[("result", "hit")], hits);
@@ -27,6 +28,16 @@ pub async fn text(app: &App) -> String {
     write_replicas(app, &mut page);
     page.process(Process::read());
     page.into_text()
+}
+
+/// Spans for the trace collector.
+fn write_traces(app: &App, page: &mut Text) {
+    page.family("trace_spans_total", "counter", "Spans by what became of them.");
+    for (outcome, count) in app.store.traces.spans() {
+        page.sample(&[("outcome", outcome)], count);
+    }
+    page.family("trace_tries_failed_total", "counter", "Batches of spans that were not taken, each try.");
+    page.sample(&[], app.store.traces.tries_failed());
 }
 
 /// Connections to the database.

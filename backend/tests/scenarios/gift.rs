@@ -62,6 +62,7 @@ pub async fn audit(node: &Node) -> (i64, i64) {
 
 pub fn request(sender_id: i64, key: &str, gift_id: i64) -> GiftRequest {
     GiftRequest {
+        trace: None,
         identity: Identity { sender_id, key: key.into() },
         contents: Contents { gift_id, room_id: 7, receiver_id: 3, count: 1, code: 5556 },
         price: None,

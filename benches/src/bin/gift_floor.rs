@@ -49,6 +49,7 @@ async fn floor(app: &App, batch: usize, time: Duration) -> Result<f64, Error> {
     let (start, mut sent, mut paid) = (Instant::now(), 0, 0);
     while start.elapsed() < time {
         let request = |number: usize| GiftRequest {
+            trace: None,
             identity: Identity { sender_id: senders[number % SENDERS], key: format!("{number:016x}") },
             contents,
             price: Some(PRICE),

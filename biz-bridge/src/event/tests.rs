@@ -13,7 +13,8 @@ const DEVICE: DeviceClass = DeviceClass::Tablet;
 const LOGIN: Login = Login(u64::MAX);
 
 fn entry(event: ToBridge) -> Entry {
-    Entry::new(&Item { shard: 0x3_0001, incarnation: u64::MAX, seq: 255, event })
+    let item = Item { shard: 0x3_0001, incarnation: u64::MAX, seq: 255, event };
+    Entry::new(&item, Sampling::default())
 }
 
 fn read(entry: &Entry) -> Value {
@@ -80,7 +81,7 @@ fn sessions_and_memberships() {
 
 /// That of every event here.
 fn traceparent() -> String {
-    let trace = entry(request(None, b"")).key.traceparent();
+    let trace = entry(request(None, b"")).key.context(Sampling::default()).to_string();
     let lengths: Vec<usize> = trace.split('-').map(str::len).collect();
     assert_eq!(lengths, [2, 32, 16, 2], "{trace}");
     trace
@@ -92,7 +93,11 @@ fn each_event_begins_a_trace_of_its_own() {
     let keys = (0..1_000).flat_map(|n| [key(1, 7, n), key(2, 7, n), key(1, 8, n), key(0, 0, n)]);
     let mut seen = std::collections::BTreeSet::new();
     assert!(keys.map(|key| key.trace()).all(|trace| trace != "0".repeat(32) && seen.insert(trace)));
-    assert_eq!(key(1, 7, 3).traceparent(), key(1, 7, 3).traceparent(), "on every retry");
+    let (all, none) = (Sampling::default(), Sampling::per_million(0));
+    assert_eq!(key(1, 7, 3).context(all), key(1, 7, 3).context(all), "on every retry");
+    let unsampled = key(1, 7, 3).context(none);
+    assert_eq!(Context { is_sampled: true, ..unsampled }, key(1, 7, 3).context(all));
+    assert!(unsampled.to_string().ends_with("-00"), "{unsampled}");
 }
 
 #[test]

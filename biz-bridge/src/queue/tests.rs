@@ -79,6 +79,7 @@ fn entry(seq: u64, user: i64) -> Entry {
         refusal: FailReason::NoRoute,
         json: vec![b'x'; 100],
         tries: 0,
+        trace: None,
     }
 }
 

@@ -465,6 +465,13 @@ impl Page {
         let help =
             "1 if Redis replies before its writes are on disk: a crash of Redis may lose answered events.";
         self.number("sailfish_bridge_redis_volatile", Gauge, help, bridge.redis_volatile.get());
+        let help = "Spans for the trace collector, by what became of them.";
+        let mut spans = self.out.family("sailfish_trace_spans_total", Counter, help);
+        for (outcome, count) in bridge.traces.spans() {
+            spans.sample(Labels(&[("outcome", outcome)]), count);
+        }
+        let help = "Batches of spans that were not taken, each try.";
+        self.number("sailfish_trace_tries_failed_total", Counter, help, bridge.traces.tries_failed());
     }
 
     fn engine(&mut self, stats: &[Arc<Stats>]) {

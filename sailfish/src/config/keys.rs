@@ -28,6 +28,7 @@ pub const SECTIONS: &[Key] = &[
         "bridge",
         "Where the backend is, for `sailfish up` and `sailfish bridge`. queue_* is for every node that has a bridge.",
     ),
+    key("trace", "Traces of packets and requests, for an OpenTelemetry collector."),
     key("tls", "Whom connections to others by TLS trust: https, rediss, MySQL."),
     key("engine", "Buffers and sockets."),
 ];
@@ -536,6 +537,15 @@ pub const KEYS: &[Key] = &[
         "How many requests and undelivered messages, and presence events, one user may have.",
     ),
     key("bridge.queue_user_bytes_max", "Bytes that one user may have of each."),
+    key(
+        "trace.otlp_url",
+        "An OpenTelemetry collector that takes OTLP over HTTP in JSON: http://HOST:PORT or https://HOST:PORT, to which /v1/traces is appended.\n\
+         Bridges and backends send spans there. Empty: none.",
+    ),
+    key(
+        "trace.sampled_per_million",
+        "Traces of a million that are exported; the others carry the flag 00 in traceparent. The same on bridges and backends.",
+    ),
     key(
         "tls.roots",
         "A file with the certificates in PEM of those who sign the certificates of servers. Empty: those of the system.",

@@ -34,5 +34,6 @@ mod tls;
 mod tls_outward;
 mod tokens;
 mod top;
+mod traces;
 mod up;
 mod websocket;
