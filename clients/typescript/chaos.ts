@@ -3,6 +3,9 @@
  * lost or doubled: node dist/chaos.js SAILFISH [SECONDS] [kill|cut]. SAILFISH is the program; it gets ports
  * and a folder of its own. With NO_HISTORY=1 in the environment, clients do without room history. Ends with
  * code 1 if a promise was broken.
+ *
+ * The same with servers that somebody else runs and kills: node dist/chaos.js URL SECONDS TOKEN,TOKEN,TOKEN,
+ * with the tokens of the users 101, 102 and 103.
  */
 
 import assert from "node:assert/strict";
@@ -20,6 +23,8 @@ import { NodeWebSocket } from "./src/node.js";
 const [program, seconds = "12", fault = "kill"] = process.argv.slice(2);
 if (program === undefined) throw new Error("which program? node dist/chaos.js SAILFISH [SECONDS] [kill|cut]");
 
+/** The servers of somebody else, if there are any. */
+const given = program.includes("://") ? { url: program, tokens: fault.split(",") } : undefined;
 const hasHistory = process.env["NO_HISTORY"] === undefined;
 const ROOM = 7;
 const USERS = [101, 102, 103];
@@ -95,9 +100,9 @@ interface Ledger {
 }
 
 function open(user: number): Ledger {
-  const token = tokenOf(user);
+  const token = given?.tokens[USERS.indexOf(user)] ?? tokenOf(user);
   const client = new Client({
-    url: `ws://127.0.0.1:${entry}`,
+    url: given?.url ?? `ws://127.0.0.1:${entry}`,
     token: () => token,
     WebSocket: NodeWebSocket,
     backoffMs: 100,
@@ -106,6 +111,7 @@ function open(user: number): Ledger {
   });
   const ledger: Ledger = { user, client, outcomes: new Map(), shown: [], gaps: 0 };
   client.on("message", (message) => void ledger.shown.push(message));
+  client.on("joined", () => void (joins += 1));
   client.on("gap", () => void (ledger.gaps += 1));
   client.start();
   return ledger;
@@ -121,7 +127,8 @@ function send(ledger: Ledger, bizCode: number, target: number): void {
     });
 }
 
-let server = await startServer();
+let server = given ? undefined : await startServer();
+let joins = 0;
 try {
   const ledgers = USERS.map(open);
   // What was said before a first join is nobody's loss.
@@ -135,7 +142,7 @@ try {
       for (const user of USERS) if (user !== ledger.user) send(ledger, 6001, user);
     }
     await sleep(20);
-    if (performance.now() < killAt) continue;
+    if (performance.now() < killAt || server === undefined) continue;
     if (fault === "cut") {
       const [line] = [...lines].sort(() => Math.random() - 0.5);
       line?.destroy();
@@ -197,14 +204,15 @@ try {
   const missing = missed();
   assert(missing === 0 || gaps() > 0, "what is missing in a room is told");
   // A server that lives on keeps what was said, so nothing is missing.
+  if (given) assert(joins > 2 * USERS.length, `only ${joins} joins`);
   if (fault === "cut" && hasHistory) assert.deepEqual([missing, gaps()], [0, 0], "history covers a cut");
   console.log(
-    `${faults} times ${fault}: ${sent} messages sent, ${shown} shown, ${missing} of the room missed by who was away, ${gaps()} gaps told`,
+    `${given ? `${joins} joins` : `${faults} times ${fault}`}: ${sent} messages sent, ${shown} shown, ${missing} of the room missed by who was away, ${gaps()} gaps told`,
   );
   for (const { client } of ledgers) client.stop();
 } finally {
-  server.removeAllListeners("exit");
-  server.kill("SIGKILL");
+  server?.removeAllListeners("exit");
+  server?.kill("SIGKILL");
   proxy.close();
   rmSync(folder, { recursive: true, force: true });
 }

@@ -38,6 +38,10 @@ import sailfish.client.RefusedException;
  * the end each must have its outcome, none may have failed or been shown twice, each message to a user must
  * have been shown, and the room's order must be one for all. A bot may miss a message of the room only if it
  * was told of a gap, or if the server keeps no history. Ends with code 1 if that does not hold.
+ *
+ * <p>The same with servers that somebody else runs and kills, with the tokens of the users 101, 102 and 103:
+ *
+ * <pre>java -cp ... ChaosRun tcp://HOST:PORT SECONDS TOKEN,TOKEN,TOKEN</pre>
  */
 public final class ChaosRun {
     private static final long ROOM = 7;
@@ -48,6 +52,9 @@ public final class ChaosRun {
 
     private final String program;
     private final String scheme;
+    /** Of servers that somebody else runs; null without these. */
+    private final String givenAddress;
+    private final String[] givenTokens;
     private final boolean cuts;
     private final File folder;
     /** For frames and WebSocket, in clear and by TLS, then for operators and the backend. */
@@ -58,11 +65,15 @@ public final class ChaosRun {
     private int faultsMade;
 
     public static void main(String[] arguments) throws Exception {
-        if (arguments.length != 4) {
+        boolean isGiven = arguments.length == 3 && arguments[0].contains("://");
+        if (!isGiven && arguments.length != 4) {
             System.err.println("usage: ChaosRun SAILFISH SECONDS tcp|tls|ws|wss kill|cut");
+            System.err.println("       ChaosRun ADDRESS SECONDS TOKEN,TOKEN,TOKEN");
             System.exit(2);
         }
-        ChaosRun run = new ChaosRun(arguments[0], arguments[2], arguments[3].equals("cut"));
+        ChaosRun run = isGiven
+                ? new ChaosRun(arguments[0], arguments[2].split(","))
+                : new ChaosRun(arguments[0], arguments[2], arguments[3].equals("cut"));
         List<String> faults;
         try {
             run.chat(Long.parseLong(arguments[1]) * 1_000);
@@ -85,6 +96,17 @@ public final class ChaosRun {
         this.program = new File(program).getAbsolutePath();
         this.scheme = scheme;
         this.cuts = cuts;
+        this.givenAddress = null;
+        this.givenTokens = new String[0];
+        this.folder = Files.createTempDirectory("sailfish-chaos-").toFile();
+    }
+
+    private ChaosRun(String address, String[] tokens) throws IOException {
+        this.program = "";
+        this.scheme = address.substring(0, address.indexOf(':'));
+        this.cuts = false;
+        this.givenAddress = address;
+        this.givenTokens = tokens;
         this.folder = Files.createTempDirectory("sailfish-chaos-").toFile();
     }
 
@@ -161,7 +183,9 @@ public final class ChaosRun {
         if (isTls()) {
             makeCertificate();
         }
-        startServer();
+        if (givenAddress == null) {
+            startServer();
+        }
         proxy = cuts ? new Proxy(serverPort()) : null;
         SSLSocketFactory factory = isTls() ? trusting() : null;
         for (long user : USERS) {
@@ -191,7 +215,7 @@ public final class ChaosRun {
                 }
             }
             Thread.sleep(25);
-            if (millisSince(faultMade) > (cuts ? CUT_EVERY_MS : UP_MS)) {
+            if (givenAddress == null && millisSince(faultMade) > (cuts ? CUT_EVERY_MS : UP_MS)) {
                 makeFault();
                 faultMade = System.nanoTime();
             }
@@ -272,10 +296,14 @@ public final class ChaosRun {
             gaps += bot.gaps;
             plain += bot.joinsWithoutHistory;
         }
-        System.out.println(scheme + ": " + faultsMade + (cuts ? " cuts, " : " kills, ") + sent + " messages sent, "
+        String faultsText = faultsMade + (cuts ? " cuts, " : " kills, ");
+        if (givenAddress != null) {
+            faultsText = bots.get(0).online + " logins of the first bot, ";
+        }
+        System.out.println(scheme + ": " + faultsText + sent + " messages sent, "
                 + shown + " shown, " + late + " to users after a newer one; " + missed + " of the room missed, "
                 + gaps + " gaps told, " + plain + " joins without history");
-        if (bots.get(0).online <= faultsMade / (cuts ? 10 : 2)) {
+        if (bots.get(0).online <= (givenAddress != null ? 2 : faultsMade / (cuts ? 10 : 2))) {
             faults.add("the first bot was hardly there");
         }
         return faults;
@@ -364,6 +392,9 @@ public final class ChaosRun {
     }
 
     private String token(long user) throws IOException {
+        if (givenAddress != null) {
+            return givenTokens[(int) (user - USERS[0])];
+        }
         Process process = inFolder(Arrays.asList(program, "token", "--user", String.valueOf(user))).start();
         return new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8)).readLine();
     }
@@ -376,6 +407,9 @@ public final class ChaosRun {
     }
 
     private String address() {
+        if (givenAddress != null) {
+            return givenAddress;
+        }
         int port = proxy == null ? serverPort() : proxy.port();
         return scheme + "://" + (isTls() ? "localhost:" : "127.0.0.1:") + port;
     }

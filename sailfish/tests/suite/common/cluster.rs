@@ -15,6 +15,7 @@ pub const CLUSTER_SECRET: &str = "the cluster secret of the tests";
 pub const LEASE: Duration = Duration::from_millis(1_000);
 const CLIENTS_PORT: u16 = 5346;
 const ADMIN_PORT: u16 = 5347;
+const WEBSOCKET_PORT: u16 = 5349;
 const LINKS_PORT: u16 = 5350;
 const REDIS_PORT: u16 = 6379;
 
@@ -29,6 +30,10 @@ pub struct Cluster {
     pub gateways: Vec<Node>,
     pub bridges: Vec<Node>,
     pub redis: Option<Redis>,
+    /// What every node is told.
+    common: Vec<String>,
+    /// Whether gateways take clients by WebSocket.
+    has_websocket: bool,
 }
 
 /// A node, running or not.
@@ -161,7 +166,21 @@ impl Cluster {
     pub(super) fn empty() -> Self {
         let number = testbed::claim("net", NETS);
         let net = [(number >> 8) as u8, number as u8];
-        Self { net, routers: Vec::new(), gateways: Vec::new(), bridges: Vec::new(), redis: None }
+        let (common, has_websocket) = (Vec::new(), false);
+        let (routers, gateways, bridges) = (Vec::new(), Vec::new(), Vec::new());
+        Self { net, routers, gateways, bridges, redis: None, common, has_websocket }
+    }
+
+    /// No nodes; those to come have a Redis, and gateways take clients by WebSocket too.
+    pub(super) fn with_redis_and_websocket() -> Self {
+        let mut cluster = Self::empty();
+        let redis = Redis::start(cluster.address(3, 1, REDIS_PORT));
+        cluster.common = vec![
+            format!("--set=directory.redis={}", redis.url()),
+            "--set=directory.lease_ms=1000".into(),
+            "--set=directory.timeout_ms=200".into(),
+        ];
+        Self { redis: Some(redis), has_websocket: true, ..cluster }
     }
 
     fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {
@@ -179,6 +198,9 @@ impl Cluster {
             let mut command = self.command("gateway", 32 + u16::from(number), listen, admin);
             if !links.is_empty() {
                 command.extend(["--routers".into(), links.join(",")]);
+            }
+            if self.has_websocket {
+                command.push(format!("--listen-ws={}", self.address(2, number, WEBSOCKET_PORT)));
             }
             command.extend(more.iter().map(ToString::to_string));
             self.gateways.push(Node::new(command));
@@ -200,7 +222,7 @@ impl Cluster {
             "--set=router.settle_ms=500".into(),
             "--set=node.pin=false".into(),
         ];
-        words.to_vec()
+        words.into_iter().chain(self.common.iter().cloned()).collect()
     }
 
     pub(super) fn address(&self, kind: u8, number: u8, port: u16) -> SocketAddr {

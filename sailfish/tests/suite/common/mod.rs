@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod java;
 pub mod proxy;
 pub mod stack;
+pub mod storm;
 pub mod terminal;
 
 use std::collections::VecDeque;

@@ -106,7 +106,16 @@ impl Stack {
 
     /// The same with these flags for bridge and backend, made from where the backend is.
     pub fn start_with(gateways: u8, store: Store, flags: impl Fn(SocketAddr) -> Vec<String>) -> Self {
-        let mut cluster = Cluster::empty();
+        Self::start_on(Cluster::empty(), (1, gateways), store, flags)
+    }
+
+    /// The same with that many routers and gateways, in a cluster that has no nodes yet.
+    pub fn start_on(
+        mut cluster: Cluster,
+        (routers, gateways): (u8, u8),
+        store: Store,
+        flags: impl Fn(SocketAddr) -> Vec<String>,
+    ) -> Self {
         let address = cluster.address(3, BACKENDS, API_PORT);
         let push_url = format!("--push-url=http://{}", cluster.bridge_admin(1));
         // What waits for the backend goes on soon after that is back.
@@ -117,7 +126,7 @@ impl Stack {
         let more: Vec<String> = flags.iter().cloned().chain([push_url]).chain(store.flags.clone()).collect();
         let mut backend = node(address, &more);
         backend.start();
-        cluster.add_with_bridges(1, gateways, 1, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        cluster.add_with_bridges(routers, gateways, 1, &flags.iter().map(String::as_str).collect::<Vec<_>>());
         Self { cluster, backend, api: Api(address), _store: store }
     }
 }
