@@ -34,6 +34,7 @@ use crate::serve::Role;
 pub use auth::SECRET_UNUSED;
 use error::ApiError;
 pub use health::owners_known;
+pub use rooms::Keeps;
 
 /// What the handlers work with.
 pub struct Admin {
@@ -41,6 +42,10 @@ pub struct Admin {
     pub shards: Arc<Shards>,
     /// What the directory counts, where there is one.
     pub directory: Option<Arc<directory::Stats>>,
+    /// What reads rooms' streams in the directory, where they are written.
+    pub streams: Option<Arc<directory::Reader>>,
+    /// How much rooms keep.
+    pub keeps: Keeps,
     /// What the bridge of this process counts, where it has one.
     pub bridge: Option<Arc<biz_bridge::Metrics>>,
     /// What callers must send; empty for nothing.

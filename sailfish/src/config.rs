@@ -462,6 +462,13 @@ impl Config {
         router::Keeps::new(self.own_keeps())
     }
 
+    /// The same of the codes that have bounds of their own, and of all others.
+    pub fn all_keeps(&self) -> (Vec<(wire::BizCode, router::Keep)>, router::Keep) {
+        let router::Limits { history_messages, history_bytes, history_ms, .. } = self.router;
+        let other = router::Keep { messages: history_messages, bytes: history_bytes, ms: history_ms };
+        (self.own_keeps().collect(), other)
+    }
+
     /// Whether what rooms say is written to the directory.
     pub fn has_streams(&self) -> bool {
         !self.directory.redis.is_empty() && self.directory.history

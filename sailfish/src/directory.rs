@@ -8,6 +8,7 @@
 mod keys;
 mod leases;
 mod link;
+mod reader;
 mod sidecar;
 mod streams;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::serve::Role;
 use sidecar::Sidecar;
 
 pub use link::check_urls;
+pub use reader::Reader;
 
 /// Bytes of payloads that may wait.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
@@ -96,7 +98,7 @@ pub enum Record {
     },
     /// Wants [`News::Stream`], as [`Record::LookUp`] does its answer.
     Read {
-        /// Who asks.
+        /// Who asks; [`ShardId::CONTROL`] for an operator ([`Reader`]).
         from: ShardId,
         /// Whose room.
         app: AppId,

@@ -30,7 +30,7 @@ use crate::bridge::{Bridging, Door};
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
-use crate::directory::{Directory, News, NodeInfo, Writer};
+use crate::directory::{Directory, News, NodeInfo, Reader, Writer};
 use crate::files::{Capacity, Files, REFUSALS_PER_SHARD, Reserved};
 use crate::keys::{Keys, Whose};
 use crate::log;
@@ -377,6 +377,8 @@ struct Serving {
     /// Of one shard: what is configured, or what the open files allow.
     capacity: Capacity,
     directory: Option<Directory>,
+    /// Of rooms' streams in the directory, if they are written.
+    streams: Option<Arc<Reader>>,
     bridge: Option<Bridging>,
     /// The backend that `up` brings.
     backend: Option<Service>,
@@ -455,8 +457,22 @@ fn start(
         shards.set_nodes(&routers_of(config), bridges_of(role, config));
     }
     let address = *running.addresses().first().context("an engine that listens knows where")?;
-    let directory = builder.directory(&shards, address, admin)?;
-    Ok(Serving { running, shards, chosen, files, http, capacity, directory, bridge, backend, tls, keys })
+    let streams = config.has_streams().then(Arc::<Reader>::default);
+    let directory = builder.directory(&shards, address, admin, streams.clone())?;
+    Ok(Serving {
+        running,
+        shards,
+        chosen,
+        files,
+        http,
+        capacity,
+        directory,
+        streams,
+        bridge,
+        backend,
+        tls,
+        keys,
+    })
 }
 
 /// The routers of a static list; without one, the one that `sailfish router` is by default.
@@ -567,6 +583,7 @@ impl Builder {
         shards: &Arc<Shards>,
         address: SocketAddr,
         admin: SocketAddr,
+        streams: Option<Arc<Reader>>,
     ) -> anyhow::Result<Option<Directory>> {
         if self.config.directory.redis.is_empty() {
             return Ok(None);
@@ -588,8 +605,14 @@ impl Builder {
         };
         let follows = matches!(self.role, Role::Gateway | Role::Bridge) && is_discovering(&self.config);
         let (shards, bridges) = (shards.clone(), bridges_of(self.role, &self.config).to_vec());
+        let reader = streams.clone();
         let news = move |news| match news {
             News::Found { to, app, user, bindings } => shards.found(to, app, user, &bindings),
+            News::Stream { to: ShardId::CONTROL, stream } => {
+                if let Some(reader) = &reader {
+                    reader.answer(stream);
+                }
+            }
             News::Stream { to, stream } => shards.stream(to, stream),
             News::StreamIsAhead { to, app, room, refused } => {
                 shards.stream_is_ahead(to, app, room, refused);
@@ -603,6 +626,11 @@ impl Builder {
         };
         let directory = Directory::start(&self.config.directory, self.config.stream_bounds(), node, news)?;
         self.directory.set(directory.writer()).ok().expect("it is set here only");
+        if let Some(streams) = streams {
+            // A connect and the batch.
+            let patience = 2 * Duration::from_millis(self.config.directory.timeout_ms.into());
+            streams.start(directory.writer(), patience);
+        }
         Ok(Some(directory))
     }
 }

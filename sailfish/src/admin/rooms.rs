@@ -1,6 +1,8 @@
 //! What rooms said last.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -8,11 +10,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use router::Keep;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::client::Message;
 use wire::node::{Answer, Question};
-use wire::{AppId, RoomId};
+use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 
 use super::Admin;
 use super::error::ApiError;
@@ -63,8 +66,9 @@ pub struct RoomMessage {
 
 /// The last messages that are kept of a room.
 ///
-/// Asked of the router that owns the room. How many are kept, and for how long, say `router.history_messages`
-/// and its like.
+/// Asked of the router that owns the room. If that has fewer, because an owner before it died, the stream of
+/// the room in the directory has the others. How many are kept, and for how long, say
+/// `router.history_messages` and its like.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{app}/{room}/messages",
@@ -91,10 +95,53 @@ pub async fn messages(
     let mut messages = Vec::new();
     for answer in admin.shards.question(question).await? {
         if let Answer::History { messages: some } = answer {
-            messages.extend(some.into_iter().map(RoomMessage::from));
+            messages.extend(some);
         }
     }
+    if messages.len() < last as usize
+        && let Some(streams) = &admin.streams
+        && let Some(written) = streams.messages(AppId(app), RoomId(room)).await
+    {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        messages = admin.keeps.join(messages, written, last as usize, now_ms as u64);
+    }
+    let messages = messages.into_iter().map(RoomMessage::from).collect();
     Ok(Json(MessagesAnswer { app, room, messages }))
+}
+
+/// How much of a business code a room keeps.
+#[derive(Clone, Debug)]
+pub struct Keeps {
+    own: BTreeMap<BizCode, Keep>,
+    other: Keep,
+}
+
+impl Keeps {
+    /// Of the codes that have bounds of their own, and of all others.
+    pub fn new((own, other): (Vec<(BizCode, Keep)>, Keep)) -> Self {
+        Self { own: own.into_iter().collect(), other }
+    }
+
+    /// The last messages of a room out of those that its owner has and those of its stream, in their order. A
+    /// stream is trimmed for all codes together, so it may have more of one than the room keeps.
+    fn join(&self, owned: Vec<Message>, written: Vec<Message>, last: usize, now_ms: u64) -> Vec<Message> {
+        let mut all: BTreeMap<u64, Message> =
+            written.into_iter().map(|message| (message.sequence, message)).collect();
+        let is_owned: BTreeSet<u64> = owned.iter().map(|message| message.sequence).collect();
+        all.extend(owned.into_iter().map(|message| (message.sequence, message)));
+        let mut counts = BTreeMap::<BizCode, u32>::new();
+        let mut kept = |message: &Message| {
+            let Keep { messages, ms, .. } = *self.own.get(&message.biz_code).unwrap_or(&self.other);
+            let count = counts.entry(message.biz_code).or_default();
+            *count += 1;
+            let until_ms = EPOCH_UNIX_MS.saturating_add(message.id.0 >> 23).saturating_add(ms.into());
+            is_owned.contains(&message.sequence) || *count <= messages && now_ms < until_ms
+        };
+        let mut messages: Vec<Message> =
+            all.into_values().rev().filter(|message| kept(message)).take(last).collect();
+        messages.reverse();
+        messages
+    }
 }
 
 impl From<Message> for RoomMessage {
@@ -110,5 +157,47 @@ impl From<Message> for RoomMessage {
             data: text.map(str::to_owned),
             data_base64: text.is_none().then(|| STANDARD.encode(&message.payload)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{ClientMsgId, MessageId, UserId};
+
+    use super::*;
+
+    fn message(sequence: u64, code: i32, ms: u64) -> Message {
+        Message {
+            id: MessageId(ms << 23),
+            app: AppId(1),
+            sender: UserId(2),
+            biz_code: BizCode(code),
+            room: Some(RoomId(7)),
+            sequence,
+            ack_wanted: false,
+            client_msg_id: ClientMsgId::default(),
+            payload: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_stream_gives_what_its_room_keeps_and_the_owner_does_not_have() {
+        let keep = |messages, ms| Keep { messages, bytes: 1_000, ms };
+        let own = vec![(BizCode(1), keep(2, 1_000)), (BizCode(3), keep(0, 0))];
+        let keeps = Keeps::new((own, keep(5, 2_000)));
+        let now_ms = EPOCH_UNIX_MS + 5_000;
+        // Of code 1 three, of which a room keeps two; of code 2 one that is too old; of code 3 none is kept.
+        let written =
+            [(1, 2, 2_999), (2, 1, 4_500), (3, 2, 3_500), (4, 1, 4_500), (5, 3, 4_999), (6, 1, 4_500)];
+        let written: Vec<_> = written.map(|(sequence, code, ms)| message(sequence, code, ms)).into();
+        let sequences = |owned: &[Message], last| -> Vec<u64> {
+            let all = keeps.join(owned.to_vec(), written.clone(), last, now_ms);
+            all.iter().map(|message| message.sequence).collect()
+        };
+        assert_eq!(sequences(&[], 10), [3, 4, 6]);
+        assert_eq!(sequences(&[], 2), [4, 6]);
+        // What the owner has is kept, and counts.
+        assert_eq!(sequences(&[message(6, 1, 4_500), message(7, 1, 4_900)], 10), [3, 6, 7]);
+        assert_eq!(sequences(&[message(1, 2, 2_999)], 10), [1, 3, 4, 6]);
     }
 }

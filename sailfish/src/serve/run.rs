@@ -47,6 +47,8 @@ pub fn until_stopped(
         let admin = Arc::new(Admin {
             shards: serving.shards.clone(),
             directory: serving.directory.as_ref().map(Directory::stats),
+            streams: serving.streams.take(),
+            keeps: admin::Keeps::new(config.all_keeps()),
             bridge: serving.bridge.as_ref().map(Bridging::metrics),
             secret: config.control.secret.clone(),
             http: http_server::Server::new(serving.http.clone(), |_| None),

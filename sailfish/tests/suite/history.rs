@@ -223,11 +223,32 @@ fn what_rooms_said_outlives_their_owner_in_redis() {
     let entries = || ROOMS.map(|room| entries(room).unwrap()).sum::<u64>();
     until("all is written", || entries() == 6 * 12 + 6);
     cluster.routers[0].kill();
+    // An operator is told before any member has asked, and the owner has read nothing yet.
+    for (room, said) in &said {
+        let path = format!("/v1/rooms/1/{room}/messages?last=4");
+        let mut answer = (0, String::new());
+        until("the next owner answers", || {
+            answer = cluster.gateway(1).get(&path);
+            answer.0 == 200
+        });
+        let answer: serde_json::Value = serde_json::from_str(&answer.1).unwrap();
+        let messages = answer["messages"].as_array().unwrap().iter();
+        let heard: Vec<_> =
+            messages.map(|message| (message["sequence"].as_u64(), &message["data"])).collect();
+        let wanted: Vec<_> = words(1, 4).into_iter().map(serde_json::Value::from).collect();
+        let wanted: Vec<_> = said[1..].iter().map(|at| Some(*at)).zip(&wanted).collect();
+        assert_eq!(heard, wanted, "room {room}");
+    }
+    assert_eq!(cluster.routers[1].server().metric("sailfish_router_streams_read_total", ""), 0.0);
     let mut away = cluster.gateway(1).login(3);
     for (room, said) in said {
         assert_eq!(recover(&mut away, room, Want::Since(said[1])).1, Recovery::Complete, "room {room}");
         assert_eq!(texts(&messages(&mut away, 3)), words(2, 3));
     }
+    // With Redis gone, operators get what the owner has.
+    cluster.redis.as_mut().unwrap().kill();
+    let (status, body) = cluster.gateway(1).get("/v1/rooms/1/1/messages?last=4");
+    assert!(status == 200 && body.contains("words 4"), "{status} {body}");
     assert!(cluster.routers[1].server().metric("sailfish_router_streams_read_total", "") > 0.0);
     away.heartbeat();
 }

@@ -213,7 +213,10 @@ fn nothing_is_lost_doubled_or_out_of_order_on_a_cluster_whose_nodes_are_killed()
         let missed = said("room").difference(&in_room).filter(|name| !own(name)).count();
         assert!(missed == 0 || ledger.gaps > 0, "{user} missed {missed} and was told of no gap");
         let (sent, logins) = (ledger.sent.len(), ledger.logins);
-        println!("{user}: {sent} sent, {logins} logins, {missed} of the room missed, {} gaps told", ledger.gaps);
+        println!(
+            "{user}: {sent} sent, {logins} logins, {missed} of the room missed, {} gaps told",
+            ledger.gaps
+        );
         assert!(sent > 200 && logins > 2, "{user} sent {sent} in {logins} logins");
     }
 }
