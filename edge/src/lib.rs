@@ -20,5 +20,5 @@ pub use client::{Broken, ClientLayers, ClientPort, TlsClient, Upgrade};
 pub use layers::{Input, Layers, Port, Rules, Scratch};
 pub use network::{Network, share_of};
 pub use refusal::Refusal;
-pub use tls::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, TlsServer};
+pub use tls::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, SharedKey, Tls, TlsServer};
 pub use websocket::{Form, TEXT_HEADER_BYTES_MAX, put_text_header};

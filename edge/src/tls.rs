@@ -1,4 +1,5 @@
-//! TLS 1.2 and 1.3 of a server, by rustls without buffers of its own.
+//! TLS by rustls without buffers of its own: 1.2 and 1.3 of a server for clients, and 1.3 of both ends of a
+//! connection between nodes ([`SharedKey`]).
 //!
 //! An idle connection keeps its keys. What has come of a record that is not whole waits with the connection;
 //! all else passes through buffers that the shard's connections share. Early data (0-RTT) is off, for it can
@@ -10,24 +11,27 @@
 mod authorities;
 mod certificates;
 mod hello;
+mod records;
+mod shared_key;
 
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::ring;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
-};
-use rustls::{Error, HandshakeKind, ServerConfig};
+use rustls::{AlertDescription, Error, HandshakeKind, ServerConfig};
+use shard::SendBatch;
 
 pub use authorities::AuthoritiesPem;
 pub use certificates::CertificatePem;
+pub use shared_key::SharedKey;
 
 use crate::Refusal;
 use authorities::Authorities;
 use certificates::Certificates;
 use hello::{Hello, Seen};
+use records::{Connection, RECORD_BYTES, Read};
 
 /// Hellos that a shard answers in one turn, so that a storm of handshakes leaves the others their turns: with
 /// an ECDSA key they take some 2 ms.
@@ -38,12 +42,8 @@ const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
 /// Bytes that a client may send before the flight that ends its handshake. A client has at most one chain of
 /// certificates, so two hellos are most of it.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
-/// Records that are read at a time: between, what carried nothing is counted.
-const RECORDS_AT_ONCE: usize = 32;
-/// Plain text of one record.
-const RECORD_BYTES: usize = 1 << 14;
-/// A record is at most so much longer than its plain text.
-const RECORD_OVERHEAD: usize = 5 + 256;
+/// The same between nodes, which have no certificates: three times what theirs take.
+const SHARED_HANDSHAKE_BYTES_MAX: usize = 2 << 10;
 /// The type of a record with which a client begins.
 const HANDSHAKE: u8 = 22;
 
@@ -133,11 +133,14 @@ fn config(
     Ok(config)
 }
 
-/// One connection.
-pub(crate) struct Tls {
-    config: Arc<ServerConfig>,
-    /// None until a hello is whole, and after an error.
-    connection: Option<UnbufferedServerConnection>,
+/// One connection, at either end.
+pub struct Tls {
+    /// What the accepting end goes by.
+    config: Option<Arc<ServerConfig>>,
+    /// At the accepting end none until a hello is whole; none after an error.
+    connection: Option<Connection>,
+    /// Both ends show the same key.
+    is_shared: bool,
     /// What has come of a record or a handshake message that is not whole.
     rest: Vec<u8>,
     /// Bytes that came while the handshake went on.
@@ -171,9 +174,31 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     pub(crate) fn new(server: &TlsServer) -> Self {
+        Self::accepting(server.config.clone(), false)
+    }
+
+    /// The accepting end of a connection between nodes. It takes bytes from the first one on.
+    pub fn accept(key: &SharedKey) -> Self {
+        Self::accepting(key.server.clone(), true)
+    }
+
+    /// The other end, which begins its handshake in `out`; `None` if the system has no randomness.
+    pub fn connect(key: &SharedKey, out: &mut Vec<u8>) -> Option<Self> {
+        let connection = UnbufferedClientConnection::new(key.client.clone(), key.host.clone()).ok()?;
+        let mut connection = Connection::Client(connection);
+        let mut stage = Stage::Handshake;
+        connection.read(&mut [], &mut stage, out, &mut |_| true).ok()?;
+        let connection = Some(connection);
+        let (rest, hello) = (Vec::new(), Hello::default());
+        let (handshake_bytes, is_waiting, is_shared) = (0, false, true);
+        Some(Self { config: None, connection, is_shared, rest, handshake_bytes, hello, is_waiting, stage })
+    }
+
+    fn accepting(config: Arc<ServerConfig>, is_shared: bool) -> Self {
         Self {
-            config: server.config.clone(),
+            config: Some(config),
             connection: None,
+            is_shared,
             rest: Vec::new(),
             handshake_bytes: 0,
             hello: Hello::default(),
@@ -188,7 +213,7 @@ impl Tls {
     }
 
     /// Whether the peer reads what is sealed.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Deaf)
     }
 
@@ -218,13 +243,13 @@ impl Tls {
     }
 
     /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.is_waiting
     }
 
     /// Whether a ticket made the handshake short, once it is done.
     pub(crate) fn is_resumed(&self) -> bool {
-        let kind = self.connection.as_ref().and_then(|connection| connection.handshake_kind());
+        let kind = self.connection.as_ref().and_then(|connection| connection.state().handshake_kind());
         kind == Some(HandshakeKind::Resumed)
     }
 
@@ -260,7 +285,10 @@ impl Tls {
     /// nothing for one after the handshake that carried none, and says whether to go on; answers of the
     /// handshake go to `out`. `hellos` counts hellos that were answered: from [`HELLOS_PER_TURN`] on, one
     /// waits. Whether the peer has said that it ends.
-    pub(crate) fn received(
+    ///
+    /// # Errors
+    /// Why the connection ends, with what is to be said about it in `out`.
+    pub fn received(
         &mut self,
         bytes: &[u8],
         incoming: &mut Vec<u8>,
@@ -276,7 +304,8 @@ impl Tls {
             if !self.take_hello(bytes, *hellos, out)? {
                 return Ok(false);
             }
-            self.connection = UnbufferedServerConnection::new(self.config.clone()).ok();
+            let connection = self.config.take().map(UnbufferedServerConnection::new);
+            self.connection = connection.and_then(Result::ok).map(Connection::Server);
             bytes = &[];
         }
         let Some(connection) = &mut self.connection else {
@@ -291,8 +320,8 @@ impl Tls {
         incoming.append(&mut self.rest);
         incoming.extend_from_slice(bytes);
         let out_bytes = out.len();
-        let read = read(connection, incoming, &mut self.stage, out, take);
-        let is_stranger = read.as_ref().is_err_and(is_of_certificate);
+        let read = connection.read(incoming, &mut self.stage, out, take);
+        let is_stranger = read.as_ref().is_err_and(|error| self.is_of_certificate(error));
         if self.stage == Stage::Hello && out.len() > out_bytes {
             *hellos += 1;
             self.stage = Stage::Handshake;
@@ -314,7 +343,7 @@ impl Tls {
         }
         let rest = incoming.get(at..).unwrap_or_default();
         let is_too_long = if self.is_in_handshake() {
-            self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX
+            self.handshake_bytes as usize > self.handshake_bytes_max()
         } else {
             rest.len() > REST_BYTES_MAX
         };
@@ -326,16 +355,20 @@ impl Tls {
         Ok(has_ended)
     }
 
+    fn handshake_bytes_max(&self) -> usize {
+        if self.is_shared { SHARED_HANDSHAKE_BYTES_MAX } else { HANDSHAKE_BYTES_MAX }
+    }
+
     /// Keeps bytes of a hello.
     fn wait(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.handshake_bytes += bytes.len() as u32;
-        if self.handshake_bytes as usize > HANDSHAKE_BYTES_MAX {
+        if self.handshake_bytes as usize > self.handshake_bytes_max() {
             self.end_at_once();
             return Err(Refusal::TlsHandshake);
         }
         let wanted = self.rest.len() + bytes.len();
         if wanted > self.rest.capacity() {
-            let capacity = wanted.max(2 * self.rest.capacity()).min(HANDSHAKE_BYTES_MAX);
+            let capacity = wanted.max(2 * self.rest.capacity()).min(self.handshake_bytes_max());
             self.rest.reserve_exact(capacity - self.rest.len());
         }
         self.rest.extend_from_slice(bytes);
@@ -362,209 +395,58 @@ impl Tls {
         self.is_open() && self.write(Some(plain), out)
     }
 
+    /// Puts a batch, sealed, behind what is in `out`, and all of that into the batch. `piece` is room for the
+    /// plain text of one record; `out` and `piece` come back empty.
+    pub fn seal_batch(&mut self, batch: &mut SendBatch, piece: &mut Vec<u8>, out: &mut Vec<u8>) {
+        for segment in batch.segments() {
+            let mut segment = segment;
+            while !segment.is_empty() {
+                // Large segments are sealed where they lie.
+                if let Some((record, rest)) = segment.split_at_checked(RECORD_BYTES)
+                    && piece.is_empty()
+                {
+                    self.seal(record, out);
+                    segment = rest;
+                    continue;
+                }
+                let room = RECORD_BYTES.saturating_sub(piece.len());
+                let (some, rest) = segment.split_at_checked(room).unwrap_or((segment, &[]));
+                piece.extend_from_slice(some);
+                segment = rest;
+                if piece.len() >= RECORD_BYTES {
+                    self.seal(piece, out);
+                    piece.clear();
+                }
+            }
+        }
+        if !piece.is_empty() {
+            self.seal(piece, out);
+            piece.clear();
+        }
+        batch.replace(out);
+    }
+
     /// Says that nothing follows.
-    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
+    pub fn end(&mut self, out: &mut Vec<u8>) {
         if self.is_open() {
             self.write(None, out);
         }
         self.end_at_once();
     }
 
-    /// Writes plain text, or that nothing follows.
     fn write(&mut self, plain: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
-        let Some(connection) = &mut self.connection else { return false };
-        loop {
-            // All that is whole was read, so nothing is read here of what waits for its rest.
-            let UnbufferedStatus { discard, state } = connection.process_tls_records(&mut self.rest);
-            let written = match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
-                    None
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    None
-                }
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    match plain {
-                        Some(plain) => plain.chunks(RECORD_BYTES).for_each(|plain| {
-                            let room = plain.len() + RECORD_OVERHEAD;
-                            grow(out, room, |out| traffic.encrypt(plain, out).map_err(of_encrypt));
-                        }),
-                        None => grow(out, RECORD_OVERHEAD, |out| {
-                            traffic.queue_close_notify(out).map_err(of_encrypt)
-                        }),
-                    }
-                    Some(true)
-                }
-                _ => Some(false),
-            };
-            self.rest.drain(..discard.min(self.rest.len()));
-            if let Some(written) = written {
-                return written;
-            }
-        }
+        let connection = self.connection.as_mut();
+        connection.is_some_and(|connection| connection.write(&mut self.rest, plain, out))
     }
-}
 
-/// Whether a client is refused because its certificate is wrong or missing.
-fn is_of_certificate(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
-}
-
-/// How far records were read.
-struct Read {
-    /// Bytes that are done with.
-    at: usize,
-    /// The peer has said that it ends.
-    has_ended: bool,
-}
-
-/// Reads all records that are whole; why not, with an alert in `out` that says it, if one cannot be.
-fn read(
-    connection: &mut UnbufferedServerConnection,
-    incoming: &mut [u8],
-    stage: &mut Stage,
-    out: &mut Vec<u8>,
-    take: &mut dyn FnMut(&[u8]) -> bool,
-) -> Result<Read, Error> {
-    let (mut all, mut end) = (Read { at: 0, has_ended: false }, 0);
-    loop {
-        let was_open = *stage == Stage::Open;
-        let mut records = 0;
-        while records < RECORDS_AT_ONCE
-            && let Some(len) = record_bytes(incoming.get(end..).unwrap_or_default())
-        {
-            end += len;
-            records += 1;
+    /// Whether the other end is refused for its certificate, or for having none. Where both show the same
+    /// key, the connecting end may have found first that they do not.
+    fn is_of_certificate(&self, error: &Error) -> bool {
+        match error {
+            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => true,
+            Error::AlertReceived(alert) => self.is_shared && *alert == AlertDescription::AccessDenied,
+            _ => false,
         }
-        let is_last = records < RECORDS_AT_ONCE;
-        if is_last {
-            end = incoming.len(); // with what has come of the next one, which may be wrong already
-        }
-        let some = incoming.get_mut(all.at..end).unwrap_or_default();
-        let read = read_some(connection, some, stage, out, &mut |plain| {
-            records = records.saturating_sub(1);
-            take(plain)
-        })?;
-        all.at += read.at;
-        all.has_ended |= read.has_ended;
-        // What has no plain text is counted behind what has.
-        while was_open && *stage == Stage::Open && records > 0 {
-            records -= 1;
-            if !take(&[]) {
-                *stage = Stage::Deaf;
-            }
-        }
-        if is_last || *stage == Stage::Deaf {
-            return Ok(all);
-        }
-    }
-}
-
-/// The length of the whole record at the front of `bytes`.
-fn record_bytes(bytes: &[u8]) -> Option<usize> {
-    let ([_, _, _, high, low], rest) = bytes.split_first_chunk()?;
-    let len = usize::from(u16::from_be_bytes([*high, *low]));
-    (rest.len() >= len).then_some(5 + len)
-}
-
-/// Reads some records.
-fn read_some(
-    connection: &mut UnbufferedServerConnection,
-    incoming: &mut [u8],
-    stage: &mut Stage,
-    out: &mut Vec<u8>,
-    take: &mut dyn FnMut(&[u8]) -> bool,
-) -> Result<Read, Error> {
-    let (mut at, mut has_ended) = (0, false);
-    loop {
-        let UnbufferedStatus { mut discard, state } =
-            connection.process_tls_records(incoming.get_mut(at..).unwrap_or_default());
-        let is_done = match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(Ok(record)) = traffic.next_record() {
-                    discard += record.discard;
-                    let is_heard = *stage != Stage::Deaf && !record.payload.is_empty();
-                    if is_heard && !take(record.payload) {
-                        *stage = Stage::Deaf;
-                    }
-                }
-                *stage == Stage::Deaf
-            }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
-                false
-            }
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                false
-            }
-            Ok(ConnectionState::PeerClosed) => {
-                has_ended = true;
-                false
-            }
-            Ok(ConnectionState::WriteTraffic(_)) => {
-                if matches!(stage, Stage::Hello | Stage::Handshake) {
-                    *stage = Stage::Open;
-                }
-                true
-            }
-            Ok(_) => true,
-            Err(error) => {
-                put_alert(connection, out);
-                return Err(error);
-            }
-        };
-        at += discard;
-        if is_done {
-            return Ok(Read { at, has_ended });
-        }
-    }
-}
-
-/// Writes what a connection that has failed still wants to write. It takes nothing in any more: what is to be
-/// written comes first, and a call without that would read on behind the error.
-fn put_alert(connection: &mut UnbufferedServerConnection, out: &mut Vec<u8>) {
-    while connection.wants_write() {
-        match connection.process_tls_records(&mut []).state {
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                grow(out, RECORD_OVERHEAD, |out| data.encode(out).map_err(of_encode));
-            }
-            _ => return,
-        }
-    }
-}
-
-/// Lets `write` write at the end of `out`, with so much room or as much as it says it wants.
-fn grow(
-    out: &mut Vec<u8>,
-    mut room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) {
-    let len = out.len();
-    for _ in 0..2 {
-        out.resize(len + room, 0);
-        match write(out.get_mut(len..).unwrap_or_default()) {
-            Ok(written) => return out.truncate(len + written),
-            Err(Some(wanted)) => room = wanted,
-            Err(None) => break,
-        }
-    }
-    out.truncate(len);
-}
-
-fn of_encode(error: EncodeError) -> Option<usize> {
-    match error {
-        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
-        EncodeError::AlreadyEncoded => None,
-    }
-}
-
-fn of_encrypt(error: EncryptError) -> Option<usize> {
-    match error {
-        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
-        EncryptError::EncryptExhausted => None,
     }
 }
 

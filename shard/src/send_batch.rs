@@ -60,6 +60,14 @@ impl SendBatch {
         self.len += bytes.len();
     }
 
+    /// Puts `bytes` in the place of all that is in the batch, without copying them, and empties `bytes`.
+    pub fn replace(&mut self, bytes: &mut Vec<u8>) {
+        self.shared.clear();
+        std::mem::swap(&mut self.copied, bytes);
+        bytes.clear();
+        self.len = self.copied.len();
+    }
+
     /// Appends `bytes`: by reference when it is alone or large, else by copy.
     pub fn share(&mut self, bytes: Bytes) {
         if self.is_empty() || bytes.len() > COPY_BYTES_MAX {
@@ -156,6 +164,20 @@ mod tests {
         batch.share(large.clone());
         batch.prepend(b"head");
         assert_eq!((joined(&batch), batch.contiguous()), ([b"head", &large[..]].concat(), None));
+    }
+
+    #[test]
+    fn what_replaces_a_batch_is_not_copied() {
+        let mut batch = SendBatch::new();
+        batch.copy(b"small");
+        batch.share(Bytes::from(vec![b'L'; COPY_BYTES_MAX + 1]));
+        let mut sealed = b"sealed".to_vec();
+        let at = sealed.as_ptr();
+        batch.replace(&mut sealed);
+        assert_eq!((batch.contiguous(), batch.len()), (Some(&b"sealed"[..]), 6));
+        assert_eq!((batch.contiguous().map(<[u8]>::as_ptr), sealed.len()), (Some(at), 0));
+        batch.replace(&mut sealed);
+        assert!(batch.is_empty() && batch.contiguous().is_none_or(<[u8]>::is_empty));
     }
 
     #[test]
