@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gateway::{Claims, Gateway, TokenKeys, mint_hs256};
-use link::{Effect as LinkEffect, Links};
+use link::{Effect as LinkEffect, Links, TlsMode};
 use node::{Bridge, Control, Cores, HandoverLimits, Mail, Node, Origin, Outside, Report, Unbridged};
 use router::Router;
 use shard::{CloseReason, ConnId, ConnectError, Effect, Event, Instant, SendBatch, Shard, ShardId};
@@ -431,7 +431,7 @@ fn address(identity: Identity) -> SocketAddr {
 
 fn links(identity: Identity) -> Links {
     let (secret, seed, config) = (SECRET.to_vec(), u64::from(identity.shard), link::Config::default());
-    Links::new(NOW, link::Setup { identity, secret, seed, config })
+    Links::new(NOW, link::Setup { identity, secret, tls: TlsMode::Off, seed, config })
 }
 
 fn shard(role: Role) -> Node<Notes> {

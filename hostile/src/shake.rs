@@ -1,7 +1,7 @@
 //! The bytes of links: frames and batches alone, and a handshake with a peer that does not know the secret,
 //! from both ends.
 
-use link::{Config, Effect, Links, Setup};
+use link::{Config, Effect, Links, Setup, TlsMode};
 use shard::{ConnId, SendBatch};
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, Identity, NONCE_BYTES, PROOF_BYTES, Role};
 use wire::node::{LinkMessage, decode_batch, encode_batch};
@@ -55,14 +55,15 @@ pub(crate) fn seeds_of_frames() -> Vec<Vec<u8>> {
     (0..Said::KINDS).map(|kind| batch(Said::default().message(&mut Input::new(&[kind])))).collect()
 }
 
-/// The first byte says the role and at which end it stands, the second how the bytes are cut, the rest is
-/// what the other end says.
+/// The first byte says the role, at which end it stands and what it wants of TLS, the second how the bytes
+/// are cut, the rest is what the other end says.
 pub(crate) fn run_handshake(bytes: &[u8]) {
     let [kind, size, stream @ ..] = bytes else { return };
     let role = Role::ALL[*kind as usize % 3];
     let identity = Identity { shard: 0x2_0000, shards: 2, role, incarnation: NOW.unix_nanos() };
     let (secret, config) = (b"a secret that nobody else knows".to_vec(), Config::default());
-    let mut links = Links::new(NOW, Setup { identity, secret, seed: 1, config });
+    let tls = [TlsMode::Off, TlsMode::Optional, TlsMode::Required][usize::from(kind >> 4 & 3).min(2)];
+    let mut links = Links::new(NOW, Setup { identity, secret, tls, seed: 1, config });
     if kind & 0x80 == 0 {
         links.accepted(NOW, CONN, [127, 0, 0, 1].into());
     } else {
@@ -91,6 +92,7 @@ pub(crate) fn seeds_of_handshake() -> Vec<Vec<u8>> {
     let hello = [Frame::Hello { identity, nonce }, Frame::Proof { session: 0, received: 0, proof }];
     let challenge =
         [Frame::Challenge { identity: router, nonce }, Frame::Welcome { session: 1, received: 0, proof }];
+    let [tls_hello, tls_answer] = seeds_of_tls();
     let seed = |first: u8, frames: &[Frame<'_>]| {
         let mut seed = vec![first, 200];
         frames.iter().for_each(|frame| frame.encode(&mut seed));
@@ -102,5 +104,33 @@ pub(crate) fn seeds_of_handshake() -> Vec<Vec<u8>> {
         seed(0x80, &challenge),
         seed(0x82, &challenge),
         seed(1, &[Frame::Bye]),
+        [&[1, 200][..], &tls_hello].concat(),
+        [&[0x22, 20][..], &tls_hello].concat(),
+        [&[0x90, 200][..], &tls_answer].concat(),
+        vec![0x90, 200, 21, 3, 3, 0, 2, 2, 40],
     ]
+}
+
+/// What a gateway that wants TLS says first, and what a router answers.
+fn seeds_of_tls() -> [Vec<u8>; 2] {
+    let mut ends = [(Role::Gateway, 0x1_0000), (Role::Router, 0x2_0000)].map(|(role, shard)| {
+        let identity = Identity { shard, shards: 1, role, incarnation: NOW.unix_nanos() };
+        let (secret, config) = (b"a secret that nobody else knows".to_vec(), Config::default());
+        Links::new(NOW, Setup { identity, secret, tls: TlsMode::Required, seed: 1, config })
+    });
+    let [gateway, router] = &mut ends;
+    gateway.set_nodes(&[([127, 0, 0, 1], 7000).into()], &[]);
+    gateway.timeout(NOW);
+    if let Some(Effect::Connect { token, .. }) = gateway.poll_effect() {
+        gateway.connected(NOW, CONN, token);
+    }
+    let said = |links: &mut Links| {
+        let mut batch = SendBatch::new();
+        links.poll_transmit(NOW, CONN, &mut batch);
+        batch.segments().flatten().copied().collect::<Vec<u8>>()
+    };
+    let hello = said(gateway);
+    router.accepted(NOW, CONN, [127, 0, 0, 1].into());
+    router.received(NOW, CONN, &hello);
+    [hello, said(router)]
 }

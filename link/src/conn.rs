@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use shard::{Instant, ShardId};
 use wire::node::link::{BODY_BYTES_MAX, Deframer, Frame, HANDSHAKE_BYTES_MAX, Identity, NONCE_BYTES};
 
+use crate::tls::Cover;
+
 /// A connection, opened or accepted.
 pub(crate) struct Conn {
     pub(crate) stage: Stage,
+    pub(crate) cover: Cover,
     pub(crate) deframer: Deframer,
     /// Frames of the handshake, a refusal or a farewell, to be written first.
     pub(crate) out: Vec<u8>,
@@ -61,9 +64,10 @@ impl Party {
 }
 
 impl Conn {
-    pub(crate) fn new(now: Instant, stage: Stage, dial: Option<u64>) -> Self {
+    pub(crate) fn new(now: Instant, stage: Stage, cover: Cover, dial: Option<u64>) -> Self {
         Self {
             stage,
+            cover,
             deframer: Deframer::default(),
             out: Vec::new(),
             is_dirty: false,
@@ -86,6 +90,12 @@ impl Conn {
             | Stage::Proven { .. }
             | Stage::Closing => None,
         }
+    }
+
+    /// Whether something is to be written that is not a batch.
+    pub(crate) fn has_output(&self) -> bool {
+        let has_frames = self.owes_credit || !self.out.is_empty();
+        self.cover.has_records() || has_frames && !self.cover.is_shut()
     }
 
     /// How long the next body may be.

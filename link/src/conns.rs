@@ -107,6 +107,17 @@ impl Conns {
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
+    /// Ends it after what its TLS says about that.
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        if matches!(entry.stage, Stage::Closing) {
+            return;
+        }
+        entry.stage = Stage::Closing;
+        entry.out.clear();
+        self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
+    }
+
     /// Ends it at once; false if it was ending already.
     pub(crate) fn abort(&mut self, conn: ConnId) -> bool {
         let Some(entry) = self.conns.get_mut(conn) else { return false };

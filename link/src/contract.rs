@@ -7,6 +7,7 @@ use wire::node::LinkMessage;
 use wire::node::link::{Identity, Role};
 
 use crate::limits::Config;
+use crate::tls::TlsMode;
 
 /// What the links of a shard are made of.
 pub struct Setup {
@@ -14,6 +15,8 @@ pub struct Setup {
     pub identity: Identity,
     /// What all nodes of the cluster know, and nobody else.
     pub secret: Vec<u8>,
+    /// Whether links are encrypted.
+    pub tls: TlsMode,
     /// Of everything that is random here; fresh at each start.
     pub seed: u64,
     /// Checked by [`Config::validate`].

@@ -2,7 +2,8 @@
 //!
 //! A link is one TCP connection between two shards. Gateway shards open links to router shards and to
 //! bridge shards, and these to router shards. Both ends prove that they know
-//! the cluster's secret, and then send each other batches of [`wire::node::LinkMessage`].
+//! the cluster's secret, and then send each other batches of [`wire::node::LinkMessage`]. A link may be
+//! encrypted ([`TlsMode`]).
 //!
 //! A link's **session** outlives its connection: batches are kept until the other end has taken them in, and
 //! after a broken connection the next one goes on where it ended. So within a session messages come once and
@@ -10,8 +11,9 @@
 //! with nothing remembered, or it is [`News::Down`], gone with all that was on its way. [`News::Cut`] tells
 //! them early that the second may follow.
 //!
-//! Deliberately not here: what the messages mean, who owns what, sockets, clocks. The connection is
-//! authenticated, not encrypted.
+//! Deliberately not here: what the messages mean, who owns what, sockets, clocks. One exception to
+//! determinism: the keys of TLS use randomness of the system. What happens, and how many bytes it takes,
+//! depends on none of it.
 
 mod conn;
 mod conns;
@@ -27,8 +29,10 @@ mod pace;
 mod peer;
 mod peers;
 mod proof;
+mod tls;
 
 pub use contract::{Effect, News, PeerInfo, Setup};
 pub use limits::Config;
 pub use links::Links;
 pub use metrics::{Metrics, SameNumber};
+pub use tls::TlsMode;

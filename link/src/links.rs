@@ -18,13 +18,16 @@ use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::proof::{Secret, Side};
+use crate::tls::{Cover, Sealing};
 
+mod encryption;
 mod handshake;
 
 /// The links of one shard. See the crate's page.
 pub struct Links {
     identity: Identity,
     secret: Secret,
+    sealing: Sealing,
     config: Config,
     seed: u64,
     prng: Prng,
@@ -46,11 +49,13 @@ pub struct Links {
 impl Links {
     /// Links with nobody.
     pub fn new(now: Instant, setup: Setup) -> Self {
-        let Setup { identity, secret, seed, config } = setup;
+        let Setup { identity, secret, tls, seed, config } = setup;
+        let secret = Secret::new(&secret);
         let (pace, queue_bytes_max) = (Pace::new(config.interval()), config.queue_bytes_max as usize);
         Self {
             identity,
-            secret: Secret::new(&secret),
+            sealing: Sealing::new(tls, &secret.tls_key()),
+            secret,
             config,
             seed,
             prng: Prng::new(seed),
@@ -184,6 +189,7 @@ impl Links {
         Metrics {
             peers: self.peers.len() as u64,
             peers_full: self.peers.full() as u64,
+            peers_clear: self.peers.iter().filter(|(_, peer)| self.is_clear(peer)).count() as u64,
             peers_away: self.peers.iter().filter(|(_, peer)| peer.conn.is_none()).count() as u64,
             queued_bytes: self.peers.iter().map(|(_, peer)| peer.outgoing.bytes() as u64).sum(),
             backlog_bytes: self.peers.iter().map(|(_, peer)| peer.backlog.bytes() as u64).sum(),
@@ -220,12 +226,13 @@ impl Links {
             return effect;
         }
         self.incoming.end_turn();
+        self.sealing.end_turn();
         None
     }
 
     /// When [`Links::timeout`] is wanted; at once while there is more to hear.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if let Some(since) = self.incoming.due() {
+        if let Some(since) = self.incoming.due().or(self.sealing.due()) {
             return Some(since);
         }
         let is_idle = self.dials.is_empty() && self.peers.is_empty() && self.conns.is_empty();
@@ -235,7 +242,8 @@ impl Links {
 
     /// A connection came from an address.
     pub fn accepted(&mut self, now: Instant, conn: ConnId, from: IpAddr) {
-        self.conns.insert(conn, Conn { from: Some(from), ..Conn::new(now, Stage::Accepted, None) });
+        self.conns
+            .insert(conn, Conn { from: Some(from), ..Conn::new(now, Stage::Accepted, Cover::Unknown, None) });
         if self.is_leaving {
             self.abort(conn);
             return;
@@ -250,15 +258,18 @@ impl Links {
     /// A connect came through.
     pub fn connected(&mut self, now: Instant, conn: ConnId, token: u64) {
         let hello = self.party();
-        let mut entry = Conn::new(now, Stage::Greeted { hello }, Some(token));
+        let cover = self.sealing.connect();
+        let has_cover = cover.is_some();
+        let cover = cover.unwrap_or(Cover::Clear);
+        let mut entry = Conn::new(now, Stage::Greeted { hello }, cover, Some(token));
         hello.hello().encode(&mut entry.out);
         self.conns.insert(conn, entry);
-        match self.dials.find_mut(token) {
+        match self.dials.find_mut(token).filter(|_| has_cover) {
             Some(dial) => {
                 dial.state = State::Open(conn);
                 self.conns.mark_dirty(conn);
             }
-            None => self.abort(conn), // not wanted any more
+            None => self.abort(conn), // not wanted any more, or there is no randomness
         }
     }
 
@@ -275,6 +286,16 @@ impl Links {
             entry.heard_at = now;
             peer.heard_at = now;
         }
+        if entry.cover.is_clear() {
+            self.read(now, conn, bytes);
+        } else {
+            self.open(now, conn, bytes);
+        }
+    }
+
+    /// Frames came.
+    fn read(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
         let mut deframer = std::mem::take(&mut entry.deframer);
         let most = entry.body_bytes_max();
         let fed = deframer.feed(bytes, most, |kind, body| {
@@ -296,7 +317,7 @@ impl Links {
         let has_more = peer.is_some_and(|peer| {
             !peer.is_waiting && peer.outgoing.can_fill(self.config.window_bytes as usize)
         });
-        if has_more || entry.owes_credit || !entry.out.is_empty() {
+        if has_more || entry.has_output() {
             self.conns.mark_dirty(conn);
         }
     }
@@ -318,6 +339,11 @@ impl Links {
     /// Moves what is to be written into `batch`.
     pub fn poll_transmit(&mut self, now: Instant, conn: ConnId, batch: &mut SendBatch) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
+        if entry.cover.is_shut() {
+            batch.copy(&entry.cover.take_records());
+            entry.is_writing = !batch.is_empty();
+            return;
+        }
         batch.copy(&entry.out);
         entry.out.clear();
         let linked = entry.peer();
@@ -335,6 +361,9 @@ impl Links {
                 entry.owes_credit = false;
                 peer.unsaid_bytes = 0;
             }
+        }
+        if let Cover::Tls(sealed) = &mut entry.cover {
+            self.sealing.seal(sealed, batch, matches!(entry.stage, Stage::Closing));
         }
         entry.is_writing = !batch.is_empty();
         if entry.is_writing {
@@ -355,6 +384,7 @@ impl Links {
                 self.conns.mark_dirty(conn);
             }
         }
+        self.answer_hellos(now);
         if now < self.tick {
             return;
         }

@@ -11,6 +11,8 @@ pub struct Metrics {
     pub peers: u64,
     /// Held: of these, those without a connection at the moment.
     pub peers_away: u64,
+    /// Held: of the peers, those whose connection is not encrypted.
+    pub peers_clear: u64,
     /// Held: of the peers, those for which more waits than should: clients are read no further.
     pub peers_full: u64,
     /// Held: bytes that wait for peers, or are on their way and not taken in.

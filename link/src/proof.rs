@@ -54,6 +54,14 @@ impl Secret {
         *bytes.first_chunk().expect("a nonce is shorter than a proof")
     }
 
+    /// The private half of the key pair of TLS: HKDF-Expand (RFC 5869, section 2.3), with the secret as the
+    /// key.
+    pub(crate) fn tls_key(&self) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(b"sailfish tls\x01");
+        mac.finalize().into_bytes().into()
+    }
+
     fn mac(
         &self,
         side: Side,

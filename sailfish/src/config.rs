@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use gateway::ENTRY_BYTES;
+use link::TlsMode;
 use serde::{Deserialize, Serialize};
 use wire::node::link::NODE_MAX;
 
@@ -134,6 +135,8 @@ pub struct ClusterConfig {
     pub secret: String,
     /// A file with it; empty: the one that the first run makes.
     pub secret_file: PathBuf,
+    /// Whether links to other nodes are encrypted.
+    pub tls: TlsMode,
 }
 
 /// Who may use the control API.
@@ -258,6 +261,7 @@ impl Default for ClusterConfig {
             bridges: Vec::new(),
             secret: String::new(),
             secret_file: PathBuf::new(),
+            tls: TlsMode::Off,
         }
     }
 }

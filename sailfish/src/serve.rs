@@ -557,7 +557,8 @@ impl Builder {
             let (role, shards, incarnation) = (cluster.role, self.count, self.incarnation);
             let identity = Identity { shard: id.as_u32(), shards, role, incarnation };
             let (secret, config) = (cluster.secret.bytes.clone(), self.config.link.clone());
-            Links::new(now, link::Setup { identity, secret, seed: random(), config })
+            let tls = self.config.cluster.tls;
+            Links::new(now, link::Setup { identity, secret, tls, seed: random(), config })
         };
         let cores = match self.cluster.as_ref().map(|cluster| (cluster.role, links(cluster))) {
             None => Cores::Alone { gateway: gateway(), router: router() },

@@ -232,7 +232,7 @@ fn core(
     };
     let links = |prng: &mut Prng| {
         let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
-        link::Links::new(now, link::Setup { identity, secret, seed, config })
+        link::Links::new(now, link::Setup { identity, secret, tls: link::TlsMode::Off, seed, config })
     };
     let cores = match identity.role {
         Role::Gateway => Cores::Gateway { gateway: gateway(prng), links: links(prng) },

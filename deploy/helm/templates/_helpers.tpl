@@ -64,6 +64,9 @@ resources: {{ toJson (index .root.Values .role).resources }}
 
 {{/* --set flags of the values. */}}
 {{- define "sailfish.settings" -}}
+{{- if ne .role "backend" }}
+{{- printf " --set %s" (squote (printf "cluster.tls=%s" .root.Values.links.tls)) }}
+{{- end }}
 {{- range $key, $value := index .root.Values.settings .role }}
 {{- printf " --set %s" (squote (printf "%s=%s" $key (toString $value))) }}
 {{- end }}

@@ -1,7 +1,7 @@
 //! Who is let in, and why not.
 
 use hmac::{Hmac, KeyInit, Mac};
-use link::{Config, Effect, Links, News, SameNumber, Setup};
+use link::{Config, Effect, Links, News, SameNumber, Setup, TlsMode};
 use sha2::Sha256;
 use shard::{ConnId, Instant, Linger, SendBatch, ShardId};
 use wire::node::link::{Deframer, Frame, Identity, Refusal, Role};
@@ -25,7 +25,13 @@ struct Raw {
 
 impl Raw {
     fn new() -> Self {
-        let setup = Setup { identity: ROUTER, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+        let setup = Setup {
+            identity: ROUTER,
+            secret: SECRET.to_vec(),
+            tls: TlsMode::Off,
+            seed: 1,
+            config: Config::default(),
+        };
         let mut raw = Self { links: Links::new(START, setup), now: START };
         raw.links.accepted(START, CONN, address_of(0));
         raw
@@ -152,7 +158,13 @@ fn another_secret_is_refused() {
 /// An acceptor that does not know the secret has the connector's proof, and no use of it.
 #[test]
 fn an_acceptor_has_to_prove_itself_too() {
-    let setup = Setup { identity: GATEWAY, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+    let setup = Setup {
+        identity: GATEWAY,
+        secret: SECRET.to_vec(),
+        tls: TlsMode::Off,
+        seed: 1,
+        config: Config::default(),
+    };
     let mut links = Links::new(START, setup);
     links.set_nodes(&[address(2000)], &[]);
     links.timeout(START);
@@ -171,7 +183,13 @@ fn an_acceptor_has_to_prove_itself_too() {
 #[test]
 fn of_two_handshakes_at_once_only_one_goes_on() {
     let conns = [1, 2, 3].map(|index| ConnId { index, generation: 1 });
-    let setup = Setup { identity: GATEWAY, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+    let setup = Setup {
+        identity: GATEWAY,
+        secret: SECRET.to_vec(),
+        tls: TlsMode::Off,
+        seed: 1,
+        config: Config::default(),
+    };
     let mut links = Links::new(START, setup);
     let dialled = |links: &mut Links, now| {
         links.timeout(now);
@@ -322,7 +340,13 @@ fn an_identity_that_no_shard_has_is_refused() {
 
         // The same of a router that a gateway of that router's node or of another dials.
         let own = Identity { shard: 0x2_0000, ..GATEWAY };
-        let setup = Setup { identity: own, secret: SECRET.to_vec(), seed: 1, config: Config::default() };
+        let setup = Setup {
+            identity: own,
+            secret: SECRET.to_vec(),
+            tls: TlsMode::Off,
+            seed: 1,
+            config: Config::default(),
+        };
         let mut links = Links::new(START, setup);
         links.set_nodes(&[address(2000)], &[]);
         links.timeout(START);

@@ -6,4 +6,5 @@ mod flow;
 mod handshake;
 mod random;
 mod sessions;
+mod tls;
 mod world;

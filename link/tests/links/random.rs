@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use link::TlsMode;
 use shard::ShardId;
 use wire::node::link::Role;
 
@@ -21,12 +22,24 @@ fn world(seed: u64) -> World {
     world.is_slow = true;
     world.chunk = 1 + world.prng.below(20_000) as usize;
     world.socket_bytes = 200 + world.prng.below(60_000) as usize;
+    // Links in clear, encrypted ones, or some of each.
+    let kind = world.prng.below(4);
+    let mode = |world: &mut World, node: usize| match (kind, world.prng.below(3)) {
+        (0 | 1, _) | (3, 0) => TlsMode::Off,
+        (3, 2) if node < GATEWAYS => TlsMode::Required,
+        (2, _) => TlsMode::Required,
+        _ => TlsMode::Optional,
+    };
     for gateway in 0..GATEWAYS as u16 {
+        world.tls = mode(&mut world, usize::from(gateway));
         world.add(Role::Gateway, ShardId::new(1 + gateway, 0), 1, 1000 + gateway, SECRET);
     }
-    world.add(Role::Router, ShardId::new(10, 0), 2, 2000, SECRET);
-    world.add(Role::Router, ShardId::new(10, 1), 2, 2001, SECRET);
-    world.add(Role::Router, ShardId::new(11, 0), 1, 3000, SECRET);
+    for (router, (node, index)) in [(10, 0), (10, 1), (11, 0)].into_iter().enumerate() {
+        world.tls = mode(&mut world, GATEWAYS + router);
+        let (shards, port) = if node == 10 { (2, 2000 + index) } else { (1, 3000) };
+        world.add(Role::Router, ShardId::new(node, index), shards, port, SECRET);
+    }
+    world.tls = if kind == 2 { TlsMode::Required } else { TlsMode::Optional }; // of lives to come
     (0..GATEWAYS).for_each(|gateway| know_all(&mut world, gateway));
     world
 }
@@ -68,6 +81,7 @@ fn disturb(world: &mut World) {
         51 if node < GATEWAYS => {
             world.nodes[node].links.set_nodes(&[address(2000), address(3000), address(2001)], &[])
         }
+        53 if world.tls == TlsMode::Required => world.tamper = true,
         52 if node < GATEWAYS => know_all(world, node),
         _ => {}
     }
@@ -84,7 +98,8 @@ fn play(seed: u64) {
     }
     world.step = millis(20);
     // Peace: everyone finds everyone again, and hears all that is said from here on.
-    (world.corrupt, world.reset_after, world.is_slow) = (false, None, false);
+    (world.corrupt, world.tamper) = (false, false);
+    (world.reset_after, world.is_slow) = (None, false);
     (world.chunk, world.socket_bytes) = (64 << 10, 64 << 10);
     for node in 0..NODES {
         world.nodes[node].is_frozen = false;

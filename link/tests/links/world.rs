@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use link::{Config, Effect, Links, News, Setup};
+use link::{Config, Effect, Links, News, Setup, TlsMode};
 use shard::{ConnId, Instant, Linger, Prng, SendBatch, ShardId};
 use wire::client::{Outcome, SendAck};
 use wire::node::link::{Identity, Role};
@@ -92,6 +92,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub prng: Prng,
     pub config: Config,
+    /// Of nodes that are added or begin another life.
+    pub tls: TlsMode,
     /// How far the clock jumps.
     pub step: Duration,
     /// Bytes that a socket holds.
@@ -104,6 +106,10 @@ pub struct World {
     pub reset_after: Option<usize>,
     /// The archive of the next batch is broken.
     pub corrupt: bool,
+    /// A bit of the next bytes that arrive is changed on its way.
+    pub tamper: bool,
+    /// Everything that arrived, by who received it.
+    pub wire: Vec<Vec<u8>>,
     pipes: Vec<Pipe>,
     connects: Vec<(usize, u64, SocketAddr)>,
     generation: u32,
@@ -116,12 +122,15 @@ impl World {
             nodes: Vec::new(),
             prng: Prng::new(seed),
             config: Config::default(),
+            tls: TlsMode::Off,
             step: millis(5),
             socket_bytes: 64 << 10,
             chunk: 16 << 10,
             is_slow: false,
             reset_after: None,
             corrupt: false,
+            tamper: false,
+            wire: Vec::new(),
             pipes: Vec::new(),
             connects: Vec::new(),
             generation: 0,
@@ -129,7 +138,8 @@ impl World {
     }
 
     pub fn setup(&mut self, identity: Identity, secret: &[u8]) -> Setup {
-        Setup { identity, secret: secret.to_vec(), seed: self.prng.next_u64(), config: self.config.clone() }
+        let (tls, seed, config) = (self.tls, self.prng.next_u64(), self.config.clone());
+        Setup { identity, secret: secret.to_vec(), tls, seed, config }
     }
 
     /// A node of that role; its number in `nodes`.
@@ -397,7 +407,15 @@ impl World {
                     *is_reset = true;
                 }
             }
-            let piece: Vec<u8> = this.inbox.drain(..bytes).collect();
+            let mut piece: Vec<u8> = this.inbox.drain(..bytes).collect();
+            if let Some(last) = piece.last_mut()
+                && std::mem::take(&mut self.tamper)
+            {
+                *last ^= 1;
+            }
+            if let Some(seen) = self.wire.get_mut(this.node) {
+                seen.extend_from_slice(&piece);
+            }
             if !this.is_closing && !piece.is_empty() {
                 node.links.received(self.now, this.conn, &piece);
             }

@@ -345,6 +345,8 @@ impl Page {
         self.core("sailfish_link_peers", Gauge, "Linked shards of other nodes.", cores, |m| m.links.peers);
         let help = "Of these, those without a connection at the moment.";
         self.core("sailfish_link_peers_away", Gauge, help, cores, |m| m.links.peers_away);
+        let help = "Of these, those whose connection is not encrypted.";
+        self.core("sailfish_link_peers_clear", Gauge, help, cores, |m| m.links.peers_clear);
         let help = "Of these, those whose queue is full, so that the shard does not read clients.";
         self.core("sailfish_link_peers_full", Gauge, help, cores, |m| m.links.peers_full);
         let help = "Bytes for peers that wait or are not confirmed.";

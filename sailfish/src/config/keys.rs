@@ -273,6 +273,11 @@ pub const KEYS: &[Key] = &[
         "A file with that secret. Empty: the one that the first run made, beside the token secret; copy it to every machine.",
     ),
     key(
+        "cluster.tls",
+        "Whether links are encrypted by TLS 1.3, with a key that is derived from the secret. off: this node opens links in\n\
+         clear and takes both. optional: it opens links with TLS and takes both. required: it takes only links with TLS.",
+    ),
+    key(
         "link.lease_ms",
         "How long a node may be silent, in ms, before a router treats it and its users as gone; gateways wait half as long.",
     ),

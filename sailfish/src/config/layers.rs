@@ -446,6 +446,7 @@ mod tests {
             ("[directory]\nprefix = \"{a}\"", "directory.prefix = \"{a}\": want 1 to 64 letters"),
             ("[directory]\nlease_ms = 2999", "directory.lease_ms = 2999: want a number from 3000 to 600000"),
             ("[bridge]\nmode = \"kafka\"", "bridge.mode = \"kafka\": want auto, off, http or redis"),
+            ("[cluster]\ntls = \"maybe\"", "cluster.tls = \"maybe\": want off, optional or required"),
             ("[bridge]\nmode = \"http\"", "bridge.url: want http://HOST:PORT"),
             ("[bridge]\nmode = \"http\"\nurl = \"http://a?b\"", "bridge.url: want http://HOST:PORT"),
             ("[bridge]\nmode = \"redis\"", "bridge.redis: want redis://HOST:PORT"),

@@ -230,6 +230,12 @@ const fn remedy(reason: Refusal) -> &'static str {
         Refusal::Stale => {
             "stale: of two nodes with the same cluster.node the one that started earlier is refused, or one router stands twice in cluster.routers"
         }
+        Refusal::NoTls => {
+            "no_tls: cluster.tls is required on one end and off on the other; set it to optional on all nodes first"
+        }
+        Refusal::BadTls => {
+            "bad_tls: what is at the other end is no node, or records were changed on their way"
+        }
         Refusal::Role => {
             "role: the other end is no router or no bridge; look at cluster.routers and cluster.bridges"
         }

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +23,12 @@ fn load(cluster: &mut Cluster, scenario: &str, arguments: &[String]) -> Value {
 
 /// Whether it passed, its report, and what it printed.
 fn try_load(cluster: &mut Cluster, scenario: &str, arguments: &[String]) -> (bool, Value, String) {
+    let (command, report) = load_command(cluster, scenario, arguments);
+    run_load(command, report)
+}
+
+/// What loads the cluster, and where its report will be.
+fn load_command(cluster: &mut Cluster, scenario: &str, arguments: &[String]) -> (Command, PathBuf) {
     let report = std::env::temp_dir().join(format!("sailfish-faults-{}-{scenario}.json", cluster.name()));
     let mut command = sailfish();
     command.args(["load", scenario, "--set", &format!("token.secret={SECRET}"), "--engine", "epoll"]);
@@ -29,6 +37,11 @@ fn try_load(cluster: &mut Cluster, scenario: &str, arguments: &[String]) -> (boo
         command.args(["--rate", "600"]);
     }
     command.args(["--repeat", "3", "--json"]).arg(&report).args(arguments);
+    (command, report)
+}
+
+/// See [`try_load`].
+fn run_load(mut command: Command, report: PathBuf) -> (bool, Value, String) {
     let done = output(&mut command, "");
     let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     let json = serde_json::from_slice(&std::fs::read(&report).unwrap_or_default());
@@ -97,6 +110,39 @@ fn nothing_is_lost_in_a_rolling_restart_of_three_gateways() {
     let report = load(&mut cluster, "storm", &arguments);
     is_faithful(&report);
     assert!(report["reconnects"].as_u64().unwrap() >= 120, "{report}");
+}
+
+/// An operator encrypts the links of a running cluster: first every node may, then every node must.
+#[test]
+fn nothing_is_lost_when_links_are_encrypted_one_node_at_a_time() {
+    let mut cluster = Cluster::start(2, 2, &["--set", "drain.spread_ms=100"]);
+    let clear = |cluster: &mut Cluster| -> f64 {
+        let nodes = cluster.routers.iter_mut().chain(&mut cluster.gateways);
+        nodes.map(|node| node.server().metric("sailfish_link_peers_clear", "")).sum()
+    };
+    assert_eq!(clear(&mut cluster), 2.0 * 16.0, "each of four shards with each of four, seen from both ends");
+    // With chaos, a message to a client that is on its way to another gateway may be handed over.
+    let arguments = ["--seconds", "15", "--rate", "400", "--chaos", "0:true"].map(text);
+    let (command, report) = load_command(&mut cluster, "chat", &arguments);
+    let load = std::thread::spawn(move || run_load(command, report));
+    std::thread::sleep(Duration::from_secs(1));
+    for mode in ["optional", "required"] {
+        for at in 0..4 {
+            let node = if at < 2 { &mut cluster.gateways[at] } else { &mut cluster.routers[at - 2] };
+            node.server().signal(Signal::TERM);
+            assert_eq!(node.server().wait().code(), Some(0));
+            node.set("cluster.tls", mode);
+            node.start();
+            cluster.wait_ready();
+        }
+        assert_eq!(clear(&mut cluster), 0.0, "{mode}");
+    }
+    assert!(!load.is_finished(), "the load lasts longer than all of that");
+    let (passed, report, text) = load.join().unwrap();
+    assert!(passed, "{text}");
+    is_faithful(&report);
+    let nodes = cluster.routers.iter_mut().chain(&mut cluster.gateways);
+    nodes.for_each(|node| assert_eq!(node.server().metric("sailfish_link_refused_total", "no_tls"), 0.0));
 }
 
 /// The nodes that a shell starts, by what no other process has in its command line; killed when dropped.

@@ -31,6 +31,7 @@ mod shares;
 mod stdout;
 mod stillness;
 mod tls;
+mod tls_links;
 mod tls_outward;
 mod tokens;
 mod top;

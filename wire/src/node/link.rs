@@ -120,11 +120,15 @@ pub enum Refusal {
     BadMessage = 10,
     /// More events for a bridge, or bytes of batches, than may be under way.
     Flood = 11,
+    /// One end wants TLS, and the other one speaks in clear.
+    NoTls = 12,
+    /// Bytes that are no TLS, or that were changed on their way.
+    BadTls = 13,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 13] = [
         Self::Secret,
         Self::Version,
         Self::BadFrame,
@@ -136,6 +140,8 @@ impl Refusal {
         Self::Identity,
         Self::BadMessage,
         Self::Flood,
+        Self::NoTls,
+        Self::BadTls,
     ];
 
     /// The reason of that number.
@@ -157,6 +163,8 @@ impl Refusal {
             Self::Identity => "identity",
             Self::BadMessage => "bad_message",
             Self::Flood => "flood",
+            Self::NoTls => "no_tls",
+            Self::BadTls => "bad_tls",
         }
     }
 }

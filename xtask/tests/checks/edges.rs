@@ -35,7 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testbed", &[]),
     ("sim", &["edge", "gateway", "link", "loadgen", "node", "router", "shard", "wire"]),
     ("node", &["gateway", "link", "router", "shard", "wire"]),
-    ("link", &["shard", "wire"]),
+    ("link", &["edge", "shard", "wire"]),
     ("edge", &["shard"]),
     ("gateway", &["edge", "shard", "wire"]),
     ("router", &["shard", "wire"]),

@@ -57,6 +57,13 @@ impl Node {
         self.server = None;
     }
 
+    /// Gives a key another value from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let begin = format!("--set={key}=");
+        self.command.retain(|word| !word.starts_with(&begin));
+        self.command.push(begin + value);
+    }
+
     /// Starts it again, where it was.
     pub fn start(&mut self) {
         let mut command = sailfish();
@@ -92,7 +99,7 @@ impl Cluster {
     }
 
     /// Starts them in a cluster that has none yet.
-    pub(super) fn add_with_bridges(&mut self, routers: u8, gateways: u8, bridges: u8, flags: &[&str]) {
+    pub fn add_with_bridges(&mut self, routers: u8, gateways: u8, bridges: u8, flags: &[&str]) {
         let listens: Vec<SocketAddr> =
             (1..=bridges).map(|number| self.address(3, 32 + number, LINKS_PORT)).collect();
         let known: Vec<String> = listens.iter().map(|listen| format!("\"{listen}\"")).collect();
@@ -181,6 +188,11 @@ impl Cluster {
             "--set=directory.timeout_ms=200".into(),
         ];
         Self { redis: Some(redis), has_websocket: true, ..cluster }
+    }
+
+    /// No nodes; those to come all have these flags.
+    pub fn everywhere(flags: &[&str]) -> Self {
+        Self { common: flags.iter().map(ToString::to_string).collect(), ..Self::empty() }
     }
 
     fn add(&mut self, routers: u8, gateways: u8, more: &[&str]) {
