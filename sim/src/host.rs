@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gateway::{Destination, Route, TokenKeys};
+use link::TlsMode;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node};
 use shard::{Clocks, ConnId, ConnectError, Instant, Prng, ShardId};
 use wire::BizCode;
@@ -232,7 +233,8 @@ fn core(
     };
     let links = |prng: &mut Prng| {
         let (secret, seed, config) = (SECRET.to_vec(), prng.next_u64(), link_config());
-        link::Links::new(now, link::Setup { identity, secret, tls: link::TlsMode::Off, seed, config })
+        let tls = if plan.encrypted_links { TlsMode::Required } else { TlsMode::Off };
+        link::Links::new(now, link::Setup { identity, secret, tls, seed, config })
     };
     let cores = match identity.role {
         Role::Gateway => Cores::Gateway { gateway: gateway(prng), links: links(prng) },

@@ -41,6 +41,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// What its work costs a node; nothing in a run that is not about load.
     pub cost: Option<Cost>,
+    /// Links are encrypted. A run that is read does not show what they carry.
+    pub encrypted_links: bool,
 }
 
 /// What its work costs a node: a shard with more to do than time falls behind. What it says in a turn leaves
@@ -126,6 +128,7 @@ impl Plan {
             clocks: Vec::new(),
             faults: Vec::new(),
             cost: None,
+            encrypted_links: false,
         }
     }
 

@@ -68,6 +68,7 @@ pub const SCENARIOS: &[Scenario] = &[
             with(seed, &[(2_500, freeze(ROUTER, 1_500)), (6_000, freeze(GATEWAY, 900))])
         },
     },
+    Scenario { name: "encrypted_links", make: |seed| Plan { encrypted_links: true, ..Plan::short(seed) } },
     Scenario {
         name: "all_frozen_at_once",
         make: |seed| {

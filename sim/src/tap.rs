@@ -19,7 +19,7 @@ pub(crate) struct Taps {
 impl World {
     /// Says the messages in bytes that arrive at an end of a link.
     pub(crate) fn tap(&mut self, tcp: TcpId, to: Side, bytes: &[u8]) {
-        if !self.trace.is_read() || !self.is_link(tcp) {
+        if !self.trace.is_read() || !self.is_link(tcp) || self.is_sealed(tcp) {
             return;
         }
         let name = |owner| match owner {

@@ -118,7 +118,8 @@ impl World {
             end.unacked += piece;
             let bytes = end.cut_off(piece);
             self.trace.mix([3, self.now, tcp as u64, side as u64, piece as u64]);
-            if !self.way_of(tcp).is_tls() {
+            // What TLS makes of the same bytes is something else each time, and always as long.
+            if !self.is_sealed(tcp) {
                 self.trace.mix_bytes(&bytes);
             }
             self.send_after(tcp, side, delay, Packet::Data(bytes));
@@ -292,6 +293,11 @@ impl World {
 
     pub(crate) fn is_link(&self, tcp: TcpId) -> bool {
         self.network.tcps[tcp].ends[0].host != CLIENTS
+    }
+
+    /// Whether what a connection carries is encrypted.
+    pub(crate) fn is_sealed(&self, tcp: TcpId) -> bool {
+        self.way_of(tcp).is_tls() || self.plan.encrypted_links && self.is_link(tcp)
     }
 
     /// How a connection is made; a link has no layers.

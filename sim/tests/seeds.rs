@@ -13,6 +13,8 @@ const SEEDS_OF_TWO_OWNERS: [u64; 2] = [5_001_095, 5_002_319];
 /// Seeds of the plan `overload`: one router or two that stand still for up to 3 s or have a sixteenth of
 /// their CPU, and gateways that do.
 const OVERLOADED: [u64; 4] = [1, 4, 5, 8];
+/// Seeds of runs whose links are encrypted.
+const ENCRYPTED: u64 = 30;
 /// Seeds of each scenario.
 const SEEDS_OF_EACH: u64 = 2;
 /// Seeds of whole runs in which a room's sequence went back, or was given twice.
@@ -91,6 +93,20 @@ fn a_run_that_is_read_is_the_same_run() {
     for seed in [1, 2, 3] {
         let hash = |lines| sim::run(&Plan::short(seed), lines).map(|report| report.hash);
         assert_eq!(hash(None), hash(Some(|line| assert!(!line.is_empty()))), "seed {seed}");
+    }
+}
+
+/// TLS draws its keys from the system, and the run does not depend on them.
+#[test]
+fn encrypted_links_keep_their_promises_and_give_the_same_run() {
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "encrypted_links").expect("it is one");
+    for seed in 0..ENCRYPTED {
+        let run = || sim::run(&scenario.plan(seed), None).unwrap_or_else(|failure| panic!("{failure}")).hash;
+        let hash = run();
+        if seed < 5 {
+            assert_eq!(run(), hash, "seed {seed}");
+        }
+        assert_ne!(sim::run(&Plan::short(seed), None).map(|report| report.hash), Ok(hash), "seed {seed}");
     }
 }
 
