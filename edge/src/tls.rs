@@ -191,7 +191,17 @@ impl Tls {
         let connection = Some(connection);
         let (rest, hello) = (Vec::new(), Hello::default());
         let (handshake_bytes, is_waiting, is_shared) = (0, false, true);
-        Some(Self { config: None, connection, is_shared, rest, handshake_bytes, hello, is_waiting, stage })
+        Some(Self {
+            config: None,
+            connection,
+            is_shared,
+            rest,
+            handshake_bytes,
+            hello,
+            is_wrong: false,
+            is_waiting,
+            stage,
+        })
     }
 
     fn accepting(config: Arc<ServerConfig>, is_shared: bool) -> Self {
