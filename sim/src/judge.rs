@@ -36,6 +36,9 @@ impl World {
         for number in 0..self.model.sent.len() {
             self.judge_message(number)?;
         }
+        if let Some(what) = self.model.late() {
+            return Err(what.into());
+        }
         self.judge_room_order()
     }
 
