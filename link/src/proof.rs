@@ -83,3 +83,19 @@ impl Secret {
         mac
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `openssl kdf -kdfopt mode:EXPAND_ONLY .. HKDF` gives the same.
+    #[test]
+    fn the_key_of_tls_is_derived_from_the_secret() {
+        let hex = |secret: &[u8]| -> String {
+            Secret::new(secret).tls_key().iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let known = "5ae8e026c845262131cca6110a9a1ec90b30ebe66f25dbaf7ff1697a1a90697a";
+        assert_eq!(hex(b"the secret of the cluster"), known);
+        assert_ne!(hex(b"another secret"), known);
+    }
+}
