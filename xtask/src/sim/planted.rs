@@ -24,7 +24,7 @@ pub const ALL: &[Planted] = &[
         breaks: "An ack ends the flight.",
         file: "gateway/src/gateway/delivery.rs",
         find: "        let flight = match outboxes.get_mut(session.outbox) {",
-        plant: "        if PLANTED && session.is_writing {\n            return false;\n        }\n        let flight = match outboxes.get_mut(session.outbox) {",
+        plant: "        if PLANTED && session.output.is_writing {\n            return false;\n        }\n        let flight = match outboxes.get_mut(session.outbox) {",
     },
     Planted {
         name: "ack_ends_the_oldest_flight",
@@ -368,12 +368,5 @@ pub const ALL: &[Planted] = &[
         file: "edge/src/layers.rs",
         find: "before.append(&mut std::mem::take(&mut self.out));",
         plant: "before.append(&mut self.out);\n        self.out = if PLANTED { std::mem::take(&mut self.out) } else { Vec::new() };",
-    },
-    Planted {
-        name: "websocket_reads_on_behind_its_end",
-        breaks: "No layer refuses what clients say.",
-        file: "edge/src/websocket.rs",
-        find: "        self.is_deaf = true;\n",
-        plant: "        self.is_deaf = !PLANTED;\n",
     },
 ];
