@@ -175,6 +175,8 @@ pub struct LogConfig {
 pub struct DirectoryConfig {
     /// `redis://...`, or several with commas for a Redis Cluster; empty for none.
     pub redis: String,
+    /// Sentinels; with them, the host in `redis` is the name that they have for the master.
+    pub redis_sentinels: Vec<String>,
     /// What every key begins with.
     pub prefix: String,
     /// How long a node counts as living after it last renewed its lease.
@@ -276,6 +278,7 @@ impl Default for DirectoryConfig {
     fn default() -> Self {
         Self {
             redis: String::new(),
+            redis_sentinels: Vec::new(),
             prefix: "sailfish".into(),
             lease_ms: 6000,
             timeout_ms: 1000,
@@ -345,12 +348,20 @@ impl DirectoryConfig {
     /// Without what only the servers may know.
     fn without_password(&self) -> Self {
         let redis = self.redis.split(',').map(without_password).collect::<Vec<_>>().join(",");
-        Self { redis, ..self.clone() }
+        let redis_sentinels = self.redis_sentinels.iter().map(|url| without_password(url)).collect();
+        Self { redis, redis_sentinels, ..self.clone() }
     }
 
     fn validate(&self) -> Result<(), String> {
         if !self.redis.is_empty() {
             crate::directory::check_urls(&self.redis).map_err(|wish| format!("directory.redis: {wish}"))?;
+            crate::directory::check_sentinels(&self.redis, &self.redis_sentinels)
+                .map_err(|wish| format!("directory.redis_sentinels: {wish}"))?;
+        } else if !self.redis_sentinels.is_empty() {
+            return Err(
+                "directory.redis: want the name that sentinels have for the master, like redis://mymaster"
+                    .into(),
+            );
         }
         let prefix = &self.prefix;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
@@ -366,10 +377,11 @@ impl DirectoryConfig {
 
 impl fmt::Debug for DirectoryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { redis, prefix, lease_ms, timeout_ms, queue_max, history, roots: _ } =
+        let Self { redis, redis_sentinels, prefix, lease_ms, timeout_ms, queue_max, history, roots: _ } =
             self.without_password();
         f.debug_struct("DirectoryConfig")
             .field("redis", &redis)
+            .field("redis_sentinels", &redis_sentinels)
             .field("prefix", &prefix)
             .field("lease_ms", &lease_ms)
             .field("timeout_ms", &timeout_ms)

@@ -9,6 +9,7 @@ mod keys;
 mod leases;
 mod link;
 mod reader;
+mod sentinels;
 mod sidecar;
 mod streams;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use crate::config::DirectoryConfig;
 use crate::serve::Role;
 use sidecar::Sidecar;
 
-pub use link::check_urls;
+pub use link::{check_sentinels, check_urls};
 pub use reader::Reader;
 
 /// Bytes of payloads that may wait.

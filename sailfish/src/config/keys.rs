@@ -326,6 +326,10 @@ pub const KEYS: &[Key] = &[
         "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, or several servers of a Redis Cluster with commas.\n\
          Empty: none. A password is not shown by --print-config.",
     ),
+    key(
+        "directory.redis_sentinels",
+        "Redis Sentinels, as backend.redis_sentinels. Then directory.redis names the master as they do: redis://USER:PASSWORD@mymaster/DB.",
+    ),
     key("directory.prefix", "The prefix of every key in Redis."),
     key(
         "directory.lease_ms",

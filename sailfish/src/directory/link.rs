@@ -1,4 +1,4 @@
-//! Connections to Redis: one server, or the masters of a Cluster.
+//! Connections to Redis: one server, the master that Sentinels name, or the masters of a Cluster.
 //!
 //! The redis crate's own pipelines read on after a time-out, which takes a time-out for each command of a
 //! batch. Here a batch has one time-out, and a connection on which anything failed is dropped: no late reply
@@ -12,6 +12,8 @@ use redis::{
     Cmd, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, Value, cmd,
 };
 use trust::Roots;
+
+use super::sentinels::Sentinels;
 
 /// How often a batch follows a Cluster that moves its slots, before it fails and is tried again later.
 const REDIRECTS_MAX: usize = 3;
@@ -37,6 +39,7 @@ pub struct Link {
     /// Which server has a slot; `None` for a single server, which has all.
     slots: Option<HashMap<Slot, usize>>,
     seeds: Vec<ConnectionInfo>,
+    sentinels: Option<Sentinels>,
     roots: Roots,
     timeout: Duration,
 }
@@ -48,11 +51,18 @@ struct Server {
 }
 
 impl Link {
-    /// Connects: to the one server, or to all masters of the Cluster that the servers belong to.
-    pub fn connect(seeds: &[ConnectionInfo], roots: &Roots, timeout: Duration) -> RedisResult<Self> {
-        let roots = roots.clone();
-        let mut link = Self { servers: Vec::new(), slots: None, seeds: seeds.to_vec(), roots, timeout };
+    /// Connects: to the one server, to the master that sentinels name, or to all masters of the Cluster that
+    /// the servers belong to.
+    pub fn connect(
+        seeds: &[ConnectionInfo],
+        sentinels: Option<Sentinels>,
+        roots: &Roots,
+        timeout: Duration,
+    ) -> RedisResult<Self> {
+        let (roots, all) = (roots.clone(), seeds.to_vec());
+        let mut link = Self { servers: Vec::new(), slots: None, seeds: all, sentinels, roots, timeout };
         match seeds {
+            _ if link.sentinels.is_some() => link.find_master()?,
             [only] => {
                 let (host, port) = address(only)?;
                 link.server(&host, port)?;
@@ -65,6 +75,42 @@ impl Link {
     /// Whether masters may change behind an open link.
     pub fn is_cluster(&self) -> bool {
         self.slots.is_some()
+    }
+
+    /// Fails if the sentinels name another master than this link's. If none answers, that says nothing.
+    pub fn check_master(&self) -> RedisResult<()> {
+        let Some(sentinels) = &self.sentinels else { return Ok(()) };
+        let named = sentinels.ask(&self.roots, self.timeout);
+        let is_named = |(host, port): &(String, u16)| {
+            self.servers.iter().any(|server| server.host == *host && server.port == *port)
+        };
+        match named.first() {
+            Some(first) if !is_named(first) => Err(failure("the sentinels name another master")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects to the first server that the sentinels name and that is a master, by its own word.
+    fn find_master(&mut self) -> RedisResult<()> {
+        let sentinels = self.sentinels.clone();
+        let mut why = failure("no sentinel answers, or none knows the master by this name");
+        for (host, port) in sentinels.map(|it| it.ask(&self.roots, self.timeout)).unwrap_or_default() {
+            match self.role_of(&host, port) {
+                Ok(role) if role == "master" => return Ok(()),
+                Ok(_) => why = failure("the sentinels name a server that is no master"),
+                Err(error) => why = error,
+            }
+            self.servers.clear();
+        }
+        Err(why)
+    }
+
+    /// What a server says that it is, first of several values.
+    fn role_of(&mut self, host: &str, port: u16) -> RedisResult<String> {
+        let at = self.server(host, port)?;
+        let connection = &mut self.servers[at].connection;
+        let role: Vec<Value> = cmd("ROLE").query(connection)?;
+        Ok(redis::from_redis_value(role.into_iter().next().unwrap_or(Value::Nil))?)
     }
 
     /// Sends all commands and then takes all replies, in the order of the commands. After an error the link
@@ -252,6 +298,26 @@ fn is_tls(info: &ConnectionInfo) -> bool {
 /// Whether the value of `directory.redis` names servers; says what it wants if not.
 pub fn check_urls(urls: &str) -> Result<(), String> {
     seeds(urls).map(drop)
+}
+
+/// Whether the values of `directory.redis` and `directory.redis_sentinels` go together; says what they want
+/// if not.
+pub fn check_sentinels(urls: &str, sentinels: &[String]) -> Result<(), String> {
+    followed(urls, sentinels).map(drop)
+}
+
+/// The sentinels, if there are any; the host of the only URL is the name that they have for the master.
+pub fn followed(urls: &str, sentinels: &[String]) -> Result<Option<Sentinels>, String> {
+    if sentinels.is_empty() {
+        return Ok(None);
+    }
+    match seeds(urls)?.as_slice() {
+        [only] => {
+            let (name, _) = address(only).map_err(|error| error.to_string())?;
+            Sentinels::new(sentinels, &name).map(Some)
+        }
+        _ => Err("want one name of a master in directory.redis, like redis://mymaster".into()),
+    }
 }
 
 /// The servers that `directory.redis` names. Errors do not show the value: it may hold a password.

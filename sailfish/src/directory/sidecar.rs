@@ -18,6 +18,7 @@ use wire::{AppId, RoomId, UserId};
 use super::keys::{self, Keys};
 use super::leases::Leases;
 use super::link::{self, Link, Reply};
+use super::sentinels::Sentinels;
 use super::streams::{self, Streams};
 use super::{Binding, News, NodeInfo, Record, Role, RouterAddress, Shared, StreamBounds};
 use crate::config::DirectoryConfig;
@@ -45,6 +46,7 @@ pub struct Sidecar<N> {
     lease_ms: u32,
     timeout: Duration,
     seeds: Vec<ConnectionInfo>,
+    sentinels: Option<Sentinels>,
     roots: Roots,
     link: Option<Link>,
     /// The server behind a new connection may not know the script: the first batch brings its text.
@@ -81,6 +83,8 @@ impl<N: Fn(News)> Sidecar<N> {
         news: N,
     ) -> anyhow::Result<Self> {
         let seeds = link::seeds(&config.redis).map_err(|wish| anyhow!("directory.redis: {wish}"))?;
+        let sentinels = link::followed(&config.redis, &config.redis_sentinels)
+            .map_err(|wish| anyhow!("directory.redis_sentinels: {wish}"))?;
         let now = Instant::now();
         Ok(Self {
             shared,
@@ -92,6 +96,7 @@ impl<N: Fn(News)> Sidecar<N> {
             lease_ms: config.lease_ms,
             timeout: Duration::from_millis(config.timeout_ms.into()),
             seeds,
+            sentinels,
             roots: config.roots.clone(),
             link: None,
             by_text: true,
@@ -132,6 +137,7 @@ impl<N: Fn(News)> Sidecar<N> {
             return self.connect();
         };
         if now >= self.tick_at {
+            link.check_master()?;
             if link.is_cluster() {
                 self.look_for_lost_data()?;
             }
@@ -147,7 +153,8 @@ impl<N: Fn(News)> Sidecar<N> {
     }
 
     fn connect(&mut self) -> RedisResult<()> {
-        self.link = Some(Link::connect(&self.seeds, &self.roots, self.timeout)?);
+        let sentinels = self.sentinels.clone();
+        self.link = Some(Link::connect(&self.seeds, sentinels, &self.roots, self.timeout)?);
         self.by_text = true;
         self.look_for_lost_data()?;
         self.tick()?;

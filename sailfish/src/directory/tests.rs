@@ -207,6 +207,7 @@ impl Rig {
 fn config(server: &Server) -> DirectoryConfig {
     DirectoryConfig {
         redis: server.url(),
+        redis_sentinels: Vec::new(),
         prefix: "t".into(),
         lease_ms: 900,
         timeout_ms: 300,
@@ -425,6 +426,47 @@ fn a_user_of_redis_with_few_rights_is_enough() {
     let _: () = server.ask(&format!("ACL SETUSER fish on >secret ~t:* {rights}"));
     let redis = server.url().replace("redis://", "redis://fish:secret@");
     later_stamps_win(&server, &DirectoryConfig { redis, ..config(&server) });
+}
+
+/// The new master may lack something, so it gets everything again.
+#[test]
+fn the_master_that_sentinels_name_is_followed() {
+    let plan = testbed::SentinelPlan { count: 1, quorum: 1, password: Some("hush"), ..Default::default() };
+    let redis = testbed::Sentinels::start(plan);
+    let config = DirectoryConfig {
+        redis: redis.master_url(),
+        redis_sentinels: redis.urls(),
+        prefix: "t".into(),
+        lease_ms: 900,
+        timeout_ms: 300,
+        ..DirectoryConfig::default()
+    };
+    let rig = Rig::with(&config, node(NODE, Role::Gateway));
+    rig.bind(1, 5);
+    assert_eq!(rig.look_up(1), [binding(1, 5)]);
+    let has_user = |redis: &testbed::Redis| redis.number(&["EXISTS", "t:user:{1:1}"]) == 1;
+    assert!(has_user(&redis.first));
+    redis.first.kill();
+    rig.wait_for_resync();
+    rig.bind(1, 7);
+    rig.bind(2, 8);
+    assert_eq!(rig.look_up(1), [binding(1, 7)]);
+    assert!(redis.second.command(&["ROLE"]).starts_with("master"));
+    assert_eq!(redis.second.number(&["EXISTS", "t:user:{1:2}"]), 1);
+    // An operator moves the master back, and both live.
+    redis.first.start_again();
+    eventually("it is a replica", || {
+        redis.first.command(&["INFO", "replication"]).contains("link_status:up")
+    });
+    let move_back =
+        || redis.ask(0, &["SENTINEL", "REPLICAS", testbed::MASTER]).contains("master-link-status\nok");
+    eventually("the sentinel knows it", move_back);
+    thread::sleep(Duration::from_secs(1));
+    redis.ask(0, &["SENTINEL", "FAILOVER", testbed::MASTER]);
+    rig.wait_for_resync();
+    rig.bind(3, 9);
+    assert_eq!(rig.look_up(3), [binding(3, 9)]);
+    assert_eq!(redis.first.number(&["EXISTS", "t:user:{1:3}"]), 1);
 }
 
 #[test]

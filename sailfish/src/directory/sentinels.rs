@@ -1,0 +1,65 @@
+//! Who is the master of the directory's Redis, as its Sentinels say.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo, RedisResult, cmd};
+use trust::Roots;
+
+/// The sentinels, and what they call the master.
+#[derive(Clone)]
+pub struct Sentinels {
+    servers: Vec<ConnectionInfo>,
+    name: String,
+}
+
+impl Sentinels {
+    /// Sentinels at these URLs, and the name of the master.
+    ///
+    /// # Errors
+    /// What is wanted of the URLs. It does not show them, as they may hold passwords.
+    pub fn new(urls: &[String], name: &str) -> Result<Self, String> {
+        let server = |url: &String| {
+            let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
+            is_known.then(|| url.as_str().into_connection_info().ok()).flatten()
+        };
+        let servers: Option<Vec<ConnectionInfo>> = urls.iter().map(server).collect();
+        let servers =
+            servers.ok_or("want redis://HOST:26379 of each, perhaps with USER:PASSWORD@, or rediss")?;
+        Ok(Self { servers, name: name.to_owned() })
+    }
+
+    /// Those that the sentinels name, the one of the latest failover first. Each sentinel is waited for so
+    /// long; one that does not answer, or knows no such name, is passed over.
+    pub fn ask(&self, roots: &Roots, timeout: Duration) -> Vec<(String, u16)> {
+        let told =
+            self.servers.iter().filter_map(|server| self.told_by(server, roots, timeout).ok().flatten());
+        let mut told: Vec<(u64, (String, u16))> = told.collect();
+        told.sort_by_key(|(epoch, _)| Reverse(*epoch));
+        let mut masters: Vec<(String, u16)> = told.into_iter().map(|(_, master)| master).collect();
+        masters.dedup();
+        masters
+    }
+
+    fn told_by(
+        &self,
+        server: &ConnectionInfo,
+        roots: &Roots,
+        timeout: Duration,
+    ) -> RedisResult<Option<(u64, (String, u16))>> {
+        // Without the crate's own greeting a frozen sentinel costs one time-out.
+        let settings = server.redis_settings().clone().set_skip_set_lib_name();
+        let client = roots.redis_client(server.clone().set_redis_settings(settings))?;
+        let mut connection = client.get_connection_with_timeout(timeout)?;
+        connection.set_read_timeout(Some(timeout))?;
+        let mut ask = cmd("SENTINEL");
+        let master: Option<(String, u16)> =
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name).query(&mut connection)?;
+        let Some(master) = master else { return Ok(None) };
+        let mut ask = cmd("SENTINEL");
+        let fields: BTreeMap<String, String> = ask.arg("MASTER").arg(&self.name).query(&mut connection)?;
+        let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+        Ok(Some((epoch, master)))
+    }
+}
