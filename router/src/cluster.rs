@@ -217,7 +217,10 @@ impl Cluster {
 
     /// Works out anew what all gateways reach; whether that has changed.
     pub(crate) fn agree(&mut self) -> bool {
-        let is_one = |router: &u32| !self.is_leaving || *router != self.me.as_u32();
+        // The other shards of this node leave too. If each counted on the others, none would ever see all
+        // gateways go by its owners, and all would keep what is to move.
+        let is_of_this_node = |router: &u32| ShardId::from_u32(*router).node() == self.me.node();
+        let is_one = |router: &u32| !(self.is_leaving && is_of_this_node(router));
         let common: Vec<u32> = self.reached.by_all().filter(is_one).collect();
         let changed = common != self.common;
         self.common = common;
