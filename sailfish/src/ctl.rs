@@ -92,6 +92,8 @@ enum Order {
     },
     /// Lists the nodes that this one knows.
     Nodes,
+    /// Prints whether a node, or the backend at that address, is ready: for health checks.
+    Ready,
 }
 
 #[derive(clap::Args)]
@@ -150,6 +152,15 @@ pub fn run(args: &CtlArgs) -> anyhow::Result<ExitCode> {
             "sailfish: {admin} wants no secret: its control.secret is not set, so any program there may do this"
         ));
     }
+    if let Order::Ready = args.order {
+        // A node answers in plain text, and a backend that is not ready in JSON.
+        let is_ready = answer.status == 200;
+        let said = serde_json::from_str::<Value>(&answer.body).ok();
+        let said = said.as_ref().and_then(|said| said["message"].as_str()).unwrap_or(answer.body.trim());
+        let why = if is_ready { "ready".into() } else { format!("not ready: {}", printable(said)) };
+        crate::cli::print(&format!("{why}\n"));
+        return Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let (body, value) = args.order.check(&admin, answer)?;
     if args.json {
         crate::cli::print(&format!("{}\n", printable_json(body.trim_end())));
@@ -186,6 +197,7 @@ impl Order {
             Self::Push(push) => push.request(),
             Self::Drain { node } => post("/v1/drain", json!({ "node": node })),
             Self::Nodes => Request { method: Method::Get, path: "/v1/nodes".into() },
+            Self::Ready => Request { method: Method::Get, path: "/readyz".into() },
         }
     }
 
@@ -224,6 +236,7 @@ impl Order {
             Self::Push(_) => render::push(answer),
             Self::Drain { .. } => format!("node {} goes\n", printable(&answer["node"].to_string())),
             Self::Nodes => render::nodes(answer),
+            Self::Ready => String::new(), // `run` has printed it
         }
     }
 }

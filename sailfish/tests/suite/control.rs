@@ -5,6 +5,8 @@ use testbed::free_port;
 use wire::RoomId;
 use wire::client::{NoticeCode, Outcome};
 
+use crate::common::cluster;
+use crate::common::stack::{Store, backends};
 use crate::common::{SECRET, Server, output, sailfish, token, until};
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -548,4 +550,22 @@ fn a_refused_link_is_told_at_most_once_a_minute() {
         (status, &seen["routers"], &seen["missing"]),
         (200, &json!([]), &json!("no router is linked"))
     );
+}
+
+/// A health check by the binary alone, of a node and of a backend.
+#[test]
+fn ctl_says_whether_a_node_or_a_backend_is_ready() {
+    let lone = Server::start(&[]);
+    assert_eq!(ctl(&lone, &["ready"]), (true, "ready\n".to_owned()));
+    let store = Store::sqlite();
+    let (_backend, api) = backends(1, &store).remove(0);
+    let (ok, text) = ran(sailfish().args(["ctl", "ready", "--admin", &api.0.to_string()]));
+    assert!(ok && text == "ready\n", "{text}");
+    // A gateway without a router.
+    let mut cluster = cluster::Cluster::new(1, 1, &[]);
+    cluster.gateways[0].start();
+    let (ok, text) = ctl(cluster.gateway(0), &["ready"]);
+    assert!(!ok && text.starts_with("not ready: "), "{text}");
+    let (ok, _) = ran(sailfish().args(["ctl", "ready", "--admin", "127.0.0.1:1"]));
+    assert!(!ok);
 }

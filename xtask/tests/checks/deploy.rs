@@ -103,9 +103,53 @@ fn containers_are_confined() {
         assert_eq!(ports.is_empty(), !name.starts_with("gateway") && !name.starts_with("backend"), "{name}");
     }
     assert!(services["redis"].contains("requirepass"), "redis: no password");
-    let image = read("Dockerfile");
-    let user = image.lines().rev().find_map(|line| line.strip_prefix("USER ")).expect("a user");
-    assert!(!user.starts_with("0") && !user.starts_with("root"), "the image runs as {user}");
+}
+
+/// Each stage of the Dockerfile: its base, its name if it has one, and its other lines.
+fn stages() -> Vec<(String, String, Vec<String>)> {
+    let mut stages: Vec<(String, String, Vec<String>)> = Vec::new();
+    let text = read("Dockerfile");
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix("FROM ") {
+            Some(from) => {
+                let (base, name) = from.split_once(" AS ").unwrap_or((from, ""));
+                stages.push((base.to_owned(), name.to_owned(), Vec::new()));
+            }
+            None => stages.last_mut().expect("a stage").2.push(line.to_owned()),
+        }
+    }
+    stages
+}
+
+#[test]
+fn images_have_the_released_binary_and_no_right() {
+    let stages = stages();
+    let [build, bare, with_shell] = &stages[..] else { panic!("{stages:?}") };
+    assert_eq!((build.1.as_str(), bare.0.as_str(), bare.1.as_str()), ("build", "scratch", "bare"));
+    assert!(with_shell.1.is_empty(), "the chart's image is what is built without a name");
+    assert!(
+        build.2.iter().any(|line| line.contains("cargo xtask release")),
+        "not the binary that is released"
+    );
+    for (_, name, lines) in [bare, with_shell] {
+        let of = |word: &str| lines.iter().filter_map(|line| line.strip_prefix(word)).collect::<Vec<_>>();
+        assert_eq!(of("USER "), ["10001:10001"], "{name}: not an ordinary user");
+        assert_eq!(of("ENTRYPOINT "), [r#"["/usr/local/bin/sailfish"]"#], "{name}");
+        // What is not copied from the build is not there.
+        assert_eq!(of("RUN "), [""; 0], "{name}: more than the binary");
+        let copies = of("COPY ");
+        assert!(copies.iter().all(|copy| copy.starts_with("--from=build ")), "{name}: {copies:?}");
+        assert!(copies.iter().any(|copy| copy.ends_with("/pack/sailfish /usr/local/bin/sailfish")), "{name}");
+        assert!(copies.iter().any(|copy| copy.ends_with("/etc/ssl/certs/ca-certificates.crt")), "{name}");
+    }
+    // The image of compose.yaml has no other program for its health checks.
+    for (name, text) in services() {
+        let is_ours = text.contains("image: sailfish");
+        assert!(!is_ours || text.contains("target: bare"), "{name}");
+        let check = text.lines().find(|line| line.trim().starts_with("test: [")).unwrap_or_default();
+        let is_own = check.contains(r#"["CMD", "/usr/local/bin/sailfish", "ctl", "ready", "#);
+        assert!(!is_ours || is_own, "{name}: {check}");
+    }
 }
 
 #[test]
