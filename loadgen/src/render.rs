@@ -4,15 +4,22 @@ use std::fmt::Write;
 
 use crate::report::{Percentiles, Report};
 
+/// The widest line: a terminal of the usual width shows it whole.
+const LINE_CHARS: usize = 80;
 /// The widest bar of the plot.
 const BAR_CHARS: f64 = 50.0;
+/// Figures of a line; the others follow below them.
+const CELLS_MAX: usize = 2;
 
 /// The report as text: a table, a plot of the percentiles, and what should be known.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let line = |text: &mut String, title: &str, cells: &[(String, &str)]| {
-        let cells: Vec<_> = cells.iter().map(|(value, unit)| format!("{value:>13} {unit:<12}")).collect();
-        put(text, format!("  {title:<12}{}", cells.concat()).trim_end());
+        for (at, cells) in cells.chunks(CELLS_MAX).enumerate() {
+            let title = if at == 0 { title } else { "" };
+            let cells: Vec<_> = cells.iter().map(|(value, unit)| format!("{value:>13} {unit:<18}")).collect();
+            put(text, format!("  {title:<12}{}", cells.concat()).trim_end());
+        }
     };
     let count = |value: u64| grouped(&value.to_string());
     let decimal = |value: f64| grouped(&format!("{value:.1}"));
@@ -55,7 +62,8 @@ pub fn render(report: &Report) -> String {
     if report.on_targets.len() > 1 {
         let on_targets =
             report.on_targets.iter().map(|(target, clients)| format!("{} on {target}", count(*clients)));
-        put(&mut text, &format!("  {:<12}  {}", "at the end", on_targets.collect::<Vec<_>>().join(", ")));
+        let on_targets = on_targets.collect::<Vec<_>>().join(", ");
+        put_wrapped(&mut text, &format!("  {:<12}  ", "at the end"), &on_targets);
     }
     let mut cost = Vec::new();
     if let Some(cpu) = report.server.cpu_us_per_op {
@@ -82,21 +90,20 @@ pub fn render(report: &Report) -> String {
         put(&mut text, "");
     }
     for remark in remarks {
-        put(&mut text, &format!("  ! {remark}"));
+        put_wrapped(&mut text, "  ! ", &remark);
     }
     text
 }
 
 fn distributions(text: &mut String, report: &Report) {
     put(text, "");
-    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|head| format!("{head:>12}"));
-    put(text, &format!("  {:<18}{}", "us", heads.concat()));
+    let heads = ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|head| format!("{head:>10}"));
+    put(text, &format!("  {:<16}{}", "us", heads.concat()));
     let mut row = |title: &str, figures: &Percentiles| {
         if figures.max > 0.0 {
             let figures = [figures.p50, figures.p90, figures.p99, figures.p999, figures.p9999, figures.max];
-            let cells: Vec<_> =
-                figures.iter().map(|us| format!("{:>12}", grouped(&format!("{us:.1}")))).collect();
-            put(text, &format!("  {title:<18}{}", cells.concat()));
+            let cells: Vec<_> = figures.iter().map(|us| format!("{:>10}", narrow(*us))).collect();
+            put(text, &format!("  {title:<16}{}", cells.concat()));
         }
     };
     if report.storm.is_none() {
@@ -113,8 +120,7 @@ fn distributions(text: &mut String, report: &Report) {
     }
     let lag = report.schedule_lag_us;
     if lag.max > 0.0 {
-        let (p99, max) = (grouped(&format!("{:.1}", lag.p99)), grouped(&format!("{:.1}", lag.max)));
-        put(text, &format!("  {:<18}{:>36}{:>36}", "schedule lag", p99, max));
+        put(text, &format!("  {:<16}{:>30}{:>30}", "schedule lag", narrow(lag.p99), narrow(lag.max)));
     }
 }
 
@@ -142,6 +148,35 @@ fn put(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a String takes everything");
 }
 
+/// Puts words after a beginning, on as many lines as they take, each under the first.
+fn put_wrapped(text: &mut String, beginning: &str, words: &str) {
+    let indent = " ".repeat(beginning.chars().count());
+    let mut line = beginning.to_owned();
+    let mut is_first = true;
+    for word in words.split(' ') {
+        if !is_first && line.chars().count() + 1 + word.chars().count() > LINE_CHARS {
+            put(text, &line);
+            line.clone_from(&indent);
+            is_first = true;
+        }
+        if !is_first {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_first = false;
+    }
+    put(text, &line);
+}
+
+/// A time in us in at most 9 characters; one of 10 s and more is in ms, and says so.
+fn narrow(us: f64) -> String {
+    match us {
+        ..99_999.95 => grouped(&format!("{us:.1}")),
+        ..9_999_999.5 => grouped(&format!("{us:.0}")),
+        _ => format!("{:.0}ms", us / 1e3),
+    }
+}
+
 /// A number with commas between its thousands.
 fn grouped(number: &str) -> String {
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
@@ -163,6 +198,27 @@ fn grouped(number: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_of_80_columns_shows_it_whole() {
+        let mut text = String::new();
+        put_wrapped(&mut text, "  ! ", &"words and more words ".repeat(10));
+        put_wrapped(&mut text, "  ! ", &format!("a {} b", "x".repeat(100)));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.iter().all(|line| line.len() <= LINE_CHARS || line.contains("xxx")), "{text}");
+        assert!(lines[1].starts_with("    ") && !lines[1].starts_with("     "), "{text}");
+        for (us, wanted) in [
+            (0.04, "0.0"),
+            (99_999.9, "99,999.9"),
+            (99_999.96, "100,000"),
+            (9_999_999.0, "9,999,999"),
+            (9_999_999.5, "10000ms"),
+            (3.6e9, "3600000ms"),
+        ] {
+            assert_eq!(narrow(us), wanted);
+            assert!(narrow(us).len() < 10, "it does not touch its neighbour");
+        }
+    }
 
     #[test]
     fn thousands_are_told_apart() {

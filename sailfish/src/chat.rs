@@ -122,10 +122,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     let (into_events, events) = bounded(INPUTS_MAX);
     let mut screen = Screen::open(into_lines);
     if let Screen::Terminal(_) = screen {
-        screen.say(
-            Tone::Quiet,
-            "/to USER and /room ROOM say where lines go, /quit ends once all have their outcome",
-        );
+        screen.say(Tone::Quiet, "/to USER, /room ROOM: where lines go. /quit: ends after all outcomes");
     }
     let config = Config {
         encoding: args.encoding,

@@ -114,8 +114,8 @@ fn totals(model: &Model, rows: &[Row]) -> Line {
     let drops = rows.iter().filter_map(|row| row.number(Column::Drops)).reduce(|sum, part| sum + part);
     let mut line = Line::default();
     let parts = [
-        (sum(Column::Connections).map(units::count), "connections"),
-        (sum(Column::Sessions).map(units::count), "sessions"),
+        (sum(Column::Connections).map(units::count), "connection"),
+        (sum(Column::Sessions).map(units::count), "session"),
         (sum(Column::In).map(units::count), "in/s"),
         (sum(Column::Out).map(units::count), "out/s"),
         (drops.map(units::count), "dropped/s"),
@@ -123,8 +123,9 @@ fn totals(model: &Model, rows: &[Row]) -> Line {
     for (number, what) in parts {
         let Some(number) = number else { continue };
         let is_bad = what == "dropped/s" && number != "0";
+        let plural = if what.ends_with("/s") || number == "1" { "" } else { "s" };
         line.push(if is_bad { Style::Bad } else { Style::Strong }, number);
-        line.push(Style::Plain, format!(" {what}  "));
+        line.push(Style::Plain, format!(" {what}{plural}  "));
     }
     if line.width() == 0 && model.nodes.iter().all(|node| node.last().is_none()) {
         line.push(Style::Quiet, "waiting for the first answer");

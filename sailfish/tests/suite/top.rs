@@ -104,7 +104,7 @@ fn a_terminal_shows_the_node_and_obeys_keys() {
     assert!(screen[2].starts_with("NODE ROLE    STATE"), "{screen:#?}");
     let mut client = server.login(1);
     client.join(7);
-    until("a session is shown", || last_screen(&written).contains("1 connections  1 sessions"));
+    until("a session is shown", || last_screen(&written).contains("1 connection  1 session"));
     client.say(5555, 7, "m1", "hi");
     until("a latency is shown", || last_screen(&written).contains("room lossy"));
     terminal.press("\x1b[B");
