@@ -601,7 +601,8 @@ impl Model {
         let last = self.sessions[session].last_of.insert(key, number);
         match last {
             Some(last) if last > number => {
-                let what = format!("m{number} came after m{last} in session {session}, but was sent before it");
+                let what =
+                    format!("m{number} came after m{last} in session {session}, but was sent before it");
                 if !self.is_moving(began, at) {
                     return Err(what);
                 }
