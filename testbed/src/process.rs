@@ -146,10 +146,20 @@ fn path() -> String {
 
 /// Runs a command to its end; what it prints.
 pub fn run<A: AsRef<std::ffi::OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> String {
+    try_run(program, arguments).unwrap_or_else(|why| panic!("{program}: {why}"))
+}
+
+/// The same of a command that may fail; what it prints then.
+pub fn try_run<A: AsRef<std::ffi::OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<String, String> {
     let output = Command::new(program).args(arguments).env("PATH", path()).stdin(Stdio::null()).output();
     let output = output
         .unwrap_or_else(|error| panic!("{program} does not start ({error}); `cargo xtask ci` installs it"));
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{program}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text.into_owned()
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(text),
+        false => Err(text + &String::from_utf8_lossy(&output.stderr)),
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::claim::free_port;
 use crate::folder::Folder;
-use crate::process::{Server, run};
+use crate::process::{Server, try_run};
 
 /// A Redis of one's own.
 pub struct Redis {
@@ -94,10 +94,19 @@ impl Redis {
 
     /// Runs a command; each value that it answers in a line.
     pub fn command(&self, command: &[&str]) -> String {
+        self.try_command(command).unwrap_or_else(|why| panic!("{command:?}: {why}"))
+    }
+
+    /// Whether it is a master, or a replica (`slave`); no, while it closes connections to become another.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.try_command(&["ROLE"]).is_ok_and(|answer| answer.starts_with(role))
+    }
+
+    fn try_command(&self, command: &[&str]) -> Result<String, String> {
         let port = self.server.address().port().to_string();
         let password = self.password.map(|password| ["--no-auth-warning", "-a", password]);
         let at = ["-h", "127.0.0.1", "-p", &port];
-        run("redis-cli", at.iter().chain(password.iter().flatten()).chain(command))
+        try_run("redis-cli", at.iter().chain(password.iter().flatten()).chain(command))
     }
 
     /// The number that a command answers; of several values, the first.

@@ -112,6 +112,18 @@ impl Sentinels {
         }
     }
 
+    /// Waits until the replica has all that the master was told. WAIT would not: it counts replicas that have
+    /// what its own connection wrote.
+    pub fn replicate(&self) {
+        const MARK: &str = "testbed:mark";
+        let mark = self.first.number(&["INCR", MARK]).to_string();
+        let start = Instant::now();
+        while self.second.command(&["GET", MARK]).trim_end() != mark {
+            assert!(start.elapsed() < GATHER_TIME, "the replica stays behind");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Runs a command at a sentinel; each value that it answers in a line.
     pub fn ask(&self, number: usize, command: &[&str]) -> String {
         let port = self.sentinels[number].address().port().to_string();

@@ -90,7 +90,7 @@ async fn the_master_dies_and_each_gift_is_paid_once() {
 
     // The old master comes back as a replica of the new one.
     redis.first.start_again();
-    until("it is a replica", async || redis.first.command(&["ROLE"]).starts_with("slave")).await;
+    until("it is a replica", async || redis.first.has_role("slave")).await;
     writes_again(&node, "late").await;
     assert!(is_there(&redis.second, &stack, "late"));
     node.stop().await;
@@ -107,11 +107,11 @@ async fn the_queue_follows_the_master() {
     queue.push(TOPIC, &job(0), Duration::ZERO).await.unwrap();
     assert_eq!(queue.take(TOPIC, 1, Duration::ZERO).await.unwrap().len(), 1);
     queue.push(TOPIC, &job(1), Duration::ZERO).await.unwrap();
-    assert_eq!(redis.first.number(&["WAIT", "1", "5000"]), 1);
+    redis.replicate();
     let jobs = queue.take(TOPIC, 1, Duration::ZERO).await.unwrap();
     assert_eq!(jobs[0].payload, "job 1");
     queue.done(TOPIC, &[jobs[0].id.clone()]).await.unwrap();
-    assert_eq!(redis.first.number(&["WAIT", "1", "5000"]), 1);
+    redis.replicate();
     let waits = async {
         let start = Instant::now();
         loop {
@@ -151,7 +151,7 @@ async fn a_master_that_stood_still_gets_no_writes() {
         writes_again(&node, &key).await;
         assert!(is_there(&redis.second, &stack, &key), "{key}");
     }
-    until("it is a replica", async || redis.first.command(&["ROLE"]).starts_with("slave")).await;
+    until("it is a replica", async || redis.first.has_role("slave")).await;
     node.stop().await;
 }
 
@@ -163,8 +163,8 @@ async fn a_planned_failover_is_followed() {
     let node = stack.backend().await;
     set(&node, "before").await.unwrap();
     redis.ask(0, &["SENTINEL", "FAILOVER", MASTER]);
-    until("the other is the master", async || redis.second.command(&["ROLE"]).starts_with("master")).await;
-    until("the first is a replica", async || redis.first.command(&["ROLE"]).starts_with("slave")).await;
+    until("the other is the master", async || redis.second.has_role("master")).await;
+    until("the first is a replica", async || redis.first.has_role("slave")).await;
     for number in 0..100 {
         let key = format!("after {number}");
         writes_again(&node, &key).await;
