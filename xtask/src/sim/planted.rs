@@ -282,8 +282,8 @@ pub const ALL: &[Planted] = &[
         name: "newer_login_is_kicked",
         breaks: "The newest login wins.",
         file: "router/src/users.rs",
-        find: "if said_by != SaidBy::Login && known > login {",
-        plant: "if PLANTED {\n                return Bound::Older;\n            }\n            if said_by != SaidBy::Login && known > login {",
+        find: "if said_by == SaidBy::Login && known > login {",
+        plant: "if PLANTED {\n                return Bound::Older;\n            }\n            if said_by == SaidBy::Login && known > login {",
     },
     Planted {
         name: "share_leaks",
