@@ -13,12 +13,10 @@ use crate::{Form, Network, Refusal, share_of};
 
 /// Handshakes of TLS that a shard has under way: those whose hello is whole.
 const HANDSHAKES: Amount = Amount::of_entries(4096);
-/// Those of one address.
-const HANDSHAKES_SHARE: Amount = Amount::of_entries(1024);
 /// Bytes of unfinished requests and hellos that a shard holds.
 const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// Those of one address.
-const UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 4 << 20 };
+/// Of what is free of either, one address may have one part in so many.
+const ADDRESS_PARTS: u64 = 8;
 /// A scratch buffer keeps room for so many bytes.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
@@ -158,7 +156,7 @@ impl Scratch {
 
     /// Counts what a connection holds of a request or hello that is not whole; false if there is no room.
     fn hold(&mut self, from: Holder, bytes: usize) -> bool {
-        bytes == 0 || self.unfinished.take(from, bytes as u64, UNFINISHED, UNFINISHED_SHARE)
+        bytes == 0 || self.unfinished.take_part(from, bytes as u64, UNFINISHED, ADDRESS_PARTS)
     }
 
     /// The inverse of `hold`.
@@ -344,7 +342,7 @@ impl Layers {
         scratch.let_go(*from, tls.hello_bytes());
         let is_whole = tls.take_hello(bytes, scratch.hellos, records)?;
         let has_room = if is_whole {
-            *is_counted = scratch.handshakes.take(*from, 0, HANDSHAKES, HANDSHAKES_SHARE);
+            *is_counted = scratch.handshakes.take_part(*from, 0, HANDSHAKES, ADDRESS_PARTS);
             *is_counted
         } else {
             scratch.hold(*from, tls.hello_bytes())

@@ -14,12 +14,10 @@ pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
 /// Bytes of frames, texts and records that are not whole, of all connections of a shard without a login.
 pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// Those of one address.
-pub const UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 4 << 20 };
 /// The same of connections with a login.
 pub const USER_UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 256 << 20 };
-/// Those of one address.
-pub const USER_UNFINISHED_SHARE: Amount = Amount { entries: u64::MAX, bytes: 64 << 20 };
+/// Of what is free of either, one address may have one part in so many.
+pub const UNFINISHED_PARTS: u64 = 8;
 /// With a login, so many bytes that came at once, or are held, are not worth counting.
 pub const UNFINISHED_FREE: usize = 2048;
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.

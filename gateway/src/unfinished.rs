@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use shard::{Amount, ConnId, Shares};
+use shard::{ConnId, Shares};
 
 use crate::admission::AddressId;
-use crate::limits::{UNFINISHED, UNFINISHED_SHARE, USER_UNFINISHED, USER_UNFINISHED_SHARE};
+use crate::limits::{UNFINISHED, UNFINISHED_PARTS, USER_UNFINISHED};
 
 /// Two pools of bytes, of which each address has a share: one of connections without a login, which are
 /// nobody's, and one of users.
@@ -40,8 +40,8 @@ impl Unfinished {
         if bytes == 0 {
             return true;
         }
-        let (total, share) = limits(is_fresh);
-        let has_room = self.pool(is_fresh).take(address, bytes, total, share);
+        let total = if is_fresh { UNFINISHED } else { USER_UNFINISHED };
+        let has_room = self.pool(is_fresh).take_part(address, bytes, total, UNFINISHED_PARTS);
         if has_room {
             self.held.insert(conn.as_u64(), Held { is_fresh, address, bytes });
         }
@@ -70,13 +70,5 @@ impl Unfinished {
             let held = self.held.values().filter(|held| held.is_fresh == is_fresh);
             pool.check_invariants(held.map(|held| (held.address, held.bytes)));
         }
-    }
-}
-
-/// What a pool has, and what an address may have of it.
-fn limits(is_fresh: bool) -> (Amount, Amount) {
-    match is_fresh {
-        true => (UNFINISHED, UNFINISHED_SHARE),
-        false => (USER_UNFINISHED, USER_UNFINISHED_SHARE),
     }
 }

@@ -202,7 +202,7 @@ fn addresses_have_shares_of_what_is_held_before_logins() {
         clients.push(client);
     }
     let refused = clients.iter().filter(|client| !world.is_open(**client)).count();
-    assert!((85..100).contains(&refused), "{refused} beyond 4 MiB");
+    assert!((365..385).contains(&refused), "{refused} beyond a ninth of 16 MiB");
     assert_eq!(world.closing_notice(clients[599]), NoticeCode::ServerFull);
     let other = world.connect_from(there);
     world.say_bytes(other, &held);
@@ -235,7 +235,7 @@ fn addresses_have_shares_of_what_users_hold() {
         clients.push(client);
     }
     let refused = clients.iter().filter(|client| !world.is_open(**client)).count();
-    assert!((160..200).contains(&refused), "{refused} beyond 64 MiB");
+    assert!((735..750).contains(&refused), "{refused} beyond a ninth of 256 MiB");
     let other = world.connect_from(there);
     world.say(other, ClientFrame::Login { token: world.token(5000, DeviceClass::Phone).into() });
     world.say_bytes(other, &held);
