@@ -177,8 +177,9 @@ public final class Client {
     }
 
     /**
-     * Logs out and ends. Messages without a send-ack stay in {@link #unsent}; {@link #awaitSent} waits for
-     * them.
+     * Logs out and ends. It returns at once: the client has ended when {@link #run} returns or {@link
+     * Listener#onEnded} is called. Messages without a send-ack stay in {@link #unsent}; {@link #awaitSent}
+     * waits for them.
      */
     public void close() {
         synchronized (lock) {

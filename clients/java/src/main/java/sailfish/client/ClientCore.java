@@ -580,11 +580,20 @@ public final class ClientCore {
         final long sequence = frame.sequence;
         final Recovery recovery = frame.recovery;
         boolean again = rooms.isJoined(room);
+        final Long gapAfter = rooms.gapAfter(room, sequence, recovery);
         if (rooms.joined(room, sequence, recovery, now) && (!again || recovery == Recovery.TOO_OLD)) {
             effects.add(new Effect.Tell("joined " + room + " at " + sequence + ", recovery " + recovery) {
                 @Override
                 public void to(Listener listener) {
                     listener.onJoined(room, sequence, recovery);
+                }
+            });
+        }
+        if (gapAfter != null) {
+            effects.add(new Effect.Tell("gap of " + room + " after " + gapAfter + " to " + sequence) {
+                @Override
+                public void to(Listener listener) {
+                    listener.onGap(room, gapAfter, sequence);
                 }
             });
         }

@@ -28,10 +28,19 @@ public interface Listener {
     default void onOutcome(Outcome outcome) {}
 
     /**
-     * A join was answered, the first one or one after a reconnect. After {@link Recovery#TOO_OLD} messages of
-     * the room are missing that this client cannot get by itself. Kept messages follow.
+     * A join was answered: the first one, one after a reconnect, or, if it is {@link Recovery#TOO_OLD}, one by
+     * which the client asked for messages that it missed on a live connection. After {@code TOO_OLD} messages
+     * of the room are missing that this client cannot get by itself. Kept messages follow.
      */
     default void onJoined(long room, long sequence, Recovery recovery) {}
+
+    /**
+     * Messages of a room with sequences above {@code after}, up to {@code sequence}, may be missing, because
+     * the server does not have all of them any more. Those that it has kept still come. The difference is not
+     * how many are missing: sequences leap when a room gets another owner, and {@code sequence} may even be
+     * the lower one. This comes after {@link #onJoined}.
+     */
+    default void onGap(long room, long after, long sequence) {}
 
     /** The client has left a room that it was asked to leave. */
     default void onLeft(long room) {}

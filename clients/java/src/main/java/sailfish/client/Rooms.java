@@ -42,6 +42,8 @@ final class Rooms {
          * Until the answer comes, messages do not count as seen, as they come again.
          */
         boolean gap;
+        /** Up to which sequence the last gap was told, if one was. */
+        Long toldGap;
         long gapDueMs = NEVER;
         /** The next gap is not asked for before this. */
         long nextGapMs = Long.MIN_VALUE;
@@ -146,6 +148,27 @@ final class Rooms {
     boolean isJoined(long id) {
         Room room = rooms.get(id);
         return room != null && room.joined;
+    }
+
+    /**
+     * Returns after which sequence messages may be missing for good, by the answer to a join, or null if none
+     * are, or if it was told already. Call it before {@link #joined}, which raises the sequence.
+     */
+    Long gapAfter(long id, long sequence, Recovery recovery) {
+        Room room = rooms.get(id);
+        if (room == null || !room.sequenceKnown && room.first.want != Wire.WANT_SINCE) {
+            return null;
+        }
+        long after = room.sequenceKnown ? room.sequence : room.first.value;
+        if (recovery == Recovery.NONE) {
+            return sequence > after ? Long.valueOf(after) : null;
+        }
+        boolean isTold = room.toldGap != null && room.toldGap == sequence;
+        if (recovery == Recovery.COMPLETE || isTold) {
+            return null;
+        }
+        room.toldGap = sequence;
+        return after;
     }
 
     /** Notes the answer to a join; returns false if the room is not wanted any more. */

@@ -7,7 +7,7 @@ package sailfish.client;
 public interface TokenProvider {
     /**
      * Returns a token. It runs on a thread of its own, so it may block, for example on a request to the
-     * application's backend. After an exception the client asks again later.
+     * application's backend. After an exception, or null, the client asks again later.
      */
     Token token() throws Exception;
 }

@@ -65,7 +65,45 @@ public class RoomsTest {
         rejoin(script);
         script.effects();
         script.joined(7, 5_000, TOO_OLD);
+        assertEquals(list("joined 7 at 5000, recovery TOO_OLD", "gap of 7 after 9 to 5000"), script.effects());
+        // Cut before the first kept message, it hears of the same gap again.
+        rejoin(script);
+        script.effects();
+        script.joined(7, 5_000, TOO_OLD);
         assertEquals(list("joined 7 at 5000, recovery TOO_OLD"), script.effects());
+    }
+
+    @Test
+    public void aGapOnALiveConnectionIsToldOnlyIfTheServerCannotFillIt() {
+        Script script = in7(9);
+        script.say(1, 7, 12);
+        assertEquals(list("join 7 since 9"), script.pass(1_000).sent());
+        script.effects();
+        script.joined(7, 12, COMPLETE).say(2, 7, 10).say(3, 7, 11).say(1, 7, 12).say(4, 7, 20);
+        assertEquals(list("join 7 since 12"), script.pass(6_000).sent());
+        script.effects();
+        script.joined(7, 20, TOO_OLD);
+        assertEquals(list("joined 7 at 20, recovery TOO_OLD", "gap of 7 after 12 to 20"), script.effects());
+    }
+
+    @Test
+    public void aRoomThatBeganAnewHasAGapThatEndsBelow() {
+        Script script = in7(900);
+        rejoin(script);
+        script.effects();
+        script.joined(7, 12, TOO_OLD);
+        assertEquals(list("joined 7 at 12, recovery TOO_OLD", "gap of 7 after 900 to 12"), script.effects());
+    }
+
+    @Test
+    public void aFirstJoinHasAGapOnlyIfItNamesASequence() {
+        Script script = Script.online();
+        script.core.join(7, History.since(5), script.now);
+        script.core.join(8, History.last(5), script.now);
+        script.effects();
+        script.joined(7, 20, TOO_OLD).joined(8, 20, COMPLETE);
+        assertEquals(list("joined 7 at 20, recovery TOO_OLD", "gap of 7 after 5 to 20",
+                "joined 8 at 20, recovery COMPLETE"), script.effects());
     }
 
     @Test
@@ -103,7 +141,9 @@ public class RoomsTest {
     public void aServerWithoutHistoryIsUnderstood() {
         Script script = in7(9);
         rejoin(script);
+        script.effects();
         script.joined(7, 20);
+        assertEquals(list("joined 7 at 20, recovery NONE", "gap of 7 after 9 to 20"), script.effects());
         assertEquals("join 7 since 20", rejoin(script));
     }
 
