@@ -3,7 +3,6 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import sailfish.client.Client;
 import sailfish.client.Ended;
-import sailfish.client.History;
 import sailfish.client.Listener;
 import sailfish.client.Message;
 import sailfish.client.Outcome;
@@ -29,7 +28,8 @@ public final class ChatBot implements Listener {
         }
         Client client = Client.builder(arguments[0]).token(arguments[1]).build();
         ChatBot bot = new ChatBot(client, Long.parseLong(arguments[2]));
-        client.join(bot.room, History.last(10));
+        // Without History.last: the bot would answer the last commands again at every start.
+        client.join(bot.room);
         client.run(bot);
     }
 
