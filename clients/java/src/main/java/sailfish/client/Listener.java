@@ -28,9 +28,10 @@ public interface Listener {
     default void onOutcome(Outcome outcome) {}
 
     /**
-     * A join was answered: the first one, one after a reconnect, or, if it is {@link Recovery#TOO_OLD}, one by
-     * which the client asked for messages that it missed on a live connection. After {@code TOO_OLD} messages
-     * of the room are missing that this client cannot get by itself. Kept messages follow.
+     * A join was answered: the first one, or one after a reconnect. The answer to a join by which the client
+     * asked for messages that it missed on a live connection comes only if it is {@link Recovery#TOO_OLD}.
+     * After {@code TOO_OLD} messages of the room are missing that this client cannot get by itself. Kept
+     * messages follow.
      */
     default void onJoined(long room, long sequence, Recovery recovery) {}
 
