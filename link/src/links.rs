@@ -242,8 +242,10 @@ impl Links {
 
     /// A connection came from an address.
     pub fn accepted(&mut self, now: Instant, conn: ConnId, from: IpAddr) {
-        self.conns
-            .insert(conn, Conn { from: Some(from), ..Conn::new(now, Stage::Accepted, Cover::Unknown, None) });
+        self.conns.insert(
+            conn,
+            Conn { from: Some(from), ..Conn::new(now, Stage::Accepted, Cover::Unknown(Vec::new()), None) },
+        );
         if self.is_leaving {
             self.abort(conn);
             return;

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use edge::{HELLOS_PER_TURN, SharedKey, Tls};
 use serde::{Deserialize, Serialize};
 use shard::{ConnId, Instant, SEND_BATCH_BYTES_MAX, SendBatch};
+use wire::node::link::MAGIC;
 
 /// The type of a record with which TLS begins. A frame in clear begins with the highest byte of a length that
 /// is far shorter.
@@ -41,8 +42,8 @@ impl TryFrom<String> for TlsMode {
 
 /// What lies between the socket of a connection and its frames.
 pub(crate) enum Cover {
-    /// Accepted, and nothing has come.
-    Unknown,
+    /// Accepted, and nothing has come, or the first of the bytes that tell a hello in clear from nonsense.
+    Unknown(Vec<u8>),
     /// Nothing.
     Clear,
     Tls(Box<Sealed>),
@@ -67,7 +68,7 @@ impl Cover {
     pub(crate) fn take_records(&mut self) -> Vec<u8> {
         match self {
             Self::Tls(sealed) => std::mem::take(&mut sealed.records),
-            Self::Unknown | Self::Clear => Vec::new(),
+            Self::Unknown(_) | Self::Clear => Vec::new(),
         }
     }
 }
@@ -87,6 +88,17 @@ impl Sealed {
         let is_first = !std::mem::replace(&mut self.is_heard, true);
         is_first && bytes.first().is_some_and(|kind| ![HANDSHAKE, ALERT].contains(kind))
     }
+}
+
+/// Adds bytes to the first ones of a connection. Returns whether a link in clear begins so, of any version:
+/// with a hello. `None` if it takes more bytes to know.
+pub(crate) fn begins_in_clear(first: &mut Vec<u8>, bytes: &[u8]) -> Option<bool> {
+    let [a, b, c, d] = MAGIC.to_be_bytes();
+    // The length of its body depends on the version, but fits a byte.
+    let hello = [Some(0), Some(0), Some(0), None, Some(1), Some(a), Some(b), Some(c), Some(d)];
+    first.extend(bytes.iter().take(hello.len().saturating_sub(first.len())));
+    let fits = first.iter().zip(hello).all(|(byte, wanted)| wanted.is_none_or(|wanted| *byte == wanted));
+    if fits && first.len() < hello.len() { None } else { Some(fits) }
 }
 
 /// What the connections of a shard share.
@@ -138,9 +150,9 @@ impl Sealing {
         Some(Cover::Tls(Box::new(Sealed { tls, records, is_heard: false })))
     }
 
-    /// That of one that it took, if it begins so with TLS.
-    pub(crate) fn accept(&self, bytes: &[u8]) -> Option<Box<Sealed>> {
-        let is_tls = bytes.first() == Some(&HANDSHAKE);
+    /// That of one that it took, if it begins so with TLS: with what came before, and these bytes.
+    pub(crate) fn accept(&self, before: &[u8], bytes: &[u8]) -> Option<Box<Sealed>> {
+        let is_tls = before.is_empty() && bytes.first() == Some(&HANDSHAKE);
         let tls = is_tls.then(|| Tls::accept(&self.key))?;
         Some(Box::new(Sealed { tls, records: Vec::new(), is_heard: true }))
     }

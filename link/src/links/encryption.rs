@@ -6,7 +6,7 @@ use wire::node::link::Refusal;
 use super::Links;
 use crate::conn::Stage;
 use crate::peer::Peer;
-use crate::tls::{Cover, TlsMode};
+use crate::tls::{Cover, TlsMode, begins_in_clear};
 
 impl Links {
     /// Whether a peer's connection is not encrypted.
@@ -21,9 +21,16 @@ impl Links {
         let mut sealed = match std::mem::replace(&mut entry.cover, Cover::Clear) {
             Cover::Tls(sealed) => sealed,
             Cover::Clear => return self.read(now, conn, bytes),
-            Cover::Unknown => match self.sealing.accept(bytes) {
+            Cover::Unknown(mut first) => match self.sealing.accept(&first, bytes) {
                 Some(sealed) => sealed,
-                None if self.sealing.mode == TlsMode::Required => return self.refuse(conn, Refusal::NoTls),
+                None if self.sealing.mode == TlsMode::Required => match begins_in_clear(&mut first, bytes) {
+                    Some(true) => return self.refuse(conn, Refusal::NoTls),
+                    Some(false) => return self.refuse(conn, Refusal::BadFrame),
+                    None => {
+                        entry.cover = Cover::Unknown(first);
+                        return;
+                    }
+                },
                 None => return self.read(now, conn, bytes),
             },
         };

@@ -220,6 +220,45 @@ fn nonsense_costs_its_connection_and_nothing_else() {
     }
 }
 
+/// Advice about `cluster.tls` is only for nodes, not for a scanner of ports.
+#[test]
+fn a_router_that_wants_tls_tells_a_hello_in_clear_from_nonsense() {
+    let (mut clear, now) = alone(Role::Gateway, Off);
+    let hello = hello(&mut clear, now);
+    let mut of_another_version = hello.clone();
+    of_another_version[3] -= 1; // a shorter body,
+    of_another_version[9] ^= 1; // and what follows the magic
+    for (bytes, reason) in [
+        (&hello[..], Refusal::NoTls),
+        (&of_another_version, Refusal::NoTls),
+        (b"GET / HTTP/1.1\r\n\r\n", Refusal::BadFrame),
+        (b"\x15\x03\x03\x00\x02\x02\x28", Refusal::BadFrame), // an alert
+        (&[0; 40], Refusal::BadFrame),
+        (b"\x9a\x16\x03\x01\x77", Refusal::BadFrame),
+        (b"\x00\x00\x00\x30\x01SFLX", Refusal::BadFrame),
+        (b"\x00\x16\x03\x01", Refusal::BadFrame),
+    ] {
+        for piece in [1, 3, 100] {
+            let (mut router, now) = alone(Role::Router, Required);
+            router.accepted(now, conn(1), address_of(0));
+            for bytes in bytes.chunks(piece) {
+                router.received(now, conn(1), bytes);
+                router.check_invariants();
+            }
+            assert_eq!(closes(&mut router), [(conn(1), Linger::Flush)], "{bytes:?}");
+            let mut answer = Vec::new();
+            Frame::Refused { reason }.encode(&mut answer);
+            assert_eq!(said(&mut router, now, conn(1)), answer, "{bytes:?}");
+            let counts = router.metrics().refused_by_reason();
+            assert_eq!(
+                counts.filter(|(_, count)| *count > 0).collect::<Vec<_>>(),
+                [(reason, 1)],
+                "{bytes:?}"
+            );
+        }
+    }
+}
+
 /// As a node of a version without TLS does, or a server of HTTP.
 #[test]
 fn an_answer_in_clear_is_known_as_that() {

@@ -183,7 +183,7 @@ fn nonsense_and_silence_on_a_link_port_harm_nobody() {
     for (bytes, reason) in [
         (&[22; 4_000][..], "bad_tls"),
         (&[22, 3, 1, 0, 4, 1, 0, 0, 0][..], "bad_tls"),
-        (b"GET / HTTP/1.1\r\n\r\n", "no_tls"),
+        (b"GET / HTTP/1.1\r\n\r\n", "bad_frame"),
     ] {
         let before = refused(reason);
         let mut stream = TcpStream::connect(router.clients).unwrap();
