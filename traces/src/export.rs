@@ -84,9 +84,8 @@ impl Export {
         let body = Bytes::from(otlp::body(batch));
         let count = batch.len() as u64;
         for tries in 1.. {
-            let (why, asked) = match self.send(body.clone()).await {
+            let (why, asked) = match self.send(body.clone(), count).await {
                 Tried::Taken { refused } => {
-                    let refused = refused.min(count);
                     add(&self.counts.exported, count - refused);
                     return add(&self.counts.dropped_refused, refused);
                 }
@@ -111,15 +110,15 @@ impl Export {
         }
     }
 
-    async fn send(&self, body: Bytes) -> Tried {
-        match tokio::time::timeout(TRY_TIME, self.post(body)).await {
+    async fn send(&self, body: Bytes, count: u64) -> Tried {
+        match tokio::time::timeout(TRY_TIME, self.post(body, count)).await {
             Ok(Ok(tried)) => tried,
             Ok(Err(why)) => Tried::Failed(why, None),
             Err(_) => Tried::Failed(format!("no answer within {} s", TRY_TIME.as_secs()), None),
         }
     }
 
-    async fn post(&self, body: Bytes) -> Result<Tried, String> {
+    async fn post(&self, body: Bytes, count: u64) -> Result<Tried, String> {
         let host = self.uri.authority().expect("the address was checked").as_str();
         let request = Request::post(self.uri.clone())
             .header(HOST, host)
@@ -133,7 +132,7 @@ impl Export {
         let answer = answer.map(|answer| answer.to_bytes());
         Ok(match status {
             StatusCode::OK => {
-                let (refused, why) = otlp::rejected(&answer.unwrap_or_default());
+                let (refused, why) = otlp::rejected(&answer.unwrap_or_default(), count);
                 if refused > 0 {
                     warn!(why, spans = refused, "the trace collector refused some spans");
                 }

@@ -150,15 +150,16 @@ impl Default for Number {
     }
 }
 
-/// How many spans an answer of status 200 says were refused, and why. An answer in another format says none.
-pub fn rejected(answer: &[u8]) -> (u64, String) {
+/// How many of the spans that were sent an answer of status 200 says were refused, and why. An answer in
+/// another format says none.
+pub fn rejected(answer: &[u8], sent: u64) -> (u64, String) {
     let response = serde_json::from_slice::<Response>(answer).unwrap_or_default();
     let PartialSuccess { rejected_spans, error_message } = response.partial_success.unwrap_or_default();
     let count = match rejected_spans {
         Number::Plain(count) => count,
         Number::Text(text) => text.parse().unwrap_or(0),
     };
-    (count, error_message)
+    (count.min(sent), error_message)
 }
 
 #[cfg(test)]
@@ -239,11 +240,13 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_many_spans_it_refused() {
-        assert_eq!(rejected(b"{}"), (0, String::new()));
-        assert_eq!(rejected(b""), (0, String::new()));
-        assert_eq!(rejected(b"\x0a\x00"), (0, String::new()), "an answer in Protobuf");
+        assert_eq!(rejected(b"{}", 9), (0, String::new()));
+        assert_eq!(rejected(b"", 9), (0, String::new()));
+        assert_eq!(rejected(b"\x0a\x00", 9), (0, String::new()), "an answer in Protobuf");
         let partial = br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}"#;
-        assert_eq!(rejected(partial), (3, "too old".into()));
-        assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":2}}"#), (2, String::new()));
+        assert_eq!(rejected(partial, 9), (3, "too old".into()));
+        assert_eq!(rejected(br#"{"partialSuccess":{"rejectedSpans":2}}"#, 9), (2, String::new()));
+        let more = br#"{"partialSuccess":{"rejectedSpans":99999999999}}"#;
+        assert_eq!(rejected(more, 9).0, 9, "no more than were sent");
     }
 }
