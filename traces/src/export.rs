@@ -44,7 +44,7 @@ enum Tried {
     Taken { refused: u64 },
     /// It will never take them.
     Refused(String),
-    /// Another try may do, after so long if the collector says.
+    /// Another try may do, after this time at least if the collector says one.
     Failed(String, Option<Duration>),
 }
 
@@ -101,7 +101,8 @@ impl Export {
                 add(&self.counts.dropped_unreachable, count);
                 return warn!(why, spans = count, "the trace collector takes no spans; they are dropped");
             }
-            let wait = asked.unwrap_or_else(|| jittered(RETRY_FIRST * (1 << (tries - 1)))).min(RETRY_MAX);
+            let usual = jittered(RETRY_FIRST * (1 << (tries - 1)));
+            let wait = asked.unwrap_or_default().max(usual).min(RETRY_MAX);
             tokio::select! {
                 biased; // no further wait once it is time to end
                 _ = &mut *ended, if !*is_ending => *is_ending = true,

@@ -45,6 +45,8 @@ async fn collector(answers: &'static [&'static str]) -> (String, mpsc::Unbounded
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
 const BUSY: &str =
     "HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const BUSY_FOR_NO_TIME: &str =
+    "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const WRONG: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const PARTIAL: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"partialSuccess\":{\"rejectedSpans\":\"1\",\"errorMessage\":\"late\"}}";
 
@@ -98,6 +100,17 @@ async fn a_collector_that_is_busy_is_left_alone_for_as_long_as_it_says() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!((traces.spans()[0], traces.tries_failed()), (("exported", 1), 1));
+}
+
+#[tokio::test]
+async fn a_collector_that_asks_for_no_wait_is_left_alone_for_the_usual_time() {
+    let (url, mut requests) = collector(&[BUSY_FOR_NO_TIME, OK]).await;
+    let (traces, _exporter) = Traces::start(&config(&url)).unwrap();
+    traces.record(span("a"));
+    let first = next(&mut requests).await.1;
+    let refused = Instant::now();
+    assert_eq!(next(&mut requests).await.1, first, "the same batch");
+    assert!(refused.elapsed() >= Duration::from_millis(450), "{:?}", refused.elapsed());
 }
 
 #[tokio::test]
