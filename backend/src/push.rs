@@ -218,7 +218,7 @@ impl Push {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::from(body)).map_err(|error| away(format!("push_url: {error}")))?;
-        let response = self.client.request(request).await.map_err(|error| away(trust::chain(&error)))?;
+        let response = trust::ask(&self.client, request).await.map_err(away)?;
         let status = response.status();
         let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(away)?;
         Ok((status, bytes.to_bytes()))

@@ -157,8 +157,8 @@ impl Webhook {
         }
         let request = request.body(Full::from(body)).map_err(|error| failure(Outcome::Unreachable, error))?;
         let client = self.client.as_ref().map_err(|why| failure(Outcome::Unreachable, why))?;
-        let sent = client.request(request).await;
-        let response = sent.map_err(|error| failure(Outcome::Unreachable, trust::chain(&error)))?;
+        let sent = trust::ask(client, request).await;
+        let response = sent.map_err(|why| failure(Outcome::Unreachable, why))?;
         let status = response.status();
         // A body that is not read to its end costs the connection.
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

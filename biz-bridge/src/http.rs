@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
 use traces::Sampling;
-use trust::{HttpClient, Kept, chain};
+use trust::{HttpClient, Kept, ask, chain};
 
 use crate::config::{Config, events_uri};
 use crate::event::Entry;
@@ -57,7 +57,7 @@ impl Http {
     }
 
     async fn post(&self, entries: &[Entry]) -> Result<Verdict, String> {
-        let response = self.client.request(self.request(entries)).await.map_err(|error| chain(&error))?;
+        let response = ask(&self.client, self.request(entries)).await?;
         let status = response.status();
         // A body that is not read to its end costs the connection.
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -213,8 +213,7 @@ impl Remote {
     }
 
     async fn text(&self) -> Result<Vec<u8>, String> {
-        let asked = self.client.get(self.url.clone()).await;
-        let answer = asked.map_err(|error| trust::chain(&error))?;
+        let answer = trust::get(&self.client, self.url.clone()).await?;
         if answer.status() != StatusCode::OK {
             return Err(format!("status {}", answer.status()));
         }

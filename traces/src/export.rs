@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use logs::warn;
 use tokio::sync::{mpsc, oneshot};
-use trust::{HttpClient, Kept, Roots, chain};
+use trust::{HttpClient, Kept, Roots, ask};
 
 use crate::otlp;
 use crate::span::Span;
@@ -127,7 +127,7 @@ impl Export {
             .header(USER_AGENT, concat!("OTel-OTLP-Exporter-sailfish/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             .expect("all of it is made of sound parts");
-        let response = self.client.request(request).await.map_err(|error| chain(&error))?;
+        let response = ask(&self.client, request).await?;
         let (status, asked) = (response.status(), retry_after(&response));
         let answer = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let answer = answer.map(|answer| answer.to_bytes());

@@ -114,6 +114,26 @@ async fn a_collector_that_asks_for_no_wait_is_left_alone_for_the_usual_time() {
 }
 
 #[tokio::test]
+async fn a_collector_of_endless_interim_answers_is_left_after_a_few() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (traces, _exporter) = Traces::start(&config(&url)).unwrap();
+    traces.record(span("a"));
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        times.push(Instant::now());
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(40);
+        let flood = async { while stream.write_all(&interim).await.is_ok() {} };
+        timeout(Duration::from_secs(5), flood).await.expect("the exporter closes the connection");
+    }
+    let waits = [times[1] - times[0], times[2] - times[1]];
+    assert!(waits[0] >= Duration::from_millis(450) && waits[1] >= Duration::from_millis(900), "{waits:?}");
+    assert_eq!((traces.spans()[0].1, traces.tries_failed()), (0, 3));
+}
+
+#[tokio::test]
 async fn a_collector_that_never_answers_holds_up_nobody() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());

@@ -6,11 +6,14 @@
 use std::error::Error;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response, Uri, ext};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -21,9 +24,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 pub use rustls::{ClientConnection, StreamOwned};
+use tokio::sync::Notify;
 
-/// Sends requests by `http://` and `https://`.
+/// Sends requests by `http://` and `https://`, each with [`ask`] or [`get`].
 pub type HttpClient = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Interim answers to a request: servers send one or two.
+const INTERIM_MAX: u32 = 8;
 
 /// Connections of an [`HttpClient`] that are kept open without a request.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +143,39 @@ impl Roots {
         let connection = ClientConnection::new(self.config()?, name).map_err(|error| error.to_string())?;
         Ok(StreamOwned::new(connection, stream))
     }
+}
+
+/// Sends a request and waits for the head of its answer. A server that sends more than a few interim answers
+/// (1xx) before it is not listened to any further: hyper reads them without an end, at the cost of a CPU.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn ask(
+    client: &HttpClient,
+    mut request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, String> {
+    let too_many = Arc::new(Notify::new());
+    let (count, tell) = (AtomicU32::new(0), too_many.clone());
+    ext::on_informational(&mut request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_MAX {
+            tell.notify_one();
+        }
+    });
+    tokio::select! {
+        biased; // to leave the request closes its connection
+        () = too_many.notified() => Err(format!("more than {INTERIM_MAX} interim answers (1xx)")),
+        answer = client.request(request) => answer.map_err(|error| chain(&error)),
+    }
+}
+
+/// As [`ask`] does, with GET and no body.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn get(client: &HttpClient, uri: Uri) -> Result<Response<Incoming>, String> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = uri;
+    ask(client, request).await
 }
 
 /// Whether a URL wants TLS.

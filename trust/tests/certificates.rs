@@ -46,8 +46,8 @@ fn by_http(roots: &Roots, address: SocketAddr) -> Result<u16, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = roots.http_client(&url, PATIENCE, Kept { count: 1, time: PATIENCE })?;
-        let asked = tokio::time::timeout(PATIENCE, client.get(url.parse().unwrap())).await.unwrap();
-        asked.map(|answer| answer.status().as_u16()).map_err(|error| trust::chain(&error))
+        let asked = tokio::time::timeout(PATIENCE, trust::get(&client, url.parse().unwrap())).await.unwrap();
+        asked.map(|answer| answer.status().as_u16())
     })
 }
 
