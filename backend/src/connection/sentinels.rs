@@ -4,7 +4,10 @@
 //! connected to, and must say itself that it is the master. So a server that was demoted gets no writes,
 //! except in the moment before the sentinels have told it or us: it then refuses them, or loses them.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,7 +17,10 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
     RedisResult, Value, cmd,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex as Turn;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use trust::Roots;
 
@@ -22,6 +28,8 @@ use super::{COMMANDS_MAX, CONNECT_TIME};
 
 /// How long a sentinel may take to answer.
 const ASK_TIME: Duration = Duration::from_millis(500);
+/// What a sentinel in clear may answer to a question; the longest that it has reason for has a few KiB.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How often they are asked whether the master is another.
 const WATCH_TIME: Duration = Duration::from_secs(1);
 /// After a try to find the master, how long nobody tries again: callers hear at once that it failed.
@@ -53,7 +61,13 @@ struct Named {
 
 struct Sentinel {
     client: Client,
-    kept: Turn<Option<MultiplexedConnection>>,
+    kept: Turn<Option<Kept>>,
+}
+
+/// A connection to a sentinel. The task that drives it, if that is ours, ends with it.
+struct Kept {
+    connection: MultiplexedConnection,
+    _driver: JoinSet<()>,
 }
 
 impl Sentinels {
@@ -160,20 +174,84 @@ impl Sentinel {
     async fn ask(&self, name: &str) -> Option<(u64, Address)> {
         timeout(ASK_TIME, async {
             let mut kept = self.kept.lock().await;
-            let connection = match kept.take() {
-                Some(connection) => Ok(connection),
-                None => {
-                    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ASK_TIME));
-                    self.client.get_multiplexed_async_connection_with_config(&config).await
-                }
+            let mut open = match kept.take() {
+                Some(open) => open,
+                None => self.connect().await.ok()?,
             };
-            let mut connection = connection.ok()?;
-            let told = told_by(&mut connection, name).await.ok()?;
-            *kept = Some(connection);
+            let told = told_by(&mut open.connection, name).await.ok()?;
+            *kept = Some(open);
             told
         })
         .await
         .ok()?
+    }
+
+    /// Connects. The client of the crate keeps an answer of any length, so one in clear, which anybody on the
+    /// way may give, comes through a stream with a limit. With TLS it is the sentinel's own.
+    async fn connect(&self) -> RedisResult<Kept> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ASK_TIME));
+        let mut driver = JoinSet::new();
+        let server = self.client.get_connection_info();
+        let connection = match server.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let stream = Limited { stream, left: ANSWER_BYTES_MAX };
+                let settings = server.redis_settings();
+                let (connection, task) =
+                    MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                driver.spawn(task);
+                connection
+            }
+            _ => self.client.get_multiplexed_async_connection_with_config(&config).await?,
+        };
+        Ok(Kept { connection, _driver: driver })
+    }
+}
+
+/// A stream that ends with an error when the other end says too much at once.
+struct Limited {
+    stream: TcpStream,
+    /// Bytes that may be read until the next write.
+    left: usize,
+}
+
+impl AsyncRead for Limited {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = bytes.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, bytes);
+        let count = bytes.filled().len() - before;
+        match self.left.checked_sub(count) {
+            Some(left) => self.left = left,
+            None => {
+                self.left = 0;
+                return Poll::Ready(Err(io::Error::other("a sentinel's answer is too long")));
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Limited {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.left = ANSWER_BYTES_MAX;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -275,4 +353,33 @@ pub fn config(command_time: Duration) -> AsyncConnectionConfig {
 
 fn failure(why: &'static str) -> RedisError {
     RedisError::from((ErrorKind::Io, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_answer_without_end_is_read_up_to_a_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let flood = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0, "a question");
+            stream.write_all(b"$500000000\r\n").await.unwrap();
+            let (piece, mut written) = (vec![b'a'; 64 << 10], 0);
+            while let Ok(count) = stream.write(&piece).await {
+                written += count;
+            }
+            written
+        });
+        let sentinel = Sentinel { client: Client::open(url).unwrap(), kept: Turn::default() };
+        assert_eq!(sentinel.ask("master").await, None);
+        assert!(sentinel.kept.lock().await.is_none());
+        let written = timeout(Duration::from_secs(20), flood).await.expect("it is closed").unwrap();
+        assert!(written < 24 << 20, "{written}: the limit, and what buffers of the kernel hold");
+    }
 }
