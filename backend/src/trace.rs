@@ -4,7 +4,7 @@
 use traces::{Context, Kind, Moment, Sampling, Source, Span, Traces};
 use tracing::{Span as LogSpan, field, info_span};
 
-/// Whose spans these are.
+/// The name of the service in each span.
 pub const SOURCE: Source = Source { service: "sailfish-backend", node: None };
 
 tokio::task_local! {

@@ -14,7 +14,7 @@ pub struct Redis {
     server: Server,
     /// Where it speaks TLS, if it does.
     tls_port: Option<u16>,
-    /// What it wants of whoever connects, if anything.
+    /// The password that it asks clients for, if any.
     password: Option<&'static str>,
     _folder: Folder,
 }

@@ -18,7 +18,7 @@ pub struct SentinelPlan {
     pub count: usize,
     /// How many of them must miss the master.
     pub quorum: usize,
-    /// What Redis wants of whoever connects, if anything.
+    /// The password that Redis asks clients for, if any.
     pub password: Option<&'static str>,
     /// What the sentinels want.
     pub sentinel_password: Option<&'static str>,

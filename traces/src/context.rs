@@ -79,7 +79,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// So many of a million.
+    /// Samples `share` of a million traces.
     pub fn per_million(share: u32) -> Self {
         let missing = u64::from(1_000_000 - share.min(1_000_000));
         Self { threshold: ((u128::from(missing) << 56) / 1_000_000) as u64 }

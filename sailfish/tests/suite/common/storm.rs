@@ -39,7 +39,7 @@ impl Storm {
         self.tcp.address
     }
 
-    /// The same by WebSocket.
+    /// Where clients connect by WebSocket.
     pub fn websocket(&self) -> SocketAddr {
         self.websocket.address
     }
