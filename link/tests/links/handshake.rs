@@ -155,17 +155,15 @@ fn another_secret_is_refused() {
     assert!(!world.nodes[0].links.are_routers_complete());
 }
 
+fn gateway() -> Links {
+    let (secret, config) = (SECRET.to_vec(), Config::default());
+    Links::new(START, Setup { identity: GATEWAY, secret, tls: TlsMode::Off, seed: 1, config })
+}
+
 /// An acceptor that does not know the secret has the connector's proof, and no use of it.
 #[test]
 fn an_acceptor_has_to_prove_itself_too() {
-    let setup = Setup {
-        identity: GATEWAY,
-        secret: SECRET.to_vec(),
-        tls: TlsMode::Off,
-        seed: 1,
-        config: Config::default(),
-    };
-    let mut links = Links::new(START, setup);
+    let mut links = gateway();
     links.set_nodes(&[address(2000)], &[]);
     links.timeout(START);
     let Some(Effect::Connect { token, .. }) = links.poll_effect() else { panic!("it dials") };
@@ -183,14 +181,7 @@ fn an_acceptor_has_to_prove_itself_too() {
 #[test]
 fn of_two_handshakes_at_once_only_one_goes_on() {
     let conns = [1, 2, 3].map(|index| ConnId { index, generation: 1 });
-    let setup = Setup {
-        identity: GATEWAY,
-        secret: SECRET.to_vec(),
-        tls: TlsMode::Off,
-        seed: 1,
-        config: Config::default(),
-    };
-    let mut links = Links::new(START, setup);
+    let mut links = gateway();
     let dialled = |links: &mut Links, now| {
         links.timeout(now);
         let token = |effect| match effect {
