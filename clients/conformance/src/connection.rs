@@ -15,6 +15,8 @@ use crate::{Verdict, ensure};
 
 /// How long a script waits for what a client is to do at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How much earlier than asked a client may do something, as clocks and timers have their grain.
+pub const GRAIN: Duration = Duration::from_millis(20);
 /// The longest frame that a server takes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// A heartbeat period that no scenario reaches.

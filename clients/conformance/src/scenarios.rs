@@ -39,7 +39,7 @@ scenarios! {
     away::garbage(with("--backoff-ms 100")) "reconnects after what is no frame";
     tokens::token_expired(two_tokens(3_600, "--backoff-ms 100")) "asks for a fresh token after token_expired";
     tokens::token_invalid(two_tokens(3_600, "--backoff-ms 100")) "asks for another token after token_invalid";
-    tokens::renewal(two_tokens(4, "--room 7")) "sends a fresh token on the live connection before the first one ends";
+    tokens::renewal(two_tokens(8, "--room 7")) "sends a fresh token on the live connection before the first one ends";
     rooms::rejoin(with("--room 7 --room 8 --send 1 --backoff-ms 100")) "joins its rooms again after a reconnect, since what it has seen; sends to a room once it is joined";
     rooms::too_old(with("--room 7 --backoff-ms 100")) "tells that the history does not reach back far enough";
     rooms::cut_among_kept(with("--room 7 --backoff-ms 100")) "is cut among kept messages, and asks for those that did not come";

@@ -43,8 +43,9 @@ pub fn renewal(play: &mut Play) -> Verdict {
         Said::Login(token) => Some(token.clone()),
         _ => None,
     };
-    // The token ends 4 to 5 s after the program has started.
-    let (_, token) = connection.hear("a login with a fresh token on the live connection", PATIENCE, login)?;
+    // The token ends 8 to 9 s after the program has started.
+    let (_, token) =
+        connection.hear("a login with a fresh token on the live connection", 2 * PATIENCE, login)?;
     ensure!(token == play.token(1)?, "the login before the token's end should have the second token");
     connection.send(&[
         logged_in(30_000),
