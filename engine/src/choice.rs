@@ -15,7 +15,7 @@ pub enum Kind {
     Monoio,
     /// monoio on epoll: where the kernel or a container forbids io_uring.
     Epoll,
-    /// glommio.
+    /// glommio, if this crate is built with the feature of that name.
     Glommio,
 }
 
@@ -58,11 +58,15 @@ pub struct Chosen {
 /// Settles on an engine: the one `requested`, or else the fastest that this kernel allows.
 ///
 /// # Errors
-/// `Unsupported` when the requested one needs io_uring and the kernel does not give it; the text says what is
-/// missing.
+/// `Unsupported` when the requested one is not in this build, or needs io_uring and the kernel does not give
+/// it; the text says what is missing.
 pub fn choose(requested: Option<Kind>) -> io::Result<Chosen> {
-    let probed = uring::probe();
+    settle(requested, uring::probe(), cfg!(feature = "glommio"))
+}
+
+fn settle(requested: Option<Kind>, probed: Result<(), String>, has_glommio: bool) -> io::Result<Chosen> {
     match (requested, probed) {
+        (Some(Kind::Glommio), _) if !has_glommio => Err(not_built(Kind::Glommio)),
         (Some(Kind::Epoll), _) => Ok(Chosen { kind: Kind::Epoll, reason: "asked for".into() }),
         (Some(kind), Ok(())) => Ok(Chosen { kind, reason: "asked for".into() }),
         (Some(kind), Err(missing)) => Err(io::Error::new(
@@ -76,6 +80,14 @@ pub fn choose(requested: Option<Kind>) -> io::Result<Chosen> {
             Ok(Chosen { kind: Kind::Epoll, reason: format!("uring cannot run here: {missing}") })
         }
     }
+}
+
+/// Refuses an engine that is left out of this build.
+pub(crate) fn not_built(kind: Kind) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("engine {kind} is not in this build, which has no feature {kind}; use uring, epoll or auto"),
+    )
 }
 
 #[cfg(test)]
@@ -96,5 +108,19 @@ mod tests {
         let chosen = choose(None).unwrap();
         assert_eq!(chosen.kind == Kind::Uring, choose(Some(Kind::Uring)).is_ok());
         assert!(!chosen.reason.contains('\n'));
+    }
+
+    #[test]
+    fn a_build_without_glommio_says_so_whatever_the_kernel_has() {
+        for probed in [Ok(()), Err("the kernel has no io_uring".to_owned())] {
+            let refused = settle(Some(Kind::Glommio), probed.clone(), false).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+            assert_eq!(
+                refused.to_string(),
+                "engine glommio is not in this build, which has no feature glommio; use uring, epoll or auto"
+            );
+            assert!(settle(None, probed.clone(), false).is_ok());
+            assert_eq!(settle(Some(Kind::Glommio), probed.clone(), true).is_ok(), probed.is_ok());
+        }
     }
 }

@@ -25,6 +25,7 @@
 
 mod choice;
 mod clock;
+#[cfg(feature = "glommio")]
 mod glommio;
 mod listener;
 mod mailbox;

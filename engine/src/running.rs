@@ -10,8 +10,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use shard::{Shard, ShardId};
 use socket2::Socket;
 
+#[cfg(feature = "glommio")]
+use crate::glommio;
 use crate::mailbox::{Exchange, MAILBOX_CAPACITY, Post, Remote};
-use crate::{Kind, Options, Stats, glommio, listener, monoio, sys, uring};
+use crate::{Kind, Options, Stats, listener, monoio, sys, uring};
 
 /// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
 pub struct Running<M, R> {
@@ -170,7 +172,10 @@ where
             Kind::Uring => uring::run(seat, build),
             Kind::Monoio => monoio::run_uring(seat, build),
             Kind::Epoll => monoio::run_epoll(seat, build),
+            #[cfg(feature = "glommio")]
             Kind::Glommio => glommio::run(seat, build),
+            #[cfg(not(feature = "glommio"))]
+            Kind::Glommio => Err(crate::choice::not_built(kind)),
         }
     }));
     exchange.retire(at);

@@ -32,6 +32,7 @@ macro_rules! conformance {
         conformance!(@ uring_rings Uring on_rings $($topic: $($test)*;)*);
         conformance!(@ monoio Monoio on $($topic: $($test)*;)*);
         conformance!(@ epoll Epoll on $($topic: $($test)*;)*);
+        #[cfg(feature = "glommio")]
         conformance!(@ glommio Glommio on $($topic: $($test)*;)*);
     };
     (@ $module:ident $kind:ident $on:ident $($topic:ident: $($test:ident)*;)*) => {

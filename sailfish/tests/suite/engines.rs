@@ -56,19 +56,25 @@ fn stands_still_on(engine: &str) {
     assert_eq!(server.metric("sailfish_notices_total", ""), 0.0, "{engine}");
 }
 
-/// Whether this kernel gives the engine what it needs. The refusal is one line and names what is missing.
+/// Whether this kernel gives the engine what it needs.
 fn is_refused(engine: &str) -> bool {
+    last_line(engine).contains("cannot run here")
+}
+
+/// What ends a start on the engine. It is one line; of an engine that cannot run, it names what is missing.
+fn last_line(engine: &str) -> String {
     // A listen address that is no address of this machine ends it either way.
     let arguments = ["up", "--listen", "192.0.2.1:1", "--admin", "127.0.0.1:0", "--engine", engine];
     let output = output(sailfish().args(arguments).env("SAILFISH_TOKEN__SECRET", SECRET), "");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
-    line.contains("cannot run here")
+    line
 }
 
 #[test]
 fn every_engine_that_the_kernel_allows_runs_a_node() {
-    for engine in ["uring", "monoio", "epoll", "glommio"] {
+    let glommio = cfg!(feature = "glommio").then_some("glommio");
+    for engine in ["uring", "monoio", "epoll"].into_iter().chain(glommio) {
         if is_refused(engine) {
             assert_ne!(engine, "epoll", "epoll runs everywhere");
             println!("{engine} is refused by this kernel");
@@ -77,4 +83,12 @@ fn every_engine_that_the_kernel_allows_runs_a_node() {
             stands_still_on(engine);
         }
     }
+}
+
+#[cfg(not(feature = "glommio"))]
+#[test]
+fn an_engine_that_is_left_out_of_the_build_is_refused() {
+    let sentence =
+        "engine glommio is not in this build, which has no feature glommio; use uring, epoll or auto";
+    assert!(last_line("glommio").contains(sentence));
 }

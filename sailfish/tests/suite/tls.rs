@@ -206,6 +206,7 @@ fn tls_works_on_epoll() {
     works_on("epoll");
 }
 
+#[cfg(feature = "glommio")]
 #[test]
 fn tls_works_on_glommio() {
     works_on("glommio");

@@ -69,6 +69,7 @@ fn encrypted_links_work_on_epoll() {
     works_on("epoll");
 }
 
+#[cfg(feature = "glommio")]
 #[test]
 fn encrypted_links_work_on_glommio() {
     works_on("glommio");

@@ -150,6 +150,7 @@ fn websocket_works_on_epoll() {
     works_on("epoll");
 }
 
+#[cfg(feature = "glommio")]
 #[test]
 fn websocket_works_on_glommio() {
     works_on("glommio");

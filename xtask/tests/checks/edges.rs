@@ -1,8 +1,10 @@
 //! The arrows between crates.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::{members, name};
+use crate::{members, name, root};
 
 /// Each crate with those of ours that it may depend on, for its tests too.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -97,6 +99,22 @@ fn a_wrong_arrow_is_found() {
         let packages: Vec<Value> = others.iter().cloned().chain([package(from, to)]).collect();
         assert_eq!(faults(&packages).len(), 1, "{from} -> {to}");
     }
+}
+
+#[test]
+fn glommio_is_in_no_build_without_its_feature() {
+    let has_glommio = |features: &[&str]| {
+        let output = Command::new(std::env::var("CARGO").expect("cargo runs the tests"))
+            .args(["tree", "--locked", "--package=engine", "--package=sailfish", "--edges=normal,build"])
+            .args(features)
+            .current_dir(root())
+            .output()
+            .expect("cargo starts");
+        assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).contains("glommio v")
+    };
+    assert!(has_glommio(&[]));
+    assert!(!has_glommio(&["--no-default-features"]));
 }
 
 /// One line for each arrow that should not be there.
