@@ -3,13 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use shard::{Amount, SendBatch, Shares};
 
 use crate::proxy::Header;
 use crate::tls::{HELLOS_PER_TURN, Tls, TlsServer};
 use crate::websocket::{CLOSE_NORMAL, Handshake, Login, Opened, WebSocket, answer};
-use crate::{Form, Network, Refusal, share_of};
+use crate::{Form, Input, Refusal, Rules, share_of};
 
 /// Handshakes of TLS that a shard has under way: those whose hello is whole.
 const HANDSHAKES: Amount = Amount::of_entries(4096);
@@ -27,75 +26,6 @@ pub struct Port {
     pub tls: Option<TlsServer>,
     /// Frames come in messages of WebSocket.
     pub websocket: bool,
-}
-
-/// What an operator says of layers.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Rules {
-    /// Networks of proxies, whose connections begin with a PROXY header.
-    pub proxy_from: Vec<Network>,
-    /// Origins of pages that may connect by WebSocket; empty: any. A client that is no browser names none,
-    /// and may.
-    pub origins: Vec<String>,
-}
-
-impl Rules {
-    /// Whether connections from an address begin with a PROXY header.
-    pub fn is_proxy(&self, address: IpAddr) -> bool {
-        self.proxy_from.iter().any(|network| network.contains(address))
-    }
-
-    /// Checks what the types do not say; the error names what it wants.
-    ///
-    /// # Errors
-    /// An origin that no browser names.
-    pub fn validate(&self) -> Result<(), String> {
-        let is_origin = |origin: &&String| {
-            let host = origin.split_once("://").map_or("", |(_, host)| host);
-            !host.is_empty() && !host.contains(['/', '?', '#', ' ', '@', '*'])
-        };
-        match self.origins.iter().find(|origin| !is_origin(origin)) {
-            Some(wrong) => Err(format!(
-                "node.origins: {wrong:?}: want scheme, host and perhaps a port, like \"https://chat.example.com\""
-            )),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn allows_origin(&self, origin: &[u8]) -> bool {
-        self.origins.is_empty() || self.origins.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin))
-    }
-}
-
-/// What the layers of a connection say, in order.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Input<'a> {
-    /// A proxy names whom the connection is of; nobody, if it is its own or it does not know.
-    Client(Option<IpAddr>),
-    /// The WebSocket is open.
-    Open(Form),
-    /// The request that opened it names the client's token, and perhaps a room to join.
-    Login {
-        /// Letters, digits, `-`, `_` and `.` only.
-        token: &'a str,
-        /// The room.
-        room: Option<i64>,
-    },
-    /// Bytes of the stream of frames; never empty.
-    Frames(&'a [u8]),
-    /// A binary message ends; no frame goes on in the next.
-    MessageEnd,
-    /// A whole text message.
-    Text(&'a [u8]),
-    /// A record of TLS with plain text comes, or a fragment or message of WebSocket begins.
-    Piece,
-    /// A record of TLS that carried nothing has come, such as a change of keys.
-    Silent,
-    /// The peer has sent a ping or a pong.
-    Alive,
-    /// The peer ends the connection.
-    Close,
 }
 
 /// What the connections of a shard share: buffers that hold nothing between two calls, and budgets, of which

@@ -9,16 +9,20 @@
 //! handshakes too.
 
 mod client;
+mod input;
 mod layers;
 mod network;
 mod proxy;
 mod refusal;
+mod rules;
 mod tls;
 mod websocket;
 
 pub use client::{Broken, ClientLayers, ClientPort, TlsClient, Upgrade};
-pub use layers::{Input, Layers, Port, Rules, Scratch};
+pub use input::{Form, Input};
+pub use layers::{Layers, Port, Scratch};
 pub use network::{Network, share_of};
 pub use refusal::Refusal;
+pub use rules::Rules;
 pub use tls::{AuthoritiesPem, CertificatePem, HELLOS_PER_TURN, SharedKey, Tls, TlsServer};
-pub use websocket::{Form, TEXT_HEADER_BYTES_MAX, put_text_header};
+pub use websocket::{TEXT_HEADER_BYTES_MAX, put_text_header};

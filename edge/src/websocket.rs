@@ -8,9 +8,9 @@ mod handshake;
 mod java;
 mod utf8;
 
-pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, Login, Opened, accept_of, answer};
+pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, accept_of, answer};
 
-use crate::{Input, Refusal};
+use crate::{Form, Input, Refusal};
 use utf8::Utf8;
 
 /// The longest binary message, so that a length says something: a client that has more to say begins another.
@@ -40,30 +40,7 @@ const CLOSE_KIND: u16 = 1003;
 const CLOSE_UTF8: u16 = 1007;
 const CLOSE_TOO_BIG: u16 = 1009;
 
-/// How messages carry frames.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
-    /// Binary messages, each of whole frames as they stand on TCP, any number of them.
-    Binary,
-    /// Text messages, each the JSON of one frame.
-    Json,
-    /// Text messages as the Java platform has them, each of one frame whose JSON is a field of the message.
-    Java,
-}
-
 impl Form {
-    /// All of them.
-    pub const ALL: [Form; 3] = [Self::Binary, Self::Json, Self::Java];
-
-    /// Its name in a handshake; the Java platform's form is known by the request's path.
-    pub const fn subprotocol(self) -> Option<&'static str> {
-        match self {
-            Self::Binary => Some("sailfish.v1.binary"),
-            Self::Json => Some("sailfish.v1.json"),
-            Self::Java => None,
-        }
-    }
-
     const fn opcode(self) -> u8 {
         match self {
             Self::Binary => BINARY,
@@ -80,6 +57,21 @@ impl Form {
             Self::Java => 2 * body_bytes_max as u64 + JAVA_BYTES_MAX,
         }
     }
+}
+
+/// What a handshake has opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Opened {
+    pub(crate) form: Form,
+    /// The request's path logs in, in the Java platform's form.
+    pub(crate) login: Option<Login>,
+}
+
+/// The client's token, and the room that it joins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Login {
+    pub(crate) token: String,
+    pub(crate) room: Option<i64>,
 }
 
 /// A connection after its handshake.

@@ -6,9 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use httparse::{Request, Status};
 use sha1::{Digest, Sha1};
 
-use super::{Form, java};
+use super::{Opened, java};
 use crate::proxy::{Begins, begins};
-use crate::{Refusal, Rules};
+use crate::{Form, Refusal, Rules};
 
 /// The longest head of a request: a browser's cookies fit.
 pub(crate) const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -18,21 +18,6 @@ const FIELDS_MAX: usize = 64;
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
-
-/// What a handshake has opened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Opened {
-    pub(crate) form: Form,
-    /// The request's path logs in, in the Java platform's form.
-    pub(crate) login: Option<Login>,
-}
-
-/// The client's token, and the room that it joins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Login {
-    pub(crate) token: String,
-    pub(crate) room: Option<i64>,
-}
 
 /// A request of which not everything has arrived.
 #[derive(Debug, Default)]
@@ -246,6 +231,7 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Login;
     use super::*;
 
     const FIELDS: &str = "Host: im.example\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\

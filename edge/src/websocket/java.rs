@@ -1,7 +1,7 @@
 //! The handshake's path of the Java platform's clients, which logs them in:
 //! `/{token}/{userId}/{code}/{roomId}`, or without the room.
 
-use super::handshake::{Login, Opened};
+use super::{Login, Opened};
 use crate::{Form, Refusal};
 
 /// The code of a login.
