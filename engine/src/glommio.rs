@@ -14,7 +14,7 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
 use shard::{Shard, ShardId};
 
-use crate::running::Seat;
+use crate::seat::Seat;
 use crate::tasks::{self, ReceiveBuffer, Runtime};
 
 /// Submissions that glommio hands to the kernel at once.

@@ -12,7 +12,7 @@ use monoio::net::udp::UdpSocket;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use shard::{Shard, ShardId};
 
-use crate::running::Seat;
+use crate::seat::Seat;
 use crate::tasks::{self, ReceiveBuffer, Runtime};
 
 /// Submissions that one call hands to the kernel at most.

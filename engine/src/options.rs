@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::{Clock, RING_CONNECTIONS_MAX};
+use crate::Clock;
+
+/// Connections of one ring beside a shard's main one; the limit of open files, if that is less.
+pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
 
 /// How to run shards. The same for all of them.
 #[derive(Clone, Debug)]

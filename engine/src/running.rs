@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use shard::{Shard, ShardId};
-use socket2::Socket;
 
 #[cfg(feature = "glommio")]
 use crate::glommio;
 use crate::mailbox::{Exchange, MAILBOX_CAPACITY, Post, Remote};
+use crate::seat::Seat;
 use crate::{Kind, Options, Stats, listener, monoio, sys, uring};
 
 /// Shards at work. Dropping it ends them; [`Running::join`] waits until their cores stop.
@@ -128,25 +128,6 @@ where
         return Err(io::Error::other("a shard returned before it was ready"));
     }
     Ok(running)
-}
-
-/// What a shard's thread has besides its core.
-pub(crate) struct Seat<M, R> {
-    pub(crate) id: ShardId,
-    /// In the order of [`Options::listen`].
-    pub(crate) listeners: Vec<Socket>,
-    pub(crate) post: Post<M, R>,
-    pub(crate) stats: Arc<Stats>,
-    pub(crate) options: Arc<Options>,
-    ready: Sender<()>,
-}
-
-impl<M, R> Seat<M, R> {
-    /// Says that the engine is set up and the core built. An engine that returns without it has failed to
-    /// start.
-    pub(crate) fn ready(&self) {
-        let _ = self.ready.send(()); // nobody waits when another shard failed first
-    }
 }
 
 fn run_shard<S, F>(

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use shard::{ConnId, ConnectError, Instant, SendBatch, Shard, ShardId};
 
-use crate::running::Seat;
+use crate::seat::Seat;
 use crate::socket::{self, ACCEPT_PAUSE, CONNECT_TIME};
 pub(crate) use ready::{connected, receive, send};
 use turn::{Job, Permit, Turn};

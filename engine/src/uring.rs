@@ -12,11 +12,13 @@
 mod buffers;
 mod close;
 mod connect;
+mod connects;
 mod conns;
 mod driver;
 mod file;
 mod file_ring;
 mod group;
+mod held;
 mod intake;
 mod kernel;
 mod probe;
@@ -29,15 +31,13 @@ use std::io;
 
 use shard::{Shard, ShardId};
 
-use crate::running::Seat;
+use crate::seat::Seat;
 
 pub(crate) use probe::probe;
 
 /// Rings of a shard beside its main one, for connections past
 /// [`Options::open_connections_max`](crate::Options::open_connections_max).
 pub const RINGS_MAX: u32 = file_ring::FURTHER_RINGS_MAX as u32;
-/// Connections of one of them; the limit of open files, if that is less.
-pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
 /// Memory that the kernel locks for a ring: 168 KiB for its entries and completions, and two pages to spare.
 pub const RING_LOCKED_BYTES: u64 = 176 << 10;
 

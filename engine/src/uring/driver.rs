@@ -13,11 +13,11 @@ use shard::{ConnId, ConnectError, Effect, Event, Instant, Life, Shard, ShardId};
 use super::conns::{Conn, Conns};
 use super::file;
 use super::group::{Group, PerGroup};
-use super::intake::Intake;
+use super::held::Held;
 use super::kernel::Kernel;
 use super::ring::Completion;
 use super::token::{CONNECTIONS_MAX, Op, Token};
-use crate::running::Seat;
+use crate::seat::Seat;
 use crate::socket::ACCEPT_PAUSE;
 use crate::time::Time;
 
@@ -46,7 +46,7 @@ pub(super) struct Driver<S: Shard> {
     pub(super) news: VecDeque<News>,
     /// Closing connections with the end of their linger time.
     pub(super) lingers: VecDeque<(Instant, ConnId)>,
-    pub(super) intakes: PerGroup<Intake>,
+    pub(super) held: PerGroup<Held>,
     /// What the core said at the end of the last turn.
     pub(super) core_pushes_back: bool,
     /// What the core was told at the start of the turn.
@@ -89,7 +89,7 @@ impl<S: Shard> Driver<S> {
             conns: Conns::default(),
             news: VecDeque::new(),
             lingers: VecDeque::new(),
-            intakes: PerGroup::default(),
+            held: PerGroup::default(),
             first_ring: 0,
             receives: 0,
             idle_listeners: (0..accepts).flat_map(|_| 0..listeners).collect(),
@@ -135,7 +135,7 @@ impl<S: Shard> Driver<S> {
     /// Whether this turn leaves bytes of connections unread. The core hears it before it judges anybody by
     /// the time.
     fn look_for_input(&mut self, now: Instant) {
-        let is_held = Group::ALL.into_iter().any(|group| self.intakes[group].has_held());
+        let is_held = Group::ALL.into_iter().any(|group| !self.held[group].is_empty());
         let input_waits = is_held || self.kernel.has_unread();
         if std::mem::replace(&mut self.input_waits, input_waits) != input_waits {
             self.tell(now, Event::InputWaits(input_waits));

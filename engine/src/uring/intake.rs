@@ -1,7 +1,6 @@
 //! Receives that wait: for a buffer, or until nobody pushes the shard back. Apart for the two groups of
 //! connections, so that the one goes on while the other is held.
 
-use std::collections::VecDeque;
 use std::io;
 
 use shard::{Instant, Shard};
@@ -10,26 +9,10 @@ use super::driver::Driver;
 use super::group::Group;
 use super::ring::Completion;
 
-/// What waits of one group.
-#[derive(Default)]
-pub(super) struct Intake {
-    /// Receives that came while the group is pushed back: one for each byte of all buffers at most. They hold
-    /// buffers, so the kernel runs out of them and stops too.
-    held: VecDeque<Completion>,
-    /// Of these, how many are ends, which hold no buffer.
-    ends: usize,
-}
-
-impl Intake {
-    pub(super) fn has_held(&self) -> bool {
-        !self.held.is_empty()
-    }
-}
-
 impl<S: Shard> Driver<S> {
     /// Whether something waits that need not.
     pub(super) fn has_intake(&self, group: Group) -> bool {
-        let waits = !self.intakes[group].held.is_empty() || self.kernel.has_starved(group);
+        let waits = !self.held[group].is_empty() || self.kernel.has_starved(group);
         waits && !self.is_pushed_back(group)
     }
 
@@ -39,8 +22,7 @@ impl<S: Shard> Driver<S> {
             return Ok(());
         }
         for _ in 0..count {
-            let Some(completion) = self.intakes[group].held.pop_front() else { break };
-            self.intakes[group].ends -= usize::from(completion.buffer().is_none());
+            let Some(completion) = self.held[group].pop() else { break };
             self.on_receive(now, group, completion)?;
         }
         Ok(())
@@ -55,7 +37,7 @@ impl<S: Shard> Driver<S> {
         completion: Completion,
     ) -> io::Result<()> {
         self.note_end(completion);
-        let waits = self.is_pushed_back(group) || !self.intakes[group].held.is_empty();
+        let waits = self.is_pushed_back(group) || !self.held[group].is_empty();
         if waits
             && let Some(entry) = self.conns.get_mut(completion.token.conn())
             && entry.life.is_open()
@@ -63,9 +45,7 @@ impl<S: Shard> Driver<S> {
             if completion.result == 0 {
                 entry.life.note_finish();
             }
-            let intake = &mut self.intakes[group];
-            intake.ends += usize::from(completion.buffer().is_none());
-            intake.held.push_back(completion);
+            self.held[group].push(completion);
             return Ok(());
         }
         self.on_receive(now, group, completion)
@@ -78,7 +58,7 @@ impl<S: Shard> Driver<S> {
                 self.forget_gone(group);
                 continue;
             }
-            if !self.intakes[group].held.is_empty() {
+            if !self.held[group].is_empty() {
                 continue;
             }
             for ring in 0..self.kernel.rings() {
@@ -99,14 +79,13 @@ impl<S: Shard> Driver<S> {
     }
 
     /// Connections come and go while they are pushed back: forgets the gone ones before they outnumber the
-    /// others. A buffer is never forgotten.
+    /// others.
     fn forget_gone(&mut self, group: Group) {
-        let Self { intakes, conns, kernel, .. } = self;
-        let Intake { held, ends } = &mut intakes[group];
-        if kernel.starved(group) + *ends > 2 * conns.len() + 1 {
+        let Self { held, conns, kernel, .. } = self;
+        let held = &mut held[group];
+        if kernel.starved(group) + held.ends() > 2 * conns.len() + 1 {
             kernel.retain_starved(group, |conn| conns.contains(conn));
-            held.retain(|held| held.buffer().is_some() || conns.contains(held.token.conn()));
-            *ends = held.iter().filter(|held| held.buffer().is_none()).count();
+            held.retain_ends(|conn| conns.contains(conn));
         }
     }
 }

@@ -13,7 +13,7 @@ use io_uring::types::Fd;
 use shard::ConnId;
 
 use super::buffers::Buffers;
-use super::connect::Connects;
+use super::connects::Connects;
 use super::file::{self, File, Place};
 use super::file_ring::{FURTHER_RINGS_MAX, FileRing};
 use super::group::{Group, PerGroup};
