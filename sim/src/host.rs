@@ -14,7 +14,7 @@ use wire::node::link::{Identity, Role};
 
 use crate::layers::{PROXIES, ports};
 use crate::network::{Host, Side, TcpId};
-use crate::outside::Notes;
+use crate::notes::Notes;
 use crate::plan::Plan;
 
 /// What nodes know and nobody else, and what login tokens are signed with.

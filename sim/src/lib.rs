@@ -6,22 +6,25 @@
 //! its cluster, its clients, its faults, and every delay; the hash of two runs of one seed is the same.
 //!
 //! Where to look: `world` is time and what happens when; `turns`, `wires` and `acts` are what engines, the
-//! network and faults do; `client` is a client, `layers` how it connects; `flights` checks what gateways
-//! write to clients, `model` what can be checked at once, `judge` what must hold at the end. A promise that
-//! cannot be kept in some fault stands there as an exception, with its reason.
+//! network and faults do; `clients` is what clients do, `layers` how they connect; `flights` checks what
+//! gateways write to clients, `model` what can be checked at once, `judge` what must hold at the end. A
+//! promise that cannot be kept in some fault stands there as an exception, with its reason.
 //!
 //! Deliberately not here: engines, sockets, clocks, threads.
 
 mod acts;
+mod asks;
+mod bridges;
 mod client;
+mod clients;
 mod flights;
 mod host;
 mod judge;
 mod layers;
 mod model;
 mod network;
+mod notes;
 mod outages;
-mod outside;
 mod plan;
 mod recovery;
 mod scenarios;

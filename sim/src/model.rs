@@ -1,18 +1,18 @@
 //! What clients sent, got, acked and were told: plain lists, and the promises of docs/PROTOCOL.md checked
 //! against them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use shard::ShardId;
 use wire::client::{FailReason, Message, Outcome, Recovery, SendAck, Want};
 use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
+use crate::asks::{Ask, Asks};
 use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
 use crate::outages::Outages;
 use crate::plan::{BRIDGES, GATEWAYS};
-use crate::recovery::{Ask, Promise};
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
@@ -73,8 +73,7 @@ pub(crate) struct Session {
     pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
-    /// By room.
-    pub(crate) asks: BTreeMap<i64, VecDeque<Ask>>,
+    asks: Asks,
     /// Rooms that it has joined once more, for what was said there.
     given_again: BTreeSet<i64>,
     /// The number of the last first copy, by the sender's session and the target.
@@ -84,9 +83,8 @@ pub(crate) struct Session {
 impl Session {
     /// It has joined a room for the first time, and wants what was said there before it hears anything else.
     fn waits_for_history(&self, room: i64) -> bool {
-        let first = self.asks.get(&room).and_then(VecDeque::front);
         let is_new = self.rooms.get(&room).is_some_and(|stay| stay.joined.is_none() && !stay.came_again);
-        is_new && matches!(first, Some(Ask::Join(Some(_))))
+        is_new && matches!(self.asks.first(room), Some(Ask::Join(Some(_))))
     }
 
     /// It has joined a room that it was in, and got messages from before, out of their order.
@@ -110,6 +108,15 @@ pub(crate) struct Stay {
     /// It was given messages from before.
     has_recovered: bool,
     last: u64,
+}
+
+/// A client was told that all after `since`, up to `sequence`, follows.
+pub(crate) struct Promise {
+    pub(crate) session: SessionNo,
+    pub(crate) room: i64,
+    pub(crate) since: u64,
+    pub(crate) sequence: u64,
+    pub(crate) at: u64,
 }
 
 /// The model.
@@ -298,7 +305,7 @@ impl Model {
             vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
-            asks: BTreeMap::new(),
+            asks: Asks::default(),
             given_again: BTreeSet::new(),
             last_of: BTreeMap::new(),
         });
@@ -343,7 +350,7 @@ impl Model {
     // -- rooms
 
     pub(crate) fn joins(&mut self, session: SessionNo, room: i64, want: Option<Want>) {
-        self.asks_to_join(session, room, want);
+        self.sessions[session].asks.add(room, Ask::Join(want));
         let rooms = &mut self.sessions[session].rooms;
         let before = rooms.get(&room).copied();
         let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
@@ -358,8 +365,11 @@ impl Model {
         sequence: u64,
         recovery: Option<Recovery>,
     ) -> Result<(), String> {
-        let want = self.answered_join(at, session, room, sequence, recovery)?;
-        let Session { rooms, given_again, .. } = &mut self.sessions[session];
+        let Session { rooms, given_again, asks, .. } = &mut self.sessions[session];
+        let want = asks.joined(room, recovery).map_err(|wrong| format!("session {session} {wrong}"))?;
+        if let (Some(Want::Since(since)), Some(Recovery::Complete)) = (want, recovery) {
+            self.promises.push(Promise { session, room, since, sequence, at });
+        }
         let Some(stay) = rooms.get_mut(&room) else {
             return Err(format!(
                 "session {session} was told that it is in room {room}, which it never wanted"
@@ -381,10 +391,19 @@ impl Model {
     }
 
     pub(crate) fn leaves(&mut self, at: u64, session: SessionNo, room: i64) {
-        self.asks_to_leave(session, room);
+        self.sessions[session].asks.add(room, Ask::Leave);
         if let Some(stay) = self.sessions[session].rooms.get_mut(&room) {
             stay.leaves = Some(at);
         }
+    }
+
+    pub(crate) fn left(&mut self, session: SessionNo, room: i64) {
+        self.sessions[session].asks.left(room);
+    }
+
+    /// Whether a session has heard of all that it asked of a room.
+    pub(crate) fn is_answered(&self, session: SessionNo, room: i64) -> bool {
+        self.sessions[session].asks.is_answered(room)
     }
 
     // -- messages

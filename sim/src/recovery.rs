@@ -1,12 +1,10 @@
 //! Clients that come back to their rooms with the last sequence that they have seen, and what they must hear
 //! then.
 
-use std::collections::VecDeque;
-
 use wire::RoomId;
 use wire::client::{ClientFrame, Recovery, Want};
 
-use crate::model::{Model, SessionNo};
+use crate::model::{Promise, SessionNo};
 use crate::network::Host;
 use crate::plan::GATEWAYS;
 use crate::world::World;
@@ -15,22 +13,6 @@ use crate::world::World;
 const FOLLOWS_NS: u64 = 1_000_000_000;
 /// Of joins, one in so many wants nothing, and one the last messages.
 const WANTS: u64 = 5;
-
-/// What a client has asked of a room and not heard the answer of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ask {
-    Join(Option<Want>),
-    Leave,
-}
-
-/// A client was told that all after `since`, up to `sequence`, follows.
-pub(crate) struct Promise {
-    session: SessionNo,
-    room: i64,
-    since: u64,
-    sequence: u64,
-    at: u64,
-}
 
 impl World {
     /// A client joins a room, maybe with what it has seen of it.
@@ -131,54 +113,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-impl Model {
-    /// What was asked of a room, in the order of asking.
-    fn asks(&mut self, session: SessionNo, room: i64) -> &mut VecDeque<Ask> {
-        self.sessions[session].asks.entry(room).or_default()
-    }
-
-    pub(crate) fn is_answered(&self, session: SessionNo, room: i64) -> bool {
-        self.sessions[session].asks.get(&room).is_none_or(VecDeque::is_empty)
-    }
-
-    pub(crate) fn asks_to_join(&mut self, session: SessionNo, room: i64, want: Option<Want>) {
-        self.asks(session, room).push_back(Ask::Join(want));
-    }
-
-    pub(crate) fn asks_to_leave(&mut self, session: SessionNo, room: i64) {
-        self.asks(session, room).push_back(Ask::Leave);
-    }
-
-    /// A client is out of a room: a join before that has no answer any more.
-    pub(crate) fn left(&mut self, session: SessionNo, room: i64) {
-        while self.asks(session, room).pop_front().is_some_and(|ask| ask != Ask::Leave) {}
-    }
-
-    /// What the join wanted that is answered.
-    pub(crate) fn answered_join(
-        &mut self,
-        at: u64,
-        session: SessionNo,
-        room: i64,
-        sequence: u64,
-        recovery: Option<Recovery>,
-    ) -> Result<Option<Want>, String> {
-        let ask = self.asks(session, room).pop_front();
-        let want = match (ask, recovery) {
-            (Some(Ask::Join(want)), _) if want.is_some() == recovery.is_some() => want,
-            (None, None) => None, // a repeated join
-            _ => {
-                return Err(format!(
-                    "session {session} hears {recovery:?} of room {room}, having asked {ask:?}"
-                ));
-            }
-        };
-        if let (Some(Want::Since(since)), Some(Recovery::Complete)) = (want, recovery) {
-            self.promises.push(Promise { session, room, since, sequence, at });
-        }
-        Ok(want)
     }
 }

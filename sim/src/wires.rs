@@ -2,7 +2,7 @@
 
 use shard::{CloseReason, ConnectError, Life, ShardId};
 
-use crate::host::{Input, Power};
+use crate::host::{EPOCH_NS, Input, Power};
 use crate::layers::Way;
 use crate::network::{CLIENTS, End, Host, Owner, Packet, Side, Tcp, TcpId};
 use crate::world::{Event, World};
@@ -169,6 +169,21 @@ impl World {
                 self.close_client_end(tcp);
                 self.client_finished(client, tcp);
             }
+        }
+    }
+
+    /// Says the messages in bytes that arrive at an end of a link.
+    fn tap(&mut self, tcp: TcpId, to: Side, bytes: &[u8]) {
+        if !self.trace.is_read() || !self.is_link(tcp) || self.is_sealed(tcp) {
+            return;
+        }
+        let name = |owner| match owner {
+            Owner::Shard { shard, .. } => shard,
+            Owner::Client { .. } => ShardId::CONTROL,
+        };
+        let [from, at] = [to.other(), to].map(|side| name(self.network.end(tcp, side).owner));
+        for text in self.taps.read(EPOCH_NS + self.now, tcp, to, bytes) {
+            self.trace.line(self.now, || format!("{from:?} => {at:?} (tcp {tcp}) {text}"));
         }
     }
 

@@ -1,51 +1,12 @@
-//! What lies outside of a shard's cores: here, notes of what they say, and bridges that take their time.
+//! Bridges, which take their time.
 
 use node::Origin;
-use shard::{Instant, ShardId};
+use shard::ShardId;
 use wire::client::FailReason;
-use wire::node::{Handed, Taken, ToBridge, ToDirectory};
+use wire::node::{Handed, Taken, ToBridge};
 
 use crate::host::Power;
 use crate::world::{Event, World};
-
-/// Takes notes; the world reads them after each turn.
-#[derive(Default)]
-pub(crate) struct Notes {
-    /// Where there is no bridge.
-    pub(crate) lost: Vec<ToBridge>,
-    /// What a bridge is to take.
-    pub(crate) handed: Vec<(Origin, Handed)>,
-    pub(crate) directory: Vec<ToDirectory>,
-}
-
-impl node::Outside for Notes {
-    fn bridge(&mut self, _now: Instant, of: Origin, handed: Handed) {
-        self.handed.push((of, handed));
-    }
-
-    fn no_bridge(&mut self, _now: Instant, event: &ToBridge) {
-        // The sender of a request is told.
-        if !matches!(event, ToBridge::Request { .. }) {
-            self.lost.push(event.clone());
-        }
-    }
-
-    fn directory(&mut self, _now: Instant, record: ToDirectory) {
-        self.directory.push(record);
-    }
-
-    fn unbridged(&self) -> node::Unbridged {
-        node::Unbridged::default()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    fn timeout(&mut self, _now: Instant) {}
-
-    fn end(&mut self, _now: Instant) {}
-}
 
 /// One in so many undelivered messages is refused.
 const REFUSED_ONE_IN: u64 = 40;
