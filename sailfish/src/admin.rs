@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use crate::control::{Shards, Unanswered};
 use crate::directory;
 use crate::keys::Keys;
-use crate::serve::Role;
+use crate::role::Role;
 pub use auth::SECRET_UNUSED;
 use error::ApiError;
 pub use health::owners_known;

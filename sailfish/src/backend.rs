@@ -2,10 +2,8 @@
 //! `sailfish up`.
 
 mod client;
-mod lock;
 
 pub use client::Client;
-pub use lock::{DatabaseLock, InUse};
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -23,11 +21,12 @@ use tracing::{info, warn};
 use crate::certificates;
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeConfig, BridgeMode, Config, ConfigError, Layers};
+use crate::database_lock::DatabaseLock;
 use crate::file_watch::{self, FileWatch};
 use crate::files::Files;
 use crate::log;
+use crate::ports::{Database, Wanted, check, listen_error};
 use crate::secret::{Secret, private_folder, random, state_file};
-use crate::serve::{Database, Wanted, check, listen_error};
 use crate::signals::{Signals, Wish};
 
 /// How long requests under way may take at the end.

@@ -18,7 +18,7 @@ use link::TlsMode;
 use serde::{Deserialize, Serialize};
 use wire::node::link::NODE_MAX;
 
-use crate::directory::StreamBounds;
+use crate::redis_urls;
 
 pub use bridge::{BridgeConfig, BridgeMode};
 pub use layers::{ENV_PREFIX, Layers};
@@ -354,8 +354,8 @@ impl DirectoryConfig {
 
     fn validate(&self) -> Result<(), String> {
         if !self.redis.is_empty() {
-            crate::directory::check_urls(&self.redis).map_err(|wish| format!("directory.redis: {wish}"))?;
-            crate::directory::check_sentinels(&self.redis, &self.redis_sentinels)
+            redis_urls::seeds(&self.redis).map_err(|wish| format!("directory.redis: {wish}"))?;
+            redis_urls::sentinels(&self.redis, &self.redis_sentinels)
                 .map_err(|wish| format!("directory.redis_sentinels: {wish}"))?;
         } else if !self.redis_sentinels.is_empty() {
             return Err(
@@ -389,6 +389,15 @@ impl fmt::Debug for DirectoryConfig {
             .field("history", &history)
             .finish()
     }
+}
+
+/// How much is kept of what a room says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamBounds {
+    /// Its last messages, and a few more.
+    pub messages: u32,
+    /// For how long after the last.
+    pub ms: u32,
 }
 
 impl NodeConfig {

@@ -18,7 +18,7 @@ use wire::node::{Answer, FoundSeat, Login, Presence, Question, Seat, SessionId, 
 use wire::{AppId, ClientMsgId, RoomId, UserId};
 
 use crate::directory::Binding;
-use crate::serve::Role;
+use crate::role::Role;
 
 /// How long a shard may take to answer before it counts as stuck, and a router before it counts as gone.
 pub const ANSWER_TIME: Duration = Duration::from_secs(1);

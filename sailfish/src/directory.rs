@@ -30,11 +30,10 @@ use tracing::warn;
 use wire::node::{Entry, Stream};
 use wire::{AppId, DeviceClass, RoomId, UserId};
 
-use crate::config::DirectoryConfig;
-use crate::serve::Role;
+use crate::config::{DirectoryConfig, StreamBounds};
+use crate::role::Role;
 use sidecar::Sidecar;
 
-pub use link::{check_sentinels, check_urls};
 pub use reader::Reader;
 
 /// Bytes of payloads that may wait.
@@ -186,15 +185,6 @@ pub struct NodeInfo {
     pub clients: Option<SocketAddr>,
     /// Where its admin port is.
     pub admin: SocketAddr,
-}
-
-/// How much is kept of what a room says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamBounds {
-    /// Its last messages, and a few more.
-    pub messages: u32,
-    /// For how long after the last.
-    pub ms: u32,
 }
 
 /// The sidecar at work.

@@ -1,15 +1,12 @@
 //! `sailfish up`, `gateway`, `router` and `bridge`: one node, in the role that the subcommand says.
 
 mod clients;
-mod ports;
 mod ready;
 mod run;
 mod watch;
 
-pub use ports::{Database, Wanted, check};
 pub use ready::reachable;
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -21,20 +18,22 @@ use gateway::{Gateway, Port, TlsServer};
 use link::Links;
 use node::{Bridge, Cores, HandoverLimits, Mail, Node, Report, Setup};
 use router::Router;
-use serde::{Deserialize, Serialize};
 use shard::{Instant, ShardId};
 use wire::node::link::{Identity, Role as LinkRole};
 
-use crate::backend::{DatabaseLock, Service};
+use crate::backend::Service;
 use crate::bridge::{Bridging, Door};
 use crate::cli::{ConfigArgs, array};
 use crate::config::{self, BridgeMode, Config, ConfigError, Layers};
 use crate::control::Shards;
+use crate::database_lock::DatabaseLock;
 use crate::directory::{Directory, News, NodeInfo, Reader, Writer};
 use crate::files::{Capacity, Files, REFUSALS_PER_SHARD, Reserved};
-use crate::keys::{Keys, Whose};
+use crate::keys::Keys;
 use crate::log;
 use crate::outside::Surroundings;
+use crate::ports::{Database, Wanted, check, listen_error};
+use crate::role::Role;
 use crate::secret::{self, Secret};
 use crate::signals::Signals;
 
@@ -43,78 +42,6 @@ const UP_SHARDS_MAX: u16 = 1024;
 /// Receive buffers of a router: few links, each with much to say.
 const ROUTER_RECV_BUFFERS: u16 = 256;
 const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
-
-/// What a node does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything, alone: each shard is gateway and router.
-    Up,
-    /// It holds clients, and links to routers.
-    Gateway,
-    /// It owns users and rooms, and takes links.
-    Router,
-    /// It passes events on to a backend; it takes links of gateways, and links to routers.
-    Bridge,
-}
-
-impl Role {
-    /// The name of the subcommand, in metrics and in the directory.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Gateway => "gateway",
-            Self::Router => "router",
-            Self::Bridge => "bridge",
-        }
-    }
-
-    /// Whether others link with it, and no client connects.
-    pub const fn takes_links(self) -> bool {
-        matches!(self, Self::Router | Self::Bridge)
-    }
-
-    const fn whose_keys(self) -> Whose {
-        match self {
-            Self::Up => Whose::Up,
-            Self::Gateway => Whose::Clients,
-            Self::Router | Self::Bridge => Whose::Links,
-        }
-    }
-
-    /// What it is on links, if it has any.
-    const fn of_link(self) -> Option<LinkRole> {
-        match self {
-            Self::Up => None,
-            Self::Gateway => Some(LinkRole::Gateway),
-            Self::Router => Some(LinkRole::Router),
-            Self::Bridge => Some(LinkRole::Bridge),
-        }
-    }
-
-    /// Where it listens.
-    fn listen(self, config: &Config) -> SocketAddr {
-        let default = |address: &str| address.parse().expect("a socket address");
-        match self {
-            Self::Up | Self::Gateway => config.node.listen,
-            Self::Bridge if config.cluster.listen == default(config::LINKS_DEFAULT) => {
-                default(config::BRIDGE_LINKS_DEFAULT)
-            }
-            Self::Router | Self::Bridge => config.cluster.listen,
-        }
-    }
-
-    /// The node number of a configuration.
-    fn node(self, config: &Config) -> u16 {
-        match (self, config.cluster.node) {
-            (Self::Up, node) => node,
-            (Self::Router, 0) => 1,
-            (Self::Gateway, 0) => 2,
-            (Self::Bridge, 0) => 3,
-            (Self::Gateway | Self::Router | Self::Bridge, node) => node,
-        }
-    }
-}
 
 /// Flags of every role.
 #[derive(clap::Args)]
@@ -697,25 +624,4 @@ fn engine_options(role: Role, config: &Config, capacity: Capacity) -> Options {
 
 fn admin_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
     http_server::listen(address).map_err(|error| listen_error(error, address, "--admin"))
-}
-
-/// One line that says what to do.
-pub fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use: another program listens there, perhaps another sailfish; stop it, or choose another \
-             address with {flag} ADDRESS:PORT"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!(
-                "{address}: no permission to listen there; choose a port from 1024 on with {flag}"
-            )
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            anyhow::anyhow!(
-                "{address} is no address of this machine; choose another with {flag} ADDRESS:PORT"
-            )
-        }
-        _ => error.into(),
-    }
 }

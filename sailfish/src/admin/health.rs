@@ -13,7 +13,7 @@ use node::ShardMetrics;
 
 use super::{Admin, metrics};
 use crate::control::Shards;
-use crate::serve::Role;
+use crate::role::Role;
 
 /// How long a start waits for shards that do not know each other yet.
 const OWNERS_WAIT: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use super::Admin;
 use super::exposition::{Exposition, Kind, Labels};
 use crate::control::Shards;
 use crate::directory;
-use crate::serve::Role;
+use crate::role::Role;
 use node::{EVENTS, HandoverMetrics, ShardMetrics, Unbridged};
 
 /// The core metrics of each shard; `None` for one that did not answer.

@@ -16,7 +16,7 @@ use wire::node::{Answer, Question};
 
 use super::Admin;
 use super::error::ApiError;
-use crate::serve::Role;
+use crate::role::Role;
 
 /// How often the nodes are looked at, so that one that goes was seen before.
 const LOOK: Duration = Duration::from_secs(5);

@@ -93,8 +93,8 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Role;
     use super::*;
+    use crate::role::Role;
 
     const LEASE: Duration = Duration::from_secs(6);
 

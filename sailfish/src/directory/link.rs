@@ -14,6 +14,7 @@ use redis::{
 use trust::Roots;
 
 use super::sentinels::Sentinels;
+use crate::redis_urls::{address, is_tls};
 
 /// How often a batch follows a Cluster that moves its slots, before it fails and is tried again later.
 const REDIRECTS_MAX: usize = 3;
@@ -279,63 +280,4 @@ fn redirect(reply: &Reply) -> Option<Redirect> {
 
 fn failure(why: &'static str) -> RedisError {
     std::io::Error::other(why).into()
-}
-
-fn address(info: &ConnectionInfo) -> RedisResult<(String, u16)> {
-    match info.addr() {
-        ConnectionAddr::Tcp(host, port)
-        | ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None } => {
-            Ok((host.clone(), *port))
-        }
-        _ => Err(failure("only redis://HOST:PORT and rediss://HOST:PORT are supported")),
-    }
-}
-
-fn is_tls(info: &ConnectionInfo) -> bool {
-    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
-}
-
-/// Whether the value of `directory.redis` names servers; says what it wants if not.
-pub fn check_urls(urls: &str) -> Result<(), String> {
-    seeds(urls).map(drop)
-}
-
-/// Whether the values of `directory.redis` and `directory.redis_sentinels` go together; says what they want
-/// if not.
-pub fn check_sentinels(urls: &str, sentinels: &[String]) -> Result<(), String> {
-    followed(urls, sentinels).map(drop)
-}
-
-/// The sentinels, if there are any; the host of the only URL is the name that they have for the master.
-pub fn followed(urls: &str, sentinels: &[String]) -> Result<Option<Sentinels>, String> {
-    if sentinels.is_empty() {
-        return Ok(None);
-    }
-    match seeds(urls)?.as_slice() {
-        [only] => {
-            let (name, _) = address(only).map_err(|error| error.to_string())?;
-            Sentinels::new(sentinels, &name).map(Some)
-        }
-        _ => Err("want one name of a master in directory.redis, like redis://mymaster".into()),
-    }
-}
-
-/// The servers that `directory.redis` names. Errors do not show the value: it may hold a password.
-pub fn seeds(urls: &str) -> Result<Vec<ConnectionInfo>, String> {
-    let seed = |url: &str| {
-        let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
-        let info = is_known.then(|| url.into_connection_info().ok()).flatten();
-        info.filter(|info| address(info).is_ok())
-    };
-    let seeds: Option<Vec<ConnectionInfo>> = urls.split(',').map(|url| seed(url.trim())).collect();
-    let seeds = seeds.ok_or(
-        "want redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DB, the same with rediss, or several of a Cluster with commas",
-    )?;
-    if seeds.iter().any(|seed| is_tls(seed) != is_tls(&seeds[0])) {
-        return Err("want either redis or rediss for all servers".into());
-    }
-    if seeds.len() > 1 && seeds.iter().any(|seed| seed.redis_settings().db() != 0) {
-        return Err("a Cluster has database 0 only; want its servers without /DB".into());
-    }
-    Ok(seeds)
 }

@@ -4,37 +4,26 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo, RedisResult, cmd};
+use redis::{ConnectionInfo, RedisResult, cmd};
 use trust::Roots;
 
-/// The sentinels, and what they call the master.
+use crate::redis_urls::SentinelUrls;
+
+/// The sentinels of one master.
 #[derive(Clone)]
-pub struct Sentinels {
-    servers: Vec<ConnectionInfo>,
-    name: String,
-}
+pub struct Sentinels(SentinelUrls);
 
 impl Sentinels {
-    /// Sentinels at these URLs, and the name of the master.
-    ///
-    /// # Errors
-    /// What is wanted of the URLs. It does not show them, as they may hold passwords.
-    pub fn new(urls: &[String], name: &str) -> Result<Self, String> {
-        let server = |url: &String| {
-            let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
-            is_known.then(|| url.as_str().into_connection_info().ok()).flatten()
-        };
-        let servers: Option<Vec<ConnectionInfo>> = urls.iter().map(server).collect();
-        let servers =
-            servers.ok_or("want redis://HOST:26379 of each, perhaps with USER:PASSWORD@, or rediss")?;
-        Ok(Self { servers, name: name.to_owned() })
+    /// Asks sentinels at these URLs.
+    pub fn new(urls: SentinelUrls) -> Self {
+        Self(urls)
     }
 
     /// Those that the sentinels name, the one of the latest failover first. Each sentinel is waited for so
     /// long; one that does not answer, or knows no such name, is passed over.
     pub fn ask(&self, roots: &Roots, timeout: Duration) -> Vec<(String, u16)> {
         let told =
-            self.servers.iter().filter_map(|server| self.told_by(server, roots, timeout).ok().flatten());
+            self.0.servers.iter().filter_map(|server| self.told_by(server, roots, timeout).ok().flatten());
         let mut told: Vec<(u64, (String, u16))> = told.collect();
         told.sort_by_key(|(epoch, _)| Reverse(*epoch));
         let mut masters: Vec<(String, u16)> = told.into_iter().map(|(_, master)| master).collect();
@@ -55,10 +44,10 @@ impl Sentinels {
         connection.set_read_timeout(Some(timeout))?;
         let mut ask = cmd("SENTINEL");
         let master: Option<(String, u16)> =
-            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.name).query(&mut connection)?;
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.0.name).query(&mut connection)?;
         let Some(master) = master else { return Ok(None) };
         let mut ask = cmd("SENTINEL");
-        let fields: BTreeMap<String, String> = ask.arg("MASTER").arg(&self.name).query(&mut connection)?;
+        let fields: BTreeMap<String, String> = ask.arg("MASTER").arg(&self.0.name).query(&mut connection)?;
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         Ok(Some((epoch, master)))
     }

@@ -17,11 +17,12 @@ use wire::{AppId, RoomId, UserId};
 
 use super::keys::{self, Keys};
 use super::leases::Leases;
-use super::link::{self, Link, Reply};
+use super::link::{Link, Reply};
 use super::sentinels::Sentinels;
 use super::streams::{self, Streams};
 use super::{Binding, News, NodeInfo, Record, Role, RouterAddress, Shared, StreamBounds};
 use crate::config::DirectoryConfig;
+use crate::redis_urls;
 
 /// Records of one round trip.
 const BATCH_MAX: usize = 512;
@@ -82,9 +83,10 @@ impl<N: Fn(News)> Sidecar<N> {
         shared: Arc<Shared>,
         news: N,
     ) -> anyhow::Result<Self> {
-        let seeds = link::seeds(&config.redis).map_err(|wish| anyhow!("directory.redis: {wish}"))?;
-        let sentinels = link::followed(&config.redis, &config.redis_sentinels)
-            .map_err(|wish| anyhow!("directory.redis_sentinels: {wish}"))?;
+        let seeds = redis_urls::seeds(&config.redis).map_err(|wish| anyhow!("directory.redis: {wish}"))?;
+        let sentinels = redis_urls::sentinels(&config.redis, &config.redis_sentinels)
+            .map_err(|wish| anyhow!("directory.redis_sentinels: {wish}"))?
+            .map(Sentinels::new);
         let now = Instant::now();
         Ok(Self {
             shared,

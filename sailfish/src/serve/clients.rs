@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use gateway::{Port, TlsServer};
 
-use super::Role;
 use crate::certificates;
 use crate::config::{Config, ConfigError};
+use crate::role::Role;
 
 /// A port for clients.
 #[derive(Clone, Copy)]

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use engine::Chosen;
 
-use super::Role;
 use super::clients::ClientPort;
 use crate::cli::ConfigArgs;
 use crate::config::Layers;
 use crate::files::{Capacity, Files};
+use crate::role::Role;
 use crate::secret::Secret;
+use crate::shell::{program, quoted};
 
 /// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a
 /// router or a bridge has `links=..` for clients.
@@ -190,32 +191,8 @@ impl fmt::Display for Hint {
     }
 }
 
-/// How this program is called: by its name if it was found on the PATH, else by its full path.
-pub fn program() -> String {
-    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    if called.components().count() == 1 && !called.as_os_str().is_empty() {
-        return quoted(&called);
-    }
-    std::env::current_exe().map_or_else(|_| "sailfish".into(), |path| quoted(&path))
-}
-
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// For a POSIX shell.
-fn quoted(path: &Path) -> String {
-    quoted_text(&path.display().to_string())
-}
-
-/// For a POSIX shell.
-pub fn quoted_text(text: &str) -> String {
-    if !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@:=,".contains(&byte))
-    {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Where a client on this machine connects.
@@ -231,12 +208,6 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_quoted_when_a_shell_would_split_it() {
-        assert_eq!(quoted(Path::new("/opt/sail-fish/x_1")), "/opt/sail-fish/x_1");
-        assert_eq!(quoted(Path::new("/my files/it's")), r"'/my files/it'\''s'");
-    }
 
     #[test]
     fn every_interface_is_reached_by_loopback() {

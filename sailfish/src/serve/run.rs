@@ -11,7 +11,7 @@ use node::Control;
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
-use super::{Role, Serving, bounded, watch};
+use super::{Serving, bounded, watch};
 use crate::admin::{self, Admin};
 use crate::backend::Service;
 use crate::bridge::Bridging;
@@ -21,6 +21,7 @@ use crate::control::Shards;
 use crate::directory::Directory;
 use crate::file_watch::{self, FileWatch};
 use crate::keys;
+use crate::role::Role;
 use crate::signals::{Signals, Wish};
 
 /// How often the threads of shards and bridge are looked after.

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 use wire::client::NoticeCode;
 use wire::node::link::Refusal;
 
-use super::Role;
 use crate::control::Shards;
+use crate::role::Role;
 
 /// How often the links are looked at.
 const LOOK: Duration = Duration::from_secs(2);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::ready::{program, quoted_text};
-use crate::backend::{DatabaseLock, InUse};
+use crate::database_lock::{DatabaseLock, InUse};
+use crate::shell::{program, quoted_text};
 
 /// How long an address in use is looked at again. The kernel takes the io_uring of a killed process down
 /// behind its back, and its listeners close with that.
@@ -231,6 +231,27 @@ fn command(program: String, words: impl Iterator<Item = String>, others: &[(&str
         }
     }
     kept.join(" ")
+}
+
+/// One line that says what to do.
+pub fn listen_error(error: io::Error, address: SocketAddr, flag: &str) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use: another program listens there, perhaps another sailfish; stop it, or choose another \
+             address with {flag} ADDRESS:PORT"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!(
+                "{address}: no permission to listen there; choose a port from 1024 on with {flag}"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!(
+                "{address} is no address of this machine; choose another with {flag} ADDRESS:PORT"
+            )
+        }
+        _ => error.into(),
+    }
 }
 
 #[cfg(test)]
