@@ -2,15 +2,12 @@
 //! modules inside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::path::{Path, PathBuf};
-use std::{fs, iter};
 
 use crate::rust_text::{code, without_unit_tests};
 use crate::tidy::{is_test, read, sources};
 use crate::{members, name, root};
-
-/// The circles there are, each a line: a crate, a colon, its modules. They may only shrink.
-const LIST: &str = "xtask/tests/checks/circles.txt";
 
 /// The names from the crate's root to an item, or to a module.
 type ItemPath = Vec<String>;
@@ -27,19 +24,9 @@ struct Module {
 struct Modules(BTreeMap<ItemPath, Module>);
 
 #[test]
-fn no_circle_of_modules_comes_in() {
-    let found: BTreeSet<String> = members().iter().flat_map(circles_of).collect();
-    let text = fs::read_to_string(root().join(LIST)).unwrap_or_else(|error| panic!("{LIST}: {error}"));
-    let listed: BTreeSet<String> =
-        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-    let grown: Vec<&String> =
-        found.iter().filter(|circle| !listed.iter().any(|of| is_within(circle, of))).collect();
-    assert!(
-        grown.is_empty(),
-        "\n{grown:#?}\nModules import each other in a circle. What belongs below both?"
-    );
-    let stale: Vec<&String> = listed.difference(&found).collect();
-    assert!(stale.is_empty(), "\n{stale:#?}\nThese have shrunk; write in {LIST} what is left:\n{found:#?}");
+fn no_modules_import_each_other_in_a_circle() {
+    let circles: Vec<String> = members().iter().flat_map(circles_of).collect();
+    assert!(circles.is_empty(), "\n{circles:#?}\nWhat belongs below all of them?");
 }
 
 #[test]
@@ -267,15 +254,4 @@ fn reach<'a>(
         }
     }
     reached
-}
-
-/// Whether a circle has no module that another one, of the same crate, has not.
-fn is_within(circle: &str, other: &str) -> bool {
-    let (Some((package, modules)), Some((other_package, others))) =
-        (circle.split_once(": "), other.split_once(": "))
-    else {
-        return false;
-    };
-    package == other_package
-        && modules.split(' ').all(|module| others.split(' ').any(|other| other == module))
 }

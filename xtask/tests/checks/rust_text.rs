@@ -17,9 +17,15 @@ pub fn code(text: &str) -> String {
     code
 }
 
-/// The part of a file before its unit tests.
+/// The part of a file before its unit tests. A line that only says in which file they are ends nothing.
 pub fn without_unit_tests(text: &str) -> &str {
-    text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
+    const TESTS: &str = "\n#[cfg(test)]\nmod ";
+    let is_block = |at: &usize| {
+        let line = text[at + TESTS.len()..].lines().next();
+        line.is_some_and(|line| line.contains('{'))
+    };
+    let start = text.match_indices(TESTS).map(|(at, _)| at).find(is_block);
+    &text[..start.unwrap_or(text.len())]
 }
 
 /// How many bytes of the text's beginning are a comment, a string or a character.
@@ -75,5 +81,9 @@ fn comments_and_strings_are_no_code() {
     assert_eq!(
         without_unit_tests("a\n#[cfg(test)]\nuse b;\nc\n#[cfg(test)]\nmod tests {}\n"),
         "a\n#[cfg(test)]\nuse b;\nc"
+    );
+    assert_eq!(
+        without_unit_tests("a\n#[cfg(test)]\nmod tests;\nuse b;"),
+        "a\n#[cfg(test)]\nmod tests;\nuse b;"
     );
 }
