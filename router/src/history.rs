@@ -174,7 +174,9 @@ impl Histories {
         // One that began again above this one had said something below it that the stream did not take.
         let is_overtaken = |entry: &StreamEntry| matches!(entry, StreamEntry::Lost(at) if *at > base);
         let is_settled = is_settled && !entries.iter().any(is_overtaken);
-        let entries: Vec<StreamEntry> = entries.into_iter().filter(|entry| entry.sequence() < base).collect();
+        let below = entries.into_iter().filter(|entry| entry.sequence() < base);
+        let (marks, entries): (Vec<_>, Vec<_>) =
+            below.partition(|entry| matches!(entry, StreamEntry::Seen { .. }));
         let (oldest, newest) = (entries.first()?, entries.last().filter(|_| is_fresh)?);
         let upto = newest.sequence();
         // The owner that died may have said more than it wrote. Then a member has seen more, or nobody was
@@ -186,7 +188,8 @@ impl Histories {
         };
         let key = self.open(app, room, base);
         self.drop_stale(key);
-        let mut gone = if is_whole { before } else { base };
+        let unwritten = marks.iter().filter_map(|mark| unwritten(mark, &entries)).max();
+        let mut gone = if is_whole { before.max(unwritten.unwrap_or_default()) } else { base };
         for (at, entry) in entries.iter().enumerate().rev() {
             match entry {
                 StreamEntry::Message(message) if !self.prepend(now, key, message) => {
@@ -198,7 +201,8 @@ impl Histories {
                 StreamEntry::Message(_)
                 | StreamEntry::Gap(_)
                 | StreamEntry::NoGap(_)
-                | StreamEntry::Whole(_) => {}
+                | StreamEntry::Whole(_)
+                | StreamEntry::Seen { .. } => {}
             }
         }
         if let Some(ring) = self.rings.get_mut(key) {
@@ -594,6 +598,14 @@ impl Ring {
             self.pop_front(held);
         }
     }
+}
+
+/// Up to where messages are missing of which members knew when an owner began above them; `None` if the stream
+/// has come that far.
+fn unwritten(mark: &StreamEntry, entries: &[StreamEntry]) -> Option<u64> {
+    let StreamEntry::Seen { base, seen, .. } = mark else { return None };
+    let next = entries.partition_point(|entry| entry.sequence() < *seen);
+    entries.get(next).is_none_or(|entry| entry.sequence() >= *base).then_some(*base)
 }
 
 /// Whether the gap at that place of a stream is none.

@@ -78,6 +78,9 @@ pub(crate) struct Entered {
     /// Other owners have given sequences that this one did not know of: it goes on above them, or has got
     /// less of theirs than it thought.
     pub(crate) has_lost: bool,
+    /// Where this owner began, and up to which sequence the shard has heard of messages of other owners, if
+    /// none before has heard of as many.
+    pub(crate) heard: Option<(u64, u64)>,
 }
 
 /// A room that has no members any more.
@@ -165,7 +168,8 @@ impl Rooms {
                 known.base = if is_ahead { known.sequence } else { known.base };
                 known.linked = 0;
             }
-            return Some(Entered { sequence: known.sequence, has_begun: false, has_lost });
+            let heard = is_of_another.then_some((known.base, seen));
+            return Some(Entered { sequence: known.sequence, has_begun: false, has_lost, heard });
         }
         if self.memberships >= self.memberships_max {
             return None;
@@ -187,7 +191,8 @@ impl Rooms {
             bucket: SharedBucket::default(),
         };
         self.table.insert_unique(hash, anew, |known| self.hash.of(known.app, known.room.0));
-        Some(Entered { sequence, has_begun: true, has_lost: false })
+        let heard = (seen > 0).then_some((sequence, seen));
+        Some(Entered { sequence, has_begun: true, has_lost: false, heard })
     }
 
     /// Moves a room's sequence above any that another owner may have begun with, and its base with it;

@@ -538,6 +538,40 @@ fn the_next_owner_reads_what_a_dead_one_wrote() {
     assert!(next_owner(&silent, 0, base).gone > base + 9);
 }
 
+/// An owner that died had not written its last messages, and members knew of them. The next one began above
+/// them and was left before it had read the stream, or had read in vain. A third one is to find what the
+/// second one knew.
+#[test]
+fn what_members_knew_of_is_written_for_the_owner_after_the_next() {
+    let mut first = writer();
+    let base = first.join(A, ROOM);
+    said(&mut first, ROOM, 2);
+    first.leave(A, ROOM);
+    let entries = written(&mut first).0;
+    assert_eq!(entries.last(), Some(&Entry::Whole(base + 2)));
+    let second = |seen: &[u64]| {
+        let mut second = writer();
+        second.now += Duration::from_secs(1);
+        for (shard, seen) in [A, B].into_iter().zip(seen) {
+            second.join_from(shard, ROOM, *seen);
+        }
+        said(&mut second, ROOM, 1);
+        [A, B].into_iter().for_each(|shard| drop(second.leave(shard, ROOM)));
+        let own = written(&mut second).0;
+        ([&entries[..], &own].concat(), own[0].sequence())
+    };
+    for known in [&[base + 2][..], &[base + 1, base + 2], &[base + 2, base + 1]] {
+        let (stream, _) = second(known);
+        let third = next_owner(&stream, stream[stream.len() - 1].sequence(), base);
+        assert_eq!((third.gone, third.told.len()), (base, 3), "the stream has come as far");
+    }
+    for known in [&[base + 3][..], &[0, base + 3], &[base + 2, base + 3], &[base + 3, base + 4]] {
+        let (stream, anew) = second(known);
+        let third = next_owner(&stream, stream[stream.len() - 1].sequence(), base);
+        assert_eq!((third.gone, third.told.len()), (anew, 3), "there was more: {known:?}");
+    }
+}
+
 /// Two owners, each of some gateways. The one whose message the directory refused begins again above the
 /// other, and says in the stream that something is missing. The other one reads that, and tells nobody that
 /// all is there.

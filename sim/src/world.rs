@@ -413,6 +413,6 @@ impl World {
 }
 
 /// What stands first in a stream, as the ids do that the directory gives.
-fn stream_order(entry: &wire::node::Entry) -> (u64, u8) {
+fn stream_order(entry: &wire::node::Entry) -> (u64, u64) {
     (entry.sequence(), entry.rank())
 }

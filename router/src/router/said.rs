@@ -53,6 +53,9 @@ impl Router {
             if self.writes_streams {
                 self.begin_stream(app, room, Entry::Lost(sequence));
             }
+        } else if let Some((base, seen)) = entered.heard.filter(|_| self.writes_streams) {
+            // Whoever reads the stream later is to find as much in it as this owner.
+            self.keep_in_stream(app, room, Entry::Seen { at: sequence, base, seen });
         }
         self.outbox.gateway(from, ToGateway::Joined { app, room, sequence });
     }

@@ -69,7 +69,7 @@ impl Reader {
             .collect();
         let messages = |entry: Entry| match entry {
             Entry::Message(message) => Some(message),
-            Entry::Gap(_) | Entry::NoGap(_) | Entry::Whole(_) | Entry::Lost(_) => None,
+            Entry::Gap(_) | Entry::NoGap(_) | Entry::Whole(_) | Entry::Lost(_) | Entry::Seen { .. } => None,
         };
         let messages: Vec<Message> = entries.into_iter().filter_map(messages).collect();
         for number in numbers {

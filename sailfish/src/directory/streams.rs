@@ -18,6 +18,9 @@ const GAP: &str = "gap";
 const NO_GAP: &str = "no_gap";
 const WHOLE: &str = "whole";
 const LOST: &str = "lost";
+const SEEN: &str = "seen";
+/// A field of that mark.
+const BASE: &str = "base";
 
 /// Makes commands.
 pub struct Streams {
@@ -46,6 +49,7 @@ impl Streams {
             Entry::NoGap(_) => drop(command.arg(NO_GAP).arg(1)),
             Entry::Whole(_) => drop(command.arg(WHOLE).arg(1)),
             Entry::Lost(_) => drop(command.arg(LOST).arg(1)),
+            Entry::Seen { base, seen, .. } => drop(command.arg(SEEN).arg(seen).arg(BASE).arg(base)),
         }
         Command::new(&key, command)
     }
@@ -111,6 +115,10 @@ fn entry(app: AppId, room: RoomId, id: &str, fields: &[Value]) -> Option<Entry> 
     }
     if find(LOST).is_some() {
         return Some(Entry::Lost(sequence));
+    }
+    if find(SEEN).is_some() {
+        let (base, seen) = (number(BASE)?.try_into().ok()?, number(SEEN)?.try_into().ok()?);
+        return Some(Entry::Seen { at: sequence, base, seen });
     }
     Some(Entry::Message(Message {
         id: MessageId(number("id")?.try_into().ok()?),

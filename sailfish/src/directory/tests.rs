@@ -618,6 +618,9 @@ fn what_a_room_said_is_read_as_it_was_written() {
     };
     let written = [
         Entry::Gap(9),
+        Entry::Seen { at: 9, base: 9, seen: 5 },
+        Entry::Seen { at: 9, base: 9, seen: 6 },
+        Entry::NoGap(9),
         said(10, b"a"),
         said(11, b"\0\xff"),
         Entry::Gap(12),
@@ -625,16 +628,16 @@ fn what_a_room_said_is_read_as_it_was_written() {
         Entry::Gap(20),
         said(21, b""),
     ];
-    written[..5].iter().for_each(|entry| keep(&old, entry));
-    assert_eq!(read(&old, room), written[..5]);
-    written[5..].iter().for_each(|entry| keep(&new, entry));
+    written[..8].iter().for_each(|entry| keep(&old, entry));
+    assert_eq!(read(&old, room), written[..8]);
+    written[8..].iter().for_each(|entry| keep(&new, entry));
     assert_eq!(read(&new, room), written);
     // An owner that another has followed comes too late, and is told so. What comes again changes nothing.
     let refused = |refused| News::StreamIsAhead { to: FROM, app, room, refused };
     let is_refused = |at| old.wait_for("the refusal", |news| (news == refused(at)).then_some(()));
     keep(&old, &said(13, b"late"));
     is_refused(13);
-    keep(&old, &written[6]);
+    keep(&old, &written[9]);
     assert_eq!(read(&old, room), written);
     // So is one that begins below it; it can begin again.
     keep(&old, &Entry::Gap(15));

@@ -55,6 +55,17 @@ pub enum Entry {
     Whole(u64),
     /// Messages up to this sequence are missing, whatever stands beside it.
     Lost(u64),
+    /// Members knew of messages of other owners up to `seen` when an owner that had begun after `base` had come
+    /// to `at`. If nothing in the stream lies from `seen` to `base`, messages up to `base` are missing, whatever
+    /// stands beside it.
+    Seen {
+        /// The sequence of the owner's last message, or its base.
+        at: u64,
+        /// Where the owner began.
+        base: u64,
+        /// Ascends with each entry of one owner.
+        seen: u64,
+    },
 }
 
 impl Entry {
@@ -65,17 +76,20 @@ impl Entry {
             Self::Gap(sequence) | Self::NoGap(sequence) | Self::Whole(sequence) | Self::Lost(sequence) => {
                 *sequence
             }
+            Self::Seen { at, .. } => *at,
         }
     }
 
-    /// What of the same sequence stands first.
-    pub fn rank(&self) -> u8 {
+    /// What of the same sequence stands first. Of entries [`Entry::Seen`] there, each tells of more than those
+    /// before it.
+    pub fn rank(&self) -> u64 {
         match self {
             Self::Message(_) => 0,
             Self::Gap(_) => 1,
-            Self::NoGap(_) => 2,
-            Self::Whole(_) => 3,
-            Self::Lost(_) => 4,
+            Self::Seen { seen, .. } => (*seen).clamp(2, u64::MAX - 3),
+            Self::NoGap(_) => u64::MAX - 2,
+            Self::Whole(_) => u64::MAX - 1,
+            Self::Lost(_) => u64::MAX,
         }
     }
 
@@ -83,7 +97,7 @@ impl Entry {
     pub fn goes_on(&self) -> bool {
         match self {
             Self::Message(_) | Self::Gap(_) | Self::Lost(_) => true,
-            Self::NoGap(_) | Self::Whole(_) => false,
+            Self::NoGap(_) | Self::Whole(_) | Self::Seen { .. } => false,
         }
     }
 }

@@ -254,8 +254,8 @@ pub const ALL: &[Planted] = &[
         name: "joined_too_high",
         breaks: "The answer to a join carries the last sequence.",
         file: "router/src/rooms.rs",
-        find: "Some(Entered { sequence, has_begun: true, has_lost: false })",
-        plant: "Some(Entered { sequence: sequence + u64::from(PLANTED), has_begun: true, has_lost: false })",
+        find: "Some(Entered { sequence, has_begun: true, has_lost: false, heard })",
+        plant: "Some(Entered { sequence: sequence + u64::from(PLANTED), has_begun: true, has_lost: false, heard })",
     },
     Planted {
         name: "older_session_stays",
