@@ -113,6 +113,8 @@ pub const EARLY_BYTES_MAX: usize = 8 << 20;
 /// Rooms without members here any more whose sequences are remembered: 400 KB at most. Later rooms begin
 /// above what is forgotten, by the clock that all nodes share.
 pub const LEFT_ROOMS_MAX: usize = 4096;
+/// Of these, the rooms left last are told to their next owners when theirs die.
+pub const LEFT_ROOMS_TOLD_MAX: usize = 256;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
 

@@ -13,7 +13,7 @@ use wire::{AppId, RoomId};
 
 use crate::hash;
 use crate::latency::Stamp;
-use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX};
+use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX, LEFT_ROOMS_TOLD_MAX};
 use crate::recall::Recall;
 
 /// The first of a session's memberships, or none.
@@ -48,6 +48,8 @@ pub(crate) struct Room {
     pub(crate) sequence: u64,
     /// The highest sequence that an owner has said of it. Its next owner goes on above.
     pub(crate) told: u64,
+    /// The highest sequence that a send-ack has named. Its message may not have come here.
+    acked: u64,
     /// The sequence that its first members here were told: what comes up to it is not for any of them.
     pub(crate) since: u64,
     /// The owner has been asked and has not answered yet; members wait for their answer.
@@ -107,7 +109,7 @@ impl Early {
 impl Room {
     /// The highest sequence of it that this shard has seen or heard of.
     fn seen(&self) -> u64 {
-        self.sequence.max(self.told)
+        self.sequence.max(self.told).max(self.acked)
     }
 
     fn new(app: AppId, id: RoomId) -> Self {
@@ -117,6 +119,7 @@ impl Room {
             members: Vec::new(),
             sequence: 0,
             told: 0,
+            acked: 0,
             since: 0,
             joining: true,
             held: Vec::new(),
@@ -226,13 +229,7 @@ impl Rooms {
             }
             None => {
                 let seen = self.left.take(hash::room(self.seed, app, id), app, id);
-                let key = self.rooms.insert(Room { told: seen, ..Room::new(app, id) });
-                let (rooms, seed) = (&self.rooms, self.seed);
-                self.index.insert_unique(hash::room(seed, app, id), key, |key| {
-                    let room = &rooms[*key];
-                    hash::room(seed, room.app, room.id)
-                });
-                (key, Joined::First(seen))
+                (self.open(app, id, seen), Joined::First(seen))
             }
         };
         let members = &mut self.rooms[key].members;
@@ -250,6 +247,35 @@ impl Rooms {
         members.push(Member { conn, membership: at });
         *of = Memberships(at);
         joined
+    }
+
+    /// A room that its owner is asked for, and of which this shard has seen messages up to `seen`.
+    fn open(&mut self, app: AppId, id: RoomId, seen: u64) -> Key {
+        let key = self.rooms.insert(Room { told: seen, ..Room::new(app, id) });
+        let (rooms, seed) = (&self.rooms, self.seed);
+        self.index.insert_unique(hash::room(seed, app, id), key, |key| {
+            let room = &rooms[*key];
+            hash::room(seed, room.app, room.id)
+        });
+        key
+    }
+
+    /// An owner has given a message of a room this sequence.
+    pub(crate) fn hear(&mut self, app: AppId, id: RoomId, sequence: u64) {
+        match self.find(app, id) {
+            Some(room) => room.acked = room.acked.max(sequence),
+            None => self.left.hear(hash::room(self.seed, app, id), app, id, sequence),
+        }
+    }
+
+    /// Rooms have lost their owners, which may have died before others knew what they had said. Of those
+    /// that were left here last, the next owners are to hear how much this shard has seen: they are asked as
+    /// if somebody joined, and told when they answer that nobody is there.
+    pub(crate) fn call_left(&mut self, is_lost: impl Fn(AppId, RoomId) -> bool) {
+        for (hash, app, id) in self.left.last(is_lost) {
+            let seen = self.left.take(hash, app, id);
+            self.open(app, id, seen);
+        }
     }
 
     /// Takes a session out of a room. Answers whether it was in it, and whether the owner is to be told that
@@ -402,6 +428,20 @@ impl LeftRooms {
         {
             oldest.remove();
         }
+    }
+
+    /// Remembers that an owner gave a sequence.
+    fn hear(&mut self, hash: u64, app: AppId, id: RoomId, sequence: u64) {
+        match self.table.find_mut(hash, |known| known.app == app && known.id == id) {
+            Some(known) => known.seen = known.seen.max(sequence),
+            None => self.put(hash, app, id, sequence),
+        }
+    }
+
+    /// Of the rooms that it has remembered last, those that are meant.
+    fn last(&self, is_it: impl Fn(AppId, RoomId) -> bool) -> Vec<(u64, AppId, RoomId)> {
+        let last = self.by_age.values().rev().take(LEFT_ROOMS_TOLD_MAX);
+        last.filter(|(_, app, id)| is_it(*app, *id)).copied().collect()
     }
 
     /// Takes out what is remembered of a room; 0 for nothing.

@@ -355,6 +355,51 @@ fn what_a_second_owner_said_of_a_room_is_told_to_the_third() {
     assert_eq!(joins(&world.told(ROUTER_3)), [5_000]);
 }
 
+/// An owner has told the sender of a message, and died with what was on its way to the members.
+#[test]
+fn a_sequence_that_a_send_ack_has_named_is_told_to_the_next_owner() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let sequenced = |sequence| Outcome::Sequenced { sequence: SEQUENCE + sequence };
+    world.join(client, 7);
+    world.forget();
+    world.send(client, 5555, 7, "m", "x");
+    let id = submits(&world.told(ROUTER))[0].0;
+    answer(&mut world, ROUTER, client, id, sequenced(3));
+    world.send(client, 5555, 7, "m2", "x");
+    let id = submits(&world.told(ROUTER))[0].0;
+    world.say(client, ClientFrame::Leave { room: RoomId(7) });
+    world.router_down(ROUTER);
+    world.router_up(ROUTER);
+    world.begin();
+    let told = world.told(ROUTER);
+    assert_eq!(joins(&told), [SEQUENCE + 3], "of a room that nobody is in");
+    let leave = ToRouter::Leave { app: APP, room: RoomId(7) };
+    assert_eq!(told.last(), Some(&leave), "it hears that when it has answered");
+    answer(&mut world, ROUTER, client, id, sequenced(99_000));
+    world.join(client, 7);
+    assert_eq!(joins(&world.told(ROUTER)), [SEQUENCE + 99_000], "of a room that its sender had left");
+}
+
+/// As many are told as were left last, to owners that have lost theirs only.
+#[test]
+fn rooms_that_were_left_are_told_when_their_owner_dies() {
+    let mut world = World::new();
+    let client = world.login(1);
+    let rooms = 1..=256 + 10;
+    for room in rooms.clone() {
+        world.join(client, room);
+        world.say(client, ClientFrame::Leave { room: RoomId(room) });
+    }
+    world.router_up(ROUTER_2);
+    assert!(joins(&world.told(ROUTER_2)).is_empty(), "the owner before lives, and gives what it knows");
+    world.router_down(ROUTER);
+    let of_dead = |room: &i64| owner_of_room(&[ROUTER, ROUTER_2], *room) == ROUTER;
+    let told = joins(&world.told(ROUTER_2)).len();
+    assert_eq!(told, rooms.clone().skip(10).filter(of_dead).count());
+    assert_eq!(world.metrics().rooms, 0, "nobody is in them");
+}
+
 // -- very many sessions
 
 const MANY: i64 = 5_000;

@@ -154,6 +154,7 @@ impl Gateway {
     }
 
     fn announce_rooms(&mut self, now: Instant, before: &Before) {
+        self.rooms.call_left(|app, room| before.owner_of(app, Target::Room(room)).is_none());
         let rooms: Vec<(AppId, RoomId, u64)> = self.rooms.iter().collect();
         for (app, room, sequence) in rooms {
             let target = Target::Room(room);

@@ -3,7 +3,9 @@
 use bytes::{BufMut, BytesMut};
 use shard::{ConnId, Instant, ShardId};
 use wire::client::{Business, FailReason, Message, NoticeCode, Outcome, SendAck, ServerFrame};
-use wire::node::{Class, SessionId, Submission, Target, ToBridge, ToControl, ToRouter};
+use wire::node::{
+    Class, SessionId, Submission, Target, ToBridge, ToControl, ToRouter, sequence_believed_max,
+};
 use wire::{ClientMsgId, MessageId, RoomId, UserId};
 
 use super::Gateway;
@@ -159,6 +161,11 @@ impl Gateway {
         if matches!(ack.outcome, Outcome::Delivered | Outcome::Sequenced { .. }) {
             let route = RouteClass::of(target, class) as usize;
             self.metrics.latency.outcome[route].record(since, Stamp::of(now), 1);
+        }
+        if let (Target::Room(room), Outcome::Sequenced { sequence }) = (target, ack.outcome) {
+            // Its message may never come here, if the owner dies.
+            let app = entry.submission.app;
+            self.rooms.hear(app, room, sequence.min(sequence_believed_max(now.unix_nanos())));
         }
         self.submitted.remove(submitted);
         let is_busy = ack.outcome == Outcome::Failed(FailReason::Busy);
