@@ -9,7 +9,7 @@ use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
 use crate::asks::{Ask, Asks};
-use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
+use crate::host::{FLIGHT_MS, FRAME_BYTES_MAX, LEASE_MS, WINDOW};
 use crate::network::Host;
 use crate::outages::Outages;
 use crate::plan::{BRIDGES, GATEWAYS};
@@ -73,6 +73,10 @@ pub(crate) struct Session {
     pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
+    /// Messages that it has not acked, by id, with the time when each came first.
+    unacked: BTreeMap<u64, u64>,
+    /// When so many of these were in flight that the window was full.
+    pub(crate) full: Vec<u64>,
     asks: Asks,
     /// Rooms that it has joined once more, for what was said there.
     given_again: BTreeSet<i64>,
@@ -92,6 +96,15 @@ impl Session {
         self.given_again.contains(&room)
     }
 
+    /// A message comes that it is to ack.
+    fn takes(&mut self, at: u64, id: u64) {
+        self.unacked.entry(id).or_insert(at);
+        self.unacked.retain(|_, came| at < *came + FLIGHT_MS * 1_000_000);
+        if self.unacked.len() >= WINDOW {
+            self.full.push(at);
+        }
+    }
+
     pub(crate) fn has_seen(&self, id: u64) -> bool {
         self.seen.contains(&id)
     }
@@ -101,6 +114,8 @@ impl Session {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stay {
     pub(crate) joined: Option<u64>,
+    /// When it was told first that it is in, since it was out.
+    since: Option<u64>,
     /// When it asked to leave.
     pub(crate) leaves: Option<u64>,
     /// It was in it before, in the same session.
@@ -131,7 +146,7 @@ pub(crate) struct Model {
     /// Messages that came late while owners changed: so they may if an owner had handed them over, of which
     /// the bridge has yet to tell.
     late: Vec<(usize, String)>,
-    pub(crate) by_sequence: BTreeMap<(i64, u64), u64>,
+    pub(crate) by_sequence: BTreeMap<(i64, u64), Place>,
     /// What clients were told that follows.
     pub(crate) promises: Vec<Promise>,
     /// By user and device class: the highest stamp, and whether online was told last.
@@ -164,6 +179,15 @@ impl Trouble {
     fn is_felt(&self, from: u64, until: u64) -> bool {
         self.from <= until && from <= self.until
     }
+}
+
+/// What has a sequence of a room.
+pub(crate) struct Place {
+    /// Of the message.
+    pub(crate) id: u64,
+    pub(crate) number: usize,
+    /// Those whose clients were told so, by the message or by its send-ack.
+    pub(crate) told: BTreeSet<SessionNo>,
 }
 
 /// How a client names a message.
@@ -305,6 +329,8 @@ impl Model {
             vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
+            unacked: BTreeMap::new(),
+            full: Vec::new(),
             asks: Asks::default(),
             given_again: BTreeSet::new(),
             last_of: BTreeMap::new(),
@@ -354,7 +380,9 @@ impl Model {
         let rooms = &mut self.sessions[session].rooms;
         let before = rooms.get(&room).copied();
         let (came_again, last) = before.map_or((false, 0), |before| (true, before.last));
-        rooms.insert(room, Stay { joined: None, leaves: None, came_again, has_recovered: false, last });
+        let since = before.filter(|before| before.leaves.is_none()).and_then(|before| before.since);
+        let stay = Stay { joined: None, since, leaves: None, came_again, has_recovered: false, last };
+        rooms.insert(room, stay);
     }
 
     pub(crate) fn joined(
@@ -379,6 +407,7 @@ impl Model {
             given_again.insert(room);
         }
         stay.joined = stay.joined.or(Some(at));
+        stay.since = stay.since.or(Some(at));
         match want {
             // What has come since it asked comes again, in its place.
             Some(Want::Since(since)) => stay.last = since.min(sequence),
@@ -462,11 +491,6 @@ impl Model {
         name
     }
 
-    /// The message of that id, if it has come to a client.
-    pub(crate) fn by_id(&self, id: u64) -> Option<&Sent> {
-        self.by_id.get(&id).map(|number| self.get(*number))
-    }
-
     pub(crate) fn get(&self, number: usize) -> &Sent {
         &self.sent[number]
     }
@@ -532,6 +556,9 @@ impl Model {
             Target::User(_) | Target::Room(_) => {}
         }
         let is_first = !sent.copies.iter().any(|(_, of)| *of == session);
+        if message.ack_wanted {
+            it.takes(at, message.id.0);
+        }
         if let Target::Room(room) = sent.target
             && it.waits_for_history(room.0)
         {
@@ -576,15 +603,25 @@ impl Model {
             self.check_order(at, session, number)?;
         }
         match message.room {
-            Some(room) => self.sequenced(room.0, message.sequence, message.id.0),
+            Some(room) => self.sequenced(session, number, room.0, message.sequence, message.id.0),
             None => Ok(()),
         }
     }
 
     /// A sequence of a room names one message.
-    fn sequenced(&mut self, room: i64, sequence: u64, id: u64) -> Result<(), String> {
-        match self.by_sequence.insert((room, sequence), id) {
-            Some(other) if other != id => {
+    fn sequenced(
+        &mut self,
+        session: SessionNo,
+        number: usize,
+        room: i64,
+        sequence: u64,
+        id: u64,
+    ) -> Result<(), String> {
+        let anew = || Place { id, number, told: BTreeSet::new() };
+        let place = self.by_sequence.entry((room, sequence)).or_insert_with(anew);
+        place.told.insert(session);
+        match place.id {
+            other if other != id => {
                 Err(format!("sequence {sequence} of room {room} names {other:#x} and {id:#x}"))
             }
             _ => Ok(()),
@@ -605,7 +642,12 @@ impl Model {
         let [(began, sender)] = sent.sends[..] else { return Ok(()) };
         let is_late_lossy =
             sent.class == Class::Lossy && (matches!(sent.target, Target::User(_)) || sent.name.is_some());
-        let came_after = self.sessions[session].live.is_none_or(|live| live > began);
+        let it = &self.sessions[session];
+        let joined = match sent.target {
+            Target::Room(room) => it.rooms.get(&room.0).and_then(|stay| stay.since),
+            Target::User(_) => Some(began),
+        };
+        let came_after = [it.live, joined].iter().any(|at| at.is_none_or(|at| at > began));
         let is_retry = came_after || sent.copies.len() > 1 || !sent.handed.is_empty();
         if self.is_moving(began, at) && (is_late_lossy || is_retry) {
             return Ok(());
@@ -642,6 +684,7 @@ impl Model {
     }
 
     pub(crate) fn acks(&mut self, at: u64, session: SessionNo, id: u64) {
+        self.sessions[session].unacked.remove(&id);
         if let Some(number) = self.by_id.get(&id) {
             self.sent[*number].acks.push((at, session));
         }
@@ -673,7 +716,7 @@ impl Model {
             Outcome::Delivered if is_to_user && !sent.acks.is_empty() => Ok(()),
             Outcome::Delivered => Err(format!("m{number} is said to be delivered, but nobody acked it")),
             Outcome::Sequenced { sequence } => match sent.target {
-                Target::Room(room) => self.sequenced(room.0, sequence, ack.id.0),
+                Target::Room(room) => self.sequenced(session, number, room.0, sequence, ack.id.0),
                 Target::User(_) => Err(format!("m{number} to a user is said to be sequenced")),
             },
             Outcome::Failed(FailReason::Busy) => Ok(()),
