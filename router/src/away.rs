@@ -91,6 +91,10 @@ impl Away {
         self.0.keys().copied().collect()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Of those that are not linked, the one whose time ends first.
     pub(crate) fn first_gone(&self) -> Option<(Instant, ShardId)> {
         let gone = self.0.iter().filter_map(|(shard, away)| match away.state {

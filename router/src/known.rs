@@ -67,6 +67,11 @@ impl Known {
         self.shards.values().map(|known| u64::from(away(known))).sum()
     }
 
+    /// Whether there is a shard whose bindings are all away.
+    pub(crate) fn are_some_away(&self) -> bool {
+        self.away > 0
+    }
+
     /// Whether all bindings of a shard are away. This is asked for each receiver of a message, and nearly
     /// always nobody is away.
     pub(crate) fn is_away(&self, shard: ShardId) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! While gateways change owners, a user may be known here by one device and not yet by another. A message
 //! goes at once to those that are known, and is kept here until gateways agree, for the others to get it when
-//! they are announced.
+//! they are announced. The same is done for devices that are away.
 
 use std::collections::BTreeMap;
 

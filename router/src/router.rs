@@ -360,7 +360,8 @@ impl Router {
         self.dedupe.check_invariants();
         self.cluster.check_invariants();
         self.partial.check_invariants();
-        assert!(self.partial.len() == 0 || self.cluster.is_unsettled(), "nobody is announced late");
+        let may_miss = self.cluster.is_unsettled() || !self.away.is_empty();
+        assert!(self.partial.len() == 0 || may_miss, "nobody is announced late, or comes back");
         assert!(self.pending.len() <= self.limits.pending_max as usize);
         assert!(self.handed.len() <= self.limits.pending_max as usize);
         assert!(self.cluster.parked_len() <= self.limits.pending_max as usize);

@@ -321,6 +321,12 @@ impl Users {
         bound.filter(|it| it.shard == shard && self.is_away(it)).map(Binding::seat).collect()
     }
 
+    /// Whether some session of a user is away, as all of its shard are.
+    pub(crate) fn has_away(&self, app: AppId, user: UserId) -> bool {
+        self.known.are_some_away()
+            && self.chain(self.first(app, user)).any(|at| self.is_away(self.bindings.get(at)))
+    }
+
     /// Removes a session that is away if it is of that shard and ended under that stamp: its shard has told
     /// of it.
     pub(crate) fn end_away(

@@ -173,6 +173,33 @@ fn a_device_that_is_back_gets_what_the_others_were_given() {
     assert_eq!((given[0].to, given[0].session, &given[0].message), (C, 7, &message));
 }
 
+/// It got nothing while its shard was away: a later message would come before those of that time, if these
+/// came by another owner. What is kept for it goes when its shard does not come back.
+#[test]
+fn a_device_that_was_away_gets_what_the_others_were_given_meanwhile() {
+    let mut bench = bench();
+    bench.bind_at(C, ALICE, WEB, 7, login(0), true);
+    bench.bind_at(D, ALICE, PHONE, 8, login(0), true);
+    bench.bind_at(D, BOB, WEB, 9, login(0), true);
+    bench.down(C);
+    let (delivery_of_phone, message) = delivery(bench.submit(D, 9, to_user(ALICE, "m")));
+    bench.settle(D, 8, delivery_of_phone, Outcome::Failed(FailReason::Disconnected));
+    let (_, second) = delivery(bench.submit(D, 9, to_user(ALICE, "n")));
+    assert_ne!(message.id, second.id);
+    bench.up(C);
+    let given = deliveries(unchanged(&mut bench, C, &[ALICE], false));
+    assert_eq!(given.len(), 1, "what was handed over is not given: {given:?}");
+    assert_eq!((given[0].to, given[0].session, &given[0].message), (C, 7, &second));
+
+    bench.view(C, 1, true);
+    bench.down(C);
+    bench.submit(D, 9, to_user(ALICE, "o"));
+    bench.now += AWAY;
+    bench.router.timeout(bench.now);
+    assert_eq!((bench.router.metrics().away, bench.router.metrics().unsettled), (0, 0));
+    bench.router.check_invariants(); // nothing is kept any more
+}
+
 /// What others told of sessions that were theirs meanwhile is below.
 #[test]
 fn sessions_that_were_known_elsewhere_are_told_online_above() {

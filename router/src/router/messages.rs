@@ -163,12 +163,13 @@ impl Router {
     ) {
         let receivers = self.receivers(submission.app, receiver, submission.device);
         let (app, again) = (submission.app, submission.again);
-        let in_part = self.cluster.is_unsettled()
-            && submission.device.is_none()
-            && self.users.standing(app, receiver, self.cluster.era()) == Standing::InPart;
         let bytes = (submission.client_msg_id.as_bytes().len() + submission.payload.len()) as u64;
+        let mut in_part = submission.device.is_none() && self.is_known_in_part(app, receiver);
         if in_part && !self.partial.take_room(app, receiver, bytes, &self.limits) {
-            return self.hold_back(now, sender, submission);
+            if self.cluster.is_unsettled() {
+                return self.hold_back(now, sender, submission);
+            }
+            in_part = false;
         }
         let letter = letter(key, sender, receiver, submission);
         if receivers.is_empty() {
@@ -189,6 +190,14 @@ impl Router {
                 }
                 self.no_room(now, *letter);
             }
+        }
+    }
+
+    /// Whether sessions of a user may have yet to be announced, or are away while others are not.
+    fn is_known_in_part(&self, app: AppId, user: UserId) -> bool {
+        match self.cluster.is_unsettled() {
+            true => self.users.standing(app, user, self.cluster.era()) == Standing::InPart,
+            false => self.users.has_away(app, user) && self.users.of(app, user).next().is_some(),
         }
     }
 
@@ -347,7 +356,8 @@ impl Router {
         };
         let letter = self.pending.remove(settled.at);
         let acked_by = reason.is_none().then_some(receiver);
-        if self.partial.settle(letter.message.app, letter.receiver, delivery, acked_by) && reason.is_some() {
+        let was_in_part = self.partial.settle(letter.message.app, letter.receiver, delivery, acked_by);
+        if was_in_part && reason.is_some() && self.cluster.is_unsettled() {
             // Another session of its receiver may have yet to be announced.
             return self.hold_back(now, letter.sender, letter.into_submission());
         }

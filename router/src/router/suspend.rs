@@ -18,7 +18,7 @@ impl Router {
         }
         if !self.users.suspend(shard) {
             self.away.remove(shard);
-            return;
+            return self.forget_missed();
         }
         self.away.put(shard, incarnation, now + self.limits.away());
         if self.limits.away_ms == 0 || self.cluster.is_leaving() {
@@ -89,6 +89,14 @@ impl Router {
         }
         self.users.end_suspension(shard);
         self.away.remove(shard);
+        self.forget_missed();
+    }
+
+    /// Forgets what devices have missed when none may come any more that has.
+    fn forget_missed(&mut self) {
+        if self.away.is_empty() && !self.cluster.is_unsettled() {
+            self.partial.clear();
+        }
     }
 
     /// Ends the sessions of shards that have not come back in time.
