@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-/// What the layers of a connection say, in order.
+/// What the layers of a connection report, in order.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Input<'a> {
-    /// A proxy names whom the connection is of; nobody, if it is its own or it does not know.
+    /// The client's address, as a proxy gives it; `None` if the proxy speaks for itself or does not know it.
     Client(Option<IpAddr>),
     /// The WebSocket is open.
     Open(Form),
@@ -18,7 +18,7 @@ pub enum Input<'a> {
     },
     /// Bytes of the stream of frames; never empty.
     Frames(&'a [u8]),
-    /// A binary message ends; no frame goes on in the next.
+    /// A binary message has ended; no frame continues in the next one.
     MessageEnd,
     /// A whole text message.
     Text(&'a [u8]),

@@ -14,15 +14,15 @@ use crate::{Form, Input, Refusal, Rules, share_of};
 const HANDSHAKES: Amount = Amount::of_entries(4096);
 /// Bytes of unfinished requests and hellos that a shard holds.
 const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// Of what is free of either, one address may have one part in so many.
+/// One address may use this part (an eighth) of what is free of either budget.
 const ADDRESS_PARTS: u64 = 8;
-/// A scratch buffer keeps room for so many bytes.
+/// How many bytes a scratch buffer keeps allocated.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Which layers the connections of a port have.
 #[derive(Clone, Default, Debug)]
 pub struct Port {
-    /// All is encrypted, by this server's keys.
+    /// TLS with this server's keys; `None`: in clear.
     pub tls: Option<TlsServer>,
     /// Frames come in messages of WebSocket.
     pub websocket: bool,
@@ -33,7 +33,7 @@ pub struct Port {
 pub struct Scratch {
     unmasked: Vec<u8>,
     before: Vec<u8>,
-    /// What came in records, and plain text that is to be sealed.
+    /// Plain text from records, and plain text to seal.
     records: Vec<u8>,
     plain: Vec<u8>,
     /// Handshakes of TLS under way.
@@ -89,7 +89,7 @@ impl Scratch {
         bytes == 0 || self.unfinished.take_part(from, bytes as u64, UNFINISHED, ADDRESS_PARTS)
     }
 
-    /// The inverse of `hold`.
+    /// Undoes `hold`.
     fn let_go(&mut self, from: Holder, bytes: usize) {
         if bytes > 0 {
             self.unfinished.give_back(from, bytes as u64);
@@ -106,7 +106,7 @@ impl Scratch {
         [self.full_handshakes, self.resumed_handshakes]
     }
 
-    /// A turn begins: [`HELLOS_PER_TURN`](crate::HELLOS_PER_TURN) may be answered in it.
+    /// Begins a turn: it may answer [`HELLOS_PER_TURN`](crate::HELLOS_PER_TURN) hellos.
     pub fn begin_turn(&mut self) {
         self.hellos = 0;
     }
@@ -135,8 +135,8 @@ impl Scratch {
     }
 }
 
-/// The layers of one connection. What is dropped of it while its handshake is under way goes back to the
-/// budget by [`Layers::release`].
+/// The layers of one connection. Call [`Layers::release`] before you drop it: that returns what a handshake
+/// holds of the budgets.
 #[derive(Debug)]
 pub struct Layers {
     /// A PROXY header is awaited.
@@ -186,7 +186,7 @@ impl Layers {
         })
     }
 
-    /// Whether nothing is left that any layer does: the connection goes on without them.
+    /// Whether no layer has anything left to do, so that the connection can go on without them.
     pub fn are_done(&self) -> bool {
         self.proxy.is_none() && self.tls.is_none() && matches!(self.upper.websocket, Stage::None)
     }
@@ -223,8 +223,7 @@ impl Layers {
             }
     }
 
-    /// Bytes of the peer that are not whole yet, and bytes that are to be written: nothing while a connection
-    /// is idle.
+    /// Bytes of unfinished input, and bytes to be written: 0 while a connection is idle.
     pub fn held_bytes(&self) -> usize {
         let of_tls = self.tls.as_ref().map_or(0, |tls| tls.held_bytes());
         let of_request = match &self.upper.websocket {
@@ -240,13 +239,13 @@ impl Layers {
         self.tls.as_ref().map_or(0, |tls| tls.hello_bytes())
     }
 
-    /// Whether a handshake of TLS is under way whose hello is whole.
+    /// Whether a TLS handshake is under way and its hello is complete.
     pub fn is_in_handshake(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_in_handshake())
     }
 
-    /// Whether a hello is answered in a turn to come: then [`Layers::received`] with no bytes goes on with
-    /// it.
+    /// Whether a hello will be answered in a later turn: then call [`Layers::received`] without bytes to go
+    /// on.
     pub fn is_waiting(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_waiting())
     }
@@ -263,7 +262,7 @@ impl Layers {
         }
     }
 
-    /// Takes bytes of a hello. Whether it is whole, and its handshake begins.
+    /// Takes bytes of a hello. Returns whether it is complete, so that its handshake begins.
     fn hello(&mut self, scratch: &mut Scratch, bytes: &[u8]) -> Result<bool, Refusal> {
         let Self { tls: Some(tls), records, from, is_counted, .. } = self else { return Ok(true) };
         if !tls.awaits_hello() {
@@ -284,9 +283,9 @@ impl Layers {
         Ok(is_whole)
     }
 
-    /// Takes bytes of the connection. `take` gets what they say, in order, and says whether to go on. The
-    /// body of a text message's frame has up to `text_bytes_max` bytes. After a refusal the connection ends;
-    /// what there is to say about it, [`Layers::transmit`] has.
+    /// Takes bytes of the connection. `take` gets their contents, in order, and returns whether to go on. The
+    /// body of a text message's frame has up to `text_bytes_max` bytes. After a refusal the connection ends,
+    /// and [`Layers::transmit`] writes the reason for the peer.
     ///
     /// # Errors
     /// Why the connection ends.
@@ -302,7 +301,7 @@ impl Layers {
             let Some(client) = header.take(&mut bytes)? else { return Ok(()) };
             self.proxy = None;
             self.from = client.map_or(self.from, holder);
-            // A request is read also if the connection ends now, so that its end is told in HTTP.
+            // Read the request even if the connection ends now, so that the reason goes out in HTTP.
             take(Input::Client(client));
         }
         if let Some(tls) = &self.tls {
@@ -360,14 +359,14 @@ impl Layers {
         !self.records.is_empty() || self.upper.has_output()
     }
 
-    /// The connection ends, with a close code and a reason of up to 123 bytes. Nobody reads frames in a
-    /// handshake of HTTP, so it gets these as an answer.
+    /// Ends the connection, with a close code and a reason of up to 123 bytes. During the HTTP handshake the
+    /// peer reads no frames, so it gets these as an HTTP response.
     pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
         let is_heard = self.proxy.is_none() && self.tls.as_ref().is_none_or(|tls| tls.is_open());
         self.upper.close(code.filter(|_| is_heard), reason, scratch, self.from);
     }
 
-    /// Makes what leaves of a batch of frames, which may be empty. `is_last` says that no more frames follow.
+    /// Turns a batch of frames, which may be empty, into bytes to write. `is_last`: no frames follow.
     pub fn transmit(&mut self, batch: &mut SendBatch, is_last: bool, scratch: &mut Scratch) {
         self.upper.transmit(batch, is_last, scratch);
         let Some(tls) = &mut self.tls else { return };
@@ -388,7 +387,7 @@ impl Layers {
         self.count_handshake(scratch);
     }
 
-    /// Gives back what the connection has of the shard's budgets.
+    /// Returns what the connection holds of the shard's budgets.
     pub fn release(&mut self, scratch: &mut Scratch) {
         scratch.let_go(self.from, self.hello_bytes());
         self.tls = None;
@@ -475,7 +474,7 @@ impl Upper {
                     batch.copy(before);
                 }
             }
-            // What a peer could not read does not leave.
+            // The peer cannot read frames, so they are dropped.
             Stage::Handshake(_) | Stage::Refused => {
                 batch.clear();
                 batch.copy(before);

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Network;
 
-/// What an operator says of layers.
+/// What an operator sets for layers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// Networks of proxies, whose connections begin with a PROXY header.
     pub proxy_from: Vec<Network>,
-    /// Origins of pages that may connect by WebSocket; empty: any. A client that is no browser names none,
-    /// and may.
+    /// Origins of pages that may connect by WebSocket; empty: any. A client that sends no origin is no
+    /// browser and may connect.
     pub origins: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ impl Rules {
     /// Checks what the types do not say; the error names what it wants.
     ///
     /// # Errors
-    /// An origin that no browser names.
+    /// An origin that no browser would send.
     pub fn validate(&self) -> Result<(), String> {
         let is_origin = |origin: &&String| {
             let host = origin.split_once("://").map_or("", |(_, host)| host);
