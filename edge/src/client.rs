@@ -1,7 +1,7 @@
 //! The other end: what a client has between its socket and its frames.
 //!
-//! The Rust client, the load generator and the simulator are built on it. It takes the server's word only as
-//! far as it must: an unasked extension, a masked frame or a text message ends the connection.
+//! The Rust client, the load generator and the simulator use it. It trusts the server as little as it can: an
+//! extension that it did not ask for, a masked frame or a text message ends the connection.
 
 mod tls;
 mod websocket;
@@ -15,13 +15,13 @@ use websocket::WebSocket;
 /// Which layers the connections to one address have.
 #[derive(Clone, Default, Debug)]
 pub struct ClientPort {
-    /// All is encrypted, and the server shows that it is this host.
+    /// TLS, and the host that the server must prove to be.
     pub tls: Option<TlsClient>,
-    /// Frames go in binary messages of WebSocket.
+    /// The upgrade to WebSocket; frames then travel in its binary messages.
     pub websocket: Option<Upgrade>,
 }
 
-/// Where a WebSocket is asked for.
+/// The host and path of a WebSocket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Upgrade {
     /// The host, and the port if it is not the scheme's.
@@ -35,12 +35,12 @@ pub struct Upgrade {
 pub struct Broken {
     /// A name to count by.
     pub name: &'static str,
-    /// The same for people.
+    /// The reason in words for people.
     pub text: String,
 }
 
 impl Broken {
-    /// Whether another try would end the same way, by the name.
+    /// Whether another try would fail the same way, judged by [`Broken::name`].
     pub fn is_hopeless(name: &str) -> bool {
         name.starts_with("certificate_") || name.starts_with("websocket_") && name != "websocket_busy"
     }
@@ -80,13 +80,12 @@ impl ClientLayers {
         Ok(Some(layers))
     }
 
-    /// Whether handshakes are done, so that frames can be put.
+    /// Whether handshakes are done, so that frames can be sent.
     pub fn is_open(&self) -> bool {
         self.tls.as_ref().is_none_or(Tls::is_open) && self.websocket.as_ref().is_none_or(WebSocket::is_open)
     }
 
-    /// Whether the server has said in each layer that nothing follows. A connection that ends without that
-    /// was cut.
+    /// Whether the server has ended each layer properly. A connection that ends without that was cut.
     pub fn has_ended(&self) -> bool {
         self.tls.as_ref().is_none_or(Tls::has_ended)
             && self.websocket.as_ref().is_none_or(WebSocket::has_ended)
@@ -95,7 +94,7 @@ impl ClientLayers {
     /// Takes bytes of the socket. `take` gets the stream of frames in pieces.
     ///
     /// # Errors
-    /// Why the connection ends. What there is to say about it is to be written.
+    /// Why the connection ends. Write the output that is left: it tells the server why.
     pub fn received(&mut self, bytes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
         let Self { tls, websocket, plain, out } = self;
         let Some(tls) = tls else {

@@ -1,9 +1,9 @@
 //! The layers between a client's socket and its frames, for clients that come over the public Internet:
 //! bytes -> (PROXY) -> (TLS) -> (WebSocket) -> frames.
 //!
-//! Sans-IO like the cores: bytes in, bytes out. Which layers a connection has is its port's ([`Port`]); a
-//! connection without any never meets this crate. All input has a limit, and nothing is allocated for what a
-//! peer only claims. [`ClientLayers`] are the other end of TLS and WebSocket.
+//! Sans-IO like the cores: bytes in, bytes out. The port of a connection decides its layers ([`Port`]); a
+//! connection without layers never meets this crate. All input has a limit, and memory is allocated only for
+//! bytes that came. [`ClientLayers`] are the other end of TLS and WebSocket.
 //!
 //! Deliberately not here: what a frame is, sessions, time. The login deadline of a connection bounds its
 //! handshakes too.

@@ -67,7 +67,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// Who shares: an IPv4 address, or the 64 bits of an IPv6 address that one site has.
+/// The holder of an address's share: the IPv4 address, or the 64 bits of an IPv6 address that one site has.
 pub fn share_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -36,8 +36,8 @@ impl Header {
         Self { bytes: [0; LINE_BYTES_MAX], len: 0, skip: None }
     }
 
-    /// Takes the header's bytes off the front of `input`; `None` while some are missing. An error is seen
-    /// with the first byte that cannot be.
+    /// Takes the header's bytes off the front of `input`; `None` while some are missing. A wrong byte is an
+    /// error as soon as it comes.
     pub(crate) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Client>, Refusal> {
         loop {
             if let Some(skip) = &mut self.skip {
@@ -104,7 +104,7 @@ impl Header {
         Ok(())
     }
 
-    /// Bytes of addresses that are read: those of TCP over IPv4 and IPv6, of a connection that is passed on.
+    /// How many bytes of addresses are read: only those of a passed-on TCP connection over IPv4 or IPv6.
     fn addresses_v2(&self) -> u16 {
         match (self.bytes[12], self.bytes[13]) {
             (0x21, 0x11) => 12,
@@ -127,12 +127,12 @@ impl Header {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Begins {
     Yes,
-    /// Its next bytes say.
+    /// The next bytes will tell.
     Perhaps,
     No,
 }
 
-/// Whether the first bytes of a connection are those of a header; so a stranger is told from a client.
+/// Whether a connection begins with a header; this tells an untrusted proxy from a client.
 pub(crate) fn begins(bytes: &[u8]) -> Begins {
     let words: [&[u8]; 2] = [WORD, SIGNATURE];
     if words.iter().any(|word| bytes.starts_with(word)) {

@@ -1,6 +1,6 @@
 //! Why a layer ends a connection.
 
-/// Why a layer ends a connection. What it says to the peer, it has queued.
+/// Why a layer ends a connection. The layer has queued its last bytes for the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
     /// A PROXY header from an address that is no trusted proxy.
@@ -29,7 +29,7 @@ pub enum Refusal {
     HttpOrigin,
     /// An upgrade that offers only subprotocols that are not known here.
     HttpSubprotocol,
-    /// A path of the Java platform's form whose code is not that of a login, or whose token is none.
+    /// A path of the Java platform's form whose code is not that of a login, or whose token is malformed.
     HttpJavaPath,
     /// The shard holds as many bytes of unfinished requests as it may.
     HttpBusy,

@@ -1,12 +1,11 @@
 //! TLS by rustls without buffers of its own: 1.2 and 1.3 of a server for clients, and 1.3 of both ends of a
 //! connection between nodes ([`SharedKey`]).
 //!
-//! An idle connection keeps its keys. What has come of a record that is not whole waits with the connection;
-//! all else passes through buffers that the shard's connections share. Early data (0-RTT) is off, for it can
-//! be replayed.
+//! An idle connection keeps only its keys. An incomplete record waits with the connection; all else passes
+//! through buffers that the shard's connections share. Early data (0-RTT) is off, for it can be replayed.
 //!
-//! Here a core is not deterministic: keys want randomness of the operating system, and tickets its clock.
-//! What passes through depends on neither.
+//! Here a core is not deterministic: keys need randomness of the operating system, and tickets its clock. The
+//! plain text depends on neither.
 
 mod authorities;
 mod certificates;
@@ -37,12 +36,12 @@ use records::{Connection, RECORD_BYTES, Read};
 /// an ECDSA key they take some 2 ms.
 pub const HELLOS_PER_TURN: u32 = 8;
 
-/// Bytes that may wait for the rest of a record; the longest record of TLS 1.2 has so many.
+/// Bytes that may wait for the rest of a record: the length of the longest record of TLS 1.2.
 const REST_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
 /// Bytes that a client may send before the flight that ends its handshake. A client has at most one chain of
 /// certificates, so two hellos are most of it.
 const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
-/// The same between nodes, which have no certificates: three times what theirs take.
+/// The same between nodes, which have no certificates: three times what their handshakes take.
 const SHARED_HANDSHAKE_BYTES_MAX: usize = 2 << 10;
 /// The type of a record with which a client begins.
 const HANDSHAKE: u8 = 22;
@@ -52,12 +51,12 @@ const UNEXPECTED_MESSAGE: u8 = 10;
 const DECODE_ERROR: u8 = 50;
 const INTERNAL_ERROR: u8 = 80;
 
-/// Certificates with their keys, and all that connections go by. The shards of a process share it;
+/// Certificates with their keys, and the settings of connections. The shards of a process share it;
 /// certificates can be replaced.
 #[derive(Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
-    /// The same without a question for the client's certificate.
+    /// The same settings, but clients are not asked for certificates.
     bare: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     /// Who vouches for clients, if they are asked for certificates.
@@ -71,7 +70,7 @@ impl fmt::Debug for TlsServer {
 }
 
 impl TlsServer {
-    /// A server with these certificates at a time, in seconds since the UNIX epoch. A client that names none
+    /// A server with these certificates; `now_secs` counts from the UNIX epoch. A client that names none
     /// of their hosts gets the first.
     ///
     /// # Errors
@@ -89,7 +88,7 @@ impl TlsServer {
         Ok(Self { config: asking, bare, certificates, authorities })
     }
 
-    /// What a server goes by that keeps buffers of its own, such as one for HTTP. Certificates are replaced
+    /// The settings for a server with buffers of its own, such as one for HTTP. Replaced certificates count
     /// there too. It does not ask clients for certificates.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.bare.clone()
@@ -98,7 +97,7 @@ impl TlsServer {
     /// Replaces the certificates for connections to come, and the authorities of clients if it has any.
     ///
     /// # Errors
-    /// As of [`TlsServer::new`]; those before stay.
+    /// As in [`TlsServer::new`]; then the old certificates stay.
     pub fn replace(
         &self,
         certificates: &[CertificatePem],
@@ -114,8 +113,8 @@ impl TlsServer {
     }
 }
 
-/// What connections go by that show these certificates, and ask for those of clients if there are authorities
-/// for them.
+/// The settings of connections that show these certificates, and that ask clients for theirs if there are
+/// authorities.
 fn config(
     certificates: Arc<Certificates>,
     authorities: Option<Arc<Authorities>>,
@@ -135,7 +134,7 @@ fn config(
 
 /// One connection, at either end.
 pub struct Tls {
-    /// What the accepting end goes by.
+    /// The settings of the accepting end.
     config: Option<Arc<ServerConfig>>,
     /// At the accepting end none until a hello is whole; none after an error.
     connection: Option<Connection>,
@@ -146,7 +145,7 @@ pub struct Tls {
     /// Bytes that came while the handshake went on.
     handshake_bytes: u32,
     hello: Hello,
-    /// What came is no hello.
+    /// Whether the first bytes were no hello.
     is_wrong: bool,
     is_waiting: bool,
     stage: Stage,
@@ -156,8 +155,8 @@ pub struct Tls {
 enum Stage {
     /// Nothing has come yet.
     New,
-    /// Nothing has been answered yet, and nothing read until it is whole. To answer is most of a handshake's
-    /// work.
+    /// The hello is not answered yet, and not parsed until it is complete. Answering it is most of a
+    /// handshake's work.
     Hello,
     Handshake,
     Open,
@@ -222,17 +221,17 @@ impl Tls {
         self.stage == Stage::New
     }
 
-    /// Whether the peer reads what is sealed.
+    /// Whether the peer can read sealed bytes yet.
     pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Deaf)
     }
 
-    /// Whether a handshake is under way whose hello is whole.
+    /// Whether a handshake is under way and its hello is complete.
     pub(crate) fn is_in_handshake(&self) -> bool {
         matches!(self.stage, Stage::Hello | Stage::Handshake) && self.connection.is_some()
     }
 
-    /// Whether the hello has yet to be read: [`Tls::take_hello`] takes it.
+    /// Whether the hello has yet to come in full: [`Tls::take_hello`] takes it.
     pub(crate) fn awaits_hello(&self) -> bool {
         matches!(self.stage, Stage::New | Stage::Hello) && self.connection.is_none()
     }
@@ -252,7 +251,7 @@ impl Tls {
         self.rest.capacity()
     }
 
-    /// Whether something has come that is answered in a turn to come: see [`Tls::received`].
+    /// Whether bytes wait that a later turn will answer: see [`Tls::received`].
     pub fn is_waiting(&self) -> bool {
         self.is_waiting
     }
@@ -263,22 +262,22 @@ impl Tls {
         kind == Some(HandshakeKind::Resumed)
     }
 
-    /// Takes bytes of a hello that is not whole yet, or whose turn has not come. Whether it is read now, by
-    /// [`Tls::received`].
+    /// Keeps bytes of a hello that is incomplete or waits for its turn. Returns whether [`Tls::received`] is
+    /// to read it now.
     pub(crate) fn take_hello(
         &mut self,
         bytes: &[u8],
         hellos: u32,
         out: &mut Vec<u8>,
     ) -> Result<bool, Refusal> {
-        // Who speaks another protocol is told with the first byte.
+        // A peer with another protocol is refused at its first byte.
         if self.is_new() && bytes.first() != Some(&HANDSHAKE) {
             self.fail(UNEXPECTED_MESSAGE, out);
             return Err(Refusal::TlsHandshake);
         }
         self.stage = Stage::Hello;
         self.wait(bytes)?;
-        // What is wrong is read, so that its alert says why.
+        // A wrong hello is read too, so that the alert says what is wrong.
         let seen = self.hello.look(&self.rest);
         self.is_wrong = seen == Seen::Wrong;
         let is_whole = seen != Seen::Part;
@@ -291,13 +290,13 @@ impl Tls {
         self.fail(INTERNAL_ERROR, out);
     }
 
-    /// Takes bytes of the socket; none, to go on with what waits. `take` gets the plain text of each record,
-    /// nothing for one after the handshake that carried none, and says whether to go on; answers of the
-    /// handshake go to `out`. `hellos` counts hellos that were answered: from [`HELLOS_PER_TURN`] on, one
-    /// waits. Whether the peer has said that it ends.
+    /// Takes bytes of the socket; without bytes, goes on with those that wait. `take` gets the plain text of
+    /// each record (empty for one after the handshake that carries none) and returns whether to go on;
+    /// handshake answers go to `out`. `hellos` counts answered hellos: from [`HELLOS_PER_TURN`] on, a hello
+    /// waits. Returns whether the peer has ended its side.
     ///
     /// # Errors
-    /// Why the connection ends, with what is to be said about it in `out`.
+    /// Why the connection ends; the alert is in `out`.
     pub fn received(
         &mut self,
         bytes: &[u8],
@@ -399,14 +398,14 @@ impl Tls {
         self.rest = Vec::new();
     }
 
-    /// Seals plain text in records, behind what the connection has to say by itself. False, and nothing of it
-    /// is written, when the peer could not read it.
+    /// Seals plain text in records, after the connection's own output. Returns false, and writes none of it,
+    /// if the peer could not read it.
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> bool {
         self.is_open() && self.write(Some(plain), out)
     }
 
-    /// Puts a batch, sealed, behind what is in `out`, and all of that into the batch. `piece` is room for the
-    /// plain text of one record; `out` and `piece` come back empty.
+    /// Seals a batch, after what is in `out`, and puts all of that back into the batch. `piece` is room for
+    /// the plain text of one record; `out` and `piece` come back empty.
     pub fn seal_batch(&mut self, batch: &mut SendBatch, piece: &mut Vec<u8>, out: &mut Vec<u8>) {
         for segment in batch.segments() {
             let mut segment = segment;
@@ -449,8 +448,8 @@ impl Tls {
         connection.is_some_and(|connection| connection.write(&mut self.rest, plain, out))
     }
 
-    /// Whether the other end is refused for its certificate, or for having none. Where both show the same
-    /// key, the connecting end may have found first that they do not.
+    /// Whether the error is about the other end's certificate, or a missing one. With a shared key, the
+    /// connecting end may be the first to find that the keys differ.
     fn is_of_certificate(&self, error: &Error) -> bool {
         match error {
             Error::InvalidCertificate(_) | Error::NoCertificatesPresented => true,

@@ -13,7 +13,7 @@ pub(crate) use handshake::{HEAD_BYTES_MAX, Handshake, accept_of, answer};
 use crate::{Form, Input, Refusal};
 use utf8::Utf8;
 
-/// The longest binary message, so that a length says something: a client that has more to say begins another.
+/// The longest binary message. A client with more to send begins another message.
 pub(crate) const BINARY_BYTES_MAX: u64 = 4 << 20;
 /// What the Java platform's form adds to a body, at most.
 const JAVA_BYTES_MAX: u64 = 128;
@@ -95,14 +95,14 @@ pub(crate) struct WebSocket {
     /// How it ends; once the Close frame is written, nothing follows.
     close: Option<Close>,
     is_ended: bool,
-    /// Nothing more is read: what came behind the end is lost, and with it the place in the stream.
+    /// Nothing more is read: bytes after the end were dropped, so the place in the stream is lost.
     is_deaf: bool,
 }
 
 /// The payload of a Close frame.
 #[derive(Clone, Copy, Debug)]
 struct Close {
-    /// None, when the peer said none.
+    /// `None` if the peer gave none.
     code: Option<u16>,
     reason: &'static str,
 }
@@ -114,7 +114,7 @@ struct Frame {
     is_last: bool,
     /// Bytes of payload that have yet to come.
     left: u64,
-    /// Turned so that its first byte is for the next byte of the payload.
+    /// Rotated so that its first byte masks the next byte of the payload.
     mask: [u8; 4],
 }
 
@@ -146,8 +146,8 @@ impl WebSocket {
         &self.text
     }
 
-    /// Takes bytes of the connection. `take` gets what they say, and says whether to go on. A refusal has its
-    /// Close frame queued.
+    /// Takes bytes of the connection. `take` gets their contents and returns whether to go on. A refusal
+    /// queues its Close frame.
     pub(crate) fn received(
         &mut self,
         mut bytes: &[u8],
@@ -317,7 +317,7 @@ impl WebSocket {
         }
     }
 
-    /// Says that it ends, once what was written before is written. The first word counts.
+    /// Queues a Close frame, to be written after everything before it. Only the first call counts.
     pub(crate) fn close(&mut self, code: Option<u16>, reason: &'static str) {
         self.close.get_or_insert(Close { code, reason });
         self.text = Vec::new();
@@ -329,13 +329,13 @@ impl WebSocket {
         self.ping = true;
     }
 
-    /// Whether a control frame waits that does not wait for messages.
+    /// Whether a control frame can leave without a message.
     pub(crate) fn has_output(&self) -> bool {
         self.pong.is_some() || self.ping
     }
 
-    /// Writes what stands before the messages of a batch: answers to pings, and in the binary form the header
-    /// of the one message of `message_bytes` that they are.
+    /// Writes what precedes the messages of a batch: answers to pings, and in the binary form the header of
+    /// the one message of `message_bytes` that carries the batch.
     pub(crate) fn put_before(&mut self, message_bytes: usize, out: &mut Vec<u8>) {
         if let Some(payload) = self.pong.take() {
             put_frame(PONG, &payload, out);
@@ -348,7 +348,7 @@ impl WebSocket {
         }
     }
 
-    /// Writes the Close frame, if it ends and none is written yet.
+    /// Writes the Close frame if one is queued and not written yet.
     pub(crate) fn put_close(&mut self, out: &mut Vec<u8>) {
         let Some(Close { code, reason }) = self.close.filter(|_| !self.is_ended) else { return };
         self.is_ended = true;
@@ -383,7 +383,7 @@ pub(crate) fn mask_with(mask: [u8; 4], bytes: &mut [u8]) {
     tail.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
 }
 
-/// What a peer's Close frame says; `None` if nothing.
+/// The code in a peer's Close frame; `None` if it has none.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Refusal> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(None) } else { Err(Refusal::WebSocketProtocol) };

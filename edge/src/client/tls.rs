@@ -18,8 +18,7 @@ use rustls::{
 
 use super::Broken;
 
-/// A host, and what its connections go by. They share it, and its tickets: who comes again has a shorter
-/// handshake.
+/// A host, and the settings of its connections. They share its tickets, so later handshakes are shorter.
 #[derive(Clone)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
@@ -37,7 +36,7 @@ impl TlsClient {
     /// trusts anybody, who may then read and change everything. It keeps up to `tickets_max` tickets.
     ///
     /// # Errors
-    /// What is no host, or no root.
+    /// `host` is no host name, or `roots` are no certificates.
     pub fn new(
         host: &str,
         roots: Option<&[CertificateDer<'static>]>,
@@ -84,7 +83,7 @@ impl Tls {
     pub(super) fn new(client: &TlsClient) -> Result<Self, Broken> {
         let connection = ClientConnection::new(client.config.clone(), client.host.clone());
         let mut connection = Box::new(connection.map_err(|error| broken(&error))?);
-        connection.set_buffer_limit(None); // who writes bounds it
+        connection.set_buffer_limit(None); // the writer bounds it
         Ok(Self { connection, has_ended: false })
     }
 
@@ -97,7 +96,7 @@ impl Tls {
         self.has_ended
     }
 
-    /// Takes bytes of the socket: what they say goes to `plain`, answers to `out`.
+    /// Takes bytes of the socket: plain text goes to `plain`, answers to `out`.
     pub(super) fn received(
         &mut self,
         mut bytes: &[u8],
@@ -117,7 +116,7 @@ impl Tls {
                 },
                 Err(error) => Err(Broken::new("tls", error.to_string())),
             };
-            // It ends with an error that asks to wait for more.
+            // It returns `WouldBlock`, which asks to wait for more.
             let _ = self.connection.reader().read_to_end(plain);
         }
         self.write(out);
@@ -187,8 +186,8 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// What was kept of earlier connections to one host. rustls has a store of its own, which keeps eight tickets
-/// of a host; here a great many clients come again at once.
+/// Tickets of earlier connections to one host. The store of rustls keeps eight tickets a host; here very many
+/// clients reconnect at once.
 #[derive(Debug)]
 struct Tickets {
     max: usize,

@@ -14,7 +14,7 @@ use crate::websocket::{
 
 /// Fields of an answer.
 const FIELDS_MAX: usize = 64;
-/// The longest payload of a frame, so that a length says something; it is passed on in pieces.
+/// The longest payload of a frame. It is passed on in pieces.
 const FRAME_BYTES_MAX: u64 = 16 << 20;
 
 /// One connection.
@@ -28,7 +28,7 @@ pub(super) struct WebSocket {
 enum Stage {
     /// The answer is awaited.
     Handshake {
-        /// What the key in the request makes.
+        /// The `Sec-WebSocket-Accept` value that the request's key wants.
         accept: String,
         /// As much of the answer as has come.
         head: Vec<u8>,
@@ -114,7 +114,7 @@ impl WebSocket {
     }
 }
 
-/// Looks at an answer: the length of its head, once that is there and opens the WebSocket.
+/// Checks the response. Returns the length of its head once it is complete and opens the WebSocket.
 fn opened(head: &[u8], accept: &str) -> Result<Option<usize>, Broken> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = Response::new(&mut fields);
@@ -148,7 +148,7 @@ fn opened(head: &[u8], accept: &str) -> Result<Option<usize>, Broken> {
     Ok(Some(len))
 }
 
-/// What a server says.
+/// What a server has sent.
 enum Said<'a> {
     Frames(&'a [u8]),
     Ping(Vec<u8>),

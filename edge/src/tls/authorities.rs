@@ -11,14 +11,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
-/// Authorities whose word is taken for clients, in PEM.
+/// Authorities that may sign certificates of clients, in PEM.
 #[derive(Clone)]
 pub struct AuthoritiesPem {
     /// Their certificates.
     pub certificates: Vec<u8>,
     /// How they are called in errors: their file.
     pub name: String,
-    /// Whether a client without a certificate is refused. One with a wrong certificate is in any case.
+    /// Whether a client without a certificate is refused. One with a wrong certificate always is.
     pub is_required: bool,
 }
 
@@ -51,7 +51,7 @@ impl Authorities {
         Ok(Self { verifier: RwLock::new(verifier), is_required: pem.is_required })
     }
 
-    /// Puts others in their place; whether a certificate is required stays.
+    /// Replaces the authorities; whether a certificate is required stays.
     pub(super) fn replace(&self, others: Self) {
         let others = others.verifier.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = others;

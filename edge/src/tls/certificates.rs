@@ -50,7 +50,7 @@ impl Certificates {
         Ok(Self(RwLock::new(certificates?)))
     }
 
-    /// Puts others in their place.
+    /// Replaces all certificates.
     pub(super) fn replace(&self, others: Self) {
         let others = others.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = others;
@@ -95,7 +95,7 @@ fn check_time(certificate: &CertificateDer<'_>, now_secs: u64) -> Result<(), Str
     let certificate =
         EndEntityCert::try_from(certificate).map_err(|error| format!("no certificate: {error}"))?;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(now_secs));
-    // The time is looked at before anything else. Whether anybody trusts it is for clients to say.
+    // webpki checks the time before anything else. Whether the chain is trusted is for clients to decide.
     match certificate.verify_for_usage(&[], &[], &[], now, KeyUsage::server_auth(), None, None) {
         Err(webpki::Error::CertExpired { time, not_after }) => {
             let days = time.as_secs().saturating_sub(not_after.as_secs()) / 86_400;

@@ -1,4 +1,4 @@
-//! Whether a hello is whole, without reading it: what is not whole costs its bytes and nothing else.
+//! Tells whether a hello is complete without parsing it: an incomplete one costs its bytes and nothing else.
 
 /// The header of a record, and its longest payload.
 const HEADER_BYTES: usize = 5;

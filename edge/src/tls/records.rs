@@ -11,9 +11,9 @@ use super::Stage;
 
 /// Plain text of one record.
 pub(super) const RECORD_BYTES: usize = 1 << 14;
-/// A record is at most so much longer than its plain text.
+/// By how many bytes a record is longer than its plain text, at most.
 const RECORD_OVERHEAD: usize = 5 + 256;
-/// Records that are read at a time: between, what carried nothing is counted.
+/// Records that are read in one step; after each step, those without plain text are counted.
 const RECORDS_AT_ONCE: usize = 32;
 
 /// One end of a connection.
@@ -30,7 +30,7 @@ impl Connection {
         }
     }
 
-    /// Reads all records that are whole; why not, with an alert in `out` that says it, if one cannot be.
+    /// Reads all complete records. If one is wrong, returns why, and puts an alert that says so into `out`.
     pub(super) fn read(
         &mut self,
         incoming: &mut [u8],
@@ -44,8 +44,8 @@ impl Connection {
         }
     }
 
-    /// Writes plain text, or that nothing follows, behind what the connection has to say by itself. `rest` is
-    /// what has come and is not whole. False, and nothing of it is written, when the peer could not read it.
+    /// Writes plain text, or (for `None`) the end, after the connection's own output. `rest` holds an
+    /// incomplete record. Returns false, and writes none of it, if the peer could not read it.
     pub(super) fn write(&mut self, rest: &mut Vec<u8>, plain: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Server(end) => write(end, rest, plain, out),
@@ -89,7 +89,7 @@ impl End for UnbufferedClientConnection {
 
 /// How far records were read.
 pub(super) struct Read {
-    /// Bytes that are done with.
+    /// Bytes that were read.
     pub(super) at: usize,
     /// The peer has said that it ends.
     pub(super) has_ended: bool,
@@ -115,7 +115,7 @@ fn read(
         }
         let is_last = records < RECORDS_AT_ONCE;
         if is_last {
-            end = incoming.len(); // with what has come of the next one, which may be wrong already
+            end = incoming.len(); // with the start of the next one, which may be wrong already
         }
         let some = incoming.get_mut(all.at..end).unwrap_or_default();
         let read = read_some(connection, some, stage, out, &mut |plain| {
@@ -124,7 +124,7 @@ fn read(
         })?;
         all.at += read.at;
         all.has_ended |= read.has_ended;
-        // What has no plain text is counted behind what has.
+        // Records without plain text are reported after those with it.
         while was_open && *stage == Stage::Open && records > 0 {
             records -= 1;
             if !take(&[]) {
@@ -201,7 +201,7 @@ fn read_some(
 /// See [`Connection::write`].
 fn write(connection: &mut impl End, rest: &mut Vec<u8>, plain: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
     loop {
-        // All that is whole was read, so nothing is read here of what waits for its rest.
+        // All complete records were read before, so this reads nothing of an incomplete one.
         let UnbufferedStatus { discard, state } = connection.process(rest);
         let written = match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -233,8 +233,8 @@ fn write(connection: &mut impl End, rest: &mut Vec<u8>, plain: Option<&[u8]>, ou
     }
 }
 
-/// Writes what a connection that has failed still wants to write. It takes nothing in any more: what is to be
-/// written comes first, and a call without that would read on behind the error.
+/// Writes what a failed connection still has to write. It is called only while there is such output, which
+/// comes first: a call without any would read on after the error.
 fn put_alert(connection: &mut impl End, out: &mut Vec<u8>) {
     while connection.wants_write() {
         match connection.process(&mut []).state {

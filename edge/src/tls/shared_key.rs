@@ -22,8 +22,8 @@ use rustls::{
 /// An Ed25519 key in PKCS #8 (RFC 8410, section 7) up to its 32 bytes.
 const PKCS8_HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
-/// A key pair that nodes share, and what their connections go by. It has no tickets: a handshake is rare
-/// between nodes, and each has keys of its own.
+/// A key pair that nodes share, and the settings of their connections. It has no tickets: handshakes between
+/// nodes are rare, and each makes fresh keys.
 #[derive(Clone)]
 pub struct SharedKey {
     pub(super) server: Arc<ServerConfig>,
@@ -41,7 +41,7 @@ impl fmt::Debug for SharedKey {
 impl SharedKey {
     /// The key pair of Ed25519 whose private half is `private`.
     pub fn new(private: &[u8; 32]) -> Self {
-        // One of each: both ends are ours, and the bytes of a handshake are always as many.
+        // One algorithm of each kind: both ends are ours, and all handshakes have the same length.
         let provider = CryptoProvider {
             cipher_suites: vec![TLS13_AES_128_GCM_SHA256],
             kx_groups: vec![X25519],
@@ -76,7 +76,7 @@ impl SharedKey {
     }
 }
 
-/// Takes an end that shows the same key.
+/// Accepts a peer that shows the same key.
 #[derive(Debug)]
 struct Same {
     public: SubjectPublicKeyInfoDer<'static>,
