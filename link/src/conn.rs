@@ -16,9 +16,9 @@ pub(crate) struct Conn {
     pub(crate) out: Vec<u8>,
     pub(crate) is_dirty: bool,
     pub(crate) is_writing: bool,
-    /// It is to say how many batches came, though there is nothing else to say.
+    /// A credit is due, even if there is no batch to send.
     pub(crate) owes_credit: bool,
-    /// When it came about; later, when the other end was last heard.
+    /// When it was opened; later, when the other end was last heard from.
     pub(crate) heard_at: Instant,
     /// When something was last written.
     pub(crate) said_at: Instant,
@@ -37,8 +37,8 @@ pub(crate) enum Stage {
     Challenged { hello: Party, challenge: Party },
     /// Opened; a `Challenge` is awaited.
     Greeted { hello: Party },
-    /// Opened; a `Welcome` is awaited. `asked` is the session it is to go on with, 0 for none, and what had
-    /// come of it.
+    /// Opened; a `Welcome` is awaited. `asked` is the session to resume (0: none), and how many of its
+    /// batches had come.
     Proven { hello: Party, challenge: Party, asked: (u64, u64) },
     /// Batches go both ways.
     Linked { peer: ShardId },

@@ -45,12 +45,12 @@ impl Conns {
         self.conns.remove(conn)
     }
 
-    /// One was accepted: nobody knows yet who is at its other end.
+    /// Adds an accepted connection: nobody knows yet who is at its other end.
     pub(crate) fn put_stranger(&mut self, conn: ConnId) {
         self.strangers.push_back(conn);
     }
 
-    /// The oldest of those that are still strangers, when there are more than may be.
+    /// Takes the oldest connection that is still a stranger if there are more than the limit.
     pub(crate) fn pop_stranger(&mut self) -> Option<ConnId> {
         while self.strangers.len() > STRANGERS_MAX
             && let Some(oldest) = self.strangers.pop_front()
@@ -62,12 +62,12 @@ impl Conns {
         None
     }
 
-    /// Opens one.
+    /// Asks the engine to open a connection.
     pub(crate) fn connect(&mut self, token: u64, peer: SocketAddr) {
         self.effects.push_back(Effect::Connect { token, peer });
     }
 
-    /// There are bytes for it.
+    /// Notes that a connection has bytes to write.
     pub(crate) fn mark_dirty(&mut self, conn: ConnId) {
         if let Some(entry) = self.conns.get_mut(conn)
             && !entry.is_dirty
@@ -79,7 +79,7 @@ impl Conns {
         }
     }
 
-    /// It is to say how much came, also if there is nothing else to say.
+    /// Notes that a connection owes a credit, even if there is nothing else to send.
     pub(crate) fn owe_credit(&mut self, conn: ConnId) {
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.owes_credit = true;
@@ -87,7 +87,7 @@ impl Conns {
         }
     }
 
-    /// The handshake goes on.
+    /// Sends the next frame of the handshake and moves on to `stage`.
     pub(crate) fn go_on(&mut self, conn: ConnId, stage: Stage, say: &Frame<'_>) {
         if let Some(entry) = self.conns.get_mut(conn) {
             entry.stage = stage;
@@ -96,7 +96,7 @@ impl Conns {
         }
     }
 
-    /// Ends it after these last words.
+    /// Closes a connection after this last frame.
     pub(crate) fn close_with(&mut self, conn: ConnId, last: &Frame<'_>) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
         if matches!(entry.stage, Stage::Closing) {
@@ -107,7 +107,7 @@ impl Conns {
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
-    /// Ends it after what its TLS says about that.
+    /// Closes a connection after the end of its TLS.
     pub(crate) fn close(&mut self, conn: ConnId) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
         if matches!(entry.stage, Stage::Closing) {
@@ -118,7 +118,7 @@ impl Conns {
         self.effects.push_back(Effect::Close { conn, linger: Linger::Flush });
     }
 
-    /// Ends it at once; false if it was ending already.
+    /// Closes a connection at once; false if it was closing already.
     pub(crate) fn abort(&mut self, conn: ConnId) -> bool {
         let Some(entry) = self.conns.get_mut(conn) else { return false };
         if matches!(entry.stage, Stage::Closing) {
@@ -130,7 +130,7 @@ impl Conns {
         true
     }
 
-    /// The next thing the engine is to do.
+    /// The next effect for the engine.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);

@@ -17,7 +17,7 @@ pub struct Setup {
     pub secret: Vec<u8>,
     /// Whether links are encrypted.
     pub tls: TlsMode,
-    /// Of everything that is random here; fresh at each start.
+    /// Seeds everything that is random here; fresh at each start.
     pub seed: u64,
     /// Checked by [`Config::validate`].
     pub config: Config,
@@ -40,9 +40,9 @@ pub enum Effect {
     },
     /// Open one.
     Connect {
-        /// Comes back.
+        /// Comes back with the result of the connect.
         token: u64,
-        /// Whom to connect to.
+        /// The address to connect to.
         peer: SocketAddr,
     },
 }
@@ -50,7 +50,7 @@ pub enum Effect {
 /// What the cores of this shard are to know, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// A peer is there, and nothing that was said to it before counts.
+    /// A peer is up, and remembers nothing that was sent to it before.
     Up {
         /// Who.
         peer: ShardId,
@@ -76,7 +76,7 @@ pub enum News {
         /// Who.
         peer: ShardId,
     },
-    /// A peer says something.
+    /// A peer sends a message.
     Message {
         /// Who.
         from: ShardId,
@@ -98,6 +98,6 @@ pub struct PeerInfo {
     pub since: Instant,
     /// Whether there is a connection at the moment.
     pub is_connected: bool,
-    /// Bytes that wait, or are on their way and not taken in.
+    /// Bytes that wait, or are in flight and have no credit yet.
     pub queued_bytes: u64,
 }

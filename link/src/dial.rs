@@ -1,4 +1,4 @@
-//! The connections that this shard opens: one to each shard of each node it is told of.
+//! The connections that this shard opens: one to each shard of each node that it is given.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Dials {
         self.dials.iter_mut().find(|dial| dial.token == token)
     }
 
-    /// Makes these the nodes of that role, by where their shard 0 takes links.
+    /// Sets the nodes of a role, by the link addresses of their shards 0.
     pub(crate) fn set_nodes(&mut self, role: Role, nodes: &[SocketAddr]) {
         self.dials.retain(|dial| dial.role != role || nodes.contains(&dial.node));
         for node in nodes {
@@ -47,8 +47,8 @@ impl Dials {
         }
     }
 
-    /// A shard answered a dial, one of so many of its node: its siblings are to be linked with too. The dial,
-    /// if it is still wanted.
+    /// Notes that a shard answered a dial. All `shards` shards of its node are to be linked too. Returns the
+    /// dial if it is still wanted.
     pub(crate) fn answered(&mut self, token: u64, shard: ShardId, shards: u16) -> Option<&mut Dial> {
         let dial = self.find_mut(token)?;
         dial.peer = Some(shard);
@@ -72,13 +72,13 @@ impl Dials {
 pub(crate) struct Dial {
     /// Names it in a connect.
     pub(crate) token: u64,
-    /// What it is to be.
+    /// The role that it must have.
     pub(crate) role: Role,
-    /// Where shard 0 of its node takes links; shard `index` does at the port that many higher.
+    /// The link address of its node's shard 0; that of shard `index` is `index` ports higher.
     pub(crate) node: SocketAddr,
     pub(crate) index: u16,
     pub(crate) state: State,
-    /// Who answered there last.
+    /// The shard that answered there last.
     pub(crate) peer: Option<ShardId>,
     /// Failures since the last success.
     pub(crate) tries: u32,
@@ -97,7 +97,7 @@ impl Dial {
         Self { token, role, node, index, state, peer: None, tries: 0 }
     }
 
-    /// Where to connect to.
+    /// The address to connect to.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.node.ip(), self.node.port().wrapping_add(self.index))
     }
@@ -106,7 +106,7 @@ impl Dial {
         matches!(self.state, State::Waiting { until } if until <= now)
     }
 
-    /// It did not come about, or has ended: again later.
+    /// Notes that the connection failed or has ended, and plans the next try.
     pub(crate) fn fail(&mut self, now: Instant, prng: &mut Prng) {
         let wait = (BACK_OFF * (1 << self.tries.min(8))).min(BACK_OFF_MAX);
         let jitter = prng.below(wait.as_nanos() as u64 / 2 + 1);

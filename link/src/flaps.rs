@@ -1,9 +1,8 @@
-//! Patience with peers whose sessions end again and again though their processes live on.
+//! Longer timeouts for peers whose sessions end again and again while their processes live on.
 //!
-//! Such a peer is late, not gone, and to begin anew costs both ends more than to wait: a gateway announces
-//! all that it has. So the time after which it is given up doubles with each session, as TCP's retransmission
-//! time-out does (RFC 6298, section 5.5), and is what it was after a session that lasted. Both ends count the
-//! same sessions.
+//! Such a peer is late, not gone. A new session costs both ends more than to wait, because a gateway
+//! announces everything again. So its timeout doubles with each session, as TCP's retransmission timeout does
+//! (RFC 6298, section 5.5), until one session lasts. Both ends count the same sessions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +10,11 @@ use std::time::Duration;
 use shard::{Instant, ShardId};
 use wire::node::link::Identity;
 
-/// A session that lasts so long ends the count.
+/// A session that lasts this long resets the count.
 const CALM: Duration = Duration::from_secs(60);
-/// Sessions of one life that begin before patience grows: one fault is no flapping.
+/// Sessions of one life that may begin before the timeout grows: one fault is no flapping.
 const SESSIONS_FREE: u32 = 2;
-/// How often patience doubles.
+/// How often the timeout doubles at most.
 const DOUBLINGS_MAX: u32 = 3;
 
 /// What is known of each shard that has linked of late.
@@ -30,7 +29,7 @@ struct Flap {
 }
 
 impl Flaps {
-    /// A session with a shard begins; how many times as long as else it is waited for.
+    /// Counts a session that begins. Returns the factor of its timeout.
     pub(crate) fn begins(&mut self, now: Instant, identity: Identity) -> u32 {
         self.0.retain(|_, flap| now.since(flap.last_began) < CALM);
         let Identity { shard, incarnation, .. } = identity;
@@ -45,7 +44,7 @@ impl Flaps {
     }
 }
 
-/// The part of `factor` that is left of it in a session that began at `since`.
+/// What is left of `factor` in a session that began at `since`.
 pub(crate) fn patience(factor: u32, since: Instant, now: Instant) -> u32 {
     if now.since(since) < CALM { factor } else { 1 }
 }

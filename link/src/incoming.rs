@@ -1,6 +1,6 @@
-//! What peers said and the cores have yet to hear. In one turn they hear a bounded number of messages: what
-//! comes beyond waits, so that a shard with more to hear than time still has short turns, and answers pings
-//! and gives credits in each.
+//! Messages of peers that the cores have not handled yet. They handle a bounded number in a turn; the others
+//! wait. So a shard with more work than time still has short turns, and answers pings and gives credits in
+//! each.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use wire::node::link::{Refusal, Role};
 use crate::contract::News;
 use crate::limits::TURN_MESSAGES;
 
-/// The way in of all peers.
+/// Batches of all peers that wait.
 pub(crate) struct Incoming {
     own: Role,
     news: VecDeque<News>,
@@ -49,7 +49,7 @@ impl Incoming {
         self.news.pop_front()
     }
 
-    /// Whether the cores have yet to hear that a peer went.
+    /// Whether the cores have yet to be notified that a peer is down.
     pub(crate) fn has_down(&self, of: ShardId) -> bool {
         self.news.iter().any(|news| matches!(news, News::Down { peer } if *peer == of))
     }
@@ -62,23 +62,23 @@ impl Incoming {
         self.left = TURN_MESSAGES;
     }
 
-    /// Whether the cores may hear a message in this turn.
+    /// Whether the cores may handle a message in this turn.
     pub(crate) fn may_hear(&self) -> bool {
         !self.is_held && self.left > 0
     }
 
-    /// Since when something waits that the cores may hear.
+    /// Since when something waits that the cores may handle.
     pub(crate) fn due(&self) -> Option<Instant> {
         (self.may_hear() && !self.behind.is_empty()).then_some(self.waits_since)
     }
 
-    /// The peer to hear next, when there is no other news; it is to be [`Incoming::wait`]ed for again if more
-    /// of it waits.
+    /// The peer whose batch is next, when there is no other news. Call [`Incoming::wait`] again if more of
+    /// its batches wait.
     pub(crate) fn next_behind(&mut self) -> Option<ShardId> {
         if self.news.is_empty() && self.may_hear() { self.behind.pop_front() } else { None }
     }
 
-    /// A batch of a peer waits that came at `at`.
+    /// Notes that a batch of a peer waits, which came at `at`.
     pub(crate) fn wait(&mut self, at: Instant, peer: ShardId) {
         self.waits_since = at;
         if !self.behind.contains(&peer) {
@@ -90,7 +90,7 @@ impl Incoming {
         self.behind.contains(&peer)
     }
 
-    /// Makes news of a batch that came at `at`; how many messages it has.
+    /// Turns a batch that came at `at` into news. Returns the number of its messages.
     pub(crate) fn read(
         &mut self,
         at: Instant,
@@ -110,7 +110,7 @@ impl Incoming {
         Ok(messages as u64)
     }
 
-    /// Drops what a peer said and the cores have not heard.
+    /// Drops messages of a peer that the cores have not handled.
     pub(crate) fn drop_messages(&mut self, of: ShardId) {
         self.news.retain(|news| !matches!(news, News::Message { from, .. } if *from == of));
     }
@@ -125,7 +125,7 @@ impl Backlog {
         self.bytes
     }
 
-    /// Refuses what no honest window lets wait.
+    /// Keeps a batch. Refuses more than an honest peer's window lets wait.
     pub(crate) fn push(&mut self, at: Instant, archive: &[u8], bytes_max: usize) -> Result<(), Refusal> {
         if self.bytes + archive.len() > bytes_max {
             return Err(Refusal::Flood);

@@ -5,19 +5,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wire::node::link::{BATCH_MESSAGES_MAX, BODY_BYTES_MAX};
 
-/// What an operator may set of links.
+/// What an operator may set for links.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a silent peer is waited for: whoever took the link waits this long, whoever opened it half as
-    /// long.
+    /// After how long a silent peer is given up: the acceptor waits this long, the connector half as long.
     pub lease_ms: u32,
     /// How often an idle link says that it is alive.
     pub ping_ms: u32,
     /// The least time between two flushes of a busy shard's links: what comes sooner leaves together. 0: at
     /// once.
     pub interval_us: u32,
-    /// Bytes of batches that may be on their way to one peer and not yet taken in.
+    /// Bytes of batches that may be in flight to one peer without a credit.
     pub window_bytes: u32,
     /// Bytes that may wait for one peer before the shard stops to read from its clients.
     pub queue_bytes_max: u32,
@@ -45,7 +44,7 @@ impl Config {
         within("link.queue_bytes_max", self.queue_bytes_max, 64 << 10, 1 << 30)
     }
 
-    /// How long a silent peer is waited for, by who opened the link.
+    /// How long a silent peer is waited for, by which side opened the link.
     pub(crate) fn patience(&self, peer_opened: bool) -> Duration {
         let lease = Duration::from_millis(self.lease_ms.into());
         if peer_opened { lease } else { lease / 2 }
@@ -73,19 +72,18 @@ fn within(key: &str, value: u32, min: u32, max: u32) -> Result<(), String> {
 }
 
 const LEASE_MS_MIN: u32 = 400;
-/// Messages that the cores hear in one turn; one batch more may be. What comes beyond waits for the next
-/// turn, and pings and credits do not wait for it.
+/// Messages that the cores handle in one turn, and up to one batch more. The others wait for the next turn;
+/// pings and credits do not.
 pub(crate) const TURN_MESSAGES: usize = 2 * BATCH_MESSAGES_MAX;
-/// Bytes of batches of one peer that may wait, in windows, beside one batch: one whose own window is longer
-/// is told that it floods.
+/// How many windows of one peer's batches may wait, beside one batch. A peer with a longer window of its own
+/// is refused as one that floods.
 const BACKLOG_WINDOWS: usize = 8;
-/// How often links look at the time.
+/// How often links check the time.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// Of that many connections that were accepted last, those that have not proven themselves may still do so;
-/// before, they are closed. Far more than the shards that link at once, and a part of the files that a
-/// process may open.
+/// An accepted connection that has not proven itself is closed once this many were accepted after it. Far
+/// more than the shards that link at once, and only a part of the files that a process may open.
 pub(crate) const STRANGERS_MAX: usize = 4096;
 /// The wait after the first failed connect; it doubles with each, up to the longest, and chance makes it up
 /// to half longer.
@@ -94,22 +92,22 @@ pub(crate) const BACK_OFF: Duration = Duration::from_millis(40);
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(640);
 /// A batch takes no further message once its messages hold this many bytes.
 pub(crate) const BATCH_BYTES: usize = 48 << 10;
-/// What the fixed part of a message counts for in a queue.
+/// Bytes that the fixed part of a message counts for in a queue.
 pub(crate) const MESSAGE_BYTES: usize = 128;
-/// What that of a part of a room's history adds, which stands apart.
+/// Bytes that the fixed part of a part of a room's history adds, as it is stored apart.
 pub(crate) const PART_BYTES: usize = 16;
-/// What each message of several that one carries takes besides.
+/// Bytes that each message adds if one message carries several.
 pub(crate) const CARRIED_BYTES: usize = 58;
-/// And what that of an event adds, which stands apart.
+/// Bytes that the fixed part of an event adds, as it is stored apart.
 pub(crate) const HANDED_BYTES: usize = 64;
-/// A router's queue of so many times `queue_bytes_max` ends its session: whoever fills it is not held back by
-/// anything.
+/// A router ends a session whose queue has this many times `queue_bytes_max`: nothing else slows down what
+/// fills it.
 pub(crate) const QUEUE_CEILING: usize = 8;
-/// A peer that has not taken in so many bytes is told nothing that can wait. It says what it took in with all
-/// that it says, and is told this much by each of its peers: a router with 2,000 of them then has 256 MB of
-/// announcements before it.
+/// A peer with this many bytes in flight gets nothing that can wait. Credits travel with everything that it
+/// sends, and each of its peers may have this much in flight: a router with 2,000 of them then has 256 MB of
+/// announcements to read.
 pub(crate) const SLOW_BYTES: usize = 128 << 10;
-/// From so many times `queue_bytes_max` on, a router fails reliable messages instead.
+/// From this many times `queue_bytes_max` on, a router fails reliable messages instead of queueing them.
 pub(crate) const QUEUE_STUFFED: usize = 4;
 
 const _: () = assert!(QUEUE_STUFFED < QUEUE_CEILING);

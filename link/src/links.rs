@@ -73,8 +73,8 @@ impl Links {
         }
     }
 
-    /// The nodes to be linked with, by where their shard 0 takes links. Links with others stay while they
-    /// last.
+    /// Sets the nodes to link with, by the link addresses of their shards 0. Links with other nodes stay
+    /// while they last.
     pub fn set_nodes(&mut self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         if self.is_leaving {
             return;
@@ -83,18 +83,18 @@ impl Links {
         self.dials.set_nodes(Role::Bridge, bridges);
     }
 
-    /// Whether every router that is to be linked with is, with all its shards.
+    /// Whether all shards of all routers that were set are linked.
     pub fn are_routers_complete(&self) -> bool {
         let mut routers = self.dials.iter().filter(|dial| dial.role == Role::Router);
         routers.all(|dial| dial.peer.is_some_and(|peer| self.peers.contains(peer)))
     }
 
-    /// What this shard is.
+    /// The role of this shard.
     pub fn role(&self) -> Role {
         self.identity.role
     }
 
-    /// Tells a peer something. To one that is not up, as far as the news tell, it is lost, and counted.
+    /// Sends a message to a peer. It is dropped and counted if the last news was not [`News::Up`].
     pub fn send(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
         let Some(peer) = self.peers.get_mut(to).filter(|peer| peer.is_told) else {
             self.metrics.unreachable += 1;
@@ -116,9 +116,9 @@ impl Links {
         }
     }
 
-    /// The bytes for one peer that end its session. A gateway has none: it reads its clients no further long
-    /// before, and what it gives to another owner is bounded by itself. To begin a session anew would only
-    /// make it say all that once more. What a bridge says answers what came.
+    /// A session ends when so many bytes wait for its peer. A gateway has no such limit: it stops reading
+    /// clients long before, and what it moves to another owner is bounded anyway. A new session would only
+    /// make it send all that again. A bridge only answers.
     fn ceiling(&self) -> usize {
         match self.identity.role {
             Role::Gateway | Role::Bridge => usize::MAX,
@@ -126,34 +126,34 @@ impl Links {
         }
     }
 
-    /// Whether more waits for a peer than should: no lossy message ought to be added.
+    /// Whether the queue of a peer is full: no lossy message should be added.
     pub fn is_full(&self, to: ShardId) -> bool {
         self.peers.is_full(to)
     }
 
-    /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that
+    /// Whether the queue of a peer is so full that no message should be added whose sender can be told that
     /// it failed.
     pub fn is_stuffed(&self, to: ShardId) -> bool {
         self.peers.is_stuffed(to)
     }
 
-    /// Whether a peer has so much to take in that what can wait should.
+    /// Whether so much is in flight to a peer that messages that can wait should wait.
     pub fn is_slow(&self, to: ShardId) -> bool {
         self.peers.is_slow(to)
     }
 
-    /// Whether more waits for some peer than should: whatever makes more is to stop.
+    /// Whether the queue of some peer is full: what fills it must stop.
     pub fn is_pushed_back(&self) -> bool {
         self.peers.full() > 0
     }
 
-    /// Whether every peer has taken in everything.
+    /// Whether nothing waits for any peer or is in flight.
     pub fn are_flushed(&self) -> bool {
         self.peers.iter().all(|(_, peer)| peer.outgoing.is_empty())
     }
 
-    /// Goes for good: peers forget this shard at once, and it them. It takes and opens no connection from
-    /// here on.
+    /// Leaves for good: peers forget this shard at once, and it forgets them. From here on it accepts and
+    /// opens no connection.
     pub fn say_bye(&mut self) {
         self.is_leaving = true;
         self.dials.clear();
@@ -167,7 +167,7 @@ impl Links {
         self.peers.is_empty() && self.conns.is_empty()
     }
 
-    /// Whether a connection is one of these.
+    /// Whether a connection is one of a link.
     pub fn owns(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some()
     }
@@ -197,7 +197,7 @@ impl Links {
         }
     }
 
-    /// The next thing the cores are to know. In one turn they hear a bounded number of messages.
+    /// The next event for the cores, of which a turn handles a bounded number of messages.
     pub fn poll_news(&mut self) -> Option<News> {
         while let Some(peer) = self.incoming.next_behind() {
             self.hear_backlog(peer);
@@ -212,13 +212,13 @@ impl Links {
         Some(news)
     }
 
-    /// Lets the cores hear no message, or hear them again. Peers and their silence are looked after all the
+    /// Stops messages to the cores, or lets them through again. Peers and timeouts are looked after all the
     /// same, and windows bound what waits.
     pub fn hold(&mut self, is_held: bool) {
         self.incoming.hold(is_held);
     }
 
-    /// The next thing the engine is to do. To be asked when the cores have said all of this turn, which ends
+    /// The next effect for the engine. Poll it when the cores have sent everything of this turn, which ends
     /// with `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.conns.poll_effect();
@@ -440,7 +440,7 @@ impl Links {
         }
     }
 
-    /// Ends connections that are too slow or too silent, and has the silent say that they are there.
+    /// Closes connections that are too slow or too silent, and pings on those that had nothing to send.
     fn look_at_conns(&mut self, now: Instant) {
         let silence_max = |entry: &Conn, peer: ShardId| {
             let times = self.peers.get(peer).map_or(1, |peer| peer.patience(now));
@@ -567,7 +567,7 @@ impl Links {
         peer.backlog.push(now, archive, self.config.backlog_bytes_max())
     }
 
-    /// The cores hear the oldest batch of a peer that waits. None does if the connection that it came over is
+    /// Gives the oldest waiting batch of a peer to the cores; none if the connection that it came over is
     /// gone.
     fn hear_backlog(&mut self, from: ShardId) {
         let Some(peer) = self.peers.get_mut(from) else { return };
@@ -648,7 +648,7 @@ impl Links {
         }
     }
 
-    /// A connection carries its session no more, if it did.
+    /// Parts a connection from its session, if it carries one.
     fn detach(&mut self, conn: ConnId) {
         if let Some(peer) = self.peers.detach(conn) {
             self.incoming.push(News::Cut { peer });

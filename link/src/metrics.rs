@@ -13,11 +13,11 @@ pub struct Metrics {
     pub peers_away: u64,
     /// Held: of the peers, those whose connection is not encrypted.
     pub peers_clear: u64,
-    /// Held: of the peers, those for which more waits than should: clients are read no further.
+    /// Held: of the peers, those whose queue is full: clients are not read meanwhile.
     pub peers_full: u64,
-    /// Held: bytes that wait for peers, or are on their way and not taken in.
+    /// Held: bytes that wait for peers, or are in flight without a credit.
     pub queued_bytes: u64,
-    /// Held: bytes of batches that came and that the cores have yet to hear.
+    /// Held: bytes of batches that came and that the cores have not handled yet.
     pub backlog_bytes: u64,
     /// Sessions begun.
     pub sessions: u64,

@@ -32,7 +32,7 @@ struct Batch {
 pub(crate) struct Filled {
     pub(crate) batches: u64,
     pub(crate) messages: u64,
-    /// A frame that says how many batches came was among them.
+    /// Whether the frames say how many batches came.
     pub(crate) says_received: bool,
 }
 
@@ -42,12 +42,12 @@ impl Outgoing {
         self.queue.push_back(message);
     }
 
-    /// Bytes that wait, or are on their way and not taken in.
+    /// Bytes that wait, or are in flight without a credit.
     pub(crate) fn bytes(&self) -> usize {
         self.queue_bytes + self.kept_bytes
     }
 
-    /// Whether enough waits for a batch that gains nothing from more.
+    /// Whether so much waits that a larger batch would gain nothing.
     pub(crate) fn is_large(&self) -> bool {
         self.queue_bytes >= BATCH_BYTES / 2
     }
@@ -57,7 +57,7 @@ impl Outgoing {
         self.next < self.first + self.kept.len() as u64 || self.can_encode(window_bytes)
     }
 
-    /// Messages that wait, or are on their way and not taken in.
+    /// Messages that wait, or are in flight without a credit.
     pub(crate) fn messages(&self) -> u64 {
         self.queue.len() as u64 + self.kept.iter().map(|batch| batch.messages).sum::<u64>()
     }
@@ -67,7 +67,7 @@ impl Outgoing {
         self.queue.is_empty() && self.kept.is_empty()
     }
 
-    /// The other end has taken in the batches before `received`. False when it cannot have.
+    /// The other end has received the batches before `received`. Returns false if that is impossible.
     pub(crate) fn credit(&mut self, received: u64) -> bool {
         if received > self.next {
             return false;
@@ -80,7 +80,7 @@ impl Outgoing {
         true
     }
 
-    /// Begins anew at `received`, on another connection. False when that batch is not kept any more.
+    /// Begins again at batch `received` on another connection; false if that is no longer kept.
     pub(crate) fn resume(&mut self, received: u64) -> bool {
         self.next = self.first + self.kept.len() as u64;
         if received < self.first || !self.credit(received) {
@@ -116,7 +116,7 @@ impl Outgoing {
         !self.queue.is_empty() && (self.kept_bytes < window_bytes || self.kept.is_empty())
     }
 
-    /// Makes a batch of what waits longest; how many messages it has.
+    /// Encodes the messages that wait longest as a batch. Returns their number.
     fn encode(&mut self) -> u64 {
         let mut messages = Vec::new();
         let mut bytes = 0;
@@ -134,13 +134,13 @@ impl Outgoing {
     }
 }
 
-/// Of a revocation on the wire.
+/// Bytes of a revocation on the wire.
 const REVOCATION_BYTES: usize = 40;
-/// Of a ban on the wire.
+/// Bytes of a ban on the wire.
 const BAN_BYTES: usize = 40;
 
-/// How many bytes a message takes on the wire at most, with its share of the archive's own, and about how
-/// many here.
+/// The most bytes that a message takes on the wire, with its share of the archive's overhead; in memory it
+/// takes about as many.
 fn weight(message: &LinkMessage) -> usize {
     let rest = match message {
         LinkMessage::ToRouter(ToRouter::Submit { submission, .. }) => {
@@ -182,7 +182,7 @@ fn weight(message: &LinkMessage) -> usize {
     MESSAGE_BYTES + rest
 }
 
-/// Of messages that one message carries.
+/// The bytes of messages that one message carries.
 fn texts(messages: &[Message]) -> usize {
     messages.iter().map(|message| CARRIED_BYTES + text(message)).sum()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shard::{Instant, ShardId};
 
-/// Messages in an interval from which on the next one's wait for each other.
+/// With this many messages in an interval, those of the next interval wait for each other.
 const BUSY_MESSAGES: u32 = 4;
 
 pub(crate) struct Pace {
@@ -28,8 +28,7 @@ impl Pace {
         Self { interval, counted_from, said: 0, said_before: 0, flushed_at, waiting: Vec::new() }
     }
 
-    /// Whether a message that is said at this moment leaves at once. All that are said in a turn do or do
-    /// not.
+    /// Whether a message that is sent now leaves at once. The answer is the same for a whole turn.
     pub(crate) fn is_open(&mut self, now: Instant) -> bool {
         let since = now.since(self.counted_from);
         if since >= self.interval {
@@ -46,7 +45,7 @@ impl Pace {
         true
     }
 
-    /// Something waits for a peer that is not among those yet.
+    /// Adds a peer for which something waits; it is not in the list yet.
     pub(crate) fn wait(&mut self, peer: ShardId) {
         self.waiting.push(peer);
     }

@@ -14,22 +14,22 @@ pub(crate) struct Peer {
     pub(crate) session: u64,
     /// The connection that carries the session at the moment.
     pub(crate) conn: Option<ConnId>,
-    /// When it was last heard.
+    /// When it was last heard from.
     pub(crate) heard_at: Instant,
     /// When the session began.
     pub(crate) since: Instant,
-    /// How many times as long as else it is waited for, at first.
+    /// By which factor its timeout is longer, at first.
     pub(crate) patience: u32,
     pub(crate) outgoing: Outgoing,
-    /// The cores have heard that it is there. What they say before that is for its life or session before.
+    /// Whether the cores know that it is up. What they send before that is for its earlier session.
     pub(crate) is_told: bool,
     /// It is among those that the next flush writes to.
     pub(crate) is_waiting: bool,
-    /// More waits for it than should.
+    /// Whether its queue is full.
     pub(crate) is_full: bool,
     /// Batches that the cores have heard.
     pub(crate) received: u64,
-    /// Their bytes since this side last said how many those are.
+    /// Bytes of these batches since the last credit.
     pub(crate) unsaid_bytes: usize,
     pub(crate) backlog: Backlog,
 }
@@ -53,7 +53,7 @@ impl Peer {
         }
     }
 
-    /// How many times as long as else it is waited for.
+    /// By which factor its timeout is longer now.
     pub(crate) fn patience(&self, now: Instant) -> u32 {
         flaps::patience(self.patience, self.since, now)
     }

@@ -11,7 +11,7 @@ use crate::peer::Peer;
 /// All peers with a session.
 pub(crate) struct Peers {
     peers: BTreeMap<ShardId, Peer>,
-    /// Those for which more waits than should.
+    /// How many of them have a full queue.
     full: usize,
     /// Bytes that may wait for one before it is full.
     queue_bytes_max: usize,
@@ -64,8 +64,8 @@ impl Peers {
         Some(peer)
     }
 
-    /// A connection carries its session no more: whose, if it carried one. What came over it and was not
-    /// heard comes again over the next one.
+    /// Parts a connection from its session; returns the peer, if it had one. Messages that came over it and
+    /// were not handled come again over the next one.
     pub(crate) fn detach(&mut self, conn: ConnId) -> Option<ShardId> {
         let (shard, peer) = self.peers.iter_mut().find(|(_, peer)| peer.conn == Some(conn))?;
         peer.conn = None;
@@ -73,7 +73,7 @@ impl Peers {
         Some(*shard)
     }
 
-    /// Keeps the count of full peers true. One that was full has to be down to half before it no longer is.
+    /// Updates whether a peer is full. A full one stays so until half of its queue is gone.
     pub(crate) fn weigh(&mut self, shard: ShardId) {
         let Some(peer) = self.peers.get_mut(&shard) else { return };
         let most = self.queue_bytes_max;
@@ -93,18 +93,18 @@ impl Peers {
         self.full
     }
 
-    /// Whether more waits for a peer than should.
+    /// Whether the queue of a peer is full.
     pub(crate) fn is_full(&self, shard: ShardId) -> bool {
         self.get(shard).is_some_and(|peer| peer.is_full)
     }
 
-    /// Whether so much more waits for a peer that no message ought to be added whose sender can be told that
+    /// Whether the queue of a peer is so full that no message should be added whose sender can be told that
     /// it failed.
     pub(crate) fn is_stuffed(&self, shard: ShardId) -> bool {
         self.get(shard).is_some_and(|peer| peer.outgoing.bytes() > QUEUE_STUFFED * self.queue_bytes_max)
     }
 
-    /// Whether a peer has so much to take in that what can wait should.
+    /// Whether so much is in flight to a peer that messages that can wait should wait.
     pub(crate) fn is_slow(&self, shard: ShardId) -> bool {
         self.get(shard).is_some_and(|peer| peer.outgoing.bytes() > SLOW_BYTES)
     }

@@ -31,7 +31,7 @@ impl Secret {
         self.mac(side, hello, challenge, session, received).finalize().into_bytes().into()
     }
 
-    /// Whether `proof` is that of `side`, in a time that does not depend on where it differs.
+    /// Whether `proof` is that of `side`. The time it takes does not depend on where they differ.
     pub(crate) fn is_proof(
         &self,
         proof: &[u8; PROOF_BYTES],
@@ -43,8 +43,8 @@ impl Secret {
         self.mac(side, hello, challenge, session, received).verify_slice(proof).is_ok()
     }
 
-    /// A nonce that nobody can tell who does not know the secret. `seed` is fresh at each start, `count` for
-    /// each nonce.
+    /// A nonce that nobody can predict without the secret. `seed` is fresh at each start, `count` for each
+    /// nonce.
     pub(crate) fn nonce(&self, seed: u64, count: u64) -> [u8; NONCE_BYTES] {
         let mut mac = self.0.clone();
         mac.update(b"sailfish nonce");

@@ -14,7 +14,7 @@ const HANDSHAKE: u8 = 22;
 /// The type of a record that refuses.
 const ALERT: u8 = 21;
 
-/// Whether the links of a node are encrypted. Each node takes TLS.
+/// Whether the links of a node are encrypted. Every node accepts TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 pub enum TlsMode {
@@ -42,7 +42,7 @@ impl TryFrom<String> for TlsMode {
 
 /// What lies between the socket of a connection and its frames.
 pub(crate) enum Cover {
-    /// Accepted, and nothing has come, or the first of the bytes that tell a hello in clear from nonsense.
+    /// Accepted; too few bytes have come to tell a hello in clear from nonsense.
     Unknown(Vec<u8>),
     /// Nothing.
     Clear,
@@ -64,7 +64,7 @@ impl Cover {
         matches!(self, Self::Tls(sealed) if !sealed.records.is_empty())
     }
 
-    /// Takes that.
+    /// Takes these bytes.
     pub(crate) fn take_records(&mut self) -> Vec<u8> {
         match self {
             Self::Tls(sealed) => std::mem::take(&mut sealed.records),
@@ -78,7 +78,7 @@ pub(crate) struct Sealed {
     pub(crate) tls: Tls,
     /// What it has to write by itself: its handshake, or an alert.
     pub(crate) records: Vec<u8>,
-    /// Something has come.
+    /// Whether any bytes have come.
     is_heard: bool,
 }
 
@@ -90,8 +90,8 @@ impl Sealed {
     }
 }
 
-/// Adds bytes to the first ones of a connection. Returns whether a link in clear begins so, of any version:
-/// with a hello. `None` if it takes more bytes to know.
+/// Adds bytes to the first ones of a connection. Returns whether they begin a link in clear, of any version,
+/// with a hello; `None` if that takes more bytes.
 pub(crate) fn begins_in_clear(first: &mut Vec<u8>, bytes: &[u8]) -> Option<bool> {
     let [a, b, c, d] = MAGIC.to_be_bytes();
     // The length of its body depends on the version, but fits a byte.
@@ -150,7 +150,7 @@ impl Sealing {
         Some(Cover::Tls(Box::new(Sealed { tls, records, is_heard: false })))
     }
 
-    /// That of one that it took, if it begins so with TLS: with what came before, and these bytes.
+    /// The cover of an accepted connection, if `before` and `bytes` begin TLS.
     pub(crate) fn accept(&self, before: &[u8], bytes: &[u8]) -> Option<Box<Sealed>> {
         let is_tls = before.is_empty() && bytes.first() == Some(&HANDSHAKE);
         let tls = is_tls.then(|| Tls::accept(&self.key))?;

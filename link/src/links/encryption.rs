@@ -17,7 +17,7 @@ impl Links {
     /// Bytes came over a connection that is not known to be in clear.
     pub(super) fn open(&mut self, now: Instant, conn: ConnId, bytes: &[u8]) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        // While records are read, what they say has the connection. It is in clear again only if it is.
+        // While records are read, `sealed` is out of the entry, and `read` takes the plain text.
         let mut sealed = match std::mem::replace(&mut entry.cover, Cover::Clear) {
             Cover::Tls(sealed) => sealed,
             Cover::Clear => return self.read(now, conn, bytes),
@@ -82,7 +82,7 @@ impl Links {
     }
 }
 
-/// Why a link is refused whose TLS failed so.
+/// The link's refusal for a failure of TLS.
 fn of_tls(refusal: edge::Refusal) -> Refusal {
     if refusal == edge::Refusal::TlsClient { Refusal::Secret } else { Refusal::BadTls }
 }

@@ -54,7 +54,7 @@ impl Links {
         if self.is_stale(challenge.identity) {
             self.note_same_number(conn, challenge.identity);
             if asked.0 != 0 {
-                // Another address of a shard that is linked: it is no less complete for that.
+                // The same shard at another address: for this dial it counts as linked.
                 self.dial_answered(conn, shard, challenge.identity.shards);
             }
             return Err(Refusal::Stale);
@@ -100,7 +100,7 @@ impl Links {
         Ok(())
     }
 
-    /// The acceptor has proven itself too, and says which session it is.
+    /// The acceptor has proven itself too, and names the session.
     pub(super) fn begin(
         &mut self,
         now: Instant,
@@ -145,8 +145,8 @@ impl Links {
         Ok(())
     }
 
-    /// Notes that the process at the other end has the number of one that started later and is up; whether
-    /// that is so.
+    /// Notes that the process at the other end has the number of one that started later and is up. Returns
+    /// whether it has.
     fn note_same_number(&mut self, conn: ConnId, identity: Identity) -> bool {
         let shard = ShardId::from_u32(identity.shard);
         let later = self.peers.get(shard).filter(|peer| peer.identity.incarnation > identity.incarnation);
@@ -158,15 +158,15 @@ impl Links {
         true
     }
 
-    /// Where the other end of a connection is.
+    /// The address of a connection's other end.
     fn address(&self, conn: ConnId) -> Option<IpAddr> {
         let entry = self.conns.get(conn)?;
         let dial = || self.dials.iter().find(|dial| Some(dial.token) == entry.dial);
         entry.from.or_else(|| dial().map(|dial| dial.address().ip()))
     }
 
-    /// Whether what this side knows of a shard forbids a link with that life of it: a later one is known, or
-    /// that one is linked by another connection.
+    /// Whether a link with this life of a shard must be refused: a later life is known, or this one is linked
+    /// by another connection.
     fn is_stale(&self, identity: Identity) -> bool {
         self.peers.get(ShardId::from_u32(identity.shard)).is_some_and(|peer| {
             match peer.identity.incarnation.cmp(&identity.incarnation) {
