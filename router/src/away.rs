@@ -1,11 +1,11 @@
 //! Gateway shards whose link was lost, and which may come back with the sessions that they had.
 //!
-//! A link that is lost says little: mostly one end was late, and both processes live on. So the sessions of
-//! the shard stay bound for [`Limits::away_ms`](crate::Limits), and are away: no message goes to them and no
-//! question finds them, but nobody is told that they are offline. When the same life of the shard is linked
-//! again, it hears the digests of what is known here, says which ranges are unchanged, announces the sessions
-//! of the others, and what it has not named when it is done has ended. Else 350,000 sessions would be
-//! announced to a router that was late, which makes it late again.
+//! A lost link proves little: mostly one end was late, and both processes live on. So the sessions of the
+//! shard stay bound for [`Limits::away_ms`](crate::Limits), and are away: no message goes to them and no
+//! question finds them, but they are not reported offline. When the same life of the shard links again, it
+//! gets the digests of its sessions here, says which ranges are unchanged, and announces the sessions of the
+//! others. What it has not named by then has ended. Otherwise 350,000 sessions would be announced to a router
+//! that was late, and make it late again.
 
 use std::collections::BTreeMap;
 
@@ -28,9 +28,9 @@ struct Shard {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// It is not linked, and has until then.
+    /// It is not linked, and may come back until then.
     Gone { until: Instant },
-    /// It is linked, and has been told the digests.
+    /// It is linked, and the digests were sent to it.
     Asked,
     /// It has said which ranges are unchanged, and announces the rest.
     Announcing,
@@ -39,26 +39,26 @@ enum State {
 /// What is known of a gateway shard that is linked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Back {
-    /// It may still have the sessions that are away.
+    /// It may still have its sessions that are away.
     SameLife,
-    /// They have ended.
+    /// Its sessions that are away have ended.
     NextLife,
-    /// It has none that are away.
+    /// It has no sessions that are away.
     New,
 }
 
 impl Away {
-    /// A gateway shard that was lost may come back until then.
+    /// Keeps a lost gateway shard, which may come back until then.
     pub(crate) fn put(&mut self, shard: ShardId, incarnation: u64, until: Instant) {
         self.0.insert(shard, Shard { incarnation, state: State::Gone { until } });
     }
 
-    /// Nothing of a shard is away any more.
+    /// Forgets a shard: none of its sessions are away any more.
     pub(crate) fn remove(&mut self, shard: ShardId) {
         self.0.remove(&shard);
     }
 
-    /// A gateway shard is linked. In the same life it is asked what it still has.
+    /// Notes that a gateway shard is linked. In the same life it is asked which sessions it still has.
     pub(crate) fn back(&mut self, shard: ShardId, incarnation: u64) -> Back {
         match self.0.get_mut(&shard) {
             Some(away) if away.incarnation == incarnation => {
@@ -70,7 +70,7 @@ impl Away {
         }
     }
 
-    /// A gateway shard says what it still has; false if it was not asked.
+    /// Notes that a gateway shard says what it still has; false if it was not asked.
     pub(crate) fn resume(&mut self, shard: ShardId) -> bool {
         let asked = self.0.get_mut(&shard).filter(|away| away.state == State::Asked);
         asked.map(|away| away.state = State::Announcing).is_some()

@@ -1,10 +1,10 @@
-//! Which gateway shards are there, what they agree about, and what is held back until they do.
+//! Which gateway shards are there, what they agree about, and the messages that are parked until they do.
 //!
 //! Every gateway shard says which routers it reaches; a router tells all of them which routers everybody
 //! reaches, and gateways choose owners among those only. So a broken link between any two nodes soon has the
-//! same effect everywhere. Meanwhile gateways have different views. A router then holds back messages whose
-//! target it may not know of yet, or not all of, until all gateways have the same view and have announced
-//! what they have.
+//! same effect everywhere. Meanwhile gateways have different views. A router then parks messages whose target
+//! it may not know yet, or not completely, until all gateways have the same view and have announced what they
+//! have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::limits::{Limits, SETTLE_TIMES_MAX, WARM_UP_MAX};
 use crate::outbox::{Holder, Sender};
 use crate::term::Term;
 
-/// Messages held back for one target, in the order they came.
+/// Parked messages for one target, in the order they came.
 pub(crate) type Parked = VecDeque<(Sender, Submission)>;
 
 pub(crate) struct Cluster {
@@ -25,25 +25,25 @@ pub(crate) struct Cluster {
     settle: Duration,
     gateways: BTreeMap<ShardId, Gateway>,
     reached: Reached,
-    /// What all gateways reach that have said so, ascending, without a router that leaves.
+    /// The routers that all gateways reach that have said so, ascending, without a router that leaves.
     common: Vec<u32>,
     is_leaving: bool,
-    /// Counts the times without agreement.
+    /// Counts the periods without agreement.
     era: u64,
-    /// How often a gateway shard that was lost may have gone by other owners unheard.
+    /// How often a gateway shard was lost that may have used other owners without telling this router.
     losses: u64,
-    /// Gateway shards that were lost: in which life, and until when it may turn out that they live. One that
-    /// goes by other routers has these tell all gateways to go without this one.
+    /// Lost gateway shards: their life, and until when they may turn out to live. While one of them uses
+    /// other routers, those make all gateways do without this router.
     lost: BTreeMap<ShardId, (u64, Instant)>,
-    /// Until when, at most, messages are held back.
+    /// Until when, at most, messages are parked.
     unsettled_until: Option<Instant>,
-    /// Until when that may be put off: gateways whose views never agree hold nothing back for ever.
+    /// The latest that this may be moved to: gateways whose views never agree park nothing for ever.
     unsettled_max: Instant,
-    /// Until when this router, which has just come up, waits for gateways that it does not know: they may
-    /// agree less than those it knows.
+    /// Until when this router, which has just started, waits for gateways that it does not know: they may
+    /// disagree with those it knows.
     warm_until: Option<Instant>,
     parked: BTreeMap<(AppId, Target), Parked>,
-    /// How many of these each sender has.
+    /// How many parked messages each sender has.
     of_senders: Shares<Holder>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Gateway {
     /// How many shards its node has.
     pub(crate) shards: u16,
-    /// It is in this process: mail to each of its siblings goes by itself.
+    /// Whether it is in this process: then mail to each of its siblings goes by itself.
     pub(crate) is_local: bool,
     /// Which life of its process.
     pub(crate) incarnation: u64,
@@ -60,12 +60,12 @@ pub(crate) struct Gateway {
     pub(crate) is_bridge: bool,
     /// `None` until it has said so.
     reach: Option<Vec<u32>>,
-    /// The name of its owners, and whether it has announced everything to them; `None` while it has none.
+    /// The id of its owners, and whether it has announced everything to them; `None` while it has none.
     view: Option<(u64, bool)>,
 }
 
-/// By how many gateways each router is reached, counted as they say so: with 1,280 gateways and 320 routers,
-/// to look through all that each of them said took milliseconds for each word of one.
+/// By how many gateways each router is reached, updated with each report: with 1,280 gateways and 320
+/// routers, a walk through all reports took milliseconds for each new one.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Reached {
     /// Gateways that have said what they reach.
@@ -74,7 +74,7 @@ struct Reached {
 }
 
 impl Reached {
-    /// A gateway says what it reaches, each router once.
+    /// Adds a gateway's report: which routers it reaches, each once.
     fn add(&mut self, routers: &[u32]) {
         self.said += 1;
         for router in routers {
@@ -82,7 +82,7 @@ impl Reached {
         }
     }
 
-    /// What a gateway has said does not hold any longer.
+    /// Takes a gateway's report back.
     fn remove(&mut self, routers: &[u32]) {
         self.said -= 1;
         for router in routers {
@@ -95,7 +95,7 @@ impl Reached {
         }
     }
 
-    /// The routers that all reach, ascending.
+    /// The routers that all gateways reach, ascending.
     fn by_all(&self) -> impl Iterator<Item = u32> + '_ {
         self.by.iter().filter(|(_, count)| **count == self.said).map(|(router, _)| *router)
     }
@@ -127,8 +127,8 @@ impl Cluster {
         }
     }
 
-    /// A gateway shard is there. The first one begins the time in which others may follow. One that comes to
-    /// others which go by some owners has sessions, maybe, that it has yet to announce.
+    /// Notes that a gateway shard is linked. The first one begins the time in which others may follow. One
+    /// that comes while others have owners may have sessions that it has yet to announce.
     pub(crate) fn up(&mut self, now: Instant, shard: ShardId, gateway: Gateway) {
         if self.gateways.is_empty() && !gateway.is_local {
             self.begin(now);
@@ -144,8 +144,8 @@ impl Cluster {
         self.gateways.insert(shard, gateway);
     }
 
-    /// A gateway shard is gone, if it was there; its last state. If all gateways went by the same owners, it
-    /// counts as dead until it is seen to live; else it may live, and go by other owners.
+    /// Notes that a gateway shard is gone; returns its last state. If all gateways had the same owners, it
+    /// counts as dead until it is seen to live; else it may live, and have other owners.
     pub(crate) fn down(&mut self, now: Instant, shard: ShardId) -> Option<Gateway> {
         let was_agreed = self.is_agreed();
         let gateway = self.forget(shard)?;
@@ -176,13 +176,13 @@ impl Cluster {
         self.gateways.keys().copied()
     }
 
-    /// Those that have announced everything to the owners that they go by.
+    /// The gateway shards that have announced everything to their owners.
     pub(crate) fn announced(&self) -> impl Iterator<Item = ShardId> + '_ {
         let is_done = |gateway: &Gateway| gateway.view.is_some_and(|(_, done)| done);
         self.gateways.iter().filter(move |(_, gateway)| is_done(gateway)).map(|(shard, _)| *shard)
     }
 
-    /// A shard that is there is one of a bridge.
+    /// Notes that a linked shard belongs to a bridge.
     pub(crate) fn set_bridge(&mut self, shard: ShardId) {
         if let Some(gateway) = self.gateways.get_mut(&shard) {
             gateway.is_bridge = true;
@@ -206,7 +206,7 @@ impl Cluster {
         }
     }
 
-    /// From here on gateways are to choose other owners.
+    /// Makes gateways choose other owners from here on.
     pub(crate) fn leave(&mut self) {
         self.is_leaving = true;
     }
@@ -215,7 +215,7 @@ impl Cluster {
         self.is_leaving
     }
 
-    /// Works out anew what all gateways reach; whether that has changed.
+    /// Computes again what all gateways reach. Returns whether it has changed.
     pub(crate) fn agree(&mut self) -> bool {
         // The other shards of this node leave too. If each counted on the others, none would ever see all
         // gateways go by its owners, and all would keep what is to move.
@@ -227,9 +227,9 @@ impl Cluster {
         changed
     }
 
-    /// A gateway has a view. The first that differs, or has yet to announce what it has, begins a time
-    /// without agreement, and every further one lengthens it, within bounds. Whether it is another than its
-    /// last.
+    /// Notes a gateway's view. The first that differs, or has yet to announce something, begins a period
+    /// without agreement, and every further one lengthens it, within bounds. Returns whether the view has
+    /// changed.
     pub(crate) fn set_view(&mut self, now: Instant, shard: ShardId, view: u64, done: bool) -> bool {
         let Some(gateway) = self.gateways.get_mut(&shard) else { return false };
         let before = gateway.view.replace((view, done));
@@ -246,14 +246,14 @@ impl Cluster {
         has_changed
     }
 
-    /// Forgets what is held back of a shard and is not answered; how many. The shard, which keeps no copy,
-    /// has found other owners and goes on with them: it would come late.
+    /// Drops a shard's parked messages that get no answer, and returns their number. The shard keeps no copy
+    /// of them, and has found other owners: they would come late.
     pub(crate) fn drop_unanswered(&mut self, shard: ShardId) -> usize {
         self.drop_parked(|known| known.0.seat.shard == shard && !known.1.is_answered())
     }
 
-    /// Forgets what is held back of a shard that is gone; how many. If it lives, it gives what is answered to
-    /// other owners, or here again.
+    /// Drops all parked messages of a shard that is gone, and returns their number. If it lives, it submits
+    /// those that get an answer to other owners, or here again.
     pub(crate) fn drop_all_of(&mut self, shard: ShardId) -> usize {
         self.drop_parked(|known| known.0.seat.shard == shard)
     }
@@ -282,12 +282,12 @@ impl Cluster {
         }
     }
 
-    /// Gives what has just come the full time to announce itself.
+    /// Gives a gateway that has just come the full time to announce itself.
     fn prolong(&mut self, now: Instant) {
         self.unsettled_until = Some((now + self.settle).min(self.unsettled_max));
     }
 
-    /// Whether the time without agreement has come to its end: by agreement, or by the clock.
+    /// Whether the period without agreement is over: by agreement, or by the clock.
     pub(crate) fn settles(&mut self, now: Instant) -> bool {
         let Some(until) = self.unsettled_until else { return false };
         self.warm_until = self.warm_until.filter(|until| now < *until);
@@ -316,7 +316,7 @@ impl Cluster {
         self.go_by(&owners) && owners.of_user(app, user) == self.me.as_u32()
     }
 
-    /// Whether all gateways go by these owners, and have announced to them what they have.
+    /// Whether all gateways have these owners, and have announced everything to them.
     pub(crate) fn go_by(&self, owners: &Owners) -> bool {
         let view = self.gateways.values().find_map(|gateway| gateway.view);
         self.has_one_view() && view == Some((owners.name(), true))
@@ -334,8 +334,8 @@ impl Cluster {
         self.unsettled_until.into_iter().chain(self.warm_until).min()
     }
 
-    /// Keeps a message until there is agreement. Gives it back when its sender has as many as may be, or its
-    /// target, or all have.
+    /// Parks a message until there is agreement. Returns it if its sender, its target or all targets together
+    /// have no room for it.
     pub(crate) fn park(
         &mut self,
         sender: Sender,
@@ -351,8 +351,8 @@ impl Cluster {
             return Err(Box::new(submission));
         }
         let parked = self.parked.entry(target).or_default();
-        // What was withdrawn and is here again goes before what its shard submitted after it. A shard's ids
-        // ascend.
+        // A message that was withdrawn and is here again goes before what its shard submitted later. A
+        // shard's ids ascend.
         let of_shard = |(known, _): &&(Sender, Submission)| known.seat.shard == sender.seat.shard;
         let last = parked.iter().rev().find(of_shard);
         let is_last = last.is_none_or(|(last, _)| last.submitted < sender.submitted);
@@ -366,7 +366,7 @@ impl Cluster {
         self.parked.contains_key(&(app, target))
     }
 
-    /// The users for whom something is held back.
+    /// The users for whom messages are parked.
     pub(crate) fn parked_users(&self) -> impl Iterator<Item = (AppId, UserId)> + '_ {
         self.parked.keys().filter_map(|(app, target)| match target {
             Target::User(user) => Some((*app, *user)),
@@ -374,7 +374,7 @@ impl Cluster {
         })
     }
 
-    /// Takes what is held back for one target.
+    /// Takes the parked messages for one target.
     pub(crate) fn unpark(&mut self, app: AppId, target: Target) -> Parked {
         let parked = self.parked.remove(&(app, target)).unwrap_or_default();
         self.give_back(&parked);
@@ -385,7 +385,7 @@ impl Cluster {
         parked.iter().for_each(|known| self.of_senders.give_back(holder(known), 0));
     }
 
-    /// Drops one message that is held back.
+    /// Drops one parked message.
     pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         let Some(parked) = self.parked.get_mut(&(app, target)) else { return };
         // A shard withdraws its messages in their order, so the first is near the front.
@@ -398,7 +398,7 @@ impl Cluster {
         }
     }
 
-    /// Takes what is held back for some target.
+    /// Takes the parked messages for any one target.
     pub(crate) fn unpark_any(&mut self) -> Option<Parked> {
         let (_, parked) = self.parked.pop_first()?;
         self.give_back(&parked);
@@ -409,8 +409,8 @@ impl Cluster {
         self.of_senders.held().entries as usize
     }
 
-    /// One that has yet to say what it goes by differs from those that have: it may have sessions that it has
-    /// yet to announce.
+    /// A gateway that has yet to say which owners it has differs from those that have said so: it may have
+    /// sessions to announce.
     fn has_one_view(&self) -> bool {
         let Some((first, _)) = self.gateways.values().find_map(|gateway| gateway.view) else { return true };
         self.gateways.values().all(|gateway| gateway.view == Some((first, true)))
@@ -435,7 +435,7 @@ impl Cluster {
     }
 }
 
-/// In whose share of what is held back a message counts.
+/// Which holder's share of the parked messages a message counts in.
 fn holder((sender, submission): &(Sender, Submission)) -> Holder {
     sender.holder(submission.app, submission.sender)
 }

@@ -1,4 +1,4 @@
-//! Which messages a sender repeats.
+//! Recognises the messages that a sender repeats.
 
 use std::hash::Hasher;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::limits::{FORGET_PER_SUBMIT_MAX, Limits};
 use crate::outbox::Holder;
 use crate::stripes::Stripes;
 
-/// The end of a list. No outcome has this place.
+/// The end of a list. No outcome is at this place.
 const NONE: u32 = u32::MAX;
 
 /// A submitted message as its sender names it: a keyed hash of app, sender, target, client_msg_id, whether it
@@ -24,7 +24,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct Key([u64; 2]);
 
 impl Key {
-    /// A hash for tables.
+    /// The hash for tables.
     pub(crate) fn hash(self) -> u64 {
         self.0[0]
     }
@@ -68,15 +68,15 @@ impl Keys {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     pub(crate) id: MessageId,
-    /// `None` when the sender is told nothing: a lossy message to a user.
+    /// `None` if the sender gets no send-ack: for a lossy message to a user.
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// The outcomes of the last messages: those of a span of time, and no more than a number in all and of one
-/// sender. A sender that has its share forgets its own oldest, so nobody else's window shrinks.
+/// The outcomes of the last messages: those of a period, up to a number in all and for each sender. A sender
+/// that has used its share forgets its own oldest, so nobody else's window shrinks.
 ///
-/// A message comes in when its outcome is known; until then it is found among the pending ones. So the window
-/// never drops a message that is still on its way, and a late outcome is remembered as long as an early one.
+/// A message comes in when its outcome is known; until then it is among the pending ones. So the window never
+/// drops a message that is still on its way, and a late outcome is remembered as long as an early one.
 ///
 /// The outcomes stand in two lists, oldest first: of all, and of each sender. The oldest of all is the oldest
 /// of its sender too.
@@ -134,7 +134,7 @@ impl Dedupe {
                 user: limits.dedupe_sender_max,
                 operator: limits.operator_share(limits.dedupe_max),
             },
-            // All at once, for to grow would copy megabytes in between; pages count when they are first used.
+            // Allocated at once, as growing would copy megabytes in between; pages count when first used.
             outcomes: Vec::with_capacity(outcomes_max),
             free: NONE,
             oldest: NONE,
@@ -151,8 +151,7 @@ impl Dedupe {
         self.len
     }
 
-    /// What became of the message `key`, if it is within the window. Forgets some outcomes that no longer
-    /// are.
+    /// The outcome of the message `key`, if it is within the window. Forgets some outcomes that are past it.
     pub(crate) fn find(&mut self, now: Instant, key: Key) -> Option<Answer> {
         for _ in 0..FORGET_PER_SUBMIT_MAX {
             if self.oldest == NONE || !self.is_past(now, self.at(self.oldest)) {
@@ -165,7 +164,7 @@ impl Dedupe {
         (!self.is_past(now, found)).then_some(found.answer)
     }
 
-    /// Remembers what became of the message `key` of a sender, which `find` did not know.
+    /// Remembers the outcome of a sender's message `key`, which `find` did not know.
     pub(crate) fn remember(&mut self, now: Instant, key: Key, sender: Holder, answer: Answer) {
         self.make_room(sender);
         let remembered = Remembered {
@@ -198,15 +197,14 @@ impl Dedupe {
         }
         let outcomes = &self.outcomes;
         let key_of = |place: u32| outcomes[place as usize].key;
-        // One that is past its time and not yet forgotten may stand there: this takes its place.
+        // One past its time may not be forgotten yet: this one takes its place.
         match self.table.find_mut(key.hash(), |&known| key_of(known) == key) {
             Some(known) => *known = place,
             None => self.table.insert_unique(key.hash(), place, |&known| key_of(known).hash()),
         }
     }
 
-    /// Forgets the oldest of a sender that has its share, or the oldest of all when it is the window that is
-    /// full.
+    /// Forgets the oldest of a sender that has used its share, or the oldest of all if the window is full.
     fn make_room(&mut self, sender: Holder) {
         let share_max = match sender {
             Holder::User(..) => self.share_max.user,
@@ -239,7 +237,7 @@ impl Dedupe {
     /// Forgets an outcome that is the oldest of its sender.
     fn forget(&mut self, place: u32) {
         let Remembered { key, sender, older, newer, newer_of_sender, .. } = self.outcomes[place as usize];
-        // Not there when another has taken its place.
+        // The entry is missing if another outcome took its place.
         self.table.remove(key.hash(), |&known| known == place);
         match older {
             NONE => self.oldest = newer,

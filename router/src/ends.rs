@@ -1,4 +1,4 @@
-//! Ends of sessions that were told last, by the stamps under which they were told.
+//! The last reported ends of sessions, with the stamps under which they were reported.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,16 +12,16 @@ use crate::outbox::Seat;
 /// A class of device of a user.
 pub(crate) type Device = (AppId, UserId, DeviceClass);
 
-/// Of each user and class of device that went offline, the highest stamp. What is told of it later has to be
-/// above, or nobody believes it: a session that was out of sight meanwhile comes back under a lower one. Past
-/// [`ENDS_MAX`] the oldest is forgotten.
+/// The highest stamp of each user and class of device that went offline. What is reported of it later needs a
+/// higher stamp to be believed; a session that was out of sight meanwhile comes back under a lower one.
+/// Beyond [`ENDS_MAX`] the oldest is forgotten.
 #[derive(Default)]
 pub(crate) struct Ends {
     stamps: BTreeMap<Device, Login>,
-    /// In the order they were told.
+    /// In the order of the reports.
     order: VecDeque<(Device, Login)>,
-    /// Of sessions that only the directory knew, on shards that were lost: they may live on with another
-    /// owner, which never hears that this router was one.
+    /// Ends of sessions that only the directory knew, on shards that were lost: they may live on with another
+    /// owner, which does not know that this router reported an end.
     presumed: VecDeque<(Seat, Login)>,
 }
 
@@ -41,7 +41,7 @@ impl Ends {
         }
     }
 
-    /// Notes that an end was told of a session whose shard, when it is linked again, may say otherwise.
+    /// Notes a reported end of a session whose shard may contradict it when it links again.
     pub(crate) fn presume(&mut self, seat: Seat, login: Login) {
         self.presumed.push_back((seat, login));
         if self.presumed.len() > ENDS_MAX {
@@ -49,7 +49,7 @@ impl Ends {
         }
     }
 
-    /// Takes out those of a shard that is linked again.
+    /// Takes out the presumed ends of a shard that is linked again.
     pub(crate) fn take_presumed(&mut self, shard: ShardId) -> Vec<(Seat, Login)> {
         let (of_shard, rest): (Vec<_>, Vec<_>) =
             self.presumed.drain(..).partition(|(seat, _)| seat.shard == shard);
@@ -57,7 +57,7 @@ impl Ends {
         of_shard
     }
 
-    /// The highest stamp of an end of that; 0 if none is known.
+    /// The highest stamp of an end of a device; 0 if none is known.
     pub(crate) fn last(&self, device: Device) -> Login {
         self.stamps.get(&device).copied().unwrap_or_default()
     }

@@ -4,8 +4,8 @@ use wire::AppId;
 
 use crate::outbox::Holder;
 
-/// A seeded hash of (app, id): fast, and fit for keys that a peer cannot choose freely. Apart from the hash
-/// of [`wire::node::Owners`], under which all keys of one router have something in common.
+/// A seeded hash of (app, id): fast, for keys that a peer cannot choose freely. It is independent of the hash
+/// of [`wire::node::Owners`], by which all keys of one router are alike.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdHash {
     seed: u64,
@@ -25,7 +25,7 @@ impl IdHash {
     }
 
     pub(crate) fn of(self, app: AppId, id: i64) -> u64 {
-        // An odd factor, so no two apps fall together.
+        // The factor is odd, so no two apps get the same value.
         mix(mix((id as u64) ^ self.seed).wrapping_add((app.0 as u64).wrapping_mul(0xff51_afd7_ed55_8ccd)))
     }
 }

@@ -1,15 +1,15 @@
-//! How much rooms keep of what they said.
+//! How many messages rooms keep.
 
 use wire::BizCode;
 
 /// How much a room keeps of the messages of one business code. A bound of 0 keeps none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keep {
-    /// The last so many.
+    /// The number of messages, the last ones.
     pub messages: u32,
-    /// As many as have so many bytes together, of payloads and names.
+    /// Their bytes, of payloads and client message ids.
     pub bytes: u32,
-    /// For how long.
+    /// How long each is kept.
     pub ms: u32,
 }
 
@@ -19,12 +19,12 @@ impl Keep {
     }
 }
 
-/// How much rooms keep, by business code; a code that is not here is kept as [`Limits`](crate::Limits) say.
+/// How much rooms keep, by business code; for other codes [`Limits`](crate::Limits) say it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Keeps(Vec<(BizCode, Keep)>);
 
 impl Keeps {
-    /// The bounds of some codes; of a code that comes twice the first counts.
+    /// The bounds of some codes; if a code comes twice, the first bounds count.
     pub fn new(keeps: impl IntoIterator<Item = (BizCode, Keep)>) -> Self {
         let mut keeps: Vec<(BizCode, Keep)> = keeps.into_iter().collect();
         keeps.sort_by_key(|(code, _)| *code);

@@ -1,4 +1,4 @@
-//! The bindings of each gateway shard, in short: how many there are, and a digest for each range of users.
+//! A summary of each gateway shard's bindings: how many there are, and a digest for each range of users.
 //!
 //! When a gateway shard is linked again after its link was lost, the two ends compare these digests, so that
 //! only what differs is announced (`wire::node::Digests`). Guesses are not in the digests: their gateway has
@@ -27,7 +27,7 @@ struct OfShard {
     is_away: bool,
 }
 
-/// What one binding adds to what is known of its shard.
+/// What one binding adds to the summary of its shard.
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
     pub(crate) range: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Part {
 }
 
 impl Known {
-    /// A shard has one binding more.
+    /// Adds a binding of a shard.
     pub(crate) fn enter(&mut self, shard: ShardId, part: Part) {
         let known = self.shards.entry(shard).or_default();
         known.digests.toggle(part.range, part.digest);
@@ -45,7 +45,7 @@ impl Known {
         known.marked += u32::from(part.is_marked);
     }
 
-    /// The inverse of `enter`.
+    /// Undoes `enter`.
     pub(crate) fn exit(&mut self, shard: ShardId, part: Part) {
         let Some(known) = self.shards.get_mut(&shard) else { return };
         known.digests.toggle(part.range, part.digest);
@@ -88,7 +88,7 @@ impl Known {
         self.marked(shard) > 0
     }
 
-    /// All bindings of a shard are away, or none is but those that are marked. False when the shard has no
+    /// Sets whether all bindings of a shard are away, or only the marked ones. False if the shard has no
     /// binding.
     pub(crate) fn set_away(&mut self, shard: ShardId, is_away: bool) -> bool {
         let Some(known) = self.shards.get_mut(&shard) else { return false };

@@ -22,53 +22,53 @@ const DEDUPE_MAX: u32 = 1 << 24;
 const TIME_MS_MAX: u32 = 24 * 60 * 60 * 1000;
 /// Pending messages that one timeout ends; the rest follow in the next turn.
 pub(crate) const EXPIRE_PER_TIMEOUT_MAX: usize = 1024;
-/// Outcomes past their time that one submission forgets: more than the one it may add, so the window shrinks
-/// when it can.
+/// Outcomes past their time that one submission forgets: more than the one it may add, so the window can
+/// shrink.
 pub(crate) const FORGET_PER_SUBMIT_MAX: usize = 8;
-/// Ends of sessions that are remembered, each under the stamp that was told: about 6 MB, and a minute of a
-/// thousand ends a second.
+/// Reported ends of sessions that are remembered, each with its stamp: about 6 MB, and a minute of a thousand
+/// ends a second.
 pub(crate) const ENDS_MAX: usize = 1 << 16;
-/// How long a router that has come up waits for gateways that it has not heard of; they try again more often
+/// How long a router that has started waits for gateways that it does not know; they try again more often
 /// than that.
 pub(crate) const WARM_UP_MAX: Duration = Duration::from_secs(2);
-/// So many times `settle_ms` is the most that messages are held back for, however often gateways change their
-/// views meanwhile.
+/// Messages are parked for at most this many times `settle_ms`, however often gateways change their views
+/// meanwhile.
 pub(crate) const SETTLE_TIMES_MAX: u32 = 4;
 /// Places of bindings that one step of a resync tells the directory of.
 pub(crate) const RESYNC_PER_STEP: u32 = 512;
-/// Between two steps of a resync: about as fast as one Redis takes them.
+/// The pause between two steps of a resync: about as fast as one Redis takes them.
 pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a message that a room keeps counts for beside its payload and its name.
+/// Bytes that a kept room message counts for, beside its payload and its client message id.
 pub(crate) const ENTRY_BYTES: usize = 160;
-/// One room may have one part in so many of the bytes that all rooms may keep.
+/// One room may keep this part (a sixteenth) of the bytes that all rooms may keep.
 pub(crate) const HISTORY_SHARES: u64 = 16;
-/// The most messages of one business code that a room may be set to keep.
+/// The highest number of messages of one business code that a room may be set to keep.
 pub const HISTORY_MESSAGES_CEILING: u32 = 4096;
-/// The most bytes of these.
+/// The highest number of their bytes that may be set.
 pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
-/// The longest that they may be set to be kept, a day.
+/// The longest time that they may be set to be kept, a day.
 pub const HISTORY_MS_CEILING: u32 = TIME_MS_MAX;
 /// Rooms whose kept messages one step of the sweep looks at: a million take four minutes.
 pub(crate) const SWEEP_PER_STEP: u32 = 4096;
-/// Between two of these steps.
+/// The pause between two of these steps.
 pub(crate) const SWEEP_PAUSE: Duration = Duration::from_secs(1);
-/// The same while the router leaves.
+/// The same pause while the router leaves.
 pub(crate) const SWEEP_PAUSE_LEAVING: Duration = Duration::from_millis(10);
-/// Shards that wait for what a room said, each for one room.
+/// Shards that wait for a room's messages, each for one room.
 pub(crate) const RECALLS_MAX: u64 = 1 << 16;
-/// Those of one shard. It asks again for what finds no place.
+/// Those of one shard. It asks again if there is no room.
 pub(crate) const RECALLS_SHARD_MAX: u64 = 1 << 14;
-/// What one step of the answers may weigh, a tenth of a turn that is full of them.
+/// Bytes of the answers that one step sends, a tenth of a turn that is full of them.
 pub(crate) const RECALL_BYTES_PER_STEP: usize = 512 * 1024;
-/// What an answer weighs beside its messages.
+/// Bytes that an answer counts for beside its messages.
 pub(crate) const RECALL_BYTES: usize = 512;
-/// Between two steps of the answers.
+/// The pause between two steps of the answers.
 pub(crate) const RECALL_PAUSE: Duration = Duration::from_millis(2);
-/// How long a room that has come from another owner waits for what that kept, before it says that it has not
-/// got it.
+/// How long a room that has come from another owner waits for that owner's history, before it reports the
+/// messages as missing.
 pub(crate) const MOVED_WAIT: Duration = Duration::from_secs(2);
-/// How long it waits for the stream of the room that the directory has.
+/// How long it waits for the room's stream from the directory.
 pub(crate) const STREAM_WAIT: Duration = Duration::from_millis(500);
 
 /// Bytes of a reliable room message that count as one message.
@@ -85,53 +85,52 @@ const _: () = assert!(RECALLS_SHARD_MAX < RECALLS_MAX);
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bindings, of all users together; past it a session that binds is kicked with `server_full`.
+    /// Bindings, of all users together; beyond that a session that binds is kicked with `server_full`.
     pub bindings_max: u32,
-    /// Shards in rooms, over all rooms; past it a shard that joins is refused, and its members are told
+    /// Shards in rooms, over all rooms; beyond that a shard that joins is refused, and its members get
     /// `busy`.
     pub memberships_max: u32,
-    /// Reliable messages that wait for their receivers; past it a sender is told `busy`.
+    /// Reliable messages that wait for their receivers; beyond that a sender gets `busy`.
     pub pending_max: u32,
-    /// Those of one sender; past it that sender is told `busy`.
+    /// Those of one sender; beyond that this sender gets `busy`.
     pub pending_sender_max: u32,
-    /// Those for one receiver; past it their senders are told `busy`. No more than a gateway lets wait for
-    /// one connection, so a receiver that reads is never overrun.
+    /// Those for one receiver; beyond that their senders get `busy`. No more than a gateway lets wait for one
+    /// connection, so a receiver that reads is never overrun.
     pub pending_receiver_max: u32,
     /// Bytes of those for one receiver.
     pub pending_receiver_bytes_max: u32,
-    /// How long a reliable message waits for its receivers' shards before it counts as unacked. It is for a
-    /// shard that is gone, so no less than what a living one may take: the time of all tries, as often as a
-    /// full queue fills a window.
+    /// How long a reliable message waits for its receivers' shards before it counts as unacked. This is for a
+    /// shard that is gone, so it must exceed what a live one may take: the time of all tries, times the
+    /// windows that a full queue fills.
     pub pending_timeout_ms: u32,
-    /// How long an undelivered message waits for the bridge to say that it keeps it, before its sender is
+    /// How long an undelivered message waits for the bridge to say whether it keeps it, before its sender is
     /// told that it failed.
     pub bridge_timeout_ms: u32,
-    /// Outcomes that are remembered for repeated messages; past it the oldest is forgotten.
+    /// Outcomes that are remembered for repeats; beyond that the oldest is forgotten.
     pub dedupe_max: u32,
-    /// Outcomes that are remembered of one sender; past it its own oldest is forgotten.
+    /// Outcomes that are remembered for one sender; beyond that its own oldest is forgotten.
     pub dedupe_sender_max: u32,
     /// How long an outcome is remembered.
     pub dedupe_window_ms: u32,
-    /// How long messages are held back while gateways do not agree who owns what, or a router has just come
-    /// up and may not have heard of everybody. A view that changes meanwhile begins that time anew, up to
-    /// four times in all.
+    /// How long messages are parked while gateways disagree about owners, or a router has just started and
+    /// may not know everybody. A view that changes meanwhile begins that time anew, up to four times in all.
     pub settle_ms: u32,
     /// How long a gateway shard whose link was lost may come back with its sessions. Messages to them fail
-    /// meanwhile; when it has not come back, they are offline. They count among the bindings, and those that
-    /// have been away for longest go when there is no room.
+    /// meanwhile; if it does not come back, they are offline. They count as bindings, and those that have
+    /// been away for longest end first when there is no room.
     pub away_ms: u32,
-    /// Reliable messages that a room gives its members a second, sustained; past it their senders are told
-    /// `busy`. Of one that is longer than a KiB, each KiB counts as a message.
+    /// Reliable messages that a room gives its members a second, sustained; beyond that their senders get
+    /// `busy`. In a message longer than 1 KiB, each KiB counts as a message.
     pub room_messages_per_second: u32,
     /// Reliable messages that a room gives at once.
     pub room_burst: u32,
-    /// Messages that a room keeps, of each business code whose route says nothing else.
+    /// Messages of each business code that a room keeps, unless the route sets another number.
     pub history_messages: u32,
     /// Bytes of these.
     pub history_bytes: u32,
     /// How long they are kept.
     pub history_ms: u32,
-    /// Bytes that all rooms may keep; past it the room that has most forgets its oldest.
+    /// Bytes that all rooms may keep; beyond that the room that keeps most forgets its oldest message.
     pub history_bytes_max: u64,
 }
 
@@ -190,7 +189,8 @@ impl Limits {
         Keep { messages: self.history_messages, bytes: self.history_bytes, ms: self.history_ms }
     }
 
-    /// What operators and backends may have of a pool: they stand for many users, and leave as much to these.
+    /// What operators and backends may have of a pool. They stand for many users, so they get half and leave
+    /// half.
     pub(crate) fn operator_share(&self, total: u32) -> u32 {
         (total / 2).max(1)
     }

@@ -19,15 +19,15 @@ pub struct Metrics {
     pub history_messages: u64,
     /// Held: their bytes.
     pub history_bytes: u64,
-    /// Held: shards that wait for what a room said.
+    /// Held: shards that wait for a room's messages.
     pub recalls_waiting: u64,
     /// Held: reliable messages that wait for their receivers.
     pub pending: u64,
-    /// Held: undelivered messages of which the bridge has not said yet whether it keeps them.
+    /// Held: undelivered messages that the bridge has not accepted or refused yet.
     pub handed: u64,
     /// Held: outcomes remembered for repeated messages.
     pub remembered: u64,
-    /// Held: messages held back until gateways agree.
+    /// Held: messages that are parked until gateways agree.
     pub parked: u64,
     /// Held: gateway shards that are linked.
     pub gateways: u64,
@@ -37,7 +37,7 @@ pub struct Metrics {
     pub unsettled: u64,
     /// Mail from shards that are not linked.
     pub strangers: u64,
-    /// Gateway shards that went.
+    /// Gateway shards whose link was lost.
     pub gateways_lost: u64,
     /// Sessions announced by their gateways to this new owner.
     pub announced: u64,
@@ -45,15 +45,15 @@ pub struct Metrics {
     pub unchanged: u64,
     /// Messages that rooms forgot because all of them kept too much.
     pub history_evicted: u64,
-    /// Shards that were told what a room said.
+    /// Shards that were sent a room's messages.
     pub recalls: u64,
-    /// Shards that found no place to wait for it; they ask again.
+    /// Shards that found no room to wait for these; they ask again.
     pub recalls_refused: u64,
     /// Streams of rooms that were read from the directory.
     pub streams_read: u64,
     /// Parts of histories that were sent to the next owner.
     pub history_moved: u64,
-    /// Parts of histories that came from the owner before and were of use.
+    /// Parts of histories that came from the owner before and were used.
     pub history_taken: u64,
     /// Sessions that bound.
     pub binds: u64,
@@ -61,7 +61,7 @@ pub struct Metrics {
     pub kicks: u64,
     /// Sessions that were kicked because the router was full.
     pub refused: u64,
-    /// Shards that were refused in a room because the router was full.
+    /// Shards that could not join a room because the router was full.
     pub joins_refused: u64,
     /// Sessions that unbound.
     pub unbinds: u64,
@@ -91,12 +91,12 @@ pub struct Metrics {
     pub stored: u64,
     /// Lossy messages to users without a session; they are gone.
     pub lossy_offline: u64,
-    /// Messages that met a limit, or a room that is not known yet: the sender is told to try again later.
+    /// Messages that met a limit, or a room that is not known yet: the sender is asked to try again later.
     pub busy: u64,
     /// Pending messages whose receivers' shards never settled.
     pub expired: u64,
-    /// Settlements that nobody waited for: after another receiver's ack, after the timeout, or of an earlier
-    /// life.
+    /// Settlements that nobody waited for: after another receiver's ack, after the timeout, or from an
+    /// earlier life.
     pub settles_stale: u64,
 }
 

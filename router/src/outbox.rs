@@ -1,4 +1,4 @@
-//! What a router says, until it is taken.
+//! What a router sends, until the engine takes it.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use shard::ShardId;
 use wire::node::{SessionId, ToBridge, ToDirectory, ToGateway};
 use wire::{AppId, MessageId, UserId};
 
-/// A session and the shard it lives on. A [`SessionId`] alone means something to its own shard only.
+/// A session and its shard. A [`SessionId`] alone means something to its own shard only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seat {
     pub(crate) shard: ShardId,
@@ -25,12 +25,12 @@ pub(crate) struct Sender {
 pub(crate) enum Holder {
     /// The user whose session sent it.
     User(AppId, UserId),
-    /// The operators and backends that push: the user in whose name they do has no part in it.
+    /// Operators and backends that push; the user whom they name as the sender does not count.
     Operator,
 }
 
 impl Sender {
-    /// In whose share a message of this sender counts, which names that user.
+    /// In whose share a message of this sender counts, in an app and for a user.
     pub(crate) fn holder(self, app: AppId, user: UserId) -> Holder {
         match self.seat.session {
             SessionId::CONTROL => Holder::Operator,
@@ -42,7 +42,7 @@ impl Sender {
 /// What a router core wants said.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Tell the gateway core of a shard something.
+    /// Send mail to the gateway core of a shard.
     ToGateway {
         /// Which shard.
         to: ShardId,
@@ -55,30 +55,30 @@ pub enum Effect {
     ToDirectory(ToDirectory),
 }
 
-/// What is to be said, in order. One event adds as much as it has receivers; an engine takes it all in the
-/// same turn.
+/// Effects in order. One event adds as many as it has receivers; an engine takes all of them in the same
+/// turn.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     effects: VecDeque<Effect>,
 }
 
 impl Outbox {
-    /// To the gateway core of a shard.
+    /// Sends mail to the gateway core of a shard.
     pub(crate) fn gateway(&mut self, to: ShardId, mail: ToGateway) {
         self.effects.push_back(Effect::ToGateway { to, mail });
     }
 
-    /// To the bridge.
+    /// Gives an event to the bridge.
     pub(crate) fn bridge(&mut self, event: ToBridge) {
         self.effects.push_back(Effect::ToBridge(event));
     }
 
-    /// To the directory.
+    /// Gives a record to the directory.
     pub(crate) fn directory(&mut self, record: ToDirectory) {
         self.effects.push_back(Effect::ToDirectory(record));
     }
 
-    /// Drops what is for the gateway core of a shard that is gone.
+    /// Drops mail for the gateway core of a shard that is gone.
     pub(crate) fn forget(&mut self, shard: ShardId) {
         self.effects.retain(|effect| !matches!(effect, Effect::ToGateway { to, .. } if *to == shard));
     }

@@ -14,23 +14,23 @@ use wire::{AppId, UserId};
 use crate::limits::Limits;
 use crate::outbox::Seat;
 
-/// A reliable message that some devices of its receiver were given.
+/// A reliable message that some devices of its receiver were sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
-    /// Its letter, which may be concluded.
+    /// Its pending letter, which may have its outcome already.
     pub(crate) delivery: DeliveryId,
     pub(crate) message: Message,
-    /// The session that acked it. It may be announced once more, by a gateway whose link was lost, and has
-    /// the message.
+    /// The session that acked it. A gateway whose link was lost may announce it once more, and it has the
+    /// message.
     pub(crate) acked_by: Option<Seat>,
 }
 
-/// Of its payload and name.
+/// The bytes of a message's payload and client message id.
 pub(crate) fn message_bytes(message: &Message) -> u64 {
     (message.client_msg_id.as_bytes().len() + message.payload.len()) as u64
 }
 
-/// Those of every user, in the order they were given.
+/// The partly delivered messages of every user, in the order they were sent.
 pub(crate) struct Partial {
     given: BTreeMap<(AppId, UserId), Vec<Given>>,
     for_receivers: Shares<(AppId, UserId)>,
@@ -41,7 +41,7 @@ impl Partial {
         Self { given: BTreeMap::new(), for_receivers: Shares::new(seed) }
     }
 
-    /// Takes room for a message; false when its receiver has as many as may be, or all have.
+    /// Takes room for a message; false if its receiver, or all of them together, have no room for it.
     pub(crate) fn take_room(&mut self, app: AppId, user: UserId, bytes: u64, limits: &Limits) -> bool {
         self.for_receivers.take((app, user), bytes, limits.pending_total(), limits.receiver_share())
     }
@@ -56,13 +56,13 @@ impl Partial {
         self.for_receivers.give_back((app, user), bytes);
     }
 
-    /// What a device of a user that is announced has missed.
+    /// The messages that a newly announced device of a user has missed.
     pub(crate) fn of(&self, app: AppId, user: UserId) -> Vec<Given> {
         self.given.get(&(app, user)).cloned().unwrap_or_default()
     }
 
-    /// A session has acked a message, or all have failed: then it is not kept any longer. False when it was
-    /// not kept here.
+    /// Stops keeping a message, because a session has acked it or all have failed. False if it was not kept
+    /// here.
     pub(crate) fn settle(
         &mut self,
         app: AppId,
@@ -85,12 +85,12 @@ impl Partial {
         true
     }
 
-    /// The users who have some.
+    /// The users with such messages.
     pub(crate) fn users(&self) -> impl Iterator<Item = (AppId, UserId)> + '_ {
         self.given.keys().copied()
     }
 
-    /// Gateways agree: every device is announced.
+    /// Forgets all messages: gateways agree, so every device is announced.
     pub(crate) fn clear(&mut self) {
         for ((app, user), its) in std::mem::take(&mut self.given) {
             its.iter()

@@ -1,4 +1,4 @@
-//! Where rooms are, and their order.
+//! Which shards have members of a room, and the order of its messages.
 
 use shard::{Instant, Rate, ShardId, SharedBucket};
 use wire::node::{sequence_base, sequence_believed_max};
@@ -7,18 +7,18 @@ use wire::{AppId, RoomId, UserId};
 use crate::hash::IdHash;
 use crate::stripes::Stripes;
 
-/// How far above the highest sequence that a member's shard has seen a room goes on with another owner: the
-/// one before may have given some that no shard had seen yet.
+/// A room goes on with another owner this far above the highest sequence that a member's shard has seen: the
+/// owner before may have given some that no shard had seen yet.
 const MOVE_GAP: u64 = 1 << 16;
-/// Every router shard of a cluster has its own slot, in which a room begins that comes to it, so that two
-/// owners that take it over at the same time give different sequences. The slots of all shards make a cycle
-/// of about half a second; it comes again and again.
+/// Every router shard of a cluster has a slot of its own, in which a room that comes to it begins, so that
+/// two owners that take it over at the same time give different sequences. The slots of all shards make a
+/// cycle of about half a second, which repeats.
 const SLOT_BITS: u32 = 6;
 const SLOTS_BITS: u32 = 15;
 const CYCLE: u64 = 1 << (SLOTS_BITS + SLOT_BITS);
-/// How many cycles a room may be ahead of the clock and begin again all the same.
+/// How many cycles a room may be ahead of the clock and still begin again.
 const AHEAD_CYCLES: u64 = 4;
-/// Of a shard's number: its index, unless its node is alone.
+/// The bits of a shard's number that are its index, unless its node is alone.
 const INDEX_BITS: u32 = 5;
 /// Odd, so no two numbers share a slot; near 2^15 divided by the golden ratio, so shards whose numbers follow
 /// each other have slots far apart.
@@ -27,8 +27,7 @@ const SLOT_FACTOR: u64 = 20_251;
 /// The rooms with members, each with the shards that have them.
 ///
 /// A room is forgotten when its last shard leaves, but sequences never go back: a room begins after a base
-/// that grows with time, by the clock that all nodes share, and never at or below the last sequence of a
-/// forgotten one.
+/// that grows with the clock that all nodes share, and always above the last sequence of a forgotten one.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     hash: IdHash,
@@ -36,9 +35,9 @@ pub(crate) struct Rooms {
     memberships_max: usize,
     /// Member shards of all rooms.
     memberships: usize,
-    /// No room to come begins below this: the highest sequence of any room that was forgotten.
+    /// New rooms begin above this: the highest sequence of any room that was forgotten.
     floor: u64,
-    /// Where the own slot begins in each cycle.
+    /// Where this router's slot begins in each cycle.
     slot: u64,
 }
 
@@ -46,58 +45,58 @@ pub(crate) struct Rooms {
 pub(crate) struct Room {
     app: AppId,
     room: RoomId,
-    /// Of the last message.
+    /// The sequence of the last message.
     pub(crate) sequence: u64,
-    /// Where this owner began to give sequences; those before may be of messages that it never had.
+    /// Where this owner began to give sequences; earlier ones may belong to messages that it never had.
     pub(crate) base: u64,
-    /// The highest sequence below that some member's shard had seen or heard of.
+    /// The highest sequence below `base` that some member's shard had seen or heard of.
     pub(crate) seen: u64,
-    /// Messages up to this sequence are known here: told by the owner before, or kept from before the room
-    /// was empty; 0 for none.
+    /// Messages up to this sequence are known here: from the owner before, or kept from before the room was
+    /// empty; 0 for none.
     pub(crate) linked: u64,
-    /// Until when the owner before may tell, or the directory.
+    /// Until when the owner before, or the directory, may still send messages.
     pub(crate) awaits_until: Instant,
-    /// The directory was asked.
+    /// Whether the directory was asked.
     pub(crate) has_read: bool,
-    /// The stream of the room has what this owner has said, since the directory lost something so many times.
+    /// The loss count of the directory since which the room's stream has all that this owner has said.
     pub(crate) stream_life: Option<u32>,
-    /// The time of agreement (see `Cluster`) in which it became known here, or may have begun to move away.
+    /// The era (see `Cluster`) in which the room became known here, or may have begun to move away.
     pub(crate) era: u64,
-    /// Ascending, never empty.
+    /// The member shards, ascending, never empty.
     members: Vec<ShardId>,
-    /// Of the reliable messages of users.
+    /// The rate of reliable messages of users.
     bucket: SharedBucket<UserId>,
 }
 
-/// A shard is in a room.
+/// The result of a shard's join.
 pub(crate) struct Entered {
-    /// Of the room's last message.
+    /// The sequence of the room's last message.
     pub(crate) sequence: u64,
-    /// The room had no members.
+    /// Whether the room had no members before.
     pub(crate) has_begun: bool,
-    /// Other owners have given sequences that this one did not know of: it goes on above them, or has got
-    /// less of theirs than it thought.
+    /// Whether other owners have given sequences that this one did not know: it goes on above them, or has
+    /// fewer of their messages than it thought.
     pub(crate) has_lost: bool,
     /// Where this owner began, and up to which sequence the shard has heard of messages of other owners, if
     /// none before has heard of as many.
     pub(crate) heard: Option<(u64, u64)>,
 }
 
-/// A room that has no members any more.
+/// What remains of a room without members.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
-    /// Of its last message.
+    /// The sequence of its last message.
     pub(crate) sequence: u64,
     /// See [`Room::stream_life`].
     pub(crate) stream_life: Option<u32>,
 }
 
-/// What a room has for a message.
+/// What a room answers to a message.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Place<'a> {
     /// The room has no members.
     Unknown,
-    /// It has given as many messages as its members can follow.
+    /// It has sent as many messages as its members can follow.
     Busy,
     /// Its sequence, where the room began, and the shards that get it, ascending.
     At(u64, u64, &'a [ShardId]),
@@ -125,15 +124,15 @@ impl Rooms {
         self.table.len()
     }
 
-    /// Where the own slot begins next, at `sequence` or later.
+    /// Where this router's slot begins next, at `sequence` or later.
     fn next_slot(&self, sequence: u64) -> u64 {
         let here = (sequence & !(CYCLE - 1)) | self.slot;
         if here < sequence { here.saturating_add(CYCLE) } else { here }
     }
 
-    /// Adds a member shard, once however often it joins, that has seen the room's messages up to `seen`;
-    /// returns the sequence of the room's last message, or `None` when there is no place for another.
-    /// `now_ns` is what the clock shows that all nodes share.
+    /// Adds a member shard that has seen the room's messages up to `seen`; a shard counts once however often
+    /// it joins. Returns the sequence of the room's last message, or `None` if there is no place for another
+    /// shard. `now_ns` is the time of the clock that all nodes share.
     pub(crate) fn join(
         &mut self,
         now_ns: u64,
@@ -144,7 +143,7 @@ impl Rooms {
     ) -> Option<Entered> {
         let base = sequence_base(now_ns);
         let seen = seen.min(sequence_believed_max(now_ns));
-        // One that had another owner goes on above whatever that has given, in this ms too.
+        // A room that had another owner goes on above all sequences of that one, in this ms too.
         let after_seen = if seen == 0 { 0 } else { self.next_slot(seen.max(base).saturating_add(MOVE_GAP)) };
         let hash = self.hash.of(app, room.0);
         if let Some(known) = self.table.find_mut(hash, |known| known.is(app, room)) {
@@ -195,9 +194,9 @@ impl Rooms {
         Some(Entered { sequence, has_begun: true, has_lost: false, heard })
     }
 
-    /// Moves a room's sequence above any that another owner may have begun with, and its base with it;
-    /// returns it, or `None` if that was done since the room gave the sequence `of`, or cannot be: two owners
-    /// that overtake each other stay near the clock. `now_ns` is what the clock shows that all nodes share.
+    /// Moves a room's sequence, and its base, above any that another owner may have begun with, and returns
+    /// it; `None` if that was done since the room gave the sequence `of`, or is impossible: two owners that
+    /// overtake each other stay near the clock. `now_ns` is the time of the clock that all nodes share.
     pub(crate) fn begin_again(&mut self, now_ns: u64, app: AppId, room: RoomId, of: u64) -> Option<u64> {
         let base = sequence_base(now_ns);
         let sequence = self.find(app, room).map(|known| known.sequence)?;
@@ -205,7 +204,7 @@ impl Rooms {
         if sequence >= of.saturating_add(CYCLE) || is_far_ahead {
             return None;
         }
-        // The other one has begun in a slot of its own, in the cycle after its base.
+        // The other owner has begun in a slot of its own, in the cycle after its base.
         let sequence = self.next_slot(sequence.max(base).saturating_add(MOVE_GAP + CYCLE));
         let known = self.find_mut(app, room)?;
         (known.sequence, known.base, known.linked) = (sequence, sequence, 0);
@@ -223,8 +222,8 @@ impl Rooms {
         }
     }
 
-    /// Rooms to come begin above a sequence that an owner before has given, unless it is that of a broken
-    /// clock.
+    /// Makes new rooms begin above a sequence that an owner before has given, unless a broken clock made
+    /// that.
     pub(crate) fn begin_above(&mut self, now: Instant, sequence: u64) {
         if sequence <= sequence_base(now.unix_nanos()).saturating_add(2 * CYCLE) {
             self.floor = self.floor.max(sequence);
@@ -236,8 +235,8 @@ impl Rooms {
         self.table.find_mut(self.hash.of(app, room.0), |known| known.is(app, room))
     }
 
-    /// Removes a shard that is gone from every room, at the cost of a walk over all. Answers the rooms that
-    /// have no member left.
+    /// Removes a shard that is gone from every room, by a walk over all. Returns the rooms that have no
+    /// member left.
     pub(crate) fn forget_shard(&mut self, shard: ShardId) -> Vec<(AppId, RoomId, Left)> {
         let gone: Vec<(AppId, RoomId)> = self
             .table
@@ -249,7 +248,7 @@ impl Rooms {
         gone.into_iter().filter_map(left).collect()
     }
 
-    /// Removes a member shard, and the room with its last one; what the room was, if it was that.
+    /// Removes a member shard. If it was the last, removes the room and returns what remains of it.
     pub(crate) fn leave(&mut self, app: AppId, room: RoomId, shard: ShardId) -> Option<Left> {
         let hash = self.hash.of(app, room.0);
         let known = self.table.find_mut(hash, |known| known.is(app, room))?;
@@ -266,8 +265,8 @@ impl Rooms {
         Some(Left { sequence, stream_life })
     }
 
-    /// Gives the room's next message its place, if the room's rate lets its sender take so many tokens; one
-    /// that costs nothing always gets one.
+    /// Gives the room's next message its place, if the room's rate allows its sender this many tokens; a
+    /// message that costs nothing always gets one.
     pub(crate) fn place(
         &mut self,
         now: Instant,

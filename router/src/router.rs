@@ -1,4 +1,4 @@
-//! The core: who is where, and which gateways there are.
+//! The core: sessions of users, and the gateways that are linked.
 
 use shard::{Clocks, Instant, Prng, ShardId};
 use wire::client::{FailReason, NoticeCode, Outcome};
@@ -30,12 +30,12 @@ mod revoke;
 mod said;
 mod suspend;
 
-/// What makes one router differ from another.
+/// The setup of one router.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// Which shard it is on.
     pub id: ShardId,
-    /// Where its hashes begin: fresh at each start, and unknown to clients.
+    /// The seed of its hashes: fresh at each start, and unknown to clients.
     pub seed: u64,
     /// What it may hold.
     pub limits: Limits,
@@ -45,40 +45,39 @@ pub struct Config {
 
 /// The router core of one shard. See the crate's page.
 ///
-/// It takes mail and timeouts, and has nothing done but that something is said.
+/// It takes mail and timeouts, and its effects are only mail and records.
 ///
-/// The rules in which the messages leave a choice:
+/// The rules that the messages do not determine:
 ///
-/// - **Online and offline** are told to the bridge when a user's class of device gets its first binding here
-///   and loses its last. A session that replaces another tells online under its own stamp, for the other's
-///   end may have been told elsewhere, and no offline: the user was there all the time. A session that moves
-///   to another owner is told online again there, under a higher stamp, and not offline here.
-/// - **A message to a user** goes to the sessions bound at that moment. A session that binds while it is
-///   pending does not get it: later messages to that session would have overtaken it. The first ack makes it
-///   delivered; when all sessions have failed it is undelivered, for the reason of the last. One that was
-///   bound all the time, by an owner before, and is announced while gateways disagree about owners, gets what
-///   others of its user were given here meanwhile.
-/// - **An undelivered message** is handed over to the bridge. Where there is one, the sender is told when
-///   that says that it keeps the message, or after [`Limits::bridge_timeout_ms`]. A message that comes from
-///   an inbox is not handed over: it is still there.
-/// - **A repeated message** (same app, sender, target and client_msg_id) gets the answer of the first,
-///   whatever became of it: a failed one has been handed over, and to deliver it after all would make two of
-///   it. Only `busy` is not remembered, for it asks to be sent again, nor a lossy message that met nobody,
-///   nor one that stays in its inbox. A message that comes from an inbox repeats only such a one: the
+/// - **Online and offline** are reported to the bridge when a user's class of device gets its first binding
+///   here and loses its last. A session that replaces another reports online under its own stamp, for the
+///   other's end may have been reported elsewhere, and no offline: the user was there all the time. A session
+///   that moves to another owner is reported online again there, under a higher stamp, and not offline here.
+/// - **A message to a user** goes to the sessions bound at that moment. A session that binds while the
+///   message is pending does not get it: it would come after later messages to that session. The first ack
+///   makes it delivered; if all sessions fail it is undelivered, for the last one's reason. A session that
+///   was bound all the time, by an owner before, and is announced while gateways disagree about owners, gets
+///   what its user's other sessions got here meanwhile.
+/// - **An undelivered message** is handed over to the bridge. If there is one, the sender gets its send-ack
+///   when the bridge says that it keeps the message, or after [`Limits::bridge_timeout_ms`]. A message that
+///   comes from an inbox is not handed over: it is still there.
+/// - **A repeated message** (same app, sender, target and client_msg_id) gets the first outcome, whatever it
+///   was: a failed message has been handed over, and delivering it after all would make two of it. Three
+///   outcomes are not remembered: `busy`, which asks for a repeat, a lossy message that nobody got, and a
+///   message that stays in its inbox. A message from an inbox repeats only another one from there: the
 ///   original may be remembered as stored.
-/// - **While gateways disagree** about owners, a message to a user that is not known, or to a room that may
-///   have members on shards that have not said so yet, is held back until they agree, or for
-///   [`Limits::settle_ms`].
-/// - **A gateway shard that goes** takes its memberships with it, and what waited for acks of its sessions
-///   has failed. They are away for [`Limits::away_ms`], in which the shard may come back with them; else they
-///   are told offline (`away.rs`).
-/// - **A message for one class of device** knows that session alone. It comes from an inbox, whose sessions
-///   each have a hand-over of their own, and repeats only such a one for the same class.
-/// - **Shares.** Of what waits here, each sender and each receiver has a share, and operators half of it all;
-///   past it the sender is told `busy`. Of the remembered outcomes a sender has a share too, and forgets its
-///   own oldest. A room gives its reliable messages at a rate that members can follow; those of operators are
-///   not counted.
-/// - **A lossy message to a user** has no send-ack: nobody knows its outcome.
+/// - **While gateways disagree** about owners, a message is parked if its user is not known, or if its room
+///   may have members on shards that have not said so yet: until they agree, or for [`Limits::settle_ms`].
+/// - **A gateway shard that goes** takes its memberships with it, and messages that waited for acks of its
+///   sessions have failed. The sessions are away for [`Limits::away_ms`], in which the shard may come back
+///   with them; then they are reported offline (`away.rs`).
+/// - **A message for one class of device** goes to that session alone. It comes from an inbox, each of whose
+///   sessions has an inbox delivery of its own, and repeats only such a message for the same class.
+/// - **Shares.** Each sender and each receiver has a share of the waiting messages, and operators half of
+///   them; beyond that the sender gets `busy`. Each sender has a share of the remembered outcomes, too, and
+///   forgets its own oldest. A room sends reliable messages at a rate that members can follow; those of
+///   operators do not count.
+/// - **A lossy message to a user** has no send-ack, because nobody knows its outcome.
 pub struct Router {
     limits: Limits,
     keys: Keys,
@@ -93,27 +92,27 @@ pub struct Router {
     away: Away,
     pending: Pending,
     partial: Partial,
-    /// Undelivered messages of which the bridge has not said yet whether it keeps them.
+    /// Undelivered messages that the bridge has not accepted or refused yet.
     handed: Pending,
-    /// There is a bridge that answers.
+    /// Whether there is a bridge that answers.
     is_bridged: bool,
-    /// What rooms say is written to the directory, too, for owners to come.
+    /// Whether room messages are also written to the directory, for owners to come.
     writes_streams: bool,
     /// How often the directory had lost something.
     stream_life: u32,
     dedupe: Dedupe,
-    /// Without what is held at the moment.
+    /// Without the gauges.
     metrics: Metrics,
     outbox: Outbox,
-    /// Shows as much as the fastest clock of a gateway.
+    /// A clock that is as fast as the fastest one of any gateway.
     stamps: StampClock,
     /// What other clocks show.
     clocks: Clocks,
-    /// Up to which place the directory was told again, and when it is told more.
+    /// Up to which place bindings were sent to the directory again, and when the next are.
     resync: Option<(u32, Instant)>,
-    /// Up to which place logins were stamped again, since a faster clock was heard of, and when more are.
+    /// Up to which place logins were stamped again, since a faster clock was seen, and when more are.
     restamp: Option<(u32, Instant)>,
-    /// What the bridge has yet to be told again.
+    /// What has yet to be reported to the bridge again.
     retelling: Option<Retelling>,
 }
 
@@ -122,7 +121,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// When [`Limits::validate`] finds fault.
+    /// If [`Limits::validate`] returns an error.
     pub fn new(config: Config) -> Self {
         let Config { id, seed, limits, keeps } = config;
         assert_eq!(limits.validate(), Ok(()));
@@ -156,19 +155,18 @@ impl Router {
         }
     }
 
-    /// There is a directory that keeps what rooms say: a next owner can read it when this one dies.
+    /// A directory keeps room messages, so that a next owner can read them when this one dies.
     pub fn write_streams(&mut self) {
         self.writes_streams = true;
     }
 
-    /// From here on, undelivered messages wait for [`Router::kept`] before their senders are told what has
-    /// become of them.
+    /// From here on, undelivered messages wait for [`Router::kept`] before their senders get a send-ack.
     pub fn expect_bridge(&mut self) {
         self.is_bridged = true;
     }
 
-    /// A gateway shard is there, one of so many of its node. One that is there already has gone in between.
-    /// Of what it said before, its sessions count if it is in the same life and says so.
+    /// A gateway shard is linked, one of `shards` of its node. If it was linked already, it was gone in
+    /// between. Of its earlier state, only the sessions count, if it is in the same life and announces them.
     pub fn gateway_up(
         &mut self,
         now: Instant,
@@ -187,20 +185,20 @@ impl Router {
         self.tell_all_bans(shard);
     }
 
-    /// A shard of a bridge is there: to a router, a gateway without clients.
+    /// A shard of a bridge is linked: to a router, it is a gateway without clients.
     pub fn bridge_up(&mut self, now: Instant, shard: ShardId, shards: u16, incarnation: u64) {
         self.gateway_up(now, shard, shards, false, incarnation);
         self.cluster.set_bridge(shard);
     }
 
     /// The connection with a gateway shard is gone, if it is one. It may find other owners while this router
-    /// still counts it in, and what it sent before is not to come after what they get.
+    /// still counts it, and its earlier messages must not come after what those get.
     pub fn gateway_cut(&mut self, shard: ShardId) {
         self.metrics.lossy_offline += self.cluster.drop_unanswered(shard) as u64;
     }
 
-    /// A gateway shard is gone, and its sessions are away. What it was to be told means nothing to its next
-    /// life, or another.
+    /// A gateway shard is gone, and its sessions are away. Mail for it is dropped: it means nothing to its
+    /// next life or another shard.
     pub fn gateway_down(&mut self, now: Instant, shard: ShardId) {
         if let Some(gateway) = self.cluster.down(now, shard) {
             self.lose_sessions(now, shard, gateway.incarnation);
@@ -224,14 +222,14 @@ impl Router {
         self.settle_views(now);
     }
 
-    /// Asks all gateways for other owners. [`Router::has_left`] tells when they have found some.
+    /// Asks all gateways to choose other owners. [`Router::has_left`] says when they have.
     pub fn leave(&mut self, now: Instant) {
         self.cluster.leave();
         self.drop_all_away();
         self.tell_common(now, Asker::Nobody);
     }
 
-    /// Whether this router was asked to leave, and nobody needs it any more.
+    /// Whether this router was asked to leave, and nobody uses it any more.
     pub fn has_left(&self) -> bool {
         let is_empty = self.users.users() == 0 && self.rooms.len() == 0;
         let waiting = self.pending.len() + self.handed.len() + self.cluster.parked_len();
@@ -257,14 +255,14 @@ impl Router {
         self.cluster.announced()
     }
 
-    /// What the clock shows that all nodes share.
+    /// The time of the clock that all nodes share.
     fn clock_ns(&mut self, now: Instant) -> u64 {
         let Login(clock_ns) = self.stamps.show(self.clocks.order(now).unix_nanos());
         clock_ns
     }
 
-    /// Tells the directory of every binding again, step by step: it has lost some. It may lack messages of
-    /// rooms, too.
+    /// Sends every binding to the directory again, step by step, as it has lost some. It may lack room
+    /// messages, too.
     pub fn tell_directory_all(&mut self, now: Instant) {
         self.stream_life += 1;
         self.resync = Some((0, now));
@@ -281,14 +279,13 @@ impl Router {
         });
     }
 
-    /// The bridge was not told of some sessions: of all ends that are remembered, and of all bindings, it is
-    /// told again by [`Router::retell`].
+    /// The bridge missed reports of some sessions: [`Router::retell`] reports all remembered ends and all
+    /// bindings to it again.
     pub fn begin_retelling(&mut self) {
         self.retelling = Some(Retelling { ends: self.ends.all(), from: 0 });
     }
 
-    /// Tells the bridge some of what it is to be told again, `step` sessions at most; whether there was
-    /// anything to tell.
+    /// Reports up to `step` sessions to the bridge again. Returns whether there was anything to report.
     pub fn retell(&mut self, step: usize) -> bool {
         let Some(Retelling { mut ends, from }) = self.retelling.take() else { return false };
         let rest = ends.len().saturating_sub(step);
@@ -310,7 +307,7 @@ impl Router {
         true
     }
 
-    /// Else a login that a slow clock stamped would be older than what fast clocks have stamped before it.
+    /// Otherwise a login with the stamp of a slow clock would be older than earlier ones of fast clocks.
     fn restamp_step(&mut self, now: Instant) {
         let Some((from, due)) = self.restamp.filter(|(_, due)| *due <= now) else { return };
         let stamped = self.users.stamp_again(from, RESYNC_PER_STEP);
@@ -368,11 +365,11 @@ impl Router {
         self.away.check_invariants(&self.users, &self.cluster);
     }
 
-    /// A gateway shard says something.
+    /// Takes mail of a gateway shard.
     pub fn mail(&mut self, now: Instant, from: ShardId, mail: ToRouter) {
         let seat = |session| Seat { shard: from, session };
         match mail {
-            // Whoever is not linked any more, or not yet, says nothing that could be undone when it goes.
+            // Ignore unlinked senders: we could not undo their changes when they disconnect.
             _ if self.cluster.get(from).is_none() => self.metrics.strangers += 1,
             ToRouter::Bind { app, user, device, session, login, fresh } => {
                 let said_by = if fresh { SaidBy::Login } else { SaidBy::Announcement };
@@ -455,7 +452,7 @@ impl Router {
         self.sweep_step(now);
     }
 
-    /// The next thing that the router wants said. To be asked when it has heard all of this turn.
+    /// The next effect. Poll it when the router has got everything of this turn.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.outbox.pop()
     }
@@ -504,7 +501,7 @@ impl Router {
                 self.metrics.refused += 1;
                 self.kick(seat, NoticeCode::ServerFull);
                 if said_by == SaidBy::Announcement {
-                    // The owner before told of it, and leaves its end to this one.
+                    // The owner before reported it online, and leaves the report of its end to this one.
                     self.say_offline(app, user, device, login);
                 }
                 return;
@@ -513,8 +510,7 @@ impl Router {
         match said_by {
             SaidBy::Login => self.metrics.binds += 1,
             SaidBy::Announcement => self.metrics.announced += 1,
-            // It may have ended, or be bound by another owner: nobody is told before its gateway announces
-            // it.
+            // It may have ended, or have another owner: nothing is reported before its gateway announces it.
             SaidBy::Directory => return,
         }
         self.say_online(app, user, device, seat, login);
@@ -523,8 +519,8 @@ impl Router {
         }
     }
 
-    /// The bridge was told of an end, under a stamp that this router may not know of. A session that is bound
-    /// under one that is no higher is another, and lives on.
+    /// An end was reported to the bridge, under a stamp that this router may not know. A session that is
+    /// bound under no higher stamp is another one, and lives on.
     fn ended(&mut self, from: ShardId, (app, user, device): Device, ended: Login) {
         self.ends.put((app, user, device), ended);
         if self.users.end_away((app, user, device), from, ended) {
@@ -569,7 +565,7 @@ impl Router {
         if moved && self.cluster.is_unsettled() {
             self.users.begin_to_leave(app, user, self.cluster.era());
         }
-        // Of one that only the directory knew, its owner tells.
+        // The end of a session that only the directory knew is reported by its owner.
         if !moved && (!is_guess || self.cluster.owns(app, user)) {
             self.say_offline(app, user, device, login);
             if is_guess && self.cluster.get(seat.shard).is_none() {
@@ -584,8 +580,8 @@ impl Router {
         self.outbox.directory(ToDirectory::Unbind { app, user, device, login });
     }
 
-    /// The directory knows sessions of a user for whom messages are held back. Those that have not been
-    /// announced yet are as good as announced.
+    /// The directory knows sessions of a user for whom messages are parked. Those that were not announced yet
+    /// count as announced.
     pub fn found(&mut self, now: Instant, app: AppId, user: UserId, seats: &[FoundSeat]) {
         if !self.cluster.is_parked(app, Target::User(user)) {
             return;
@@ -595,8 +591,8 @@ impl Router {
             let is_that_life =
                 self.cluster.get(shard).is_some_and(|gateway| gateway.incarnation == *incarnation);
             let seat_of = Seat { shard, session: *session };
-            // Of one that is away its gateway says more: whether it is back, or has ended. A stamp that
-            // another owner gave it meanwhile is that owner's to end.
+            // The gateway of a session that is away knows more: whether it is back, or has ended. If another
+            // owner gave it a stamp meanwhile, that owner has to end it.
             let is_away = || self.users.away_of(app, user, shard).contains(&seat_of);
             if is_that_life && !is_away() {
                 let (device, login, said_by) = (seat.device, seat.login, SaidBy::Directory);
@@ -660,7 +656,7 @@ impl Router {
         }
     }
 
-    /// Tells all gateways what they all reach when that has changed, else only who is to know anyway.
+    /// Sends all gateways the routers that they all reach if these have changed, else only to the asker.
     fn tell_common(&mut self, now: Instant, asker: Asker) {
         let clock = self.stamps.show(self.clocks.order(now).unix_nanos());
         let has_changed = self.cluster.agree();
@@ -675,8 +671,8 @@ impl Router {
         }
     }
 
-    /// Lets go of what is held back, if there is agreement. What gateways have not announced by then is not
-    /// there: it has ended before this router was its owner, and nobody would unbind it.
+    /// Releases parked messages if there is agreement. Sessions that were not announced by then count as
+    /// ended: they ended before this router was their owner, so nobody would unbind them.
     fn settle_views(&mut self, now: Instant) {
         let settles = self.cluster.settles(now);
         if self.cluster.is_agreed() {
@@ -695,19 +691,19 @@ impl Router {
     }
 }
 
-/// What the bridge is told again, step by step.
+/// What is reported to the bridge again, step by step.
 struct Retelling {
     /// Ends, with their stamps.
     ends: Vec<(Device, Login)>,
-    /// Bindings in places from here on.
+    /// Bindings at places from here on.
     from: u32,
 }
 
-/// Who is told what everybody reaches, though it has not changed.
+/// Who is sent the routers that everybody reaches, though they have not changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asker {
     Nobody,
     One(ShardId),
-    /// A clock has come that is ahead of what they know.
+    /// All, as a clock has come that is ahead of what they know.
     All,
 }

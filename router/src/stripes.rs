@@ -1,14 +1,13 @@
-//! A hash table that never stops to grow for long.
+//! A hash table that never pauses for long to grow.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::OccupiedEntry;
 
-/// Parts of a table. With a million entries one grows in about a millisecond, where a whole table takes tens
-/// of them.
+/// Parts of a table. With a million entries one part grows in about a millisecond; a whole table would take
+/// tens of them.
 const STRIPES: usize = 64;
 
-/// A hash table in parts, each with the entries of some hashes and growing on its own, at a moment of its
-/// own.
+/// A hash table in parts. Each has the entries of some hashes, and grows on its own, at a time of its own.
 #[derive(Debug)]
 pub(crate) struct Stripes<T> {
     parts: Box<[HashTable<T>]>,
@@ -45,13 +44,13 @@ impl<T> Stripes<T> {
         Some(entry)
     }
 
-    /// Every entry, in the order of nothing.
+    /// Every entry, in unspecified order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.parts.iter().flatten()
     }
 }
 
-/// The bits in the middle: a part uses those at both ends.
+/// The middle bits, as a part uses the bits at both ends.
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % STRIPES
 }

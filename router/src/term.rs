@@ -1,15 +1,15 @@
-//! How long a router can be sure that it alone owned what it owns.
+//! How long a router can be sure that no other router owned the same.
 
-/// A time in which nobody else can have owned what this router does.
+/// A period in which no other router can have owned the same as this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Term {
-    /// That of agreement.
+    /// The era of agreement.
     pub(crate) era: u64,
-    /// Gateway shards lost before.
+    /// How many gateway shards were lost before.
     pub(crate) losses: u64,
 }
 
 impl Term {
-    /// None: another owner may own the same.
+    /// No such period: another owner may own the same.
     pub(crate) const UNSURE: Self = Self { era: u64::MAX, losses: u64::MAX };
 }

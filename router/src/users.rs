@@ -1,4 +1,4 @@
-//! Where users are.
+//! Where the sessions of users are.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use crate::stripes::Stripes;
 /// The end of a chain. No binding has this index.
 const NONE: u32 = u32::MAX;
 const CHUNK_BINDINGS: usize = 1024;
-/// How far above the stamp of the session that it replaces that of a newer one is at least, about a ms: each
-/// announcement of the older one, which does not know yet that it is kicked, raises its own by one.
+/// By how much a newer session's stamp is above that of the session it replaces, at least: about a ms. Each
+/// announcement of the older one, which does not know yet that it is kicked, raises its stamp by one.
 const RAISE_NS: u64 = 1 << 20;
 
-/// Faster clocks that are taken into account: nodes whose clocks are right are no more.
+/// Faster clocks that are taken into account. Nodes whose clocks are right cause no more.
 const FORWARDS_MAX: usize = 64;
-/// In [`Binding::forwards`]: nobody knows by which clock it was stamped.
+/// In [`Binding::forwards`]: the clock of its stamp is unknown.
 const BY_ANY_CLOCK: u8 = 127;
-/// In [`Binding::forwards`]: only the directory knows of it.
+/// In [`Binding::forwards`]: only the directory knows the session.
 const A_GUESS: u8 = 126;
 /// A bit beside [`Binding::forwards`]: its gateway shard has yet to say that the session is still there.
 const AWAY: u8 = 1 << 7;
@@ -39,15 +39,15 @@ pub(crate) struct Users {
     /// One index for each user, of the first binding.
     table: Stripes<u32>,
     bindings: Bindings,
-    /// The same by gateway shards, in short.
+    /// A summary of the bindings of each gateway shard.
     known: Known,
-    /// Bindings that only the directory knows of.
+    /// How many bindings only the directory knows.
     guesses: usize,
-    /// By how many ns each faster clock that was heard of put the clock of stamps forward, the first
+    /// By how many ns each faster clock that was seen moved the clock of stamps forward, the first
     /// [`FORWARDS_MAX`].
     forwards: Vec<u64>,
-    /// Of sessions whose stamps were put above that of an end, what these were before: the end may have been
-    /// a newer session's, which lives.
+    /// The earlier stamps of sessions whose stamps were put above that of an end: the end may belong to a
+    /// newer session, which lives.
     ranks: BTreeMap<(AppId, UserId, DeviceClass), Login>,
 }
 
@@ -61,57 +61,57 @@ pub(crate) struct Claim {
     pub(crate) seat: Seat,
     pub(crate) login: Login,
     pub(crate) said_by: SaidBy,
-    /// The time of agreement (see `Cluster`) in which it comes.
+    /// The era (see `Cluster`) in which it comes.
     pub(crate) era: u64,
-    /// The highest stamp under which an end of such a session was told: its own is to be above.
+    /// The highest stamp under which an end on this device was reported: its own must be above.
     pub(crate) ended: Login,
 }
 
-/// From where a session is known.
+/// How a session is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SaidBy {
     /// It has just logged in, so it is newer than whatever is bound.
     Login,
     /// Its gateway announces it to another owner.
     Announcement,
-    /// The directory, which may be behind: it may have ended since.
+    /// From the directory, which may be behind: the session may have ended since.
     Directory,
 }
 
 /// How much of a user is known while gateways change owners.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
-    /// No session is.
+    /// No session is known.
     Unknown,
-    /// A session has moved to another owner, and the rest follow.
+    /// A session has moved to another owner, and the others follow.
     Leaving,
-    /// Sessions that came in this time without agreement; others may have yet to be announced.
+    /// Sessions that came in this era; others may have yet to be announced.
     InPart,
-    /// Sessions that were known when gateways agreed last; then all were.
+    /// Sessions that were known when gateways agreed last; at that time all were.
     InFull,
 }
 
-/// What a bind has changed; with the stamp of the session that is bound then.
+/// The result of a bind, with the stamp of the session that is bound afterwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bound {
     /// The user had no session on that class of device.
     First(Login),
     /// The same session was bound already.
     Again(Login),
-    /// The same session was bound, as only the directory knew.
+    /// The same session was bound, but only the directory knew it.
     Confirmed(Login),
     /// The same session was bound, and was away.
     Back(Login),
     /// This session was bound until now.
     Replaced(Seat, Login),
-    /// Nothing: a newer session is bound.
+    /// No change: a newer session is bound.
     Older,
-    /// Nothing: a session is bound that seems newer, under this stamp, but clocks may be wrong. A login that
-    /// came late is of a session that may have ended: its gateway knows.
+    /// No change: the bound session seems newer, under this stamp, but clocks may be wrong. A login that
+    /// comes late may belong to a session that has ended: ask its gateway.
     AskAgain(Login),
-    /// A newer session is bound, by a clock that was behind: this is its stamp from here on.
+    /// A newer session is bound, stamped by a slow clock: this is its stamp from here on.
     Behind(Seat, Login),
-    /// Nothing: there are as many bindings as there may be.
+    /// No change: there are as many bindings as there may be.
     Full,
 }
 
@@ -172,7 +172,7 @@ impl Users {
                 hash.of(binding.app, binding.user.0)
             });
         } else {
-            // Behind the first, which the table names.
+            // After the first binding, which the table names.
             let second = std::mem::replace(&mut self.bindings.get_mut(first).next, at);
             self.bindings.get_mut(at).next = second;
         }
@@ -195,7 +195,7 @@ impl Users {
             let login = match said_by {
                 SaidBy::Login | SaidBy::Announcement if is_news => above_end,
                 SaidBy::Login | SaidBy::Announcement => login,
-                // The stamp that another owner gave it meanwhile is that owner's to end.
+                // If another owner gave it a stamp meanwhile, that owner has to end it.
                 SaidBy::Directory if !binding.is_guess() => binding.login,
                 SaidBy::Directory => login,
             };
@@ -239,7 +239,7 @@ impl Users {
         Bound::Replaced(old, login)
     }
 
-    /// Changes a binding, and what is known of its shard with it.
+    /// Changes a binding, and the summary of its shard with it.
     fn change(&mut self, at: u32, change: impl FnOnce(&mut Binding)) {
         self.exit(at);
         change(self.bindings.get_mut(at));
@@ -263,7 +263,7 @@ impl Users {
         binding.forwards & AWAY != 0 || self.known.is_away(binding.shard)
     }
 
-    /// The bindings of each gateway shard, in short.
+    /// The summaries of the bindings of each gateway shard.
     pub(crate) fn known(&self) -> &Known {
         &self.known
     }
@@ -275,8 +275,8 @@ impl Users {
     }
 
     /// A gateway shard says which ranges of its sessions are as they are known here. The sessions of the
-    /// others stay away, one by one. If sessions have been known to other owners meanwhile, the stamps of
-    /// those that are back are raised; these are returned.
+    /// others stay away, each marked. If other owners have known sessions meanwhile, raises the stamps of
+    /// those that are back, and returns these.
     pub(crate) fn resume(&mut self, shard: ShardId, unchanged: &RangeSet, moved: bool) -> Vec<Stamped> {
         let is_whole = self.known.is_within(shard, unchanged) && !self.known.has_marked(shard);
         let are_all_away = self.known.is_away(shard);
@@ -310,12 +310,12 @@ impl Users {
         stamped
     }
 
-    /// No session of a shard is away that is not marked.
+    /// From now on only the marked sessions of a shard are away.
     pub(crate) fn end_suspension(&mut self, shard: ShardId) {
         self.known.set_away(shard, false);
     }
 
-    /// The sessions of a user that are away, those on one shard.
+    /// The sessions of a user on one shard that are away.
     pub(crate) fn away_of(&self, app: AppId, user: UserId, shard: ShardId) -> Vec<Seat> {
         let bound = self.chain(self.first(app, user)).map(|at| self.bindings.get(at));
         bound.filter(|it| it.shard == shard && self.is_away(it)).map(Binding::seat).collect()
@@ -345,8 +345,8 @@ impl Users {
         true
     }
 
-    /// The sessions of a shard that are away, in the order of their places, at the cost of a walk over all if
-    /// there are any.
+    /// The sessions of a shard that are away, in the order of their places. If there are any, this walks over
+    /// all bindings.
     pub(crate) fn away_on(&self, shard: ShardId) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
         if !self.known.is_away(shard) && !self.known.has_marked(shard) {
             return Vec::new();
@@ -360,21 +360,21 @@ impl Users {
         (self.bindings.chunks.len() * CHUNK_BINDINGS) as u32
     }
 
-    /// A faster clock was heard of: logins until now were stamped by one that was behind it by so much.
+    /// Notes that a faster clock was seen: earlier logins got stamps of a clock that was this far behind.
     pub(crate) fn put_forward(&mut self, by_ns: u64) {
         if self.forwards.len() < FORWARDS_MAX {
             self.forwards.push(Login(by_ns.saturating_sub(1)).raised().0);
         }
     }
 
-    /// What the stamp of a login would have been by the fastest clock that is known now.
+    /// What the stamp of a login would be by the fastest clock that is known now.
     fn by_fastest_clock(&self, binding: &Binding) -> Login {
         let since = self.forwards.get(usize::from(binding.forwards & !AWAY)..).unwrap_or_default();
         Login(since.iter().fold(binding.login.0, |login, by_ns| login.saturating_add(*by_ns)))
     }
 
-    /// Stamps the logins in some places again, `count` from `from` on, those that a clock gave that was
-    /// behind; each with its stamp. `None` when there are no such places any more.
+    /// Stamps `count` places from `from` on again, where a slow clock stamped a login, and returns those with
+    /// their stamps. `None` after the last place.
     pub(crate) fn stamp_again(&mut self, from: u32, count: u32) -> Option<Vec<Stamped>> {
         let places = self.places();
         let mut stamped = Vec::new();
@@ -390,8 +390,8 @@ impl Users {
         (from < places).then_some(stamped)
     }
 
-    /// Puts the stamp of the session that is bound above that of an end; the session and its stamp, if it was
-    /// not.
+    /// Puts the stamp of the bound session above that of an end. Returns the session and its stamp, if it was
+    /// not above.
     pub(crate) fn raise(
         &mut self,
         app: AppId,
@@ -410,7 +410,7 @@ impl Users {
         Some((seat, ended.raised()))
     }
 
-    /// Removes the binding if it is that session's; its stamp then, and whether only the directory knew of
+    /// Removes the binding if it is that session's. Returns its stamp, and whether only the directory knew
     /// it.
     pub(crate) fn unbind(
         &mut self,
@@ -428,7 +428,7 @@ impl Users {
         Some((login, is_guess))
     }
 
-    /// How much of a user is known in a time of agreement.
+    /// How much of a user is known in an era of agreement.
     pub(crate) fn standing(&self, app: AppId, user: UserId, era: u64) -> Standing {
         let mark = mark_of(era);
         let (mut standing, mut some_are_away) = (Standing::Unknown, false);
@@ -444,7 +444,7 @@ impl Users {
         if some_are_away && standing == Standing::InFull { Standing::InPart } else { standing }
     }
 
-    /// A session of a user has moved to another owner, and the rest follow in this time of agreement.
+    /// Notes that a session of a user moved to another owner, and that the others follow in this era.
     pub(crate) fn begin_to_leave(&mut self, app: AppId, user: UserId, era: u64) {
         let mut at = self.first(app, user);
         while at != NONE {
@@ -454,8 +454,8 @@ impl Users {
         }
     }
 
-    /// The sessions that no gateway has announced, in the order of their places, at the cost of a walk over
-    /// all if there are any.
+    /// The sessions that no gateway has announced, in the order of their places. If there are any, this walks
+    /// over all bindings.
     pub(crate) fn guesses(&self) -> Vec<(AppId, UserId, DeviceClass, Seat)> {
         if self.guesses == 0 {
             return Vec::new();
@@ -466,8 +466,8 @@ impl Users {
             .collect()
     }
 
-    /// The bindings in some places, `count` of them from `from` on, each with whether only the directory
-    /// knows of it; `None` when there are no such places any more.
+    /// The bindings of `count` places from `from` on, each with whether only the directory knows it; `None`
+    /// after the last place.
     pub(crate) fn in_places(
         &self,
         from: u32,
@@ -480,8 +480,7 @@ impl Users {
         (from < places).then_some(it)
     }
 
-    /// The sessions of a user that are not away, one for each class of device, in no order that means
-    /// anything.
+    /// The sessions of a user that are not away, one for each class of device, in unspecified order.
     pub(crate) fn of(
         &self,
         app: AppId,
@@ -575,12 +574,12 @@ struct Binding {
     shard: ShardId,
     /// The next binding of the same user, or the next free place.
     next: u32,
-    /// The time of agreement in which it came, and whether it is to leave in that time; see [`mark_of`].
+    /// The era in which it came, and whether it is to leave in that era; see [`mark_of`].
     mark: u16,
     /// `None` marks a free place.
     device: Option<DeviceClass>,
-    /// How many faster clocks had been heard of when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`].
-    /// And whether it is [`AWAY`].
+    /// How many faster clocks had been seen when it logged in here; or [`BY_ANY_CLOCK`], or [`A_GUESS`]. And
+    /// whether it is [`AWAY`].
     forwards: u8,
 }
 
@@ -603,12 +602,12 @@ impl Binding {
         self.user == user && self.app == app
     }
 
-    /// Whether only the directory knows of it.
+    /// Whether only the directory knows it.
     fn is_guess(&self) -> bool {
         self.forwards & !AWAY == A_GUESS
     }
 
-    /// What it adds to what is known of its shard.
+    /// What it adds to the summary of its shard.
     fn part(&self) -> Part {
         let Self { app, user, device, session, login, .. } = *self;
         let digest = device.filter(|_| !self.is_guess());
@@ -627,8 +626,8 @@ impl Binding {
 /// In a binding's mark: its user leaves.
 const LEAVES: u16 = 1;
 
-/// The mark of what comes in a time of agreement. It comes again after 2^15 of these: a session that old then
-/// counts as one of many for a while, which costs a little time.
+/// The mark of an era. It repeats after 2^15 eras: a session that is that old then counts as
+/// one of a user known in part for a while, which costs a little time.
 fn mark_of(era: u64) -> u16 {
     (era as u16) << 1
 }

@@ -1,4 +1,4 @@
-//! Users whose logins are refused: told by operators or by gateways that know, and passed on to all gateways.
+//! Users whose logins are refused: operators or gateways report them, and all gateways get them.
 
 use shard::{Instant, ShardId};
 use wire::node::{Ban, Login, ToGateway};
@@ -8,7 +8,7 @@ use super::Router;
 
 impl Router {
     /// An operator keeps a user out for some time; 0 lifts that. Each router that is asked gives its own
-    /// stamp, so a node may get one ban under several.
+    /// stamp, so a node may get one ban under several stamps.
     pub(super) fn ban(&mut self, now: Instant, who: (AppId, UserId, Option<DeviceClass>), ban_ms: u32) {
         let (now_ms, clock) = (self.clocks.wall_millis(now), Login(self.clock_ns(now)));
         let ban = self.bans.next(now_ms, clock, who, ban_ms);
@@ -17,7 +17,7 @@ impl Router {
         self.tell_bans(vec![ban]);
     }
 
-    /// Keeps bans of which a gateway knew, and tells all gateways of those that it did not know.
+    /// Keeps bans that a gateway knew, and sends all gateways those that were not known here.
     pub(super) fn hear_bans(&mut self, now: Instant, bans: Vec<Ban>) {
         let now_ms = self.clocks.wall_millis(now);
         let new: Vec<Ban> = bans.into_iter().filter(|ban| self.bans.add(now_ms, *ban)).collect();
@@ -32,7 +32,7 @@ impl Router {
         }
     }
 
-    /// Tells a gateway shard that has come of all bans.
+    /// Sends all bans to a gateway shard that has just linked.
     pub(super) fn tell_all_bans(&mut self, shard: ShardId) {
         for bans in self.bans.messages() {
             self.outbox.gateway(shard, ToGateway::Banned { bans });

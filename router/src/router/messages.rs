@@ -1,4 +1,4 @@
-//! What becomes of messages.
+//! The way of messages to their outcomes.
 
 use shard::{Instant, ShardId};
 use wire::client::{FailReason, Message, Outcome, SendAck};
@@ -27,14 +27,14 @@ impl Router {
         self.decide(now, sender, submission);
     }
 
-    /// What was held back is dealt with as if it came at this moment.
+    /// Handles parked messages as if they came now.
     pub(super) fn resubmit(&mut self, now: Instant, parked: Parked) {
         for (sender, submission) in parked {
             self.decide(now, sender, submission);
         }
     }
 
-    /// Lets go of what is held back for a user, if the user has become known.
+    /// Releases a user's parked messages, if the user has become known.
     pub(super) fn release(&mut self, now: Instant, app: AppId, user: UserId) {
         if self.cluster.is_unsettled() && self.users.of(app, user).next().is_some() {
             let parked = self.cluster.unpark(app, Target::User(user));
@@ -42,7 +42,7 @@ impl Router {
         }
     }
 
-    /// The sender's shard has found another owner for a message that is held back.
+    /// Drops a parked message for which the sender's shard has found another owner.
     pub(super) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         self.cluster.withdraw(from, app, target, id);
     }
@@ -54,7 +54,7 @@ impl Router {
             return false;
         }
         let app = submission.app;
-        // What came before goes before.
+        // Earlier messages go first.
         if self.cluster.is_parked(app, submission.target) {
             return true;
         }
@@ -116,7 +116,7 @@ impl Router {
         }
     }
 
-    /// Whether the message came before; then its sender is answered, or will be when its outcome is known.
+    /// Whether the message is a repeat; then its sender gets the outcome now, or when it is known.
     fn is_repeat(&mut self, now: Instant, key: Key, sender: Sender, submission: &Submission) -> bool {
         let is_answered = submission.is_answered();
         let handed = &mut self.handed;
@@ -126,7 +126,7 @@ impl Router {
             _ => handed.find_mut(key).map(|letter| (letter, true)),
         }) {
             self.metrics.repeats_pending += 1;
-            // A lossy repeat waits for no answer, so it takes none away.
+            // A lossy repeat waits for no answer, so the first sender still gets it.
             if is_answered {
                 let other = letter.repeated_by(sender, submission);
                 if other.submitted != letter.sender.submitted {
@@ -145,7 +145,7 @@ impl Router {
             Some(outcome) if is_answered => {
                 self.send_ack(sender, submission.client_msg_id.clone(), id, outcome);
             }
-            // Of a lossy one nothing is known that a reliable one could be told, so that is another message.
+            // A lossy message has no outcome to tell a reliable one, so they are two messages.
             None if is_answered => return false,
             Some(_) | None => {}
         }
@@ -215,8 +215,8 @@ impl Router {
         }
     }
 
-    /// There is no place for a message to a user. Its sender is to send it again; one who gave it no id will
-    /// not, so it is handed over. Of a lossy one nothing is said.
+    /// There is no room for a message to a user. Its sender must send it again. A sender that gave it no id
+    /// will not, so it is handed over. A lossy one gets no answer.
     fn no_room(&mut self, now: Instant, letter: Letter) {
         if !letter.message.client_msg_id.is_empty() || !letter.message.ack_wanted {
             return self.turn_away(letter.sender, letter.message.client_msg_id);
@@ -284,8 +284,8 @@ impl Router {
         );
         let (sequence, base, members) = match (place, holder) {
             (Place::At(sequence, base, members), _) => (sequence, base, members.to_vec()),
-            // An operator may send to a room that nobody is in. Every other sender is a member, so this
-            // router has yet to hear of the room again.
+            // An operator may send to an empty room. Every other sender is a member, so this router has yet
+            // to hear of the room again.
             (Place::Unknown, Holder::Operator) => {
                 return self.fail(sender, client_msg_id, FailReason::NotMember);
             }
@@ -309,9 +309,9 @@ impl Router {
         }
     }
 
-    /// One message for a node, to the shard that the room's hash picks there, whether or not it has members:
-    /// all messages of a room go the same way, so they stay in order. In the own process each shard has its
-    /// mailbox, and no way is shorter.
+    /// Sends one message to a node, to the shard that the room's hash picks there, whether or not it has
+    /// members: all messages of a room go the same way, so they stay in order. In this process each shard has
+    /// its own mailbox, and no way is shorter.
     fn broadcast_to_node(&mut self, members: &[ShardId], message: &Message) {
         let picked = members.first().and_then(|member| self.picked(message.room?, *member));
         match picked {
@@ -330,8 +330,7 @@ impl Router {
         }
     }
 
-    /// The shard of a member's node that takes the room's messages for all of that node, if it is another
-    /// process.
+    /// The shard that takes the room's messages for all of a member's node, if that is another process.
     pub(super) fn picked(&self, room: RoomId, member: ShardId) -> Option<ShardId> {
         let gateway = self.cluster.get(member).filter(|gateway| !gateway.is_local)?;
         let index = room.0.rem_euclid(i64::from(gateway.shards.max(1))) as u16;
@@ -378,7 +377,7 @@ impl Router {
         }
     }
 
-    /// Every way to the receiver has been gone.
+    /// Concludes a message: every way to the receiver was tried.
     fn conclude(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
         match outcome {
             Outcome::Failed(reason) => {
@@ -396,7 +395,7 @@ impl Router {
         }
     }
 
-    /// Gives an undelivered message to the bridge, and keeps it until that says whether it keeps it.
+    /// Gives an undelivered message to the bridge, and keeps it until the bridge says whether it has it.
     fn hand_over(&mut self, now: Instant, letter: Letter, reason: FailReason) {
         let (user, sender, message) = (letter.receiver, letter.sender, letter.message.clone());
         let deadline = now + self.limits.bridge_timeout();
@@ -414,7 +413,7 @@ impl Router {
         }
     }
 
-    /// Until the bridge has said whether it keeps a message, owners may change: the next one is not to
+    /// Owners may change until the bridge has said whether it keeps a message: the next owner must not
     /// deliver it then.
     fn say_concluded(&mut self, Sender { seat, submitted }: Sender, reason: FailReason) {
         self.outbox.gateway(seat.shard, ToGateway::Concluded { submitted, reason });
@@ -431,14 +430,14 @@ impl Router {
                 self.metrics.stored += 1;
                 Outcome::Stored
             }
-            // Why it was not delivered says more than why nobody keeps it.
+            // The reason why it was not delivered says more than the bridge's.
             Taken::Refused(_) => Outcome::Failed(letter.reason),
         };
         self.finish(now, letter, outcome);
     }
 
-    /// The outcome of a reliable message to a user is known: remembers and tells it. One that stays in its
-    /// inbox may come from there again.
+    /// Remembers and reports the outcome of a reliable message to a user. A message that stays in its inbox
+    /// may come from there again.
     fn finish(&mut self, now: Instant, letter: Letter, outcome: Outcome) {
         let Letter { key, sender, message, stored, .. } = letter;
         let id = message.id;
@@ -479,8 +478,8 @@ fn message(room: Option<RoomId>, sequence: u64, submission: Submission) -> Messa
     Message { id, app, sender, biz_code, room, sequence, ack_wanted, client_msg_id, payload }
 }
 
-/// Why a delivery failed, in the words that are final for the sender. A gateway uses no others; one that does
-/// has no ack either.
+/// The reason of a failed delivery as its sender gets it. A gateway uses no others; a delivery with another
+/// reason has no ack either.
 fn reason_of_failure(reason: FailReason) -> FailReason {
     match reason {
         FailReason::Offline

@@ -1,4 +1,4 @@
-//! Tokens that are refused: told by operators or by gateways that know, and passed on to all gateways.
+//! Tokens that are refused: operators or gateways report them, and all gateways get them.
 
 use shard::{Instant, ShardId};
 use wire::node::{Revocation, ToGateway};
@@ -6,8 +6,8 @@ use wire::node::{Revocation, ToGateway};
 use super::Router;
 
 impl Router {
-    /// Keeps revocations, and tells all gateways of those that it did not know. Sessions of their users are
-    /// looked at.
+    /// Keeps revocations, and sends all gateways those that were not known here. Their users' sessions are
+    /// checked.
     pub(super) fn revoke(&mut self, now: Instant, revocations: Vec<Revocation>) {
         let now_secs = self.clocks.wall_secs(now);
         let is_new = |revocation: &Revocation| self.revocations.add(now_secs, *revocation);
@@ -25,7 +25,7 @@ impl Router {
         }
     }
 
-    /// Tells a gateway shard that has come of all that it is to refuse.
+    /// Sends all revocations to a gateway shard that has just linked.
     pub(super) fn tell_revocations(&mut self, shard: ShardId) {
         for revocations in self.revocations.messages() {
             self.outbox.gateway(shard, ToGateway::Revoked { revocations });

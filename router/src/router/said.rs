@@ -1,5 +1,5 @@
-//! What rooms said: who is told, what goes to the next owner, and what is forgotten (`history.rs`,
-//! `recall.rs`).
+//! The kept messages of rooms: who gets them, which go to the next owner, and which are forgotten
+//! (`history.rs`, `recall.rs`).
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ use crate::rooms::Left;
 use crate::term::Term;
 
 impl Router {
-    /// A shard has members in a room, of whose messages it has seen those up to `seen`. `clock_ns` is what
-    /// the clock shows that all nodes share.
+    /// A shard has members in a room and has seen its messages up to `seen`. `clock_ns` is the time of the
+    /// clock that all nodes share.
     pub(super) fn join(
         &mut self,
         now: Instant,
@@ -44,7 +44,7 @@ impl Router {
             }
         }
         if entered.has_begun && self.writes_streams {
-            // Before it says anything: of what it does not come to write the next one knows.
+            // Before the first message, so that the next owner knows of messages that are not written.
             self.begin_stream(app, room, Entry::Gap(sequence));
         }
         if entered.has_lost {
@@ -63,7 +63,7 @@ impl Router {
     /// A shard has no members in a room any more.
     pub(super) fn leave_room(&mut self, now: Instant, (app, room): (AppId, RoomId), from: ShardId) {
         let left = self.rooms.leave(app, room, from);
-        // Maybe to another owner, and others may follow, or have gone by that one for a while.
+        // Perhaps it goes to another owner, and others may follow, or have used that one for a while.
         let may_move = self.cluster.is_unsettled();
         if let Some(left) = left {
             let term = if may_move { Term::UNSURE } else { self.cluster.term() };
@@ -79,7 +79,7 @@ impl Router {
         }
     }
 
-    /// A room has no members any more. What it said is kept for those who come back.
+    /// A room has no members any more. Its messages are kept for those who come back.
     pub(super) fn room_left(&mut self, app: AppId, room: RoomId, left: Left, term: Term) {
         let sequence = left.sequence;
         if self.writes_streams && left.stream_life == Some(self.stream_life) {
@@ -88,7 +88,7 @@ impl Router {
         self.histories.leave(app, room, sequence, term);
     }
 
-    /// This owner writes what a room says from here on to its stream. What was written before may be
+    /// This owner writes the room's messages to its stream from here on. What was written before may be
     /// incomplete ([`Entry::Gap`]), or is ([`Entry::Lost`]).
     fn begin_stream(&mut self, app: AppId, room: RoomId, beginning: Entry) {
         let Some(known) = self.rooms.find_mut(app, room) else { return };
@@ -96,9 +96,9 @@ impl Router {
         self.keep_in_stream(app, room, beginning);
     }
 
-    /// The directory refused what this owner wrote to a room's stream, its beginning or a message: another
-    /// owner began above it, because some gateways went by that one. This one begins again above it, does not
-    /// have what it said, and has the stream say so to those who read it.
+    /// The directory refused what this owner wrote to a room's stream: another owner began above it, because
+    /// some gateways used that one. This owner begins again above the other, counts its own messages as lost,
+    /// and has the stream tell its readers so.
     pub fn stream_is_ahead(&mut self, now: Instant, app: AppId, room: RoomId, refused: u64) {
         let clock_ns = self.clock_ns(now);
         if let Some(sequence) = self.rooms.begin_again(clock_ns, app, room, refused) {
@@ -107,7 +107,7 @@ impl Router {
         }
     }
 
-    /// Adds to the stream of a room what it has said.
+    /// Adds an entry for a room's message to its stream.
     pub(super) fn write_stream(&mut self, app: AppId, room: RoomId, entry: Entry) {
         let stream_life = self.rooms.find(app, room).and_then(|known| known.stream_life);
         if stream_life != Some(self.stream_life) {
@@ -120,7 +120,7 @@ impl Router {
         self.outbox.directory(ToDirectory::Keep { app, room, entry: Box::new(entry) });
     }
 
-    /// The directory has this of a room: see [`wire::node::ToDirectory::Read`].
+    /// The directory sends a room's stream: see [`wire::node::ToDirectory::Read`].
     pub fn take_stream(&mut self, now: Instant, stream: Stream) {
         let (app, room) = (stream.app, stream.room);
         let Some(known) = self.rooms.find_mut(app, room).filter(|known| known.has_read) else { return };
@@ -136,7 +136,7 @@ impl Router {
         self.wake_recalls(now, app, room);
     }
 
-    /// A shard wants what a room said, in which it has members.
+    /// A shard wants kept messages of a room in which it has members.
     pub(super) fn recall(&mut self, now: Instant, asked: Asked) {
         let awaits = self.must_await(now, &asked);
         if awaits.is_none() && self.recalls.is_free(now) {
@@ -152,18 +152,18 @@ impl Router {
         }
     }
 
-    /// Until when the owner before, or the directory (which is asked once), may still tell what a shard
-    /// wants.
+    /// Until when the owner before, or the directory (which is asked once), may still send messages that a
+    /// shard wants.
     fn must_await(&mut self, now: Instant, asked: &Asked) -> Option<Instant> {
         let (app, room) = (asked.app, asked.room);
         let known = self.rooms.find_mut(app, room)?;
         let gone = self.histories.find(app, room).map_or(known.base, |ring| ring.gone());
         let lacks = asked.since < gone || asked.last > 0 && gone >= known.base;
-        // It wrote nothing that is not here, if the ring begins where the room does not.
+        // If the ring begins elsewhere than the room, it has all that this owner wrote.
         let may_read = self.writes_streams && gone == known.base && !known.has_read;
         if lacks && may_read && now >= known.awaits_until {
-            // Only when all gateways have said what their members have seen can one tell whether a stream has
-            // all.
+            // Whether a stream is complete is known only when all gateways have said what their members have
+            // seen.
             match self.cluster.deadline().filter(|_| self.cluster.is_unsettled()) {
                 Some(settled) => known.awaits_until = settled,
                 None => {
@@ -176,7 +176,7 @@ impl Router {
         (lacks && now < known.awaits_until).then_some(known.awaits_until)
     }
 
-    /// Answers and moves as much as there is room for.
+    /// Sends answers and moves histories as far as there is room.
     pub(super) fn recall_step(&mut self, now: Instant) {
         self.recalls.end_waits(now);
         while let Some((to, app, room)) = self.recalls.next_move(now) {
@@ -210,13 +210,13 @@ impl Router {
         }
     }
 
-    /// Sends what is kept of a room to its next owner, by a shard that knows that: the newest first.
+    /// Sends a room's history to its next owner, through a shard that knows the owner, newest part first.
     fn send_history(&mut self, to: ShardId, app: AppId, room: RoomId) {
         let Some(ring) = self.histories.find(app, room) else { return };
         let Some(left_at) = ring.left_at else { return }; // somebody is in it again
         let (router, gone) = (self.recalls.me(), ring.gone());
         let is_sure = ring.term.losses == self.cluster.term().losses;
-        // What lies below a hole is of no use there.
+        // Messages below a hole are of no use there.
         let messages: Vec<Message> = ring.messages().filter(|kept| kept.sequence > gone).cloned().collect();
         self.recalls.spend(&messages);
         let mut parts: Vec<Vec<Message>> = in_parts(messages);
@@ -232,7 +232,7 @@ impl Router {
         self.histories.drop_room(app, room);
     }
 
-    /// The owner before has kept this of a room.
+    /// The owner before sends what it kept of a room.
     pub(super) fn take_in(&mut self, now: Instant, part: &Kept) {
         let (app, room, term) = (part.app, part.room, self.cluster.term());
         let known = self.rooms.find(app, room).map(|known| (known.base, known.seen));
@@ -250,19 +250,19 @@ impl Router {
         self.wake_recalls(now, app, room);
     }
 
-    /// Answers those that wait for what a room said.
+    /// Answers those that wait for a room's messages.
     fn wake_recalls(&mut self, now: Instant, app: AppId, room: RoomId) {
         self.recalls.wake(app, room);
         self.recall_step(now);
     }
 
-    /// Gateways agree: what rooms said that nobody is in stays here, or goes.
+    /// Gateways agree: the messages of empty rooms stay here, or move.
     pub(super) fn sweep_now(&mut self, now: Instant) {
         self.recalls.sweep_at(now);
         self.sweep_step(now);
     }
 
-    /// Looks at some rooms that nobody is in: what they said is forgotten in time, or goes to another owner.
+    /// Looks at some empty rooms: their messages are forgotten in time, or move to another owner.
     pub(super) fn sweep_step(&mut self, now: Instant) {
         if !self.recalls.is_sweep_due(now) || self.histories.is_empty() {
             return;
@@ -286,7 +286,7 @@ impl Router {
         self.recall_step(now);
     }
 
-    /// Whether nothing is left that the next owners are to have.
+    /// Whether nothing is left to move to the next owners.
     pub(super) fn has_moved(&self) -> bool {
         self.histories.is_empty()
     }

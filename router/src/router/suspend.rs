@@ -26,7 +26,7 @@ impl Router {
         }
     }
 
-    /// A gateway shard is linked. In the same life it may still have the sessions that are known of it; else
+    /// A gateway shard is linked. In the same life it may still have its sessions that are known here; else
     /// they have ended.
     pub(super) fn ask_for_away(&mut self, shard: ShardId, incarnation: u64) {
         match self.away.back(shard, incarnation) {
@@ -61,14 +61,14 @@ impl Router {
         }
     }
 
-    /// Users for whom messages wait and who have sessions on a shard that are away, with these sessions.
+    /// Users with parked messages whose sessions on a shard are away, with these sessions.
     fn waiting_for(&self, shard: ShardId) -> Vec<(AppId, UserId, Vec<Seat>)> {
         let waiting = self.cluster.parked_users().chain(self.partial.users());
         let with_seats = waiting.map(|(app, user)| (app, user, self.users.away_of(app, user, shard)));
         with_seats.filter(|(.., seats)| !seats.is_empty()).collect()
     }
 
-    /// A gateway shard says something of single sessions before it has said which are unchanged.
+    /// A gateway shard reports single sessions before it has said which are unchanged.
     pub(super) fn mark_away(&mut self, shard: ShardId) {
         if self.users.known().is_away(shard) {
             self.users.resume(shard, &RangeSet::default(), false);
@@ -106,8 +106,8 @@ impl Router {
         }
     }
 
-    /// Ends all sessions that are away: this router leaves, or has no room for others. Those of shards that
-    /// are linked again know of it by then only in the first case, as they go by other owners.
+    /// Ends all sessions that are away: this router leaves, or has no room for others. Shards that are linked
+    /// again know this only in the first case, as they have other owners by then.
     pub(super) fn drop_all_away(&mut self) {
         self.away.shards().into_iter().for_each(|shard| self.drop_away(shard));
     }
