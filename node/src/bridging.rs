@@ -22,7 +22,7 @@ pub enum Bridge {
     Linked,
 }
 
-/// A shard whose events they are, and which life of it.
+/// A shard to which events belong, and which life of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Origin {
     /// Which shard.
@@ -56,7 +56,7 @@ pub(crate) enum Way {
 /// What becomes of an event that another shard hands over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Handing {
-    /// The bridge gets it, as an event of this shard.
+    /// It goes to the bridge, as an event of this shard.
     Goes(Origin),
     /// That shard is not linked.
     Unknown,
@@ -77,7 +77,7 @@ impl Bridging {
         }
     }
 
-    /// As what the bridge of this process knows this shard.
+    /// The name by which the bridge of this process knows this shard.
     pub(crate) fn own(&self) -> Origin {
         self.own
     }
@@ -104,12 +104,12 @@ impl Bridging {
         );
     }
 
-    /// Events that are to be kept for a bridge go here; `None` where there is no bridge.
+    /// Events for a bridge go here; `None` where there is no bridge.
     pub(crate) fn handover(&mut self) -> Option<&mut Handover> {
         (self.bridge != Bridge::None).then_some(&mut self.handover)
     }
 
-    /// Which way events go at the moment, if there is any.
+    /// How events reach the bridge at the moment, if they can.
     pub(crate) fn way(&self) -> Option<Way> {
         match (self.bridge, self.chosen) {
             (Bridge::Inside, _) => Some(Way::Inside),
@@ -123,17 +123,17 @@ impl Bridging {
         self.handover.next()
     }
 
-    /// A bridge has said what has become of an event of this shard: what its waiter is told.
+    /// A bridge has reported the result of an event of this shard. Returns the answer for its waiter.
     pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<Told> {
         self.handover.taken(seq, taken)
     }
 
-    /// Whether the cores are to begin to tell the bridge again where everybody is; said once.
+    /// Whether the cores must report to the bridge again where everybody is; true only once.
     pub(crate) fn take_behind(&mut self) -> bool {
         self.handover.take_behind()
     }
 
-    /// How much may be told again at once; `None` while there is no room for it.
+    /// How much may be reported again at once; `None` while there is no room for it.
     pub(crate) fn retelling_step(&self) -> Option<usize> {
         self.handover.has_room().then(|| self.handover.step())
     }
@@ -158,9 +158,9 @@ impl Bridging {
         }
     }
 
-    /// The bridge of this process has said what has become of events of another shard; whether that is to be
-    /// told. One that is not linked any more has begun again elsewhere, or will. Another life of it has other
-    /// events under these numbers.
+    /// The bridge of this process has reported results of another shard's events. Returns whether to send
+    /// them on. An unlinked shard has begun again elsewhere, or will. Another life of it uses these numbers
+    /// for other events.
     pub(crate) fn taken_of(&mut self, of: Origin, results: &[(u64, Taken)]) -> bool {
         let known = self.handed_over.get_mut(&of.shard);
         let Some(known) = known.filter(|known| known.incarnation == of.incarnation) else { return false };
@@ -187,7 +187,7 @@ impl Bridging {
     }
 
     /// Events of one user stay in order as long as they go to one bridge, so another is chosen only while
-    /// nothing is under way. Which one, the own number says: so shards spread over bridges.
+    /// nothing is under way. The own number picks it, so that shards spread over bridges.
     pub(crate) fn choose(&mut self) {
         if self.linked.is_empty() || !self.handover.is_idle() {
             return;
@@ -213,7 +213,7 @@ impl HandedOver {
         Self { incarnation, events: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Takes note of an event. False when the window that every shard keeps to has no room for it.
+    /// Notes an event. False if it exceeds the window that every shard keeps to.
     fn put(&mut self, handed: &Handed) -> bool {
         if self.events.len() >= WINDOW_MESSAGES || self.bytes >= WINDOW_BYTES_MAX {
             return false;

@@ -8,7 +8,7 @@ use router::Router;
 use shard::{Clocks, ConnId, Instant, SendBatch, ShardId};
 use wire::node::link::Role;
 
-/// The cores of a shard. Everything that a node is follows from which of them it has.
+/// The cores of a shard. Which of them it has decides the role of its node.
 #[expect(clippy::large_enum_variant, reason = "there is one for each shard, and it is not moved")]
 pub enum Cores {
     /// A node by itself: it has clients and owns users and rooms.
@@ -32,7 +32,7 @@ pub enum Cores {
         /// To gateways and bridges. Every connection is one of these.
         links: Links,
     },
-    /// It takes events for the backend, and sends what that pushes.
+    /// It takes events for the backend, and sends the backend's pushes.
     Bridge {
         /// Has no clients: it sends what is pushed.
         gateway: Gateway,
@@ -41,7 +41,7 @@ pub enum Cores {
     },
 }
 
-/// The core that a connection is of.
+/// The core that a connection belongs to.
 enum Party<'a> {
     Links(&'a mut Links),
     Gateway(&'a mut Gateway),
@@ -143,13 +143,13 @@ impl Cores {
         }
     }
 
-    /// Has the cores tell the bridge again where everybody is, by [`Cores::retell`].
+    /// Has the cores report to the bridge again where everybody is, by [`Cores::retell`].
     pub(crate) fn begin_retelling(&mut self) {
         self.router_mut().into_iter().for_each(Router::begin_retelling);
         self.gateway_mut().into_iter().for_each(Gateway::begin_retelling);
     }
 
-    /// Tells the bridge again of some; whether there was anything to tell.
+    /// Reports some of that to the bridge again. Returns whether there was anything to report.
     pub(crate) fn retell(&mut self, step: usize) -> bool {
         self.router_mut().is_some_and(|router| router.retell(step))
             || self.gateway_mut().is_some_and(|gateway| gateway.retell(step))
@@ -224,8 +224,8 @@ impl Cores {
         }
     }
 
-    /// A link for which too much waits makes clients wait. A router's and a bridge's links are their clients:
-    /// they take what these say, and what they have no room for fails.
+    /// Whether a full link makes clients wait. The links of a router or bridge are its clients: it takes what
+    /// they send, and messages for which it has no room fail.
     pub(crate) fn is_pushed_back(&self) -> bool {
         matches!(self, Self::Gateway { links, .. } if links.is_pushed_back())
     }

@@ -1,17 +1,17 @@
 //! Events on their way to a bridge: numbered, and kept until the bridge says that they are taken.
 //! Deterministic, without I/O.
 //!
-//! So nothing for the bridge is lost while the shard lives: when its bridge goes, the next one gets all that
-//! is not taken, in order, under the same numbers. What is under way is bounded by a window, what is kept by
-//! the operator's limits; past these whoever can be told so is, and the rest is dropped and counted.
+//! So no event is lost while the shard lives: when its bridge goes, the next one gets all that is not taken,
+//! in order, under the same numbers. A window bounds events under way, the operator's limits those that are
+//! kept. Beyond these, a waiter gets a refusal, and other events are dropped and counted.
 //!
 //! Packets (requests, and messages that nobody acked) and presence (sessions and memberships that come and
-//! go) are two pools, and each user has a share of both: neither many packets nor one user's make another's
-//! fail, or its presence untrue.
+//! go) are two pools, and each user has a share of both: neither many packets nor one user's packets make
+//! others fail, or presence untrue.
 //!
-//! Presence is state: of what waits about one device, or one device in one room, the newest counts and the
-//! rest goes. So the pool is full only when there are more devices in it than it has places; what finds none
-//! then is told again by the cores once there is room.
+//! Presence is state: of the waiting events about one device, or one device in one room, only the newest is
+//! kept. So the pool is full only if it has more devices than places; the cores report a device that found
+//! none again, once there is room.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +24,9 @@ use wire::{AppId, DeviceClass, MessageId, RoomId, UserId};
 pub(crate) const WINDOW_MESSAGES: usize = 4096;
 /// The most that [`HandoverLimits::window_bytes`] may be.
 pub const WINDOW_BYTES_MAX: u64 = 4 << 20;
-/// How much is told again at once at most.
+/// How much is reported again at once, at most.
 const STEP_MAX: usize = 512;
-/// What the fixed part of an event counts for.
+/// Bytes that the fixed part of an event counts for.
 const EVENT_BYTES: usize = 192;
 
 /// What a shard keeps for its bridge.
@@ -44,7 +44,7 @@ pub struct HandoverLimits {
     pub window_bytes: u64,
 }
 
-/// What was handed over since the start, and what is kept.
+/// What was handed over since the start, and what is kept now.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HandoverMetrics {
     /// Held: events that the bridge has not taken.
@@ -59,7 +59,7 @@ pub struct HandoverMetrics {
     pub taken: u64,
     /// Events that the bridge has refused for good.
     pub refused: u64,
-    /// Events of presence that went because something newer of the same came while they waited.
+    /// Events of presence that were dropped because a newer one of the same came while they waited.
     pub overtaken: u64,
     /// Events that met the limit, in the order of [`EVENTS`].
     pub dropped: [u64; EVENTS.len()],
@@ -75,9 +75,9 @@ pub(crate) struct Handover {
     kept: BTreeMap<u64, ToBridge>,
     packets: Shares<Holder>,
     presence: Shares<Holder>,
-    /// The number of the newest event of each thing that presence tells of.
+    /// The number of the newest event of each thing that presence is about.
     newest: BTreeMap<Thing, u64>,
-    /// Presence was dropped that the bridge has to hear of again.
+    /// Whether presence was dropped that must be reported to the bridge again.
     is_behind: bool,
     /// The number of the last event.
     last: u64,
@@ -109,7 +109,7 @@ impl Handover {
         }
     }
 
-    /// Takes in an event. When there is no room for it: what whoever waits is told.
+    /// Queues an event; if the queue is full, returns the refusal for its waiter.
     pub(crate) fn put(&mut self, event: ToBridge) -> Option<Told> {
         let thing = thing(&event);
         let event = match thing.and_then(|thing| self.take_waiting(thing)) {
@@ -126,7 +126,7 @@ impl Handover {
         };
         if !self.pool(&event).take(holder, bytes, total, share) {
             self.metrics.dropped[kind(&event)] += 1;
-            // Past its own share, a user would be told of for nothing, again and again.
+            // A user beyond its own share would be reported again and again for nothing.
             let held = self.presence.held();
             let is_filled = held.entries > total.entries / 2 || held.bytes > total.bytes / 2;
             self.is_behind |= thing.is_some() && is_filled;
@@ -140,7 +140,7 @@ impl Handover {
         None
     }
 
-    /// Takes out what waits of a thing and is not under way.
+    /// Takes out the waiting event of a thing that is not under way.
     fn take_waiting(&mut self, thing: Thing) -> Option<ToBridge> {
         let seq = self.newest.get(&thing).copied().filter(|seq| *seq >= self.next)?;
         let event = self.kept.remove(&seq)?;
@@ -150,19 +150,19 @@ impl Handover {
         Some(event)
     }
 
-    /// Whether presence was dropped that the bridge has to hear of again, and there is room for that; said
-    /// once.
+    /// Whether presence was dropped that must be reported to the bridge again, and there is room for that;
+    /// true only once.
     pub(crate) fn take_behind(&mut self) -> bool {
         self.has_room() && std::mem::take(&mut self.is_behind)
     }
 
-    /// Whether there is room for more of what is told again: no more than is under way soon, so it takes no
-    /// place of what is new.
+    /// Whether there is room for more reports of that kind: only as many as will soon be under way, so that
+    /// they take no place from new events.
     pub(crate) fn has_room(&self) -> bool {
         self.kept.len() < WINDOW_MESSAGES.min(self.half())
     }
 
-    /// How much is told again at once.
+    /// How much is reported again at once.
     pub(crate) fn step(&self) -> usize {
         STEP_MAX.min(self.half())
     }
@@ -201,9 +201,9 @@ impl Handover {
         Some(Handed { seq, event: event.clone() })
     }
 
-    /// The bridge has gone, and with it what was under way: the next one gets it again, unless something
-    /// newer waits behind it. A bridge may have taken the newer of two and not the older one, so what is
-    /// newest is looked up again.
+    /// The bridge has gone, with the events under way: the next one gets them again, unless something newer
+    /// waits. A bridge may have taken the newer of two events and not the older one, so the newest are looked
+    /// up again.
     pub(crate) fn begin_again(&mut self) {
         self.newest.clear();
         let things: Vec<(u64, Thing)> =
@@ -222,7 +222,7 @@ impl Handover {
         (self.under_way, self.under_way_bytes) = (0, 0);
     }
 
-    /// The bridge has taken or refused an event: what whoever waits is told. Told twice, it says nothing.
+    /// The bridge has taken or refused an event. Returns the answer for its waiter, once.
     pub(crate) fn taken(&mut self, seq: u64, taken: Taken) -> Option<Told> {
         let event = self.kept.remove(&seq)?;
         let bytes = weight(&event);
@@ -230,7 +230,7 @@ impl Handover {
         if let Some(thing) = thing(&event).filter(|thing| self.newest.get(thing) == Some(&seq)) {
             self.newest.remove(&thing);
         }
-        // It may stand before those that go again: then an earlier bridge has taken it after all.
+        // It may come before those that go again: then an earlier bridge has taken it after all.
         if seq < self.next {
             self.under_way -= 1;
             self.under_way_bytes -= bytes;
@@ -242,7 +242,7 @@ impl Handover {
         answer(event, taken)
     }
 
-    /// Whether nothing is with the bridge that it has not taken: then another can go on in its place, and the
+    /// Whether the bridge has no event that it has not taken: then another can go on in its place, and the
     /// order holds.
     pub(crate) fn is_idle(&self) -> bool {
         self.under_way == 0
@@ -316,10 +316,10 @@ fn is_packet(event: &ToBridge) -> bool {
     }
 }
 
-/// What an event of presence tells of: a device, or a device in a room.
+/// The subject of an event of presence: a device, or a device in a room.
 type Thing = (AppId, UserId, DeviceClass, Option<RoomId>);
 
-/// What an event of presence tells of; `None` for a packet.
+/// The subject of an event of presence; `None` for a packet.
 fn thing(event: &ToBridge) -> Option<Thing> {
     match *event {
         ToBridge::Online { app, user, device, .. } | ToBridge::Offline { app, user, device, .. } => {
@@ -332,7 +332,7 @@ fn thing(event: &ToBridge) -> Option<Thing> {
     }
 }
 
-/// Which of two events of one thing counts, by the rules at [`ToBridge`].
+/// Which of two events about one thing counts, by the rules at [`ToBridge`].
 fn newer(before: ToBridge, after: ToBridge) -> ToBridge {
     let (old, new) = (stamp(&before), stamp(&after));
     let is_end = matches!(before, ToBridge::Offline { .. });
@@ -349,16 +349,16 @@ fn stamp(event: &ToBridge) -> Login {
     }
 }
 
-/// Who waits for an event, and what that is told.
+/// Who waits for an event, and the answer for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Told {
-    /// The session that sent a request and gave it a name.
+    /// The session that sent a request with an id.
     Session { session: SessionId, ack: SendAck },
     /// The router core whose message it is.
     Router { delivery: DeliveryId, taken: Taken },
 }
 
-/// The answer to the waiter of an event.
+/// The answer for the waiter of an event.
 pub(crate) fn answer(event: ToBridge, taken: Taken) -> Option<Told> {
     match event {
         ToBridge::Request { session, client_msg_id, .. } if !client_msg_id.is_empty() => {

@@ -1,10 +1,9 @@
 //! One shard of a node: a gateway core, a router core, or both, and the links to other nodes, on one thread.
 //! Sans-IO.
 //!
-//! Only composition: events go to the core they are for; what the cores say to each other goes over within
-//! the turn, to a sibling shard by mail, and to another node by its link. What is for the bridge is kept
-//! until that has taken it. Two things lie outside and are given to it: the bridge of the own process, and
-//! the directory.
+//! Only composition: events go to the core they are for; what the cores send each other arrives within the
+//! turn, at a sibling shard by mail, and at another node by its link. Events for the bridge are kept until it
+//! has taken them. Two things lie outside and are passed in: the bridge of this process, and the directory.
 //!
 //! Deliberately not here: protocol rules and business rules, threads, sockets, configuration files.
 

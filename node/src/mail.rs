@@ -25,31 +25,31 @@ pub enum Mail {
 pub enum Control {
     /// Wants [`Report::Stats`].
     Stats {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
     },
     /// Wants [`Report::Peers`].
     Peers {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
     },
     /// Wants [`Report::Asked`], and then as many [`Report::Answer`] as that says.
     Ask {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// What.
         question: Question,
     },
     /// Send a lossy message to every session of its app; wants what [`Control::Ask`] does.
     PushAll {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// The message.
         push: Push,
     },
     /// Send a message; wants [`Report::Pushed`].
     Push {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// Whom it is for.
         target: Target,
@@ -60,18 +60,18 @@ pub enum Control {
     Reload(Box<gateway::Config>),
     /// Check tokens with these keys from here on.
     Keys(gateway::TokenKeys),
-    /// The nodes to be linked with, by where their shard 0 takes links.
+    /// The nodes to link with, by the link addresses of their shards 0.
     Nodes {
         /// The routers.
         routers: Vec<SocketAddr>,
         /// The bridges.
         bridges: Vec<SocketAddr>,
     },
-    /// The bridge of this process says what has become of events.
+    /// The bridge of this process reports the results of events.
     Taken {
-        /// Whose they are.
+        /// The shard to which they belong.
         of: Origin,
-        /// By their numbers.
+        /// The results by event number.
         results: Vec<(u64, wire::node::Taken)>,
     },
     /// The directory knows sessions of a user.
@@ -83,20 +83,20 @@ pub enum Control {
         /// Where, and in which life of each seat's process.
         seats: Vec<FoundSeat>,
     },
-    /// The directory has this of a room.
+    /// The directory sends a room's stream.
     Stream(Box<Stream>),
-    /// The directory has refused what an owner wrote to a room's stream, as it has something above it.
+    /// The directory has refused what an owner wrote to a room's stream, as the stream has a higher sequence.
     StreamIsAhead {
         /// The room's app.
         app: AppId,
         /// Which room.
         room: RoomId,
-        /// The sequence of that.
+        /// The sequence that was refused.
         refused: u64,
     },
-    /// The directory has lost bindings: it wants all of them again.
+    /// The directory has lost bindings: send all of them again.
     Resync,
-    /// Say farewell; [`Report::Drained`] when nothing is left.
+    /// Drain; [`Report::Drained`] when nothing is left.
     Drain,
     /// Close everything and end the thread.
     Stop,
@@ -106,50 +106,50 @@ pub enum Control {
 pub enum Report {
     /// Answers [`Control::Stats`].
     Stats {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// What the cores count.
         metrics: Box<ShardMetrics>,
     },
     /// Answers [`Control::Peers`].
     Peers {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// The peers, ascending.
         peers: Vec<Peer>,
     },
-    /// Answers [`Control::Ask`] and [`Control::PushAll`]: how many answers will come; 0 when there is no
-    /// router to ask. Answers [`Control::Push`] with 0 for the same reason.
+    /// Answers [`Control::Ask`] and [`Control::PushAll`]: how many answers will come; 0 if there is no router
+    /// to ask. Answers [`Control::Push`] with 0 for the same reason.
     Asked {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
-        /// That many.
+        /// How many answers will come.
         parts: usize,
     },
     /// One of these answers.
     Answer {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// The answer.
         answer: Answer,
     },
     /// Answers [`Control::Push`] when [`Report::Pushed`] will follow.
     Taken {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// The message's id.
         id: u64,
     },
     /// Answers [`Control::Push`].
     Pushed {
-        /// Which question.
+        /// The number of the question.
         ask: u64,
         /// The message's id; 0 when it got none.
         id: u64,
-        /// What has become of it; `None` for a lossy message, of which nothing can be said.
+        /// Its outcome; `None` for a lossy message, which has none.
         outcome: Option<Outcome>,
     },
-    /// An operator wants this node to go.
+    /// An operator wants this node to drain.
     DrainAsked,
     /// Another process that started earlier has the number of this node.
     SameNumber,
@@ -166,15 +166,15 @@ pub struct ShardMetrics {
     pub router: Option<router::Metrics>,
     /// Of the links, if there are any.
     pub links: Option<link::Metrics>,
-    /// Messages to a peer for which too much waits: dropped, or failed.
+    /// Messages to a peer whose queue is full: dropped, or failed.
     pub link_overflows: u64,
-    /// Of what was handed over to a bridge, if there is one.
+    /// Of events handed over to a bridge, if there is one.
     pub handover: Option<HandoverMetrics>,
-    /// Of what would have gone to the bridge.
+    /// Of events that would have gone to a bridge.
     pub unbridged: Unbridged,
 }
 
-/// Counts of what would have gone to the bridge of a node that has none, since the start.
+/// Counts of events for a bridge on a node that has none, since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unbridged {
     /// Sessions that came.
@@ -198,6 +198,6 @@ pub struct Peer {
     pub info: link::PeerInfo,
     /// Whether it owns users and rooms, as this gateway shard sees it.
     pub is_owner: bool,
-    /// The time by which `info.since` is to be read.
+    /// The time to which `info.since` is relative.
     pub now: Instant,
 }

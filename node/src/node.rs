@@ -24,17 +24,16 @@ mod bridge;
 
 /// What lies outside of the cores and the links.
 pub trait Outside {
-    /// Hands an event over to the bridge of this process. What becomes of it comes back as
-    /// [`Control::Taken`].
+    /// Hands an event over to the bridge of this process. The result comes back as [`Control::Taken`].
     fn bridge(&mut self, now: Instant, of: Origin, handed: Handed);
 
-    /// An event finds no bridge. Whoever waits for it is told so.
+    /// An event finds no bridge. Its waiter gets a refusal.
     fn no_bridge(&mut self, now: Instant, event: &ToBridge);
 
     /// Takes a record for the directory.
     fn directory(&mut self, now: Instant, record: ToDirectory);
 
-    /// What would have gone to the bridge and met none.
+    /// Counts of events that found no bridge.
     fn unbridged(&self) -> Unbridged;
 
     /// When [`Outside::timeout`] is wanted.
@@ -57,7 +56,7 @@ pub struct Setup<O> {
     pub incarnation: u64,
     /// Where its bridge is.
     pub bridge: Bridge,
-    /// What it keeps for that.
+    /// Limits of what it keeps for the bridge.
     pub handover: HandoverLimits,
     /// Cores that have seen nothing yet.
     pub cores: Cores,
@@ -76,27 +75,27 @@ pub struct Node<O> {
     /// Effects of the node itself: reports, and the end.
     own: VecDeque<Effect<Mail, Report>>,
     drain: Drain,
-    /// When the gateway goes on without the routers that are missing: some time after the first one came.
+    /// When the gateway goes on without missing routers: some time after the first one came.
     begin_by: Option<Instant>,
     patience: Duration,
-    /// Mail of this process waits for room.
+    /// Whether mail of this process waits for room.
     mail_waits: bool,
-    /// As the gateway was told last.
+    /// What the gateway was last told.
     are_clients_unread: bool,
-    /// It has been told which nodes to be linked with.
+    /// Whether it knows the nodes to link with.
     knows_nodes: bool,
-    /// The questions of the control thread that wait for what becomes of a message.
+    /// The control thread's questions that wait for the outcome of a message.
     pushed: BTreeMap<MessageId, u64>,
     link_overflows: u64,
 }
 
-/// How far the farewell is.
+/// How far a drain is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drain {
     Open,
-    /// Clients are told, or gateways look for other routers.
+    /// Clients get their notices, or gateways look for other routers.
     Draining,
-    /// What is left to say is on its way to other nodes.
+    /// The last messages are on their way to other nodes.
     Leaving,
     Drained,
 }
@@ -235,7 +234,7 @@ impl<O: Outside> Node<O> {
         self.cores.leave(now);
     }
 
-    /// Goes on with a farewell as far as it can.
+    /// Goes on with a drain as far as it can.
     fn drain_on(&mut self) {
         let is_done = self.cores.has_left() && self.bridging.is_empty();
         if self.drain == Drain::Draining && is_done && self.cores.links().is_none_or(Links::are_flushed) {
@@ -248,7 +247,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// The gateway says which routers it reaches once all are there, or have had their time.
+    /// Lets the gateway say which routers it reaches, once all are linked or have had their time.
     fn begin(&mut self, now: Instant) {
         let Some(by) = self.begin_by else { return };
         let (Cores::Gateway { gateway, links } | Cores::Bridge { gateway, links }) = &mut self.cores else {
@@ -276,7 +275,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// A peer says what its role may say.
+    /// Takes a message of a peer whose role may send it.
     fn link_message(&mut self, now: Instant, from: ShardId, message: LinkMessage) {
         match message {
             LinkMessage::ToRouter(ToRouter::Ask { ask, question: Question::Drain { node } })
@@ -314,7 +313,7 @@ impl<O: Outside> Node<O> {
         true
     }
 
-    /// A peer is there.
+    /// A peer is up.
     fn up(&mut self, now: Instant, peer: ShardId, role: Role, shards: u16, incarnation: u64) {
         if self.cores.is_bridge() {
             self.bridging.peer_up(peer, incarnation);
@@ -349,7 +348,7 @@ impl<O: Outside> Node<O> {
         self.cores.down(now, peer);
     }
 
-    /// Does what the gateway core wants done; the effect for the engine, if that is to do it.
+    /// Carries out an effect of the gateway core; returns it if the engine is to do it.
     fn do_of_gateway(&mut self, now: Instant, effect: gateway::Effect) -> Option<Effect<Mail, Report>> {
         match effect {
             gateway::Effect::ToRouter { to, mail } if to == self.id => self.tell_router(now, to, mail),
@@ -369,7 +368,7 @@ impl<O: Outside> Node<O> {
         None
     }
 
-    /// Does what the router core wants done; the effect for the engine, if that is to do it.
+    /// Carries out an effect of the router core; returns it if the engine is to do it.
     fn do_of_router(&mut self, now: Instant, effect: router::Effect) -> Option<Effect<Mail, Report>> {
         match effect {
             router::Effect::ToGateway { to, mail } if to == self.id => self.tell_gateway(now, to, mail),
@@ -383,9 +382,8 @@ impl<O: Outside> Node<O> {
         None
     }
 
-    /// A link for which too much waits takes no lossy message; when it is far too much, reliable ones to
-    /// sessions fail, and their router hands them over. What is left is bounded by what clients may have
-    /// under way.
+    /// A full link takes no lossy message; one that is far too full fails reliable ones to sessions, and
+    /// their router hands them over. What is left is bounded by what clients may have under way.
     fn tell_peer(&mut self, now: Instant, to: ShardId, message: LinkMessage) {
         let Some(links) = self.cores.links_mut() else { return };
         if !links.is_full(to) {
@@ -398,7 +396,7 @@ impl<O: Outside> Node<O> {
             LinkMessage::ToGateway(ToGateway::Broadcast { message, .. }) if !message.ack_wanted => {
                 self.link_overflows += 1;
             }
-            // Members ask again, and the next owner says what it has not got.
+            // Members ask again, and the next owner says which messages are missing.
             LinkMessage::ToGateway(ToGateway::Recalled(_) | ToGateway::Moved(_))
             | LinkMessage::ToRouter(ToRouter::Kept(_)) => self.link_overflows += 1,
             LinkMessage::ToGateway(ToGateway::Deliver { session, delivery: Some(delivery), .. })
@@ -444,9 +442,9 @@ impl<O: Outside> Shard for Node<O> {
     }
 
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Mail, Report>> {
-        // The router goes first, and the gateway speaks to it before it wants to transmit: so what the two
-        // cores say to each other in this turn is settled before bytes leave, and leaves in one write for
-        // each connection. Links come last.
+        // The router goes first, and the gateway sends to it before it wants to transmit: so the two cores
+        // have exchanged all of this turn before bytes leave, in one write for each connection. Links come
+        // last.
         loop {
             if let Some(effect) = self.cores.router_mut().and_then(Router::poll_effect) {
                 if let Some(outward) = self.do_of_router(now, effect) {
@@ -460,7 +458,7 @@ impl<O: Outside> Shard for Node<O> {
                         return Some(outward);
                     }
                 }
-                // A peer may have been given up, because too much waited for it.
+                // A peer may have been given up because its queue was too long.
                 None if self.take_news(now) || self.hand_over(now) || self.retell() => {}
                 None => break,
             }
@@ -501,8 +499,7 @@ impl<O: Outside> Shard for Node<O> {
 }
 
 impl<O: Outside> Node<O> {
-    /// Siblings have no room for more: messages of other nodes that would become mail wait with what clients
-    /// say.
+    /// Siblings have no room for more: messages of other nodes that would become mail wait, as clients do.
     fn mail_waits(&mut self, waits: bool) {
         self.mail_waits = waits;
         self.with_links(|links| links.hold(waits));

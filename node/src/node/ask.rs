@@ -1,4 +1,4 @@
-//! What the control thread wants to know, and of which router shards that is asked.
+//! The questions of the control thread, and the router shards that answer them.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ use crate::mail::Report;
 type Parts = Vec<(ShardId, Question)>;
 
 impl<O: Outside> Node<O> {
-    /// Asks the routers that own what a question is about. A node without a gateway asks its own router,
-    /// which knows of its own users only.
+    /// Asks the routers that own what the question is about. A node without a gateway asks its own router,
+    /// which knows only its own users.
     pub(super) fn ask(&mut self, now: Instant, ask: u64, question: Question) {
         let Some(gateway) = self.cores.gateway_mut() else {
             let answer = self.cores.router_mut().map(|router| router.answer(now, question));
@@ -62,7 +62,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// What the gateway core has for the control thread.
+    /// Handles what the gateway core sends to the control thread.
     pub(super) fn tell_control(&mut self, mail: ToControl) {
         match mail {
             ToControl::Answer { ask, answer } => self.report(Report::Answer { ask, answer }),
@@ -94,8 +94,8 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
             }
             of_owner.into_iter().map(|(owner, users)| (owner, Question::Online { app, users })).collect()
         }
-        // Each keeps the ban, and tells all gateways; one that owns nothing now may own the user later. One
-        // of them has the sessions.
+        // Each keeps the ban, and sends it to all gateways; one that owns nothing now may own the user later.
+        // One of them has the sessions.
         Question::Kick { app, user, device, ban_ms: Some(ban_ms) } => gateway
             .routers()
             .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: Some(ban_ms) }))
@@ -107,12 +107,12 @@ fn parts(gateway: &Gateway, me: ShardId, question: Question) -> Parts {
                 .map(|owner| (owner, Question::Kick { app, user, device, ban_ms: None }))
                 .collect()
         }
-        // Each keeps them, and tells all gateways.
+        // Each keeps them, and sends them to all gateways.
         Question::Revoke { revocations } => gateway
             .routers()
             .map(|owner| (owner, Question::Revoke { revocations: revocations.clone() }))
             .collect(),
-        // Every gateway is linked with every owner, so one owner tells all.
+        // Every gateway is linked with every owner, so one owner reaches all.
         Question::PushAll { message } => {
             owners.first().map(|owner| (*owner, Question::PushAll { message })).into_iter().collect()
         }

@@ -38,7 +38,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// Hands over what the window lets; whether that was anything.
+    /// Hands over as much as the window allows. Returns whether that was anything.
     pub(super) fn hand_over(&mut self, now: Instant) -> bool {
         let Some(way) = self.bridging.way() else { return false };
         let mut any = false;
@@ -52,8 +52,8 @@ impl<O: Outside> Node<O> {
         any
     }
 
-    /// Has the cores tell the bridge again where everybody is, when it was not told of some, as far as there
-    /// is room; whether that was anything.
+    /// Has the cores report to the bridge again where everybody is, if it missed some, as far as there is
+    /// room. Returns whether that was anything.
     pub(super) fn retell(&mut self) -> bool {
         if self.bridging.take_behind() {
             self.cores.begin_retelling();
@@ -70,7 +70,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// The bridge of this process has said what has become of a shard's events.
+    /// The bridge of this process has reported the results of a shard's events.
     pub(super) fn taken_here(&mut self, now: Instant, of: Origin, results: Vec<(u64, Taken)>) {
         if of == self.bridging.own() {
             self.taken(now, results);
@@ -79,7 +79,7 @@ impl<O: Outside> Node<O> {
         }
     }
 
-    /// A bridge has said what has become of events of this shard.
+    /// A bridge has reported the results of events of this shard.
     pub(super) fn taken(&mut self, now: Instant, results: Vec<(u64, Taken)>) {
         for (seq, taken) in results {
             let told = self.bridging.taken(seq, taken);
