@@ -1,4 +1,4 @@
-//! How owners hear of the sessions that they do not know yet.
+//! How owners get the sessions that they do not know yet.
 //!
 //! A change of owners may concern all sessions of a shard, and every other gateway has as many at the same
 //! time. So they are announced step by step, no more at once than each router answers in time
@@ -18,7 +18,7 @@ use crate::telling::Telling;
 use crate::unchanged::Unchanged;
 use crate::view::{Before, owner_of};
 
-/// Sessions that have yet to be announced, by the change of owners since which they are.
+/// Sessions that have yet to be announced, grouped by the change of owners that caused it.
 #[derive(Default)]
 pub(crate) struct Announcing {
     /// The oldest first.
@@ -26,28 +26,28 @@ pub(crate) struct Announcing {
     windows: AnnounceWindows,
     /// The next step has its timer.
     has_timer: bool,
-    /// Routers that have more to take in than should be added to by what can wait.
+    /// Routers so busy that what can wait should wait.
     slow: Vec<ShardId>,
 }
 
-/// Sessions that owners of the same time know.
+/// Sessions that the owners of one time know.
 struct Stage {
     before: Before,
-    /// What owners since then have said that they know.
+    /// What owners have since said that they know.
     unchanged: Unchanged,
     /// The last goes first; those that have to wait go to the front.
     conns: VecDeque<ConnId>,
 }
 
-/// What has to be said of a session.
+/// What has to be sent about a session.
 struct Move {
     old: Option<ShardId>,
     new: Option<ShardId>,
-    /// The owner knows it already.
+    /// Whether the owner knows it already.
     is_known: bool,
-    /// Some owner was told of it.
+    /// Whether some owner was sent it.
     was_told: bool,
-    /// Its client waits for the owner's answer to its login.
+    /// Whether its client waits for the owner's answer to its login.
     is_login: bool,
 }
 
@@ -66,7 +66,7 @@ impl Announcing {
         known
     }
 
-    /// A router is gone: what it was asked will not be answered.
+    /// A router is gone: it will not answer any announcement.
     pub(crate) fn lose(&mut self, router: ShardId) {
         self.windows.forget(router);
     }
@@ -80,7 +80,7 @@ impl Announcing {
         self.slow = routers;
     }
 
-    /// Whether a router has so much to take in that what can wait should.
+    /// Whether a router is so busy that what can wait should wait.
     pub(crate) fn is_slow(&self, router: ShardId) -> bool {
         self.slow.contains(&router)
     }
@@ -100,8 +100,8 @@ impl Announcing {
         self.is_slow(router) || self.windows.is_full(now, router)
     }
 
-    /// Other owners are about to be chosen: what the last choice asks of each session is done, or stays to be
-    /// done from there.
+    /// Call this before other owners are chosen: finishes what the last choice needs of each session, or
+    /// keeps it to be finished later.
     pub(crate) fn keep(&mut self, now: Instant, gone: &[ShardId], telling: &mut Telling<'_>) {
         if self.stages.len() >= ANNOUNCE_STAGES_MAX {
             self.finish(now, telling);
@@ -189,7 +189,7 @@ impl Announcing {
 }
 
 impl Telling<'_> {
-    /// What has to be said of a session of a stage; `None` if nothing.
+    /// What has to be sent about a session of a stage; `None` if nothing.
     fn move_of(&self, conn: ConnId, stage: &Stage) -> Option<Move> {
         let is_asked = |session: &&Session| matches!(session.phase, Phase::Binding | Phase::Live);
         let session = self.sessions.get(conn).filter(is_asked)?;
@@ -197,8 +197,8 @@ impl Telling<'_> {
         let target = Target::User(user);
         let told = owner_of(stage.before.owners.as_ref(), app, target);
         let (old, new) = (stage.before.owner_of(app, target), self.view.owner_of(app, target));
-        // Also one of which no owner has said that it binds it: one that was told may have done so all the
-        // same, and tells of its end later, also when there is none after it for now.
+        // This includes a session that no owner has said it binds: an owner that was asked may have bound it
+        // all the same, and must get its end later, even if no owner follows now.
         let may_be_bound = session.phase == Phase::Binding && told.is_some() && told != new;
         if old == new && !may_be_bound {
             return None;
@@ -209,7 +209,7 @@ impl Telling<'_> {
         Some(Move { old, new, is_known, was_told: told.is_some(), is_login })
     }
 
-    /// Says it. The router that is to answer, if that counts in its window.
+    /// Sends an announcement. Returns the router that will answer, if that counts in its window.
     fn announce(&mut self, conn: ConnId, to: &Move) -> Option<ShardId> {
         let session = self.sessions.get_mut(conn)?;
         let (app, user, device, is_live) =
@@ -223,7 +223,7 @@ impl Telling<'_> {
             self.effects.router(old, ToRouter::Unbind { app, user, device, session, moved: true });
         }
         let new = to.new.filter(|_| !to.is_known)?;
-        // One that is not bound yet has waited, and a later login may have come in between: its stamp
+        // A session that is not bound yet has waited, and a later login may have come meanwhile: its stamp
         // decides.
         self.effects.router(new, ToRouter::Bind { app, user, device, session, login, fresh: false });
         is_live.then_some(new)

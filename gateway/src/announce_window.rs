@@ -2,9 +2,9 @@
 //!
 //! A router that is behind must not be asked for more, or it falls further behind, and links are lost. So the
 //! window of a router doubles with each round of answers in time, as in TCP's slow start (RFC 5681), until
-//! one is late. That halves it, and from then on it grows by a step. All of the window may wait before a
-//! login, so it is small at first, and announcements take up no more than a fraction of a second of what a
-//! router can do.
+//! one is late. That halves it, and from then on it grows by a step. A login may have to wait behind all of
+//! the window, so the window is small at first, and announcements take only a fraction of a second of a
+//! router's time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use shard::{Instant, ShardId};
 
 use crate::limits::{ANNOUNCED_AT_START, ANNOUNCED_MAX, ANNOUNCED_MIN, ANNOUNCED_STEP};
 
-/// A router that answers nothing for so long may have lost what it was asked.
+/// A router that answers nothing for this long may have lost the announcements.
 const LOST: Duration = Duration::from_secs(3);
 /// A round of answers that takes longer is late.
 const IN_TIME: Duration = Duration::from_millis(200);
@@ -24,7 +24,7 @@ pub(crate) struct AnnounceWindows(BTreeMap<ShardId, Window>);
 struct Window {
     size: u32,
     under_way: u32,
-    /// Some round was late.
+    /// Whether some round was late.
     was_late: bool,
     /// When it was asked first, or answered last.
     heard_at: Instant,
@@ -39,14 +39,14 @@ struct Round {
 }
 
 impl AnnounceWindows {
-    /// Whether a router has as many as it may.
+    /// Whether a router has as many announcements as it may.
     pub(crate) fn is_full(&self, now: Instant, router: ShardId) -> bool {
         self.0
             .get(&router)
             .is_some_and(|window| window.under_way >= window.size && now.since(window.heard_at) < LOST)
     }
 
-    /// A router is asked for one more.
+    /// Counts one more announcement to a router.
     pub(crate) fn asked(&mut self, now: Instant, router: ShardId) {
         let fresh =
             Window { size: ANNOUNCED_AT_START, under_way: 0, was_late: false, heard_at: now, round: None };
@@ -79,7 +79,7 @@ impl AnnounceWindows {
         window.round = (under_way > 0).then_some(Round { began: now, unanswered: under_way });
     }
 
-    /// A router is gone, with what it was asked.
+    /// Forgets a router that is gone, with its announcements.
     pub(crate) fn forget(&mut self, router: ShardId) {
         self.0.remove(&router);
     }

@@ -12,7 +12,7 @@ use edge::Rules;
 
 use crate::limits;
 
-/// Everything settable. Every key has a default; [`Config::validate`] names the key that is out of bounds.
+/// All settings. Every key has a default; [`Config::validate`] names the key that is out of bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -22,11 +22,11 @@ pub struct Config {
     pub delivery: Delivery,
     /// What one connection, address or shard may take.
     pub limits: Limits,
-    /// How a node goes.
+    /// How a node drains.
     pub drain: Drain,
     /// Where each business code goes; a code that is absent is refused.
     pub routes: Routes,
-    /// What the layers between sockets and frames go by.
+    /// Rules for the layers between sockets and frames.
     pub edge: Rules,
 }
 
@@ -36,7 +36,7 @@ pub struct Config {
 pub struct Heartbeat {
     /// How often clients are to send a heartbeat.
     pub period_ms: u32,
-    /// How much longer silence is forgiven.
+    /// How much longer a client may be silent.
     pub grace_ms: u32,
 }
 
@@ -50,8 +50,8 @@ pub struct Delivery {
     pub tries: u8,
     /// How many messages of one connection may be written and not yet acked.
     pub window: u16,
-    /// The least time between two writes of a room's lossy messages; what comes sooner waits for its end and
-    /// leaves together. 0: every message leaves at once.
+    /// The least time between two writes of a room's lossy messages; messages that come sooner wait for its
+    /// end and leave together. 0: every message leaves at once.
     pub room_interval_ms: u32,
 }
 
@@ -74,7 +74,7 @@ pub struct Limits {
     /// Rooms that one session may be in.
     pub rooms_max: u16,
     /// Reliable messages that may wait for one connection, those in flight included. No less than owners let
-    /// wait for one receiver and give some rooms at once, or those who read are overrun.
+    /// wait for one receiver plus what some rooms send at once; otherwise clients that read are overrun.
     pub reliable_messages_max: u32,
     /// Bytes of reliable messages that may wait for one connection, those in flight included; each counts for
     /// 96 bytes beside its frame.
@@ -94,7 +94,7 @@ pub struct Limits {
     pub submitted_user_bytes_max: u32,
 }
 
-/// How a node goes.
+/// How a node drains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
@@ -129,20 +129,19 @@ pub struct Route {
     /// How it is delivered.
     #[serde(with = "class_name")]
     pub class: Class,
-    /// How many of its messages a room keeps for members who were away; `router.history_messages` if it is
-    /// not said.
+    /// How many of its messages a room keeps for members who were away; default: `router.history_messages`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history_messages: Option<u32>,
-    /// Bytes of these; else `router.history_bytes`.
+    /// Bytes of these; default: `router.history_bytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history_bytes: Option<u32>,
-    /// How long they are kept; else `router.history_ms`.
+    /// How long they are kept; default: `router.history_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history_ms: Option<u32>,
 }
 
 impl Route {
-    /// A route whose messages rooms keep as all others.
+    /// A route without bounds of its own for what rooms keep.
     pub const fn new(biz_code: BizCode, to: Destination, class: Class) -> Self {
         Self { biz_code, to, class, history_messages: None, history_bytes: None, history_ms: None }
     }
@@ -161,8 +160,8 @@ impl Route {
     }
 }
 
-/// What only the backend says to clients: a gift that is shown (also in a PK) or has failed, coins that were
-/// bought. A client may say them to the backend at most.
+/// Codes that only the backend sends to clients: a gift to show (also in a PK) or that failed, bought coins.
+/// A client may send them to the backend only.
 pub const BACKEND_CODES: [BizCode; 5] =
     [BizCode(5556), BizCode(5557), BizCode(5558), BizCode(5561), BizCode(5562)];
 
@@ -280,8 +279,8 @@ impl Limits {
         Duration::from_millis(u64::from(self.login_deadline_ms))
     }
 
-    /// Bytes of answers that may wait for one connection: to all that it may send at once, and to all that
-    /// its user may have been owed an answer for. A turn may bring all of them.
+    /// Bytes of answers that may wait for one connection: answers to all that it may send at once, and to all
+    /// for which its user may wait. One turn may bring all of them.
     pub(crate) fn answers_bytes_max(&self) -> usize {
         (self.frames_burst as usize + self.submitted_user_max as usize) * limits::ANSWER_BYTES_MAX
     }
@@ -376,7 +375,7 @@ fn alternatives(key: &str, alternatives: &[String], frame_bytes_max: u32) -> Res
     if let Some(wrong) = alternatives.iter().find(|alternative| !is_host_and_port(alternative)) {
         return Err(format!("{key}: {wrong:?}: want a host and a port, like \"im2.example.com:5346\""));
     }
-    // Each stands in quotes that are escaped, behind a comma.
+    // Each stands in quotes that are escaped, after a comma.
     let bytes = alternatives.iter().map(|alternative| alternative.len() + 5).sum::<usize>();
     let most = (frame_bytes_max - limits::FRAME_BYTES_FLOOR) as usize;
     if bytes > most {

@@ -1,8 +1,8 @@
 //! Connections that have something to write.
 //!
-//! Answers and reliable messages go first, and lossy ones after them: when a room of 50,000 hears something,
-//! writing to all of them takes longer than a client waits for an answer. And a turn writes to
-//! [`PER_TURN`] connections at most, since links and clients are not read while it writes.
+//! Answers and reliable messages go first, and lossy ones after them: when a room of 50,000 gets a message,
+//! writing to all of them takes longer than a client waits for an answer. And a turn writes to [`PER_TURN`]
+//! connections at most, since it reads no links and clients while it writes.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -10,10 +10,10 @@ use shard::{ConnId, Instant};
 
 /// Connections that one turn writes to: some 4 ms with sockets of a busy machine.
 const PER_TURN: u32 = 512;
-/// Of these, how many are kept for lossy messages while such wait: many answers do not hold them for ever.
+/// How many of these are kept for lossy messages while some wait, so that answers cannot block them for ever.
 const PER_TURN_OF_LOSSY: u32 = PER_TURN / 4;
 
-/// What a connection waits to write.
+/// What kind of output waits for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Dirt {
     /// Nothing.
@@ -49,8 +49,8 @@ pub(crate) struct Dirty {
 }
 
 impl Dirty {
-    /// Something is to be written to a connection. While a batch of it is being written, the end of that will
-    /// say so again.
+    /// Notes that a connection has something to write. While a batch of it is being written, the end of that
+    /// notes it again.
     pub(crate) fn mark(&mut self, output: &mut Output, conn: ConnId, dirt: Dirt) {
         if output.is_writing || dirt <= output.dirt {
             return;
@@ -77,7 +77,7 @@ impl Dirty {
         }
     }
 
-    /// An entry was not outdated: its connection is written to.
+    /// Counts an entry that was not outdated: its connection is written to.
     pub(crate) fn count(&mut self) {
         self.given += 1;
     }

@@ -1,21 +1,21 @@
-//! What a gateway core wants done, and the queue of it.
+//! The effects of a gateway core, and their queue.
 
 use std::collections::VecDeque;
 
 use shard::{ConnId, Linger, ShardId};
 use wire::node::{ToBridge, ToControl, ToGateway, ToRouter};
 
-/// What a gateway core wants done.
+/// An effect of a gateway core.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Tell the router core of a shard something.
+    /// Send mail to the router core of a shard.
     ToRouter {
         /// Which shard.
         to: ShardId,
         /// What.
         mail: ToRouter,
     },
-    /// Tell the gateway core of another shard of this node something.
+    /// Send mail to the gateway core of another shard of this node.
     ToSibling {
         /// Which shard.
         to: ShardId,
@@ -24,7 +24,7 @@ pub enum Effect {
     },
     /// Keep an event for the bridge.
     ToBridge(ToBridge),
-    /// Tell the control thread something.
+    /// Report something to the control thread.
     ToControl(ToControl),
     /// There are bytes for a client; take them with
     /// [`Gateway::poll_transmit`](crate::Gateway::poll_transmit).
@@ -43,7 +43,7 @@ pub enum Effect {
     StopAccepting,
 }
 
-/// What is to be done, in the order in which it was said; the engine takes all of it in the same turn.
+/// Effects, in the order in which they arose; the engine takes all of them in the same turn.
 #[derive(Default)]
 pub(crate) struct Effects(VecDeque<Effect>);
 
@@ -73,7 +73,7 @@ impl Effects {
         self.0.push_back(Effect::StopAccepting);
     }
 
-    /// A router is gone: its next life knows nothing of what this was about.
+    /// Drops mail to a router that is gone: it means nothing to the router's next life.
     pub(crate) fn forget_router(&mut self, router: ShardId) {
         self.0.retain(|effect| !matches!(effect, Effect::ToRouter { to, .. } if *to == router));
     }

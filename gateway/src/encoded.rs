@@ -31,8 +31,8 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// The frames of `messages` in one piece. Those with longer bodies are left out: a message is refused to its
-/// sender before it comes to that, unless another limit was in force there.
+/// The frames of `messages` in one piece. Those with longer bodies are left out: their senders were refused
+/// before, unless another limit was in force there.
 pub(crate) fn encode(messages: &[Message], encoding: Encoding, body_bytes_max: u32) -> Bytes {
     // Header and fixed fields of a delivered message are under 64 bytes; JSON grows as it must.
     let size = |message: &Message| 64 + message.client_msg_id.as_bytes().len() + message.payload.len();
@@ -81,12 +81,12 @@ impl Answer {
         Self { messages, repeats, sequence, gone, body_bytes_max, frames: [None, None, None] }
     }
 
-    /// What a member is told, and from which message on it gets them. One that wants the last few gets each
-    /// once, in its first place: see [`Answer::repeat_from`].
+    /// What a member's answer says, and from which message on it gets them. A member that wants the last few
+    /// gets each once, at its first place: see [`Answer::repeat_from`].
     pub(crate) fn for_member(&self, want: Want) -> (Recovery, usize) {
         match want {
             Want::Since(since) => {
-                // One that has seen more than this owner has said has it from another.
+                // A member that has seen more than this owner has sent has it from another one.
                 let is_complete = (self.gone..=self.sequence).contains(&since);
                 let recovery = if is_complete { Recovery::Complete } else { Recovery::TooOld };
                 (recovery, self.messages.partition_point(|message| message.sequence <= since))
@@ -139,8 +139,8 @@ impl Encoded {
         Self { pieces: pieces.into(), places: places.into() }
     }
 
-    /// The frames of some messages of one run. One that is a small part of its piece is copied: who keeps it
-    /// keeps no more than four times what is counted.
+    /// The frames of some messages of one run. A small part of a piece is copied, so that whoever keeps it
+    /// holds at most four times what is counted.
     pub(crate) fn slice(&self, from: usize, to: usize) -> Bytes {
         let (first, last) = (&self.places[from], &self.places[to - 1]);
         let (piece, range) = (&self.pieces[first.piece], first.range.start..last.range.end);
@@ -150,8 +150,8 @@ impl Encoded {
         piece.slice(range)
     }
 
-    /// The end of the lossy messages from `at` on that leave as one: a slow reader loses no more at once than
-    /// of a busy room.
+    /// The end of the lossy messages from `at` on that leave together: a slow reader loses no more at once
+    /// than in a busy room.
     pub(crate) fn end_of_run(&self, messages: &[Message], at: usize) -> usize {
         let mut end = at + 1;
         while end < messages.len()

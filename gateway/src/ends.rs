@@ -1,4 +1,4 @@
-//! Sessions that ended last, until it is sure that nobody needs to hear of them again.
+//! The last sessions that ended, kept until nobody can need their ends any more.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use wire::{AppId, DeviceClass, UserId};
 use crate::limits::ENDS_MAX;
 use crate::view::View;
 
-/// A session that ended, and the router that was told; none when this shard told the bridge.
+/// A session that ended, and the router that got the report; none if this shard reported it to the bridge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) owner: Option<ShardId>,
@@ -25,7 +25,7 @@ pub(crate) struct End {
 pub(crate) struct Ends(VecDeque<End>);
 
 impl Ends {
-    /// A router that goes may not have heard of the end, or told it on, so it is remembered for a while.
+    /// Remembers an end for a while: a router that goes may not have got it, or not have passed it on.
     pub(crate) fn put(&mut self, end: End) {
         if self.0.len() >= ENDS_MAX {
             self.0.pop_front();
@@ -33,7 +33,7 @@ impl Ends {
         self.0.push_back(end);
     }
 
-    /// The ends that a router was told of, which is gone: they are this shard's to tell.
+    /// Takes the ends that a router got which is gone: now this shard must report them.
     pub(crate) fn take_over(&mut self, owner: ShardId) -> Vec<End> {
         let of_owner = self.0.iter_mut().filter(|end| end.owner == Some(owner));
         of_owner
@@ -44,7 +44,7 @@ impl Ends {
             .collect()
     }
 
-    /// The ends that the owners of now have not heard of, each with its owner, who is told.
+    /// The ends that the present owners do not know, each with its owner, which gets it now.
     pub(crate) fn give(&mut self, view: &View) -> Vec<(ShardId, End)> {
         let moved = self.0.iter_mut().filter_map(|end| {
             let owner = view.owner_of_user(end.app, end.user)?;
@@ -58,7 +58,7 @@ impl Ends {
     }
 }
 
-/// What the bridge has yet to be told again.
+/// What has yet to be reported to the bridge again.
 #[derive(Default)]
 pub(crate) struct Retelling {
     ends: Vec<End>,
@@ -67,7 +67,7 @@ pub(crate) struct Retelling {
 }
 
 impl Retelling {
-    /// Of these ends, and of the rooms of all connections.
+    /// Begins with these ends, and with the rooms of all connections.
     pub(crate) fn new(ends: &Ends, conns: Vec<ConnId>) -> Self {
         Self { ends: ends.iter().copied().collect(), conns }
     }

@@ -1,4 +1,4 @@
-//! Seeded hashing: repeatable for a seed, and not to be guessed by who chooses room ids, addresses or tokens.
+//! Seeded hashing: repeatable for a seed; who picks room ids, addresses or tokens cannot guess it.
 
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;

@@ -1,10 +1,10 @@
-//! Tokens that connections have shown, so that one that is shown again need not be verified again.
+//! Tokens that connections have shown, so that the same one need not be verified again.
 
 use shard::ConnId;
 
 use crate::hash;
 
-/// One for each index of a connection modulo this: the one that showed a token last.
+/// One entry for each index of a connection modulo this: its last token.
 const ENTRIES: usize = 1024;
 
 /// The last good token of some connections, by a hash that nobody can guess.
@@ -18,18 +18,18 @@ impl KnownTokens {
         Self { seed, entries: vec![None; ENTRIES].into() }
     }
 
-    /// The session of a connection goes by this token.
+    /// Notes the token of a connection's session.
     pub(crate) fn put(&mut self, conn: ConnId, token: &str) {
         self.entries[conn.index as usize % ENTRIES] = Some((conn, hash::token(self.seed, token)));
     }
 
-    /// Whether the session of a connection goes by this token. Not every one that does is known.
+    /// Whether this is the token of a connection's session. False also if the entry was overwritten.
     pub(crate) fn has(&self, conn: ConnId, token: &str) -> bool {
         self.entries[conn.index as usize % ENTRIES]
             .is_some_and(|(known, hash)| known == conn && hash == hash::token(self.seed, token))
     }
 
-    /// Tokens are checked in another way from here on.
+    /// Forgets all tokens, because they are checked in another way from here on.
     pub(crate) fn forget(&mut self) {
         self.entries.fill(None);
     }

@@ -1,12 +1,12 @@
 //! How long messages take, in histograms of fixed size. Nothing here allocates or reads a clock.
 //!
-//! The times are those of turns, which a core is given: what leaves in the turn in which it came took no
-//! time. Each histogram compares two times of one shard, so no clock of another node is part of it.
+//! Times are those of turns, which a core is given: a message that leaves in the turn in which it came took
+//! no time. Each histogram compares two times of one shard, so no clock of another node matters.
 
 use shard::Instant;
 use wire::node::{Class, Target};
 
-/// What a message is to: a user or a room, and how.
+/// The kind of a message: to a user or a room, reliable or lossy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RouteClass {
     /// To a user, acked by its client.
@@ -61,7 +61,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts so many messages that took from `since` to `now`.
+    /// Counts `messages` that took from `since` to `now`.
     pub(crate) fn record(&mut self, since: Stamp, now: Stamp, messages: u64) {
         let units = now.0.wrapping_sub(since.0);
         let bits = (u32::BITS - units.leading_zeros()) as usize;
@@ -69,7 +69,7 @@ impl Histogram {
         self.units += u64::from(units) * messages;
     }
 
-    /// The upper bound of each bucket but the last, in seconds, and how many took up to that long.
+    /// The upper bound of each bucket but the last, in seconds, with how many took up to that long.
     pub fn cumulated(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let bound = |bucket: usize| ((1_u64 << (FIRST_BITS + bucket)) << UNIT_BITS) as f64 / 1e9;
         let mut below = 0;
@@ -90,7 +90,7 @@ impl Histogram {
     }
 }
 
-/// What a write is counted in.
+/// Where a write is counted.
 pub(crate) struct Written<'a> {
     pub(crate) now: Stamp,
     pub(crate) latency: &'a mut Latency,
@@ -108,14 +108,14 @@ pub struct Latency {
     /// At the sender's shard, from a message's arrival to its outcome: the receiver's ack for a user, the
     /// place in the order for a room. It covers all nodes on the way.
     pub outcome: [Histogram; RouteClass::ALL.len()],
-    /// At the receiver's shard, from the router's word to the hand-over to the socket.
+    /// At the receiver's shard, from the router's mail to the hand-over to the socket.
     pub write: [Histogram; RouteClass::ALL.len()],
-    /// At the receiver's shard, from the router's word to the ack of the client.
+    /// At the receiver's shard, from the router's mail to the ack of the client.
     pub ack: [Histogram; RouteClass::ALL.len()],
 }
 
 const UNIT_BITS: u32 = 10;
-/// The first bucket is of durations that have up to so many bits.
+/// The first bucket has durations of up to this many bits.
 const FIRST_BITS: usize = 7;
 const BUCKETS: usize = 21;
 

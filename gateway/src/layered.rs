@@ -1,5 +1,5 @@
-//! Connections that have layers between the socket and the frames. What the layers do is `edge`'s. A
-//! connection without layers has nothing in here.
+//! Connections that have layers between the socket and the frames. The crate `edge` has the layers. A
+//! connection without layers has no entry here.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -11,9 +11,9 @@ use wire::client::{NoticeCode, TEXT_CODE_BYTES, next_of_frames, put_java, put_te
 
 use crate::limits::PIECES_PER_FRAME;
 
-/// The code of a Close frame after a notice is the notice's, and this.
+/// The code of a Close frame after a notice is the notice's code plus this.
 const CLOSE_NOTICE: u16 = 4000;
-/// The buffer for texts keeps room for so many bytes.
+/// How many bytes the buffer for texts keeps allocated.
 const TEXTS_BYTES_MAX: usize = 64 << 10;
 
 const _: () = assert!(TEXT_CODE_BYTES + TEXT_HEADER_BYTES_MAX < 32, "a text is little longer than its frame");
@@ -24,7 +24,7 @@ pub(crate) struct Layered {
     ports: Vec<Port>,
     rules: Arc<Rules>,
     slots: ConnMap<Slot>,
-    /// Connections with a hello that is answered in a turn to come, in order, and since when there are any.
+    /// Connections whose hello a later turn will answer, in order, and since when there are any.
     waiting: VecDeque<ConnId>,
     waiting_since: Instant,
     scratch: Scratch,
@@ -32,19 +32,19 @@ pub(crate) struct Layered {
 }
 
 struct Slot {
-    /// Taken out while they take bytes.
+    /// Taken out while they process bytes.
     layers: Option<Box<Layers>>,
     /// The notice that the connection ends with.
     notice: Option<NoticeCode>,
-    /// Its texts are those of the Java platform.
+    /// Whether its texts are those of the Java platform.
     is_java: bool,
-    /// It stands in `waiting`.
+    /// Whether it is in `waiting`.
     is_waiting: bool,
     /// Records and fragments that have come without a frame.
     pieces: u8,
 }
 
-/// The layers of one connection, with what they need to take bytes.
+/// The layers of one connection, with what they need to process bytes.
 pub(crate) struct Lent {
     layers: Box<Layers>,
     rules: Arc<Rules>,
@@ -52,7 +52,7 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// Hands bytes from the socket over, and what comes out of them to `take`, which tells whether the
+    /// Passes bytes from the socket to the layers, and their results to `take`, which returns whether the
     /// connection goes on.
     pub(crate) fn received(
         &mut self,
@@ -91,8 +91,8 @@ impl Layered {
         self.rules = Arc::new(rules);
     }
 
-    /// Gives a new connection the layers of its listener. Whether it has any, and whether a proxy passes it
-    /// on.
+    /// Gives a new connection the layers of its listener. Returns whether it has any, and whether a proxy
+    /// passes it on.
     pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr, listener: u16) -> (bool, bool) {
         let is_from_proxy = self.rules.is_proxy(peer);
         let plain = Port::default();
@@ -107,7 +107,7 @@ impl Layered {
         (has_layers, is_from_proxy)
     }
 
-    /// The connection ends with a notice; the first one counts.
+    /// Notes the notice with which the connection ends; the first one counts.
     pub(crate) fn ends_with(&mut self, conn: ConnId, code: NoticeCode) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.notice.get_or_insert(code);
@@ -126,7 +126,7 @@ impl Layered {
         layers.is_some_and(|layers| layers.has_output())
     }
 
-    /// Makes of a batch of frames what leaves. Once the connection `is_ending`, no more frames follow.
+    /// Turns a batch of frames into bytes to write. Once the connection `is_ending`, no frames follow.
     pub(crate) fn transmit(&mut self, conn: ConnId, batch: &mut SendBatch, is_ending: bool) {
         let Self { slots, scratch, texts, .. } = self;
         let Some(slot) = slots.get_mut(conn) else { return };
@@ -156,7 +156,7 @@ impl Layered {
         (!self.waiting.is_empty()).then_some(self.waiting_since)
     }
 
-    /// A turn ends. If hellos wait, those to come stand behind them, until [`Layered::begin_hellos`].
+    /// Ends a turn. If hellos wait, later ones wait behind them, until [`Layered::begin_hellos`].
     pub(crate) fn end_turn(&mut self) {
         if self.waiting.is_empty() {
             self.scratch.begin_turn();
@@ -170,7 +170,7 @@ impl Layered {
         Some(Lent { layers, rules, scratch })
     }
 
-    /// The layers have taken what there was.
+    /// Puts the layers back, which have processed all bytes.
     pub(crate) fn put_back(&mut self, now: Instant, conn: ConnId, lent: Lent) {
         let Lent { layers, scratch, .. } = lent;
         self.scratch = scratch;
@@ -186,7 +186,7 @@ impl Layered {
         }
     }
 
-    /// Hellos that wait may be answered by [`Layered::next_hello`]; false when none does.
+    /// Lets [`Layered::next_hello`] answer waiting hellos; false if none waits.
     pub(crate) fn begin_hellos(&mut self) -> bool {
         let is_any = !self.waiting.is_empty();
         if is_any {
@@ -195,7 +195,7 @@ impl Layered {
         is_any
     }
 
-    /// The next connection whose hello is answered in this turn.
+    /// The next connection whose hello this turn answers.
     pub(crate) fn next_hello(&mut self) -> Option<ConnId> {
         while !self.scratch.is_turn_used_up()
             && let Some(conn) = self.waiting.pop_front()
@@ -208,7 +208,7 @@ impl Layered {
         None
     }
 
-    /// A WebSocket is open; its texts are in the Java platform's form or in the usual one.
+    /// Notes that a WebSocket is open, and whether its texts are in the Java platform's form.
     pub(crate) fn set_java(&mut self, conn: ConnId, is_java: bool) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.is_java = is_java;
@@ -225,7 +225,7 @@ impl Layered {
         self.layers(conn).map_or(0, Layers::text_len)
     }
 
-    /// Bytes that are held of a record and of a text message that are not whole.
+    /// Bytes held of an incomplete record and of an incomplete text message.
     pub(crate) fn partial_bytes(&self, conn: ConnId) -> usize {
         self.layers(conn).map_or(0, Layers::partial_bytes)
     }
@@ -234,7 +234,7 @@ impl Layered {
         self.slots.get(conn)?.layers.as_deref()
     }
 
-    /// A record or a fragment comes. Whether there have been so many without a frame that they count as one.
+    /// Counts a record or a fragment. Returns whether so many came without a frame that they count as one.
     pub(crate) fn counts_as_frame(&mut self, conn: ConnId) -> bool {
         let Some(slot) = self.slots.get_mut(conn) else { return false };
         let counts = slot.pieces >= PIECES_PER_FRAME;
@@ -242,7 +242,7 @@ impl Layered {
         counts
     }
 
-    /// A frame has come.
+    /// Notes that a frame has come.
     pub(crate) fn has_frame(&mut self, conn: ConnId) {
         if let Some(slot) = self.slots.get_mut(conn) {
             slot.pieces = 0;
@@ -277,7 +277,7 @@ fn put_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
     }
 }
 
-/// The same, as the Java platform has them.
+/// The same in the Java platform's form.
 fn put_java_texts(mut frames: &[u8], texts: &mut Vec<u8>) {
     let mut text = Vec::new();
     while let Some((code, body)) = next_of_frames(&mut frames) {

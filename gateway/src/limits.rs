@@ -1,24 +1,24 @@
-//! What no configuration may exceed, and how the bounds hang together.
+//! What no configuration may exceed, and how the bounds depend on each other.
 
 use std::time::Duration;
 
 use shard::Amount;
 use wire::client::TOKEN_BYTES_MAX;
 
-/// The shortest limit of a frame's body that may be configured: every answer fits.
+/// The smallest limit of a frame's body that may be configured: every answer fits.
 pub const FRAME_BYTES_FLOOR: u32 = 768;
 /// The longest body of a frame that may be configured.
 pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 /// The longest body of a frame before the login, and the longest text: the longest token, and as much again
 /// for what stands around it.
 pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
-/// Bytes of frames, texts and records that are not whole, of all connections of a shard without a login.
+/// Bytes of incomplete frames, texts and records, over all connections of a shard without a login.
 pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// The same of connections with a login.
+/// The same over connections with a login.
 pub const USER_UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 256 << 20 };
-/// Of what is free of either, one address may have one part in so many.
+/// One address may use this part (an eighth) of what is free of either.
 pub const UNFINISHED_PARTS: u64 = 8;
-/// With a login, so many bytes that came at once, or are held, are not worth counting.
+/// With a login, up to this many bytes that came at once, or are held, are not counted.
 pub const UNFINISHED_FREE: usize = 2048;
 /// Connections of one shard; the index of a connection shares the 8 bytes of a timer with a flight.
 pub const CONNECTIONS_CEILING: u32 = 1 << 24;
@@ -35,40 +35,39 @@ pub const ANSWER_BYTES_MAX: usize = 640;
 pub const CONTROL_BYTES_MIN: usize = 16 * 1024;
 /// Bytes of answers beside which a message is written again.
 pub const RETRY_BYTES_MAX: usize = 256 * 1024;
-/// What keeps a message that waits or is in flight, or an answer that keeps its place among them, in bytes;
-/// its frame counts besides.
+/// Bytes that a message or an ordered answer counts for while it waits or is in flight; its frame counts
+/// besides.
 pub const ENTRY_BYTES: usize = 96;
-/// All connections of one address may have so many times what is free in the pool of outboxes.
+/// All connections of one address may have this many times what is free in the pool of outboxes.
 pub const ADDRESS_SHARES: u64 = 3;
-/// Of the bytes that are free in the pool of outboxes, one connection may have one in so many.
+/// One connection may have this part of the bytes that are free in the pool of outboxes.
 pub const OUTBOX_SHARES: u64 = 16;
 /// The same for a connection whose address has more than [`ADDRESS_SHARES`] times what is free.
 pub const OUTBOX_SHARES_MIN: u64 = 256;
-/// How many outboxes are looked at for one that has too much, before something is added to a pool that is
+/// How many outboxes are checked for one that has too much, before something is added to a pool that is
 /// short; and how many messages that one gives up at once.
 pub const GREEDY_LOOKS: usize = 4;
 pub const GREEDY_MESSAGES: usize = 64;
-/// How much of the time between two messages that find no room counts as time in which the client did not
-/// read.
+/// How much of the time between two messages without room counts as time in which the client did not read.
 pub const STALL_STEP_MAX: Duration = Duration::from_secs(1);
 /// The name of a host, as DNS bounds it.
 pub const HOST_BYTES_MAX: usize = 253;
-/// Logins of one shard that may wait for owners at once, at the start.
+/// Logins of one shard that may wait for owners at once, at first.
 pub const LOGINS_AT_START: u32 = 512;
-/// The fewest.
+/// The lowest value of that number.
 pub const LOGINS_MIN: u32 = 16;
-/// The most.
+/// The highest value of that number.
 pub const LOGINS_MAX: u32 = 8192;
-/// Logins that wait for room among these. They are told to come back when their deadline passes, further ones
-/// at once.
+/// Logins that wait for room among these. They are asked to come back when their deadline passes, further
+/// ones at once.
 pub const LOGINS_WAITING_MAX: usize = 16_384;
-/// When one that is refused may come back, at the earliest, and how far apart all of them come.
+/// After how long a refused one may come back, at the earliest, and over how long all of them are spread.
 pub const LOGIN_RETRY: Duration = Duration::from_secs(1);
-/// How long clients are read again, after they were not, before one may be silent.
+/// How long clients must be read again, after a pause, before any counts as silent.
 pub const HEARING_TIME: Duration = Duration::from_secs(1);
 /// Connections that one step of a drain looks at.
 pub const FAREWELLS_PER_STEP: usize = 4096;
-/// Between two steps of a drain.
+/// The pause between two steps of a drain.
 pub const FAREWELL_PAUSE: Duration = Duration::from_millis(10);
 /// Sessions that one step of an announcement looks at, so that it takes about a tenth of a shard's time: a
 /// million take four seconds, if routers take them in as fast.
@@ -77,17 +76,17 @@ pub const ANNOUNCEMENTS_PER_STEP: usize = 1024;
 pub const RESUBMISSIONS_PER_STEP: usize = 512;
 /// Ended sessions that are remembered, in case the router that was told of them goes.
 pub const ENDS_MAX: usize = 4096;
-/// Announcements that one router may have to answer at once, at the start.
+/// Announcements that one router may have to answer at once, at first.
 pub const ANNOUNCED_AT_START: u32 = 64;
-/// By how many more after a round of answers in time, once some round was late; before that, twice as many.
+/// By how much that grows after a round of answers in time, once some round was late; before, twice as much.
 pub const ANNOUNCED_STEP: u32 = 16;
-/// The fewest.
+/// The lowest value of that number.
 pub const ANNOUNCED_MIN: u32 = 4;
-/// The most.
+/// The highest value of that number.
 pub const ANNOUNCED_MAX: u32 = 4096;
 /// Changes of owners whose announcements may be under way; the next one first ends them all.
 pub const ANNOUNCE_STAGES_MAX: usize = 8;
-/// Between two steps of an announcement, half as much less or more.
+/// The pause between two steps of an announcement; chance makes it up to half shorter or longer.
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(4);
 /// Events taken from a wheel in one turn.
 pub const TIMEOUTS_PER_TURN: usize = 4096;
@@ -100,45 +99,45 @@ pub const FRAME_COPY_BYTES_MAX: usize = 1024;
 pub const POOLED_BYTES_MAX: usize = 1024;
 /// Messages of each lane that a pooled outbox keeps room for.
 pub const POOLED_ENTRIES_MAX: usize = 16;
-/// Payload bytes that wait for the end of a room's interval; more leave at once.
+/// Payload bytes that wait for the end of a room's interval; with more, all leave at once.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
-/// A frame that waits for a member may be part of a piece that is so many times as long; of a longer one it
-/// is copied.
+/// A frame that waits for a member may be part of a piece up to this many times as long; from a longer piece
+/// it is copied.
 pub const PINNED_TIMES_MAX: usize = 4;
 /// Messages of a room that wait for the owner's answer to the shard's join; further ones come too late. Twice
 /// what `router.room_burst` lets come at once by default.
 pub const EARLY_MESSAGES_MAX: usize = 8 * 1024;
 /// Payload bytes of these messages. One that is longer than all of them comes too late as well.
 pub const EARLY_BYTES_MAX: usize = 8 << 20;
-/// Rooms without members here any more whose sequences are remembered: 400 KB at most. Later rooms begin
-/// above what is forgotten, by the clock that all nodes share.
+/// Rooms without members here whose sequences are remembered: 400 KB at most. Later rooms begin above
+/// forgotten ones, by the clock that all nodes share.
 pub const LEFT_ROOMS_MAX: usize = 4096;
 /// Of these, the rooms left last are told to their next owners when theirs die.
 pub const LEFT_ROOMS_TOLD_MAX: usize = 256;
 /// Owners that hear of the end of one message: those of a few changes while it is in flight.
 pub const OWED_ROUTERS_MAX: usize = 8;
 
-/// The most messages of one business code that a room may be set to keep; `router` has the same.
+/// The highest number of messages of one business code that a room may be set to keep, as in `router`.
 pub const HISTORY_MESSAGES_CEILING: u32 = 4096;
-/// The most bytes of these.
+/// The highest number of their bytes that may be set.
 pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
-/// The longest that they may be set to be kept, a day.
+/// The longest time that they may be set to be kept, a day.
 pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
-/// What a join that wants messages from before counts for, in frames: so many may lie behind it.
+/// How many frames a join counts for if it wants earlier messages: its answer may be many frames.
 pub const RECOVERY_FRAMES: u32 = 4;
-/// Records of TLS, and messages and fragments of WebSocket, that one frame may come in. Of further ones, so
-/// many count as a frame.
+/// Records of TLS, and messages and fragments of WebSocket, that one frame may come in. Beyond that, each of
+/// this many count as a frame.
 pub const PIECES_PER_FRAME: u8 = 16;
-/// What a record of TLS that carries nothing counts for, in frames: a change of keys takes as long as some
-/// short frames, and no client needs many.
+/// How many frames an empty TLS record counts for: a change of keys takes as long as some short frames, and
+/// no client needs many.
 pub const SILENT_FRAMES: u32 = 4;
-/// What a renewal counts for, in frames, unless its token is the one that the session has: to verify a token
+/// How many frames a renewal counts for, unless its token is the one that the session has: verifying a token
 /// takes as long as some hundred short frames.
 pub const RENEWAL_FRAMES: u32 = 50;
-/// A renewal takes one part in so many of what a connection may send at once, at most.
+/// A renewal takes at most this part of what a connection may send at once.
 pub const RENEWAL_PARTS: u32 = 4;
-/// How long the answer of a room's owner is waited for before it is asked again: longer than it waits itself
-/// for what the owner before has kept.
+/// After how long a room's owner that has not answered is asked again: longer than it waits itself for the
+/// history of the owner before.
 pub const RECALL_RETRY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

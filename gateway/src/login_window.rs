@@ -1,9 +1,9 @@
 //! How many logins may wait for the owners of their users at once: as many as owners answer in time.
 //!
-//! Additive increase, multiplicative decrease, as of TCP's congestion window (RFC 5681): answers in time make
-//! the window wider, a late one halves it. So however many clients come at once, owners have no more to do
-//! than they can, and what they hold already goes on. The next ones wait for room; when even that takes too
-//! long they are told when to come back.
+//! Additive increase, multiplicative decrease, as in TCP's congestion window (RFC 5681): answers in time
+//! widen the window, a late one halves it. So however many clients come at once, owners get no more work than
+//! they can do, and those that are logged in are served. The next ones wait for room; if that takes too long
+//! they are told when to come back.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,27 +15,27 @@ use crate::limits::{LOGINS_AT_START, LOGINS_MAX, LOGINS_MIN, LOGINS_WAITING_MAX}
 /// An answer that takes longer is late: far more than an owner needs that keeps up, far less than clients
 /// wait.
 const IN_TIME: Duration = Duration::from_millis(300);
-/// By how much a round of answers in time makes the window wider.
+/// By how much a round of answers in time widens the window.
 const ROUND_STEP: u32 = 16;
 
 pub(crate) struct LoginWindow {
     size: u32,
     under_way: u32,
     waiting: VecDeque<ConnId>,
-    /// Answers in time since the window became wider.
+    /// Answers in time since the window was widened last.
     in_time: u32,
-    /// Late answers to logins that began before are of the same jam.
+    /// When it was halved last. Late answers to logins from before are of the same jam.
     halved_at: Instant,
 }
 
 /// What becomes of a login.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Admission {
-    /// Its owner is asked.
+    /// Ask its owner.
     Asks,
     /// It waits for room.
     Waits,
-    /// More wait than ever would be let in in time.
+    /// Too many wait already for it to get in in time.
     Refused,
 }
 
@@ -49,7 +49,7 @@ impl LoginWindow {
         self.under_way
     }
 
-    /// A login comes.
+    /// Admits a login.
     pub(crate) fn enter(&mut self, conn: ConnId) -> Admission {
         if self.waiting.is_empty() && self.under_way < self.size {
             self.under_way += 1;
@@ -62,7 +62,7 @@ impl LoginWindow {
         Admission::Waits
     }
 
-    /// The one that has waited longest, if there is room; `is_there` says which still wait.
+    /// The login that has waited longest, if there is room; `is_there` says which still wait.
     pub(crate) fn next(&mut self, is_there: impl Fn(ConnId) -> bool) -> Option<ConnId> {
         while self.under_way < self.size {
             let conn = self.waiting.pop_front()?;
@@ -76,7 +76,7 @@ impl LoginWindow {
 
     /// An owner has answered a login that it was asked for at `asked_at`.
     pub(crate) fn answered(&mut self, now: Instant, asked_at: Instant) {
-        // One that is not made use of says nothing of what owners could do.
+        // A window that is not used up says nothing about what owners can do.
         let is_used = self.under_way >= self.size / 2;
         self.end();
         if now.since(asked_at) <= IN_TIME {
@@ -92,7 +92,7 @@ impl LoginWindow {
         }
     }
 
-    /// A login that an owner was asked for ends without an answer.
+    /// Counts a login off that ends without an owner's answer.
     pub(crate) fn end(&mut self) {
         self.under_way -= 1;
     }

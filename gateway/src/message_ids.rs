@@ -5,14 +5,13 @@ use wire::{EPOCH_UNIX_MS, MessageId};
 
 const NUMBER_BITS: u32 = 15;
 const COUNTER_BITS: u32 = 8;
-/// Of the number: the index of the shard, when its node is not alone.
+/// The bits of the shard's number that are its index, unless its node is alone.
 const INDEX_BITS: u32 = 5;
 
 /// Hands out message ids: 41 bits of ms since 2024, 15 bits that name the shard, 8 bits of counter.
 ///
-/// They increase strictly. When a ms has used up its counter, the next ms is used before it comes. They are
-/// unique in the cluster while shards' names are, and across a restart while the clock has not gone back
-/// behind the last id.
+/// They increase strictly. When a ms has used up its counter, the next ms is used early. They are unique in
+/// the cluster as shard numbers are, and across a restart unless the clock was set back behind the last id.
 #[derive(Debug)]
 pub(crate) struct MessageIds {
     number: u64,
@@ -21,7 +20,7 @@ pub(crate) struct MessageIds {
 }
 
 impl MessageIds {
-    /// Node ids of a cluster go up to 1023 and its gateways have up to 32 shards; the node 0 is alone and may
+    /// Node ids of a cluster go up to 1023 and its gateways have up to 32 shards; node 0 is alone and may
     /// have more.
     pub(crate) fn new(shard: ShardId) -> Self {
         let number = (u64::from(shard.node()) << INDEX_BITS) + u64::from(shard.index());

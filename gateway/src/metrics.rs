@@ -32,10 +32,9 @@ pub struct Metrics {
     pub owners: u64,
     /// Changes of owners.
     pub views: u64,
-    /// Messages given to another owner because theirs went.
+    /// Messages submitted to another owner because theirs went.
     pub submitted_again: u64,
-    /// Room messages that came after newer ones of their room, from an owner before: dropped or, reliable
-    /// ones, handed over.
+    /// Room messages from an earlier owner that came after newer ones: dropped or, if reliable, handed over.
     pub room_late: u64,
     /// Connections taken.
     pub accepted: u64,
@@ -59,15 +58,15 @@ pub struct Metrics {
     pub deliveries_reliable: u64,
     /// Lossy messages queued for a connection.
     pub deliveries_lossy: u64,
-    /// Joins that were told that all that they wanted follows.
+    /// Joins whose answer says that all messages that they wanted follow.
     pub recoveries_complete: u64,
-    /// Joins that were told that some of it is no longer kept.
+    /// Joins whose answer says that some of these are no longer kept.
     pub recoveries_too_old: u64,
-    /// Owners that were asked once more for what their rooms said.
+    /// Owners that were asked once more for their rooms' messages.
     pub recalls_repeated: u64,
     /// Lossy messages dropped because their receiver is slow.
     pub lossy_dropped: u64,
-    /// Lossy messages dropped because there was no router to give them to, of which no sender is told.
+    /// Lossy messages dropped because there was no router; their senders are not told.
     pub lossy_unowned: u64,
     /// Acks that ended a flight.
     pub acks: u64,

@@ -2,8 +2,8 @@
 //!
 //! Answers (heartbeats, send-acks, notices, retries) leave first. Then come three lanes, merged by the stamp
 //! of their arrival so that a room keeps its one order: reliable messages, lossy ones, and answers that must
-//! not overtake these. A reliable message at the head that finds the ack window full holds back what came
-//! after it, for the same reason.
+//! not overtake these. For the same reason, a reliable message at the head that finds the ack window full
+//! blocks everything that came after it.
 //!
 //! An outbox exists only while something waits or is in flight; idle connections own none. Outboxes are
 //! pooled, so a warm shard allocates none.
@@ -32,11 +32,11 @@ use crate::limits::{
 pub(crate) struct Outboxes {
     slots: Vec<Outbox>,
     free: Vec<u32>,
-    /// Over all outboxes.
+    /// The bytes of all outboxes.
     bytes: u64,
-    /// Of these, what connections of each address have.
+    /// The bytes that the connections of each address have.
     of_addresses: Vec<u64>,
-    /// The slot that was looked at last for one that has too much.
+    /// The last slot that was checked for an outbox with too much.
     hand: usize,
 }
 
@@ -73,7 +73,7 @@ impl Outboxes {
         self.slots.get_mut(id.0 as usize)
     }
 
-    /// Changes an outbox of that owner and keeps the counts of bytes true.
+    /// Changes an owner's outbox and updates the counts of bytes.
     pub(crate) fn update<R>(
         &mut self,
         owner: Owner,
@@ -99,7 +99,7 @@ impl Outboxes {
         &mut self.of_addresses[at]
     }
 
-    /// The connection turns out to be from another address.
+    /// Notes that the connection is from another address.
     pub(crate) fn set_address(&mut self, id: OutboxId, before: AddressId, after: AddressId) {
         let Some(outbox) = self.get_mut(id) else { return };
         if let Some(owner) = &mut outbox.owner {
@@ -111,7 +111,7 @@ impl Outboxes {
     }
 
     /// If the pool is short, the next of a few outboxes that has more than its share: it took that while more
-    /// was free, and its connection reads too slowly to give it back.
+    /// was free, and its connection reads too slowly to return it.
     pub(crate) fn next_greedy(&mut self, limits: &Limits) -> Option<Owner> {
         if self.bytes < limits.outbox_bytes_max / 4 * 3 {
             return None;
@@ -147,11 +147,11 @@ impl Outboxes {
     }
 
     /// How much of the pool an outbox may have: a part of what is free (the dynamic threshold of Choudhury
-    /// and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). A pool that is
-    /// nearly empty gives a connection all that it may have; as it fills, those that have most get nothing
-    /// more, and there is always something left for others. Where all connections of its address have
-    /// [`ADDRESS_SHARES`] times what is free, that part is smaller, so that one address with very many of
-    /// them takes little from others.
+    /// and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998). In a nearly
+    /// empty pool a connection gets all that it may have; as the pool fills, those that have most get nothing
+    /// more, and there is always something left for others. If all connections of its address have
+    /// [`ADDRESS_SHARES`] times what is free, the part is smaller, so that one address with very many of them
+    /// takes little from others.
     pub(crate) fn share(&self, limits: &Limits, id: OutboxId, address: AddressId) -> usize {
         let free = limits.outbox_bytes_max.saturating_sub(self.bytes);
         let of_address = self.of_addresses.get(address.index()).copied().unwrap_or_default();
@@ -193,29 +193,29 @@ pub(crate) struct Outbox {
     /// Answers that keep their place among the messages, with their stamps.
     answers: VecDeque<(u32, Bytes)>,
     flights: VecDeque<Flight>,
-    /// The arrival stamp of what comes next into a lane.
+    /// The arrival stamp of the next entry of a lane.
     stamp: u32,
     /// The key of the next flight.
     flight_key: u32,
-    /// Of `reliable` and `flights`.
+    /// The bytes of `reliable` and `flights`.
     reliable_bytes: u32,
     lossy_bytes: u32,
-    /// Of `answers`, with what keeps them.
+    /// The bytes of `answers`, with their overhead.
     answer_bytes: u32,
-    /// Which routers wait for the messages to a user that are here.
+    /// Which routers wait for the outcomes of the messages to a user here.
     routers: Routers,
-    /// Messages have found no room since the last ack: when that was seen last, and how long it has been so.
+    /// If messages have found no room since the last ack: when one was refused last, and for how long by now.
     stalled: Option<(Instant, Duration)>,
 }
 
-/// Who hears how a reliable message ended.
+/// Who is notified how a reliable message ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Owed {
     /// The router shard that waits for the delivery.
     Router { router: ShardId, delivery: DeliveryId },
-    /// The same of several, each of which was the owner for a while.
+    /// Several router shards, each of which was the owner for a while.
     Routers(Vec<(ShardId, DeliveryId)>),
-    /// The bridge, and only if it failed: a message to a room has its send-ack already.
+    /// The bridge, and only of a failure: a message to a room has its send-ack already.
     Bridge(Arc<Message>),
     /// Nobody: the receiver asked for it, and can ask again.
     Nobody,
@@ -231,7 +231,7 @@ impl Owed {
         }
     }
 
-    /// Adds a router shard to those that wait, once; false when it is the bridge that does, or very many do.
+    /// Adds a router shard that waits, once; false if the bridge waits, or very many routers.
     fn add(&mut self, router: ShardId, delivery: DeliveryId) -> bool {
         let it = (router, delivery);
         match self {
@@ -247,11 +247,11 @@ impl Owed {
     }
 }
 
-/// Which routers wait for the messages to a user of an outbox. Those that are done with count until none is
-/// left.
+/// Which routers wait for the messages to a user of an outbox. Those whose messages are done count until none
+/// is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Routers {
-    /// None does.
+    /// No router.
     #[default]
     None,
     /// This one alone.
@@ -276,7 +276,7 @@ pub(crate) struct Reliable {
     pub(crate) id: MessageId,
     pub(crate) frame: Bytes,
     pub(crate) owed: Owed,
-    /// When it came here.
+    /// When it came to this shard.
     pub(crate) since: Stamp,
 }
 
@@ -285,13 +285,13 @@ struct Lossy {
     stamp: u32,
     messages: u32,
     frames: Bytes,
-    /// When the first of them came here, if that is counted.
+    /// When the first of them came to this shard, if that is counted.
     waited: Option<(RouteClass, Stamp)>,
 }
 
 /// A reliable message that was handed to the socket and is not acked yet.
 pub(crate) struct Flight {
-    /// Names the flight in its timer.
+    /// The flight's name in its timer.
     key: u32,
     id: MessageId,
     frame: Bytes,
@@ -299,13 +299,13 @@ pub(crate) struct Flight {
     pub(crate) timer: TimerId,
     /// How often it was written.
     pub(crate) tries: u8,
-    /// When it came here.
+    /// When it came to this shard.
     pub(crate) since: Stamp,
 }
 
 impl Outbox {
-    /// Appends an answer. False, and the answer is not taken, when more than `bytes_max` wait: the peer asks
-    /// and never reads.
+    /// Appends an answer; returns false, without it, if more than `bytes_max` wait: the peer asks and never
+    /// reads.
     pub(crate) fn push_control(&mut self, bytes_max: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.control.len() > bytes_max {
             return false;
@@ -314,8 +314,8 @@ impl Outbox {
         true
     }
 
-    /// Appends the frames of so many messages to the lossy lane, and drops its oldest while it holds more
-    /// than `bytes_max`. Answers how many messages it dropped.
+    /// Appends the frames of `messages` to the lossy lane, and drops its oldest while it holds more than
+    /// `bytes_max`. Returns how many messages it dropped.
     pub(crate) fn push_lossy(
         &mut self,
         frames: Bytes,
@@ -334,8 +334,8 @@ impl Outbox {
         dropped
     }
 
-    /// Appends an answer that must not overtake the messages that wait. False, and it is not taken, when
-    /// answers of more than `bytes_max` do.
+    /// Appends an answer that must not overtake waiting messages; returns false, without it, if more than
+    /// `bytes_max` of such answers wait.
     pub(crate) fn push_in_order(&mut self, frame: Bytes, bytes_max: usize) -> bool {
         if self.answer_bytes as usize + self.control.len() > bytes_max {
             return false;
@@ -350,8 +350,8 @@ impl Outbox {
         self.answer_bytes > 0
     }
 
-    /// Appends to the reliable lane; gives frame and debt back when that would go over a bound. An empty lane
-    /// takes any message.
+    /// Appends to the reliable lane; returns frame and debt if that would exceed a bound. An empty lane takes
+    /// any message.
     pub(crate) fn push_reliable(
         &mut self,
         message: Reliable,
@@ -373,7 +373,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Drops lossy messages, oldest first, until it has no more than `bytes_max` or there are none. Answers
+    /// Drops lossy messages, oldest first, until it has no more than `bytes_max` or there are none. Returns
     /// how many it dropped.
     pub(crate) fn drop_lossy(&mut self, bytes_max: usize) -> u64 {
         let mut dropped = 0;
@@ -395,8 +395,8 @@ impl Outbox {
         Some(owed)
     }
 
-    /// Takes out the oldest reliable message that was never written, to make room for one of so many
-    /// bytes; `None` when there is none, or when all of them would not be enough.
+    /// Takes out the oldest reliable message that was never written, to make room for one of `bytes`; `None`
+    /// if there is none, or if all of them would not be enough.
     pub(crate) fn give_way(&mut self, bytes: usize, bytes_max: usize) -> Option<Owed> {
         let flying: usize = self.flights.iter().map(|flight| weight(&flight.frame)).sum();
         if flying + bytes > bytes_max && !self.flights.is_empty() {
@@ -407,9 +407,9 @@ impl Outbox {
         Some(owed)
     }
 
-    /// A message has found no room. Whether messages have found none for as long as `patience`, and the peer
-    /// acked nothing in that time. Only so much counts of a pause between two of them: a process that stood
-    /// still could not read acks either.
+    /// Notes that a message found no room. Returns whether messages have found none for `patience`, while the
+    /// peer acked nothing. Only a part of a long pause between two of them counts: a process that stood still
+    /// could not read acks either.
     pub(crate) fn stall(&mut self, now: Instant, patience: Duration) -> bool {
         let (seen_at, lasted) = self.stalled.unwrap_or((now, Duration::ZERO));
         let lasted = lasted + now.since(seen_at).min(STALL_STEP_MAX);
@@ -422,7 +422,7 @@ impl Outbox {
         !matches!(self.routers, Routers::None) && self.routers != Routers::One(router)
     }
 
-    /// Another router shard waits for the delivery of a message that is here already; whether it is.
+    /// Adds a router shard that waits for a message that is here already; false if it is not here.
     pub(crate) fn owe_also(&mut self, id: MessageId, router: ShardId, delivery: DeliveryId) -> bool {
         let waiting = self.reliable.iter_mut().map(|(_, known)| known);
         let waiting = waiting.filter(|known| known.id == id).map(|known| &mut known.owed);
@@ -468,7 +468,7 @@ impl Outbox {
         }
     }
 
-    /// The lane of what came first.
+    /// The lane whose first entry came first.
     fn first(&self) -> Option<Lane> {
         let fronts = [
             (Lane::Reliable, self.reliable.front().map(|(stamp, _)| *stamp)),
@@ -486,7 +486,7 @@ impl Outbox {
         first.map(|(lane, _)| lane)
     }
 
-    /// What `fill` would put into a batch.
+    /// What `fill` would put into a batch, as a kind.
     pub(crate) fn dirt(&self, window: u16) -> Dirt {
         let may_fly = !self.reliable.is_empty() && self.flights.len() < window as usize;
         if !self.control.is_empty() || may_fly {
@@ -505,9 +505,9 @@ impl Outbox {
         Some(self.land(at))
     }
 
-    /// Repeats the flight of that key, and answers it so that its timer can be armed again; ends it and gives
-    /// it back when it has had its tries. One that finds no room has had it too: a peer that does not read
-    /// must not keep it for ever.
+    /// Repeats the flight of that key, and returns it so that its timer can be armed again; after its last
+    /// try, ends the flight and returns it. A try without room counts too: a peer that does not read must not
+    /// keep a message for ever.
     pub(crate) fn retry(&mut self, key: u32, tries_max: u8) -> Retry<'_> {
         let Some(at) = self.flights.iter().position(|flight| flight.key == key) else {
             return Retry::Gone;
@@ -524,7 +524,7 @@ impl Outbox {
         Retry::Again(flight)
     }
 
-    /// The timer of the flight of that key is another.
+    /// Changes the timer of the flight of that key.
     pub(crate) fn set_timer(&mut self, key: u32, timer: TimerId) {
         let flight = self.flights.iter_mut().find(|flight| flight.key == key);
         flight.expect("a flight's timer is cancelled with it").timer = timer;
@@ -605,7 +605,7 @@ impl Outbox {
         flight
     }
 
-    /// Gives room back that a busy time left behind, and forgets that time.
+    /// Frees the room that a busy time left behind, and forgets that time.
     fn trim(&mut self) {
         self.stalled = None;
         self.control.shrink_to(POOLED_BYTES_MAX);
@@ -628,7 +628,7 @@ impl Outbox {
     }
 }
 
-/// What leaves in the order in which it came.
+/// The lanes that leave in the order of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lane {
     Reliable,
@@ -636,7 +636,7 @@ enum Lane {
     Answers,
 }
 
-/// What a reliable message counts for: its frame, and what keeps it.
+/// What a reliable message counts for: its frame and its overhead.
 pub(crate) fn weight(frame: &Bytes) -> usize {
     frame.len() + ENTRY_BYTES
 }
@@ -647,9 +647,9 @@ const _: () = assert!(size_of::<(u32, Reliable)>() <= ENTRY_BYTES && size_of::<F
 pub(crate) enum Retry<'a> {
     /// It goes out once more; arm its timer again.
     Again(&'a mut Flight),
-    /// There was no room for it, and none is left of this try; arm its timer again.
+    /// There was no room for it, which counts as a try; arm its timer again.
     Later(&'a mut Flight),
-    /// It has had its tries.
+    /// It has had all its tries.
     Exhausted(Flight),
     /// There is no such flight.
     Gone,

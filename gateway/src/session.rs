@@ -29,11 +29,11 @@ pub(crate) struct Session {
     pub(crate) deframer: Deframer,
     /// Orders it among the sessions of its user and device class.
     pub(crate) login: Login,
-    /// Of its token. Meaningful from `Phase::Waiting` on.
+    /// The times of its token. Meaningful from `Phase::Waiting` on.
     pub(crate) token: TokenTimes,
-    /// The low bits of the tag of the login that its token came from; 0 for none. Another login of the same
-    /// user has the same one in 65,536 cases; then its session ends too, and the client comes back with the
-    /// same token.
+    /// The low bits of the tag of the login that its token came from; 0 for none. In 65,536 pairs of logins
+    /// of one user, one pair has the same bits; a revocation then ends both sessions, and the client comes
+    /// back with the same token.
     pub(crate) token_login: u16,
     /// When the last whole frame came; in `Phase::Binding`, when its owner was asked.
     pub(crate) last_seen: Instant,
@@ -45,7 +45,7 @@ pub(crate) struct Session {
 const _: () = assert!(size_of::<Session>() <= 80, "a million sessions are held in memory");
 
 /// How others name the sessions of a shard: by their connections, whose generations count from a number of
-/// this life of the shard. So names of an earlier life mean nothing to it.
+/// this life of the shard. So names of an earlier life mean nothing to this one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names {
     epoch: u32,
@@ -94,13 +94,13 @@ impl TokenTimes {
 pub(crate) enum Phase {
     /// Connected; a login is awaited.
     Fresh,
-    /// The token was good; as many logins as may be are with owners. It may send already.
+    /// The token was good; it waits because as many logins as may be are with owners. It may send already.
     Waiting,
-    /// The token was good; the owner of the user is asked to bind it. It may send already.
+    /// The token was good; the owner of the user was asked to bind it. It may send already.
     Binding,
     /// Reachable.
     Live,
-    /// Ended; its last bytes are being written. It hears and says nothing any more.
+    /// Ended; its last bytes are being written. It gets and sends nothing any more.
     Closing,
 }
 
@@ -110,12 +110,12 @@ impl Session {
         matches!(self.phase, Phase::Waiting | Phase::Binding | Phase::Live)
     }
 
-    /// Whose outbox this connection's is.
+    /// The owner of this connection's outbox.
     pub(crate) fn owner(&self, conn: ConnId) -> Owner {
         Owner { conn, address: self.address }
     }
 
-    /// The session goes by this token from here on, unless it has one that ends later. Whether it does.
+    /// Gives the session this token, unless it has one that ends later. Returns whether it did.
     pub(crate) fn take_token(&mut self, token: &Verified) -> bool {
         let times = TokenTimes::of(token);
         let is_taken = times.end_secs >= self.token.end_secs;
@@ -126,7 +126,7 @@ impl Session {
         is_taken
     }
 
-    /// What its client is told, if its token is good no more.
+    /// The notice for its client, if its token is no longer good.
     pub(crate) fn token_is_over(&self, revoked: &Revocations, now_secs: u64) -> Option<NoticeCode> {
         if now_secs >= self.token.end_secs() {
             return Some(NoticeCode::TokenExpired);
@@ -137,7 +137,7 @@ impl Session {
         is_revoked.then_some(NoticeCode::TokenInvalid)
     }
 
-    /// The encoding of what the server says: the client's own, binary before it said anything.
+    /// The encoding of frames to the client: the client's own, binary before its first frame.
     pub(crate) fn answer_encoding(&self) -> Encoding {
         self.encoding.unwrap_or(Encoding::Binary)
     }

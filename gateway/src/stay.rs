@@ -1,18 +1,18 @@
-//! What the bridge is told of a session that leaves a room.
+//! What the bridge gets about a session that leaves a room.
 
 use wire::node::Login;
 use wire::{AppId, DeviceClass, UserId};
 
 use crate::session::{Phase, Session};
 
-/// A session as the bridge knows it in rooms.
+/// A session in rooms, as the bridge knows it.
 #[derive(Clone, Copy)]
 pub(crate) struct Stay {
     pub(crate) app: AppId,
     pub(crate) user: UserId,
     pub(crate) device: DeviceClass,
     pub(crate) login: Login,
-    /// The bridge was told of the rooms that it is in: it is bound.
+    /// Whether the bridge knows its rooms: it is bound.
     pub(crate) is_told: bool,
 }
 

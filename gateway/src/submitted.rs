@@ -1,8 +1,8 @@
 //! Messages of this shard's sessions that their owners have not answered yet.
 //!
-//! They are kept until the answer comes, so that another owner can be given them when theirs is gone. Their
-//! ids stay the same. Each user has a share, which outlives its sessions as its messages do; pushes have as
-//! much as all users together, apart from these, so neither can keep the other out.
+//! They are kept until the answer comes, so that another owner can get them when theirs is gone. Their ids
+//! stay the same. Each user has a share, which outlives its sessions as its messages do; pushes have as much
+//! as all users together, apart from these, so neither can keep the other out.
 
 use std::collections::VecDeque;
 
@@ -20,15 +20,15 @@ pub(crate) struct Submitted {
     table: HashTable<Entry>,
     of_users: Shares<(AppId, UserId)>,
     pushes: Amount,
-    /// Those that have yet to be submitted to an owner, oldest first. Their owners before keep them until
-    /// then.
+    /// Those that have yet to be submitted to their new owner, oldest first. Their earlier owners keep them
+    /// until then.
     again: VecDeque<MessageId>,
 }
 
 /// A message that waits for an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Who is told.
+    /// The session that gets the send-ack.
     pub(crate) session: SessionId,
     /// The router shard that has it; none while there is no router.
     pub(crate) owner: Option<ShardId>,
@@ -38,12 +38,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The user whose session sent it; none of a push.
+    /// The user whose session sent it; none for a push.
     fn holder(&self) -> Option<(AppId, UserId)> {
         (self.session != SessionId::CONTROL).then_some((self.submission.app, self.submission.sender))
     }
 
-    /// Of its payload and name.
+    /// The bytes of its payload and client message id.
     fn bytes(&self) -> u64 {
         (self.submission.client_msg_id.as_bytes().len() + self.submission.payload.len()) as u64
     }
@@ -63,13 +63,13 @@ impl Submitted {
         self.table.len()
     }
 
-    /// Bytes of their payloads and names.
+    /// The bytes of their payloads and client message ids.
     pub(crate) fn bytes(&self) -> u64 {
         self.of_users.held().bytes + self.pushes.bytes
     }
 
-    /// Keeps a message, whose id is used once; false when its sender has as many as it may, or all senders
-    /// together.
+    /// Keeps a message, whose id is used once; false if its sender, or all senders together, have no room for
+    /// it.
     pub(crate) fn insert(&mut self, entry: Entry, limits: &Limits) -> bool {
         let total = Amount { entries: limits.submitted_max.into(), bytes: limits.submitted_bytes_max };
         let share = Amount {
@@ -87,7 +87,7 @@ impl Submitted {
         true
     }
 
-    /// Another router shard has it.
+    /// Notes that another router shard has it.
     pub(crate) fn set_owner(&mut self, id: MessageId, owner: Option<ShardId>) {
         if let Some(entry) = self.get_mut(id) {
             entry.owner = owner;
@@ -102,7 +102,7 @@ impl Submitted {
         self.table.find_mut(hash::message(id), |known| known.submission.id == id)
     }
 
-    /// The answer is there.
+    /// Takes out a message that was answered.
     pub(crate) fn remove(&mut self, id: MessageId) -> Option<Entry> {
         let found = self.table.find_entry(hash::message(id), |known| known.submission.id == id).ok()?;
         let entry = found.remove().0;
@@ -123,17 +123,17 @@ impl Submitted {
         self.again.front().copied()
     }
 
-    /// The next one is submitted, or needs not be.
+    /// Drops the next one, which was submitted or need not be.
     pub(crate) fn drop_next_again(&mut self) {
         self.again.pop_front();
     }
 
-    /// One is to be submitted after all others.
+    /// Adds one to be submitted after all others.
     pub(crate) fn put_again(&mut self, id: MessageId) {
         self.again.push_back(id);
     }
 
-    /// These are to be submitted, and no others.
+    /// Sets those that are to be submitted.
     pub(crate) fn set_again(&mut self, ids: impl Iterator<Item = MessageId>) {
         self.again = ids.collect();
     }

@@ -1,4 +1,4 @@
-//! What it takes to tell owners of sessions.
+//! What is needed to send owners their sessions.
 
 use shard::ConnMap;
 
@@ -6,7 +6,7 @@ use crate::effect::Effects;
 use crate::session::{Names, Session};
 use crate::view::View;
 
-/// Who owns users, which sessions there are, and where to say it.
+/// The owners of users, the sessions, and where to put mail.
 pub(crate) struct Telling<'a> {
     pub(crate) view: &'a View,
     pub(crate) sessions: &'a mut ConnMap<Session>,

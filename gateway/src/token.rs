@@ -3,8 +3,8 @@
 //!
 //! Claims: `app` and `user` (above 0), `device` (a name, default `phone`), `exp` and, if they are there,
 //! `nbf` and `iat` (UNIX seconds), and `sid` or `jti`, which name the login that the token came from. `aud`
-//! and `iss` are looked at if there is something to compare them with. A shard verifies a token by itself: no
-//! call to anybody.
+//! and `iss` are checked if the configuration names some. A shard verifies a token by itself, without any
+//! call.
 //!
 //! A key is for one algorithm. A token's header chooses among the keys by algorithm and `kid`; it never says
 //! how a key is used.
@@ -42,7 +42,7 @@ pub struct Claims {
     pub exp: u64,
 }
 
-/// What else a token of [`mint_hs256_with`] says.
+/// The other claims of a token of [`mint_hs256_with`].
 #[derive(Clone, Copy, Default, Debug, Serialize)]
 pub struct MoreClaims<'a> {
     /// When it was made, in UNIX seconds.
@@ -62,36 +62,36 @@ pub struct MoreClaims<'a> {
 /// A token that was verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified {
-    /// Whom it speaks of.
+    /// Whose token it is.
     pub claims: Claims,
-    /// When it was made, in UNIX seconds; 0 if it does not say.
+    /// When it was made, in UNIX seconds; 0 if unknown.
     pub issued_secs: u64,
-    /// [`login_tag`] of the login that it came from; 0 if it does not say.
+    /// [`login_tag`] of the login that it came from; 0 if unknown.
     pub login: u64,
 }
 
-/// How far a token's `nbf` may lie ahead: the clocks of those who sign and those who verify are not one.
+/// How far ahead a token's `nbf` may lie: the clocks of signers and verifiers differ.
 const NBF_LEEWAY_SECS: u64 = 30;
-/// A token without `kid` is tried with so many keys of its algorithm at most: each try costs time, and
+/// How many keys of its algorithm a token without `kid` is tried with at most: each try costs time, and
 /// anybody may ask for it.
 const TRIES_MAX: usize = 4;
 
 /// Why a token is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenError {
-    /// It is no token, speaks of no user, or wants something that is not known here.
+    /// It is no token, names no user, or needs something that is not known here.
     Malformed,
     /// There is no key for its algorithm and `kid`.
     UnknownKey,
-    /// No key that it may be signed with has signed it.
+    /// No key that may have signed it has signed it.
     Forged,
-    /// It is not good yet.
+    /// It is not valid yet.
     NotYet,
-    /// It was good once.
+    /// It has expired.
     Expired,
-    /// It is for somebody else.
+    /// It is for another audience.
     Audience,
-    /// It is of somebody who is not asked for.
+    /// It is from an issuer that is not accepted.
     Issuer,
     /// Its user or its login was revoked.
     Revoked,
@@ -129,16 +129,16 @@ impl TokenError {
     }
 }
 
-/// The keys that tokens are checked with, and what tokens must say beside who the user is. Clones share the
+/// The keys that tokens are checked with, and which audiences and issuers they must name. Clones share the
 /// keys.
 #[derive(Clone, Debug, Default)]
 pub struct TokenKeys {
     keys: Arc<[Key]>,
-    /// A token is for one of these; empty: it does not matter.
+    /// A token must be for one of these; empty: for any.
     audiences: Arc<[String]>,
-    /// A token is of one of these; empty: it does not matter.
+    /// A token must be from one of these; empty: from any.
     issuers: Arc<[String]>,
-    /// More keys are to come.
+    /// Whether more keys are to come.
     awaits: bool,
 }
 
@@ -216,13 +216,13 @@ impl TokenKeys {
         self
     }
 
-    /// Accepts only tokens for one of `audiences`, of one of `issuers`; where these are empty, any.
+    /// Accepts only tokens for one of `audiences`, from one of `issuers`; an empty list accepts any.
     pub fn expecting(mut self, audiences: &[String], issuers: &[String]) -> Self {
         (self.audiences, self.issuers) = (audiences.into(), issuers.into());
         self
     }
 
-    /// More keys are to come: a token of a key that is not known may be good, and its client is to come back.
+    /// Says that more keys are to come: a token of an unknown key may be good, so its client is to come back.
     pub fn awaiting(mut self) -> Self {
         self.awaits = true;
         self
@@ -238,7 +238,7 @@ impl TokenKeys {
         self.keys.is_empty()
     }
 
-    /// Who the token speaks of, if its signature and its times hold at `now_unix_secs`.
+    /// Whose token it is, if its signature and its times are right at `now_unix_secs`.
     pub fn verify(&self, token: &str, now_unix_secs: u64) -> Result<Verified, TokenError> {
         if self.is_empty() {
             return Err(TokenError::NoKeys);
@@ -280,7 +280,7 @@ impl TokenKeys {
     fn check_signature(&self, header: &str, signed: &str, signature: &[u8]) -> Result<(), TokenError> {
         let header = decode(header)?;
         let Header { alg, kid, crit } = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
-        // RFC 7515, section 4.1.11: what must be understood and is not refuses the token.
+        // RFC 7515, section 4.1.11: refuse a token with a `crit` that we do not understand.
         if crit.is_some() {
             return Err(TokenError::Malformed);
         }
@@ -303,8 +303,7 @@ impl TokenKeys {
     }
 }
 
-/// What a login is called by those who may revoke it. Two logins of one user are never taken for each other
-/// by chance.
+/// The tag by which a login can be revoked. Two logins of one user never get the same tag by chance.
 pub fn login_tag(login: &str) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(login).0;
     u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1)
@@ -315,7 +314,7 @@ pub fn mint_hs256(secret: &[u8], claims: &Claims) -> String {
     mint_hs256_with(secret, claims, &MoreClaims::default())
 }
 
-/// The same, and it says more.
+/// The same with more claims.
 pub fn mint_hs256_with(secret: &[u8], claims: &Claims, more: &MoreClaims<'_>) -> String {
     #[derive(Serialize)]
     struct All<'a> {
@@ -342,7 +341,7 @@ struct Header<'a> {
     crit: Option<IgnoredAny>,
 }
 
-/// What a token says, as it is read. What is not needed may be anything.
+/// The parts of a token that are read. Other members may be anything.
 #[derive(Deserialize)]
 struct Signed<'a> {
     app: AppId,
@@ -350,7 +349,7 @@ struct Signed<'a> {
     #[serde(default = "phone")]
     device: DeviceClass,
     exp: u64,
-    /// Before when it is not good, in UNIX seconds.
+    /// The start of its validity, in UNIX seconds.
     #[serde(default)]
     nbf: u64,
     #[serde(borrow)]
@@ -361,7 +360,7 @@ struct Signed<'a> {
     jti: Option<&'a RawValue>,
 }
 
-/// Whether a claim that is a text, or an array of texts, names one of those that are wanted, if any are.
+/// Whether a claim (a text, or an array of texts) names one of `wanted`; true if `wanted` is empty.
 fn is_among(wanted: &[String], said: Option<&RawValue>) -> bool {
     if wanted.is_empty() {
         return true;

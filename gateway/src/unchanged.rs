@@ -1,8 +1,7 @@
-//! What a router that was lost still knows of this shard's sessions, and what of that is as it is here.
+//! What a router that was lost still knows of this shard's sessions, and which of that is unchanged.
 //!
-//! A router keeps the sessions of a gateway shard for a while after their link was lost, and says their
-//! digests when it is linked again. Sessions in ranges whose digests are the same here are not announced to
-//! it.
+//! A router keeps the sessions of a gateway shard for a while after their link was lost, and sends their
+//! digests when it is linked again. Sessions in ranges with the same digests here are not announced to it.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +13,17 @@ use crate::ends::Ends;
 use crate::session::Phase;
 use crate::telling::Telling;
 
-/// Sessions of a range of which it is not clear whether a router knows them: more are announced.
+/// How many sessions of a range may be uncertain for the router; with more, the range is announced.
 const UNSURE_MAX: usize = 4;
 
-/// What routers know of this shard, apart from what it tells them.
+/// What routers know of this shard, apart from its announcements.
 #[derive(Default)]
 pub(crate) struct Remembered {
-    /// The digests of routers that are linked and have yet to be told which ranges are unchanged.
+    /// The digests of linked routers that have yet to get the list of unchanged ranges.
     digests: BTreeMap<ShardId, Digests>,
     /// The first owner in this shard's life.
     first: Option<ShardId>,
-    /// There were others: what one of them knows of a session, another may have known under a later stamp.
+    /// Whether there were others: what one of them knows, another may have known under a later stamp.
     several: bool,
 }
 
@@ -41,13 +40,13 @@ impl Remembered {
         }
     }
 
-    /// A router says what it knows.
+    /// Notes the digests of a router.
     pub(crate) fn hear(&mut self, router: ShardId, digests: Vec<u64>) {
         if let Some(digests) = Digests::from_vec(digests) {
             self.digests.insert(router, digests);
         }
     }
-    /// Tells owners that still know sessions of this shard which of these are unchanged.
+    /// Sends owners that still know sessions of this shard the ranges that are unchanged.
     pub(crate) fn tell(&mut self, ends: &Ends, telling: &mut Telling<'_>) -> Unchanged {
         let asked = self.digests.keys().copied().filter(|router| telling.view.is_owner(*router));
         let mut own: BTreeMap<ShardId, Own> = asked.map(|router| (router, Own::default())).collect();
@@ -102,9 +101,9 @@ pub(crate) type Unchanged = BTreeMap<ShardId, RangeSet>;
 #[derive(Default)]
 struct Own {
     live: Digests,
-    /// Sessions that the owner may know or not, by their ranges: they wait for its answer, or have ended.
+    /// Sessions that the owner may know or not, by range: they wait for its answer, or have ended.
     unsure: Vec<(usize, u64)>,
-    /// Ranges of sessions whose end another owner told and this shard denied. The owner hears of that end as
+    /// Ranges of sessions whose end another owner reported and this shard denied. The owner gets that end as
     /// well, so they are announced to it again.
     denied: Vec<usize>,
 }
@@ -123,7 +122,7 @@ impl Own {
         unchanged
     }
 
-    /// Whether some of the sessions that are unsure make up the difference.
+    /// Whether some of the uncertain sessions account for the difference.
     fn explains(&self, range: usize, difference: u64) -> bool {
         let from = self.unsure.partition_point(|(of, _)| *of < range);
         let unsure = self.unsure.get(from..).unwrap_or_default();
@@ -136,7 +135,7 @@ impl Own {
     }
 }
 
-/// Raises the stamps of an owner's sessions as it does itself.
+/// Raises the stamps of an owner's sessions, as the owner does.
 fn raise_stamps(owner: ShardId, ranges: &RangeSet, telling: &mut Telling<'_>) {
     let conns: Vec<ConnId> = telling.sessions.iter().map(|(conn, _)| conn).collect();
     for conn in conns {

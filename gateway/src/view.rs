@@ -1,9 +1,9 @@
 //! Which router shards there are, and which of them own users and rooms.
 //!
 //! A shard tells every router it is linked with which routers it reaches, and each of them answers with what
-//! everybody reaches. Owners are those that are reached from everywhere. When they change, what this shard
-//! has is announced to the owners that do not know it: rooms first, then the messages that wait for an
-//! answer, then sessions, step by step (`announce.rs`).
+//! everybody reaches. Owners are those that are reached from everywhere. When they change, this shard
+//! announces what they do not know yet: rooms first, then the messages that wait for an answer, then
+//! sessions, step by step (`announce.rs`).
 
 use std::collections::BTreeMap;
 
@@ -16,21 +16,21 @@ use crate::effect::Effects;
 /// What a gateway shard knows of routers.
 #[derive(Default)]
 pub(crate) struct View {
-    /// The router shards that are linked, each with what it says that everybody reaches.
+    /// The linked router shards, each with the routers that everybody reaches, as it says.
     routers: BTreeMap<ShardId, Option<Vec<u32>>>,
-    /// Whether all routers that are to be linked are, or had their time: until then nobody is told what is
-    /// reached, and there are no owners, for others may count on more of them.
+    /// Whether all routers of the configuration are linked, or had their time. Until then no reach is sent
+    /// and there are no owners, for others may count on more of them.
     has_begun: bool,
     /// `None` while there is no router.
     owners: Option<Owners>,
-    /// Something has come that owners depend on. They are chosen once a turn: a router's shards come and go
-    /// together.
+    /// Whether something came that owners depend on. They are chosen once a turn, because the shards of a
+    /// router come and go together.
     is_stale: bool,
-    /// Routers that went since owners were chosen last; what they knew is gone, also if they are back.
+    /// Routers that went since owners were chosen last; what they knew is gone, even if they are back.
     gone: Vec<ShardId>,
 }
 
-/// Owners that were.
+/// The owners before a change.
 #[derive(Clone)]
 pub(crate) struct Before {
     pub(crate) owners: Option<Owners>,
@@ -39,15 +39,15 @@ pub(crate) struct Before {
 }
 
 impl Before {
-    /// Who knows a target; none when its owner is gone.
+    /// Which owner knows a target; none if it is gone.
     pub(crate) fn owner_of(&self, app: AppId, target: Target) -> Option<ShardId> {
         owner_of(self.owners.as_ref(), app, target).filter(|owner| !self.gone.contains(owner))
     }
 }
 
-/// What a look at the routers has found.
+/// The result of looking at the routers.
 pub(crate) enum Look {
-    /// These are to own users and rooms, once [`View::go_by`] is told so; none while there is no router.
+    /// These shall own users and rooms, once [`View::go_by`] gets them; none while there is no router.
     Others {
         owners: Option<Owners>,
         /// Routers that went.
@@ -61,7 +61,7 @@ pub(crate) enum Look {
 enum Choice {
     /// These; none while there is no router.
     Is(Option<Owners>),
-    /// One of them has yet to say something.
+    /// Some router has yet to send what everybody reaches.
     Waits,
 }
 
@@ -100,7 +100,7 @@ impl View {
         self.routers.keys().copied()
     }
 
-    /// Those that own now, and these that are gone.
+    /// The present owners, without these that are gone.
     pub(crate) fn now_without(&self, gone: Vec<ShardId>) -> Before {
         Before { owners: self.owners.clone(), gone }
     }
@@ -114,20 +114,20 @@ impl View {
     /// A router shard is gone.
     pub(crate) fn down(&mut self, router: ShardId) {
         self.routers.remove(&router);
-        // Alone, it is where it was at the start: the first router that comes is not all there are.
+        // Without routers, this is as at the start: the first router that comes is not all there are.
         self.has_begun &= !self.routers.is_empty();
         self.gone.push(router);
         self.is_stale = true;
     }
 
-    /// All routers that are to be linked are, or had their time. False when that was known.
+    /// Notes that all routers are linked or had their time. False if that was known.
     pub(crate) fn begin(&mut self) -> bool {
         let begins = !std::mem::replace(&mut self.has_begun, true);
         self.is_stale |= begins;
         begins
     }
 
-    /// A router says what everybody reaches.
+    /// Notes the routers that everybody reaches, as a router says.
     pub(crate) fn hear(&mut self, router: ShardId, common: Vec<u32>) {
         if let Some(known) = self.routers.get_mut(&router) {
             *known = Some(common);
@@ -135,25 +135,25 @@ impl View {
         }
     }
 
-    /// The routers that this shard reaches, as they are told; none before [`View::begin`].
+    /// The routers that this shard reports as reached; none before [`View::begin`].
     pub(crate) fn told_reach(&self) -> Vec<u32> {
         if self.has_begun { self.reach() } else { Vec::new() }
     }
 
-    /// Tells a router which owners this shard goes by, and whether it has told them everything.
+    /// Sends a router the owners of this shard, and whether it has announced everything to them.
     pub(crate) fn tell(&self, router: ShardId, done: bool, effects: &mut Effects) {
         if let Some(view) = self.owners.as_ref().map(Owners::name) {
             effects.router(router, ToRouter::View { view, done });
         }
     }
 
-    /// Tells all routers.
+    /// Sends that to all routers.
     pub(crate) fn tell_all(&self, done: bool, effects: &mut Effects) {
         self.routers().for_each(|router| self.tell(router, done, effects));
     }
 
-    /// Looks who is to own users and rooms, if anything has come since the last look that this depends on.
-    /// Every turn asks, and nearly all have only the flag to look at.
+    /// Checks who shall own users and rooms, if anything came that this depends on. Every turn asks, and
+    /// nearly always only the flag is read.
     #[inline]
     pub(crate) fn look(&mut self) -> Option<Look> {
         if std::mem::take(&mut self.is_stale) { self.look_anew() } else { None }
@@ -168,7 +168,7 @@ impl View {
         })
     }
 
-    /// From here on, these own users and rooms; who did before.
+    /// Makes these the owners from here on; returns the ones before.
     pub(crate) fn go_by(&mut self, owners: Option<Owners>, gone: Vec<ShardId>) -> Before {
         Before { owners: std::mem::replace(&mut self.owners, owners), gone }
     }
@@ -177,11 +177,11 @@ impl View {
         self.routers.keys().map(|router| router.as_u32()).collect()
     }
 
-    /// The routers that everybody reaches, as far as those that are linked know. When two links are cut so
-    /// that no router is left, what this shard reaches has to do.
+    /// The routers that everybody reaches, as far as the linked ones know. If two cut links leave no such
+    /// router, those that this shard reaches must do.
     ///
-    /// A router says what it knows of this shard's sessions before anything else. So one that has not said
-    /// anything yet is waited for, unless an owner is gone.
+    /// A router first sends what it knows of this shard's sessions. So one that has not sent anything yet is
+    /// waited for, unless an owner is gone.
     fn choice(&self) -> Choice {
         let mut said = self.routers.values().flatten().peekable();
         if !self.has_begun || said.peek().is_none() {
@@ -189,7 +189,7 @@ impl View {
         }
         let mut chosen = self.reach();
         for common in said {
-            // Nearly always all say the same. They say it ascending.
+            // Nearly always all say the same, in ascending order.
             if *common != chosen {
                 chosen.retain(|router| common.binary_search(router).is_ok());
             }

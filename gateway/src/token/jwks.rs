@@ -1,4 +1,4 @@
-//! JSON Web Key Sets (RFC 7517): the public keys of whoever signs tokens.
+//! JSON Web Key Sets (RFC 7517): the public keys of token issuers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -39,7 +39,7 @@ pub struct Jwks {
 }
 
 impl Jwks {
-    /// Reads a set. Keys of other types or for other uses are ignored, as RFC 7517, section 5 wants it.
+    /// Reads a set. Keys of other types or for other uses are ignored, as RFC 7517, section 5 requires.
     ///
     /// # Errors
     /// It is no set, it is too long, or it has no usable key.
@@ -82,7 +82,7 @@ impl Jwks {
     }
 }
 
-/// The members of RFC 7517 and RFC 7518 that are looked at.
+/// The members of RFC 7517 and RFC 7518 that are read.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -121,7 +121,7 @@ fn key(text: &str, secrets: Secrets) -> Result<Key, String> {
             return Err(format!("kty: {kty:?}{crv} is not known here"));
         }
     };
-    // A key is for one algorithm, so that no token chooses another one for it.
+    // A key is for one algorithm, so that no token chooses another one.
     match &jwk.alg {
         Some(alg) if alg != verifier.alg() => Err(format!("alg: {alg:?}; want {}", verifier.alg())),
         _ => Ok(Key { kid: jwk.kid.map(String::into_boxed_str), verifier }),
@@ -168,7 +168,7 @@ fn coordinate(name: &str, text: &Option<String>) -> Result<[u8; 32], String> {
     bytes.try_into().map_err(|_| format!("{name}: {count} bytes; want 32"))
 }
 
-/// A number. Some write zeros before it, which RFC 7518, section 6.3.1.1 does not want.
+/// A number. Some sets put zeros before it, though RFC 7518, section 6.3.1.1 forbids that.
 fn number(name: &str, text: &Option<String>) -> Result<Vec<u8>, String> {
     let bytes = bytes(name, text)?;
     Ok(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
