@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use shard::Instant;
 
 /// The wall clock at the start, advanced by `CLOCK_MONOTONIC`: never goes back. Copies agree, and so do
-/// processes of one machine that share the [`Clock::offset`]. Where the wall clock has gone since, a core is
-/// told by [`shard::Event::Clocks`].
+/// processes of one machine that share the [`Clock::offset`]. [`shard::Event::Clocks`] tells a core where the
+/// wall clock has gone since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {
     offset_ns: u64,

@@ -7,18 +7,18 @@
 //!
 //! Three policies of every engine, whatever its [`Kind`]:
 //!
-//! - **Push-back.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and while
-//!   any of it waits, no shard of the process takes anything from accepted connections; all go on taking
-//!   mail, sending and keeping time. So a slow shard slows the clients whose messages it cannot keep up with,
-//!   and nothing grows but by what is already inside. A core may ask for the same by
+//! - **Backpressure.** A mailbox is bounded. Mail that does not fit waits with its sender, in order, and
+//!   while any of it waits, no shard of the process reads accepted connections; all go on taking mail,
+//!   sending and keeping time. So a slow shard slows the clients whose messages it cannot handle, and memory
+//!   grows only by what has been read already. A core may ask for the same by
 //!   [`shard::Shard::is_pushed_back`], for its own shard. Connections that a core opened itself go on in both
-//!   cases, and what the others have waiting takes none of their receive buffers.
-//! - **Standing still.** A shard that was not run, because its process was stopped, its machine paused or its
+//!   cases, and unread bytes of the others take none of their receive buffers.
+//! - **Standing still.** A shard that did not run, because its process was stopped, its machine paused or its
 //!   core busy, reads before it judges: the time in which it stood still does not count for its core
 //!   (`time.rs`).
-//! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before it
-//!   could be named, is closed at once and counted; the listener goes on. Out of file descriptors, accepting
-//!   pauses for 100 ms.
+//! - **Full shard.** A connection past [`Options::connections_max`], or one whose peer is gone before its
+//!   address was read, is closed at once and counted; the listener goes on. Out of file descriptors,
+//!   accepting pauses for 100 ms.
 //!
 //! The `uring` engine holds more connections than the process may have open files: those past
 //! [`Options::open_connections_max`] are direct descriptors, each in the table of one of several rings.

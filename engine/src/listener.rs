@@ -7,15 +7,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::Options;
 
-/// How often free ports in a row are looked for. Few ports are taken, so the first try mostly does.
+/// How often a row of free ports is tried. Few ports are taken, so the first try mostly works.
 const ROWS_MAX: usize = 64;
 
-/// Opens listeners on each address of `options.listen` for each of `count` shards. Answers the addresses,
-/// with port 0 resolved, and the listeners of each shard, in the order of addresses. What is set on a
-/// listener, its connections inherit.
+/// Opens listeners on each address of `options.listen` for each of `count` shards. Returns the addresses,
+/// with port 0 resolved, and the listeners of each shard, in the order of addresses. Connections inherit the
+/// options of their listener.
 ///
 /// # Errors
-/// `AddrInUse` when anyone listens there already, and whatever the system says.
+/// `AddrInUse` if somebody listens there already; other errors of the system.
 pub(crate) fn open(options: &Options, count: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<Socket>>)> {
     let mut addresses = Vec::new();
     let mut of_shards: Vec<Vec<Socket>> = (0..count).map(|_| Vec::new()).collect();
@@ -44,7 +44,7 @@ fn on_one_port(mut address: SocketAddr, options: &Options, count: usize) -> io::
     listen(listeners, options)
 }
 
-/// Ports in a row, wherever the system has them free.
+/// Listens on ports in a row, wherever the system has them free.
 fn on_free_row(address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
     for _ in 1..ROWS_MAX {
         match on_row(address, options, count) {
@@ -56,7 +56,7 @@ fn on_free_row(address: SocketAddr, options: &Options, count: usize) -> io::Resu
     on_row(address, options, count)
 }
 
-/// The port of `address` and those that follow it.
+/// Listens on the port of `address` and those that follow it.
 fn on_row(mut address: SocketAddr, options: &Options, count: usize) -> io::Result<Vec<Socket>> {
     let mut listeners: Vec<Socket> = Vec::with_capacity(count);
     for _ in 0..count {
@@ -71,8 +71,8 @@ fn on_row(mut address: SocketAddr, options: &Options, count: usize) -> io::Resul
     listen(listeners, options)
 }
 
-/// Only when all are bound: from the first `listen` on, connections to a shared port are spread over those
-/// that listen.
+/// Listens only when all are bound: from the first `listen` on, connections to a shared port are spread over
+/// those that listen.
 fn listen(listeners: Vec<Socket>, options: &Options) -> io::Result<Vec<Socket>> {
     for socket in &listeners {
         set_connection_options(socket, options.send_buffer_bytes, options.recv_buffer_bytes)?;
@@ -85,7 +85,7 @@ fn address_of(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// What every connection wants: no Nagle delay (batches are complete when they are sent), and the buffer
+/// Sets what every connection needs: no Nagle delay (batches are complete when they are sent), and the buffer
 /// sizes asked for.
 pub(crate) fn set_connection_options(
     socket: &Socket,

@@ -1,10 +1,10 @@
 //! Mail between the shards of a process, and to and from the control thread.
 //!
-//! Push-back: mail that finds a mailbox full waits in its sender's [`Post`], one queue for each destination,
-//! so the order of a pair is kept. While mail waits anywhere in the process, no shard reads an accepted
-//! connection ([`Post::is_pushed_back`]): a shard that takes mail may have to pass it on, so it is no help
-//! that the one which reads has room for what it sends itself. All go on taking mail and retry in every turn,
-//! so none waits for another for ever, and what waits is no more than what has been read.
+//! Backpressure: mail that finds a mailbox full waits in its sender's [`Post`], one queue for each
+//! destination, so the order of a pair is kept. While mail waits anywhere in the process, no shard reads an
+//! accepted connection ([`Post::is_pushed_back`]): a shard that takes mail may have to pass it on, so the
+//! reader's own room does not count. All go on taking mail and retry in every turn, so none waits for another
+//! for ever, and what waits is no more than what has been read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -64,7 +64,7 @@ pub(crate) struct Exchange<M> {
     mailboxes: Vec<Mailbox<Envelope<M>>>,
     /// Shards whose mail waits for room in some mailbox.
     waiting: AtomicUsize,
-    /// Set when a shard fails or nobody wants them any more: all return as soon as they can.
+    /// Set when a shard fails or the shards are no longer wanted: all return as soon as they can.
     halted: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct Post<M, R> {
     control: Sender<Envelope<R>>,
     at: usize,
     stats: Arc<Stats>,
-    /// What did not fit, for each destination.
+    /// Mail that did not fit, for each destination.
     waiting: Vec<VecDeque<M>>,
     waiting_total: usize,
     /// Destinations that got mail since the last flush.
@@ -154,8 +154,8 @@ impl<M, R> Post<M, R> {
         }
     }
 
-    /// Hands `report` to the control thread. When that is so far behind that its channel is full, the report
-    /// is dropped and counted.
+    /// Hands `report` to the control thread. If the channel is full because that is far behind, the report is
+    /// dropped and counted.
     pub(crate) fn report(&mut self, report: R) {
         self.stats.mail_out.add(1);
         if self.control.try_send((self.me(), report)).is_err() {
@@ -187,8 +187,8 @@ impl<M, R> Post<M, R> {
         self.waiting_total > 0
     }
 
-    /// Before sleeping on [`Post::bell`]: `false` when there is mail, or a halt, so that there is no time to
-    /// sleep.
+    /// Call this before sleeping on [`Post::bell`]: `false` if there is mail, or a halt, and the shard must
+    /// not sleep.
     pub(crate) fn park(&self) -> bool {
         self.exchange.mailboxes[self.at].park(|| self.is_halted())
     }

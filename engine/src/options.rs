@@ -1,4 +1,4 @@
-//! What an engine can be told.
+//! The options of an engine.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,8 +11,8 @@ pub const RING_CONNECTIONS_MAX: u32 = 1 << 15;
 /// How to run shards. The same for all of them.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; nowhere, if empty. Port 0 takes a free one; all shards share each. A core is told by
-    /// `Event::Accepted` which of them took a connection.
+    /// Where to listen; nowhere, if empty. Port 0 takes a free one; all shards share each. `Event::Accepted`
+    /// tells a core which of them took a connection.
     pub listen: Vec<SocketAddr>,
     /// The shards share no port: shard `i` listens alone, on each port of `listen` plus `i`. Port 0 takes
     /// free ones in a row.
@@ -22,11 +22,11 @@ pub struct Options {
     pub pin: Option<Vec<usize>>,
     /// Connections of one shard, accepted and opened ones together.
     pub connections_max: u32,
-    /// Of these, how many may be open files of the process. The `uring` engine keeps those past it as direct
-    /// descriptors, which are none; the other engines know only open files, and whoever starts them counts
-    /// these.
+    /// How many of these may be open files of the process. The `uring` engine keeps the others as direct
+    /// descriptors, which are no open files. The other engines know only open files, so their caller must
+    /// count these.
     pub open_connections_max: u32,
-    /// Direct descriptors in one ring: the limit of open files, if that is less. A shard has up to
+    /// Direct descriptors in one ring, at most the limit of open files. A shard has up to
     /// [`RINGS_MAX`](crate::RINGS_MAX) rings for them.
     pub ring_connections_max: u32,
     /// How long a closing connection may take to flush and to see the peer's FIN.
@@ -48,10 +48,10 @@ pub struct Options {
     pub opened_recv_buffer_size_bytes: u32,
     /// Connections the kernel may hold ready for one listener.
     pub backlog: u32,
-    /// The clock the cores are told the time from.
+    /// The clock that gives cores the time.
     pub clock: Clock,
-    /// The time in which a shard stood still counts for its core, too: for one that measures. The deadlines
-    /// of any other wait.
+    /// Whether the time in which a shard stood still counts for its core, too: for one that measures. Else
+    /// deadlines wait.
     pub counts_stillness: bool,
 }
 

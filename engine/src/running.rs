@@ -36,8 +36,8 @@ impl<M, R> Running<M, R> {
         self.exchange.remote()
     }
 
-    /// What the cores report, with its sender. It is bounded: when nobody reads, reports are dropped and
-    /// counted.
+    /// The reports of the cores, with their senders. The channel is bounded: if nobody reads, reports are
+    /// dropped and counted.
     pub fn control(&self) -> &Receiver<(ShardId, R)> {
         &self.control
     }
@@ -179,9 +179,9 @@ fn pins(options: &Options, count: usize) -> io::Result<Vec<Option<usize>>> {
     }
 }
 
-/// A core for each shard where there are as many of both. Else none for any: fewer shards share the machine
-/// with other processes, which would choose the same cores, and more of them would crowd some cores while
-/// others have room.
+/// A core for each shard if there are as many of both. Otherwise none for any: fewer shards share the machine
+/// with other processes, which would choose the same cores, and more would crowd some cores while others have
+/// room.
 fn one_each(cores: &[usize], count: usize) -> Vec<Option<usize>> {
     if cores.len() == count { cores.iter().copied().map(Some).collect() } else { vec![None; count] }
 }

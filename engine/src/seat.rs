@@ -22,8 +22,8 @@ pub(crate) struct Seat<M, R> {
 }
 
 impl<M, R> Seat<M, R> {
-    /// Says that the engine is set up and the core built. An engine that returns without it has failed to
-    /// start.
+    /// Reports that the engine is set up and the core built. An engine that returns without this has failed
+    /// to start.
     pub(crate) fn ready(&self) {
         let _ = self.ready.send(()); // nobody waits when another shard failed first
     }

@@ -59,7 +59,7 @@ pub(crate) fn to_connect(
     Ok(socket.into())
 }
 
-/// What a failed connect means.
+/// The meaning of a failed connect.
 pub(crate) fn why(error: &io::Error) -> ConnectError {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,

@@ -1,4 +1,4 @@
-//! The time of one shard, as its core is told it.
+//! The time of one shard, as its core gets it.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use shard::{Clocks, Instant};
 use crate::Clock;
 use crate::clock::wall_ns;
 
-/// How much later than it asked for a shard may look at its clock. One that comes later stood still: its
-/// process was stopped, its machine paused, or its core busy with others.
+/// A shard that looks at its clock later than it wanted, by more than this, stood still: its process was
+/// stopped, its machine paused, or its core busy with others.
 const LATE_MAX: Duration = Duration::from_millis(100);
-/// How long a shard that stood still may read, at most, before its core is told that a deadline has passed.
+/// How long a shard that stood still may read, at most, before its core gets a deadline that has passed.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
-/// It has read all when so many turns in a row found nothing: a runtime may run a turn before it has looked
-/// at the sockets.
+/// Everything was read when this many turns in a row found nothing: a runtime may run a turn before it has
+/// looked at the sockets.
 const QUIET_TURNS: u32 = 5;
-/// Between two of these turns.
+/// The pause between two of these turns.
 const QUIET_PAUSE: Duration = Duration::from_millis(2);
 /// How often a busy shard looks at the wall clock.
 const WALL_EVERY: Duration = Duration::from_millis(100);
-/// By how much the wall clock must have moved against the core's time before the core is told.
+/// By how much the wall clock must have moved against the core's time before the core gets it.
 const WALL_STEP_NS: u64 = 50_000_000;
 
 /// The time in which a shard ran, and where the wall clock is.
 ///
-/// The time in which it stood still does not count beyond [`LATE_MAX`]. Who was silent meanwhile may have
-/// spoken, and what it said lies in the sockets; who was to answer may have stood still as well. So deadlines
-/// that fell into that time come as much later, and not before there is nothing left to read.
+/// The time in which it stood still does not count beyond [`LATE_MAX`]. A peer that seems silent may have
+/// sent bytes that lie in its socket, or may have stood still as well. So deadlines that fell into that time
+/// come as much later, and not before there is nothing left to read.
 pub(crate) struct Time {
     clock: Clock,
     counts_stillness: bool,
@@ -35,11 +35,11 @@ pub(crate) struct Time {
     gap: Duration,
     /// By when the shard wants to look again; `None` while it waits for others only.
     due: Option<Instant>,
-    /// What did not count, in all.
+    /// The time that did not count, in all.
     still: Duration,
-    /// Since the shard stood still.
+    /// Set while the shard catches up after standing still.
     catch_up: Option<CatchUp>,
-    /// What the core was told of other clocks last.
+    /// What the core got about other clocks last.
     clocks: Clocks,
     wall_due: Instant,
 }
@@ -85,8 +85,8 @@ impl Time {
         self.still
     }
 
-    /// Whether deadlines that have passed may be acted on in this turn, in which something was read or not.
-    /// Asked once a turn.
+    /// Whether this turn may act on deadlines that have passed; `has_read`: whether it read something. Call
+    /// it once a turn.
     pub(crate) fn may_judge(&mut self, has_read: bool) -> bool {
         let Some(CatchUp { until, quiet_turns }) = &mut self.catch_up else { return true };
         *quiet_turns = if has_read { 0 } else { *quiet_turns + 1 };
@@ -102,12 +102,12 @@ impl Time {
         self.catch_up.is_some().then(|| self.told + QUIET_PAUSE)
     }
 
-    /// The shard waits for others, and until then at most.
+    /// Notes that the shard waits for others, until `due` at most.
     pub(crate) fn rest_until(&mut self, due: Option<Instant>) {
         self.due = due.map(|due| due.max(self.told));
     }
 
-    /// What other clocks show, when that has changed since the core was told. To be asked after a look.
+    /// What other clocks show, if that has changed since the core got it. Call it after a look.
     pub(crate) fn clocks_moved(&mut self) -> Option<Clocks> {
         if self.told < self.wall_due {
             return None;
@@ -132,7 +132,7 @@ impl Time {
             let counted = self.told + self.gap.min(LATE_MAX);
             self.still += now.since(counted);
             self.wall_due = counted;
-            // Not anew while it catches up: a shard that is always late judges now and then all the same.
+            // Not restarted while it catches up, so that a shard that is always late judges now and then.
             self.catch_up.get_or_insert(CatchUp { until: counted + CATCH_UP_MAX, quiet_turns: 0 });
             now = counted;
         }

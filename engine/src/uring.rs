@@ -3,8 +3,8 @@
 //! A turn waits in one system call, which also hands over everything that the turn before it queued. Accepts
 //! and receives are multishot: armed once for a connection, they go on by themselves. Received bytes land in
 //! buffers that all accepted connections of the shard share, or all opened ones ([`buffers`]), so that an
-//! idle connection costs a table entry ([`conns`]) and what the kernel keeps. What the shard may not take in
-//! yet waits in [`intake`]. A connection has one send in flight at most ([`sends`]).
+//! idle connection costs a table entry ([`conns`]) and kernel memory only. Receives that the shard may not
+//! take in yet wait in [`intake`]. A connection has one send in flight at most ([`sends`]).
 //!
 //! A connection is freed only when all its operations have ended, so a late completion never meets the next
 //! user of its index; the generation in the [`token`] checks that once more.

@@ -46,12 +46,12 @@ struct Fill {
     end: u32,
     /// Parts of it that the core has not seen.
     parts: u32,
-    /// The kernel is through with it.
+    /// Whether the kernel is done with it.
     is_full: bool,
 }
 
 impl Buffers {
-    /// Whether buffers can be asked for like that.
+    /// Whether such buffers are possible.
     pub(super) fn check(count: u16, size_bytes: u32) -> io::Result<()> {
         if !count.is_power_of_two() || count > 1 << 15 || size_bytes == 0 {
             return Err(io::Error::new(
@@ -108,8 +108,8 @@ impl Buffers {
         self.count as usize
     }
 
-    /// Takes out a connection that a buffer may have room for, while `full` buffers wait to be seen. To arm
-    /// more receives than there is room for would only end them again.
+    /// Takes out a connection that a buffer may have room for, while `full` buffers wait to be handled. More
+    /// receives than there is room for would only end again.
     pub(super) fn next_starved(&mut self, full: usize, armed: usize) -> Option<ConnId> {
         let receives =
             if self.is_incremental { (self.size_bytes / self.usual_bytes.max(1)).max(1) } else { 1 };
@@ -120,8 +120,8 @@ impl Buffers {
         self.starved.pop_front()
     }
 
-    /// Notes where in its buffer a completion's bytes are. In the order of completions, as the kernel says
-    /// only how many they are.
+    /// Notes where in its buffer a completion's bytes are. Call it in the order of completions, as the kernel
+    /// reports only their number.
     pub(super) fn place(&mut self, completion: &mut Completion) {
         let fill = completion.buffer().and_then(|id| self.fills.get_mut(usize::from(id)));
         let Some(fill) = fill else { return };
@@ -130,7 +130,7 @@ impl Buffers {
         fill.parts += 1;
         // Else bytes would be taken for those of another connection.
         assert!(fill.end <= self.size_bytes, "the kernel fills a buffer in the order of its completions");
-        // Not by the flag that says so, which is missing at the end of some streams (liburing issue 1553).
+        // The kernel's flag does not count: it is missing at the end of some streams (liburing issue 1553).
         fill.is_full = !self.is_incremental || fill.end == self.size_bytes;
         self.usual_bytes = (7 * self.usual_bytes + completion.len()) / 8;
     }

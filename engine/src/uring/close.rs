@@ -7,7 +7,7 @@ use shard::{CloseReason, Closing, ConnId, Event, Instant, Linger, Shard};
 use super::driver::{Driver, News};
 
 impl<S: Shard> Driver<S> {
-    /// What the core asks for.
+    /// Closes a connection as the core asks.
     pub(super) fn close(&mut self, now: Instant, conn: ConnId, linger: Linger) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         match entry.life.close(linger) {
@@ -63,7 +63,7 @@ impl<S: Shard> Driver<S> {
         if entry.life.fail(reason) { self.wind_up(conn) } else { Ok(()) }
     }
 
-    /// A connection has ended: the core is told as soon as its operations have ended, which is seen to.
+    /// Ends a connection: has its operations end, and reports it to the core as soon as they have.
     pub(super) fn wind_up(&mut self, conn: ConnId) -> io::Result<()> {
         let Some(entry) = self.conns.get_mut(conn) else { return Ok(()) };
         if entry.is_busy() {

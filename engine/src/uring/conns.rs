@@ -11,9 +11,9 @@ pub(super) struct Conn {
     pub(super) file: File,
     /// The send in flight, or [`sends::NONE`].
     pub(super) send: u32,
-    /// One that has ended waits for its operations to end, and to be told to the core.
+    /// An ended connection stays until its operations have ended and the core knows.
     pub(super) life: Life,
-    /// Whose buffers it receives into.
+    /// The group whose buffers it receives into.
     pub(super) group: Group,
     /// Whether a receive is armed.
     pub(super) receiving: bool,
@@ -24,7 +24,7 @@ impl Conn {
         Self { file, send: sends::NONE, life, group, receiving: false }
     }
 
-    /// Whether the kernel is still at something.
+    /// Whether the kernel still works on it.
     pub(super) fn is_busy(&self) -> bool {
         self.receiving || self.is_sending() || self.life.is_connecting()
     }

@@ -26,13 +26,13 @@ use crate::time::Time;
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// Mail worked off in one turn.
 const MAIL_PER_TURN: usize = 1024;
-/// Where connections past the open files go to rings, so many accepts are armed at once, of all listeners
-/// together: each holds an open file until its connection is in its ring. A multishot one takes all that
+/// How many accepts are armed at once, of all listeners together, if connections past the open files go to
+/// rings: each accept holds an open file until its connection is in its ring. A multishot one takes all that
 /// come, and with them the files of others.
 const ACCEPTS_AT_ONCE: u16 = 64;
 /// How long a shard whose mail waits sleeps at most before it tries again.
 const PUSHED_BACK_PAUSE: Duration = Duration::from_micros(100);
-/// How long one sleeps at most that reads no client because mail of others waits.
+/// How long a shard sleeps at most that reads no client because mail of others waits.
 const READERS_PAUSE: Duration = Duration::from_millis(1);
 
 /// One shard at work.
@@ -42,7 +42,7 @@ pub(super) struct Driver<S: Shard> {
     time: Time,
     pub(super) kernel: Kernel,
     pub(super) conns: Conns,
-    /// Told to the core at the start of the next turn.
+    /// Events for the core at the start of the next turn.
     pub(super) news: VecDeque<News>,
     /// Closing connections with the end of their linger time.
     pub(super) lingers: VecDeque<(Instant, ConnId)>,
@@ -64,7 +64,7 @@ pub(super) struct Driver<S: Shard> {
     stopped: bool,
 }
 
-/// What the core has to be told that no completion tells.
+/// Events for the core that no completion reports.
 pub(super) enum News {
     /// A connection's operations have all ended.
     Gone(ConnId),
@@ -132,8 +132,8 @@ impl<S: Shard> Driver<S> {
         }
     }
 
-    /// Whether this turn leaves bytes of connections unread. The core hears it before it judges anybody by
-    /// the time.
+    /// Checks whether this turn leaves bytes of connections unread. The core gets that before it judges
+    /// anybody by the time.
     fn look_for_input(&mut self, now: Instant) {
         let is_held = Group::ALL.into_iter().any(|group| !self.held[group].is_empty());
         let input_waits = is_held || self.kernel.has_unread();
@@ -157,8 +157,8 @@ impl<S: Shard> Driver<S> {
             self.receive_held(now, group, COMPLETIONS_PER_TURN)?;
         }
         let mut left = COMPLETIONS_PER_TURN;
-        // The main ring first: it says which others have something, and leads to other nodes. The others take
-        // turns, should they have more together than a turn takes.
+        // The main ring goes first: it shows which others have something, and leads to other nodes. The
+        // others take turns, in case they have more together than a turn takes.
         self.take_completions_of(now, 0, &mut left)?;
         let further = self.kernel.rings() - 1;
         for turn in 0..further {

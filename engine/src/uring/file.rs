@@ -46,7 +46,7 @@ impl File {
         Place::Direct { ring: (self.0 >> 23) as u8, slot: self.0 & (SLOTS_MAX - 1) }
     }
 
-    /// What an entry names it by: the number of an open file, or a slot.
+    /// The number of an open file, or a slot: an entry names the file by it.
     pub(super) fn number(&self) -> i32 {
         match self.place() {
             Place::Open(fd) => fd,

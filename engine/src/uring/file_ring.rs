@@ -1,10 +1,9 @@
 //! A further ring of a shard, with a table of direct descriptors: connections past those that may be open
 //! files.
 //!
-//! The kernel bounds the table of a ring by the limit of open files, but each table for itself, so a process
-//! holds as many connections as it has rings for. Only entries of the ring that has a socket can name it;
-//! what an ordinary call does to a socket wants it to be an open file, which [`FileRing::install`] makes of
-//! it for a moment.
+//! The kernel bounds the table of a ring by the limit of open files, but each table for itself, so more rings
+//! mean more connections. Only entries of its own ring can name a socket in a table. An ordinary call needs
+//! an open file, which [`FileRing::install`] makes of the socket for a moment.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -21,8 +20,8 @@ use crate::Options;
 
 /// Rings past the main one: a completion has 8 bits for its ring.
 pub(super) const FURTHER_RINGS_MAX: usize = u8::MAX as usize;
-/// A further ring has this part of the receive buffers of the main one at most: a shard with many rings has
-/// many in all.
+/// A further ring has at most this part of the main ring's receive buffers: a shard with many rings has many
+/// in all.
 const BUFFERS_PART: u16 = 4;
 /// Connections to a receive buffer, where the table is small, and how many buffers there are at least.
 const CONNECTIONS_PER_BUFFER: u32 = 32;

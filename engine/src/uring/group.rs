@@ -8,8 +8,8 @@ use std::ops::{Index, IndexMut};
 pub(super) enum Group {
     /// Those that came through the listener.
     Accepted,
-    /// Those that the core opened. They go on while the core pushes the others back and their bytes hold all
-    /// their buffers.
+    /// Those that the core opened. They go on while the core pushes the others back and unread bytes of those
+    /// hold all their buffers.
     Opened,
 }
 

@@ -1,5 +1,5 @@
-//! Receives that wait: for a buffer, or until nobody pushes the shard back. Apart for the two groups of
-//! connections, so that the one goes on while the other is held.
+//! Receives that wait: for a buffer, or for the end of backpressure. The two groups of connections wait
+//! apart, so that one goes on while the other is held.
 
 use std::io;
 
@@ -28,7 +28,7 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Takes in a receive, or holds it. What a closing connection receives is not for the core, and does not
+    /// Takes in a receive, or holds it. A receive of a closing connection is not for the core, and does not
     /// wait.
     pub(super) fn receive_or_hold(
         &mut self,
@@ -72,8 +72,8 @@ impl<S: Shard> Driver<S> {
         Ok(())
     }
 
-    /// Whether nothing is taken from the connections of `group`. Opened ones lead to peers whose silence
-    /// would be judged.
+    /// Whether nothing is read from the connections of `group`. Opened ones lead to peers that would be
+    /// judged as silent.
     fn is_pushed_back(&self, group: Group) -> bool {
         group == Group::Accepted && (self.core_pushes_back || self.mail_waits)
     }

@@ -1,4 +1,4 @@
-//! What the kernel works on, with the memory that it works in.
+//! The operations of the kernel, and the memory that they use.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -49,8 +49,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// A shard that listens gets the buffers of opened connections with the first of those. For another, they
-    /// are all.
+    /// A shard that listens gets the buffers of opened connections with the first of those. Another shard has
+    /// only these.
     pub(super) fn new(options: &Arc<Options>) -> io::Result<Self> {
         Buffers::check(options.opened_recv_buffers, options.opened_recv_buffer_size_bytes)?;
         let mut kernel = Self {
@@ -74,7 +74,7 @@ impl Kernel {
     /// Takes over the socket of a connection: as an open file, while there may be more of them, or in the
     /// table of a further ring.
     pub(super) fn adopt(&mut self, socket: OwnedFd, group: Group) -> io::Result<File> {
-        // What a shard that listens opens itself leads to other nodes: a few, which stay with the main ring.
+        // Connections that a listening shard opens lead to other nodes: a few, which stay with the main ring.
         let is_open =
             self.open < self.options.open_connections_max || group == Group::Opened && self.listens();
         if is_open {
@@ -177,7 +177,7 @@ impl Kernel {
         }
     }
 
-    /// The receive of `conn`, which `file` is of, has found no buffer.
+    /// Notes that the receive of `conn`, whose file is `file`, has found no buffer.
     pub(super) fn starve(&mut self, conn: ConnId, file: &File, group: Group) {
         let ring = match file.place() {
             Place::Open(_) => 0,
@@ -342,7 +342,7 @@ impl Kernel {
         std::iter::once(&mut self.main).chain(self.further.iter_mut().map(|ring| &mut ring.ring))
     }
 
-    /// Ends all operations. Whether none is left.
+    /// Ends all operations. Returns whether none is left.
     fn cancel_all(&mut self) -> io::Result<bool> {
         const STEP: Duration = Duration::from_millis(10);
         let clock = Clock::with_offset(0);

@@ -36,8 +36,8 @@ impl<S: Shard> Driver<S> {
         self.kernel.push_plain(&entry.file, receive, Token::of(Op::receive(entry.group), conn))
     }
 
-    /// Takes in a receive whose end, if it is the last of its operation, is noted: `receiving` may be that of
-    /// another since.
+    /// Takes in a receive. If it was the last of its operation, its end is noted already: `receiving` may be
+    /// that of another since.
     pub(super) fn on_receive(
         &mut self,
         now: Instant,
@@ -56,7 +56,7 @@ impl<S: Shard> Driver<S> {
         self.on_receive_end(now, completion.token.conn(), completion.result)
     }
 
-    /// The kernel is through with an operation, if this was its last completion.
+    /// Notes the end of an operation, if this was its last completion.
     pub(super) fn note_end(&mut self, completion: Completion) {
         if let Some(entry) = self.conns.get_mut(completion.token.conn()) {
             entry.receiving &= completion.has_more();
@@ -125,7 +125,7 @@ impl<S: Shard> Driver<S> {
         }
     }
 
-    /// Sends what the core has for `conn`. Whether it had anything.
+    /// Sends what the core has for `conn`. Returns whether it had anything.
     pub(super) fn send_next(&mut self, now: Instant, conn: ConnId) -> io::Result<bool> {
         let mut batch = self.kernel.sends.batch();
         self.core.poll_transmit(now, conn, &mut batch);

@@ -23,7 +23,7 @@ pub(super) struct Completion {
     pub(super) token: Token,
     /// The operation's result, or a negative errno.
     pub(super) result: i32,
-    /// The kernel's flags without the bits between that have no use here, which leaves room for the ring.
+    /// The kernel's flags without the unused middle bits, which leaves room for the ring.
     flags_high: u16,
     flags_low: u8,
     /// The ring that it came from: 0 is the main one.
@@ -79,7 +79,7 @@ pub(super) struct Ring {
     ready: VecDeque<Completion>,
     /// Of these, how many have filled a receive buffer.
     full_buffers: usize,
-    /// The kernel had more to complete when it was entered last.
+    /// Whether the kernel had more to complete when it was entered last.
     leaves_some: bool,
     /// What the last [`Op::Install`] completed with.
     installed: Option<i32>,
@@ -123,7 +123,7 @@ impl Ring {
         unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }.try_clone_to_owned()
     }
 
-    /// Operations that the kernel may still be at.
+    /// Operations that the kernel may still work on.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -200,7 +200,7 @@ impl Ring {
         self.full_buffers > 0 || self.leaves_some
     }
 
-    /// How many receive buffers are full with what was taken in and waits.
+    /// How many receive buffers are full with bytes that were taken in and wait.
     pub(super) fn full_buffers(&self) -> usize {
         self.full_buffers
     }
@@ -231,7 +231,7 @@ impl Ring {
         }
     }
 
-    /// What is no error: the time is up, a signal came, or the kernel wants completions taken in first.
+    /// Ignores three results: the time is up, a signal came, or completions must be taken in first.
     fn entered(&mut self, entered: io::Result<usize>) -> io::Result<()> {
         match entered {
             Err(error) => match error.raw_os_error() {

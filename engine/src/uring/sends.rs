@@ -12,7 +12,7 @@ pub(super) const NONE: u32 = u32::MAX;
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// A batch that grew larger gives its memory back after use: a burst of large ones leaves nothing behind.
 const RETAINED_BYTES_MAX: usize = 4096;
-/// What one `sendmsg` takes.
+/// How many pieces one `sendmsg` takes.
 const PIECES_MAX: usize = 1024;
 
 /// Batches by number. One stays at its place, with its bytes, from [`Sends::add`] to [`Sends::remove`].
@@ -76,14 +76,14 @@ impl Sends {
         opcode::SendMsg::new(fd, &gather.header).flags(FLAGS as u32).build()
     }
 
-    /// Notes that `bytes` more are written. `Some` tells the size of a batch that is through.
+    /// Notes that `bytes` more are written. Returns the size of a batch that is complete.
     pub(super) fn wrote(&mut self, number: u32, bytes: usize) -> Option<usize> {
         let send = &mut self.sends[number as usize];
         send.written += bytes;
         (send.written >= send.batch.len()).then_some(send.batch.len())
     }
 
-    /// Frees the batch, written or not. The kernel must be through with it.
+    /// Frees the batch, written or not. The kernel must be done with it.
     pub(super) fn remove(&mut self, number: u32) {
         let send = &mut self.sends[number as usize];
         if send.batch.len() > RETAINED_BYTES_MAX {
