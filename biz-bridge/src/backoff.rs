@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Exponential back-off with jitter: the waits double from the first to the longest, and the upper half of
-/// each is left to chance, so that those who failed together do not come back together.
+/// Exponential back-off with jitter: the waits double from the first to the longest, and chance picks the
+/// upper half of each, so that those who failed together do not come back together.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -15,7 +15,7 @@ impl Backoff {
         Self { first: first.min(max), max }
     }
 
-    /// The wait after that many failures in a row, at least 1.
+    /// The wait after `failures` in a row, at least 1.
     pub fn wait(&self, failures: u32, random: &mut Random) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let whole = self.first.saturating_mul(1 << doublings).min(self.max);

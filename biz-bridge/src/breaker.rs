@@ -13,8 +13,8 @@ use crate::metrics::{BreakerState, Metrics};
 /// How long a backend that has never answered may take to start.
 const START_TIME: Duration = Duration::from_secs(30);
 
-/// A circuit breaker that all lanes share: after so many failures in a row nobody sends for a pause, then one
-/// does.
+/// A circuit breaker that all lanes share: after too many failures in a row no lane sends for a pause, then
+/// one does.
 pub struct Breaker {
     circuit: Mutex<Circuit>,
     changed: Notify,
@@ -30,7 +30,7 @@ impl Breaker {
         Self { circuit: Mutex::new(circuit), changed: Notify::new(), metrics, begun, has_answered }
     }
 
-    /// Waits until the caller may send. It must say then how that went.
+    /// Waits until the caller may send. It must report the result afterwards.
     pub async fn enter(&self) {
         loop {
             let changed = self.changed.notified();
@@ -54,7 +54,7 @@ impl Breaker {
         self.changed.notify_waiters();
     }
 
-    /// It has not, or not as it should.
+    /// The backend has not answered, or answered wrongly.
     pub fn failed(&self, why: &str) {
         if is_refusal(why) {
             warn!(
@@ -64,7 +64,7 @@ impl Breaker {
         }
         if self.circuit().failed(Instant::now()) {
             self.metrics.breaker_opened.add(1);
-            // Who starts both at once starts one of them first.
+            // An operator who starts both at once starts one of them first.
             match self.has_answered.load(Ordering::Relaxed) || self.begun.elapsed() > START_TIME {
                 true => warn!(error = why, "the backend does not accept events; they wait"),
                 false => info!(error = why, "the backend does not accept events yet; they wait"),
@@ -83,7 +83,7 @@ impl Breaker {
     }
 }
 
-/// Whether the backend, or a proxy before it, does not know this bridge. That does not pass by itself.
+/// Whether the backend, or a proxy before it, rejects this bridge. That does not pass by itself.
 fn is_refusal(why: &str) -> bool {
     ["status 401", "status 403"].iter().any(|status| why.starts_with(status))
 }
@@ -92,9 +92,9 @@ fn is_refusal(why: &str) -> bool {
 struct Circuit {
     failures_max: u32,
     pause: Duration,
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
-    /// While it is open, or half open.
+    /// Set while it is open or half open.
     open: Option<Open>,
 }
 
@@ -127,13 +127,13 @@ impl Circuit {
         }
     }
 
-    /// Whether it closes by that.
+    /// Notes a success. Returns whether it closes the breaker.
     fn succeeded(&mut self) -> bool {
         self.failures = 0;
         self.open.take().is_some()
     }
 
-    /// Whether it opens by that, having been closed.
+    /// Notes a failure. Returns whether it opens a closed breaker.
     fn failed(&mut self, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
         let was_closed = self.open.is_none();

@@ -1,4 +1,4 @@
-//! What a bridge is told at its start.
+//! The configuration of a bridge.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use hyper::Uri;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use trust::Roots;
 
-/// Everything that is to be configured. The names of the keys are those of the section `[bridge]`.
+/// All settings. The names of the keys are those of the section `[bridge]`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where events go.
     pub mode: Mode,
-    /// How many batches may be under way at a time. Of one user all events go one way.
+    /// How many batches may be under way at a time. All events of one user go one way.
     pub lanes: usize,
     /// How many events a batch has at most.
     pub batch_max: usize,
@@ -22,7 +22,7 @@ pub struct Config {
     pub retry_first: Duration,
     /// The longest wait.
     pub retry_max: Duration,
-    /// So many failed batches in a row open the breaker.
+    /// How many failed batches in a row open the breaker.
     pub breaker_failures: u32,
     /// How long it leaves the backend alone.
     pub breaker_pause: Duration,
@@ -33,7 +33,7 @@ pub struct Config {
     pub reclaim: Duration,
     /// Whom `https://` and `rediss://` trust.
     pub roots: Roots,
-    /// Where the spans of events go, and of which.
+    /// Where the spans of events go, and which traces are exported.
     pub trace: traces::Config,
     /// The name in the push stream's group: the same in every life of this process, another for every other
     /// process.
@@ -69,12 +69,12 @@ impl fmt::Debug for Mode {
     }
 }
 
-/// A value that will not do. The text does not show it: it may hold a password.
+/// A value that is refused. The text does not show it: it may hold a password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     /// The key.
     pub key: &'static str,
-    /// What it wants.
+    /// What the key wants.
     pub wants: String,
 }
 
@@ -106,10 +106,10 @@ impl Config {
         }
     }
 
-    /// Whether it will do.
+    /// Checks all values.
     ///
     /// # Errors
-    /// The first key that will not.
+    /// The first key with a wrong value.
     pub fn check(&self) -> Result<(), ConfigError> {
         match &self.mode {
             Mode::Http { url, secret } => {
@@ -135,17 +135,17 @@ impl Config {
     }
 }
 
-/// Whether the value of `bridge.url` names a backend.
+/// Checks that the value of `bridge.url` names a backend.
 ///
 /// # Errors
-/// What it wants.
+/// What the key wants.
 pub fn check_url(url: &str) -> Result<(), String> {
     events_uri(url)
         .map(drop)
         .ok_or_else(|| "want http://HOST:PORT or http://HOST:PORT/PATH, or the same with https".to_owned())
 }
 
-/// Where events go, given `bridge.url`; `None` when that is none.
+/// Where events go, given `bridge.url`; `None` if that is no URL of a backend.
 pub fn events_uri(url: &str) -> Option<Uri> {
     let uri: Uri = format!("{}/bridge/events", url.trim_end_matches('/')).parse().ok()?;
     let authority = uri.authority()?;
@@ -153,10 +153,10 @@ pub fn events_uri(url: &str) -> Option<Uri> {
     (is_known && !authority.host().is_empty() && !authority.as_str().contains('@')).then_some(uri)
 }
 
-/// Whether the value of `bridge.redis` names a server.
+/// Checks that the value of `bridge.redis` names a server.
 ///
 /// # Errors
-/// What it wants.
+/// What the key wants.
 pub fn check_redis(url: &str) -> Result<(), String> {
     let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
     let info = is_known.then(|| url.into_connection_info().ok()).flatten().filter(|info| {

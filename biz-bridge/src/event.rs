@@ -1,4 +1,4 @@
-//! What a backend reads of an event.
+//! An event as a backend reads it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -58,7 +58,7 @@ impl EventKind {
     }
 }
 
-/// The name of an event: its shard, which life of it, and its number there.
+/// The id of an event: its shard, which life of it, and its number there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EventKey {
     pub shard: u32,
@@ -71,7 +71,7 @@ impl EventKey {
         Self { shard: item.shard, incarnation: item.incarnation, seq: item.seq }
     }
 
-    /// The name as a backend sees it, the same on every retry.
+    /// The id as a backend sees it, the same on every retry.
     pub fn id(&self) -> String {
         format!("{:x}-{:x}-{:x}", self.shard, self.incarnation, self.seq)
     }
@@ -95,25 +95,25 @@ impl EventKey {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     pub key: EventKey,
-    /// Whose events are to stay in order.
+    /// The user whose events are to stay in order.
     pub user: (AppId, UserId),
     pub kind: EventKind,
-    /// What its shard is told when the backend refuses it.
+    /// The reason that its shard gets when the backend refuses it.
     pub refusal: FailReason,
     /// The event as JSON.
     pub json: Vec<u8>,
-    /// How often it was sent and not done by that.
+    /// How often it was sent without success.
     pub tries: u32,
-    /// What its spans say, if its trace is exported.
+    /// The contents of its spans, if its trace is exported.
     pub trace: Option<Box<Traced>>,
 }
 
-/// What the spans of an event say.
+/// The contents of an event's spans.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Traced {
     pub context: Context,
     pub packet: Packet,
-    /// When it came in.
+    /// When the bridge got it.
     pub taken: Moment,
 }
 
@@ -131,7 +131,7 @@ impl Entry {
     pub fn new(item: &Item, sampling: Sampling) -> Self {
         let key = EventKey::of(item);
         let refusal = match &item.event {
-            // Its sender hears what kept it from its receiver.
+            // The sender gets the reason why it did not reach its receiver.
             ToBridge::Undelivered { reason, .. } => *reason,
             _ => FailReason::NoRoute,
         };

@@ -1,4 +1,4 @@
-//! What reads bodies and entries, for the fuzz targets.
+//! The readers of bodies and entries, for the fuzz targets.
 
 use traces::Sampling;
 

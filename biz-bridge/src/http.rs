@@ -121,8 +121,7 @@ struct ResultOf<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
-/// What an answer says of each event. One that it does not name, or of which it says what nobody knows, is to
-/// be sent again.
+/// Reads the answer for each event. An event without an answer, or with an unknown one, is sent again.
 pub fn read(entries: &[Entry], body: &[u8]) -> Result<Verdict, String> {
     let Results { results } =
         serde_json::from_slice(body).map_err(|error| format!("the answer is wrong: {error}"))?;

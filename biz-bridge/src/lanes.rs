@@ -1,4 +1,4 @@
-//! A lane: takes events in, sends them in batches, one under way at a time, and says which are done.
+//! A lane: takes events in, sends them in batches, one under way at a time, and reports which are done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::spans::Spans;
 use crate::timing::sleep_until;
 use crate::{Item, Shards};
 
-/// Events that are taken in at a time, so that batches leave while many come.
+/// How many events are taken in at a time, so that batches leave while many come.
 const INTAKE_MAX: usize = 1_024;
 
 /// Where a lane's batches go.
@@ -65,7 +65,7 @@ impl Lane {
         Self { mailbox, queue, sink, breaker, shards, metrics, spans }
     }
 
-    /// Runs until it is to stop and nothing waits. From then on nothing more comes in, or a busy lane would
+    /// Runs until it is to stop and nothing waits. From the stop on no events come in, or a busy lane would
     /// never end.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         loop {
@@ -164,7 +164,7 @@ fn log_refused(entry: &Entry, why: &str) {
     );
 }
 
-/// Chance of its own for each lane of each process.
+/// A random generator of its own for each lane of each process.
 pub fn random(number: usize) -> Random {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let number = u64::try_from(number).expect("64 bits hold a length");

@@ -1,14 +1,14 @@
-//! The bridge: carries what gateway and router shards tell a backend, and what the backend pushes through
+//! The bridge: carries events of gateway and router shards to a backend, and pushes of the backend from
 //! Redis.
 //!
 //! Events come in by [`Inbox::push`], go out by HTTP or into Redis Streams, and are reported as taken by
 //! [`Shards::taken`] once the backend has answered or Redis has stored them. docs/BACKEND.md is the contract
 //! with the backend.
 //!
-//! - Events of one user go one way, a lane, which has one batch under way: so they stay in order. Nothing but
-//!   an answer makes an event go away; until then it is sent again under the same id.
-//! - What waits here is bounded by the windows of the shards that hand it over: they keep every event until
-//!   it is taken. So the bridge stores nothing, and its death loses nothing.
+//! - Events of one user go one way, a lane, which has one batch under way: so they stay in order. Only an
+//!   answer ends an event; until then it is sent again under the same id.
+//! - The windows of the shards bound what waits here: a shard keeps every event until it is taken. So the
+//!   bridge stores nothing, and its death loses nothing.
 //!
 //! Deliberately absent: business rules; links and what is on them (the binary hands events in and takes
 //! results out); the HTTP API by which a backend pushes (the control API of the binary).
@@ -57,7 +57,7 @@ pub use crate::metrics::{BreakerState, Counter, Metrics, PushOutcome};
 pub use crate::push_stream::{Push, PushTarget, Pushed, Pushes};
 pub use crate::signature::sign;
 
-/// An event as its shard hands it over. The first three name it: whatever comes under the same name is the
+/// An event as its shard hands it over. The first three fields name it: two items with the same ones are the
 /// same event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
@@ -85,14 +85,14 @@ const EXPORT_TIME: Duration = Duration::from_millis(500);
 pub struct Bridge {
     inbox: Inbox,
     metrics: Arc<Metrics>,
-    /// Until when to go on once it is to stop.
+    /// The deadline after which it ends; `None` until it is to stop.
     stop: watch::Sender<Option<Instant>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Bridge {
-    /// Starts the bridge. It is no error when backend or Redis cannot be reached: they are tried for ever.
-    /// `pushes` serves the push stream, which only Redis has.
+    /// Starts the bridge. An unreachable backend or Redis is no error: the bridge tries for ever. `pushes`
+    /// serves the push stream, which only Redis has.
     ///
     /// # Errors
     /// `InvalidInput` with a [`ConfigError`] for a wrong configuration, else what kept the thread from
@@ -135,7 +135,7 @@ impl Bridge {
         self.metrics.clone()
     }
 
-    /// Whether it works. One that has ended, and was not told to, is broken.
+    /// Whether it works. A bridge that has ended before it was stopped is broken.
     pub fn is_alive(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
@@ -146,8 +146,8 @@ impl Bridge {
         let _ = self.stop.send(Some(Instant::now() + deadline)); // the thread may have ended
     }
 
-    /// [`Bridge::finish`], and waits for the end. Another deadline than before takes its place. Answers how
-    /// many events are left: their shards keep them, as they do what is pushed from here on.
+    /// [`Bridge::finish`], then waits for the end. A later deadline replaces an earlier one. Returns how many
+    /// events are left: their shards keep them, and those that are pushed from here on.
     pub fn stop(mut self, deadline: Duration) -> u64 {
         self.finish(deadline);
         if let Some(thread) = self.thread.take()
@@ -167,8 +167,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Takes an event in. Never blocks: the shards bound what they hand over and have no word of. An event
-    /// that waits here already is the same event.
+    /// Takes an event in. Never blocks: the shards bound the events that they hand over without an answer. An
+    /// event that waits here already is the same event.
     pub fn push(&self, item: Item) {
         let (app, user) = event::whose(&item.event);
         let lane = lane_of(app, user, self.lanes.len());
@@ -235,10 +235,9 @@ impl Work {
             _ = self.stopped.wait_for(Option::is_some) => None, // an error means that the bridge is dropped
             ended = tasks.join_next() => ended,
         };
-        // The order to stop is set before it is announced: a lane may have seen it, and ended, before this
-        // has.
+        // The stop is set before it is announced: a lane may have seen it, and ended, before this task has.
         if ended.is_some() && self.stopped.borrow().is_none() {
-            // One lane less would hold up its users for as long as nobody looks.
+            // A missing lane would hold up its users until somebody notices.
             error!(?ended, "a task of the bridge ended unexpectedly; the bridge stops");
             return;
         }

@@ -11,7 +11,7 @@ use crate::event::EventKind;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// What it shows.
+    /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -34,7 +34,7 @@ impl Counter {
 pub struct Metrics {
     /// Batches of which the backend answered every event, or that Redis stored.
     pub batches_taken: Counter,
-    /// Batches that failed: not reached, no answer in time, an answer that is none.
+    /// Batches that failed: not connected, no answer in time, or a malformed answer.
     pub batches_failed: Counter,
     /// Batches that the backend rejected as a whole, so that they were halved.
     pub batches_rejected: Counter,
@@ -75,7 +75,7 @@ impl Metrics {
         &self.refused[kind as usize]
     }
 
-    /// Entries of the push stream that came to that.
+    /// Entries of the push stream with this outcome.
     pub fn pushes(&self, outcome: PushOutcome) -> &Counter {
         &self.pushes[outcome as usize]
     }
@@ -97,7 +97,7 @@ impl Metrics {
 pub enum BreakerState {
     /// All of them.
     Closed = 0,
-    /// One, to see how that goes.
+    /// One, to see whether it succeeds.
     HalfOpen = 1,
     /// None.
     Open = 2,

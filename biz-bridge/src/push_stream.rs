@@ -1,8 +1,8 @@
 //! Pushes of the backend from a Redis Stream.
 //!
-//! An entry stays in the stream until what became of it is known, so the death of a bridge loses none: the
-//! next one takes them over. One that was pushed twice by that has the same client_msg_id, and is delivered
-//! once; one to all is delivered twice, and known by it.
+//! An entry stays in the stream until its outcome is known, so the death of a bridge loses none: the next one
+//! takes them over. A message that is pushed twice because of that has the same client_msg_id, and is
+//! delivered once; one to all is delivered twice, and clients recognise it by that id.
 
 mod entry;
 mod reader;
@@ -32,23 +32,23 @@ pub(crate) use entry::parse;
 pub(crate) use reader::Raw;
 use reader::Reader;
 
-/// Entries that are being pushed at a time. Past that no more are read.
+/// Entries that are being pushed at a time. Beyond that no more are read.
 const UNDER_WAY_MAX: usize = 4_096;
-/// And the bytes of those.
+/// The bytes of those.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
-/// A message that the backend wants sent.
+/// A message that the backend pushes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
     /// The app.
     pub app: AppId,
-    /// To whom.
+    /// Its target.
     pub target: PushTarget,
     /// What it is about.
     pub biz_code: BizCode,
     /// How it is delivered; lossy if it is to all.
     pub class: Class,
-    /// Its name, which a repeated push has too.
+    /// Its id, the same on every repeat of the push.
     pub client_msg_id: ClientMsgId,
     /// Whom receivers see as its sender.
     pub sender: UserId,
@@ -56,7 +56,7 @@ pub struct Push {
     pub payload: Bytes,
 }
 
-/// To whom a push goes.
+/// The target of a push.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PushTarget {
     /// To every session of a user.
@@ -67,7 +67,7 @@ pub enum PushTarget {
     All,
 }
 
-/// What became of a push.
+/// The outcome of a push.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pushed {
     /// A session has acked it.
@@ -76,21 +76,21 @@ pub enum Pushed {
     Sequenced,
     /// It is lossy and on its way.
     Sent,
-    /// What its owner says.
+    /// It failed, for the reason that its owner gives.
     Failed(FailReason),
-    /// Its owner said nothing in time.
+    /// Its owner gave no outcome in time.
     Pending,
     /// Nobody could be asked, such as while no router is linked.
     Unavailable,
-    /// It is wrong, and will be whenever it is tried; why.
+    /// It is wrong, and will be on every try; why.
     Refused(String),
 }
 
 /// Who sends pushes: the control API of the node.
 pub trait Pushes: Send + Sync + 'static {
-    /// Sends pushes and answers what became of each, in their order, however long that takes (within
-    /// [`Config::reclaim`]). Those to one target are on their way in their order once the future is first
-    /// polled, or has had to wait for room.
+    /// Sends pushes and returns their outcomes, in order, however long that takes (within
+    /// [`Config::reclaim`]). Those to one target are on their way in order once the future is first polled,
+    /// or has had to wait for room.
     fn push(&self, pushes: Vec<Push>) -> impl Future<Output = Vec<Pushed>> + Send;
 }
 
@@ -104,21 +104,21 @@ pub struct PushStream<P> {
     backoff: Backoff,
     random: Random,
     metrics: Arc<Metrics>,
-    /// What is read and not yet out of the stream, by the entry's id.
+    /// Entries that were read and are not yet out of the stream, by id.
     known: HashMap<String, usize>,
     known_bytes: usize,
     under_way: JoinSet<Vec<(Job, Pushed)>>,
     /// To be pushed again, in the order in which they came.
     again: BTreeMap<u64, Job>,
     again_from: Option<Instant>,
-    /// Nothing can be pushed at present, so no more is read: it would overtake.
+    /// Whether nothing can be pushed at present. Then no more is read: it would overtake.
     unavailable: bool,
     failures: u32,
     count: u64,
     /// Done, and yet to be removed from the stream.
     done: Vec<Done>,
     done_from: Option<Instant>,
-    /// When Redis is told next that what is known is under way.
+    /// When Redis is next informed that the known entries are under way.
     touch_from: Instant,
     reclaim: Duration,
     flush_failures: u32,
@@ -181,7 +181,7 @@ impl<P: Pushes> PushStream<P> {
         }
     }
 
-    /// Runs until it is to stop and nothing is under way. What is to be tried again then stays in the stream.
+    /// Runs until it is to stop and nothing is under way. Entries to be tried again then stay in the stream.
     pub async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
         let (batches, mut incoming) = mpsc::channel(1);
         let mut reading = tokio::spawn(self.reader.clone().run(batches));
@@ -253,7 +253,7 @@ impl<P: Pushes> PushStream<P> {
         self.push(jobs).await;
     }
 
-    /// Puts pushes on their way, before it returns as far as they can be at once.
+    /// Starts pushes; before it returns, they are on their way as far as they can be at once.
     async fn push(&mut self, jobs: Vec<Job>) {
         if jobs.is_empty() {
             return;
@@ -296,7 +296,7 @@ impl<P: Pushes> PushStream<P> {
                 Pushed::Failed(
                     reason @ (FailReason::NoRoute | FailReason::TooLong | FailReason::BadContent),
                 ) => self.end(job.raw, PushOutcome::Dead, Some(reason.name().into())),
-                // The bridge of its receiver's owner has it as undelivered, or nobody is in its room.
+                // The bridge of its receiver's owner has it as undelivered, or its room is empty.
                 Pushed::Failed(
                     FailReason::Offline
                     | FailReason::Unacked
@@ -332,8 +332,8 @@ impl<P: Pushes> PushStream<P> {
         self.done.push(Done { raw, dead });
     }
 
-    /// Takes what is done out of the stream. Until Redis has heard of it, it stays known, so nobody here
-    /// pushes it again.
+    /// Removes finished entries from the stream. Until Redis has done so, they stay known, so nobody here
+    /// pushes them again.
     async fn flush_if_due(&mut self) {
         if self.done.is_empty() || self.done_from.is_some_and(|from| Instant::now() < from) {
             return;
@@ -365,7 +365,7 @@ impl<P: Pushes> PushStream<P> {
         }
     }
 
-    /// Tells Redis that what is under way is, so that no other bridge takes it over.
+    /// Informs Redis which entries are under way, so that no other bridge takes them over.
     async fn touch_if_due(&mut self) {
         let now = Instant::now();
         if now < self.touch_from {

@@ -1,8 +1,8 @@
-//! What waits in one lane, and what becomes of it: without clock, network or chance of its own.
+//! The events that wait in one lane, and their results: without clock, network or chance of its own.
 //!
-//! Two rules: events of one user leave in the order in which they came, and one that cannot be done holds up
-//! nobody but its user. So what is to be sent again is held, with all later events of its user, and gets
-//! batches of its own.
+//! Two rules: events of one user leave in the order in which they came, and an event that fails delays nobody
+//! but its user. So an event to be sent again is held, with all later events of its user, and gets batches of
+//! its own.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -23,20 +23,20 @@ pub struct Queue {
     batch_max: usize,
     backoff: Backoff,
     random: Random,
-    /// Of users that are not held, but for some that came before their user was; oldest first.
+    /// Events of users that are not held, and some that came before their user was; oldest first.
     fresh: VecDeque<Entry>,
     /// How many of them a batch takes: halved while batches fail, doubled while they do not.
     fresh_max: usize,
     /// Failures in a row.
     fresh_failures: u32,
-    /// Not before that.
+    /// The next batch leaves no earlier than this.
     fresh_from: Option<Instant>,
     held: HashMap<User, Held>,
-    /// The users that are held and have nothing in the batch under way, by when they are due.
+    /// The users that are held and have no event in the batch under way, by when they are due.
     due: BTreeSet<(Instant, User)>,
-    /// As `fresh_max`.
+    /// The same as `fresh_max` for held events.
     held_max: usize,
-    /// The last batch was of held ones.
+    /// Whether the last batch was of held events.
     held_had_turn: bool,
     /// Everything here and in the batch under way.
     keys: HashSet<EventKey>,
@@ -45,7 +45,7 @@ pub struct Queue {
 /// Events of one user that wait for the first of them.
 #[derive(Default)]
 struct Held {
-    /// As it stands in `due`, if it does.
+    /// Its time in `due`, if it is there.
     due: Option<Instant>,
     entries: VecDeque<Entry>,
 }
@@ -56,10 +56,10 @@ pub struct Batch {
     held: bool,
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It was read; one answer for each of its events.
+    /// It was read; one result for each of its events.
     Answered(Vec<Answer>),
     /// The other end will never take a batch like this.
     Rejected(String),
@@ -67,12 +67,12 @@ pub enum Verdict {
     Failed(String),
 }
 
-/// What came of an event.
+/// The result of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It is done.
     Ok,
-    /// It is done: nobody wants it, and why.
+    /// It is done: it was refused, and why.
     Refused(String),
     /// It is to be sent again.
     Again,
@@ -136,14 +136,14 @@ impl Queue {
         Some(batch)
     }
 
-    /// When [`Queue::take`] may have something that it has not at `now`, if nothing comes in.
+    /// When [`Queue::take`] may return something that it does not at `now`, if nothing comes in.
     pub fn next_due(&self) -> Option<Instant> {
         let fresh = self.fresh_from.filter(|_| !self.fresh.is_empty());
         let held = self.due.first().map(|(due, _)| *due);
         [fresh, held].into_iter().flatten().min()
     }
 
-    /// Says what came of the batch that is under way; answers which events are done, in their order.
+    /// Reports the result of the batch that is under way; returns which events are done, in their order.
     pub fn settle(&mut self, batch: Batch, verdict: Verdict, now: Instant) -> Vec<Done> {
         let Batch { entries, held } = batch;
         let is_one = entries.len() == 1;
@@ -168,7 +168,7 @@ impl Queue {
                 Vec::new()
             }
             Verdict::Failed(_) => {
-                // One that fails alone may fail for ever: its user waits, and the others go on.
+                // An event that fails alone may fail for ever: its user waits, and the others go on.
                 self.fresh_failures = if is_one { 1 } else { self.fresh_failures.saturating_add(1) };
                 self.fresh_from = Some(now + self.backoff.wait(self.fresh_failures, &mut self.random));
                 self.shrink(held, smaller);
@@ -237,7 +237,7 @@ impl Queue {
         }
         let waiting: HashSet<User> = again.iter().map(|entry| entry.user).collect();
         self.put_back(again, true, now, true);
-        // Whoever was held and is done with is held no more; what came meanwhile goes on at once.
+        // Releases users whose retry has finished; later events of theirs go on at once.
         for user in users.into_iter().filter(|user| !waiting.contains(user)) {
             match self.held.get_mut(&user) {
                 Some(held) if held.entries.is_empty() => drop(self.held.remove(&user)),
@@ -251,7 +251,7 @@ impl Queue {
         done
     }
 
-    /// Gives events back, in their order, before all that came later.
+    /// Puts events back, in their order, before all that came later.
     fn put_back(&mut self, entries: Vec<Entry>, hold: bool, now: Instant, failed: bool) {
         for mut entry in entries.into_iter().rev() {
             entry.tries = entry.tries.saturating_add(failed.into());
@@ -263,7 +263,7 @@ impl Queue {
         }
     }
 
-    /// The user's oldest event comes last, and says how long all of them wait: those that came after it were
+    /// The user's oldest event comes last and sets the wait for all of them: those that came after it were
     /// tried less often.
     fn hold(&mut self, entry: Entry, now: Instant, wait: bool) {
         let (user, tries) = (entry.user, entry.tries);
@@ -290,7 +290,7 @@ impl Queue {
     }
 }
 
-/// What a batch has room for.
+/// The room that is left in a batch.
 struct Room {
     entries: usize,
     bytes: usize,

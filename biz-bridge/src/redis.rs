@@ -1,4 +1,4 @@
-//! Events into a Redis Stream, and the connections of all that speaks with Redis.
+//! Events into a Redis Stream, and all connections to Redis.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// `patience` is how long a reply may take, `timeout` how long a connect.
+    /// `patience` is the timeout of a reply, `timeout` that of a connect.
     pub fn new(client: Client, timeout: Duration, patience: Duration) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeout))
@@ -81,7 +81,7 @@ impl Stream {
     }
 }
 
-/// An error as it is logged.
+/// The text of an error for logs.
 pub fn describe(error: &RedisError) -> String {
     format!("redis: {error}")
 }

@@ -1,4 +1,4 @@
-//! What proves to the backend that a request comes from a bridge.
+//! The proof for the backend that a request comes from a bridge.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

@@ -1,4 +1,4 @@
-//! The spans of events that carry a packet: its way from the gateway until the backend has decided, and each
+//! The spans of events that carry a packet: its way from the gateway to the backend's decision, and each
 //! batch that it was in.
 
 use traces::{Context, Kind, Moment, Sampling, Source, Span, Traces};
@@ -16,7 +16,7 @@ const BRIDGE: &str = "sailfish-bridge";
 pub struct Spans {
     traces: Traces,
     sampling: Sampling,
-    /// What a batch is called, and what it is to the other end.
+    /// The name of a batch's span, and its kind.
     batch: (&'static str, Kind),
 }
 
@@ -42,7 +42,7 @@ impl Spans {
         entry
     }
 
-    /// A batch was sent, and what came of it.
+    /// Notes that a batch was sent, with its result.
     pub fn sent(&self, entries: &[Entry], begun: Moment, verdict: &Verdict) {
         let source = Source { service: BRIDGE, node: None };
         for (at, entry) in entries.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Spans {
         }
     }
 
-    /// An event is done: taken, or refused and why.
+    /// Notes that an event is done: taken, or refused and why.
     pub fn done(&self, entry: &Entry, refused: Option<&str>) {
         let Some(Traced { context, packet, taken }) = entry.trace.as_deref() else { return };
         let EventKey { shard, .. } = entry.key;
@@ -94,7 +94,7 @@ fn way(context: Context, source: Source, taken: Moment, packet: &Packet) -> Span
     Span { start_ns, ..span }
 }
 
-/// What spans say of a packet; `None` if the event is none.
+/// The part of a packet that spans show; `None` if the event is none.
 fn packet(event: &ToBridge) -> Option<Packet> {
     match event {
         ToBridge::Request { biz_code, room, received_ms, .. } => Some(Packet {

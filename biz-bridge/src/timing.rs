@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// Waits until then; without a time for ever.
+/// Waits until `time`; for ever if it is `None`.
 pub async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

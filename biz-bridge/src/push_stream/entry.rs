@@ -1,4 +1,4 @@
-//! What an entry of the push stream says.
+//! The contents of an entry of the push stream.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +32,7 @@ enum ClassName {
     Lossy,
 }
 
-/// Reads an entry; says what is wrong with it if it cannot be.
+/// Reads an entry; an error names what is wrong.
 pub fn parse(raw: &Raw) -> Result<Push, String> {
     let body: Body = serde_json::from_slice(&raw.bytes).map_err(|error| format!("field p: {error}"))?;
     let target = match (body.user, body.room) {
@@ -53,7 +53,7 @@ pub fn parse(raw: &Raw) -> Result<Push, String> {
         }
         _ => return Err("want either data or data_base64".into()),
     };
-    // An entry that is pushed again needs a name, and has one in the stream.
+    // An entry that is pushed again needs an id, and has one in the stream.
     let client_msg_id =
         body.client_msg_id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("push-{}", raw.id));
     if client_msg_id.len() > ClientMsgId::BYTES_MAX {

@@ -1,5 +1,5 @@
-//! Reads the push stream: first what this consumer had before, then what comes, and from time to time what
-//! others hold for too long.
+//! Reads the push stream: first what this consumer had before, then new entries, and from time to time those
+//! that others keep for too long.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Raw {
     pub bytes: Vec<u8>,
     /// How often it was read or pushed, this time included.
     pub tries: u32,
-    /// Somebody removed it from the stream in the meantime.
+    /// Whether somebody has removed it from the stream meanwhile.
     pub is_gone: bool,
 }
 
@@ -50,7 +50,7 @@ impl Reader {
         Self { client, timeout: config.timeout, reclaim: config.reclaim, backoff, keys, metrics }
     }
 
-    /// Reads for ever, over as many connections as that takes. Waits while nobody takes what it has read.
+    /// Reads for ever, over as many connections as that takes. Waits while its batches are not taken.
     pub async fn run(mut self, batches: mpsc::Sender<Vec<Raw>>) {
         let mut link = Link::new(self.client.clone(), self.timeout, self.timeout + BLOCK);
         let mut random = random(usize::from(u16::MAX));
@@ -66,12 +66,12 @@ impl Reader {
         }
     }
 
-    /// Reads over one connection until it fails, or nobody wants more.
+    /// Reads over one connection until it fails, or its batches are no longer wanted.
     async fn read(&mut self, link: &mut Link, batches: &mpsc::Sender<Vec<Raw>>) -> RedisResult<()> {
         let connection = link.open().await?;
         self.tell_volatile(connection).await?;
         self.make_group(connection).await?;
-        // What this consumer has read and not done: in an earlier life, or over a connection that broke.
+        // Entries that this consumer has read and not finished, in this life or an earlier one.
         let mut after = "0".to_owned();
         loop {
             let entries = self.entries(connection, &after).await?;
@@ -97,7 +97,7 @@ impl Reader {
         }
     }
 
-    /// Says whether Redis may lose what it has stored, where it lets itself be asked.
+    /// Notes whether Redis may lose what it has stored, if Redis lets us ask.
     async fn tell_volatile(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let mut command = cmd("CONFIG");
         let settings: HashMap<String, String> =
@@ -125,7 +125,7 @@ impl Reader {
         }
     }
 
-    /// Entries that nobody has read (`after` is `>`), or own ones after an id.
+    /// Unread entries (`after` is `>`), or own ones after an id.
     async fn entries(&self, connection: &mut MultiplexedConnection, after: &str) -> RedisResult<Vec<Raw>> {
         let mut command = cmd("XREADGROUP");
         command.arg("GROUP").arg(GROUP).arg(&self.keys.consumer).arg("COUNT").arg(COUNT);
@@ -139,7 +139,7 @@ impl Reader {
         Ok(entries)
     }
 
-    /// Takes over what other consumers, or this one, hold for too long; `None` when nobody wants more.
+    /// Takes over entries that consumers keep for too long; `None` if batches are no longer wanted.
     async fn reclaim(
         &self,
         connection: &mut MultiplexedConnection,
@@ -173,7 +173,7 @@ impl Reader {
         }
     }
 
-    /// Adds how often Redis has given each entry to somebody.
+    /// Adds how often Redis has delivered each entry.
     async fn counted(
         &self,
         connection: &mut MultiplexedConnection,
@@ -195,9 +195,8 @@ impl Reader {
 /// More than a consumer holds, so that no entry between two others is cut off.
 const PENDING_MAX: usize = 100_000;
 
-/// Whether settings are known that let a reply come before the write is on disk. Even the death of the
-/// process alone costs data with `everysec`: while a sync is under way, writes are kept in memory, and
-/// replied to.
+/// Whether Redis is known to reply before a write is on disk. With `everysec` even the death of the process
+/// alone costs data: while a sync is under way, writes are kept in memory, and replied to.
 fn is_volatile(settings: &HashMap<String, String>) -> bool {
     let is = |name, wanted| settings.get(name).is_none_or(|value| value == wanted);
     !(is("appendonly", "yes") && is("appendfsync", "always"))
